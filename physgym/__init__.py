@@ -1,0 +1,38 @@
+"""physgym connects numerical simulations with deep learning.
+
+Importing it is cheap: torch, h5py and viewers are loaded by the parts that need them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from physgym import envs as envs
+from physgym import errors as errors
+from physgym._version import __version__ as __version__
+from physgym.errors import RejectSample as RejectSample
+from physgym.sim import Simulation as Simulation
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset as SampleDataset
+    from physgym.data.generate import generate as generate
+    from physgym.vector import SocketVectorEnv as SocketVectorEnv
+    from physgym.vector import make_vec as make_vec
+
+_LAZY = {
+    "SampleDataset": "physgym.data.dataset",
+    "generate": "physgym.data.generate",
+    "SocketVectorEnv": "physgym.vector",
+    "make_vec": "physgym.vector",
+}
+
+__all__ = ["RejectSample", "SampleDataset", "Simulation", "SocketVectorEnv", "generate", "make_vec"]
+
+envs.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'physgym' has no attribute {name!r}")

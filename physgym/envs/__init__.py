@@ -1,0 +1,24 @@
+"""The shipped simulations; `register` tells Gymnasium about them."""
+
+from __future__ import annotations
+
+import gymnasium
+
+
+def register() -> None:
+    """Register the shipped simulations; Gymnasium calls it when it is imported, and calling it again does no harm."""
+    for env_id, entry_point, max_episode_steps, kwargs in (
+        ("physgym/Spring-v0", "physgym.envs.spring:Spring", 100, {}),
+        ("physgym/Beam-v0", "physgym.envs.beam:Beam", 1, {"nodes": (13, 4, 4), "order": 3}),
+        ("physgym/BeamFull-v0", "physgym.envs.beam:Beam", 1, {"nodes": (25, 5, 5), "order": 2}),
+        ("physgym/Burgers-v0", "physgym.envs.burgers:Burgers", 1, {}),
+        ("physgym/Heat-v0", "physgym.envs.heat:Heat", 20, {}),
+    ):
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                entry_point=entry_point,
+                vector_entry_point=f"physgym.vector.entry:{env_id.removeprefix('physgym/').replace('-', '_')}",
+                max_episode_steps=max_episode_steps,
+                kwargs=kwargs,
+            )

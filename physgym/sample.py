@@ -1,0 +1,215 @@
+"""Samples: named arrays that belong together as one training example.
+
+An environment declares its samples next to its other spaces: ``sample_space`` (a `gymnasium.spaces.Dict`),
+``sample_roles`` (field to "input", "target" or "additional") and, if it likes, ``sample_units``. Its ``step`` returns a
+sample in ``info["sample"]``, or leaves it out where the step has none (a solver that diverged).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from physgym.errors import SampleError
+from physgym.spaces import Array, Leaf, leaves
+
+Role = Literal["input", "target", "additional"]
+Sample = dict[str, Array]
+
+MISSING = (
+    "{where}: field {name!r} is missing; sample_space has {expected}. Return it or take it out of the space."
+)
+EXTRA = "{where}: field {name!r} is not in sample_space, which has {expected}. Add it there or leave it out."
+SHAPE = '{where}: info["sample"][{name!r}] has shape {got}; sample_space says {want}. Return {want} or change the space.'
+DTYPE = (
+    '{where}: info["sample"][{name!r}] has dtype {got}, which does not convert to {want} without losing its kind. '
+    "Convert it or change the space."
+)
+NOT_FINITE = (
+    '{where}: info["sample"][{name!r}] holds {count} non-finite values, the first at index {index}. '
+    "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named array of a sample.
+
+    Attributes:
+        name: Path of the field; nested fields join their keys with ``/``.
+        shape: Shape of one sample's array.
+        dtype: dtype on the wire and on disk.
+        role: "input" feeds the network, "target" is what it predicts, "additional" is kept beside.
+        unit: Physical unit, for people; empty if none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    role: Role
+    unit: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample's array."""
+        return Leaf(self.name, self.shape, self.dtype).nbytes
+
+
+class SampleSpec(Mapping[str, Field]):
+    """The fields of a simulation's samples, in a fixed order.
+
+    Args:
+        fields: The fields, in the order in which they travel and are stored.
+
+    Raises:
+        SampleError: There is no field, or two have the same name.
+    """
+
+    def __init__(self, fields: list[Field]) -> None:
+        self._fields = {field.name: field for field in fields}
+        if not fields:
+            raise SampleError("a sample needs at least one field; sample_space has none")
+        if len(self._fields) != len(fields):
+            raise SampleError(f"two fields of a sample share a name: {[field.name for field in fields]}")
+
+    def __getitem__(self, name: str) -> Field:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        body = ", ".join(f"{f.name}: {f.shape} {f.dtype} {f.role} [{f.unit}]" for f in self.values())
+        return f"SampleSpec({body})"
+
+    def names(self, role: Role) -> tuple[str, ...]:
+        """Names of the fields of a role, in order."""
+        return tuple(field.name for field in self.values() if field.role == role)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample."""
+        return sum(field.nbytes for field in self.values())
+
+    @classmethod
+    def from_env(cls, env: gymnasium.Env[Any, Any]) -> SampleSpec | None:
+        """The declaration of an environment, None if it has no `sample_space`.
+
+        Raises:
+            SampleError: The declaration contradicts itself.
+        """
+        base = env.unwrapped
+        space = getattr(base, "sample_space", None)
+        if space is None:
+            return None
+        if not isinstance(space, spaces.Dict):
+            raise SampleError(
+                f"sample_space must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}"
+            )
+        found = leaves(space)
+        roles = cast(dict[str, Role], dict(getattr(base, "sample_roles", None) or {}))
+        units = cast(dict[str, str], dict(getattr(base, "sample_units", None) or {}))
+        known = {leaf.path for leaf in found}
+        for label, table in (("sample_roles", roles), ("sample_units", units)):
+            if unknown := sorted(set(table) - known):
+                raise SampleError(
+                    f"{label} names {unknown}, which sample_space lacks; it has {sorted(known)}"
+                )
+        if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
+            raise SampleError(f"sample_roles: {wrong} is none of {get_args(Role)}")
+        return cls(
+            [
+                Field(
+                    leaf.path,
+                    leaf.shape,
+                    leaf.dtype,
+                    roles.get(leaf.path, "additional"),
+                    units.get(leaf.path, ""),
+                )
+                for leaf in found
+            ]
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The fields as plain JSON data; `from_json` is the inverse."""
+        return [
+            {"name": f.name, "shape": list(f.shape), "dtype": f.dtype.str, "role": f.role, "unit": f.unit}
+            for f in self.values()
+        ]
+
+    @classmethod
+    def from_json(cls, data: list[dict[str, Any]]) -> SampleSpec:
+        """The fields that `to_json` described."""
+        return cls(
+            [
+                Field(d["name"], tuple(d["shape"]), np.dtype(d["dtype"]), d["role"], d.get("unit", ""))
+                for d in data
+            ]
+        )
+
+    def check(self, sample: Mapping[str, Any], where: str = "sample") -> Sample:
+        """One sample as a flat dictionary of arrays with the declared shapes and dtypes.
+
+        Args:
+            sample: Field names to values, nested as in the sample space.
+            where: What to call it in an error, such as "episode 3, step 7".
+
+        Raises:
+            SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
+        """
+        flat = self._flat(sample, where)
+        checked: Sample = {}
+        for field in self.values():
+            value = np.asarray(flat[field.name])
+            if value.shape != field.shape:
+                raise SampleError(
+                    SHAPE.format(where=where, name=field.name, got=value.shape, want=field.shape)
+                )
+            if value.dtype != field.dtype:
+                if not np.can_cast(value.dtype, field.dtype, "same_kind"):
+                    raise SampleError(
+                        DTYPE.format(where=where, name=field.name, got=value.dtype, want=field.dtype)
+                    )
+                with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported below
+                    value = value.astype(field.dtype)
+            if field.dtype.kind in "fc" and not np.isfinite(value).all():
+                bad = np.argwhere(~np.isfinite(value))
+                index = tuple(int(i) for i in bad[0])
+                raise SampleError(
+                    NOT_FINITE.format(where=where, name=field.name, count=len(bad), index=index)
+                )
+            checked[field.name] = value
+        return checked
+
+    def _flat(self, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if not isinstance(sample, Mapping):
+            raise SampleError(
+                f'{where}: info["sample"] must be a dictionary of fields, not {type(sample).__name__}'
+            )
+        given = dict(_flat_items(sample))
+        for name in self:
+            if name not in given:
+                raise SampleError(MISSING.format(where=where, name=name, expected=list(self)))
+        for name in given:
+            if name not in self:
+                raise SampleError(EXTRA.format(where=where, name=name, expected=list(self)))
+        return given
+
+
+def _flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in sample.items():
+        name = f"{path}/{key}" if path else str(key)
+        if isinstance(value, Mapping):
+            yield from _flat_items(value, name)
+        elif isinstance(value, tuple):
+            yield from _flat_items({str(i): item for i, item in enumerate(value)}, name)
+        else:
+            yield name, value

@@ -1,0 +1,170 @@
+"""The one place that walks nested spaces: leaves, byte layout, batching, JSON form.
+
+A *leaf* is an array space of fixed shape and dtype; `Dict` and `Tuple` spaces nest them. A leaf's path joins the
+keys on the way with ``/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym.errors import ConfigError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+UNSUPPORTED = (
+    "{space} has no fixed byte layout, so it cannot travel between processes. Use Box, Discrete, MultiBinary, "
+    "MultiDiscrete, or Dict and Tuple of them; `gymnasium.wrappers.FlattenObservation` helps."
+)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An array inside a nested space.
+
+    Attributes:
+        path: Keys from the root, joined by ``/``; empty for a space that is a leaf itself.
+        shape: Shape of one value, without the batch axis.
+        dtype: dtype of one value.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one value."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+def children(space: spaces.Space[Any]) -> Iterator[tuple[str | int, spaces.Space[Any]]] | None:
+    """Keys and sub-spaces of a nested space, None for a leaf."""
+    if isinstance(space, spaces.Dict):
+        return iter(space.spaces.items())
+    if isinstance(space, spaces.Tuple):
+        return iter(enumerate(space.spaces))
+    return None
+
+
+def leaves(space: spaces.Space[Any], path: str = "") -> list[Leaf]:
+    """All arrays of a space in the order in which they travel.
+
+    Raises:
+        ConfigError: The space holds one without a fixed shape and dtype (Text, Sequence, Graph, OneOf).
+    """
+    inner = children(space)
+    if inner is not None:
+        return [leaf for key, sub in inner for leaf in leaves(sub, f"{path}/{key}" if path else str(key))]
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
+        raise ConfigError(UNSUPPORTED.format(space=space))
+    assert space.dtype is not None
+    return [Leaf(path, tuple(space.shape or ()), np.dtype(space.dtype))]
+
+
+def flatten(space: spaces.Space[Any], value: Any) -> list[Any]:
+    """The values of a space's leaves, in the order of `leaves`."""
+    inner = children(space)
+    if inner is None:
+        return [value]
+    return [item for key, sub in inner for item in flatten(sub, value[key])]
+
+
+def unflatten(space: spaces.Space[Any], values: Iterator[Any]) -> Any:
+    """The nested value whose leaves are taken from `values`; the inverse of `flatten`."""
+    if isinstance(space, spaces.Dict):
+        return {key: unflatten(sub, values) for key, sub in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(unflatten(sub, values) for sub in space.spaces)
+    return next(values)
+
+
+def _bound(values: Array) -> Any:
+    """A Box bound as JSON: one number where all are equal; infinities as text, which JSON numbers lack."""
+
+    def number(x: Any) -> Any:
+        return x if np.isfinite(x) else str(x)
+
+    flat = values.ravel().tolist()
+    if values.size and len(set(flat)) == 1:
+        return number(flat[0])
+    return [number(x) for x in flat]
+
+
+def _from_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    if isinstance(data, list):
+        return np.array([float(x) if isinstance(x, str) else x for x in data], dtype).reshape(shape)
+    return np.full(shape, float(data) if isinstance(data, str) else data, dtype)
+
+
+def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
+    """A space as plain JSON data; `from_json` is the inverse.
+
+    Raises:
+        ConfigError: The space has no fixed layout.
+    """
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", "spaces": [[key, to_json(sub)] for key, sub in space.spaces.items()]}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [to_json(sub) for sub in space.spaces]}
+    if isinstance(space, spaces.Box):
+        return {
+            "type": "Box",
+            "shape": list(space.shape),
+            "dtype": np.dtype(space.dtype).str,
+            "low": _bound(space.low),
+            "high": _bound(space.high),
+        }
+    if isinstance(space, spaces.Discrete):
+        return {
+            "type": "Discrete",
+            "n": int(space.n),
+            "start": int(space.start),
+            "dtype": np.dtype(space.dtype).str,
+        }
+    if isinstance(space, spaces.MultiDiscrete):
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": np.dtype(space.dtype).str,
+        }
+    if isinstance(space, spaces.MultiBinary):
+        return {"type": "MultiBinary", "shape": list(space.shape)}
+    raise ConfigError(UNSUPPORTED.format(space=space))
+
+
+def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
+    """The space that `to_json` described.
+
+    Raises:
+        ConfigError: The description is not one that `to_json` makes.
+    """
+    try:
+        match data["type"]:
+            case "Dict":
+                return spaces.Dict({key: from_json(sub) for key, sub in data["spaces"]})
+            case "Tuple":
+                return spaces.Tuple([from_json(sub) for sub in data["spaces"]])
+            case "Box":
+                shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+                low, high = (_from_bound(data[name], shape, dtype) for name in ("low", "high"))
+                return spaces.Box(low, high, shape, dtype.type)
+            case "Discrete":
+                dtype = np.dtype(data["dtype"])
+                return spaces.Discrete(data["n"], start=data["start"], dtype=dtype.type)
+            case "MultiDiscrete":
+                dtype = np.dtype(data["dtype"])
+                nvec, start = np.array(data["nvec"], dtype), np.array(data["start"], dtype)
+                return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
+            case "MultiBinary":
+                return spaces.MultiBinary(data["shape"])
+            case other:
+                raise ConfigError(f"unknown space type {other!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"not a description of a space: {error!r}") from error
