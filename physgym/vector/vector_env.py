@@ -1,0 +1,591 @@
+"""`SocketVectorEnv`: many environments in few worker processes, as one Gymnasium vector environment."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cloudpickle
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, iterate
+
+from physgym import errors
+from physgym import spaces as walk
+from physgym.errors import ConfigError, ProtocolError, WorkerError
+from physgym.sample import SampleSpec
+from physgym.spaces import Array
+from physgym.vector.transport import Channel, Listener, PeerGone, authentic, wait_readable
+from physgym.vector.wire import (
+    Agreement,
+    Call,
+    CallResult,
+    Close,
+    Closed,
+    Failure,
+    Hello,
+    Infos,
+    Message,
+    Ready,
+    Reset,
+    ResetResult,
+    Rollout,
+    RolloutResult,
+    Step,
+    StepResult,
+)
+from physgym.vector.worker import Boot
+
+DEFAULT_TIMEOUT = 120.0
+CLOSE_TIMEOUT = 5.0
+EPISODES_AHEAD = 2  # per worker: one that runs and one that waits, so that no worker idles between episodes
+
+# one BLAS thread per worker: workers are the parallelism, and bits depend on the number of threads
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Worker:
+    """A worker process as its parent sees it.
+
+    Args:
+        index: Which worker this is.
+        first_env: Index of its first environment.
+        process: The process.
+    """
+
+    def __init__(self, index: int, first_env: int, count: int, process: subprocess.Popen[bytes]) -> None:
+        self.index = index
+        self.envs = range(first_env, first_env + count)
+        self.process = process
+        self.channel: Channel | None = None
+
+    @property
+    def slice(self) -> slice:
+        """Its environments as a slice of the batch."""
+        return slice(self.envs.start, self.envs.stop)
+
+    @property
+    def agreement(self) -> Agreement:
+        """Layouts of its messages."""
+        assert self.channel is not None
+        assert self.channel.connection.agreement is not None
+        return self.channel.connection.agreement
+
+    def __str__(self) -> str:
+        return f"worker {self.index} (pid {self.process.pid}, environments {self.envs.start}-{self.envs.stop - 1})"
+
+
+def _reap(workers: Sequence[Worker], patience: float) -> None:
+    """Wait for workers to end, and end those that do not."""
+    deadline = time.monotonic() + patience
+    for worker in workers:
+        if worker.channel is not None:
+            worker.channel.close()
+        if worker.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                worker.process.stdin.close()  # the worker ends itself when this pipe closes
+    for end in (None, subprocess.Popen.terminate, subprocess.Popen.kill):
+        for worker in workers:
+            if end is not None and worker.process.poll() is None:
+                end(worker.process)
+        for worker in workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.01, deadline - time.monotonic()))
+        deadline = time.monotonic() + 1.0
+
+
+class SocketVectorEnv(VectorEnv[Any, Any, Any]):
+    """Environments in worker processes behind sockets, as one Gymnasium vector environment.
+
+    Each worker hosts several environments and steps them with one message. Results equal those of
+    `gymnasium.vector.SyncVectorEnv` seed for seed.
+
+    Args:
+        env_fns: One callable per environment; closures and lambdas are fine.
+        num_workers: Worker processes; by default one per usable core, at most one per environment.
+        autoreset_mode: What happens when an episode ends.
+        timeout: Seconds to wait for a worker before giving up; also the limit for building its environments.
+        port: TCP port on the loopback interface that workers connect to; 0 takes a free one.
+
+    Raises:
+        ConfigError: An argument is wrong, or the port is taken.
+        WorkerError: A worker died or did not answer, or an environment's constructor raised.
+    """
+
+    def __init__(
+        self,
+        env_fns: Iterable[Callable[[], gymnasium.Env[Any, Any]]],
+        *,
+        num_workers: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        timeout: float = DEFAULT_TIMEOUT,
+        port: int = 0,
+    ) -> None:
+        factories = list(env_fns)
+        if not factories:
+            raise ConfigError("env_fns is empty; a vector env needs at least one environment")
+        if num_workers is not None and num_workers < 1:
+            raise ConfigError(f"num_workers must be at least 1, not {num_workers}; None takes one per core")
+        if timeout <= 0:
+            raise ConfigError(f"timeout must be positive seconds, not {timeout}")
+        self.num_envs = len(factories)
+        self.timeout = timeout
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        count = min(num_workers or len(os.sched_getaffinity(0)), self.num_envs)
+        self._token = secrets.token_hex(16)
+        self._workers: list[Worker] = []
+        # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
+        self._finalizer = weakref.finalize(self, _reap, self._workers, 0.0)
+        listener = Listener(port)
+        try:
+            self._start(factories, count, listener)
+            descriptions = self._handshake(listener)
+        except BaseException:
+            self._finalizer()
+            raise
+        finally:
+            listener.close()
+        self._describe(descriptions)
+
+    # --- start and end
+
+    def _start(self, factories: list[Callable[[], Any]], num_workers: int, listener: Listener) -> None:
+        environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}
+        bounds = [round(i * len(factories) / num_workers) for i in range(num_workers + 1)]
+        payloads = [cloudpickle.dumps(factories[a:b]) for a, b in itertools.pairwise(bounds)]
+        for index, payload in enumerate(payloads):
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from physgym.vector.worker import main; main()"],
+                stdin=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone, which decides
+                cwd=Path.cwd(),
+            )
+            worker = Worker(index, bounds[index], bounds[index + 1] - bounds[index], process)
+            self._workers.append(worker)
+            boot = Boot(
+                listener.address,
+                self._token,
+                index,
+                worker.envs.start,
+                self.num_envs,
+                self.autoreset_mode.name,
+                self.timeout,
+                [str(Path(entry).resolve()) for entry in sys.path],
+            )
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died at once; the handshake reports it with its status
+                process.stdin.write(boot.to_line() + len(payload).to_bytes(8, "little") + payload)
+                process.stdin.flush()
+
+    def _handshake(self, listener: Listener) -> list[Ready]:
+        """Wait until every worker has connected, greeted and built its environments."""
+        deadline = time.monotonic() + self.timeout
+        strangers: list[Channel] = []
+        ready: dict[int, Ready] = {}
+        try:
+            while len(ready) < len(self._workers):
+                known = [w for w in self._workers if w.channel is not None and w.index not in ready]
+                waiting = {id(w.channel): w for w in known}
+                slice_end = min(deadline, time.monotonic() + 0.2)  # short, to notice a worker that died before dialling
+                for source in wait_readable(
+                    [listener, *strangers, *(w.channel for w in known if w.channel)], slice_end
+                ):
+                    if isinstance(source, Listener):
+                        strangers.append(source.accept(self.timeout))
+                    elif id(source) in waiting:
+                        worker = waiting[id(source)]
+                        message = self._receive_some(worker)
+                        if isinstance(message, Ready):
+                            ready[worker.index] = message
+                        elif message is not None:
+                            self._raise_failure(worker, message)
+                    else:
+                        self._admit(source, strangers)
+                self._check_alive([w for w in self._workers if w.channel is None])
+                if time.monotonic() >= deadline:
+                    late = ", ".join(str(w) for w in self._workers if w.index not in ready)
+                    raise WorkerError(
+                        f"{late}: not ready after {self.timeout} s. Raise timeout= if environments take long to build"
+                    )
+        finally:
+            for channel in strangers:
+                channel.close()
+        return [ready[w.index] for w in self._workers]
+
+    def _admit(self, channel: Channel, strangers: list[Channel]) -> None:
+        """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
+        try:
+            hello = channel.receive_some()
+        except ProtocolError:
+            hello = Closed()
+        if hello is None:
+            return
+        strangers.remove(channel)
+        if (
+            isinstance(hello, Hello)
+            and authentic(hello, self._token)
+            and 0 <= hello.worker < len(self._workers)
+            and self._workers[hello.worker].channel is None
+        ):
+            self._workers[hello.worker].channel = channel
+        else:
+            channel.close()
+
+    def _describe(self, ready: list[Ready]) -> None:
+        first = ready[0].description
+        agreement = self._workers[0].agreement
+        for worker, message in zip(self._workers, ready, strict=True):
+            for key in ("observation_space", "action_space", "sample_fields"):
+                if message.description[key] != first[key]:
+                    self._finalizer()
+                    raise ConfigError(
+                        f"{key} of {worker} is {message.description[key]}, that of environment 0 is {first[key]}; "
+                        "environments of one vector env need equal spaces"
+                    )
+        self.single_observation_space = agreement.observation_space
+        self.single_action_space = agreement.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.metadata = {**first["metadata"], "autoreset_mode": self.autoreset_mode}
+        self.render_mode = first["render_mode"]
+        self._max_episode_steps: int | None = first["max_episode_steps"]
+
+    @property
+    def sample_spec(self) -> SampleSpec | None:
+        """Sample fields of the environments, None if they declare none."""
+        return self._workers[0].agreement.sample_spec
+
+    @property
+    def num_workers(self) -> int:
+        """Number of worker processes."""
+        return len(self._workers)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environments and end the workers.
+
+        Args:
+            **kwargs: ``patience``: seconds that workers get to finish what they compute and close their environments
+                before they are ended by force.
+        """
+        patience = float(kwargs.get("patience", CLOSE_TIMEOUT))
+        if self._finalizer.detach() is None:
+            return  # a fault has ended the workers already
+        deadline = time.monotonic() + patience
+        open_workers = [w for w in self._workers if w.channel is not None]
+        with contextlib.suppress(ProtocolError):
+            for worker in open_workers:
+                assert worker.channel is not None
+                worker.channel.send(Close())
+            for worker in open_workers:
+                assert worker.channel is not None
+                while wait_readable([worker.channel], deadline):
+                    if isinstance(worker.channel.receive_some(), Closed):
+                        break
+        _reap(self._workers, max(0.5, deadline - time.monotonic()))
+
+    def __enter__(self) -> SocketVectorEnv:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    # --- Gymnasium's interface
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset all environments, or those of ``options["reset_mask"]``; see `gymnasium.vector.VectorEnv.reset`.
+
+        Args:
+            seed: None, one integer (environment i gets ``seed + i``), or one per environment.
+            options: For each environment's ``reset``; ``reset_mask`` (shape (num_envs,), bool) picks environments.
+
+        Raises:
+            ConfigError: The seeds or the mask do not fit the number of environments.
+        """
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = [None if s is None else int(s) for s in seed]
+        if len(seeds) != self.num_envs:
+            raise ConfigError(f"got {len(seeds)} seeds for {self.num_envs} environments; pass one each, or one integer")
+        mask = np.ones(self.num_envs, np.bool_)
+        if options is not None and "reset_mask" in options:
+            options = dict(options)
+            mask = options.pop("reset_mask")
+            if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+                raise ConfigError(
+                    f'options["reset_mask"] must be a bool array of shape ({self.num_envs},), not {mask!r}'
+                )
+            if not mask.any():
+                raise ConfigError('options["reset_mask"] picks no environment; at least one must be True')
+        for worker in self._workers:
+            self._post(worker, Reset(seeds[worker.slice], mask[worker.slice].tolist(), options))
+        observations = self._empty_observations()
+        infos: dict[str, Any] = {}
+        for worker in self._workers:
+            result = self._collect(worker)
+            assert isinstance(result, ResetResult)
+            self._fill(observations, worker, result.observations)
+            infos = self._merge_infos(infos, worker, result.infos)
+        return self._nest(observations), infos
+
+    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """Step all environments; see `gymnasium.vector.VectorEnv.step`.
+
+        Args:
+            actions: An element of `action_space`, or one action per environment.
+
+        Returns:
+            Observations, rewards (num_envs,) float64, terminations and truncations (num_envs,) bool, infos.
+
+        Raises:
+            ConfigError: The actions do not fit the action space.
+            WorkerError: A worker died or did not answer, or an environment raised.
+        """
+        leaves = self._action_leaves(actions)
+        for worker in self._workers:
+            self._post(worker, Step([leaf[worker.slice] for leaf in leaves]))
+        observations = self._empty_observations()
+        rewards = np.empty(self.num_envs)
+        terminations, truncations = np.empty(self.num_envs, np.bool_), np.empty(self.num_envs, np.bool_)
+        infos: dict[str, Any] = {}
+        for worker in self._workers:
+            result = self._collect(worker)
+            assert isinstance(result, StepResult)
+            self._fill(observations, worker, result.observations)
+            rewards[worker.slice] = result.rewards
+            terminations[worker.slice] = result.terminations
+            truncations[worker.slice] = result.truncations
+            infos = self._merge_infos(infos, worker, result.infos)
+        return self._nest(observations), rewards, terminations, truncations, infos
+
+    def render(self) -> tuple[Any, ...]:
+        """One frame per environment."""
+        return self._call(lambda _: Call("render"))
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of every environment, or read an attribute; one result per environment.
+
+        Arguments and results are numbers, strings, arrays, or lists, tuples and dictionaries of them.
+        """
+        return self._call(lambda _: Call("call", name, list(args), kwargs))
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Read an attribute of every environment."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of every environment: one value for all, or a list or tuple with one each."""
+        if not isinstance(values, (list, tuple)):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise ConfigError(f"got {len(values)} values of {name!r} for {self.num_envs} environments")
+        self._call(lambda worker: Call("set", name, list(values[worker.slice])))
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as Gymnasium's own vector envs
+        """Seed of every environment."""
+        return self.get_attr("np_random_seed")
+
+    # --- rollouts without a policy in the parent
+
+    def rollout(
+        self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int
+    ) -> Iterator[RolloutResult]:
+        """Run episodes with the environments' own samplers, wherever a worker is free.
+
+        Args:
+            episodes: Index and seed of each episode; may be endless.
+            max_steps: Truncate an episode after so many steps.
+            max_rejects: Fail after so many rejected steps in a row.
+
+        Yields:
+            One result per episode, as they complete; their order is not that of `episodes`.
+
+        Raises:
+            WorkerError: A worker died or did not answer, or an environment raised.
+            SampleError: A sample does not fit its declaration, or too many were rejected.
+        """
+        source = iter(episodes)
+
+        def feed(worker: Worker) -> None:
+            with contextlib.suppress(StopIteration):
+                episode, seed = next(source)
+                self._post(worker, Rollout(episode, seed, max_steps, max_rejects))
+
+        for _ in range(EPISODES_AHEAD):
+            for worker in self._workers:
+                feed(worker)
+        heard = dict.fromkeys(range(self.num_workers), time.monotonic())
+        while busy := [w for w in self._workers if w.channel is not None and w.channel.connection.pending]:
+            deadline = min(heard[w.index] for w in busy) + self.timeout
+            by_channel = {id(w.channel): w for w in busy}
+            readable = wait_readable([w.channel for w in busy if w.channel], deadline)
+            if not readable:
+                late = min(busy, key=lambda w: heard[w.index])
+                self._fail(late, f"{late}: no answer for {self.timeout} s while it ran an episode")
+            for source_channel in readable:
+                worker = by_channel[id(source_channel)]
+                message = self._receive_some(worker)
+                if message is None:
+                    continue
+                heard[worker.index] = time.monotonic()
+                if not isinstance(message, RolloutResult):
+                    self._raise_failure(worker, message)
+                feed(worker)
+                yield message
+
+    # --- messages
+
+    def _post(self, worker: Worker, message: Message) -> None:
+        if self.closed or worker.channel is None:
+            raise WorkerError("the vector env is closed; make a new one")
+        if worker.channel.connection.pending and not isinstance(message, Rollout):
+            raise ConfigError("a rollout is still under way; finish iterating over it, or make a vector env of its own")
+        try:
+            worker.channel.send(message)
+        except PeerGone:
+            self._report_death(worker)
+        except ProtocolError as error:
+            raise ConfigError(f"{type(message).__name__} to {worker}: {error}") from error
+
+    def _collect(self, worker: Worker, timeout: float | None = None) -> Message:
+        """The reply of a worker.
+
+        Raises:
+            WorkerError: It died, did not answer in time, or reports a failure.
+        """
+        assert worker.channel is not None
+        deadline = time.monotonic() + (timeout or self.timeout)
+        while True:
+            if not wait_readable([worker.channel], deadline):
+                self._fail(
+                    worker, f"{worker}: no answer for {timeout or self.timeout} s. Raise timeout= if steps take long"
+                )
+            message = self._receive_some(worker)
+            if isinstance(message, Failure):
+                self._raise_failure(worker, message)
+            if message is not None:
+                return message
+
+    def _receive_some(self, worker: Worker) -> Message | None:
+        assert worker.channel is not None
+        try:
+            return worker.channel.receive_some()
+        except PeerGone:
+            self._report_death(worker)
+        except ProtocolError as error:
+            self._fail(worker, f"{worker} broke the protocol: {error}")
+
+    def _check_alive(self, workers: Iterable[Worker]) -> None:
+        for worker in workers:
+            if worker.process.poll() is not None:
+                self._report_death(worker)
+
+    def _report_death(self, worker: Worker) -> NoReturn:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(1.0)
+        status = worker.process.poll()
+        how = "closed its connection" if status is None else _exit_text(status)
+        self._fail(worker, f"{worker} {how}. What it wrote to stderr stands above")
+
+    def _fail(self, worker: Worker, text: str) -> NoReturn:
+        self._abandon()
+        raise WorkerError(text, env_indices=tuple(worker.envs))
+
+    def _raise_failure(self, worker: Worker, message: Message) -> NoReturn:
+        """Raise what a worker reported: as the same physgym error, else as a WorkerError; both show its traceback."""
+        self._abandon()
+        if not isinstance(message, Failure):
+            raise WorkerError(f"{worker} sent {type(message).__name__}, which nobody asked for")
+        indices = tuple(worker.envs) if message.env < 0 else (worker.envs[message.env],)
+        place = f"{worker}" if message.env < 0 else f"environment {indices[0]}"
+        remote = WorkerError(
+            f"{place} raised {message.error}: {message.message}\n\nTraceback in the worker:\n{message.traceback}",
+            remote_traceback=message.traceback,
+            env_indices=indices,
+        )
+        known = getattr(errors, message.error, None)
+        if isinstance(known, type) and issubclass(known, errors.PhysGymError) and known is not WorkerError:
+            raise known(f"{place}: {message.message}") from remote
+        raise remote
+
+    def _abandon(self) -> None:
+        """After a fault the batch has no defined state: end all workers at once."""
+        self.closed = True
+        self._finalizer()
+
+    # --- batches
+
+    def _action_leaves(self, actions: Any) -> list[Array]:
+        space = self.single_action_space
+        layout = self._workers[0].agreement.actions.leaves
+        try:
+            values = walk.flatten(space, actions)
+            arrays = [np.asarray(value, leaf.dtype) for value, leaf in zip(values, layout, strict=True)]
+            if any(a.shape != (self.num_envs, *leaf.shape) for a, leaf in zip(arrays, layout, strict=True)):
+                raise ValueError("shape")
+        except (TypeError, ValueError, KeyError, IndexError):
+            arrays = self._actions_one_by_one(actions, layout)
+        return arrays
+
+    def _actions_one_by_one(self, actions: Any, layout: list[walk.Leaf]) -> list[Array]:
+        try:
+            single = list(iterate(self.action_space, actions))
+            flat = [walk.flatten(self.single_action_space, action) for action in single]
+            if len(flat) != self.num_envs:
+                raise ValueError(f"{len(flat)} actions")
+            return [
+                np.stack([np.asarray(row[i], leaf.dtype).reshape(leaf.shape) for row in flat])
+                for i, leaf in enumerate(layout)
+            ]
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise ConfigError(
+                f"the actions do not fit: {error}. step takes an element of action_space, {self.action_space}"
+            ) from error
+
+    def _empty_observations(self) -> list[Array]:
+        leaves = self._workers[0].agreement.observations.leaves
+        return [np.empty((self.num_envs, *leaf.shape), leaf.dtype) for leaf in leaves]
+
+    def _fill(self, batch: list[Array], worker: Worker, parts: list[Array]) -> None:
+        for whole, part in zip(batch, parts, strict=True):
+            whole[worker.slice] = part
+
+    def _nest(self, leaves: list[Array]) -> Any:
+        return walk.unflatten(self.single_observation_space, iter(leaves))
+
+    def _merge_infos(self, merged: dict[str, Any], worker: Worker, infos: Infos) -> dict[str, Any]:
+        for index, info in zip(worker.envs, infos, strict=True):
+            merged = self._add_info(merged, info, index)
+        return merged
+
+    def _call(self, request: Callable[[Worker], Call]) -> tuple[Any, ...]:
+        for worker in self._workers:
+            self._post(worker, request(worker))
+        results: list[Any] = []
+        for worker in self._workers:
+            reply = self._collect(worker)
+            assert isinstance(reply, CallResult)
+            results += reply.results
+        return tuple(results)
+
+
+def _exit_text(status: int) -> str:
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with exit status {status}"

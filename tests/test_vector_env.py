@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import physgym
+from physgym import SocketVectorEnv
+from physgym.errors import ConfigError, SampleError, WorkerError
+
+SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
+
+
+class Counter(gym.Env):
+    """Counts steps and does what its action says; every kind of leaf in its spaces."""
+
+    observation_space = spaces.Dict(
+        {
+            "count": spaces.Discrete(1000),
+            "noise": spaces.Box(-1, 1, (2,), np.float32),
+            "pair": spaces.Tuple([spaces.MultiBinary(3), spaces.MultiDiscrete([2, 5])]),
+        }
+    )
+    action_space = spaces.Discrete(10)
+    env_index = -1
+    num_envs = -1
+
+    def __init__(self, length=3, render_mode=None):
+        self.length, self.render_mode = length, render_mode
+
+    def _observe(self):
+        bits = self.np_random.integers(0, 2, 3, dtype=np.int8)
+        noise = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return {"count": np.int64(self.count), "noise": noise, "pair": (bits, np.array([1, self.count % 5]))}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = (options or {}).get("start", 0)
+        return self._observe(), {"began": self.count}
+
+    def step(self, action):
+        self.count += 1
+        if action == 7:
+            raise RuntimeError("the mesh exploded")
+        if action == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if action == 9:
+            time.sleep(60)
+        return self._observe(), float(action), self.count >= self.length, False, {"double": 2 * self.count}
+
+    def add(self, a, b=0):
+        return a + b + self.count
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same(a[key], b[key])
+    elif isinstance(a, tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    elif isinstance(a, np.ndarray) and a.dtype == object:
+        assert b.dtype == object
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    else:
+        assert a == b
+        assert type(a) is type(b)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("env_id", [*SHIPPED, "CartPole-v1", None])
+def test_equals_the_sync_vector_env_seed_for_seed(env_id, mode):
+    make = Counter if env_id is None else lambda: gym.make(env_id)
+    reference = SyncVectorEnv([make] * 5, autoreset_mode=mode)
+    with SocketVectorEnv([make] * 5, num_workers=2, autoreset_mode=mode) as ours:
+        assert ours.observation_space == reference.observation_space
+        assert ours.action_space == reference.action_space
+        assert ours.metadata["autoreset_mode"] is mode
+        same(reference.reset(seed=3), ours.reset(seed=3))
+        reference.action_space.seed(0)
+        for _ in range(4 if env_id == "physgym/Beam-v0" else 25):
+            actions = reference.action_space.sample()
+            if env_id is None:
+                actions %= 7
+            if env_id == "physgym/Beam-v0":
+                actions *= np.float32(1e-3)
+            expected = reference.step(actions)
+            same(expected, ours.step(actions))
+            ended = expected[2] | expected[3]
+            if mode is AutoresetMode.DISABLED and ended.any():
+                seeds = [11, None, 12, 13, None]
+                results = [env.reset(seed=seeds, options={"reset_mask": ended.copy()}) for env in (reference, ours)]
+                same(*results)
+    reference.close()
+
+
+def test_calls_attributes_and_placement():
+    with SocketVectorEnv([lambda n=n: Counter(length=n) for n in (2, 3, 4)], num_workers=2) as envs:
+        envs.reset(seed=0, options={"start": 5})
+        assert envs.call("add", 1, b=2) == (8, 8, 8)
+        assert envs.get_attr("length") == (2, 3, 4)
+        assert envs.get_attr("env_index") == (0, 1, 2)
+        assert envs.get_attr("num_envs") == (3, 3, 3)
+        envs.set_attr("length", [7, 8, 9])
+        assert envs.get_attr("length") == (7, 8, 9)
+        envs.set_attr("length", 1)
+        assert envs.get_attr("length") == (1, 1, 1)
+        assert envs.np_random_seed == (0, 1, 2)
+        with pytest.raises(ConfigError, match="2 values of 'length' for 3"):
+            envs.set_attr("length", [1, 2])
+
+
+def test_gymnasium_makes_it_and_frames_travel():
+    envs = gym.make_vec("physgym/Spring-v0", num_envs=3, render_mode="rgb_array", num_workers=1)
+    with envs:
+        assert isinstance(envs, SocketVectorEnv)
+        envs.reset(seed=0)
+        frames = envs.render()
+    assert len(frames) == 3
+    assert all(frame.dtype == np.uint8 and frame.ndim == 3 for frame in frames)
+
+
+def test_actions_of_other_types_are_taken_and_wrong_ones_named():
+    with SocketVectorEnv([Counter] * 2, num_workers=1) as envs:
+        envs.reset(seed=0)
+        envs.step([1, 2])
+        with pytest.raises(ConfigError, match="step takes an element of action_space"):
+            envs.step([1, 2, 3])
+        with pytest.raises(ConfigError, match="actions do not fit"):
+            envs.step("ab")
+        assert envs.step(np.array([3, 4]))[1].tolist() == [3, 4]
+
+
+def test_wrong_seeds_and_masks_are_named():
+    with SocketVectorEnv([Counter] * 2, num_workers=1) as envs:
+        with pytest.raises(ConfigError, match="3 seeds for 2 environments"):
+            envs.reset(seed=[1, 2, 3])
+        with pytest.raises(ConfigError, match="reset_mask"):
+            envs.reset(options={"reset_mask": [True, False]})
+        with pytest.raises(ConfigError, match="at least one must be True"):
+            envs.reset(options={"reset_mask": np.zeros(2, bool)})
+        envs.reset(seed=1)
+
+
+def test_stepping_past_the_end_without_autoreset_is_an_error():
+    with SocketVectorEnv([lambda: Counter(1)], autoreset_mode=AutoresetMode.DISABLED) as envs:
+        envs.reset(seed=0)
+        envs.step([0])
+        with pytest.raises(ConfigError, match="the episode has ended"):
+            envs.step([0])
+
+
+def test_an_exception_names_the_environment_and_shows_the_remote_traceback():
+    envs = SocketVectorEnv([Counter] * 4, num_workers=2)
+    envs.reset(seed=0)
+    with pytest.raises(WorkerError, match=r"environment 2 raised RuntimeError: the mesh exploded") as caught:
+        envs.step([0, 0, 7, 0])
+    assert caught.value.env_indices == (2,)
+    assert 'raise RuntimeError("the mesh exploded")' in caught.value.remote_traceback
+    with pytest.raises(WorkerError, match="closed"):
+        envs.step([0, 0, 0, 0])
+    envs.close()
+
+
+def test_a_killed_worker_is_an_error_with_its_signal():
+    envs = SocketVectorEnv([Counter] * 4, num_workers=2)
+    envs.reset(seed=0)
+    with pytest.raises(WorkerError, match=r"worker 1 \(pid \d+, environments 2-3\) was killed by SIGKILL"):
+        envs.step([0, 0, 8, 0])
+
+
+def test_a_hanging_worker_is_an_error_after_the_timeout():
+    envs = SocketVectorEnv([Counter] * 2, num_workers=2, timeout=1.5)
+    envs.reset(seed=0)
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=r"worker 1 .*no answer for 1.5 s"):
+        envs.step([0, 9])
+    assert time.monotonic() - start < 10
+
+
+def raising():
+    raise ValueError("no licence for the solver")
+
+
+def test_a_constructor_that_raises_is_shown():
+    with pytest.raises(WorkerError, match=r"environment 1 raised ValueError: no licence") as caught:
+        SocketVectorEnv([Counter, raising], num_workers=1)
+    assert "in raising" in caught.value.remote_traceback
+
+
+def test_a_worker_that_exits_while_building_is_an_error():
+    with pytest.raises(WorkerError, match="ended with exit status 3"):
+        SocketVectorEnv([lambda: os._exit(3)])
+
+
+def test_environments_must_have_equal_spaces():
+    with pytest.raises(ConfigError, match="equal spaces"):
+        SocketVectorEnv([Counter, lambda: gym.make("CartPole-v1")], num_workers=2)
+    with pytest.raises(ConfigError, match="equal spaces"):
+        SocketVectorEnv([Counter, lambda: gym.make("CartPole-v1")], num_workers=1)
+
+
+class WrongObservation(Counter):
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+
+    def _observe(self):
+        return np.zeros(4, np.float32)
+
+
+def test_an_observation_of_the_wrong_shape_is_named():
+    envs = SocketVectorEnv([WrongObservation])
+    with pytest.raises(SampleError, match=r"observation '' has shape \(4,\); observation_space says \(3,\)"):
+        envs.reset()
+
+
+class TextObservation(Counter):
+    observation_space = spaces.Text(5)
+
+
+def test_a_space_without_layout_is_named():
+    with pytest.raises(ConfigError, match="no fixed byte layout"):
+        SocketVectorEnv([TextObservation])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+        ({"timeout": 0}, "timeout must be positive"),
+        ({"port": 70000}, "port must be between"),
+    ],
+)
+def test_bad_arguments(kwargs, text):
+    with pytest.raises(ConfigError, match=text):
+        SocketVectorEnv([Counter], **kwargs)
+
+
+def test_no_environment_and_unknown_id():
+    with pytest.raises(ConfigError, match="env_fns is empty"):
+        SocketVectorEnv([])
+    with pytest.raises(ConfigError, match="num_envs must be at least 1"):
+        physgym.make_vec("physgym/Spring-v0", 0)
+    with pytest.raises(ConfigError, match="Shipped: .*physgym/Beam-v0"):
+        physgym.make_vec("physgym/Baem-v0", 2)
+    with pytest.raises(ConfigError, match="no environment"):
+        physgym.make_vec("no_such_module:Env-v0", 2)
+
+
+def test_a_taken_port_is_named_and_a_free_one_is_used():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1:{port}.*port=0"):
+            SocketVectorEnv([Counter], port=port)
+    with SocketVectorEnv([Counter], port=port) as envs:
+        envs.reset(seed=0)
+
+
+def test_strangers_are_turned_away():
+    """A peer that sends garbage, or a greeting with a wrong token, is dropped; the workers are served."""
+    from physgym.vector import vector_env, wire
+
+    class Listener(vector_env.Listener):
+        def __init__(self, port=0):
+            super().__init__(port)
+            hello = wire.Connection(wire.Role.WORKER).send(wire.Hello("0" * 32, 0, 1))
+            for data in (b"GET / HTTP/1.1\r\n\r\n", b"".join(bytes(p) for p in hello), b""):
+                stranger = socket.create_connection(self.address)
+                stranger.sendall(data)
+                strangers.append(stranger)
+
+    strangers: list[socket.socket] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_env, "Listener", Listener)
+        envs = SocketVectorEnv([Counter], timeout=20)
+    envs.reset(seed=0)
+    envs.close()
+    for stranger in strangers:
+        stranger.settimeout(5)
+        with stranger, contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+
+
+def test_close_is_repeatable_and_ends_the_workers():
+    envs = SocketVectorEnv([Counter] * 2, num_workers=2)
+    children = psutil.Process().children()
+    assert len(children) == 2
+    envs.close()
+    envs.close()
+    assert not any(child.is_running() for child in children)
+
+
+def test_workers_end_when_the_parent_is_killed():
+    code = (
+        "import threading, time; from tests.test_vector_env import Counter; from physgym import SocketVectorEnv\n"
+        "envs = SocketVectorEnv([Counter] * 2, num_workers=2); envs.reset(seed=0)\n"
+        "threading.Thread(target=envs.step, args=([9, 0],), daemon=True).start(); time.sleep(0.5)\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "up\n"
+    workers = psutil.Process(parent.pid).children(recursive=True)
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
