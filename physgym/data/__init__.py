@@ -1,0 +1,1 @@
+"""Datasets: written so that a crash loses nothing that was committed, read as arrays."""

@@ -1,0 +1,290 @@
+"""Generation: episodes run in parallel workers, samples arrive in the order of their names, whatever ran them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter
+from physgym.errors import ConfigError, SampleError
+from physgym.progress import progress as progress_bar
+from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
+from physgym.sample import Sample, SampleSpec
+from physgym.spaces import Array
+from physgym.vector.entry import find_spec, make_vec
+from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
+from physgym.vector.wire import RolloutResult
+
+EnvLike = str | EnvSpec | Callable[[], gymnasium.Env[Any, Any]]
+INTERRUPT_PATIENCE = 0.5  # seconds that workers get when generation ends: what they still compute is not needed
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples of one episode with their names.
+
+    Attributes:
+        samples: Fields of shape (n, *field shape).
+        episode: Index of the episode.
+        seed: Its seed.
+        steps: Shape (n,), int64.
+    """
+
+    samples: Sample
+    episode: int
+    seed: int
+    steps: Array
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def cut(self, start: int, stop: int | None = None) -> Rows:
+        """The rows between two positions."""
+        part = slice(start, stop)
+        return Rows({k: v[part] for k, v in self.samples.items()}, self.episode, self.seed, self.steps[part])
+
+    def write(self, writer: SampleWriter) -> None:
+        """Append them to a dataset."""
+        episode, seed = np.full(len(self), self.episode), np.full(len(self), self.seed, np.uint64)
+        writer.append(self.samples, episode=episode, step=self.steps, seed=seed)
+
+
+class SampleStream:
+    """Fresh samples from parallel simulations, in an order that depends on the seed alone.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes one environment.
+        path: Dataset folder in which everything drawn is stored; None stores nothing.
+        num_envs: Number of environments; by default one per worker.
+        num_workers: Worker processes; by default one per usable core.
+        seed: Seed of the run; episode i gets a seed derived from it and i.
+        env_kwargs: Arguments of the environment's constructor.
+        mode: Which part of the dataset to write.
+        resume: Continue the dataset at `path` after its last sample.
+        max_steps: Truncate an episode after so many steps.
+        max_rejects: Give up after so many rejected steps in a row.
+        max_file_size: Largest size of a partition in bytes.
+        timeout: Seconds to wait for a worker.
+
+    Attributes:
+        spec: The sample fields.
+        rejected: Number of rejected steps so far.
+        writer: Writes to `path`; None without one.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        SampleError: The environment declares no samples.
+        WorkerError: An environment's constructor raised.
+        DatasetError: The folder holds samples already and `resume` is off.
+    """
+
+    def __init__(
+        self,
+        env: EnvLike,
+        *,
+        path: str | Path | None = None,
+        num_envs: int | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+        mode: Mode = "training",
+        resume: bool = False,
+        max_steps: int = DEFAULT_MAX_STEPS,
+        max_rejects: int = DEFAULT_MAX_REJECTS,
+        max_file_size: int = DEFAULT_MAX_FILE_SIZE,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        if seed < 0:
+            raise ConfigError(f"seed must not be negative, got {seed}")
+        if max_steps < 1 or max_rejects < 1:
+            raise ConfigError(f"max_steps and max_rejects must be at least 1, got {max_steps} and {max_rejects}")
+        workers = num_workers if num_workers is not None else num_envs or len(os.sched_getaffinity(0))
+        kwargs = dict(env_kwargs or {})
+        self.seed, self.rejected, self.writer = seed, 0, None
+        self._max_steps, self._max_rejects = max_steps, max_rejects
+        self._envs = _make(env, num_envs or max(1, workers), kwargs, num_workers=num_workers, timeout=timeout)
+        try:
+            spec = self._envs.sample_spec
+            if spec is None:
+                raise SampleError(NO_SAMPLE_SPACE.format(env=_name(env)))
+            self.spec: SampleSpec = spec
+            if path is not None:
+                source = {"env": _name(env), "env_kwargs": _describable(kwargs), "seed": seed, "max_steps": max_steps}
+                self.writer = SampleWriter(
+                    path, spec, mode=mode, source=source, resume=resume, max_file_size=max_file_size
+                )
+            self._rows = self._ordered(self.writer.last if self.writer else None)
+            self._left: Rows | None = None
+        except BaseException:
+            self.close()
+            raise
+
+    def take(self, limit: int) -> Rows:
+        """The next samples, at least one and at most `limit`, all of one episode; stored if there is a dataset.
+
+        Raises:
+            SampleError: A sample does not fit its declaration, or too many in a row were rejected.
+            WorkerError: A worker died or did not answer, or an environment raised.
+            DatasetError: The disk refuses the write.
+        """
+        rows = self._left if self._left is not None else next(self._rows)
+        self._left = rows.cut(limit) if len(rows) > limit else None
+        rows = rows.cut(0, limit)
+        if self.writer is not None:
+            rows.write(self.writer)
+        return rows
+
+    def draw(self, batch_size: int) -> Sample:
+        """A batch of the next samples: fields of shape (batch_size, *field shape). Raises as `take` does."""
+        parts: list[Rows] = []
+        while (missing := batch_size - sum(map(len, parts))) > 0:
+            parts.append(self.take(missing))
+        return {name: np.concatenate([part.samples[name] for part in parts]) for name in self.spec}
+
+    def dataset(self) -> SampleDataset | None:
+        """Everything stored so far, None where nothing is."""
+        return None if self.writer is None else SampleDataset(self.writer.path, mode=self.writer.mode)
+
+    def close(self) -> None:
+        """End the workers and complete the dataset; calling it again does no harm."""
+        try:
+            if not self._envs.closed:
+                self._envs.close(patience=INTERRUPT_PATIENCE)
+        finally:
+            if self.writer is not None:
+                self.writer.close()
+
+    def __enter__(self) -> SampleStream:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def _ordered(self, last: tuple[int, int] | None) -> Iterator[Rows]:
+        """Episodes in order of their index, from after the sample `last` (episode, step)."""
+        first, done = (0, -1) if last is None else last
+        names = ((i, episode_seed(self.seed, i)) for i in itertools.count(first))
+        results = self._envs.rollout(names, max_steps=self._max_steps, max_rejects=self._max_rejects)
+        early: dict[int, RolloutResult] = {}
+        rejects_in_a_row = 0
+        for episode in itertools.count(first):
+            while episode not in early:
+                result = next(results)
+                early[result.episode] = result
+            result = early.pop(episode)
+            self.rejected += len(result.rejected)
+            # within an episode the worker counts; episodes of one step need the count across episodes
+            rejects_in_a_row = 0 if len(result.steps) else rejects_in_a_row + len(result.rejected)
+            if rejects_in_a_row >= self._max_rejects:
+                where, reason = f"episode {episode}", list(result.rejected.values())[-1]
+                raise SampleError(
+                    TOO_MANY_REJECTS.format(where=where, count=rejects_in_a_row, limit=self._max_rejects, reason=reason)
+                )
+            rows = Rows(result.samples, episode, result.seed, result.steps)
+            if episode == first:
+                rows = rows.cut(int(np.searchsorted(rows.steps, done, side="right")))
+            if len(rows):
+                yield rows
+
+
+def generate(
+    env: EnvLike,
+    path: str | Path,
+    *,
+    samples: int,
+    num_envs: int | None = None,
+    num_workers: int | None = None,
+    seed: int = 0,
+    env_kwargs: Mapping[str, Any] | None = None,
+    mode: Mode = "training",
+    resume: bool = False,
+    max_steps: int = DEFAULT_MAX_STEPS,
+    max_rejects: int = DEFAULT_MAX_REJECTS,
+    max_file_size: int = DEFAULT_MAX_FILE_SIZE,
+    timeout: float = DEFAULT_TIMEOUT,
+    progress: bool = True,
+) -> SampleDataset:
+    """Generate samples of a simulation into a dataset.
+
+    The dataset is a function of (env, env_kwargs, seed, max_steps, samples): the number of workers, crashes and resumes
+    do not change it.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes one environment.
+        path: Dataset folder; must not hold samples of this mode unless `resume` is set.
+        samples: How many samples the dataset shall have, those of a resumed one included.
+        num_envs: Number of environments; by default one per worker.
+        num_workers: Worker processes; by default one per usable core.
+        seed: Seed of the run.
+        env_kwargs: Arguments of the environment's constructor.
+        mode: Which part of the dataset to write.
+        resume: Continue the dataset at `path` after its last sample.
+        max_steps: Truncate an episode after so many steps.
+        max_rejects: Give up after so many rejected steps in a row.
+        max_file_size: Largest size of a partition in bytes.
+        timeout: Seconds to wait for a worker.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        SampleError: The environment declares no samples, a sample does not fit, or too many were rejected.
+        WorkerError: A worker died or did not answer, or an environment raised.
+        DatasetError: The folder holds samples already, or the disk refuses a write.
+        KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
+    """
+    if samples < 1:
+        raise ConfigError(f"samples must be at least 1, not {samples}")
+    stream = SampleStream(
+        env,
+        path=path,
+        num_envs=num_envs,
+        num_workers=num_workers,
+        seed=seed,
+        env_kwargs=env_kwargs,
+        mode=mode,
+        resume=resume,
+        max_steps=max_steps,
+        max_rejects=max_rejects,
+        max_file_size=max_file_size,
+        timeout=timeout,
+    )
+    with stream:
+        assert stream.writer is not None
+        with progress_bar(samples, "generate", "sample", initial=stream.writer.count, enabled=progress) as bar:
+            while stream.writer.count < samples:
+                bar.update(len(stream.take(samples - stream.writer.count)))
+                bar.set_postfix_str(f"rejected {stream.rejected}", refresh=False)
+    return SampleDataset(path, mode=mode)
+
+
+def _make(env: EnvLike, num_envs: int, kwargs: dict[str, Any], **options: Any) -> SocketVectorEnv:
+    if isinstance(env, (str, EnvSpec)):
+        return make_vec(find_spec(env), num_envs, **kwargs, **options)
+    if kwargs:
+        raise ConfigError("env_kwargs go with a registered id; put them into the callable instead")
+    return SocketVectorEnv([env] * num_envs, **options)
+
+
+def _name(env: EnvLike) -> str:
+    if isinstance(env, EnvSpec):
+        return env.id
+    return env if isinstance(env, str) else getattr(env, "__qualname__", repr(env))
+
+
+def _describable(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as JSON data; what JSON does not know is described by its repr."""
+    described: dict[str, Any] = json.loads(json.dumps(kwargs, default=repr))
+    return described

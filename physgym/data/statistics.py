@@ -1,0 +1,58 @@
+"""Mean and standard deviation per component of a field, merged batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from physgym.spaces import Array
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments of a field over samples.
+
+    Attributes:
+        count: Number of samples.
+        mean: Shape of the field, float64.
+        std: Standard deviation (of the population), shape of the field, float64.
+    """
+
+    count: int
+    mean: Array
+    std: Array
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Statistics:
+        """Of no samples."""
+        return cls(0, np.zeros(shape), np.zeros(shape))
+
+    @classmethod
+    def of(cls, values: Array) -> Statistics:
+        """Of a batch, shape (n, *field shape)."""
+        if len(values) == 0:
+            return cls.empty(values.shape[1:])
+        wide = np.asarray(values, np.float64)
+        return cls(len(values), wide.mean(0), wide.std(0))
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Of both sets of samples together, by the update of Chan, Golub and LeVeque (1979)."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        weight = other.count / count
+        delta = other.mean - self.mean
+        mean = self.mean + weight * delta
+        variance = (1 - weight) * self.std**2 + weight * other.std**2 + weight * (1 - weight) * delta**2
+        return Statistics(count, mean, np.sqrt(variance))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; `from_json` is the inverse."""
+        return {"count": self.count, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Statistics:
+        """The statistics that `to_json` described."""
+        return cls(int(data["count"]), np.asarray(data["mean"], np.float64), np.asarray(data["std"], np.float64))
