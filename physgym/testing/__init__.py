@@ -1,0 +1,7 @@
+"""Conformance of environments: `check_env` for a quick look, `EnvConformance` for a test suite, a pytest plug-in.
+
+``pytest --physgym-env ID`` runs the suite on a registered environment.
+"""
+
+from physgym.testing.conformance import EnvConformance as EnvConformance
+from physgym.testing.conformance import check_env as check_env
