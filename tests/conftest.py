@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 
 import psutil
@@ -14,13 +16,21 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 @pytest.fixture(autouse=True)
 def no_process_left():
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    before = children()
     yield
     deadline = time.monotonic() + 3
-    while left := [p for p in psutil.Process().children(recursive=True) if p.pid not in before]:
+    while left := {pid: command for pid, command in children().items() if pid not in before}:
         if time.monotonic() > deadline:
-            commands = [" ".join(p.cmdline()) for p in left]
-            for process in left:
-                process.kill()
-            pytest.fail(f"the test left processes behind: {commands}")
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"the test left processes behind: {left}")
         time.sleep(0.05)
+
+
+def children() -> dict[int, str]:
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[process.pid] = " ".join(process.cmdline())
+    # Python's resource tracker belongs to the test process and lives as long as it
+    return {pid: command for pid, command in found.items() if "resource_tracker" not in command}

@@ -257,7 +257,7 @@ def test_no_environment_and_unknown_id():
         SocketVectorEnv([])
     with pytest.raises(ConfigError, match="num_envs must be at least 1"):
         physgym.make_vec("physgym/Spring-v0", 0)
-    with pytest.raises(ConfigError, match="Shipped: .*physgym/Beam-v0"):
+    with pytest.raises(ConfigError, match=r"Shipped: .*physgym/Beam-v0"):
         physgym.make_vec("physgym/Baem-v0", 2)
     with pytest.raises(ConfigError, match="no environment"):
         physgym.make_vec("no_such_module:Env-v0", 2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from physgym.data import loader
 from physgym.data.partition import Partition
-from physgym.data.statistics import Statistics
+from physgym.data.statistics import Statistics, real_fields
 from physgym.data.writer import DESCRIPTION, Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Sample, SampleSpec
@@ -190,7 +190,7 @@ class SampleDataset:
 
     def compute_statistics(self) -> dict[str, Statistics]:
         """Mean and standard deviation per field, from the samples."""
-        total = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
+        total = {field.name: Statistics.empty(field.shape) for field in real_fields(self.spec)}
         for start in range(0, len(self), STATISTICS_BLOCK):
             block = self.gather(np.arange(start, min(len(self), start + STATISTICS_BLOCK)))
             total = {name: total[name].merge(Statistics.of(block[name])) for name in total}
@@ -201,7 +201,7 @@ class SampleDataset:
             return None
         try:
             mode = json.loads((self.paths[0] / DESCRIPTION).read_text())["modes"][self.mode]
-            stored = {name: Statistics.from_json(mode["statistics"][name]) for name in self.spec}
+            stored = {f.name: Statistics.from_json(mode["statistics"][f.name]) for f in real_fields(self.spec)}
         except (OSError, ValueError, KeyError, TypeError):
             return None  # the description is a convenience; the samples are the truth
         return stored if all(s.count == len(self) for s in stored.values()) else None

@@ -1,9 +1,9 @@
 """A partition: one plain HDF5 file of samples that is readable whatever happens to its writer.
 
-HDF5 writes the file's metadata once, under a temporary name: contiguous datasets of a fixed capacity. From then on rows
-are written at the datasets' offsets, and a commit is one write of 8 bytes, the number of samples, after the rows. A
-reader therefore sees either a whole batch or nothing of it. Closing seals the file: its rows are copied to a file of the
-exact size, which replaces it.
+HDF5 writes the file's metadata once, under a temporary name: contiguous datasets of a fixed capacity. From then on
+rows are written at the datasets' offsets, and a commit is one write of 8 bytes, the number of samples, after the rows.
+A reader therefore sees either a whole batch or nothing of it. Closing seals the file: its rows are copied to a file of
+the exact size, which replaces it.
 
 Layout: ``data/<field>`` and ``index/{episode,step,seed}`` with one row per sample, ``num_samples``, and attributes
 ``format``, ``version``, ``sealed``, ``fields`` (JSON), ``mode``, ``source`` (JSON).

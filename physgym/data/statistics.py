@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
+
+
+def real_fields(spec: SampleSpec) -> list[Field]:
+    """The fields that have statistics: all but complex ones, for which a mean and a deviation say too little."""
+    return [field for field in spec.values() if field.dtype.kind != "c"]
 
 
 @dataclass(frozen=True)

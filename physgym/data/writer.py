@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 
 from physgym._version import __version__
 from physgym.data.partition import Appender, Partition, columns_of, replace_durably, row_bytes
-from physgym.data.statistics import Statistics
+from physgym.data.statistics import Statistics, real_fields
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
@@ -121,12 +122,10 @@ class SampleWriter:
         return partitions
 
     def _initial_statistics(self) -> dict[str, Statistics]:
-        total = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
+        total = {field.name: Statistics.empty(field.shape) for field in real_fields(self.spec)}
         for part in self._partitions:
-            for name, rows in part.map().items():
-                if name.startswith("data/"):
-                    field = name.removeprefix("data/")
-                    total[field] = total[field].merge(Statistics.of(rows))
+            rows = part.map()
+            total = {name: known.merge(Statistics.of(rows[f"data/{name}"])) for name, known in total.items()}
         return total
 
     @property
@@ -167,8 +166,8 @@ class SampleWriter:
             self._appender.append({name: value[start:stop] for name, value in rows.items()})
             self.count += stop - start
             start = stop
-        for name in self.spec:
-            self.statistics[name] = self.statistics[name].merge(Statistics.of(rows[f"data/{name}"]))
+        for name, known in self.statistics.items():
+            self.statistics[name] = known.merge(Statistics.of(rows[f"data/{name}"]))
 
     def _check(self, rows: dict[str, Array], total: int) -> None:
         expected = columns_of(self.spec)
@@ -210,10 +209,8 @@ class SampleWriter:
         file = self.path / DESCRIPTION
         description: dict[str, Any] = {"format": "physgym-dataset", "version": 1, "modes": {}}
         if file.exists():
-            try:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: later writers make it anew
                 description["modes"] = json.loads(file.read_text())["modes"]
-            except (ValueError, KeyError, TypeError):
-                pass  # damaged: the other modes' entries are made anew by their next writer
         description["modes"][self.mode] = {
             "samples": self.count,
             "partitions": [{"file": p.path.name, "samples": p.count} for p in self._partitions],

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.partition import Partition
+from physgym.data.statistics import Statistics
+from physgym.data.writer import SampleWriter
+from physgym.errors import ConfigError, DatasetError
+from physgym.sample import Field, SampleSpec
+
+SPEC = SampleSpec(
+    [
+        Field("x", (2, 3), np.dtype("f4"), "input", "m"),
+        Field("y", (), np.dtype("f8"), "target"),
+        Field("group/flags", (4,), np.dtype("?"), "additional"),
+        Field("group/z", (2,), np.dtype("c8"), "additional"),
+    ]
+)
+ROW = SPEC.nbytes + 24
+
+
+def rows(start: int, stop: int) -> dict[str, np.ndarray]:
+    i = np.arange(start, stop)
+    return {
+        "x": (i[:, None, None] + np.arange(6).reshape(2, 3) / 10).astype("f4"),
+        "y": i**2 / 7,
+        "group/flags": (i[:, None] >> np.arange(4)) & 1 == 1,
+        "group/z": np.stack([i + 1j, i - 1j], 1).astype("c8"),
+    }
+
+
+def append(writer: SampleWriter, start: int, stop: int, per_episode: int = 5) -> None:
+    i = np.arange(start, stop)
+    writer.append(
+        rows(start, stop), episode=i // per_episode, step=i % per_episode, seed=(i // per_episode).astype("u8")
+    )
+
+
+def write(path, count: int, **kwargs) -> SampleDataset:
+    with SampleWriter(path, SPEC, **kwargs) as writer:
+        append(writer, 0, count)
+    return SampleDataset(path, mode=kwargs.get("mode", "training"))
+
+
+def assert_rows(dataset: SampleDataset, start: int, stop: int) -> None:
+    got, want = dataset[:], rows(start, stop)
+    assert len(dataset) == stop - start
+    for name in SPEC:
+        assert got[name].dtype == SPEC[name].dtype
+        np.testing.assert_array_equal(got[name], want[name])
+
+
+def test_what_was_written_is_read_over_several_partitions(tmp_path):
+    dataset = write(tmp_path / "d", 23, max_file_size=7 * ROW)
+    assert len(list((tmp_path / "d").glob("training-*.h5"))) == 4
+    assert_rows(dataset, 0, 23)
+    np.testing.assert_array_equal(dataset.index("episode"), np.arange(23) // 5)
+    sample = dataset[-1]
+    np.testing.assert_array_equal(sample["x"], rows(22, 23)["x"][0])
+    assert sample["y"].shape == ()
+    with pytest.raises(IndexError):
+        dataset[23]
+
+
+def test_plain_h5py_reads_it_and_it_explains_itself(tmp_path):
+    write(tmp_path / "d", 6)
+    with h5py.File(tmp_path / "d" / "training-00000.h5") as file:
+        np.testing.assert_array_equal(file["data/x"][:], rows(0, 6)["x"])
+        np.testing.assert_array_equal(file["data/group/flags"][:], rows(0, 6)["group/flags"])
+        assert file["data/x"].attrs["role"] == "input"
+        assert file["data/x"].attrs["unit"] == "m"
+        assert file.attrs["sealed"]
+        assert file["num_samples"][0] == 6
+    description = json.loads((tmp_path / "d" / "dataset.json").read_text())
+    assert description["modes"]["training"]["partitions"] == [{"file": "training-00000.h5", "samples": 6}]
+
+
+def test_committed_samples_are_readable_while_it_is_written(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        append(writer, 0, 4)
+        assert_rows(SampleDataset(tmp_path / "d"), 0, 4)
+        append(writer, 4, 9)
+        assert_rows(SampleDataset(tmp_path / "d"), 0, 9)
+
+
+KILLED = """
+import os, sys
+from tests.test_dataset import SPEC, ROW, append, SampleWriter
+writer = SampleWriter(sys.argv[1], SPEC, max_file_size=7 * ROW, resume=True)
+count, real, left = writer.count, os.pwrite, [int(sys.argv[2])]
+def pwrite(fd, data, offset):
+    if left[0] == 0:
+        real(fd, bytes(data)[: len(data) // 2], offset)  # a torn write
+        os._exit(9)
+    left[0] -= 1
+    return real(fd, data, offset)
+os.pwrite = pwrite
+while True:
+    append(writer, count, count + 3)
+    count += 3
+    print(count, flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_write_leaves_whole_batches_and_can_be_resumed(tmp_path):
+    path, total = tmp_path / "d", 0
+    for writes in (0, 1, 5, 7, 8, 11, 20):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(path), str(writes)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 9, done.stderr
+        reported = [int(line) for line in done.stdout.split()]
+        total = max([total, *reported])
+        if total:
+            dataset = SampleDataset(path)
+            # a batch that spans two partitions may be there in part, but only from its beginning
+            assert total <= len(dataset) < total + 3
+            total = len(dataset)
+            assert_rows(dataset, 0, total)
+    with SampleWriter(path, SPEC, resume=True) as writer:
+        assert writer.count == total
+        append(writer, total, total + 1)
+    assert_rows(SampleDataset(path), 0, total + 1)
+    assert not list(path.glob("*.tmp"))
+
+
+def test_statistics_are_kept_while_appending_and_agree_with_numpy(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC, max_file_size=7 * ROW) as writer:
+        for start in range(0, 24, 4):
+            append(writer, start, start + 4)
+    with SampleWriter(tmp_path / "d", SPEC, resume=True) as writer:
+        append(writer, 24, 30)
+    dataset = SampleDataset(tmp_path / "d")
+    for statistics in (dataset.statistics, dataset.compute_statistics()):
+        for name in ("x", "y"):
+            want = rows(0, 30)[name].astype("f8")
+            assert statistics[name].count == 30
+            np.testing.assert_allclose(statistics[name].mean, want.mean(0), rtol=1e-12)
+            np.testing.assert_allclose(statistics[name].std, want.std(0), rtol=1e-12)
+
+
+def test_statistics_do_not_trust_a_stale_description(tmp_path):
+    dataset = write(tmp_path / "d", 10)
+    file = tmp_path / "d" / "dataset.json"
+    good = dataset.statistics["y"].mean
+    for text in ("{", "{}", file.read_text().replace('"count": 10', '"count": 9')):
+        file.write_text(text)
+        assert SampleDataset(tmp_path / "d").statistics["y"].mean == good
+    file.unlink()
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 10)
+
+
+@given(st.lists(st.lists(st.floats(-1e3, 1e3), max_size=6), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_merged_statistics_equal_those_of_all(groups):
+    total = Statistics.empty(())
+    for group in groups:
+        total = total.merge(Statistics.of(np.array(group, "f8")))
+    flat = [x for group in groups for x in group]
+    assert total.count == len(flat)
+    if flat:
+        np.testing.assert_allclose(total.mean, np.mean(flat), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(total.std, np.std(flat), rtol=1e-6, atol=1e-6)
+
+
+def test_batches_cover_everything_once_in_a_reproducible_order(tmp_path):
+    dataset = write(tmp_path / "d", 23, max_file_size=7 * ROW)
+
+    def epoch(**kwargs):
+        return np.concatenate([batch["y"] for batch in dataset.batches(5, **kwargs)])
+
+    first = epoch(seed=1, epoch=0)
+    np.testing.assert_array_equal(np.sort(first), rows(0, 23)["y"])
+    np.testing.assert_array_equal(first, epoch(seed=1, epoch=0))
+    assert (first != epoch(seed=1, epoch=1)).any()
+    assert (first != epoch(seed=2, epoch=0)).any()
+    np.testing.assert_array_equal(epoch(shuffle=False), rows(0, 23)["y"])
+    assert list(next(dataset.batches(5, fields=["y"]))) == ["y"]
+    with pytest.raises(ConfigError, match="batch_size"):
+        next(dataset.batches(0))
+
+
+def test_a_split_keeps_episodes_whole(tmp_path):
+    dataset = write(tmp_path / "d", 50)
+    training, validation = dataset.split(0.3, seed=4)
+    assert len(training) + len(validation) == 50
+    assert len(validation) == 15
+    assert not set(training.index("episode")) & set(validation.index("episode"))
+    again = dataset.split(0.3, seed=4)[1]
+    np.testing.assert_array_equal(validation[:]["y"], again[:]["y"])
+    assert (dataset.split(0.3, seed=5)[1][:]["y"] != validation[:]["y"]).any()
+    np.testing.assert_allclose(training.statistics["y"].mean, training[:]["y"].mean())
+    nested = training.split(0.5)[0]
+    assert set(nested.index("episode")) < set(training.index("episode"))
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        dataset.split(1.0)
+    with pytest.raises(ConfigError, match="at least two episodes"):
+        write(tmp_path / "one", 5).split(0.5)
+
+
+def test_mini_fields_and_several_folders(tmp_path):
+    write(tmp_path / "a", 10)
+    write(tmp_path / "b", 20)
+    both = SampleDataset([tmp_path / "a", tmp_path / "b"])
+    assert len(both) == 30
+    assert both.episodes.max() + 1 == 6  # episode 0 of one folder is not episode 0 of the other
+    np.testing.assert_array_equal(both[8:12]["y"], np.concatenate([rows(8, 10)["y"], rows(0, 2)["y"]]))
+    mini = SampleDataset(tmp_path / "b", mini=3, fields=["y", "x"])
+    assert len(mini) == 3
+    assert list(mini[0]) == ["y", "x"]
+    assert len(SampleDataset(tmp_path / "a", mini=100)) == 10
+    with pytest.raises(ConfigError, match=r"fields \['q'\] are not in the dataset"):
+        SampleDataset(tmp_path / "a", fields=["q"])
+    with pytest.raises(ConfigError, match="mini"):
+        SampleDataset(tmp_path / "a", mini=0)
+
+
+def test_modes_live_side_by_side(tmp_path):
+    write(tmp_path / "d", 4)
+    write(tmp_path / "d", 7, mode="validation")
+    assert len(SampleDataset(tmp_path / "d")) == 4
+    assert len(SampleDataset(tmp_path / "d", mode="validation")) == 7
+    assert set(json.loads((tmp_path / "d" / "dataset.json").read_text())["modes"]) == {"training", "validation"}
+    with pytest.raises(DatasetError, match="holds no prediction samples"):
+        SampleDataset(tmp_path / "d", mode="prediction")
+    with pytest.raises(ConfigError, match="mode must be one of"):
+        SampleDataset(tmp_path / "d", mode="test")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torch_dataloader_takes_it(tmp_path, workers):
+    dataset = write(tmp_path / "d", 23, max_file_size=7 * ROW).subset(np.arange(3, 23))
+    context = multiprocessing.get_context("spawn") if workers else None
+    loader = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=workers, multiprocessing_context=context)
+    got = torch.cat([batch["y"] for batch in loader])
+    np.testing.assert_array_equal(got.numpy(), rows(3, 23)["y"])
+
+
+def test_existing_samples_are_not_overwritten(tmp_path):
+    write(tmp_path / "d", 4)
+    with pytest.raises(DatasetError, match=r"already holds training samples.*--resume"):
+        SampleWriter(tmp_path / "d", SPEC)
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 4)
+
+
+def test_resuming_needs_the_same_fields_and_source(tmp_path):
+    write(tmp_path / "d", 4, source={"seed": 1})
+    with pytest.raises(DatasetError, match="resume with the same environment, arguments and seed"):
+        SampleWriter(tmp_path / "d", SPEC, source={"seed": 2}, resume=True)
+    other = SampleSpec([Field("x", (2,), np.dtype("f4"), "input")])
+    with pytest.raises(DatasetError, match="has the fields"):
+        SampleWriter(tmp_path / "d", other, source={"seed": 1}, resume=True)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with (
+        SampleWriter(tmp_path / "d", SPEC),
+        pytest.raises(DatasetError, match="being written by another process"),
+    ):
+        SampleWriter(tmp_path / "d", SPEC, mode="validation")
+
+
+def test_a_writer_without_samples_leaves_nothing(tmp_path):
+    with SampleWriter(tmp_path / "deep" / "d", SPEC):
+        pass
+    assert not (tmp_path / "deep" / "d").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not hdf5 at all" * 100])
+def test_a_partition_that_is_not_hdf5_is_named(tmp_path, content):
+    write(tmp_path / "d", 4)
+    (tmp_path / "d" / "training-00001.h5").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"training-00001\.h5 is not a readable partition"):
+        SampleDataset(tmp_path / "d")
+
+
+def test_foreign_and_damaged_hdf5_files_are_named(tmp_path):
+    write(tmp_path / "d", 4)
+    file = tmp_path / "d" / "training-00001.h5"
+    with h5py.File(file, "w") as foreign:
+        foreign["x"] = 1
+    with pytest.raises(DatasetError, match="not a partition that physgym wrote"):
+        SampleDataset(tmp_path / "d")
+    good = (tmp_path / "d" / "training-00000.h5").read_bytes()
+    file.write_bytes(good[: len(good) // 2])
+    with pytest.raises(DatasetError, match="not a readable partition"):
+        SampleDataset(tmp_path / "d")
+    file.write_bytes(good)
+    offset = Partition(file).count_offset
+    with file.open("r+b") as damaged:
+        damaged.seek(offset)
+        damaged.write((99).to_bytes(8, "little"))
+    with pytest.raises(DatasetError, match="claims 99 samples but holds 4"):
+        SampleDataset(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"y": np.zeros(2)}, r"y has shape \(2,\); 3 samples need \(3,\)"),
+        ({"x": np.zeros((3, 2, 3), "c8")}, "dtype complex64"),
+        ({"extra": np.zeros(3)}, "got the fields"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path, change, text):
+    with SampleWriter(tmp_path / "d", SPEC) as writer, pytest.raises(DatasetError, match=text):
+        writer.append({**rows(0, 3), **change}, episode=np.arange(3), step=np.arange(3), seed=np.arange(3, dtype="u8"))
+
+
+def test_a_full_disk_keeps_what_was_committed(tmp_path, monkeypatch):
+    writer = SampleWriter(tmp_path / "d", SPEC)
+    append(writer, 0, 4)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(DatasetError, match=r"No space left on device. Its 4 committed samples are intact"):
+            append(writer, 4, 8)
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 4)
+    writer.close()
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 4)
+
+
+def test_missing_folder_and_unwritable_place(tmp_path):
+    with pytest.raises(DatasetError, match="there is no dataset at"):
+        SampleDataset(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DatasetError, match="cannot create a dataset"):
+        SampleWriter(tmp_path / "file" / "d", SPEC)
+    with pytest.raises(ConfigError, match="max_file_size"):
+        SampleWriter(tmp_path / "d", SPEC, max_file_size=0)

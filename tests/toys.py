@@ -1,0 +1,107 @@
+"""Small environments that tests share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from physgym import RejectSample, Simulation
+
+
+class Line(gym.Env):
+    """Plain Gymnasium environment: target = 2 * input + 1, episodes of 4 steps."""
+
+    observation_space = spaces.Box(-10, 10, (3,), np.float32)
+    action_space = spaces.Box(-1, 1, (3,), np.float32)
+    sample_space = spaces.Dict(
+        {
+            "x": spaces.Box(-1, 1, (3,), np.float32),
+            "y": spaces.Box(-10, 10, (3,), np.float64),
+            "flag": spaces.MultiBinary(2),
+        }
+    )
+    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
+    sample_units = {"x": "m"}  # noqa: RUF012
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(3, np.float32), {}
+
+    def make_sample(self, action):
+        return {"x": action, "y": 2 * action.astype(np.float64) + 1, "flag": np.array([1, 0], np.int8)}
+
+    def step(self, action):
+        self.count += 1
+        return np.asarray(action, np.float32), 1.0, False, self.count == 4, {"sample": self.make_sample(action)}
+
+
+class MissingField(Line):
+    def make_sample(self, action):
+        return {"x": action, "flag": np.zeros(2, np.int8)}
+
+
+class WrongShape(Line):
+    def make_sample(self, action):
+        return {**super().make_sample(action), "y": np.zeros((3, 1))}
+
+
+class NotANumber(Line):
+    def make_sample(self, action):
+        return {**super().make_sample(action), "y": np.full(3, np.nan)}
+
+
+class NoSamples(gym.Env):
+    observation_space = spaces.Box(-10, 10, (3,), np.float32)
+    action_space = spaces.Box(-1, 1, (3,), np.float32)
+
+
+class Slow(Line):
+    """A step takes a while."""
+
+    def step(self, action):
+        time.sleep(0.05)
+        return super().step(action)
+
+
+class Flaky(Simulation):
+    """Rejects a part of its steps, of which there are 5 per episode, and may kill its worker once."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    sample_space = spaces.Dict({"x": spaces.Box(-1, 1, (1,), np.float32), "y": spaces.Box(-1, 1, (1,), np.float32)})
+    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
+
+    def __init__(self, reject_above=0.0, kill_switch=None, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self.reject_above, self.kill_switch = reject_above, kill_switch
+
+    def begin(self, options):
+        self.x, self.left = np.zeros(1, np.float32), 5
+        if self.kill_switch is not None and Path(self.kill_switch).exists():
+            Path(self.kill_switch).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def advance(self, action):
+        self.left -= 1
+        if action[0] > self.reject_above:
+            raise RejectSample("did not converge")
+        self.x = np.asarray(action, np.float32)
+
+    def observation(self):
+        return self.x.copy()
+
+    def sample(self):
+        return {"x": self.x, "y": -self.x}
+
+    def outcome(self):
+        return 0.0, self.left <= 0
