@@ -30,5 +30,5 @@ def progress(total: int | None, description: str, unit: str, *, initial: int = 0
         dynamic_ncols=terminal,
         mininterval=0.1 if terminal else QUIET_INTERVAL,
         # off a terminal a carriage return would pile all states into one endless line
-        bar_format=None if terminal else "{desc}: {n_fmt}/{total_fmt} {unit}s in {elapsed}, {rate_fmt}{postfix}\n",
+        bar_format=None if terminal else "{desc}: {n_fmt}/{total_fmt} in {elapsed}, {rate_fmt}{postfix}\n",
     )

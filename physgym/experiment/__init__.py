@@ -1,0 +1,1 @@
+"""Experiments: configuration files, session folders, the command line. Only here do files become objects."""

@@ -1,0 +1,149 @@
+"""The schema of configuration files, and errors that name the key and the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from physgym.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of a configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnvironmentSection(Section):
+    """Which simulation."""
+
+    id: str = Field(description="registered id; 'module:id' imports a module first")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="of the environment's constructor")
+
+
+class DatasetSection(Section):
+    """Where samples come from."""
+
+    path: str | None = Field(None, description="dataset folder; by default 'dataset' in the session")
+    samples: int = Field(1000, ge=1, description="generated where the folder has none")
+    num_workers: int | None = Field(None, ge=1, description="worker processes; by default one per core")
+    num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
+    produce: Literal["before", "first_epoch", "always"] = Field(
+        "before", description="generate before the training, during its first epoch, or anew in every epoch"
+    )
+
+
+class NetworkSection(Section):
+    """Which network; the sizes of input and output follow from the samples."""
+
+    type: str = Field("MLP", description="registered network: MLP, UNet, ...")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
+
+
+class OptimizationSection(Section):
+    """How the network is optimized."""
+
+    loss: Literal["mse", "l1", "huber", "relative_l2"] = "mse"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+
+
+class TrainingSection(Section):
+    """How long and on what."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(32, ge=1)
+    batches_per_epoch: int | None = Field(None, ge=1)
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the episodes held out; 0 holds out none")
+    normalize: bool = True
+    device: str = "cpu"
+
+
+class Config(Section):
+    """A training, from simulation to network."""
+
+    description: str = Field("", description="what this is for, for your future self")
+    session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
+    seed: int = Field(0, ge=0)
+    environment: EnvironmentSection
+    dataset: DatasetSection = DatasetSection.model_construct()
+    inputs: list[str] | None = Field(None, description="fields that feed the network; by default those of role input")
+    outputs: list[str] | None = Field(None, description="fields that it predicts; by default those of role target")
+    network: NetworkSection = NetworkSection.model_construct()
+    optimization: OptimizationSection = OptimizationSection.model_construct()
+    training: TrainingSection = TrainingSection.model_construct()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file.
+
+    Args:
+        path: A YAML file.
+        overrides: ``key.sub=value``, applied before checking; values are read as YAML.
+
+    Raises:
+        ConfigError: The file is missing or wrong; the text lists all faults, each with its key and the nearest right
+            one.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    return check_config(data, str(path))
+
+
+def check_config(data: dict[str, Any], where: str) -> Config:
+    """The configuration that the data describes; raises as `load_config` does."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = "\n".join(f"- {_explain(fault)}" for fault in error.errors())
+        raise ConfigError(f"{where} has {error.error_count()} fault(s):\n{faults}") from error
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not an override; write key.sub=value")
+    *path, last = key.split(".")
+    for part in path:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{override!r}: {part!r} is a value, not a section")
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML") from error
+
+
+def _explain(fault: Any) -> str:
+    """A fault as a person would put it."""
+    path = [str(part) for part in fault["loc"]]
+    name = ".".join(path)
+    if fault["type"] != "extra_forbidden":
+        return f"{name}: {fault['msg']} (got {fault['input']!r})" if fault["type"] != "missing" else f"{name}: missing"
+    known = _keys(path[:-1])
+    near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"{name}: unknown key; {hint}"
+
+
+def _keys(path: list[str]) -> list[str]:
+    model: Any = Config
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

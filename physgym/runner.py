@@ -1,0 +1,284 @@
+"""`Runner`: a trained network inside its simulation, next to the solver."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from physgym.data.writer import SampleWriter
+from physgym.errors import ConfigError
+from physgym.metrics import Errors, compare
+from physgym.nn import Predictor
+from physgym.progress import progress as progress_bar
+from physgym.rollout import (
+    DEFAULT_MAX_REJECTS,
+    DEFAULT_MAX_STEPS,
+    Policy,
+    Transition,
+    episode_seed,
+    require_spec,
+    run_episode,
+)
+from physgym.sample import Field, Sample, SampleSpec
+from physgym.spaces import Array
+from physgym.training.checkpoint import load_checkpoint
+from physgym.training.events import Callback, Callbacks
+from physgym.vector.entry import find_spec
+
+WRONG_FIELD = (
+    "the network was trained on field {name!r} as {want}, the simulation has {got}. Use the environment arguments of "
+    "the training, or a network trained for these"
+)
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """One step of a run.
+
+    Attributes:
+        episode: Index of the episode.
+        transition: What the simulation did.
+        prediction: What the network predicts for the step's inputs; None where the step was rejected.
+        solver_seconds: Time of the simulation's step.
+        network_seconds: Time of the prediction, transforms included.
+    """
+
+    episode: int
+    transition: Transition
+    prediction: Sample | None
+    solver_seconds: float
+    network_seconds: float
+
+    @property
+    def fields(self) -> Sample:
+        """The sample's fields and, as ``prediction/<name>``, the predicted ones; empty where it was rejected."""
+        if self.prediction is None or self.transition.sample is None:
+            return {}
+        return {**self.transition.sample, **{f"prediction/{name}": v for name, v in self.prediction.items()}}
+
+
+@dataclass
+class RunReport:
+    """What a run showed.
+
+    Attributes:
+        errors: Errors by predicted field, over the steps that were not rejected.
+        solver_seconds: Per step, shape (n,).
+        network_seconds: Per step, shape (n,).
+        steps: Steps made, rejected ones included.
+        rejected: Rejected steps.
+        interrupted: Whether Ctrl-C ended the run.
+    """
+
+    errors: dict[str, Errors] = field(default_factory=dict)
+    solver_seconds: Array = field(default_factory=lambda: np.zeros(0))
+    network_seconds: Array = field(default_factory=lambda: np.zeros(0))
+    steps: int = 0
+    rejected: int = 0
+    interrupted: bool = False
+
+
+class Runner:
+    """Runs a trained network in one environment, next to the solver.
+
+    After each step the network predicts from the step's inputs, and the simulation gets the prediction through
+    ``apply_prediction`` (a ghost to display, a correction, an initial guess). A `Simulation` may also ask for one in
+    the middle of a step.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment.
+        predictor: A trained network, or the folder of its checkpoint.
+        seed: Seed of the run; episodes are those that generation with this seed would give.
+        env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them.
+        policy: Maps (observation, generator) to an action; the environment's sampler by default.
+        record: Dataset folder that gets samples and predictions, in mode "prediction"; None records nothing.
+        max_steps: Truncate an episode after so many steps.
+        max_rejects: Give up after so many rejected steps in a row.
+
+    Attributes:
+        env: The environment.
+        predictor: The network.
+        spec: The sample fields of the environment.
+        last: The last step, None before the first.
+
+    Raises:
+        ConfigError: The id is unknown, or the network does not fit the simulation's fields.
+        CheckpointError: There is no usable checkpoint.
+        SampleError: The environment declares no samples.
+        DatasetError: The record exists already.
+    """
+
+    def __init__(
+        self,
+        env: str | EnvSpec | Callable[[], gymnasium.Env[Any, Any]],
+        predictor: Predictor | str | Path,
+        *,
+        seed: int = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+        record: str | Path | None = None,
+        max_steps: int = DEFAULT_MAX_STEPS,
+        max_rejects: int = DEFAULT_MAX_REJECTS,
+    ) -> None:
+        self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
+        kwargs = dict(env_kwargs or {})
+        self.env = gymnasium.make(find_spec(env), **kwargs) if isinstance(env, (str, EnvSpec)) else env(**kwargs)
+        try:
+            self.spec = require_spec(self.env)
+            self._check_fields()
+            if hasattr(self.env.unwrapped, "predictor"):
+                self.env.unwrapped.predictor = self.predictor.predict
+            self._apply = getattr(self.env.unwrapped, "apply_prediction", None)
+            self._writer = None if record is None else self._make_writer(record, seed)
+        except BaseException:
+            self.env.close()
+            raise
+        self.seed, self.policy = seed, policy
+        self.last: RunStep | None = None
+        self._limits = {"max_steps": max_steps, "max_rejects": max_rejects}
+
+    def steps(self) -> Iterator[RunStep]:
+        """Steps of the run, without end."""
+        for episode in itertools.count():
+            seed = episode_seed(self.seed, episode)
+            transitions = run_episode(
+                self.env, self.spec, seed=seed, policy=self.policy, where=f"episode {episode}", **self._limits
+            )
+            while True:
+                start = time.perf_counter()
+                transition = next(transitions, None)
+                solved = time.perf_counter()
+                if transition is None:
+                    break
+                prediction = None
+                if transition.sample is not None:
+                    prediction = self.predictor.predict(transition.sample)
+                predicted = time.perf_counter()
+                if prediction is not None and self._apply is not None:
+                    self._apply(prediction)
+                step = RunStep(episode, transition, prediction, solved - start, predicted - solved)
+                self._record(step, seed)
+                yield step
+
+    def run(self, steps: int | None = None, *, callbacks: Sequence[Callback] = (), progress: bool = True) -> RunReport:
+        """Run a number of steps, or until Ctrl-C.
+
+        Args:
+            steps: How many; None goes on until Ctrl-C, and then reports counts alone.
+            callbacks: Get the events of a prediction run; `Runner.last` holds the step.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ConfigError: The number of steps is not positive.
+        """
+        if steps is not None and steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {steps}; None runs until Ctrl-C")
+        report = RunReport()
+        done: list[RunStep] = []
+        events = Callbacks(callbacks)
+        try:
+            events.emit("prediction_begin", self)
+            with progress_bar(steps, "run", "step", enabled=progress) as bar:
+                source = self.steps()
+                while steps is None or report.steps < steps:
+                    events.emit("sample_begin", self)
+                    self.last = step = next(source)
+                    report.steps += 1
+                    report.rejected += step.prediction is None
+                    if steps is not None and step.prediction is not None:
+                        done.append(step)  # a run without end would fill the memory
+                    events.emit("sample_end", self, step.fields)
+                    bar.update()
+        except KeyboardInterrupt:
+            report.interrupted = True
+        finally:
+            events.emit("prediction_end", self)
+            events.close()
+        self._summarize(report, done)
+        return report
+
+    def close(self) -> None:
+        """Close the environment and complete the record; calling it again does no harm."""
+        self.env.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def _summarize(self, report: RunReport, done: list[RunStep]) -> None:
+        report.solver_seconds = np.array([step.solver_seconds for step in done])
+        report.network_seconds = np.array([step.network_seconds for step in done])
+        if not done:
+            return
+        for name in self.predictor.outputs:
+            pairs = [
+                (s.prediction[name], s.transition.sample[name]) for s in done if s.prediction and s.transition.sample
+            ]
+            prediction, target = (np.stack(column) for column in zip(*pairs, strict=True))
+            report.errors[name] = compare(prediction, target)
+
+    def _check_fields(self) -> None:
+        for name, want in self.predictor.spec.items():
+            got = self.spec.get(name)
+            if got is None or got.shape != want.shape:
+                shown = "none" if got is None else f"{got.dtype} {got.shape}"
+                raise ConfigError(WRONG_FIELD.format(name=name, want=f"{want.dtype} {want.shape}", got=shown))
+
+    def _make_writer(self, record: str | Path, seed: int) -> SampleWriter:
+        predicted = [
+            Field(f"prediction/{name}", f.shape, f.dtype, "additional", f.unit)
+            for name, f in self.predictor.spec.items()
+            if name in self.predictor.outputs
+        ]
+        spec = SampleSpec([*self.spec.values(), *predicted])
+        return SampleWriter(record, spec, mode="prediction", source={"run": str(self.env.spec), "seed": seed})
+
+    def _record(self, step: RunStep, seed: int) -> None:
+        if self._writer is None or not step.fields:
+            return
+        self._writer.append(
+            {name: np.asarray(value)[np.newaxis] for name, value in step.fields.items()},
+            episode=np.array([step.episode]),
+            step=np.array([step.transition.step]),
+            seed=np.array([seed], np.uint64),
+        )
+
+
+class SaveFrames(Callback):
+    """Writes a picture after each step of a run, as ``step-00000.png`` and so on.
+
+    Args:
+        folder: Where to; made if needed.
+
+    Raises:
+        ConfigError: The environment was made without ``render_mode="rgb_array"``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._count = 0
+
+    def prediction_begin(self, pipeline: Any) -> None:
+        """Make the folder."""
+        if pipeline.env.render_mode != "rgb_array":
+            raise ConfigError('pictures need an environment made with env_kwargs={"render_mode": "rgb_array"}')
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
+        """Write the picture."""
+        from matplotlib.image import imsave
+
+        imsave(self.folder / f"step-{self._count:05d}.png", pipeline.env.render())
+        self._count += 1

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from physgym.errors import ConfigError
+from physgym.testing import EnvConformance, check_env
+from tests import toys
+
+SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/BeamFull-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
+
+
+class TestSpring(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/Spring-v0", **kwargs)
+
+
+class TestBeam(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/Beam-v0", **kwargs)
+
+
+class TestBurgers(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/Burgers-v0", **kwargs)
+
+
+class TestHeat(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/Heat-v0", **kwargs)
+
+
+class TestPlainEnv(EnvConformance):
+    def make_env(self, **kwargs):
+        return toys.Line(**kwargs)
+
+
+@pytest.mark.parametrize("env_id", SHIPPED)
+@pytest.mark.filterwarnings("ignore:.*Box.*:UserWarning", "ignore:.*symmetric and normalized.*:UserWarning")
+def test_stable_baselines_accepts_the_shipped_simulations(env_id):
+    from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+    env = gym.make(env_id)
+    sb3_check_env(env, warn=True, skip_render_check=True)
+    env.close()
+
+
+class Unseeded(toys.Line):
+    def step(self, action):
+        return super().step(np.clip(action + np.random.default_rng().normal(scale=0.1, size=3), -1, 1).astype("f4"))
+
+
+class Aliasing(toys.Line):
+    def reset(self, *, seed=None, options=None):
+        self.state = np.zeros(3, np.float32)
+        super().reset(seed=seed)
+        return self.state, {}
+
+    def step(self, action):
+        self.state += action
+        return self.state, *super().step(action)[1:]
+
+
+class BadSampler(toys.Line):
+    def sample_action(self, rng):
+        return np.full(3, 2.0, np.float32)
+
+
+class GlobalSampler(toys.Line):
+    def sample_action(self, rng):
+        return self.action_space.sample()
+
+
+class NoRoles(toys.Line):
+    sample_roles = {}  # noqa: RUF012
+
+
+class BadFrame(toys.Line):
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def render(self):
+        return np.zeros((4, 4), np.uint8)
+
+
+class TextObservation(toys.Line):
+    observation_space = spaces.Text(4)
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (Unseeded, "equal seeds must give equal episodes"),
+        (Aliasing, "must not change after it was returned"),
+        (BadSampler, "must return elements of action_space"),
+        (GlobalSampler, "must take all randomness from rng"),
+        (NoRoles, "at least one field of role 'input'"),
+        (BadFrame, "must return uint8 of shape"),
+        (TextObservation, "must have a fixed layout"),
+        (toys.WrongShape, r"'y'\] has shape"),
+        (lambda render_mode=None: toys.Flaky(reject_above=-2), "at least one of"),
+        (toys.NoSamples, "must declare sample_space"),
+    ],
+)
+def test_a_broken_rule_is_found_and_said(make, rule):
+    seen = {}
+    with pytest.raises(AssertionError, match=rule):
+        check_env(lambda render_mode=None: make(), lambda name, fault: seen.update({name: fault}))
+    assert any(seen.values())
+    assert "" in seen.values()  # it goes on after a broken rule
+
+
+def test_an_unknown_id_is_said():
+    with pytest.raises(ConfigError, match="no environment"):
+        check_env("physgym/Nothing-v0")
+
+
+PROJECT = """
+import gymnasium
+from tests.toys import Line, WrongShape
+gymnasium.register("my/Good-v0", Line)
+gymnasium.register("my/Bad-v0", WrongShape)
+"""
+
+
+def run_pytest(folder, *arguments):
+    (folder / "my_sims.py").write_text(PROJECT)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=None)
+    return done.returncode, done.stdout
+
+
+def test_the_plugin_runs_the_suite(tmp_path, monkeypatch):
+    import tests
+
+    monkeypatch.setenv("PYTHONPATH", str(next(iter(tests.__path__)) + "/.."))
+    (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
+    code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0")
+    assert code == 0, output
+    assert "10 passed" in output
+    code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0", "test_own.py")
+    assert "11 passed" in output, output
+    code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Bad-v0", "-k", "samples_fit")
+    assert code == 1
+    assert "sample_space says (3,)" in output
+    code, output = run_pytest(tmp_path)
+    assert "1 passed" in output, output
