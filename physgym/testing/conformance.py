@@ -224,8 +224,8 @@ def check_env(env: str | Callable[..., Env], report: Callable[[str, str], None] 
         try:
             rule()
             text = ""
-        except (AssertionError, PhysGymError) as error:
-            text = str(error)
+        except Exception as error:  # noqa: BLE001 - an environment may raise anything; that breaks the rule
+            text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
             broken.append(f"{name}: {text}")
         if report is not None:
             report(name, text)

@@ -7,6 +7,7 @@ Gymnasium calls a vector entry point without saying for which id, so that each i
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -53,8 +54,11 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
     """
     if isinstance(env, EnvSpec):
         return env
+    module, _, env_id = env.rpartition(":")
     try:
-        return gymnasium.spec(env)
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(env_id)
     except (gymnasium.error.Error, ImportError) as error:
         ours = sorted(name for name in gymnasium.registry if name.startswith("physgym/"))
         raise ConfigError(
