@@ -19,9 +19,7 @@ class WorkerError(PhysGymError):
         env_indices: The environments concerned.
     """
 
-    def __init__(
-        self, message: str, *, remote_traceback: str = "", env_indices: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, message: str, *, remote_traceback: str = "", env_indices: tuple[int, ...] = ()) -> None:
         super().__init__(message)
         self.remote_traceback = remote_traceback
         self.env_indices = env_indices

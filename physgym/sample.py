@@ -21,15 +21,17 @@ from physgym.spaces import Array, Leaf, leaves
 Role = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
 
-MISSING = (
-    "{where}: field {name!r} is missing; sample_space has {expected}. Return it or take it out of the space."
-)
+MISSING = "{where}: field {name!r} is missing; sample_space has {expected}. Return it or take it out of the space."
 EXTRA = "{where}: field {name!r} is not in sample_space, which has {expected}. Add it there or leave it out."
-SHAPE = '{where}: info["sample"][{name!r}] has shape {got}; sample_space says {want}. Return {want} or change the space.'
+SHAPE = (
+    '{where}: info["sample"][{name!r}] has shape {got}; sample_space says {want}. Return {want} or change the space.'
+)
 DTYPE = (
     '{where}: info["sample"][{name!r}] has dtype {got}, which does not convert to {want} without losing its kind. '
     "Convert it or change the space."
 )
+RAGGED = '{where}: info["sample"][{name!r}] is not an array: {error}. Return one of shape {want}.'
+RANGE = '{where}: info["sample"][{name!r}] has values that {want} cannot hold. Change them, or the dtype of the space.'
 NOT_FINITE = (
     '{where}: info["sample"][{name!r}] holds {count} non-finite values, the first at index {index}. '
     "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
@@ -111,18 +113,14 @@ class SampleSpec(Mapping[str, Field]):
         if space is None:
             return None
         if not isinstance(space, spaces.Dict):
-            raise SampleError(
-                f"sample_space must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}"
-            )
+            raise SampleError(f"sample_space must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
         found = leaves(space)
         roles = cast(dict[str, Role], dict(getattr(base, "sample_roles", None) or {}))
         units = cast(dict[str, str], dict(getattr(base, "sample_units", None) or {}))
         known = {leaf.path for leaf in found}
         for label, table in (("sample_roles", roles), ("sample_units", units)):
             if unknown := sorted(set(table) - known):
-                raise SampleError(
-                    f"{label} names {unknown}, which sample_space lacks; it has {sorted(known)}"
-                )
+                raise SampleError(f"{label} names {unknown}, which sample_space lacks; it has {sorted(known)}")
         if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
             raise SampleError(f"sample_roles: {wrong} is none of {get_args(Role)}")
         return cls(
@@ -149,10 +147,7 @@ class SampleSpec(Mapping[str, Field]):
     def from_json(cls, data: list[dict[str, Any]]) -> SampleSpec:
         """The fields that `to_json` described."""
         return cls(
-            [
-                Field(d["name"], tuple(d["shape"]), np.dtype(d["dtype"]), d["role"], d.get("unit", ""))
-                for d in data
-            ]
+            [Field(d["name"], tuple(d["shape"]), np.dtype(d["dtype"]), d["role"], d.get("unit", "")) for d in data]
         )
 
     def check(self, sample: Mapping[str, Any], where: str = "sample") -> Sample:
@@ -168,32 +163,30 @@ class SampleSpec(Mapping[str, Field]):
         flat = self._flat(sample, where)
         checked: Sample = {}
         for field in self.values():
-            value = np.asarray(flat[field.name])
+            try:
+                value = np.asarray(flat[field.name])
+            except ValueError as error:
+                raise SampleError(RAGGED.format(where=where, name=field.name, error=error, want=field.shape)) from error
             if value.shape != field.shape:
-                raise SampleError(
-                    SHAPE.format(where=where, name=field.name, got=value.shape, want=field.shape)
-                )
+                raise SampleError(SHAPE.format(where=where, name=field.name, got=value.shape, want=field.shape))
             if value.dtype != field.dtype:
                 if not np.can_cast(value.dtype, field.dtype, "same_kind"):
-                    raise SampleError(
-                        DTYPE.format(where=where, name=field.name, got=value.dtype, want=field.dtype)
-                    )
+                    raise SampleError(DTYPE.format(where=where, name=field.name, got=value.dtype, want=field.dtype))
                 with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported below
-                    value = value.astype(field.dtype)
+                    cast_value = value.astype(field.dtype)
+                if field.dtype.kind in "iu" and not np.array_equal(cast_value, value):
+                    raise SampleError(RANGE.format(where=where, name=field.name, want=field.dtype))
+                value = cast_value
             if field.dtype.kind in "fc" and not np.isfinite(value).all():
                 bad = np.argwhere(~np.isfinite(value))
                 index = tuple(int(i) for i in bad[0])
-                raise SampleError(
-                    NOT_FINITE.format(where=where, name=field.name, count=len(bad), index=index)
-                )
+                raise SampleError(NOT_FINITE.format(where=where, name=field.name, count=len(bad), index=index))
             checked[field.name] = value
         return checked
 
     def _flat(self, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
-            raise SampleError(
-                f'{where}: info["sample"] must be a dictionary of fields, not {type(sample).__name__}'
-            )
+            raise SampleError(f'{where}: info["sample"] must be a dictionary of fields, not {type(sample).__name__}')
         given = dict(_flat_items(sample))
         for name in self:
             if name not in given:

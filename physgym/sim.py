@@ -154,7 +154,5 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     def _spec(self) -> SampleSpec:
         spec = SampleSpec.from_env(self)
         if spec is None:
-            raise SampleError(
-                f"{type(self).__name__} sets no sample_space; a Simulation declares its sample fields"
-            )
+            raise SampleError(f"{type(self).__name__} sets no sample_space; a Simulation declares its sample fields")
         return spec

@@ -84,22 +84,29 @@ def unflatten(space: spaces.Space[Any], values: Iterator[Any]) -> Any:
     return next(values)
 
 
-def _bound(values: Array) -> Any:
-    """A Box bound as JSON: one number where all are equal; infinities as text, which JSON numbers lack."""
-
-    def number(x: Any) -> Any:
-        return x if np.isfinite(x) else str(x)
-
-    flat = values.ravel().tolist()
-    if values.size and len(set(flat)) == 1:
-        return number(flat[0])
-    return [number(x) for x in flat]
+def _bound(values: Array, bounded: Array) -> Any:
+    """A Box bound as JSON: one number where all are equal; null where there is none, as JSON lacks infinity."""
+    flat = [
+        value if has else None for value, has in zip(values.ravel().tolist(), bounded.ravel().tolist(), strict=True)
+    ]
+    return flat[0] if flat and flat.count(flat[0]) == len(flat) else flat
 
 
-def _from_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _from_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any], unbounded: float) -> tuple[Array, Array]:
+    """A Box bound from JSON: its values, and where there is one."""
+    values = data if isinstance(data, list) else [data]
+    numbers = np.array([unbounded if x is None else x for x in values], dtype)
+    has = np.array([x is not None for x in values], np.bool_)
     if isinstance(data, list):
-        return np.array([float(x) if isinstance(x, str) else x for x in data], dtype).reshape(shape)
-    return np.full(shape, float(data) if isinstance(data, str) else data, dtype)
+        return numbers.reshape(shape), has.reshape(shape)
+    return np.full(shape, numbers[0], dtype), np.full(shape, has[0], np.bool_)
+
+
+def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """What a Box holds where it has no bound; for integers it keeps a flag beside."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return -np.inf, np.inf
 
 
 def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -117,8 +124,8 @@ def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
             "type": "Box",
             "shape": list(space.shape),
             "dtype": np.dtype(space.dtype).str,
-            "low": _bound(space.low),
-            "high": _bound(space.high),
+            "low": _bound(space.low, space.bounded_below),
+            "high": _bound(space.high, space.bounded_above),
         }
     if isinstance(space, spaces.Discrete):
         return {
@@ -135,7 +142,7 @@ def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
             "dtype": np.dtype(space.dtype).str,
         }
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "shape": list(space.shape)}
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     raise ConfigError(UNSUPPORTED.format(space=space))
 
 
@@ -148,13 +155,17 @@ def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     try:
         match data["type"]:
             case "Dict":
-                return spaces.Dict({key: from_json(sub) for key, sub in data["spaces"]})
+                return spaces.Dict([(key, from_json(sub)) for key, sub in data["spaces"]])  # a dict would be sorted
             case "Tuple":
                 return spaces.Tuple([from_json(sub) for sub in data["spaces"]])
             case "Box":
                 shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
-                low, high = (_from_bound(data[name], shape, dtype) for name in ("low", "high"))
-                return spaces.Box(low, high, shape, dtype.type)
+                lowest, highest = _extremes(dtype)
+                low, has_low = _from_bound(data["low"], shape, dtype, lowest)
+                high, has_high = _from_bound(data["high"], shape, dtype, highest)
+                box = spaces.Box(low, high, shape, dtype.type)
+                box.bounded_below, box.bounded_above = has_low, has_high
+                return box
             case "Discrete":
                 dtype = np.dtype(data["dtype"])
                 return spaces.Discrete(data["n"], start=data["start"], dtype=dtype.type)
@@ -163,7 +174,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
                 nvec, start = np.array(data["nvec"], dtype), np.array(data["start"], dtype)
                 return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
             case "MultiBinary":
-                return spaces.MultiBinary(data["shape"])
+                return spaces.MultiBinary(data["n"])
             case other:
                 raise ConfigError(f"unknown space type {other!r}")
     except (KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,239 @@
+"""`Burgers`: the one-dimensional viscous Burgers equation, from a random initial field to a later time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym.errors import ConfigError, RejectSample
+from physgym.frames import curves_frame
+from physgym.sample import Role
+from physgym.sim import Simulation
+from physgym.spaces import Array
+
+
+class Burgers(Simulation[Array, Array]):
+    r"""Viscous Burgers equation on a circle: :math:`u_t + u u_x = \nu u_{xx}`, x in (0, 1), all dimensionless.
+
+    The set-up of the Fourier neural operator: a network learns the field at the final time from the initial one, which
+    is drawn from the Gaussian random field :math:`N(0, \sigma^2 (-\Delta + \tau^2)^{-\alpha})`.
+
+    The *action* is the initial field: a step imposes it and lets it evolve. `sample_action` draws from the random
+    field above; uniform draws from `action_space` are white noise, which viscosity wipes out. The *observation* is the
+    field now: zero after a reset, and after a step that was rejected. With several ``simulations_per_step`` the field
+    evolves by that many times ``final_time``. One seed gives the same field on every grid, up to what the grid cannot
+    show.
+
+    Fourier collocation with the 2/3 rule against aliasing; time by the classical Runge-Kutta method of order four with
+    an integrating factor for the viscous term, so that only advection limits the time step. Over 40 random fields the
+    relative L2 error against the exact solution had a median of 2e-7 and a maximum of 6e-6. A step is rejected when the
+    solution is not finite, is not resolved by the grid, or would need more than ``max_steps``.
+
+    With the published viscosity of 0.1 little but the mean survives until time 1: predicting the mean of the initial
+    field has a median relative L2 error of 1.3 %. Viscosity 0.01 leaves steep fronts (24 %) and is the harder case.
+
+    Sample: ``initial`` (size,) and ``final`` (size,), float32.
+
+    Args:
+        size: Grid points, even; x = 0, 1/size, ...
+        viscosity: :math:`\nu`.
+        final_time: Time that the field evolves.
+        field_scale: :math:`\sigma` of the random initial field.
+        field_tau: :math:`\tau`, an inverse length.
+        field_power: :math:`\alpha`; the larger, the smoother.
+        limit: Bound of the action; a draw that exceeds it is scaled down.
+        courant: Time step in units of the advective limit 1 / (max abs u times the largest wave number that viscosity
+            leaves).
+        min_steps: Time steps at least; governs the error of weak fields, which viscosity dominates.
+        max_steps: Time steps at most.
+        tail: Largest ratio of the highest to the greatest Fourier coefficient for which the result counts as resolved.
+        simulations_per_step: See above.
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ConfigError: An argument is out of range.
+
+    Sources:
+        Li et al., "Fourier Neural Operator for Parametric Partial Differential Equations", ICLR 2021, section 5.1.
+        Kassam and Trefethen, "Fourth-order time-stepping for stiff PDEs", SIAM J. Sci. Comput. 26 (2005), section 2.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Env declares it so
+    sample_roles: ClassVar[dict[str, Role]] = {"initial": "input", "final": "target"}
+
+    def __init__(
+        self,
+        *,
+        size: int = 256,
+        viscosity: float = 0.1,
+        final_time: float = 1.0,
+        field_scale: float = 25.0,
+        field_tau: float = 5.0,
+        field_power: float = 2.0,
+        limit: float = 10.0,
+        courant: float = 1.0,
+        min_steps: int = 64,
+        max_steps: int = 16384,
+        tail: float = 1e-3,
+        simulations_per_step: int = 1,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
+        if size < 8 or size % 2:
+            raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
+        positive = {
+            "viscosity": viscosity,
+            "final_time": final_time,
+            "field_scale": field_scale,
+            "field_tau": field_tau,
+            "field_power": field_power,
+            "limit": limit,
+            "courant": courant,
+            "tail": tail,
+        }
+        for name, value in positive.items():
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be positive and finite, not {value}")
+        if not 1 <= min_steps <= max_steps:
+            raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
+        self.size = size
+        self.viscosity = viscosity
+        self.final_time = final_time
+        self.limit = limit
+        self.courant = courant
+        self.min_steps = min_steps
+        self.max_steps = max_steps
+        self.tail = tail
+
+        self._modes = np.arange(size // 2 + 1)
+        self._wave_numbers = 2 * np.pi * self._modes
+        self._kept = self._modes < size / 3
+        self._spread = field_scale * (self._wave_numbers**2 + field_tau**2) ** (-field_power / 2)
+
+        anything = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = spaces.Box(-limit, limit, (size,), np.float32)
+        self.observation_space = anything
+        self.sample_space = spaces.Dict({"initial": anything, "final": anything})
+
+    def begin(self, options: dict[str, Any]) -> None:
+        """Set the field to zero; what evolves is the action of the next step."""
+        self._initial: Array = np.zeros(self.size)
+        self._field: Array = np.zeros(self.size)
+        self._steps = 0
+        self._prediction: Array | None = None
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Impose the initial field and let it evolve; see `Simulation.step`.
+
+        Args:
+            action: Initial field, shape (size,), float32.
+        """
+        self._initial = np.array(action, np.float64)
+        self._field = self._initial
+        self._steps = 0
+        return super().step(action)
+
+    def advance(self, action: Array) -> None:
+        """Let the field evolve by ``final_time``; the action was imposed by `step`.
+
+        Raises:
+            RejectSample: The solution is not finite, not resolved, or needs too many time steps.
+        """
+        start, self._field = self._field, np.zeros(self.size)
+        spectrum, steps = self._evolve(np.fft.rfft(start) * self._kept)
+        self._field = np.fft.irfft(spectrum, self.size)
+        self._steps += steps
+
+    def observation(self) -> Array:
+        """The field now, shape (size,), float32."""
+        return self._field.astype(np.float32)
+
+    def sample(self) -> Mapping[str, Any]:
+        """Initial and final field of the step just made."""
+        return {"initial": self._initial, "final": self._field}
+
+    def info(self) -> dict[str, Any]:
+        """``solver_steps``: the time steps that the last step took."""
+        return {"solver_steps": self._steps}
+
+    def sample_action(self, rng: np.random.Generator) -> Array:
+        """An initial field from the Gaussian random field, shape (size,), float32."""
+        half = self.size // 2
+        # wave by wave, so that a finer grid draws the same numbers first and only adds waves
+        waves = rng.standard_normal((half, 2)) * self._spread[:half, None]
+        spectrum = np.zeros(half + 1, np.complex128)
+        spectrum[:half] = np.sqrt(2) / 2 * (waves[:, 0] - 1j * waves[:, 1])
+        spectrum[0] = waves[0, 0]
+        field = np.fft.irfft(spectrum * self.size, self.size)
+        field *= min(1.0, self.limit / max(float(np.abs(field).max()), np.finfo(float).tiny))
+        return np.clip(field.astype(np.float32), -self.limit, self.limit)
+
+    def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
+        """Show a predicted final field in the pictures, until the episode ends or another comes.
+
+        Args:
+            prediction: ``final``, shape (size,).
+        """
+        self._prediction = np.array(prediction["final"])
+
+    def render(self) -> Array | None:
+        """The initial field, the field now, and the prediction as a dashed line: shape (480, 640, 3), uint8."""
+        if self.render_mode is None:
+            return None
+        low, high = float(self._initial.min()), float(self._initial.max())
+        margin = 0.1 * (high - low) or 1.0
+        return curves_frame(
+            np.arange(self.size) / self.size,
+            {"initial": self._initial, "final": self._field},
+            ghosts=None if self._prediction is None else {"prediction": self._prediction},
+            xlabel="x",
+            ylabel="u",
+            title=f"Burgers equation, viscosity {self.viscosity:g}, time {self.final_time:g}",
+            ylim=(low - margin, high + margin),
+        )
+
+    def _evolve(self, spectrum: Array) -> tuple[Array, int]:
+        """Advance Fourier coefficients by ``final_time``; returns them and the number of time steps."""
+        with np.errstate(over="ignore", invalid="ignore"):  # a blow-up becomes a rejection below
+            steps = self._needed_steps(spectrum)
+            dt = self.final_time / steps
+            decay_half = np.exp(-self.viscosity * self._wave_numbers**2 * dt / 2)
+            decay = decay_half**2
+            derivative = -0.5j * dt * self._wave_numbers * self._kept
+
+            def advection(v: Array) -> Array:  # -dt (u²/2)_x
+                product: Array = derivative * np.fft.rfft(np.fft.irfft(v, self.size) ** 2)
+                return product
+
+            for _ in range(steps):
+                a = advection(spectrum)
+                b = advection(decay_half * (spectrum + a / 2))
+                c = advection(decay_half * spectrum + b / 2)
+                d = advection(decay * spectrum + decay_half * c)
+                spectrum = decay * spectrum + (decay * a + 2 * decay_half * (b + c) + d) / 6
+        self._reject_unresolved(spectrum)
+        return spectrum, steps
+
+    def _needed_steps(self, spectrum: Array) -> int:
+        speed = float(np.abs(np.fft.irfft(spectrum, self.size)).max())
+        # waves shorter than viscosity / speed decay faster than they travel, so they set no limit
+        wave_number = min(float(self._wave_numbers[self._kept][-1]), speed / self.viscosity)
+        needed = self.final_time * speed * wave_number / self.courant
+        if not needed <= self.max_steps:  # also true for nan
+            raise RejectSample(
+                f"the field, max |u| = {speed:g}, needs {needed:g} time steps, more than max_steps = {self.max_steps}"
+            )
+        return max(self.min_steps, int(np.ceil(needed)))
+
+    def _reject_unresolved(self, spectrum: Array) -> None:
+        sizes = np.abs(spectrum[self._kept])
+        if not np.isfinite(sizes).all():
+            raise RejectSample("the solution is not finite; use a smaller courant number")
+        if (end := sizes[-(len(sizes) // 4) :].max()) > self.tail * (greatest := sizes.max()):
+            raise RejectSample(
+                f"the grid does not resolve the solution: its spectrum falls only to {end / greatest:.1e} of its peak, "
+                f"not {self.tail:.1e}; use a larger size or viscosity"
+            )

@@ -1,0 +1,185 @@
+"""`Heat`: heat conduction in a square plate with random heaters and coolers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from scipy.fft import dstn, idstn
+
+from physgym.errors import ConfigError, RejectSample
+from physgym.frames import Panel, image_frame
+from physgym.sample import Role
+from physgym.sim import Simulation
+from physgym.spaces import Array
+
+
+class Heat(Simulation[Array, Array]):
+    r"""Heat equation in a square plate whose edges are kept at 0 K: :math:`T_t = a (T_{xx} + T_{yy}) + q`.
+
+    Temperatures are above that of the edges. The grid holds the inner points alone, so the zero padding of a
+    convolution is the boundary condition. An episode begins with random warm and cold spots; its length is that of
+    Gymnasium's time limit. The defaults are an aluminium plate of 10 cm.
+
+    The *action* is the source q in K/s on the grid, shape (size, size), constant during a step; `sample_action` draws
+    a sum of Gaussian spots. The *observation* is the temperature now.
+
+    Sine series in space (a discrete sine transform), exact in time: no time step is too long, and n
+    ``simulations_per_step`` equal one step of n times ``time_step``. Modes of the grid are exact; where a source
+    reaches the edge the error falls with the square of the spacing: relative L2 of 0.02 to 0.14 % at the default size.
+
+    Sample: ``temperature`` before the step, ``source``, and the target ``next_temperature``; (size, size), float32.
+
+    Args:
+        size: Inner grid points per side, rows along y and columns along x; spacing is length / (size + 1).
+        length: Side of the plate in m.
+        diffusivity: a in m²/s.
+        time_step: Time of one solver step in s.
+        max_source: Bound of the source in K/s.
+        max_initial: Bound of the initial temperature in K.
+        max_spots: Spots at most in a random field; at least 1.
+        spot_width: Lowest and highest standard deviation of a spot, as a part of the side.
+        simulations_per_step: Solver steps per environment step, under the same source.
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Env declares it so
+    sample_roles: ClassVar[dict[str, Role]] = {
+        "temperature": "input",
+        "source": "input",
+        "next_temperature": "target",
+    }
+    sample_units: ClassVar[dict[str, str]] = {"temperature": "K", "source": "K/s", "next_temperature": "K"}
+
+    def __init__(
+        self,
+        *,
+        size: int = 64,
+        length: float = 0.1,
+        diffusivity: float = 1e-4,
+        time_step: float = 0.5,
+        max_source: float = 20.0,
+        max_initial: float = 20.0,
+        max_spots: int = 4,
+        spot_width: tuple[float, float] = (0.05, 0.15),
+        simulations_per_step: int = 1,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
+        positive = {
+            "size": size,
+            "length": length,
+            "diffusivity": diffusivity,
+            "time_step": time_step,
+            "max_source": max_source,
+            "max_initial": max_initial,
+            "max_spots": max_spots,
+        }
+        for name, value in positive.items():
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be positive and finite, not {value}")
+        if not 0 < spot_width[0] <= spot_width[1] < np.inf:
+            raise ConfigError(f"spot_width must be two positive numbers, the lower first, not {spot_width}")
+        self.size = size
+        self.time_step = time_step
+        self.max_source = max_source
+        self.max_initial = max_initial
+        self.max_spots = max_spots
+        self.spot_width = spot_width
+
+        self._axis = np.arange(1, size + 1) / (size + 1)  # inner points as parts of the side
+        squares = (np.pi * np.arange(1, size + 1) / length) ** 2
+        rates = diffusivity * (squares[:, None] + squares)  # 1/s, for each product of sines
+        self._decay = np.exp(-rates * time_step)
+        self._gain = -np.expm1(-rates * time_step) / rates  # K per K/s
+
+        shape = (size, size)
+        temperature = spaces.Box(-np.inf, np.inf, shape, np.float32)
+        self.action_space = spaces.Box(-max_source, max_source, shape, np.float32)
+        self.observation_space = temperature
+        self.sample_space = spaces.Dict(
+            {"temperature": temperature, "source": self.action_space, "next_temperature": temperature}
+        )
+
+    def begin(self, options: dict[str, Any]) -> None:
+        """Draw the initial temperature."""
+        self._temperature = self._spots(self.np_random, self.max_initial).astype(np.float64)
+        self._before = self._temperature
+        self._source: Array = np.zeros_like(self._temperature)
+        self._hottest = float(np.abs(self._temperature).max())
+        self._prediction: Array | None = None
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Advance under a constant source; see `Simulation.step`.
+
+        Args:
+            action: Source in K/s, shape (size, size), float32.
+        """
+        self._before = self._temperature
+        return super().step(action)
+
+    def advance(self, action: Array) -> None:
+        """Advance by one time step.
+
+        Raises:
+            RejectSample: The temperature would not be finite; it stays as it is.
+        """
+        source = np.array(action, np.float64)
+        if not np.isfinite(source).all():
+            raise RejectSample("the source is not finite")
+        modes = self._decay * dstn(self._temperature, type=1) + self._gain * dstn(source, type=1)
+        self._temperature = idstn(modes, type=1)
+        self._source = source
+        self._hottest = max(self._hottest, float(np.abs(self._temperature).max()))
+
+    def observation(self) -> Array:
+        """The temperature now in K, shape (size, size), float32."""
+        return self._temperature.astype(np.float32)
+
+    def sample(self) -> Mapping[str, Any]:
+        """Temperature before and after the step, and the source."""
+        return {"temperature": self._before, "source": self._source, "next_temperature": self._temperature}
+
+    def sample_action(self, rng: np.random.Generator) -> Array:
+        """A source of Gaussian spots in K/s, shape (size, size), float32."""
+        return self._spots(rng, self.max_source)
+
+    def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
+        """Show a predicted temperature in the pictures, until the episode ends or another comes.
+
+        Args:
+            prediction: ``next_temperature`` in K, shape (size, size).
+        """
+        self._prediction = np.array(prediction["next_temperature"])
+
+    def render(self) -> Array | None:
+        """Source and temperature; below, if there is one, the prediction and its error: (480, 640, 3), uint8."""
+        if self.render_mode is None:
+            return None
+        scale = (-self._hottest, self._hottest)
+        panels = [
+            Panel("source [K/s]", self._source, (-self.max_source, self.max_source), "PuOr_r"),
+            Panel("temperature [K]", self._temperature, scale),
+        ]
+        if self._prediction is not None:
+            panels.append(Panel("error of prediction [K]", self._prediction - self._temperature, None, "PRGn"))
+            panels.append(Panel("predicted temperature [K]", self._prediction, scale))
+        return image_frame(panels)
+
+    def _spots(self, rng: np.random.Generator, bound: float) -> Array:
+        """A sum of Gaussian spots within plus and minus a bound, shape (size, size), float32."""
+        count = int(rng.integers(1, self.max_spots + 1))
+        x, y = rng.uniform(0.0, 1.0, (2, count, 1))
+        width = rng.uniform(*self.spot_width, (count, 1))
+        height = rng.uniform(-bound, bound, (count, 1))
+        along_x = np.exp(-(((self._axis - x) / width) ** 2) / 2)
+        along_y = height * np.exp(-(((self._axis - y) / width) ** 2) / 2)
+        field = along_y.T @ along_x
+        field *= bound / max(bound, float(np.abs(field).max()))
+        clipped: Array = np.clip(field.astype(np.float32), -bound, bound)
+        return clipped
