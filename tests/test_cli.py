@@ -1,0 +1,253 @@
+"""The console script as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from physgym import SampleDataset
+
+SCRIPT = Path(sys.executable).with_name("physgym")
+SIMS = """
+import time
+import gymnasium
+from tests.toys import Line, MissingField, NotANumber, Slow, WrongShape
+for env in (Line, MissingField, NotANumber, Slow, WrongShape):
+    gymnasium.register(f"toy/{env.__name__}-v0", env)
+class Broken(Line):
+    def __init__(self, render_mode=None):
+        raise RuntimeError("no licence for the solver")
+gymnasium.register("toy/Broken-v0", Broken)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    import tests
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(next(iter(tests.__path__))).parent))
+    (tmp_path / "sims.py").write_text(SIMS)
+    return tmp_path
+
+
+def physgym(folder, *arguments, code=0):
+    done = subprocess.run(
+        [SCRIPT, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def config(folder, **changes) -> str:
+    data = {
+        "session": "sessions/line",
+        "environment": {"id": "sims:toy/Line-v0"},
+        "dataset": {"samples": 64, "num_workers": 1},
+        "network": {"arguments": {"hidden": [8]}},
+        "training": {"epochs": 3, "batch_size": 8},
+    }
+    data.update(changes)
+    (folder / "line.yaml").write_text(yaml.safe_dump(data))
+    return "line.yaml"
+
+
+def test_help_says_what_each_command_does(folder):
+    text = physgym(folder, "--help").stdout
+    for command in ("generate", "train", "run", "demo", "check"):
+        assert command in text
+        assert "--help" in physgym(folder, command, "--help").stdout
+    assert physgym(folder, "--version").stdout.startswith("physgym 0.")
+
+
+def test_generate_train_run(folder):
+    done = physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--samples", "40", "--workers", "2")
+    assert "40 samples in data" in done.stdout
+    assert "x: input, float32 (3,) [m]" in done.stdout
+    physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--samples", "64", "--resume")
+    assert len(SampleDataset(folder / "data")) == 64
+
+    done = physgym(folder, "train", config(folder), "dataset.path=data", "training.epochs=2")
+    assert "session: sessions/line" in done.stdout
+    session = folder / "sessions" / "line"
+    assert yaml.safe_load((session / "config.yaml").read_text())["training"]["epochs"] == 2
+    assert "outcome: completed" in (session / "info.txt").read_text()
+    assert list((session / "stats").glob("events*"))
+    done = physgym(folder, "train", "line.yaml", "dataset.path=data")
+    assert "session: sessions/line-2" in done.stdout
+
+    done = physgym(folder, "run", "sessions/line-2", "--steps", "12", "--record", "recorded")
+    assert "12 steps, 0 rejected" in done.stdout
+    assert "relative L2 error" in done.stdout
+    recorded = SampleDataset(folder / "recorded", mode="prediction")
+    assert list(recorded.spec) == ["flag", "x", "y", "prediction/y"]
+    assert len(recorded) == 12
+
+
+@pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
+def test_samples_may_be_produced_in_three_ways(folder, produce):
+    physgym(folder, "train", config(folder), f"dataset.produce={produce}", "dataset.samples=32")
+    stored = folder / "sessions" / "line" / "dataset"
+    assert stored.exists() == (produce != "always")
+    if produce != "always":
+        assert len(SampleDataset(stored)) == 32
+
+
+def test_frames_of_a_run_are_pictures(folder):
+    physgym(folder, "train", config(folder), "environment.id=physgym/Spring-v0", "dataset.samples=250")
+    physgym(folder, "run", "sessions/line", "--steps", "3", "--frames", "frames")
+    frames = sorted((folder / "frames").glob("*.png"))
+    assert len(frames) == 3
+    assert all(frame.read_bytes().startswith(b"\x89PNG") for frame in frames)
+
+
+def test_check_lists_the_rules(folder):
+    assert "ok   samples fit the declaration" in physgym(folder, "check", "sims:toy/Line-v0").stdout
+    done = physgym(folder, "check", "sims:toy/WrongShape-v0", code=2)
+    assert "FAIL samples fit the declaration" in done.stdout
+    assert "sample_space says (3,)" in done.stderr
+
+
+GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([*GENERATE, "physgym/Nothing-v0"], "Shipped: physgym/Beam-v0"),
+        ([*GENERATE, "no_such_module:Env-v0"], "No module named 'no_such_module'"),
+        ([*GENERATE, "sims:toy/Broken-v0"], "RuntimeError: no licence for the solver"),
+        ([*GENERATE, "sims:toy/MissingField-v0"], "field 'y' is missing"),
+        ([*GENERATE, "sims:toy/WrongShape-v0"], "has shape (3, 1); sample_space says (3,)"),
+        ([*GENERATE, "sims:toy/NotANumber-v0"], "3 non-finite values"),
+        ([*GENERATE[:-1], "0", "sims:toy/Line-v0"], "num_workers must be at least 1"),
+        (["generate", "sims:toy/Line-v0", "--out", "data", "--samples", "0"], "samples must be at least 1"),
+        (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "test"], "mode must be one of"),
+        ([*GENERATE, "sims:toy/Line-v0", "--arg", "oops"], "write key=value"),
+        ([*GENERATE, "physgym/Beam-v0", "--arg", "poisson_ratio=0.7"], "poisson_ratio=0.7 must lie in [0, 0.5)"),
+        ([*GENERATE, "sims:toy/Line-v0", "--out", "sims.py/data"], "cannot create a dataset"),
+        (["train", "none.yaml"], "cannot read none.yaml"),
+        (["run", "sessions/none"], "is not a session"),
+        (["check", "physgym/Nothing-v0"], "no environment"),
+        (["generate"], "Missing argument"),
+        (["generate", "--nonsense"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(folder, arguments, text):
+    done = physgym(folder, *arguments, code=2)
+    assert text in done.stderr
+    assert not (folder / "data").exists()
+    if "Broken" not in str(arguments):  # that shows the worker's traceback
+        assert "Traceback" not in done.stderr
+
+
+def test_an_existing_dataset_is_refused(folder):
+    physgym(folder, *GENERATE, "sims:toy/Line-v0")
+    assert "already holds training samples" in physgym(folder, *GENERATE, "sims:toy/Line-v0", code=2).stderr
+
+
+def test_a_partition_that_is_not_hdf5_is_named(folder):
+    (folder / "data").mkdir()
+    (folder / "data" / "training-00000.h5").write_text("nonsense")
+    done = physgym(folder, "train", config(folder), "dataset.path=data", code=2)
+    assert "training-00000.h5 is not a readable partition" in done.stderr
+    assert "outcome: DatasetError" in (folder / "sessions" / "line" / "info.txt").read_text()
+
+
+def test_a_network_that_does_not_fit_is_named(folder):
+    network = {"type": "UNet", "arguments": {"dimensions": 2}}
+    physgym(folder, "train", config(folder, network=network), code=2)
+    done = physgym(folder, "train", config(folder, network={"arguments": {"hiden": [4]}}), code=2)
+    assert "network.arguments: " in done.stderr
+    done = physgym(folder, "train", config(folder, network={"type": "MPL"}), code=2)
+    assert "'MPL' is none of MLP, UNet" in done.stderr
+
+
+def test_a_network_of_another_simulation_is_refused(folder):
+    physgym(folder, "train", config(folder), "training.epochs=1")
+    file = folder / "sessions" / "line" / "config.yaml"
+    file.write_text(file.read_text().replace("sims:toy/Line-v0", "physgym/Spring-v0"))
+    done = physgym(folder, "run", "sessions/line", "--steps", "2", code=2)
+    assert "the network was trained on field" in done.stderr
+
+
+def interrupt(folder, *arguments, when):
+    """Start a command, interrupt it once `when` holds; returns the seconds it takes to end, its code and output."""
+    process = subprocess.Popen(
+        [SCRIPT, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not when() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    start = time.monotonic()
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    return time.monotonic() - start, process.returncode, output
+
+
+def test_ctrl_c_while_generating(folder):
+    seconds, code, output = interrupt(
+        folder, "generate", "sims:toy/Slow-v0", "--out", "data", "--samples", "5000",
+        when=(folder / "data" / "training-00000.h5").exists,
+    )  # fmt: skip
+    assert code == 130, output
+    assert seconds < 2
+    assert "--resume" in output
+    assert "Traceback" not in output
+    assert len(SampleDataset(folder / "data")) > 0
+
+
+def test_ctrl_c_while_training(folder):
+    physgym(folder, *GENERATE[:-4], "--samples", "64", "sims:toy/Line-v0")
+    session = folder / "sessions" / "line"
+    arguments = ["train", config(folder), "dataset.path=data", "training.epochs=100000"]
+    seconds, code, output = interrupt(folder, *arguments, when=lambda: list(session.glob("stats/events*")))
+    assert code == 130, output
+    assert seconds < 2
+    assert "Traceback" not in output
+    assert "outcome: interrupted" in (session / "info.txt").read_text()
+    assert "relative L2" in physgym(folder, "run", "sessions/line", "--steps", "3").stdout
+
+
+def test_ctrl_c_while_running(folder):
+    physgym(folder, "train", config(folder), "training.epochs=1")
+    shutil.rmtree(folder / "sessions" / "line" / "stats")
+    recorded = folder / "recorded" / "prediction-00000.h5"
+    seconds, code, output = interrupt(
+        folder, "run", "sessions/line", "--steps", "0", "--record", "recorded", when=recorded.exists
+    )
+    assert code == 130, output
+    assert seconds < 2
+    assert "Traceback" not in output
+    assert len(SampleDataset(folder / "recorded", mode="prediction")) > 0
+
+
+def test_a_taken_port_is_a_clear_error_from_python(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code = (
+            "import physgym\n"
+            f"physgym.make_vec('physgym/Spring-v0', 2, port={taken.getsockname()[1]})"
+        )  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    assert "ConfigError: cannot listen on 127.0.0.1" in done.stderr
