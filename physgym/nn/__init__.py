@@ -1,0 +1,29 @@
+"""Networks, transforms of their fields, and what optimizes them. Importing it imports torch."""
+
+from __future__ import annotations
+
+from physgym.nn.losses import RelativeL2
+from physgym.nn.mlp import MLP
+from physgym.nn.optimization import Optimization
+from physgym.nn.predictor import Predictor
+from physgym.nn.registry import build, describe, register, registered
+from physgym.nn.transforms import Compose, Inverse, LossTransform, Normalize, Transform, Transforms
+from physgym.nn.unet import UNet
+
+__all__ = [
+    "MLP",
+    "Compose",
+    "Inverse",
+    "LossTransform",
+    "Normalize",
+    "Optimization",
+    "Predictor",
+    "RelativeL2",
+    "Transform",
+    "Transforms",
+    "UNet",
+    "build",
+    "describe",
+    "register",
+    "registered",
+]

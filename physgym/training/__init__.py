@@ -1,0 +1,24 @@
+"""Supervised training: the trainer, its events, and checkpoints. Importing it imports torch."""
+
+from __future__ import annotations
+
+from physgym.training.callbacks import Checkpoints, ProgressBar, TensorBoard
+from physgym.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from physgym.training.events import Callback
+from physgym.training.trainer import DivergedError, History, Samples, SampleSource, Trainer
+
+__all__ = [
+    "Callback",
+    "Checkpoints",
+    "DivergedError",
+    "History",
+    "ProgressBar",
+    "SampleSource",
+    "Samples",
+    "TensorBoard",
+    "Trainer",
+    "find_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,175 @@
+"""`MLP`: a fully connected network between arrays of any shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from physgym.errors import ConfigError
+from physgym.nn.registry import register
+from physgym.sample import SampleSpec
+
+Shapes = int | Sequence[int] | Sequence[Sequence[int]]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+def activation_class(name: str) -> type[nn.Module]:
+    """The activation of a name.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"activation {name!r} is none of {sorted(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+@register
+class MLP(nn.Module):
+    """A multi-layer perceptron that flattens its inputs and gives its outputs their shapes.
+
+    Args:
+        input_shapes: Shape of the input without the batch axis, or a list of shapes for several inputs, which are
+            concatenated. A number stands for a vector of that length.
+        output_shapes: Shape of the output, or a list of shapes for several outputs.
+        hidden: Widths of the hidden layers; empty makes the network linear.
+        activation: Name of the activation, a key of `ACTIVATIONS`.
+        residual: Add each hidden layer's input to its output, from the second layer on; needs equal widths.
+        linear_skip: Add a linear map of the input to the output. It carries the linear part of a response, so that
+            the hidden layers learn only the rest, which they start by predicting as zero.
+        layer_norm: Normalize the input of each hidden layer but the first over its features.
+        dropout: Probability to drop a hidden unit while training.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        input_shapes: Shapes,
+        output_shapes: Shapes,
+        hidden: Sequence[int] = (256, 256),
+        *,
+        activation: str = "gelu",
+        residual: bool = False,
+        linear_skip: bool = False,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.input_shapes, _ = _shapes(input_shapes)
+        self.output_shapes, self._one_output = _shapes(output_shapes)
+        self.hidden = tuple(hidden)
+        if any(width < 1 for width in self.hidden) or not 0 <= dropout < 1:
+            raise ConfigError(f"hidden widths must be positive and dropout in [0, 1), not {hidden} and {dropout}")
+        if residual and len(set(self.hidden)) > 1:
+            raise ConfigError(f"residual layers need one width, not {self.hidden}; repeat a width or drop `residual`")
+        self._options: dict[str, Any] = {
+            "activation": activation,
+            "residual": residual,
+            "linear_skip": linear_skip,
+            "layer_norm": layer_norm,
+            "dropout": dropout,
+        }
+        self.residual = residual
+        self.sizes = [math.prod(shape) for shape in self.output_shapes]
+        inputs, outputs = sum(math.prod(shape) for shape in self.input_shapes), sum(self.sizes)
+
+        make_activation = activation_class(activation)
+        self.layers = nn.ModuleList()
+        for index, (fan_in, width) in enumerate(zip((inputs, *self.hidden), self.hidden, strict=False)):
+            norm = [nn.LayerNorm(fan_in)] if layer_norm and index else []
+            drop = [nn.Dropout(dropout)] if dropout else []
+            self.layers.append(nn.Sequential(*norm, nn.Linear(fan_in, width), make_activation(), *drop))
+        self.head = nn.Linear(self.hidden[-1] if self.hidden else inputs, outputs)
+        self.skip = nn.Linear(inputs, outputs, bias=False) if linear_skip else None
+        if linear_skip:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON data."""
+        outputs: list[Any] = [list(shape) for shape in self.output_shapes]
+        return {
+            "input_shapes": [list(shape) for shape in self.input_shapes],
+            "output_shapes": outputs[0] if self._one_output else outputs,
+            "hidden": list(self.hidden),
+            **self._options,
+        }
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: SampleSpec,
+        *,
+        inputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A network between the fields of samples.
+
+        Args:
+            spec: The samples' fields.
+            inputs: Names of the fields that feed it, by default those of role "input".
+            outputs: Names of the fields that it predicts, by default those of role "target".
+            options: The other arguments of the constructor.
+
+        Raises:
+            ConfigError: There is no field to feed or to predict.
+        """
+        inputs = spec.names("input") if inputs is None else inputs
+        outputs = spec.names("target") if outputs is None else outputs
+        if not inputs or not outputs:
+            raise ConfigError(f"{spec} lacks a field to feed or to predict; name `inputs` and `outputs`")
+        shapes = [spec[name].shape for name in outputs]
+        return cls([spec[name].shape for name in inputs], shapes[0] if len(shapes) == 1 else shapes, **options)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Evaluate the network.
+
+        Args:
+            inputs: One tensor for each of `input_shapes`, shape (batch, *shape), of any real dtype.
+
+        Returns:
+            The output, shape (batch, *output_shape), in the dtype of the weights; a tuple if there are several.
+        """
+        dtype = self.head.weight.dtype
+        flat = [value.flatten(1) if value.ndim > 1 else value.unsqueeze(1) for value in inputs]
+        x = torch.cat([value.to(dtype) for value in flat], 1) if len(flat) > 1 else flat[0].to(dtype)
+        h = x
+        for index, layer in enumerate(self.layers):
+            h = h + layer(h) if self.residual and index else layer(h)
+        y = self.head(h) if self.skip is None else self.head(h) + self.skip(x)
+        if self._one_output:
+            return cast(Tensor, y.unflatten(1, self.output_shapes[0]) if self.output_shapes[0] else y.squeeze(1))
+        return tuple(
+            part.reshape(-1, *shape) for part, shape in zip(y.split(self.sizes, 1), self.output_shapes, strict=True)
+        )
+
+
+def _shapes(shapes: Shapes) -> tuple[list[tuple[int, ...]], bool]:
+    """The shapes as a list, and whether a single one was given bare."""
+    items = [shapes] if isinstance(shapes, int) else list(shapes)
+    bare = all(isinstance(item, int) for item in items)  # also `()`, the shape of a scalar
+    nested = [tuple(cast(list[int], items))] if bare else [_shape(item) for item in cast(list[Sequence[int]], items)]
+    if any(size < 1 for shape in nested for size in shape):
+        raise ConfigError(f"the sizes of a shape must be positive, not {shapes}")
+    return nested, bare
+
+
+def _shape(item: int | Sequence[int]) -> tuple[int, ...]:
+    return (item,) if isinstance(item, int) else tuple(item)

@@ -1,0 +1,172 @@
+"""`Optimization`: the loss of a prediction and the step that lowers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from physgym.errors import ConfigError
+from physgym.nn.transforms import Fields
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+NO_TARGET = (
+    "the loss gets the fields {fields}, none of which is among the predicted ones {predicted}. "
+    "Add one to loss_fields, or override Optimization.compute_loss."
+)
+SHAPES = (
+    "prediction and target of field {name!r} have shapes {got} and {want} in the loss; "
+    "the transform before_loss must bring them to the same shape"
+)
+
+
+class Optimization:
+    """Computes the loss and optimizes a network.
+
+    Override `transform_loss` for further terms and values to log, `compute_loss` for a loss of several fields
+    together, and `step` for another way to use the gradient.
+
+    Args:
+        network: The module to optimize, or an iterable of parameters.
+        loss: A loss class such as `torch.nn.MSELoss`, or a callable of (prediction, target), tensors of shape
+            (batch, *shape), that returns a scalar. Losses of several predicted fields are added.
+        optimizer: An optimizer class, a callable of parameters such as ``partial(AdamW, weight_decay=0.01)``, or an
+            optimizer.
+        lr: Learning rate; None leaves the optimizer's own.
+        scheduler: A callable of the optimizer that returns a learning-rate scheduler, such as
+            ``lambda o: CosineAnnealingLR(o, T_max=epochs)``.
+        scheduler_every: Whether the scheduler advances at every epoch or every batch.
+        clip_norm: Largest norm of the gradient; a longer one is shortened. None does not look.
+
+    Raises:
+        ConfigError: The arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Iterable[nn.Parameter],
+        *,
+        loss: Callable[..., Any] = nn.MSELoss,
+        optimizer: Callable[..., torch.optim.Optimizer] | torch.optim.Optimizer = torch.optim.Adam,
+        lr: float | None = None,
+        scheduler: Callable[[torch.optim.Optimizer], LRScheduler | ReduceLROnPlateau] | None = None,
+        scheduler_every: Literal["epoch", "batch"] = "epoch",
+        clip_norm: float | None = None,
+    ) -> None:
+        if clip_norm is not None and clip_norm <= 0:
+            raise ConfigError(f"clip_norm must be positive, not {clip_norm}; None turns it off")
+        if scheduler_every not in ("epoch", "batch"):
+            raise ConfigError(f'scheduler_every must be "epoch" or "batch", not {scheduler_every!r}')
+        self.loss: Loss = loss() if isinstance(loss, type) else loss
+        if isinstance(optimizer, torch.optim.Optimizer):
+            if lr is not None:
+                raise ConfigError("lr goes with an optimizer class; this optimizer is built and has its own")
+            self.optimizer = optimizer
+        else:
+            parameters = network.parameters() if isinstance(network, nn.Module) else network
+            trained = [parameter for parameter in parameters if parameter.requires_grad]
+            if not trained:
+                raise ConfigError("the network has no trainable parameter")
+            self.optimizer = optimizer(trained) if lr is None else optimizer(trained, lr=lr)
+        self.scheduler = None if scheduler is None else scheduler(self.optimizer)
+        self.scheduler_every = scheduler_every
+        if scheduler_every == "batch" and isinstance(self.scheduler, ReduceLROnPlateau):
+            raise ConfigError('ReduceLROnPlateau looks at the loss of an epoch; leave scheduler_every at "epoch"')
+        self.clip_norm = clip_norm
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is optimized."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate, of the first parameter group, now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move a loss that has tensors of its own to a device."""
+        if isinstance(self.loss, nn.Module):
+            self.loss.to(device)
+        return self
+
+    def compute_loss(self, prediction: Fields, target: Fields) -> Tensor:
+        """The loss of a batch: that of each predicted field against its target, added.
+
+        Args:
+            prediction: Predicted fields, shape (batch, *shape), after the transform before the loss.
+            target: The loss's fields of the samples, likewise.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ConfigError: No predicted field has a target, or shapes differ.
+        """
+        losses = []
+        for name in prediction:
+            if name not in target:
+                continue
+            wanted = target[name]
+            if wanted.is_floating_point():
+                # a loss that broadcasts would train on nonsense without a word
+                if wanted.shape != prediction[name].shape:
+                    got, want = tuple(prediction[name].shape), tuple(wanted.shape)
+                    raise ConfigError(SHAPES.format(name=name, got=got, want=want))
+                wanted = wanted.to(prediction[name].dtype)
+            losses.append(self.loss(prediction[name], wanted))
+        if not losses:
+            raise ConfigError(NO_TARGET.format(fields=list(target), predicted=list(prediction)))
+        return sum(losses[1:], losses[0])
+
+    def transform_loss(self, loss: Tensor, prediction: Fields, target: Fields) -> Mapping[str, Tensor]:
+        """Named values of a batch: "loss" is what is minimized, the others are logged.
+
+        Override it to add a physical term, or to log one::
+
+            def transform_loss(self, loss, prediction, target):
+                energy = elastic_energy(prediction["displacement"])
+                return {"loss": loss + 0.1 * energy, "energy": energy}
+
+        Args:
+            loss: What `compute_loss` returned.
+            prediction: Predicted fields, as `compute_loss` got them.
+            target: The loss's fields of the samples, likewise.
+        """
+        return {"loss": loss}
+
+    def losses(self, prediction: Fields, target: Fields) -> dict[str, Tensor]:
+        """What to minimize, under the name "loss", and what else to log; scalars."""
+        return dict(self.transform_loss(self.compute_loss(prediction, target), prediction, target))
+
+    def step(self, loss: Tensor) -> None:
+        """Lower the loss: gradient, clipping, one step of the optimizer.
+
+        Args:
+            loss: A finite scalar.
+        """
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step()
+
+    def end_batch(self) -> None:
+        """Advance a scheduler that counts batches."""
+        if isinstance(self.scheduler, LRScheduler) and self.scheduler_every == "batch":
+            self.scheduler.step()
+
+    def end_epoch(self, loss: float) -> None:
+        """Advance a scheduler that counts epochs.
+
+        Args:
+            loss: Loss of the epoch: of validation where there is one.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        elif self.scheduler is not None and self.scheduler_every == "epoch":
+            self.scheduler.step()

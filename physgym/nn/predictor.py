@@ -1,0 +1,231 @@
+"""`Predictor`: a network with the names of its fields and its transforms, from physical units to physical units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from physgym.errors import ConfigError, SampleError
+from physgym.nn.transforms import Fields, Transforms
+from physgym.sample import Field, Sample, SampleSpec
+
+NO_ROLE = 'no field has the role "{role}", so name {argument}=[...]; the samples have {known}'
+NO_FIELD = "{argument} names {name!r}, which the samples lack; they have {known}"
+INPUT = "{network} does not accept its input fields {fields}: {error}. Change the network or `inputs`."
+OUTPUT_COUNT = "{network} returned {got} for the fields {names}. Return a tensor for one field, a tuple for several."
+OUTPUT_SHAPE = (
+    "{network} predicts field {name!r} with shape {got}; the samples say {want}. "
+    "Change the network's output shape, or convert it in the transform before_apply."
+)
+SAMPLE_MISSING = "the prediction needs field {name!r}, which is missing; there are {known}"
+SAMPLE_SHAPE = "field {name!r} has shape {got}; the network was made for {want}"
+
+
+class Predictor(nn.Module):
+    """A network that knows which fields feed it, which it predicts, and how to transform them.
+
+    The module's own call works on tensors and returns the network's units, for training; `predict` takes and returns
+    arrays in physical units, for use.
+
+    Args:
+        network: Any module; called with one tensor of shape (batch, *shape) per input field, returns a tensor of
+            shape (batch, *shape), or a tuple of them or dictionary by name if there are several output fields.
+        spec: Fields of the samples; those that are not needed are ignored.
+        inputs: Names of the fields that feed the network, in the order of its arguments; by default those of role
+            "input".
+        outputs: Names of the fields that it predicts; by default those of role "target".
+        transforms: What happens around the network; nothing by default.
+
+    Attributes:
+        spec: The input and output fields.
+        inputs: Names of the input fields.
+        outputs: Names of the output fields.
+
+    Raises:
+        ConfigError: A field is unknown, or the network does not fit the fields' shapes; it is tried on zeros.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: SampleSpec,
+        *,
+        inputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        transforms: Transforms | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs = field_names(spec, inputs, outputs)
+        self.spec = SampleSpec([field for field in spec.values() if field.name in {*self.inputs, *self.outputs}])
+        self.network = network
+        self.transforms = Transforms() if transforms is None else transforms
+        self._try_on_zeros()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU if there are none."""
+        return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point dtype in which the network computes: that of its weights."""
+        dtypes = (tensor.dtype for tensor in self.network.parameters() if tensor.is_floating_point())
+        return next(dtypes, torch.get_default_dtype())
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable numbers in the network."""
+        return sum(tensor.numel() for tensor in self.network.parameters() if tensor.requires_grad)
+
+    def tensors(self, batch: Mapping[str, Any]) -> Fields:
+        """Arrays as tensors on the network's device, each in its own dtype."""
+        device = self.device
+        return {name: to_tensor(value).to(device, non_blocking=True) for name, value in batch.items()}
+
+    def forward(self, fields: Fields) -> Fields:
+        """Predict in the network's units; differentiable.
+
+        Args:
+            fields: At least the input fields, in physical units, shape (batch, *shape).
+
+        Returns:
+            The output fields, shape (batch, *shape), in the dtype of the weights.
+
+        Raises:
+            ConfigError: The network returned another number of outputs.
+        """
+        fed = self.transforms.before_prediction({name: fields[name] for name in self.inputs})
+        dtype = self.dtype
+        # integers pass as they are: they may be indices into an embedding
+        arguments = [value.to(dtype) if value.is_floating_point() else value for value in fed.values()]
+        result = self.network(*arguments)
+        if isinstance(result, Tensor) and len(self.outputs) == 1:
+            return {self.outputs[0]: result}
+        if isinstance(result, Mapping) and set(result) == set(self.outputs):
+            return {name: result[name] for name in self.outputs}
+        if isinstance(result, (tuple, list)) and len(result) == len(self.outputs):
+            return dict(zip(self.outputs, result, strict=True))
+        got = f"{len(result)} outputs" if isinstance(result, (tuple, list, dict)) else f"a {type(result).__name__}"
+        raise ConfigError(OUTPUT_COUNT.format(network=self._name, got=got, names=list(self.outputs)))
+
+    @torch.no_grad()
+    def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
+        """Predict in physical units.
+
+        Args:
+            sample: At least the input fields in physical units; shape of the field, or (batch, *shape) if `batched`.
+            batched: Whether there is a batch axis.
+
+        Returns:
+            The output fields in physical units, with the declared dtypes, and a batch axis if the input has one.
+
+        Raises:
+            SampleError: A field is missing, or has not the declared shape.
+        """
+        fed: dict[str, Any] = {}
+        for name in self.inputs:
+            if name not in sample:
+                raise SampleError(SAMPLE_MISSING.format(name=name, known=list(sample)))
+            value, want = np.asarray(sample[name]), self.spec[name].shape
+            if value.ndim != len(want) + batched or value.shape[batched:] != want:
+                got = value.shape[batched:] if batched else value.shape
+                raise SampleError(SAMPLE_SHAPE.format(name=name, got=got, want=want))
+            fed[name] = value if batched else value[np.newaxis]
+        with evaluating(self):
+            applied = self.transforms.before_apply(self(self.tensors(fed)))
+        arrays = {name: _to_array(applied[name], self.spec[name]) for name in self.outputs}
+        return arrays if batched else {name: value[0] for name, value in arrays.items()}
+
+    @property
+    def _name(self) -> str:
+        return f"the network {type(self.network).__name__}"
+
+    @torch.no_grad()
+    def _try_on_zeros(self) -> None:
+        # two samples: a network that mixes up the batch axis with another one shows it, one that drops it too
+        zeros = {name: np.zeros((2, *self.spec[name].shape), self.spec[name].dtype) for name in self.inputs}
+        with evaluating(self):
+            try:
+                prediction = self(self.tensors(zeros))
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                fields = {name: self.spec[name].shape for name in self.inputs}
+                raise ConfigError(INPUT.format(network=self._name, fields=fields, error=error)) from error
+            try:
+                applied = self.transforms.before_apply(prediction)
+            except ConfigError as error:
+                self._check_outputs(prediction, cause=error)
+                raise
+        self._check_outputs(applied)
+
+    def _check_outputs(self, fields: Fields, cause: Exception | None = None) -> None:
+        for name in self.outputs:
+            got, want = tuple(fields[name].shape), (2, *self.spec[name].shape)
+            if got != want:
+                shown = got[1:] if got[:1] == (2,) else f"{got} for a batch of 2"
+                text = OUTPUT_SHAPE.format(network=self._name, name=name, got=shown, want=want[1:])
+                raise ConfigError(text) from cause
+
+
+def field_names(
+    spec: SampleSpec, inputs: Sequence[str] | None, outputs: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the fields that feed a network and of those that it predicts.
+
+    Args:
+        spec: Fields of the samples.
+        inputs: Chosen input fields, or None for those of role "input".
+        outputs: Chosen output fields, or None for those of role "target".
+
+    Raises:
+        ConfigError: There is none, or one is not in the samples.
+    """
+    return (
+        _names(spec, "inputs", spec.names("input") if inputs is None else tuple(inputs), "input"),
+        _names(spec, "outputs", spec.names("target") if outputs is None else tuple(outputs), "target"),
+    )
+
+
+def _names(spec: SampleSpec, argument: str, names: tuple[str, ...], role: str) -> tuple[str, ...]:
+    if not names:
+        raise ConfigError(NO_ROLE.format(role=role, argument=argument, known=list(spec)))
+    for name in names:
+        if name not in spec:
+            raise ConfigError(NO_FIELD.format(argument=argument, name=name, known=list(spec)))
+    return names
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; each part of the module returns to the mode that it had."""
+    if not module.training:
+        yield
+        return
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def to_tensor(value: Any) -> Tensor:
+    """An array as a tensor of the same dtype; shares its memory where torch can."""
+    array = np.asarray(value)
+    # torch knows neither read-only memory, nor a foreign byte order, nor strides that run backwards
+    if not array.flags.writeable or not array.dtype.isnative or any(stride < 0 for stride in array.strides):
+        array = array.astype(array.dtype.newbyteorder("="), copy=True)
+    return torch.from_numpy(array)
+
+
+def _to_array(value: Tensor, field: Field) -> Any:
+    if field.dtype.kind in "iu" and value.is_floating_point():
+        value = value.round()  # a cast would cut 2.9999 down to 2
+    elif value.dtype == torch.bfloat16:
+        value = value.float()  # NumPy has no such numbers
+    return value.cpu().numpy().astype(field.dtype, copy=False)

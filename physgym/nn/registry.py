@@ -1,0 +1,100 @@
+"""Modules that describe themselves as JSON, so that a checkpoint can build them again without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import nn
+
+from physgym.errors import ConfigError
+
+UNKNOWN = "{name!r} is not a registered module; there are {known}. Decorate its class with `physgym.nn.register`."
+
+
+@runtime_checkable
+class Describable(Protocol):
+    """A module that knows its constructor arguments.
+
+    Attributes:
+        config: The keyword arguments that build the module again, as plain JSON data.
+    """
+
+    @property
+    def config(self) -> dict[str, Any]: ...  # noqa: D102 - documented above
+
+
+_CLASSES: dict[str, type[nn.Module]] = {}
+ModuleType = TypeVar("ModuleType", bound=type[nn.Module])
+
+
+def register(cls: ModuleType) -> ModuleType:
+    """Make a module class known by its name; a decorator.
+
+    The class needs a ``config`` property: the constructor's keyword arguments as JSON data. Values that are
+    themselves descriptions of modules (see `describe`) arrive in the constructor as modules.
+
+    Raises:
+        ConfigError: Another class has this name.
+    """
+    known = _CLASSES.setdefault(cls.__name__, cls)
+    # a module that is imported twice (a notebook, `python -m`) defines the same class again
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ConfigError(f"{cls.__name__!r} already names {known.__module__}.{known.__qualname__}; rename the class")
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+def registered() -> tuple[str, ...]:
+    """Names of the classes that `build` knows."""
+    return tuple(sorted(_CLASSES))
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """A module as JSON data: its registered name and constructor arguments; `build` is the inverse.
+
+    Returns:
+        ``{"name": ..., "config": ...}``; ``config`` is None for a module that cannot be built from a description.
+    """
+    name = type(module).__name__
+    if _CLASSES.get(name) is not type(module) or not isinstance(module, Describable):
+        return {"name": f"{type(module).__module__}.{type(module).__qualname__}", "config": None}
+    config = {key: _described(value) for key, value in module.config.items()}
+    return {"name": name, "config": config if _complete(config) else None}
+
+
+def build(description: Mapping[str, Any]) -> nn.Module:
+    """The module that `describe` described, with its initial weights.
+
+    Raises:
+        ConfigError: The class is not registered, or does not take the described arguments.
+    """
+    name = description["name"]
+    if name not in _CLASSES:
+        raise ConfigError(UNKNOWN.format(name=name, known=list(registered())))
+    try:
+        return _CLASSES[name](**{key: _built(value) for key, value in description["config"].items()})
+    except TypeError as error:
+        raise ConfigError(f"{name} does not take the described arguments: {error}") from error
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return {"module": describe(value)}
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    return value
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"module"}:
+        return build(value["module"])
+    return [_built(item) for item in value] if isinstance(value, list) else value
+
+
+def _complete(value: Any) -> bool:
+    """Whether no module inside lacks its description."""
+    if isinstance(value, dict) and set(value) == {"module"}:
+        return value["module"]["config"] is not None
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(_complete(item) for item in values)

@@ -1,0 +1,195 @@
+"""The callbacks that a trainer brings along: progress, curves, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from physgym.errors import ConfigError
+from physgym.progress import progress
+from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
+from physgym.training.events import Callback
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from physgym.training.trainer import History, Trainer
+
+WINDOW = 50  # values over which TensorBoard shows mean and variance of the loss
+
+
+class ProgressBar(Callback):
+    """A bar over all batches of a training on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._validation = ""
+
+    def data_generation_begin(self, pipeline: Trainer) -> None:
+        """Show how many samples are to be produced."""
+        self._open(pipeline.num_batches * pipeline.batch_size, "generate", "sample")
+
+    def data_generation_batch_end(self, pipeline: Trainer, samples: int) -> None:
+        """Count the samples."""
+        self._bar.update(samples)
+
+    def data_generation_end(self, pipeline: Trainer) -> None:
+        """Finish the bar."""
+        self.close()
+
+    def epoch_begin(self, trainer: Trainer) -> None:
+        """Show how many batches are to come."""
+        if self._bar is None:
+            self._open(trainer.epochs * trainer.num_batches, "train", "step", initial=trainer.step)
+
+    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Count the batch and show its loss."""
+        text = f"epoch {trainer.epoch + 1}/{trainer.epochs}, loss {values['loss']:.3e}{self._validation}"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+
+    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Show the losses of the epoch."""
+        self._validation = f", validation {values['validation_loss']:.3e}" if "validation_loss" in values else ""
+        text = f"epoch {trainer.epoch}/{trainer.epochs}, loss {values['loss']:.3e}{self._validation}"
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def close(self) -> None:
+        """Finish the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+    def _open(self, total: int, description: str, unit: str, initial: int = 0) -> None:
+        self.close()
+        self._bar = progress(total, description, unit, initial=initial)
+
+
+class TensorBoard(Callback):
+    """Curves for TensorBoard: ``tensorboard --logdir <folder>``.
+
+    For every batch and every epoch: ``loss``, its mean and variance over the last 50 (``loss_mean``,
+    ``loss_variance``), the learning rate, and what `Optimization.transform_loss` adds. For every epoch also the
+    validation. A chart of its own compares the losses of training and validation.
+
+    Args:
+        folder: Where to write; made if it is not there.
+        histograms: Also write histograms of all weights and gradients, after every epoch.
+    """
+
+    def __init__(self, folder: str | Path, *, histograms: bool = False) -> None:
+        self.folder = Path(folder)
+        self.histograms = histograms
+        self._writer: SummaryWriter | None = None
+        self._recent: dict[str, deque[float]] = {}
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """The writer, for images, meshes and point clouds of your own; open while training.
+
+        Raises:
+            ConfigError: No training runs.
+        """
+        if self._writer is None:
+            raise ConfigError("TensorBoard's writer is open only from train_begin to close")
+        return self._writer
+
+    def train_begin(self, trainer: Trainer) -> None:
+        """Open the file."""
+        from torch.utils.tensorboard import SummaryWriter  # takes a second that not everyone needs
+
+        self._recent = {"batch": deque(maxlen=WINDOW), "epoch": deque(maxlen=WINDOW)}
+        # a training that continues from a checkpoint writes the steps after it anew
+        self._writer = SummaryWriter(self.folder, purge_step=trainer.step + 1 if trainer.step else None)
+        chart = {"training and validation": ["Multiline", ["epoch/loss", "epoch/validation_loss"]]}
+        self._writer.add_custom_scalars({"loss": chart})
+
+    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Write the curves over batches."""
+        self._write("batch", {**values, "lr": trainer.optimization.lr}, trainer.step)
+
+    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Write the curves over epochs, and let readers see them."""
+        self._write("epoch", {name: value for name, value in values.items() if name != "epoch"}, trainer.epoch)
+        if self.histograms:
+            for name, parameter in trainer.predictor.network.named_parameters():
+                self.writer.add_histogram(f"weights/{name}", parameter, trainer.epoch)
+                if parameter.grad is not None:
+                    self.writer.add_histogram(f"gradients/{name}", parameter.grad, trainer.epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+    def _write(self, group: str, values: Mapping[str, float], step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        recent = self._recent[group]
+        recent.append(values["loss"])
+        mean = sum(recent) / len(recent)
+        variance = sum((value - mean) ** 2 for value in recent) / len(recent)
+        curves = {**values, "loss_mean": mean, "loss_variance": variance}
+        # one event for all curves: `add_scalar` for each takes as long as the step of a small network
+        points = [Summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in curves.items()]
+        file_writer: Any = self.writer.file_writer  # untyped
+        file_writer.add_summary(Summary(value=points), step)
+
+
+class Checkpoints(Callback):
+    """Checkpoints of the network in a folder, one directory each, such as ``epoch-0012``.
+
+    Saves after every epoch, and at Ctrl-C in the midst of one. In a folder that has checkpoints already the numbers
+    go on, and those stay as they are.
+
+    Args:
+        folder: Where to save; made if it is not there.
+        every_epoch: Keep those of all epochs; otherwise only the last one and the best one.
+    """
+
+    def __init__(self, folder: str | Path, *, every_epoch: bool = False) -> None:
+        self.folder = Path(folder)
+        self.every_epoch = every_epoch
+        self._saved_step = 0
+        self._earlier: dict[Path, dict[str, Any]] = {}
+        self._offset = {"epoch": 0, "step": 0}
+
+    def train_begin(self, trainer: Trainer) -> None:
+        """Look what is there."""
+        delete_leftovers(self.folder)
+        self._saved_step = trainer.step
+        self._earlier = list_checkpoints(self.folder)
+        # a training that starts anew in the folder of another one counts on from there, one that continues it does not
+        for name, count in (("epoch", trainer.epoch), ("step", trainer.step)):
+            reached = max((manifest.get(name, 0) for manifest in self._earlier.values()), default=0)
+            self._offset[name] = max(0, reached - count)
+
+    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Save, and delete what need not be kept."""
+        score = values.get("validation_loss", values["loss"])
+        self._save(trainer, values=dict(values), **({"score": score} if math.isfinite(score) else {}))
+
+    def train_end(self, trainer: Trainer, history: History) -> None:
+        """Save what an interrupted epoch has achieved."""
+        if trainer.step > self._saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer, **progress: Any) -> None:
+        epoch, step = trainer.epoch + self._offset["epoch"], trainer.step + self._offset["step"]
+        name = f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if trainer.batch else "")
+        save_checkpoint(self.folder / name, trainer.predictor, epoch=epoch, batch=trainer.batch, step=step, **progress)
+        self._saved_step = trainer.step
+        if not self.every_epoch:
+            self._delete_superfluous()
+
+    def _delete_superfluous(self) -> None:
+        found = list_checkpoints(self.folder)
+        best = best_of(found)
+        for directory in list(found)[:-1]:
+            if directory != best and directory not in self._earlier:
+                delete_checkpoint(directory)

@@ -1,0 +1,265 @@
+"""Checkpoints: a network on disk with everything needed to use it again.
+
+A checkpoint is a directory with ``manifest.json`` (what it is: network, transforms, fields, progress of the training)
+and ``network.safetensors`` (weights and buffers). It is written under a temporary name, flushed to disk and renamed:
+it is there as a whole or not at all. Nothing in it is pickled, so that loading one executes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from physgym._version import __version__
+from physgym.errors import CheckpointError, ConfigError, SampleError
+from physgym.nn.predictor import Predictor
+from physgym.nn.registry import build, describe
+from physgym.nn.transforms import Transforms
+from physgym.sample import SampleSpec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "network.safetensors"
+TEMPORARY = ".tmp-"  # prefix of a directory that is being written or deleted
+
+NONE_HERE = "there is no checkpoint at {path}"
+INCOMPLETE = "{path} is not a complete checkpoint: {problem}. Take another one, or copy it again."
+NO_EPOCH = "{path} has no checkpoint {which!r}; there are {known}"
+UNKNOWN_CLASS = "{path} holds the {argument} {name}, which cannot be built from its description. Pass {argument}=..."
+MISMATCH = "the weights in {path} do not fit {network}: {problem}"
+
+
+def save_checkpoint(path: str | Path, predictor: Predictor, **progress: Any) -> Path:
+    """Write a checkpoint; one that stands there is replaced.
+
+    Args:
+        path: The directory to make; its parents are made too.
+        predictor: The network with its fields and transforms.
+        progress: Further entries of the manifest, JSON data, such as ``epoch`` and ``step``.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: The network's state is not made of tensors alone, or the disk refuses.
+    """
+    path = Path(path)
+    tensors = {}
+    for name, value in predictor.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"the state {name!r} of the network is a {type(value).__name__}, not a tensor")
+        # safetensors refuses tensors that share memory, as tied weights do
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / WEIGHTS)
+        manifest = {
+            "format": FORMAT,
+            "physgym": __version__,
+            "torch": torch.__version__,
+            "network": describe(predictor.network),
+            "transforms": describe(predictor.transforms),
+            "inputs": list(predictor.inputs),
+            "outputs": list(predictor.outputs),
+            "fields": predictor.spec.to_json(),
+            "parameters": predictor.num_parameters,
+            "files": {WEIGHTS: _digest(temporary / WEIGHTS)},
+            "time": time.time(),
+            **progress,
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        for file in (temporary / WEIGHTS, temporary / MANIFEST, temporary):
+            _flush(file)
+        if path.exists():
+            delete_checkpoint(path)
+        temporary.rename(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def load_checkpoint(
+    path: str | Path,
+    which: str | int = "last",
+    *,
+    network: nn.Module | None = None,
+    transforms: Transforms | None = None,
+    device: torch.device | str = "cpu",
+) -> Predictor:
+    """The predictor in a checkpoint.
+
+    Args:
+        path: A checkpoint, a folder of checkpoints, or a session, whose folder ``networks`` is used.
+        which: Which one of a folder: "last", "best", the number of an epoch, or a name.
+        network: A network to load the weights into, in place; by default it is built from its description, which
+            works for classes known to `physgym.nn.register`.
+        transforms: Transforms to load the buffers into; by default they are built likewise.
+        device: Where to put it.
+
+    Raises:
+        CheckpointError: It is missing, incomplete or damaged, or does not fit the given network.
+    """
+    path = find_checkpoint(path, which)
+    manifest = read_manifest(path)
+    anew = [f"{name}." for name, given in (("network", network), ("transforms", transforms)) if given is None]
+    try:
+        _check_files(path, manifest["files"])
+        network = _build(path, "network", manifest["network"]) if network is None else network
+        around = _build(path, "transforms", manifest["transforms"]) if transforms is None else transforms
+        if not isinstance(around, Transforms):
+            raise TypeError(f"its transforms are a {type(around).__name__}")
+        spec = SampleSpec.from_json(manifest["fields"])
+        predictor = Predictor(network, spec, inputs=manifest["inputs"], outputs=manifest["outputs"], transforms=around)
+        tensors = load_file(path / WEIGHTS)
+        _take_dtypes(predictor, tensors, anew)
+        predictor.load_state_dict(tensors)
+    except (RuntimeError, ConfigError) as error:
+        name = f"the network {type(network).__name__}"
+        raise CheckpointError(MISMATCH.format(path=path, network=name, problem=error)) from error
+    except (safetensors.SafetensorError, SampleError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
+    return predictor.to(device).eval()
+
+
+def find_checkpoint(path: str | Path, which: str | int = "last") -> Path:
+    """The directory of a checkpoint.
+
+    Args:
+        path: A checkpoint, a folder of checkpoints, or a session.
+        which: Which one of a folder: "last", "best" (of the lowest validation loss, or training loss where there was
+            no validation), the number of epochs done, or a name.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return path
+    if (path / WEIGHTS).is_file():
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST} is missing"))
+    folder = path / "networks" if (path / "networks").is_dir() else path
+    found = list_checkpoints(folder)
+    if not found:
+        raise CheckpointError(NONE_HERE.format(path=path))
+    if which == "last":
+        return list(found)[-1]
+    if which == "best":
+        return best_of(found) or list(found)[-1]
+    for directory, manifest in found.items():
+        if directory.name == which or (manifest.get("epoch") == which and not manifest.get("batch")):
+            return directory
+    raise CheckpointError(NO_EPOCH.format(path=folder, which=which, known=[directory.name for directory in found]))
+
+
+def list_checkpoints(folder: str | Path) -> dict[Path, dict[str, Any]]:
+    """The checkpoints in a folder and their manifests, in the order of training."""
+    found = {}
+    for file in Path(folder).glob(f"[!.]*/{MANIFEST}"):
+        try:
+            found[file.parent] = read_manifest(file.parent)
+        except CheckpointError:
+            if file.exists():  # otherwise a trainer at work has deleted it meanwhile
+                raise
+    return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), item[0].name)))
+
+
+def best_of(found: Mapping[Path, Mapping[str, Any]]) -> Path | None:
+    """Of checkpoints and their manifests the one with the lowest score; None if none has a score."""
+    scores = {directory: manifest["score"] for directory, manifest in found.items() if "score" in manifest}
+    return min(scores, key=lambda directory: scores[directory], default=None)
+
+
+def delete_checkpoint(path: Path) -> None:
+    """Delete a checkpoint; whoever looks meanwhile sees it whole or not at all."""
+    temporary = _temporary(path)
+    path.rename(temporary)
+    shutil.rmtree(temporary)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what a killed process has left half written or half deleted."""
+    for directory in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The description of a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or of a format that this version does not know.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(NONE_HERE.format(path=path)) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST}: {error}")) from error
+    needed = ("format", "network", "transforms", "inputs", "outputs", "fields", "files")
+    if not isinstance(manifest, Mapping) or (missing := [key for key in needed if key not in manifest]):
+        problem = f"{MANIFEST} lacks {missing}" if isinstance(manifest, Mapping) else f"{MANIFEST} is no object"
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=problem))
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {manifest['format']}; this version of physgym reads {FORMAT}")
+    return dict(manifest)
+
+
+def _check_files(path: Path, files: Mapping[str, Any]) -> None:
+    """Raise where a file is missing or not as it was written."""
+    for name, digest in files.items():
+        if not (path / name).is_file():
+            raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{name} is missing"))
+        if _digest(path / name) != digest:
+            raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{name} was changed after it was written"))
+
+
+def _build(path: Path, argument: str, description: Mapping[str, Any]) -> nn.Module:
+    name = description["name"]
+    if description["config"] is None:
+        raise CheckpointError(UNKNOWN_CLASS.format(path=path, name=name, argument=argument))
+    try:
+        return build(description)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error} Or pass {argument}=...") from error
+
+
+def _take_dtypes(predictor: Predictor, tensors: Mapping[str, torch.Tensor], prefixes: list[str]) -> None:
+    """Give what was built anew the dtypes that were saved: loading would cast to those that it was built with."""
+    for name, value in predictor.state_dict(keep_vars=True).items():
+        if name.startswith(tuple(prefixes)) and name in tensors and value.dtype != tensors[name].dtype:
+            value.data = value.data.to(tensors[name].dtype)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name next to a path, so that a rename between them is atomic."""
+    return path.parent / f"{TEMPORARY}{path.name}-{os.getpid()}-{time.monotonic_ns()}"
+
+
+def _digest(file: Path) -> list[Any]:
+    """Size and SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return [file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()]
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

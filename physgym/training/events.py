@@ -1,0 +1,126 @@
+"""Events: the places in a pipeline at which a user's code is called, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from physgym.training.trainer import History, Trainer
+
+Event = Literal[
+    "train_begin",
+    "data_generation_begin",
+    "data_generation_batch_end",
+    "data_generation_end",
+    "epoch_begin",
+    "batch_begin",
+    "batch_end",
+    "epoch_end",
+    "train_end",
+    "prediction_begin",
+    "sample_begin",
+    "sample_end",
+    "prediction_end",
+]
+
+
+class Callback:
+    """User code at the events of a pipeline; override what you need.
+
+    Training calls, in this order::
+
+        train_begin
+            data_generation_begin           only where a source produces the samples in the first epoch
+                data_generation_batch_end   for each batch
+            data_generation_end
+            epoch_begin                     for each epoch
+                batch_begin, batch_end      for each batch
+            epoch_end                       after the validation
+        train_end                           also after Ctrl-C, not after an error
+        close                               always, also after an error
+
+    A prediction run calls ``prediction_begin``, then for each step ``sample_begin`` and ``sample_end``, then
+    ``prediction_end`` and ``close``. Of several callbacks each event reaches the first one first.
+    """
+
+    def train_begin(self, trainer: Trainer) -> None:
+        """The training starts, or continues; ``trainer.epoch`` and ``trainer.step`` say where."""
+
+    def data_generation_begin(self, pipeline: Any) -> None:
+        """Samples are going to be produced."""
+
+    def data_generation_batch_end(self, pipeline: Any, samples: int) -> None:
+        """So many samples more were produced."""
+
+    def data_generation_end(self, pipeline: Any) -> None:
+        """All samples were produced."""
+
+    def epoch_begin(self, trainer: Trainer) -> None:
+        """An epoch starts; ``trainer.epoch`` is its number, from 0."""
+
+    def batch_begin(self, trainer: Trainer) -> None:
+        """A batch was loaded; ``trainer.batch`` is its number within the epoch, from 0."""
+
+    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """The network was optimized on a batch; ``trainer.batch`` and ``trainer.step`` count it already.
+
+        Args:
+            trainer: The trainer.
+            values: The loss under the name "loss", and what `Optimization.transform_loss` adds.
+        """
+
+    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """An epoch was completed and validated; ``trainer.epoch`` counts it already.
+
+        Args:
+            trainer: The trainer.
+            values: Means over the epoch's samples by name, those of validation with the prefix "validation_"; also
+                "epoch", "lr", "seconds", "samples".
+        """
+
+    def train_end(self, trainer: Trainer, history: History) -> None:
+        """The training ended: all epochs are done, or Ctrl-C came (``history.interrupted``)."""
+
+    def prediction_begin(self, pipeline: Any) -> None:
+        """A prediction run starts."""
+
+    def sample_begin(self, pipeline: Any) -> None:
+        """A step of a prediction run starts."""
+
+    def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
+        """A step of a prediction run ended.
+
+        Args:
+            pipeline: What runs.
+            sample: The step's fields by name.
+        """
+
+    def prediction_end(self, pipeline: Any) -> None:
+        """A prediction run ended."""
+
+    def close(self) -> None:
+        """Release files and windows; it may come more than once."""
+
+
+class Callbacks:
+    """Several callbacks as one.
+
+    Args:
+        callbacks: In the order in which an event reaches them.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._callbacks = tuple(callbacks)
+
+    def emit(self, event: Event, *args: Any) -> None:
+        """Call the event's method of every callback."""
+        for callback in self._callbacks:
+            getattr(callback, event)(*args)
+
+    def close(self) -> None:
+        """Close every callback, the others too if one of them raises."""
+        with ExitStack() as stack:
+            for callback in self._callbacks:
+                stack.callback(callback.close)

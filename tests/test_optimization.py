@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
+
+from physgym.errors import ConfigError
+from physgym.nn import Optimization
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def fields(*shape, **values):
+    return {name: torch.full(shape or (4, 2), float(value)) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss, nn.MSELoss(), nn.functional.mse_loss, lambda p, t: ((p - t) ** 2).mean()])
+def test_loss_by_class_or_callable(network, loss):
+    optimization = Optimization(network, loss=loss)
+    assert optimization.compute_loss(fields(u=3), fields(u=1)).item() == pytest.approx(4)
+
+
+def test_losses_of_several_fields_are_added(network):
+    optimization = Optimization(network)
+    prediction, target = fields(u=3, v=1), fields(u=1, v=0, beside=100)
+    assert optimization.compute_loss(prediction, target).item() == pytest.approx(5)
+    assert optimization.compute_loss(prediction, fields(v=0)).item() == pytest.approx(1)
+
+
+def test_a_loss_that_would_broadcast_is_an_error(network):
+    optimization = Optimization(network, loss=lambda p, t: (p - t).mean())
+    with pytest.raises(ConfigError, match=r"field 'u' have shapes \(4, 2\) and \(4, 1\)"):
+        optimization.compute_loss(fields(4, 2, u=1), fields(4, 1, u=1))
+
+
+def test_a_loss_without_a_target_is_an_error(network):
+    with pytest.raises(ConfigError, match=r"fields \['force'\], none of which is among the predicted ones \['u'\]"):
+        Optimization(network).compute_loss(fields(u=1), fields(force=1))
+
+
+def test_targets_take_the_dtype_of_the_prediction_and_labels_stay(network):
+    target = {"u": torch.ones(4, 2, dtype=torch.float64)}
+    assert Optimization(network).compute_loss(fields(u=1), target).dtype == torch.float32
+    logits, labels = torch.randn(4, 10), torch.tensor([1, 2, 3, 4])
+    loss = Optimization(network, loss=nn.CrossEntropyLoss).compute_loss({"k": logits}, {"k": labels})
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, labels))
+
+
+def test_optimizer_by_class_callable_or_object(network):
+    assert isinstance(Optimization(network).optimizer, torch.optim.Adam)
+    assert Optimization(network).lr == 1e-3
+    assert Optimization(network, optimizer=torch.optim.SGD, lr=0.5).lr == 0.5
+    decayed = Optimization(network.parameters(), optimizer=partial(torch.optim.AdamW, weight_decay=0.3))
+    assert decayed.optimizer.param_groups[0]["weight_decay"] == 0.3
+    built = torch.optim.SGD([network.bias], lr=0.25)
+    optimization = Optimization(network, optimizer=built)
+    assert optimization.optimizer is built
+    assert [id(p) for p in optimization.parameters] == [id(network.bias)]
+    with pytest.raises(ConfigError, match="lr goes with an optimizer class"):
+        Optimization(network, optimizer=built, lr=1.0)
+
+
+def test_frozen_parameters_are_left_out(network):
+    network.weight.requires_grad_(False)
+    assert [id(p) for p in Optimization(network).parameters] == [id(network.bias)]
+    network.bias.requires_grad_(False)
+    with pytest.raises(ConfigError, match="no trainable parameter"):
+        Optimization(network)
+
+
+def test_step_lowers_the_loss(network):
+    optimization = Optimization(network, optimizer=torch.optim.SGD, lr=0.1)
+    x, y = torch.rand(50, 3), torch.rand(50, 2)
+    losses = []
+    for _ in range(20):
+        loss = optimization.losses({"u": network(x)}, {"u": y})["loss"]
+        losses.append(loss.item())
+        optimization.step(loss)
+    assert all(b < a for a, b in pairwise(losses))
+
+
+def test_gradients_do_not_add_up(network):
+    optimization = Optimization(network, optimizer=torch.optim.SGD, lr=0.0)
+    for _ in range(2):
+        optimization.step(network.bias.sum())
+        assert network.bias.grad.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("clip_norm", "moved"), [(None, 300.0), (2.0, 2.0), (1000.0, 300.0)])
+def test_clipping_shortens_the_gradient(network, clip_norm, moved):
+    optimization = Optimization(network, optimizer=torch.optim.SGD, lr=1.0, clip_norm=clip_norm)
+    before = network.bias.detach().clone()
+    optimization.step(300 * network.bias[0])
+    assert (before - network.bias).norm().item() == pytest.approx(moved, rel=1e-4)
+
+
+def test_scheduler_counts_epochs_or_batches(network):
+    def make(every):
+        halve = partial(ExponentialLR, gamma=0.5)
+        return Optimization(network, optimizer=torch.optim.SGD, lr=1.0, scheduler=halve, scheduler_every=every)
+
+    for every, rates in (("epoch", [1.0, 1.0, 0.5]), ("batch", [0.5, 0.25, 0.25])):
+        optimization = make(every)
+        seen = []
+        for end in (optimization.end_batch, optimization.end_batch, partial(optimization.end_epoch, 1.0)):
+            optimization.step(network.bias.sum())
+            end()
+            seen.append(optimization.lr)
+        assert seen == rates
+
+
+def test_scheduler_that_looks_at_the_loss(network):
+    plateau = partial(ReduceLROnPlateau, factor=0.1, patience=0)
+    optimization = Optimization(network, lr=1.0, scheduler=plateau)
+    rates = []
+    for loss in (3.0, 2.0, 2.5):
+        optimization.end_epoch(loss)
+        rates.append(optimization.lr)
+    assert rates == pytest.approx([1.0, 1.0, 0.1])
+    with pytest.raises(ConfigError, match="ReduceLROnPlateau"):
+        Optimization(network, scheduler=plateau, scheduler_every="batch")
+
+
+def test_transform_loss_changes_what_is_minimized_and_adds_values(network):
+    class Weighted(Optimization):
+        def transform_loss(self, loss, prediction, target):
+            energy = prediction["u"].square().sum() * target["stiffness"].mean()
+            return {"loss": loss + 0.5 * energy, "energy": energy}
+
+    losses = Weighted(network).losses(fields(u=1), fields(u=3, stiffness=10))
+    assert {name: value.item() for name, value in losses.items()} == {"loss": 4 + 0.5 * 80, "energy": 80}
+
+
+def test_step_can_be_overridden(network):
+    class EverySecond(Optimization):
+        """Adds up the gradients of two batches."""
+
+        count = 0
+
+        def step(self, loss):
+            (loss / 2).backward()
+            self.count += 1
+            if self.count % 2 == 0:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+
+    optimization = EverySecond(network, optimizer=torch.optim.SGD, lr=1.0)
+    before = network.bias.detach().clone()
+    optimization.step(network.bias.sum())
+    assert torch.equal(network.bias, before)
+    optimization.step(3 * network.bias.sum())
+    torch.testing.assert_close(network.bias.detach(), before - 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"clip_norm": 0}, "clip_norm"), ({"scheduler_every": "step"}, "scheduler_every")]
+)
+def test_nonsense_is_refused(network, options, message):
+    with pytest.raises(ConfigError, match=message):
+        Optimization(network, **options)

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from physgym.data.statistics import Statistics
+from physgym.errors import ConfigError
+from physgym.nn import Compose, Inverse, LossTransform, Normalize, Transform, Transforms, build, describe, register
+from tests.memory_samples import MemorySamples, spec_of
+
+RNG = np.random.default_rng(0)
+
+
+@register
+class Scale(Transform):
+    """Multiplies all fields."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, fields):
+        return {name: value * self.factor for name, value in fields.items()}
+
+    def inverse(self, fields):
+        return {name: value / self.factor for name, value in fields.items()}
+
+    @property
+    def config(self):
+        return {"factor": self.factor}
+
+
+@register
+class Shift(Transform):
+    def forward(self, fields):
+        return {name: value + 1 for name, value in fields.items()}
+
+
+def tensors(arrays):
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+def moments(arrays):
+    return {name: Statistics.of(value) for name, value in arrays.items()}
+
+
+def rebuilt(module):
+    other = build(json.loads(json.dumps(describe(module))))
+    other.load_state_dict(module.state_dict())
+    return other
+
+
+def test_normalize_per_component_gives_zero_mean_and_unit_deviation():
+    arrays = {"state": RNG.normal([5.0, -300.0, 1e-4], [1e-3, 50.0, 2.0], (1000, 3))}
+    normalize = Normalize.from_statistics(moments(arrays))
+    state = normalize(tensors(arrays))["state"]
+    torch.testing.assert_close(state.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-3, rtol=0)
+    # the scale of the first component is held up by the floor relative to the field: 1e-3 of 29
+    torch.testing.assert_close(state.std(0, correction=0)[1:], torch.ones(2, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_normalize_per_field_keeps_proportions():
+    displacement = RNG.normal(0.0, [[1e-6] * 3, [1.0] * 3], (2000, 2, 3))  # next to the clamp, and at the free end
+    arrays = {"displacement": displacement}
+    for scale in ("auto", "field"):
+        result = Normalize.from_statistics(moments(arrays), scale=scale)(tensors(arrays))["displacement"]
+        ratio = result.std(0) / torch.from_numpy(displacement.std(0))
+        torch.testing.assert_close(ratio, ratio[0, 0].expand(2, 3), rtol=1e-3, atol=0)
+        assert result.square().mean().sqrt().item() == pytest.approx(1, rel=1e-2)
+
+
+def test_auto_scales_vectors_by_component_and_arrays_by_field():
+    normalize = Normalize({"number": (), "vector": (3,), "nodes": (4, 3), "named": (4, 3)}, {"named": "component"})
+    assert normalize.scale == {"number": "component", "vector": "component", "nodes": "field", "named": "component"}
+
+
+@pytest.mark.parametrize("scale", ["auto", "field", "component", {"b/c": "component"}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inverse_undoes_normalize(scale, dtype):
+    arrays = {
+        "a.x": RNG.normal(3, 2, (50, 4, 3)).astype(dtype),
+        "b/c": RNG.normal(-7, [0, 1e-9, 5], (50, 3)).astype(dtype),
+        "d": RNG.normal(1e3, 1, 50).astype(dtype),
+    }
+    given = tensors(arrays)
+    normalize = Normalize.from_statistics(moments(arrays), scale=scale)
+    normalized = normalize(given)
+    assert set(normalized) == set(arrays)
+    assert all(np.abs(normalized[name].numpy() - arrays[name]).max() > 0.1 for name in arrays)
+    for name, value in normalize.inverse(normalized).items():
+        assert value.dtype == given[name].dtype
+        np.testing.assert_allclose(value.numpy(), arrays[name], rtol=1e-5, atol=1e-5)
+    for name, value in rebuilt(normalize)(given).items():
+        assert torch.equal(value, normalized[name])
+
+
+@pytest.mark.parametrize("scale", ["field", "component"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_constants_are_not_blown_up(scale, value):
+    constant = np.full((100, 3, 2), value)
+    partly = constant.copy()
+    partly[:, 0] = RNG.normal(0, 10, (100, 2))
+    arrays = {"constant": constant, "partly": partly}
+    normalize = Normalize.from_statistics(moments(arrays), scale=scale)
+    near = {name: torch.from_numpy(a) + 1e-3 for name, a in arrays.items()}
+    result = normalize(near)
+    assert result["constant"].abs().max() < 0.05
+    assert result["partly"][:, 1:].abs().max() < 0.2
+
+
+def test_normalize_leaves_other_fields_and_its_argument_alone():
+    arrays = {"a": RNG.random((5, 2)), "b": RNG.random((5, 2))}
+    given = tensors(arrays)
+    result = Normalize.from_statistics(moments(arrays), ["a"])(given)
+    assert torch.equal(result["b"], given["b"])
+    np.testing.assert_array_equal(given["a"].numpy(), arrays["a"])
+    assert set(Normalize.from_statistics(moments(arrays))({"a": given["a"]})) == {"a"}
+
+
+def test_normalize_names_what_is_wrong():
+    with pytest.raises(ConfigError, match=r"no field 'c' to transform; there are \['a'\]"):
+        Normalize.from_statistics(moments({"a": RNG.random((5, 2))}), ["c"])
+    with pytest.raises(ConfigError, match="scale of field 'a' is 'row'"):
+        Normalize({"a": (2,)}, "row")
+    with pytest.raises(ConfigError, match=r"field 'a' has shape \(1,\) where it is normalized; .* \(2,\)"):
+        Normalize({"a": (2,)})({"a": torch.zeros(5, 1)})
+
+
+def test_a_normalization_without_statistics_changes_nothing():
+    x = {"a": torch.rand(5, 4, 3)}
+    assert torch.equal(Normalize({"a": (4, 3)})(x)["a"], x["a"])
+
+
+def test_compose_applies_in_order_and_undoes_in_reverse():
+    both = Compose([Shift(), Scale(3.0)])
+    assert both({"a": torch.tensor([1.0])})["a"].item() == 6
+    with pytest.raises(ConfigError, match="Shift has no inverse"):
+        both.inverse({"a": torch.tensor([6.0])})
+    arrays = {"a": RNG.normal(9, 2, (50, 3))}
+    chain = Compose([Scale(3.0), Normalize.from_statistics({"a": Statistics.of(3 * arrays["a"])}), Scale(0.5)])
+    there = rebuilt(chain)(tensors(arrays))
+    assert there["a"].std(0, correction=0).tolist() == pytest.approx([0.5] * 3, rel=1e-5)
+    np.testing.assert_allclose(Inverse(chain)(there)["a"].numpy(), arrays["a"], rtol=1e-6)
+    np.testing.assert_allclose(Inverse(Inverse(chain))(tensors(arrays))["a"].numpy(), there["a"].numpy())
+
+
+def test_the_default_changes_nothing():
+    x = {"a": torch.rand(3)}
+    transforms = rebuilt(Transforms())
+    assert transforms.before_prediction(x) is x
+    assert transforms.before_loss(x, x) == (x, x)
+    assert transforms.before_apply.inverse(x) is x
+
+
+def test_loss_transform_tells_prediction_from_target():
+    x = {"a": torch.tensor([1.0])}
+    prediction, target = rebuilt(LossTransform(Scale(2.0), Scale(5.0)))(x, x)
+    assert (prediction["a"].item(), target["a"].item()) == (2, 5)
+
+
+def make_samples():
+    arrays = {
+        "force": RNG.normal(40, 9, (300, 4, 3)).astype(np.float32),
+        "kind": RNG.integers(0, 5, (300, 1)),
+        "moved": RNG.normal(2, 1e-3, (300, 4, 3)),
+        "label": RNG.integers(0, 5, 300),
+        "beside": RNG.normal(7, 1, (300, 2)),
+    }
+    roles = {"force": "input", "kind": "input", "moved": "target", "label": "target"}
+    return MemorySamples(arrays, spec_of(arrays, roles))
+
+
+def test_ready_made_normalization():
+    samples = make_samples()
+    given = tensors(samples.arrays)
+    transforms = Transforms.normalization(samples)
+    fed = transforms.before_prediction({name: given[name] for name in ("force", "kind")})
+    assert fed["force"].std().item() == pytest.approx(1, rel=1e-2)
+    assert fed["force"].dtype == torch.float32
+    assert torch.equal(fed["kind"], given["kind"])  # integers may be labels
+
+    ones = {"moved": torch.ones(300, 4, 3)}
+    prediction, target = transforms.before_loss(ones, given)
+    assert torch.equal(prediction["moved"], ones["moved"])
+    assert target["moved"].std().item() == pytest.approx(1, rel=1e-2)
+    assert torch.equal(target["label"], given["label"])
+    assert torch.equal(target["beside"], given["beside"])
+    # what the network says in its units, applied, is what the loss took for equal
+    applied = transforms.before_apply({"moved": target["moved"]})
+    np.testing.assert_allclose(applied["moved"].numpy(), samples.arrays["moved"], rtol=1e-6)
+
+    again = rebuilt(transforms)
+    assert torch.equal(again.before_apply(ones)["moved"], transforms.before_apply(ones)["moved"])
+    assert torch.equal(again.before_loss(ones, given)[1]["moved"], target["moved"])
+
+
+def test_normalization_with_the_loss_in_physical_units():
+    samples = make_samples()
+    given = tensors(samples.arrays)
+    transforms = Transforms.normalization(samples, ["beside"], ["moved"], physical_loss=True)
+    prediction, target = transforms.before_loss({"moved": torch.zeros(300, 4, 3)}, given)
+    assert torch.equal(target["moved"], given["moved"])
+    np.testing.assert_allclose(prediction["moved"][0].numpy(), samples.arrays["moved"].mean(0), rtol=1e-6)
+    assert torch.equal(transforms.before_prediction(given)["force"], given["force"])
+
+
+def test_statistics_move_and_are_saved_with_the_module():
+    transforms = Transforms.normalization(make_samples())
+    assert {name for name, _ in transforms.named_buffers(remove_duplicate=False)} == set(transforms.state_dict())
+    assert all(buffer.dtype == torch.float64 for buffer in transforms.double().buffers())
+    assert not list(transforms.parameters())
