@@ -1,0 +1,65 @@
+"""Generation against its limit: samples/s into a dataset by two workers, over a bare loop in one process times two.
+
+The bare loop runs the same seeded episodes and throws the samples away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"  # as in the workers; before numpy is imported
+
+import gymnasium as gym  # noqa: E402
+
+from physgym.data.generate import SampleStream  # noqa: E402
+from physgym.rollout import episode_seed, require_spec, run_episode  # noqa: E402
+
+WORKERS = 2
+
+
+def raw(env_id, samples):
+    env = gym.make(env_id)
+    spec, count, episode, start = require_spec(env), 0, 0, time.perf_counter()
+    while count < samples:
+        count += sum(t.sample is not None for t in run_episode(env, spec, seed=episode_seed(0, episode)))
+        episode += 1
+    return count / (time.perf_counter() - start)
+
+
+def generated(env_id, samples):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SampleStream(env_id, path=Path(folder) / "d", num_workers=WORKERS) as stream,
+    ):
+        stream.take(samples)  # the start of the processes is not what is measured
+        first, start = stream.writer.count, time.perf_counter()
+        while stream.writer.count < samples:
+            stream.take(samples)
+        return (stream.writer.count - first) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print(f"{'environment':<20}{'samples':>9}{'raw, 1 core':>13}{'generated':>11}{'/ (2 raw)':>11}")
+    for env_id, samples in (
+        ("physgym/Beam-v0", 600),
+        ("physgym/BeamFull-v0", 100),
+        ("physgym/Burgers-v0", 800),
+        ("physgym/Heat-v0", 8000),
+        ("physgym/Spring-v0", 40_000),
+    ):
+        rounds = [(raw(env_id, max(1, samples // 2)), generated(env_id, samples)) for _ in range(arguments.repeats)]
+        bare, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+        print(f"{env_id:<20}{samples:>9}{bare:>13,.0f}{ours:>11,.0f}{ours / (WORKERS * bare):>11.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
