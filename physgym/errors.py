@@ -41,5 +41,9 @@ class CheckpointError(PhysGymError):
     """A checkpoint is missing, incomplete, or does not fit the network."""
 
 
+class DivergedError(PhysGymError):
+    """A training loss was not finite."""
+
+
 class RejectSample(PhysGymError):
     """Raised inside a simulation step: this step has no valid sample (a solver that did not converge)."""

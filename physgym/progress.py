@@ -1,17 +1,19 @@
-"""Progress bars: drawn on a terminal, plain lines now and then elsewhere."""
+"""Progress: a bar on a terminal, a plain line every so often elsewhere."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
 QUIET_INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
-def progress(total: int | None, description: str, unit: str, *, initial: int = 0, enabled: bool = True) -> tqdm[Any]:
-    """A progress bar on stderr.
+class Progress:
+    """Shows on stderr how far something has come; a context manager.
 
     Args:
         total: How much there is to do, None if unknown.
@@ -20,15 +22,56 @@ def progress(total: int | None, description: str, unit: str, *, initial: int = 0
         initial: How much is done already.
         enabled: False shows nothing.
     """
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        initial=initial,
-        disable=not enabled,
-        dynamic_ncols=terminal,
-        mininterval=0.1 if terminal else QUIET_INTERVAL,
-        # off a terminal a carriage return would pile all states into one endless line
-        bar_format=None if terminal else "{desc}: {n_fmt}/{total_fmt} in {elapsed}, {rate_fmt}{postfix}\n",
-    )
+
+    def __init__(
+        self, total: int | None, description: str, unit: str, *, initial: int = 0, enabled: bool = True
+    ) -> None:
+        terminal = enabled and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, desc=description, unit=unit, initial=initial, disable=not terminal, dynamic_ncols=True
+        )
+        # a log file wants lines, not the carriage returns with which a bar draws over itself
+        self._lines = enabled and not terminal
+        self._total, self._description, self._unit = total, description, unit
+        self._count, self._first, self._note = initial, initial, ""
+        self._start = self._said = time.monotonic()
+
+    def update(self, count: int = 1, note: str | None = None) -> None:
+        """So much more is done.
+
+        Args:
+            count: How much.
+            note: Shown behind; None keeps the last one.
+        """
+        self._count += count
+        if note is not None:
+            self._note = note
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(count)
+        if self._lines and time.monotonic() - self._said >= QUIET_INTERVAL:
+            self._say()
+
+    def close(self) -> None:
+        """End the bar, or say the last state; calling it again does no harm."""
+        self._bar.close()
+        if self._lines:
+            self._say()
+            self._lines = False
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        seconds = self._said - self._start
+        rate = (self._count - self._first) / seconds if seconds else 0.0
+        whole = "" if self._total is None else f"/{self._total}"
+        note = f", {self._note}" if self._note else ""
+        text = f"{self._description}: {self._count}{whole} in {seconds:.0f} s, {rate:.3g} {self._unit}/s{note}"
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -17,7 +17,7 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError
 from physgym.metrics import Errors, compare
 from physgym.nn import Predictor
-from physgym.progress import progress as progress_bar
+from physgym.progress import Progress
 from physgym.rollout import (
     DEFAULT_MAX_REJECTS,
     DEFAULT_MAX_STEPS,
@@ -186,7 +186,7 @@ class Runner:
         events = Callbacks(callbacks)
         try:
             events.emit("prediction_begin", self)
-            with progress_bar(steps, "run", "step", enabled=progress) as bar:
+            with Progress(steps, "run", "step", enabled=progress) as bar:
                 source = self.steps()
                 while steps is None or report.steps < steps:
                     events.emit("sample_begin", self)

@@ -21,7 +21,7 @@ from physgym.spaces import Array
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
-Predictor = Callable[[Sample], Sample]
+Predict = Callable[[Sample], Sample]
 
 NO_NETWORK = (
     "the simulation asked for a prediction, but this pipeline has no network. Run it in a Runner, set "
@@ -54,7 +54,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     sample_units: ClassVar[dict[str, str]] = {}
     env_index: int = 0
     num_envs: int = 1
-    predictor: Predictor | None = None
+    predictor: Predict | None = None
 
     def __init__(self, *, simulations_per_step: int = 1, render_mode: str | None = None) -> None:
         if simulations_per_step < 1:

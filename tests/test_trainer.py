@@ -12,12 +12,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from physgym.errors import ConfigError, DatasetError
+from physgym.errors import ConfigError, DatasetError, DivergedError
 from physgym.nn import MLP, Normalize, Optimization, Predictor, RelativeL2, Transforms
 from physgym.training import (
     Callback,
     Checkpoints,
-    DivergedError,
     TensorBoard,
     Trainer,
     find_checkpoint,

@@ -169,7 +169,9 @@ class SampleDataset:
         episodes = self.episodes
         count = int(episodes.max()) + 1
         if count < 2:
-            raise ConfigError("a split by episode needs at least two episodes, this dataset has one; add samples or hold out none")
+            raise ConfigError(
+                "a split by episode needs at least two episodes, this dataset has one; add samples or hold out none"
+            )
         held = min(count - 1, max(1, round(validation_fraction * count)))
         chosen = np.isin(episodes, np.random.default_rng(seed).permutation(count)[:held])
         return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))

@@ -17,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter
 from physgym.errors import ConfigError, SampleError
-from physgym.progress import progress as progress_bar
+from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
@@ -263,10 +263,10 @@ def generate(
     )
     with stream:
         assert stream.writer is not None
-        with progress_bar(samples, "generate", "sample", initial=stream.writer.count, enabled=progress) as bar:
+        with Progress(samples, "generate", "sample", initial=stream.writer.count, enabled=progress) as bar:
             while stream.writer.count < samples:
-                bar.update(len(stream.take(samples - stream.writer.count)))
-                bar.set_postfix_str(f"rejected {stream.rejected}", refresh=False)
+                rows = stream.take(samples - stream.writer.count)
+                bar.update(len(rows), f"rejected {stream.rejected}")
     return SampleDataset(path, mode=mode)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from physgym.training.callbacks import Checkpoints, ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from physgym.training.events import Callback
-from physgym.training.trainer import DivergedError, History, Samples, SampleSource, Trainer
+from physgym.training.trainer import History, Samples, SampleSource, Trainer
 
 __all__ = [
     "Callback",
     "Checkpoints",
-    "DivergedError",
     "History",
     "ProgressBar",
     "SampleSource",

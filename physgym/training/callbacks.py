@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError
-from physgym.progress import progress
+from physgym.progress import Progress
 from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
 from physgym.training.events import Callback
 
@@ -25,7 +25,7 @@ class ProgressBar(Callback):
     """A bar over all batches of a training on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: Progress | None = None
         self._validation = ""
 
     def data_generation_begin(self, pipeline: Trainer) -> None:
@@ -34,7 +34,8 @@ class ProgressBar(Callback):
 
     def data_generation_batch_end(self, pipeline: Trainer, samples: int) -> None:
         """Count the samples."""
-        self._bar.update(samples)
+        if self._bar is not None:
+            self._bar.update(samples)
 
     def data_generation_end(self, pipeline: Trainer) -> None:
         """Finish the bar."""
@@ -47,15 +48,17 @@ class ProgressBar(Callback):
 
     def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Count the batch and show its loss."""
-        text = f"epoch {trainer.epoch + 1}/{trainer.epochs}, loss {values['loss']:.3e}{self._validation}"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        self._show(1, trainer.epoch + 1, trainer, values)
 
     def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Show the losses of the epoch."""
         self._validation = f", validation {values['validation_loss']:.3e}" if "validation_loss" in values else ""
-        text = f"epoch {trainer.epoch}/{trainer.epochs}, loss {values['loss']:.3e}{self._validation}"
-        self._bar.set_postfix_str(text, refresh=False)
+        self._show(0, trainer.epoch, trainer, values)
+
+    def _show(self, batches: int, epoch: int, trainer: Trainer, values: Mapping[str, float]) -> None:
+        if self._bar is not None:
+            text = f"epoch {epoch}/{trainer.epochs}, loss {values['loss']:.3e}{self._validation}"
+            self._bar.update(batches, text)
 
     def close(self) -> None:
         """Finish the bar."""
@@ -65,7 +68,7 @@ class ProgressBar(Callback):
 
     def _open(self, total: int, description: str, unit: str, initial: int = 0) -> None:
         self.close()
-        self._bar = progress(total, description, unit, initial=initial)
+        self._bar = Progress(total, description, unit, initial=initial)
 
 
 class TensorBoard(Callback):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.data.statistics import Statistics
-from physgym.errors import ConfigError, DatasetError, PhysGymError
+from physgym.errors import ConfigError, DatasetError, DivergedError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Moments, Transforms
@@ -42,10 +42,6 @@ DIVERGED = (
     "the loss is {loss} in epoch {epoch}, batch {batch}{cause}. Lower the learning rate, clip the gradient "
     "(Optimization(clip_norm=...)), or look for bad samples; the network has the weights from before this batch."
 )
-
-
-class DivergedError(PhysGymError):
-    """A loss was not finite."""
 
 
 class Samples(Protocol):
