@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
 from physgym.metrics import Errors, compare
 from physgym.nn import Predictor
 from physgym.progress import Progress
@@ -36,6 +37,10 @@ from physgym.vector.entry import find_spec
 WRONG_FIELD = (
     "the network was trained on field {name!r} as {want}, the simulation has {got}. Use the environment arguments of "
     "the training, or a network trained for these"
+)
+DIFFERS = (
+    "{where}: the simulation gives another {name!r} than the dataset holds. Use the environment arguments, policy and "
+    "physgym version with which it was made"
 )
 
 
@@ -148,31 +153,63 @@ class Runner:
     def steps(self) -> Iterator[RunStep]:
         """Steps of the run, without end."""
         for episode in itertools.count():
-            seed = episode_seed(self.seed, episode)
-            transitions = run_episode(
-                self.env, self.spec, seed=seed, policy=self.policy, where=f"episode {episode}", **self._limits
-            )
-            while True:
-                start = time.perf_counter()
-                transition = next(transitions, None)
-                solved = time.perf_counter()
-                if transition is None:
-                    break
-                prediction = None
-                if transition.sample is not None:
-                    prediction = self.predictor.predict(transition.sample)
-                predicted = time.perf_counter()
-                if prediction is not None and self._apply is not None:
-                    self._apply(prediction)
-                step = RunStep(episode, transition, prediction, solved - start, predicted - solved)
-                self._record(step, seed)
-                yield step
+            yield from self._episode(episode, episode_seed(self.seed, episode))
 
-    def run(self, steps: int | None = None, *, callbacks: Sequence[Callback] = (), progress: bool = True) -> RunReport:
+    def replay(self, dataset: SampleDataset) -> Iterator[RunStep]:
+        """The stored steps of a dataset again: its episodes are run anew from their seeds.
+
+        Args:
+            dataset: Made by the same simulation with the same arguments and policy.
+
+        Raises:
+            DatasetError: The simulation does not give what is stored.
+        """
+        names = zip(*(dataset.index(name).tolist() for name in ("episode", "step", "seed")), strict=True)
+        rows: dict[tuple[int, int], dict[int, int]] = {}
+        for row, (episode, step, seed) in enumerate(names):
+            rows.setdefault((episode, seed), {})[step] = row
+        for (episode, seed), stored in rows.items():
+            for again in self._episode(episode, seed):
+                step = again.transition.step
+                if step in stored:
+                    _check_same(dataset[stored[step]], again, f"episode {episode}, step {step}")
+                    yield again
+                if step == max(stored):
+                    break
+
+    def _episode(self, episode: int, seed: int) -> Iterator[RunStep]:
+        transitions = run_episode(
+            self.env, self.spec, seed=seed, policy=self.policy, where=f"episode {episode}", **self._limits
+        )
+        while True:
+            start = time.perf_counter()
+            transition = next(transitions, None)
+            solved = time.perf_counter()
+            if transition is None:
+                return
+            prediction = None
+            if transition.sample is not None:
+                prediction = self.predictor.predict(transition.sample)
+            predicted = time.perf_counter()
+            if prediction is not None and self._apply is not None:
+                self._apply(prediction)
+            step = RunStep(episode, transition, prediction, solved - start, predicted - solved)
+            self._record(step, seed)
+            yield step
+
+    def run(
+        self,
+        steps: int | None = None,
+        *,
+        replay: SampleDataset | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> RunReport:
         """Run a number of steps, or until Ctrl-C.
 
         Args:
             steps: How many; None goes on until Ctrl-C, and then reports counts alone.
+            replay: Replay these samples instead of new episodes, all of them if `steps` is None.
             callbacks: Get the events of a prediction run; `Runner.last` holds the step.
             progress: Whether to show a progress bar.
 
@@ -181,13 +218,15 @@ class Runner:
         """
         if steps is not None and steps < 1:
             raise ConfigError(f"steps must be at least 1, not {steps}; None runs until Ctrl-C")
+        if replay is not None:
+            steps = min(steps or len(replay), len(replay))
+        source = self.steps() if replay is None else self.replay(replay)
         report = RunReport()
         done: list[RunStep] = []
         events = Callbacks(callbacks)
         try:
             events.emit("prediction_begin", self)
             with Progress(steps, "run", "step", enabled=progress) as bar:
-                source = self.steps()
                 while steps is None or report.steps < steps:
                     events.emit("sample_begin", self)
                     self.last = step = next(source)
@@ -254,6 +293,15 @@ class Runner:
             step=np.array([step.transition.step]),
             seed=np.array([seed], np.uint64),
         )
+
+
+def _check_same(stored: Sample, again: RunStep, where: str) -> None:
+    sample = again.transition.sample
+    if sample is None:
+        raise DatasetError(DIFFERS.format(where=where, name="outcome"))
+    for name, value in stored.items():
+        if name in sample and not np.array_equal(value, sample[name]):
+            raise DatasetError(DIFFERS.format(where=where, name=name))
 
 
 class SaveFrames(Callback):

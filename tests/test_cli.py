@@ -93,6 +93,7 @@ def test_generate_train_run(folder):
     done = physgym(folder, "run", "sessions/line-2", "--steps", "12", "--record", "recorded")
     assert "12 steps, 0 rejected" in done.stdout
     assert "relative L2 error" in done.stdout
+    assert "64 steps" in physgym(folder, "run", "sessions/line", "--replay", "data", "--steps", "0").stdout
     recorded = SampleDataset(folder / "recorded", mode="prediction")
     assert list(recorded.spec) == ["flag", "x", "y", "prediction/y"]
     assert len(recorded) == 12

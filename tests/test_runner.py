@@ -78,6 +78,22 @@ def test_inputs_and_outputs_are_recorded(tmp_path):
         Runner(toys.Line, predictor(), record=tmp_path / "r")
 
 
+def test_stored_samples_are_replayed_from_their_seeds(tmp_path):
+    dataset = generate(toys.Flaky, tmp_path / "d", samples=30, num_workers=2, seed=9, progress=False)
+    network = Predictor(nn.Identity(), dataset.spec)
+    with Runner(toys.Flaky, network, seed=123) as runner:
+        steps = list(runner.replay(dataset))
+        report = runner.run(replay=dataset, progress=False)
+    np.testing.assert_array_equal(np.stack([s.transition.sample["x"] for s in steps]), dataset[:]["x"])
+    assert report.steps == 30
+    np.testing.assert_allclose(report.errors["y"].largest, 2 * np.abs(dataset[:]["x"]).max(1))
+    with (
+        Runner(lambda: toys.Flaky(reject_above=-0.5), network) as runner,
+        pytest.raises(DatasetError, match="the simulation gives another"),
+    ):
+        list(runner.replay(dataset))
+
+
 class Corrected(Simulation):
     """Counts; asks the network in the middle of a step; adds what is applied to it."""
 

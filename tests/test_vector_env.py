@@ -299,11 +299,11 @@ def test_strangers_are_turned_away():
 
 def test_close_is_repeatable_and_ends_the_workers():
     envs = SocketVectorEnv([Counter] * 2, num_workers=2)
-    children = psutil.Process().children()
-    assert len(children) == 2
+    workers = [psutil.Process(worker.process.pid) for worker in envs._workers]
+    assert all(worker.is_running() for worker in workers)
     envs.close()
     envs.close()
-    assert not any(child.is_running() for child in children)
+    assert not any(worker.is_running() for worker in workers)
 
 
 def test_workers_end_when_the_parent_is_killed():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SP
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.vector.entry import find_spec, make_vec
-from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
+from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
 EnvLike = str | EnvSpec | Callable[[], gymnasium.Env[Any, Any]]
@@ -108,7 +107,7 @@ class SampleStream:
             raise ConfigError(f"seed must not be negative, got {seed}")
         if max_steps < 1 or max_rejects < 1:
             raise ConfigError(f"max_steps and max_rejects must be at least 1, got {max_steps} and {max_rejects}")
-        workers = num_workers if num_workers is not None else num_envs or len(os.sched_getaffinity(0))
+        workers = num_workers if num_workers is not None else num_envs or usable_cores()
         kwargs = dict(env_kwargs or {})
         self.seed, self.rejected, self.writer = seed, 0, None
         self._max_steps, self._max_rejects = max_steps, max_rejects

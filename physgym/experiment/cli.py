@@ -119,16 +119,18 @@ def train(
 @app.command()
 def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
-    steps: Annotated[int, typer.Option(help="Steps to run; 0 goes on until Ctrl-C.")] = 100,
+    steps: Annotated[int, typer.Option(help="Steps to run; 0 goes on until Ctrl-C, or to the end of a replay.")] = 100,
     which: Annotated[str, typer.Option(help="Checkpoint: last, best, or the number of an epoch.")] = "last",
     seed: Annotated[int, typer.Option(help="Seed of the run; other than the training's shows unseen episodes.")] = 1,
     record: Annotated[Path | None, typer.Option(help="Dataset folder for samples and predictions.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Dataset whose samples are run again, from their seeds.")] = None,
     frames: Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")] = None,
 ) -> None:
     """Run a trained network inside its simulation, next to the solver.
 
     Example: physgym run sessions/beam --steps 200 --frames frames
     """
+    from physgym.data.dataset import SampleDataset
     from physgym.experiment.config import check_config
     from physgym.experiment.session import CONFIG, read_config
     from physgym.runner import Runner, SaveFrames
@@ -142,7 +144,11 @@ def run(
         arguments["render_mode"] = "rgb_array"
     predictor = load_checkpoint(session, int(which) if which.isdecimal() else which)
     with Runner(config.environment.id, predictor, seed=seed, env_kwargs=arguments, record=record) as runner:
-        report = runner.run(steps or None, callbacks=[SaveFrames(frames)] if frames is not None else [])
+        report = runner.run(
+            steps or None,
+            replay=None if replay is None else SampleDataset(replay),
+            callbacks=[SaveFrames(frames)] if frames is not None else [],
+        )
     print(f"{report.steps} steps, {report.rejected} rejected")
     for name, errors in report.errors.items():
         unit = runner.spec[name].unit

@@ -55,6 +55,12 @@ EPISODES_AHEAD = 2  # per worker: one that runs and one that waits, so that no w
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 class Worker:
     """A worker process as its parent sees it.
 
@@ -142,7 +148,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_envs = len(factories)
         self.timeout = timeout
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        count = min(num_workers or len(os.sched_getaffinity(0)), self.num_envs)
+        count = min(num_workers or usable_cores(), self.num_envs)
         self._token = secrets.token_hex(16)
         self._workers: list[Worker] = []
         # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
