@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hmac
-import selectors
 import socket
-import time
-from collections.abc import Iterable, Sequence
 
 from physgym.errors import ConfigError, ProtocolError
-from physgym.vector.wire import Buffer, Connection, Hello, Message, Role
+from physgym.vector.wire import Connection, Hello, Message, Role
 
 LOOPBACK = "127.0.0.1"
 
@@ -136,16 +132,3 @@ def dial(address: tuple[str, int], timeout: float) -> Channel:
 def authentic(hello: Hello, token: str) -> bool:
     """Whether a greeting carries the token, compared in constant time."""
     return hmac.compare_digest(hello.token.encode(), token.encode())
-
-
-def wait_readable(channels: Iterable[Channel | Listener], deadline: float) -> Sequence[Channel | Listener]:
-    """Those that can be read without blocking; none if the deadline (`time.monotonic`) passes first."""
-    with selectors.DefaultSelector() as selector:
-        for channel in channels:
-            with contextlib.suppress(KeyError):
-                selector.register(channel, selectors.EVENT_READ)
-        events = selector.select(max(0.0, deadline - time.monotonic()))
-    return [key.fileobj for key, _ in events]  # type: ignore[misc]
-
-
-__all__ = ["LOOPBACK", "Buffer", "Channel", "Listener", "PeerGone", "authentic", "dial", "wait_readable"]

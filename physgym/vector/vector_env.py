@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import selectors
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from physgym import spaces as walk
 from physgym.errors import ConfigError, ProtocolError, WorkerError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
-from physgym.vector.transport import Channel, Listener, PeerGone, authentic, wait_readable
+from physgym.vector.transport import Channel, Listener, PeerGone, authentic
 from physgym.vector.wire import (
     Agreement,
     Call,
@@ -49,6 +50,7 @@ from physgym.vector.worker import Boot
 
 DEFAULT_TIMEOUT = 120.0
 CLOSE_TIMEOUT = 5.0
+HANDSHAKE_POLL = 0.2
 EPISODES_AHEAD = 2  # per worker: one that runs and one that waits, so that no worker idles between episodes
 
 # one BLAS thread per worker: workers are the parallelism, and bits depend on the number of threads
@@ -75,6 +77,12 @@ class Worker:
         self.envs = range(first_env, first_env + count)
         self.process = process
         self.channel: Channel | None = None
+        self.since = 0.0  # when it was last heard of or began to owe an answer
+
+    @property
+    def pending(self) -> bool:
+        """Whether it owes an answer."""
+        return self.channel is not None and bool(self.channel.connection.pending)
 
     @property
     def slice(self) -> slice:
@@ -92,8 +100,9 @@ class Worker:
         return f"worker {self.index} (pid {self.process.pid}, environments {self.envs.start}-{self.envs.stop - 1})"
 
 
-def _reap(workers: Sequence[Worker], patience: float) -> None:
+def _reap(workers: Sequence[Worker], selector: selectors.BaseSelector, patience: float) -> None:
     """Wait for workers to end, and end those that do not."""
+    selector.close()
     deadline = time.monotonic() + patience
     for worker in workers:
         if worker.channel is not None:
@@ -152,7 +161,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._token = secrets.token_hex(16)
         self._workers: list[Worker] = []
         # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
-        self._finalizer = weakref.finalize(self, _reap, self._workers, 0.0)
+        self._selector = selectors.DefaultSelector()
+        self._finalizer = weakref.finalize(self, _reap, self._workers, self._selector, 0.0)
         listener = Listener(port)
         try:
             self._start(factories, count, listener)
@@ -176,7 +186,6 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 stdin=subprocess.PIPE,
                 env=environment,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone, which decides
-                cwd=Path.cwd(),
             )
             worker = Worker(index, bounds[index], bounds[index + 1] - bounds[index], process)
             self._workers.append(worker)
@@ -198,39 +207,42 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _handshake(self, listener: Listener) -> list[Ready]:
         """Wait until every worker has connected, greeted and built its environments."""
         deadline = time.monotonic() + self.timeout
-        strangers: list[Channel] = []
+        strangers: set[Channel] = set()
         ready: dict[int, Ready] = {}
+        self._selector.register(listener, selectors.EVENT_READ, None)
         try:
             while len(ready) < len(self._workers):
-                known = [w for w in self._workers if w.channel is not None and w.index not in ready]
-                waiting = {id(w.channel): w for w in known}
-                slice_end = min(deadline, time.monotonic() + 0.2)  # short, to notice a worker that died before dialling
-                for source in wait_readable(
-                    [listener, *strangers, *(w.channel for w in known if w.channel)], slice_end
-                ):
-                    if isinstance(source, Listener):
-                        strangers.append(source.accept(self.timeout))
-                    elif id(source) in waiting:
-                        worker = waiting[id(source)]
-                        message = self._receive_some(worker)
+                # a worker that dies before it dials shows by its process alone, hence the short waits
+                for key, _ in self._selector.select(HANDSHAKE_POLL):
+                    if isinstance(key.data, Worker):
+                        message = self._receive_some(key.data)
                         if isinstance(message, Ready):
-                            ready[worker.index] = message
+                            ready[key.data.index] = message
                         elif message is not None:
-                            self._raise_failure(worker, message)
+                            self._raise_failure(key.data, message)
+                    elif isinstance(key.data, Channel):
+                        self._admit(key.data, strangers)
                     else:
-                        self._admit(source, strangers)
-                self._check_alive([w for w in self._workers if w.channel is None])
+                        channel = listener.accept(self.timeout)
+                        strangers.add(channel)
+                        self._selector.register(channel, selectors.EVENT_READ, channel)
+                for worker in self._workers:
+                    if worker.channel is None and worker.process.poll() is not None:
+                        self._report_death(worker)
                 if time.monotonic() >= deadline:
                     late = ", ".join(str(w) for w in self._workers if w.index not in ready)
                     raise WorkerError(
                         f"{late}: not ready after {self.timeout} s. Raise timeout= if environments take long to build"
                     )
+            self._selector.unregister(listener)
+            for channel in strangers:
+                self._selector.unregister(channel)
         finally:
             for channel in strangers:
                 channel.close()
         return [ready[w.index] for w in self._workers]
 
-    def _admit(self, channel: Channel, strangers: list[Channel]) -> None:
+    def _admit(self, channel: Channel, strangers: set[Channel]) -> None:
         """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
         try:
             hello = channel.receive_some()
@@ -245,8 +257,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             and 0 <= hello.worker < len(self._workers)
             and self._workers[hello.worker].channel is None
         ):
-            self._workers[hello.worker].channel = channel
+            worker = self._workers[hello.worker]
+            worker.channel = channel
+            self._selector.modify(channel, selectors.EVENT_READ, worker)
         else:
+            self._selector.unregister(channel)
             channel.close()
 
     def _describe(self, ready: list[Ready]) -> None:
@@ -289,17 +304,18 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if self._finalizer.detach() is None:
             return  # a fault has ended the workers already
         deadline = time.monotonic() + patience
-        open_workers = [w for w in self._workers if w.channel is not None]
         with contextlib.suppress(ProtocolError):
-            for worker in open_workers:
+            for worker in self._workers:
                 assert worker.channel is not None
                 worker.channel.send(Close())
-            for worker in open_workers:
-                assert worker.channel is not None
-                while wait_readable([worker.channel], deadline):
-                    if isinstance(worker.channel.receive_some(), Closed):
-                        break
-        _reap(self._workers, max(0.5, deadline - time.monotonic()))
+            while any(w.pending for w in self._workers):
+                events = self._selector.select(max(0.0, deadline - time.monotonic()))
+                if not events:
+                    break
+                for key, _ in events:
+                    if isinstance(key.data.channel.receive_some(), Closed):
+                        self._selector.unregister(key.fileobj)  # it hangs up now, which would read as an event
+        _reap(self._workers, self._selector, max(0.5, deadline - time.monotonic()))
 
     def __enter__(self) -> SocketVectorEnv:
         return self
@@ -341,8 +357,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             self._post(worker, Reset(seeds[worker.slice], mask[worker.slice].tolist(), options))
         observations = self._empty_observations()
         infos: dict[str, Any] = {}
-        for worker in self._workers:
-            result = self._collect(worker)
+        for worker, result in self._answers():
             assert isinstance(result, ResetResult)
             self._fill(observations, worker, result.observations)
             infos = self._merge_infos(infos, worker, result.infos)
@@ -368,8 +383,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         rewards = np.empty(self.num_envs)
         terminations, truncations = np.empty(self.num_envs, np.bool_), np.empty(self.num_envs, np.bool_)
         infos: dict[str, Any] = {}
-        for worker in self._workers:
-            result = self._collect(worker)
+        for worker, result in self._answers():
             assert isinstance(result, StepResult)
             self._fill(observations, worker, result.observations)
             rewards[worker.slice] = result.rewards
@@ -435,31 +449,19 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         for _ in range(EPISODES_AHEAD):
             for worker in self._workers:
                 feed(worker)
-        heard = dict.fromkeys(range(self.num_workers), time.monotonic())
-        while busy := [w for w in self._workers if w.channel is not None and w.channel.connection.pending]:
-            deadline = min(heard[w.index] for w in busy) + self.timeout
-            by_channel = {id(w.channel): w for w in busy}
-            readable = wait_readable([w.channel for w in busy if w.channel], deadline)
-            if not readable:
-                late = min(busy, key=lambda w: heard[w.index])
-                self._fail(late, f"{late}: no answer for {self.timeout} s while it ran an episode")
-            for source_channel in readable:
-                worker = by_channel[id(source_channel)]
-                message = self._receive_some(worker)
-                if message is None:
-                    continue
-                heard[worker.index] = time.monotonic()
-                if not isinstance(message, RolloutResult):
-                    self._raise_failure(worker, message)
-                feed(worker)
-                yield message
+        for worker, message in self._replies():
+            assert isinstance(message, RolloutResult)
+            feed(worker)
+            yield message
 
     # --- messages
 
     def _post(self, worker: Worker, message: Message) -> None:
         if self.closed or worker.channel is None:
             raise WorkerError("the vector env is closed; make a new one")
-        if worker.channel.connection.pending and not isinstance(message, Rollout):
+        if not worker.pending:
+            worker.since = time.monotonic()
+        elif not isinstance(message, Rollout):
             raise ConfigError("a rollout is still under way; finish iterating over it, or make a vector env of its own")
         try:
             worker.channel.send(message)
@@ -468,24 +470,33 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         except ProtocolError as error:
             raise ConfigError(f"{type(message).__name__} to {worker}: {error}") from error
 
-    def _collect(self, worker: Worker, timeout: float | None = None) -> Message:
-        """The reply of a worker.
+    def _answers(self) -> list[tuple[Worker, Message]]:
+        """The reply of every worker, in the order of the workers; raises as `_replies` does."""
+        return sorted(self._replies(), key=lambda reply: reply[0].index)
+
+    def _replies(self) -> Iterator[tuple[Worker, Message]]:
+        """The loop: replies as they come, until no worker owes one.
 
         Raises:
-            WorkerError: It died, did not answer in time, or reports a failure.
+            WorkerError: A worker died, did not answer in time, or an environment raised.
         """
-        assert worker.channel is not None
-        deadline = time.monotonic() + (timeout or self.timeout)
-        while True:
-            if not wait_readable([worker.channel], deadline):
-                self._fail(
-                    worker, f"{worker}: no answer for {timeout or self.timeout} s. Raise timeout= if steps take long"
-                )
-            message = self._receive_some(worker)
-            if isinstance(message, Failure):
-                self._raise_failure(worker, message)
-            if message is not None:
-                return message
+        while busy := [worker for worker in self._workers if worker.pending]:
+            latest = min(busy, key=lambda worker: worker.since)
+            events = self._selector.select(max(0.0, latest.since + self.timeout - time.monotonic()))
+            if not events:
+                self._fail(latest, f"{latest}: no answer for {self.timeout} s. Raise timeout= if steps take long")
+            for key, _ in events:
+                worker: Worker = key.data
+                message = self._receive_some(worker)
+                if message is None:
+                    continue
+                if isinstance(message, Failure):
+                    self._raise_failure(worker, message)
+                before = worker.since = time.monotonic()
+                yield worker, message
+                pause = time.monotonic() - before  # whoever iterates may have taken its time; no worker is to blame
+                for other in busy:
+                    other.since += pause
 
     def _receive_some(self, worker: Worker) -> Message | None:
         assert worker.channel is not None
@@ -495,11 +506,6 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             self._report_death(worker)
         except ProtocolError as error:
             self._fail(worker, f"{worker} broke the protocol: {error}")
-
-    def _check_alive(self, workers: Iterable[Worker]) -> None:
-        for worker in workers:
-            if worker.process.poll() is not None:
-                self._report_death(worker)
 
     def _report_death(self, worker: Worker) -> NoReturn:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -583,8 +589,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         for worker in self._workers:
             self._post(worker, request(worker))
         results: list[Any] = []
-        for worker in self._workers:
-            reply = self._collect(worker)
+        for _, reply in self._answers():
             assert isinstance(reply, CallResult)
             results += reply.results
         return tuple(results)
