@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
@@ -32,7 +30,7 @@ from physgym.sample import Field, Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
-from physgym.vector.entry import find_spec
+from physgym.vector.entry import EnvLike, env_factory
 
 WRONG_FIELD = (
     "the network was trained on field {name!r} as {want}, the simulation has {got}. Use the environment arguments of "
@@ -123,7 +121,7 @@ class Runner:
 
     def __init__(
         self,
-        env: str | EnvSpec | Callable[[], gymnasium.Env[Any, Any]],
+        env: EnvLike,
         predictor: Predictor | str | Path,
         *,
         seed: int = 0,
@@ -133,9 +131,11 @@ class Runner:
         max_steps: int = DEFAULT_MAX_STEPS,
         max_rejects: int = DEFAULT_MAX_REJECTS,
     ) -> None:
+        if seed < 0 or max_steps < 1 or max_rejects < 1:
+            numbers = f"{seed}, {max_steps}, {max_rejects}"
+            raise ConfigError(f"seed must not be negative, max_steps and max_rejects at least 1; got {numbers}")
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
-        kwargs = dict(env_kwargs or {})
-        self.env = gymnasium.make(find_spec(env), **kwargs) if isinstance(env, (str, EnvSpec)) else env(**kwargs)
+        self.env = env_factory(env, dict(env_kwargs or {}))()
         try:
             self.spec = require_spec(self.env)
             self._check_fields()
@@ -322,7 +322,10 @@ class SaveFrames(Callback):
         """Make the folder."""
         if pipeline.env.render_mode != "rgb_array":
             raise ConfigError('pictures need an environment made with env_kwargs={"render_mode": "rgb_array"}')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {self.folder} for pictures: {error.strerror}") from error
 
     def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
         """Write the picture."""

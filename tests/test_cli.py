@@ -141,6 +141,9 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         ([*GENERATE, "sims:toy/Line-v0", "--arg", "oops"], "write key=value"),
         ([*GENERATE, "physgym/Beam-v0", "--arg", "poisson_ratio=0.7"], "poisson_ratio=0.7 must lie in [0, 0.5)"),
         ([*GENERATE, "sims:toy/Line-v0", "--out", "sims.py/data"], "cannot create a dataset"),
+        ([*GENERATE, "physgym/Beam-v0", "--arg", "young_modolus=5"], "did you mean 'young_modulus'?"),
+        ([*GENERATE, "sims:toy/Line-v0", "--envs", "0"], "num_envs must be at least 1"),
+        ([*GENERATE, "sims:toy/Line-v0", "--seed", "-1"], "Invalid value for '--seed'"),
         (["train", "none.yaml"], "cannot read none.yaml"),
         (["run", "sessions/none"], "is not a session"),
         (["check", "physgym/Nothing-v0"], "no environment"),
@@ -166,16 +169,57 @@ def test_a_partition_that_is_not_hdf5_is_named(folder):
     (folder / "data" / "training-00000.h5").write_text("nonsense")
     done = physgym(folder, "train", config(folder), "dataset.path=data", code=2)
     assert "training-00000.h5 is not a readable partition" in done.stderr
-    assert "outcome: DatasetError" in (folder / "sessions" / "line" / "info.txt").read_text()
+    assert not (folder / "sessions").exists()
+
+
+def test_a_failed_training_says_so_in_its_session(folder):
+    environment = {"id": "sims:toy/NotANumber-v0"}
+    physgym(folder, "train", config(folder, environment=environment), code=2)
+    assert "outcome: SampleError: " in (folder / "sessions" / "line" / "info.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("network.type=CNN", "'CNN' is none of MLP, UNet"),
+        ("network.arguments.hiden=[4]", "network.arguments: "),
+        ("inputs=[foo]", "inputs names 'foo', which the samples lack"),
+        ("outputs=[flag, nope]", "outputs names 'nope'"),
+        ("training.device=nonsense", "device 'nonsense' cannot be used"),
+        ("environment.id=toy/Nothing-v0", "no environment"),
+        ("environment.arguments.lenght=3", "has no argument 'lenght'"),
+        ("seed=-1", "seed: "),
+    ],
+)
+def test_faults_are_found_before_anything_is_generated(folder, override, text):
+    done = physgym(folder, "train", config(folder), override, code=2)
+    assert text in done.stderr
+    assert "generate" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "sessions").exists()
+
+
+def test_a_dataset_is_taken_as_it_stands_or_continued(folder):
+    physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--samples", "40")
+    overrides = ["dataset.path=data", "training.epochs=1"]
+    physgym(folder, "train", config(folder, dataset={}), *overrides)
+    assert len(SampleDataset(folder / "data")) == 40
+    physgym(folder, "train", "line.yaml", *overrides, "dataset.samples=60")
+    assert len(SampleDataset(folder / "data")) == 60
+    done = physgym(folder, "train", "line.yaml", *overrides, "environment.id=physgym/Spring-v0", code=2)
+    assert "data holds samples of toy/Line-v0, the configuration names physgym/Spring-v0" in done.stderr
+
+
+def test_arguments_in_scientific_notation_are_numbers(folder):
+    arguments = ["--samples", "2", "--workers", "1", "--arg", "young_modulus=1e3"]
+    physgym(folder, "generate", "physgym/Beam-v0", "--out", "data", *arguments)
+    assert SampleDataset(folder / "data").source["env_kwargs"] == {"young_modulus": 1000.0}
 
 
 def test_a_network_that_does_not_fit_is_named(folder):
     network = {"type": "UNet", "arguments": {"dimensions": 2}}
-    physgym(folder, "train", config(folder, network=network), code=2)
-    done = physgym(folder, "train", config(folder, network={"arguments": {"hiden": [4]}}), code=2)
-    assert "network.arguments: " in done.stderr
-    done = physgym(folder, "train", config(folder, network={"type": "MPL"}), code=2)
-    assert "'MPL' is none of MLP, UNet" in done.stderr
+    done = physgym(folder, "train", config(folder, network=network), code=2)
+    assert "a field has shape (3,) without the batch axis; this UNet takes 2 axes" in done.stderr
 
 
 def test_a_network_of_another_simulation_is_refused(folder):

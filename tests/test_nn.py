@@ -112,7 +112,7 @@ def test_mlp_from_spec():
     network = MLP.from_spec(spec, hidden=(5,))
     assert network(torch.rand(7, 2, 3), torch.rand(7)).shape == (7, 4)
     assert MLP.from_spec(spec, inputs=["c"], outputs=["a", "b"])(torch.rand(7, 4))[1].shape == (7,)
-    with pytest.raises(ConfigError, match="lacks a field"):
+    with pytest.raises(ConfigError, match='no field has the role "target"'):
         MLP.from_spec(SampleSpec([Field("a", (2,), F4, "input")]))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,11 @@ class Exact(nn.Module):
 
 def predictor(factor=2.0) -> Predictor:
     return Predictor(Exact(factor), SampleSpec.from_env(toys.Line()))
+
+
+def spring_predictor() -> Predictor:
+    spec = SampleSpec.from_env(gym.make("physgym/Spring-v0"))
+    return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
 
 
 def test_the_network_is_compared_with_the_solver():
@@ -171,6 +177,17 @@ def test_bad_arguments(tmp_path):
             runner.run(0)
         with pytest.raises(ConfigError, match="render_mode"):
             runner.run(1, callbacks=[SaveFrames(tmp_path)], progress=False)
+    for wrong in ({"max_steps": 0}, {"max_rejects": 0}, {"seed": -1}):
+        with pytest.raises(ConfigError, match="max_steps and max_rejects at least 1"):
+            Runner(toys.Line, predictor(), **wrong)
+    with pytest.raises(ConfigError, match="pass its id, or a callable"):
+        Runner(toys.Line(), predictor())
+    (tmp_path / "file").touch()
+    with (
+        Runner("physgym/Spring-v0", spring_predictor(), env_kwargs={"render_mode": "rgb_array"}) as runner,
+        pytest.raises(ConfigError, match="cannot make the folder"),
+    ):
+        runner.run(1, callbacks=[SaveFrames(tmp_path / "file")], progress=False)
     with pytest.raises(ConfigError, match="the network was trained on field 'x'"):
         Runner("physgym/Spring-v0", predictor())
     with pytest.raises(ConfigError, match=r"'x' as float32 \(3,\), the simulation has float32 \(1,\)"):

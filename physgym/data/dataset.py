@@ -49,6 +49,8 @@ class SampleDataset:
     ) -> None:
         check_mode(mode)
         self.paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
+        if not self.paths:
+            raise ConfigError("no dataset folder is given")
         self.mode = mode
         self._partitions = [(i, part) for i, folder in enumerate(self.paths) for part in _open(folder, mode)]
         first = self._partitions[0][1]
@@ -77,6 +79,12 @@ class SampleDataset:
     def __reduce__(self) -> tuple[Any, ...]:
         # paths instead of memory maps, so that the workers of a DataLoader open the files themselves
         return _reopen, (self.paths, self.mode, self._fields, self._rows)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the samples come from, as their writer recorded it: environment, arguments, seed."""
+        source: dict[str, Any] = json.loads(self._partitions[0][1].attributes["source"])
+        return source
 
     # --- access
 
@@ -111,7 +119,7 @@ class SampleDataset:
         Returns:
             Field names to new arrays of shape (n, *field shape).
         """
-        names = list(self.spec) if fields is None else list(fields)
+        names = list(self.spec) if fields is None else list(_subset(self.spec, fields))
         return self._take([f"data/{name}" for name in names], names, np.asarray(indices, np.int64))
 
     def index(self, name: str) -> Array:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
@@ -20,11 +19,10 @@ from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
-from physgym.vector.entry import find_spec, make_vec
+from physgym.vector.entry import EnvLike, env_factory
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
-EnvLike = str | EnvSpec | Callable[[], gymnasium.Env[Any, Any]]
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get when generation ends: what they still compute is not needed
 
 
@@ -107,18 +105,27 @@ class SampleStream:
             raise ConfigError(f"seed must not be negative, got {seed}")
         if max_steps < 1 or max_rejects < 1:
             raise ConfigError(f"max_steps and max_rejects must be at least 1, got {max_steps} and {max_rejects}")
-        workers = num_workers if num_workers is not None else num_envs or usable_cores()
+        if num_envs is None:
+            num_envs = max(1, usable_cores() if num_workers is None else num_workers)
+        if num_envs < 1:
+            raise ConfigError(f"num_envs must be at least 1, not {num_envs}; leave it out for one per worker")
         kwargs = dict(env_kwargs or {})
         self.seed, self.rejected, self.writer = seed, 0, None
         self._max_steps, self._max_rejects = max_steps, max_rejects
-        self._envs = _make(env, num_envs or max(1, workers), kwargs, num_workers=num_workers, timeout=timeout)
+        factory = env_factory(env, kwargs)
+        self._envs = SocketVectorEnv([factory] * num_envs, num_workers=num_workers, timeout=timeout)
         try:
             spec = self._envs.sample_spec
             if spec is None:
-                raise SampleError(NO_SAMPLE_SPACE.format(env=_name(env)))
+                raise SampleError(NO_SAMPLE_SPACE.format(env=env_name(env)))
             self.spec: SampleSpec = spec
             if path is not None:
-                source = {"env": _name(env), "env_kwargs": _describable(kwargs), "seed": seed, "max_steps": max_steps}
+                source = {
+                    "env": env_name(env),
+                    "env_kwargs": _describable(kwargs),
+                    "seed": seed,
+                    "max_steps": max_steps,
+                }
                 self.writer = SampleWriter(
                     path, spec, mode=mode, source=source, resume=resume, max_file_size=max_file_size
                 )
@@ -269,18 +276,12 @@ def generate(
     return SampleDataset(path, mode=mode)
 
 
-def _make(env: EnvLike, num_envs: int, kwargs: dict[str, Any], **options: Any) -> SocketVectorEnv:
-    if isinstance(env, (str, EnvSpec)):
-        return make_vec(find_spec(env), num_envs, **kwargs, **options)
-    if kwargs:
-        raise ConfigError("env_kwargs go with a registered id; put them into the callable instead")
-    return SocketVectorEnv([env] * num_envs, **options)
-
-
-def _name(env: EnvLike) -> str:
+def env_name(env: EnvLike) -> str:
+    """What a dataset records as its environment."""
     if isinstance(env, EnvSpec):
         return env.id
-    return env if isinstance(env, str) else getattr(env, "__qualname__", repr(env))
+    # "module:id" names the same environment as the id alone
+    return env.rpartition(":")[2] if isinstance(env, str) else getattr(env, "__qualname__", repr(env))
 
 
 def _describable(kwargs: dict[str, Any]) -> dict[str, Any]:

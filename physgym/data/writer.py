@@ -106,7 +106,7 @@ class SampleWriter:
         if files and not resume:
             raise DatasetError(
                 f"{self.path} already holds {self.mode} samples ({len(files)} partitions). "
-                "Resume it (resume=True, --resume) or choose another folder"
+                "Continue it with physgym generate --resume (resume=True), or choose another folder"
             )
         for leftover in self.path.glob("*.tmp"):
             leftover.unlink()

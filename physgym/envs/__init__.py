@@ -6,7 +6,7 @@ import gymnasium
 
 
 def register() -> None:
-    """Register the shipped simulations; Gymnasium calls it when it is imported, and calling it again does no harm."""
+    """Register the shipped simulations; importing physgym does, and doing it again does no harm."""
     for env_id, entry_point, max_episode_steps, kwargs in (
         ("physgym/Spring-v0", "physgym.envs.spring:Spring", 100, {}),
         ("physgym/Beam-v0", "physgym.envs.beam:Beam", 1, {"nodes": (13, 4, 4), "order": 3}),

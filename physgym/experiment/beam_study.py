@@ -239,42 +239,49 @@ def draw_report(
     env: Any = gymnasium.make(budget.env_id).unwrapped
     relative = compare(predictions, targets).relative_l2
     order = np.argsort(relative)
-    rows = {"median error": int(order[len(order) // 2]), "largest error": int(order[-1])}
+    episodes = {"typical episode": int(order[len(order) // 2]), "worst episode": int(order[-1])}
     figure = Figure(figsize=(15, 9), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1.45, 1))
     upper, lower = halves
     pictures, plots = upper.subplots(2, 3), lower.subplots(1, 3)
-    for row, (label, sample) in enumerate(rows.items()):
-        true, predicted = targets[sample], predictions[sample]
+    for row, (label, sample) in enumerate(episodes.items()):
+        true, predicted = env.rest_positions + targets[sample], env.rest_positions + predictions[sample]
+        positions = np.stack([true, predicted])
         error = np.linalg.norm(predicted - true, axis=1)
-        size = np.linalg.norm(true, axis=1)
-        positions = [env.rest_positions + field for field in (true, predicted, predicted)]
-        bounds = np.stack([np.min(positions, (0, 1)), np.max(positions, (0, 1))])
-        limits = (0.0, float(size.max()))
-        for column, (title, points, values, scale) in enumerate(
-            (
-                ("solver: displacement", positions[0], size, limits),
-                ("network: displacement", positions[1], np.linalg.norm(predicted, axis=1), limits),
-                (f"error ({label}: {relative[sample]:.2%})", positions[2], error, (0.0, float(error.max()))),
-            )
-        ):
+        panels = (
+            (f"{label}: solver", true, np.linalg.norm(targets[sample], axis=1)),
+            ("network", predicted, np.linalg.norm(predictions[sample], axis=1)),
+            (f"nodal error (relative L2 {relative[sample]:.2%})", predicted, error),
+        )
+        for axes, (title, points, values) in zip(pictures[row], panels, strict=True):
             frame = mesh_frame(
                 points,
                 env.surface_faces,
                 scalars=values,
-                bounds=bounds,
-                limits=scale,
+                bounds=np.stack([positions.min((0, 1)), positions.max((0, 1))]),
+                limits=(0.0, float(values.max() if values is error else panels[0][2].max())),
                 size=FRAME,
-                title=title,
                 unit="mm",
             )
-            pictures[row, column].imshow(frame)
-            pictures[row, column].set_axis_off()
+            axes.imshow(_cropped(frame))
+            axes.set_title(title, fontsize=11)
+            axes.set_axis_off()
     _draw_curves(plots[0], history)
     _draw_errors(plots[1], relative, results)
     _draw_times(plots[2], results)
-    figure.suptitle(f"{budget.env_id}: {budget.samples} samples, {budget.epochs} epochs")
+    figure.suptitle(
+        f"{budget.env_id}: {budget.samples} samples, {budget.epochs} epochs; on {len(targets)} unseen episodes "
+        f"{results['network']['relative_l2']:.2%} mean relative L2 error (best baseline "
+        f"{best_baseline(results)['relative_l2']:.1%})"
+    )
     figure.savefig(path, dpi=100)
+
+
+def _cropped(frame: Array) -> Array:
+    """A picture without the white rows and columns around its content."""
+    inked: Array = np.any(frame < 255, axis=-1)
+    rows, columns = (np.flatnonzero(np.any(inked, axis=axis)) for axis in (1, 0))
+    return frame[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _draw_curves(axes: Any, history: History) -> None:
@@ -290,16 +297,17 @@ def _draw_errors(axes: Any, relative: Array, results: dict[str, Any]) -> None:
     best = best_baseline(results)["relative_l2"]
     axes.plot(np.sort(relative) * 100, np.linspace(0, 100, len(relative)), label="network")
     axes.axvline(results["network"]["relative_l2"] * 100, color="C0", linestyle=":", label="network, mean")
-    axes.axvline(best * 100, color="C3", linestyle="--", label="best baseline, mean")
+    axes.axvline(best * 100, color="C3", linestyle="--", label="best linear map, mean")
     axes.set(xscale="log", xlabel="relative L2 error (%)", ylabel="unseen episodes (%)", title="error")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
 
 
 def _draw_times(axes: Any, results: dict[str, Any]) -> None:
     times = results["milliseconds_per_sample"]
-    bars = axes.barh(list(times), list(times.values()), color=["C3", "C0", "C0"], log=True)
-    axes.bar_label(bars, fmt="%.3f ms", padding=4)
+    labels = [name.replace(" in ", "\nin ") for name in times]
+    bars = axes.barh(labels, list(times.values()), color=["C3", "C0", "C0"], log=True)
+    axes.bar_label(bars, fmt="%.2g ms", padding=4)
     axes.margins(x=0.35)
     axes.invert_yaxis()
     axes.set(xlabel="ms", title="time per sample")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,17 @@ import torch
 from torch import nn
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import SampleStream, generate
+from physgym.data.generate import SampleStream, env_name, generate
 from physgym.data.writer import partition_files
 from physgym.errors import ConfigError
-from physgym.experiment.config import Config
+from physgym.experiment.config import NEW_SAMPLES, Config
 from physgym.experiment.session import new_session, write_record
-from physgym.nn import MLP, Optimization, RelativeL2, UNet
+from physgym.nn import MLP, Optimization, Predictor, RelativeL2, UNet
+from physgym.rollout import require_spec
 from physgym.sample import SampleSpec
 from physgym.training import History, Trainer
+from physgym.training.trainer import check_device
+from physgym.vector.entry import env_factory
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"MLP": MLP.from_spec, "UNet": UNet.from_spec}
 LOSSES: dict[str, type[nn.Module]] = {
@@ -50,42 +54,34 @@ class Outcome:
 def train(config: Config) -> Outcome:
     """Run the training that a configuration describes, in a new session folder.
 
+    What can be wrong with the network and the device is found before the first sample is generated.
+
     Raises:
         PhysGymError: Whatever the parts raise; what was complete stays in the session.
-        KeyboardInterrupt: Ctrl-C while samples were generated; during training it ends in the outcome instead.
+        KeyboardInterrupt: Ctrl-C while samples were generated; the text says where they are. During training it ends
+            in the outcome instead.
     """
+    check_device(config.training.device)
+    spec = _existing_spec(config) or _env_spec(config)
+    network = build_network(config, spec)
     session = new_session(config.session)
+    folder = _dataset_folder(config, session)
     # the record stands before the first step, and names the folder that the session really has
     record = config.model_copy(update={"session": str(session)}).model_dump()
     results: dict[str, Any] = {"outcome": "not completed"}
     write_record(session, record, results)
     try:
-        dataset, source = samples(config, session)
+        trainer, source = _make_trainer(config, network, folder, session)
         try:
-            spec = (dataset or source).spec  # type: ignore[union-attr]  # one of the two is there
-            network = build_network(config, spec)
-            trainer = Trainer(
-                network,
-                dataset,
-                source=source,
-                produce="always" if config.dataset.produce == "always" else "first_epoch",
-                epochs=config.training.epochs,
-                batch_size=config.training.batch_size,
-                batches_per_epoch=_batches_per_epoch(config),
-                validation=config.training.validation,
-                optimization=build_optimization(config, network, spec, len(dataset) if dataset else None),
-                session=session,
-                seed=config.seed,
-                device=config.training.device,
-                inputs=config.inputs,
-                outputs=config.outputs,
-                normalize=config.training.normalize,
-            )
             history = trainer.fit()
         finally:
             if source is not None:
                 source.close()
         results = {"outcome": "interrupted" if history.interrupted else "completed", **_last(history)}
+    except KeyboardInterrupt:
+        results = {"outcome": "interrupted before the training"}
+        kept = f"complete samples are in {folder}" if partition_files(folder, "training") else "no sample was complete"
+        raise KeyboardInterrupt(f"interrupted before the training; {kept}") from None
     except BaseException as error:
         results = {"outcome": f"{type(error).__name__}: {error}"}
         raise
@@ -94,21 +90,90 @@ def train(config: Config) -> Outcome:
     return Outcome(session, trainer, history)
 
 
-def samples(config: Config, session: Path) -> tuple[SampleDataset | None, SampleStream | None]:
-    """The dataset to train on, generated if need be, or the stream that produces one."""
-    folder = Path(config.dataset.path) if config.dataset.path else session / "dataset"
-    if config.dataset.produce == "before" and partition_files(folder, "training"):
-        return SampleDataset(folder), None  # as it stands
-    options: dict[str, Any] = {
+def _make_trainer(
+    config: Config, network: nn.Module, folder: Path, session: Path
+) -> tuple[Trainer, SampleStream | None]:
+    """The trainer with its samples: a dataset, generated if need be, or a source that produces them."""
+    section = config.training
+    training, validation, source = None, None, None
+    if config.dataset.produce == "before":
+        dataset = _dataset(config, folder)
+        training, validation = dataset.split(section.validation, config.seed) if section.validation else (dataset, None)
+        per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
+    else:
+        always = config.dataset.produce == "always"
+        stored = None if always and config.dataset.path is None else folder
+        source = SampleStream(config.environment.id, path=stored, **_generation(config))
+        samples = config.dataset.samples or NEW_SAMPLES
+        per_epoch = section.batches_per_epoch or math.ceil(samples / section.batch_size)
+    try:
+        trainer = Trainer(
+            network,
+            training,
+            source=source,
+            produce="always" if config.dataset.produce == "always" else "first_epoch",
+            epochs=section.epochs,
+            batch_size=section.batch_size,
+            batches_per_epoch=per_epoch,
+            validation=validation if source is None else section.validation,
+            optimization=build_optimization(config, network, section.epochs * per_epoch),
+            session=session,
+            seed=config.seed,
+            device=section.device,
+            inputs=config.inputs,
+            outputs=config.outputs,
+            normalize=section.normalize,
+        )
+    except BaseException:
+        if source is not None:
+            source.close()
+        raise
+    return trainer, source
+
+
+def _dataset_folder(config: Config, session: Path) -> Path:
+    return Path(config.dataset.path) if config.dataset.path else session / "dataset"
+
+
+def _generation(config: Config) -> dict[str, Any]:
+    return {
         "num_envs": config.dataset.num_envs,
         "num_workers": config.dataset.num_workers,
         "seed": config.seed,
         "env_kwargs": config.environment.arguments,
     }
-    if config.dataset.produce == "before":
-        return generate(config.environment.id, folder, samples=config.dataset.samples, **options), None
-    stored = None if config.dataset.produce == "always" and config.dataset.path is None else folder
-    return None, SampleStream(config.environment.id, path=stored, **options)
+
+
+def _dataset(config: Config, folder: Path) -> SampleDataset:
+    """The dataset to train on, with as many samples as the configuration wants."""
+    wanted = config.dataset.samples
+    if partition_files(folder, "training"):
+        dataset = SampleDataset(folder)
+        if wanted is None or len(dataset) >= wanted:
+            return dataset
+    return generate(config.environment.id, folder, samples=wanted or NEW_SAMPLES, resume=True, **_generation(config))
+
+
+def _existing_spec(config: Config) -> SampleSpec | None:
+    """The fields of the dataset that the configuration names, None if there is none yet."""
+    if config.dataset.path is None or not partition_files(Path(config.dataset.path), "training"):
+        return None
+    dataset = SampleDataset(config.dataset.path)
+    recorded = dataset.source.get("env", config.environment.id)
+    if recorded != env_name(config.environment.id):
+        raise ConfigError(
+            f"dataset.path: {config.dataset.path} holds samples of {recorded}, the configuration names "
+            f"{config.environment.id}; set environment.id, or choose another dataset"
+        )
+    return dataset.spec
+
+
+def _env_spec(config: Config) -> SampleSpec:
+    env = env_factory(config.environment.id, config.environment.arguments)()
+    try:
+        return require_spec(env)
+    finally:
+        env.close()
 
 
 def build_network(config: Config, spec: SampleSpec) -> nn.Module:
@@ -118,24 +183,21 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module:
     torch.manual_seed(config.seed)
     make = functools.partial(NETWORKS[config.network.type], spec, inputs=config.inputs, outputs=config.outputs)
     try:
-        return make(**config.network.arguments)
+        network = make(**config.network.arguments)
     except TypeError as error:
         raise ConfigError(f"network.arguments: {error}") from error
+    Predictor(network, spec, inputs=config.inputs, outputs=config.outputs)  # raises if it does not fit the fields
+    return network
 
 
-def build_optimization(config: Config, network: nn.Module, spec: SampleSpec, num_samples: int | None) -> Optimization:
-    """Loss, optimizer and learning-rate schedule."""
-    section, training = config.optimization, config.training
-    per_epoch = _batches_per_epoch(config)
-    if num_samples is not None:
-        available = math.ceil(num_samples * (1 - training.validation) / training.batch_size)
-        per_epoch = min(per_epoch or available, available)
-    assert per_epoch is not None
-    total = training.epochs * max(1, per_epoch)
+def build_optimization(config: Config, network: nn.Module, steps: int) -> Optimization:
+    """Loss, optimizer and learning-rate schedule over a number of steps."""
+    section = config.optimization
     schedules: dict[str, Any] = {
         "constant": None,
-        "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=total),
-        "one_cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, section.lr, total_steps=total + training.epochs),
+        "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=steps),
+        # one more than there are, because it refuses to be asked once too often
+        "one_cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, section.lr, total_steps=steps + 1),
     }
     return Optimization(
         network,
@@ -146,12 +208,6 @@ def build_optimization(config: Config, network: nn.Module, spec: SampleSpec, num
         scheduler_every="batch",
         clip_norm=section.clip_norm,
     )
-
-
-def _batches_per_epoch(config: Config) -> int | None:
-    if config.dataset.produce == "before" or config.training.batches_per_epoch is not None:
-        return config.training.batches_per_epoch
-    return math.ceil(config.dataset.samples / config.training.batch_size)
 
 
 def _last(history: History) -> dict[str, Any]:

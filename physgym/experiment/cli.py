@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 import yaml
 
 from physgym._version import __version__
 from physgym.errors import ConfigError, PhysGymError
+from physgym.experiment.config import read_yaml
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -20,6 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 EnvId = Annotated[str, typer.Argument(metavar="ENV", help='Registered id; "module:id" imports a module first.')]
@@ -27,7 +31,7 @@ EnvArguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="KEY=VALUE", help="Argument of the environment's constructor; may be repeated."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal results.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed; equal seeds give equal results.")]
 
 
 def _version(wanted: bool) -> None:
@@ -93,7 +97,7 @@ def generate(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file; see docs/config.md.")],
+    config: Annotated[Path, typer.Argument(help="YAML file; a session's config.yaml shows every key.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys.")] = None,
 ) -> None:
     """Train a network as a configuration file says, in a new session folder.
@@ -105,23 +109,29 @@ def train(
 
     try:
         outcome = run(load_config(config, overrides or ()))
-    except KeyboardInterrupt:
-        print("\ninterrupted while samples were generated; complete ones are in the session's dataset", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     last = outcome.history.epochs[-1] if outcome.history.epochs else {}
     print("  ".join(f"{name} {value:.4g}" for name, value in last.items()))
     print(f"session: {outcome.session}\ncurves:  tensorboard --logdir {outcome.session / 'stats'}")
     if outcome.history.interrupted:
-        print("interrupted; the last checkpoint is in networks/", file=sys.stderr)
+        networks = outcome.session / "networks"
+        saved = f"the last checkpoint is in {networks}" if networks.exists() else "there is no checkpoint yet"
+        print(f"interrupted; {saved}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
 def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
-    steps: Annotated[int, typer.Option(help="Steps to run; 0 goes on until Ctrl-C, or to the end of a replay.")] = 100,
-    which: Annotated[str, typer.Option(help="Checkpoint: last, best, or the number of an epoch.")] = "last",
-    seed: Annotated[int, typer.Option(help="Seed of the run; other than the training's shows unseen episodes.")] = 1,
+    steps: Annotated[
+        int, typer.Option(help="Steps; 0 goes on until Ctrl-C and reports no errors, or to the end of a replay.")
+    ] = 100,
+    which: Annotated[str, typer.Option(help="Checkpoint: last, best, or an epoch that is kept.")] = "last",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the run; other than the training's shows unseen episodes.")
+    ] = 1,
     record: Annotated[Path | None, typer.Option(help="Dataset folder for samples and predictions.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Dataset whose samples are run again, from their seeds.")] = None,
     frames: Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")] = None,
@@ -159,8 +169,8 @@ def run(
         )
     if len(report.solver_seconds):
         print(
-            f"time per step: simulation {report.solver_seconds.mean() * 1e3:.2f} ms, "
-            f"network {report.network_seconds.mean() * 1e3:.2f} ms"
+            f"median time per step: simulation {np.median(report.solver_seconds) * 1e3:.2f} ms, "
+            f"network {np.median(report.network_seconds) * 1e3:.2f} ms"
         )
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -175,7 +185,10 @@ def demo(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     seed: Seed = 0,
 ) -> None:
-    """From a beam simulation to a trained network: generate, train, compare, report.png."""
+    """From a beam simulation to a trained network: generate, train, compare, report.png.
+
+    Example: physgym demo --out demo
+    """
     from physgym.experiment.beam_study import DEMO, QUICK, study
 
     try:
@@ -211,7 +224,7 @@ def _arguments(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--arg {pair!r}: write key=value")
         try:
-            arguments[key] = yaml.safe_load(text)
+            arguments[key] = read_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--arg {pair!r}: the value is not YAML") from error
     return arguments

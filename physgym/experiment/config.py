@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from physgym.errors import ConfigError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as in YAML 1.2 and everywhere else; PyYAML takes it for text."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The data of a YAML text; raises yaml.YAMLError."""
+    return yaml.load(text, Loader)
 
 
 class Section(BaseModel):
@@ -30,7 +45,9 @@ class DatasetSection(Section):
     """Where samples come from."""
 
     path: str | None = Field(None, description="dataset folder; by default 'dataset' in the session")
-    samples: int = Field(1000, ge=1, description="generated where the folder has none")
+    samples: int | None = Field(
+        None, ge=1, description="how many it shall have: missing ones are generated. None takes it as it stands"
+    )
     num_workers: int | None = Field(None, ge=1, description="worker processes; by default one per core")
     num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
     produce: Literal["before", "first_epoch", "always"] = Field(
@@ -82,6 +99,9 @@ class Config(Section):
     training: TrainingSection = TrainingSection.model_construct()
 
 
+NEW_SAMPLES = 1000  # where there is no dataset and the configuration does not say how many
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file.
 
@@ -94,7 +114,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             one.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = read_yaml(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -125,7 +145,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise ConfigError(f"{override!r}: {part!r} is a value, not a section")
     try:
-        data[last] = yaml.safe_load(text)
+        data[last] = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML") from error
 

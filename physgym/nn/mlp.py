@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
+from physgym.nn.predictor import field_names
 from physgym.nn.registry import register
 from physgym.sample import SampleSpec
 
@@ -131,10 +132,7 @@ class MLP(nn.Module):
         Raises:
             ConfigError: There is no field to feed or to predict.
         """
-        inputs = spec.names("input") if inputs is None else inputs
-        outputs = spec.names("target") if outputs is None else outputs
-        if not inputs or not outputs:
-            raise ConfigError(f"{spec} lacks a field to feed or to predict; name `inputs` and `outputs`")
+        inputs, outputs = field_names(spec, inputs, outputs)
         shapes = [spec[name].shape for name in outputs]
         return cls([spec[name].shape for name in inputs], shapes[0] if len(shapes) == 1 else shapes, **options)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from physgym.errors import ConfigError
 from physgym.nn.mlp import activation_class
+from physgym.nn.predictor import field_names
 from physgym.nn.registry import register
 from physgym.sample import SampleSpec
 
@@ -144,10 +145,9 @@ class UNet(nn.Module):
         Raises:
             ConfigError: There is no field to feed, or not exactly one to predict.
         """
-        inputs = spec.names("input") if inputs is None else inputs
-        outputs = spec.names("target") if outputs is None else outputs
-        if not inputs or len(outputs) != 1:
-            raise ConfigError(f"a UNet predicts one field from at least one; name `inputs` and `outputs` of {spec}")
+        inputs, outputs = field_names(spec, inputs, outputs)
+        if len(outputs) != 1:
+            raise ConfigError(f"a UNet predicts one field, not {list(outputs)}; choose one with `outputs`")
         target = spec[outputs[0]].shape
         if dimensions is None:
             dimensions = len(target) if nodes is None else len(nodes)

@@ -224,7 +224,7 @@ def check_env(env: str | Callable[..., Env], report: Callable[[str, str], None] 
         try:
             rule()
             text = ""
-        except Exception as error:  # noqa: BLE001 - an environment may raise anything; that breaks the rule
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
             text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
             broken.append(f"{name}: {text}")
         if report is not None:

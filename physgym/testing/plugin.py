@@ -25,6 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--physgym-env"):
         return
     sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+    from physgym.errors import ConfigError
+    from physgym.vector.entry import find_spec
+
+    for env_id in config.getoption("--physgym-env"):
+        try:
+            find_spec(env_id)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
     suite = str(Path(__file__).with_name("suite.py"))
     named = config.args_source is pytest.Config.ArgsSource.ARGS
     config.args = [*config.args, suite] if named else [suite]

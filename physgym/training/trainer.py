@@ -190,6 +190,9 @@ class Trainer:
         for name, number in numbers.items():
             if number is not None and number < 1:
                 raise ConfigError(f"{name} must be at least 1, not {number}")
+        if seed < 0:
+            raise ConfigError(f"seed must not be negative, got {seed}")
+        check_device(device)
         self.epochs, self.batch_size, self.batches_per_epoch = epochs, batch_size, batches_per_epoch
         self.seed, self.source = seed, source
         self.training: Samples | None
@@ -439,6 +442,14 @@ def _checked(predictor: Predictor, spec: SampleSpec, **fixed: Sequence[str] | Tr
         if got != wanted.shape:
             raise ConfigError(MISFIT.format(name=name, want=wanted.shape, got=got))
     return predictor
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raise ConfigError unless torch can compute on a device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _seed_everything(seed: int) -> None:

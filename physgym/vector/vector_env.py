@@ -151,7 +151,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if not factories:
             raise ConfigError("env_fns is empty; a vector env needs at least one environment")
         if num_workers is not None and num_workers < 1:
-            raise ConfigError(f"num_workers must be at least 1, not {num_workers}; None takes one per core")
+            raise ConfigError(f"num_workers must be at least 1, not {num_workers}; leave it out for one per core")
         if timeout <= 0:
             raise ConfigError(f"timeout must be positive seconds, not {timeout}")
         self.num_envs = len(factories)
@@ -177,7 +177,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     # --- start and end
 
     def _start(self, factories: list[Callable[[], Any]], num_workers: int, listener: Listener) -> None:
-        environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         bounds = [round(i * len(factories) / num_workers) for i in range(num_workers + 1)]
         payloads = [cloudpickle.dumps(factories[a:b]) for a, b in itertools.pairwise(bounds)]
         for index, payload in enumerate(payloads):
@@ -512,7 +512,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             worker.process.wait(1.0)
         status = worker.process.poll()
         how = "closed its connection" if status is None else _exit_text(status)
-        self._fail(worker, f"{worker} {how}. What it wrote to stderr stands above")
+        self._fail(worker, f"{worker} {how}. Anything it wrote to stderr stands above")
 
     def _fail(self, worker: Worker, text: str) -> NoReturn:
         self._abandon()
