@@ -14,8 +14,8 @@ from physgym.spaces import Array
 class Errors:
     """Errors of one field over n samples, in the field's unit where they have one.
 
-    A *point* is an entry of a scalar field, or a row of the last axis of a field with at least two axes (the
-    displacement vector of a node); its error is the Euclidean norm.
+    A *point* is an entry of a field of scalars; or, in a field with at least two axes of which the last has at most
+    three entries, a vector along it (the displacement of a node), whose error is the Euclidean norm.
 
     Attributes:
         relative_l2: Norm of the error over the norm of the target, per sample, shape (n,).
@@ -64,7 +64,7 @@ def compare(prediction: Array, target: Array) -> Errors:
     errors, sizes = (np.linalg.norm(x.reshape(flat), axis=1) for x in (difference, wide))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(errors == 0, 0.0, errors / sizes)
-    vectors = target.ndim >= 3
+    vectors = target.ndim >= 3 and target.shape[-1] <= 3
     points, magnitudes = (
         np.linalg.norm(x, axis=-1).reshape(flat) if vectors else np.abs(x).reshape(flat) for x in (difference, wide)
     )

@@ -78,6 +78,11 @@ class SampleSpec(Mapping[str, Field]):
             raise SampleError("a sample needs at least one field; sample_space has none")
         if len(self._fields) != len(fields):
             raise SampleError(f"two fields of a sample share a name: {[field.name for field in fields]}")
+        for name in self._fields:
+            if any(part in ("", ".", "..") for part in name.split("/")):
+                raise SampleError(f"{name!r} cannot name a field: give every part of it a name")
+            if inside := [other for other in self._fields if other.startswith(f"{name}/")]:
+                raise SampleError(f"{name!r} cannot be a field and hold the field {inside[0]!r}; rename one")
 
     def __getitem__(self, name: str) -> Field:
         return self._fields[name]

@@ -17,7 +17,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.partition import Partition
 from physgym.data.statistics import Statistics
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError, DatasetError
+from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.sample import Field, SampleSpec
 
 SPEC = SampleSpec(
@@ -333,6 +333,95 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path, monkeypatch):
     assert_rows(SampleDataset(tmp_path / "d"), 0, 4)
     writer.close()
     assert_rows(SampleDataset(tmp_path / "d"), 0, 4)
+
+
+def test_a_disk_that_fills_up_while_closing_leaves_a_readable_dataset(tmp_path, monkeypatch):
+    writer = SampleWriter(tmp_path / "d", SPEC)
+    append(writer, 0, 6)
+
+    def full(self):
+        (tmp_path / "d" / "training-00000.tmp").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partition, "seal", full)
+        with pytest.raises(DatasetError, match=r"No space left on device.*6 samples are committed and readable"):
+            writer.close()
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 6)
+    assert not list((tmp_path / "d").glob("*.tmp"))
+    with SampleWriter(tmp_path / "d", SPEC, resume=True) as again:
+        append(again, 6, 8)
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 8)
+
+
+def test_an_error_within_the_block_is_not_hidden_and_the_partition_stays_open(tmp_path):
+    def interrupted():
+        with SampleWriter(tmp_path / "d", SPEC) as writer:
+            append(writer, 0, 5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not Partition(tmp_path / "d" / "training-00000.h5").sealed
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 5)
+    with SampleWriter(tmp_path / "d", SPEC, resume=True) as again:
+        append(again, 5, 9)
+    assert Partition(tmp_path / "d" / "training-00000.h5").sealed
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 9)
+
+
+def test_files_of_the_user_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tmp").write_text("years of work")
+    (tmp_path / "folder.tmp").mkdir()
+    write(tmp_path, 4)
+    assert (tmp_path / "thesis.tmp").read_text() == "years of work"
+
+
+def test_statistics_do_not_depend_on_how_samples_were_appended(tmp_path):
+    write(tmp_path / "whole", 700)
+    with SampleWriter(tmp_path / "parts", SPEC, max_file_size=300 * ROW) as writer:
+        for start in range(0, 350, 7):
+            append(writer, start, start + 7)
+    with SampleWriter(tmp_path / "parts", SPEC, resume=True) as writer:
+        append(writer, 350, 700)
+    whole, parts = (SampleDataset(tmp_path / name) for name in ("whole", "parts"))
+    for statistics in (parts.statistics, parts.compute_statistics(), whole.compute_statistics()):
+        for name in ("x", "y"):
+            assert statistics[name].mean.tobytes() == whole.statistics[name].mean.tobytes()
+            assert statistics[name].std.tobytes() == whole.statistics[name].std.tobytes()
+
+
+def test_masks_select_and_wrong_indices_are_named(tmp_path):
+    dataset = write(tmp_path / "d", 20, max_file_size=7 * ROW)
+    mask = np.arange(20) % 3 == 0
+    np.testing.assert_array_equal(dataset.subset(mask)[:]["y"], rows(0, 20)["y"][mask])
+    np.testing.assert_array_equal(dataset.gather(mask)["y"], rows(0, 20)["y"][mask])
+    assert len(dataset.subset([])) == 0
+    for wrong in ([20], [-1], [0.5], mask[:5], [[1]]):
+        with pytest.raises(ConfigError, match="indices must"):
+            dataset.gather(wrong)
+        with pytest.raises(ConfigError, match="indices must"):
+            dataset.subset(wrong)
+    with pytest.raises(ConfigError, match=r"fields \['q'\]"):
+        dataset.gather([1], fields=["q"])
+    with pytest.raises(ConfigError, match="there is no index 'time'"):
+        dataset.index("time")
+    with pytest.raises(ConfigError, match="no dataset folder"):
+        SampleDataset([])
+
+
+def test_a_field_without_entries_is_stored_as_such(tmp_path):
+    spec = SampleSpec([Field("x", (2,), np.dtype("f4"), "input"), Field("none", (0, 3), np.dtype("f4"), "target")])
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        samples = {"x": np.ones((3, 2), "f4"), "none": np.empty((3, 0, 3), "f4")}
+        writer.append(samples, episode=np.arange(3), step=np.arange(3), seed=np.arange(3, dtype="u8"))
+    assert SampleDataset(tmp_path / "d")[:]["none"].shape == (3, 0, 3)
+
+
+@pytest.mark.parametrize("names", [("x", "x/a"), ("",), (".",), ("a//b",)])
+def test_names_that_hdf5_cannot_hold_are_refused(names):
+    with pytest.raises(SampleError):
+        SampleSpec([Field(name, (), np.dtype("f4"), "input") for name in names])
 
 
 def test_missing_folder_and_unwritable_place(tmp_path):

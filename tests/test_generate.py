@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import physgym
-from physgym import generate
+from physgym import SocketVectorEnv, generate
 from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.rollout import episode_seed, run_episode
@@ -173,6 +173,36 @@ def test_bad_arguments_leave_nothing(tmp_path, kwargs, text):
     with pytest.raises((ConfigError, WorkerError), match=text):
         generate(path=tmp_path / "d", **arguments)
     assert not (tmp_path / "d").exists()
+
+
+class OneSlowEpisode(toys.Line):
+    def reset(self, *, seed=None, options=None):
+        if seed == episode_seed(0, 0):
+            time.sleep(2)
+        return super().reset(seed=seed, options=options)
+
+
+def test_a_slow_episode_does_not_let_the_others_run_away():
+    begun = []
+    names = ((begun.append(i), (i, episode_seed(0, i)))[1] for i in range(10_000))
+    with SocketVectorEnv([OneSlowEpisode] * 2, num_workers=2) as envs:
+        order = []
+        for result in envs.rollout(names, max_steps=5, max_rejects=5, ahead=20):
+            order.append(result.episode)
+            if result.episode == 0:
+                assert max(begun) < 25
+            if len(order) == 200:
+                break
+    assert sorted(order)[:180] == list(range(180))
+
+
+def test_numpy_integers_are_integers(tmp_path):
+    options = {"samples": np.int64(5), "seed": np.int32(3), "max_steps": np.int64(3), "progress": False}
+    assert len(generate(toys.Line, tmp_path / "d", num_workers=1, **options)) == 5
+    with pytest.raises(ConfigError, match="must be integers"):
+        generate(toys.Line, tmp_path / "e", samples=5, seed=1.5)
+    with pytest.raises(ConfigError, match="samples must be at least 1 and an integer"):
+        generate(toys.Line, tmp_path / "e", samples=2.5)
 
 
 def test_an_existing_dataset_is_not_touched(tmp_path):

@@ -225,6 +225,8 @@ def test_errors_of_vectors_scalars_and_zeros():
     np.testing.assert_allclose(errors.mean, [5 / 3, 0])
     np.testing.assert_allclose(errors.largest, [5, 0])
     np.testing.assert_allclose(errors.size, [5, 0])
+    grid = compare(np.ones((2, 8, 8)), np.zeros((2, 8, 8)))  # a field of scalars: every cell is off by one
+    np.testing.assert_allclose([grid.mean, grid.largest], 1)
     scalars = compare(np.array([2.0, 1.0]), np.array([1.0, 0.0]))
     np.testing.assert_allclose(scalars.relative_l2, [1, np.inf])
     assert scalars.summary["max_error"] == 1

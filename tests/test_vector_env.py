@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import physgym
 from physgym import SocketVectorEnv
-from physgym.errors import ConfigError, SampleError, WorkerError
+from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
 
@@ -179,6 +180,70 @@ def test_an_exception_names_the_environment_and_shows_the_remote_traceback():
     envs.close()
 
 
+class Misbehaving(Counter):
+    """Returns from step what it was told to."""
+
+    def __init__(self, what, render_mode=None):
+        super().__init__(length=100)
+        self.what = what
+
+    def step(self, action):
+        good = super().step(action)
+        return {
+            "object": (*good[:4], {"mesh": object()}),
+            "four": good[:4],
+            "none": None,
+            "reward": (good[0], "high", *good[2:]),
+            "observation": ({}, *good[1:]),
+            "info": (*good[:4], [1]),
+        }[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("object", r"type builtins\.object cannot travel"),
+        ("four", r"step must return 5 values, \(observation, reward, .*it returned 4 values"),
+        ("none", "it returned a NoneType"),
+        ("reward", "environment 1 raised ValueError: could not convert"),
+        ("observation", "environment 1 raised KeyError"),
+        ("info", "info must be a dictionary, not a list"),
+    ],
+)
+def test_wrong_return_values_are_named(what, text):
+    envs = SocketVectorEnv([lambda: Misbehaving(what)] * 2, num_workers=2)
+    envs.reset(seed=0)
+    with pytest.raises(PhysGymError, match=text.replace("environment 1", "environment [01]")):
+        envs.step([0, 0])
+
+
+def test_what_cannot_be_sent_changes_nothing():
+    with SocketVectorEnv([Counter] * 2, num_workers=1) as envs:
+        envs.reset(seed=0)
+        with pytest.raises(ConfigError, match="cannot travel"):
+            envs.call("add", object())
+        with pytest.raises(ConfigError, match="cannot travel"):
+            envs.reset(options={"mesh": object()})
+        assert envs.call("add", 1) == (1, 1)
+
+
+class Forking(Counter):
+    def reset(self, *, seed=None, options=None):
+        if not os.fork():
+            time.sleep(4)  # holds the worker's socket open
+            os._exit(0)
+        return super().reset(seed=seed, options=options)
+
+
+def test_the_death_of_a_worker_whose_environment_forked_is_noticed():
+    envs = SocketVectorEnv([Forking], timeout=60)
+    envs.reset(seed=0)
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        envs.step([8])
+    assert time.monotonic() - start < 10
+
+
 def test_a_killed_worker_is_an_error_with_its_signal():
     envs = SocketVectorEnv([Counter] * 4, num_workers=2)
     envs.reset(seed=0)
@@ -244,12 +309,21 @@ def test_a_space_without_layout_is_named():
     [
         ({"num_workers": 0}, "num_workers must be at least 1"),
         ({"timeout": 0}, "timeout must be positive"),
+        ({"timeout": float("nan")}, "timeout must be positive"),
+        ({"timeout": float("inf")}, "timeout must be positive"),
+        ({"autoreset_mode": "bogus"}, "autoreset_mode must be one of"),
         ({"port": 70000}, "port must be between"),
     ],
 )
 def test_bad_arguments(kwargs, text):
     with pytest.raises(ConfigError, match=text):
         SocketVectorEnv([Counter], **kwargs)
+
+
+def test_a_factory_that_cannot_be_sent_is_named():
+    lock = threading.Lock()
+    with pytest.raises(ConfigError, match="cannot be sent to a worker"):
+        SocketVectorEnv([lambda: lock and Counter()])
 
 
 def test_no_environment_and_unknown_id():
@@ -259,7 +333,7 @@ def test_no_environment_and_unknown_id():
         physgym.make_vec("physgym/Spring-v0", 0)
     with pytest.raises(ConfigError, match=r"Shipped: .*physgym/Beam-v0"):
         physgym.make_vec("physgym/Baem-v0", 2)
-    with pytest.raises(ConfigError, match="no environment"):
+    with pytest.raises(ConfigError, match=r"importing 'no_such_module' for .* failed: ModuleNotFoundError"):
         physgym.make_vec("no_such_module:Env-v0", 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 
+import msgpack
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -205,6 +206,32 @@ def frame(kind: int, body: bytes, *, magic=b"PG", version=1, length=None) -> byt
 def test_garbage_is_refused_with_a_reason(data, text):
     with pytest.raises(ProtocolError, match=text):
         feed(Connection(Role.PARENT), data)
+
+
+def nested(depth: int) -> bytes:
+    body = msgpack.packb(None)
+    for _ in range(depth):
+        body = msgpack.packb(msgpack.ExtType(3, body))
+    return body
+
+
+@pytest.mark.parametrize("depth", [40, 200, 3000])
+def test_deep_nesting_is_refused_before_the_stack_overflows(depth):
+    with pytest.raises(ProtocolError, match="cannot be decoded"):
+        wire.decode_value(nested(depth))
+    assert wire.decode_value(wire.encode_value(((((1,),),),))) == ((((1,),),),)
+
+
+@pytest.mark.parametrize("dtype", ["(1,", "i4,,", "i4, (", "|O", "O", "i4", "<f999999999", ["<f4"], 7])
+def test_hostile_dtypes_are_refused(dtype):
+    array = msgpack.ExtType(1, msgpack.packb((dtype, (1,), b"0000")))
+    with pytest.raises(ProtocolError, match="cannot be decoded"):
+        wire.decode_value(msgpack.packb(array))
+
+
+def test_a_stranger_may_send_little_before_it_is_known():
+    with pytest.raises(ProtocolError, match="exceeds the limit of 1024"):
+        feed(Connection(Role.PARENT), frame(0, b"", length=2000))
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,12 @@ from typing import Any, overload
 import numpy as np
 
 from physgym.data import loader
-from physgym.data.partition import Partition
-from physgym.data.statistics import Statistics, real_fields
+from physgym.data.partition import INDEX, Partition
+from physgym.data.statistics import BLOCK, RunningStatistics, Statistics, real_fields
 from physgym.data.writer import DESCRIPTION, Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
-
-STATISTICS_BLOCK = 4096  # samples read at a time where statistics are computed anew
 
 
 class SampleDataset:
@@ -65,7 +63,7 @@ class SampleDataset:
         if mini is not None and mini < 1:
             raise ConfigError(f"mini must be at least 1 sample, not {mini}")
         # an index into all samples, None for all of them: the common case needs no table
-        self._rows = None if rows is None else np.asarray(rows, np.int64)
+        self._rows = None if rows is None else _integers(rows, total)
         if mini is not None and mini < len(self):
             self._rows = (np.arange(total) if self._rows is None else self._rows)[:mini]
 
@@ -113,17 +111,19 @@ class SampleDataset:
         """Samples at the given indices, stacked.
 
         Args:
-            indices: Integers between 0 and ``len(self) - 1``, shape (n,).
+            indices: Integers between 0 and ``len(self) - 1``, shape (n,); or a mask of shape (len(self),), bool.
             fields: Only these fields.
 
         Returns:
             Field names to new arrays of shape (n, *field shape).
         """
         names = list(self.spec) if fields is None else list(_subset(self.spec, fields))
-        return self._take([f"data/{name}" for name in names], names, np.asarray(indices, np.int64))
+        return self._take([f"data/{name}" for name in names], names, _integers(indices, len(self)))
 
     def index(self, name: str) -> Array:
         """Where samples come from: "episode", "step" or "seed" of every sample, shape (len(self),)."""
+        if name not in INDEX:
+            raise ConfigError(f"there is no index {name!r}; there are {', '.join(INDEX)}")
         return self._take([f"index/{name}"], [name], np.arange(len(self)))[name]
 
     def _take(self, columns: list[str], names: list[str], indices: Array) -> Sample:
@@ -185,8 +185,8 @@ class SampleDataset:
         return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
 
     def subset(self, indices: Array) -> SampleDataset:
-        """The samples at the given indices as a dataset of its own."""
-        rows = np.asarray(indices, np.int64)
+        """The samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
+        rows = _integers(indices, len(self))
         return SampleDataset(
             self.paths, mode=self.mode, fields=self._fields, rows=rows if self._rows is None else self._rows[rows]
         )
@@ -200,11 +200,10 @@ class SampleDataset:
 
     def compute_statistics(self) -> dict[str, Statistics]:
         """Mean and standard deviation per field, from the samples."""
-        total = {field.name: Statistics.empty(field.shape) for field in real_fields(self.spec)}
-        for start in range(0, len(self), STATISTICS_BLOCK):
-            block = self.gather(np.arange(start, min(len(self), start + STATISTICS_BLOCK)))
-            total = {name: total[name].merge(Statistics.of(block[name])) for name in total}
-        return total
+        running = RunningStatistics(self.spec)
+        for start in range(0, len(self), BLOCK):
+            running.add(self.gather(np.arange(start, min(len(self), start + BLOCK))))
+        return running.result()
 
     def _stored_statistics(self) -> dict[str, Statistics] | None:
         if self._rows is not None or len(self.paths) != 1:
@@ -224,6 +223,24 @@ def _open(folder: Path, mode: str) -> list[Partition]:
     if not sum(part.count for part in partitions):
         raise DatasetError(f"{folder} holds no {mode} samples; generate some first, or choose another mode")
     return partitions
+
+
+def _integers(indices: Any, length: int) -> Array:
+    """Indices as integers in range; a mask becomes those where it is true.
+
+    Raises:
+        ConfigError: They are no integers, or out of range.
+    """
+    array = np.asarray(indices)
+    if array.dtype == np.bool_ and array.shape == (length,):
+        return np.flatnonzero(array)
+    if array.size == 0:
+        return np.zeros(0, np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise ConfigError(f"indices must be integers, or a mask of shape ({length},), not {array.dtype} {array.shape}")
+    if array.min() < 0 or array.max() >= length:
+        raise ConfigError(f"indices must lie between 0 and {length - 1}, got {array.min()} to {array.max()}")
+    return array.astype(np.int64)
 
 
 def _subset(spec: SampleSpec, names: Sequence[str]) -> SampleSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter
+from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
 from physgym.errors import ConfigError, SampleError
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
@@ -23,7 +24,8 @@ from physgym.vector.entry import EnvLike, env_factory
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
-INTERRUPT_PATIENCE = 0.5  # seconds that workers get when generation ends: what they still compute is not needed
+INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
+AHEAD = 64  # episodes per worker that may wait for an earlier one, so that a slow one does not fill the memory
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ class SampleStream:
         max_file_size: int = DEFAULT_MAX_FILE_SIZE,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        try:
+            seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
+        except TypeError as error:
+            raise ConfigError(f"seed, max_steps and max_rejects must be integers: {error}") from error
         if seed < 0:
             raise ConfigError(f"seed must not be negative, got {seed}")
         if max_steps < 1 or max_rejects < 1:
@@ -131,8 +137,8 @@ class SampleStream:
                 )
             self._rows = self._ordered(self.writer.last if self.writer else None)
             self._left: Rows | None = None
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._close(type(error))
             raise
 
     def take(self, limit: int) -> Rows:
@@ -163,24 +169,28 @@ class SampleStream:
 
     def close(self) -> None:
         """End the workers and complete the dataset; calling it again does no harm."""
+        self._close(None)
+
+    def _close(self, error: type[BaseException] | None) -> None:
         try:
             if not self._envs.closed:
-                self._envs.close(patience=INTERRUPT_PATIENCE)
+                self._envs.close(**({} if error is None else {"patience": INTERRUPT_PATIENCE}))
         finally:
             if self.writer is not None:
-                self.writer.close()
+                close_after(self.writer, error)
 
     def __enter__(self) -> SampleStream:
         return self
 
-    def __exit__(self, *args: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._close(kind)
 
     def _ordered(self, last: tuple[int, int] | None) -> Iterator[Rows]:
         """Episodes in order of their index, from after the sample `last` (episode, step)."""
         first, done = (0, -1) if last is None else last
         names = ((i, episode_seed(self.seed, i)) for i in itertools.count(first))
-        results = self._envs.rollout(names, max_steps=self._max_steps, max_rejects=self._max_rejects)
+        ahead = AHEAD * self._envs.num_workers
+        results = self._envs.rollout(names, ahead=ahead, max_steps=self._max_steps, max_rejects=self._max_rejects)
         early: dict[int, RolloutResult] = {}
         rejects_in_a_row = 0
         for episode in itertools.count(first):
@@ -251,8 +261,8 @@ def generate(
         DatasetError: The folder holds samples already, or the disk refuses a write.
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
-    if samples < 1:
-        raise ConfigError(f"samples must be at least 1, not {samples}")
+    if not isinstance(samples, (int, np.integer)) or samples < 1:
+        raise ConfigError(f"samples must be at least 1 and an integer, not {samples}")
     stream = SampleStream(
         env,
         path=path,

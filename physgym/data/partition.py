@@ -135,6 +135,8 @@ class Partition:
 
     def _column(self, dataset: h5py.Dataset) -> Column:
         offset = dataset.id.get_offset()
+        if offset is None and dataset.size == 0:
+            offset = 0  # nothing to read or write
         if offset is None:
             raise DatasetError(
                 f"{self.path}: {dataset.name} is not contiguous; export it instead of converting in place"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,3 +63,40 @@ class Statistics:
     def from_json(cls, data: dict[str, Any]) -> Statistics:
         """The statistics that `to_json` described."""
         return cls(int(data["count"]), np.asarray(data["mean"], np.float64), np.asarray(data["std"], np.float64))
+
+
+BLOCK = 256  # samples; the blocks are those of the dataset, so that appending in other portions gives the same bits
+
+
+class RunningStatistics:
+    """Statistics of all real-valued fields of a growing dataset.
+
+    Args:
+        spec: The fields.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self._fields = real_fields(spec)
+        self._total = {field.name: Statistics.empty(field.shape) for field in self._fields}
+        self._open = {field.name: np.empty((BLOCK, *field.shape), field.dtype) for field in self._fields}
+        self._filled = 0
+
+    def add(self, samples: Mapping[str, Array]) -> None:
+        """Take in further samples: fields of shape (n, *field shape)."""
+        count = len(samples[self._fields[0].name]) if self._fields else 0
+        start = 0
+        while start < count:
+            stop = min(count, start + BLOCK - self._filled)
+            end = self._filled + stop - start
+            for name, block in self._open.items():
+                block[self._filled : end] = samples[name][start:stop]
+            start, self._filled = stop, end
+            if self._filled == BLOCK:
+                self._total = self.result()
+                self._filled = 0
+
+    def result(self) -> dict[str, Statistics]:
+        """Statistics of everything so far, by field name."""
+        return {
+            name: total.merge(Statistics.of(self._open[name][: self._filled])) for name, total in self._total.items()
+        }

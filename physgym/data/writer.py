@@ -15,7 +15,7 @@ import numpy as np
 
 from physgym._version import __version__
 from physgym.data.partition import Appender, Partition, columns_of, replace_durably, row_bytes
-from physgym.data.statistics import Statistics, real_fields
+from physgym.data.statistics import RunningStatistics, Statistics
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
@@ -51,7 +51,6 @@ class SampleWriter:
 
     Attributes:
         count: Samples of this mode that are committed.
-        statistics: Mean and standard deviation per field of all of them.
 
     Raises:
         DatasetError: The folder holds samples already, another writer is at work, or the existing samples do not fit.
@@ -79,7 +78,7 @@ class SampleWriter:
         try:
             self._partitions = self._existing(resume)
             self.count = sum(p.count for p in self._partitions)
-            self.statistics = self._initial_statistics()
+            self._statistics = self._initial_statistics()
         except BaseException:
             self._release()
             raise
@@ -108,7 +107,7 @@ class SampleWriter:
                 f"{self.path} already holds {self.mode} samples ({len(files)} partitions). "
                 "Continue it with physgym generate --resume (resume=True), or choose another folder"
             )
-        for leftover in self.path.glob("*.tmp"):
+        for leftover in (*self.path.glob(f"{self.mode}-[0-9][0-9][0-9][0-9][0-9].tmp"), *self.path.glob("dataset.tmp")):
             leftover.unlink()
         partitions = [Partition(file) for file in files]
         for part in partitions:
@@ -121,12 +120,17 @@ class SampleWriter:
                 )
         return partitions
 
-    def _initial_statistics(self) -> dict[str, Statistics]:
-        total = {field.name: Statistics.empty(field.shape) for field in real_fields(self.spec)}
+    def _initial_statistics(self) -> RunningStatistics:
+        running = RunningStatistics(self.spec)
         for part in self._partitions:
             rows = part.map()
-            total = {name: known.merge(Statistics.of(rows[f"data/{name}"])) for name, known in total.items()}
-        return total
+            running.add({name: rows[f"data/{name}"] for name in self.spec})
+        return running
+
+    @property
+    def statistics(self) -> dict[str, Statistics]:
+        """Mean and standard deviation of all samples of this mode, by real-valued field."""
+        return self._statistics.result()
 
     @property
     def last(self) -> tuple[int, int] | None:
@@ -166,8 +170,7 @@ class SampleWriter:
             self._appender.append({name: value[start:stop] for name, value in rows.items()})
             self.count += stop - start
             start = stop
-        for name, known in self.statistics.items():
-            self.statistics[name] = known.merge(Statistics.of(rows[f"data/{name}"]))
+        self._statistics.add(samples)
 
     def _check(self, rows: dict[str, Array], total: int) -> None:
         expected = columns_of(self.spec)
@@ -189,20 +192,32 @@ class SampleWriter:
             file = self.path / f"{self.mode}-{number:05d}.h5"
             try:
                 current = Partition.create(file, self.spec, self._capacity, attributes)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
+                file.with_suffix(".tmp").unlink(missing_ok=True)
                 raise DatasetError(
                     f"cannot create {file}: {error}. {self.count} committed samples are intact"
                 ) from error
             self._partitions.append(current)
         self._appender = current.appender()
 
-    def _finish_partition(self) -> None:
-        """Seal a full partition; the description follows it."""
-        if self._appender is not None:
-            self._appender.close()
-            self._appender.partition.seal()
-            self._appender = None
+    def _finish_partition(self, *, seal: bool = True) -> None:
+        """Seal a partition; the description follows it."""
+        if self._appender is None:
+            return
+        part = self._appender.partition
+        self._appender.close()
+        self._appender = None
+        try:
+            if seal:
+                part.seal()
             self._describe()
+        except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+            for leftover in (part.path, self.path / DESCRIPTION):
+                leftover.with_suffix(".tmp").unlink(missing_ok=True)
+            raise DatasetError(
+                f"cannot complete {part.path}: {error}. Its {part.count} samples are committed and readable; free "
+                "space, then continue the dataset"
+            ) from error
 
     def _describe(self) -> None:
         """Write the JSON description: a convenience for readers, never the only place of anything."""
@@ -224,19 +239,27 @@ class SampleWriter:
 
     # --- closing
 
-    def close(self) -> None:
-        """Seal the last partition and write the description; a dataset without samples leaves nothing behind."""
+    def close(self, *, seal: bool = True) -> None:
+        """Complete the dataset; one without samples leaves nothing behind. Calling it again does no harm.
+
+        Args:
+            seal: Copy the last partition to its exact size. Without, it stays open: larger than its content, as
+                readable, and continued in place by the next writer.
+
+        Raises:
+            DatasetError: The disk refuses; what was committed is readable all the same.
+        """
         if self._lock < 0:
             return
         try:
             if self._appender is None and self._partitions and not self._partitions[-1].sealed:
-                self._appender = self._partitions[-1].appender()  # left open by a writer that died
+                self._appender = self._partitions[-1].appender()  # left open by an earlier writer
             if self._appender is not None and self._appender.partition.count == 0:
                 self._appender.close()
                 self._appender.partition.path.unlink()
                 self._partitions.remove(self._appender.partition)
                 self._appender = None
-            self._finish_partition()
+            self._finish_partition(seal=seal)
         finally:
             self._release()
 
@@ -252,5 +275,14 @@ class SampleWriter:
     def __enter__(self) -> SampleWriter:
         return self
 
-    def __exit__(self, *args: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        close_after(self, kind)
+
+
+def close_after(writer: SampleWriter, error: type[BaseException] | None) -> None:
+    """Close after a block that may have failed: then at once, and without hiding its error behind another."""
+    if error is None:
+        writer.close()
+    else:
+        with contextlib.suppress(DatasetError):
+            writer.close(seal=False)

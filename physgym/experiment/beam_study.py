@@ -59,8 +59,8 @@ class Budget:
 
 DEMO = Budget()
 QUICK = Budget(samples=200, held_out=20, epochs=5)
-LARGE = Budget(samples=20_000, epochs=80)
-FULL_SIZE = Budget(env_id="physgym/BeamFull-v0", samples=20_000, epochs=80, hidden=(512, 512, 512))
+LARGE = Budget(samples=20_000, epochs=60)
+FULL_SIZE = Budget(env_id="physgym/BeamFull-v0", samples=20_000, epochs=60, hidden=(512, 512, 512))
 
 
 def study(budget: Budget, out: str | Path, *, num_workers: int = 2, seed: int = 0) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,10 +85,8 @@ def generate(
             timeout=timeout,
         )
     except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; complete samples are in {out}. Continue with the same command and --resume",
-            file=sys.stderr,
-        )
+        kept = f"complete samples are in {out}. Continue with the same command and --resume"
+        print(f"\ninterrupted; {kept if out.exists() else 'no sample was complete'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(f"{len(dataset)} samples in {out}")
     for field in dataset.spec.values():
@@ -225,14 +224,15 @@ def _arguments(pairs: list[str] | None) -> dict[str, Any]:
             raise ConfigError(f"--arg {pair!r}: write key=value")
         try:
             arguments[key] = read_yaml(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--arg {pair!r}: the value is not YAML") from error
     return arguments
 
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+    with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
+        sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
     try:
         app()
     except PhysGymError as error:

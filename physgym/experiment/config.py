@@ -117,7 +117,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         data = read_yaml(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(data).__name__}")
@@ -146,7 +146,7 @@ def _override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {part!r} is a value, not a section")
     try:
         data[last] = read_yaml(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{override!r}: the value is not YAML") from error
 
 

@@ -69,7 +69,7 @@ def read_config(session: Path) -> dict[str, Any]:
     """
     try:
         config = yaml.safe_load((session / CONFIG).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{session} is not a session: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{session / CONFIG} does not hold a configuration")

@@ -138,7 +138,9 @@ class EnvConformance:
         reference = SyncVectorEnv([self.make_env] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
         ours = SocketVectorEnv([self.make_env] * 2, num_workers=1, autoreset_mode=AutoresetMode.SAME_STEP)
         try:
-            draw, rng = sampler(self.make_env()), np.random.default_rng(SEED)
+            sampling = self.make_env()
+            sampling.reset(seed=SEED)
+            draw, rng = sampler(sampling), np.random.default_rng(SEED)
             single = reference.single_action_space
             results = [env.reset(seed=SEED)[:1] for env in (reference, ours)]
             for step in range(STEPS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import pickle
 import secrets
 import selectors
 import signal
@@ -51,10 +52,21 @@ from physgym.vector.worker import Boot
 DEFAULT_TIMEOUT = 120.0
 CLOSE_TIMEOUT = 5.0
 HANDSHAKE_POLL = 0.2
+DEATH_POLL = 1.0  # a dead worker whose environment has forked does not hang up
+LONGEST_TIMEOUT = 1e7
 EPISODES_AHEAD = 2  # per worker: one that runs and one that waits, so that no worker idles between episodes
 
 # one BLAS thread per worker: workers are the parallelism, and bits depend on the number of threads
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+NO_ANSWER = (
+    "{worker}: no answer for {timeout} s. Raise timeout= if a step takes longer, or in a rollout a whole episode"
+)
+BUSY = (
+    "an earlier call was interrupted, or a rollout is under way: its answers are still to come. Finish iterating over "
+    "the rollout, or close this vector env and make a new one"
+)
 
 
 def usable_cores() -> int:
@@ -80,9 +92,9 @@ class Worker:
         self.since = 0.0  # when it was last heard of or began to owe an answer
 
     @property
-    def pending(self) -> bool:
-        """Whether it owes an answer."""
-        return self.channel is not None and bool(self.channel.connection.pending)
+    def owed(self) -> int:
+        """How many answers it owes."""
+        return 0 if self.channel is None else len(self.channel.connection.pending)
 
     @property
     def slice(self) -> slice:
@@ -118,6 +130,10 @@ def _reap(workers: Sequence[Worker], selector: selectors.BaseSelector, patience:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.01, deadline - time.monotonic()))
         deadline = time.monotonic() + 1.0
+    for worker in workers:
+        if worker.process.poll() != 0:  # it could not close its environments; what they started is in its group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.process.pid, signal.SIGKILL)
 
 
 class SocketVectorEnv(VectorEnv[Any, Any, Any]):
@@ -130,7 +146,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         env_fns: One callable per environment; closures and lambdas are fine.
         num_workers: Worker processes; by default one per usable core, at most one per environment.
         autoreset_mode: What happens when an episode ends.
-        timeout: Seconds to wait for a worker before giving up; also the limit for building its environments.
+        timeout: Seconds to wait for a worker before giving up: for building its environments, for a step of all of
+            them, for a whole episode of a rollout.
         port: TCP port on the loopback interface that workers connect to; 0 takes a free one.
 
     Raises:
@@ -152,8 +169,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError("env_fns is empty; a vector env needs at least one environment")
         if num_workers is not None and num_workers < 1:
             raise ConfigError(f"num_workers must be at least 1, not {num_workers}; leave it out for one per core")
-        if timeout <= 0:
-            raise ConfigError(f"timeout must be positive seconds, not {timeout}")
+        timeout = float(timeout)
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise ConfigError(f"timeout must be positive seconds, at most {LONGEST_TIMEOUT:.0f}, not {timeout}")
+        if autoreset_mode not in list(AutoresetMode) and autoreset_mode not in [mode.value for mode in AutoresetMode]:
+            modes = [mode.value for mode in AutoresetMode]
+            raise ConfigError(f"autoreset_mode must be one of {modes}, not {autoreset_mode!r}")
         self.num_envs = len(factories)
         self.timeout = timeout
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -179,10 +200,15 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _start(self, factories: list[Callable[[], Any]], num_workers: int, listener: Listener) -> None:
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         bounds = [round(i * len(factories) / num_workers) for i in range(num_workers + 1)]
-        payloads = [cloudpickle.dumps(factories[a:b]) for a, b in itertools.pairwise(bounds)]
+        try:
+            payloads = [cloudpickle.dumps(factories[a:b]) for a, b in itertools.pairwise(bounds)]
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise ConfigError(
+                f"an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it"
+            ) from error
         for index, payload in enumerate(payloads):
             process = subprocess.Popen(
-                [sys.executable, "-c", "from physgym.vector.worker import main; main()"],
+                [sys.executable, "-P", "-c", "from physgym.vector.worker import main; main()"],
                 stdin=subprocess.PIPE,
                 env=environment,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone, which decides
@@ -307,8 +333,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         with contextlib.suppress(ProtocolError):
             for worker in self._workers:
                 assert worker.channel is not None
+                worker.channel.sock.settimeout(max(0.1, deadline - time.monotonic()))
                 worker.channel.send(Close())
-            while any(w.pending for w in self._workers):
+            while any(w.owed for w in self._workers):
                 events = self._selector.select(max(0.0, deadline - time.monotonic()))
                 if not events:
                     break
@@ -423,7 +450,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     # --- rollouts without a policy in the parent
 
     def rollout(
-        self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int
+        self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int, ahead: int = sys.maxsize
     ) -> Iterator[RolloutResult]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
 
@@ -431,6 +458,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             episodes: Index and seed of each episode; may be endless.
             max_steps: Truncate an episode after so many steps.
             max_rejects: Fail after so many rejected steps in a row.
+            ahead: Begin no episode so many places behind the earliest one that is not completed.
 
         Yields:
             One result per episode, as they complete; their order is not that of `episodes`.
@@ -440,18 +468,26 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             SampleError: A sample does not fit its declaration, or too many were rejected.
         """
         source = iter(episodes)
+        running: dict[int, int] = {}  # place of an episode in the sequence, by its index
+        begun = 0
 
-        def feed(worker: Worker) -> None:
-            with contextlib.suppress(StopIteration):
-                episode, seed = next(source)
-                self._post(worker, Rollout(episode, seed, max_steps, max_rejects))
+        def feed() -> None:
+            """Give every worker that has room its next episode."""
+            nonlocal begun
+            for worker in sorted(self._workers, key=lambda worker: worker.owed):
+                if worker.owed >= EPISODES_AHEAD or begun - min(running.values(), default=begun) >= ahead:
+                    continue
+                for episode, seed in itertools.islice(source, 1):
+                    self._post(worker, Rollout(episode, seed, max_steps, max_rejects))
+                    running[episode] = begun
+                    begun += 1
 
         for _ in range(EPISODES_AHEAD):
-            for worker in self._workers:
-                feed(worker)
-        for worker, message in self._replies():
+            feed()
+        for _, message in self._replies():
             assert isinstance(message, RolloutResult)
-            feed(worker)
+            del running[message.episode]
+            feed()
             yield message
 
     # --- messages
@@ -459,10 +495,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _post(self, worker: Worker, message: Message) -> None:
         if self.closed or worker.channel is None:
             raise WorkerError("the vector env is closed; make a new one")
-        if not worker.pending:
+        if not worker.owed:
             worker.since = time.monotonic()
         elif not isinstance(message, Rollout):
-            raise ConfigError("a rollout is still under way; finish iterating over it, or make a vector env of its own")
+            raise ConfigError(BUSY)
         try:
             worker.channel.send(message)
         except PeerGone:
@@ -480,13 +516,18 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             WorkerError: A worker died, did not answer in time, or an environment raised.
         """
-        while busy := [worker for worker in self._workers if worker.pending]:
+        while busy := [worker for worker in self._workers if worker.owed]:
             latest = min(busy, key=lambda worker: worker.since)
-            events = self._selector.select(max(0.0, latest.since + self.timeout - time.monotonic()))
+            left = latest.since + self.timeout - time.monotonic()
+            events = self._selector.select(max(0.0, min(DEATH_POLL, left)))
             if not events:
-                self._fail(latest, f"{latest}: no answer for {self.timeout} s. Raise timeout= if steps take long")
+                for worker in busy:
+                    if worker.process.poll() is not None:
+                        self._report_death(worker)
+                if left <= 0:
+                    self._fail(latest, NO_ANSWER.format(worker=latest, timeout=self.timeout))
             for key, _ in events:
-                worker: Worker = key.data
+                worker = key.data
                 message = self._receive_some(worker)
                 if message is None:
                     continue

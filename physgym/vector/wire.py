@@ -21,6 +21,7 @@ bytes, however chunked, into messages.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -41,7 +42,9 @@ MAGIC = b"PG"
 VERSION = 1
 HEADER = struct.Struct("<2sBBIQ")
 MAX_BODY = 1 << 30
-MAX_BODY_BEFORE_READY = 1 << 24
+MAX_BODY_BEFORE_READY = 1 << 24  # descriptions of spaces may list bounds
+MAX_BODY_BEFORE_HELLO = 1 << 10
+MAX_NESTED = 32
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Infos: TypeAlias = list[dict[str, Any]]
@@ -58,6 +61,7 @@ class Role(Enum):
 
 _ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX = range(1, 6)
 _PLAIN_KINDS = "biufcSUmM"
+_DTYPE = re.compile(r"[<>|=][biufcSUmM]\d{1,9}(\[\d{0,3}\w{1,2}\])?")
 
 
 def _encode_other(value: Any) -> msgpack.ExtType:
@@ -73,27 +77,46 @@ def _encode_other(value: Any) -> msgpack.ExtType:
         return msgpack.ExtType(_COMPLEX, struct.pack("<dd", value.real, value.imag))
     if isinstance(value, dict):
         return dict(value)
+    if isinstance(value, str):
+        return str(value)
     raise TypeError(
         f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot travel between processes; "
         "use numbers, strings, bytes, arrays, or lists, tuples and dictionaries of them"
     )
 
 
-def _decode_other(code: int, data: bytes) -> Any:
-    if code in (_ARRAY, _SCALAR):
-        text, shape, content = msgpack.unpackb(data)
-        dtype = np.dtype(text)
-        if dtype.kind not in _PLAIN_KINDS:
-            raise ValueError(f"arrays of dtype {dtype} do not travel")
-        array = np.frombuffer(content, dtype).reshape(shape).copy()
-        return array if code == _ARRAY else array[()]
-    if code == _TUPLE:
-        return tuple(decode_value(data))
-    if code == _BIGINT:
-        return int(data)
-    if code == _COMPLEX:
-        return complex(*struct.unpack("<dd", data))
-    raise ValueError(f"unknown extension type {code}")
+class _Decoder:
+    """Decodes the extension types of one value, nested no deeper than a person would nest them.
+
+    Each level is a call of msgpack in C, which an endless nest of tuples would run out of stack.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+
+    def unpack(self, data: Buffer) -> Any:
+        self._depth += 1
+        if self._depth > MAX_NESTED:
+            raise ValueError(f"extension types are nested deeper than {MAX_NESTED}")
+        value = msgpack.unpackb(data, ext_hook=self._extension, strict_map_key=False)
+        self._depth -= 1
+        return value
+
+    def _extension(self, code: int, data: bytes) -> Any:
+        if code in (_ARRAY, _SCALAR):
+            text, shape, content = msgpack.unpackb(data)
+            # numpy would parse a whole language of dtypes, and fail in as many ways
+            if not isinstance(text, str) or not _DTYPE.fullmatch(text):
+                raise ValueError(f"arrays of dtype {text!r} do not travel")
+            array = np.frombuffer(content, text).reshape(shape).copy()
+            return array if code == _ARRAY else array[()]
+        if code == _TUPLE:
+            return tuple(self.unpack(data))
+        if code == _BIGINT:
+            return int(data)
+        if code == _COMPLEX:
+            return complex(*struct.unpack("<dd", data))
+        raise ValueError(f"unknown extension type {code}")
 
 
 def encode_value(value: Any) -> bytes:
@@ -103,11 +126,16 @@ def encode_value(value: Any) -> bytes:
         ProtocolError: The value holds something that cannot travel.
     """
     try:
-        return bytes(msgpack.packb(value, default=_encode_other, strict_types=True))
-    except OverflowError:  # msgpack ends at 64 bits and does not ask `default` about larger integers
-        return bytes(msgpack.packb(_without_big_ints(value), default=_encode_other, strict_types=True))
-    except (TypeError, ValueError) as error:
+        try:
+            return _pack(value)
+        except OverflowError:  # msgpack ends at 64 bits and does not ask `default` about larger integers
+            return _pack(_without_big_ints(value))
+    except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(str(error)) from error
+
+
+def _pack(value: Any) -> bytes:
+    return bytes(msgpack.packb(value, default=_encode_other, strict_types=True))
 
 
 def _without_big_ints(value: Any) -> Any:
@@ -127,8 +155,9 @@ def decode_value(data: Buffer) -> Any:
         ProtocolError: The bytes are not such a value.
     """
     try:
-        return msgpack.unpackb(data, ext_hook=_decode_other, strict_map_key=False)
-    except (ValueError, TypeError, KeyError, struct.error, RecursionError, msgpack.UnpackException) as error:
+        return _Decoder().unpack(data)
+    except Exception as error:
+        # whatever hostile bytes provoke in a parser is the peer's fault, and ends its connection alone
         raise ProtocolError(f"a message holds a value that cannot be decoded: {error!r}") from error
 
 
@@ -407,11 +436,12 @@ class Connection:
         Raises:
             ProtocolError: The message is not legal in this state.
         """
-        sequence = self._advance(type(message), self.role, None)
+        self._advance(type(message), self.role, None, only_check=True)
         body = self._encode(message)
         length = sum(memoryview(part).nbytes for part in body)
         if length > MAX_BODY:
             raise ProtocolError(f"a {type(message).__name__} of {length} bytes exceeds the limit of {MAX_BODY}")
+        sequence = self._advance(type(message), self.role, None)  # only now: what cannot be sent changes no state
         header = HEADER.pack(MAGIC, VERSION, MESSAGE_TYPES.index(type(message)), sequence, length)
         if isinstance(message, Ready):
             self.agreement = Agreement.from_ready(message)
@@ -457,6 +487,8 @@ class Connection:
         if kind >= len(MESSAGE_TYPES):
             raise ProtocolError(f"unknown message type {kind}")
         limit = MAX_BODY if self.agreement is not None else MAX_BODY_BEFORE_READY
+        if self.state == "start":
+            limit = MAX_BODY_BEFORE_HELLO
         if length > limit:
             raise ProtocolError(f"a body of {length} bytes exceeds the limit of {limit}")
         self._kind, self._got_sequence = MESSAGE_TYPES[kind], sequence
@@ -464,11 +496,13 @@ class Connection:
 
     # states
 
-    def _advance(self, kind: type[Any], sender: Role, sequence: int | None) -> int:
+    def _advance(self, kind: type[Any], sender: Role, sequence: int | None, *, only_check: bool = False) -> int:
         """Check that `sender` may send such a message now and note it; returns its sequence number."""
         if sender is Role.WORKER and self.state in self.WORKER_OPENS:
             if kind not in self.WORKER_OPENS[self.state]:
                 raise self._illegal(kind, sender)
+            if only_check:
+                return 0
             self.state = {Hello: "greeted", Ready: "ready", Failure: "closed"}[kind]
             return 0
         if self.state != "ready":
@@ -476,6 +510,8 @@ class Connection:
         if sender is Role.PARENT:
             if kind not in REPLIES:
                 raise self._illegal(kind, sender)
+            if only_check:
+                return 0
             self._sequence = sequence if sequence is not None else (self._sequence + 1) & 0xFFFFFFFF
             self.pending.append((self._sequence, kind))
             return self._sequence
@@ -484,6 +520,8 @@ class Connection:
         expected, request = self.pending[0]
         if kind not in (REPLIES[request], Failure) or (sequence is not None and sequence != expected):
             raise self._illegal(kind, sender)
+        if only_check:
+            return expected
         self.pending.popleft()
         if kind is Closed:
             self.state = "closed"

@@ -7,6 +7,7 @@ never imports torch, h5py or a viewer unless an environment does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -84,6 +85,13 @@ class Boot:
         return cls(**{**data, "address": (str(data["address"][0]), int(data["address"][1]))})
 
 
+EPISODE_ENDED = (
+    'the episode has ended; with autoreset_mode DISABLED call reset(options={"reset_mask": ...}) before the next step'
+)
+RETURNED = "{name} must return {count} values, {what}; it returned {got}"
+WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
+
+
 class RequestFailed(Exception):
     """An environment raised while a request was served; the cause is its exception."""
 
@@ -155,12 +163,10 @@ class Host:
     def reset(self, request: Reset) -> ResetResult:
         """Reset the environments of the mask."""
         infos: Infos = [{} for _ in self.envs]
-        for i, env in enumerate(self.envs):
+        for i in range(len(self.envs)):
             if request.mask[i]:
                 options = None if request.options is None else dict(request.options)
-                observation, infos[i] = self._guard(i, env.reset, seed=request.seeds[i], options=options)
-                self._observe(i, observation)
-                self.ended[i] = False
+                infos[i] = self._guard(i, self._reset_one, i, seed=request.seeds[i], options=options)
         return ResetResult(self.observations, infos)
 
     def step(self, actions: list[Array]) -> StepResult:
@@ -169,25 +175,34 @@ class Host:
         rewards = np.zeros(count)
         terminations, truncations = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         infos: Infos = []
-        for i, env in enumerate(self.envs):
+        for i in range(count):
             if self.ended[i] and self.mode is AutoresetMode.NEXT_STEP:
-                observation, info = self._guard(i, env.reset)
-            elif self.ended[i] and self.mode is AutoresetMode.DISABLED:
-                raise RequestFailed(i) from ConfigError(
-                    "the episode has ended; with autoreset_mode DISABLED call "
-                    'reset(options={"reset_mask": ...}) before the next step'
-                )
+                infos.append(self._guard(i, self._reset_one, i))
             else:
-                action = walk.unflatten(self.action_space, iter([leaf[i] for leaf in actions]))
-                observation, rewards[i], terminations[i], truncations[i], info = self._guard(i, env.step, action)
-                if self.mode is AutoresetMode.SAME_STEP and (terminations[i] or truncations[i]):
-                    final = {"final_obs": observation, "final_info": info}
-                    observation, info = self._guard(i, env.reset)
-                    info = {**final, **info}
-            self._observe(i, observation)
-            infos.append(info)
+                action = [leaf[i] for leaf in actions]
+                rewards[i], terminations[i], truncations[i], info = self._guard(i, self._step_one, i, action)
+                infos.append(info)
         self.ended = np.logical_or(terminations, truncations)
         return StepResult(self.observations, rewards, terminations, truncations, infos)
+
+    def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
+        observation, info = _returned("reset", self.envs[index].reset(**kwargs), 2)
+        self._observe(index, observation)
+        self.ended[index] = False
+        return _checked_info(info)
+
+    def _step_one(self, index: int, action: list[Array]) -> tuple[float, bool, bool, dict[str, Any]]:
+        if self.ended[index] and self.mode is AutoresetMode.DISABLED:
+            raise ConfigError(EPISODE_ENDED)
+        env = self.envs[index]
+        returned = env.step(walk.unflatten(self.action_space, iter(action)))
+        observation, reward, terminated, truncated, info = _returned("step", returned, 5)
+        info = _checked_info(info)
+        if self.mode is AutoresetMode.SAME_STEP and (terminated or truncated):
+            info = {"final_obs": observation, "final_info": info, **self._reset_one(index)}
+        else:
+            self._observe(index, observation)
+        return float(reward), bool(terminated), bool(truncated), info
 
     def rollout(self, request: Rollout) -> RolloutResult:
         """Run one episode and collect its samples."""
@@ -234,7 +249,7 @@ class Host:
             self.observations, self.leaves, walk.flatten(self.observation_space, observation), strict=True
         ):
             if np.shape(value) != leaf.shape:
-                raise RequestFailed(index) from SampleError(
+                raise SampleError(
                     f"observation {leaf.path!r} has shape {np.shape(value)}; observation_space says {leaf.shape}"
                 )
             buffer[index] = value
@@ -244,6 +259,20 @@ class Host:
             return work(*args, **kwargs)
         except Exception as error:
             raise RequestFailed(index) from error
+
+
+def _returned(name: str, values: Any, count: int) -> Any:
+    """What an environment's method returned, if it is a tuple of the right length."""
+    if not isinstance(values, tuple) or len(values) != count:
+        got = f"{len(values)} values" if isinstance(values, tuple) else f"a {type(values).__name__}"
+        raise SampleError(RETURNED.format(name=name, count=count, what=WHAT[count], got=got))
+    return values
+
+
+def _checked_info(info: Any) -> dict[str, Any]:
+    if not isinstance(info, dict):
+        raise SampleError(f"info must be a dictionary, not a {type(info).__name__}")
+    return info
 
 
 def _call(env: Env, request: Call, index: int) -> Any:
@@ -319,17 +348,25 @@ def _build(factory: EnvFactory, boot: Boot, index: int) -> Env:
         # environments may want to know their place, for instance to open a port of their own
         for name, value in (("env_index", boot.first_env + index), ("num_envs", boot.num_envs)):
             if hasattr(env.unwrapped, name):
-                setattr(env.unwrapped, name, value)
+                with contextlib.suppress(AttributeError):  # a property of the environment's own
+                    setattr(env.unwrapped, name, value)
         return env
     except Exception as error:
         raise RequestFailed(index) from error
 
 
 def _end_with_parent() -> None:
-    """End this process when the pipe to its parent closes, also while an environment computes."""
+    """End this process when the pipe to its parent closes, also while an environment computes.
+
+    Only code that holds Python's lock without a pause delays that.
+    """
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # an environment that reads its standard input shall find its end, not the pipe
+    os.close(nothing)
 
     def watch() -> None:
-        while os.read(0, 4096):
+        while os.read(pipe, 4096):
             pass
         os._exit(1)
 
