@@ -3,6 +3,8 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
+import skfem
+from skfem.models.elasticity import lame_parameters, linear_elasticity
 
 import physgym.envs
 from physgym.envs.beam import Beam
@@ -47,12 +49,9 @@ def dense(block: Block, band: np.ndarray) -> np.ndarray:
     return lower + np.tril(lower, -1).T
 
 
-def reference_deflection() -> float:
+def reference_deflection(elements: tuple[int, int, int] = (20, 4, 4)) -> float:
     """Mean tip deflection in mm under 1 N spread over the end face: linear elasticity with scikit-fem."""
-    skfem = pytest.importorskip("skfem")
-    from skfem.models.elasticity import lame_parameters, linear_elasticity
-
-    axes = [np.linspace(0, length, count + 1) for length, count in zip(SIZE, (20, 4, 4), strict=True)]
+    axes = [np.linspace(0, length, count + 1) for length, count in zip(SIZE, elements, strict=True)]
     mesh = skfem.MeshHex.init_tensor(*axes)
     element = skfem.ElementVector(skfem.ElementHex2())
     basis = skfem.Basis(mesh, element, intorder=4)
@@ -63,16 +62,20 @@ def reference_deflection() -> float:
     return skfem.Functional(lambda w: w["u"][2] / 225).assemble(end, u=end.interpolate(u))
 
 
+def tip_deflection(beam: Beam) -> float:
+    """The same of a beam."""
+    tip = beam.rest_positions[:, 0] > 99
+    forces = np.zeros(beam.action_space.shape)
+    forces[tip, 2] = 1 / tip.sum()
+    return beam.solver.solve(forces).displacement[tip, 2].mean()
+
+
 def test_tip_deflection_agrees_with_independent_reference():
     reference = reference_deflection()
     timoshenko = 100**3 / (3 * 2000 * 15**4 / 12) + 100 / (5 / 6 * 2000 / 2.9 * 225)
     assert reference == pytest.approx(timoshenko, rel=0.05)  # beam theory ignores that the clamp holds the width
     for options, bound in ((FULL, 0.03), (QUICK, 0.05)):
-        beam = Beam(**options)
-        tip = beam.rest_positions[:, 0] > 99
-        forces = np.zeros(beam.action_space.shape)
-        forces[tip, 2] = 1 / tip.sum()
-        deflection = beam.solver.solve(forces).displacement[tip, 2].mean()
+        deflection = tip_deflection(Beam(**options))
         error = deflection / reference - 1
         assert abs(error) < bound, f"{options}: tip deflection {deflection:.5f} mm is off by {error:.1%}"
 

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from physgym.envs.burgers import Burgers
 from physgym.errors import ConfigError
@@ -191,4 +192,4 @@ def test_picture_shows_field_and_prediction():
 def test_checkers_of_gymnasium_and_stable_baselines_accept_it():
     env = gymnasium.make("physgym/Burgers-v0", size=64, render_mode="rgb_array").unwrapped
     gymnasium_check_env(env)
-    pytest.importorskip("stable_baselines3.common.env_checker").check_env(env)
+    sb3_check_env(env)

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from physgym.envs.spring import Spring, propagator
 from physgym.errors import ConfigError
@@ -175,4 +176,4 @@ def test_picture_shows_state_and_prediction():
 def test_checkers_of_gymnasium_and_stable_baselines_accept_it():
     env = gymnasium.make("physgym/Spring-v0", render_mode="rgb_array").unwrapped
     gymnasium_check_env(env)
-    pytest.importorskip("stable_baselines3.common.env_checker").check_env(env)
+    sb3_check_env(env)
