@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
+
 
 class PhysGymError(Exception):
     """Base class of every error that physgym raises on purpose."""
@@ -11,8 +15,16 @@ class ProtocolError(PhysGymError):
     """A peer sent something that the wire protocol does not allow at this point."""
 
 
+def first_argument(error: BaseException) -> str:
+    """The text of an exception, whatever its class makes of it."""
+    return str(error.args[0]) if error.args else ""
+
+
 class WorkerError(PhysGymError):
     """A worker process died, hung, or an environment in it raised.
+
+    What an environment raised is an instance of the original class too, where that is known in this process: both
+    ``except WorkerError`` and ``except ValueError`` catch a `ValueError` of an environment.
 
     Attributes:
         remote_traceback: The traceback inside the worker, empty if there was none (death, time-out).
@@ -25,6 +37,10 @@ class WorkerError(PhysGymError):
         self.env_indices = env_indices
 
 
+class ClosedError(WorkerError, ClosedEnvironmentError):
+    """The vector env is closed."""
+
+
 class SampleError(PhysGymError):
     """A sample lacks a field, has one too many, or one of a wrong shape, dtype or value."""
 
@@ -35,6 +51,38 @@ class DatasetError(PhysGymError):
 
 class ConfigError(PhysGymError):
     """A configuration or argument is wrong; the text names the key and the remedy."""
+
+
+class WrongValue(ConfigError, ValueError):
+    """An argument has the right type and a wrong value."""
+
+
+class WrongType(ConfigError, TypeError):
+    """An argument has a wrong type."""
+
+
+class UnequalSpaces(ConfigError, RuntimeError):
+    """The environments of one vector env do not fit together."""
+
+
+class WaitTimeout(PhysGymError, TimeoutError, multiprocessing.TimeoutError):
+    """The time that a caller was ready to wait is over; nothing is lost, the call can be waited for again."""
+
+
+class PendingCallError(ConfigError, AlreadyPendingCallError):
+    """A call was begun while the answers to an earlier one are still to come."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        Exception.__init__(self, message)
+        self.name = name
+
+
+class NoPendingCallError(ConfigError, NoAsyncCallError):
+    """The answers to a call were asked for that had not been begun."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        Exception.__init__(self, message)
+        self.name = name
 
 
 class CheckpointError(PhysGymError):

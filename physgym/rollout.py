@@ -11,12 +11,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector.utils import batch_space, iterate
 
 from physgym.errors import SampleError
 from physgym.sample import Sample, SampleSpec
+from physgym.sim import Simulation
 
 Policy = Callable[[Any, np.random.Generator], Any]
 
+ACTION_BLOCK = 32
 DEFAULT_MAX_STEPS = 1000
 DEFAULT_MAX_REJECTS = 10
 
@@ -30,7 +33,7 @@ TOO_MANY_REJECTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Transition:
     """One step of an episode.
 
@@ -64,12 +67,22 @@ def episode_seed(run_seed: int, episode: int) -> int:
 def sampler(env: gymnasium.Env[Any, Any]) -> Policy:
     """The policy that draws random actions: the environment's own ``sample_action(rng)``, else its action space."""
     own = getattr(env.unwrapped, "sample_action", None)
-    if own is not None:
+    if own is not None and getattr(own, "__func__", None) is not Simulation.sample_action:
         return lambda _, rng: own(rng)
+    # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
+    block = batch_space(env.action_space, ACTION_BLOCK)
+    drawn: Iterator[Any] = iter(())
+    owner: np.random.Generator | None = None
 
     def from_space(_: Any, rng: np.random.Generator) -> Any:
-        env.action_space.seed(int(rng.integers(2**31)))
-        return env.action_space.sample()
+        nonlocal drawn, owner
+        if rng is not owner:  # a new episode
+            block.seed(int(rng.integers(2**31)))
+            drawn, owner = iter(()), rng
+        for action in drawn:
+            return action
+        drawn = iter(list(iterate(block, block.sample())))
+        return next(drawn)
 
     return from_space
 

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.errors import SampleError
-from physgym.spaces import Array, Leaf, leaves
+from physgym.spaces import Array, Leaf, fixed_leaves
 
 Role = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
@@ -119,7 +119,7 @@ class SampleSpec(Mapping[str, Field]):
             return None
         if not isinstance(space, spaces.Dict):
             raise SampleError(f"sample_space must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
-        found = leaves(space)
+        found = fixed_leaves(space)
         roles = cast(dict[str, Role], dict(getattr(base, "sample_roles", None) or {}))
         units = cast(dict[str, str], dict(getattr(base, "sample_units", None) or {}))
         known = {leaf.path for leaf in found}

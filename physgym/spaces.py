@@ -1,7 +1,8 @@
 """The one place that walks nested spaces: leaves, byte layout, batching, JSON form.
 
-A *leaf* is an array space of fixed shape and dtype; `Dict` and `Tuple` spaces nest them. A leaf's path joins the
-keys on the way with ``/``.
+A *leaf* is an array space of fixed shape and dtype, or one whose values vary in size (`Text`, `Sequence`, `Graph`,
+`OneOf`, a space class of the user's own); `Dict` and `Tuple` spaces nest them. A leaf's path joins the keys on the way
+with ``/``.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ from physgym.errors import ConfigError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+VARIABLE = np.dtype(object)  # dtype of a leaf without a fixed layout
+
 UNSUPPORTED = (
-    "{space} has no fixed byte layout, so it cannot travel between processes. Use Box, Discrete, MultiBinary, "
-    "MultiDiscrete, or Dict and Tuple of them; `gymnasium.wrappers.FlattenObservation` helps."
+    "{space} has no fixed byte layout, so it cannot be a field of a sample. Use Box, Discrete, MultiBinary, "
+    "MultiDiscrete, or Dict and Tuple of them."
 )
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """An array inside a nested space.
+    """An array, or a value of variable size, inside a nested space.
 
     Attributes:
         path: Keys from the root, joined by ``/``; empty for a space that is a leaf itself.
         shape: Shape of one value, without the batch axis.
-        dtype: dtype of one value.
+        dtype: dtype of one value; `VARIABLE` for one without a fixed layout.
     """
 
     path: str
@@ -41,6 +44,11 @@ class Leaf:
     def nbytes(self) -> int:
         """Bytes of one value."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def variable(self) -> bool:
+        """Whether values have no fixed layout and travel encoded."""
+        return self.dtype == VARIABLE
 
 
 def children(space: spaces.Space[Any]) -> Iterator[tuple[str | int, spaces.Space[Any]]] | None:
@@ -53,18 +61,26 @@ def children(space: spaces.Space[Any]) -> Iterator[tuple[str | int, spaces.Space
 
 
 def leaves(space: spaces.Space[Any], path: str = "") -> list[Leaf]:
-    """All arrays of a space in the order in which they travel.
-
-    Raises:
-        ConfigError: The space holds one without a fixed shape and dtype (Text, Sequence, Graph, OneOf).
-    """
+    """All leaves of a space in the order in which they travel."""
     inner = children(space)
     if inner is not None:
         return [leaf for key, sub in inner for leaf in leaves(sub, f"{path}/{key}" if path else str(key))]
     if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
-        raise ConfigError(UNSUPPORTED.format(space=space))
+        return [Leaf(path, (), VARIABLE)]
     assert space.dtype is not None
     return [Leaf(path, tuple(space.shape or ()), np.dtype(space.dtype))]
+
+
+def fixed_leaves(space: spaces.Space[Any]) -> list[Leaf]:
+    """All arrays of a space that has nothing else.
+
+    Raises:
+        ConfigError: The space holds one without a fixed shape and dtype (Text, Sequence, Graph, OneOf).
+    """
+    found = leaves(space)
+    if any(leaf.variable for leaf in found):
+        raise ConfigError(UNSUPPORTED.format(space=space))
+    return found
 
 
 def flatten(space: spaces.Space[Any], value: Any) -> list[Any]:
@@ -110,10 +126,9 @@ def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 
 def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """A space as plain JSON data; `from_json` is the inverse.
+    """A space as plain JSON data; `from_json` is the inverse, but for classes of the user's own.
 
-    Raises:
-        ConfigError: The space has no fixed layout.
+    Those are only named (type "custom"): whoever reads the description needs the space from somewhere else.
     """
     if isinstance(space, spaces.Dict):
         return {"type": "Dict", "spaces": [[key, to_json(sub)] for key, sub in space.spaces.items()]}
@@ -142,8 +157,38 @@ def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
             "dtype": np.dtype(space.dtype).str,
         }
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
-    raise ConfigError(UNSUPPORTED.format(space=space))
+        return {"type": "MultiBinary", "n": np.asarray(space.n).tolist()}
+    if isinstance(space, spaces.Text):
+        return {
+            "type": "Text",
+            "min_length": space.min_length,
+            "max_length": space.max_length,
+            "charset": "".join(space.character_list),
+        }
+    if isinstance(space, spaces.Sequence):
+        return {"type": "Sequence", "space": to_json(space.feature_space), "stack": space.stack}
+    if isinstance(space, spaces.OneOf):
+        return {"type": "OneOf", "spaces": [to_json(sub) for sub in space.spaces]}
+    if isinstance(space, spaces.Graph):
+        edges = None if space.edge_space is None else to_json(space.edge_space)
+        return {"type": "Graph", "nodes": to_json(space.node_space), "edges": edges}
+    return {"type": "custom", "class": f"{type(space).__module__}.{type(space).__qualname__}"}
+
+
+def is_custom(data: Any) -> bool:
+    """Whether a description names a class of the user's own, which `from_json` cannot make."""
+    if isinstance(data, dict):
+        return data.get("type") == "custom" or any(is_custom(value) for value in data.values())
+    return isinstance(data, list) and any(is_custom(value) for value in data)
+
+
+class Custom(spaces.Space[Any]):
+    """Stands for a space of the user's own class where only its description is known."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Custom)
+
+    __hash__ = None  # type: ignore[assignment]  # spaces compare by value
 
 
 def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
@@ -175,7 +220,18 @@ def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
                 return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
             case "MultiBinary":
                 return spaces.MultiBinary(data["n"])
+            case "Text":
+                return spaces.Text(data["max_length"], min_length=data["min_length"], charset=data["charset"])
+            case "Sequence":
+                return spaces.Sequence(from_json(data["space"]), stack=data["stack"])
+            case "OneOf":
+                return spaces.OneOf([from_json(sub) for sub in data["spaces"]])
+            case "Graph":
+                edges = None if data["edges"] is None else from_json(data["edges"])
+                return spaces.Graph(from_json(data["nodes"]), edges)
+            case "custom":
+                return Custom()
             case other:
                 raise ConfigError(f"unknown space type {other!r}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AssertionError) as error:  # spaces check by assert
         raise ConfigError(f"not a description of a space: {error!r}") from error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from physgym.errors import ConfigError
-from physgym.spaces import Leaf, flatten, from_json, leaves, to_json, unflatten
+from physgym.spaces import Leaf, fixed_leaves, flatten, from_json, is_custom, leaves, to_json, unflatten
 
 INTEGERS = st.sampled_from([np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32])
 FLOATS = st.sampled_from([np.float16, np.float32, np.float64])
@@ -149,19 +149,36 @@ def test_the_order_of_keys_survives():
     assert [leaf.path for leaf in leaves(through_json(space))] == ["z", "a"]
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Text(5),
-        spaces.Sequence(spaces.Discrete(2)),
-        spaces.Graph(spaces.Box(0, 1, (1,)), None),
-        spaces.OneOf([spaces.Discrete(2)]),
-    ],
-)
-def test_spaces_without_a_layout_are_refused_with_a_remedy(space):
-    for call in (leaves, to_json):
-        with pytest.raises(ConfigError, match=r"no fixed byte layout.*Use Box"):
-            call(spaces.Dict({"x": space}))
+VARIABLE_SPACES = [
+    spaces.Text(5),
+    spaces.Text(3, min_length=0, charset="äβ 7"),
+    spaces.Sequence(spaces.Discrete(2)),
+    spaces.Sequence(spaces.Box(0, 1, (2,), np.float64), stack=True),
+    spaces.Graph(spaces.Box(0, 1, (1,)), None),
+    spaces.Graph(spaces.Discrete(3), spaces.Box(-1, 1, (2, 2))),
+    spaces.OneOf([spaces.Discrete(2), spaces.Tuple([spaces.Text(2), spaces.MultiBinary(3)])]),
+]
+
+
+@pytest.mark.parametrize("space", VARIABLE_SPACES)
+def test_spaces_of_variable_size_survive_json_and_are_one_leaf(space):
+    nested = spaces.Dict({"x": space, "y": spaces.Discrete(3)})
+    assert through_json(nested) == nested
+    assert [(leaf.path, leaf.variable) for leaf in leaves(nested)] == [("x", True), ("y", False)]
+    with pytest.raises(ConfigError, match=r"no fixed byte layout.*Use Box"):
+        fixed_leaves(nested)
+
+
+class Sphere(spaces.Space):
+    """A space of somebody's own."""
+
+
+def test_a_space_of_somebodys_own_class_is_named():
+    data = to_json(spaces.Tuple([spaces.Discrete(2), Sphere()]))
+    assert data["spaces"][1] == {"type": "custom", "class": "tests.test_spaces.Sphere"}
+    assert is_custom(data)
+    assert not is_custom(to_json(spaces.Discrete(2)))
+    assert [leaf.variable for leaf in leaves(from_json(data))] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,41 +22,39 @@ from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SP
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.vector.entry import EnvLike, env_factory
-from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
+from physgym.vector.vector_env import DEFAULT_TIMEOUT, Predictor, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
-AHEAD = 64  # episodes per worker that may wait for an earlier one, so that a slow one does not fill the memory
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Samples of one episode with their names.
+    """Samples with their names, in the order of their names.
 
     Attributes:
         samples: Fields of shape (n, *field shape).
-        episode: Index of the episode.
-        seed: Its seed.
-        steps: Shape (n,), int64.
+        episodes: Index of the episode of each sample, shape (n,), int64.
+        steps: Step in its episode, shape (n,), int64.
+        seeds: Seed of its episode, shape (n,), uint64.
     """
 
     samples: Sample
-    episode: int
-    seed: int
+    episodes: Array
     steps: Array
+    seeds: Array
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def cut(self, start: int, stop: int | None = None) -> Rows:
-        """The rows between two positions."""
-        part = slice(start, stop)
-        return Rows({k: v[part] for k, v in self.samples.items()}, self.episode, self.seed, self.steps[part])
+    def cut(self, part: slice | Array) -> Rows:
+        """Some of the rows."""
+        samples = {name: column[part] for name, column in self.samples.items()}
+        return Rows(samples, self.episodes[part], self.steps[part], self.seeds[part])
 
     def write(self, writer: SampleWriter) -> None:
         """Append them to a dataset."""
-        episode, seed = np.full(len(self), self.episode), np.full(len(self), self.seed, np.uint64)
-        writer.append(self.samples, episode=episode, step=self.steps, seed=seed)
+        writer.append(self.samples, episode=self.episodes, step=self.steps, seed=self.seeds)
 
 
 class SampleStream:
@@ -74,6 +73,9 @@ class SampleStream:
         max_rejects: Give up after so many rejected steps in a row.
         max_file_size: Largest size of a partition in bytes.
         timeout: Seconds to wait for a worker.
+        on_error: "raise", or "restart": a worker that dies or hangs is started again and runs its episodes anew from
+            their seeds; the samples are the same.
+        predictor: Answers simulations that ask for a prediction in the middle of a step.
 
     Attributes:
         spec: The sample fields.
@@ -102,6 +104,8 @@ class SampleStream:
         max_rejects: int = DEFAULT_MAX_REJECTS,
         max_file_size: int = DEFAULT_MAX_FILE_SIZE,
         timeout: float = DEFAULT_TIMEOUT,
+        on_error: str = "raise",
+        predictor: Predictor = None,
     ) -> None:
         try:
             seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
@@ -119,7 +123,9 @@ class SampleStream:
         self.seed, self.rejected, self.writer = seed, 0, None
         self._max_steps, self._max_rejects = max_steps, max_rejects
         factory = env_factory(env, kwargs)
-        self._envs = SocketVectorEnv([factory] * num_envs, num_workers=num_workers, timeout=timeout)
+        self._envs = SocketVectorEnv(
+            [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
+        )
         try:
             spec = self._envs.sample_spec
             if spec is None:
@@ -142,7 +148,7 @@ class SampleStream:
             raise
 
     def take(self, limit: int) -> Rows:
-        """The next samples, at least one and at most `limit`, all of one episode; stored if there is a dataset.
+        """The next samples, at least one and at most `limit`; stored if there is a dataset.
 
         Raises:
             SampleError: A sample does not fit its declaration, or too many in a row were rejected.
@@ -150,8 +156,9 @@ class SampleStream:
             DatasetError: The disk refuses the write.
         """
         rows = self._left if self._left is not None else next(self._rows)
-        self._left = rows.cut(limit) if len(rows) > limit else None
-        rows = rows.cut(0, limit)
+        self._left = None
+        if len(rows) > limit:
+            self._left, rows = rows.cut(slice(limit, None)), rows.cut(slice(limit))
         if self.writer is not None:
             rows.write(self.writer)
         return rows
@@ -174,7 +181,7 @@ class SampleStream:
     def _close(self, error: type[BaseException] | None) -> None:
         try:
             if not self._envs.closed:
-                self._envs.close(**({} if error is None else {"patience": INTERRUPT_PATIENCE}))
+                self._envs.close(**({} if error is None else {"timeout": INTERRUPT_PATIENCE}))
         finally:
             if self.writer is not None:
                 close_after(self.writer, error)
@@ -186,31 +193,54 @@ class SampleStream:
         self._close(kind)
 
     def _ordered(self, last: tuple[int, int] | None) -> Iterator[Rows]:
-        """Episodes in order of their index, from after the sample `last` (episode, step)."""
+        """Samples in order of their names, from after the sample `last` (episode, step)."""
         first, done = (0, -1) if last is None else last
-        names = ((i, episode_seed(self.seed, i)) for i in itertools.count(first))
-        ahead = AHEAD * self._envs.num_workers
-        results = self._envs.rollout(names, ahead=ahead, max_steps=self._max_steps, max_rejects=self._max_rejects)
-        early: dict[int, RolloutResult] = {}
+        seeds: dict[int, int] = {}
+
+        def names() -> Iterator[tuple[int, int]]:
+            for episode in itertools.count(first):
+                seeds[episode] = episode_seed(self.seed, episode)
+                yield episode, seeds[episode]
+
+        arrivals = self._envs.rollout(names(), max_steps=self._max_steps, max_rejects=self._max_rejects)
+        early: dict[int, deque[RolloutResult]] = {}
+        chunk = first
         rejects_in_a_row = 0
-        for episode in itertools.count(first):
-            while episode not in early:
-                result = next(results)
-                early[result.episode] = result
-            result = early.pop(episode)
-            self.rejected += len(result.rejected)
-            # within an episode the worker counts; episodes of one step need the count across episodes
-            rejects_in_a_row = 0 if len(result.steps) else rejects_in_a_row + len(result.rejected)
-            if rejects_in_a_row >= self._max_rejects:
-                where, reason = f"episode {episode}", list(result.rejected.values())[-1]
-                raise SampleError(
-                    TOO_MANY_REJECTS.format(where=where, count=rejects_in_a_row, limit=self._max_rejects, reason=reason)
-                )
-            rows = Rows(result.samples, episode, result.seed, result.steps)
-            if episode == first:
-                rows = rows.cut(int(np.searchsorted(rows.steps, done, side="right")))
+        while True:
+            parts = early.setdefault(chunk, deque())
+            while not parts:
+                arrived, part = next(arrivals)
+                early.setdefault(arrived, deque()).append(part)
+            part = parts.popleft()
+            rows = Rows(part.samples, part.episodes, part.steps, _seeds(part.episodes, seeds))
+            if chunk == first and done >= 0:
+                rows = rows.cut((rows.episodes > first) | (rows.steps > done))
+            for episode, _, kept, _, rejected in part.ended:
+                del seeds[episode]
+                self.rejected += len(rejected)
+                # within an episode the worker counts; episodes of one step need the count across episodes
+                rejects_in_a_row = 0 if kept else rejects_in_a_row + len(rejected)
+                if rejects_in_a_row >= self._max_rejects:
+                    before = rows.cut(rows.episodes < episode)
+                    if len(before):
+                        yield before
+                    reason, limit = list(rejected.values())[-1], self._max_rejects
+                    raise SampleError(
+                        TOO_MANY_REJECTS.format(
+                            where=f"episode {episode}", count=rejects_in_a_row, limit=limit, reason=reason
+                        )
+                    )
+            if part.last:
+                del early[chunk]
+                chunk = part.ended[-1][0] + 1
             if len(rows):
                 yield rows
+
+
+def _seeds(episodes: Array, seeds: Mapping[int, int]) -> Array:
+    """Seed of the episode of each sample."""
+    found, where = np.unique(episodes, return_inverse=True)
+    return np.array([seeds[episode] for episode in found.tolist()], np.uint64)[where]
 
 
 def generate(
@@ -228,6 +258,8 @@ def generate(
     max_rejects: int = DEFAULT_MAX_REJECTS,
     max_file_size: int = DEFAULT_MAX_FILE_SIZE,
     timeout: float = DEFAULT_TIMEOUT,
+    on_error: str = "raise",
+    predictor: Predictor = None,
     progress: bool = True,
 ) -> SampleDataset:
     """Generate samples of a simulation into a dataset.
@@ -249,6 +281,8 @@ def generate(
         max_rejects: Give up after so many rejected steps in a row.
         max_file_size: Largest size of a partition in bytes.
         timeout: Seconds to wait for a worker.
+        on_error: "raise", or "restart": a worker that dies or hangs is started again; the samples are the same.
+        predictor: Answers simulations that ask for a prediction in the middle of a step.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -276,6 +310,8 @@ def generate(
         max_rejects=max_rejects,
         max_file_size=max_file_size,
         timeout=timeout,
+        on_error=on_error,
+        predictor=predictor,
     )
     with stream:
         assert stream.writer is not None

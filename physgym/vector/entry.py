@@ -17,13 +17,13 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ConfigError
+from physgym.vector.host import EnvFactory
 from physgym.vector.vector_env import SocketVectorEnv
-from physgym.vector.worker import EnvFactory
 
 EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
 
 MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker", "render_mode")  # of gymnasium.make itself
-VECTOR_ARGUMENTS = ("num_workers", "autoreset_mode", "timeout", "port")
+VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:])  # all but the factories
 
 
 def make_vec(env: str | EnvSpec, num_envs: int = 1, **kwargs: Any) -> SocketVectorEnv:
@@ -32,8 +32,8 @@ def make_vec(env: str | EnvSpec, num_envs: int = 1, **kwargs: Any) -> SocketVect
     Args:
         env: Registered id, or an `EnvSpec`.
         num_envs: Number of environments.
-        **kwargs: ``num_workers``, ``autoreset_mode``, ``timeout`` and ``port`` go to `SocketVectorEnv`, everything
-            else to the environment's constructor.
+        **kwargs: What `SocketVectorEnv` knows (``num_workers``, ``autoreset_mode``, ``on_error`` and so on) goes there,
+            everything else to the environment's constructor.
 
     Returns:
         The vector environment; close it, or use it in a ``with`` statement.

@@ -1,14 +1,21 @@
-"""Moves messages over sockets: one `Channel` per connection, a listener in the parent, a dialler in the worker."""
+"""Moves messages over sockets: one `Channel` per connection, a listener in the parent, a dialler in the worker.
+
+The parent's end never blocks: what the kernel does not take at once waits in the channel, so that a worker that writes
+while it is written to cannot stop both. The worker's end blocks.
+"""
 
 from __future__ import annotations
 
 import hmac
+import secrets
 import socket
+from collections import deque
 
 from physgym.errors import ConfigError, ProtocolError
-from physgym.vector.wire import Connection, Hello, Message, Role
+from physgym.vector.wire import Challenge, Connection, Hello, Message, Prediction, Role, Welcome
 
 LOOPBACK = "127.0.0.1"
+SOCKET_BUFFER = 1 << 20  # samples of a rollout pass with few switches between the processes
 
 
 class PeerGone(ProtocolError):
@@ -21,13 +28,20 @@ class Channel:
     Args:
         sock: A connected stream socket; the channel owns it.
         role: Which end this is.
-        timeout: Seconds that sending may block.
+
+    Attributes:
+        nonce: What the peer's proof has to answer; None before the challenge.
     """
 
-    def __init__(self, sock: socket.socket, role: Role, timeout: float) -> None:
+    def __init__(self, sock: socket.socket, role: Role) -> None:
         self.sock = sock
         self.connection = Connection(role)
-        sock.settimeout(timeout)
+        self.nonce = secrets.token_bytes(32)
+        self._inbox: deque[Message] = deque()
+        self._outbox: deque[memoryview] = deque()
+        sock.setblocking(role is Role.WORKER)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -35,23 +49,57 @@ class Channel:
         """The socket's descriptor, for selectors."""
         return self.sock.fileno()
 
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for the socket to take it."""
+        return bool(self._outbox)
+
     def send(self, message: Message) -> None:
-        """Send a message.
+        """Send a message; at the parent's end what the kernel does not take at once is left to `flush`.
 
         Raises:
-            ProtocolError: It is not legal now, or the peer does not take it within the timeout.
+            ProtocolError: It is not legal now, or holds what cannot travel; nothing was sent then.
             PeerGone: The peer closed the connection.
         """
-        buffers = [memoryview(part).cast("B") for part in self.connection.send(message)]
-        try:
-            _send_all(self.sock, [part for part in buffers if len(part)])
-        except TimeoutError as error:
-            raise ProtocolError(f"the peer took no data for {self.sock.gettimeout()} s") from error
-        except OSError as error:
-            raise PeerGone(f"the peer closed the connection ({error})") from error
+        parts = self.connection.send(message)
+        if len(parts) <= 2 and not self._outbox:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise _gone(error) from error
+            if sent == len(data):
+                return
+            self._outbox.append(memoryview(data)[sent:])
+        else:
+            self._outbox.extend(view for part in parts if len(view := memoryview(part).cast("B")))
+        self.flush()
+        # what the caller's arrays hold may change before it is sent
+        self._outbox = deque(memoryview(bytes(part)) for part in self._outbox)
 
-    def receive_some(self) -> Message | None:
-        """Take what the socket has; the message if that completes one. Blocks only if there is nothing.
+    def flush(self) -> None:
+        """Send what waits, as far as the kernel takes it.
+
+        Raises:
+            PeerGone: The peer closed the connection.
+        """
+        while self._outbox:
+            try:
+                sent = self.sock.sendmsg(list(self._outbox)[:64])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise _gone(error) from error
+            while sent:
+                if sent < len(self._outbox[0]):
+                    self._outbox[0] = self._outbox[0][sent:]
+                    break
+                sent -= len(self._outbox.popleft())
+
+    def receive(self) -> list[Message]:
+        """Take what the socket has; the messages that it completes. Blocks at the worker's end if there is nothing.
 
         Raises:
             ProtocolError: What arrived is not a legal frame.
@@ -59,29 +107,37 @@ class Channel:
         """
         try:
             count = self.sock.recv_into(self.connection.get_buffer())
+        except BlockingIOError:
+            return []
         except TimeoutError as error:
             raise ProtocolError(f"nothing arrived for {self.sock.gettimeout()} s") from error
         except OSError as error:
-            raise PeerGone(f"the peer closed the connection ({error})") from error
+            raise _gone(error) from error
         if count == 0:
             raise PeerGone("the peer closed the connection")
         return self.connection.buffer_updated(count)
+
+    def next(self) -> Message:
+        """The next message; for the worker's end, which blocks. Raises as `receive` does."""
+        while not self._inbox:
+            self._inbox.extend(self.receive())
+        return self._inbox.popleft()
+
+    def next_prediction(self) -> Prediction:
+        """The answer to a `Predict`; requests that come before it keep their order for `next`."""
+        waiting: list[Message] = []
+        while not isinstance(message := self.next(), Prediction):
+            waiting.append(message)
+        self._inbox.extendleft(reversed(waiting))
+        return message
 
     def close(self) -> None:
         """Close the socket; calling it again does no harm."""
         self.sock.close()
 
 
-def _send_all(sock: socket.socket, parts: list[memoryview]) -> None:
-    """Write all buffers with as few system calls as the kernel allows."""
-    while parts:
-        sent = sock.sendmsg(parts[:64])
-        while sent:
-            if sent < len(parts[0]):
-                parts[0] = parts[0][sent:]
-                break
-            sent -= len(parts[0])
-            parts.pop(0)
+def _gone(error: OSError) -> PeerGone:
+    return PeerGone(f"the peer closed the connection ({error})")
 
 
 class Listener:
@@ -103,17 +159,16 @@ class Listener:
             raise ConfigError(
                 f"cannot listen on {LOOPBACK}:{port}: {error.strerror}. Use port=0 for a free one"
             ) from error
+        self.sock.setblocking(False)
         self.address: tuple[str, int] = self.sock.getsockname()[:2]
 
-    def accept(self, timeout: float) -> Channel:
-        """The next connection as a channel.
-
-        Raises:
-            TimeoutError: None came in time.
-        """
-        self.sock.settimeout(timeout)
-        sock, _ = self.sock.accept()
-        return Channel(sock, Role.PARENT, timeout)
+    def accept(self) -> Channel | None:
+        """The next connection as a channel, None if there is none after all."""
+        try:
+            sock, _ = self.sock.accept()
+        except (BlockingIOError, ConnectionError):
+            return None
+        return Channel(sock, Role.PARENT)
 
     def fileno(self) -> int:
         """The socket's descriptor, for selectors."""
@@ -126,9 +181,42 @@ class Listener:
 
 def dial(address: tuple[str, int], timeout: float) -> Channel:
     """Connect to a parent."""
-    return Channel(socket.create_connection(address, timeout), Role.WORKER, timeout)
+    return Channel(socket.create_connection(address, timeout), Role.WORKER)
 
 
-def authentic(hello: Hello, token: str) -> bool:
-    """Whether a greeting carries the token, compared in constant time."""
-    return hmac.compare_digest(hello.token.encode(), token.encode())
+# --- proof that both ends know the token, which itself never travels
+
+
+def proof(token: bytes, role: Role, nonce: bytes, worker: int) -> bytes:
+    """HMAC-SHA-256 of a nonce, bound to who proves and to the worker's index, so that it serves nowhere else."""
+    return hmac.digest(token, role.value.encode() + worker.to_bytes(8, "little", signed=True) + nonce, "sha256")
+
+
+def challenge(channel: Channel) -> None:
+    """Parent: open the conversation."""
+    channel.send(Challenge(channel.nonce))
+
+
+def greet(channel: Channel, token: bytes, worker: int, pid: int) -> None:
+    """Worker: prove itself, and have the parent prove itself.
+
+    Raises:
+        ProtocolError: The parent is another one.
+    """
+    opening = channel.next()
+    assert isinstance(opening, Challenge)
+    channel.send(Hello(worker, pid, channel.nonce, proof(token, Role.WORKER, opening.nonce, worker)))
+    welcome = channel.next()
+    assert isinstance(welcome, Welcome)
+    if not hmac.compare_digest(welcome.proof, proof(token, Role.PARENT, channel.nonce, worker)):
+        raise ProtocolError("the process at the other end does not know this worker's token")
+
+
+def admit(channel: Channel, hello: Hello, token: bytes) -> bool:
+    """Parent: whether a greeting proves the token; if so, the worker is welcomed."""
+    if not -(2**63) <= hello.worker < 2**63:
+        return False
+    if not hmac.compare_digest(hello.proof, proof(token, Role.WORKER, channel.nonce, hello.worker)):
+        return False
+    channel.send(Welcome(proof(token, Role.PARENT, hello.nonce, hello.worker)))
+    return True

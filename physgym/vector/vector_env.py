@@ -3,70 +3,81 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
+import operator
 import os
-import pickle
-import secrets
-import selectors
-import signal
-import subprocess
-import sys
 import time
+import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NoReturn, TypeAlias
 
-import cloudpickle
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.vector.utils import batch_differing_spaces, batch_space, iterate
 
-from physgym import errors
 from physgym import spaces as walk
-from physgym.errors import ConfigError, ProtocolError, WorkerError
+from physgym.errors import (
+    ClosedError,
+    ConfigError,
+    NoPendingCallError,
+    PendingCallError,
+    PhysGymError,
+    ProtocolError,
+    UnequalSpaces,
+    WorkerError,
+    WrongType,
+    WrongValue,
+)
+from physgym.rollout import episode_seed
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
-from physgym.vector.transport import Channel, Listener, PeerGone, authentic
+from physgym.vector import infos as batching
+from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
+from physgym.vector.host import NO_NETWORK, RESTARTED
+from physgym.vector.pool import CLOSE_TIMEOUT, CLOSED, Fault, LocalWorker, RemoteWorker, Settings, Worker, WorkerPool
+from physgym.vector.process import check_context
 from physgym.vector.wire import (
-    Agreement,
+    Attached,
     Call,
     CallResult,
-    Close,
-    Closed,
-    Failure,
-    Hello,
-    Infos,
     Message,
-    Ready,
+    Predict,
+    Prediction,
     Reset,
-    ResetResult,
+    Results,
     Rollout,
     RolloutResult,
     Step,
-    StepResult,
 )
-from physgym.vector.worker import Boot
 
 DEFAULT_TIMEOUT = 120.0
-CLOSE_TIMEOUT = 5.0
-HANDSHAKE_POLL = 0.2
-DEATH_POLL = 1.0  # a dead worker whose environment has forked does not hang up
 LONGEST_TIMEOUT = 1e7
-EPISODES_AHEAD = 2  # per worker: one that runs and one that waits, so that no worker idles between episodes
+CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
+CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
+LARGEST_CHUNK = 128
+CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
+DEFAULT_RESTARTS = 10
 
-# one BLAS thread per worker: workers are the parallelism, and bits depend on the number of threads
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields
+ObservationMode: TypeAlias = str | tuple[spaces.Space[Any], spaces.Space[Any]]
 
-
-NO_ANSWER = (
-    "{worker}: no answer for {timeout} s. Raise timeout= if a step takes longer, or in a rollout a whole episode"
+ACTIONS = "the actions do not fit: {error}. step takes an element of action_space, {space}"
+PENDING = "Calling `{name}_async` while waiting for a pending call to `{state}` to complete"
+SENT = "{name} while results of send are still to come; take them with recv, or reset"
+NOT_BEGUN = "Calling `{name}_wait` without any prior call to `{name}_async`."
+CLOSING = "Calling `close` while waiting for a pending call to `{state}` to complete."
+UNEQUAL = (
+    "observation_mode='same' but the sub-environments observation spaces are not equivalent. {first} is that of "
+    "environment 0, {other} that of environment {index}. If this is intentional, use `observation_mode='different'` "
+    "instead."
 )
-BUSY = (
-    "an earlier call was interrupted, or a rollout is under way: its answers are still to come. Finish iterating over "
-    "the rollout, or close this vector env and make a new one"
-)
+RESTART_LIMIT = "{count} restarts of workers within a minute (max_restarts={limit}); the last fault: {error}"
 
 
 def usable_cores() -> int:
@@ -75,274 +86,230 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-class Worker:
-    """A worker process as its parent sees it.
-
-    Args:
-        index: Which worker this is.
-        first_env: Index of its first environment.
-        process: The process.
-    """
-
-    def __init__(self, index: int, first_env: int, count: int, process: subprocess.Popen[bytes]) -> None:
-        self.index = index
-        self.envs = range(first_env, first_env + count)
-        self.process = process
-        self.channel: Channel | None = None
-        self.since = 0.0  # when it was last heard of or began to owe an answer
-
-    @property
-    def owed(self) -> int:
-        """How many answers it owes."""
-        return 0 if self.channel is None else len(self.channel.connection.pending)
-
-    @property
-    def slice(self) -> slice:
-        """Its environments as a slice of the batch."""
-        return slice(self.envs.start, self.envs.stop)
-
-    @property
-    def agreement(self) -> Agreement:
-        """Layouts of its messages."""
-        assert self.channel is not None
-        assert self.channel.connection.agreement is not None
-        return self.channel.connection.agreement
-
-    def __str__(self) -> str:
-        return f"worker {self.index} (pid {self.process.pid}, environments {self.envs.start}-{self.envs.stop - 1})"
-
-
-def _reap(workers: Sequence[Worker], selector: selectors.BaseSelector, patience: float) -> None:
-    """Wait for workers to end, and end those that do not."""
-    selector.close()
-    deadline = time.monotonic() + patience
-    for worker in workers:
-        if worker.channel is not None:
-            worker.channel.close()
-        if worker.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                worker.process.stdin.close()  # the worker ends itself when this pipe closes
-    for end in (None, subprocess.Popen.terminate, subprocess.Popen.kill):
-        for worker in workers:
-            if end is not None and worker.process.poll() is None:
-                end(worker.process)
-        for worker in workers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(max(0.01, deadline - time.monotonic()))
-        deadline = time.monotonic() + 1.0
-    for worker in workers:
-        if worker.process.poll() != 0:  # it could not close its environments; what they started is in its group
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.process.pid, signal.SIGKILL)
-
-
 class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     """Environments in worker processes behind sockets, as one Gymnasium vector environment.
 
     Each worker hosts several environments and steps them with one message. Results equal those of
-    `gymnasium.vector.SyncVectorEnv` seed for seed.
+    `gymnasium.vector.SyncVectorEnv` seed for seed. `send` and `recv` step whichever environments are ready.
 
     Args:
         env_fns: One callable per environment; closures and lambdas are fine.
-        num_workers: Worker processes; by default one per usable core, at most one per environment.
+        shared_memory: Whether arrays lie in memory shared with the workers instead of travelling through sockets.
+        copy: Whether observations are copies. If not, they are views that hold until the step after the next.
+        context: How processes are started: "spawn" (the default; no ``if __name__`` guard needed), "forkserver" (quick
+            for many workers; needs the guard) or "fork" (factories need not be picklable; not beside threads).
+        num_workers: Worker processes; by default one per usable core, at most one per environment. 0 keeps the
+            environments in this process; "auto" measures their step and takes what is fastest.
         autoreset_mode: What happens when an episode ends.
+        observation_mode: "same" if observation spaces are equal, "different" if their bounds differ, or a pair of the
+            batched and the single space.
         timeout: Seconds to wait for a worker before giving up: for building its environments, for a step of all of
-            them, for a whole episode of a rollout.
-        port: TCP port on the loopback interface that workers connect to; 0 takes a free one.
+            them, for a sample of a rollout.
+        transport: "unix" (a socket that no other process can reach) or "tcp" (the loopback interface).
+        port: For "tcp": the port that workers connect to; 0 takes a free one.
+        on_error: "raise", or "restart": a worker that dies, hangs or raises is started again, its episodes are reported
+            as truncated with ``info["worker_restarted"]``, and everything goes on.
+        max_restarts: For "restart": how many per minute, before the fault is raised after all.
+        predictor: The network that answers environments which ask in the middle of a step: a `physgym.nn.Predictor`, or
+            a callable that maps fields with a batch axis to fields with a batch axis.
+
+    Attributes:
+        predictor: As the argument; may be set at any time.
+        restarts: How often a worker was started again.
 
     Raises:
         ConfigError: An argument is wrong, or the port is taken.
+        UnequalSpaces: The environments do not fit together.
         WorkerError: A worker died or did not answer, or an environment's constructor raised.
     """
 
     def __init__(
         self,
         env_fns: Iterable[Callable[[], gymnasium.Env[Any, Any]]],
+        shared_memory: bool = True,
+        copy: bool = True,
+        context: str | None = None,
         *,
-        num_workers: int | None = None,
+        num_workers: int | Literal["auto"] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        observation_mode: ObservationMode = "same",
         timeout: float = DEFAULT_TIMEOUT,
+        transport: str | None = None,
         port: int = 0,
+        on_error: str = "raise",
+        max_restarts: int = DEFAULT_RESTARTS,
+        predictor: Predictor = None,
     ) -> None:
         factories = list(env_fns)
         if not factories:
             raise ConfigError("env_fns is empty; a vector env needs at least one environment")
-        if num_workers is not None and num_workers < 1:
-            raise ConfigError(f"num_workers must be at least 1, not {num_workers}; leave it out for one per core")
-        timeout = float(timeout)
-        if not 0 < timeout <= LONGEST_TIMEOUT:
-            raise ConfigError(f"timeout must be positive seconds, at most {LONGEST_TIMEOUT:.0f}, not {timeout}")
-        if autoreset_mode not in list(AutoresetMode) and autoreset_mode not in [mode.value for mode in AutoresetMode]:
-            modes = [mode.value for mode in AutoresetMode]
-            raise ConfigError(f"autoreset_mode must be one of {modes}, not {autoreset_mode!r}")
         self.num_envs = len(factories)
-        self.timeout = timeout
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
-        count = min(num_workers or usable_cores(), self.num_envs)
-        self._token = secrets.token_hex(16)
-        self._workers: list[Worker] = []
-        # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
-        self._selector = selectors.DefaultSelector()
-        self._finalizer = weakref.finalize(self, _reap, self._workers, self._selector, 0.0)
-        listener = Listener(port)
+        self.copy = copy
+        self.predictor = predictor
+        self.timeout = _checked_timeout(timeout)
+        self.autoreset_mode = _checked_mode(autoreset_mode)
+        if on_error not in ("raise", "restart"):
+            raise ConfigError(f'on_error must be "raise" or "restart", not {on_error!r}')
+        transport = transport or ("tcp" if port else "unix")
+        if transport not in ("unix", "tcp"):
+            raise ConfigError(f'transport must be "unix" or "tcp", not {transport!r}')
+        self.on_error, self._max_restarts = on_error, max_restarts
+        self.restarts = 0
+        self._restarted: deque[float] = deque()
+        count = self._count(num_workers, factories)
+        settings = Settings(self.autoreset_mode, check_context(context), transport, port, self.timeout)
+        shared = shared_memory and transport == "unix" and count > 0
+        memory = _memory() if shared else None
         try:
-            self._start(factories, count, listener)
-            descriptions = self._handshake(listener)
+            # bound methods of this object would keep it alive for ever
+            self._pool = WorkerPool(factories, count, settings, _Questions(weakref.ref(self)), memory)
         except BaseException:
-            self._finalizer()
+            if memory is not None:
+                os.close(memory)
             raise
-        finally:
-            listener.close()
-        self._describe(descriptions)
-
-    # --- start and end
-
-    def _start(self, factories: list[Callable[[], Any]], num_workers: int, listener: Listener) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
-        bounds = [round(i * len(factories) / num_workers) for i in range(num_workers + 1)]
+        # kept open, since workers that are started again inherit it
+        self._memory = None if memory is None else weakref.finalize(self, os.close, memory)
         try:
-            payloads = [cloudpickle.dumps(factories[a:b]) for a, b in itertools.pairwise(bounds)]
-        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            self._describe(factories, observation_mode)
+            self._prepare(memory)
+        except BaseException:
+            self.close(terminate=True)
+            raise
+
+    def _count(self, num_workers: int | str | None, factories: list[Any]) -> int:
+        if num_workers == "auto":
+            from physgym.vector.measure import best_num_workers
+
+            return best_num_workers(factories, usable_cores())
+        if num_workers is None:
+            return min(usable_cores(), self.num_envs)
+        try:
+            count = operator.index(num_workers)  # type: ignore[arg-type]
+        except TypeError:
+            count = -1
+        if count < 0:
             raise ConfigError(
-                f"an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it"
-            ) from error
-        for index, payload in enumerate(payloads):
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from physgym.vector.worker import main; main()"],
-                stdin=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone, which decides
+                f'num_workers must be at least 1, or 0 for this process, or "auto", not {num_workers!r}; leave it out '
+                "for one per core"
             )
-            worker = Worker(index, bounds[index], bounds[index + 1] - bounds[index], process)
-            self._workers.append(worker)
-            boot = Boot(
-                listener.address,
-                self._token,
-                index,
-                worker.envs.start,
-                self.num_envs,
-                self.autoreset_mode.name,
-                self.timeout,
-                [str(Path(entry).resolve()) for entry in sys.path],
-            )
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it died at once; the handshake reports it with its status
-                process.stdin.write(boot.to_line() + len(payload).to_bytes(8, "little") + payload)
-                process.stdin.flush()
+        return min(count, self.num_envs)
 
-    def _handshake(self, listener: Listener) -> list[Ready]:
-        """Wait until every worker has connected, greeted and built its environments."""
-        deadline = time.monotonic() + self.timeout
-        strangers: set[Channel] = set()
-        ready: dict[int, Ready] = {}
-        self._selector.register(listener, selectors.EVENT_READ, None)
-        try:
-            while len(ready) < len(self._workers):
-                # a worker that dies before it dials shows by its process alone, hence the short waits
-                for key, _ in self._selector.select(HANDSHAKE_POLL):
-                    if isinstance(key.data, Worker):
-                        message = self._receive_some(key.data)
-                        if isinstance(message, Ready):
-                            ready[key.data.index] = message
-                        elif message is not None:
-                            self._raise_failure(key.data, message)
-                    elif isinstance(key.data, Channel):
-                        self._admit(key.data, strangers)
-                    else:
-                        channel = listener.accept(self.timeout)
-                        strangers.add(channel)
-                        self._selector.register(channel, selectors.EVENT_READ, channel)
-                for worker in self._workers:
-                    if worker.channel is None and worker.process.poll() is not None:
-                        self._report_death(worker)
-                if time.monotonic() >= deadline:
-                    late = ", ".join(str(w) for w in self._workers if w.index not in ready)
-                    raise WorkerError(
-                        f"{late}: not ready after {self.timeout} s. Raise timeout= if environments take long to build"
-                    )
-            self._selector.unregister(listener)
-            for channel in strangers:
-                self._selector.unregister(channel)
-        finally:
-            for channel in strangers:
-                channel.close()
-        return [ready[w.index] for w in self._workers]
-
-    def _admit(self, channel: Channel, strangers: set[Channel]) -> None:
-        """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
-        try:
-            hello = channel.receive_some()
-        except ProtocolError:
-            hello = Closed()
-        if hello is None:
-            return
-        strangers.remove(channel)
-        if (
-            isinstance(hello, Hello)
-            and authentic(hello, self._token)
-            and 0 <= hello.worker < len(self._workers)
-            and self._workers[hello.worker].channel is None
-        ):
-            worker = self._workers[hello.worker]
-            worker.channel = channel
-            self._selector.modify(channel, selectors.EVENT_READ, worker)
-        else:
-            self._selector.unregister(channel)
-            channel.close()
-
-    def _describe(self, ready: list[Ready]) -> None:
-        first = ready[0].description
-        agreement = self._workers[0].agreement
-        for worker, message in zip(self._workers, ready, strict=True):
-            for key in ("observation_space", "action_space", "sample_fields"):
-                if message.description[key] != first[key]:
-                    self._finalizer()
-                    raise ConfigError(
-                        f"{key} of {worker} is {message.description[key]}, that of environment 0 is {first[key]}; "
+    def _describe(self, factories: list[Any], observation_mode: ObservationMode) -> None:
+        """Learn from the workers what the environments look like."""
+        agreed, workers = self._pool.agreement, self._pool.workers
+        assert workers[0].ready is not None
+        first = workers[0].ready.description
+        self.single_observation_space, self.single_action_space = agreed.observation_space, agreed.action_space
+        if walk.is_custom(first["observation_space"]) or walk.is_custom(first["action_space"]):
+            # a space of the user's own class cannot be described on the wire; an environment of ours has it
+            env = factories[0]()
+            self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+            env.close()
+        observed: list[Any] = []
+        for worker in workers:
+            assert worker.ready is not None
+            description = worker.ready.description
+            for key in ("action_space", "sample_fields"):
+                if description[key] != first[key]:
+                    raise UnequalSpaces(
+                        f"{key} of {worker} is {description[key]}, that of environment 0 is {first[key]}; "
                         "environments of one vector env need equal spaces"
                     )
-        self.single_observation_space = agreement.observation_space
-        self.single_action_space = agreement.action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+            observed += description["observation_spaces"] or [description["observation_space"]] * len(worker.envs)
+        self.observation_space = self._batched_observations(observed, observation_mode)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {**first["metadata"], "autoreset_mode": self.autoreset_mode}
         self.render_mode = first["render_mode"]
         self._max_episode_steps: int | None = first["max_episode_steps"]
 
+    def _batched_observations(self, observed: list[Any], mode: ObservationMode) -> spaces.Space[Any]:
+        if isinstance(mode, tuple) and len(mode) == 2:
+            if not all(isinstance(space, spaces.Space) for space in mode):
+                raise WrongType(f"observation_mode must be a pair of spaces, not {mode!r}")
+            batched, self.single_observation_space = mode
+        elif mode in ("same", "different"):
+            batched = None
+        else:
+            raise WrongValue(
+                "Invalid `observation_mode`, expected: 'same' or 'different' or tuple of single and batch observation "
+                f"space, actual got {mode}"
+            )
+        if batched is None and all(description == observed[0] for description in observed):
+            return batch_space(self.single_observation_space, self.num_envs)
+        singles = [walk.from_json(description) for description in observed]
+        for index, single in enumerate(singles):
+            if batched is None and mode == "same" and single != singles[0]:
+                raise UnequalSpaces(UNEQUAL.format(first=singles[0], other=single, index=index))
+            if walk.leaves(single) != walk.leaves(self.single_observation_space):
+                raise UnequalSpaces(
+                    f"the observation space of environment {index}, {single}, has another shape or dtype than "
+                    f"{self.single_observation_space}; environments of one vector env need equal shapes"
+                )
+        return batch_differing_spaces(singles) if batched is None else batched
+
+    def _prepare(self, memory: int | None) -> None:
+        """Lay out the arrays."""
+        agreed = self._pool.agreement
+        if memory is not None:
+            reserve(memory, Arena.size(agreed.actions, agreed.results, self.num_envs, SLOTS), self.num_envs)
+        self._arena = Arena(agreed.actions, agreed.results, self.num_envs, SLOTS, memory)
+        self._inline = memory is None and not self._pool.local
+        self._pool.attach(self.num_envs, self._arena)
+        observed, acted = walk.leaves(self.single_observation_space), walk.leaves(self.single_action_space)
+        self._observed, self._acted = observed, acted
+        self._plain_action = len(acted) == 1 and not acted[0].path and not acted[0].variable
+        self._objects: list[list[Any]] = [[None] * self.num_envs for leaf in observed if leaf.variable]
+        self._slot = 0
+        self._state = ""
+        self._infos: dict[str, Any] = {}
+        self._errors: list[PhysGymError] = []
+        self._called: dict[int, list[Any]] = {}
+        self._seeds: list[int | None] = [None] * self.num_envs
+        self._in_flight = np.zeros(self.num_envs, np.bool_)
+        self._ready: deque[tuple[Worker, Results]] = deque()
+        self._steps = [Step(slot) for slot in range(SLOTS)]
+        self._owner = np.zeros(self.num_envs, np.intp)
+        for worker in self._pool.workers:
+            self._owner[worker.slice] = worker.index
+
     @property
     def sample_spec(self) -> SampleSpec | None:
         """Sample fields of the environments, None if they declare none."""
-        return self._workers[0].agreement.sample_spec
+        return self._pool.agreement.sample_spec
 
     @property
     def num_workers(self) -> int:
-        """Number of worker processes."""
-        return len(self._workers)
+        """Number of worker processes; 0 if the environments are in this process."""
+        return 0 if self._pool.local else len(self._pool.workers)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as Gymnasium's own vector envs
+        """Seed of every environment."""
+        return self.get_attr("np_random_seed")
+
+    @property  # type: ignore[misc]  # Gymnasium's can be set
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]  # as in AsyncVectorEnv
+        """Copies of every environment's random generator in its present state."""
+        return self.get_attr("np_random")
+
+    # --- end
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the environments and end the workers.
+        """Close the environments and end the workers; never takes much longer than the timeout.
 
         Args:
-            **kwargs: ``patience``: seconds that workers get to finish what they compute and close their environments
-                before they are ended by force.
+            **kwargs: ``timeout``: seconds that workers get to finish what they compute and close their environments
+                before they are ended by force. ``terminate``: end them at once.
         """
-        patience = float(kwargs.get("patience", CLOSE_TIMEOUT))
-        if self._finalizer.detach() is None:
-            return  # a fault has ended the workers already
-        deadline = time.monotonic() + patience
-        with contextlib.suppress(ProtocolError):
-            for worker in self._workers:
-                assert worker.channel is not None
-                worker.channel.sock.settimeout(max(0.1, deadline - time.monotonic()))
-                worker.channel.send(Close())
-            while any(w.owed for w in self._workers):
-                events = self._selector.select(max(0.0, deadline - time.monotonic()))
-                if not events:
-                    break
-                for key, _ in events:
-                    if isinstance(key.data.channel.receive_some(), Closed):
-                        self._selector.unregister(key.fileobj)  # it hangs up now, which would read as an event
-        _reap(self._workers, self._selector, max(0.5, deadline - time.monotonic()))
+        timeout, terminate = kwargs.get("timeout"), bool(kwargs.get("terminate"))
+        if getattr(self, "_state", "") in ("reset", "step", "call"):
+            warnings.warn(CLOSING.format(state=self._state), UserWarning, stacklevel=3)
+        if terminate:
+            self._pool.kill()
+        else:
+            self._pool.close(CLOSE_TIMEOUT if timeout is None else float(timeout))
+        if self._memory is not None:
+            self._memory()
 
     def __enter__(self) -> SocketVectorEnv:
         return self
@@ -363,32 +330,39 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
         Raises:
             ConfigError: The seeds or the mask do not fit the number of environments.
+            WorkerError: A worker died or did not answer, or an environment raised.
         """
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = [None if s is None else int(s) for s in seed]
-        if len(seeds) != self.num_envs:
-            raise ConfigError(f"got {len(seeds)} seeds for {self.num_envs} environments; pass one each, or one integer")
-        mask = np.ones(self.num_envs, np.bool_)
-        if options is not None and "reset_mask" in options:
-            options = dict(options)
-            mask = options.pop("reset_mask")
-            if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
-                raise ConfigError(
-                    f'options["reset_mask"] must be a bool array of shape ({self.num_envs},), not {mask!r}'
-                )
-            if not mask.any():
-                raise ConfigError('options["reset_mask"] picks no environment; at least one must be True')
-        for worker in self._workers:
-            self._post(worker, Reset(seeds[worker.slice], mask[worker.slice].tolist(), options))
-        observations = self._empty_observations()
-        infos: dict[str, Any] = {}
-        for worker, result in self._answers():
-            assert isinstance(result, ResetResult)
-            self._fill(observations, worker, result.observations)
-            infos = self._merge_infos(infos, worker, result.infos)
-        return self._nest(observations), infos
+        if self._state == "send":
+            self._state = "interrupted"
+        self.reset_async(seed=seed, options=options)
+        with self._unfinished():
+            return self.reset_wait()
+
+    def reset_async(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        """Begin a `reset`; `reset_wait` gives its result."""
+        self._begin("reset")
+        seeds, mask, options = self._checked_reset(seed, options)
+        for index in np.flatnonzero(mask):
+            self._seeds[index] = seeds[index]
+        before, slot = self._turn()
+        if not mask.all():
+            slot.copy_rows(before, ~mask)
+        for worker in self._pool.workers:
+            part = mask[worker.slice].tolist()
+            if any(part):
+                self._post(worker, Reset(self._slot, seeds[worker.slice], part, options))
+        self._state = "reset"
+
+    def reset_wait(self, timeout: float | None = None) -> tuple[Any, dict[str, Any]]:
+        """The result of the `reset` that was begun.
+
+        Raises:
+            WaitTimeout: `timeout` seconds are over; it can be waited for again.
+        """
+        self._wait("reset", timeout)
+        return self._observations(), self._infos
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Step all environments; see `gymnasium.vector.VectorEnv.step`.
@@ -403,32 +377,61 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             ConfigError: The actions do not fit the action space.
             WorkerError: A worker died or did not answer, or an environment raised.
         """
-        leaves = self._action_leaves(actions)
-        for worker in self._workers:
-            self._post(worker, Step([leaf[worker.slice] for leaf in leaves]))
-        observations = self._empty_observations()
-        rewards = np.empty(self.num_envs)
-        terminations, truncations = np.empty(self.num_envs, np.bool_), np.empty(self.num_envs, np.bool_)
-        infos: dict[str, Any] = {}
-        for worker, result in self._answers():
-            assert isinstance(result, StepResult)
-            self._fill(observations, worker, result.observations)
-            rewards[worker.slice] = result.rewards
-            terminations[worker.slice] = result.terminations
-            truncations[worker.slice] = result.truncations
-            infos = self._merge_infos(infos, worker, result.infos)
-        return self._nest(observations), rewards, terminations, truncations, infos
+        self.step_async(actions)
+        with self._unfinished():
+            return self.step_wait()
+
+    def step_async(self, actions: Any) -> None:
+        """Begin a `step`; `step_wait` gives its result."""
+        self._begin("step")
+        objects = self._put_actions(actions, slice(None), self.num_envs)
+        self._turn()
+        message = self._steps[self._slot]
+        for worker in self._pool.workers:
+            if self._inline or objects:
+                message = self._step_message(worker, worker.slice, objects, None)
+            self._post(worker, message)
+        self._state = "step"
+
+    def step_wait(self, timeout: float | None = None) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """The result of the `step` that was begun.
+
+        Raises:
+            WaitTimeout: `timeout` seconds are over; it can be waited for again.
+        """
+        self._wait("step", timeout)
+        slot = self._arena.slots[self._slot]
+        rewards, terminations, truncations = slot.rewards.copy(), slot.terminations.copy(), slot.truncations.copy()
+        return self._observations(), rewards, terminations, truncations, self._infos
 
     def render(self) -> tuple[Any, ...]:
         """One frame per environment."""
-        return self._call(lambda _: Call("render"))
+        return self._call(lambda _: Call("render", "render"))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of every environment, or read an attribute; one result per environment.
 
         Arguments and results are numbers, strings, arrays, or lists, tuples and dictionaries of them.
         """
-        return self._call(lambda _: Call("call", name, list(args), kwargs))
+        self.call_async(name, *args, **kwargs)
+        with self._unfinished():
+            return self.call_wait()
+
+    def call_async(self, name: str, /, *args: Any, **kwargs: Any) -> None:
+        """Begin a `call`; `call_wait` gives its result."""
+        if name in ("reset", "step", "close"):
+            raise WrongValue(f"call({name!r}) would confuse the vector env; use its own {name}")
+        self._begin("call")
+        self._post_calls(lambda _: Call("call", name, list(args), kwargs))
+
+    def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
+        """The results of the `call` that was begun.
+
+        Raises:
+            WaitTimeout: `timeout` seconds are over; it can be waited for again.
+        """
+        self._wait("call", timeout)
+        return tuple(value for index in sorted(self._called) for value in self._called[index])
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Read an attribute of every environment."""
@@ -439,205 +442,615 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if not isinstance(values, (list, tuple)):
             values = [values] * self.num_envs
         if len(values) != self.num_envs:
-            raise ConfigError(f"got {len(values)} values of {name!r} for {self.num_envs} environments")
+            raise WrongValue(f"got {len(values)} values of {name!r} for {self.num_envs} environments")
         self._call(lambda worker: Call("set", name, list(values[worker.slice])))
 
-    @property
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as Gymnasium's own vector envs
-        """Seed of every environment."""
-        return self.get_attr("np_random_seed")
+    # --- without lockstep
+
+    def send(self, actions: Any, env_ids: Sequence[int] | Array | None = None) -> None:
+        """Let environments step, without waiting for them; `recv` gives what they return.
+
+        Args:
+            actions: One action per environment of `env_ids`, batched as for `step`.
+            env_ids: Which environments, shape (n,), integers; all by default. Each must have been reset, and its last
+                result received.
+
+        Raises:
+            ConfigError: The actions do not fit, or an environment is named twice or still has a step to finish.
+            WorkerError: A worker is gone.
+        """
+        if self._state != "send":
+            self._begin("send")
+        ids = np.arange(self.num_envs) if env_ids is None else np.asarray(env_ids)
+        if (
+            ids.ndim != 1
+            or ids.dtype.kind not in "iu"
+            or (len(ids) and not 0 <= ids.min() <= ids.max() < self.num_envs)
+        ):
+            raise WrongValue(f"env_ids must be integers from 0 to {self.num_envs - 1} along one axis, not {env_ids!r}")
+        if len(np.unique(ids)) != len(ids) or self._in_flight[ids].any():
+            busy = ids[self._in_flight[ids]].tolist()
+            raise PendingCallError(f"every environment can be sent one action at a time; still to come: {busy}", "send")
+        if not len(ids):
+            return
+        objects = self._put_actions(actions, ids, len(ids))
+        owners = self._owner[ids]
+        for worker in self._pool.workers:
+            places = np.flatnonzero(owners == worker.index)
+            if len(places):
+                rows = (ids[places] - worker.envs.start).tolist()
+                own = [[values[place] for place in places] for values in objects]
+                self._post(worker, self._step_message(worker, ids[places], own, rows))
+                self._in_flight[ids[places]] = True
+                self._state = "send"
+
+    def recv(
+        self, min_envs: int = 1, timeout: float | None = None
+    ) -> tuple[Any, Array, Array, Array, dict[str, Any], Array]:
+        """What environments returned that were sent actions, in the order in which they finished.
+
+        Args:
+            min_envs: Wait for so many at least; all that are ready are returned.
+            timeout: Seconds to wait; by default the timeout of the vector env, for each worker.
+
+        Returns:
+            Observations, rewards (n,), terminations (n,), truncations (n,), infos, and the indices (n,) of the
+            environments. All are copies, with one row per environment.
+
+        Raises:
+            ConfigError: Fewer environments than `min_envs` were sent actions.
+            WaitTimeout: `timeout` seconds are over; nothing is lost.
+            WorkerError: A worker died or did not answer, or an environment raised. What others returned is kept.
+        """
+        if self._pool.closed:
+            raise ClosedError(CLOSED)
+        sent = int(self._in_flight.sum())
+        if not 1 <= min_envs <= sent:
+            raise WrongValue(
+                f"min_envs must be between 1 and the {sent} environments that were sent actions, not {min_envs}"
+            )
+        self._collect_some(min_envs, timeout)
+        if self._errors:
+            self._raise()
+        return self._received()
+
+    def _collect_some(self, min_envs: int, timeout: float | None) -> None:
+        number = sum(len(results.rows or ()) for _, results in self._ready)
+        replies = self._pool.replies(timeout)
+        # also takes in what is there already without waiting for it
+        while not self._errors and (number < min_envs or self._pool.waiting):
+            known = len(self._ready)
+            arrival = next(replies, None)
+            if arrival is None:
+                return
+            self._settle(*arrival)
+            number += sum(len(results.rows or ()) for _, results in itertools.islice(self._ready, known, None))
+
+    def _received(self) -> tuple[Any, Array, Array, Array, dict[str, Any], Array]:
+        parts, self._ready = self._ready, deque()
+        groups = [np.array(results.rows) + worker.envs.start for worker, results in parts]
+        ids = np.concatenate(groups).astype(np.intp)
+        infos: dict[str, Any] = {}
+        done = 0
+        for (worker, results), group in zip(parts, groups, strict=True):
+            places = {int(env) - worker.envs.start: done + place for place, env in enumerate(group)}
+            batching.merge(infos, results.infos, len(ids), places=places)
+            done += len(group)
+        self._in_flight[ids] = False
+        if not self._in_flight.any():
+            self._state = ""
+        slot = self._arena.slots[self._slot]
+        fixed = iter(slot.observations)
+        objects = iter(self._objects)
+        columns = [
+            tuple(next(objects)[i] for i in ids) if leaf.variable else np.take(next(fixed), ids, axis=0)
+            for leaf in self._observed
+        ]
+        nested = walk.unflatten(self.single_observation_space, iter(columns))
+        return nested, slot.rewards[ids], slot.terminations[ids], slot.truncations[ids], infos, ids
 
     # --- rollouts without a policy in the parent
 
     def rollout(
-        self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int, ahead: int = sys.maxsize
-    ) -> Iterator[RolloutResult]:
+        self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int
+    ) -> Iterator[tuple[int, RolloutResult]]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
 
         Args:
             episodes: Index and seed of each episode; may be endless.
             max_steps: Truncate an episode after so many steps.
             max_rejects: Fail after so many rejected steps in a row.
-            ahead: Begin no episode so many places behind the earliest one that is not completed.
 
         Yields:
-            One result per episode, as they complete; their order is not that of `episodes`.
+            Samples as they arrive, with the index of the first episode of the chunk to which they belong. Chunks hold
+            episodes that follow one another; the parts of a chunk come in order, chunks in any order.
 
         Raises:
             WorkerError: A worker died or did not answer, or an environment raised.
             SampleError: A sample does not fit its declaration, or too many were rejected.
         """
-        source = iter(episodes)
-        running: dict[int, int] = {}  # place of an episode in the sequence, by its index
-        begun = 0
+        self._begin("rollout")
+        self._state = "interrupted"  # whoever stops iterating leaves answers to come
+        yield from _Rollouts(self._pool, episodes, max_steps, max_rejects, self._settle_rollout).run()
+        self._state = ""
 
-        def feed() -> None:
-            """Give every worker that has room its next episode."""
-            nonlocal begun
-            for worker in sorted(self._workers, key=lambda worker: worker.owed):
-                if worker.owed >= EPISODES_AHEAD or begun - min(running.values(), default=begun) >= ahead:
-                    continue
-                for episode, seed in itertools.islice(source, 1):
-                    self._post(worker, Rollout(episode, seed, max_steps, max_rejects))
-                    running[episode] = begun
-                    begun += 1
-
-        for _ in range(EPISODES_AHEAD):
-            feed()
-        for _, message in self._replies():
-            assert isinstance(message, RolloutResult)
-            del running[message.episode]
-            feed()
-            yield message
+    def _settle_rollout(self, worker: Worker, reply: Message | Fault) -> None:
+        self._settle(worker, reply)
+        if self._errors:
+            self._raise()
 
     # --- messages
 
-    def _post(self, worker: Worker, message: Message) -> None:
-        if self.closed or worker.channel is None:
-            raise WorkerError("the vector env is closed; make a new one")
-        if not worker.owed:
-            worker.since = time.monotonic()
-        elif not isinstance(message, Rollout):
-            raise ConfigError(BUSY)
+    def _begin(self, name: str) -> None:
+        if self.closed or self._pool.closed:
+            raise ClosedError(CLOSED)
+        if self._state == "interrupted":
+            self._drain()
+        elif self._state == "send":
+            raise PendingCallError(SENT.format(name=name), "send")
+        elif self._state:
+            raise PendingCallError(PENDING.format(name=name, state=self._state), self._state)
+        self._infos, self._errors, self._called = {}, [], {}
+
+    def _drain(self) -> None:
+        """Wait for the answers to a call that was interrupted, and forget them."""
+        for worker, reply in self._pool.replies():
+            if isinstance(reply, Fault) and reply.dead:
+                worker.requests.clear()
+        self._state = ""
+        self._ready.clear()
+        self._in_flight[:] = False
+
+    @contextlib.contextmanager
+    def _unfinished(self) -> Iterator[None]:
+        """Where waiting is interrupted (Ctrl-C), the next call must not take the answers for its own."""
         try:
-            worker.channel.send(message)
-        except PeerGone:
-            self._report_death(worker)
+            yield
+        except BaseException:
+            if self._state:
+                self._state = "interrupted"
+            raise
+
+    def _turn(self) -> tuple[Slot, Slot]:
+        """The next set of results takes the other slot: the present one, the next one."""
+        before = self._arena.slots[self._slot]
+        self._slot = (self._slot + 1) % SLOTS
+        return before, self._arena.slots[self._slot]
+
+    def _post(self, worker: Worker, message: Message) -> None:
+        try:
+            self._pool.post(worker, message)
         except ProtocolError as error:
-            raise ConfigError(f"{type(message).__name__} to {worker}: {error}") from error
+            self._state = "interrupted"
+            raise WrongType(f"{type(message).__name__} to {worker}: {error}") from error
+        except WorkerError:
+            self._state = "interrupted"
+            raise
 
-    def _answers(self) -> list[tuple[Worker, Message]]:
-        """The reply of every worker, in the order of the workers; raises as `_replies` does."""
-        return sorted(self._replies(), key=lambda reply: reply[0].index)
+    def _wait(self, name: str, timeout: float | None) -> None:
+        """Collect the answers to the call that was begun."""
+        if self._pool.closed:
+            raise ClosedError(CLOSED)
+        if self._state != name:
+            raise NoPendingCallError(NOT_BEGUN.format(name=name), name)
+        self._collect(timeout)
+        self._state = ""
+        if self._errors:
+            self._raise()
 
-    def _replies(self) -> Iterator[tuple[Worker, Message]]:
-        """The loop: replies as they come, until no worker owes one.
+    def _collect(self, timeout: float | None) -> None:
+        for worker, reply in self._pool.replies(timeout):
+            self._settle(worker, reply)
+
+    def _raise(self) -> NoReturn:
+        first, *others = self._errors
+        self._errors = []
+        for other in others:
+            first.add_note(f"At the same time: {other}")
+        try:
+            raise first
+        finally:
+            del first, others  # else the error holds this frame, and with it the vector env, until the next collection
+
+    def _settle(self, worker: Worker, reply: Message | Fault) -> None:
+        """Take an answer, or deal with a fault."""
+        if isinstance(reply, Results):
+            self._take(worker, reply)
+        elif isinstance(reply, CallResult):
+            self._called[worker.index] = reply.results
+        elif isinstance(reply, Fault):
+            self._recover(worker, reply)
+        else:
+            assert isinstance(reply, Attached)  # of a worker that was started again
+
+    def _take(self, worker: Worker, results: Results) -> None:
+        """Put the results of some environments where they belong."""
+        start, slot = worker.envs.start, self._arena.slots[self._slot]
+        before = slot if self._state == "send" else self._arena.slots[self._slot - 1]
+        rows = list(range(len(worker.envs))) if results.rows is None else results.rows
+        lost = [failure.env for failure in results.failures]
+        infos = [results.infos]
+        if results.cut:
+            if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+                lost += results.cut  # what was last seen of the episode is its last observation
+            elif before is not slot:
+                infos.insert(0, self._final_infos(before, start, results.cut))
+        kept = [start + row for row in lost]
+        saved = [array[kept] for array in before.observations] if kept else []
+        if results.arrays is not None:
+            where: Any = worker.slice if results.rows is None else [start + row for row in rows]
+            for mine, received in zip(slot.arrays, results.arrays, strict=True):
+                mine[where] = received
+        for mine, values in zip(slot.observations, saved, strict=bool(saved)):
+            mine[kept] = values
+        for objects, theirs in zip(self._objects, results.objects, strict=bool(results.objects)):
+            for row, value in zip(rows, theirs, strict=True):
+                if row not in lost:
+                    # without a worker in between the value is the environment's own
+                    objects[start + row] = copy.deepcopy(value) if self._pool.local and self.copy else value
+        if self._state == "send":
+            failed = [failure.env for failure in results.failures]
+            self._in_flight[[start + row for row in failed]] = False
+            if remaining := [row for row in rows if row not in failed]:
+                self._ready.append((worker, replace(results, rows=remaining)))
+        else:
+            for some in infos:
+                batching.merge(self._infos, some, self.num_envs, start)
+        if results.failures:
+            self._take_failures(worker, results)
+
+    def _final_infos(self, before: Slot, start: int, cut: list[int]) -> batching.Infos:
+        """For environments that were reset in the step in which their episode was cut: what was last seen of it."""
+        rows = [start + row for row in cut]
+        fixed, objects = iter(before.observations), iter(self._objects)
+        columns: list[Any] = []
+        for leaf in self._observed:
+            column: Any = next(objects) if leaf.variable else next(fixed)
+            columns.append([column[row] for row in rows] if leaf.variable else list(column[rows]))
+        finals = [walk.unflatten(self.single_observation_space, iter(values)) for values in zip(*columns, strict=True)]
+        return list(cut), [{"final_obs": final, "final_info": {RESTARTED: True}} for final in finals]
+
+    def _take_failures(self, worker: Worker, results: Results) -> None:
+        faults = [self._pool.reported(worker, failure) for failure in results.failures]
+        rows = [failure.env for failure in results.failures]
+        if self.on_error != "restart" or not isinstance(worker, RemoteWorker):
+            self._errors += [fault.error for fault in faults]
+            return
+        again: Message = self._empty_step(worker, rows)
+        if self._state == "reset":
+            mask = [row in rows for row in range(len(worker.envs))]
+            again = Reset(self._slot, [self._seeds[env] for env in worker.envs], mask)
+        elif self._state == "send":
+            self._in_flight[[worker.envs.start + row for row in rows]] = True
+        self._recover(worker, Fault(faults[0].error, dead=False, request=again))
+
+    def _recover(self, worker: Worker, fault: Fault) -> None:
+        """Start a worker again and ask it what it has not answered; or note the error."""
+        unanswered = [*([] if fault.request is None else [fault.request]), *worker.requests]
+        if self.on_error != "restart" or not isinstance(worker, RemoteWorker):
+            self._give_up(worker, fault, unanswered)
+            return
+        now = time.monotonic()
+        while self._restarted and self._restarted[0] < now - 60:
+            self._restarted.popleft()
+        if len(self._restarted) >= self._max_restarts:
+            text = RESTART_LIMIT.format(count=len(self._restarted), limit=self._max_restarts, error=fault.error)
+            worker.requests.clear()
+            self._pool.end(worker)
+            self._errors.append(WorkerError(text, env_indices=tuple(worker.envs)))
+            self._errors[-1].__cause__ = fault.error
+            return
+        self._restarted.append(now)
+        self.restarts += 1
+        worker.requests.clear()
+        seeds = [self._seeds[env] for env in worker.envs]
+        # a function of the seed that was given, so that a run with the same faults is the same run
+        self._pool.restart(worker, [None if s is None else episode_seed(s, self.restarts) for s in seeds])
+        for request in unanswered:
+            if isinstance(request, Step):
+                rows = range(len(worker.envs)) if request.rows is None else request.rows
+                again: Message = replace(self._empty_step(worker, list(rows)), slot=request.slot)
+            elif isinstance(request, Call):
+                # calling twice is not the same as calling once
+                self._errors.append(fault.error)
+                continue
+            else:
+                again = request
+            self._pool.post(worker, again)
+
+    def _give_up(self, worker: Worker, fault: Fault, unanswered: list[Message]) -> None:
+        if fault.dead:
+            worker.requests.clear()
+        if self._state == "send":
+            for request in unanswered if fault.dead else [fault.request]:
+                if isinstance(request, Step):
+                    rows = range(len(worker.envs)) if request.rows is None else request.rows
+                    self._in_flight[[worker.envs.start + row for row in rows]] = False
+        else:
+            previous = self._arena.slots[self._slot - 1]
+            self._arena.slots[self._slot].copy_rows(previous, worker.slice)
+        self._errors.append(fault.error)
+
+    def restart_workers(self) -> None:
+        """Start workers again that are gone since an earlier error; their environments need a `reset`.
 
         Raises:
-            WorkerError: A worker died, did not answer in time, or an environment raised.
+            WorkerError: One does not come up.
         """
-        while busy := [worker for worker in self._workers if worker.owed]:
-            latest = min(busy, key=lambda worker: worker.since)
-            left = latest.since + self.timeout - time.monotonic()
-            events = self._selector.select(max(0.0, min(DEATH_POLL, left)))
-            if not events:
-                for worker in busy:
-                    if worker.process.poll() is not None:
-                        self._report_death(worker)
-                if left <= 0:
-                    self._fail(latest, NO_ANSWER.format(worker=latest, timeout=self.timeout))
-            for key, _ in events:
-                worker = key.data
-                message = self._receive_some(worker)
-                if message is None:
-                    continue
-                if isinstance(message, Failure):
-                    self._raise_failure(worker, message)
-                before = worker.since = time.monotonic()
-                yield worker, message
-                pause = time.monotonic() - before  # whoever iterates may have taken its time; no worker is to blame
-                for other in busy:
-                    other.since += pause
+        if self._pool.closed:
+            raise ClosedError(CLOSED)
+        for worker in self._pool.workers:
+            if isinstance(worker, RemoteWorker) and worker.channel is None:
+                self._pool.restart(worker, [None] * len(worker.envs))
+                for _, reply in self._pool.replies():
+                    if isinstance(reply, Fault):
+                        raise reply.error
 
-    def _receive_some(self, worker: Worker) -> Message | None:
-        assert worker.channel is not None
-        try:
-            return worker.channel.receive_some()
-        except PeerGone:
-            self._report_death(worker)
-        except ProtocolError as error:
-            self._fail(worker, f"{worker} broke the protocol: {error}")
+    def _call(self, request: Callable[[Worker], Call]) -> tuple[Any, ...]:
+        self._begin("call")
+        self._post_calls(request)
+        with self._unfinished():
+            return self.call_wait()
 
-    def _report_death(self, worker: Worker) -> NoReturn:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(1.0)
-        status = worker.process.poll()
-        how = "closed its connection" if status is None else _exit_text(status)
-        self._fail(worker, f"{worker} {how}. Anything it wrote to stderr stands above")
-
-    def _fail(self, worker: Worker, text: str) -> NoReturn:
-        self._abandon()
-        raise WorkerError(text, env_indices=tuple(worker.envs))
-
-    def _raise_failure(self, worker: Worker, message: Message) -> NoReturn:
-        """Raise what a worker reported: as the same physgym error, else as a WorkerError; both show its traceback."""
-        self._abandon()
-        if not isinstance(message, Failure):
-            raise WorkerError(f"{worker} sent {type(message).__name__}, which nobody asked for")
-        indices = tuple(worker.envs) if message.env < 0 else (worker.envs[message.env],)
-        place = f"{worker}" if message.env < 0 else f"environment {indices[0]}"
-        remote = WorkerError(
-            f"{place} raised {message.error}: {message.message}\n\nTraceback in the worker:\n{message.traceback}",
-            remote_traceback=message.traceback,
-            env_indices=indices,
-        )
-        known = getattr(errors, message.error, None)
-        if isinstance(known, type) and issubclass(known, errors.PhysGymError) and known is not WorkerError:
-            raise known(f"{place}: {message.message}") from remote
-        raise remote
-
-    def _abandon(self) -> None:
-        """After a fault the batch has no defined state: end all workers at once."""
-        self.closed = True
-        self._finalizer()
+    def _post_calls(self, request: Callable[[Worker], Call]) -> None:
+        for worker in self._pool.workers:
+            self._post(worker, request(worker))
+        self._state = "call"
 
     # --- batches
 
-    def _action_leaves(self, actions: Any) -> list[Array]:
-        space = self.single_action_space
-        layout = self._workers[0].agreement.actions.leaves
-        try:
-            values = walk.flatten(space, actions)
-            arrays = [np.asarray(value, leaf.dtype) for value, leaf in zip(values, layout, strict=True)]
-            if any(a.shape != (self.num_envs, *leaf.shape) for a, leaf in zip(arrays, layout, strict=True)):
-                raise ValueError("shape")
-        except (TypeError, ValueError, KeyError, IndexError):
-            arrays = self._actions_one_by_one(actions, layout)
-        return arrays
+    def _checked_reset(
+        self, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None
+    ) -> tuple[list[int | None], Array, dict[str, Any] | None]:
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = [None if s is None else int(s) for s in seed]
+        if len(seeds) != self.num_envs:
+            raise WrongValue(
+                f"If seeds are passed as a list the length must match num_envs={self.num_envs} but got "
+                f"length={len(seeds)}."
+            )
+        mask = np.ones(self.num_envs, np.bool_)
+        if options is not None and "reset_mask" in options:
+            options = dict(options)
+            mask = options.pop("reset_mask")
+            name = "`options['reset_mask']`"
+            if not isinstance(mask, np.ndarray):
+                raise WrongType(f"{name} must be a numpy array, got {type(mask)}")
+            if mask.shape != (self.num_envs,):
+                raise WrongValue(f"{name} must have shape `({self.num_envs},)`, got {mask.shape}")
+            if mask.dtype != np.bool_:
+                raise WrongType(f"{name} must have `dtype=np.bool_`, got {mask.dtype}")
+            if not mask.any():
+                raise WrongValue(
+                    f"{name} must contain a boolean array with at least one True value, got reset_mask={mask}"
+                )
+        return seeds, mask, options
 
-    def _actions_one_by_one(self, actions: Any, layout: list[walk.Leaf]) -> list[Array]:
+    def _put_actions(self, actions: Any, where: Any, number: int) -> list[list[Any]]:
+        """Write actions into the arena; those of variable size are returned, one list per leaf."""
+        if self._plain_action:
+            array = np.asarray(actions)
+            target = self._arena.actions[0]
+            if array.shape == (number, *target.shape[1:]) and np.can_cast(array.dtype, target.dtype, "same_kind"):
+                target[where] = array
+                return []
         try:
-            single = list(iterate(self.action_space, actions))
+            columns = walk.flatten(self.single_action_space, actions)
+            self._check_columns(columns, number)
+        except (TypeError, ValueError, KeyError, IndexError):
+            columns = self._columns_one_by_one(actions, number)
+        fixed = iter(self._arena.actions)
+        objects = []
+        for leaf, column in zip(self._acted, columns, strict=True):
+            if leaf.variable:
+                objects.append(list(column))
+            else:
+                next(fixed)[where] = column
+        return objects
+
+    def _check_columns(self, columns: list[Any], number: int) -> None:
+        for leaf, column in zip(self._acted, columns, strict=True):
+            if leaf.variable:
+                if not isinstance(column, (list, tuple)) or len(column) != number:
+                    raise ValueError("number")
+            else:
+                array = np.asarray(column)
+                if array.shape != (number, *leaf.shape) or not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
+                    raise ValueError("shape")
+
+    def _columns_one_by_one(self, actions: Any, number: int) -> list[Any]:
+        space = self.action_space if number == self.num_envs else batch_space(self.single_action_space, number)
+        try:
+            single = list(iterate(space, actions))
+            if len(single) != number:
+                raise ValueError(f"{len(single)} actions for {number} environments")
             flat = [walk.flatten(self.single_action_space, action) for action in single]
-            if len(flat) != self.num_envs:
-                raise ValueError(f"{len(flat)} actions")
-            return [
-                np.stack([np.asarray(row[i], leaf.dtype).reshape(leaf.shape) for row in flat])
-                for i, leaf in enumerate(layout)
+            columns: list[Any] = [
+                [row[i] for row in flat]
+                if leaf.variable
+                else np.stack([np.asarray(row[i], leaf.dtype).reshape(leaf.shape) for row in flat])
+                for i, leaf in enumerate(self._acted)
             ]
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise ConfigError(
-                f"the actions do not fit: {error}. step takes an element of action_space, {self.action_space}"
-            ) from error
+            kind = WrongType if isinstance(error, TypeError) else WrongValue
+            raise kind(ACTIONS.format(error=error, space=self.action_space)) from error
+        return columns
 
-    def _empty_observations(self) -> list[Array]:
-        leaves = self._workers[0].agreement.observations.leaves
-        return [np.empty((self.num_envs, *leaf.shape), leaf.dtype) for leaf in leaves]
+    def _step_message(self, worker: Worker, where: Any, objects: list[list[Any]], rows: list[int] | None) -> Step:
+        actions = [array[where] for array in self._arena.actions] if self._inline else None
+        if rows is None:
+            objects = [values[worker.slice] for values in objects]
+        return Step(self._slot, rows, actions, objects, stream=rows is not None)
 
-    def _fill(self, batch: list[Array], worker: Worker, parts: list[Array]) -> None:
-        for whole, part in zip(batch, parts, strict=True):
-            whole[worker.slice] = part
+    def _empty_step(self, worker: Worker, rows: list[int]) -> Step:
+        """A step in which the worker will report its environments as cut off; the actions do not matter."""
+        actions = None
+        if self._inline:
+            actions = [np.zeros((len(rows), *array.shape[1:]), array.dtype) for array in self._arena.actions]
+        objects = [[None] * len(rows) for leaf in self._acted if leaf.variable]
+        return Step(self._slot, rows, actions, objects, stream=self._state == "send")
 
-    def _nest(self, leaves: list[Array]) -> Any:
-        return walk.unflatten(self.single_observation_space, iter(leaves))
-
-    def _merge_infos(self, merged: dict[str, Any], worker: Worker, infos: Infos) -> dict[str, Any]:
-        for index, info in zip(worker.envs, infos, strict=True):
-            merged = self._add_info(merged, info, index)
-        return merged
-
-    def _call(self, request: Callable[[Worker], Call]) -> tuple[Any, ...]:
-        for worker in self._workers:
-            self._post(worker, request(worker))
-        results: list[Any] = []
-        for _, reply in self._answers():
-            assert isinstance(reply, CallResult)
-            results += reply.results
-        return tuple(results)
+    def _observations(self) -> Any:
+        fixed = self._arena.slots[self._slot].observations
+        if self.copy:
+            fixed = [array.copy() for array in fixed]
+        if len(fixed) == 1 and len(self._observed) == 1 and not self._observed[0].path:
+            return fixed[0]
+        columns, objects = iter(fixed), iter(self._objects)
+        parts = [tuple(next(objects)) if leaf.variable else next(columns) for leaf in self._observed]
+        return walk.unflatten(self.single_observation_space, iter(parts))
 
 
-def _exit_text(status: int) -> str:
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with exit status {status}"
+class _Questions:
+    """Answers predictions for which environments ask, batched over all that wait at the same moment."""
+
+    def __init__(self, envs: weakref.ref[SocketVectorEnv]) -> None:
+        self._envs = envs
+
+    def __call__(self, questions: list[Predict]) -> list[Prediction]:
+        envs = self._envs()
+        predictor = None if envs is None else envs.predictor
+        if predictor is None:
+            return [Prediction({}, NO_NETWORK) for _ in questions]
+        if len({_signature(question.inputs) for question in questions}) == 1:
+            return _predict(predictor, questions)
+        return [answer for question in questions for answer in _predict(predictor, [question])]
+
+
+def _signature(inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple((name, np.shape(value), np.asarray(value).dtype.str) for name, value in inputs.items())
+
+
+def _predict(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
+    names = list(questions[0].inputs)
+    batch = {name: np.stack([np.asarray(question.inputs[name]) for question in questions]) for name in names}
+    predict = getattr(predictor, "predict", None)
+    try:
+        fields = predictor(batch) if predict is None else predict(batch, batched=True)
+        rows = [{name: np.asarray(value[i]) for name, value in fields.items()} for i in range(len(questions))]
+    except Exception as error:  # noqa: BLE001 - raised where the prediction was asked for
+        return [Prediction({}, f"the network failed: {type(error).__name__}: {error}") for _ in questions]
+    return [Prediction(row) for row in rows]
+
+
+class _Rollouts:
+    """Hands out chunks of episodes to workers, large enough that messages cost little.
+
+    Args:
+        pool: The workers.
+        episodes: Index and seed of each episode.
+        max_steps: Truncate an episode after so many steps.
+        max_rejects: Fail after so many rejected steps in a row.
+        settle: Deals with what is no sample; raises.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        episodes: Iterable[tuple[int, int]],
+        max_steps: int,
+        max_rejects: int,
+        settle: Callable[[Worker, Message | Fault], None],
+    ) -> None:
+        self._pool, self._source, self._settle = pool, iter(episodes), settle
+        self._limits = {"max_steps": max_steps, "max_rejects": max_rejects}
+        self._chunk_of: dict[int, int] = {}  # first episode of the chunk, by episode under way
+        self._left: dict[int, int] = {}  # episodes to come, by first episode of the chunk
+        self._order: dict[int, int] = {}  # place of a chunk in the sequence
+        self._begun = 0
+        self._seen: dict[int, int] = {}  # last step received of an episode under way
+        self._size = 1
+        self._ended: dict[int, float] = {}  # when a worker completed its last chunk
+        self._asked: dict[int, deque[tuple[float, int]]] = {worker.index: deque() for worker in pool.workers}
+
+    def run(self) -> Iterator[tuple[int, RolloutResult]]:
+        """The samples."""
+        for _ in range(CHUNKS_PER_WORKER):
+            self._feed()
+        for worker, reply in self._pool.replies():
+            if not isinstance(reply, RolloutResult):
+                self._settle(worker, reply)
+                continue
+            if reply.last:
+                self._adapt(worker)
+            yield from self._parts(reply)
+            self._feed()
+
+    def _feed(self) -> None:
+        """Give every worker that has room its next chunk."""
+        earliest = min(self._order.values(), default=self._begun)
+        for worker in sorted(self._pool.workers, key=lambda worker: len(worker.requests)):
+            room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
+            if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
+                continue
+            chunk: list[Any] = []
+            for episode, seed in self._source:
+                chunk.append([episode, seed])
+                if len(chunk) >= self._size:
+                    break
+            if not chunk:
+                return
+            first = chunk[0][0]
+            self._order[first], self._left[first] = self._begun, len(chunk)
+            self._begun += 1
+            self._chunk_of.update((episode, first) for episode, _ in chunk)
+            self._asked[worker.index].append((time.monotonic(), len(chunk)))
+            self._pool.post(worker, Rollout(chunk, **self._limits))
+            if isinstance(worker, LocalWorker):
+                return  # it has run already
+
+    def _adapt(self, worker: Worker) -> None:
+        """Choose the size of chunks by the time that the last one took."""
+        asked = self._asked[worker.index]
+        begun, size = asked.popleft()
+        now = time.monotonic()
+        # a chunk begins when the one before it ends
+        took = now - max(begun, self._ended.get(worker.index, 0.0))
+        self._ended[worker.index] = now
+        wanted = int(CHUNK_SECONDS / max(took / size, 1e-6))
+        self._size = max(1, min(wanted, 2 * self._size, LARGEST_CHUNK))
+
+    def _parts(self, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
+        """The part of a reply that belongs to each chunk, without samples that came before a worker was restarted."""
+        if not len(reply.steps) and not reply.ended:
+            return
+        first = self._chunk_of[int(reply.episodes[0]) if len(reply.steps) else reply.ended[0][0]]
+        if len(reply.steps):
+            # only the first episode of a part can have begun in an earlier one, only the last can go on in a later one
+            begun, going_on = int(reply.episodes[0]), int(reply.episodes[-1])
+            last_step = int(reply.steps[-1])
+            if begun in self._seen:
+                new = (reply.episodes != begun) | (reply.steps > self._seen[begun])
+                samples = {name: column[new] for name, column in reply.samples.items()}
+                reply = replace(reply, episodes=reply.episodes[new], steps=reply.steps[new], samples=samples)
+            self._seen[going_on] = max(last_step, self._seen.get(going_on, -1))
+        for episode, *_ in reply.ended:
+            del self._chunk_of[episode]
+            self._seen.pop(episode, None)
+            self._left[first] -= 1
+        complete = not self._left[first]
+        if complete:
+            del self._left[first], self._order[first]
+        yield first, replace(reply, last=complete)
+
+
+def _checked_timeout(timeout: float) -> float:
+    timeout = float(timeout)
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ConfigError(f"timeout must be positive seconds, at most {LONGEST_TIMEOUT:.0f}, not {timeout}")
+    return timeout
+
+
+def _checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    if mode not in list(AutoresetMode) and mode not in [known.value for known in AutoresetMode]:
+        raise ConfigError(f"autoreset_mode must be one of {[known.value for known in AutoresetMode]}, not {mode!r}")
+    return AutoresetMode(mode)
+
+
+def _memory() -> int:
+    try:
+        return make_file()
+    except OSError as error:
+        raise ConfigError(f"cannot make shared memory: {error.strerror}; pass shared_memory=False") from error

@@ -9,11 +9,12 @@ A frame is a header of 16 bytes and a body::
     4       4     sequence number, little-endian; a reply carries that of its request
     8       8     length of the body in bytes, little-endian, bounded
 
-The worker opens with `Hello` and, once its environments exist, `Ready`, which describes spaces and sample fields.
-From then on the parent asks (`Reset`, `Step`, `Rollout`, `Call`, `Close`) and the worker answers each request once, in
-order, with the matching reply or `Failure`. Bodies of `Step`, `StepResult`, `ResetResult` and `RolloutResult` hold
-arrays in the fixed layout that follows from the spaces; everything variable is msgpack. Nothing in a frame is ever
-executed.
+The parent opens with `Challenge`; the worker proves itself with `Hello`, challenges in turn, and gets `Welcome`. Once
+its environments exist it sends `Ready`, which describes spaces and sample fields. From then on the parent asks
+(`Attach`, `Reset`, `Step`, `Rollout`, `Call`, `Close`) and the worker answers each request, in order, with its reply or
+with `Failure`; the replies to steps and rollouts may come in several parts. While a request is served the worker may
+ask `Predict`, and waits for `Prediction`. Arrays of steps, resets and rollouts have the fixed layout that follows from
+the spaces, or lie in shared memory; everything variable is msgpack. Nothing in a frame is ever executed.
 
 `Connection` is one end of it: `send` turns a message into buffers, `get_buffer` and `buffer_updated` turn received
 bytes, however chunked, into messages.
@@ -21,15 +22,13 @@ bytes, however chunked, into messages.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, TypeAlias
 
-import msgpack
 import numpy as np
 from gymnasium import spaces
 
@@ -37,17 +36,23 @@ from physgym import spaces as walk
 from physgym.errors import ConfigError, ProtocolError, SampleError
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array, Leaf
+from physgym.vector import infos as batching
+from physgym.vector.arena import Buffer, Layout, results_layout
+from physgym.vector.infos import Infos
+from physgym.vector.values import decode_value, encode_value
 
 MAGIC = b"PG"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<2sBBIQ")
 MAX_BODY = 1 << 30
 MAX_BODY_BEFORE_READY = 1 << 24  # descriptions of spaces may list bounds
-MAX_BODY_BEFORE_HELLO = 1 << 10
-MAX_NESTED = 32
+MAX_BODY_BEFORE_WELCOME = 1 << 10
+INPUT_SIZE = 1 << 16  # received at once; longer bodies are received straight into their own memory
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
-Infos: TypeAlias = list[dict[str, Any]]
+_ROWS = struct.Struct("<BBHI")  # head of Step and of its replies: slot, flags, unused, number of rows
+_ALL = 0xFFFFFFFF  # number of rows: every environment of the worker
+_STREAM, _LAST, _INLINE = 1, 2, 4
+_INDEX = np.dtype("<u4")
 
 
 class Role(Enum):
@@ -57,123 +62,34 @@ class Role(Enum):
     WORKER = "worker"
 
 
-# --- values: msgpack with arrays, tuples and numpy scalars
-
-_ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX = range(1, 6)
-_PLAIN_KINDS = "biufcSUmM"
-_DTYPE = re.compile(r"[<>|=][biufcSUmM]\d{1,9}(\[\d{0,3}\w{1,2}\])?")
-
-
-def _encode_other(value: Any) -> msgpack.ExtType:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _PLAIN_KINDS:
-        code = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
-        array = np.ascontiguousarray(value)
-        return msgpack.ExtType(code, msgpack.packb((array.dtype.str, np.shape(value), array.tobytes())))
-    if isinstance(value, tuple):
-        return msgpack.ExtType(_TUPLE, encode_value(list(value)))
-    if isinstance(value, int):
-        return msgpack.ExtType(_BIGINT, str(int(value)).encode())
-    if isinstance(value, complex):
-        return msgpack.ExtType(_COMPLEX, struct.pack("<dd", value.real, value.imag))
-    if isinstance(value, dict):
-        return dict(value)
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError(
-        f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot travel between processes; "
-        "use numbers, strings, bytes, arrays, or lists, tuples and dictionaries of them"
-    )
-
-
-class _Decoder:
-    """Decodes the extension types of one value, nested no deeper than a person would nest them.
-
-    Each level is a call of msgpack in C, which an endless nest of tuples would run out of stack.
-    """
-
-    def __init__(self) -> None:
-        self._depth = 0
-
-    def unpack(self, data: Buffer) -> Any:
-        self._depth += 1
-        if self._depth > MAX_NESTED:
-            raise ValueError(f"extension types are nested deeper than {MAX_NESTED}")
-        value = msgpack.unpackb(data, ext_hook=self._extension, strict_map_key=False)
-        self._depth -= 1
-        return value
-
-    def _extension(self, code: int, data: bytes) -> Any:
-        if code in (_ARRAY, _SCALAR):
-            text, shape, content = msgpack.unpackb(data)
-            # numpy would parse a whole language of dtypes, and fail in as many ways
-            if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-                raise ValueError(f"arrays of dtype {text!r} do not travel")
-            array = np.frombuffer(content, text).reshape(shape).copy()
-            return array if code == _ARRAY else array[()]
-        if code == _TUPLE:
-            return tuple(self.unpack(data))
-        if code == _BIGINT:
-            return int(data)
-        if code == _COMPLEX:
-            return complex(*struct.unpack("<dd", data))
-        raise ValueError(f"unknown extension type {code}")
-
-
-def encode_value(value: Any) -> bytes:
-    """A value as msgpack; numpy arrays and scalars keep dtype, shape and bits, tuples stay tuples.
-
-    Raises:
-        ProtocolError: The value holds something that cannot travel.
-    """
-    try:
-        try:
-            return _pack(value)
-        except OverflowError:  # msgpack ends at 64 bits and does not ask `default` about larger integers
-            return _pack(_without_big_ints(value))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ProtocolError(str(error)) from error
-
-
-def _pack(value: Any) -> bytes:
-    return bytes(msgpack.packb(value, default=_encode_other, strict_types=True))
-
-
-def _without_big_ints(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_without_big_ints(k): _without_big_ints(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)([_without_big_ints(item) for item in value])
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return _encode_other(value)
-    return value
-
-
-def decode_value(data: Buffer) -> Any:
-    """The value that `encode_value` encoded.
-
-    Raises:
-        ProtocolError: The bytes are not such a value.
-    """
-    try:
-        return _Decoder().unpack(data)
-    except Exception as error:
-        # whatever hostile bytes provoke in a parser is the peer's fault, and ends its connection alone
-        raise ProtocolError(f"a message holds a value that cannot be decoded: {error!r}") from error
-
-
 # --- messages
 
 
-@dataclass(frozen=True)
-class Hello:
-    """Worker: who I am. The token proves that the parent started me."""
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Parent: prove that you know the token, for this nonce."""
 
-    token: str
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Worker: who I am, the proof, and a nonce for which the parent is to prove itself."""
+
     worker: int
     pid: int
+    nonce: bytes
+    proof: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Parent: my own proof."""
+
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Worker: my environments exist, and this is what they look like.
 
@@ -186,90 +102,118 @@ class Ready:
     description: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Reset:
-    """Parent: reset the environments where mask is true."""
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Parent: use the shared memory that you were started with; your rows begin at `first`.
 
+    Attributes:
+        rows: Number of environments of all workers.
+        first: Index of the worker's first one.
+        slots: Number of sets of results.
+        size: Bytes of the memory.
+    """
+
+    rows: int
+    first: int
+    slots: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Worker: it is mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Parent: reset the environments where mask is true, and put what they return into a slot."""
+
+    slot: int
     seeds: list[int | None]
     mask: list[bool]
     options: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class ResetResult:
-    """Worker: observations of all environments (leaves, each with a batch axis), infos of those reset."""
-
-    observations: list[Array]
-    infos: Infos
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
-    """Parent: step all environments; actions as leaves with a batch axis."""
-
-    actions: list[Array]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Worker: what the steps gave.
+    """Parent: step environments.
 
     Attributes:
-        observations: Leaves, each of shape (count, *leaf shape).
-        rewards: Shape (count,), float64.
-        terminations: Shape (count,), bool.
-        truncations: Shape (count,), bool.
-        infos: One dictionary per environment.
+        slot: Where the results belong.
+        rows: Local indices of the environments, in the order in which to step them; None for all.
+        actions: Leaves of shape (rows, *leaf shape); None if they lie in shared memory.
+        objects: One list per leaf of variable size, one value per row.
+        stream: Whether to answer in parts as environments finish.
     """
 
-    observations: list[Array]
-    rewards: Array
-    terminations: Array
-    truncations: Array
-    infos: Infos
+    slot: int
+    rows: list[int] | None = None
+    actions: list[Array] | None = None
+    objects: list[list[Any]] = field(default_factory=list)
+    stream: bool = False
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """Parent: run one episode with the environment's own sampler and send its samples.
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Worker: what steps or a reset gave.
 
     Attributes:
-        episode: Index of the episode, returned with the result.
-        seed: Seed of the episode.
-        max_steps: Truncate after so many steps.
+        rows: Local indices of the environments; None for all.
+        arrays: Observations (leaves), rewards, terminations, truncations, each with a batch axis; None if they lie in
+            shared memory.
+        infos: As `physgym.vector.infos.pack` gives them, None if all are empty.
+        objects: One list per observation leaf of variable size, one value per row.
+        failures: Environments that raised; their rows mean nothing.
+        cut: Environments whose episode was cut because their worker had to be started again; their rows of observations
+            mean nothing.
+        last: Whether this completes the answer.
+    """
+
+    rows: list[int] | None = None
+    arrays: list[Array] | None = None
+    infos: Infos | None = None
+    objects: list[list[Any]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Parent: run episodes with the environments' own samplers and send their samples.
+
+    Attributes:
+        episodes: Index and seed of each episode.
+        max_steps: Truncate an episode after so many steps.
         max_rejects: Fail after so many rejected steps in a row.
     """
 
-    episode: int
-    seed: int
+    episodes: list[Any]
     max_steps: int
     max_rejects: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RolloutResult:
-    """Worker: the samples of one episode.
+    """Worker: samples of some episodes, in order; an episode may begin in one part and end in a later one.
 
     Attributes:
-        episode: Index of the episode.
-        seed: Seed of the episode.
-        num_steps: Steps made.
-        total_reward: Sum of the rewards.
-        rejected: Reasons of rejected steps, by step.
-        steps: Shape (n,), int64: the step of each sample.
+        episodes: Shape (n,), int64: index of the episode of each sample.
+        steps: Shape (n,), int64: its step in the episode.
         samples: Fields of shape (n, *field shape).
+        ended: What became of each episode that ended: index, number of steps, number of samples, sum of the rewards,
+            reasons of rejected steps by step.
+        last: Whether this completes the answer.
     """
 
-    episode: int
-    seed: int
-    num_steps: int
-    total_reward: float
-    rejected: dict[int, str]
+    episodes: Array
     steps: Array
     samples: Sample
+    ended: list[Any]
+    last: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Call:
     """Parent: call a method or read an attribute ("call"), set one ("set") or render ("render")."""
 
@@ -279,90 +223,78 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallResult:
     """Worker: one result per environment."""
 
     results: list[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Predict:
+    """Worker, while it serves a request: an environment asks the network for a prediction."""
+
+    env: int
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Parent: the predicted fields, or why there are none."""
+
+    fields: dict[str, Any]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Parent: close the environments and end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Closed:
     """Worker: the environments are closed; I end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Worker: the request failed.
 
     Attributes:
         env: Index of the environment within this worker, -1 if none in particular.
-        error: Class name of the exception.
+        error: Module and qualified name of the exception's class, joined by a colon.
         message: Its text.
         traceback: The traceback, as text.
+        doing: What was asked of the environment.
     """
 
     env: int
     error: str
     message: str
     traceback: str
+    doing: str = ""
 
 
 Message: TypeAlias = (
-    Hello | Ready | Reset | ResetResult | Step | StepResult | Rollout | RolloutResult | Call | CallResult | Close
-    | Closed | Failure
+    Challenge | Hello | Welcome | Ready | Attach | Attached | Reset | Step | Results | Rollout | RolloutResult | Call
+    | CallResult | Predict | Prediction | Close | Closed | Failure
 )  # fmt: skip
 MESSAGE_TYPES: tuple[type[Any], ...] = (
-    Hello, Ready, Reset, ResetResult, Step, StepResult, Rollout, RolloutResult, Call, CallResult, Close, Closed, Failure
+    Challenge, Hello, Welcome, Ready, Attach, Attached, Reset, Step, Results, Rollout, RolloutResult, Call, CallResult,
+    Predict, Prediction, Close, Closed, Failure,
 )  # fmt: skip
 REPLIES: dict[type[Any], type[Any]] = {
-    Reset: ResetResult,
-    Step: StepResult,
+    Attach: Attached,
+    Reset: Results,
+    Step: Results,
     Rollout: RolloutResult,
     Call: CallResult,
     Close: Closed,
 }
+_CODES = {kind: code for code, kind in enumerate(MESSAGE_TYPES)}
 
 
 # --- layouts
-
-
-class Layout:
-    """The bytes of a batch of values: leaf after leaf, each contiguous with the batch axis first.
-
-    Args:
-        leaves: The arrays, in order.
-    """
-
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        self.leaves = list(leaves)
-        self.row = sum(leaf.nbytes for leaf in self.leaves)
-
-    def pack(self, arrays: Sequence[Array]) -> list[Buffer]:
-        """Buffers of the arrays, ready to be sent."""
-        return [_contiguous(a, leaf).data.cast("B") for a, leaf in zip(arrays, self.leaves, strict=True) if a.size]
-
-    def unpack(self, data: memoryview, count: int) -> list[Array]:
-        """Arrays of shape (count, *leaf shape) over the bytes, without a copy."""
-        if len(data) != count * self.row:
-            raise ProtocolError(f"expected {count * self.row} bytes of arrays, got {len(data)}")
-        arrays, offset = [], 0
-        for leaf in self.leaves:
-            end = offset + count * leaf.nbytes
-            arrays.append(np.frombuffer(data[offset:end], leaf.dtype).reshape(count, *leaf.shape))
-            offset = end
-        return arrays
-
-
-def _contiguous(array: Array, leaf: Leaf) -> Array:
-    if array.shape[1:] != leaf.shape:
-        raise ProtocolError(f"array {leaf.path!r} has shape {array.shape[1:]}, the space says {leaf.shape}")
-    return np.ascontiguousarray(array, leaf.dtype)
 
 
 @dataclass(frozen=True)
@@ -373,9 +305,11 @@ class Agreement:
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
     sample_spec: SampleSpec | None
-    observations: Layout
     actions: Layout
+    results: Layout
     samples: Layout
+    variable_actions: int
+    variable_observations: int
 
     @classmethod
     def from_ready(cls, ready: Ready) -> Agreement:
@@ -385,20 +319,29 @@ class Agreement:
         fields = ready.description["sample_fields"]
         spec = None if fields is None else SampleSpec.from_json(fields)
         sample_leaves = [] if spec is None else [Leaf(f.name, f.shape, f.dtype) for f in spec.values()]
+        seen, done = walk.leaves(observation), walk.leaves(action)
         return cls(
             ready.count,
             observation,
             action,
             spec,
-            Layout(walk.leaves(observation)),
-            Layout(walk.leaves(action)),
+            Layout(done),
+            results_layout(Layout(seen)),
             Layout(sample_leaves),
+            sum(leaf.variable for leaf in done),
+            sum(leaf.variable for leaf in seen),
         )
 
 
 # --- one end of a connection
 
-_REWARD, _FLAG = np.dtype("<f8"), np.dtype("?")
+
+@dataclass(slots=True)
+class Pending:
+    """A request without its last reply."""
+
+    sequence: int
+    kind: type[Any]
 
 
 class Connection:
@@ -408,25 +351,34 @@ class Connection:
         role: Which end this is.
 
     Attributes:
+        state: "challenge", "hello", "welcome", "building", "ready" or "closed".
         agreement: Layouts, known once `Ready` went by; None before.
+        pending: Requests without their last reply, oldest first.
+        asking: Whether a `Predict` waits for its `Prediction`.
     """
 
-    WORKER_OPENS: ClassVar[dict[str, tuple[type[Any], ...]]] = {
-        "start": (Hello,),
-        "greeted": (Ready, Failure),
+    OPENING: ClassVar[dict[tuple[str, type[Any]], tuple[Role, str]]] = {
+        ("challenge", Challenge): (Role.PARENT, "hello"),
+        ("hello", Hello): (Role.WORKER, "welcome"),
+        ("welcome", Welcome): (Role.PARENT, "building"),
+        ("building", Ready): (Role.WORKER, "ready"),
+        ("building", Failure): (Role.WORKER, "closed"),
     }
 
     def __init__(self, role: Role) -> None:
         self.role = role
-        self.state = "start"
+        self.state = "challenge"
         self.agreement: Agreement | None = None
-        self.pending: deque[tuple[int, type[Any]]] = deque()
+        self.pending: deque[Pending] = deque()
+        self.asking = False
+        self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
         self._sequence = 0
-        self._header = bytearray(HEADER.size)
-        self._body: bytearray | None = None
+        self._input = bytearray(INPUT_SIZE)
+        self._view = memoryview(self._input)
+        self._start = self._end = 0  # what of the input is filled and not yet used
+        self._body: bytearray | None = None  # a body that does not fit into the input
         self._filled = 0
-        self._kind: type[Any] = Hello
-        self._got_sequence = 0
+        self._head: tuple[type[Any], int, int] | None = None  # of the frame under way: kind, sequence, length
 
     # sending
 
@@ -434,163 +386,288 @@ class Connection:
         """Buffers to write, one after another, to send a message.
 
         Raises:
-            ProtocolError: The message is not legal in this state.
+            ProtocolError: The message is not legal in this state, or holds what cannot travel.
         """
-        self._advance(type(message), self.role, None, only_check=True)
-        body = self._encode(message)
-        length = sum(memoryview(part).nbytes for part in body)
+        kind = type(message)
+        self._check(kind, self.role, None)
+        encode = _ENCODERS.get(kind)
+        body = [encode_value(_plain(message))] if encode is None else encode(message, self.agreement)
+        length = sum(map(_nbytes, body))
         if length > MAX_BODY:
-            raise ProtocolError(f"a {type(message).__name__} of {length} bytes exceeds the limit of {MAX_BODY}")
-        sequence = self._advance(type(message), self.role, None)  # only now: what cannot be sent changes no state
-        header = HEADER.pack(MAGIC, VERSION, MESSAGE_TYPES.index(type(message)), sequence, length)
-        if isinstance(message, Ready):
-            self.agreement = Agreement.from_ready(message)
-        return [header, *body]
+            raise ProtocolError(f"a {kind.__name__} of {length} bytes exceeds the limit of {MAX_BODY}")
+        # only now: what cannot be sent changes no state
+        if self.role is Role.PARENT and kind in REPLIES:
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            sequence = self._sequence
+        else:
+            sequence = self.pending[0].sequence if self.pending else 0
+        self._advance(message, self.role, sequence)
+        return [HEADER.pack(MAGIC, VERSION, _CODES[kind], sequence, length), *body]
 
     # receiving
 
     def get_buffer(self) -> memoryview:
         """Where the next received bytes belong; never empty."""
-        target = self._header if self._body is None else self._body
-        return memoryview(target)[self._filled :]
+        if self._body is not None:
+            return memoryview(self._body)[self._filled :]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == INPUT_SIZE or self._start > INPUT_SIZE // 2:
+            rest = self._input[self._start : self._end]
+            self._input[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._view[self._end :]
 
-    def buffer_updated(self, count: int) -> Message | None:
-        """Take note of bytes put into `get_buffer`; the message if they complete one.
+    def buffer_updated(self, count: int) -> list[Message]:
+        """Take note of bytes put into `get_buffer`; the messages that they complete.
 
         Raises:
             ProtocolError: The bytes are not a legal frame. The connection must be closed then.
         """
-        self._filled += count
-        if self._body is None:
-            if self._filled < HEADER.size:
-                return None
-            self._open_frame()
-            self._filled = 0
-        assert self._body is not None
-        if self._filled < len(self._body):
-            return None
-        body, self._body, self._filled = self._body, None, 0
-        self._advance(self._kind, _other(self.role), self._got_sequence)
-        message = self._decode(self._kind, memoryview(body))
-        if isinstance(message, Ready):
-            self.agreement = _agree(message)
-        return message
+        if self._body is not None:
+            self._filled += count
+            if self._filled < len(self._body):
+                return []
+            body, self._body = self._body, None
+            return [self._receive(memoryview(body))]
+        self._end += count
+        messages: list[Message] = []
+        while True:
+            if self._head is None:
+                if self._end - self._start < 16:
+                    return messages
+                self._open_frame()
+            assert self._head is not None
+            length = self._head[2]
+            there = self._end - self._start
+            if there < length:
+                if length > INPUT_SIZE // 2:
+                    self._body = bytearray(length)
+                    self._body[:there] = self._view[self._start : self._end]
+                    self._filled, self._start, self._end = there, 0, 0
+                return messages
+            # a copy, since arrays of the message are views of it
+            body = bytearray(self._view[self._start : self._start + length])
+            self._start += length
+            messages.append(self._receive(memoryview(body)))
 
     def _open_frame(self) -> None:
-        magic, version, kind, sequence, length = HEADER.unpack(self._header)
+        magic, version, code, sequence, length = HEADER.unpack_from(self._input, self._start)
+        self._start += 16
         if magic != MAGIC:
             raise ProtocolError(f"not a physgym frame: it starts with {magic!r} instead of {MAGIC!r}")
         if version != VERSION:
             raise ProtocolError(
                 f"peer speaks version {version} of the protocol, this end {VERSION}; update one of them"
             )
-        if kind >= len(MESSAGE_TYPES):
-            raise ProtocolError(f"unknown message type {kind}")
-        limit = MAX_BODY if self.agreement is not None else MAX_BODY_BEFORE_READY
-        if self.state == "start":
-            limit = MAX_BODY_BEFORE_HELLO
+        if code >= len(MESSAGE_TYPES):
+            raise ProtocolError(f"unknown message type {code}")
+        limit = MAX_BODY
+        if self.agreement is None:
+            limit = MAX_BODY_BEFORE_READY if self.state == "building" else MAX_BODY_BEFORE_WELCOME
         if length > limit:
             raise ProtocolError(f"a body of {length} bytes exceeds the limit of {limit}")
-        self._kind, self._got_sequence = MESSAGE_TYPES[kind], sequence
-        self._body = bytearray(length)
+        kind = MESSAGE_TYPES[code]
+        self._check(kind, self._other, sequence)  # before memory is spent on the body
+        self._head = kind, sequence, length
+
+    def _receive(self, body: memoryview) -> Message:
+        assert self._head is not None
+        (kind, sequence, _), self._head = self._head, None
+        decode = _DECODERS.get(kind)
+        message: Message
+        if decode is not None:
+            assert self.agreement is not None
+            message = decode(body, self.agreement)
+        else:
+            try:
+                message = kind(**_checked(kind, decode_value(body)))
+            except TypeError as error:
+                raise ProtocolError(f"the body of a {kind.__name__} is wrong: {error}") from error
+        self._advance(message, self._other, sequence)
+        return message
 
     # states
 
-    def _advance(self, kind: type[Any], sender: Role, sequence: int | None, *, only_check: bool = False) -> int:
-        """Check that `sender` may send such a message now and note it; returns its sequence number."""
-        if sender is Role.WORKER and self.state in self.WORKER_OPENS:
-            if kind not in self.WORKER_OPENS[self.state]:
-                raise self._illegal(kind, sender)
-            if only_check:
-                return 0
-            self.state = {Hello: "greeted", Ready: "ready", Failure: "closed"}[kind]
-            return 0
+    def _check(self, kind: type[Any], sender: Role, sequence: int | None) -> None:
+        """Check that `sender` may send such a message now.
+
+        Raises:
+            ProtocolError: It may not.
+        """
         if self.state != "ready":
-            raise self._illegal(kind, sender)
-        if sender is Role.PARENT:
-            if kind not in REPLIES:
-                raise self._illegal(kind, sender)
-            if only_check:
-                return 0
-            self._sequence = sequence if sequence is not None else (self._sequence + 1) & 0xFFFFFFFF
-            self.pending.append((self._sequence, kind))
-            return self._sequence
-        if not self.pending:
-            raise self._illegal(kind, sender)
-        expected, request = self.pending[0]
-        if kind not in (REPLIES[request], Failure) or (sequence is not None and sequence != expected):
-            raise self._illegal(kind, sender)
-        if only_check:
-            return expected
-        self.pending.popleft()
-        if kind is Closed:
-            self.state = "closed"
-        return expected
+            legal = self.OPENING.get((self.state, kind), (None,))[0] is sender
+        elif sender is Role.PARENT:
+            legal = kind in REPLIES or (kind is Prediction and self.asking)
+        elif not self.pending or self.asking:
+            legal = False
+        else:
+            head = self.pending[0]
+            legal = kind is REPLIES[head.kind] or kind is Failure or (kind is Predict and head.kind is not Close)
+            legal = legal and (sequence is None or sequence == head.sequence)
+        if not legal:
+            waiting = ", ".join(request.kind.__name__ for request in self.pending) or "nothing"
+            raise ProtocolError(
+                f"the {sender.value} may not send {kind.__name__} in state {self.state!r} with {waiting} unanswered"
+            )
 
-    def _illegal(self, kind: type[Any], sender: Role) -> ProtocolError:
-        waiting = ", ".join(request.__name__ for _, request in self.pending) or "nothing"
-        return ProtocolError(
-            f"{sender.value} may not send {kind.__name__} in state {self.state!r} with {waiting} unanswered"
-        )
+    def _advance(self, message: Message, sender: Role, sequence: int) -> None:
+        """Note a legal message."""
+        kind = type(message)
+        if self.state != "ready":
+            if isinstance(message, Ready):
+                self.agreement = _agree(message)
+            self.state = self.OPENING[self.state, kind][1]
+        elif kind is Predict or kind is Prediction:
+            self.asking = kind is Predict
+        elif sender is Role.PARENT:
+            self.pending.append(Pending(sequence, kind))
+        elif getattr(message, "last", True):
+            self.pending.popleft()
+            if kind is Closed:
+                self.state = "closed"
 
-    # bodies
 
-    def _encode(self, message: Message) -> list[Buffer]:
-        agreed = self.agreement
-        match message:
-            case Step(actions):
-                assert agreed is not None
-                return agreed.actions.pack(actions)
-            case ResetResult(observations, infos):
-                assert agreed is not None
-                return [*agreed.observations.pack(observations), encode_value(infos)]
-            case StepResult(observations, rewards, terminations, truncations, infos):
-                assert agreed is not None
-                scalars = [rewards.astype(_REWARD).tobytes(), terminations.tobytes(), truncations.tobytes()]
-                tail = encode_value(infos) if any(infos) else b""
-                return [*scalars, *agreed.observations.pack(observations), tail]
-            case RolloutResult():
-                assert agreed is not None
-                head = {**vars(message), "samples": None}
-                meta = encode_value(head)
-                arrays = agreed.samples.pack(list(message.samples.values()))
-                return [struct.pack("<I", len(meta)), meta, *arrays]
-            case _:
-                return [encode_value(vars(message))]
+def _nbytes(part: Buffer) -> int:
+    return part.nbytes if isinstance(part, memoryview) else len(part)
 
-    def _decode(self, kind: type[Any], body: memoryview) -> Message:
-        agreed = self.agreement
-        if agreed is not None:
-            count = agreed.count
-            if kind is Step:
-                return Step(agreed.actions.unpack(body, count))
-            if kind is ResetResult:
-                end = count * agreed.observations.row
-                return ResetResult(agreed.observations.unpack(body[:end], count), _infos(body[end:], count))
-            if kind is StepResult:
-                flags, start = count * _REWARD.itemsize, count * (_REWARD.itemsize + 2)
-                end = start + count * agreed.observations.row
-                if len(body) < end:
-                    raise ProtocolError(f"a StepResult of {len(body)} bytes is shorter than {end}")
-                return StepResult(
-                    agreed.observations.unpack(body[start:end], count),
-                    np.frombuffer(body[:flags], _REWARD),
-                    np.frombuffer(body[flags : flags + count], _FLAG),
-                    np.frombuffer(body[flags + count : start], _FLAG),
-                    _infos(body[end:], count),
-                )
-            if kind is RolloutResult:
-                return _decode_rollout(body, agreed)
-        try:
-            return kind(**_checked(kind, decode_value(body)))  # type: ignore[no-any-return]
-        except TypeError as error:
-            raise ProtocolError(f"the body of a {kind.__name__} is wrong: {error}") from error
 
+def _plain(message: Any) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in message.__slots__}
+
+
+# --- bodies with a fixed layout
+
+
+def _encode_rows(first: int, flags: int, rows: list[int] | None) -> bytes:
+    if rows is None:
+        return _ROWS.pack(first, flags, 0, _ALL)
+    return _ROWS.pack(first, flags, 0, len(rows)) + np.array(rows, _INDEX).tobytes()
+
+
+def _decode_rows(body: memoryview, count: int) -> tuple[int, int, list[int] | None, memoryview]:
+    """Slot, flags, row indices and the rest of a body."""
+    if len(body) < _ROWS.size:
+        raise ProtocolError("a message ends before its head")
+    slot, flags, _, number = _ROWS.unpack_from(body)
+    if number == _ALL:
+        return slot, flags, None, body[_ROWS.size :]
+    end = _ROWS.size + number * _INDEX.itemsize
+    if number > count or len(body) < end:
+        raise ProtocolError(f"a message names {number} of {count} environments in {len(body)} bytes")
+    rows: list[int] = np.frombuffer(body[_ROWS.size : end], _INDEX).tolist()
+    if any(row >= count for row in rows) or len(set(rows)) != len(rows):
+        raise ProtocolError(f"a message names environments {rows} of {count}")
+    return slot, flags, rows, body[end:]
+
+
+def _decode_objects(objects: Any, leaves: int, number: int) -> list[list[Any]]:
+    ok = isinstance(objects, list) and len(objects) in (0, leaves)
+    if not ok or not all(isinstance(values, list) and len(values) == number for values in objects):
+        raise ProtocolError(f"expected {leaves} lists of {number} values of variable size")
+    return objects  # type: ignore[no-any-return]
+
+
+def _encode_step(message: Step, agreed: Agreement) -> list[Buffer]:
+    flags = (_STREAM if message.stream else 0) | (0 if message.actions is None else _INLINE)
+    body: list[Buffer] = [_encode_rows(message.slot, flags, message.rows)]
+    if message.actions is not None:
+        body += agreed.actions.pack(message.actions)
+    if message.objects:
+        body.append(encode_value(message.objects))
+    return body
+
+
+def _decode_step(body: memoryview, agreed: Agreement) -> Step:
+    slot, flags, rows, rest = _decode_rows(body, agreed.count)
+    number = agreed.count if rows is None else len(rows)
+    actions = None
+    if flags & _INLINE:
+        end = number * agreed.actions.row
+        actions, rest = agreed.actions.unpack(rest[:end], number), rest[end:]
+    objects = _decode_objects(decode_value(rest), agreed.variable_actions, number) if rest else []
+    return Step(slot, rows, actions, objects, bool(flags & _STREAM))
+
+
+def _encode_results(message: Results, agreed: Agreement) -> list[Buffer]:
+    flags = (_LAST if message.last else 0) | (0 if message.arrays is None else _INLINE)
+    body: list[Buffer] = [_encode_rows(0, flags, message.rows)]
+    if message.arrays is not None:
+        body += agreed.results.pack(message.arrays)
+    if message.infos or message.objects or message.failures or message.cut:
+        failures = [_plain(failure) for failure in message.failures]
+        body.append(encode_value([message.infos, message.objects, failures, message.cut]))
+    return body
+
+
+def _decode_results(body: memoryview, agreed: Agreement) -> Results:
+    _, flags, rows, rest = _decode_rows(body, agreed.count)
+    last = bool(flags & _LAST)
+    arrays = None
+    if flags & _INLINE:
+        number = agreed.count if rows is None else len(rows)
+        end = number * agreed.results.row
+        arrays, rest = agreed.results.unpack(rest[:end], number), rest[end:]
+    if not rest:
+        return Results(rows, arrays, last=last)
+    tail = decode_value(rest)
+    if not isinstance(tail, list) or len(tail) != 4 or not isinstance(tail[2], list):
+        raise ProtocolError("the tail of a Results is wrong")
+    number = agreed.count if rows is None else len(rows)
+    return Results(
+        rows,
+        arrays,
+        batching.check(tail[0], agreed.count),
+        _decode_objects(tail[1], agreed.variable_observations, number),
+        [Failure(**_checked(Failure, failure)) for failure in tail[2]],
+        _indices(tail[3], agreed.count),
+        last,
+    )
+
+
+def _indices(value: Any, count: int) -> list[int]:
+    if not isinstance(value, list) or not all(type(i) is int and 0 <= i < count for i in value):
+        raise ProtocolError(f"expected indices of {count} environments")
+    return value
+
+
+def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
+    meta = encode_value([message.episodes, message.steps, message.ended, message.last])
+    return [struct.pack("<I", len(meta)), meta, *agreed.samples.pack(list(message.samples.values()))]
+
+
+def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
+    if len(body) < 4:
+        raise ProtocolError("a RolloutResult ends before its head")
+    end = 4 + int.from_bytes(body[:4], "little")
+    head = decode_value(body[4:end])
+    if not isinstance(head, list) or len(head) != 4 or not isinstance(head[2], list) or type(head[3]) is not bool:
+        raise ProtocolError("the head of a RolloutResult is wrong")
+    episodes, steps, ended, last = head
+    for column in (episodes, steps):
+        if not isinstance(column, np.ndarray) or column.dtype != np.int64 or column.shape != (len(steps),):
+            raise ProtocolError("episodes and steps of a RolloutResult must be equally long columns of int64")
+    if not all(isinstance(entry, list) and len(entry) == 5 and type(entry[0]) is int for entry in ended):
+        raise ProtocolError("RolloutResult.ended is wrong")
+    names = [] if agreed.sample_spec is None else list(agreed.sample_spec)
+    samples = dict(zip(names, agreed.samples.unpack(body[end:], len(steps)), strict=True))
+    return RolloutResult(episodes, steps, samples, ended, last)
+
+
+_ENCODERS: dict[type[Any], Callable[[Any, Any], list[Buffer]]] = {
+    Step: _encode_step,
+    Results: _encode_results,
+    RolloutResult: _encode_rollout,
+}
+_DECODERS: dict[type[Any], Callable[[memoryview, Agreement], Any]] = {
+    Step: _decode_step,
+    Results: _decode_results,
+    RolloutResult: _decode_rollout,
+}
 
 _FIELD_TYPES: dict[str, tuple[type[Any], ...]] = {
-    "str": (str,), "int": (int,), "float": (float, int), "dict[str, Any]": (dict,), "list[Any]": (list,),
+    "str": (str,), "int": (int,), "bytes": (bytes,), "dict[str, Any]": (dict,), "list[Any]": (list,),
     "list[int | None]": (list,), "list[bool]": (list,), "dict[str, Any] | None": (dict, type(None)),
-    "dict[int, str]": (dict,), "Array": (np.ndarray,), "Sample": (dict, type(None)),
 }  # fmt: skip
 
 
@@ -605,26 +682,6 @@ def _checked(kind: type[Any], content: Any) -> dict[str, Any]:
     return content
 
 
-def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
-    if len(body) < 4:
-        raise ProtocolError("a RolloutResult ends before its head")
-    end = 4 + int.from_bytes(body[:4], "little")
-    content = _checked(RolloutResult, decode_value(body[4:end]))
-    steps = content["steps"]
-    if steps.ndim != 1 or steps.dtype != np.int64:
-        raise ProtocolError(f"RolloutResult.steps must be one axis of int64, not {steps.dtype} {steps.shape}")
-    names = [] if agreed.sample_spec is None else list(agreed.sample_spec)
-    content["samples"] = dict(zip(names, agreed.samples.unpack(body[end:], len(steps)), strict=True))
-    return RolloutResult(**content)
-
-
-def _infos(data: memoryview, count: int) -> Infos:
-    infos = decode_value(data) if len(data) else [{} for _ in range(count)]
-    if not isinstance(infos, list) or len(infos) != count or not all(isinstance(info, dict) for info in infos):
-        raise ProtocolError(f"infos must be a list of {count} dictionaries")
-    return infos
-
-
 def _agree(ready: Ready) -> Agreement:
     """The agreement from a description that came over the wire: any fault in it is the peer's."""
     if ready.count < 1:
@@ -633,7 +690,3 @@ def _agree(ready: Ready) -> Agreement:
         return Agreement.from_ready(ready)
     except (KeyError, TypeError, ValueError, ConfigError, SampleError) as error:
         raise ProtocolError(f"a worker describes its environments wrongly: {error!r}") from error
-
-
-def _other(role: Role) -> Role:
-    return Role.WORKER if role is Role.PARENT else Role.PARENT

@@ -1,0 +1,544 @@
+"""A host: several environments in one process, stepped one after another, their results written into an arena.
+
+It serves the requests of the protocol and knows nothing of sockets: a worker process has one, and a vector env without
+workers has one in its own process.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from physgym import spaces as walk
+from physgym.errors import ConfigError, ProtocolError, SampleError
+from physgym.rollout import Policy, Transition, require_spec, run_episode, sampler
+from physgym.sample import SampleSpec
+from physgym.spaces import Array, Leaf
+from physgym.vector import infos as batching
+from physgym.vector.arena import IDLE, Arena, Layout, Slot, results_layout
+from physgym.vector.wire import (
+    Call,
+    CallResult,
+    Failure,
+    Message,
+    Predict,
+    Prediction,
+    Reset,
+    Results,
+    Rollout,
+    RolloutResult,
+    Step,
+)
+
+Env: TypeAlias = gymnasium.Env[Any, Any]
+EnvFactory: TypeAlias = Callable[[], Env]
+Emit: TypeAlias = Callable[[Message], None]
+Ask: TypeAlias = Callable[[Predict], Prediction]
+
+FLUSH_SECONDS = 2e-4  # a streamed step answers in parts that took so long: messages cost little then
+ROLLOUT_SECONDS = 0.05  # likewise for samples, which are written to disk at the other end
+ROLLOUT_BYTES = 1 << 20
+SIGN_OF_LIFE = 1.0  # a rollout whose steps give no samples still answers so often
+RESTARTED = "worker_restarted"  # key of an info: the episode was cut because its worker had to be started again
+
+EPISODE_ENDED = (
+    'the episode has ended; with autoreset_mode DISABLED call reset(options={"reset_mask": ...}) before the next step'
+)
+RETURNED = "{name} must return {count} values, {what}; it returned {got}"
+WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
+WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {want}"
+NO_NETWORK = (
+    "the simulation asked for a prediction, but this pipeline has no network. Pass predictor= to the vector env, run "
+    "the simulation in a Runner, or do not ask during generation."
+)
+
+
+class RequestFailed(Exception):
+    """An environment raised while a request was served; the cause is its exception."""
+
+    def __init__(self, env: int, doing: str) -> None:
+        super().__init__(env)
+        self.env, self.doing = env, doing
+
+
+class Host:
+    """Serves requests on a list of environments.
+
+    Args:
+        envs: The environments; all have spaces of equal layout.
+        mode: What happens when an episode ends.
+        ask: How to get a prediction that an environment asks for in the middle of a step.
+        seeds: Where the worker was started again, the seed for the next reset of each environment; its episode counts
+            as cut until then.
+
+    Raises:
+        ConfigError: The environments differ.
+    """
+
+    def __init__(
+        self, envs: Sequence[Env], mode: AutoresetMode, ask: Ask, seeds: Sequence[int | None] | None = None
+    ) -> None:
+        self.envs = list(envs)
+        self.mode = mode
+        self.observation_space = envs[0].observation_space
+        self.action_space = envs[0].action_space
+        self.leaves = walk.leaves(self.observation_space)
+        for i, env in enumerate(envs):
+            if env.action_space != self.action_space:
+                raise ConfigError(
+                    _DIFFERENT.format(i=i, name="action_space", got=env.action_space, want=self.action_space)
+                )
+            if walk.leaves(env.observation_space) != self.leaves:
+                raise ConfigError(
+                    _DIFFERENT.format(
+                        i=i, name="observation_space", got=env.observation_space, want=self.observation_space
+                    )
+                )
+        self.spec = SampleSpec.from_env(envs[0])
+        self.count = len(self.envs)
+        self.ended = [False] * self.count
+        self._cut = [seeds is not None] * self.count
+        self._seeds = list(seeds) if seeds is not None else [None] * self.count
+        self._action_leaves = walk.leaves(self.action_space)
+        self._objects: list[list[Any]] = [[None] * self.count for leaf in self.leaves if leaf.variable]
+        self._steps = [env.step for env in self.envs]
+        self._policies: dict[int, Policy] = {}
+        # without shared memory, rows are kept here and travel in messages
+        self._inline = True
+        self._use(Arena(*self.layouts(), self.count, 1), 0, 0)
+        for i, env in enumerate(self.envs):
+            if hasattr(env.unwrapped, "predictor"):
+                env.unwrapped.predictor = _Asker(i, ask)
+
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Layouts of actions and results."""
+        return Layout(self._action_leaves), results_layout(Layout(self.leaves))
+
+    def attach(self, arena: Arena, first: int, worker: int) -> None:
+        """Read actions from and write results to an arena, from its row `first` on."""
+        self._inline = False
+        self._use(arena, first, worker)
+
+    def _use(self, arena: Arena, first: int, worker: int) -> None:
+        part = slice(first, first + self.count)
+        self._first = first
+        self._actions = [array[part] for array in arena.actions]
+        self._slots = [
+            _Rows(slot.rows(part), self.leaves, self._objects, self.observation_space) for slot in arena.slots
+        ]
+        self._doing = _view(arena.doing[worker : worker + 1])
+        self._doing[0] = IDLE
+
+    def describe(self) -> dict[str, Any]:
+        """What `Ready` tells the parent: JSON data."""
+        env = self.envs[0]
+        return {
+            "observation_space": walk.to_json(self.observation_space),
+            "observation_spaces": self._further_spaces(),
+            "action_space": walk.to_json(self.action_space),
+            "sample_fields": None if self.spec is None else self.spec.to_json(),
+            "metadata": _json_only(env.metadata),
+            "render_mode": env.render_mode,
+            "max_episode_steps": getattr(env.spec, "max_episode_steps", None),
+        }
+
+    def _further_spaces(self) -> list[Any]:
+        """Observation spaces of all environments if they differ (in their bounds), else none."""
+        if all(env.observation_space == self.observation_space for env in self.envs):
+            return []
+        return [walk.to_json(env.observation_space) for env in self.envs]
+
+    def serve(self, message: Message, emit: Emit) -> Message:
+        """The reply to a request; parts of it that come before go to `emit`.
+
+        Raises:
+            RequestFailed: An environment raised.
+        """
+        try:
+            match message:
+                case Step():
+                    return self._step(message, emit)
+                case Reset():
+                    return self._reset(message)
+                case Rollout():
+                    return self._rollout(message, emit)
+                case Call():
+                    return CallResult(
+                        [self._guard(i, message.name, _call, message, i, env) for i, env in enumerate(self.envs)]
+                    )
+                case _:
+                    raise ProtocolError(f"a worker does not serve {type(message).__name__}")
+        finally:
+            self._doing[0] = IDLE
+
+    def close(self) -> None:
+        """Close the environments."""
+        for i, env in enumerate(self.envs):
+            self._guard(i, "close", env.close)
+
+    # --- steps and resets
+
+    def _reset(self, request: Reset) -> Results:
+        slot, infos, failures = self._slots[0 if self._inline else request.slot], {}, []
+        for i, wanted in enumerate(request.mask):
+            if not wanted:
+                continue
+            options = None if request.options is None else dict(request.options)
+            restarted = self._cut[i]
+            self._cut[i] = False
+            try:
+                info = self._reset_one(slot, i, seed=request.seeds[i], options=options)
+                slot.rewards[i], slot.terminations[i], slot.truncations[i] = 0.0, False, False
+            except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+                failures.append(self._failed(i, error, "reset"))
+                continue
+            if restarted:
+                info = {**info, RESTARTED: True}
+            if info:
+                infos[i] = info
+        return self._results(slot, None, infos, failures, [], last=True)
+
+    def _reset_one(self, slot: _Rows, index: int, **kwargs: Any) -> dict[str, Any]:
+        self._doing[0] = self._first + index
+        after_restart, self._seeds[index] = self._seeds[index], None
+        if after_restart is not None and kwargs.get("seed") is None:
+            kwargs["seed"] = after_restart
+        observation, info = _returned("reset", self.envs[index].reset(**kwargs), 2)
+        self.ended[index] = False
+        slot.write(index, observation)
+        return _checked_info(info)
+
+    def _step(self, request: Step, emit: Emit) -> Results:
+        slot = self._slots[0 if self._inline else request.slot]
+        rows = range(self.count) if request.rows is None else request.rows
+        actions = self._single_actions(request, rows)
+        steps, ended, cut, doing, first = self._steps, self.ended, self._cut, self._doing, self._first
+        write, rewards, terminations, truncations = slot.write, slot.rewards, slot.terminations, slot.truncations
+        same_step, disabled = self.mode is AutoresetMode.SAME_STEP, self.mode is AutoresetMode.DISABLED
+        infos: dict[int, dict[str, Any]] = {}
+        failures: list[Failure] = []
+        lost: list[int] = []
+        flush = time.perf_counter() + FLUSH_SECONDS if request.stream else 0.0
+        sent = 0
+        returned: Any = _NOTHING
+        for place, (i, action) in enumerate(zip(rows, actions, strict=True)):
+            doing[0] = first + i
+            try:
+                if cut[i]:
+                    info = self._report_cut(slot, i)
+                    lost.append(i)
+                elif ended[i]:
+                    if disabled:
+                        raise ConfigError(EPISODE_ENDED)
+                    info = self._reset_one(slot, i)
+                    rewards[i], terminations[i], truncations[i] = 0.0, False, False
+                else:
+                    returned = steps[i](action)
+                    observation, reward, terminated, truncated, info = returned
+                    rewards[i] = reward
+                    terminations[i] = terminated
+                    truncations[i] = truncated
+                    if terminated or truncated:
+                        if same_step:
+                            # the reset may write into the same array
+                            final = {"final_obs": copy.deepcopy(observation), "final_info": _checked_info(info)}
+                            info = {**final, **self._reset_one(slot, i)}
+                        else:
+                            ended[i] = True
+                            write(i, observation)
+                    else:
+                        write(i, observation)
+                if info or info.__class__ is not dict:
+                    infos[i] = _checked_info(info)
+            except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+                if isinstance(error, (TypeError, ValueError)) and returned is not _NOTHING:
+                    error = _unpacked("step", returned, 5) or _reward_error(returned[1]) or error
+                returned = _NOTHING
+                failures.append(self._failed(i, error, "step"))
+            if flush and time.perf_counter() > flush and place + 1 < len(rows):
+                emit(self._results(slot, rows[sent : place + 1], infos, failures, lost, last=False))
+                sent, infos, failures, lost = place + 1, {}, [], []
+                flush = time.perf_counter() + FLUSH_SECONDS
+        part = None if request.rows is None and not sent else rows[sent:]
+        return self._results(slot, part, infos, failures, lost, last=True)
+
+    def _results(
+        self,
+        slot: _Rows,
+        rows: Sequence[int] | None,
+        infos: Any,
+        failures: list[Failure],
+        cut: list[int],
+        *,
+        last: bool,
+    ) -> Results:
+        part = None if rows is None else list(rows)
+        which = range(self.count) if part is None else part
+        objects = [[values[i] for i in which] for values in self._objects]
+        arrays = slot.slot.arrays if self._inline else None
+        if arrays is not None and part is not None:
+            arrays = [array[part] for array in arrays]
+        return Results(part, arrays, batching.pack(infos), objects, failures, list(cut), last)
+
+    def _report_cut(self, slot: _Rows, index: int) -> dict[str, Any]:
+        """The step of an environment whose worker was started again: its episode is reported as truncated."""
+        self._cut[index] = False
+        slot.rewards[index], slot.terminations[index], slot.truncations[index] = 0.0, False, True
+        if self.mode is AutoresetMode.SAME_STEP:
+            return {**self._reset_one(slot, index), RESTARTED: True}
+        self.ended[index] = True
+        return {RESTARTED: True}
+
+    def _failed(self, index: int, error: Exception, doing: str) -> Failure:
+        self.ended[index] = True
+        return failure(index, error, doing)
+
+    def _single_actions(self, request: Step, rows: Sequence[int]) -> Sequence[Any]:
+        """One action per row; not views of shared memory, which an environment may not keep."""
+        if request.actions is not None:
+            leaves = request.actions
+        elif request.rows is None:
+            leaves = [array.copy() for array in self._actions]
+        else:
+            leaves = [array[request.rows] for array in self._actions]
+        if len(leaves) == 1 and not request.objects and not self._action_leaves[0].path:
+            return list(leaves[0])
+        fixed, variable = iter(leaves), iter(request.objects)
+        columns = [next(variable) if leaf.variable else next(fixed) for leaf in self._action_leaves]
+        if not columns:
+            return [walk.unflatten(self.action_space, iter(())) for _ in rows]
+        return [walk.unflatten(self.action_space, iter(values)) for values in zip(*columns, strict=True)]
+
+    # --- rollouts
+
+    def _rollout(self, request: Rollout, emit: Emit) -> RolloutResult:
+        part = _Part()
+        for episode, seed in request.episodes:
+            index = episode % self.count
+            self._doing[0] = self._first + index
+            self.ended[index] = True  # whatever was going on in this environment is over
+            self._guard(
+                index, f"rollout of episode {episode}", self._run_episode, index, episode, seed, request, part, emit
+            )
+        return part.result(self.spec, last=True)
+
+    def _run_episode(self, index: int, episode: int, seed: int, request: Rollout, part: _Part, emit: Emit) -> None:
+        env = self.envs[index]
+        spec = self.spec or require_spec(env)
+        reward, kept, steps = 0.0, 0, 0
+        rejected: dict[int, str] = {}
+        for transition in run_episode(
+            env,
+            spec,
+            seed=seed,
+            policy=self._policy(index),
+            max_steps=request.max_steps,
+            max_rejects=request.max_rejects,
+            where=f"episode {episode}",
+        ):
+            steps += 1
+            reward += transition.reward
+            if transition.sample is None:
+                rejected[transition.step] = transition.rejected
+            else:
+                kept += 1
+                part.add(episode, transition, spec)
+            if part.due():
+                emit(part.result(spec, last=False))
+                part.clear()
+        part.ended.append([episode, steps, kept, reward, rejected])
+
+    def _policy(self, index: int) -> Policy:
+        if index not in self._policies:
+            self._policies[index] = sampler(self.envs[index])
+        return self._policies[index]
+
+    def _guard(self, index: int, doing: str, work: Callable[..., Any], *args: Any) -> Any:
+        self._doing[0] = self._first + index
+        try:
+            return work(*args)
+        except Exception as error:
+            raise RequestFailed(index, doing) from error
+
+
+_NOTHING = object()
+_DIFFERENT = (
+    "environment {i} of this worker has {name} {got}, the first one {want}; environments of one vector env need equal "
+    "spaces"
+)
+
+
+def _view(array: Any) -> Any:
+    return memoryview(array)  # single numbers are written much faster than through numpy
+
+
+class _Rows:
+    """The rows of one slot as the stepping loop writes them."""
+
+    def __init__(self, slot: Slot, leaves: list[Leaf], objects: list[list[Any]], space: gymnasium.Space[Any]) -> None:
+        self.slot = slot
+        self.rewards = _view(slot.rewards)
+        self.terminations = _view(slot.terminations)
+        self.truncations = _view(slot.truncations)
+        self.write = _writer(slot, leaves, objects, space)
+
+
+def _writer(
+    slot: Slot, leaves: list[Leaf], objects: list[list[Any]], space: gymnasium.Space[Any]
+) -> Callable[[int, Any], None]:
+    """A function that stores the observation of one environment; made for the layout, as it is the innermost one."""
+    if len(leaves) == 1 and not leaves[0].path and not leaves[0].variable:
+        (buffer,), shape = slot.observations, leaves[0].shape
+
+        def write_array(index: int, value: Any) -> None:
+            if getattr(value, "shape", None) != shape:
+                _check_shape(value, leaves[0])
+            buffer[index] = value
+
+        return write_array
+    fixed, variable = iter(slot.observations), iter(objects)
+    targets: list[Any] = [next(variable) if leaf.variable else next(fixed) for leaf in leaves]
+    keys = list(space.keys()) if isinstance(space, gymnasium.spaces.Dict) else []
+    flat = isinstance(space, gymnasium.spaces.Dict) and all(walk.children(s) is None for s in space.values())
+    if flat and not any(leaf.variable for leaf in leaves):
+        items = [(k, leaf.shape, target, leaf) for k, leaf, target in zip(keys, leaves, targets, strict=True)]
+
+        def write_dict(index: int, value: Any) -> None:
+            for key, shape, target, leaf in items:
+                part = value[key]
+                if getattr(part, "shape", None) != shape:
+                    _check_shape(part, leaf)
+                target[index] = part
+
+        return write_dict
+
+    def write(index: int, value: Any) -> None:
+        for target, leaf, part in zip(targets, leaves, walk.flatten(space, value), strict=True):
+            if not leaf.variable and getattr(part, "shape", None) != leaf.shape:
+                _check_shape(part, leaf)
+            target[index] = part
+
+    return write
+
+
+def _check_shape(value: Any, leaf: Leaf) -> None:
+    if np.shape(value) != leaf.shape:
+        raise SampleError(WRONG_SHAPE.format(path=leaf.path, got=np.shape(value), want=leaf.shape))
+
+
+class _Part:
+    """Samples of a rollout that wait to be sent."""
+
+    def __init__(self) -> None:
+        self.ended: list[Any] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin the next part."""
+        self.ended = []
+        self._episodes: list[int] = []
+        self._steps: list[int] = []
+        self._samples: list[dict[str, Array]] = []
+        self._bytes = 0
+        self._since = time.perf_counter()
+
+    def add(self, episode: int, transition: Transition, spec: SampleSpec) -> None:
+        """Take a sample."""
+        assert transition.sample is not None
+        self._episodes.append(episode)
+        self._steps.append(transition.step)
+        self._samples.append(transition.sample)
+        self._bytes += spec.nbytes
+
+    def due(self) -> bool:
+        """Whether it is time to send it."""
+        if self._bytes > ROLLOUT_BYTES:
+            return True
+        age = time.perf_counter() - self._since
+        return age > (ROLLOUT_SECONDS if self._samples else SIGN_OF_LIFE)
+
+    def result(self, spec: SampleSpec | None, *, last: bool) -> RolloutResult:
+        """The message."""
+        samples = {}
+        for name, field in ({} if spec is None else spec).items():
+            column = np.array([sample[name] for sample in self._samples], field.dtype)
+            samples[name] = column.reshape(len(self._samples), *field.shape)
+        episodes, steps = np.array(self._episodes, np.int64), np.array(self._steps, np.int64)
+        return RolloutResult(episodes, steps, samples, self.ended, last)
+
+
+class _Asker:
+    """What an environment calls to get a prediction from its pipeline's network."""
+
+    def __init__(self, index: int, ask: Ask) -> None:
+        self._index, self._ask = index, ask
+
+    def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        answer = self._ask(Predict(self._index, inputs))
+        if answer.error:
+            raise SampleError(answer.error)
+        return answer.fields
+
+
+def failure(env: int, error: BaseException, doing: str = "") -> Failure:
+    """An exception as a message."""
+    kind = type(error)
+    text = "".join(traceback.format_exception(error))
+    return Failure(env, f"{kind.__module__}:{kind.__qualname__}", str(error), text, doing)
+
+
+def _unpacked(name: str, values: Any, count: int) -> Exception | None:
+    """The error for a return value of the wrong form, None if its form is right."""
+    if isinstance(values, tuple) and len(values) == count:
+        return None
+    got = f"{len(values)} values" if isinstance(values, tuple) else f"a {type(values).__name__}"
+    return SampleError(RETURNED.format(name=name, count=count, what=WHAT[count], got=got))
+
+
+def _reward_error(reward: Any) -> Exception | None:
+    try:
+        float(reward)
+    except (TypeError, ValueError):
+        return SampleError(f"the reward must be a number, not {reward!r}")
+    return None
+
+
+def _returned(name: str, values: Any, count: int) -> Any:
+    if error := _unpacked(name, values, count):
+        raise error
+    return values
+
+
+def _checked_info(info: Any) -> dict[str, Any]:
+    if not isinstance(info, dict):
+        raise SampleError(f"info must be a dictionary, not a {type(info).__name__}")
+    return info
+
+
+def _call(request: Call, index: int, env: Env) -> Any:
+    if request.kind == "render":
+        return env.render()
+    if request.kind == "set":
+        env.set_wrapper_attr(request.name, request.args[index])
+        return None
+    value = env.get_wrapper_attr(request.name)
+    return value(*request.args, **request.kwargs) if callable(value) else value
+
+
+def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The entries of an env's metadata that travel; foreign objects in it stay behind."""
+    plain = {}
+    for key, value in metadata.items():
+        try:
+            plain[key] = json.loads(json.dumps(value))
+        except TypeError:
+            continue
+    return plain

@@ -1,0 +1,747 @@
+"""The workers of a vector env as their parent sees them: started, spoken to, watched, started again, ended.
+
+`WorkerPool.replies` is the one loop in which a parent waits. Every wait in it has an end: a reply, the death of the
+worker, or the timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+import secrets
+import select
+import socket
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from gymnasium.vector import AutoresetMode
+
+from physgym import errors
+from physgym.errors import ClosedError, ConfigError, PhysGymError, ProtocolError, WaitTimeout, WorkerError
+from physgym.vector import process
+from physgym.vector.arena import IDLE, SLOTS, Arena
+from physgym.vector.host import EnvFactory, Host, RequestFailed, failure
+from physgym.vector.process import Handle, Lifeline
+from physgym.vector.transport import Channel, Listener, PeerGone, admit, challenge
+from physgym.vector.wire import (
+    Agreement,
+    Attach,
+    Attached,
+    Close,
+    Closed,
+    Failure,
+    Hello,
+    Message,
+    Predict,
+    Prediction,
+    Ready,
+    Results,
+    Role,
+    Rollout,
+    RolloutResult,
+    Step,
+)
+from physgym.vector.worker import Boot, build, run, served
+
+CLOSE_TIMEOUT = 5.0
+POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
+HANDSHAKE_POLL = 0.1
+STRANGERS = 16  # connections at a time that have not proved to be workers
+STRANGER_SECONDS = 10.0
+
+NO_ANSWER = "{worker}: no answer for {timeout:g} s {doing}. Raise timeout= if this takes longer"
+NOT_READY = "{worker}: not ready after {timeout:g} s. Raise timeout= if environments take long to build"
+GONE = "{worker} {how} {doing}. Anything it wrote to stderr stands above"
+IS_GONE = "{worker} is gone since an earlier error; call restart_workers() and reset, or close this vector env"
+CLOSED = "the vector env is closed; make a new one"
+UNSENDABLE = (
+    "an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it, or use {fork}"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How workers are started.
+
+    Attributes:
+        autoreset_mode: What happens when an episode ends.
+        context: Start method.
+        transport: "unix" or "tcp".
+        port: TCP port, 0 for a free one.
+        timeout: Seconds to wait for an answer.
+    """
+
+    autoreset_mode: AutoresetMode
+    context: str
+    transport: str
+    port: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong in a worker, in place of its reply.
+
+    Attributes:
+        error: To be raised.
+        dead: Whether the worker is gone.
+        request: The request that failed, as far as it is unanswered; None if the worker is gone with all of them.
+    """
+
+    error: PhysGymError
+    dead: bool
+    request: Message | None = None
+
+
+class Worker:
+    """A worker.
+
+    Args:
+        index: Which one this is.
+        envs: Indices of its environments.
+
+    Attributes:
+        requests: Requests without their last reply, oldest first.
+        since: When it was last heard of or began to owe an answer.
+        starts: When it was started again.
+    """
+
+    def __init__(self, index: int, envs: range) -> None:
+        self.index = index
+        self.envs = envs
+        self.slice = slice(envs.start, envs.stop)
+        self.requests: deque[Message] = deque()
+        self.since = 0.0
+        self.starts: deque[float] = deque()
+        self.doing: Any = None  # view of its element of `Arena.doing`
+        self.ready: Ready | None = None
+
+    @property
+    def name(self) -> str:
+        """Its environments in words."""
+        last = self.envs.stop - 1
+        return f"environments {self.envs.start}-{last}" if last > self.envs.start else f"environment {last}"
+
+    def activity(self) -> str:
+        """What it is doing, as far as that is known from here."""
+        asked = type(self.requests[0]).__name__.lower() if self.requests else ""
+        env = IDLE if self.doing is None else int(self.doing[0])
+        if env != IDLE:
+            return f"in {asked or 'a call'} of environment {env}"
+        if self.ready is None:
+            return "while it built its environments"
+        return f"with a {asked} to answer" if asked else "while it was idle"
+
+    def concerned(self) -> tuple[int, ...]:
+        """The environment that it is busy with if that is known, else all of its environments."""
+        env = IDLE if self.doing is None else int(self.doing[0])
+        return tuple(self.envs) if env == IDLE else (env,)
+
+
+class RemoteWorker(Worker):
+    """A worker process."""
+
+    handle: Handle | None = None
+    lifeline: Lifeline | None = None
+    channel: Channel | None = None
+
+    def __str__(self) -> str:
+        pid = "not started" if self.handle is None else f"pid {self.handle.pid}"
+        return f"worker {self.index} ({pid}, {self.name})"
+
+    def release(self) -> None:
+        """Let go of everything but the process."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self.lifeline is not None:
+            self.lifeline.close()
+
+    def files(self) -> list[int]:
+        """Descriptors at this end."""
+        found = [] if self.channel is None else [self.channel.fileno()]
+        return found if self.lifeline is None else [*found, self.lifeline.write]
+
+
+class LocalWorker(Worker):
+    """All environments in this very process.
+
+    Args:
+        host: The environments.
+    """
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(0, range(host.count))
+        self.host = host
+        self.ready = Ready(host.count, host.describe())
+        self.agreement = Agreement.from_ready(self.ready)
+
+    def __str__(self) -> str:
+        return f"this process ({self.name})"
+
+
+def _release(workers: Sequence[Worker], patience: float) -> None:
+    remote = [worker for worker in workers if isinstance(worker, RemoteWorker)]
+    for worker in remote:
+        worker.release()
+    process.reap([worker.handle for worker in remote if worker.handle is not None], patience)
+    for worker in remote:
+        worker.handle = None
+
+
+class WorkerPool:
+    """Worker processes, each with its environments and its connection; or none, with the environments in this process.
+
+    Args:
+        factories: One callable per environment.
+        num_workers: Number of processes; 0 keeps the environments in this process.
+        settings: How to start them.
+        predict: Answers the predictions for which environments ask, all that wait at the same moment at once.
+        memory: Descriptor of the shared memory, None if arrays travel in messages.
+
+    Attributes:
+        workers: The workers.
+        agreement: Layouts of their messages.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        WorkerError: A worker died or did not answer, or an environment's constructor raised.
+    """
+
+    def __init__(
+        self,
+        factories: Sequence[EnvFactory],
+        num_workers: int,
+        settings: Settings,
+        predict: Callable[[list[Predict]], list[Prediction]],
+        memory: int | None,
+    ) -> None:
+        self._factories, self.settings, self._predict = list(factories), settings, predict
+        self.memory = memory
+        self._token = secrets.token_bytes(32)
+        self._poll = select.poll()
+        self._by_file: dict[int, RemoteWorker] = {}
+        self._inbox: deque[tuple[Worker, Message | Fault]] = deque()
+        self._questions: list[tuple[RemoteWorker, Predict]] = []
+        self._arena: tuple[int, int] | None = None  # rows, size
+        self.closed = False
+        self.workers: list[Worker] = []
+        # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
+        self._finalizer = weakref.finalize(self, _release, self.workers, 0.0)
+        if num_workers == 0:
+            self.workers.append(LocalWorker(self._local_host()))
+            return
+        count = len(self._factories)
+        bounds = [round(i * count / num_workers) for i in range(num_workers + 1)]
+        self.workers += [RemoteWorker(i, range(a, b)) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+        try:
+            self._launch([worker for worker in self.workers if isinstance(worker, RemoteWorker)], None)
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def agreement(self) -> Agreement:
+        """Layouts of the messages."""
+        worker = self.workers[0]
+        if isinstance(worker, LocalWorker):
+            return worker.agreement
+        assert isinstance(worker, RemoteWorker)
+        assert worker.ready is not None
+        return Agreement.from_ready(worker.ready)
+
+    @property
+    def local(self) -> bool:
+        """Whether the environments are in this process."""
+        return isinstance(self.workers[0], LocalWorker)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are replies that nobody has taken yet."""
+        return bool(self._inbox)
+
+    # --- start
+
+    def _local_host(self) -> Host:
+        envs = []
+        for i, factory in enumerate(self._factories):
+            try:
+                envs.append(build(factory, i, len(self._factories)))
+            except Exception as error:
+                for env in envs:
+                    env.close()
+                raise remote_error(failure(i, error, "construction"), i, f"environment {i}") from error
+        return Host(envs, self.settings.autoreset_mode, lambda question: self._predict([question])[0])
+
+    def _launch(self, workers: Sequence[RemoteWorker], seeds: Sequence[int | None] | None) -> None:
+        """Start processes, and wait until each has connected, proved itself and built its environments."""
+        listener = Listener(self.settings.port) if self.settings.transport == "tcp" else None
+        try:
+            payloads = [self._start(worker, listener, seeds) for worker in workers]
+            for worker, payload in zip(workers, payloads, strict=True):
+                if self.settings.context == "spawn":
+                    assert worker.lifeline is not None
+                    worker.lifeline.tell(len(payload).to_bytes(8, "little") + payload)
+            self._handshake(workers, listener)
+        finally:
+            if listener is not None:
+                listener.close()
+
+    def _start(self, worker: RemoteWorker, listener: Listener | None, seeds: Sequence[int | None] | None) -> bytes:
+        factories = [self._factories[i] for i in worker.envs]
+        boot = Boot(
+            None if listener is None else listener.address,
+            self._token.hex(),
+            worker.index,
+            worker.envs.start,
+            len(self._factories),
+            self.settings.autoreset_mode.name,
+            self.settings.timeout,
+            [str(Path(entry).resolve()) for entry in sys.path],
+            None if seeds is None else list(seeds),
+        )
+        payload = b"" if self.settings.context == "fork" else boot.to_line() + _pickled(factories)
+        ours = theirs = None
+        try:
+            worker.lifeline = lifeline = Lifeline()
+            if listener is None:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                worker.channel = Channel(ours, Role.PARENT)
+        except OSError as error:
+            raise WorkerError(process.NO_DESCRIPTORS.format(index=worker.index, error=error.strerror)) from error
+        inherited = [file for w in self.workers if isinstance(w, RemoteWorker) for file in w.files()]
+        memory = -1 if self.memory is None else self.memory
+        worker.handle = process.start(
+            self.settings.context,
+            index=worker.index,
+            payload=payload,
+            run=lambda: run(boot, lambda: factories, lifeline.read, theirs, memory),
+            target=served,
+            lifeline=lifeline,
+            sock=theirs,
+            memory=self.memory,
+            inherited=inherited,
+        )
+        lifeline.close_read()
+        if theirs is not None:
+            theirs.close()
+        worker.ready = None
+        worker.since = time.monotonic()
+        if worker.channel is not None:
+            challenge(worker.channel)
+            self._watch(worker)
+        return payload
+
+    def _watch(self, worker: RemoteWorker) -> None:
+        assert worker.channel is not None
+        self._by_file[worker.channel.fileno()] = worker
+        self._poll.register(worker.channel.fileno(), select.POLLIN)
+
+    def _forget(self, worker: RemoteWorker) -> None:
+        if worker.channel is not None and self._by_file.pop(worker.channel.fileno(), None) is not None:
+            self._poll.unregister(worker.channel.fileno())
+
+    def _handshake(self, workers: Sequence[RemoteWorker], listener: Listener | None) -> None:
+        deadline = time.monotonic() + self.settings.timeout
+        strangers: dict[int, tuple[Channel, float]] = {}
+        poll = select.poll()
+        if listener is not None:
+            poll.register(listener.fileno(), select.POLLIN)
+        for worker in workers:
+            if worker.channel is not None:
+                poll.register(worker.channel.fileno(), select.POLLIN)
+        try:
+            while any(worker.ready is None for worker in workers):
+                # a worker that dies before it dials shows by its process alone, hence the short waits
+                for file, _ in poll.poll(HANDSHAKE_POLL * 1000):
+                    if file in self._by_file:
+                        self._greeted(self._by_file[file])
+                    elif file in strangers:
+                        self._identify(strangers, file, poll, workers)
+                    elif listener is not None and (channel := listener.accept()) is not None:
+                        if len(strangers) >= STRANGERS:
+                            channel.close()
+                            continue
+                        challenge(channel)
+                        strangers[channel.fileno()] = channel, time.monotonic()
+                        poll.register(channel.fileno(), select.POLLIN)
+                now = time.monotonic()
+                for worker in workers:
+                    assert worker.handle is not None
+                    if worker.channel is None and worker.handle.poll() is not None:
+                        raise self._death(worker).error
+                for file, (channel, since) in list(strangers.items()):
+                    if now - since > STRANGER_SECONDS:
+                        poll.unregister(file)
+                        channel.close()
+                        del strangers[file]
+                if now >= deadline:
+                    late = ", ".join(str(worker) for worker in workers if worker.ready is None)
+                    raise WorkerError(NOT_READY.format(worker=late, timeout=self.settings.timeout))
+        finally:
+            for channel, _ in strangers.values():
+                channel.close()
+
+    def _greeted(self, worker: RemoteWorker) -> None:
+        """Go on with the handshake of a worker that has connected."""
+        assert worker.channel is not None
+        messages, fault = self._receive(worker)
+        if fault is not None:
+            raise fault.error
+        for message in messages:
+            if isinstance(message, Hello):
+                if message.worker != worker.index or not admit(worker.channel, message, self._token):
+                    raise WorkerError(f"{worker} could not prove that it is this worker")
+            elif isinstance(message, Ready):
+                worker.ready = message
+            elif isinstance(message, Failure):
+                raise self.reported(worker, message).error
+
+    def _identify(
+        self, strangers: dict[int, tuple[Channel, float]], file: int, poll: Any, workers: Sequence[RemoteWorker]
+    ) -> None:
+        """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
+        channel, _ = strangers[file]
+        try:
+            messages = channel.receive()
+            if not messages:
+                return
+            hello = messages[0]
+            assert isinstance(hello, Hello)
+            worker = next((w for w in workers if w.index == hello.worker and w.channel is None), None)
+            if worker is None or not admit(channel, hello, self._token):
+                raise ProtocolError("a stranger")
+        except ProtocolError:
+            poll.unregister(file)
+            channel.close()
+            del strangers[file]
+            return
+        del strangers[file]
+        worker.channel = channel
+        self._watch(worker)
+
+    def attach(self, rows: int, arena: Arena | None) -> None:
+        """Have the workers use the shared memory, or an arena of this process.
+
+        Raises:
+            WorkerError: One cannot.
+        """
+        for worker in self.workers:
+            if isinstance(worker, LocalWorker):
+                assert arena is not None
+                worker.host.attach(arena, 0, 0)
+            elif self.memory is not None:
+                agreed = self.agreement
+                self._arena = rows, Arena.size(agreed.actions, agreed.results, rows, SLOTS)
+                self._attach(worker)
+            if arena is not None and (self.memory is not None or self.local):
+                worker.doing = arena.doing[worker.index : worker.index + 1]
+        for _, reply in self.replies():
+            if isinstance(reply, Fault):
+                raise reply.error
+            assert isinstance(reply, Attached)
+
+    def _attach(self, worker: Worker) -> None:
+        assert self._arena is not None
+        rows, size = self._arena
+        self.post(worker, Attach(rows, worker.envs.start, SLOTS, size))
+
+    # --- messages
+
+    def post(self, worker: Worker, message: Message) -> None:
+        """Ask a worker something; `replies` gives its answer.
+
+        Raises:
+            WorkerError: It is gone.
+            ProtocolError: The message cannot be sent; nothing has changed.
+        """
+        if self.closed:
+            raise ClosedError(CLOSED)
+        if isinstance(worker, LocalWorker):
+            self._serve(worker, message)
+            return
+        assert isinstance(worker, RemoteWorker)
+        channel = worker.channel
+        if channel is None:
+            raise WorkerError(IS_GONE.format(worker=worker), env_indices=tuple(worker.envs))
+        if not worker.requests:
+            worker.since = time.monotonic()
+        # that it has died shows when its answer is awaited, where it can be dealt with
+        with contextlib.suppress(PeerGone):
+            channel.send(message)
+            if channel.unsent:
+                self._poll.modify(channel.fileno(), select.POLLIN | select.POLLOUT)
+        worker.requests.append(message)
+
+    def _serve(self, worker: LocalWorker, message: Message) -> None:
+        def emit(part: Message) -> None:
+            self._inbox.append((worker, part))
+
+        try:
+            emit(worker.host.serve(message, emit))
+        except RequestFailed as failed:
+            cause = failed.__cause__
+            assert isinstance(cause, BaseException)
+            fault = self.reported(worker, failure(failed.env, cause, failed.doing))
+            fault.error.__cause__ = cause
+            self._inbox.append((worker, fault))
+
+    def replies(self, timeout: float | None = None) -> Iterator[tuple[Worker, Message | Fault]]:
+        """The loop: replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
+
+        Whoever stops iterating loses nothing: another call goes on where this one was left.
+
+        Args:
+            timeout: Seconds after which to stop; by default each worker has the timeout of the settings.
+
+        Raises:
+            WaitTimeout: `timeout` is over.
+        """
+        started = time.monotonic()
+        next_look = started + POLL
+        while True:
+            while self._inbox:
+                worker, reply = self._inbox.popleft()
+                before = time.monotonic()
+                yield worker, reply
+                self._excuse(time.monotonic() - before)
+            if not any(worker.requests for worker in self.workers):
+                return
+            now = time.monotonic()
+            wait = next_look - now
+            if timeout is not None:
+                if now >= started + timeout:
+                    raise WaitTimeout(f"no answer within {timeout:g} s")
+                wait = min(wait, started + timeout - now)
+            for file, event in self._poll.poll(max(0.0, wait * 1000)):
+                remote = self._by_file.get(file)
+                if remote is not None:
+                    self._take_in(remote, event)
+            if self._questions:
+                self._answer_questions()
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + POLL
+                self._look_for_late()
+
+    def _take_in(self, worker: RemoteWorker, event: int) -> None:
+        """Note what a worker sends."""
+        messages, fault = self._receive(worker, event)
+        if messages:
+            worker.since = time.monotonic()
+        for message in messages:
+            if isinstance(message, Predict):
+                self._questions.append((worker, message))
+            else:
+                reply = self.reported(worker, message) if isinstance(message, Failure) else message
+                self._progress(worker, message)
+                self._inbox.append((worker, reply))
+        if fault is not None:
+            self._inbox.append((worker, fault))
+
+    def _progress(self, worker: Worker, reply: Message) -> None:
+        """Keep in a worker's requests what is still unanswered."""
+        if getattr(reply, "last", True):
+            worker.requests.popleft()
+            return
+        request = worker.requests[0]
+        if isinstance(reply, Results):
+            assert isinstance(request, Step)
+            done = set(reply.rows or ())
+            rows = range(len(worker.envs)) if request.rows is None else request.rows
+            worker.requests[0] = replace(request, rows=[row for row in rows if row not in done])
+        elif isinstance(reply, RolloutResult):
+            assert isinstance(request, Rollout)
+            ended = {entry[0] for entry in reply.ended}
+            worker.requests[0] = replace(request, episodes=[e for e in request.episodes if e[0] not in ended])
+
+    def _excuse(self, pause: float) -> None:
+        """Whoever iterates over replies may take its time; no worker is to blame for that."""
+        if pause > 1e-3:
+            for worker in self.workers:
+                worker.since += pause
+
+    def _look_for_late(self) -> None:
+        """Find workers that have died without an event, or have not answered in time."""
+        for worker in self.workers:
+            if not isinstance(worker, RemoteWorker) or not worker.requests or worker.channel is None:
+                continue
+            if worker.handle is not None and worker.handle.poll() is not None:
+                self._inbox.append((worker, self._death(worker)))
+            elif time.monotonic() - worker.since >= self.settings.timeout:
+                text = NO_ANSWER.format(worker=worker, timeout=self.settings.timeout, doing=worker.activity())
+                error = WorkerError(text, env_indices=worker.concerned())
+                self._inbox.append((worker, self._dead(worker, error)))
+
+    def _receive(self, worker: RemoteWorker, event: int = select.POLLIN) -> tuple[list[Message], Fault | None]:
+        channel = worker.channel
+        if channel is None:
+            return [], None
+        try:
+            if event & select.POLLOUT:
+                channel.flush()
+                if not channel.unsent:
+                    self._poll.modify(channel.fileno(), select.POLLIN)
+            return (channel.receive() if event & ~select.POLLOUT else []), None
+        except PeerGone:
+            return [], self._death(worker)
+        except ProtocolError as error:
+            text = f"{worker} broke the protocol: {error}"
+            return [], self._dead(worker, WorkerError(text, env_indices=tuple(worker.envs)))
+
+    def _answer_questions(self) -> None:
+        questions, self._questions = self._questions, []
+        answers = self._predict([question for _, question in questions])
+        for (worker, _), answer in zip(questions, answers, strict=True):
+            if worker.channel is None:
+                continue
+            worker.since = time.monotonic()
+            with contextlib.suppress(PeerGone):
+                worker.channel.send(answer)
+                if worker.channel.unsent:
+                    self._poll.modify(worker.channel.fileno(), select.POLLIN | select.POLLOUT)
+
+    # --- faults
+
+    def _death(self, worker: RemoteWorker) -> Fault:
+        handle = worker.handle
+        assert handle is not None
+        deadline = time.monotonic() + 1.0
+        while (status := handle.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        text = GONE.format(worker=worker, how=process.exit_text(status), doing=worker.activity())
+        return self._dead(worker, WorkerError(text, env_indices=worker.concerned()))
+
+    def _dead(self, worker: RemoteWorker, error: WorkerError) -> Fault:
+        """End what is left of a worker."""
+        self.end(worker)
+        return Fault(error, dead=True)
+
+    def end(self, worker: RemoteWorker) -> None:
+        """End a worker at once; its requests are kept for whoever wants to ask them again."""
+        self._forget(worker)
+        worker.release()
+        self._questions = [(w, question) for w, question in self._questions if w is not worker]
+        if worker.handle is not None:
+            worker.handle.signal(9)
+            process.reap([worker.handle], 1.0)
+            worker.handle = None
+        if worker.doing is not None:
+            worker.doing[0] = IDLE
+
+    def reported(self, worker: Worker, message: Failure) -> Fault:
+        """What a worker reported, as an error."""
+        env = None if message.env < 0 else worker.envs[message.env]
+        place = str(worker) if env is None else f"environment {env}"
+        error = remote_error(message, env, place, tuple(worker.envs))
+        return Fault(error, dead=False, request=worker.requests[0] if worker.requests else None)
+
+    def restart(self, worker: RemoteWorker, seeds: Sequence[int | None]) -> None:
+        """Start a worker again, with new environments that begin with an episode cut off.
+
+        Args:
+            worker: Which one; ended if it still runs. Its requests are forgotten.
+            seeds: For the next reset of each of its environments.
+
+        Raises:
+            WorkerError: It does not come up.
+        """
+        self.end(worker)
+        worker.requests.clear()
+        before = worker.ready
+        self._launch([worker], seeds)
+        assert before is not None
+        assert worker.ready is not None
+        if worker.ready.description != before.description:
+            self.end(worker)
+            raise WorkerError(f"{worker}: after its restart its environments have other spaces than before")
+        if self._arena is not None:
+            self._attach(worker)
+
+    # --- end
+
+    def close(self, timeout: float) -> None:
+        """Close the environments and end the workers; those that take longer than `timeout` seconds by force."""
+        self.closed = True
+        if self._finalizer.detach() is None:
+            return
+        if isinstance(self.workers[0], LocalWorker):
+            self.workers[0].host.close()
+            return
+        deadline = time.monotonic() + timeout
+        remote = [worker for worker in self.workers if isinstance(worker, RemoteWorker) and worker.channel is not None]
+        for worker in remote:
+            assert worker.channel is not None
+            with contextlib.suppress(ProtocolError):
+                worker.channel.send(Close())
+        open_ = {worker.channel.fileno(): worker for worker in remote if worker.channel is not None}
+        poll = select.poll()
+        for file in open_:
+            poll.register(file, select.POLLIN)
+        while open_ and time.monotonic() < deadline:
+            for file, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                worker = open_[file]
+                assert worker.channel is not None
+                try:
+                    worker.channel.flush()
+                    messages = worker.channel.receive()
+                    for message in messages:
+                        if isinstance(message, Predict):
+                            worker.channel.send(Prediction({}, "the vector env is being closed"))
+                except ProtocolError:
+                    messages = [Closed()]
+                if any(isinstance(message, (Closed, Failure)) for message in messages):
+                    poll.unregister(file)
+                    del open_[file]
+        _release(self.workers, max(0.5, deadline - time.monotonic()))
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        self.closed = True
+        if self._finalizer.detach() is not None:
+            _release(self.workers, 0.0)
+
+
+def _pickled(factories: list[EnvFactory]) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(factories))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise ConfigError(UNSENDABLE.format(error=error, fork='context="fork"')) from error
+
+
+_ERRORS: dict[tuple[type[Any], ...], type[Any]] = {}
+
+
+def remote_error(message: Failure, env: int | None, place: str, envs: tuple[int, ...] = ()) -> WorkerError:
+    """The exception that an environment raised: a `WorkerError` that is an instance of the original class as well.
+
+    Classes are looked up among modules that are imported already; nothing is imported because a worker says so.
+    """
+    kind = message.error.rpartition(":")[2]
+    doing = f" in {message.doing}" if message.doing else ""
+    text = f"{place} raised {kind}{doing}: {message.message}\n\nTraceback in the worker:\n{message.traceback}"
+    arguments = {"remote_traceback": message.traceback, "env_indices": envs if env is None else (env,)}
+    try:
+        return _error_class(message.error)(text, **arguments)  # type: ignore[no-any-return]
+    except Exception:  # noqa: BLE001 - a class whose constructor wants something else
+        return WorkerError(text, **arguments)  # type: ignore[arg-type]
+
+
+def _error_class(name: str) -> type[Any]:
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(WorkerError, found):
+        return WorkerError
+    bases = (found,) if issubclass(found, WorkerError) else (WorkerError, found)
+    if bases not in _ERRORS:
+        _ERRORS[bases] = type(found.__name__, bases, {"__module__": found.__module__, "__str__": errors.first_argument})
+    return _ERRORS[bases]
