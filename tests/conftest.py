@@ -32,5 +32,6 @@ def children() -> dict[int, str]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             found[process.pid] = " ".join(process.cmdline())
-    # Python's resource tracker belongs to the test process and lives as long as it
-    return {pid: command for pid, command in found.items() if "resource_tracker" not in command}
+    # Python's resource tracker and its fork server belong to the test process and live as long as it
+    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+    return {pid: command for pid, command in found.items() if not any(server in command for server in servers)}

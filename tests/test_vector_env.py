@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
+from tests.vectors import same
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
 
@@ -61,27 +62,6 @@ class Counter(gym.Env):
 
     def add(self, a, b=0):
         return a + b + self.count
-
-
-def same(a, b):
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            same(a[key], b[key])
-    elif isinstance(a, tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            same(x, y)
-    elif isinstance(a, np.ndarray) and a.dtype == object:
-        assert b.dtype == object
-        for x, y in zip(a, b, strict=True):
-            same(x, y)
-    elif isinstance(a, np.ndarray):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
-    else:
-        assert a == b
-        assert type(a) is type(b)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
-from physgym.errors import ConfigError, ProtocolError, SampleError
+from physgym.errors import ConfigError, ProtocolError, SampleError, UnequalSpaces
 from physgym.rollout import Policy, Transition, require_spec, run_episode, sampler
 from physgym.sample import SampleSpec
 from physgym.spaces import Array, Leaf
@@ -80,7 +80,7 @@ class Host:
             as cut until then.
 
     Raises:
-        ConfigError: The environments differ.
+        UnequalSpaces: The environments differ.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Host:
         self.leaves = walk.leaves(self.observation_space)
         for i, env in enumerate(envs):
             if env.action_space != self.action_space:
-                raise ConfigError(
+                raise UnequalSpaces(
                     _DIFFERENT.format(i=i, name="action_space", got=env.action_space, want=self.action_space)
                 )
             if walk.leaves(env.observation_space) != self.leaves:
-                raise ConfigError(
+                raise UnequalSpaces(
                     _DIFFERENT.format(
                         i=i, name="observation_space", got=env.observation_space, want=self.observation_space
                     )
@@ -311,8 +311,13 @@ class Host:
             leaves = [array[request.rows] for array in self._actions]
         if len(leaves) == 1 and not request.objects and not self._action_leaves[0].path:
             return list(leaves[0])
-        fixed, variable = iter(leaves), iter(request.objects)
-        columns = [next(variable) if leaf.variable else next(fixed) for leaf in self._action_leaves]
+        fixed = iter(leaves)
+        columns: list[Any] = [None if leaf.variable else next(fixed) for leaf in self._action_leaves]
+        for place, values in enumerate(request.objects):
+            if values is not None:
+                columns[place] = values
+        if len(columns) == 1 and not self._action_leaves[0].path:
+            return list(columns[0])
         if not columns:
             return [walk.unflatten(self.action_space, iter(())) for _ in rows]
         return [walk.unflatten(self.action_space, iter(values)) for values in zip(*columns, strict=True)]

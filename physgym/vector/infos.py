@@ -59,8 +59,10 @@ def _column(values: list[Any]) -> Any:
         shape, dtype = values[0].shape, values[0].dtype
         if dtype.hasobject or any(value.shape != shape or value.dtype != dtype for value in values):
             return None
-        return np.stack(values)
-    if kind is dict:
+        return np.stack(values).astype(dtype, copy=False)  # stacked they have the machine's byte order
+    if issubclass(kind, np.ndarray):
+        return None
+    if issubclass(kind, dict):
         return _columns(values)
     return values  # objects: strings, None, lists
 
@@ -119,7 +121,7 @@ def _merge_one(batch: Info, info: Info, size: int, row: int) -> None:
 def _empty_like(value: Any, size: int, key: str) -> Array:
     kind = type(value)
     if key != FINAL and (kind in _SCALARS or issubclass(kind, np.number)):
-        return np.zeros(size, kind)
+        return np.zeros(size, value.dtype if kind is np.timedelta64 else kind)  # Gymnasium drops the unit and fails
     if key != FINAL and isinstance(value, np.ndarray):
         return np.zeros((size, *value.shape), value.dtype)
     return np.full(size, None, object)
@@ -147,6 +149,8 @@ def check(infos: Any, count: int) -> Infos | None:
 
 def _infos_fit(local: Any, content: Any, count: int) -> bool:
     if not isinstance(local, list) or not local or not all(type(i) is int and 0 <= i < count for i in local):
+        return False
+    if len(set(local)) != len(local):
         return False
     if isinstance(content, dict):
         return _columns_fit(content, len(local))

@@ -123,6 +123,7 @@ class Worker:
         self.starts: deque[float] = deque()
         self.doing: Any = None  # view of its element of `Arena.doing`
         self.ready: Ready | None = None
+        self.description: dict[str, Any] | None = None  # as it was at the first start
 
     @property
     def name(self) -> str:
@@ -182,7 +183,6 @@ class LocalWorker(Worker):
         super().__init__(0, range(host.count))
         self.host = host
         self.ready = Ready(host.count, host.describe())
-        self.agreement = Agreement.from_ready(self.ready)
 
     def __str__(self) -> str:
         return f"this process ({self.name})"
@@ -238,25 +238,22 @@ class WorkerPool:
         self._finalizer = weakref.finalize(self, _release, self.workers, 0.0)
         if num_workers == 0:
             self.workers.append(LocalWorker(self._local_host()))
+            self.agreement = self._agreed()
             return
         count = len(self._factories)
         bounds = [round(i * count / num_workers) for i in range(num_workers + 1)]
         self.workers += [RemoteWorker(i, range(a, b)) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
         try:
             self._launch([worker for worker in self.workers if isinstance(worker, RemoteWorker)], None)
+            self.agreement = self._agreed()
         except BaseException:
             self.kill()
             raise
 
-    @property
-    def agreement(self) -> Agreement:
-        """Layouts of the messages."""
-        worker = self.workers[0]
-        if isinstance(worker, LocalWorker):
-            return worker.agreement
-        assert isinstance(worker, RemoteWorker)
-        assert worker.ready is not None
-        return Agreement.from_ready(worker.ready)
+    def _agreed(self) -> Agreement:
+        first = self.workers[0].ready
+        assert first is not None
+        return Agreement.from_ready(first)
 
     @property
     def local(self) -> bool:
@@ -311,12 +308,31 @@ class WorkerPool:
         payload = b"" if self.settings.context == "fork" else boot.to_line() + _pickled(factories)
         ours = theirs = None
         try:
-            worker.lifeline = lifeline = Lifeline()
+            worker.lifeline = Lifeline()
             if listener is None:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
                 worker.channel = Channel(ours, Role.PARENT)
         except OSError as error:
             raise WorkerError(process.NO_DESCRIPTORS.format(index=worker.index, error=error.strerror)) from error
+        with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
+            self._run(worker, boot, payload, factories, theirs)
+        worker.ready = None
+        worker.since = time.monotonic()
+        if worker.channel is not None:
+            challenge(worker.channel)
+            self._watch(worker)
+        return payload
+
+    def _run(
+        self,
+        worker: RemoteWorker,
+        boot: Boot,
+        payload: bytes,
+        factories: list[EnvFactory],
+        theirs: socket.socket | None,
+    ) -> None:
+        lifeline = worker.lifeline
+        assert lifeline is not None
         inherited = [file for w in self.workers if isinstance(w, RemoteWorker) for file in w.files()]
         memory = -1 if self.memory is None else self.memory
         worker.handle = process.start(
@@ -331,14 +347,6 @@ class WorkerPool:
             inherited=inherited,
         )
         lifeline.close_read()
-        if theirs is not None:
-            theirs.close()
-        worker.ready = None
-        worker.since = time.monotonic()
-        if worker.channel is not None:
-            challenge(worker.channel)
-            self._watch(worker)
-        return payload
 
     def _watch(self, worker: RemoteWorker) -> None:
         assert worker.channel is not None
@@ -402,6 +410,7 @@ class WorkerPool:
                     raise WorkerError(f"{worker} could not prove that it is this worker")
             elif isinstance(message, Ready):
                 worker.ready = message
+                worker.description = worker.description or message.description
             elif isinstance(message, Failure):
                 raise self.reported(worker, message).error
 
@@ -655,11 +664,9 @@ class WorkerPool:
         """
         self.end(worker)
         worker.requests.clear()
-        before = worker.ready
         self._launch([worker], seeds)
-        assert before is not None
         assert worker.ready is not None
-        if worker.ready.description != before.description:
+        if worker.ready.description != worker.description:
             self.end(worker)
             raise WorkerError(f"{worker}: after its restart its environments have other spaces than before")
         if self._arena is not None:

@@ -77,7 +77,7 @@ class Channel:
             self._outbox.extend(view for part in parts if len(view := memoryview(part).cast("B")))
         self.flush()
         # what the caller's arrays hold may change before it is sent
-        self._outbox = deque(memoryview(bytes(part)) for part in self._outbox)
+        self._outbox = deque(part if type(part.obj) is bytes else memoryview(bytes(part)) for part in self._outbox)
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it.

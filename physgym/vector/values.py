@@ -5,8 +5,10 @@ Decoding builds these kinds of values and nothing else; it never runs what it re
 
 from __future__ import annotations
 
+import math
 import re
 import struct
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import msgpack
@@ -18,6 +20,8 @@ from physgym import spaces as walk
 from physgym.errors import ProtocolError
 
 MAX_NESTED = 32
+MAX_SPACE = 1 << 30  # bytes of one value of a space: bounds are arrays of this size
+MAX_DIMENSIONS = 64
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -27,27 +31,56 @@ _GENERATORS = {
     for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 }
 _PLAIN_KINDS = "biufcSUmM"
-_DTYPE = re.compile(r"[<>|=][biufcSUmM]\d{1,9}(\[\d{0,3}\w{1,2}\])?")
+_DTYPE = re.compile(r"[<>|=][biufcSUmM]\d{1,9}(\[\d{0,9}\w{1,2}\])?")
+_SPACE_DTYPE = re.compile(r"[<>|=][biuf](\d{1,2})")
 
 
-def _encode_other(value: Any) -> msgpack.ExtType:
+class _Encoder:
+    """Encodes one value, nested no deeper than the other end decodes it."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+
+    def pack(self, value: Any) -> bytes:
+        self._depth += 1
+        if self._depth > MAX_NESTED:
+            raise ValueError(f"tuples and the like are nested deeper than {MAX_NESTED}")
+        depth = self._depth
+        try:
+            data = self._pack(value)
+        except OverflowError:  # msgpack ends at 64 bits and does not ask `default` about larger integers
+            self._depth = depth
+            data = self._pack(_without_big_ints(value))
+        self._depth -= 1
+        return data
+
+    def _pack(self, value: Any) -> bytes:
+        return bytes(msgpack.packb(value, default=self._other, strict_types=True))
+
+    def _other(self, value: Any) -> Any:
+        return _encode_other(value, self.pack)
+
+
+def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _PLAIN_KINDS:
         code = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
         array = np.ascontiguousarray(value)
+        if not _DTYPE.fullmatch(array.dtype.str):
+            raise TypeError(f"arrays of dtype {array.dtype.str} cannot travel between processes")
         return msgpack.ExtType(code, msgpack.packb((array.dtype.str, np.shape(value), array.tobytes())))
     if isinstance(value, np.ndarray) and value.dtype == object:
-        return msgpack.ExtType(_OBJECTS, encode_value([list(value.shape), value.ravel().tolist()]))
+        return msgpack.ExtType(_OBJECTS, pack([list(value.shape), value.ravel().tolist()]))
     if isinstance(value, GraphInstance):
-        return msgpack.ExtType(_GRAPH, encode_value(list(value)))
+        return msgpack.ExtType(_GRAPH, pack(list(value)))
     if isinstance(value, tuple):
-        return msgpack.ExtType(_TUPLE, encode_value(list(value)))
+        return msgpack.ExtType(_TUPLE, pack(list(value)))
     if isinstance(value, spaces.Space) and not walk.is_custom(walk.to_json(value)):
-        return msgpack.ExtType(_SPACE, encode_value(walk.to_json(value)))
+        return msgpack.ExtType(_SPACE, pack(walk.to_json(value)))
     if isinstance(value, np.random.Generator) and type(value.bit_generator).__name__ in _GENERATORS:
         state = value.bit_generator.state
-        return msgpack.ExtType(_GENERATOR, encode_value(state))
+        return msgpack.ExtType(_GENERATOR, pack(state))
     if isinstance(value, int):
-        return msgpack.ExtType(_BIGINT, str(int(value)).encode())
+        return _big_int(value)
     if isinstance(value, complex):
         return msgpack.ExtType(_COMPLEX, struct.pack("<dd", value.real, value.imag))
     if isinstance(value, dict):
@@ -83,7 +116,7 @@ class _Decoder:
             # numpy would parse a whole language of dtypes, and fail in as many ways
             if not isinstance(text, str) or not _DTYPE.fullmatch(text):
                 raise ValueError(f"arrays of dtype {text!r} do not travel")
-            array = np.frombuffer(content, text).reshape(shape).copy()
+            array = np.frombuffer(content, text).reshape(_shape(shape)).copy()
             return array if code == _ARRAY else array[()]
         if code == _TUPLE:
             return tuple(self.unpack(data))
@@ -94,14 +127,16 @@ class _Decoder:
         if code == _OBJECTS:
             shape, items = self.unpack(data)
             flat = np.empty(len(items), object)
-            flat[:] = items
-            return flat.reshape(shape)
+            for i, item in enumerate(items):  # at once, numpy would look into items that are lists or arrays
+                flat[i] = item
+            return flat.reshape(_shape(shape))
         if code == _GRAPH:
             return GraphInstance(*self.unpack(data))
         if code == _SPACE:
-            return walk.from_json(self.unpack(data))
+            return decode_space(self.unpack(data))
         if code == _GENERATOR:
             state = self.unpack(data)
+            _check_positions(state)
             bit_generator = _GENERATORS[state["bit_generator"]]()
             bit_generator.state = state
             return np.random.Generator(bit_generator)
@@ -115,26 +150,88 @@ def encode_value(value: Any) -> bytes:
         ProtocolError: The value holds something that cannot travel.
     """
     try:
-        try:
-            return _pack(value)
-        except OverflowError:  # msgpack ends at 64 bits and does not ask `default` about larger integers
-            return _pack(_without_big_ints(value))
-    except (TypeError, ValueError, RecursionError) as error:
+        return _Encoder().pack(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ProtocolError(str(error)) from error
 
 
-def _pack(value: Any) -> bytes:
-    return bytes(msgpack.packb(value, default=_encode_other, strict_types=True))
+def _big_int(value: int) -> msgpack.ExtType:
+    return msgpack.ExtType(_BIGINT, str(int(value)).encode())
 
 
 def _without_big_ints(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_big_ints(k): _without_big_ints(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)([_without_big_ints(item) for item in value])
+    if isinstance(value, list):  # tuples are packed on their own
+        return [_without_big_ints(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return _encode_other(value)
+        return _big_int(value)
     return value
+
+
+def _shape(sides: Any) -> tuple[int, ...]:
+    if not all(type(side) is int and side >= 0 for side in sides):  # numpy would guess a side of -1
+        raise ValueError(f"{sides!r} is no shape")
+    return tuple(sides)
+
+
+def _check_positions(state: dict[str, Any]) -> None:
+    """Check where a generator stands in its own table: numpy believes it, and would read beside the table."""
+    for position, size in ((state["state"].get("pos", 0), 624), (state.get("buffer_pos", 0), 4)):
+        if not 0 <= position <= size:
+            raise ValueError(f"position {position} of a random generator is outside of its table")
+
+
+def decode_space(data: Any) -> spaces.Space[Any]:
+    """The space of a description that came over the wire; small descriptions of huge spaces are refused unread.
+
+    Raises:
+        ValueError: An array of it has another dtype than numbers, or the space is too large. Other faults of the
+            description raise what `physgym.spaces.from_json` raises, and whatever numpy and Gymnasium do.
+    """
+    check_size(_arrays(data))
+    return walk.from_json(data)
+
+
+def check_size(arrays: Iterable[tuple[Any, Any]]) -> None:
+    """Check pairs of shape and dtype, as in a description, before any array of that kind is made.
+
+    Raises:
+        ValueError: One is no shape or no dtype of numbers, or together they are too large.
+    """
+    total = 0
+    for shape, dtype in arrays:
+        match = _SPACE_DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
+        if match is None:
+            raise ValueError(f"{dtype!r} is no dtype of numbers")
+        if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+            raise ValueError(f"{shape!r} is no shape")
+        if not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError(f"{shape!r} is no shape")
+        total += math.prod(shape) * int(match[1])
+        if total > MAX_SPACE:
+            raise ValueError(f"values of {total} bytes exceed the limit of {MAX_SPACE}")
+
+
+def _arrays(data: Any) -> Iterator[tuple[Any, Any]]:
+    """Shape and dtype of all arrays of a space's description."""
+    waiting = [(data, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > MAX_NESTED:
+            raise ValueError(f"spaces are nested deeper than {MAX_NESTED}")
+        if isinstance(item, list):
+            waiting += [(part, depth) for part in item]
+        elif isinstance(item, dict):
+            kind = item.get("type")
+            if kind == "Box":
+                yield item.get("shape"), item.get("dtype")
+            elif kind == "MultiBinary":
+                n = item.get("n")
+                yield n if isinstance(n, list) else [n], "|i1"
+            elif "dtype" in item:
+                yield [], item["dtype"]
+            waiting += [(item[key], depth + 1) for key in ("spaces", "space", "nodes", "edges") if key in item]
 
 
 def decode_value(data: Buffer) -> Any:

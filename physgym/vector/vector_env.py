@@ -43,6 +43,7 @@ from physgym.vector.host import NO_NETWORK, RESTARTED
 from physgym.vector.pool import CLOSE_TIMEOUT, CLOSED, Fault, LocalWorker, RemoteWorker, Settings, Worker, WorkerPool
 from physgym.vector.process import check_context
 from physgym.vector.wire import (
+    Attach,
     Attached,
     Call,
     CallResult,
@@ -479,7 +480,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             places = np.flatnonzero(owners == worker.index)
             if len(places):
                 rows = (ids[places] - worker.envs.start).tolist()
-                own = [[values[place] for place in places] for values in objects]
+                own = [_some(values, places) for values in objects]
                 self._post(worker, self._step_message(worker, ids[places], own, rows))
                 self._in_flight[ids[places]] = True
                 self._state = "send"
@@ -730,33 +731,41 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if self.on_error != "restart" or not isinstance(worker, RemoteWorker):
             self._give_up(worker, fault, unanswered)
             return
+        error: PhysGymError | None = fault.error
+        while error is not None:
+            if not self._may_restart():
+                self._pool.end(worker)
+                text = RESTART_LIMIT.format(count=len(self._restarted), limit=self._max_restarts, error=error)
+                final = WorkerError(text, env_indices=tuple(worker.envs))
+                final.__cause__ = error
+                self._give_up(worker, Fault(final, dead=True), unanswered)
+                return
+            seeds = [self._seeds[env] for env in worker.envs]
+            try:
+                # a function of the seed that was given, so that a run with the same faults is the same run
+                self._pool.restart(worker, [None if s is None else episode_seed(s, self.restarts) for s in seeds])
+                error = None
+            except WorkerError as again:  # it may be killed while it starts
+                error = again
+        for request in unanswered:
+            if isinstance(request, Step):
+                rows = range(len(worker.envs)) if request.rows is None else request.rows
+                self._pool.post(worker, replace(self._empty_step(worker, list(rows)), slot=request.slot))
+            elif isinstance(request, Call):
+                self._errors.append(fault.error)  # calling twice is not the same as calling once
+            elif not isinstance(request, Attach):  # which a restart sends itself
+                self._pool.post(worker, request)
+
+    def _may_restart(self) -> bool:
+        """Whether a worker may be started again now; if so, it counts."""
         now = time.monotonic()
         while self._restarted and self._restarted[0] < now - 60:
             self._restarted.popleft()
         if len(self._restarted) >= self._max_restarts:
-            text = RESTART_LIMIT.format(count=len(self._restarted), limit=self._max_restarts, error=fault.error)
-            worker.requests.clear()
-            self._pool.end(worker)
-            self._errors.append(WorkerError(text, env_indices=tuple(worker.envs)))
-            self._errors[-1].__cause__ = fault.error
-            return
+            return False
         self._restarted.append(now)
         self.restarts += 1
-        worker.requests.clear()
-        seeds = [self._seeds[env] for env in worker.envs]
-        # a function of the seed that was given, so that a run with the same faults is the same run
-        self._pool.restart(worker, [None if s is None else episode_seed(s, self.restarts) for s in seeds])
-        for request in unanswered:
-            if isinstance(request, Step):
-                rows = range(len(worker.envs)) if request.rows is None else request.rows
-                again: Message = replace(self._empty_step(worker, list(rows)), slot=request.slot)
-            elif isinstance(request, Call):
-                # calling twice is not the same as calling once
-                self._errors.append(fault.error)
-                continue
-            else:
-                again = request
-            self._pool.post(worker, again)
+        return True
 
     def _give_up(self, worker: Worker, fault: Fault, unanswered: list[Message]) -> None:
         if fault.dead:
@@ -829,11 +838,15 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         return seeds, mask, options
 
     def _put_actions(self, actions: Any, where: Any, number: int) -> list[list[Any]]:
-        """Write actions into the arena; those of variable size are returned, one list per leaf."""
+        """Write actions into the arena.
+
+        Returns:
+            What does not belong there, as in `Step.objects`.
+        """
         if self._plain_action:
             array = np.asarray(actions)
             target = self._arena.actions[0]
-            if array.shape == (number, *target.shape[1:]) and np.can_cast(array.dtype, target.dtype, "same_kind"):
+            if array.dtype == target.dtype and array.shape == (number, *target.shape[1:]):
                 target[where] = array
                 return []
         try:
@@ -842,23 +855,30 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         except (TypeError, ValueError, KeyError, IndexError):
             columns = self._columns_one_by_one(actions, number)
         fixed = iter(self._arena.actions)
-        objects = []
-        for leaf, column in zip(self._acted, columns, strict=True):
+        objects: list[Any] = [None] * len(columns)
+        for place, (leaf, column) in enumerate(zip(self._acted, columns, strict=True)):
             if leaf.variable:
-                objects.append(list(column))
-            else:
-                next(fixed)[where] = column
-        return objects
+                objects[place] = list(column)
+                continue
+            target, array = next(fixed), np.asarray(column)
+            if array.dtype == target.dtype:
+                target[where] = array
+            else:  # an environment gets what it would get without a vector env around it
+                objects[place] = array
+        return [] if all(values is None for values in objects) else objects
 
     def _check_columns(self, columns: list[Any], number: int) -> None:
         for leaf, column in zip(self._acted, columns, strict=True):
             if leaf.variable:
                 if not isinstance(column, (list, tuple)) or len(column) != number:
-                    raise ValueError("number")
+                    raise ValueError(f"not {number} values of {leaf.path!r}")
             else:
                 array = np.asarray(column)
-                if array.shape != (number, *leaf.shape) or not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-                    raise ValueError("shape")
+                if array.shape != (number, *leaf.shape) or array.dtype.kind not in "biufc":
+                    raise ValueError(
+                        f"{leaf.path!r} has shape {array.shape} and dtype {array.dtype} instead of "
+                        f"{(number, *leaf.shape)} and {leaf.dtype}"
+                    )
 
     def _columns_one_by_one(self, actions: Any, number: int) -> list[Any]:
         space = self.action_space if number == self.num_envs else batch_space(self.single_action_space, number)
@@ -870,18 +890,19 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             columns: list[Any] = [
                 [row[i] for row in flat]
                 if leaf.variable
-                else np.stack([np.asarray(row[i], leaf.dtype).reshape(leaf.shape) for row in flat])
+                else np.stack([np.asarray(row[i]).reshape(leaf.shape) for row in flat])
                 for i, leaf in enumerate(self._acted)
             ]
+            self._check_columns(columns, number)
         except (TypeError, ValueError, KeyError, IndexError) as error:
             kind = WrongType if isinstance(error, TypeError) else WrongValue
             raise kind(ACTIONS.format(error=error, space=self.action_space)) from error
         return columns
 
-    def _step_message(self, worker: Worker, where: Any, objects: list[list[Any]], rows: list[int] | None) -> Step:
+    def _step_message(self, worker: Worker, where: Any, objects: list[Any], rows: list[int] | None) -> Step:
         actions = [array[where] for array in self._arena.actions] if self._inline else None
         if rows is None:
-            objects = [values[worker.slice] for values in objects]
+            objects = [None if values is None else values[worker.slice] for values in objects]
         return Step(self._slot, rows, actions, objects, stream=rows is not None)
 
     def _empty_step(self, worker: Worker, rows: list[int]) -> Step:
@@ -889,7 +910,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         actions = None
         if self._inline:
             actions = [np.zeros((len(rows), *array.shape[1:]), array.dtype) for array in self._arena.actions]
-        objects = [[None] * len(rows) for leaf in self._acted if leaf.variable]
+        objects: list[Any] = [[None] * len(rows) if leaf.variable else None for leaf in self._acted]
+        if all(values is None for values in objects):
+            objects = []
         return Step(self._slot, rows, actions, objects, stream=self._state == "send")
 
     def _observations(self) -> Any:
@@ -1034,6 +1057,13 @@ class _Rollouts:
         if complete:
             del self._left[first], self._order[first]
         yield first, replace(reply, last=complete)
+
+
+def _some(values: Any, places: Array) -> Any:
+    """Some of a leaf's values for a `Step`."""
+    if isinstance(values, list):
+        return [values[place] for place in places]
+    return None if values is None else values[places]
 
 
 def _checked_timeout(timeout: float) -> float:

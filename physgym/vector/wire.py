@@ -27,19 +27,20 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
-from physgym.errors import ConfigError, ProtocolError, SampleError
+from physgym.errors import ProtocolError
+from physgym.sample import Role as FieldRole
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import Buffer, Layout, results_layout
 from physgym.vector.infos import Infos
-from physgym.vector.values import decode_value, encode_value
+from physgym.vector.values import check_size, decode_space, decode_value, encode_value
 
 MAGIC = b"PG"
 VERSION = 2
@@ -53,6 +54,13 @@ _ROWS = struct.Struct("<BBHI")  # head of Step and of its replies: slot, flags, 
 _ALL = 0xFFFFFFFF  # number of rows: every environment of the worker
 _STREAM, _LAST, _INLINE = 1, 2, 4
 _INDEX = np.dtype("<u4")
+_SLOT_LIMIT = 256  # a slot is one byte
+_DESCRIBED = frozenset(
+    {
+        "observation_space", "observation_spaces", "action_space", "sample_fields", "metadata", "render_mode",
+        "max_episode_steps",
+    }
+)  # fmt: skip
 
 
 class Role(Enum):
@@ -142,14 +150,15 @@ class Step:
         slot: Where the results belong.
         rows: Local indices of the environments, in the order in which to step them; None for all.
         actions: Leaves of shape (rows, *leaf shape); None if they lie in shared memory.
-        objects: One list per leaf of variable size, one value per row.
+        objects: What does not lie in the arrays, if anything: per leaf of the action space None or one value per row (a
+            list where they vary in size, an array where they have another dtype than the space).
         stream: Whether to answer in parts as environments finish.
     """
 
     slot: int
     rows: list[int] | None = None
     actions: list[Array] | None = None
-    objects: list[list[Any]] = field(default_factory=list)
+    objects: list[Any] = field(default_factory=list)
     stream: bool = False
 
 
@@ -308,7 +317,7 @@ class Agreement:
     actions: Layout
     results: Layout
     samples: Layout
-    variable_actions: int
+    action_leaves: list[Leaf]
     variable_observations: int
 
     @classmethod
@@ -328,7 +337,7 @@ class Agreement:
             Layout(done),
             results_layout(Layout(seen)),
             Layout(sample_leaves),
-            sum(leaf.variable for leaf in done),
+            done,
             sum(leaf.variable for leaf in seen),
         )
 
@@ -338,10 +347,17 @@ class Agreement:
 
 @dataclass(slots=True)
 class Pending:
-    """A request without its last reply."""
+    """A request without its last reply.
+
+    Attributes:
+        sequence: Its sequence number.
+        kind: Its class.
+        left: Rows or episodes without an answer; None if all environments, or nothing to count.
+    """
 
     sequence: int
     kind: type[Any]
+    left: set[int] | None = None
 
 
 class Connection:
@@ -376,7 +392,7 @@ class Connection:
         self._input = bytearray(INPUT_SIZE)
         self._view = memoryview(self._input)
         self._start = self._end = 0  # what of the input is filled and not yet used
-        self._body: bytearray | None = None  # a body that does not fit into the input
+        self._body: memoryview | None = None  # a body that does not fit into the input
         self._filled = 0
         self._head: tuple[type[Any], int, int] | None = None  # of the frame under way: kind, sequence, length
 
@@ -391,16 +407,16 @@ class Connection:
         kind = type(message)
         self._check(kind, self.role, None)
         encode = _ENCODERS.get(kind)
-        body = [encode_value(_plain(message))] if encode is None else encode(message, self.agreement)
+        try:
+            body = [encode_value(_plain(message))] if encode is None else encode(message, self.agreement)
+            self._check_content(message)
+        except (struct.error, TypeError, ValueError, OverflowError, KeyError, AttributeError) as error:
+            raise ProtocolError(f"a {kind.__name__} holds what cannot travel: {error!r}") from error
         length = sum(map(_nbytes, body))
         if length > MAX_BODY:
             raise ProtocolError(f"a {kind.__name__} of {length} bytes exceeds the limit of {MAX_BODY}")
         # only now: what cannot be sent changes no state
-        if self.role is Role.PARENT and kind in REPLIES:
-            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-            sequence = self._sequence
-        else:
-            sequence = self.pending[0].sequence if self.pending else 0
+        sequence = self._expected(kind)
         self._advance(message, self.role, sequence)
         return [HEADER.pack(MAGIC, VERSION, _CODES[kind], sequence, length), *body]
 
@@ -409,7 +425,7 @@ class Connection:
     def get_buffer(self) -> memoryview:
         """Where the next received bytes belong; never empty."""
         if self._body is not None:
-            return memoryview(self._body)[self._filled :]
+            return self._body[self._filled :]
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == INPUT_SIZE or self._start > INPUT_SIZE // 2:
@@ -429,7 +445,7 @@ class Connection:
             if self._filled < len(self._body):
                 return []
             body, self._body = self._body, None
-            return [self._receive(memoryview(body))]
+            return [self._receive(body)]
         self._end += count
         messages: list[Message] = []
         while True:
@@ -442,14 +458,14 @@ class Connection:
             there = self._end - self._start
             if there < length:
                 if length > INPUT_SIZE // 2:
-                    self._body = bytearray(length)
+                    self._body = _reserve(length)
                     self._body[:there] = self._view[self._start : self._end]
                     self._filled, self._start, self._end = there, 0, 0
                 return messages
             # a copy, since arrays of the message are views of it
-            body = bytearray(self._view[self._start : self._start + length])
+            copy = bytearray(self._view[self._start : self._start + length])
             self._start += length
-            messages.append(self._receive(memoryview(body)))
+            messages.append(self._receive(memoryview(copy)))
 
     def _open_frame(self) -> None:
         magic, version, code, sequence, length = HEADER.unpack_from(self._input, self._start)
@@ -478,16 +494,26 @@ class Connection:
         message: Message
         if decode is not None:
             assert self.agreement is not None
-            message = decode(body, self.agreement)
+            try:
+                message = decode(body, self.agreement)
+            except (TypeError, ValueError) as error:
+                raise ProtocolError(f"the body of a {kind.__name__} is wrong: {error}") from error
         else:
             try:
                 message = kind(**_checked(kind, decode_value(body)))
             except TypeError as error:
                 raise ProtocolError(f"the body of a {kind.__name__} is wrong: {error}") from error
+        self._check_content(message)
         self._advance(message, self._other, sequence)
         return message
 
     # states
+
+    def _expected(self, kind: type[Any]) -> int:
+        """The sequence number of the next message, if it is of this kind."""
+        if kind in REPLIES:
+            return (self._sequence + 1) & 0xFFFFFFFF
+        return self.pending[0].sequence if self.pending else 0
 
     def _check(self, kind: type[Any], sender: Role, sequence: int | None) -> None:
         """Check that `sender` may send such a message now.
@@ -498,18 +524,50 @@ class Connection:
         if self.state != "ready":
             legal = self.OPENING.get((self.state, kind), (None,))[0] is sender
         elif sender is Role.PARENT:
-            legal = kind in REPLIES or (kind is Prediction and self.asking)
+            ending = bool(self.pending) and self.pending[-1].kind is Close
+            legal = (kind in REPLIES and not ending) or (kind is Prediction and self.asking)
         elif not self.pending or self.asking:
             legal = False
         else:
             head = self.pending[0]
             legal = kind is REPLIES[head.kind] or kind is Failure or (kind is Predict and head.kind is not Close)
-            legal = legal and (sequence is None or sequence == head.sequence)
         if not legal:
             waiting = ", ".join(request.kind.__name__ for request in self.pending) or "nothing"
             raise ProtocolError(
                 f"the {sender.value} may not send {kind.__name__} in state {self.state!r} with {waiting} unanswered"
             )
+        if sequence is not None and sequence != self._expected(kind):
+            raise ProtocolError(f"{kind.__name__} has sequence number {sequence} instead of {self._expected(kind)}")
+
+    def _check_content(self, message: Message) -> None:
+        """Check a message against the number of environments and against its request.
+
+        Raises:
+            ProtocolError: It names what there is not.
+        """
+        if self.agreement is None:
+            return
+        count = self.agreement.count
+        match message:
+            case Results():
+                for failure in message.failures:
+                    _check_env(failure.env, 0, count)
+                _left_of_step(self.pending[0], message, count)
+            case RolloutResult():
+                _left_of_rollout(self.pending[0], message)
+            case Failure():
+                _check_env(message.env, -1, count)
+            case Predict():
+                _check_env(message.env, 0, count)
+            case CallResult() if len(message.results) != count:
+                raise ProtocolError(f"a CallResult has {len(message.results)} results for {count} environments")
+            case Reset():
+                ok = len(message.seeds) == len(message.mask) == count and 0 <= message.slot < _SLOT_LIMIT
+                ok = ok and all(type(wanted) is bool for wanted in message.mask)
+                if not ok or not all(seed is None or type(seed) is int for seed in message.seeds):
+                    raise ProtocolError(f"a Reset needs a seed or None, and true or false, for {count} environments")
+            case Rollout():
+                _episodes(message)
 
     def _advance(self, message: Message, sender: Role, sequence: int) -> None:
         """Note a legal message."""
@@ -521,11 +579,82 @@ class Connection:
         elif kind is Predict or kind is Prediction:
             self.asking = kind is Predict
         elif sender is Role.PARENT:
-            self.pending.append(Pending(sequence, kind))
+            self._sequence = sequence
+            left = _episodes(message) if isinstance(message, Rollout) else None
+            if isinstance(message, Step) and message.rows is not None:
+                left = set(message.rows)
+            self.pending.append(Pending(sequence, kind, left))
         elif getattr(message, "last", True):
-            self.pending.popleft()
-            if kind is Closed:
+            if self.pending.popleft().kind is Close:
                 self.state = "closed"
+        elif isinstance(message, Results):
+            assert self.agreement is not None
+            self.pending[0].left = _left_of_step(self.pending[0], message, self.agreement.count)
+        elif isinstance(message, RolloutResult):
+            self.pending[0].left = _left_of_rollout(self.pending[0], message)
+
+
+def _reserve(length: int) -> memoryview:
+    """Memory for a body, which takes no page before bytes arrive for it."""
+    try:
+        return memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+    except MemoryError as error:
+        raise ProtocolError(f"there is no memory for a body of {length} bytes") from error
+
+
+def _check_env(env: int, lowest: int, count: int) -> None:
+    if not lowest <= env < count:
+        raise ProtocolError(f"a worker names environment {env} of {count}")
+
+
+def _episodes(request: Rollout) -> set[int]:
+    """Indices of the episodes of a rollout."""
+    for episode in request.episodes:
+        pair = isinstance(episode, (list, tuple)) and [type(number) for number in episode] == [int, int]
+        if not pair or episode[0] < 0:
+            raise ProtocolError("Rollout.episodes must be pairs of index and seed")
+    return {index for index, _ in request.episodes}
+
+
+def _left_of_step(request: Pending, results: Results, count: int) -> set[int] | None:
+    """Rows of a step or reset that are unanswered after these results.
+
+    Raises:
+        ProtocolError: There are none of that name, or the last results leave some out.
+    """
+    if results.rows is None:
+        if request.left is not None or not results.last:
+            raise ProtocolError("a part of a Results must name its environments")
+        return None
+    if request.kind is Reset:
+        raise ProtocolError("the answer to a Reset has one part, for all environments")
+    rows = set(results.rows)
+    left = set(range(count)) if request.left is None else request.left
+    infos = set() if results.infos is None else set(results.infos[0])
+    if not (rows <= left and infos <= rows and rows.issuperset(results.cut)):
+        raise ProtocolError(f"a Results names environments {results.rows}, of which {sorted(left)} are unanswered")
+    if not rows.issuperset(failure.env for failure in results.failures):
+        raise ProtocolError("a Results reports failures of environments that it does not name")
+    if results.last and rows != left:
+        raise ProtocolError(f"the last Results leaves out environments {sorted(left - rows)}")
+    return left - rows
+
+
+def _left_of_rollout(request: Pending, result: RolloutResult) -> set[int]:
+    """Episodes of a rollout that are unfinished after this result.
+
+    Raises:
+        ProtocolError: There are none of that name, or the last result leaves some out.
+    """
+    assert request.left is not None
+    ended = [entry[0] for entry in result.ended]
+    named = {*ended, *result.episodes.tolist()}
+    if not named <= request.left or len(set(ended)) != len(ended):
+        raise ProtocolError(f"a RolloutResult names episodes {sorted(named - request.left)} that are not under way")
+    left = request.left.difference(ended)
+    if result.last and left:
+        raise ProtocolError(f"the last RolloutResult leaves out {len(left)} episodes")
+    return left
 
 
 def _nbytes(part: Buffer) -> int:
@@ -545,11 +674,13 @@ def _encode_rows(first: int, flags: int, rows: list[int] | None) -> bytes:
     return _ROWS.pack(first, flags, 0, len(rows)) + np.array(rows, _INDEX).tobytes()
 
 
-def _decode_rows(body: memoryview, count: int) -> tuple[int, int, list[int] | None, memoryview]:
+def _decode_rows(body: memoryview, count: int, known: int) -> tuple[int, int, list[int] | None, memoryview]:
     """Slot, flags, row indices and the rest of a body."""
     if len(body) < _ROWS.size:
         raise ProtocolError("a message ends before its head")
-    slot, flags, _, number = _ROWS.unpack_from(body)
+    slot, flags, unused, number = _ROWS.unpack_from(body)
+    if unused or flags & ~known:
+        raise ProtocolError(f"a message has flags {flags} and {unused}, which mean nothing in it")
     if number == _ALL:
         return slot, flags, None, body[_ROWS.size :]
     end = _ROWS.size + number * _INDEX.itemsize
@@ -568,24 +699,45 @@ def _decode_objects(objects: Any, leaves: int, number: int) -> list[list[Any]]:
     return objects  # type: ignore[no-any-return]
 
 
+def _decode_actions(objects: Any, leaves: list[Leaf], number: int) -> list[Any]:
+    if not isinstance(objects, list) or len(objects) != len(leaves):
+        raise ProtocolError(f"expected values of {len(leaves)} leaves of the action space")
+    for leaf, values in zip(leaves, objects, strict=True):
+        fits = values is None and not leaf.variable
+        if leaf.variable:
+            fits = isinstance(values, list) and len(values) == number
+        elif isinstance(values, np.ndarray):
+            fits = values.shape == (number, *leaf.shape)
+        if not fits:
+            raise ProtocolError(f"expected {number} actions {leaf.path!r}, got {type(values).__name__}")
+    return objects
+
+
+def _pack(layout: Layout, arrays: list[Array], number: int) -> list[Buffer]:
+    parts = layout.pack(arrays)
+    if sum(map(_nbytes, parts)) != number * layout.row:
+        raise ProtocolError(f"arrays of {sum(map(_nbytes, parts))} bytes do not belong to {number} environments")
+    return parts
+
+
 def _encode_step(message: Step, agreed: Agreement) -> list[Buffer]:
     flags = (_STREAM if message.stream else 0) | (0 if message.actions is None else _INLINE)
     body: list[Buffer] = [_encode_rows(message.slot, flags, message.rows)]
     if message.actions is not None:
-        body += agreed.actions.pack(message.actions)
+        body += _pack(agreed.actions, message.actions, agreed.count if message.rows is None else len(message.rows))
     if message.objects:
         body.append(encode_value(message.objects))
     return body
 
 
 def _decode_step(body: memoryview, agreed: Agreement) -> Step:
-    slot, flags, rows, rest = _decode_rows(body, agreed.count)
+    slot, flags, rows, rest = _decode_rows(body, agreed.count, _STREAM | _INLINE)
     number = agreed.count if rows is None else len(rows)
     actions = None
     if flags & _INLINE:
         end = number * agreed.actions.row
         actions, rest = agreed.actions.unpack(rest[:end], number), rest[end:]
-    objects = _decode_objects(decode_value(rest), agreed.variable_actions, number) if rest else []
+    objects = _decode_actions(decode_value(rest), agreed.action_leaves, number) if rest else []
     return Step(slot, rows, actions, objects, bool(flags & _STREAM))
 
 
@@ -593,7 +745,7 @@ def _encode_results(message: Results, agreed: Agreement) -> list[Buffer]:
     flags = (_LAST if message.last else 0) | (0 if message.arrays is None else _INLINE)
     body: list[Buffer] = [_encode_rows(0, flags, message.rows)]
     if message.arrays is not None:
-        body += agreed.results.pack(message.arrays)
+        body += _pack(agreed.results, message.arrays, agreed.count if message.rows is None else len(message.rows))
     if message.infos or message.objects or message.failures or message.cut:
         failures = [_plain(failure) for failure in message.failures]
         body.append(encode_value([message.infos, message.objects, failures, message.cut]))
@@ -601,7 +753,9 @@ def _encode_results(message: Results, agreed: Agreement) -> list[Buffer]:
 
 
 def _decode_results(body: memoryview, agreed: Agreement) -> Results:
-    _, flags, rows, rest = _decode_rows(body, agreed.count)
+    slot, flags, rows, rest = _decode_rows(body, agreed.count, _LAST | _INLINE)
+    if slot:
+        raise ProtocolError("a Results names a slot")
     last = bool(flags & _LAST)
     arrays = None
     if flags & _INLINE:
@@ -633,13 +787,16 @@ def _indices(value: Any, count: int) -> list[int]:
 
 def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
     meta = encode_value([message.episodes, message.steps, message.ended, message.last])
-    return [struct.pack("<I", len(meta)), meta, *agreed.samples.pack(list(message.samples.values()))]
+    columns = [] if agreed.sample_spec is None else [message.samples[name] for name in agreed.sample_spec]
+    return [struct.pack("<I", len(meta)), meta, *_pack(agreed.samples, columns, len(message.steps))]
 
 
 def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     if len(body) < 4:
         raise ProtocolError("a RolloutResult ends before its head")
     end = 4 + int.from_bytes(body[:4], "little")
+    if end > len(body):
+        raise ProtocolError("a RolloutResult ends within its head")
     head = decode_value(body[4:end])
     if not isinstance(head, list) or len(head) != 4 or not isinstance(head[2], list) or type(head[3]) is not bool:
         raise ProtocolError("the head of a RolloutResult is wrong")
@@ -647,11 +804,16 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     for column in (episodes, steps):
         if not isinstance(column, np.ndarray) or column.dtype != np.int64 or column.shape != (len(steps),):
             raise ProtocolError("episodes and steps of a RolloutResult must be equally long columns of int64")
-    if not all(isinstance(entry, list) and len(entry) == 5 and type(entry[0]) is int for entry in ended):
+    if not all(isinstance(entry, list) and len(entry) == 5 and _outcome_fits(*entry) for entry in ended):
         raise ProtocolError("RolloutResult.ended is wrong")
     names = [] if agreed.sample_spec is None else list(agreed.sample_spec)
     samples = dict(zip(names, agreed.samples.unpack(body[end:], len(steps)), strict=True))
     return RolloutResult(episodes, steps, samples, ended, last)
+
+
+def _outcome_fits(episode: Any, steps: Any, kept: Any, reward: Any, rejected: Any) -> bool:
+    numbers = all(type(value) is int and value >= 0 for value in (episode, steps, kept))
+    return numbers and isinstance(reward, float | np.floating) and isinstance(rejected, dict)
 
 
 _ENCODERS: dict[type[Any], Callable[[Any, Any], list[Buffer]]] = {
@@ -687,6 +849,23 @@ def _agree(ready: Ready) -> Agreement:
     if ready.count < 1:
         raise ProtocolError(f"a worker announces {ready.count} environments")
     try:
+        described = ready.description
+        if set(described) != _DESCRIBED:
+            raise ValueError(f"its keys must be {sorted(_DESCRIBED)}")
+        if not isinstance(described["metadata"], dict) or len(described["observation_spaces"]) not in (0, ready.count):
+            raise ValueError("metadata or observation_spaces are wrong")
+        fields = described["sample_fields"] or []
+        check_size((field["shape"], field["dtype"]) for field in fields)
+        if not all(field["role"] in get_args(FieldRole) and isinstance(field["unit"], str) for field in fields):
+            raise ValueError("a field has another role, or a unit that is no text")
+        seen, *others = (
+            walk.leaves(decode_space(data))
+            for data in (described["observation_space"], *described["observation_spaces"])
+        )
+        if any(other != seen for other in others):
+            raise ValueError("its environments have different observations")
+        decode_space(described["action_space"])
         return Agreement.from_ready(ready)
-    except (KeyError, TypeError, ValueError, ConfigError, SampleError) as error:
+    except Exception as error:
+        # numpy and Gymnasium refuse spaces in many ways
         raise ProtocolError(f"a worker describes its environments wrongly: {error!r}") from error
