@@ -1,76 +1,206 @@
-"""Stepping vector envs: env-steps/s of ours and Gymnasium's, as ratios within one run.
+"""Stepping vector envs: env-steps/s of ours and of other libraries', as ratios within one run.
 
-Two workers, environments in one lockstep. "raw" is a bare loop over one environment in one process, times two cores.
+Every measurement has a process of its own; those of one round follow one another, so that a slow minute of the machine
+meets all alike; medians of the rounds are printed. An env-step is a call of an environment's `step` or `reset`.
+
+Observations are handed out as copies, which the caller may keep, or as views of a buffer that is written again. The
+columns "ours /" compare with physgym as it is by default, "our best /" with its fastest setting. All of it takes most
+of an hour.
+
+"raw" is a bare loop over one environment in one process, times the workers: nobody can do better. "raw, together" is
+that loop in as many processes at the same time, added up: the limit on cores that share caches, power and neighbours.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import json
+import multiprocessing
+import os
 import statistics
+import sys
 import time
+from pathlib import Path
 
-import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from contestants import CONTESTANTS, LIBRARIES, OURS, installed, of_libraries, pick, versions
+from isolated import Failed, call
+from workloads import WORKLOADS
 
-import physgym
+LIMITS = {"raw": "raw x {workers}", "together": "raw x {workers}, together"}
+RAW_CHUNK = 64  # steps between two looks at the clock: one look costs as much as a no-op step
+START_TIMEOUT = 300.0  # seconds
+JOIN_TIMEOUT = 30.0
 
-WORKERS = 2
-CASES = (("CartPole-v1", 8), ("CartPole-v1", 64), ("physgym/Spring-v0", 64), ("physgym/Heat-v0", 8))
+
+# --- what runs in a process of its own
 
 
-def raw(make, seconds):
-    env = make()
+def rate(step, seconds):
+    """What calls of `step` return, added up, per second."""
+    warm = time.perf_counter() + min(0.5, 0.2 * seconds)
+    step()
+    while time.perf_counter() < warm:
+        step()
+    count, start = 0, time.perf_counter()
+    while (now := time.perf_counter()) < start + seconds:
+        count += step()
+    return count / (now - start)
+
+
+def raw(workload, seconds):
+    """A bare loop; like Gymnasium's vector envs it takes a step's time to reset."""
+    env = WORKLOADS[workload].make()
     env.reset(seed=0)
     env.action_space.seed(0)
-    action, count, start = env.action_space.sample(), 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        _, _, terminated, truncated, _ = env.step(action)
-        count += 1
-        if terminated or truncated:
-            env.reset()
+    actions = [env.action_space.sample() for _ in range(RAW_CHUNK)]
+    ended = False
+
+    def step():
+        nonlocal ended
+        for action in actions:
+            if ended:
+                env.reset()
+                ended = False
+            else:
+                _, _, terminated, truncated, _ = env.step(action)
+                ended = terminated or truncated
+        return RAW_CHUNK
+
+    found = rate(step, seconds)
     env.close()
-    return WORKERS * count / (time.perf_counter() - start)
+    return found
 
 
-def stepping(envs, seconds):
-    envs.reset(seed=0)
-    envs.action_space.seed(0)
-    actions, count = envs.action_space.sample(), 0
-    for _ in range(3):
-        envs.step(actions)
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        envs.step(actions)
-        count += envs.num_envs
-    rate = count / (time.perf_counter() - start)
-    envs.close()
-    return rate
+def raw_beside(workload, seconds, barrier, found):
+    barrier.wait(START_TIMEOUT)
+    found.put(raw(workload, seconds))
+
+
+def raw_together(workload, workers, seconds):
+    barrier, found = multiprocessing.Barrier(workers), multiprocessing.Queue()
+    arguments = (workload, seconds, barrier, found)
+    processes = [multiprocessing.Process(target=raw_beside, args=arguments) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    rates = [found.get(timeout=START_TIMEOUT + seconds) for _ in processes]
+    for process in processes:
+        process.join(JOIN_TIMEOUT)
+    return sum(rates)
+
+
+def measure(name, workload, num_envs, workers, seconds):
+    if name == "raw":
+        return workers * raw(workload, seconds)
+    if name == "together":
+        return raw_together(workload, workers, seconds)
+    contestant = CONTESTANTS[name]
+    with contestant.open(WORKLOADS[workload].make, num_envs, workers, **contestant.options) as step:
+        return rate(step, seconds)
+
+
+# --- what starts those
+
+
+def compare(workload, num_envs, names, arguments):
+    """The rates of every round, and why there are none."""
+    rates, failures = {name: [] for name in names}, {}
+    limit = START_TIMEOUT + 3 * arguments.seconds
+    for _ in range(arguments.repeats):
+        for name in names:
+            if name in failures:
+                continue
+            module = CONTESTANTS[name].module if name in CONTESTANTS else "gymnasium"
+            what = {"name": name, "workload": workload, "num_envs": num_envs}
+            how = {"workers": arguments.workers, "seconds": arguments.seconds}
+            try:
+                rates[name].append(call("vector", "measure", module, limit, **what, **how))
+            except Failed as error:
+                failures[name] = str(error)
+    return {name: found for name, found in rates.items() if name not in failures}, failures
+
+
+def over(above, below):
+    return f"{above / below:.3g}" if above and below else "-"
+
+
+def best_of(median, library):
+    """The median of a library's fastest setting."""
+    return max((value for name, value in median.items() if name.partition("-")[0] == library), default=None)
+
+
+def show(workload, num_envs, rates, failures, workers):
+    """Print a table and return the medians."""
+    median = {name: statistics.median(found) for name, found in rates.items()}
+    print(f"\n{WORKLOADS[workload].title}, {num_envs} envs")
+    print(
+        f"{'':<24}{'env-steps/s':>13}{'least - most':>25}{'/ raw':>10}{'/ together':>12}"
+        f"{'ours /':>10}{'our best /':>12}  observations"
+    )
+    for name, value in median.items():
+        limit, contestant = name in LIMITS, CONTESTANTS.get(name)
+        print(
+            f"{LIMITS[name].format(workers=workers) if limit else contestant.title:<24}{value:>13,.0f}"
+            f"{f'{min(rates[name]):,.0f} - {max(rates[name]):,.0f}':>25}{over(value, median.get('raw')):>10}"
+            f"{over(value, median.get('together')):>12}{over(median.get('ours'), value):>10}"
+            f"{over(best_of(median, 'ours'), value):>12}  {'one env' if limit else contestant.observations}"
+        )
+    for name, reason in failures.items():
+        title = LIMITS[name].format(workers=workers) if name in LIMITS else CONTESTANTS[name].title
+        print(f"{title}: skipped: {' '.join(reason.split())}")
+    sys.stdout.flush()
+    return median
+
+
+def summarize(medians, names):
+    """Ours over each library at its best, for all that was measured."""
+    libraries = list(dict.fromkeys(name.partition("-")[0] for name in names))
+    print(f"\n{'ours /':<32}" + "".join(f"{library:>10}" for library in libraries))
+    for (workload, num_envs), median in medians.items():
+        plain, best = median.get("ours"), best_of(median, "ours")
+        rows = [(f"{WORKLOADS[workload].title}, {num_envs}", plain)]
+        if best != plain:
+            rows.append(("    at our best", best))
+        for title, value in rows:
+            print(f"{title:<32}" + "".join(f"{over(value, best_of(median, library)):>10}" for library in libraries))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0, help="per measurement")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="which of %(default)s")
+    parser.add_argument("--peers", default=",".join(LIBRARIES), help="which of %(default)s; '' for none")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per measurement; %(default)s")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; %(default)s")
+    parser.add_argument(
+        "--num-envs",
+        default="2,8,64",
+        help="%(default)s; large observations and steps that compute are measured at the last alone",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="of ours, and what raw is multiplied by; %(default)s")
+    parser.add_argument("--json", type=Path, help="write every round's rates to this file")
     arguments = parser.parse_args()
-    print(f"{'environment':<20}{'envs':>5}{'raw x 2':>12}{'physgym':>12}{'/ raw':>8}{'/ Async':>9}{'/ Sync':>8}")
-    for env_id, num_envs in CASES:
-        make = functools.partial(gym.make, env_id)
-        seconds, makers = arguments.seconds, [make] * num_envs
-        measure = {
-            "raw": functools.partial(raw, make, seconds),
-            "ours": lambda m=makers: stepping(physgym.SocketVectorEnv(m, num_workers=WORKERS), arguments.seconds),
-            "async": lambda m=makers: stepping(AsyncVectorEnv(m), arguments.seconds),
-            "sync": lambda m=makers: stepping(SyncVectorEnv(m), arguments.seconds),
-        }
-        rounds = [{name: run() for name, run in measure.items()} for _ in range(arguments.repeats)]
-        rate = {name: statistics.median(r[name] for r in rounds) for name in measure}
-        ours = rate["ours"]
-        print(
-            f"{env_id:<20}{num_envs:>5}{rate['raw']:>12,.0f}{ours:>12,.0f}"
-            f"{ours / rate['raw']:>8.2f}{ours / rate['async']:>9.1f}{ours / rate['sync']:>8.2f}",
-            flush=True,
-        )
+    workloads = pick(arguments.workloads, WORKLOADS, "workload")
+    counts = [int(count) for count in arguments.num_envs.split(",")]
+    peers = of_libraries(arguments.peers)
+    found = versions(["ours", *peers])
+    print(", ".join(f"{name} {version}" for name, version in found.items()), f"- {os.cpu_count()} cores")
+
+    settings = {"workers": arguments.workers, "seconds": arguments.seconds, "repeats": arguments.repeats}
+    report = {**settings, "cores": os.cpu_count(), "versions": found, "results": []}
+    medians = {}
+    for name in workloads:
+        workload = WORKLOADS[name]
+        if not installed(workload.module):
+            print(f"\n{workload.title}: {workload.module} is not installed, skipped; pip install gymnasium[mujoco]")
+            continue
+        ours = [key for key, contestant in OURS.items() if not contestant.only or getattr(workload, contestant.only)]
+        for num_envs in counts if workload.any_number else counts[-1:]:
+            rates, failures = compare(name, num_envs, [*LIMITS, *peers, *ours], arguments)
+            median = medians[name, num_envs] = show(name, num_envs, rates, failures, arguments.workers)
+            result = {"workload": name, "num_envs": num_envs, "median": median, "rates": rates, "failures": failures}
+            report["results"].append(result)
+            if arguments.json:  # after each, so that a run that is broken off is not lost
+                arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    summarize(medians, [*LIMITS, *peers])
 
 
 if __name__ == "__main__":

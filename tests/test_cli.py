@@ -135,7 +135,7 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         ([*GENERATE, "sims:toy/MissingField-v0"], "field 'y' is missing"),
         ([*GENERATE, "sims:toy/WrongShape-v0"], "has shape (3, 1); sample_space says (3,)"),
         ([*GENERATE, "sims:toy/NotANumber-v0"], "3 non-finite values"),
-        ([*GENERATE[:-1], "0", "sims:toy/Line-v0"], "num_workers must be at least 1"),
+        ([*GENERATE[:-1], "-1", "sims:toy/Line-v0"], "num_workers must be at least 1"),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--samples", "0"], "samples must be at least 1"),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "test"], "mode must be one of"),
         ([*GENERATE, "sims:toy/Line-v0", "--arg", "oops"], "write key=value"),

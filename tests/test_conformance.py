@@ -6,7 +6,6 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 from physgym.errors import ConfigError
 from physgym.testing import EnvConformance, check_env
@@ -89,8 +88,10 @@ class BadFrame(toys.Line):
         return np.zeros((4, 4), np.uint8)
 
 
-class TextObservation(toys.Line):
-    observation_space = spaces.Text(4)
+class ObjectInfo(toys.Line):
+    def step(self, action):
+        *results, info = super().step(action)
+        return *results, {**info, "mesh": object()}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ class TextObservation(toys.Line):
         (GlobalSampler, "must take all randomness from rng"),
         (NoRoles, "at least one field of role 'input'"),
         (BadFrame, "must return uint8 of shape"),
-        (TextObservation, "must have a fixed layout"),
+        (ObjectInfo, "must be able to travel between processes"),
         (toys.WrongShape, r"'y'\] has shape"),
         (lambda render_mode=None: toys.Flaky(reject_above=-2), "at least one of"),
         (toys.NoSamples, "must declare sample_space"),

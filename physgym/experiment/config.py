@@ -48,7 +48,7 @@ class DatasetSection(Section):
     samples: int | None = Field(
         None, ge=1, description="how many it shall have: missing ones are generated. None takes it as it stands"
     )
-    num_workers: int | None = Field(None, ge=1, description="worker processes; by default one per core")
+    num_workers: int | None = Field(None, ge=0, description="worker processes; by default one per core, 0 for none")
     num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
     produce: Literal["before", "first_epoch", "always"] = Field(
         "before", description="generate before the training, during its first epoch, or anew in every epoch"

@@ -54,6 +54,7 @@ from physgym.vector.worker import Boot, build, run, served
 CLOSE_TIMEOUT = 5.0
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
 HANDSHAKE_POLL = 0.1
+IN_TURN = 1 << 30  # in place of an event: wait for this worker alone
 STRANGERS = 16  # connections at a time that have not proved to be workers
 STRANGER_SECONDS = 10.0
 
@@ -375,12 +376,12 @@ class WorkerPool:
                     elif file in strangers:
                         self._identify(strangers, file, poll, workers)
                     elif listener is not None and (channel := listener.accept()) is not None:
-                        if len(strangers) >= STRANGERS:
-                            channel.close()
-                            continue
-                        challenge(channel)
                         strangers[channel.fileno()] = channel, time.monotonic()
                         poll.register(channel.fileno(), select.POLLIN)
+                        with contextlib.suppress(PeerGone):  # which shows when it is read
+                            challenge(channel)
+                if listener is not None:  # who comes while too many are unknown waits in the kernel's queue
+                    poll.register(listener.fileno(), select.POLLIN if len(strangers) < STRANGERS else 0)
                 now = time.monotonic()
                 for worker in workers:
                     assert worker.handle is not None
@@ -409,6 +410,8 @@ class WorkerPool:
                 if message.worker != worker.index or not admit(worker.channel, message, self._token):
                     raise WorkerError(f"{worker} could not prove that it is this worker")
             elif isinstance(message, Ready):
+                if message.count != len(worker.envs):
+                    raise WorkerError(f"{worker} announces {message.count} environments")
                 worker.ready = message
                 worker.description = worker.description or message.description
             elif isinstance(message, Failure):
@@ -503,13 +506,16 @@ class WorkerPool:
             fault.error.__cause__ = cause
             self._inbox.append((worker, fault))
 
-    def replies(self, timeout: float | None = None) -> Iterator[tuple[Worker, Message | Fault]]:
+    def replies(
+        self, timeout: float | None = None, *, in_turn: bool = False
+    ) -> Iterator[tuple[Worker, Message | Fault]]:
         """The loop: replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
         Whoever stops iterating loses nothing: another call goes on where this one was left.
 
         Args:
             timeout: Seconds after which to stop; by default each worker has the timeout of the settings.
+            in_turn: Wait for one worker after the other. Cheaper where all answers are needed anyway.
 
         Raises:
             WaitTimeout: `timeout` is over.
@@ -522,10 +528,15 @@ class WorkerPool:
                 before = time.monotonic()
                 yield worker, reply
                 self._excuse(time.monotonic() - before)
-            if not any(worker.requests for worker in self.workers):
+            busy = self._busy()
+            if busy is None:
                 return
+            if in_turn:
+                self._take_in(busy, IN_TURN)
+                if self._inbox:
+                    continue
             now = time.monotonic()
-            wait = next_look - now
+            wait = 0.0 if in_turn else next_look - now
             if timeout is not None:
                 if now >= started + timeout:
                     raise WaitTimeout(f"no answer within {timeout:g} s")
@@ -539,6 +550,14 @@ class WorkerPool:
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + POLL
                 self._look_for_late()
+
+    def _busy(self) -> RemoteWorker | None:
+        """A worker that owes an answer, if there is one."""
+        for worker in self.workers:
+            if worker.requests:
+                assert isinstance(worker, RemoteWorker)
+                return worker
+        return None
 
     def _take_in(self, worker: RemoteWorker, event: int) -> None:
         """Note what a worker sends."""
@@ -594,11 +613,11 @@ class WorkerPool:
         if channel is None:
             return [], None
         try:
-            if event & select.POLLOUT:
+            if event != IN_TURN and event & select.POLLOUT:
                 channel.flush()
                 if not channel.unsent:
                     self._poll.modify(channel.fileno(), select.POLLIN)
-            return (channel.receive() if event & ~select.POLLOUT else []), None
+            return (channel.receive(wait=event == IN_TURN) if event & ~select.POLLOUT else []), None
         except PeerGone:
             return [], self._death(worker)
         except ProtocolError as error:
@@ -647,7 +666,7 @@ class WorkerPool:
 
     def reported(self, worker: Worker, message: Failure) -> Fault:
         """What a worker reported, as an error."""
-        env = None if message.env < 0 else worker.envs[message.env]
+        env = worker.envs[message.env] if 0 <= message.env < len(worker.envs) else None
         place = str(worker) if env is None else f"environment {env}"
         error = remote_error(message, env, place, tuple(worker.envs))
         return Fault(error, dead=False, request=worker.requests[0] if worker.requests else None)
@@ -735,8 +754,11 @@ def remote_error(message: Failure, env: int | None, place: str, envs: tuple[int,
     doing = f" in {message.doing}" if message.doing else ""
     text = f"{place} raised {kind}{doing}: {message.message}\n\nTraceback in the worker:\n{message.traceback}"
     arguments = {"remote_traceback": message.traceback, "env_indices": envs if env is None else (env,)}
+    found = _error_class(message.error)
+    if found is not WorkerError and any(base.__module__ == PhysGymError.__module__ for base in found.__bases__[1:]):
+        text = f"{place}: {message.message}"  # says itself what to do
     try:
-        return _error_class(message.error)(text, **arguments)  # type: ignore[no-any-return]
+        return found(text, **arguments)  # type: ignore[no-any-return]
     except Exception:  # noqa: BLE001 - a class whose constructor wants something else
         return WorkerError(text, **arguments)  # type: ignore[arg-type]
 

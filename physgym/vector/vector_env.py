@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import operator
@@ -13,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import gymnasium
 import numpy as np
@@ -66,6 +65,7 @@ CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest 
 DEFAULT_RESTARTS = 10
 
 Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields
+T = TypeVar("T")
 ObservationMode: TypeAlias = str | tuple[spaces.Space[Any], spaces.Space[Any]]
 
 ACTIONS = "the actions do not fit: {error}. step takes an element of action_space, {space}"
@@ -336,8 +336,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if self._state == "send":
             self._state = "interrupted"
         self.reset_async(seed=seed, options=options)
-        with self._unfinished():
-            return self.reset_wait()
+        return self._finished(self.reset_wait)
 
     def reset_async(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -379,8 +378,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             WorkerError: A worker died or did not answer, or an environment raised.
         """
         self.step_async(actions)
-        with self._unfinished():
-            return self.step_wait()
+        return self._finished(self.step_wait)
 
     def step_async(self, actions: Any) -> None:
         """Begin a `step`; `step_wait` gives its result."""
@@ -415,8 +413,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         Arguments and results are numbers, strings, arrays, or lists, tuples and dictionaries of them.
         """
         self.call_async(name, *args, **kwargs)
-        with self._unfinished():
-            return self.call_wait()
+        return self._finished(self.call_wait)
 
     def call_async(self, name: str, /, *args: Any, **kwargs: Any) -> None:
         """Begin a `call`; `call_wait` gives its result."""
@@ -602,11 +599,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._ready.clear()
         self._in_flight[:] = False
 
-    @contextlib.contextmanager
-    def _unfinished(self) -> Iterator[None]:
-        """Where waiting is interrupted (Ctrl-C), the next call must not take the answers for its own."""
+    def _finished(self, wait: Callable[[], T]) -> T:
+        """What `wait` returns; where it is interrupted (Ctrl-C), the next call must not take the answers for its own."""
         try:
-            yield
+            return wait()
         except BaseException:
             if self._state:
                 self._state = "interrupted"
@@ -640,7 +636,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             self._raise()
 
     def _collect(self, timeout: float | None) -> None:
-        for worker, reply in self._pool.replies(timeout):
+        # waiting for one worker after the other saves system calls, but lets predictions wait
+        in_turn = timeout is None and self.predictor is None
+        for worker, reply in self._pool.replies(timeout, in_turn=in_turn):
             self._settle(worker, reply)
 
     def _raise(self) -> NoReturn:
@@ -666,6 +664,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _take(self, worker: Worker, results: Results) -> None:
         """Put the results of some environments where they belong."""
+        if self._state != "send" and not (
+            results.arrays or results.objects or results.cut or results.failures
+        ):  # all is there already
+            if results.infos is not None:
+                batching.merge(self._infos, results.infos, self.num_envs, worker.envs.start)
+            return
         start, slot = worker.envs.start, self._arena.slots[self._slot]
         before = slot if self._state == "send" else self._arena.slots[self._slot - 1]
         rows = list(range(len(worker.envs))) if results.rows is None else results.rows
@@ -798,8 +802,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _call(self, request: Callable[[Worker], Call]) -> tuple[Any, ...]:
         self._begin("call")
         self._post_calls(request)
-        with self._unfinished():
-            return self.call_wait()
+        return self._finished(self.call_wait)
 
     def _post_calls(self, request: Callable[[Worker], Call]) -> None:
         for worker in self._pool.workers:

@@ -89,14 +89,15 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
     try:
         envs = [_build(factory, boot, i) for i, factory in enumerate(load())]
         host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds)
-        ready = Ready(len(envs), host.describe())
+        channel.send(Ready(len(envs), host.describe()))
+    except PeerGone:
+        raise
     except RequestFailed as failed:
         channel.send(failure(failed.env, failed.__cause__ or failed, failed.doing))
         return
     except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
         channel.send(failure(-1, error))
         return
-    channel.send(ready)
     gc.freeze()  # what importing and building made lives on; the collector need not look at it again
     while True:
         message = channel.next()
