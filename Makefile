@@ -6,7 +6,7 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # pytest's and the demo's processes are the parallelism
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test lint types bench docs gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
@@ -21,8 +21,15 @@ lint: $(VENV)/.lint
 types: $(VENV)/.lint
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+# figures against peers, some of them large (tianshou, torchrl, mujoco); takes an hour
+bench: $(VENV)/.bench
+	for name in beam generation prediction vector startup; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+# Gymnasium's own tests of vector environments, run on ours: GYMNASIUM_SRC is its source tree at the installed version
+gymnasium-suite: $(VENV)/.suite
+	@test -d "$(GYMNASIUM_SRC)/tests/vector" || { echo "set GYMNASIUM_SRC to Gymnasium's source tree"; exit 2; }
+	cd $(GYMNASIUM_SRC) && SDL_VIDEODRIVER=dummy $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider --timeout=120 \
+		-p physgym.testing.gymnasium_suite tests/vector tests/wrappers/vector tests/envs/registration/test_make_vec.py
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W docs site
@@ -39,11 +46,21 @@ $(VENV)/.core: pyproject.toml constraints.txt $(VENV)/.made
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.made
+	$(INSTALL) '.[test,interop]'
+	touch $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.made
+	$(INSTALL) '.[test,bench]'
+	touch $@
+
+$(VENV)/.suite: pyproject.toml constraints.txt $(VENV)/.made
 	$(INSTALL) '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		'gymnasium[classic-control,mujoco,toy-text,other]' dill array-api-compat array-api-extra 'jax[cpu]' flax
 	touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt $(VENV)/.made
-	$(INSTALL) '.[test,lint]'
+	$(INSTALL) '.[test,lint,interop]'
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.made

@@ -1,6 +1,7 @@
 """Generation against its limit: samples/s into a dataset by two workers, over a bare loop in one process times two.
 
-The bare loop runs the same seeded episodes and throws the samples away.
+For the shipped simulations the bare loop runs the same seeded episodes and throws the samples away. For CartPole and
+the environment that computes for a millisecond it only steps, with one action, and resets where an episode ends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # as in the workers; before numpy is imported
 
 import gymnasium as gym  # noqa: E402
+from gymnasium.wrappers import TimeLimit  # noqa: E402
+from workloads import Busy  # noqa: E402
 
+from physgym import RecordTransition  # noqa: E402
 from physgym.data.generate import SampleStream  # noqa: E402
 from physgym.rollout import episode_seed, require_spec, run_episode  # noqa: E402
 
@@ -24,12 +28,33 @@ WORKERS = 2
 
 
 def raw(env_id, samples):
+    if callable(env_id):
+        return stepping(env_id().env, samples)
     env = gym.make(env_id)
     spec, count, episode, start = require_spec(env), 0, 0, time.perf_counter()
     while count < samples:
         count += sum(t.sample is not None for t in run_episode(env, spec, seed=episode_seed(0, episode)))
         episode += 1
     return count / (time.perf_counter() - start)
+
+
+def stepping(env, samples):
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    action, start = env.action_space.sample(), time.perf_counter()
+    for _ in range(samples):
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return samples / (time.perf_counter() - start)
+
+
+def cart_pole():
+    return RecordTransition(gym.make("CartPole-v1"))
+
+
+def millisecond():
+    return RecordTransition(TimeLimit(Busy(), 100))
 
 
 def generated(env_id, samples):
@@ -50,6 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{'environment':<20}{'samples':>9}{'raw, 1 core':>13}{'generated':>11}{'/ (2 raw)':>11}")
     for env_id, samples in (
+        (millisecond, 2000),
+        (cart_pole, 60_000),
         ("physgym/Beam-v0", 600),
         ("physgym/BeamFull-v0", 100),
         ("physgym/Burgers-v0", 800),
@@ -58,7 +85,8 @@ def main() -> None:
     ):
         rounds = [(raw(env_id, max(1, samples // 2)), generated(env_id, samples)) for _ in range(arguments.repeats)]
         bare, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"{env_id:<20}{samples:>9}{bare:>13,.0f}{ours:>11,.0f}{ours / (WORKERS * bare):>11.2f}", flush=True)
+        name = env_id if isinstance(env_id, str) else env_id.__name__
+        print(f"{name:<20}{samples:>9}{bare:>13,.0f}{ours:>11,.0f}{ours / (WORKERS * bare):>11.2f}", flush=True)
 
 
 if __name__ == "__main__":

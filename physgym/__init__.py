@@ -12,6 +12,7 @@ from physgym import envs as envs
 from physgym import errors as errors
 from physgym._version import __version__ as __version__
 from physgym.errors import RejectSample as RejectSample
+from physgym.sample import RecordTransition as RecordTransition
 from physgym.sim import Simulation as Simulation
 
 if TYPE_CHECKING:
@@ -27,7 +28,15 @@ _LAZY = {
     "make_vec": "physgym.vector",
 }
 
-__all__ = ["RejectSample", "SampleDataset", "Simulation", "SocketVectorEnv", "generate", "make_vec"]
+__all__ = [
+    "RecordTransition",
+    "RejectSample",
+    "SampleDataset",
+    "Simulation",
+    "SocketVectorEnv",
+    "generate",
+    "make_vec",
+]
 
 envs.register()
 

@@ -108,6 +108,7 @@ def run_episode(
     max_steps: int = DEFAULT_MAX_STEPS,
     max_rejects: int = DEFAULT_MAX_REJECTS,
     where: str = "episode",
+    check: bool = True,
 ) -> Iterator[Transition]:
     """Run one episode, step by step.
 
@@ -119,6 +120,7 @@ def run_episode(
         max_steps: End the episode after so many steps.
         max_rejects: Fail after so many rejected steps in a row.
         where: What to call the episode in an error.
+        check: Whether to check samples; if not, transitions hold them as the environment gave them.
 
     Yields:
         One transition per step.
@@ -136,7 +138,9 @@ def run_episode(
         last = bool(terminated or truncated or step == max_steps - 1)
         sample, rejected = None, ""
         if "sample" in info:
-            sample, rejects = spec.check(info["sample"], f"{where}, step {step}"), 0
+            sample, rejects = info["sample"], 0
+            if check:
+                sample = spec.check(sample, f"{where}, step {step}")
         else:
             rejected, rejects = str(info.get("rejected", "the step returned no sample")), rejects + 1
         yield Transition(step, action, observation, float(reward), last, info, sample, rejected)

@@ -148,7 +148,7 @@ class Runner:
             raise
         self.seed, self.policy = seed, policy
         self.last: RunStep | None = None
-        self._limits = {"max_steps": max_steps, "max_rejects": max_rejects}
+        self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
 
     def steps(self) -> Iterator[RunStep]:
         """Steps of the run, without end."""

@@ -7,7 +7,8 @@ sample in ``info["sample"]``, or leaves it out where the step has none (a solver
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -16,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.errors import SampleError
-from physgym.spaces import Array, Leaf, fixed_leaves
+from physgym.spaces import Array, Leaf, fixed_leaves, leaves
 
 Role = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
@@ -113,15 +114,14 @@ class SampleSpec(Mapping[str, Field]):
         Raises:
             SampleError: The declaration contradicts itself.
         """
-        base = env.unwrapped
-        space = getattr(base, "sample_space", None)
+        space = _declared(env, "sample_space")
         if space is None:
             return None
         if not isinstance(space, spaces.Dict):
             raise SampleError(f"sample_space must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
         found = fixed_leaves(space)
-        roles = cast(dict[str, Role], dict(getattr(base, "sample_roles", None) or {}))
-        units = cast(dict[str, str], dict(getattr(base, "sample_units", None) or {}))
+        roles = cast(dict[str, Role], dict(_declared(env, "sample_roles") or {}))
+        units = cast(dict[str, str], dict(_declared(env, "sample_units") or {}))
         known = {leaf.path for leaf in found}
         for label, table in (("sample_roles", roles), ("sample_units", units)):
             if unknown := sorted(set(table) - known):
@@ -189,6 +189,49 @@ class SampleSpec(Mapping[str, Field]):
             checked[field.name] = value
         return checked
 
+    def stack(self, samples: Sequence[Mapping[str, Any]], where: Callable[[int], str]) -> Sample:
+        """Several samples as columns.
+
+        Checks them as `check` does, but all at once where nothing is wrong: for small samples that costs a tenth.
+
+        Args:
+            samples: Field names to values, nested as in the sample space.
+            where: What to call the sample at an index in an error.
+
+        Returns:
+            Fields of shape (n, *field shape) with the declared dtypes.
+
+        Raises:
+            SampleError: As `check`.
+        """
+        columns: Sample = {}
+        if all(len(sample) == len(self) for sample in samples):
+            for name, field in self.items():
+                column = self._column(field, [sample.get(name) for sample in samples])
+                if column is None:
+                    break
+                columns[name] = column
+            else:
+                return columns
+        checked = [self.check(sample, where(i)) for i, sample in enumerate(samples)]
+        return {
+            name: np.array([sample[name] for sample in checked], field.dtype).reshape(len(checked), *field.shape)
+            for name, field in self.items()
+        }
+
+    @staticmethod
+    def _column(field: Field, values: list[Any]) -> Array | None:
+        """A field of several samples; None unless it is plain that all are right."""
+        try:
+            column = np.array(values) if values else np.empty((0, *field.shape), field.dtype)
+        except ValueError:
+            return None
+        if column.dtype != field.dtype or column.shape != (len(values), *field.shape):
+            return None
+        if field.dtype.kind in "fc" and not np.isfinite(column).all():
+            return None
+        return column
+
     def _flat(self, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
             raise SampleError(f'{where}: info["sample"] must be a dictionary of fields, not {type(sample).__name__}')
@@ -211,3 +254,71 @@ def _flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
             yield from _flat_items({str(i): item for i, item in enumerate(value)}, name)
         else:
             yield name, value
+
+
+def _declared(env: gymnasium.Env[Any, Any], name: str) -> Any:
+    """A declaration of the environment or of a wrapper around it, the outermost first; None if there is none."""
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+
+class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Makes a sample source of any Gymnasium environment: every step gives its transition.
+
+    Fields: ``observation`` and ``action`` (inputs), ``next_observation`` and ``reward`` (targets), ``terminated`` and
+    ``truncated`` (additional). Nested spaces give a field per array, such as ``observation/position``. It belongs
+    outside of wrappers that end episodes, such as those that `gymnasium.make` adds.
+
+    Args:
+        env: The environment; its spaces have a fixed layout.
+
+    Raises:
+        ConfigError: A space has arrays of variable size.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        for space in (env.observation_space, env.action_space):
+            fixed_leaves(space)
+        flag = spaces.Discrete(2, dtype=np.int8)
+        self.sample_space = spaces.Dict(
+            [
+                ("observation", env.observation_space),
+                ("action", env.action_space),
+                ("next_observation", env.observation_space),
+                ("reward", spaces.Box(-np.inf, np.inf, (), np.float64)),
+                ("terminated", flag),
+                ("truncated", flag),
+            ]
+        )
+        parts = {"observation": "input", "action": "input", "next_observation": "target", "reward": "target"}
+        self.sample_roles = {
+            leaf.path: parts[leaf.path.split("/")[0]]
+            for leaf in leaves(self.sample_space)
+            if leaf.path.split("/")[0] in parts
+        }
+        self._observation: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's own."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._observation = copy.deepcopy(observation)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's own; ``info["sample"]`` is the transition, as copies."""
+        before = self._observation
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        # an array is copied much faster than by deepcopy
+        self._observation = observation.copy() if isinstance(observation, np.ndarray) else copy.deepcopy(observation)
+        sample = {
+            "observation": before,
+            "action": action,
+            "next_observation": self._observation,
+            "reward": float(reward),
+            "terminated": _FLAGS[bool(terminated)],
+            "truncated": _FLAGS[bool(truncated)],
+        }
+        return observation, reward, terminated, truncated, {**info, "sample": sample}
+
+
+_FLAGS = (np.int8(0), np.int8(1))

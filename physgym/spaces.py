@@ -7,6 +7,7 @@ with ``/``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class Leaf:
     @property
     def nbytes(self) -> int:
         """Bytes of one value."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def variable(self) -> bool:

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from physgym.errors import SampleError
-from physgym.sample import Field, SampleSpec
+import physgym
+from physgym.errors import ConfigError, SampleError
+from physgym.sample import Field, RecordTransition, SampleSpec
+from tests import toys
 
 
 def env_with(**declaration: Any) -> Any:
-    env = SimpleNamespace(**declaration)
-    env.unwrapped = env
+    env = gym.Env()
+    for name, value in declaration.items():
+        setattr(env, name, value)
     return env
 
 
@@ -150,3 +153,59 @@ def test_a_bad_sample_is_an_error_that_names_place_and_field(spec, path, new, te
 def test_a_sample_must_be_a_dictionary(spec):
     with pytest.raises(SampleError, match="must be a dictionary of fields, not ndarray"):
         spec.check(np.zeros(3))  # type: ignore[arg-type]
+
+
+def test_columns_are_checked_as_single_samples_are():
+    spec = SampleSpec.from_env(toys.Line())
+    good = [toys.Line().make_sample(np.full(3, i, np.float32)) for i in range(4)]
+    columns = spec.stack(good, str)
+    for name, field in spec.items():
+        assert columns[name].dtype == field.dtype
+        np.testing.assert_array_equal(columns[name], np.stack([spec.check(sample)[name] for sample in good]))
+    assert spec.stack([], str)["x"].shape == (0, 3)
+    mixed = [*good[:2], {**good[2], "y": good[2]["y"].astype(np.float32)}]  # converted, as a single one would be
+    assert spec.stack(mixed, str)["y"].dtype == np.float64
+    for change, text in (
+        ({"y": np.full(3, np.nan)}, "3 non-finite"),
+        ({"y": np.zeros((3, 1))}, "has shape"),
+        ({"z": 1}, "'z' is not in sample_space"),
+        ({"x": "abc"}, "dtype|shape"),
+    ):
+        with pytest.raises(SampleError, match=rf"sample 2: .*({text})"):
+            spec.stack([*good[:2], {**good[2], **change}], lambda i: f"sample {i}")
+    missing = {name: value for name, value in good[0].items() if name != "y"}
+    with pytest.raises(SampleError, match="sample 0: field 'y' is missing"):
+        spec.stack([missing, *good], lambda i: f"sample {i}")
+
+
+def test_any_environment_becomes_a_sample_source(tmp_path):
+    def make():
+        return RecordTransition(gym.make("CartPole-v1"))
+
+    dataset = physgym.generate(make, tmp_path / "d", samples=300, num_workers=2, seed=4, progress=False)
+    same = physgym.generate(make, tmp_path / "e", samples=300, num_workers=1, num_envs=3, seed=4, progress=False)
+    stored = dataset[:]
+    for name, values in same[:].items():
+        np.testing.assert_array_equal(stored[name], values)
+    assert dataset.spec["action"].role == "input"
+    assert dataset.spec["next_observation"].role == "target"
+    ended = (stored["terminated"] | stored["truncated"]).astype(bool)
+    following = dataset.index("step")[1:] > 0
+    np.testing.assert_array_equal(following, ~ended[:-1])
+    np.testing.assert_array_equal(stored["observation"][1:][following], stored["next_observation"][:-1][following])
+    env = gym.make("CartPole-v1").unwrapped
+    env.reset()
+    env.state = stored["observation"][0].astype(np.float64)
+    np.testing.assert_allclose(env.step(stored["action"][0])[0], stored["next_observation"][0], rtol=1e-5)
+
+
+def test_nested_spaces_give_a_field_per_array():
+    class Nested(gym.Env):
+        observation_space = spaces.Dict(a=spaces.Discrete(3), b=spaces.Box(-1, 1, (2,)))
+        action_space = spaces.Tuple([spaces.Discrete(2), spaces.Box(-1, 1, (1,))])
+
+    names = list(SampleSpec.from_env(RecordTransition(Nested())))
+    assert {"observation/a", "observation/b", "action/0", "action/1", "next_observation/b", "reward"} <= set(names)
+    Nested.observation_space = spaces.Text(3)
+    with pytest.raises(ConfigError, match="no fixed byte layout"):
+        RecordTransition(Nested())

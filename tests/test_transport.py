@@ -44,13 +44,13 @@ class Tap:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
-    def send(self, data: Any) -> int:
-        count = self._sock.send(data)
+    def send(self, data: Any, flags: int = 0) -> int:
+        count = self._sock.send(data, flags)
         self.sent += bytes(data)[:count]
         return count
 
-    def sendmsg(self, parts: Any) -> int:
-        count = self._sock.sendmsg(parts)
+    def sendmsg(self, parts: Any, ancillary: Any = (), flags: int = 0) -> int:
+        count = self._sock.sendmsg(parts, ancillary, flags)
         self.sent += b"".join(map(bytes, parts))[:count]
         return count
 

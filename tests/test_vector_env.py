@@ -103,6 +103,14 @@ def test_calls_attributes_and_placement():
         envs.set_attr("length", 1)
         assert envs.get_attr("length") == (1, 1, 1)
         assert envs.np_random_seed == (0, 1, 2)
+        envs.set_attr("length", [5, 6], env_ids=[2, 0])
+        assert envs.call_envs([2, 1], "length") == (5, 1)
+        assert envs.call_envs([1], "add", 1) == (6,)
+        envs.set_attr("length", 9, env_ids=[1])
+        assert envs.get_attr("length") == (6, 9, 5)
+        for ids in ([0, 0], [3], [-1]):
+            with pytest.raises(ValueError, match="env_ids must be different integers from 0 to 2"):
+                envs.call_envs(ids, "length")
         with pytest.raises(ConfigError, match="2 values of 'length' for 3"):
             envs.set_attr("length", [1, 2])
 

@@ -26,7 +26,6 @@ except ModuleNotFoundError as error:
 
 TRUNCATED = "TimeLimit.truncated"
 TERMINAL_OBSERVATION = "terminal_observation"
-STATELESS = frozenset({"compute_reward"})  # of a goal environment: a function of its arguments alone, for HER
 
 
 class SB3VecEnv(VecEnv):
@@ -196,8 +195,7 @@ class SB3VecEnv(VecEnv):
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the environments to one value.
 
-        It is set where it exists, else on the outermost wrapper. With `indices`, the environments that are left out
-        are set to the value they have.
+        It is set where it exists, else on the outermost wrapper.
 
         Args:
             attr_name: Its name.
@@ -205,15 +203,12 @@ class SB3VecEnv(VecEnv):
             indices: Which environments; all by default.
 
         Raises:
-            AttributeError: `indices` leaves environments out, and there is no such attribute yet.
             ConfigError: The value cannot travel.
             WorkerError: A worker died or did not answer.
         """
-        chosen = set(self._get_indices(indices))
-        everywhere = len(chosen) == self.num_envs
-        values = [value] * self.num_envs if everywhere else self.get_attr(attr_name)
+        chosen = list(dict.fromkeys(self._get_indices(indices)))
         # a list is one value per environment to Gymnasium, so that a value which is a list must be inside of one
-        self.envs.set_attr(attr_name, [value if i in chosen else values[i] for i in range(self.num_envs)])
+        self.envs.set_attr(attr_name, [value] * len(chosen), chosen)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -223,8 +218,7 @@ class SB3VecEnv(VecEnv):
         Args:
             method_name: Its name.
             *method_args: Its arguments, the same for all.
-            indices: Which environments; all by default. A vector env has no call of some of its environments, so that
-                anything but all is refused, save ``compute_reward`` of goal environments, which changes nothing.
+            indices: Which environments; all by default.
             **method_kwargs: Its keyword arguments.
 
         Returns:
@@ -232,19 +226,16 @@ class SB3VecEnv(VecEnv):
 
         Raises:
             AttributeError: An environment has no method of this name.
-            ConfigError: `indices` leaves environments out, or an argument cannot travel.
+            ConfigError: An argument cannot travel.
             ProtocolError: A result cannot travel.
             WorkerError: A worker died or did not answer, or the method raised.
         """
         chosen = list(self._get_indices(indices))
-        if len(set(chosen)) < self.num_envs and method_name not in STATELESS:
-            raise ConfigError(
-                f"env_method({method_name!r}) for environments {chosen} alone: a SocketVectorEnv calls a method of "
-                "all its environments. Leave indices= out, or let the method decide by the env_index attribute"
-            )
         self._require(method_name)
-        results = self.envs.call(method_name, *method_args, **method_kwargs)
-        return [results[i] for i in chosen]
+        different = list(dict.fromkeys(chosen))
+        results = self.envs.call_envs(different, method_name, *method_args, **method_kwargs)
+        by_env = dict(zip(different, results, strict=True))
+        return [by_env[i] for i in chosen]
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any]], indices: VecEnvIndices = None

@@ -278,7 +278,7 @@ class TianshouVectorEnv(BaseVectorEnv):
         return [values[i] for i in ids]
 
     def set_env_attr(self, key: str, value: Any, id: Ids = None) -> None:
-        """Set an attribute of some environments to one value; the others are set to the value they have.
+        """Set an attribute of some environments to one value.
 
         Args:
             key: Its name.
@@ -286,13 +286,11 @@ class TianshouVectorEnv(BaseVectorEnv):
             id: Which environments; all by default.
 
         Raises:
-            AttributeError: `id` leaves environments out, and there is no such attribute yet.
             ConfigError: The value cannot travel.
             WorkerError: A worker died or did not answer.
         """
-        ids = self._ids(id)
-        values = [value] * self.env_num if len(ids) == self.env_num else self.get_env_attr(key)
-        self.envs.set_attr(key, [value if i in ids else values[i] for i in range(self.env_num)])
+        ids = list(dict.fromkeys(self._ids(id)))
+        self.envs.set_attr(key, [value] * len(ids), ids)
 
     # --- rows
 

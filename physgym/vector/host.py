@@ -10,7 +10,7 @@ import copy
 import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -25,6 +25,7 @@ from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import IDLE, Arena, Layout, Slot, results_layout
 from physgym.vector.wire import (
+    DONE,
     Call,
     CallResult,
     Failure,
@@ -171,13 +172,15 @@ class Host:
                 case Rollout():
                     return self._rollout(message, emit)
                 case Call():
-                    return CallResult(
-                        [self._guard(i, message.name, _call, message, i, env) for i, env in enumerate(self.envs)]
-                    )
+                    return CallResult(self._call(message))
                 case _:
                     raise ProtocolError(f"a worker does not serve {type(message).__name__}")
         finally:
             self._doing[0] = IDLE
+
+    def _call(self, request: Call) -> list[Any]:
+        rows = range(self.count) if request.rows is None else request.rows
+        return [self._guard(i, request.name, _call, request, place, self.envs[i]) for place, i in enumerate(rows)]
 
     def close(self) -> None:
         """Close the environments."""
@@ -280,6 +283,8 @@ class Host:
         *,
         last: bool,
     ) -> Results:
+        if rows is None and not (infos or failures or cut or self._inline or self._objects) and last:
+            return DONE
         part = None if rows is None else list(rows)
         which = range(self.count) if part is None else part
         objects = [[values[i] for i in which] for values in self._objects]
@@ -325,29 +330,33 @@ class Host:
     # --- rollouts
 
     def _rollout(self, request: Rollout, emit: Emit) -> RolloutResult:
-        part = _Part()
+        part = _Part(self._guard(0, "rollout", lambda: self.spec or require_spec(self.envs[0])))
+        index = 0
         for episode, seed in request.episodes:
             index = episode % self.count
-            self._doing[0] = self._first + index
             self.ended[index] = True  # whatever was going on in this environment is over
-            self._guard(
-                index, f"rollout of episode {episode}", self._run_episode, index, episode, seed, request, part, emit
-            )
-        return part.result(self.spec, last=True)
+            doing = f"rollout of episode {episode}"
+            try:
+                self._guard(index, doing, self._run_episode, index, episode, seed, request, part, emit)
+            except RequestFailed:
+                if part.ended:  # what came before is not lost
+                    emit(part.whole_episodes().result(last=False))
+                raise
+        result: RolloutResult = self._guard(index, "rollout", part.result)
+        return result
 
     def _run_episode(self, index: int, episode: int, seed: int, request: Rollout, part: _Part, emit: Emit) -> None:
-        env = self.envs[index]
-        spec = self.spec or require_spec(env)
         reward, kept, steps = 0.0, 0, 0
         rejected: dict[int, str] = {}
         for transition in run_episode(
-            env,
-            spec,
+            self.envs[index],
+            part.spec,
             seed=seed,
             policy=self._policy(index),
             max_steps=request.max_steps,
             max_rejects=request.max_rejects,
             where=f"episode {episode}",
+            check=False,  # all of a part at once
         ):
             steps += 1
             reward += transition.reward
@@ -355,9 +364,9 @@ class Host:
                 rejected[transition.step] = transition.rejected
             else:
                 kept += 1
-                part.add(episode, transition, spec)
+                part.add(episode, transition)
             if part.due():
-                emit(part.result(spec, last=False))
+                emit(part.result(last=False))
                 part.clear()
         part.ended.append([episode, steps, kept, reward, rejected])
 
@@ -440,42 +449,57 @@ def _check_shape(value: Any, leaf: Leaf) -> None:
 
 
 class _Part:
-    """Samples of a rollout that wait to be sent."""
+    """Samples of a rollout that wait to be sent.
 
-    def __init__(self) -> None:
-        self.ended: list[Any] = []
+    Args:
+        spec: Their fields.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self.spec = spec
+        self._most = 1 + ROLLOUT_BYTES // max(1, spec.nbytes)
         self.clear()
 
     def clear(self) -> None:
         """Begin the next part."""
-        self.ended = []
+        self.ended: list[Any] = []
         self._episodes: list[int] = []
         self._steps: list[int] = []
-        self._samples: list[dict[str, Array]] = []
-        self._bytes = 0
+        self._samples: list[Mapping[str, Any]] = []
         self._since = time.perf_counter()
 
-    def add(self, episode: int, transition: Transition, spec: SampleSpec) -> None:
+    def add(self, episode: int, transition: Transition) -> None:
         """Take a sample."""
         assert transition.sample is not None
         self._episodes.append(episode)
         self._steps.append(transition.step)
         self._samples.append(transition.sample)
-        self._bytes += spec.nbytes
+
+    def whole_episodes(self) -> _Part:
+        """What there is of episodes that have ended."""
+        complete = _Part(self.spec)
+        complete.ended = self.ended
+        ended = {entry[0] for entry in self.ended}
+        rows = [i for i, episode in enumerate(self._episodes) if episode in ended]
+        complete._episodes = [self._episodes[i] for i in rows]
+        complete._steps = [self._steps[i] for i in rows]
+        complete._samples = [self._samples[i] for i in rows]
+        return complete
 
     def due(self) -> bool:
         """Whether it is time to send it."""
-        if self._bytes > ROLLOUT_BYTES:
+        if len(self._samples) >= self._most:
             return True
         age = time.perf_counter() - self._since
         return age > (ROLLOUT_SECONDS if self._samples else SIGN_OF_LIFE)
 
-    def result(self, spec: SampleSpec | None, *, last: bool) -> RolloutResult:
-        """The message."""
-        samples = {}
-        for name, field in ({} if spec is None else spec).items():
-            column = np.array([sample[name] for sample in self._samples], field.dtype)
-            samples[name] = column.reshape(len(self._samples), *field.shape)
+    def result(self, *, last: bool = True) -> RolloutResult:
+        """The message.
+
+        Raises:
+            SampleError: A sample does not fit its declaration.
+        """
+        samples = self.spec.stack(self._samples, lambda i: f"episode {self._episodes[i]}, step {self._steps[i]}")
         episodes, steps = np.array(self._episodes, np.int64), np.array(self._steps, np.int64)
         return RolloutResult(episodes, steps, samples, self.ended, last)
 
@@ -528,11 +552,11 @@ def _checked_info(info: Any) -> dict[str, Any]:
     return info
 
 
-def _call(request: Call, index: int, env: Env) -> Any:
+def _call(request: Call, place: int, env: Env) -> Any:
     if request.kind == "render":
         return env.render()
     if request.kind == "set":
-        env.set_wrapper_attr(request.name, request.args[index])
+        env.set_wrapper_attr(request.name, request.args[place])
         return None
     value = env.get_wrapper_attr(request.name)
     return value(*request.args, **request.kwargs) if callable(value) else value

@@ -32,6 +32,7 @@ from physgym.vector.host import EnvFactory, Host, RequestFailed, failure
 from physgym.vector.process import Handle, Lifeline
 from physgym.vector.transport import Channel, Listener, PeerGone, admit, challenge
 from physgym.vector.wire import (
+    DONE,
     Agreement,
     Attach,
     Attached,
@@ -486,16 +487,18 @@ class WorkerPool:
             raise WorkerError(IS_GONE.format(worker=worker), env_indices=tuple(worker.envs))
         if not worker.requests:
             worker.since = time.monotonic()
-        # that it has died shows when its answer is awaited, where it can be dealt with
-        with contextlib.suppress(PeerGone):
+        try:
             channel.send(message)
             if channel.unsent:
                 self._poll.modify(channel.fileno(), select.POLLIN | select.POLLOUT)
+        except PeerGone:
+            pass  # shows when its answer is awaited, where it can be dealt with
         worker.requests.append(message)
 
     def _serve(self, worker: LocalWorker, message: Message) -> None:
         def emit(part: Message) -> None:
-            self._inbox.append((worker, part))
+            if part is not DONE:
+                self._inbox.append((worker, part))
 
         try:
             emit(worker.host.serve(message, emit))
@@ -511,7 +514,8 @@ class WorkerPool:
     ) -> Iterator[tuple[Worker, Message | Fault]]:
         """The loop: replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
-        Whoever stops iterating loses nothing: another call goes on where this one was left.
+        Results that say nothing but that they are there (`DONE`) are left out. Whoever stops iterating loses nothing:
+        another call goes on where this one was left.
 
         Args:
             timeout: Seconds after which to stop; by default each worker has the timeout of the settings.
@@ -532,8 +536,9 @@ class WorkerPool:
             if busy is None:
                 return
             if in_turn:
+                owed = len(busy.requests)
                 self._take_in(busy, IN_TURN)
-                if self._inbox:
+                if self._inbox or len(busy.requests) < owed:
                     continue
             now = time.monotonic()
             wait = 0.0 if in_turn else next_look - now
@@ -565,7 +570,9 @@ class WorkerPool:
         if messages:
             worker.since = time.monotonic()
         for message in messages:
-            if isinstance(message, Predict):
+            if message is DONE:
+                worker.requests.popleft()
+            elif isinstance(message, Predict):
                 self._questions.append((worker, message))
             else:
                 reply = self.reported(worker, message) if isinstance(message, Failure) else message

@@ -42,6 +42,7 @@ from physgym.vector.host import NO_NETWORK, RESTARTED
 from physgym.vector.pool import CLOSE_TIMEOUT, CLOSED, Fault, LocalWorker, RemoteWorker, Settings, Worker, WorkerPool
 from physgym.vector.process import check_context
 from physgym.vector.wire import (
+    BELLS,
     Attach,
     Attached,
     Call,
@@ -264,11 +265,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._state = ""
         self._infos: dict[str, Any] = {}
         self._errors: list[PhysGymError] = []
-        self._called: dict[int, list[Any]] = {}
+        self._called: dict[int, Any] = {}
+        self._callees: Sequence[int] = ()
         self._seeds: list[int | None] = [None] * self.num_envs
         self._in_flight = np.zeros(self.num_envs, np.bool_)
         self._ready: deque[tuple[Worker, Results]] = deque()
-        self._steps = [Step(slot) for slot in range(SLOTS)]
         self._owner = np.zeros(self.num_envs, np.intp)
         for worker in self._pool.workers:
             self._owner[worker.slice] = worker.index
@@ -385,7 +386,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._begin("step")
         objects = self._put_actions(actions, slice(None), self.num_envs)
         self._turn()
-        message = self._steps[self._slot]
+        message = BELLS[self._slot]
         for worker in self._pool.workers:
             if self._inline or objects:
                 message = self._step_message(worker, worker.slice, objects, None)
@@ -405,7 +406,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     def render(self) -> tuple[Any, ...]:
         """One frame per environment."""
-        return self._call(lambda _: Call("render", "render"))
+        return self._call(lambda worker, rows: Call("render", "render", rows=rows))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of every environment, or read an attribute; one result per environment.
@@ -420,7 +421,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if name in ("reset", "step", "close"):
             raise WrongValue(f"call({name!r}) would confuse the vector env; use its own {name}")
         self._begin("call")
-        self._post_calls(lambda _: Call("call", name, list(args), kwargs))
+        self._post_calls(lambda worker, rows: Call("call", name, list(args), kwargs, rows), None)
 
     def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
         """The results of the `call` that was begun.
@@ -429,19 +430,46 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             WaitTimeout: `timeout` seconds are over; it can be waited for again.
         """
         self._wait("call", timeout)
-        return tuple(value for index in sorted(self._called) for value in self._called[index])
+        called, self._called = self._called, {}
+        return tuple(called[env] for env in self._callees)
+
+    def call_envs(self, env_ids: Sequence[int], name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """`call` for some environments alone.
+
+        Args:
+            env_ids: Their indices, each once.
+            name: Of the method or attribute.
+            *args: Arguments of the method.
+            **kwargs: Keyword arguments of the method.
+
+        Returns:
+            One result per environment of `env_ids`, in that order.
+        """
+        return self._call(lambda worker, rows: Call("call", name, list(args), kwargs, rows), env_ids)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Read an attribute of every environment."""
         return self.call(name)
 
-    def set_attr(self, name: str, values: Any) -> None:
-        """Set an attribute of every environment: one value for all, or a list or tuple with one each."""
+    def set_attr(self, name: str, values: Any, env_ids: Sequence[int] | None = None) -> None:
+        """Set an attribute of every environment, or of those of `env_ids`.
+
+        Args:
+            name: Of the attribute.
+            values: One value for all, or a list or tuple with one each.
+            env_ids: Indices of the environments, each once; all by default.
+        """
+        ids = range(self.num_envs) if env_ids is None else env_ids
         if not isinstance(values, (list, tuple)):
-            values = [values] * self.num_envs
-        if len(values) != self.num_envs:
-            raise WrongValue(f"got {len(values)} values of {name!r} for {self.num_envs} environments")
-        self._call(lambda worker: Call("set", name, list(values[worker.slice])))
+            values = [values] * len(ids)
+        if len(values) != len(ids):
+            raise WrongValue(f"got {len(values)} values of {name!r} for {len(ids)} environments")
+        value = dict(zip(ids, values, strict=True))
+
+        def request(worker: Worker, rows: list[int]) -> Call:
+            return Call("set", name, [value[worker.envs[row]] for row in rows], {}, rows)
+
+        self._call(request, ids)
 
     # --- without lockstep
 
@@ -600,7 +628,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._in_flight[:] = False
 
     def _finished(self, wait: Callable[[], T]) -> T:
-        """What `wait` returns; where it is interrupted (Ctrl-C), the next call must not take the answers for its own."""
+        """What `wait` returns; where it is interrupted (Ctrl-C), no later call may take the answers for its own."""
         try:
             return wait()
         except BaseException:
@@ -656,7 +684,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(reply, Results):
             self._take(worker, reply)
         elif isinstance(reply, CallResult):
-            self._called[worker.index] = reply.results
+            callees = [env for env in self._callees if env in worker.envs]
+            self._called.update(zip(callees, reply.results, strict=True))
         elif isinstance(reply, Fault):
             self._recover(worker, reply)
         else:
@@ -735,6 +764,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if self.on_error != "restart" or not isinstance(worker, RemoteWorker):
             self._give_up(worker, fault, unanswered)
             return
+        if isinstance(fault.request, Call) and not fault.dead:
+            self._errors.append(fault.error)  # of a method; the environments are as they were
+            return
         error: PhysGymError | None = fault.error
         while error is not None:
             if not self._may_restart():
@@ -799,14 +831,21 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                     if isinstance(reply, Fault):
                         raise reply.error
 
-    def _call(self, request: Callable[[Worker], Call]) -> tuple[Any, ...]:
+    def _call(
+        self, request: Callable[[Worker, list[int]], Call], env_ids: Sequence[int] | None = None
+    ) -> tuple[Any, ...]:
         self._begin("call")
-        self._post_calls(request)
+        self._post_calls(request, env_ids)
         return self._finished(self.call_wait)
 
-    def _post_calls(self, request: Callable[[Worker], Call]) -> None:
+    def _post_calls(self, request: Callable[[Worker, list[int]], Call], env_ids: Sequence[int] | None) -> None:
+        self._callees = range(self.num_envs) if env_ids is None else [operator.index(env) for env in env_ids]
+        if len(set(self._callees)) != len(self._callees) or any(not 0 <= e < self.num_envs for e in self._callees):
+            raise WrongValue(f"env_ids must be different integers from 0 to {self.num_envs - 1}, not {env_ids}")
         for worker in self._pool.workers:
-            self._post(worker, request(worker))
+            rows = [env - worker.envs.start for env in self._callees if env in worker.envs]
+            if rows:
+                self._post(worker, request(worker, rows))
         self._state = "call"
 
     # --- batches

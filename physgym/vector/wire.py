@@ -38,7 +38,7 @@ from physgym.sample import Role as FieldRole
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
-from physgym.vector.arena import Buffer, Layout, results_layout
+from physgym.vector.arena import SLOTS, Buffer, Layout, results_layout
 from physgym.vector.infos import Infos
 from physgym.vector.values import check_size, decode_space, decode_value, encode_value
 
@@ -224,12 +224,21 @@ class RolloutResult:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Parent: call a method or read an attribute ("call"), set one ("set") or render ("render")."""
+    """Parent: call a method or read an attribute ("call"), set one ("set") or render ("render").
+
+    Attributes:
+        kind: Which of these.
+        name: Of the method or attribute.
+        args: Arguments; for "set" one value per environment.
+        kwargs: Keyword arguments.
+        rows: Local indices of the environments, None for all.
+    """
 
     kind: str
     name: str = ""
     args: list[Any] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    rows: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +310,14 @@ REPLIES: dict[type[Any], type[Any]] = {
     Close: Closed,
 }
 _CODES = {kind: code for code, kind in enumerate(MESSAGE_TYPES)}
+
+
+# In shared memory a step of all environments, and its answer where there is no info, say nothing but "now": these very
+# messages take a short way through a connection, since they are what cheap environments are bound by.
+BELLS = tuple(Step(slot) for slot in range(SLOTS))
+DONE = Results()
+_BELL = struct.Struct(HEADER.format + _ROWS.format.lstrip("<"))
+_STEP, _RESULTS = _CODES[Step], _CODES[Results]
 
 
 # --- layouts
@@ -404,6 +421,10 @@ class Connection:
         Raises:
             ProtocolError: The message is not legal in this state, or holds what cannot travel.
         """
+        if (message is DONE or message is BELLS[0] or message is BELLS[1]) and (
+            bell := self._bell(message)
+        ) is not None:
+            return [bell]
         kind = type(message)
         self._check(kind, self.role, None)
         encode = _ENCODERS.get(kind)
@@ -419,6 +440,25 @@ class Connection:
         sequence = self._expected(kind)
         self._advance(message, self.role, sequence)
         return [HEADER.pack(MAGIC, VERSION, _CODES[kind], sequence, length), *body]
+
+    def _bell(self, message: Message) -> bytes | None:
+        """The frame of one of the short messages, None if it has to take the long way."""
+        if self.state != "ready" or self.asking:
+            return None
+        if message is DONE:
+            if self.role is Role.PARENT or not self.pending or self.pending[0].kind is not Step:
+                return None
+            head = self.pending[0]
+            if head.left is not None:
+                return None
+            self.pending.popleft()
+            return _BELL.pack(MAGIC, VERSION, _RESULTS, head.sequence, _ROWS.size, 0, _LAST, 0, _ALL)
+        if self.role is Role.WORKER or self.pending:
+            return None
+        assert isinstance(message, Step)
+        self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
+        self.pending.append(Pending(sequence, Step))
+        return _BELL.pack(MAGIC, VERSION, _STEP, sequence, _ROWS.size, message.slot, 0, 0, _ALL)
 
     # receiving
 
@@ -447,6 +487,8 @@ class Connection:
             body, self._body = self._body, None
             return [self._receive(body)]
         self._end += count
+        if self._end == _BELL.size and not self._start and self._head is None and (short := self._bell_received()):
+            return [short]
         messages: list[Message] = []
         while True:
             if self._head is None:
@@ -466,6 +508,32 @@ class Connection:
             copy = bytearray(self._view[self._start : self._start + length])
             self._start += length
             messages.append(self._receive(memoryview(copy)))
+
+    def _bell_received(self) -> Message | None:
+        """One of the short messages if the input is exactly that, and legal; what else it is, the long way tells."""
+        if self.state != "ready" or self.asking:
+            return None
+        magic, version, code, sequence, length, slot, flags, unused, number = _BELL.unpack_from(self._input)
+        if (magic, version, length, unused, number) != (MAGIC, VERSION, _ROWS.size, 0, _ALL):
+            return None
+        message: Message
+        if self.role is Role.WORKER:
+            expected = (self._sequence + 1) & 0xFFFFFFFF
+            if code != _STEP or flags or slot >= SLOTS or self.pending or sequence != expected:
+                return None
+            self._sequence = sequence
+            self.pending.append(Pending(sequence, Step))
+            message = BELLS[slot]
+        else:
+            head = self.pending[0] if self.pending else None
+            if head is None or head.kind is not Step or head.left is not None or sequence != head.sequence:
+                return None
+            if code != _RESULTS or flags != _LAST or slot:
+                return None
+            self.pending.popleft()
+            message = DONE
+        self._start = self._end = 0
+        return message
 
     def _open_frame(self) -> None:
         magic, version, code, sequence, length = HEADER.unpack_from(self._input, self._start)
@@ -559,8 +627,17 @@ class Connection:
                 _check_env(message.env, -1, count)
             case Predict():
                 _check_env(message.env, 0, count)
-            case CallResult() if len(message.results) != count:
-                raise ProtocolError(f"a CallResult has {len(message.results)} results for {count} environments")
+            case Call():
+                number = count if message.rows is None else len(_indices(message.rows, count))
+                if message.rows is not None and len(set(message.rows)) != number:
+                    raise ProtocolError(f"a Call names environments {message.rows}")
+                if message.kind == "set" and len(message.args) != number:
+                    raise ProtocolError(f"a Call sets {len(message.args)} values for {number} environments")
+            case CallResult():
+                left = self.pending[0].left
+                number = count if left is None else len(left)
+                if len(message.results) != number:
+                    raise ProtocolError(f"a CallResult has {len(message.results)} results for {number} environments")
             case Reset():
                 ok = len(message.seeds) == len(message.mask) == count and 0 <= message.slot < _SLOT_LIMIT
                 ok = ok and all(type(wanted) is bool for wanted in message.mask)
@@ -581,7 +658,7 @@ class Connection:
         elif sender is Role.PARENT:
             self._sequence = sequence
             left = _episodes(message) if isinstance(message, Rollout) else None
-            if isinstance(message, Step) and message.rows is not None:
+            if isinstance(message, (Step, Call)) and message.rows is not None:
                 left = set(message.rows)
             self.pending.append(Pending(sequence, kind, left))
         elif getattr(message, "last", True):
@@ -829,7 +906,8 @@ _DECODERS: dict[type[Any], Callable[[memoryview, Agreement], Any]] = {
 
 _FIELD_TYPES: dict[str, tuple[type[Any], ...]] = {
     "str": (str,), "int": (int,), "bytes": (bytes,), "dict[str, Any]": (dict,), "list[Any]": (list,),
-    "list[int | None]": (list,), "list[bool]": (list,), "dict[str, Any] | None": (dict, type(None)),
+    "list[int | None]": (list,), "list[bool]": (list,), "list[int] | None": (list, type(None)),
+    "dict[str, Any] | None": (dict, type(None)),
 }  # fmt: skip
 
 

@@ -171,6 +171,10 @@ def run(
 ) -> None:
     """Be a worker until the parent closes the connection or dies."""
     end_with_parent(lifeline)
+    if hasattr(os, "SCHED_BATCH"):
+        # a worker that wakes up shall not push the parent off its core before the parent has woken the others
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if sock is not None:
         channel = Channel(sock, Role.WORKER)
     else:
