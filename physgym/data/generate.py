@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
-from physgym.errors import ConfigError, SampleError
+from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
@@ -203,7 +203,7 @@ class SampleStream:
                 yield episode, seeds[episode]
 
         arrivals = self._envs.rollout(names(), max_steps=self._max_steps, max_rejects=self._max_rejects)
-        early: dict[int, deque[RolloutResult]] = {}
+        early: dict[int, deque[RolloutResult | PhysGymError]] = {}
         chunk = first
         rejects_in_a_row = 0
         while True:
@@ -212,6 +212,8 @@ class SampleStream:
                 arrived, part = next(arrivals)
                 early.setdefault(arrived, deque()).append(part)
             part = parts.popleft()
+            if isinstance(part, PhysGymError):
+                raise part  # only now, when all samples before it are delivered, whoever was faster
             rows = Rows(part.samples, part.episodes, part.steps, _seeds(part.episodes, seeds))
             if chunk == first and done >= 0:
                 rows = rows.cut((rows.episodes > first) | (rows.steps > done))

@@ -164,28 +164,44 @@ class Host:
             RequestFailed: An environment raised.
         """
         try:
-            match message:
-                case Step():
-                    return self._step(message, emit)
-                case Reset():
-                    return self._reset(message)
-                case Rollout():
-                    return self._rollout(message, emit)
-                case Call():
-                    return CallResult(self._call(message))
-                case _:
-                    raise ProtocolError(f"a worker does not serve {type(message).__name__}")
-        finally:
+            reply = self._serve(message, emit)
+        except Exception:
             self._doing[0] = IDLE
+            raise
+        self._doing[0] = IDLE  # stays where an environment ends the process, so that the parent can name it
+        return reply
+
+    def _serve(self, message: Message, emit: Emit) -> Message:
+        match message:
+            case Step():
+                return self._step(message, emit)
+            case Reset():
+                return self._reset(message)
+            case Rollout():
+                return self._rollout(message, emit)
+            case Call():
+                return CallResult(self._call(message))
+            case _:
+                raise ProtocolError(f"a worker does not serve {type(message).__name__}")
 
     def _call(self, request: Call) -> list[Any]:
         rows = range(self.count) if request.rows is None else request.rows
         return [self._guard(i, request.name, _call, request, place, self.envs[i]) for place, i in enumerate(rows)]
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments, all of them even where one raises.
+
+        Raises:
+            RequestFailed: The first one that raised.
+        """
+        failed: RequestFailed | None = None
         for i, env in enumerate(self.envs):
-            self._guard(i, "close", env.close)
+            try:
+                self._guard(i, "close", env.close)
+            except RequestFailed as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     # --- steps and resets
 

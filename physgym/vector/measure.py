@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
-from physgym.vector.host import EnvFactory
+from physgym.vector.host import Ask, EnvFactory, Host, failure
+from physgym.vector.pool import remote_error
+from physgym.vector.worker import build
 
 MEASURE_SECONDS = 0.1
 MEASURE_STEPS = 200
@@ -18,16 +22,24 @@ UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer 
 WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
 
 
-def best_num_workers(factories: Sequence[EnvFactory], cores: int) -> int:
+def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> int:
     """The number of workers for the fastest step of all environments; 0 for none.
 
-    Makes one environment in this process, steps it with random actions for a tenth of a second, and closes it.
+    Makes one environment in this process, steps it with random actions for a tenth of a second (at least once, and no
+    timeout ends that), and closes it.
 
     Args:
         factories: One per environment; all are taken to cost the same.
         cores: How many cores there are.
+        ask: Answers predictions that the environment asks for.
+
+    Raises:
+        WorkerError: The environment raised.
     """
-    times = _step_times(factories[0])
+    try:
+        times = _step_times(factories[0], len(factories), ask)
+    except Exception as error:
+        raise remote_error(failure(0, error, "measuring its step"), 0, "environment 0") from error
     return choose(len(factories), float(times.mean()), float(times.std()), cores)
 
 
@@ -43,15 +55,17 @@ def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
     return workers
 
 
-def _step_times(factory: EnvFactory) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    env = factory()
+def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    env = build(factory, 0, num_envs)
     try:
+        Host([env], AutoresetMode.DISABLED, ask)  # tells it whom to ask
+        space = copy.deepcopy(env.action_space)  # which may belong to all environments of the class
+        space.seed(0)
         env.reset(seed=0)
-        env.action_space.seed(0)
         times: list[float] = []
         end = time.perf_counter() + MEASURE_SECONDS
         while not times or (len(times) < MEASURE_STEPS and time.perf_counter() < end):
-            action = env.action_space.sample()
+            action = space.sample()
             start = time.perf_counter()
             _, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:

@@ -55,15 +55,16 @@ from physgym.vector.worker import Boot, build, run, served
 CLOSE_TIMEOUT = 5.0
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
 HANDSHAKE_POLL = 0.1
-IN_TURN = 1 << 30  # in place of an event: wait for this worker alone
 STRANGERS = 16  # connections at a time that have not proved to be workers
 STRANGER_SECONDS = 10.0
 
 NO_ANSWER = "{worker}: no answer for {timeout:g} s {doing}. Raise timeout= if this takes longer"
 NOT_READY = "{worker}: not ready after {timeout:g} s. Raise timeout= if environments take long to build"
 GONE = "{worker} {how} {doing}. Anything it wrote to stderr stands above"
+TORN = "{worker} was interrupted in the middle of a message and had to be ended"
 IS_GONE = "{worker} is gone since an earlier error; call restart_workers() and reset, or close this vector env"
 CLOSED = "the vector env is closed; make a new one"
+CLOSING = "the vector env is being closed"
 UNSENDABLE = (
     "an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it, or use {fork}"
 )
@@ -113,7 +114,7 @@ class Worker:
     Attributes:
         requests: Requests without their last reply, oldest first.
         since: When it was last heard of or began to owe an answer.
-        starts: When it was started again.
+        torn: Whether a message is half sent or half taken in: still so afterwards where Ctrl-C came in between.
     """
 
     def __init__(self, index: int, envs: range) -> None:
@@ -122,7 +123,7 @@ class Worker:
         self.slice = slice(envs.start, envs.stop)
         self.requests: deque[Message] = deque()
         self.since = 0.0
-        self.starts: deque[float] = deque()
+        self.torn = False
         self.doing: Any = None  # view of its element of `Arena.doing`
         self.ready: Ready | None = None
         self.description: dict[str, Any] | None = None  # as it was at the first start
@@ -156,9 +157,18 @@ class RemoteWorker(Worker):
     lifeline: Lifeline | None = None
     channel: Channel | None = None
 
+    def __init__(self, index: int, envs: range) -> None:
+        super().__init__(index, envs)
+        self.poll = select.poll()
+
     def __str__(self) -> str:
         pid = "not started" if self.handle is None else f"pid {self.handle.pid}"
         return f"worker {self.index} ({pid}, {self.name})"
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has to be started again before it can be asked anything."""
+        return self.channel is None or self.ready is None
 
     def release(self) -> None:
         """Let go of everything but the process."""
@@ -284,12 +294,13 @@ class WorkerPool:
         """Start processes, and wait until each has connected, proved itself and built its environments."""
         listener = Listener(self.settings.port) if self.settings.transport == "tcp" else None
         try:
-            payloads = [self._start(worker, listener, seeds) for worker in workers]
-            for worker, payload in zip(workers, payloads, strict=True):
+            deadline = time.monotonic() + self.settings.timeout
+            for worker in workers:
+                payload = self._start(worker, listener, seeds)
                 if self.settings.context == "spawn":
                     assert worker.lifeline is not None
                     worker.lifeline.tell(len(payload).to_bytes(8, "little") + payload)
-            self._handshake(workers, listener)
+            self._handshake(workers, listener, deadline)
         finally:
             if listener is not None:
                 listener.close()
@@ -353,14 +364,20 @@ class WorkerPool:
     def _watch(self, worker: RemoteWorker) -> None:
         assert worker.channel is not None
         self._by_file[worker.channel.fileno()] = worker
-        self._poll.register(worker.channel.fileno(), select.POLLIN)
+        worker.poll = select.poll()
+        for poll in (worker.poll, self._poll):
+            poll.register(worker.channel.fileno(), select.POLLIN)
+
+    def _want(self, worker: RemoteWorker, events: int) -> None:
+        assert worker.channel is not None
+        for poll in (worker.poll, self._poll):
+            poll.modify(worker.channel.fileno(), events)
 
     def _forget(self, worker: RemoteWorker) -> None:
         if worker.channel is not None and self._by_file.pop(worker.channel.fileno(), None) is not None:
             self._poll.unregister(worker.channel.fileno())
 
-    def _handshake(self, workers: Sequence[RemoteWorker], listener: Listener | None) -> None:
-        deadline = time.monotonic() + self.settings.timeout
+    def _handshake(self, workers: Sequence[RemoteWorker], listener: Listener | None, deadline: float) -> None:
         strangers: dict[int, tuple[Channel, float]] = {}
         poll = select.poll()
         if listener is not None:
@@ -368,11 +385,19 @@ class WorkerPool:
         for worker in workers:
             if worker.channel is not None:
                 poll.register(worker.channel.fileno(), select.POLLIN)
+        lifelines = {w.lifeline.write: w.lifeline for w in workers if w.lifeline is not None and w.lifeline.untold}
+        for file in lifelines:
+            poll.register(file, select.POLLOUT)
         try:
             while any(worker.ready is None for worker in workers):
                 # a worker that dies before it dials shows by its process alone, hence the short waits
                 for file, _ in poll.poll(HANDSHAKE_POLL * 1000):
-                    if file in self._by_file:
+                    if file in lifelines:
+                        lifelines[file].go_on()
+                        if not lifelines[file].untold:
+                            poll.unregister(file)
+                            del lifelines[file]
+                    elif file in self._by_file:
                         self._greeted(self._by_file[file])
                     elif file in strangers:
                         self._identify(strangers, file, poll, workers)
@@ -483,17 +508,34 @@ class WorkerPool:
             return
         assert isinstance(worker, RemoteWorker)
         channel = worker.channel
-        if channel is None:
+        if channel is None or worker.ready is None:
             raise WorkerError(IS_GONE.format(worker=worker), env_indices=tuple(worker.envs))
         if not worker.requests:
             worker.since = time.monotonic()
+        worker.torn = True
         try:
             channel.send(message)
             if channel.unsent:
-                self._poll.modify(channel.fileno(), select.POLLIN | select.POLLOUT)
+                self._want(worker, select.POLLIN | select.POLLOUT)
         except PeerGone:
             pass  # shows when its answer is awaited, where it can be dealt with
+        except ProtocolError:
+            worker.torn = False
+            raise
         worker.requests.append(message)
+        worker.torn = False
+
+    def mend(self) -> list[tuple[RemoteWorker, Fault]]:
+        """End workers whose connection Ctrl-C left in an undefined state; they are told as faults."""
+        torn = [worker for worker in self.workers if isinstance(worker, RemoteWorker) and worker.torn]
+        return [
+            (worker, self._dead(worker, WorkerError(TORN.format(worker=worker), env_indices=tuple(worker.envs))))
+            for worker in torn
+        ]
+
+    def forget(self) -> None:
+        """Drop replies that nobody has taken."""
+        self._inbox.clear()
 
     def _serve(self, worker: LocalWorker, message: Message) -> None:
         def emit(part: Message) -> None:
@@ -503,11 +545,14 @@ class WorkerPool:
         try:
             emit(worker.host.serve(message, emit))
         except RequestFailed as failed:
-            cause = failed.__cause__
-            assert isinstance(cause, BaseException)
-            fault = self.reported(worker, failure(failed.env, cause, failed.doing))
-            fault.error.__cause__ = cause
-            self._inbox.append((worker, fault))
+            fault = self._local_fault(worker, failed)
+            self._inbox.append((worker, Fault(fault.error, dead=False, request=message)))
+
+    def _local_fault(self, worker: LocalWorker, failed: RequestFailed) -> Fault:
+        cause = failed.__cause__ or failed
+        fault = self.reported(worker, failure(failed.env, cause, failed.doing))
+        fault.error.__cause__ = cause
+        return fault
 
     def replies(
         self, timeout: float | None = None, *, in_turn: bool = False
@@ -526,7 +571,10 @@ class WorkerPool:
         """
         started = time.monotonic()
         next_look = started + POLL
+        polled = False
         while True:
+            if self.closed:
+                raise ClosedError(CLOSED)
             while self._inbox:
                 worker, reply = self._inbox.popleft()
                 before = time.monotonic()
@@ -535,24 +583,22 @@ class WorkerPool:
             busy = self._busy()
             if busy is None:
                 return
-            if in_turn:
-                owed = len(busy.requests)
-                self._take_in(busy, IN_TURN)
-                if self._inbox or len(busy.requests) < owed:
-                    continue
             now = time.monotonic()
-            wait = 0.0 if in_turn else next_look - now
+            wait = max(0.0, next_look - now)
             if timeout is not None:
-                if now >= started + timeout:
+                if polled and now >= started + timeout:
                     raise WaitTimeout(f"no answer within {timeout:g} s")
-                wait = min(wait, started + timeout - now)
-            for file, event in self._poll.poll(max(0.0, wait * 1000)):
+                wait = min(wait, max(0.0, started + timeout - now))
+            polled = True
+            # where the one that is waited for says nothing for long, the others must not look as if they did not either
+            events = busy.poll.poll(wait * 1000) if in_turn else []
+            for file, event in events or self._poll.poll(0 if in_turn else wait * 1000):
                 remote = self._by_file.get(file)
                 if remote is not None:
                     self._take_in(remote, event)
             if self._questions:
                 self._answer_questions()
-            if time.monotonic() >= next_look:
+            if wait and time.monotonic() >= next_look:
                 next_look = time.monotonic() + POLL
                 self._look_for_late()
 
@@ -566,6 +612,7 @@ class WorkerPool:
 
     def _take_in(self, worker: RemoteWorker, event: int) -> None:
         """Note what a worker sends."""
+        worker.torn = True
         messages, fault = self._receive(worker, event)
         if messages:
             worker.since = time.monotonic()
@@ -580,6 +627,7 @@ class WorkerPool:
                 self._inbox.append((worker, reply))
         if fault is not None:
             self._inbox.append((worker, fault))
+        worker.torn = False
 
     def _progress(self, worker: Worker, reply: Message) -> None:
         """Keep in a worker's requests what is still unanswered."""
@@ -620,11 +668,11 @@ class WorkerPool:
         if channel is None:
             return [], None
         try:
-            if event != IN_TURN and event & select.POLLOUT:
+            if event & select.POLLOUT:
                 channel.flush()
                 if not channel.unsent:
-                    self._poll.modify(channel.fileno(), select.POLLIN)
-            return (channel.receive(wait=event == IN_TURN) if event & ~select.POLLOUT else []), None
+                    self._want(worker, select.POLLIN)
+            return (channel.receive() if event & ~select.POLLOUT else []), None
         except PeerGone:
             return [], self._death(worker)
         except ProtocolError as error:
@@ -632,24 +680,26 @@ class WorkerPool:
             return [], self._dead(worker, WorkerError(text, env_indices=tuple(worker.envs)))
 
     def _answer_questions(self) -> None:
-        questions, self._questions = self._questions, []
+        # kept until they are answered: Ctrl-C may end the prediction
+        questions = list(self._questions)
         answers = self._predict([question for _, question in questions])
         for (worker, _), answer in zip(questions, answers, strict=True):
+            self._questions.pop(0)
             if worker.channel is None:
                 continue
             worker.since = time.monotonic()
+            worker.torn = True
             with contextlib.suppress(PeerGone):
                 worker.channel.send(answer)
                 if worker.channel.unsent:
-                    self._poll.modify(worker.channel.fileno(), select.POLLIN | select.POLLOUT)
+                    self._want(worker, select.POLLIN | select.POLLOUT)
+            worker.torn = False
 
     # --- faults
 
     def _death(self, worker: RemoteWorker) -> Fault:
-        handle = worker.handle
-        assert handle is not None
-        deadline = time.monotonic() + 1.0
-        while (status := handle.poll()) is None and time.monotonic() < deadline:
+        status, deadline = None, time.monotonic() + 1.0
+        while worker.handle is not None and (status := worker.handle.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.001)
         text = GONE.format(worker=worker, how=process.exit_text(status), doing=worker.activity())
         return self._dead(worker, WorkerError(text, env_indices=worker.concerned()))
@@ -668,6 +718,8 @@ class WorkerPool:
             worker.handle.signal(9)
             process.reap([worker.handle], 1.0)
             worker.handle = None
+        worker.torn = False
+        worker.ready = None
         if worker.doing is not None:
             worker.doing[0] = IDLE
 
@@ -690,7 +742,11 @@ class WorkerPool:
         """
         self.end(worker)
         worker.requests.clear()
-        self._launch([worker], seeds)
+        try:
+            self._launch([worker], seeds)
+        except BaseException:
+            self.end(worker)
+            raise
         assert worker.ready is not None
         if worker.ready.description != worker.description:
             self.end(worker)
@@ -705,14 +761,21 @@ class WorkerPool:
         self.closed = True
         if self._finalizer.detach() is None:
             return
+        self._inbox.clear()
         if isinstance(self.workers[0], LocalWorker):
-            self.workers[0].host.close()
+            try:
+                self.workers[0].host.close()
+            except RequestFailed as failed:
+                raise self._local_fault(self.workers[0], failed).error from None
             return
         deadline = time.monotonic() + timeout
         remote = [worker for worker in self.workers if isinstance(worker, RemoteWorker) and worker.channel is not None]
+        asking = {id(worker) for worker, _ in self._questions}
         for worker in remote:
             assert worker.channel is not None
             with contextlib.suppress(ProtocolError):
+                if id(worker) in asking:
+                    worker.channel.send(Prediction({}, CLOSING))
                 worker.channel.send(Close())
         open_ = {worker.channel.fileno(): worker for worker in remote if worker.channel is not None}
         poll = select.poll()
@@ -727,19 +790,27 @@ class WorkerPool:
                     messages = worker.channel.receive()
                     for message in messages:
                         if isinstance(message, Predict):
-                            worker.channel.send(Prediction({}, "the vector env is being closed"))
+                            worker.channel.send(Prediction({}, CLOSING))
                 except ProtocolError:
                     messages = [Closed()]
                 if any(isinstance(message, (Closed, Failure)) for message in messages):
                     poll.unregister(file)
                     del open_[file]
-        _release(self.workers, max(0.5, deadline - time.monotonic()))
+        self._end_all(max(0.5, deadline - time.monotonic()))
+
+    def _end_all(self, patience: float) -> None:
+        _release(self.workers, patience)
+        self._questions.clear()
+        self._by_file.clear()
+        self._poll = select.poll()
+        for worker in self.workers:
+            worker.requests.clear()
 
     def kill(self) -> None:
         """End all workers at once."""
         self.closed = True
         if self._finalizer.detach() is not None:
-            _release(self.workers, 0.0)
+            self._end_all(0.0)
 
 
 def _pickled(factories: list[EnvFactory]) -> bytes:

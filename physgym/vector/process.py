@@ -96,6 +96,8 @@ def _child(run: Any, inherited: Iterable[int]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         run()
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
         traceback.print_exc()
     finally:
@@ -126,10 +128,16 @@ class _Served:
 
 
 class Lifeline:
-    """A pipe from parent to child whose end tells the child that its parent is gone."""
+    """A pipe from parent to child whose end tells the child that its parent is gone.
+
+    Attributes:
+        untold: What the child has not been told yet.
+    """
 
     def __init__(self) -> None:
         self.read, self.write = os.pipe()
+        os.set_blocking(self.write, False)
+        self.untold = memoryview(b"")
 
     def close_read(self) -> None:
         """The parent's copy of the child's end."""
@@ -145,11 +153,19 @@ class Lifeline:
             self.write = -1
 
     def tell(self, data: bytes) -> None:
-        """Write all of it; a child that is gone is noticed elsewhere."""
-        view = memoryview(data)
-        with contextlib.suppress(BrokenPipeError):
-            while view:
-                view = view[os.write(self.write, view) :]
+        """Write as much as the pipe takes; `go_on` writes the rest. A child that is gone is noticed elsewhere."""
+        self.untold = memoryview(data)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Write more of it."""
+        try:
+            while self.untold:
+                self.untold = self.untold[os.write(self.write, self.untold) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self.untold = memoryview(b"")
 
 
 def start(

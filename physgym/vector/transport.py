@@ -1,6 +1,6 @@
 """Moves messages over sockets: one `Channel` per connection, a listener in the parent, a dialler in the worker.
 
-The parent's end never blocks in sending: what the kernel does not take at once waits in the channel, so that a worker
+The parent's end never blocks: what the kernel does not take at once waits in the channel, so that a worker
 that writes while it is written to cannot stop both. The worker's end blocks.
 """
 
@@ -9,14 +9,12 @@ from __future__ import annotations
 import hmac
 import secrets
 import socket
-import struct
 from collections import deque
 
 from physgym.errors import ConfigError, ProtocolError
 from physgym.vector.wire import Challenge, Connection, Hello, Message, Prediction, Role, Welcome
 
 LOOPBACK = "127.0.0.1"
-LONGEST_WAIT = 1  # seconds
 SOCKET_BUFFER = 1 << 20  # samples of a rollout pass with few switches between the processes
 
 
@@ -42,10 +40,7 @@ class Channel:
         self._inbox: deque[Message] = deque()
         self._outbox: deque[memoryview] = deque()
         sock.setblocking(True)
-        # the parent says with each call whether it waits, and then for no longer than this
         self._flags = 0 if role is Role.WORKER else socket.MSG_DONTWAIT
-        if role is Role.PARENT:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", LONGEST_WAIT, 0))
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
         if sock.family == socket.AF_INET:
@@ -104,17 +99,15 @@ class Channel:
                     break
                 sent -= len(self._outbox.popleft())
 
-    def receive(self, *, wait: bool = False) -> list[Message]:
-        """Take what the socket has; the messages that it completes.
-
-        Blocks at the worker's end if there is nothing; at the parent's end if `wait` is set, for a second at most.
+    def receive(self) -> list[Message]:
+        """Take what the socket has; the messages that it completes. Blocks at the worker's end if there is nothing.
 
         Raises:
             ProtocolError: What arrived is not a legal frame.
             PeerGone: The peer closed the connection.
         """
         try:
-            count = self.sock.recv_into(self.connection.get_buffer(), 0, 0 if wait else self._flags)
+            count = self.sock.recv_into(self.connection.get_buffer(), 0, self._flags)
         except BlockingIOError:
             return []
         except TimeoutError as error:

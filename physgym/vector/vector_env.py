@@ -28,6 +28,7 @@ from physgym.errors import (
     PendingCallError,
     PhysGymError,
     ProtocolError,
+    SampleError,
     UnequalSpaces,
     WorkerError,
     WrongType,
@@ -39,7 +40,17 @@ from physgym.spaces import Array
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
 from physgym.vector.host import NO_NETWORK, RESTARTED
-from physgym.vector.pool import CLOSE_TIMEOUT, CLOSED, Fault, LocalWorker, RemoteWorker, Settings, Worker, WorkerPool
+from physgym.vector.pool import (
+    CLOSE_TIMEOUT,
+    CLOSED,
+    IS_GONE,
+    Fault,
+    LocalWorker,
+    RemoteWorker,
+    Settings,
+    Worker,
+    WorkerPool,
+)
 from physgym.vector.process import check_context
 from physgym.vector.wire import (
     BELLS,
@@ -97,7 +108,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     Args:
         env_fns: One callable per environment; closures and lambdas are fine.
         shared_memory: Whether arrays lie in memory shared with the workers instead of travelling through sockets.
-        copy: Whether observations are copies. If not, they are views that hold until the step after the next.
+        copy: Whether observations are copies. If not, they are views that hold until the step after the next; `send`
+            writes into the present ones.
         context: How processes are started: "spawn" (the default; no ``if __name__`` guard needed), "forkserver" (quick
             for many workers; needs the guard) or "fork" (factories need not be picklable; not beside threads).
         num_workers: Worker processes; by default one per usable core, at most one per environment. 0 keeps the
@@ -182,7 +194,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if num_workers == "auto":
             from physgym.vector.measure import best_num_workers
 
-            return best_num_workers(factories, usable_cores())
+            questions = _Questions(weakref.ref(self))
+            return best_num_workers(factories, usable_cores(), lambda question: questions([question])[0])
         if num_workers is None:
             return min(usable_cores(), self.num_envs)
         try:
@@ -265,6 +278,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._state = ""
         self._infos: dict[str, Any] = {}
         self._errors: list[PhysGymError] = []
+        self._collected: list[tuple[int, batching.Infos]] = []
+        self._options: dict[str, Any] | None = None
+        self._everyone = np.ones(self.num_envs, np.bool_)
+        self._mask = self._everyone
+        self._calls = 0
+        self._settling = False
         self._called: dict[int, Any] = {}
         self._callees: Sequence[int] = ()
         self._seeds: list[int | None] = [None] * self.num_envs
@@ -334,17 +353,20 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             ConfigError: The seeds or the mask do not fit the number of environments.
             WorkerError: A worker died or did not answer, or an environment raised.
         """
+        checked = self._checked_reset(seed, options)
         if self._state == "send":
-            self._state = "interrupted"
-        self.reset_async(seed=seed, options=options)
-        return self._finished(self.reset_wait)
+            self._state = "interrupted"  # what is still to come is forgotten
+        return self._finished(lambda: self._begin_reset(*checked), self.reset_wait)
 
     def reset_async(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> None:
         """Begin a `reset`; `reset_wait` gives its result."""
+        self._begin_reset(*self._checked_reset(seed, options))
+
+    def _begin_reset(self, seeds: list[int | None], mask: Array, options: dict[str, Any] | None) -> None:
         self._begin("reset")
-        seeds, mask, options = self._checked_reset(seed, options)
+        self._options, self._mask = options, mask
         for index in np.flatnonzero(mask):
             self._seeds[index] = seeds[index]
         before, slot = self._turn()
@@ -378,12 +400,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             ConfigError: The actions do not fit the action space.
             WorkerError: A worker died or did not answer, or an environment raised.
         """
-        self.step_async(actions)
-        return self._finished(self.step_wait)
+        return self._finished(lambda: self.step_async(actions), self.step_wait)
 
     def step_async(self, actions: Any) -> None:
         """Begin a `step`; `step_wait` gives its result."""
         self._begin("step")
+        self._mask = self._everyone
         objects = self._put_actions(actions, slice(None), self.num_envs)
         self._turn()
         message = BELLS[self._slot]
@@ -413,13 +435,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
         Arguments and results are numbers, strings, arrays, or lists, tuples and dictionaries of them.
         """
-        self.call_async(name, *args, **kwargs)
-        return self._finished(self.call_wait)
+        return self._finished(lambda: self.call_async(name, *args, **kwargs), self.call_wait)
 
     def call_async(self, name: str, /, *args: Any, **kwargs: Any) -> None:
         """Begin a `call`; `call_wait` gives its result."""
-        if name in ("reset", "step", "close"):
-            raise WrongValue(f"call({name!r}) would confuse the vector env; use its own {name}")
         self._begin("call")
         self._post_calls(lambda worker, rows: Call("call", name, list(args), kwargs, rows), None)
 
@@ -487,28 +506,38 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if self._state != "send":
             self._begin("send")
+            self._state = ""
         ids = np.arange(self.num_envs) if env_ids is None else np.asarray(env_ids)
-        if (
-            ids.ndim != 1
-            or ids.dtype.kind not in "iu"
-            or (len(ids) and not 0 <= ids.min() <= ids.max() < self.num_envs)
-        ):
+        if not ids.size:
+            return
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not 0 <= ids.min() <= ids.max() < self.num_envs:
             raise WrongValue(f"env_ids must be integers from 0 to {self.num_envs - 1} along one axis, not {env_ids!r}")
         if len(np.unique(ids)) != len(ids) or self._in_flight[ids].any():
             busy = ids[self._in_flight[ids]].tolist()
             raise PendingCallError(f"every environment can be sent one action at a time; still to come: {busy}", "send")
-        if not len(ids):
-            return
         objects = self._put_actions(actions, ids, len(ids))
         owners = self._owner[ids]
+        messages: list[tuple[Worker, Step]] = []
         for worker in self._pool.workers:
             places = np.flatnonzero(owners == worker.index)
-            if len(places):
-                rows = (ids[places] - worker.envs.start).tolist()
-                own = [_some(values, places) for values in objects]
-                self._post(worker, self._step_message(worker, ids[places], own, rows))
-                self._in_flight[ids[places]] = True
-                self._state = "send"
+            if not len(places):
+                continue
+            if isinstance(worker, RemoteWorker) and worker.gone:  # before anything is sent
+                raise WorkerError(IS_GONE.format(worker=worker), env_indices=tuple(worker.envs))
+            rows = (ids[places] - worker.envs.start).tolist()
+            own = [_some(values, places) for values in objects]
+            messages.append((worker, self._step_message(worker, ids[places], own, rows)))
+        before, self._state = self._state, "interrupted"
+        self._in_flight[ids] = True
+        for worker, message in messages:
+            try:
+                self._pool.post(worker, message)
+            except ProtocolError as error:
+                assert message.rows is not None
+                self._in_flight[[worker.envs.start + row for row in message.rows]] = False
+                self._state = "send" if self._in_flight.any() else before
+                raise WrongType(f"the actions of {worker}: {error}") from error
+        self._state = "send"
 
     def recv(
         self, min_envs: int = 1, timeout: float | None = None
@@ -535,8 +564,15 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             raise WrongValue(
                 f"min_envs must be between 1 and the {sent} environments that were sent actions, not {min_envs}"
             )
-        self._collect_some(min_envs, timeout)
+        try:
+            self._collect_some(min_envs, timeout)
+        except BaseException:
+            if self._settling:  # Ctrl-C while a result was put in its place
+                self._state = "interrupted"
+            raise
         if self._errors:
+            if not self._in_flight.any():
+                self._state = ""
             self._raise()
         return self._received()
 
@@ -549,37 +585,42 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             arrival = next(replies, None)
             if arrival is None:
                 return
+            self._settling = True
             self._settle(*arrival)
+            self._settling = False
             number += sum(len(results.rows or ()) for _, results in itertools.islice(self._ready, known, None))
 
     def _received(self) -> tuple[Any, Array, Array, Array, dict[str, Any], Array]:
-        parts, self._ready = self._ready, deque()
-        groups = [np.array(results.rows) + worker.envs.start for worker, results in parts]
+        if not self._ready:
+            raise NoPendingCallError("nothing was received: the call in between was interrupted; reset", "recv")
+        groups = [np.array(results.rows) + worker.envs.start for worker, results in self._ready]
         ids = np.concatenate(groups).astype(np.intp)
         infos: dict[str, Any] = {}
         done = 0
-        for (worker, results), group in zip(parts, groups, strict=True):
+        for (worker, results), group in zip(self._ready, groups, strict=True):
             places = {int(env) - worker.envs.start: done + place for place, env in enumerate(group)}
             batching.merge(infos, results.infos, len(ids), places=places)
             done += len(group)
+        slot = self._arena.slots[self._slot]
+        received = (
+            self._nested(self._rows(slot, ids)),
+            slot.rewards[ids],
+            slot.terminations[ids],
+            slot.truncations[ids],
+            infos,
+            ids,
+        )
+        self._ready.clear()
         self._in_flight[ids] = False
         if not self._in_flight.any():
             self._state = ""
-        slot = self._arena.slots[self._slot]
-        fixed = iter(slot.observations)
-        objects = iter(self._objects)
-        columns = [
-            tuple(next(objects)[i] for i in ids) if leaf.variable else np.take(next(fixed), ids, axis=0)
-            for leaf in self._observed
-        ]
-        nested = walk.unflatten(self.single_observation_space, iter(columns))
-        return nested, slot.rewards[ids], slot.terminations[ids], slot.truncations[ids], infos, ids
+        return received
 
     # --- rollouts without a policy in the parent
 
     def rollout(
         self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int
-    ) -> Iterator[tuple[int, RolloutResult]]:
+    ) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
 
         Args:
@@ -588,49 +629,77 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             max_rejects: Fail after so many rejected steps in a row.
 
         Yields:
-            Samples as they arrive, with the index of the first episode of the chunk to which they belong. Chunks hold
-            episodes that follow one another; the parts of a chunk come in order, chunks in any order.
+            Samples as they arrive, with the index of the first episode of the chunk to which they belong; in place of
+            the rest of a chunk, the error that ended it: a `WorkerError` where a worker died or did not answer or an
+            environment raised, a `SampleError` where a sample does not fit its declaration or too many were rejected.
+            Chunks hold episodes that follow one another; the parts of a chunk come in order, chunks in any order.
 
         Raises:
-            WorkerError: A worker died or did not answer, or an environment raised.
-            SampleError: A sample does not fit its declaration, or too many were rejected.
+            ConfigError: Episodes are not pairs of different integers.
+            ClosedError: The vector env was closed meanwhile.
         """
-        self._begin("rollout")
-        self._state = "interrupted"  # whoever stops iterating leaves answers to come
-        yield from _Rollouts(self._pool, episodes, max_steps, max_rejects, self._settle_rollout).run()
+        self._begin("rollout")  # and stays interrupted: whoever stops iterating leaves answers to come
+        call = self._calls
+        for part in _Rollouts(self._pool, episodes, max_steps, max_rejects, self._settle_rollout).run():
+            yield part
+            if self._calls != call:
+                raise PendingCallError("another call has ended this rollout", "rollout")
         self._state = ""
 
-    def _settle_rollout(self, worker: Worker, reply: Message | Fault) -> None:
+    def _settle_rollout(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
+        """Deal with what is no sample; the error that ends the worker's chunk, if it does."""
+        if isinstance(reply, Fault) and not reply.dead and isinstance(reply.error, (SampleError, ConfigError)):
+            return reply.error  # running it again would give the same
         self._settle(worker, reply)
-        if self._errors:
-            self._raise()
+        errors, self._errors = self._errors, []
+        return errors[0] if errors else None
 
     # --- messages
 
     def _begin(self, name: str) -> None:
+        """Make sure that a call can begin; until its requests are out, it counts as interrupted."""
         if self.closed or self._pool.closed:
             raise ClosedError(CLOSED)
+        if self._state == "send":
+            raise PendingCallError(SENT.format(name=name), "send")
+        if self._state not in ("", "interrupted"):
+            raise PendingCallError(PENDING.format(name=name, state=self._state), self._state)
         if self._state == "interrupted":
             self._drain()
-        elif self._state == "send":
-            raise PendingCallError(SENT.format(name=name), "send")
-        elif self._state:
-            raise PendingCallError(PENDING.format(name=name, state=self._state), self._state)
-        self._infos, self._errors, self._called = {}, [], {}
+        self._calls += 1
+        self._collected, self._infos, self._errors, self._called = [], {}, [], {}
+        if self.on_error == "restart":
+            for worker in self._pool.workers:
+                if isinstance(worker, RemoteWorker) and worker.gone:
+                    lost = WorkerError(IS_GONE.format(worker=worker), env_indices=tuple(worker.envs))
+                    self._recover(worker, Fault(lost, dead=True))
+        self._state = "interrupted"
+        if self._errors:
+            self._raise()
 
     def _drain(self) -> None:
         """Wait for the answers to a call that was interrupted, and forget them."""
+        self._settling = False
+        torn = self._pool.mend()
+        for broken, _ in torn:
+            broken.requests.clear()
+        self._pool.forget()
         for worker, reply in self._pool.replies():
             if isinstance(reply, Fault) and reply.dead:
                 worker.requests.clear()
         self._state = ""
         self._ready.clear()
         self._in_flight[:] = False
+        if torn and self.on_error != "restart":
+            raise torn[0][1].error
 
-    def _finished(self, wait: Callable[[], T]) -> T:
-        """What `wait` returns; where it is interrupted (Ctrl-C), no later call may take the answers for its own."""
+    def _finished(self, begin: Callable[[], None], wait: Callable[[], T]) -> T:
+        """A call from its beginning to its end; where it is interrupted (Ctrl-C), no later one may take its answers."""
         try:
+            begin()
             return wait()
+        except PendingCallError:
+            raise  # of another call, which is as it was
         except BaseException:
             if self._state:
                 self._state = "interrupted"
@@ -660,6 +729,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             raise NoPendingCallError(NOT_BEGUN.format(name=name), name)
         self._collect(timeout)
         self._state = ""
+        # in the order of the environments, whoever was first: the first value decides on the dtype of a column
+        for start, infos in sorted(self._collected, key=lambda part: part[0]):
+            batching.merge(self._infos, infos, self.num_envs, start)
         if self._errors:
             self._raise()
 
@@ -674,6 +746,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._errors = []
         for other in others:
             first.add_note(f"At the same time: {other}")
+            if isinstance(first, WorkerError) and isinstance(other, WorkerError):
+                first.env_indices = tuple(dict.fromkeys((*first.env_indices, *other.env_indices)))
         try:
             raise first
         finally:
@@ -697,12 +771,14 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             results.arrays or results.objects or results.cut or results.failures
         ):  # all is there already
             if results.infos is not None:
-                batching.merge(self._infos, results.infos, self.num_envs, worker.envs.start)
+                self._collected.append((worker.envs.start, results.infos))
             return
         start, slot = worker.envs.start, self._arena.slots[self._slot]
         before = slot if self._state == "send" else self._arena.slots[self._slot - 1]
         rows = list(range(len(worker.envs))) if results.rows is None else results.rows
         lost = [failure.env for failure in results.failures]
+        if self._state == "reset":  # the answer has all rows; those that were not reset stay as they are
+            lost += [row for row in rows if not self._mask[start + row]]
         infos = [results.infos]
         if results.cut:
             if self.autoreset_mode is not AutoresetMode.SAME_STEP:
@@ -728,21 +804,30 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             if remaining := [row for row in rows if row not in failed]:
                 self._ready.append((worker, replace(results, rows=remaining)))
         else:
-            for some in infos:
-                batching.merge(self._infos, some, self.num_envs, start)
+            self._collected += [(start, some) for some in infos if some is not None]
         if results.failures:
             self._take_failures(worker, results)
 
     def _final_infos(self, before: Slot, start: int, cut: list[int]) -> batching.Infos:
         """For environments that were reset in the step in which their episode was cut: what was last seen of it."""
-        rows = [start + row for row in cut]
-        fixed, objects = iter(before.observations), iter(self._objects)
+        columns = self._rows(before, np.array([start + row for row in cut]))
+        finals = [self._nested(list(values)) for values in zip(*columns, strict=True)]
+        return list(cut), [{"final_obs": final, "final_info": {RESTARTED: True}} for final in finals]
+
+    def _rows(self, slot: Slot, ids: Array) -> list[Any]:
+        """Copies of the observations of some environments, one column per leaf."""
+        fixed, objects = iter(slot.observations), iter(self._objects)
         columns: list[Any] = []
         for leaf in self._observed:
-            column: Any = next(objects) if leaf.variable else next(fixed)
-            columns.append([column[row] for row in rows] if leaf.variable else list(column[rows]))
-        finals = [walk.unflatten(self.single_observation_space, iter(values)) for values in zip(*columns, strict=True)]
-        return list(cut), [{"final_obs": final, "final_info": {RESTARTED: True}} for final in finals]
+            if leaf.variable:
+                values = next(objects)
+                columns.append(tuple(values[env] for env in ids))
+            else:
+                columns.append(np.take(next(fixed), ids, axis=0))
+        return columns
+
+    def _nested(self, columns: list[Any]) -> Any:
+        return walk.unflatten(self.single_observation_space, iter(columns))
 
     def _take_failures(self, worker: Worker, results: Results) -> None:
         faults = [self._pool.reported(worker, failure) for failure in results.failures]
@@ -753,7 +838,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         again: Message = self._empty_step(worker, rows)
         if self._state == "reset":
             mask = [row in rows for row in range(len(worker.envs))]
-            again = Reset(self._slot, [self._seeds[env] for env in worker.envs], mask)
+            again = Reset(self._slot, [self._seeds[env] for env in worker.envs], mask, self._options)
         elif self._state == "send":
             self._in_flight[[worker.envs.start + row for row in rows]] = True
         self._recover(worker, Fault(faults[0].error, dead=False, request=again))
@@ -781,7 +866,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 # a function of the seed that was given, so that a run with the same faults is the same run
                 self._pool.restart(worker, [None if s is None else episode_seed(s, self.restarts) for s in seeds])
                 error = None
-            except WorkerError as again:  # it may be killed while it starts
+            except (WorkerError, ConfigError) as again:  # it may be killed while it starts, its port be taken
                 error = again
         for request in unanswered:
             if isinstance(request, Step):
@@ -824,21 +909,34 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if self._pool.closed:
             raise ClosedError(CLOSED)
+        if self._state == "interrupted":
+            self._drain()
         for worker in self._pool.workers:
-            if isinstance(worker, RemoteWorker) and worker.channel is None:
-                self._pool.restart(worker, [None] * len(worker.envs))
-                for _, reply in self._pool.replies():
-                    if isinstance(reply, Fault):
-                        raise reply.error
+            if not isinstance(worker, RemoteWorker) or not worker.gone:
+                continue
+            self._pool.restart(worker, [None] * len(worker.envs))
+            replies = self._pool.replies()
+            while worker.requests or self._pool.waiting:
+                arrival = next(replies, None)
+                if arrival is None:
+                    break
+                self._settle(*arrival)
+            if self._errors:
+                self._raise()
 
     def _call(
         self, request: Callable[[Worker, list[int]], Call], env_ids: Sequence[int] | None = None
     ) -> tuple[Any, ...]:
-        self._begin("call")
-        self._post_calls(request, env_ids)
-        return self._finished(self.call_wait)
+        def begin() -> None:
+            self._begin("call")
+            self._post_calls(request, env_ids)
+
+        return self._finished(begin, self.call_wait)
 
     def _post_calls(self, request: Callable[[Worker, list[int]], Call], env_ids: Sequence[int] | None) -> None:
+        probe = request(self._pool.workers[0], [])
+        if probe.kind == "call" and probe.name in ("reset", "step", "close"):
+            raise WrongValue(f"call({probe.name!r}) would confuse the vector env; use its own {probe.name}")
         self._callees = range(self.num_envs) if env_ids is None else [operator.index(env) for env in env_ids]
         if len(set(self._callees)) != len(self._callees) or any(not 0 <= e < self.num_envs for e in self._callees):
             raise WrongValue(f"env_ids must be different integers from 0 to {self.num_envs - 1}, not {env_ids}")
@@ -965,7 +1063,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             return fixed[0]
         columns, objects = iter(fixed), iter(self._objects)
         parts = [tuple(next(objects)) if leaf.variable else next(columns) for leaf in self._observed]
-        return walk.unflatten(self.single_observation_space, iter(parts))
+        return self._nested(parts)
 
 
 class _Questions:
@@ -1008,7 +1106,7 @@ class _Rollouts:
         episodes: Index and seed of each episode.
         max_steps: Truncate an episode after so many steps.
         max_rejects: Fail after so many rejected steps in a row.
-        settle: Deals with what is no sample; raises.
+        settle: Deals with what is no sample; gives the error that ends a chunk.
     """
 
     def __init__(
@@ -1017,7 +1115,7 @@ class _Rollouts:
         episodes: Iterable[tuple[int, int]],
         max_steps: int,
         max_rejects: int,
-        settle: Callable[[Worker, Message | Fault], None],
+        settle: Callable[[Worker, Message | Fault], PhysGymError | None],
     ) -> None:
         self._pool, self._source, self._settle = pool, iter(episodes), settle
         self._limits = {"max_steps": max_steps, "max_rejects": max_rejects}
@@ -1027,31 +1125,49 @@ class _Rollouts:
         self._begun = 0
         self._seen: dict[int, int] = {}  # last step received of an episode under way
         self._size = 1
+        self._fault: PhysGymError | None = None
         self._ended: dict[int, float] = {}  # when a worker completed its last chunk
         self._asked: dict[int, deque[tuple[float, int]]] = {worker.index: deque() for worker in pool.workers}
 
-    def run(self) -> Iterator[tuple[int, RolloutResult]]:
+    def run(self) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """The samples."""
         for _ in range(CHUNKS_PER_WORKER):
             self._feed()
         for worker, reply in self._pool.replies():
             if not isinstance(reply, RolloutResult):
-                self._settle(worker, reply)
+                chunk = self._chunk_under_way(worker, reply)
+                error = self._settle(worker, reply)
+                if error is not None:
+                    self._fault = error
+                    yield chunk, error
                 continue
             if reply.last:
                 self._adapt(worker)
             yield from self._parts(reply)
             self._feed()
+        if self._left or next(self._source, None) is not None:
+            raise self._fault or WorkerError("no worker is left to run the episodes")
+
+    def _chunk_under_way(self, worker: Worker, reply: Message | Fault) -> int:
+        """First episode of the chunk that a worker has not completed."""
+        request = reply.request if isinstance(reply, Fault) and reply.request is not None else None
+        if request is None and worker.requests:
+            request = worker.requests[0]
+        return self._chunk_of[request.episodes[0][0]] if isinstance(request, Rollout) else -1
 
     def _feed(self) -> None:
         """Give every worker that has room its next chunk."""
         earliest = min(self._order.values(), default=self._begun)
         for worker in sorted(self._pool.workers, key=lambda worker: len(worker.requests)):
             room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
+            if isinstance(worker, RemoteWorker) and worker.gone:
+                continue
             if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
             chunk: list[Any] = []
             for episode, seed in self._source:
+                if type(episode) is not int or type(seed) is not int or episode in self._chunk_of:
+                    raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
                 chunk.append([episode, seed])
                 if len(chunk) >= self._size:
                     break
