@@ -215,6 +215,9 @@ OURS = {
     "ours": physgym("physgym"),
     "ours-auto": physgym("physgym, workers auto", options={"num_workers": "auto"}),
     "ours-views": physgym("physgym, copy=False", observations="views", options={"copy": False}, only="large"),
+    "ours-auto-views": physgym(
+        "physgym, auto, copy=False", observations="views", options={"num_workers": "auto", "copy": False}, only="large"
+    ),
     "ours-ready": physgym("physgym, send/recv", ours_ready, only="waits"),
 }
 PEERS = {

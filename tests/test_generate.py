@@ -16,7 +16,7 @@ from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.rollout import episode_seed, run_episode
 from physgym.sample import SampleSpec
-from physgym.vector.vector_env import CHUNKS_AHEAD, LARGEST_CHUNK
+from physgym.vector.rollouts import CHUNKS_AHEAD, LARGEST_CHUNK
 from tests import toys
 
 

@@ -22,7 +22,8 @@ from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SP
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.vector.entry import EnvLike, env_factory
-from physgym.vector.vector_env import DEFAULT_TIMEOUT, Predictor, SocketVectorEnv, usable_cores
+from physgym.vector.predictions import Predictor
+from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault

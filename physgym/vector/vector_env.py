@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
@@ -39,19 +39,20 @@ from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
-from physgym.vector.host import NO_NETWORK, RESTARTED
+from physgym.vector.host import RESTARTED
 from physgym.vector.pool import (
     CLOSE_TIMEOUT,
     CLOSED,
     IS_GONE,
     Fault,
-    LocalWorker,
     RemoteWorker,
     Settings,
     Worker,
     WorkerPool,
 )
+from physgym.vector.predictions import Predictor, answer
 from physgym.vector.process import check_context
+from physgym.vector.rollouts import Rollouts
 from physgym.vector.wire import (
     BELLS,
     Attach,
@@ -63,20 +64,14 @@ from physgym.vector.wire import (
     Prediction,
     Reset,
     Results,
-    Rollout,
     RolloutResult,
     Step,
 )
 
 DEFAULT_TIMEOUT = 120.0
 LONGEST_TIMEOUT = 1e7
-CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
-CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
-LARGEST_CHUNK = 128
-CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
 DEFAULT_RESTARTS = 10
 
-Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields
 T = TypeVar("T")
 ObservationMode: TypeAlias = str | tuple[spaces.Space[Any], spaces.Space[Any]]
 
@@ -176,7 +171,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         memory = _memory() if shared else None
         try:
             # bound methods of this object would keep it alive for ever
-            self._pool = WorkerPool(factories, count, settings, _Questions(weakref.ref(self)), memory)
+            self._pool = WorkerPool(factories, count, settings, self._answerer(), memory)
         except BaseException:
             if memory is not None:
                 os.close(memory)
@@ -194,8 +189,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if num_workers == "auto":
             from physgym.vector.measure import best_num_workers
 
-            questions = _Questions(weakref.ref(self))
-            return best_num_workers(factories, usable_cores(), lambda question: questions([question])[0])
+            answer_all = self._answerer()
+            return best_num_workers(factories, usable_cores(), lambda question: answer_all([question])[0])
         if num_workers is None:
             return min(usable_cores(), self.num_envs)
         try:
@@ -208,6 +203,16 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 "for one per core"
             )
         return min(count, self.num_envs)
+
+    def _answerer(self) -> Callable[[list[Predict]], list[Prediction]]:
+        """Answers predictions by the predictor of the moment; does not keep this object alive."""
+        this = weakref.ref(self)
+
+        def answer_all(questions: list[Predict]) -> list[Prediction]:
+            envs = this()
+            return answer(None if envs is None else envs.predictor, questions)
+
+        return answer_all
 
     def _describe(self, factories: list[Any], observation_mode: ObservationMode) -> None:
         """Learn from the workers what the environments look like."""
@@ -640,7 +645,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """
         self._begin("rollout")  # and stays interrupted: whoever stops iterating leaves answers to come
         call = self._calls
-        for part in _Rollouts(self._pool, episodes, max_steps, max_rejects, self._settle_rollout).run():
+        for part in Rollouts(self._pool, episodes, max_steps, max_rejects, self._settle_rollout).run():
             yield part
             if self._calls != call:
                 raise PendingCallError("another call has ended this rollout", "rollout")
@@ -1064,157 +1069,6 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         columns, objects = iter(fixed), iter(self._objects)
         parts = [tuple(next(objects)) if leaf.variable else next(columns) for leaf in self._observed]
         return self._nested(parts)
-
-
-class _Questions:
-    """Answers predictions for which environments ask, batched over all that wait at the same moment."""
-
-    def __init__(self, envs: weakref.ref[SocketVectorEnv]) -> None:
-        self._envs = envs
-
-    def __call__(self, questions: list[Predict]) -> list[Prediction]:
-        envs = self._envs()
-        predictor = None if envs is None else envs.predictor
-        if predictor is None:
-            return [Prediction({}, NO_NETWORK) for _ in questions]
-        if len({_signature(question.inputs) for question in questions}) == 1:
-            return _predict(predictor, questions)
-        return [answer for question in questions for answer in _predict(predictor, [question])]
-
-
-def _signature(inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple((name, np.shape(value), np.asarray(value).dtype.str) for name, value in inputs.items())
-
-
-def _predict(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
-    names = list(questions[0].inputs)
-    batch = {name: np.stack([np.asarray(question.inputs[name]) for question in questions]) for name in names}
-    predict = getattr(predictor, "predict", None)
-    try:
-        fields = predictor(batch) if predict is None else predict(batch, batched=True)
-        rows = [{name: np.asarray(value[i]) for name, value in fields.items()} for i in range(len(questions))]
-    except Exception as error:  # noqa: BLE001 - raised where the prediction was asked for
-        return [Prediction({}, f"the network failed: {type(error).__name__}: {error}") for _ in questions]
-    return [Prediction(row) for row in rows]
-
-
-class _Rollouts:
-    """Hands out chunks of episodes to workers, large enough that messages cost little.
-
-    Args:
-        pool: The workers.
-        episodes: Index and seed of each episode.
-        max_steps: Truncate an episode after so many steps.
-        max_rejects: Fail after so many rejected steps in a row.
-        settle: Deals with what is no sample; gives the error that ends a chunk.
-    """
-
-    def __init__(
-        self,
-        pool: WorkerPool,
-        episodes: Iterable[tuple[int, int]],
-        max_steps: int,
-        max_rejects: int,
-        settle: Callable[[Worker, Message | Fault], PhysGymError | None],
-    ) -> None:
-        self._pool, self._source, self._settle = pool, iter(episodes), settle
-        self._limits = {"max_steps": max_steps, "max_rejects": max_rejects}
-        self._chunk_of: dict[int, int] = {}  # first episode of the chunk, by episode under way
-        self._left: dict[int, int] = {}  # episodes to come, by first episode of the chunk
-        self._order: dict[int, int] = {}  # place of a chunk in the sequence
-        self._begun = 0
-        self._seen: dict[int, int] = {}  # last step received of an episode under way
-        self._size = 1
-        self._fault: PhysGymError | None = None
-        self._ended: dict[int, float] = {}  # when a worker completed its last chunk
-        self._asked: dict[int, deque[tuple[float, int]]] = {worker.index: deque() for worker in pool.workers}
-
-    def run(self) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
-        """The samples."""
-        for _ in range(CHUNKS_PER_WORKER):
-            self._feed()
-        for worker, reply in self._pool.replies():
-            if not isinstance(reply, RolloutResult):
-                chunk = self._chunk_under_way(worker, reply)
-                error = self._settle(worker, reply)
-                if error is not None:
-                    self._fault = error
-                    yield chunk, error
-                continue
-            if reply.last:
-                self._adapt(worker)
-            yield from self._parts(reply)
-            self._feed()
-        if self._left or next(self._source, None) is not None:
-            raise self._fault or WorkerError("no worker is left to run the episodes")
-
-    def _chunk_under_way(self, worker: Worker, reply: Message | Fault) -> int:
-        """First episode of the chunk that a worker has not completed."""
-        request = reply.request if isinstance(reply, Fault) and reply.request is not None else None
-        if request is None and worker.requests:
-            request = worker.requests[0]
-        return self._chunk_of[request.episodes[0][0]] if isinstance(request, Rollout) else -1
-
-    def _feed(self) -> None:
-        """Give every worker that has room its next chunk."""
-        earliest = min(self._order.values(), default=self._begun)
-        for worker in sorted(self._pool.workers, key=lambda worker: len(worker.requests)):
-            room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
-            if isinstance(worker, RemoteWorker) and worker.gone:
-                continue
-            if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
-                continue
-            chunk: list[Any] = []
-            for episode, seed in self._source:
-                if type(episode) is not int or type(seed) is not int or episode in self._chunk_of:
-                    raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
-                chunk.append([episode, seed])
-                if len(chunk) >= self._size:
-                    break
-            if not chunk:
-                return
-            first = chunk[0][0]
-            self._order[first], self._left[first] = self._begun, len(chunk)
-            self._begun += 1
-            self._chunk_of.update((episode, first) for episode, _ in chunk)
-            self._asked[worker.index].append((time.monotonic(), len(chunk)))
-            self._pool.post(worker, Rollout(chunk, **self._limits))
-            if isinstance(worker, LocalWorker):
-                return  # it has run already
-
-    def _adapt(self, worker: Worker) -> None:
-        """Choose the size of chunks by the time that the last one took."""
-        asked = self._asked[worker.index]
-        begun, size = asked.popleft()
-        now = time.monotonic()
-        # a chunk begins when the one before it ends
-        took = now - max(begun, self._ended.get(worker.index, 0.0))
-        self._ended[worker.index] = now
-        wanted = int(CHUNK_SECONDS / max(took / size, 1e-6))
-        self._size = max(1, min(wanted, 2 * self._size, LARGEST_CHUNK))
-
-    def _parts(self, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
-        """The part of a reply that belongs to each chunk, without samples that came before a worker was restarted."""
-        if not len(reply.steps) and not reply.ended:
-            return
-        first = self._chunk_of[int(reply.episodes[0]) if len(reply.steps) else reply.ended[0][0]]
-        if len(reply.steps):
-            # only the first episode of a part can have begun in an earlier one, only the last can go on in a later one
-            begun, going_on = int(reply.episodes[0]), int(reply.episodes[-1])
-            last_step = int(reply.steps[-1])
-            if begun in self._seen:
-                new = (reply.episodes != begun) | (reply.steps > self._seen[begun])
-                samples = {name: column[new] for name, column in reply.samples.items()}
-                reply = replace(reply, episodes=reply.episodes[new], steps=reply.steps[new], samples=samples)
-            self._seen[going_on] = max(last_step, self._seen.get(going_on, -1))
-        for episode, *_ in reply.ended:
-            del self._chunk_of[episode]
-            self._seen.pop(episode, None)
-            self._left[first] -= 1
-        complete = not self._left[first]
-        if complete:
-            del self._left[first], self._order[first]
-        yield first, replace(reply, last=complete)
 
 
 def _some(values: Any, places: Array) -> Any:

@@ -1,0 +1,46 @@
+"""Answers predictions for which environments ask in the middle of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from physgym.vector.host import NO_NETWORK
+from physgym.vector.wire import Predict, Prediction
+
+Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here
+
+
+def answer(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
+    """Answers to environments that wait for a prediction, in one batch where their fields are alike.
+
+    Args:
+        predictor: A `physgym.nn.Predictor`, a callable of batched fields, or None.
+        questions: What they ask.
+
+    Returns:
+        One answer per question; an error is for whoever asked.
+    """
+    if predictor is None:
+        return [Prediction({}, NO_NETWORK) for _ in questions]
+    if len({_signature(question.inputs) for question in questions}) == 1:
+        return _predict(predictor, questions)
+    return [answer for question in questions for answer in _predict(predictor, [question])]
+
+
+def _signature(inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple((name, np.shape(value), np.asarray(value).dtype.str) for name, value in inputs.items())
+
+
+def _predict(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
+    names = list(questions[0].inputs)
+    batch = {name: np.stack([np.asarray(question.inputs[name]) for question in questions]) for name in names}
+    predict = getattr(predictor, "predict", None)
+    try:
+        fields = predictor(batch) if predict is None else predict(batch, batched=True)
+        rows = [{name: np.asarray(value[i]) for name, value in fields.items()} for i in range(len(questions))]
+    except Exception as error:  # noqa: BLE001 - raised where the prediction was asked for
+        return [Prediction({}, f"the network failed: {type(error).__name__}: {error}") for _ in questions]
+    return [Prediction(row) for row in rows]
