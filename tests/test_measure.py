@@ -9,6 +9,7 @@ import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import SampleError
 from physgym.vector.measure import best_num_workers, choose
+from physgym.vector.vector_env import usable_cores
 
 
 @pytest.mark.parametrize(
@@ -46,13 +47,14 @@ class Ending(gym.Env):
 
 def test_measuring_closes_its_environment_and_survives_short_episodes():
     before = Ending.closed
-    assert best_num_workers([Ending] * 64, 2, None) == 0
+    assert best_num_workers([Ending] * 8, 2, None) == 0
     assert Ending.closed == before + 1
 
 
 def test_auto_keeps_cheap_environments_here_and_gives_costly_ones_workers():
-    with physgym.make_vec("CartPole-v1", 2, num_workers="auto") as envs:
+    with SocketVectorEnv([Ending] * 2, num_workers="auto") as envs:
         assert envs.num_workers == 0
+    with physgym.make_vec("CartPole-v1", 2, num_workers="auto") as envs:
         assert envs.reset(seed=0)[0].shape == (2, 4)
 
     class Costly(Ending):
@@ -61,7 +63,7 @@ def test_auto_keeps_cheap_environments_here_and_gives_costly_ones_workers():
             return super().step(action)
 
     with SocketVectorEnv([Costly] * 4, num_workers="auto") as envs:
-        assert envs.num_workers == min(4, envs.num_workers) > 0
+        assert bool(envs.num_workers) == (usable_cores() > 1)
 
 
 def test_measuring_answers_predictions_and_names_errors():

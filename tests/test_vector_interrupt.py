@@ -100,7 +100,7 @@ def test_an_interrupt_at_a_random_moment(kwargs, way):
             try:
                 armed = True
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 2e-3))
-                for _ in range(200):
+                for _ in range(3000):
                     if way == "step":
                         envs.step([1] * 4)
                     else:
