@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
+from physgym.vector import pool, wire
+from physgym.vector.values import encode_value
 from tests.vectors import same
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
@@ -362,3 +366,53 @@ def test_workers_end_when_the_parent_is_killed():
     parent.stdout.close()
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
+
+
+def connected(address, data=b"", *, reset=False):
+    stranger = socket.create_connection(address)
+    stranger.sendall(data)
+    if reset:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stranger.close()
+    return stranger
+
+
+def test_strangers_are_turned_away(monkeypatch):
+    """A peer that sends garbage, or a greeting without a proof, is dropped; the workers are served."""
+    strangers: list[socket.socket] = []
+
+    class Listener(pool.Listener):
+        def __init__(self, port=0):
+            super().__init__(port)
+            body = encode_value({"worker": 0, "pid": 1, "nonce": bytes(32), "proof": bytes(32)})
+            hello = wire.HEADER.pack(wire.MAGIC, wire.VERSION, 1, 0, len(body)) + body
+            for data in (b"GET / HTTP/1.1\r\n\r\n", hello, b""):
+                strangers.append(connected(self.address, data))
+            connected(self.address, reset=True)
+
+    monkeypatch.setattr(pool, "Listener", Listener)
+    with SocketVectorEnv([Counter], timeout=20, transport="tcp") as envs:
+        envs.reset(seed=0)
+        assert envs.step([1])[1].tolist() == [1]
+    for stranger in strangers:
+        stranger.settimeout(5)
+        with stranger, contextlib.suppress(ConnectionResetError):
+            while stranger.recv(4096):  # the challenge, then the end
+                pass
+
+
+def test_strangers_that_say_nothing_do_not_keep_the_workers_out(monkeypatch):
+    strangers: list[socket.socket] = []
+
+    class Listener(pool.Listener):
+        def __init__(self, port=0):
+            super().__init__(port)
+            strangers.extend(connected(self.address) for _ in range(3 * pool.STRANGERS))
+
+    monkeypatch.setattr(pool, "Listener", Listener)
+    monkeypatch.setattr(pool, "STRANGER_SECONDS", 0.5)
+    with SocketVectorEnv([Counter] * 3, num_workers=3, timeout=20, transport="tcp") as envs:
+        envs.reset(seed=0)
+        assert envs.step([1, 2, 3])[1].tolist() == [1, 2, 3]
+    for stranger in strangers:
+        stranger.close()

@@ -61,7 +61,7 @@ STRANGER_SECONDS = 10.0
 NO_ANSWER = "{worker}: no answer for {timeout:g} s {doing}. Raise timeout= if this takes longer"
 NOT_READY = "{worker}: not ready after {timeout:g} s. Raise timeout= if environments take long to build"
 GONE = "{worker} {how} {doing}. Anything it wrote to stderr stands above"
-TORN = "{worker} was interrupted in the middle of a message and had to be ended"
+TORN = "{worker} was interrupted in the middle of a message and had to be ended; call restart_workers() and reset"
 IS_GONE = "{worker} is gone since an earlier error; call restart_workers() and reset, or close this vector env"
 CLOSED = "the vector env is closed; make a new one"
 CLOSING = "the vector env is being closed"

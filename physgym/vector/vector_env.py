@@ -720,11 +720,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         try:
             self._pool.post(worker, message)
         except ProtocolError as error:
-            self._state = "interrupted"
             raise WrongType(f"{type(message).__name__} to {worker}: {error}") from error
-        except WorkerError:
-            self._state = "interrupted"
-            raise
 
     def _wait(self, name: str, timeout: float | None) -> None:
         """Collect the answers to the call that was begun."""
