@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -11,12 +13,37 @@ from typing import Any, overload
 import numpy as np
 
 from physgym.data import loader
-from physgym.data.partition import INDEX, Partition
-from physgym.data.statistics import BLOCK, RunningStatistics, Statistics, real_fields
-from physgym.data.writer import DESCRIPTION, Mode, check_mode, partition_files
+from physgym.data.mapping import Stitched
+from physgym.data.memory import available_memory
+from physgym.data.partition import COPY, EPISODES, INDEX, REJECTED, Partition
+from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
+from physgym.data.writer import Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Samples that were rejected and stored apart.
+
+    Attributes:
+        samples: Fields of shape (n, *field shape); values need not be finite.
+        reasons: Why, shape (n,).
+        episode: Index of the episode of each, shape (n,), int64.
+        step: Its step in the episode, shape (n,), int64.
+        env: Number of the simulation, shape (n,), int32.
+        seed: Seed of the episode, shape (n,), uint64.
+    """
+
+    samples: Sample
+    reasons: list[str]
+    episode: Array
+    step: Array
+    env: Array
+    seed: Array
 
 
 class SampleDataset:
@@ -39,9 +66,9 @@ class SampleDataset:
     def __init__(
         self,
         path: str | Path | Sequence[str | Path],
-        *,
         mode: Mode = "training",
         fields: Sequence[str] | None = None,
+        *,
         mini: int | None = None,
         rows: Array | None = None,
     ) -> None:
@@ -49,34 +76,63 @@ class SampleDataset:
         self.paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
         if not self.paths:
             raise ConfigError("no dataset folder is given")
-        self.mode = mode
-        self._partitions = [(i, part) for i, folder in enumerate(self.paths) for part in _open(folder, mode)]
-        first = self._partitions[0][1]
-        for _, part in self._partitions:
-            if part.spec != first.spec:
-                raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
-        self._fields = None if fields is None else list(fields)
-        self.spec = first.spec if fields is None else _subset(first.spec, fields)
-        self._maps = [part.map() for _, part in self._partitions]
-        self._bounds = np.cumsum([0, *(part.count for _, part in self._partitions)])
-        total = int(self._bounds[-1])
         if mini is not None and mini < 1:
             raise ConfigError(f"mini must be at least 1 sample, not {mini}")
+        self.mode = mode
+        self._partitions: list[tuple[int, Partition]] = []
+        self._load()
+        first = self._partitions[0][1]
+        self._fields = None if fields is None else list(fields)
+        self.spec = first.spec if fields is None else _subset(first.spec, fields)
         # an index into all samples, None for all of them: the common case needs no table
-        self._rows = None if rows is None else _integers(rows, total)
-        if mini is not None and mini < len(self):
-            self._rows = (np.arange(total) if self._rows is None else self._rows)[:mini]
+        self._rows = None if rows is None else _integers(rows, self._total)
+        self._mini = mini if rows is None else None
+        if mini is not None and self._rows is not None:
+            self._rows = self._rows[:mini]
+
+    def _load(self) -> None:
+        """Read what partitions there are; those that are sealed already are kept."""
+        known = {part.path: part for _, part in self._partitions if part.sealed}
+        found = [(i, part) for i, folder in enumerate(self.paths) for part in _open(folder, self.mode, known)]
+        first = found[0][1]
+        for _, part in found:
+            if part.spec != first.spec:
+                raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
+        self._partitions = found
+        self._bounds = np.cumsum([0, *(part.count for _, part in found)])
+        self._total = int(self._bounds[-1])
+        self.__dict__.pop("_stitched", None)
+        self.__dict__.pop("statistics", None)
+
+    def refresh(self) -> int:
+        """See what a writer has committed since; a dataset of selected rows stays as it is.
+
+        Returns:
+            How many samples there are more than before.
+        """
+        before = len(self)
+        self._load()
+        return len(self) - before
 
     def __len__(self) -> int:
-        return int(self._bounds[-1]) if self._rows is None else len(self._rows)
+        if self._rows is not None:
+            return len(self._rows)
+        return self._total if self._mini is None else min(self._mini, self._total)
 
     def __repr__(self) -> str:
         where = ", ".join(str(path) for path in self.paths)
         return f"SampleDataset({where}, mode={self.mode!r}, {len(self)} samples, {self.spec})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # paths instead of memory maps, so that the workers of a DataLoader open the files themselves
-        return _reopen, (self.paths, self.mode, self._fields, self._rows)
+        # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see as
+        # many samples as there are here, not what is written meanwhile
+        limit = len(self) if self._rows is None else None
+        return _reopen, (self.paths, self.mode, self._fields, limit, self._rows)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the first partition: mode, source, spaces and environment as JSON, versions."""
+        return dict(self._partitions[0][1].attributes)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -84,17 +140,41 @@ class SampleDataset:
         source: dict[str, Any] = json.loads(self._partitions[0][1].attributes["source"])
         return source
 
+    @property
+    def partitions(self) -> list[Partition]:
+        """The files, in order."""
+        return [part for _, part in self._partitions]
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one sample, of the fields that are read."""
+        return self.spec.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples, of the fields that are read."""
+        return len(self) * self.row_nbytes
+
+    @property
+    def random_access(self) -> bool:
+        """Whether single samples can be read as cheaply as their neighbours; not so in compressed archives."""
+        return not any(part.archive for _, part in self._partitions)
+
     # --- access
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sample: ...
+    def __getitem__(self, index: slice | Sequence[int] | Array) -> Sample: ...
 
-    def __getitem__(self, index: int | slice) -> Sample:
+    def __getitem__(self, index: Any) -> Sample:
+        """A sample; or, for a slice, indices or a mask, several, stacked as `gather` does."""
         if isinstance(index, slice):
-            return self.gather(np.arange(len(self))[index])
+            start, stop, step = index.indices(len(self))
+            return self.read(start, max(start, stop)) if step == 1 else self.gather(np.arange(start, stop, step))
+        if not isinstance(index, (int, np.integer)):
+            return self.gather(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a dataset with {len(self)}")
         return {name: value[0] for name, value in self.gather(np.array([index % len(self)])).items()}
@@ -102,43 +182,126 @@ class SampleDataset:
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several samples at once, as `torch.utils.data.DataLoader` asks for them."""
         batch = self.gather(np.asarray(indices))
-        return [{name: value[i] for name, value in batch.items()} for i in range(len(indices))]
+        columns = [(name, list(value)) for name, value in batch.items()]
+        return [{name: column[i] for name, column in columns} for i in range(len(indices))]
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
 
-    def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
+    def gather(
+        self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
         """Samples at the given indices, stacked.
 
         Args:
             indices: Integers between 0 and ``len(self) - 1``, shape (n,); or a mask of shape (len(self),), bool.
             fields: Only these fields.
+            out: Arrays to put them in, by field, shape (n, *field shape); new ones by default.
 
         Returns:
-            Field names to new arrays of shape (n, *field shape).
+            Field names to arrays of shape (n, *field shape).
         """
-        names = list(self.spec) if fields is None else list(_subset(self.spec, fields))
-        return self._take([f"data/{name}" for name in names], names, _integers(indices, len(self)))
+        names = self._names(fields)
+        indices = _integers(indices, len(self))
+        rows = indices if self._rows is None else self._rows[indices]
+        stitched = self._stitched
+        if stitched is None:
+            return self._read_rows(rows, names, out)
+        places = stitched.place(rows)
+        batch: Sample = {}
+        for name in names:
+            column = stitched.arrays[name]
+            target = np.empty((len(rows), *column.shape[1:]), column.dtype) if out is None else out[name]
+            # clip, because raise would copy; the indices have been looked at
+            batch[name] = np.take(column, places, axis=0, out=target, mode="clip")
+        return batch
+
+    def read(self, start: int, stop: int, fields: Sequence[str] | None = None) -> Sample:
+        """Consecutive samples by sequential reading, which is fastest where the data do not fit the memory.
+
+        Args:
+            start: First sample.
+            stop: End of the samples.
+            fields: Only these fields.
+
+        Returns:
+            Field names to new arrays of shape (stop - start, *field shape).
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise ConfigError(f"samples {start} to {stop} of a dataset with {len(self)}")
+        rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
+        return self._read_rows(rows, self._names(fields), None)
 
     def index(self, name: str) -> Array:
-        """Where samples come from: "episode", "step" or "seed" of every sample, shape (len(self),)."""
+        """Where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),)."""
         if name not in INDEX:
             raise ConfigError(f"there is no index {name!r}; there are {', '.join(INDEX)}")
-        return self._take([f"index/{name}"], [name], np.arange(len(self)))[name]
+        whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for _, part in self._partitions])
+        return whole[: len(self)] if self._rows is None else whole[self._rows]
 
-    def _take(self, columns: list[str], names: list[str], indices: Array) -> Sample:
-        rows = indices if self._rows is None else self._rows[indices]
-        owner = np.searchsorted(self._bounds, rows, side="right") - 1
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Whole fields as read-only memory-mapped arrays, shape (len(self), *field shape); nothing is read yet.
+
+        Raises:
+            DatasetError: The rows do not follow one another in memory: rows were selected, it is an archive, or
+                several folders are joined that do not end at a whole page.
+        """
+        stitched = self._stitched
+        if stitched is None or not stitched.whole or self._rows is not None:
+            raise DatasetError(
+                f"the rows of {', '.join(map(str, self.paths))} do not follow one another in memory; use gather, a "
+                "slice, or read"
+            )
+        return {name: stitched.arrays[name][: len(self)] for name in self.spec}
+
+    def _names(self, fields: Sequence[str] | None) -> list[str]:
+        return list(self.spec) if fields is None else list(_subset(self.spec, fields))
+
+    @cached_property
+    def _stitched(self) -> Stitched | None:
+        """All partitions as one array per field; None where they are better read."""
+        parts = [part for _, part in self._partitions]
+        columns = {name: f"data/{name}" for name in self.spec}
+        if not Stitched.possible(parts, list(columns.values())):
+            return None
+        # a page is the least that a map reads, and more than that it reads ahead in vain
+        memory = available_memory()
+        if memory is not None and self._total * self.row_nbytes > memory and self.row_nbytes >= PAGE:
+            log.info("%s is larger than the memory: its samples are read instead of mapped", self.paths[0])
+            return None
+        stitched = Stitched(parts, list(columns.values()))
+        stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
+        return stitched
+
+    def _read_rows(self, rows: Array, names: list[str], out: Mapping[str, Array] | None) -> Sample:
+        """Rows of the partitions in any order: those that follow one another at once, each partition opened once."""
         batch: Sample = {}
-        for column, name in zip(columns, names, strict=True):
-            shape, dtype = self._maps[0][column].shape[1:], self._maps[0][column].dtype
-            if len(self._maps) == 1:
-                batch[name] = np.take(self._maps[0][column], rows, axis=0)
-                continue
-            batch[name] = np.empty((len(rows), *shape), dtype)
-            for part in np.unique(owner):
-                mine = owner == part
-                batch[name][mine] = self._maps[part][column][rows[mine] - self._bounds[part]]
+        for name in names:
+            field = self.spec[name]
+            batch[name] = np.empty((len(rows), *field.shape), field.dtype) if out is None else out[name]
+        if not len(rows):
+            return batch
+        order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
+        rows = rows if order is None else rows[order]
+        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+        cuts = np.union1d(cuts, np.searchsorted(rows, self._bounds[1:-1]))
+        starts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < len(rows))]])
+        stops = np.append(starts[1:], len(rows))
+        owners = np.searchsorted(self._bounds, rows[starts], side="right") - 1
+        for owner in np.unique(owners):
+            part, mine = self._partitions[owner][1], owners == owner
+            first = rows[starts[mine]] - self._bounds[owner]
+            places = list(zip(starts[mine].tolist(), stops[mine].tolist(), strict=True))
+            runs = [(begin, begin + stop - start) for begin, (start, stop) in zip(first.tolist(), places, strict=True)]
+            for name in names:
+                target = batch[name]
+                if order is None:
+                    for _ in part.read_runs(f"data/{name}", runs, [target[start:stop] for start, stop in places]):
+                        pass
+                else:
+                    for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
+                        target[order[start:stop]] = values
         return batch
 
     def batches(
@@ -159,7 +322,8 @@ class SampleDataset:
     def episodes(self) -> Array:
         """An integer per sample that names its episode, across folders; shape (len(self),)."""
         folder = np.repeat([i for i, _ in self._partitions], [part.count for _, part in self._partitions])
-        keys = np.stack([folder if self._rows is None else folder[self._rows], self.index("episode")], axis=1)
+        mine = folder[: len(self)] if self._rows is None else folder[self._rows]
+        keys = np.stack([mine, self.index("episode")], axis=1)
         return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[SampleDataset, SampleDataset]:
@@ -187,39 +351,90 @@ class SampleDataset:
     def subset(self, indices: Array) -> SampleDataset:
         """The samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
         rows = _integers(indices, len(self))
-        return SampleDataset(
-            self.paths, mode=self.mode, fields=self._fields, rows=rows if self._rows is None else self._rows[rows]
-        )
+        chosen = rows if self._rows is None else self._rows[rows]
+        return SampleDataset(self.paths, self.mode, self._fields, rows=chosen)
+
+    # --- beside the samples
+
+    @property
+    def parameters(self) -> Sample | None:
+        """Parameters of every stored episode: names to arrays of shape (episodes, *parameter shape), or None.
+
+        `parameter_episodes` says whose they are.
+        """
+        return self._beside(EPISODES, "parameters/")
+
+    @property
+    def parameter_episodes(self) -> Array | None:
+        """Indices of the episodes of `parameters`, shape (episodes,), int64, or None."""
+        found = self._beside(EPISODES, "episodes/")
+        return None if found is None else found["episode"]
+
+    @property
+    def rejected(self) -> Rejected | None:
+        """Rejected samples, None where they were not kept."""
+        found = self._beside(REJECTED, "rejected/")
+        if found is None:
+            return None
+        samples = {name: found[f"data/{name}"] for name in self.spec}
+        reasons = [reason.decode(errors="replace") for reason in found["reason"].tolist()]
+        return Rejected(samples, reasons, **{name: found[f"index/{name}"] for name in INDEX})
+
+    def _beside(self, table: str, prefix: str) -> Sample | None:
+        """Columns of another table that begin with a prefix, without it."""
+        parts = [part for _, part in self._partitions]
+        if not all(table in part.tables for part in parts):
+            return None
+        names = [name for name in parts[0].tables[table].columns if name.startswith(prefix)]
+        return {
+            name.removeprefix(prefix): np.concatenate([p.read(name, 0, p.tables[table].count) for p in parts])
+            for name in names
+        }
+
+    def verify(self) -> None:
+        """Compare the samples with the checksums of their partitions; open partitions have none.
+
+        Raises:
+            DatasetError: A partition is not what was written.
+        """
+        for _, part in self._partitions:
+            if part.sealed and part.digest() != part.checksum:
+                raise DatasetError(f"{part.path} has been changed or damaged: its checksum is wrong. Restore a copy")
 
     # --- statistics
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Mean and standard deviation per field: as the writer kept them, computed where that does not apply."""
-        return self._stored_statistics() or self.compute_statistics()
+        """Statistics per field and component, merged from those of the partitions; computed for selected rows."""
+        if self._rows is not None or len(self) < self._total:
+            return self.compute_statistics()
+        found = merged((part.statistics for _, part in self._partitions), self._partitions[0][1].spec)
+        return {field.name: found[field.name] for field in real_fields(self.spec)}
 
     def compute_statistics(self) -> dict[str, Statistics]:
-        """Mean and standard deviation per field, from the samples."""
-        running = RunningStatistics(self.spec)
-        for start in range(0, len(self), BLOCK):
-            running.add(self.gather(np.arange(start, min(len(self), start + BLOCK))))
-        return running.result()
-
-    def _stored_statistics(self) -> dict[str, Statistics] | None:
-        if self._rows is not None or len(self.paths) != 1:
-            return None
-        try:
-            mode = json.loads((self.paths[0] / DESCRIPTION).read_text())["modes"][self.mode]
-            stored = {f.name: Statistics.from_json(mode["statistics"][f.name]) for f in real_fields(self.spec)}
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # the description is a convenience; the samples are the truth
-        return stored if all(s.count == len(self) for s in stored.values()) else None
+        """Statistics per field and component, from the samples themselves."""
+        found = {}
+        for field in real_fields(self.spec):
+            accumulator = Accumulator(field.shape, field.dtype)
+            step = accumulator.block * max(1, COPY // max(1, accumulator.block * field.nbytes))
+            for start in range(0, len(self), step):
+                stop = min(len(self), start + step)
+                accumulator.add(self.read(start, stop, [field.name])[field.name], last=stop == len(self))
+            found[field.name] = accumulator.total
+        return found
 
 
-def _open(folder: Path, mode: str) -> list[Partition]:
+PAGE = 4096  # bytes
+
+
+def _open(folder: Path, mode: str, known: Mapping[Path, Partition]) -> list[Partition]:
+    """The partitions of a folder; those that are known are not opened again unless they were replaced."""
     if not folder.is_dir():
         raise DatasetError(f"there is no dataset at {folder}")
-    partitions = [Partition(file) for file in partition_files(folder, mode)]
+    partitions = [
+        known[file] if file in known and known[file].current else Partition(file)
+        for file in partition_files(folder, mode)
+    ]
     if not sum(part.count for part in partitions):
         raise DatasetError(f"{folder} holds no {mode} samples; generate some first, or choose another mode")
     return partitions
@@ -238,9 +453,10 @@ def _integers(indices: Any, length: int) -> Array:
         return np.zeros(0, np.int64)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise ConfigError(f"indices must be integers, or a mask of shape ({length},), not {array.dtype} {array.shape}")
-    if array.min() < 0 or array.max() >= length:
+    array = array.astype(np.int64, copy=False)
+    if array.view(np.uint64).max() >= length:  # negative ones are huge then
         raise ConfigError(f"indices must lie between 0 and {length - 1}, got {array.min()} to {array.max()}")
-    return array.astype(np.int64)
+    return array
 
 
 def _subset(spec: SampleSpec, names: Sequence[str]) -> SampleSpec:
@@ -249,5 +465,7 @@ def _subset(spec: SampleSpec, names: Sequence[str]) -> SampleSpec:
     return SampleSpec([spec[name] for name in names])
 
 
-def _reopen(paths: list[Path], mode: Mode, fields: list[str] | None, rows: Array | None) -> SampleDataset:
-    return SampleDataset(paths, mode=mode, fields=fields, rows=rows)
+def _reopen(
+    paths: list[Path], mode: Mode, fields: list[str] | None, mini: int | None, rows: Array | None
+) -> SampleDataset:
+    return SampleDataset(paths, mode, fields, mini=mini, rows=rows)

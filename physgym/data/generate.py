@@ -173,7 +173,10 @@ class SampleStream:
 
     def dataset(self) -> SampleDataset | None:
         """Everything stored so far, None where nothing is."""
-        return None if self.writer is None else SampleDataset(self.writer.path, mode=self.writer.mode)
+        if self.writer is None:
+            return None
+        self.writer.commit()
+        return SampleDataset(self.writer.path, self.writer.mode)
 
     def close(self) -> None:
         """End the workers and complete the dataset; calling it again does no harm."""

@@ -2,63 +2,168 @@
 
 HDF5 writes the file's metadata once, under a temporary name: contiguous datasets of a fixed capacity. From then on
 rows are written at the datasets' offsets, and a commit is one write of 8 bytes, the number of samples, after the rows.
-A reader therefore sees either a whole batch or nothing of it. Closing seals the file: its rows are copied to a file of
-the exact size, which replaces it.
+A reader therefore sees either a whole batch or nothing of it. Closing seals the file: statistics and a checksum are
+added, and where there is room left, the rows are copied to a file of the exact size, which replaces it.
 
-Layout: ``data/<field>`` and ``index/{episode,step,seed}`` with one row per sample, ``num_samples``, and attributes
-``format``, ``version``, ``sealed``, ``fields`` (JSON), ``mode``, ``source`` (JSON).
+The layout is described in docs/format.md.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from physgym.data.statistics import Accumulator, Statistics, real_fields
 from physgym.errors import DatasetError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
 FORMAT = "physgym-partition"
-VERSION = 1
-COUNT = "num_samples"
-INDEX = {"episode": np.dtype("<i8"), "step": np.dtype("<i8"), "seed": np.dtype("<u8")}
+VERSION = 2
+INDEX: dict[str, np.dtype[Any]] = {
+    "episode": np.dtype("<i8"),
+    "step": np.dtype("<i8"),
+    "env": np.dtype("<i4"),
+    "seed": np.dtype("<u8"),
+}
+REASON: np.dtype[Any] = np.dtype("S200")
 # the oldest superblock that holds large files: it leaves no consistency flag behind when a writer dies
 LIBVER = ("earliest", "v110")
+ALIGNMENT = 1 << 16  # bytes; whole pages everywhere, so that columns can be memory-mapped
+ALIGNED = 1 << 12  # bytes; smaller datasets need not be aligned
+COPY = 1 << 24  # bytes that are copied or hashed at a time
+
+SAMPLES, EPISODES, REJECTED = "samples", "episodes", "rejected"
+COUNTERS = {SAMPLES: "num_samples", EPISODES: "num_episodes", REJECTED: "num_rejected"}
+MOMENTS = ("mean", "std", "min", "max")
+
+Form = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of a row
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a partition holds.
+
+    Attributes:
+        spec: Sample fields.
+        parameters: Parameters that are stored per episode, None for none.
+        rejected: Whether rejected samples are stored apart.
+    """
+
+    spec: SampleSpec
+    parameters: SampleSpec | None = None
+    rejected: bool = False
+
+    @cached_property
+    def tables(self) -> dict[str, dict[str, Form]]:
+        """Columns of every table: dataset name to the form of a row."""
+        index: dict[str, Form] = {f"index/{name}": ((), dtype) for name, dtype in INDEX.items()}
+        samples = _fields("data", self.spec) | index
+        tables = {SAMPLES: samples}
+        if self.parameters is not None:
+            names: dict[str, Form] = {f"episodes/{name}": ((), INDEX[name]) for name in ("episode", "seed")}
+            tables[EPISODES] = _fields("parameters", self.parameters) | names
+        if self.rejected:
+            apart = {f"rejected/{name}": form for name, form in samples.items()}
+            tables[REJECTED] = {**apart, "rejected/reason": ((), REASON)}
+        return tables
+
+    @cached_property
+    def row_nbytes(self) -> int:
+        """Bytes of a row of all tables together."""
+        return sum(row_nbytes(form) for columns in self.tables.values() for form in columns.values())
+
+    def capacity(self, max_file_size: int) -> int:
+        """Samples of a partition of at most that size, at least one.
+
+        Whole pages of every field where there are so many, so that full partitions follow one another in memory.
+        """
+        capacity = max(1, max_file_size // self.row_nbytes)
+        together = max(rows_per_page(row_nbytes(form), ALIGNED) for form in self.tables[SAMPLES].values())
+        return capacity // together * together if capacity >= together else capacity
+
+
+def _fields(group: str, spec: SampleSpec) -> dict[str, Form]:
+    return {f"{group}/{name}": (field.shape, field.dtype) for name, field in spec.items()}
+
+
+def row_nbytes(form: Form) -> int:
+    """Bytes of one row of a column."""
+    shape, dtype = form
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def rows_per_page(row: int, page: int) -> int:
+    """The smallest number of rows that fill whole pages."""
+    return page // int(np.gcd(row, page)) if row else 1
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where the rows of one dataset lie in the file."""
+    """Where the rows of one dataset lie in the file.
+
+    Attributes:
+        name: Of the dataset.
+        shape: Of a row.
+        dtype: Of a row.
+        offset: First byte in the file; None where the dataset is chunked.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    offset: int
+    offset: int | None
 
     @property
     def row(self) -> int:
         """Bytes of one row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return row_nbytes((self.shape, self.dtype))
 
 
-def columns_of(spec: SampleSpec) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Names, row shapes and dtypes of a partition's datasets."""
-    columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        f"data/{name}": (field.shape, field.dtype) for name, field in spec.items()
-    }
-    return columns | {f"index/{name}": ((), dtype) for name, dtype in INDEX.items()}
+@dataclass
+class Table:
+    """The datasets of a partition that have a row in common.
+
+    Attributes:
+        name: "samples", "episodes" or "rejected".
+        columns: By dataset name.
+        capacity: Rows that fit.
+        count: Rows that are committed.
+        written: Rows that are written, committed or not.
+        counter: Offset of the number of committed rows.
+    """
+
+    name: str
+    columns: dict[str, Column]
+    capacity: int
+    count: int
+    written: int
+    counter: int | None
+
+    @property
+    def room(self) -> int:
+        """Rows that still fit."""
+        return self.capacity - self.written
 
 
-def row_bytes(spec: SampleSpec) -> int:
-    """Bytes of one sample on disk, its index included."""
-    return spec.nbytes + sum(dtype.itemsize for dtype in INDEX.values())
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def replace_durably(temporary: Path, final: Path) -> None:
@@ -66,22 +171,37 @@ def replace_durably(temporary: Path, final: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(final.parent)
 
 
-def _create_file(path: Path, spec: SampleSpec, capacity: int, attributes: Mapping[str, Any], *, count: int) -> None:
-    with h5py.File(path, "w", libver=LIBVER) as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION, "fields": json.dumps(spec.to_json()), **attributes})
-        for name, (shape, dtype) in columns_of(spec).items():
-            _contiguous(file, name, (capacity, *shape), dtype)
-        _contiguous(file, COUNT, (1,), np.dtype("<u8"))
-        file[COUNT][0] = count
+def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
+    """Write the metadata of a file without rows."""
+    with h5py.File(path, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
+        spec, parameters = layout.spec, layout.parameters
+        texts = {
+            "fields": json.dumps(spec.to_json()),
+            "parameters": json.dumps([] if parameters is None else parameters.to_json()),
+        }
+        # sorted, since a copy shall have the same bytes
+        file.attrs.update(dict(sorted({"format": FORMAT, "version": VERSION, **texts, **attributes}.items())))
+        number = np.dtype("<u8")
+        for table in layout.tables:
+            _contiguous(file, COUNTERS[table], (1,), number)
+        _contiguous(file, "sealed", (1,), number)
+        for name in (*(COUNTERS[table] for table in layout.tables), "sealed"):
+            file[name][0] = 0
+        _contiguous(file, "checksum", (32,), np.dtype("u1"))
+        for field in real_fields(spec):
+            _contiguous(file, f"statistics/{field.name}/count", (1,), number)
+            for moment in MOMENTS:
+                _contiguous(file, f"statistics/{field.name}/{moment}", field.shape, np.dtype("<f8"))
+        for table, columns in layout.tables.items():
+            for name, (shape, dtype) in columns.items():
+                _contiguous(file, name, (capacities[table], *shape), dtype)
         for name, field in spec.items():
             file[f"data/{name}"].attrs.update({"role": field.role, "unit": field.unit})
+        for name, field in (parameters or {}).items():
+            file[f"parameters/{name}"].attrs.update({"unit": field.unit})
 
 
 def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -92,7 +212,7 @@ def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dt
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
-    space = h5py.h5s.create_simple(shape)
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, creation, links)
 
 
@@ -103,10 +223,11 @@ class Partition:
         path: The file.
 
     Attributes:
-        spec: Its sample fields.
+        layout: What it holds.
         attributes: Its other attributes.
-        capacity: Rows that its datasets hold.
-        count: Committed samples.
+        tables: Its tables by name.
+        sealed: Whether it is complete, with statistics and checksum.
+        archive: Whether its rows are compressed, and read through HDF5 alone.
 
     Raises:
         DatasetError: The file is not a partition.
@@ -115,82 +236,322 @@ class Partition:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            # held while it is parsed: a writer may replace the file, and this number must not name another one then
+            self._held = _Held(path)
             with h5py.File(path, "r") as file:
                 if file.attrs.get("format") != FORMAT:
                     raise DatasetError(f"{path} is an HDF5 file, but not a partition that physgym wrote")
                 if file.attrs["version"] != VERSION:
-                    raise DatasetError(f"{path} has version {file.attrs['version']}; this physgym reads {VERSION}")
-                self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
-                self.spec = SampleSpec.from_json(json.loads(self.attributes["fields"]))
-                self.columns = {name: self._column(file[name]) for name in columns_of(self.spec)}
-                self.capacity = len(file["index/episode"])
-                self.count = int(file[COUNT][0])
-                self._count_offset = self._column(file[COUNT]).offset
-        except (OSError, KeyError, ValueError) as error:
+                    raise DatasetError(
+                        f"{path} has version {file.attrs['version']} of the format; this physgym reads {VERSION}"
+                    )
+                self.attributes: dict[str, Any] = {name: _plain(value) for name, value in file.attrs.items()}
+                self.archive = bool(self.attributes.get("archive", False))
+                fields = json.loads(str(self.attributes.pop("fields")))
+                parameters = json.loads(str(self.attributes.pop("parameters")))
+                self.layout = Layout(
+                    SampleSpec.from_json(fields),
+                    SampleSpec.from_json(parameters) if parameters else None,
+                    COUNTERS[REJECTED] in file,
+                )
+                self.tables = {name: self._table(file, name) for name in self.layout.tables}
+                self.sealed = bool(file["sealed"][0])
+            self._identity = size = self._held.identity
+            if _identity(path.stat()) != self._identity:
+                raise OSError("it was replaced while it was opened; try again")
+            if self.sealed:
+                self._held.close()
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise DatasetError(
                 f"{path} is not a readable partition ({error}). Move it away; the others remain usable"
             ) from error
-        if self.count > self.capacity:
-            raise DatasetError(f"{path} claims {self.count} samples but holds {self.capacity}; it is damaged")
+        for table in self.tables.values():
+            if table.count > table.capacity:
+                raise DatasetError(
+                    f"{path} claims {table.count} {table.name} but holds {table.capacity}; it is damaged"
+                )
+            for column in table.columns.values():
+                if column.offset is not None and column.offset + table.count * column.row > size[1]:
+                    raise DatasetError(f"{path} ends before the rows of {column.name}; the copy is incomplete")
 
-    def _column(self, dataset: h5py.Dataset) -> Column:
-        offset = dataset.id.get_offset()
+    def _table(self, file: h5py.File, name: str) -> Table:
+        columns, capacity = {}, None
+        for dataset, (shape, dtype) in self.layout.tables[name].items():
+            found = file[dataset]
+            capacity = len(found) if capacity is None else min(capacity, len(found))
+            if found.shape[1:] != shape or found.dtype != dtype:
+                raise ValueError(f"{dataset} has rows of {found.dtype} {found.shape[1:]}, not {dtype} {shape}")
+            columns[dataset] = Column(dataset, shape, dtype, self._offset(found))
+        counter = file[COUNTERS[name]]
+        count = int(counter[0])
+        return Table(name, columns, capacity or 0, count, count, self._offset(counter))
+
+    def _offset(self, dataset: h5py.Dataset) -> int | None:
+        offset: int | None = dataset.id.get_offset()
         if offset is None and dataset.size == 0:
-            offset = 0  # nothing to read or write
-        if offset is None:
-            raise DatasetError(
-                f"{self.path}: {dataset.name} is not contiguous; export it instead of converting in place"
+            return 0  # nothing to read or write
+        if offset is None and not self.archive:
+            raise ValueError(
+                f"{dataset.name} is not contiguous; a compressed copy is made by physgym export --compress"
             )
-        return Column(dataset.name.lstrip("/"), dataset.shape[1:], dataset.dtype, offset)
+        return offset
 
     @property
-    def sealed(self) -> bool:
-        """Whether the file is complete and of exact size."""
-        return bool(self.attributes["sealed"])
+    def spec(self) -> SampleSpec:
+        """Its sample fields."""
+        return self.layout.spec
 
-    def map(self) -> dict[str, Array]:
-        """Read-only memory maps of the committed rows, by dataset name."""
-        return {
-            name: np.memmap(self.path, c.dtype, "r", c.offset, (self.count, *c.shape))
-            if self.count and c.row
-            else np.empty((self.count, *c.shape), c.dtype)
-            for name, c in self.columns.items()
-        }
+    @property
+    def count(self) -> int:
+        """Committed samples."""
+        return self.tables[SAMPLES].count
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is committed in any table."""
+        return not any(table.count for table in self.tables.values())
+
+    @property
+    def current(self) -> bool:
+        """Whether its file is still the one that it was read from."""
+        try:
+            return _identity(self.path.stat()) == self._identity
+        except OSError:
+            return False
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the committed rows as the seal has it, hexadecimal; empty where the partition is not sealed."""
+        return self._read_small("checksum").tobytes().hex() if self.sealed else ""
+
+    @cached_property
+    def statistics(self) -> dict[str, Statistics]:
+        """Statistics of its real-valued fields: those of the seal, or computed from the committed rows."""
+        if not self.sealed:
+            return {field.name: self._computed(field.name) for field in real_fields(self.spec)}
+        found = {}
+        with h5py.File(self.path, "r") as file:
+            for field in real_fields(self.spec):
+                group = file[f"statistics/{field.name}"]
+                found[field.name] = Statistics(int(group["count"][0]), *(group[name][()] for name in MOMENTS))
+        return found
+
+    def _computed(self, field: str) -> Statistics:
+        column = self.tables[SAMPLES].columns[f"data/{field}"]
+        accumulator = Accumulator(column.shape, column.dtype)
+        step = accumulator.block * max(1, COPY // max(1, accumulator.block * column.row))
+        for start in range(0, self.count, step):
+            stop = min(self.count, start + step)
+            accumulator.add(self.read(column.name, start, stop), last=stop == self.count)
+        return accumulator.total
+
+    def _read_small(self, name: str) -> Array:
+        with h5py.File(self.path, "r") as file:
+            value: Array = file[name][()]
+            return value
+
+    # --- reading
+
+    def read(self, column: str, start: int, stop: int, out: Array | None = None) -> Array:
+        """Rows of a column by sequential reading.
+
+        Args:
+            column: Name of the dataset.
+            start: First row.
+            stop: End of the rows, at most those committed.
+            out: Where to put them, C-contiguous, shape (stop - start, *row shape); a new array by default.
+
+        Raises:
+            DatasetError: The file cannot be read.
+        """
+        return next(self.read_runs(column, [(start, stop)], [out]))
+
+    def read_runs(
+        self, name: str, runs: list[tuple[int, int]], outs: list[Array | None] | None = None
+    ) -> Iterator[Array]:
+        """Several runs of rows of a column; see `read`."""
+        column = self._column(name)
+        try:
+            if column.offset is None:
+                with _open_archive(self.path) as file:
+                    for i, (start, stop) in enumerate(runs):
+                        target = self._target(column, stop - start, outs[i] if outs else None)
+                        if target.size:
+                            file[name].read_direct(target, np.s_[start:stop])
+                        yield target
+                return
+            with self.opened() as (handle, part):
+                column = part._column(name)
+                for i, (start, stop) in enumerate(runs):
+                    target = self._target(column, stop - start, outs[i] if outs else None)
+                    if target.size:
+                        assert column.offset is not None
+                        self._fill(handle, target, column.offset + start * column.row)
+                    yield target
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(f"cannot read {name} of {self.path}: {error}") from error
+
+    def _column(self, name: str) -> Column:
+        return next(table.columns[name] for table in self.tables.values() if name in table.columns)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[int, Partition]]:
+        """A file descriptor, and the partition whose offsets apply to it.
+
+        A writer replaces the file when it seals it: the rows stay the same, their places do not.
+        """
+        if not self._held.closed:
+            yield self._held.handle, self
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            if _identity(os.fstat(handle)) == self._identity:
+                yield handle, self
+            else:
+                with Partition(self.path).opened() as now:
+                    yield now
+        finally:
+            os.close(handle)
+
+    @staticmethod
+    def _target(column: Column, rows: int, out: Array | None) -> Array:
+        return np.empty((rows, *column.shape), column.dtype) if out is None else out
+
+    @staticmethod
+    def _fill(handle: int, target: Array, offset: int) -> None:
+        left = target.reshape(-1).view(np.uint8).data
+        while left:
+            got = os.preadv(handle, [left], offset)
+            if not got:
+                raise OSError(f"the file ends {len(left)} bytes early")
+            left, offset = left[got:], offset + got
+
+    def table(self, name: str) -> dict[str, Array]:
+        """All committed rows of a table, by dataset name."""
+        table = self.tables[name]
+        return {column: self.read(column, 0, table.count) for column in table.columns}
+
+    def digest(self) -> str:
+        """SHA-256 of the committed rows, column by column, hexadecimal."""
+        digest = hashlib.sha256()
+        for table in self.tables.values():
+            for column in table.columns.values():
+                step = max(1, COPY // max(1, column.row))
+                for start in range(0, table.count if column.row else 0, step):
+                    rows = self.read(column.name, start, min(table.count, start + step))
+                    digest.update(rows.reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+
+    # --- writing
 
     @classmethod
-    def create(cls, path: Path, spec: SampleSpec, capacity: int, attributes: Mapping[str, Any]) -> Partition:
+    def create(
+        cls, path: Path, layout: Layout, capacity: int, attributes: Mapping[str, Any], *, durable: bool = False
+    ) -> Partition:
         """An empty partition, visible under its name only when it is whole."""
         temporary = path.with_suffix(".tmp")
-        _create_file(temporary, spec, capacity, {**attributes, "sealed": False}, count=0)
-        replace_durably(temporary, path)
+        _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
+        if durable:
+            replace_durably(temporary, path)
+        else:
+            temporary.replace(path)
         return cls(path)
 
-    def seal(self) -> None:
-        """Copy the committed rows to a file of exact size, which takes this one's place."""
-        if self.sealed:
-            return
-        kept = {k: v for k, v in self.attributes.items() if k not in ("format", "version", "fields", "sealed")}
-        temporary = self.path.with_suffix(".tmp")
-        _create_file(temporary, self.spec, self.count, {**kept, "sealed": True}, count=self.count)
-        with h5py.File(temporary, "r+", libver=LIBVER) as file:
-            for name, rows in self.map().items():
-                if rows.size:
-                    file[name][...] = rows
-        replace_durably(temporary, self.path)
-        self.__init__(self.path)  # type: ignore[misc]  # offsets and capacity are those of the new file
+    def seal(self, statistics: Mapping[str, Statistics] | None = None) -> Partition:
+        """Complete the file with statistics and checksum; where there is room left, in a new file of exact size.
 
-    def appender(self) -> Appender:
-        """A writer of further rows."""
-        return Appender(self)
+        Args:
+            statistics: Of the real-valued fields, computed by default.
+
+        Returns:
+            The sealed partition.
+        """
+        if self.sealed:
+            return self
+        statistics = statistics or self.statistics
+        if any(table.count < table.capacity for table in self.tables.values()):
+            return self._copy({name: table.count for name, table in self.tables.items()}, statistics)
+        self._finish(self.path, statistics, self.digest())
+        return Partition(self.path)
+
+    def unseal(self, capacity: int) -> Partition:
+        """The partition in a new file, with room for further rows."""
+        return self._copy(dict.fromkeys(self.tables, capacity), None)
+
+    def _copy(self, capacities: Mapping[str, int], statistics: Mapping[str, Statistics] | None) -> Partition:
+        """Replace the file by one of other capacities, sealed if there are statistics."""
+        attributes = {name: value for name, value in self.attributes.items() if name != "archive"}
+        temporary = self.path.with_suffix(".tmp")
+        _create_file(temporary, self.layout, capacities, attributes)
+        copy = Partition(temporary)
+        with Appender(copy) as appender:
+            for table in self.tables.values():
+                rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
+                for start in range(0, table.count, rows_at_once):
+                    stop = min(table.count, start + rows_at_once)
+                    appender.write(table.name, {name: self.read(name, start, stop) for name in table.columns})
+            appender.commit()
+        if statistics is not None:
+            self._finish(temporary, statistics, copy.digest())
+        replace_durably(temporary, self.path)
+        return Partition(self.path)
+
+    def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str) -> None:
+        """Write what a seal has, in place: the metadata was written when the file was made."""
+        with h5py.File(path, "r") as file:
+            small = {"checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
+            for name, s in statistics.items():
+                small[f"statistics/{name}/count"] = np.array([s.count], "<u8")
+                small |= {f"statistics/{name}/{moment}": getattr(s, moment) for moment in MOMENTS}
+            places = {name: (file[name].id.get_offset(), value) for name, value in small.items() if value.size}
+            flag = file["sealed"].id.get_offset()
+        handle = os.open(path, os.O_RDWR)
+        try:
+            for offset, value in places.values():
+                pwrite_all(handle, np.ascontiguousarray(value), offset)
+            os.fdatasync(handle)  # the flag vouches for all that was written before it
+            pwrite_all(handle, np.array([1], "<u8"), flag)
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_ino, status.st_size
+
+
+class _Held:
+    """A file descriptor that is closed with its owner."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = os.open(path, os.O_RDONLY)
+        self.identity = _identity(os.fstat(self.handle))
+        self._finalizer = weakref.finalize(self, os.close, self.handle)
 
     @property
-    def count_offset(self) -> int:
-        """Where the number of committed samples lies in the file."""
-        return self._count_offset
+    def closed(self) -> bool:
+        return not self._finalizer.alive
+
+    def close(self) -> None:
+        self._finalizer()
+
+
+def _open_archive(path: Path) -> h5py.File:
+    with contextlib.suppress(ImportError):  # what HDF5 itself has is enough for some archives
+        import hdf5plugin  # noqa: F401  # registers its filters with HDF5
+    return h5py.File(path, "r")
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def pwrite_all(handle: int, array: Array, offset: int) -> None:
+    """Write a C-contiguous array at a place of a file."""
+    left = array.reshape(-1).view(np.uint8).data
+    while left:
+        written = os.pwrite(handle, left, offset)
+        left, offset = left[written:], offset + written
 
 
 class Appender:
@@ -198,45 +559,60 @@ class Appender:
 
     Args:
         partition: An unsealed partition.
+        durable: Whether a commit waits until the disk has it.
     """
 
-    def __init__(self, partition: Partition) -> None:
-        self.partition = partition
-        self._fd = os.open(partition.path, os.O_RDWR)
+    def __init__(self, partition: Partition, *, durable: bool = False) -> None:
+        self.partition, self._durable = partition, durable
+        self._handle = os.open(partition.path, os.O_RDWR)
 
-    @property
-    def room(self) -> int:
-        """Rows that still fit."""
-        return self.partition.capacity - self.partition.count
-
-    def append(self, rows: Mapping[str, Array]) -> None:
-        """Write rows (dataset name to array (n, *row shape)) and commit them; n is at most `room`.
+    def write(self, table: str, rows: Mapping[str, Array]) -> None:
+        """Write rows (dataset name to array (n, *row shape)), which fit, after those written before.
 
         Raises:
-            DatasetError: The disk refuses the write; everything committed before stays readable.
+            OSError: The disk refuses.
         """
-        part = self.partition
-        added = len(rows["index/episode"])
-        try:
-            for name, column in part.columns.items():
-                data = np.ascontiguousarray(rows[name], column.dtype)
-                if data.size:
-                    self._write(data.data.cast("B"), column.offset + part.count * column.row)
-            self._write(memoryview((part.count + added).to_bytes(8, "little")), part.count_offset)
-        except OSError as error:
-            raise DatasetError(
-                f"cannot write to {part.path}: {error.strerror}. Its {part.count} committed samples are intact; "
-                "free space or repair the folder, then resume"
-            ) from error
-        part.count += added
+        into = self.partition.tables[table]
+        for name, column in into.columns.items():
+            data = np.ascontiguousarray(rows[name], column.dtype)
+            if data.size:
+                assert column.offset is not None
+                pwrite_all(self._handle, data, column.offset + into.written * column.row)
+        into.written += len(rows[name])
 
-    def _write(self, data: memoryview, offset: int) -> None:
-        while data:
-            written = os.pwrite(self._fd, data, offset)
-            data, offset = data[written:], offset + written
+    def commit(self) -> None:
+        """Make everything written so far count: the samples last, since the other tables belong to them.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        *others, samples = reversed(self.partition.tables.values())
+        if all(table.written == table.count for table in (*others, samples)):
+            return
+        if self._durable:
+            os.fdatasync(self._handle)
+        for table in others:
+            self._count(table)
+        if self._durable and others:
+            os.fdatasync(self._handle)
+        self._count(samples)
+        if self._durable:
+            os.fdatasync(self._handle)
+
+    def _count(self, table: Table) -> None:
+        if table.written > table.count:
+            assert table.counter is not None
+            pwrite_all(self._handle, np.array([table.written], "<u8"), table.counter)
+            table.count = table.written
 
     def close(self) -> None:
         """Close the file without sealing it; calling it again does no harm."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -7,23 +7,39 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from physgym._version import __version__
-from physgym.data.partition import Appender, Partition, columns_of, replace_durably, row_bytes
-from physgym.data.statistics import RunningStatistics, Statistics
-from physgym.errors import ConfigError, DatasetError
-from physgym.sample import SampleSpec
+from physgym.data.partition import (
+    EPISODES,
+    REASON,
+    REJECTED,
+    SAMPLES,
+    Appender,
+    Layout,
+    Partition,
+    replace_durably,
+    row_nbytes,
+)
+from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
+from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
+from physgym.sample import NOT_FINITE, SampleSpec
 from physgym.spaces import Array
 
 Mode = Literal["training", "validation", "prediction"]
+NonFinite = Literal["error", "reject", "allow"]
 DESCRIPTION = "dataset.json"
 LOCK = ".lock"
 DEFAULT_MAX_FILE_SIZE = 1 << 30
+DEFAULT_BUFFER = 1 << 20
+DEFAULT_COMMIT_INTERVAL = 0.5
+WAITING = 2  # full partitions that may wait for their seal before appending waits for it
 
 
 def partition_files(folder: Path, mode: str) -> list[Path]:
@@ -38,8 +54,56 @@ def check_mode(mode: str) -> None:
         raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
 
 
+def rebuild_description(path: str | Path) -> dict[str, Any]:
+    """Write ``dataset.json`` anew from the partitions alone.
+
+    Returns:
+        Its content.
+
+    Raises:
+        DatasetError: The folder holds no partitions, one is damaged, or the disk refuses.
+    """
+    folder = Path(path)
+    found = {mode: [Partition(file) for file in partition_files(folder, mode)] for mode in get_args(Mode)}
+    if not any(found.values()):
+        raise DatasetError(f"{folder} holds no partitions")
+    modes = {mode: _described(parts) for mode, parts in found.items() if parts}
+    try:
+        return _write_description(folder, modes)
+    except OSError as error:
+        raise DatasetError(f"cannot write {folder / DESCRIPTION}: {error.strerror}") from error
+
+
+def _described(partitions: Sequence[Partition]) -> dict[str, Any]:
+    first = partitions[0]
+    parameters = first.layout.parameters
+    return {
+        "samples": sum(part.count for part in partitions),
+        "partitions": [
+            {"file": part.path.name, "samples": part.count, "sealed": part.sealed, "sha256": part.checksum}
+            for part in partitions
+        ],
+        "fields": first.spec.to_json(),
+        "parameters": [] if parameters is None else parameters.to_json(),
+        "source": json.loads(first.attributes["source"]),
+    }
+
+
+def _write_description(folder: Path, modes: Mapping[str, Any]) -> dict[str, Any]:
+    description = {"format": "physgym-dataset", "version": 2, "modes": dict(modes)}
+    temporary = (folder / DESCRIPTION).with_suffix(".tmp")
+    temporary.write_text(json.dumps(description, indent=1))
+    replace_durably(temporary, folder / DESCRIPTION)
+    return description
+
+
 class SampleWriter:
     """Appends samples to a dataset; whatever happens, what was committed stays readable.
+
+    Samples are collected in a buffer and committed when it is full, after `commit_interval` and by `commit`. A thread
+    of the writer does the latter, seals partitions that are full and keeps the statistics, so that `append` waits for
+    one write of a buffer at most (or, where the disk is slower than the samples, for the seal of a partition). All
+    methods may be called from any thread.
 
     Args:
         path: The dataset's folder; created if needed.
@@ -48,12 +112,21 @@ class SampleWriter:
         source: JSON data that says where the samples come from; a continued dataset must have the same.
         resume: Continue existing samples of this mode; without it their existence is an error.
         max_file_size: Largest size of a partition in bytes.
+        parameters: Parameters to store per episode, by `add_parameters`.
+        rejected: Whether to store rejected samples apart, by `add_rejected`.
+        nonfinite: What to do with a sample that has a value which is not finite: "error" raises, "reject" leaves it
+            out, "allow" stores it.
+        durable: Whether a commit survives a power cut as well: it waits for the disk.
+        commit_interval: Seconds after which samples are committed; 0 commits in every `append`.
+        buffer_size: Bytes of samples to collect at most.
+        attributes: Further text attributes of the partitions.
 
     Attributes:
-        count: Samples of this mode that are committed.
+        discarded: Samples that were left out because they are not finite.
 
     Raises:
         DatasetError: The folder holds samples already, another writer is at work, or the existing samples do not fit.
+        ConfigError: An argument is out of range.
     """
 
     def __init__(
@@ -65,23 +138,58 @@ class SampleWriter:
         source: Mapping[str, Any] | None = None,
         resume: bool = False,
         max_file_size: int = DEFAULT_MAX_FILE_SIZE,
+        parameters: SampleSpec | None = None,
+        rejected: bool = False,
+        nonfinite: NonFinite = "error",
+        durable: bool = False,
+        commit_interval: float = DEFAULT_COMMIT_INTERVAL,
+        buffer_size: int = DEFAULT_BUFFER,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         check_mode(mode)
-        if max_file_size < 1:
-            raise ConfigError(f"max_file_size must be positive bytes, not {max_file_size}")
+        if nonfinite not in get_args(NonFinite):
+            raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
+        for name, value in (("max_file_size", max_file_size), ("buffer_size", buffer_size)):
+            if value < 1:
+                raise ConfigError(f"{name} must be positive bytes, not {value}")
+        if not commit_interval >= 0:
+            raise ConfigError(f"commit_interval must not be negative, got {commit_interval}")
         self.path, self.spec, self.mode = Path(path), spec, mode
+        self._layout = Layout(spec, parameters, rejected)
+        self._capacity = self._layout.capacity(max_file_size)
+        self._nonfinite, self._durable, self._interval = nonfinite, durable, commit_interval
         self._source = json.dumps(dict(source or {}), sort_keys=True)
-        self._capacity = max(1, max_file_size // row_bytes(spec))
-        self._made_folder = not self.path.exists()
+        self._attributes = {"mode": mode, "source": self._source, "physgym": __version__, **(attributes or {})}
+        self.discarded = 0
+
+        forms = self._layout.tables[SAMPLES]
+        rows = max(1, buffer_size // sum(row_nbytes(form) for form in forms.values()))
+        self._buffer: dict[str, Array] = {name: np.zeros((rows, *shape), dt) for name, (shape, dt) in forms.items()}
+        self._size, self._fill = rows, 0
+        self._names = [self._buffer[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
+        self._targets = [(name, self._buffer[f"data/{name}"], f.shape, f.dtype) for name, f in spec.items()]
+
+        self._lock = threading.RLock()  # buffer and partitions
+        self._counting = threading.RLock()  # statistics and seals
         self._appender: Appender | None = None
-        self._lock = self._acquire()
+        self._full: deque[Partition] = deque()
+        self._accumulators: dict[Path, dict[str, Accumulator]] = {}
+        self._fault: PhysGymError | None = None
+        self._fault_raised = False
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._made_folder = not self.path.exists()
+        self._flock = self._acquire()
         try:
             self._partitions = self._existing(resume)
-            self.count = sum(p.count for p in self._partitions)
-            self._statistics = self._initial_statistics()
+            self._stored = sum(p.count for p in self._partitions)
+            self._sides = {name: _Side(name, self._partitions) for name in self._layout.tables if name != SAMPLES}
+            self._full.extend(p for p in self._partitions[:-1] if not p.sealed)
+            self._begin_new = False
         except BaseException:
             self._release()
             raise
+        self._thread = threading.Thread(target=self._keep_up, name=f"writer of {self.path}", daemon=True)
+        self._thread.start()
 
     # --- opening
 
@@ -113,6 +221,11 @@ class SampleWriter:
         for part in partitions:
             if part.spec != self.spec:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {self.spec}")
+            if part.layout != self._layout:
+                raise DatasetError(
+                    f"{part.path} has the parameters {part.layout.parameters} and "
+                    f"{'' if part.layout.rejected else 'no '}rejected samples; continue it in the same way"
+                )
             if part.attributes["source"] != self._source:
                 raise DatasetError(
                     f"{part.path} comes from {part.attributes['source']}, the new samples from {self._source}; "
@@ -120,122 +233,458 @@ class SampleWriter:
                 )
         return partitions
 
-    def _initial_statistics(self) -> RunningStatistics:
-        running = RunningStatistics(self.spec)
-        for part in self._partitions:
-            rows = part.map()
-            running.add({name: rows[f"data/{name}"] for name in self.spec})
-        return running
+    # --- what there is
 
     @property
-    def statistics(self) -> dict[str, Statistics]:
-        """Mean and standard deviation of all samples of this mode, by real-valued field."""
-        return self._statistics.result()
+    def count(self) -> int:
+        """Samples of this mode, those that wait in the buffer included."""
+        return self._stored + self._fill
+
+    @property
+    def committed(self) -> int:
+        """Samples of this mode that are committed."""
+        with self._lock:
+            return sum(part.count for part in self._partitions)
 
     @property
     def last(self) -> tuple[int, int] | None:
-        """Episode and step of the last committed sample, None if there is none."""
-        for part in reversed(self._partitions):
-            if part.count:
-                rows = part.map()
-                return int(rows["index/episode"][-1]), int(rows["index/step"][-1])
-        return None
+        """Episode and step of the last sample, None if there is none."""
+        with self._lock:
+            if self._fill:
+                return tuple(int(self._buffer[f"index/{name}"][self._fill - 1]) for name in ("episode", "step"))  # type: ignore[return-value]
+            for part in reversed(self._partitions):
+                written = part.tables[SAMPLES].written
+                if written:
+                    episode, step = (
+                        int(part.read(f"index/{name}", written - 1, written)[0]) for name in ("episode", "step")
+                    )
+                    return episode, step
+            return None
+
+    @property
+    def statistics(self) -> dict[str, Statistics]:
+        """Statistics of all committed samples of this mode, by real-valued field."""
+        with self._lock, self._counting:
+            return merged((p.statistics if p.sealed else self._count_in(p) for p in self._partitions), self.spec)
 
     # --- appending
 
-    def append(self, samples: Mapping[str, Array], *, episode: Array, step: Array, seed: Array) -> None:
-        """Write samples and commit them.
+    def append(
+        self,
+        samples: Mapping[str, Array],
+        *,
+        episode: Array,
+        step: Array,
+        seed: Array,
+        env: Array | None = None,
+    ) -> None:
+        """Take samples, to be committed within `commit_interval`.
 
         Args:
             samples: Every field, each of shape (n, *field shape) and its declared dtype.
             episode: Index of the episode of each sample, shape (n,).
             step: Step within the episode of each sample, shape (n,).
             seed: Seed of the episode of each sample, shape (n,).
+            env: Number of the simulation that gave each sample where a dataset has several, shape (n,); 0 by default.
 
         Raises:
-            DatasetError: The arrays do not fit the fields, or the disk refuses the write.
+            SampleError: A value is not finite; the text names field, episode and step. What came before is stored. It
+                may be raised by a later call, since samples are looked at when they leave the buffer.
+            DatasetError: The arrays do not fit the fields, or the disk refuses the write, now or in the time since the
+                last call.
         """
-        if self._lock < 0:
-            raise DatasetError(f"the writer of {self.path} is closed; make a new one with resume=True")
-        rows: dict[str, Array] = {f"data/{name}": np.asarray(value) for name, value in samples.items()}
-        rows |= {"index/episode": np.asarray(episode), "index/step": np.asarray(step), "index/seed": np.asarray(seed)}
-        total = len(rows["index/episode"])
-        self._check(rows, total)
-        start = 0
-        while start < total:
-            if self._appender is None or self._appender.room == 0:
-                self._next_partition()
-            assert self._appender is not None
-            stop = min(total, start + self._appender.room)
-            self._appender.append({name: value[start:stop] for name, value in rows.items()})
-            self.count += stop - start
-            start = stop
-        self._statistics.add(samples)
+        count = len(episode)
+        index = (episode, step, seed, 0 if env is None else env)
+        with self._lock:
+            self._usable()
+            if self._fill + count > self._size:
+                self._flush()
+            if count > self._size or not self._buffered(samples, index, count):
+                names = dict(zip(("episode", "step", "seed"), index, strict=False))
+                rows = self._columns(samples, {**names, "env": np.zeros(count, "i4") if env is None else env}, count)
+                self._flush()
+                self._store(rows, count)
+            if self._interval == 0:
+                self._commit()
 
-    def _check(self, rows: dict[str, Array], total: int) -> None:
-        expected = columns_of(self.spec)
-        if set(rows) != set(expected):
-            raise DatasetError(f"got the fields {sorted(rows)}, the dataset has {sorted(expected)}")
-        for name, (shape, dtype) in expected.items():
-            value = rows[name]
-            if value.shape != (total, *shape):
-                raise DatasetError(f"{name} has shape {value.shape}; {total} samples need {(total, *shape)}")
-            if not np.can_cast(value.dtype, dtype, "same_kind"):
+    def _buffered(self, samples: Mapping[str, Array], index: Sequence[Any], count: int) -> bool:
+        """Put samples of exactly the right form in the buffer; the others need a closer look."""
+        start, end = self._fill, self._fill + count
+        if len(samples) != len(self._targets):
+            return False
+        for name, target, shape, dtype in self._targets:
+            value = samples.get(name)
+            if type(value) is not np.ndarray or value.dtype != dtype or value.shape != (count, *shape):
+                return False
+            target[start:end] = value
+        for target, value in zip(self._names, index, strict=True):
+            if type(value) is np.ndarray and (value.shape != (count,) or value.dtype.kind not in "iu"):
+                return False
+            target[start:end] = value
+        self._fill = end
+        return True
+
+    def add(self, sample: Mapping[str, Any], *, episode: int, step: int, seed: int, env: int = 0) -> None:
+        """Take one sample, as `append` takes many.
+
+        Args:
+            sample: Every field, each of its shape and dtype.
+            episode: Index of the episode.
+            step: Step within the episode.
+            seed: Seed of the episode.
+            env: Number of the simulation where a dataset has several.
+
+        Raises:
+            SampleError: As `append`.
+            DatasetError: As `append`.
+        """
+        with self._lock:
+            self._usable()
+            if self._fill == self._size:
+                self._flush()
+            i = self._fill
+            if len(sample) != len(self._targets):
+                self._columns({name: np.asarray(value)[None] for name, value in sample.items()}, {}, 1)
+            for name, target, shape, dtype in self._targets:
+                value = sample.get(name)
+                if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
+                    value = np.asarray(value)
+                    self._fits(f"data/{name}", value[None] if name in sample else None, shape, dtype, 1)
+                target[i] = value
+            buffer = self._buffer
+            buffer["index/episode"][i], buffer["index/step"][i] = episode, step
+            buffer["index/seed"][i], buffer["index/env"][i] = seed, env
+            self._fill = i + 1
+            if self._interval == 0:
+                self._commit()
+
+    def add_parameters(self, parameters: Mapping[str, Array], *, episode: Array, seed: Array) -> None:
+        """Take the parameters of episodes; they are stored with the first samples that follow.
+
+        Args:
+            parameters: Every parameter, each of shape (n, *parameter shape).
+            episode: Index of each episode, shape (n,), ascending; episodes that are stored already are left out.
+            seed: Seed of each episode, shape (n,).
+
+        Raises:
+            DatasetError: The arrays do not fit, or the writer was made without parameters.
+        """
+        rows = {f"parameters/{name}": np.asarray(value) for name, value in parameters.items()}
+        rows |= {"episodes/episode": np.asarray(episode), "episodes/seed": np.asarray(seed)}
+        self._add_side(EPISODES, rows, len(episode), np.asarray(episode), np.full(len(episode), -1))
+
+    def add_rejected(
+        self,
+        samples: Mapping[str, Array],
+        reasons: Sequence[str],
+        *,
+        episode: Array,
+        step: Array,
+        seed: Array,
+        env: Array | None = None,
+    ) -> None:
+        """Take rejected samples; they are stored apart, with the first accepted ones that follow.
+
+        Args:
+            samples: As in `append`; values need not be finite.
+            reasons: Why each was rejected; cut to 200 bytes.
+            episode: As in `append`; with `step` ascending. Those that are stored already are left out.
+            step: As in `append`.
+            seed: As in `append`.
+            env: As in `append`.
+
+        Raises:
+            DatasetError: The arrays do not fit, or the writer was made without rejected samples.
+        """
+        count = len(reasons)
+        index = {"episode": episode, "step": step, "seed": seed, "env": np.zeros(count, "i4") if env is None else env}
+        rows = {f"rejected/{name}": value for name, value in self._columns(samples, index, count).items()}
+        rows["rejected/reason"] = np.array([_cut(reason) for reason in reasons], REASON)
+        self._add_side(REJECTED, rows, count, np.asarray(episode), np.asarray(step))
+
+    def _add_side(self, table: str, rows: Mapping[str, Array], count: int, episode: Array, step: Array) -> None:
+        if table not in self._sides:
+            raise DatasetError(f"this writer of {self.path} was not asked to store {table}; say so when making it")
+        forms = self._layout.tables[table]
+        if set(rows) != set(forms):
+            raise DatasetError(f"got {sorted(rows)}, the dataset has {sorted(forms)}")
+        for name, (shape, dtype) in forms.items():
+            self._fits(name, rows[name], shape, dtype, count)
+        with self._lock:
+            self._usable()
+            self._sides[table].add(
+                {name: rows[name].astype(dtype) for name, (_, dtype) in forms.items()}, episode, step
+            )
+
+    def commit(self) -> None:
+        """Make everything taken so far readable, and with `durable` safe from power cuts.
+
+        Raises:
+            SampleError: A value is not finite; see `append`.
+            DatasetError: The disk refuses.
+        """
+        with self._lock:
+            self._usable()
+            self._commit()
+
+    def _columns(self, samples: Mapping[str, Any], index: Mapping[str, Any], count: int) -> dict[str, Array]:
+        """All columns of some samples, of the right form.
+
+        Raises:
+            DatasetError: They are not.
+        """
+        rows: dict[str, Array] = {f"data/{name}": np.asarray(value) for name, value in samples.items()}
+        rows |= {f"index/{name}": np.asarray(value) for name, value in index.items()}
+        if len(samples) != len(self.spec) or not samples.keys() >= self.spec.keys():
+            missing, extra = sorted(set(self.spec) - set(samples)), sorted(set(samples) - set(self.spec))
+            raise DatasetError(f"the samples lack the fields {missing} and have {extra} beyond those of the dataset")
+        for name, (shape, dtype) in self._layout.tables[SAMPLES].items():
+            if name in rows and (rows[name].dtype != dtype or rows[name].shape != (count, *shape)):
+                self._fits(name, rows[name], shape, dtype, count)
+        return rows
+
+    @staticmethod
+    def _fits(name: str, value: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> None:
+        if value is None:
+            raise DatasetError(f"the samples lack the field {name}")
+        if value.shape != (count, *shape):
+            raise DatasetError(f"{name} has shape {value.shape}; {count} samples need {(count, *shape)}")
+        if not np.can_cast(value.dtype, dtype, "same_kind"):
+            index = name.startswith("index/") and value.dtype.kind in "iu"  # seeds come as signed numbers as well
+            if not index:
                 raise DatasetError(f"{name} has dtype {value.dtype}, which does not convert to {dtype}")
 
-    def _next_partition(self) -> None:
-        self._finish_partition()
-        current = self._partitions[-1] if self._partitions else None
-        if current is None or current.sealed:
-            number = 1 + max((int(p.path.stem[-5:]) for p in self._partitions), default=-1)
-            attributes = {"mode": self.mode, "source": self._source, "physgym": __version__}
-            file = self.path / f"{self.mode}-{number:05d}.h5"
-            try:
-                current = Partition.create(file, self.spec, self._capacity, attributes)
-            except (OSError, RuntimeError) as error:
-                file.with_suffix(".tmp").unlink(missing_ok=True)
-                raise DatasetError(
-                    f"cannot create {file}: {error}. {self.count} committed samples are intact"
-                ) from error
-            self._partitions.append(current)
-        self._appender = current.appender()
+    def _usable(self) -> None:
+        if self._flock < 0:
+            raise DatasetError(f"the writer of {self.path} is closed; make a new one with resume=True")
+        fault = self._fault
+        if fault is not None:
+            self._fault_raised = True
+            if isinstance(fault, SampleError):
+                self._fault = None  # it concerns one sample, and is said once
+            raise fault
 
-    def _finish_partition(self, *, seal: bool = True) -> None:
-        """Seal a partition; the description follows it."""
-        if self._appender is None:
-            return
-        part = self._appender.partition
-        self._appender.close()
-        self._appender = None
+    # --- storing; all of it with the lock held
+
+    def _flush(self) -> None:
+        """Write what the buffer has; commit it unless that waits for the disk."""
+        count, self._fill = self._fill, 0
+        if count:
+            self._store({name: column[:count] for name, column in self._buffer.items()}, count)
+        if not self._durable:
+            self._end()
+
+    def _commit(self) -> None:
+        count, self._fill = self._fill, 0
+        if count:
+            self._store({name: column[:count] for name, column in self._buffer.items()}, count)
+        self._end()
+
+    def _end(self) -> None:
+        if self._appender is not None:
+            with self._disk(self._appender.partition):
+                self._appender.commit()
+
+    def _store(self, rows: Mapping[str, Array], count: int) -> None:
+        """Write samples, whatever belongs to them before them, into as many partitions as that takes."""
+        error: SampleError | None = None
+        if self._nonfinite != "allow":
+            rows, count, error = self._finite(rows, count)
+        start = 0
+        while start < count:
+            appender = self._with_room()
+            fit = min(count, start + appender.partition.tables[SAMPLES].room)
+            with self._disk(appender.partition):
+                stop = start + self._store_sides(appender, rows, start, fit)
+                if stop > start:
+                    appender.write(SAMPLES, {name: rows[name][start:stop] for name in self._layout.tables[SAMPLES]})
+            self._stored += stop - start
+            if stop < fit or not appender.partition.tables[SAMPLES].room:
+                self._rotate()
+            start = stop
+        if error is not None:
+            self._end()
+            raise error
+
+    def _finite(self, rows: Mapping[str, Array], count: int) -> tuple[Mapping[str, Array], int, SampleError | None]:
+        """The rows to store, and the error to raise after that."""
+        for field in self.spec.values():
+            values = rows[f"data/{field.name}"][:count]
+            if field.dtype.kind not in "fc" or np.isfinite(values).all():
+                continue
+            finite = np.isfinite(values.reshape(count, -1)).all(1)
+            names = np.stack([rows["index/episode"][:count], rows["index/step"][:count]], 1)[~finite]
+            if self._nonfinite == "error":
+                first = int(np.argmin(finite))
+                bad = np.argwhere(~np.isfinite(values[first]))
+                text = NOT_FINITE.format(
+                    where=f"episode {names[0][0]}, step {names[0][1]}",
+                    name=field.name,
+                    count=len(bad),
+                    index=tuple(int(i) for i in bad[0]),
+                )
+                rows, count, _ = self._finite(rows, first)
+                return rows, count, SampleError(text)
+            if REJECTED in self._sides:
+                apart = {name: column[:count][~finite] for name, column in rows.items()}
+                self._sides[REJECTED].add(
+                    {f"rejected/{name}": column for name, column in apart.items()}
+                    | {"rejected/reason": np.full(len(names), _cut(f"{field.name} is not finite"), REASON)},
+                    *names.T,
+                )
+            self.discarded += len(names)
+            rows, count = {name: column[:count][finite] for name, column in rows.items()}, int(finite.sum())
+        return rows, count, None
+
+    def _store_sides(self, appender: Appender, rows: Mapping[str, Array], start: int, stop: int) -> int:
+        """Write what precedes the samples from `start` to `stop` in other tables; how many samples then fit."""
+        for name, side in self._sides.items():
+            episodes, steps = (rows[f"index/{key}"][start:stop] for key in ("episode", "step"))
+            table = appender.partition.tables[name]
+            due = side.until(episodes[-1], steps[-1])
+            if due:
+                appender.write(name, side.take(min(due, table.room)))
+            if side.until(episodes[-1], steps[-1]):  # the rest goes into the next partition, with the samples after it
+                stop = start + side.before_next(episodes, steps)
+                if stop == start:
+                    break
+        return stop - start
+
+    def _with_room(self) -> Appender:
+        """The appender of a partition that takes further samples."""
+        if self._appender is not None:
+            return self._appender
+        current = self._partitions[-1] if self._partitions else None
+        number = 1 + (-1 if current is None else int(current.path.stem[-5:]))
+        file = self.path / f"{self.mode}-{number:05d}.h5"
         try:
-            if seal:
-                part.seal()
+            part_full = current is None or current.archive or current.count >= self._capacity
+            if current is not None and current.sealed and not part_full and not self._begin_new:
+                # so that a dataset does not depend on the portions in which it was made
+                file = current.path
+                current = self._partitions[-1] = current.unseal(self._capacity)
+            if current is None or current.sealed or self._begin_new or not current.tables[SAMPLES].room:
+                if current is not None and not current.sealed and current not in self._full:
+                    self._full.append(current)
+                current = Partition.create(file, self._layout, self._capacity, self._attributes, durable=self._durable)
+                self._partitions.append(current)
+                self._begin_new = False
+            self._appender = Appender(current, durable=self._durable)
+        except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
+            with contextlib.suppress(OSError):
+                file.with_suffix(".tmp").unlink(missing_ok=True)
+            raise self._fail(f"cannot create {file}: {error}. {self._intact()} committed samples are intact") from error
+        return self._appender
+
+    def _rotate(self) -> None:
+        """Commit the partition, which is full, and leave it to the thread to seal it."""
+        assert self._appender is not None
+        self._end()
+        self._appender.close()
+        self._full.append(self._appender.partition)
+        self._appender, self._begin_new = None, True
+        self._wake.set()
+        while len(self._full) > WAITING:
+            self._seal_one()
+
+    def _intact(self) -> int:
+        return sum(part.count for part in self._partitions)
+
+    @contextlib.contextmanager
+    def _disk(self, part: Partition) -> Any:
+        """Translates what the disk says."""
+        try:
+            if not part.path.exists():
+                raise FileNotFoundError(2, "it was removed while it was written")
+            yield
+        except OSError as error:
+            raise self._fail(
+                f"cannot write to {part.path}: {error.strerror or error}. Its {part.count} committed samples are "
+                "intact; free space or repair the folder, then resume"
+            ) from error
+
+    def _fail(self, text: str) -> DatasetError:
+        """The error after which the writer takes nothing more."""
+        error = DatasetError(text)
+        self._fault, self._fault_raised, self._fill = error, True, 0
+        self._stored = self._intact()
+        return error
+
+    # --- the thread
+
+    def _keep_up(self) -> None:
+        """Commit what waits, seal what is full, keep the statistics: until the writer is closed."""
+        while not self._stop.is_set():
+            self._wake.wait(self._interval or DEFAULT_COMMIT_INTERVAL)
+            self._wake.clear()
+            try:
+                with self._lock:
+                    if self._fault is None and self._flock >= 0 and not self._stop.is_set():
+                        self._commit()
+                while self._full and not self._stop.is_set():
+                    self._seal_one()
+                with self._lock:
+                    current = self._partitions[-1] if self._partitions else None
+                if current is not None and not current.sealed:
+                    self._count_in(current)
+            except PhysGymError as error:  # for the next call to raise
+                with self._lock:
+                    self._fault, self._fault_raised = self._fault or error, False
+
+    def _count_in(self, part: Partition) -> dict[str, Statistics]:
+        """Statistics of a partition that is not sealed; takes in what was committed since the last time."""
+        found = {}
+        with self._counting:
+            made = self._accumulators.setdefault(
+                part.path, {field.name: Accumulator(field.shape, field.dtype) for field in real_fields(self.spec)}
+            )
+            count = part.count
+            for name, accumulator in made.items():
+                column = f"data/{name}"
+                while count - accumulator.rows >= accumulator.block:
+                    accumulator.add(part.read(column, accumulator.rows, accumulator.rows + accumulator.block))
+                found[name] = accumulator.with_rest(part.read(column, accumulator.rows, count))
+        return found
+
+    def _seal_one(self) -> None:
+        """Seal the partition that has waited longest."""
+        with self._counting:
+            if not self._full:
+                return
+            part = self._full[0]
+            self._seal(part)
+            self._full.popleft()
             self._describe()
+
+    def _seal(self, part: Partition) -> None:
+        try:
+            sealed = part.seal(self._count_in(part))
         except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-            for leftover in (part.path, self.path / DESCRIPTION):
-                leftover.with_suffix(".tmp").unlink(missing_ok=True)
+            part.path.with_suffix(".tmp").unlink(missing_ok=True)
             raise DatasetError(
                 f"cannot complete {part.path}: {error}. Its {part.count} samples are committed and readable; free "
                 "space, then continue the dataset"
             ) from error
+        self._accumulators.pop(part.path, None)
+        for i, other in enumerate(self._partitions):
+            if other is part:
+                self._partitions[i] = sealed
 
     def _describe(self) -> None:
         """Write the JSON description: a convenience for readers, never the only place of anything."""
         file = self.path / DESCRIPTION
-        description: dict[str, Any] = {"format": "physgym-dataset", "version": 1, "modes": {}}
-        if file.exists():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: later writers make it anew
-                description["modes"] = json.loads(file.read_text())["modes"]
-        description["modes"][self.mode] = {
-            "samples": self.count,
-            "partitions": [{"file": p.path.name, "samples": p.count} for p in self._partitions],
-            "fields": self.spec.to_json(),
-            "source": json.loads(self._source),
-            "statistics": {name: s.to_json() for name, s in self.statistics.items()},
-        }
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(description, indent=1))
-        replace_durably(temporary, file)
+        modes: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: later writers make it anew
+            modes = dict(json.loads(file.read_text())["modes"])
+        modes[self.mode] = _described(self._partitions)
+        try:
+            _write_description(self.path, modes)
+        except OSError as error:
+            file.with_suffix(".tmp").unlink(missing_ok=True)
+            raise DatasetError(
+                f"cannot write {file}: {error.strerror}. All samples are readable without it; free space, then "
+                "continue the dataset"
+            ) from error
 
     # --- closing
 
@@ -247,30 +696,67 @@ class SampleWriter:
                 readable, and continued in place by the next writer.
 
         Raises:
-            DatasetError: The disk refuses; what was committed is readable all the same.
+            SampleError: A value is not finite; see `append`.
+            DatasetError: The disk refuses, or has refused since the last call; what was committed is readable all the
+                same.
         """
-        if self._lock < 0:
+        if self._flock < 0:
             return
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
         try:
-            if self._appender is None and self._partitions and not self._partitions[-1].sealed:
-                self._appender = self._partitions[-1].appender()  # left open by an earlier writer
-            if self._appender is not None and self._appender.partition.count == 0:
-                self._appender.close()
-                self._appender.partition.path.unlink()
-                self._partitions.remove(self._appender.partition)
-                self._appender = None
-            self._finish_partition(seal=seal)
+            fault = self._fault
+            if isinstance(fault, DatasetError):
+                if not self._fault_raised:
+                    raise fault
+                return
+            self._commit()
+            self._store_left()
+            self._complete(seal)
+            if fault is not None:
+                raise fault
         finally:
             self._release()
+
+    def _store_left(self) -> None:
+        """Store what was to precede samples that did not come."""
+        while any(side.waiting for side in self._sides.values()):
+            appender = self._with_room()
+            with self._disk(appender.partition):
+                for name, side in self._sides.items():
+                    if side.waiting:
+                        appender.write(name, side.take(min(side.waiting, appender.partition.tables[name].room)))
+            self._end()
+            if any(side.waiting for side in self._sides.values()):
+                self._rotate()
+
+    def _complete(self, seal: bool) -> None:
+        if self._appender is not None:
+            self._appender.close()
+            self._appender = None
+        while self._full and seal:
+            self._seal_one()
+        last = self._partitions[-1] if self._partitions else None
+        if last is not None and not last.sealed:
+            if last.empty:
+                last.path.unlink()
+                self._partitions.pop()
+            elif seal:
+                self._seal(last)
+        if self._partitions or (self.path / DESCRIPTION).exists():
+            self._describe()
 
     def _release(self) -> None:
         if self._appender is not None:
             self._appender.close()
-        if self._made_folder and not any(p for p in self.path.iterdir() if p.name != LOCK):
-            (self.path / LOCK).unlink()
-            self.path.rmdir()
-        os.close(self._lock)
-        self._lock = -1
+            self._appender = None
+        with contextlib.suppress(OSError):  # it may have been removed
+            if self._made_folder and not any(p for p in self.path.iterdir() if p.name != LOCK):
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
+        os.close(self._flock)
+        self._flock = -1
 
     def __enter__(self) -> SampleWriter:
         return self
@@ -284,5 +770,74 @@ def close_after(writer: SampleWriter, error: type[BaseException] | None) -> None
     if error is None:
         writer.close()
     else:
-        with contextlib.suppress(DatasetError):
+        with contextlib.suppress(DatasetError, SampleError):
             writer.close(seal=False)
+
+
+def _cut(reason: str) -> bytes:
+    """A text that fits, without half a character at its end."""
+    return reason.encode()[: REASON.itemsize].decode(errors="ignore").encode()
+
+
+class _Side:
+    """Rows of a table beside the samples that wait for the samples they precede.
+
+    Args:
+        table: Its name.
+        partitions: What is stored already; rows named there are left out, since a resumed generation repeats them.
+    """
+
+    def __init__(self, table: str, partitions: Sequence[Partition]) -> None:
+        self._table, self._rows = table, dict[str, Array]()
+        self._episodes, self._steps = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._last = (-1, -1)
+        for part in reversed(partitions):
+            count = part.tables[table].count
+            if count and table == EPISODES:
+                self._last = int(part.read("episodes/episode", count - 1, count)[0]), -1
+                break
+            if count:
+                episode, step = (part.read(f"rejected/index/{key}", count - 1, count)[0] for key in ("episode", "step"))
+                self._last = int(episode), int(step)
+                break
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait."""
+        return len(self._episodes)
+
+    def add(self, rows: Mapping[str, Array], episodes: Array, steps: Array) -> None:
+        """Take rows, which have ascending names."""
+        new = ~_at_most(episodes, steps, *self._last)
+        rows = {name: column[new] for name, column in rows.items()}
+        episodes, steps = episodes[new], steps[new]
+        if not len(episodes):
+            return
+        self._last = int(episodes[-1]), int(steps[-1])
+        if self.waiting:
+            rows = {name: np.concatenate([self._rows[name], column]) for name, column in rows.items()}
+            episodes, steps = np.concatenate([self._episodes, episodes]), np.concatenate([self._steps, steps])
+        self._rows, self._episodes, self._steps = dict(rows), episodes, steps
+
+    def until(self, episode: int, step: int) -> int:
+        """How many rows, from the first on, precede this sample or belong to it."""
+        late = ~_at_most(self._episodes, self._steps, episode, step)
+        return int(np.argmax(late)) if late.any() else self.waiting
+
+    def before_next(self, episodes: Array, steps: Array) -> int:
+        """How many samples, from the first on, precede the next row."""
+        late = ~_at_most(episodes, steps, self._episodes[0], self._steps[0] - 1)
+        return int(np.argmax(late)) if late.any() else len(episodes)
+
+    def take(self, count: int) -> dict[str, Array]:
+        """The next rows, no longer waiting."""
+        taken = {name: column[:count] for name, column in self._rows.items()}
+        self._rows = {name: column[count:] for name, column in self._rows.items()}
+        self._episodes, self._steps = self._episodes[count:], self._steps[count:]
+        return taken
+
+
+def _at_most(episodes: Array, steps: Array, episode: int, step: int) -> Array:
+    """Which names are not after a given one."""
+    found: Array = (episodes < episode) | ((episodes == episode) & (steps <= step))
+    return found
