@@ -343,7 +343,9 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         append(writer, 4, 8)
-        with pytest.raises(DatasetError, match=r"No space left on device. Its 4 committed samples are intact"):
+        with pytest.raises(
+            DatasetError, match=r"No space left on device. The 4 committed samples of the dataset are intact"
+        ):
             writer.commit()
     with pytest.raises(DatasetError, match="No space left on device"):
         append(writer, 4, 8)
@@ -365,7 +367,9 @@ def test_a_disk_that_fills_up_while_closing_leaves_a_readable_dataset(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Partition, "seal", full)
-        with pytest.raises(DatasetError, match=r"No space left on device.*6 samples are committed and readable"):
+        with pytest.raises(
+            DatasetError, match=r"No space left on device.*The 6 committed samples of the dataset are intact"
+        ):
             writer.close()
     assert_rows(SampleDataset(tmp_path / "d"), 0, 6)
     assert not list((tmp_path / "d").glob("*.tmp"))

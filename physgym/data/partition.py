@@ -166,12 +166,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def replace_durably(temporary: Path, final: Path) -> None:
-    """Give a finished file its final name so that a power cut leaves the old file or the new one."""
+def replace_synced(temporary: Path, final: Path) -> None:
+    """Give a finished file its final name so that a power cut leaves the old file or the new one, and neither half."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(final)
-    sync_folder(final.parent)
 
 
 def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
@@ -210,6 +209,7 @@ def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dt
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)  # equal samples shall give equal files
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
@@ -451,8 +451,10 @@ class Partition:
         """An empty partition, visible under its name only when it is whole."""
         temporary = path.with_suffix(".tmp")
         _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
+        cls(temporary)  # HDF5 does not always say that the disk is full
         if durable:
-            replace_durably(temporary, path)
+            replace_synced(temporary, path)
+            sync_folder(path.parent)
         else:
             temporary.replace(path)
         return cls(path)
@@ -471,7 +473,7 @@ class Partition:
         statistics = statistics or self.statistics
         if any(table.count < table.capacity for table in self.tables.values()):
             return self._copy({name: table.count for name, table in self.tables.items()}, statistics)
-        self._finish(self.path, statistics, self.digest())
+        self._finish(self.path, statistics, self.digest(), in_place=True)
         return Partition(self.path)
 
     def unseal(self, capacity: int) -> Partition:
@@ -492,12 +494,12 @@ class Partition:
                     appender.write(table.name, {name: self.read(name, start, stop) for name in table.columns})
             appender.commit()
         if statistics is not None:
-            self._finish(temporary, statistics, copy.digest())
-        replace_durably(temporary, self.path)
+            self._finish(temporary, statistics, copy.digest(), in_place=False)
+        replace_synced(temporary, self.path)
         return Partition(self.path)
 
-    def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str) -> None:
-        """Write what a seal has, in place: the metadata was written when the file was made."""
+    def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str, *, in_place: bool) -> None:
+        """Write what a seal has: the metadata was written when the file was made."""
         with h5py.File(path, "r") as file:
             small = {"checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
             for name, s in statistics.items():
@@ -509,9 +511,9 @@ class Partition:
         try:
             for offset, value in places.values():
                 pwrite_all(handle, np.ascontiguousarray(value), offset)
-            os.fdatasync(handle)  # the flag vouches for all that was written before it
+            if in_place:
+                os.fdatasync(handle)  # the flag vouches for all that was written before it
             pwrite_all(handle, np.array([1], "<u8"), flag)
-            os.fdatasync(handle)
         finally:
             os.close(handle)
 

@@ -24,7 +24,6 @@ from physgym.data.partition import (
     Appender,
     Layout,
     Partition,
-    replace_durably,
     row_nbytes,
 )
 from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
@@ -93,7 +92,7 @@ def _write_description(folder: Path, modes: Mapping[str, Any]) -> dict[str, Any]
     description = {"format": "physgym-dataset", "version": 2, "modes": dict(modes)}
     temporary = (folder / DESCRIPTION).with_suffix(".tmp")
     temporary.write_text(json.dumps(description, indent=1))
-    replace_durably(temporary, folder / DESCRIPTION)
+    temporary.replace(folder / DESCRIPTION)
     return description
 
 
@@ -573,7 +572,10 @@ class SampleWriter:
         except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
             with contextlib.suppress(OSError):
                 file.with_suffix(".tmp").unlink(missing_ok=True)
-            raise self._fail(f"cannot create {file}: {error}. {self._intact()} committed samples are intact") from error
+            raise self._fail(
+                f"cannot create {file}: {error}. The {self._intact()} committed samples of the dataset are intact; free "
+                "space or repair the folder, then resume"
+            ) from error
         return self._appender
 
     def _rotate(self) -> None:
@@ -599,8 +601,8 @@ class SampleWriter:
             yield
         except OSError as error:
             raise self._fail(
-                f"cannot write to {part.path}: {error.strerror or error}. Its {part.count} committed samples are "
-                "intact; free space or repair the folder, then resume"
+                f"cannot write to {part.path}: {error.strerror or error}. The {self._intact()} committed samples of "
+                "the dataset are intact; free space or repair the folder, then resume"
             ) from error
 
     def _fail(self, text: str) -> DatasetError:
@@ -659,11 +661,12 @@ class SampleWriter:
     def _seal(self, part: Partition) -> None:
         try:
             sealed = part.seal(self._count_in(part))
-        except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-            part.path.with_suffix(".tmp").unlink(missing_ok=True)
+        except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
+            with contextlib.suppress(OSError):
+                part.path.with_suffix(".tmp").unlink(missing_ok=True)
             raise DatasetError(
-                f"cannot complete {part.path}: {error}. Its {part.count} samples are committed and readable; free "
-                "space, then continue the dataset"
+                f"cannot complete {part.path}: {error}. The {self._intact()} committed samples of the dataset are "
+                "intact; free space or repair the folder, then resume"
             ) from error
         self._accumulators.pop(part.path, None)
         for i, other in enumerate(self._partitions):
@@ -680,7 +683,8 @@ class SampleWriter:
         try:
             _write_description(self.path, modes)
         except OSError as error:
-            file.with_suffix(".tmp").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.with_suffix(".tmp").unlink(missing_ok=True)
             raise DatasetError(
                 f"cannot write {file}: {error.strerror}. All samples are readable without it; free space, then "
                 "continue the dataset"
