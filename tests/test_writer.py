@@ -89,7 +89,7 @@ def test_parameters_and_rejected_samples_are_stored_beside(tmp_path):
 
 
 @given(st.lists(st.integers(1, 25), max_size=12))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_the_files_do_not_depend_on_portions_commits_and_pauses(tmp_path_factory, portions):
     folder = tmp_path_factory.mktemp("portions")
     try:
@@ -102,7 +102,7 @@ def test_the_files_do_not_depend_on_portions_commits_and_pauses(tmp_path_factory
 
 def test_more_rejected_samples_than_accepted_ones_begin_a_new_partition(tmp_path):
     def fill(path, portion):
-        with SampleWriter(path, SPEC, rejected=True, max_file_size=20 * ROW) as writer:
+        with SampleWriter(path, SPEC, rejected=True, max_file_size=60 * ROW) as writer:
             for start in range(0, 200, portion):
                 rows = np.arange(start, start + portion)
                 bad, good = rows[rows % 10 != 9], rows[rows % 10 == 9]
@@ -266,7 +266,7 @@ def test_a_reader_sees_more_after_refresh(tmp_path):
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_gathering_equals_indexing_the_whole(tmp_path_factory, sizes, data):
     folder, start = tmp_path_factory.mktemp("gather"), 0
     for i, size in enumerate(sizes):

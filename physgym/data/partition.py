@@ -90,7 +90,7 @@ class Layout:
         Whole pages of every field where there are so many, so that full partitions follow one another in memory.
         """
         capacity = max(1, max_file_size // self.row_nbytes)
-        together = max(rows_per_page(row_nbytes(form), ALIGNED) for form in self.tables[SAMPLES].values())
+        together = max(rows_per_page(field.nbytes, ALIGNED) for field in self.spec.values())
         return capacity // together * together if capacity >= together else capacity
 
 

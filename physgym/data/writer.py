@@ -573,8 +573,8 @@ class SampleWriter:
             with contextlib.suppress(OSError):
                 file.with_suffix(".tmp").unlink(missing_ok=True)
             raise self._fail(
-                f"cannot create {file}: {error}. The {self._intact()} committed samples of the dataset are intact; free "
-                "space or repair the folder, then resume"
+                f"cannot create {file}: {error}. The {self._intact()} committed samples of the dataset are intact; "
+                "free space or repair the folder, then resume"
             ) from error
         return self._appender
 
