@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -222,6 +224,23 @@ def test_a_writer_leaves_no_thread_and_refuses_more_after_it_is_closed(tmp_path)
             call()
 
 
+FORGETFUL = """
+import sys, numpy as np
+from physgym.data.writer import SampleWriter
+from physgym.sample import Field, SampleSpec
+writer = SampleWriter(sys.argv[1], SampleSpec([Field("x", (), np.dtype("f4"), "input")]), commit_interval=100)
+writer.add({"x": np.float32(1)}, episode=0, step=0, seed=0)
+"""
+
+
+def test_a_program_that_forgets_to_close_its_writer_loses_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, str(tmp_path / "d")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(SampleDataset(tmp_path / "d")) == 1
+
+
 def test_a_folder_that_is_removed_is_noticed(tmp_path):
     writer = SampleWriter(tmp_path / "d", SPEC)
     writer.append(samples([0]), **names([0]))
@@ -286,6 +305,7 @@ def test_gathering_equals_indexing_the_whole(tmp_path_factory, sizes, data):
         np.testing.assert_array_equal(out["x"], whole["x"][rows])
         for name in SPEC:
             np.testing.assert_array_equal(reader[2:9][name], whole[name][2:9])
+            np.testing.assert_array_equal([sample[name] for sample in reader], whole[name])
             np.testing.assert_array_equal(reader[9:2:-2][name], whole[name][:start][9:2:-2])
     shutil.rmtree(folder)
 

@@ -186,7 +186,11 @@ class SampleDataset:
         return [{name: column[i] for name, column in columns} for i in range(len(indices))]
 
     def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
+        block = max(1, (1 << 20) // max(1, self.row_nbytes))
+        for start in range(0, len(self), block):
+            stop = min(len(self), start + block)
+            columns = [(name, list(value)) for name, value in self.read(start, stop).items()]
+            yield from ({name: column[i] for name, column in columns} for i in range(stop - start))
 
     def gather(
         self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
@@ -270,7 +274,11 @@ class SampleDataset:
         if memory is not None and self._total * self.row_nbytes > memory and self.row_nbytes >= PAGE:
             log.info("%s is larger than the memory: its samples are read instead of mapped", self.paths[0])
             return None
-        stitched = Stitched(parts, list(columns.values()))
+        try:
+            stitched = Stitched(parts, list(columns.values()))
+        except DatasetError as error:  # addresses may be limited; what else is wrong will show
+            log.warning("%s; samples are read instead, which is slower", error)
+            return None
         stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
         return stitched
 

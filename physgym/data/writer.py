@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -187,6 +188,7 @@ class SampleWriter:
         except BaseException:
             self._release()
             raise
+        atexit.register(self.close, seal=False)  # what a program that forgets to close it has in the buffer
         self._thread = threading.Thread(target=self._keep_up, name=f"writer of {self.path}", daemon=True)
         self._thread.start()
 
@@ -752,6 +754,7 @@ class SampleWriter:
             self._describe()
 
     def _release(self) -> None:
+        atexit.unregister(self.close)
         if self._appender is not None:
             self._appender.close()
             self._appender = None
