@@ -631,9 +631,13 @@ class SampleWriter:
                     current = self._partitions[-1] if self._partitions else None
                 if current is not None and not current.sealed:
                     self._count_in(current)
-            except PhysGymError as error:  # for the next call to raise
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next call raises it
+                unforeseen = DatasetError(f"the thread that writes {self.path} failed: {error!r}")
+                unforeseen.__cause__ = error
+                fault = error if isinstance(error, PhysGymError) else unforeseen
                 with self._lock:
-                    self._fault, self._fault_raised = self._fault or error, False
+                    if self._fault is None:
+                        self._fault, self._fault_raised = fault, False
 
     def _count_in(self, part: Partition) -> dict[str, Statistics]:
         """Statistics of a partition that is not sealed; takes in what was committed since the last time."""
