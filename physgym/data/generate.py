@@ -175,7 +175,8 @@ class SampleStream:
         """Everything stored so far, None where nothing is."""
         if self.writer is None:
             return None
-        self.writer.commit()
+        if not self.writer.closed:
+            self.writer.commit()
         return SampleDataset(self.writer.path, self.writer.mode)
 
     def close(self) -> None:

@@ -237,6 +237,11 @@ class SampleWriter:
     # --- what there is
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._flock < 0
+
+    @property
     def count(self) -> int:
         """Samples of this mode, those that wait in the buffer included."""
         return self._stored + self._fill
