@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
+from physgym.data.describe import stored
 from physgym.data.partition import (
     ALIGNED,
     ALIGNMENT,
@@ -61,10 +62,10 @@ def archive(
     filters = _filters(compression, level)
     if out.resolve() == path.resolve():
         raise ConfigError(f"{path} cannot be its own copy; choose another folder")
-    sources = [Partition(file) for file in all_partitions(path)]
-    if not resume and (present := all_partitions(out)):
+    sources = [part for parts in stored(path).values() for part in parts]
+    if not resume and any(partition_files(out, mode) for mode in get_args(Mode)):
         raise DatasetError(
-            f"{out} holds {len(present)} partitions already. Continue an interrupted copy with resume=True "
+            f"{out} holds partitions already. Continue an interrupted copy with resume=True "
             "(physgym export --resume), or choose another folder"
         )
     try:
@@ -82,11 +83,6 @@ def archive(
             f"cannot write to {out}: {error}. Free space or repair the folder, then continue with resume=True"
         ) from error
     rebuild_description(out)
-
-
-def all_partitions(path: Path) -> list[Path]:
-    """The partitions of all modes, in order."""
-    return [file for mode in get_args(Mode) for file in partition_files(path, mode)]
 
 
 def _row(part: Partition) -> int:

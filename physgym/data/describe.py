@@ -18,19 +18,25 @@ from physgym.errors import DatasetError
 CHECKSUM = 12  # digits of a checksum that are shown
 
 
+def stored(path: str | Path) -> dict[Mode, list[Partition]]:
+    """The partitions of a dataset folder, by mode.
+
+    Raises:
+        DatasetError: There are none, or one is damaged.
+    """
+    found = {mode: [Partition(file) for file in partition_files(Path(path), mode)] for mode in get_args(Mode)}
+    if not any(found.values()):
+        raise DatasetError(f"there is no dataset at {path}: it has no file such as training-00000.h5")
+    return {mode: partitions for mode, partitions in found.items() if partitions}
+
+
 def describe(path: str | Path) -> Iterator[str]:
     """What a dataset folder holds, line by line.
 
     Raises:
         DatasetError: There are no partitions, or one is damaged.
     """
-    path = Path(path)
-    modes: dict[Mode, list[Partition]] = {
-        mode: [Partition(file) for file in files] for mode in get_args(Mode) if (files := partition_files(path, mode))
-    }
-    if not modes:
-        raise DatasetError(f"there is no dataset at {path}: it has no file such as training-00000.h5")
-    for mode, partitions in modes.items():
+    for mode, partitions in stored(path).items():
         samples = sum(part.count for part in partitions)
         size = sum(part.path.stat().st_blocks * 512 for part in partitions)
         dataset = SampleDataset(path, mode=mode) if samples else None

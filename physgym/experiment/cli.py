@@ -228,23 +228,22 @@ def info(
 
     Example: physgym info data/beam --verify
     """
-    from physgym.data.archive import all_partitions
-    from physgym.data.describe import describe
-    from physgym.data.partition import Partition
+    from physgym.data.dataset import SampleDataset
+    from physgym.data.describe import describe, stored
     from physgym.data.writer import rebuild_description
 
-    for line in describe(data):
-        print(line)
     if rebuild:
         rebuild_description(data)
-        print("dataset.json is written anew")
+    for line in describe(data):
+        print(line)
     if verify:
-        partitions = [Partition(file) for file in all_partitions(data)]
-        for partition in partitions:
-            partition.verify()
-        unsealed = sum(not partition.sealed for partition in partitions)
+        modes = {mode: parts for mode, parts in stored(data).items() if any(part.count for part in parts)}
+        for mode in modes:
+            SampleDataset(data, mode=mode).verify()
+        sealed = [part.sealed for parts in modes.values() for part in parts]
+        unsealed = len(sealed) - sum(sealed)
         note = f"; {unsealed} open ones have none yet" if unsealed else ""
-        print(f"the checksums of {len(partitions) - unsealed} partitions are right{note}")
+        print(f"the checksums of {sum(sealed)} partitions are right{note}")
 
 
 @app.command()

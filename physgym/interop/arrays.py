@@ -143,7 +143,7 @@ def import_numpy(
         filled = {name: np.zeros(count, INDEX[name]) if value is None else value for name, value in index.items()}
         at_once = max(1, PORTION // max(1, spec.nbytes))
         with (
-            SampleWriter(path, spec, mode=mode, source=described.get("source", {})) as writer,
+            SampleWriter(path, spec, mode=mode, source=described.get("source"), nonfinite="allow") as writer,
             Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
         ):
             for start in range(0, count, at_once):

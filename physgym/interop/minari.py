@@ -27,6 +27,7 @@ from physgym.spaces import Array, fixed_leaves, flatten, from_json, is_custom, t
 try:
     import minari
     from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.dataset.minari_dataset import parse_dataset_id
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"physgym.interop.minari needs Minari: pip install 'physgym[minari]' ({error})", name=error.name
@@ -115,6 +116,10 @@ def export_minari(
     taken = {field for leaves in roles.values() for field in leaves.values()}
     others = [name for name in dataset.spec if name not in taken] if infos else []
     episodes = _Episodes(dataset, roles, found, others)
+    try:
+        parse_dataset_id(dataset_id)  # Minari itself asks too late, when it has made a folder that then is in its way
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f'{dataset_id!r} is no name for Minari; write one such as "beam/random-v0"') from error
     source = dataset.source
     defaults = {k: v for k, v in source.get("minari", {}).items() if k in ORIGIN and k != "dataset_id"}
     defaults |= {k: set(defaults[k]) for k in ("author", "author_email") if isinstance(defaults.get(k), list)}
@@ -224,8 +229,9 @@ def _space(
         for part in given.split("/"):
             inner = isinstance(described, spaces.Dict) and part in described.spaces
             described = described[part] if inner else None  # type: ignore[index]
-        forms = {path: (spec[field].shape, spec[field].dtype) for path, field in leaves.items()}
-        if described is not None and {x.path: (x.shape, x.dtype) for x in fixed_leaves(described)} == forms:
+        shapes = {path: spec[field].shape for path, field in leaves.items()}
+        # dtypes may differ: Minari does not mind, and what others collected with it is often wider than its space
+        if described is not None and {leaf.path: leaf.shape for leaf in fixed_leaves(described)} == shapes:
             return described
     if list(leaves) == [""]:
         return _box(spec[leaves[""]])
@@ -384,6 +390,7 @@ def import_minari(
             mode=mode,
             source=ours["source"] if ours else {"minari": origin},
             attributes=attributes,
+            nonfinite="allow",
         ) as writer,
         Progress(source.total_steps, f"import of {source.id}", "sample", enabled=progress) as bar,
     ):

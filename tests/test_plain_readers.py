@@ -1,0 +1,142 @@
+"""Partitions are read without physgym, as docs/format.md says: by h5py alone, in C, and with HDF5's own tools."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from physgym.data.archive import archive
+from physgym.data.partition import Partition
+from tests.datasets import PARAMETERS, SPEC, rows, where, write
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "format.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run(*command, **options) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=100, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed; Debian has it in hdf5-tools and libhdf5-dev")
+    return found
+
+
+@pytest.fixture(scope="module", params=["sealed", "open", "archive"])
+def partition(request, tmp_path_factory) -> Path:
+    """A partition of 23 samples with everything in it, in every state."""
+    folder = tmp_path_factory.mktemp("partition")
+    write(folder / "d", 23, parameters=PARAMETERS, rejected=True, close=request.param != "open")
+    if request.param == "archive":
+        archive(folder / "d", folder / "small", compression="gzip")
+    found = folder / ("small" if request.param == "archive" else "d") / "training-00000.h5"
+    assert Partition(found).sealed == (request.param != "open")
+    return found
+
+
+def test_the_documented_code_runs(tmp_path):
+    write(tmp_path / "data" / "beam", 23)
+    first, *others = blocks("python")
+    assert "physgym" not in first
+    without = "import sys; sys.modules['physgym'] = None\n"
+    assert run(sys.executable, "-c", without + first, cwd=tmp_path).strip() == "(23, 4, 3) N"
+    check = """
+import json
+from physgym import SampleDataset
+dataset = SampleDataset("data/elements")
+lengths = np.bincount(dataset.index("episode"))
+print(json.dumps({"mean": mean.tolist(), "batch": [batch["positions"][i][: batch["length"][i]].mean(0).tolist() for i in range(4)],
+    "particles": len(particles), "length": int(lengths[3])}))
+"""
+    found = json.loads(run(sys.executable, "-c", "".join(others) + check, cwd=tmp_path))
+    np.testing.assert_allclose(found["mean"], found["batch"], rtol=1e-5)
+    assert found["particles"] == found["length"]
+
+
+def test_every_dataset_and_attribute_is_documented(partition):
+    text = DOCUMENT.read_text()
+    with h5py.File(partition) as file:
+        names = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        attributes = list(file.attrs)
+    documented = set(re.findall(r"`([^`]+)`", text))
+    for name in attributes:
+        assert name in documented
+    for name in names:
+        general = re.sub(r"^(rejected/)?(data|parameters|statistics)/(.+?)(/count|/mean|/std|/min|/max)?$", r"\1\2/<>\4", name)
+        forms = {
+            "data/<>": "data/<field>",
+            "parameters/<>": "parameters/<name>",
+            "statistics/<>/count": "statistics/<field>/count",
+            "rejected/data/<>": "rejected/data/<field>",
+        }
+        if re.fullmatch(r"statistics/<>/(mean|std|min|max)", general):
+            general = "statistics/<field>/{mean,std,min,max}"
+        if general.startswith("rejected/index/"):
+            general = "rejected/index/..."
+        assert forms.get(general, general) in documented, name
+
+
+def test_the_documented_types_are_those_of_the_file(partition):
+    with h5py.File(partition) as file:
+        assert file["num_samples"][0] == 23
+        assert file["sealed"].dtype == np.uint64
+        assert file["checksum"].shape == (32,)
+        assert file["index/env"].dtype == np.int32
+        assert file["episodes/episode"].dtype == np.int64
+        assert file["rejected/reason"].dtype == "S200"
+        assert [field["name"] for field in json.loads(file.attrs["fields"])] == list(SPEC)
+        assert json.loads(file.attrs["parameters"])[0]["unit"] == "Pa"
+        assert file.attrs["version"] == 2
+        assert h5py.check_enum_dtype(file["data/group/flags"].dtype) is not None or file["data/group/flags"].dtype == bool
+
+
+def test_c_reads_the_committed_rows(partition, tmp_path):
+    compiler = tool("h5cc")
+    (code,) = blocks("c")
+    (tmp_path / "rows.c").write_text(code)
+    run(compiler, "-Wall", "-Wextra", "-Werror", "-o", "rows", "rows.c", cwd=tmp_path)
+    for name in ("forces", "energy", "group/count"):
+        lines = run(tmp_path / "rows", partition, name).splitlines()
+        got = np.array([line.split() for line in lines], float)
+        np.testing.assert_allclose(got, rows(0, 23)[name].reshape(23, -1), rtol=1e-8)
+    for arguments in (("none.h5", "forces"), (partition, "none")):
+        wrong = subprocess.run([tmp_path / "rows", *arguments], capture_output=True, timeout=60, check=False)
+        assert wrong.returncode == 1
+
+
+def test_h5ls_lists_it(partition):
+    listing = run(tool("h5ls"), "-r", partition)
+    capacity = Partition(partition).tables["samples"].capacity
+    found = dict(re.findall(r"^/(\S+)\s+Dataset \{(.*)\}$", listing, re.MULTILINE))
+    assert found["data/forces"] == f"{capacity}, 4, 3"
+    assert found["index/seed"] == f"{capacity}"
+    assert found["num_samples"] == "1"
+
+
+def test_h5dump_prints_it(partition):
+    dump = tool("h5dump")
+    text = run(dump, "-d", "/index/seed", "-s", "0", "-c", "23", "-y", "-w", "0", partition)
+    numbers = re.search(r"DATA \{(.*?)\}", text, re.DOTALL)
+    assert numbers is not None
+    assert [int(number) for number in numbers[1].split(",")] == where(0, 23)["seed"].tolist()
+    assert '"physgym-partition"' in run(dump, "-a", "/format", partition)
+    assert '"N"' in run(dump, "-a", "/data/forces/unit", partition)
+    assert "BOOL" in run(dump, "-H", "-d", "/data/group/flags", partition) or "FALSE" in run(
+        dump, "-H", "-d", "/data/group/flags", partition
+    )
