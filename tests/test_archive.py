@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import os
 import shutil
+import sys
 
 import h5py
 import numpy as np
@@ -41,7 +41,7 @@ def test_a_copy_has_everything_and_comes_back_the_same(tmp_path, compression):
     archive(tmp_path / "d", tmp_path / "small", compression=compression)
     files = sorted(file.name for file in (tmp_path / "d").glob("*.h5"))
     assert len(files) > 4
-    assert sorted(file.name for file in (tmp_path / "small").glob("*")) == [ "dataset.json", *files]
+    assert sorted(file.name for file in (tmp_path / "small").glob("*")) == ["dataset.json", *files]
 
     packed = SampleDataset(tmp_path / "small")
     assert not packed.random_access
@@ -114,11 +114,11 @@ def test_a_copy_that_was_interrupted_goes_on(tmp_path, monkeypatch):
             archive(tmp_path / "d", tmp_path / "small", compression="gzip")
     assert sorted(file.name for file in (tmp_path / "small").glob("*")) == renames[:2]
     (tmp_path / "small" / "training-00002.tmp").write_bytes(b"a copy that was killed")
-    before = [os.stat(tmp_path / "small" / name).st_ino for name in renames[:2]]
+    before = [(tmp_path / "small" / name).stat().st_ino for name in renames[:2]]
     with pytest.raises(DatasetError, match="holds partitions already"):
         archive(tmp_path / "d", tmp_path / "small", compression="gzip")
     archive(tmp_path / "d", tmp_path / "small", compression="gzip", resume=True)
-    assert [os.stat(tmp_path / "small" / name).st_ino for name in renames[:2]] == before
+    assert [(tmp_path / "small" / name).stat().st_ino for name in renames[:2]] == before
     assert_rows(SampleDataset(tmp_path / "small"), 0, 57)
     with pytest.raises(DatasetError, match="is no such copy"):
         archive(tmp_path / "d", tmp_path / "small", compression="none", resume=True)
@@ -142,7 +142,7 @@ def test_wrong_arguments_are_named(tmp_path, monkeypatch):
         archive(tmp_path / "d", tmp_path / "e" / ".." / "d", compression="gzip")
     with pytest.raises(DatasetError, match="there is no dataset at"):
         archive(tmp_path / "none", tmp_path / "x", compression="gzip")
-    monkeypatch.setitem(__import__("sys").modules, "hdf5plugin", None)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ConfigError, match=r"pip install 'physgym\[archive\]'"):
         archive(tmp_path / "d", tmp_path / "x", compression="zstd")
     assert not (tmp_path / "x").exists()

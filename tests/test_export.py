@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tracemalloc
 
 import numpy as np
@@ -52,10 +53,11 @@ def test_numpy_there_and_back_is_the_same(tmp_path, out, monkeypatch):
 def test_an_export_is_whole_or_not_there(tmp_path, monkeypatch):
     dataset = write(tmp_path / "d", 20)
     for out in ("arrays", "arrays.npz"):
-        with monkeypatch.context() as patch, pytest.raises(DatasetError, match="No space left"):
+        with monkeypatch.context() as patch:
             patch.setattr(np.lib.format, "write_array", full)
             patch.setattr(np, "save", full)
-            export_numpy(dataset, tmp_path / out)
+            with pytest.raises(DatasetError, match="No space left"):
+                export_numpy(dataset, tmp_path / out)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
@@ -86,7 +88,9 @@ def test_arrays_of_others_become_a_dataset(tmp_path):
     x, y = np.random.default_rng(0).random((12, 3)), np.arange(12, dtype=">f4")
     np.save(tmp_path / "study" / "x.npy", np.asfortranarray(x))
     np.save(tmp_path / "study" / "out" / "y.npy", y)
-    dataset = import_numpy(tmp_path / "study", tmp_path / "d", roles={"x": "input", "out/y": "target"}, units={"x": "m"})
+    dataset = import_numpy(
+        tmp_path / "study", tmp_path / "d", roles={"x": "input", "out/y": "target"}, units={"x": "m"}
+    )
     assert dataset.spec.names("input") == ("x",)
     assert dataset.spec["x"].unit == "m"
     assert dataset.spec["out/y"].dtype == np.dtype("f4")
@@ -157,8 +161,8 @@ def test_the_commands_speak_to_minari(tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     write(tmp_path / "d", 5)
-    monkeypatch.setitem(__import__("sys").modules, "minari", None)
-    monkeypatch.delitem(__import__("sys").modules, "physgym.interop.minari", raising=False)
+    monkeypatch.setitem(sys.modules, "minari", None)
+    monkeypatch.delitem(sys.modules, "physgym.interop.minari", raising=False)
     text = physgym("export", tmp_path / "d", "--to", "minari", "--name", "beam/random-v0", fault=ConfigError)
     assert "pip install 'physgym[minari]'" in text
     assert "pip install" in physgym("import", "beam/random-v0", "--out", tmp_path / "e", fault=ConfigError)

@@ -107,7 +107,9 @@ def _filters(compression: str, level: int | None) -> dict[str, Any]:
     if compression == "zstd":
         return {**hdf5plugin.Zstd(clevel=3 if level is None else level), "shuffle": True}
     if compression == "blosc":
-        return dict(hdf5plugin.Blosc(cname="zstd", clevel=5 if level is None else level, shuffle=hdf5plugin.Blosc.SHUFFLE))
+        return dict(
+            hdf5plugin.Blosc(cname="zstd", clevel=5 if level is None else level, shuffle=hdf5plugin.Blosc.SHUFFLE)
+        )
     return {**hdf5plugin.LZ4(), "shuffle": True}
 
 
@@ -117,9 +119,7 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
     try:
         with (
             h5py.File(source.path, "r") as old,
-            h5py.File(
-                temporary, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT
-            ) as new,
+            h5py.File(temporary, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as new,
         ):
             _copy_small(source, old, new, checksum)
             if filters:
@@ -129,7 +129,9 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
                     _copy_rows(source, column, table.count, new, filters, bar)
                     new[column.name].attrs.update(old[column.name].attrs)
         if Partition(temporary).digest() != checksum:
-            raise DatasetError(f"{source.path} is damaged: its rows do not match its checksum, so there is no copy of it")
+            raise DatasetError(
+                f"{source.path} is damaged: its rows do not match its checksum, so there is no copy of it"
+            )
         replace_durably(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -56,12 +56,12 @@ def _partitions(partitions: list[Partition]) -> Iterator[str]:
 
 
 def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]:
-    rows = [("field", "role", "dtype", "shape", "unit", "mean", "std", "min", "max")]
+    rows = [["field", "role", "dtype", "shape", "unit", "mean", "std", "min", "max"]]
     for name, field in part.spec.items():
         known = statistics.get(name)
         numbers = _overall(known) if known is not None and known.count and known.mean.size else ()
         shown = [f"{number:.4g}" for number in numbers] or [""] * 4
-        rows.append((name, field.role, str(field.dtype), str(field.shape), field.unit, *shown))
+        rows.append([name, field.role, str(field.dtype), str(field.shape), field.unit, *shown])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,4 +1,7 @@
-"""The command line: ``physgym generate|train|run|demo|check|info|export|import``. Every expected fault is one message and exit code 2."""
+"""The command line: ``physgym generate|train|run|demo|check|info|export|import``.
+
+Every expected fault is one message and exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -252,7 +255,9 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder, or file .npz, to write.")] = None,
     compress: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help="Copy with zstd, blosc, lz4 or gzip; none makes an archive a dataset again."),
+        typer.Option(
+            metavar="METHOD", help="Copy with zstd, blosc, lz4 or gzip; none makes an archive a dataset again."
+        ),
     ] = None,
     level: Annotated[int | None, typer.Option(help="Compression level.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted compressed copy.")] = False,

@@ -1,7 +1,7 @@
 """Datasets as plain files of numpy: `export_numpy` and `import_numpy`.
 
-A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its like,
-and ``fields.json``, which `import_numpy` takes roles and units from and other readers may ignore.
+A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its
+like, and ``fields.json``, which `import_numpy` takes roles and units from and other readers may ignore.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def import_numpy(
             raise DatasetError(f"{source} holds no arrays")
         shapes = {name: value.shape for name, value in (arrays | index).items() if value is not None}
         if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
-            raise DatasetError(f"the arrays must have a row per sample, the same number of rows; their shapes: {shapes}")
+            raise DatasetError(
+                f"the arrays must have a row per sample, the same number of rows; their shapes: {shapes}"
+            )
         if wrong := {name: str(value.dtype) for name, value in arrays.items() if value.dtype.kind not in "biufcS"}:
             raise DatasetError(f"a field holds numbers, flags or bytes, not {wrong}; convert or leave out these arrays")
         spec = _spec(arrays, described, roles or {}, units or {})

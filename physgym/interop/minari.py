@@ -1,7 +1,7 @@
 """Datasets of Minari: `export_minari` makes one of a `SampleDataset`, `import_minari` the other way.
 
-Minari keeps episodes of a Markov decision process: observations of shape (T + 1, ...), actions, rewards, terminations and
-truncations of shape (T, ...). A `physgym.RecordTransition` stores just that, so its samples need no mapping.
+Minari keeps episodes of a Markov decision process: observations of shape (T + 1, ...), actions, rewards, terminations
+and truncations of shape (T, ...). A `physgym.RecordTransition` stores just that, so its samples need no mapping.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from physgym.spaces import Array, fixed_leaves, flatten, from_json, is_custom, t
 
 try:
     import minari
-    from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_dataset import parse_dataset_id
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -119,7 +119,7 @@ def export_minari(
     try:
         parse_dataset_id(dataset_id)  # Minari itself asks too late, when it has made a folder that then is in its way
     except (ValueError, TypeError) as error:
-        raise DatasetError(f'{dataset_id!r} is no name for Minari; write one such as "beam/random-v0"') from error
+        raise DatasetError(f'{dataset_id!r} is no name for Minari, such as "beam/random-v0": {error}') from error
     source = dataset.source
     defaults = {k: v for k, v in source.get("minari", {}).items() if k in ORIGIN and k != "dataset_id"}
     defaults |= {k: set(defaults[k]) for k in ("author", "author_email") if isinstance(defaults.get(k), list)}
@@ -187,8 +187,8 @@ def _leaves_of(spec: SampleSpec, fields: Mapping[str, str | Sequence[str]] | Non
     if lacking := [key for key in REQUIRED if key not in roles]:
         raise ConfigError(
             f"nothing says what Minari's {' and '.join(lacking)} are: the dataset has the fields {list(spec)}. Name "
-            f"them, such as fields={{'observations': '{next(iter(spec))}', 'actions': ...}}, or record transitions with "
-            "physgym.RecordTransition"
+            f"them, such as fields={{'observations': '{next(iter(spec))}', 'actions': ...}}, or record transitions "
+            "with physgym.RecordTransition"
         )
     for key in FLAT & roles.keys():
         names = list(roles[key].values())
@@ -298,7 +298,9 @@ class _Episodes:
 
     def _read(self, rows: Array) -> dict[str, Array]:
         if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-            return self._dataset.read(int(rows[0]), int(rows[-1]) + 1, self._fields)  # an archive reads no other way well
+            return self._dataset.read(
+                int(rows[0]), int(rows[-1]) + 1, self._fields
+            )  # an archive reads no other way well
         return self._dataset.gather(rows, self._fields)
 
     def _buffer(self, part: dict[str, Array], seed: int) -> tuple[EpisodeBuffer, bool]:
@@ -491,7 +493,8 @@ class _Transitions:
         for part in name.split("/"):
             if not isinstance(value, Mapping) or part not in value:
                 raise ConfigError(
-                    f"episode {episode.id} of {self._source.id} has no info {name!r}; it has {sorted(episode.infos or ())}"
+                    f"episode {episode.id} of {self._source.id} has no info {name!r}; "
+                    f"it has {sorted(episode.infos or ())}"
                 )
             value = value[part]
         column = np.asarray(value)
