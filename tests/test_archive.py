@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 
 import h5py
@@ -146,6 +147,26 @@ def test_wrong_arguments_are_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install 'physgym\[archive\]'"):
         archive(tmp_path / "d", tmp_path / "x", compression="zstd")
     assert not (tmp_path / "x").exists()
+
+
+WITHOUT_PLUGINS = """
+import sys
+sys.modules["hdf5plugin"] = None
+from physgym import SampleDataset
+dataset = SampleDataset(sys.argv[1])
+print(len(dataset))
+dataset[:]
+"""
+
+
+def test_a_reader_without_the_filter_is_told_what_to_install(tmp_path):
+    pytest.importorskip("hdf5plugin")
+    write(tmp_path / "d", 20)
+    archive(tmp_path / "d", tmp_path / "small", compression="zstd")
+    command = [sys.executable, "-c", WITHOUT_PLUGINS, tmp_path / "small"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == "20\n"
+    assert "which HDF5 cannot read here: pip install 'physgym[archive]'" in done.stderr
 
 
 def test_an_archive_alone_is_enough(tmp_path):

@@ -112,6 +112,12 @@ def test_the_documented_types_are_those_of_the_file(partition):
         assert file["data/group/flags"].dtype == bool
 
 
+def test_files_do_not_depend_on_when_they_were_written(partition):
+    with h5py.File(partition) as file:
+        times = {name: h5py.h5g.get_objinfo(file.id, name.encode()).mtime for name in documented_names()}
+    assert set(times.values()) == {0}, times
+
+
 def test_c_reads_the_committed_rows(partition, tmp_path):
     compiler = tool("h5cc")
     (code,) = blocks("c")

@@ -374,6 +374,7 @@ class Partition:
         try:
             if column.offset is None:
                 with _open_archive(self.path) as file:
+                    _check_filters(self.path, file[name])
                     for i, (start, stop) in enumerate(runs):
                         target = self._target(column, stop - start, outs[i] if outs else None)
                         if target.size:
@@ -542,6 +543,18 @@ def _open_archive(path: Path) -> h5py.File:
     with contextlib.suppress(ImportError):  # what HDF5 itself has is enough for some archives
         import hdf5plugin  # noqa: F401  # registers its filters with HDF5
     return h5py.File(path, "r")
+
+
+def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise DatasetError if HDF5 lacks what decompresses a dataset; its own message speaks of a folder of plugins."""
+    creation = dataset.id.get_create_plist()
+    for i in range(creation.get_nfilters()):
+        code, _, _, name = creation.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            raise DatasetError(
+                f"{path} is compressed with {name.decode().partition(';')[0] or code}, which HDF5 cannot read here: "
+                "pip install 'physgym[archive]'"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -96,7 +96,8 @@ def export_minari(
         infos: Whether all other fields become Minari's infos. Those begin with the reset's, which are zeros here.
         data_format: "hdf5", "arrow" or "parquet"; Minari's default is "hdf5".
         progress: Whether to show how far it is.
-        **metadata: Further arguments of `minari.create_dataset_from_buffers`, such as author or code_permalink.
+        **metadata: Further arguments of `minari.create_dataset_from_buffers`, such as author, code_permalink, or env
+            where the dataset does not say which environment it comes from.
 
     Returns:
         The new Minari dataset.
@@ -148,7 +149,7 @@ def export_minari(
             "source": source,
         }
         more: dict[str, Any] = {OURS: ours, **scores}
-        if spec := _env_spec(dataset):
+        if (spec := _env_spec(dataset)) and metadata.get("env") is None:
             more["env_spec"] = spec  # told afterwards, since Minari would make the environment only to ask its spaces
         made.storage.update_metadata(more)
         with Progress(len(dataset), f"export to {dataset_id}", "sample", enabled=progress) as bar:
