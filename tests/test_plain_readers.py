@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from physgym.data.archive import archive
+from physgym.data.dataset import SampleDataset
 from physgym.data.partition import Partition
 from tests.datasets import PARAMETERS, SPEC, rows, where, write
 
@@ -85,6 +86,22 @@ def documented_names() -> dict[str, str]:
             moments = ("mean", "std", "min", "max")
             names |= {f"statistics/{name}/{moment}": "statistics/<field>/{mean,std,min,max}" for moment in moments}
     return names
+
+
+def test_the_documented_interchange_runs(tmp_path, monkeypatch):
+    pytest.importorskip("minari")
+    pytest.importorskip("datasets")
+    for name, folder in (("MINARI_DATASETS_PATH", "minari"), ("HF_DATASETS_CACHE", "cache")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    text = (DOCUMENT.parent / "interop.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", text[text.index("## Minari") :], re.DOTALL | re.MULTILINE)
+    assert len(code) == 3
+    (tmp_path / "script.py").write_text("".join(code))
+    printed = run(sys.executable, "script.py", cwd=tmp_path)
+    assert "'observation': List(Value('float32'), length=4)" in printed
+    assert "torch.Size([32, 4])" in printed
+    assert len(SampleDataset(tmp_path / "data" / "again")) == 1000
+    assert len(SampleDataset(tmp_path / "data" / "mine")) == 10
 
 
 def test_every_dataset_and_attribute_is_documented(partition):
