@@ -110,7 +110,7 @@ def test_a_copy_that_was_interrupted_goes_on(tmp_path, monkeypatch):
         temporary.replace(final)
 
     with monkeypatch.context() as patch:
-        patch.setattr("physgym.data.archive.replace_durably", rename)
+        patch.setattr("physgym.data.archive.replace_synced", rename)
         with pytest.raises(DatasetError, match=r"No space left on device.*resume=True"):
             archive(tmp_path / "d", tmp_path / "small", compression="gzip")
     assert sorted(file.name for file in (tmp_path / "small").glob("*")) == renames[:2]

@@ -100,6 +100,7 @@ def test_the_documented_interchange_runs(tmp_path, monkeypatch):
     printed = run(sys.executable, "script.py", cwd=tmp_path)
     assert "'observation': List(Value('float32'), length=4)" in printed
     assert "torch.Size([32, 4])" in printed
+    assert "CartPole-v1" in printed
     assert len(SampleDataset(tmp_path / "data" / "again")) == 1000
     assert len(SampleDataset(tmp_path / "data" / "mine")) == 10
 

@@ -19,7 +19,8 @@ from physgym.data.partition import (
     Column,
     Partition,
     create_contiguous,
-    replace_durably,
+    replace_synced,
+    sync_folder,
 )
 from physgym.data.writer import Mode, partition_files, rebuild_description
 from physgym.errors import ConfigError, DatasetError
@@ -78,6 +79,7 @@ def archive(
                     _convert(source, target, filters, compression, bar)
                 elif not _same(source, Partition(target), compression):
                     raise DatasetError(f"{target} is no such copy of {source.path}; move it away, then continue")
+        sync_folder(out)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise DatasetError(
             f"cannot write to {out}: {error}. Free space or repair the folder, then continue with resume=True"
@@ -132,7 +134,7 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
             raise DatasetError(
                 f"{source.path} is damaged: its rows do not match its checksum, so there is no copy of it"
             )
-        replace_durably(temporary, target)
+        replace_synced(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
