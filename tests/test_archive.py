@@ -139,6 +139,13 @@ def test_wrong_arguments_are_named(tmp_path, monkeypatch):
     write(tmp_path / "d", 5)
     with pytest.raises(ConfigError, match="compression must be one of"):
         archive(tmp_path / "d", tmp_path / "x", compression="rar")
+    for compression, level, text in (
+        ("gzip", 10, "the level of gzip lies between 1 and 9, not 10"),
+        ("zstd", 0, "the level of zstd lies between 1 and 22, not 0"),
+        ("lz4", 3, "lz4 has no level"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            archive(tmp_path / "d", tmp_path / "x", compression=compression, level=level)
     with pytest.raises(ConfigError, match="cannot be its own copy"):
         archive(tmp_path / "d", tmp_path / "e" / ".." / "d", compression="gzip")
     with pytest.raises(DatasetError, match="there is no dataset at"):

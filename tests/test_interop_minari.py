@@ -177,8 +177,8 @@ def test_portions_and_interleaved_episodes_make_no_difference(tmp_path, monkeypa
     assert mixed.env_spec is None
     named = export_minari(SampleDataset(tmp_path / "mixed"), "test/named-v0", env="CartPole-v1")
     assert named.env_spec == gym.spec("CartPole-v1")
-    again = export_minari(dataset, "test/renamed-v0", env="CartPole-v0")  # rather than what the dataset says
-    assert again.env_spec.id == "CartPole-v0"
+    again = export_minari(dataset, "test/renamed-v0", env="MountainCar-v0")  # rather than what the dataset says
+    assert again.env_spec.id == "MountainCar-v0"
 
 
 def test_other_fields_travel_as_infos(tmp_path):

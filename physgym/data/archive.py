@@ -27,6 +27,7 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
 
 Compression = Literal["zstd", "blosc", "lz4", "gzip", "none"]
+LEVELS = {"zstd": 22, "blosc": 9, "gzip": 9}  # the highest
 CHUNK = 1 << 20  # bytes of whole rows that are compressed together: the least that a reader of one row decompresses
 PORTION = 1 << 24  # bytes that are read and written at a time
 
@@ -77,7 +78,9 @@ def archive(
                 target = out / source.path.name
                 if not target.exists():
                     _convert(source, target, filters, compression, bar)
-                elif not _same(source, Partition(target), compression):
+                elif _same(source, Partition(target), compression):
+                    bar.update(_row(source))
+                else:
                     raise DatasetError(f"{target} is no such copy of {source.path}; move it away, then continue")
         sync_folder(out)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
@@ -98,6 +101,13 @@ def _filters(compression: str, level: int | None) -> dict[str, Any]:
         raise ConfigError(f"compression must be one of {get_args(Compression)}, not {compression!r}")
     if compression == "none":
         return {}
+    most = LEVELS.get(compression, 0)
+    if level is not None and not 1 <= level <= most:
+        raise ConfigError(
+            f"the level of {compression} lies between 1 and {most}, not {level}"
+            if most
+            else f"{compression} has no level"
+        )
     if compression == "gzip":
         return {"compression": "gzip", "compression_opts": 4 if level is None else level, "shuffle": True}
     try:
