@@ -185,25 +185,25 @@ def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attr
         file.attrs.update(dict(sorted({"format": FORMAT, "version": VERSION, **texts, **attributes}.items())))
         number = np.dtype("<u8")
         for table in layout.tables:
-            _contiguous(file, COUNTERS[table], (1,), number)
-        _contiguous(file, "sealed", (1,), number)
+            create_contiguous(file, COUNTERS[table], (1,), number)
+        create_contiguous(file, "sealed", (1,), number)
         for name in (*(COUNTERS[table] for table in layout.tables), "sealed"):
             file[name][0] = 0
-        _contiguous(file, "checksum", (32,), np.dtype("u1"))
+        create_contiguous(file, "checksum", (32,), np.dtype("u1"))
         for field in real_fields(spec):
-            _contiguous(file, f"statistics/{field.name}/count", (1,), number)
+            create_contiguous(file, f"statistics/{field.name}/count", (1,), number)
             for moment in MOMENTS:
-                _contiguous(file, f"statistics/{field.name}/{moment}", field.shape, np.dtype("<f8"))
+                create_contiguous(file, f"statistics/{field.name}/{moment}", field.shape, np.dtype("<f8"))
         for table, columns in layout.tables.items():
             for name, (shape, dtype) in columns.items():
-                _contiguous(file, name, (capacities[table], *shape), dtype)
+                create_contiguous(file, name, (capacities[table], *shape), dtype)
         for name, field in spec.items():
             file[f"data/{name}"].attrs.update({"role": field.role, "unit": field.unit})
         for name, field in (parameters or {}).items():
             file[f"parameters/{name}"].attrs.update({"unit": field.unit})
 
 
-def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def create_contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """A dataset whose place in the file is fixed at once and which is not filled (the file stays sparse)."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_layout(h5py.h5d.CONTIGUOUS)
@@ -374,6 +374,7 @@ class Partition:
         try:
             if column.offset is None:
                 with _open_archive(self.path) as file:
+                    _check_filters(self.path, file[name])
                     for i, (start, stop) in enumerate(runs):
                         target = self._target(column, stop - start, outs[i] if outs else None)
                         if target.size:
@@ -542,6 +543,18 @@ def _open_archive(path: Path) -> h5py.File:
     with contextlib.suppress(ImportError):  # what HDF5 itself has is enough for some archives
         import hdf5plugin  # noqa: F401  # registers its filters with HDF5
     return h5py.File(path, "r")
+
+
+def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise DatasetError if HDF5 lacks what decompresses a dataset; its own message speaks of a folder of plugins."""
+    creation = dataset.id.get_create_plist()
+    for i in range(creation.get_nfilters()):
+        code, _, _, name = creation.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            raise DatasetError(
+                f"{path} is compressed with {name.decode().partition(';')[0] or code}, which HDF5 cannot read here: "
+                "pip install 'physgym[archive]'"
+            )
 
 
 def _plain(value: Any) -> Any:

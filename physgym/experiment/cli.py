@@ -1,9 +1,13 @@
-"""The command line: ``physgym generate|train|run|demo|check``. Every expected fault is one message and exit code 2."""
+"""The command line: ``physgym generate|train|run|demo|check|info|export|import``.
+
+Every expected fault is one message and exit code 2.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,6 +217,135 @@ def check(env: EnvId) -> None:
     except AssertionError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from None
+
+
+@app.command()
+def info(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every partition with its checksum.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Write dataset.json anew, from the partitions alone.")
+    ] = False,
+) -> None:
+    """Say what a dataset holds: samples, partitions, fields with statistics, where it comes from.
+
+    Example: physgym info data/beam --verify
+    """
+    from physgym.data.dataset import SampleDataset
+    from physgym.data.describe import describe, stored
+    from physgym.data.writer import rebuild_description
+
+    if rebuild:
+        rebuild_description(data)
+    for line in describe(data):
+        print(line)
+    if verify:
+        modes = {mode: parts for mode, parts in stored(data).items() if any(part.count for part in parts)}
+        for mode in modes:
+            SampleDataset(data, mode=mode).verify()
+        sealed = [part.sealed for parts in modes.values() for part in parts]
+        unsealed = len(sealed) - sum(sealed)
+        note = f"; {unsealed} open ones have none yet" if unsealed else ""
+        print(f"the checksums of {sum(sealed)} partitions are right{note}")
+
+
+@app.command()
+def export(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder, or file .npz, to write.")] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD", help="Copy with zstd, blosc, lz4 or gzip; none makes an archive a dataset again."
+        ),
+    ] = None,
+    level: Annotated[int | None, typer.Option(help="Compression level.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted compressed copy.")] = False,
+    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="numpy or minari.")] = None,
+    name: Annotated[str | None, typer.Option(help='Name in Minari, such as "beam/random-v0".')] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=FIELD", help="What Minari's observations, actions, ... are; may be repeated."),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="training, validation or prediction; a copy has all.")] = "training",
+) -> None:
+    """Copy a dataset: compressed, as arrays of numpy, or as a dataset of Minari.
+
+    Example: physgym export data/beam --compress zstd --out beam-archive
+    """
+    from physgym.data.archive import archive
+    from physgym.data.dataset import SampleDataset
+
+    if (compress is None) == (to is None):
+        raise ConfigError("say either --compress METHOD or --to FORMAT")
+    if to == "minari":
+        if name is None:
+            raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
+        with _needs("minari", "minari"):
+            from physgym.interop.minari import export_minari
+
+            fields = _pairs(field, "--field") or None
+            made = export_minari(SampleDataset(data, mode=mode), name, fields=fields, progress=True)  # type: ignore[arg-type]
+        print(f"{made.total_episodes} episodes, {made.total_steps} steps in {made.storage.data_path}")
+        return
+    if out is None:
+        raise ConfigError("add --out, where to write")
+    if compress is not None:
+        archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+    elif to == "numpy":
+        from physgym.interop.arrays import export_numpy
+
+        export_numpy(SampleDataset(data, mode=mode), out, progress=True)  # type: ignore[arg-type]
+    else:
+        raise ConfigError(f"--to must be numpy or minari, not {to!r}")
+    print(f"written: {out}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Folder of .npy files, a file .npz, or the name of a Minari dataset.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder.")],
+    role: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
+    ] = None,
+    info: Annotated[list[str] | None, typer.Option(help="An info of Minari to keep; may be repeated.")] = None,
+    mode: Annotated[str, typer.Option(help="training, validation or prediction.")] = "training",
+) -> None:
+    """Make a dataset of arrays of numpy or of a dataset of Minari.
+
+    Example: physgym import D4RL/pen/human-v2 --out data/pen
+    """
+    if Path(source).exists():
+        from physgym.interop.arrays import import_numpy
+
+        dataset = import_numpy(source, out, roles=_pairs(role, "--role"), mode=mode, progress=True)  # type: ignore[arg-type]
+    else:
+        with _needs("minari", "minari"):
+            from physgym.interop.minari import import_minari
+
+            dataset = import_minari(source, out, infos=info or (), mode=mode, progress=True)  # type: ignore[arg-type]
+    print(f"{len(dataset)} samples in {out}")
+
+
+@contextlib.contextmanager
+def _needs(package: str, extra: str) -> Iterator[None]:
+    """Make a message of the lack of an optional package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigError(f"this needs {package}: pip install 'physgym[{extra}]'") from error
+
+
+def _pairs(pairs: list[str] | None, option: str) -> dict[str, str]:
+    table = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            raise ConfigError(f"{option} {pair!r}: write name=value")
+        table[key] = value
+    return table
 
 
 def _arguments(pairs: list[str] | None) -> dict[str, Any]:

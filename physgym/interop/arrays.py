@@ -1,0 +1,200 @@
+"""Datasets as plain files of numpy: `export_numpy` and `import_numpy`.
+
+A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its
+like, and ``fields.json``, which `import_numpy` takes roles and units from and other readers may ignore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.partition import INDEX
+from physgym.data.writer import Mode, SampleWriter
+from physgym.errors import ConfigError, DatasetError
+from physgym.progress import Progress
+from physgym.sample import Field, Role, SampleSpec
+from physgym.spaces import Array
+
+PORTION = 1 << 24  # bytes that are read and written at a time
+DESCRIPTION = "fields.json"
+CLASH = "a field of the dataset lies in a group named index, as the export's index does; rename it"
+
+
+def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = False) -> None:
+    """Write the samples as arrays of numpy, a portion at a time.
+
+    Args:
+        dataset: The samples.
+        out: A new folder, with a ``.npy`` per field that `numpy.load` can memory-map; or a new file ``.npz``.
+        progress: Whether to show how far it is.
+
+    Raises:
+        DatasetError: `out` exists, or the disk refuses.
+    """
+    out = Path(out)
+    if out.exists():
+        raise DatasetError(f"{out} exists; choose another name")
+    if any(name.split("/")[0] == "index" for name in dataset.spec):
+        raise DatasetError(CLASH)
+    temporary = out.with_name(f"{out.name}.tmp")
+    described = {"fields": dataset.spec.to_json(), "source": dataset.source}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with Progress(len(dataset) * len(dataset.spec), f"export to {out}", "row", enabled=progress) as bar:
+            write = _write_zip if out.suffix == ".npz" else _write_folder
+            write(dataset, temporary, json.dumps(described, indent=1), bar)
+        temporary.replace(out)
+    except OSError as error:
+        raise DatasetError(f"cannot write {out}: {error}") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def _write_folder(dataset: SampleDataset, folder: Path, description: str, bar: Progress) -> None:
+    folder.mkdir()
+    for name, field in dataset.spec.items():
+        file = folder / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        array = np.lib.format.open_memmap(file, "w+", field.dtype, (len(dataset), *field.shape))
+        for start, rows in _portions(dataset, field, bar):
+            array[start : start + len(rows)] = rows
+        array.flush()
+    (folder / "index").mkdir()
+    for name in INDEX:
+        np.save(folder / "index" / f"{name}.npy", dataset.index(name))
+    (folder / DESCRIPTION).write_text(description)
+
+
+def _write_zip(dataset: SampleDataset, file: Path, description: str, bar: Progress) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, field in dataset.spec.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                header = {"descr": field.dtype.str, "fortran_order": False, "shape": (len(dataset), *field.shape)}
+                np.lib.format.write_array_header_2_0(stream, header)
+                for _, rows in _portions(dataset, field, bar):
+                    stream.write(np.ascontiguousarray(rows).data)
+        for name in INDEX:
+            with archive.open(f"index/{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, dataset.index(name))
+        archive.writestr(DESCRIPTION, description)
+
+
+def _portions(dataset: SampleDataset, field: Field, bar: Progress) -> Iterator[tuple[int, Array]]:
+    at_once = max(1, PORTION // max(1, field.nbytes))
+    for start in range(0, len(dataset), at_once):
+        stop = min(len(dataset), start + at_once)
+        yield start, dataset.read(start, stop, [field.name])[field.name]
+        bar.update(stop - start)
+
+
+def import_numpy(
+    source: str | Path | Mapping[str, Array],
+    path: str | Path,
+    *,
+    roles: Mapping[str, Role] | None = None,
+    units: Mapping[str, str] | None = None,
+    mode: Mode = "training",
+    progress: bool = False,
+) -> SampleDataset:
+    """Store arrays of numpy as samples: the first axis counts them.
+
+    Args:
+        source: A folder of ``.npy`` files, a file ``.npz``, or arrays by field name. Where they have no
+            ``index/episode``, every sample is an episode of its own.
+        path: The new dataset's folder.
+        roles: Field name to "input", "target" or "additional", the default where there is no ``fields.json``.
+        units: Field name to unit.
+        mode: Which part of the dataset to write.
+        progress: Whether to show how far it is.
+
+    Returns:
+        The new dataset.
+
+    Raises:
+        ConfigError: `roles` or `units` name no field.
+        DatasetError: There are no arrays, their lengths differ, or `path` holds samples already.
+    """
+    with contextlib.ExitStack() as stack:
+        arrays, described = _opened(source, stack)
+        index: dict[str, Array | None] = {name: arrays.pop(f"index/{name}", None) for name in INDEX}
+        if not arrays:
+            raise DatasetError(f"{source} holds no arrays")
+        shapes = {name: value.shape for name, value in (arrays | index).items() if value is not None}
+        if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
+            raise DatasetError(
+                f"the arrays must have a row per sample, the same number of rows; their shapes: {shapes}"
+            )
+        if wrong := {name: str(value.dtype) for name, value in arrays.items() if value.dtype.kind not in "biufcS"}:
+            raise DatasetError(f"a field holds numbers, flags or bytes, not {wrong}; convert or leave out these arrays")
+        spec = _spec(arrays, described, roles or {}, units or {})
+        count = next(iter(shapes.values()))[0]
+        if index["episode"] is None:
+            index["episode"] = np.arange(count)
+        filled = {name: np.zeros(count, INDEX[name]) if value is None else value for name, value in index.items()}
+        at_once = max(1, PORTION // max(1, spec.nbytes))
+        with (
+            SampleWriter(path, spec, mode=mode, source=described.get("source"), nonfinite="allow") as writer,
+            Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
+        ):
+            for start in range(0, count, at_once):
+                rows = slice(start, start + at_once)
+                where = {name: value[rows] for name, value in filled.items()}
+                writer.append({name: arrays[name][rows] for name in spec}, **where)
+                bar.update(len(where["step"]))
+    return SampleDataset(path, mode=mode)
+
+
+def _opened(
+    source: str | Path | Mapping[str, Array], stack: contextlib.ExitStack
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays by name, memory-mapped where they are files, and what is known of them."""
+    if isinstance(source, Mapping):
+        return {name: np.asarray(value) for name, value in source.items()}, {}
+    folder = Path(source)
+    try:
+        if folder.suffix == ".npz":
+            # numpy reads a member of a zip file only as a whole
+            unpacked = stack.enter_context(tempfile.TemporaryDirectory())
+            with zipfile.ZipFile(folder) as archive:
+                archive.extractall(unpacked)
+            folder = Path(unpacked)
+        files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.npy"))}
+        arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
+        description = folder / DESCRIPTION
+        return arrays, json.loads(description.read_text()) if description.exists() else {}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"cannot read arrays from {source}: {error}") from error
+
+
+def _spec(
+    arrays: Mapping[str, Array], described: Mapping[str, Any], roles: Mapping[str, Role], units: Mapping[str, str]
+) -> SampleSpec:
+    for label, table in (("roles", roles), ("units", units)):
+        if unknown := sorted(set(table) - set(arrays)):
+            raise ConfigError(f"{label} names {unknown}; there are the arrays {sorted(arrays)}")
+    known = {data["name"]: data for data in described.get("fields", [])}
+    order = [*(name for name in known if name in arrays), *(name for name in arrays if name not in known)]
+    return SampleSpec(
+        [
+            Field(
+                name,
+                arrays[name].shape[1:],
+                arrays[name].dtype.newbyteorder("="),
+                roles.get(name, known.get(name, {}).get("role", "additional")),
+                units.get(name, known.get(name, {}).get("unit", "")),
+            )
+            for name in order
+        ]
+    )
