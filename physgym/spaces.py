@@ -72,6 +72,17 @@ def leaves(space: spaces.Space[Any], path: str = "") -> list[Leaf]:
     return [Leaf(path, tuple(space.shape or ()), np.dtype(space.dtype))]
 
 
+def leaf_spaces(space: spaces.Space[Any], path: str = "") -> dict[str, spaces.Space[Any]]:
+    """The leaves of a space themselves by their paths, in the order of `leaves`."""
+    inner = children(space)
+    if inner is None:
+        return {path: space}
+    found: dict[str, spaces.Space[Any]] = {}
+    for key, sub in inner:
+        found |= leaf_spaces(sub, f"{path}/{key}" if path else str(key))
+    return found
+
+
 def fixed_leaves(space: spaces.Space[Any]) -> list[Leaf]:
     """All arrays of a space that has nothing else.
 

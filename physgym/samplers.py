@@ -1,0 +1,905 @@
+"""Samplers: where the parameters of episodes and the actions of generation come from.
+
+A sampler of *parameters* is asked in the parent, once per episode; one of *actions* in the worker, once per step. What
+it draws is a function of the run's seed, the episode's index and the step alone, so that no number of workers, crash or
+resume changes it. Its `describe` is stored with a dataset, which can be continued with the same sampler only.
+
+Most of them fill a unit cube with points, which `Cube` maps to the space: any Box with bounds, Discrete, MultiDiscrete,
+MultiBinary, and Dict and Tuple of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import os
+from abc import ABC
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from physgym import spaces as walk
+from physgym.errors import ConfigError
+from physgym.spaces import Array, Leaf
+
+ActionPolicy: TypeAlias = Callable[[Any, np.random.Generator], Any]
+Draw: TypeAlias = Callable[[int], Any]  # index of an episode to its parameters
+EpisodePolicy: TypeAlias = Callable[[int], ActionPolicy]  # index of an episode to what gives its actions
+
+BLOCK = 64  # points that are made at once
+CACHE_BYTES = 64 << 20  # of the points of all steps that a worker keeps
+_PARAMETERS, _ACTIONS = 1, 2  # streams of random numbers
+_EXACT = 2**53  # integers that a float64 holds
+
+UNBOUNDED = (
+    "{what}{leaf} is a {space} without bounds, which a {sampler} sampler cannot fill. Give it bounds, or use "
+    "Gaussian(mean, std){policy}"
+)
+NO_LAYOUT = (
+    "{what}{leaf} is a {space}, whose values have no fixed layout; a {sampler} sampler draws from Box, Discrete, "
+    "MultiDiscrete and MultiBinary alone{policy}"
+)
+TOO_WIDE = "{what}{leaf} spans more values than a {sampler} sampler can tell apart; narrow its bounds"
+NO_PARAMETERS = "a {sampler} sampler gives actions, not parameters; use one of {known}"
+NO_ACTIONS = "a {sampler} sampler gives parameters, not actions; use one of {known}"
+UNKNOWN = "{what}={value!r} is no sampler; write one of {known}, or pass one of physgym.samplers"
+NO_COMPONENT = "{what} has no component to draw"
+
+
+class Cube:
+    """A space as the unit cube of as many dimensions as it has components.
+
+    Args:
+        space: The space.
+        what: What to call it in an error.
+        sampler: Who asks, for an error.
+
+    Attributes:
+        size: Number of components.
+        levels: Per component, how many values it can take; 0 if it is continuous. Shape (size,), float64.
+
+    Raises:
+        ConfigError: A leaf has no bounds or no fixed layout; the text names it.
+    """
+
+    def __init__(self, space: spaces.Space[Any], what: str = "space", sampler: str = "") -> None:
+        self.space = space
+        self._leaves: list[tuple[Leaf, Array, Array]] = []
+        levels, width = [], []
+        for leaf, (path, single) in zip(walk.leaves(space), walk.leaf_spaces(space).items(), strict=True):
+            where = {"what": what, "leaf": f"[{path!r}]" if path else "", "sampler": sampler}
+            low, span, count = _extent(single, where)
+            self._leaves.append((leaf, low, span))
+            levels.append(count)
+            width.append(span)
+        self.levels = np.concatenate(levels) if levels else np.zeros(0)
+        self.size = len(self.levels)
+        self.nbytes = 8 * self.size
+
+    def columns(self, points: Array) -> list[Array]:
+        """Values of the leaves at some points.
+
+        Args:
+            points: In [0, 1], shape (n, size).
+
+        Returns:
+            One array per leaf of shape (n, *leaf shape) and its dtype.
+        """
+        found, first = [], 0
+        for leaf, low, span in self._leaves:
+            end = first + len(low)
+            part, levels = points[:, first:end], self.levels[first:end]
+            first = end
+            if leaf.dtype.kind == "f":
+                value = (low + span * part).astype(leaf.dtype)
+                # rounding to the dtype may have left the bounds
+                value = np.clip(value, low.astype(leaf.dtype), (low + span).astype(leaf.dtype))
+            else:
+                value = np.minimum(np.floor(part * levels), levels - 1).astype(np.int64)
+                value = (low + value).astype(leaf.dtype)
+            found.append(value.reshape(len(points), *leaf.shape))
+        return found
+
+    def value(self, columns: list[Array], row: int) -> Any:
+        """An element of the space, from one row of `columns`; a copy."""
+        # a row of a column of scalars is a scalar, which nobody can change
+        return walk.unflatten(self.space, iter([column[row].copy() for column in columns]))
+
+    def points(self, columns: Sequence[Any]) -> Array:
+        """The inverse of `columns`: points of shape (n, size), for a discrete value the middle of its cell."""
+        parts, first = [], 0
+        for (leaf, low, span), column in zip(self._leaves, columns, strict=True):
+            levels = self.levels[first : first + len(low)]
+            first += len(low)
+            flat = np.asarray(column).reshape(-1, math.prod(leaf.shape))
+            if leaf.dtype.kind == "f":
+                parts.append(np.where(span > 0, (flat - low) / np.where(span > 0, span, 1), 0.5))
+            else:
+                parts.append((flat - low + 0.5) / levels)
+        return np.concatenate(parts, axis=1)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the leaves."""
+        return [leaf.path for leaf, _, _ in self._leaves]
+
+
+def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array]:
+    """Lowest value, width and number of values (0 if continuous) of each component of a leaf, flat."""
+    policy = "" if where["what"].startswith("parameter") else ", or a Policy"
+    if isinstance(space, spaces.Discrete):
+        low, count = np.array([space.start]), np.array([space.n])
+    elif isinstance(space, spaces.MultiDiscrete):
+        low, count = space.start.ravel(), space.nvec.ravel()
+    elif isinstance(space, spaces.MultiBinary):
+        count = np.full(math.prod(space.shape), 2)
+        low = np.zeros_like(count)
+    elif isinstance(space, spaces.Box):
+        if not (space.bounded_below.all() and space.bounded_above.all()):
+            raise ConfigError(UNBOUNDED.format(space=type(space).__name__, policy=policy, **where))
+        low, high = space.low.ravel(), space.high.ravel()
+        if low.dtype.kind == "f":
+            low = low.astype(np.float64)
+            with np.errstate(over="ignore"):
+                span = high.astype(np.float64) - low
+            if not np.isfinite(span).all():
+                raise ConfigError(TOO_WIDE.format(**where))
+            return low, span, np.zeros(len(low))
+        wide = [int(b) - int(a) + 1 for a, b in zip(low, high, strict=True)]
+        count = np.array(wide, object)
+        if len(low) and max(wide) > _EXACT:
+            raise ConfigError(TOO_WIDE.format(**where))
+        low = low.astype(np.uint64 if low.dtype == np.uint64 else np.int64)
+    else:
+        raise ConfigError(NO_LAYOUT.format(space=type(space).__name__, policy=policy, **where))
+    if low.dtype != np.uint64:
+        low = low.astype(np.int64)
+    levels = np.asarray(count, np.float64)
+    return low, levels - 1, levels
+
+
+class Sampler(ABC):
+    """Draws parameters, actions, or both."""
+
+    name: ClassVar[str]
+
+    def describe(self) -> dict[str, Any]:
+        """The sampler as JSON data, which a dataset stores."""
+        return {"sampler": self.name}
+
+    def parameters(self, space: spaces.Space[Any], seed: int) -> Draw:
+        """What gives the parameters of an episode, by its index.
+
+        Args:
+            space: The environment's ``parameter_space``.
+            seed: Seed of the run.
+
+        Raises:
+            ConfigError: The sampler cannot draw from that space, or draws actions only.
+        """
+        raise ConfigError(NO_PARAMETERS.format(sampler=self.name, known=", ".join(_PARAMETER_SAMPLERS)))
+
+    def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
+        """What gives the policy of an episode, by its index.
+
+        Args:
+            space: The environment's ``action_space``.
+            seed: Seed of the run.
+
+        Raises:
+            ConfigError: The sampler cannot draw from that space, or draws parameters only.
+        """
+        raise ConfigError(NO_ACTIONS.format(sampler=self.name, known=", ".join(_ACTION_SAMPLERS)))
+
+
+class _Drawn(Sampler):
+    """Independent draws: of parameters from a stream of the run, of actions from the episode's generator."""
+
+    def _columns(self, space: spaces.Space[Any], what: str) -> tuple[Cube, Callable[[np.random.Generator, int], Any]]:
+        """The space, and a function that draws so many values as columns."""
+        raise NotImplementedError
+
+    def parameters(self, space: spaces.Space[Any], seed: int) -> Draw:
+        """See `Sampler.parameters`."""
+        cube, draw = self._columns(space, "parameter_space")
+
+        def block(index: int) -> list[Array]:
+            return draw(np.random.default_rng((seed, _PARAMETERS, index)), BLOCK)  # type: ignore[no-any-return]
+
+        return _Blocks(cube, block, BLOCK)
+
+    def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
+        """See `Sampler.actions`."""
+        cube, draw = self._columns(space, "action_space")
+        most = max(1, min(32, 4096 // max(1, cube.size)))
+
+        def begin(_: int) -> ActionPolicy:
+            columns: list[Array] = []
+            row = most
+
+            def act(_: Any, rng: np.random.Generator) -> Any:
+                nonlocal columns, row
+                if row == most:
+                    columns, row = draw(rng, most), 0
+                row += 1
+                return cube.value(columns, row - 1)
+
+            return act
+
+        return begin
+
+
+class Uniform(_Drawn):
+    """Independent draws, uniform over the space."""
+
+    name = "uniform"
+
+    def _columns(self, space: spaces.Space[Any], what: str) -> tuple[Cube, Callable[[np.random.Generator, int], Any]]:
+        cube = Cube(space, what, self.name)
+        return cube, lambda rng, count: cube.columns(rng.random((count, cube.size)))
+
+
+class Gaussian(_Drawn):
+    """Independent normal draws, clipped to the space; discrete components are rounded.
+
+    Args:
+        mean: One number or array for all leaves, or one by path of the leaf; by default the middle of the bounds, and 0
+            where there are none.
+        std: Standard deviation, likewise; by default a quarter of the width, and 1 where there are no bounds.
+
+    Raises:
+        ConfigError: A standard deviation is negative, or a number is not finite.
+    """
+
+    name = "gaussian"
+
+    def __init__(self, mean: Any = None, std: Any = None) -> None:
+        self.mean, self.std = (_plain(value, name) for value, name in ((mean, "mean"), (std, "std")))
+        if any((np.asarray(x) < 0).any() for x in _numbers(self.std)):
+            raise ConfigError(f"Gaussian: std must not be negative, got {std}")
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler.describe`."""
+        return {"sampler": self.name, "mean": self.mean, "std": self.std}
+
+    def _columns(self, space: spaces.Space[Any], what: str) -> tuple[Cube, Callable[[np.random.Generator, int], Any]]:
+        layout = walk.leaves(space)
+        singles = walk.leaf_spaces(space)
+        known = {leaf.path for leaf in layout}
+        for name, given in (("mean", self.mean), ("std", self.std)):
+            if isinstance(given, dict) and (unknown := sorted(set(given) - known)):
+                raise ConfigError(f"Gaussian: {name} names {unknown}, which {what} lacks; it has {sorted(known)}")
+        bounds = []
+        for leaf in layout:
+            where = {"what": what, "leaf": f"[{leaf.path!r}]" if leaf.path else "", "sampler": self.name}
+            low, high = _bounds(singles[leaf.path], where)
+            bounded = np.isfinite(low) & np.isfinite(high)
+            middle = np.where(bounded, np.where(bounded, low, 0) / 2 + np.where(bounded, high, 0) / 2, 0.0)
+            quarter = np.where(bounded, (np.where(bounded, high, 0) / 4 - np.where(bounded, low, 0) / 4), 1.0)
+            mean = _given(self.mean, leaf, middle, "mean", what)
+            std = _given(self.std, leaf, quarter, "std", what)
+            bounds.append((leaf, low, high, mean, std))
+
+        def draw(rng: np.random.Generator, count: int) -> list[Array]:
+            columns = []
+            for leaf, low, high, mean, std in bounds:
+                value = np.clip(mean + std * rng.standard_normal((count, *leaf.shape)), low, high)
+                if leaf.dtype.kind != "f":
+                    value = np.rint(value)
+                value = value.astype(leaf.dtype)
+                if leaf.dtype.kind == "f":
+                    value = np.clip(value, low.astype(leaf.dtype), high.astype(leaf.dtype))
+                columns.append(value)
+            return columns
+
+        return _Free(space, sum(math.prod(leaf.shape) for leaf in layout)), draw
+
+
+class _Free(Cube):
+    """A space that need not have bounds: it only puts values together."""
+
+    def __init__(self, space: spaces.Space[Any], size: int) -> None:
+        self.space, self.size = space, size
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Numbers as JSON data."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, name) for key, item in value.items()}
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Gaussian: {name} must be numbers, not {value!r}") from error
+    if not np.isfinite(array).all():
+        raise ConfigError(f"Gaussian: {name} must be finite, got {value!r}")
+    return array.tolist()
+
+
+def _numbers(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
+def _given(value: Any, leaf: Leaf, default: Array, name: str, what: str) -> Array:
+    """What was given for a leaf in its shape, else the default."""
+    if isinstance(value, dict):
+        value = value.get(leaf.path)
+    if value is None:
+        return default
+    try:
+        return np.broadcast_to(np.asarray(value, np.float64), leaf.shape)
+    except ValueError as error:
+        shape = np.shape(value)
+        raise ConfigError(
+            f"Gaussian: {name} has shape {shape}, which does not fit {what}[{leaf.path!r}] of {leaf.shape}"
+        ) from error
+
+
+def _bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array]:
+    """Lowest and highest value of a leaf, infinite where it has no bound."""
+    if isinstance(space, spaces.Box):
+        low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
+        high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
+        if space.dtype is not None and np.dtype(space.dtype).kind != "f":
+            info = np.iinfo(space.dtype) if np.dtype(space.dtype).kind in "iu" else None
+            # what the dtype holds and a float64 as well
+            low = np.maximum(low, -_EXACT if info is None else max(info.min, -_EXACT))
+            high = np.minimum(high, _EXACT if info is None else min(info.max, _EXACT))
+        return low, high
+    low, span, _ = _extent(space, where)
+    shape = space.shape or ()
+    return low.reshape(shape).astype(np.float64), (low + span).reshape(shape).astype(np.float64)
+
+
+class _Blocks:
+    """Values by the index of the episode, made a block at a time."""
+
+    def __init__(self, cube: Cube, make: Callable[[int], list[Array]], size: int) -> None:
+        self._cube, self._make, self._size = cube, make, size
+        self._block = -1
+        self._columns: list[Array] = []
+
+    def __call__(self, episode: int) -> Any:
+        block, row = divmod(episode, self._size)
+        if block != self._block:
+            self._columns, self._block = self._make(block), block
+        return self._cube.value(self._columns, row)
+
+
+class _Sequence(Sampler):
+    """Points of the unit cube that belong together over the episodes; for actions, a sequence for each step."""
+
+    block = BLOCK
+    shift = 0  # how much later in the sequence the next step is
+
+    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+        """A function from the index of a block to its points, shape (block, size)."""
+        raise NotImplementedError
+
+    def _source(self, cube: Cube, key: tuple[int, ...]) -> _Blocks:
+        stream = self._stream(cube, key)
+        return _Blocks(cube, lambda block: cube.columns(stream(block)), self.block)
+
+    def _cube(self, space: spaces.Space[Any], what: str) -> Cube:
+        cube = Cube(space, what, self.name)
+        if not cube.size:
+            raise ConfigError(NO_COMPONENT.format(what=what))
+        return cube
+
+    def parameters(self, space: spaces.Space[Any], seed: int) -> Draw:
+        """See `Sampler.parameters`."""
+        return self._source(self._cube(space, "parameter_space"), (seed, _PARAMETERS))
+
+    def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
+        """See `Sampler.actions`."""
+        cube = self._cube(space, "action_space")
+        most = max(1, CACHE_BYTES // (self.block * cube.nbytes))
+        sources: OrderedDict[int, _Blocks] = OrderedDict()
+
+        def at(episode: int, step: int) -> Any:
+            source = sources.get(step)
+            if source is None:
+                source = sources[step] = self._source(cube, (seed, _ACTIONS, step))
+                if len(sources) > most:
+                    sources.popitem(last=False)
+            return source(episode + self.shift * step)
+
+        def begin(episode: int) -> ActionPolicy:
+            step = -1
+
+            def act(_: Any, __: np.random.Generator) -> Any:
+                nonlocal step
+                step += 1
+                return at(episode, step)
+
+            return act
+
+        return begin
+
+
+class Sobol(_Sequence):
+    """Scrambled Sobol points (`scipy.stats.qmc.Sobol`): episode i gets point i of a sequence that fills the space evenly.
+
+    Best with a power of two of episodes. For actions every step has a sequence of its own over the episodes.
+    """
+
+    name = "sobol"
+
+    def _cube(self, space: spaces.Space[Any], what: str) -> Cube:
+        from scipy.stats import qmc
+
+        cube = super()._cube(space, what)
+        if cube.size > qmc.Sobol.MAXDIM:
+            raise ConfigError(
+                f"{what} has {cube.size} components, Sobol points at most {qmc.Sobol.MAXDIM}; use LatinHypercube"
+            )
+        return cube
+
+    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+        from scipy.stats import qmc
+
+        engine = qmc.Sobol(cube.size, scramble=True, rng=np.random.default_rng(key))
+
+        def points(block: int) -> Array:
+            if engine.num_generated > block * BLOCK:
+                engine.reset()
+            if ahead := block * BLOCK - engine.num_generated:
+                engine.fast_forward(ahead)
+            found: Array = engine.random(BLOCK)
+            return found
+
+        return points
+
+
+class LatinHypercube(_Sequence):
+    """Latin hypercubes (`scipy.stats.qmc.LatinHypercube`): each group of `strata` episodes has one value in each of as
+    many equal intervals of every component.
+
+    Args:
+        strata: Episodes per hypercube.
+
+    Raises:
+        ConfigError: `strata` is not a positive integer.
+    """
+
+    name = "lhs"
+
+    def __init__(self, strata: int = BLOCK) -> None:
+        self.block = _positive(strata, "LatinHypercube: strata")
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler.describe`."""
+        return {"sampler": self.name, "strata": self.block}
+
+    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+        from scipy.stats import qmc
+
+        def points(block: int) -> Array:
+            found: Array = qmc.LatinHypercube(cube.size, rng=np.random.default_rng((*key, block))).random(self.block)
+            return found
+
+        return points
+
+
+class Grid(_Sequence):
+    """A regular grid, bounds included: episode i gets point i, and the first again after the last.
+
+    Actions run on by one point with every step, so that each step sees the whole grid over the episodes.
+
+    Args:
+        points: Points per component, one number or one for each; a component with fewer values has a point for each.
+
+    Raises:
+        ConfigError: `points` are not positive integers.
+    """
+
+    name = "grid"
+    shift = 1
+
+    def __init__(self, points: int | Sequence[int] = 5) -> None:
+        several = isinstance(points, Sequence)
+        numbers = list(points) if isinstance(points, Sequence) else [points]
+        counts = [_positive(number, "Grid: points") for number in numbers]
+        self.points: int | list[int] = counts if several else counts[0]
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler.describe`."""
+        return {"sampler": self.name, "points": self.points}
+
+    def _cube(self, space: spaces.Space[Any], what: str) -> Cube:
+        cube = super()._cube(space, what)
+        if isinstance(self.points, list) and len(self.points) != cube.size:
+            raise ConfigError(f"Grid: points has {len(self.points)} numbers; {what} has {cube.size} components")
+        return cube
+
+    def counts(self, space: spaces.Space[Any]) -> list[int]:
+        """Points per component of a space; their product is the size of the grid.
+
+        Raises:
+            ConfigError: The space cannot be filled.
+        """
+        return self._counts(self._cube(space, "space"))
+
+    def _counts(self, cube: Cube) -> list[int]:
+        wanted = self.points if isinstance(self.points, list) else [self.points] * cube.size
+        return [min(n, int(has)) if has else n for n, has in zip(wanted, cube.levels, strict=True)]
+
+    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+        axes = [np.linspace(0, 1, n) if n > 1 else np.array([0.5]) for n in self._counts(cube)]
+
+        def points(block: int) -> Array:
+            found = np.empty((self.block, cube.size))
+            for row in range(self.block):
+                rest = block * self.block + row  # of any size: a grid may have more points than 64 bits count
+                for component in reversed(range(cube.size)):
+                    rest, place = divmod(rest, len(axes[component]))
+                    found[row, component] = axes[component][place]
+            return found
+
+        return points
+
+
+class Breed(Sampler):
+    r"""Adaptive parameters: more of them where the training loss is high.
+
+    Until the first `update` it draws uniformly. After it, a parameter is, with a probability that rises from `start` to
+    `end` over the first `breakpoint` updates, a child of one of the latest `window` parameters, else uniform. The
+    parent is drawn with a weight of its loss over the density :math:`q` with which parameters were drawn when its loss
+    was reported: that is importance sampling of a density in proportion to the loss, and keeps a crowd of parameters
+    from attracting ever more. A child is normal around its parent, truncated to the bounds.
+
+    Args:
+        sigma: Standard deviation of a child in parts of each component's width.
+        start: Part of children after no update.
+        end: Part of children after `breakpoint` updates.
+        breakpoint: Number of updates until then.
+        window: Number of the latest parameters that can be parents.
+
+    Attributes:
+        updates: Number of updates so far.
+
+    Raises:
+        ConfigError: An argument is out of range.
+
+    Sources:
+        Dymchenko and Raffin, "Loss-driven sampling within hard-to-learn areas for simulation-based neural network
+        training", MLPS workshop at NeurIPS 2023. Dymchenko, Purandare and Raffin, "MelissaDL x Breed: Towards
+        Data-Efficient On-line Supervised Training of Multi-parametric Surrogates with Active Learning", AI4S 2024; the
+        defaults are those of Melissa's breeder but for `window`, for which it takes the size of its buffer. Weights by
+        the mixture: Cappé et al., "Adaptive importance sampling in general mixture classes", Stat. Comput. 18 (2008).
+    """
+
+    name = "breed"
+
+    def __init__(
+        self, sigma: float = 0.1, start: float = 0.0, end: float = 0.7, breakpoint: int = 3, window: int = 256
+    ) -> None:
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise ConfigError(f"Breed: sigma must be positive and finite, not {sigma}")
+        for label, ratio in (("start", start), ("end", end)):
+            if not 0 <= ratio <= 1:
+                raise ConfigError(f"Breed: {label} must be between 0 and 1, not {ratio}")
+        self.sigma, self.start, self.end = float(sigma), float(start), float(end)
+        self.breakpoint = _positive(breakpoint, "Breed: breakpoint")
+        self.window = _positive(window, "Breed: window")
+        self.updates = 0
+        self._cube: Cube | None = None
+        self._parents: Array | None = None  # points, shape (n, size), n at most window
+        self._losses: Array = np.zeros(0)
+        self._densities: Array = np.zeros(0)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler.describe`."""
+        numbers = {"sigma": self.sigma, "start": self.start, "end": self.end}
+        return {"sampler": self.name, **numbers, "breakpoint": self.breakpoint, "window": self.window}
+
+    @property
+    def ratio(self) -> float:
+        """Part of children among the parameters drawn now; the rest is uniform."""
+        if self._parents is None:
+            return 0.0
+        return self.start + (self.end - self.start) * min(1.0, self.updates / self.breakpoint)
+
+    def parameters(self, space: spaces.Space[Any], seed: int) -> Draw:
+        """See `Sampler.parameters`; what is drawn depends on the updates until then as well."""
+        cube = self._cube = Cube(space, "parameter_space", self.name)
+
+        def draw(episode: int) -> Any:
+            rng = np.random.default_rng((seed, _PARAMETERS, self.updates, episode))
+            point = self._child(rng) if rng.random() < self.ratio else rng.random(cube.size)
+            return cube.value(cube.columns(point[np.newaxis]), 0)
+
+        return draw
+
+    def update(self, parameters: Mapping[str, Any], losses: Any) -> None:
+        """Take note of how hard some parameters are to learn.
+
+        Args:
+            parameters: Their values by path, shape (n, *leaf shape), as `SampleDataset.parameters` has them.
+            losses: Loss of each, not negative, shape (n,).
+
+        Raises:
+            ConfigError: The sampler draws for no space yet, a value is missing, or a loss is negative or not finite.
+        """
+        if self._cube is None:
+            raise ConfigError("Breed.update: call `parameters(space, seed)` first, which says what the space is")
+        if missing := sorted(set(self._cube.paths) - set(parameters)):
+            raise ConfigError(f"Breed.update: the values of {missing} are missing; there are {sorted(parameters)}")
+        losses = np.asarray(losses, np.float64)
+        points = self._cube.points([parameters[path] for path in self._cube.paths])
+        if losses.shape != (len(points),):
+            raise ConfigError(f"Breed.update: losses have shape {losses.shape}; there are {len(points)} parameters")
+        if not np.isfinite(losses).all() or (losses < 0).any():
+            raise ConfigError("Breed.update: losses must be finite and not negative")
+        density = self._density(points)
+        known = np.zeros((0, self._cube.size)) if self._parents is None else self._parents
+        self._parents = np.concatenate([known, points])[-self.window :]
+        self._losses = np.concatenate([self._losses, losses])[-self.window :]
+        self._densities = np.concatenate([self._densities, density])[-self.window :]
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `update` has learned, as JSON data."""
+        parents = None if self._parents is None else self._parents.tolist()
+        learned = {"losses": self._losses.tolist(), "densities": self._densities.tolist()}
+        return {"updates": self.updates, "parents": parents, **learned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`.
+
+        Raises:
+            ConfigError: It is not what `state_dict` gives.
+        """
+        try:
+            parents = None if state["parents"] is None else np.array(state["parents"], np.float64)
+            losses, densities = (np.array(state[name], np.float64) for name in ("losses", "densities"))
+            updates = int(state["updates"])
+            number = 0 if parents is None else len(parents)
+            if losses.shape != (number,) or densities.shape != (number,):
+                raise ValueError(f"{number} parents, {losses.shape} losses and {densities.shape} densities")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"not the state of a Breed sampler: {error!r}") from error
+        self.updates, self._parents, self._losses, self._densities = updates, parents, losses, densities
+
+    def _weights(self) -> Array:
+        weights = self._losses / self._densities
+        total = weights.sum()
+        return weights / total if total > 0 else np.full(len(weights), 1 / max(1, len(weights)))
+
+    def _child(self, rng: np.random.Generator) -> Array:
+        """A point near a parent."""
+        from scipy.special import ndtr, ndtri
+
+        assert self._parents is not None
+        parent = self._parents[rng.choice(len(self._parents), p=self._weights())]
+        low, high = ndtr(-parent / self.sigma), ndtr((1 - parent) / self.sigma)
+        child: Array = parent + self.sigma * ndtri(low + (high - low) * rng.random(len(parent)))
+        return np.clip(child, 0, 1)
+
+    def _density(self, points: Array) -> Array:
+        """The density with which points are drawn now."""
+        if not self.ratio:
+            return np.ones(len(points))
+        from scipy.special import ndtr
+
+        assert self._parents is not None
+        mass = ndtr((1 - self._parents) / self.sigma) - ndtr(-self._parents / self.sigma)
+        found = np.empty(len(points))
+        for row, point in enumerate(points):
+            z = (point - self._parents) / self.sigma
+            normal = np.exp(-(z**2) / 2) / (self.sigma * math.sqrt(2 * math.pi))
+            found[row] = 1 - self.ratio + self.ratio * float(self._weights() @ np.prod(normal / mass, axis=1))
+        return found
+
+
+class Policy(Sampler):
+    """Actions from a function.
+
+    Args:
+        function: Maps (observation, generator) to an action. The generator is the episode's own and the only randomness
+            to use. It travels to local workers as cloudpickle, like an environment's factory.
+
+    Raises:
+        ConfigError: It cannot be called.
+    """
+
+    name = "policy"
+
+    def __init__(self, function: ActionPolicy) -> None:
+        if not callable(function):
+            raise ConfigError(f"Policy needs a function of (observation, generator), not {function!r}")
+        self.function = function
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler.describe`; a function is known by its name alone."""
+        shown = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        return {"sampler": self.name, "function": f"{shown.__module__}:{shown.__qualname__}"}
+
+    def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
+        """See `Sampler.actions`."""
+        return lambda _: self.function
+
+
+class NetworkPolicy(Sampler):
+    """Actions from a trained network: its input field is the observation, its output field the action.
+
+    With several input fields the observation is a dictionary that has them by name; with several output fields so is
+    the action. An output is clipped to the bounds of the action; one number per choice of a Discrete action means the
+    choice with the largest. torch is imported where the first action is needed.
+
+    Args:
+        network: A `physgym.nn.Predictor`, or a session folder, or the folder or file of a checkpoint.
+
+    Raises:
+        ConfigError: The path does not exist.
+    """
+
+    name = "network"
+
+    def __init__(self, network: Any) -> None:
+        if isinstance(network, (str, os.PathLike)):
+            # a worker may have another working directory
+            network = Path(network).resolve()
+            if not network.exists():
+                raise ConfigError(f"NetworkPolicy: there is no {network}; give a session folder or a checkpoint")
+        elif not hasattr(network, "predict"):
+            raise ConfigError(f"NetworkPolicy needs a physgym.nn.Predictor or a path, not {network!r}")
+        self.network = network
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler.describe`; a network is known by the digest of its weights."""
+        predictor = self._predictor()
+        digest = hashlib.sha256()
+        for name, tensor in sorted(predictor.state_dict().items()):
+            digest.update(name.encode())
+            # as bytes, since NumPy lacks some of torch's dtypes
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(_byte()).numpy().tobytes())
+        return {"sampler": self.name, "weights": digest.hexdigest()}
+
+    def _predictor(self) -> Any:
+        if not isinstance(self.network, Path):
+            return self.network
+        from physgym.training import load_checkpoint
+
+        return load_checkpoint(self.network)
+
+    def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
+        """See `Sampler.actions`."""
+        predictor: Any = None
+        layout = list(zip(walk.leaves(space), walk.leaf_spaces(space).values(), strict=True))
+        if any(leaf.variable for leaf, _ in layout):
+            raise ConfigError(NO_LAYOUT.format(what="action_space", leaf="", space=space, sampler="network", policy=""))
+
+        def act(observation: Any, _: np.random.Generator) -> Any:
+            nonlocal predictor
+            if predictor is None:
+                predictor = self._predictor()
+            fed = observation if isinstance(observation, dict) else {predictor.inputs[0]: observation}
+            if len(predictor.inputs) > 1 and not isinstance(observation, dict):
+                raise ConfigError(
+                    f"the network has the inputs {list(predictor.inputs)}, the observation is one array. Use a network "
+                    "of one input, or an observation space that is a Dict with these names"
+                )
+            found = predictor.predict(fed)
+            outputs = list(found.values())
+            if len(layout) > 1 and all(leaf.path in found for leaf, _ in layout):
+                outputs = [found[leaf.path] for leaf, _ in layout]
+            if len(outputs) != len(layout):
+                raise ConfigError(
+                    f"the network predicts {list(found)}, the action has {len(layout)} parts; predict one field for each"
+                )
+            parts = [_as_action(value, leaf, one) for value, (leaf, one) in zip(outputs, layout, strict=True)]
+            return walk.unflatten(space, iter(parts))
+
+        return lambda _: act
+
+
+def _byte() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def _as_action(value: Array, leaf: Leaf, space: spaces.Space[Any]) -> Any:
+    """A network's output as an element of a leaf of the action space."""
+    if isinstance(space, spaces.Discrete) and value.shape == (int(space.n),) and space.n > 1:
+        return np.int64(space.start + int(np.argmax(value)))
+    if value.shape != leaf.shape:
+        name = leaf.path or "the action"
+        raise ConfigError(f"the network predicts {value.shape} for {name}, which has {leaf.shape}; change its output")
+    low, high = _bounds(space, {"what": "action_space", "leaf": "", "sampler": "network"})
+    value = value if leaf.dtype.kind == "f" else np.rint(value)
+    action = np.clip(np.clip(value, low, high).astype(leaf.dtype), low.astype(leaf.dtype), high.astype(leaf.dtype))
+    return action[()]  # a scalar if it has no shape
+
+
+_PARAMETER_SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "uniform": Uniform,
+    "gaussian": Gaussian,
+    "sobol": Sobol,
+    "lhs": LatinHypercube,
+    "grid": Grid,
+    "breed": Breed,
+}
+_ACTION_SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    **{name: kind for name, kind in _PARAMETER_SAMPLERS.items() if name != "breed"},
+    "network": NetworkPolicy,
+}
+_WITH_NUMBER = ("lhs", "grid")
+
+
+def find_sampler(value: Any, what: str) -> Sampler | None:
+    """The sampler that a user means.
+
+    Args:
+        value: A sampler, its name, a function (a `Policy`), or None. A name may have an argument behind a colon, as in
+            "lhs:128", "grid:5" and "network:sessions/beam".
+        what: "actions" or "parameters".
+
+    Raises:
+        ConfigError: There is no such sampler.
+    """
+    if value is None or isinstance(value, Sampler):
+        return value
+    known = _ACTION_SAMPLERS if what == "actions" else _PARAMETER_SAMPLERS
+    names = ", ".join([name for name in known if name != "network"] + ["network:PATH"] * ("network" in known))
+    if isinstance(value, str):
+        name, colon, argument = value.partition(":")
+        if name in known and bool(colon) == (name == "network") and not argument:
+            return known[name]()
+        if name == "network" and name in known and argument:
+            return NetworkPolicy(argument)
+        if name in known and name in _WITH_NUMBER and argument.isdecimal():
+            return known[name](int(argument))
+    elif callable(value) and what == "actions" and not inspect.isclass(value):
+        return Policy(value)
+    raise ConfigError(UNKNOWN.format(what=what, value=value, known=names))
+
+
+class ActingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that brings along where the actions of its rollouts come from.
+
+    Args:
+        env: The environment.
+        sampler: Draws them.
+        seed: Seed of the run.
+
+    Attributes:
+        episode_policy: Gives the policy of an episode, by its index.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], sampler: Sampler, seed: int) -> None:
+        super().__init__(env)
+        self.episode_policy = sampler.actions(env.action_space, seed)
+
+
+class Acting:
+    """Makes environments with a sampler of actions: what a local worker gets in place of their factory.
+
+    Args:
+        factory: Makes one environment.
+        sampler: Draws its actions.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, factory: Callable[[], gymnasium.Env[Any, Any]], sampler: Sampler, seed: int) -> None:
+        self._factory, self._sampler, self._seed = factory, sampler, seed
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """Make one."""
+        return ActingEnv(self._factory(), self._sampler, self._seed)
+
+
+def _positive(number: Any, what: str) -> int:
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+        raise ConfigError(f"{what} must be a positive integer, not {number!r}")
+    return int(number)
