@@ -5,7 +5,8 @@ Workers that generate data and runners that show a network use the same loop, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,15 @@ import gymnasium
 import numpy as np
 from gymnasium.vector.utils import batch_space, iterate
 
-from physgym.errors import SampleError
+from physgym.errors import ConfigError, SampleError
 from physgym.sample import Sample, SampleSpec
-from physgym.sim import Simulation
+from physgym.samplers import EpisodePolicy, Uniform
+from physgym.sim import NonFinite, Simulation
 
 Policy = Callable[[Any, np.random.Generator], Any]
 
 ACTION_BLOCK = 32
+SEED_BLOCK = 1024
 DEFAULT_MAX_STEPS = 1000
 DEFAULT_MAX_REJECTS = 10
 
@@ -46,6 +49,7 @@ class Transition:
         info: The info dictionary as the environment returned it.
         sample: The checked sample, None if the step has none.
         rejected: Why there is none; empty otherwise.
+        rejected_sample: The sample of a rejected step as the environment gave it, unchecked; None if it gave none.
     """
 
     step: int
@@ -56,35 +60,72 @@ class Transition:
     info: dict[str, Any]
     sample: Sample | None
     rejected: str
+    rejected_sample: Any = None
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
     """Seed of an episode: a function of the run's seed and the episode's index alone, below 2**63."""
-    state = np.random.SeedSequence((run_seed, episode)).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+    return _seeds(run_seed, episode // SEED_BLOCK)[episode % SEED_BLOCK]
 
 
-def sampler(env: gymnasium.Env[Any, Any]) -> Policy:
-    """The policy that draws random actions: the environment's own ``sample_action(rng)``, else its action space."""
+@functools.lru_cache(maxsize=64)
+def _seeds(run_seed: int, block: int) -> list[int]:
+    # many words of one sequence cost a fraction of a sequence for each
+    states = np.random.SeedSequence((run_seed, block)).generate_state(SEED_BLOCK, np.uint64)
+    seeds: list[int] = (states >> np.uint64(1)).tolist()
+    return seeds
+
+
+def episode_policy(env: gymnasium.Env[Any, Any]) -> EpisodePolicy:
+    """What gives the policy of an episode, by its index.
+
+    That is the sampler that an `ActingEnv` brings along, else the environment's own ``sample_action(rng)``, else
+    uniform draws from its action space.
+    """
+    if env.has_wrapper_attr("episode_policy"):
+        brought: EpisodePolicy = env.get_wrapper_attr("episode_policy")
+        return brought
     own = getattr(env.unwrapped, "sample_action", None)
     if own is not None and getattr(own, "__func__", None) is not Simulation.sample_action:
-        return lambda _, rng: own(rng)
-    # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
-    block = batch_space(env.action_space, ACTION_BLOCK)
-    drawn: Iterator[Any] = iter(())
-    owner: np.random.Generator | None = None
+        return lambda _: lambda _, rng: own(rng)
+    try:
+        return Uniform().actions(env.action_space, 0)
+    except ConfigError:  # a space without bounds or of variable size, which Gymnasium has a way to draw from
+        return lambda _: _from_space(env.action_space)
 
-    def from_space(_: Any, rng: np.random.Generator) -> Any:
-        nonlocal drawn, owner
-        if rng is not owner:  # a new episode
+
+def _from_space(space: gymnasium.Space[Any]) -> Policy:
+    """Draws as Gymnasium does."""
+    # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
+    block = batch_space(space, ACTION_BLOCK)
+    drawn: Iterator[Any] | None = None
+
+    def act(_: Any, rng: np.random.Generator) -> Any:
+        nonlocal drawn
+        if drawn is None:
             block.seed(int(rng.integers(2**31)))
-            drawn, owner = iter(()), rng
+            drawn = iter(())
         for action in drawn:
             return action
         drawn = iter(list(iterate(block, block.sample())))
         return next(drawn)
 
-    return from_space
+    return act
+
+
+def sampler(env: gymnasium.Env[Any, Any]) -> Policy:
+    """The policy that draws random actions: that of episode 0, begun anew with every generator."""
+    begin = episode_policy(env)
+    owner: np.random.Generator | None = None
+    act: Policy | None = None
+
+    def draw(observation: Any, rng: np.random.Generator) -> Any:
+        nonlocal owner, act
+        if rng is not owner or act is None:
+            owner, act = rng, begin(0)
+        return act(observation, rng)
+
+    return draw
 
 
 def require_spec(env: gymnasium.Env[Any, Any]) -> SampleSpec:
@@ -109,6 +150,9 @@ def run_episode(
     max_rejects: int = DEFAULT_MAX_REJECTS,
     where: str = "episode",
     check: bool = True,
+    nonfinite: NonFinite = "error",
+    options: Mapping[str, Any] | None = None,
+    begun: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[Transition]:
     """Run one episode, step by step.
 
@@ -121,6 +165,10 @@ def run_episode(
         max_rejects: Fail after so many rejected steps in a row.
         where: What to call the episode in an error.
         check: Whether to check samples; if not, transitions hold them as the environment gave them.
+        nonfinite: What a sample with a value that is not finite is: an "error" (found where samples are checked), a
+            rejected step ("reject"), or a sample like others ("allow").
+        options: For the reset, such as ``{"parameters": {...}}``.
+        begun: Called with the info of the reset.
 
     Yields:
         One transition per step.
@@ -130,20 +178,25 @@ def run_episode(
     """
     policy = policy or sampler(env)
     rng = np.random.default_rng((seed, 1))  # 0 would repeat the environment's own stream
-    observation, _ = env.reset(seed=seed)
-    rejects = 0
+    observation, info = env.reset(seed=seed, options=None if options is None else dict(options))
+    if begun is not None:
+        begun(info)
+    check_finite, rejects = nonfinite == "error", 0
     for step in range(max_steps):
         action = policy(observation, rng)
         observation, reward, terminated, truncated, info = env.step(action)
         last = bool(terminated or truncated or step == max_steps - 1)
-        sample, rejected = None, ""
+        sample, rejected, kept_apart = None, "", None
         if "sample" in info:
-            sample, rejects = info["sample"], 0
-            if check:
-                sample = spec.check(sample, f"{where}, step {step}")
+            sample = info["sample"]
+            if check or nonfinite == "reject":
+                sample = spec.check(sample, f"{where}, step {step}", finite=check_finite)
+                if nonfinite == "reject" and (rejected := spec.nonfinite(sample, f"step {step}")):
+                    sample, kept_apart = None, sample
         else:
-            rejected, rejects = str(info.get("rejected", "the step returned no sample")), rejects + 1
-        yield Transition(step, action, observation, float(reward), last, info, sample, rejected)
+            rejected, kept_apart = str(info.get("rejected", "the step returned no sample")), info.get("rejected_sample")
+        rejects = 0 if sample is not None else rejects + 1
+        yield Transition(step, action, observation, float(reward), last, info, sample, rejected, kept_apart)
         if rejects >= max_rejects:
             raise SampleError(TOO_MANY_REJECTS.format(where=where, count=rejects, limit=max_rejects, reason=rejected))
         if last:

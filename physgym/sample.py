@@ -8,7 +8,7 @@ sample in ``info["sample"]``, or leaves it out where the step has none (a solver
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -114,18 +114,32 @@ class SampleSpec(Mapping[str, Field]):
         Raises:
             SampleError: The declaration contradicts itself.
         """
-        space = _declared(env, "sample_space")
+        return cls._declared_by(env, "sample")
+
+    @classmethod
+    def parameters_of(cls, env: gymnasium.Env[Any, Any]) -> SampleSpec | None:
+        """The parameters that an environment declares, None if it has no `parameter_space`.
+
+        Raises:
+            SampleError: The declaration contradicts itself.
+        """
+        return cls._declared_by(env, "parameter")
+
+    @classmethod
+    def _declared_by(cls, env: gymnasium.Env[Any, Any], what: str) -> SampleSpec | None:
+        name = f"{what}_space"
+        space = declared(env, name)
         if space is None:
             return None
         if not isinstance(space, spaces.Dict):
-            raise SampleError(f"sample_space must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
+            raise SampleError(f"{name} must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
         found = fixed_leaves(space)
-        roles = cast(dict[str, Role], dict(_declared(env, "sample_roles") or {}))
-        units = cast(dict[str, str], dict(_declared(env, "sample_units") or {}))
+        roles = cast(dict[str, Role], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
+        units = cast(dict[str, str], dict(declared(env, f"{what}_units") or {}))
         known = {leaf.path for leaf in found}
-        for label, table in (("sample_roles", roles), ("sample_units", units)):
+        for label, table in (("sample_roles", roles), (f"{what}_units", units)):
             if unknown := sorted(set(table) - known):
-                raise SampleError(f"{label} names {unknown}, which sample_space lacks; it has {sorted(known)}")
+                raise SampleError(f"{label} names {unknown}, which {name} lacks; it has {sorted(known)}")
         if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
             raise SampleError(f"sample_roles: {wrong} is none of {get_args(Role)}")
         return cls(
@@ -155,12 +169,13 @@ class SampleSpec(Mapping[str, Field]):
             [Field(d["name"], tuple(d["shape"]), np.dtype(d["dtype"]), d["role"], d.get("unit", "")) for d in data]
         )
 
-    def check(self, sample: Mapping[str, Any], where: str = "sample") -> Sample:
+    def check(self, sample: Mapping[str, Any], where: str = "sample", *, finite: bool = True) -> Sample:
         """One sample as a flat dictionary of arrays with the declared shapes and dtypes.
 
         Args:
             sample: Field names to values, nested as in the sample space.
             where: What to call it in an error, such as "episode 3, step 7".
+            finite: Whether every value must be finite.
 
         Raises:
             SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
@@ -182,60 +197,24 @@ class SampleSpec(Mapping[str, Field]):
                 if field.dtype.kind in "iu" and not np.array_equal(cast_value, value):
                     raise SampleError(RANGE.format(where=where, name=field.name, want=field.dtype))
                 value = cast_value
-            if field.dtype.kind in "fc" and not np.isfinite(value).all():
-                bad = np.argwhere(~np.isfinite(value))
-                index = tuple(int(i) for i in bad[0])
-                raise SampleError(NOT_FINITE.format(where=where, name=field.name, count=len(bad), index=index))
             checked[field.name] = value
+        if finite and (fault := self.nonfinite(checked, where)):
+            raise SampleError(fault)
         return checked
 
-    def stack(self, samples: Sequence[Mapping[str, Any]], where: Callable[[int], str]) -> Sample:
-        """Several samples as columns.
-
-        Checks them as `check` does, but all at once where nothing is wrong: for small samples that costs a tenth.
-
-        Args:
-            samples: Field names to values, nested as in the sample space.
-            where: What to call the sample at an index in an error.
-
-        Returns:
-            Fields of shape (n, *field shape) with the declared dtypes.
-
-        Raises:
-            SampleError: As `check`.
-        """
-        columns: Sample = {}
-        if all(len(sample) == len(self) for sample in samples):
-            for name, field in self.items():
-                column = self._column(field, [sample.get(name) for sample in samples])
-                if column is None:
-                    break
-                columns[name] = column
-            else:
-                return columns
-        checked = [self.check(sample, where(i)) for i, sample in enumerate(samples)]
-        return {
-            name: np.array([sample[name] for sample in checked], field.dtype).reshape(len(checked), *field.shape)
-            for name, field in self.items()
-        }
-
-    @staticmethod
-    def _column(field: Field, values: list[Any]) -> Array | None:
-        """A field of several samples; None unless it is plain that all are right."""
-        try:
-            column = np.array(values) if values else np.empty((0, *field.shape), field.dtype)
-        except ValueError:
-            return None
-        if column.dtype != field.dtype or column.shape != (len(values), *field.shape):
-            return None
-        if field.dtype.kind in "fc" and not np.isfinite(column).all():
-            return None
-        return column
+    def nonfinite(self, sample: Mapping[str, Array], where: str = "sample") -> str:
+        """What the first non-finite value of a checked sample is; empty if there is none."""
+        for field in self.values():
+            if field.dtype.kind in "fc" and not np.isfinite(value := sample[field.name]).all():
+                bad = np.argwhere(~np.isfinite(value))
+                index = tuple(int(i) for i in bad[0])
+                return NOT_FINITE.format(where=where, name=field.name, count=len(bad), index=index)
+        return ""
 
     def _flat(self, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
             raise SampleError(f'{where}: info["sample"] must be a dictionary of fields, not {type(sample).__name__}')
-        given = dict(_flat_items(sample))
+        given = dict(flat_items(sample))
         for name in self:
             if name not in given:
                 raise SampleError(MISSING.format(where=where, name=name, expected=list(self)))
@@ -245,18 +224,99 @@ class SampleSpec(Mapping[str, Field]):
         return given
 
 
-def _flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+class Columns:
+    """Samples as they are gathered into columns.
+
+    What fits is copied as it comes, so that an environment may use its arrays again; the rest is checked as
+    `SampleSpec.check` does. Whether values are finite is left for `nonfinite`, since it is cheap for many rows at once.
+
+    Args:
+        spec: Their fields.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        self.spec = spec
+        self._capacity = 0
+        self._count = 0
+        self._fields: list[tuple[str, Any, tuple[int, ...], np.dtype[Any], tuple[type, ...]]] = []
+        self._columns: Sample = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, sample: Mapping[str, Any], episode: int, step: int) -> None:
+        """Take one sample.
+
+        Raises:
+            SampleError: It does not fit its declaration; no row is added.
+        """
+        row = self._count
+        if row == self._capacity:
+            self._grow()
+        if sample.__class__ is dict and len(sample) == len(self._fields):
+            for name, column, shape, dtype, scalars in self._fields:
+                value = sample.get(name)
+                if value.__class__ is np.ndarray:
+                    if value.dtype != dtype or value.shape != shape:
+                        break
+                elif value.__class__ not in scalars:
+                    break
+                column[row] = value
+            else:
+                self._count = row + 1
+                return
+        checked = self.spec.check(sample, f"episode {episode}, step {step}", finite=False)
+        for name, value in checked.items():
+            self._columns[name][row] = value
+        self._count = row + 1
+
+    def cut(self, count: int) -> None:
+        """Forget all rows but the first `count`."""
+        self._count = count
+
+    def result(self) -> Sample:
+        """Fields of shape (n, *field shape), as views."""
+        if not self._fields:
+            self._grow()
+        return {name: column[: self._count] for name, column in self._columns.items()}
+
+    def nonfinite(self) -> int | None:
+        """The first row that holds a value that is not finite, None if there is none."""
+        first: int | None = None
+        for name, column in self.result().items():
+            if self.spec[name].dtype.kind in "fc" and not (good := np.isfinite(column)).all():
+                row = int(np.argmin(good.reshape(len(column), -1).all(axis=1)))
+                first = row if first is None else min(first, row)
+        return first
+
+    def _grow(self) -> None:
+        self._capacity = 2 * self._capacity or 16
+        fields = []
+        for field in self.spec.values():
+            column = np.empty((self._capacity, *field.shape), field.dtype)
+            if field.name in self._columns:
+                column[: self._count] = self._columns[field.name]
+            self._columns[field.name] = column
+            scalars: tuple[type, ...] = ()
+            if not field.shape:
+                scalars = (field.dtype.type, float) if field.dtype == np.float64 else (field.dtype.type,)
+            fields.append((field.name, column, field.shape, field.dtype, scalars))
+        self._fields = fields
+
+
+def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested dictionary with their paths."""
     for key, value in sample.items():
         name = f"{path}/{key}" if path else str(key)
         if isinstance(value, Mapping):
-            yield from _flat_items(value, name)
+            yield from flat_items(value, name)
         elif isinstance(value, tuple):
-            yield from _flat_items({str(i): item for i, item in enumerate(value)}, name)
+            yield from flat_items({str(i): item for i, item in enumerate(value)}, name)
         else:
             yield name, value
 
 
-def _declared(env: gymnasium.Env[Any, Any], name: str) -> Any:
+def declared(env: gymnasium.Env[Any, Any], name: str) -> Any:
     """A declaration of the environment or of a wrapper around it, the outermost first; None if there is none."""
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 

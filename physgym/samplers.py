@@ -427,9 +427,10 @@ class _Sequence(Sampler):
 
 
 class Sobol(_Sequence):
-    """Scrambled Sobol points (`scipy.stats.qmc.Sobol`): episode i gets point i of a sequence that fills the space evenly.
+    """Scrambled Sobol points: episode i gets point i of a sequence that fills the space evenly.
 
-    Best with a power of two of episodes. For actions every step has a sequence of its own over the episodes.
+    Best with a power of two of episodes. For actions every step has a sequence of its own over the episodes. The points
+    are those of `scipy.stats.qmc.Sobol`.
     """
 
     name = "sobol"
@@ -461,8 +462,9 @@ class Sobol(_Sequence):
 
 
 class LatinHypercube(_Sequence):
-    """Latin hypercubes (`scipy.stats.qmc.LatinHypercube`): each group of `strata` episodes has one value in each of as
-    many equal intervals of every component.
+    """Latin hypercubes: `strata` episodes in a row have one value in each of as many intervals of every component.
+
+    The points are those of `scipy.stats.qmc.LatinHypercube`.
 
     Args:
         strata: Episodes per hypercube.
@@ -795,7 +797,7 @@ class NetworkPolicy(Sampler):
                 outputs = [found[leaf.path] for leaf, _ in layout]
             if len(outputs) != len(layout):
                 raise ConfigError(
-                    f"the network predicts {list(found)}, the action has {len(layout)} parts; predict one field for each"
+                    f"the network predicts {list(found)}, an action has {len(layout)} parts; predict a field for each"
                 )
             parts = [_as_action(value, leaf, one) for value, (leaf, one) in zip(outputs, layout, strict=True)]
             return walk.unflatten(space, iter(parts))
@@ -854,9 +856,9 @@ def find_sampler(value: Any, what: str) -> Sampler | None:
     names = ", ".join([name for name in known if name != "network"] + ["network:PATH"] * ("network" in known))
     if isinstance(value, str):
         name, colon, argument = value.partition(":")
-        if name in known and bool(colon) == (name == "network") and not argument:
+        if name in known and name != "network" and not colon:
             return known[name]()
-        if name == "network" and name in known and argument:
+        if name in known and name == "network" and argument:
             return NetworkPolicy(argument)
         if name in known and name in _WITH_NUMBER and argument.isdecimal():
             return known[name](int(argument))

@@ -9,24 +9,32 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
-from physgym.sample import Role, Sample, SampleSpec
+from physgym.sample import Role, Sample, SampleSpec, flat_items
+from physgym.samplers import Cube
 from physgym.spaces import Array
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
 Predict = Callable[[Sample], Sample]
+NonFinite = Literal["error", "reject", "allow"]
 
 NO_NETWORK = (
     "the simulation asked for a prediction, but this pipeline has no network. Run it in a Runner, set "
     "`env.unwrapped.predictor`, or do not ask during generation."
 )
+NO_PARAMETER_SPACE = (
+    "{env} declares no parameter_space, so reset takes no parameters. Set `parameter_space` (a gymnasium.spaces.Dict)"
+)
+UNKNOWN_PARAMETER = "{env}: there is no parameter {name!r}; parameter_space has {known}"
+WRONG_PARAMETER = "{env}: parameter {name!r} = {value} is not in {space}; {remedy}"
 
 
 class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]):
@@ -40,10 +48,17 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         simulations_per_step: Solver steps per environment step.
         render_mode: One of ``metadata["render_modes"]``, or None.
 
+    A simulation whose episodes differ in parameters declares them in ``parameter_space`` (with ``parameter_units``). At
+    a reset `draw_parameters` draws them, ``reset(options={"parameters": {...}})`` replaces those that it names, and
+    ``self.parameters`` and the info of the reset have them.
+
     Attributes:
         env_index: Which of the parallel environments this is, from 0.
         num_envs: How many there are.
         predictor: What `predict` asks, set by a pipeline that has a network.
+        parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
+        nonfinite: Whether a sample with a value that is not finite is an "error"; "reject" and "allow" leave it to
+            whoever runs the simulation.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -52,6 +67,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     sample_space: spaces.Dict
     sample_roles: ClassVar[dict[str, Role]] = {}
     sample_units: ClassVar[dict[str, str]] = {}
+    parameter_space: spaces.Dict | None = None
+    parameter_units: ClassVar[dict[str, str]] = {}
+    parameters: Mapping[str, Any] = {}
+    nonfinite: NonFinite = "error"
     env_index: int = 0
     num_envs: int = 1
     predictor: Predict | None = None
@@ -67,7 +86,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 
     @abstractmethod
     def begin(self, options: dict[str, Any]) -> None:
-        """Start an episode: draw its parameters from ``self.np_random`` and set the initial state."""
+        """Start an episode: set the initial state from ``self.parameters`` and ``self.np_random``.
+
+        Args:
+            options: Those of the reset but for the parameters.
+        """
 
     @abstractmethod
     def advance(self, action: ActType) -> None:
@@ -98,6 +121,17 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         self.action_space.seed(int(rng.integers(2**31)))
         return self.action_space.sample()
 
+    def draw_parameters(self) -> Mapping[str, Any]:
+        """The parameters of an episode, drawn from ``self.np_random``: uniform within the bounds by default.
+
+        Raises:
+            ConfigError: A parameter has no bounds; override this then.
+        """
+        assert self.parameter_space is not None
+        cube = self._cube
+        drawn: Mapping[str, Any] = cube.value(cube.columns(self.np_random.random((1, cube.size))), 0)
+        return drawn
+
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Use a network's prediction: a correction, an initial guess, a displayed ghost. Ignored by default.
 
@@ -124,31 +158,84 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
-        """Start an episode; see `gymnasium.Env.reset`."""
+        """Start an episode; see `gymnasium.Env.reset`.
+
+        Args:
+            seed: Of the episode's random numbers.
+            options: What `begin` gets. ``options["parameters"]`` are parameters to use instead of drawn ones, in a
+                dictionary nested as ``parameter_space``; the rest of the episode's numbers does not change by that.
+
+        Raises:
+            ConfigError: A given parameter is unknown or not in its space.
+        """
         super().reset(seed=seed)
-        self.begin(options or {})
-        return self.observation(), self.info()
+        options = dict(options or {})
+        given = options.pop("parameters", {})
+        if self.parameter_space is None:
+            if given:
+                raise ConfigError(NO_PARAMETER_SPACE.format(env=type(self).__name__))
+            self.begin(options)
+            return self.observation(), self.info()
+        self.parameters = self._given_parameters(given, self.draw_parameters())
+        self.begin(options)
+        return self.observation(), {**self.info(), "parameters": self.parameters}
+
+    def _given_parameters(self, given: Any, drawn: Mapping[str, Any]) -> Any:
+        """The drawn parameters with the given ones in their place."""
+        assert self.parameter_space is not None
+        env, known = type(self).__name__, walk.leaf_spaces(self.parameter_space)
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{env}: options['parameters'] must be a dictionary by name, not {given!r}")
+        values = dict(zip(known, walk.flatten(self.parameter_space, drawn), strict=True))
+        for name, value in dict(flat_items(given)).items():
+            if name not in known:
+                raise ConfigError(UNKNOWN_PARAMETER.format(env=env, name=name, known=list(known)))
+            space, wrong = known[name], ""
+            try:
+                values[name] = np.asarray(value).astype(space.dtype, casting="same_kind")[()]
+            except (TypeError, ValueError):
+                wrong = f"give numbers of dtype {space.dtype}"
+            box = isinstance(space, spaces.Box)  # which takes arrays alone, a Discrete scalars
+            if not wrong and not space.contains(np.asarray(values[name]) if box else values[name]):
+                wrong = "give a value within it, or widen it"
+            if wrong:
+                text = WRONG_PARAMETER.format(env=env, name=name, value=value, space=space, remedy=wrong)
+                raise ConfigError(text)
+        return walk.unflatten(self.parameter_space, iter(values.values()))
 
     def step(self, action: ActType) -> tuple[ObsType, float, bool, bool, dict[str, Any]]:
         """Advance the solver; see `gymnasium.Env.step`.
 
         Returns:
             Observation, reward, terminated, False, info. ``info["sample"]`` holds the sample; where the step was
-            rejected it is absent and ``info["rejected"]`` says why.
+            rejected it is absent, ``info["rejected"]`` says why, and ``info["rejected_sample"]`` is what `sample` gives
+            then, if it gives anything that fits.
 
         Raises:
             SampleError: The sample does not fit `sample_space`.
         """
+        finite = self.nonfinite == "error"
         try:
             for _ in range(self.simulations_per_step):
                 self.advance(action)
-            sample = self._spec.check(self.sample(), type(self).__name__)
+            sample = self._spec.check(self.sample(), type(self).__name__, finite=finite)
         except RejectSample as rejection:
-            extra: dict[str, Any] = {"rejected": str(rejection)}
+            extra: dict[str, Any] = {"rejected": str(rejection), **self._rejected_sample()}
         else:
             extra = {"sample": sample}
         reward, terminated = self.outcome()
         return self.observation(), reward, terminated, False, {**self.info(), **extra}
+
+    def _rejected_sample(self) -> dict[str, Any]:
+        try:
+            return {"rejected_sample": self._spec.check(self.sample(), type(self).__name__, finite=False)}
+        except Exception:  # noqa: BLE001 - the state is that of a solver that failed: it need not make a sample
+            return {}
+
+    @cached_property
+    def _cube(self) -> Cube:
+        assert self.parameter_space is not None
+        return Cube(self.parameter_space, "parameter_space", "uniform")
 
     @cached_property
     def _spec(self) -> SampleSpec:

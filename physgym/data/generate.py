@@ -1,15 +1,21 @@
-"""Generation: episodes run in parallel workers, samples arrive in the order of their names, whatever ran them."""
+"""Generation: episodes run in parallel workers, samples arrive in the order of their names, whatever ran them.
+
+A sample's name is (episode, step). What is stored beside the samples follows from theirs: the parameters of all
+episodes up to that of the last sample, and the rejected samples with lesser names than it.
+"""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import operator
+import subprocess
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -20,42 +26,147 @@ from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
+from physgym.samplers import Acting, Draw, Sampler, find_sampler
+from physgym.sim import NonFinite
 from physgym.spaces import Array
-from physgym.vector.entry import EnvLike, env_factory
+from physgym.vector.entry import EnvLike, env_factory, find_spec
 from physgym.vector.predictions import Predictor
+from physgym.vector.rollouts import Episode
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
+GIT_TIMEOUT = 5.0
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 
 
+NO_PARAMETER_SPACE = (
+    "{env} declares no parameter_space, so there are no parameters to sample. Set `parameter_space` (a "
+    'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
+)
+
+
 @dataclass(frozen=True)
-class Rows:
-    """Samples with their names, in the order of their names.
+class Names:
+    """Names of rows in the order of their names.
 
     Attributes:
-        samples: Fields of shape (n, *field shape).
-        episodes: Index of the episode of each sample, shape (n,), int64.
+        episodes: Index of the episode of each row, shape (n,), int64.
         steps: Step in its episode, shape (n,), int64.
         seeds: Seed of its episode, shape (n,), uint64.
     """
 
-    samples: Sample
-    episodes: Array
-    steps: Array
-    seeds: Array
+    episodes: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    steps: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    seeds: Array = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def __len__(self) -> int:
         return len(self.steps)
 
+    def cut(self, part: slice | Array) -> Names:
+        """Some of them."""
+        return Names(self.episodes[part], self.steps[part], self.seeds[part])
+
+    def after(self, episode: int, step: int) -> Array:
+        """Which of them are greater than a name."""
+        later: Array = (self.episodes > episode) | ((self.episodes == episode) & (self.steps > step))
+        return later
+
+    def as_arguments(self) -> dict[str, Array]:
+        """As a writer takes them."""
+        return {"episode": self.episodes, "step": self.steps, "seed": self.seeds}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples in the order of their names, and what is stored beside them.
+
+    Attributes:
+        samples: Fields of shape (n, *field shape).
+        names: Their names.
+        told: Names of episodes whose parameters these are; their steps mean nothing.
+        parameters: Their parameters, shape (n, *shape); empty without episodes.
+        apart: Names of rejected samples.
+        rejected: These, as `samples`; empty without any.
+        reasons: Why they were rejected.
+    """
+
+    samples: Sample
+    names: Names = field(default_factory=Names)
+    told: Names = field(default_factory=Names)
+    parameters: Sample = field(default_factory=dict)
+    apart: Names = field(default_factory=Names)
+    rejected: Sample = field(default_factory=dict)
+    reasons: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
     def cut(self, part: slice | Array) -> Rows:
-        """Some of the rows."""
-        samples = {name: column[part] for name, column in self.samples.items()}
-        return Rows(samples, self.episodes[part], self.steps[part], self.seeds[part])
+        """Some of the samples; what is beside them stays."""
+        return replace(self, samples=_cut(self.samples, part), names=self.names.cut(part))
+
+    def after(self, episode: int, step: int) -> Rows:
+        """What comes after a sample that is stored already."""
+        return self.cut(self.names.after(episode, step))._beside(episode, step, later=True)
+
+    def split(self, limit: int) -> tuple[Rows, Rows]:
+        """The first samples, with what is stored beside them, and the rest; there must be a sample."""
+        last = min(limit, len(self)) - 1
+        name = int(self.names.episodes[last]), int(self.names.steps[last])
+        head, rest = self.cut(slice(limit)), self.cut(slice(limit, None))
+        return head._beside(*name, later=False), rest._beside(*name, later=True)
+
+    def then(self, rows: Rows) -> Rows:
+        """Rows that follow, where there is no sample in these."""
+        return replace(
+            rows,
+            told=_join_names(self.told, rows.told),
+            parameters=_join(self.parameters, rows.parameters),
+            apart=_join_names(self.apart, rows.apart),
+            rejected=_join(self.rejected, rows.rejected),
+            reasons=[*self.reasons, *rows.reasons],
+        )
 
     def write(self, writer: SampleWriter) -> None:
         """Append them to a dataset."""
-        writer.append(self.samples, episode=self.episodes, step=self.steps, seed=self.seeds)
+        if len(self.told):
+            writer.add_parameters(self.parameters, episode=self.told.episodes, seed=self.told.seeds)
+        if len(self.apart):
+            writer.add_rejected(self.rejected, self.reasons, **self.apart.as_arguments())
+        writer.append(self.samples, **self.names.as_arguments())
+
+    def _beside(self, episode: int, step: int, *, later: bool) -> Rows:
+        """Of what is stored beside the samples, that which belongs to samples up to a name, or behind it."""
+        if not len(self.told) and not len(self.apart):
+            return self
+        told = (self.told.episodes > episode) == later
+        apart = self.apart.after(episode, step) == later
+        return replace(
+            self,
+            told=self.told.cut(told),
+            parameters=_cut(self.parameters, told),
+            apart=self.apart.cut(apart),
+            rejected=_cut(self.rejected, apart),
+            reasons=[reason for reason, wanted in zip(self.reasons, apart.tolist(), strict=True) if wanted],
+        )
+
+
+def _cut(columns: Sample, part: slice | Array) -> Sample:
+    return {name: column[part] for name, column in columns.items()}
+
+
+def _join(first: Sample, second: Sample) -> Sample:
+    if not first or not second:
+        return first or second
+    return {name: np.concatenate([first[name], second[name]]) for name in second}
+
+
+def _join_names(first: Names, second: Names) -> Names:
+    pairs = (first.episodes, second.episodes), (first.steps, second.steps), (first.seeds, second.seeds)
+    return Names(*(np.concatenate(pair) for pair in pairs))
+
+
+SamplerLike = Sampler | str | Callable[[Any, np.random.Generator], Any] | None
 
 
 class SampleStream:
@@ -77,9 +188,17 @@ class SampleStream:
         on_error: "raise", or "restart": a worker that dies or hangs is started again and runs its episodes anew from
             their seeds; the samples are the same.
         predictor: Answers simulations that ask for a prediction in the middle of a step.
+        actions: What draws the actions: one of `physgym.samplers`, its name, or a function of (observation, generator);
+            None leaves it to the environment.
+        parameters: What draws the parameters of episodes: one of `physgym.samplers`, or its name; None leaves it to the
+            environment.
+        nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a sample
+            like others ("allow").
+        keep_rejected: Whether the dataset keeps the samples of rejected steps apart.
 
     Attributes:
         spec: The sample fields.
+        parameter_spec: Parameters of an episode, None if the environment declares none.
         rejected: Number of rejected steps so far.
         writer: Writes to `path`; None without one.
 
@@ -107,6 +226,10 @@ class SampleStream:
         timeout: float = DEFAULT_TIMEOUT,
         on_error: str = "raise",
         predictor: Predictor = None,
+        actions: SamplerLike = None,
+        parameters: SamplerLike = None,
+        nonfinite: NonFinite = "error",
+        keep_rejected: bool = False,
     ) -> None:
         try:
             seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
@@ -120,10 +243,16 @@ class SampleStream:
             num_envs = max(1, usable_cores() if num_workers is None else num_workers)
         if num_envs < 1:
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}; leave it out for one per worker")
+        if nonfinite not in get_args(NonFinite):
+            raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
+        acting, drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         kwargs = dict(env_kwargs or {})
         self.seed, self.rejected, self.writer = seed, 0, None
-        self._max_steps, self._max_rejects = max_steps, max_rejects
+        self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
+        self._limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
         factory = env_factory(env, kwargs)
+        if acting is not None:
+            factory = Acting(factory, acting, seed)
         self._envs = SocketVectorEnv(
             [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
         )
@@ -132,18 +261,32 @@ class SampleStream:
             if spec is None:
                 raise SampleError(NO_SAMPLE_SPACE.format(env=env_name(env)))
             self.spec: SampleSpec = spec
+            self.parameter_spec = self._envs.parameter_spec
+            self._draw = self._drawn_parameters(drawing, env)
             if path is not None:
                 source = {
                     "env": env_name(env),
                     "env_kwargs": _describable(kwargs),
                     "seed": seed,
                     "max_steps": max_steps,
+                    "actions": None if acting is None else acting.describe(),
+                    "parameters": None if drawing is None else drawing.describe(),
+                    "nonfinite": nonfinite,
                 }
                 self.writer = SampleWriter(
-                    path, spec, mode=mode, source=source, resume=resume, max_file_size=max_file_size
+                    path,
+                    spec,
+                    mode=mode,
+                    source=source,
+                    resume=resume,
+                    max_file_size=max_file_size,
+                    parameters=self.parameter_spec,
+                    rejected=keep_rejected,
+                    nonfinite="allow",  # the workers have decided
+                    attributes=_attributes(env, kwargs, self._envs),
                 )
             self._rows = self._ordered(self.writer.last if self.writer else None)
-            self._left: Rows | None = None
+            self._left = Rows({})  # what a take did not need
         except BaseException as error:
             self._close(type(error))
             raise
@@ -156,10 +299,11 @@ class SampleStream:
             WorkerError: A worker died or did not answer, or an environment raised.
             DatasetError: The disk refuses the write.
         """
-        rows = self._left if self._left is not None else next(self._rows)
-        self._left = None
-        if len(rows) > limit:
-            self._left, rows = rows.cut(slice(limit, None)), rows.cut(slice(limit))
+        rows = self._left
+        while not len(rows):
+            rows = rows.then(next(self._rows))
+            self._left = rows
+        rows, self._left = rows.split(limit)
         if self.writer is not None:
             rows.write(self.writer)
         return rows
@@ -197,17 +341,28 @@ class SampleStream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._close(kind)
 
+    def _drawn_parameters(self, sampler: Sampler | None, env: EnvLike) -> Draw | None:
+        space = self._envs.parameter_space
+        if sampler is None:
+            return None
+        if space is None:
+            raise ConfigError(NO_PARAMETER_SPACE.format(env=env_name(env)))
+        return sampler.parameters(space, self.seed)
+
     def _ordered(self, last: tuple[int, int] | None) -> Iterator[Rows]:
         """Samples in order of their names, from after the sample `last` (episode, step)."""
         first, done = (0, -1) if last is None else last
         seeds: dict[int, int] = {}
 
-        def names() -> Iterator[tuple[int, int]]:
+        def names() -> Iterator[Episode]:
             for episode in itertools.count(first):
-                seeds[episode] = episode_seed(self.seed, episode)
-                yield episode, seeds[episode]
+                seed = seeds[episode] = episode_seed(self.seed, episode)
+                if self._draw is None:
+                    yield episode, seed
+                else:
+                    yield episode, seed, {"parameters": self._draw(episode)}
 
-        arrivals = self._envs.rollout(names(), max_steps=self._max_steps, max_rejects=self._max_rejects)
+        arrivals = self._envs.rollout(names(), **self._limits)
         early: dict[int, deque[RolloutResult | PhysGymError]] = {}
         chunk = first
         rejects_in_a_row = 0
@@ -219,19 +374,17 @@ class SampleStream:
             part = parts.popleft()
             if isinstance(part, PhysGymError):
                 raise part  # only now, when all samples before it are delivered, whoever was faster
-            rows = Rows(part.samples, part.episodes, part.steps, _seeds(part.episodes, seeds))
+            rows = _rows(part, seeds)
             if chunk == first and done >= 0:
-                rows = rows.cut((rows.episodes > first) | (rows.steps > done))
+                rows = rows.after(first, done)
             for episode, _, kept, _, rejected in part.ended:
                 del seeds[episode]
                 self.rejected += len(rejected)
                 # within an episode the worker counts; episodes of one step need the count across episodes
                 rejects_in_a_row = 0 if kept else rejects_in_a_row + len(rejected)
-                if rejects_in_a_row >= self._max_rejects:
-                    before = rows.cut(rows.episodes < episode)
-                    if len(before):
-                        yield before
-                    reason, limit = list(rejected.values())[-1], self._max_rejects
+                if rejects_in_a_row >= (limit := self._limits["max_rejects"]):
+                    yield rows.cut(rows.names.episodes < episode)
+                    reason = list(rejected.values())[-1]
                     raise SampleError(
                         TOO_MANY_REJECTS.format(
                             where=f"episode {episode}", count=rejects_in_a_row, limit=limit, reason=reason
@@ -240,14 +393,26 @@ class SampleStream:
             if part.last:
                 del early[chunk]
                 chunk = part.ended[-1][0] + 1
-            if len(rows):
-                yield rows
+            yield rows
 
 
-def _seeds(episodes: Array, seeds: Mapping[int, int]) -> Array:
-    """Seed of the episode of each sample."""
-    found, where = np.unique(episodes, return_inverse=True)
-    return np.array([seeds[episode] for episode in found.tolist()], np.uint64)[where]
+def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> Rows:
+    """What arrived, with the seeds of its episodes."""
+    rows = Rows(part.samples, _names(part.episodes, part.steps, seeds))
+    if (told := part.parameters) is not None:
+        steps = np.zeros(len(told.episodes), np.int64)
+        rows = replace(rows, told=_names(told.episodes, steps, seeds), parameters=told.values)
+    if (apart := part.rejected) is not None:
+        names = _names(apart.episodes, apart.steps, seeds)
+        rows = replace(rows, apart=names, rejected=apart.samples, reasons=apart.reasons)
+    return rows
+
+
+def _names(episodes: Array, steps: Array, seeds: Mapping[int, int]) -> Names:
+    """Names with the seed of each one's episode; the rows of an episode stand together."""
+    begins = np.flatnonzero(np.diff(episodes, prepend=-1))
+    found = np.array([seeds[episode] for episode in episodes[begins].tolist()], np.uint64)
+    return Names(episodes, steps, np.repeat(found, np.diff(begins, append=len(episodes))))
 
 
 def generate(
@@ -267,12 +432,16 @@ def generate(
     timeout: float = DEFAULT_TIMEOUT,
     on_error: str = "raise",
     predictor: Predictor = None,
+    actions: SamplerLike = None,
+    parameters: SamplerLike = None,
+    nonfinite: NonFinite = "error",
+    keep_rejected: bool = False,
     progress: bool = True,
 ) -> SampleDataset:
     """Generate samples of a simulation into a dataset.
 
-    The dataset is a function of (env, env_kwargs, seed, max_steps, samples): the number of workers, crashes and resumes
-    do not change it.
+    The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, samples): the number
+    of workers, crashes and resumes do not change it.
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.
@@ -290,6 +459,13 @@ def generate(
         timeout: Seconds to wait for a worker.
         on_error: "raise", or "restart": a worker that dies or hangs is started again; the samples are the same.
         predictor: Answers simulations that ask for a prediction in the middle of a step.
+        actions: What draws the actions: one of `physgym.samplers`, its name such as "sobol", or a function of
+            (observation, generator); None leaves it to the environment.
+        parameters: What draws the parameters of episodes: one of `physgym.samplers`, or its name; None leaves it to the
+            environment.
+        nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a sample
+            like others ("allow").
+        keep_rejected: Whether to keep the samples of rejected steps, apart from the others.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -319,6 +495,10 @@ def generate(
         timeout=timeout,
         on_error=on_error,
         predictor=predictor,
+        actions=actions,
+        parameters=parameters,
+        nonfinite=nonfinite,
+        keep_rejected=keep_rejected,
     )
     with stream:
         assert stream.writer is not None
@@ -341,3 +521,38 @@ def _describable(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments as JSON data; what JSON does not know is described by its repr."""
     described: dict[str, Any] = json.loads(json.dumps(kwargs, default=repr))
     return described
+
+
+def _attributes(env: EnvLike, kwargs: Mapping[str, Any], envs: SocketVectorEnv) -> dict[str, str]:
+    """What a dataset says of its origin for whoever finds it; nothing depends on it."""
+    described = envs.description
+    names = ("observation", "action", "sample", "parameter")
+    spaces = {f"{name}_space": described[f"{name}_space"] for name in names}
+    return {"env_spec": _env_spec(env, kwargs), "spaces": json.dumps(spaces), "git_commit": _git_commit()}
+
+
+def _env_spec(env: EnvLike, kwargs: Mapping[str, Any]) -> str:
+    """Gymnasium's description of a registered environment, empty where there is none."""
+    if not isinstance(env, (str, EnvSpec)):
+        return ""
+    spec = copy.deepcopy(find_spec(env))
+    spec.kwargs.update(kwargs)
+    try:
+        return spec.to_json()
+    except (TypeError, ValueError):  # an entry point or argument that JSON does not know
+        return ""
+
+
+def _git_commit() -> str:
+    """The commit of the repository around the working directory, empty if there is none."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

@@ -39,7 +39,8 @@ class Burgers(Simulation[Array, Array]):
 
     Args:
         size: Grid points, even; x = 0, 1/size, ...
-        viscosity: :math:`\nu`.
+        viscosity: :math:`\nu`, or its lowest and highest value: then it is the parameter of an episode, uniform in that
+            range, and the sample has it as the further input ``viscosity``.
         final_time: Time that the field evolves.
         field_scale: :math:`\sigma` of the random initial field.
         field_tau: :math:`\tau`, an inverse length.
@@ -68,7 +69,7 @@ class Burgers(Simulation[Array, Array]):
         self,
         *,
         size: int = 256,
-        viscosity: float = 0.1,
+        viscosity: float | tuple[float, float] = 0.1,
         final_time: float = 1.0,
         field_scale: float = 25.0,
         field_tau: float = 5.0,
@@ -84,8 +85,12 @@ class Burgers(Simulation[Array, Array]):
         super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
         if size < 8 or size % 2:
             raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
+        low, high = np.broadcast_to(np.asarray(viscosity, np.float64), 2).tolist()
+        if not low <= high:
+            raise ConfigError(f"viscosity must be a number, or two, the lower first, not {viscosity}")
         positive = {
-            "viscosity": viscosity,
+            "viscosity": low,
+            "highest viscosity": high,
             "final_time": final_time,
             "field_scale": field_scale,
             "field_tau": field_tau,
@@ -100,7 +105,7 @@ class Burgers(Simulation[Array, Array]):
         if not 1 <= min_steps <= max_steps:
             raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
         self.size = size
-        self.viscosity = viscosity
+        self.viscosity = low
         self.final_time = final_time
         self.limit = limit
         self.courant = courant
@@ -116,10 +121,17 @@ class Burgers(Simulation[Array, Array]):
         anything = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = spaces.Box(-limit, limit, (size,), np.float32)
         self.observation_space = anything
-        self.sample_space = spaces.Dict({"initial": anything, "final": anything})
+        fields: dict[str, spaces.Space[Any]] = {"initial": anything, "final": anything}
+        if np.ndim(viscosity):
+            self.parameter_space = spaces.Dict({"viscosity": spaces.Box(low, high, (), np.float64)})
+            self.sample_roles = {**self.sample_roles, "viscosity": "input"}  # type: ignore[misc]  # of this one alone
+            fields["viscosity"] = spaces.Box(low, high, (), np.float32)
+        self.sample_space = spaces.Dict(fields)
 
     def begin(self, options: dict[str, Any]) -> None:
         """Set the field to zero; what evolves is the action of the next step."""
+        if self.parameters:
+            self.viscosity = float(self.parameters["viscosity"])
         self._initial: Array = np.zeros(self.size)
         self._field: Array = np.zeros(self.size)
         self._steps = 0
@@ -152,8 +164,9 @@ class Burgers(Simulation[Array, Array]):
         return self._field.astype(np.float32)
 
     def sample(self) -> Mapping[str, Any]:
-        """Initial and final field of the step just made."""
-        return {"initial": self._initial, "final": self._field}
+        """Initial and final field of the step just made, and the viscosity where it is a parameter."""
+        sample: dict[str, Any] = {"initial": self._initial, "final": self._field}
+        return {**sample, "viscosity": np.float64(self.viscosity)} if self.parameters else sample
 
     def info(self) -> dict[str, Any]:
         """``solver_steps``: the time steps that the last step took."""

@@ -23,6 +23,10 @@ class Heat(Simulation[Array, Array]):
     convolution is the boundary condition. An episode begins with random warm and cold spots; its length is that of
     Gymnasium's time limit. The defaults are an aluminium plate of 10 cm.
 
+    The parameters of an episode are its initial spots: their ``count``, and of each of ``max_spots``, the first
+    ``count`` of which are there, centre ``x`` and ``y`` and standard deviation ``width`` as parts of the side, and
+    ``height`` in K.
+
     The *action* is the source q in K/s on the grid, shape (size, size), constant during a step; `sample_action` draws
     a sum of Gaussian spots. The *observation* is the temperature now.
 
@@ -55,6 +59,7 @@ class Heat(Simulation[Array, Array]):
         "next_temperature": "target",
     }
     sample_units: ClassVar[dict[str, str]] = {"temperature": "K", "source": "K/s", "next_temperature": "K"}
+    parameter_units: ClassVar[dict[str, str]] = {"x": "length", "y": "length", "width": "length", "height": "K"}
 
     def __init__(
         self,
@@ -98,6 +103,16 @@ class Heat(Simulation[Array, Array]):
         self._decay = np.exp(-rates * time_step)
         self._gain = -np.expm1(-rates * time_step) / rates  # K per K/s
 
+        each = (max_spots,)
+        self.parameter_space = spaces.Dict(
+            [
+                ("count", spaces.Discrete(max_spots, start=1)),
+                ("x", spaces.Box(0.0, 1.0, each, np.float64)),
+                ("y", spaces.Box(0.0, 1.0, each, np.float64)),
+                ("width", spaces.Box(*spot_width, each, np.float64)),
+                ("height", spaces.Box(-max_initial, max_initial, each, np.float64)),
+            ]
+        )
         shape = (size, size)
         temperature = spaces.Box(-np.inf, np.inf, shape, np.float32)
         self.action_space = spaces.Box(-max_source, max_source, shape, np.float32)
@@ -106,9 +121,13 @@ class Heat(Simulation[Array, Array]):
             {"temperature": temperature, "source": self.action_space, "next_temperature": temperature}
         )
 
+    def draw_parameters(self) -> Mapping[str, Any]:
+        """Spots for the initial temperature; what is behind the last of them means nothing."""
+        return self._spots(self.np_random, self.max_initial)
+
     def begin(self, options: dict[str, Any]) -> None:
-        """Draw the initial temperature."""
-        self._temperature = self._spots(self.np_random, self.max_initial).astype(np.float64)
+        """Set the initial temperature."""
+        self._temperature = self._field(self.parameters, self.max_initial).astype(np.float64)
         self._before = self._temperature
         self._source: Array = np.zeros_like(self._temperature)
         self._hottest = float(np.abs(self._temperature).max())
@@ -147,7 +166,7 @@ class Heat(Simulation[Array, Array]):
 
     def sample_action(self, rng: np.random.Generator) -> Array:
         """A source of Gaussian spots in K/s, shape (size, size), float32."""
-        return self._spots(rng, self.max_source)
+        return self._field(self._spots(rng, self.max_source), self.max_source)
 
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Show a predicted temperature in the pictures, until the episode ends or another comes.
@@ -171,12 +190,22 @@ class Heat(Simulation[Array, Array]):
             panels.append(Panel("predicted temperature [K]", self._prediction, scale))
         return image_frame(panels)
 
-    def _spots(self, rng: np.random.Generator, bound: float) -> Array:
-        """A sum of Gaussian spots within plus and minus a bound, shape (size, size), float32."""
+    def _spots(self, rng: np.random.Generator, bound: float) -> dict[str, Any]:
+        """Random spots with heights within plus and minus a bound, as parameters."""
         count = int(rng.integers(1, self.max_spots + 1))
-        x, y = rng.uniform(0.0, 1.0, (2, count, 1))
-        width = rng.uniform(*self.spot_width, (count, 1))
-        height = rng.uniform(-bound, bound, (count, 1))
+        drawn: dict[str, Any] = {"count": np.int64(count)}
+        x, y = rng.uniform(0.0, 1.0, (2, count))
+        width = rng.uniform(*self.spot_width, count)
+        height = rng.uniform(-bound, bound, count)
+        unused = {"x": 0.0, "y": 0.0, "width": self.spot_width[0], "height": 0.0}
+        for (name, value), used in zip(unused.items(), (x, y, width, height), strict=True):
+            drawn[name] = np.full(self.max_spots, value)
+            drawn[name][:count] = used
+        return drawn
+
+    def _field(self, spots: Mapping[str, Any], bound: float) -> Array:
+        """The sum of spots, scaled down to a bound: shape (size, size), float32."""
+        x, y, width, height = (spots[name][: spots["count"], np.newaxis] for name in ("x", "y", "width", "height"))
         along_x = np.exp(-(((self._axis - x) / width) ** 2) / 2)
         along_y = height * np.exp(-(((self._axis - y) / width) ** 2) / 2)
         field = along_y.T @ along_x

@@ -23,9 +23,10 @@ PARAMETERS = ("stiffness", "mass", "friction")
 class Spring(Simulation[Array, Array]):
     """Damped mass and spring under an external force: m x'' + c x' + k x = F.
 
-    An episode draws stiffness, mass, friction, position and velocity uniformly from the given ranges; its length is
-    that of Gymnasium's time limit. The force is constant during a step, so the solver's matrix exponential is exact for
-    any time step and any damping: n ``simulations_per_step`` equal one step of n times ``time_step``.
+    The parameters of an episode are stiffness, mass, friction and the initial position and velocity, each uniform in
+    its range unless ``reset(options={"parameters": {...}})`` gives it; its length is that of Gymnasium's time limit. The
+    force is constant during a step, so the solver's matrix exponential is exact for any time step and any damping: n
+    ``simulations_per_step`` equal one step of n times ``time_step``.
 
     The *action* is the force in N, shape (1,). The *observation* is position, velocity, stiffness, mass, friction,
     shape (5,): with the force all that the next state depends on. The reward is minus the squared position in m², so
@@ -62,6 +63,13 @@ class Spring(Simulation[Array, Array]):
         "force": "N",
         "next_state": "m, m/s",
     }
+    parameter_units: ClassVar[dict[str, str]] = {
+        "stiffness": "N/m",
+        "mass": "kg",
+        "friction": "N s/m",
+        "position": "m",
+        "velocity": "m/s",
+    }
 
     def __init__(
         self,
@@ -93,6 +101,9 @@ class Spring(Simulation[Array, Array]):
         low, high = np.array([self.ranges[name] for name in PARAMETERS], np.float32).T
         state = spaces.Box(-np.inf, np.inf, (2,), np.float32)
         parameters = spaces.Box(low, high)
+        self.parameter_space = spaces.Dict(
+            [(name, spaces.Box(*bounds, (), np.float64)) for name, bounds in self.ranges.items()]
+        )
         self.action_space = spaces.Box(-max_force, max_force, (1,), np.float32)
         self.observation_space = spaces.Box(
             np.concatenate([state.low, parameters.low]), np.concatenate([state.high, parameters.high])
@@ -102,23 +113,14 @@ class Spring(Simulation[Array, Array]):
         )
 
     def begin(self, options: dict[str, Any]) -> None:
-        """Draw the parameters and the initial state.
-
-        Args:
-            options: Values to use instead of drawn ones, by the name of the constructor's argument. The rest of the
-                episode's numbers does not change by that.
+        """Set the initial state, which is among the parameters.
 
         Raises:
-            ConfigError: An option has another name, or a parameter is outside of its range.
+            ConfigError: There are options other than parameters.
         """
-        if unknown := sorted(set(options) - set(self.ranges)):
-            raise ConfigError(f"options {unknown} are unknown; reset takes {sorted(self.ranges)}")
-        for name in PARAMETERS:
-            low, high = self.ranges[name]
-            if name in options and not low <= options[name] <= high:
-                raise ConfigError(f"option {name} = {options[name]} is outside of {self.ranges[name]}; widen the range")
-        drawn = {name: self.np_random.uniform(*bounds) for name, bounds in self.ranges.items()}
-        value = {**drawn, **options}
+        if options:
+            raise ConfigError(f"options {sorted(options)} are unknown; reset takes 'parameters': {list(self.ranges)}")
+        value = self.parameters
         self._parameters = np.array([value[name] for name in PARAMETERS], np.float64)
         self._state = np.array([value["position"], value["velocity"]], np.float64)
         self._before = self._state

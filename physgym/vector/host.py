@@ -7,10 +7,11 @@ workers has one in its own process.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -19,8 +20,10 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, ProtocolError, SampleError, UnequalSpaces
-from physgym.rollout import Policy, Transition, require_spec, run_episode, sampler
-from physgym.sample import SampleSpec
+from physgym.rollout import Transition, episode_policy, require_spec, run_episode
+from physgym.sample import Columns, SampleSpec, declared
+from physgym.samplers import EpisodePolicy
+from physgym.sim import Simulation
 from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import IDLE, Arena, Layout, Slot, results_layout
@@ -30,8 +33,10 @@ from physgym.vector.wire import (
     CallResult,
     Failure,
     Message,
+    Parameters,
     Predict,
     Prediction,
+    Rejected,
     Reset,
     Results,
     Rollout,
@@ -56,6 +61,10 @@ EPISODE_ENDED = (
 RETURNED = "{name} must return {count} values, {what}; it returned {got}"
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
 WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {want}"
+NO_PARAMETERS = (
+    'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
+    "take parameter_space away"
+)
 NO_NETWORK = (
     "the simulation asked for a prediction, but this pipeline has no network. Pass predictor= to the vector env, run "
     "the simulation in a Runner, or do not ask during generation."
@@ -104,6 +113,7 @@ class Host:
                     )
                 )
         self.spec = SampleSpec.from_env(envs[0])
+        self.parameter_spec = SampleSpec.parameters_of(envs[0])
         self.count = len(self.envs)
         self.ended = [False] * self.count
         self._cut = [seeds is not None] * self.count
@@ -111,7 +121,7 @@ class Host:
         self._action_leaves = walk.leaves(self.action_space)
         self._objects: list[list[Any]] = [[None] * self.count for leaf in self.leaves if leaf.variable]
         self._steps = [env.step for env in self.envs]
-        self._policies: dict[int, Policy] = {}
+        self._policies: dict[int, EpisodePolicy] = {}
         # without shared memory, rows are kept here and travel in messages
         self._inline = True
         self._use(Arena(*self.layouts(), self.count, 1), 0, 0)
@@ -145,7 +155,12 @@ class Host:
             "observation_space": walk.to_json(self.observation_space),
             "observation_spaces": self._further_spaces(),
             "action_space": walk.to_json(self.action_space),
+            "sample_space": None if self.spec is None else walk.to_json(declared(env, "sample_space")),
             "sample_fields": None if self.spec is None else self.spec.to_json(),
+            "parameter_space": (
+                None if self.parameter_spec is None else walk.to_json(declared(env, "parameter_space"))
+            ),
+            "parameter_fields": None if self.parameter_spec is None else self.parameter_spec.to_json(),
             "metadata": _json_only(env.metadata),
             "render_mode": env.render_mode,
             "max_episode_steps": getattr(env.spec, "max_episode_steps", None),
@@ -346,55 +361,67 @@ class Host:
     # --- rollouts
 
     def _rollout(self, request: Rollout, emit: Emit) -> RolloutResult:
-        part = _Part(self._guard(0, "rollout", lambda: self.spec or require_spec(self.envs[0])))
-        index = 0
-        for episode, seed in request.episodes:
-            index = episode % self.count
-            self.ended[index] = True  # whatever was going on in this environment is over
-            doing = f"rollout of episode {episode}"
-            try:
-                self._guard(index, doing, self._run_episode, index, episode, seed, request, part, emit)
-            except RequestFailed:
-                if part.ended:  # what came before is not lost
-                    emit(part.whole_episodes().result(last=False))
-                raise
-        result: RolloutResult = self._guard(index, "rollout", part.result)
-        return result
+        spec = self._guard(0, "rollout", lambda: self.spec or require_spec(self.envs[0]))
+        part = _Part(spec, self.parameter_spec, request.keep_rejected)
+        index, doing = 0, "rollout"
+        own = [env.unwrapped for env in self.envs if isinstance(env.unwrapped, Simulation)]
+        try:
+            for simulation in own:
+                simulation.nonfinite = request.nonfinite  # type: ignore[assignment]  # checked by the protocol
+            for entry in request.episodes:
+                episode = entry[0]
+                index = episode % self.count
+                self.ended[index] = True  # whatever was going on in this environment is over
+                doing = f"rollout of episode {episode}"
+                self._guard(index, doing, self._run_episode, index, entry, request, part, emit)
+            result: RolloutResult = self._guard(index, doing, part.result, finite=request.nonfinite != "error")
+            return result
+        except RequestFailed:
+            # what came before it is not lost, and may hold an earlier fault
+            self._guard(index, doing, part.send, emit, finite=request.nonfinite != "error")
+            raise
+        finally:
+            for simulation in own:
+                simulation.nonfinite = "error"
 
-    def _run_episode(self, index: int, episode: int, seed: int, request: Rollout, part: _Part, emit: Emit) -> None:
+    def _run_episode(self, index: int, entry: Sequence[Any], request: Rollout, part: _Part, emit: Emit) -> None:
+        episode, seed = entry[0], entry[1]
         reward, kept, steps = 0.0, 0, 0
         rejected: dict[int, str] = {}
         for transition in run_episode(
             self.envs[index],
             part.spec,
             seed=seed,
-            policy=self._policy(index),
+            policy=self._policy(index, episode),
             max_steps=request.max_steps,
             max_rejects=request.max_rejects,
             where=f"episode {episode}",
-            check=False,  # all of a part at once
+            check=False,  # as they are gathered
+            nonfinite=request.nonfinite,  # type: ignore[arg-type]  # checked by the protocol
+            options=entry[2] if len(entry) > 2 else None,
+            begun=lambda info: part.begin(episode, info),
         ):
             steps += 1
             reward += transition.reward
             if transition.sample is None:
                 rejected[transition.step] = transition.rejected
+                part.reject(episode, transition)
             else:
                 kept += 1
                 part.add(episode, transition)
             if part.due():
-                emit(part.result(last=False))
-                part.clear()
+                part.send(emit, finite=request.nonfinite != "error")
         part.ended.append([episode, steps, kept, reward, rejected])
 
-    def _policy(self, index: int) -> Policy:
+    def _policy(self, index: int, episode: int) -> Any:
         if index not in self._policies:
-            self._policies[index] = sampler(self.envs[index])
-        return self._policies[index]
+            self._policies[index] = episode_policy(self.envs[index])
+        return self._policies[index](episode)
 
-    def _guard(self, index: int, doing: str, work: Callable[..., Any], *args: Any) -> Any:
+    def _guard(self, index: int, doing: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._doing[0] = self._first + index
         try:
-            return work(*args)
+            return work(*args, **kwargs)
         except Exception as error:
             raise RequestFailed(index, doing) from error
 
@@ -469,55 +496,124 @@ class _Part:
 
     Args:
         spec: Their fields.
+        parameter_spec: Parameters of an episode, None if there are none.
+        keep_rejected: Whether to keep the samples of rejected steps.
+
+    Attributes:
+        ended: What became of each episode that ended, as in a `RolloutResult`.
     """
 
-    def __init__(self, spec: SampleSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: SampleSpec, parameter_spec: SampleSpec | None, keep_rejected: bool) -> None:
+        self.spec, self._parameter_spec, self._keep_rejected = spec, parameter_spec, keep_rejected
         self._most = 1 + ROLLOUT_BYTES // max(1, spec.nbytes)
-        self.clear()
+        self._clear()
 
-    def clear(self) -> None:
-        """Begin the next part."""
+    def _clear(self) -> None:
+        """Begin the next part, in memory of its own: where the parent is in this process, it has the old one."""
         self.ended: list[Any] = []
         self._episodes: list[int] = []
         self._steps: list[int] = []
-        self._samples: list[Mapping[str, Any]] = []
+        self._samples = Columns(self.spec)
+        self._begun: list[int] = []
+        self._parameters = None if self._parameter_spec is None else Columns(self._parameter_spec)
+        self._rejected = Columns(self.spec)
+        self._names_rejected: list[tuple[int, int, str]] = []
         self._since = time.perf_counter()
 
+    def begin(self, episode: int, info: Any) -> None:
+        """Take the parameters from the info of an episode's reset.
+
+        Raises:
+            SampleError: There are none, or they do not fit their declaration.
+        """
+        if self._parameters is None:
+            return
+        if not isinstance(info, dict) or "parameters" not in info:
+            raise SampleError(NO_PARAMETERS)
+        checked = self._parameters.spec.check(info["parameters"], f"episode {episode}, parameters", finite=False)
+        self._parameters.add(checked, episode, -1)
+        self._begun.append(episode)
+
     def add(self, episode: int, transition: Transition) -> None:
-        """Take a sample."""
-        assert transition.sample is not None
+        """Take a sample.
+
+        Raises:
+            SampleError: It does not fit its declaration.
+        """
+        self._samples.add(transition.sample, episode, transition.step)  # type: ignore[arg-type]  # it has one
         self._episodes.append(episode)
         self._steps.append(transition.step)
-        self._samples.append(transition.sample)
 
-    def whole_episodes(self) -> _Part:
-        """What there is of episodes that have ended."""
-        complete = _Part(self.spec)
-        complete.ended = self.ended
-        ended = {entry[0] for entry in self.ended}
-        rows = [i for i, episode in enumerate(self._episodes) if episode in ended]
-        complete._episodes = [self._episodes[i] for i in rows]
-        complete._steps = [self._steps[i] for i in rows]
-        complete._samples = [self._samples[i] for i in rows]
-        return complete
+    def reject(self, episode: int, transition: Transition) -> None:
+        """Take the sample of a rejected step if it is asked for and fits."""
+        if not self._keep_rejected or transition.rejected_sample is None:
+            return
+        try:
+            self._rejected.add(transition.rejected_sample, episode, transition.step)
+        except SampleError:
+            return  # a solver that failed need not have one
+        self._names_rejected.append((episode, transition.step, transition.rejected))
 
     def due(self) -> bool:
         """Whether it is time to send it."""
-        if len(self._samples) >= self._most:
+        if len(self._steps) + len(self._names_rejected) >= self._most:
             return True
         age = time.perf_counter() - self._since
-        return age > (ROLLOUT_SECONDS if self._samples else SIGN_OF_LIFE)
+        return age > (ROLLOUT_SECONDS if self._steps else SIGN_OF_LIFE)
 
-    def result(self, *, last: bool = True) -> RolloutResult:
-        """The message.
+    def send(self, emit: Emit, *, finite: bool) -> None:
+        """Send what there is, as `result` gives it, and begin anew.
 
         Raises:
-            SampleError: A sample does not fit its declaration.
+            SampleError: As `result`, after what came before was sent.
         """
-        samples = self.spec.stack(self._samples, lambda i: f"episode {self._episodes[i]}, step {self._steps[i]}")
-        episodes, steps = np.array(self._episodes, np.int64), np.array(self._steps, np.int64)
-        return RolloutResult(episodes, steps, samples, self.ended, last)
+        try:
+            emit(self.result(last=False, finite=finite))
+        except SampleError:
+            emit(self.result(last=False, finite=True))
+            raise
+        finally:
+            self._clear()
+
+    def result(self, *, last: bool = True, finite: bool) -> RolloutResult:
+        """The message.
+
+        Args:
+            last: Whether it completes the answer.
+            finite: Whether all samples are known to be good as they are.
+
+        Raises:
+            SampleError: A value is not finite; what is left then is what came before it.
+        """
+        if not finite and (row := self._samples.nonfinite()) is not None:
+            sample = {name: column[row] for name, column in self._samples.result().items()}
+            episode, step = self._episodes[row], self._steps[row]
+            self._cut(row)
+            raise SampleError(self.spec.nonfinite(sample, f"episode {episode}, step {step}"))
+        parameters = rejected = None
+        if self._begun:
+            assert self._parameters is not None
+            parameters = Parameters(np.array(self._begun, np.int64), self._parameters.result())
+        if self._names_rejected:
+            episodes, steps, reasons = zip(*self._names_rejected, strict=True)
+            names = (np.array(episodes, np.int64), np.array(steps, np.int64), list(reasons))
+            rejected = Rejected(*names, self._rejected.result())
+        return RolloutResult(
+            np.array(self._episodes, np.int64),
+            np.array(self._steps, np.int64),
+            self._samples.result(),
+            self.ended,
+            last,
+            parameters,
+            rejected,
+        )
+
+    def _cut(self, row: int) -> None:
+        """Forget a sample and all samples after it."""
+        episode = self._episodes[row]
+        self.ended = list(itertools.takewhile(lambda entry: entry[0] != episode, self.ended))
+        del self._episodes[row:], self._steps[row:]
+        self._samples.cut(row)
 
 
 class _Asker:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from physgym.errors import ConfigError, PhysGymError, WorkerError
+from physgym.spaces import Array
 from physgym.vector.pool import Fault, LocalWorker, RemoteWorker, Worker, WorkerPool
-from physgym.vector.wire import Message, Rollout, RolloutResult
+from physgym.vector.wire import Message, Parameters, Rejected, Rollout, RolloutResult
 
 CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
 CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
 LARGEST_CHUNK = 128
 CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
+
+Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
 
 
 class Rollouts:
@@ -23,27 +28,27 @@ class Rollouts:
 
     Args:
         pool: The workers.
-        episodes: Index and seed of each episode.
-        max_steps: Truncate an episode after so many steps.
-        max_rejects: Fail after so many rejected steps in a row.
+        episodes: Index, seed and, if there are some, options of each episode.
+        limits: The other fields of a `Rollout`.
         settle: Deals with what is no sample; gives the error that ends a chunk.
     """
 
     def __init__(
         self,
         pool: WorkerPool,
-        episodes: Iterable[tuple[int, int]],
-        max_steps: int,
-        max_rejects: int,
+        episodes: Iterable[Episode],
+        limits: Mapping[str, Any],
         settle: Callable[[Worker, Message | Fault], PhysGymError | None],
     ) -> None:
         self._pool, self._source, self._settle = pool, iter(episodes), settle
-        self._limits = {"max_steps": max_steps, "max_rejects": max_rejects}
+        self._limits = dict(limits)
         self._chunk_of: dict[int, int] = {}  # first episode of the chunk, by episode under way
         self._left: dict[int, int] = {}  # episodes to come, by first episode of the chunk
         self._order: dict[int, int] = {}  # place of a chunk in the sequence
         self._begun = 0
         self._seen: dict[int, int] = {}  # last step received of an episode under way
+        self._seen_rejected: dict[int, int] = {}  # likewise of the rejected ones
+        self._told: set[int] = set()  # episodes under way whose parameters came
         self._size = 1
         self._fault: PhysGymError | None = None
         self._ended: dict[int, float] = {}  # when a worker completed its last chunk
@@ -85,10 +90,11 @@ class Rollouts:
             if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
             chunk: list[Any] = []
-            for episode, seed in self._source:
+            for entry in self._source:
+                episode, seed, *options = entry
                 if type(episode) is not int or type(seed) is not int or episode in self._chunk_of:
                     raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
-                chunk.append([episode, seed])
+                chunk.append([episode, seed, *map(dict, options)])
                 if len(chunk) >= self._size:
                     break
             if not chunk:
@@ -96,7 +102,7 @@ class Rollouts:
             first = chunk[0][0]
             self._order[first], self._left[first] = self._begun, len(chunk)
             self._begun += 1
-            self._chunk_of.update((episode, first) for episode, _ in chunk)
+            self._chunk_of.update((entry[0], first) for entry in chunk)
             self._asked[worker.index].append((time.monotonic(), len(chunk)))
             self._pool.post(worker, Rollout(chunk, **self._limits))
             if isinstance(worker, LocalWorker):
@@ -115,23 +121,62 @@ class Rollouts:
 
     def _parts(self, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
         """The part of a reply that belongs to each chunk, without samples that came before a worker was restarted."""
-        if not len(reply.steps) and not reply.ended:
+        named = _first_named(reply)
+        if named is None:
             return
-        first = self._chunk_of[int(reply.episodes[0]) if len(reply.steps) else reply.ended[0][0]]
-        if len(reply.steps):
-            # only the first episode of a part can have begun in an earlier one, only the last can go on in a later one
-            begun, going_on = int(reply.episodes[0]), int(reply.episodes[-1])
-            last_step = int(reply.steps[-1])
-            if begun in self._seen:
-                new = (reply.episodes != begun) | (reply.steps > self._seen[begun])
-                samples = {name: column[new] for name, column in reply.samples.items()}
-                reply = replace(reply, episodes=reply.episodes[new], steps=reply.steps[new], samples=samples)
-            self._seen[going_on] = max(last_step, self._seen.get(going_on, -1))
+        first = self._chunk_of[named]
+        new = _unseen(reply.episodes, reply.steps, self._seen)
+        if new is not None:
+            samples = {name: column[new] for name, column in reply.samples.items()}
+            reply = replace(reply, episodes=reply.episodes[new], steps=reply.steps[new], samples=samples)
+        if (rejected := reply.rejected) is not None:
+            new = _unseen(rejected.episodes, rejected.steps, self._seen_rejected)
+            reply = reply if new is None else replace(reply, rejected=_part_of(rejected, new))
+        if (told := reply.parameters) is not None:
+            fresh = np.array([episode not in self._told for episode in told.episodes.tolist()], np.bool_)
+            self._told.update(told.episodes.tolist())
+            if not fresh.all():
+                values = {name: column[fresh] for name, column in told.values.items()}
+                reply = replace(reply, parameters=Parameters(told.episodes[fresh], values))
         for episode, *_ in reply.ended:
             del self._chunk_of[episode]
             self._seen.pop(episode, None)
+            self._seen_rejected.pop(episode, None)
+            self._told.discard(episode)
             self._left[first] -= 1
         complete = not self._left[first]
         if complete:
             del self._left[first], self._order[first]
         yield first, replace(reply, last=complete)
+
+
+def _first_named(reply: RolloutResult) -> int | None:
+    """An episode that a reply has something of; None if it is empty."""
+    columns = [reply.episodes]
+    if reply.parameters is not None:
+        columns.append(reply.parameters.episodes)
+    if reply.rejected is not None:
+        columns.append(reply.rejected.episodes)
+    named = [int(column[0]) for column in columns if len(column)] + [entry[0] for entry in reply.ended]
+    return named[0] if named else None
+
+
+def _unseen(episodes: Array, steps: Array, seen: dict[int, int]) -> Array | None:
+    """Which rows of a part did not come before a worker was restarted, None if all are new; takes note of them.
+
+    Only the first episode of a part can have begun in an earlier one, only the last can go on in a later one.
+    """
+    if not len(steps):
+        return None
+    begun, going_on, last_step = int(episodes[0]), int(episodes[-1]), int(steps[-1])
+    new = None
+    if begun in seen:
+        new = (episodes != begun) | (steps > seen[begun])
+    seen[going_on] = max(last_step, seen.get(going_on, -1))
+    return new
+
+
+def _part_of(rejected: Rejected, rows: Array) -> Rejected:
+    reasons = [reason for reason, wanted in zip(rejected.reasons, rows.tolist(), strict=True) if wanted]
+    samples = {name: column[rows] for name, column in rejected.samples.items()}
+    return Rejected(rejected.episodes[rows], rejected.steps[rows], reasons, samples)

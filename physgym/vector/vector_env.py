@@ -36,6 +36,7 @@ from physgym.errors import (
 )
 from physgym.rollout import episode_seed
 from physgym.sample import SampleSpec
+from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
@@ -52,7 +53,7 @@ from physgym.vector.pool import (
 )
 from physgym.vector.predictions import Predictor, answer
 from physgym.vector.process import check_context
-from physgym.vector.rollouts import Rollouts
+from physgym.vector.rollouts import Episode, Rollouts
 from physgym.vector.wire import (
     BELLS,
     Attach,
@@ -229,7 +230,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         for worker in workers:
             assert worker.ready is not None
             description = worker.ready.description
-            for key in ("action_space", "sample_fields"):
+            for key in ("action_space", "sample_fields", "parameter_space"):
                 if description[key] != first[key]:
                     raise UnequalSpaces(
                         f"{key} of {worker} is {description[key]}, that of environment 0 is {first[key]}; "
@@ -302,6 +303,23 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def sample_spec(self) -> SampleSpec | None:
         """Sample fields of the environments, None if they declare none."""
         return self._pool.agreement.sample_spec
+
+    @property
+    def parameter_spec(self) -> SampleSpec | None:
+        """Parameters of an episode, None if the environments declare none."""
+        return self._pool.agreement.parameter_spec
+
+    @property
+    def parameter_space(self) -> spaces.Space[Any] | None:
+        """The space of the parameters of an episode, None if the environments declare none."""
+        return self._pool.agreement.parameter_space
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the first worker says of its environments: JSON data, with the spaces in the form of `to_json`."""
+        ready = self._pool.workers[0].ready
+        assert ready is not None
+        return ready.description
 
     @property
     def num_workers(self) -> int:
@@ -624,14 +642,23 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     # --- rollouts without a policy in the parent
 
     def rollout(
-        self, episodes: Iterable[tuple[int, int]], *, max_steps: int, max_rejects: int
+        self,
+        episodes: Iterable[Episode],
+        *,
+        max_steps: int,
+        max_rejects: int,
+        nonfinite: NonFinite = "error",
+        keep_rejected: bool = False,
     ) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
 
         Args:
-            episodes: Index and seed of each episode; may be endless.
+            episodes: Index, seed and, if there are some, options for the reset of each episode; may be endless.
             max_steps: Truncate an episode after so many steps.
             max_rejects: Fail after so many rejected steps in a row.
+            nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a
+                sample like others ("allow").
+            keep_rejected: Whether results have the samples of rejected steps.
 
         Yields:
             Samples as they arrive, with the index of the first episode of the chunk to which they belong; in place of
@@ -645,7 +672,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """
         self._begin("rollout")  # and stays interrupted: whoever stops iterating leaves answers to come
         call = self._calls
-        for part in Rollouts(self._pool, episodes, max_steps, max_rejects, self._settle_rollout).run():
+        limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
+        limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected}
+        for part in Rollouts(self._pool, episodes, limits, self._settle_rollout).run():
             yield part
             if self._calls != call:
                 raise PendingCallError("another call has ended this rollout", "rollout")

@@ -36,6 +36,7 @@ from physgym import spaces as walk
 from physgym.errors import ProtocolError
 from physgym.sample import Role as FieldRole
 from physgym.sample import Sample, SampleSpec
+from physgym.sim import NonFinite
 from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Buffer, Layout, results_layout
@@ -43,7 +44,7 @@ from physgym.vector.infos import Infos
 from physgym.vector.values import check_size, decode_space, decode_value, encode_value
 
 MAGIC = b"PG"
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct("<2sBBIQ")
 MAX_BODY = 1 << 30
 MAX_BODY_BEFORE_READY = 1 << 24  # descriptions of spaces may list bounds
@@ -57,8 +58,8 @@ _INDEX = np.dtype("<u4")
 _SLOT_LIMIT = 256  # a slot is one byte
 _DESCRIBED = frozenset(
     {
-        "observation_space", "observation_spaces", "action_space", "sample_fields", "metadata", "render_mode",
-        "max_episode_steps",
+        "observation_space", "observation_spaces", "action_space", "sample_space", "sample_fields", "parameter_space",
+        "parameter_fields", "metadata", "render_mode", "max_episode_steps",
     }
 )  # fmt: skip
 
@@ -103,7 +104,7 @@ class Ready:
 
     Attributes:
         count: Number of environments in this worker.
-        description: JSON data: spaces, sample fields, metadata, render mode.
+        description: JSON data: spaces, fields of samples and parameters, metadata, render mode.
     """
 
     count: int
@@ -192,14 +193,48 @@ class Rollout:
     """Parent: run episodes with the environments' own samplers and send their samples.
 
     Attributes:
-        episodes: Index and seed of each episode.
+        episodes: Index, seed and, if there are some, options of the reset of each episode.
         max_steps: Truncate an episode after so many steps.
         max_rejects: Fail after so many rejected steps in a row.
+        nonfinite: What a sample with a value that is not finite is: "error", "reject" or "allow".
+        keep_rejected: Whether to send the samples of rejected steps.
     """
 
     episodes: list[Any]
     max_steps: int
     max_rejects: int
+    nonfinite: str = "error"
+    keep_rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Samples of rejected steps.
+
+    Attributes:
+        episodes: Shape (n,), int64: index of the episode of each.
+        steps: Shape (n,), int64: its step in the episode.
+        reasons: Why each was rejected.
+        samples: Fields of shape (n, *field shape); values need not be finite.
+    """
+
+    episodes: Array
+    steps: Array
+    reasons: list[Any]
+    samples: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameters of episodes.
+
+    Attributes:
+        episodes: Shape (n,), int64: index of each episode.
+        values: Parameters of shape (n, *shape).
+    """
+
+    episodes: Array
+    values: Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +248,8 @@ class RolloutResult:
         ended: What became of each episode that ended: index, number of steps, number of samples, sum of the rewards,
             reasons of rejected steps by step.
         last: Whether this completes the answer.
+        parameters: Those of episodes that have begun, each before or with the first sample of its episode; may be None.
+        rejected: Samples of rejected steps, where they were asked for; None if there are none.
     """
 
     episodes: Array
@@ -220,6 +257,8 @@ class RolloutResult:
     samples: Sample
     ended: list[Any]
     last: bool
+    parameters: Parameters | None = None
+    rejected: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +370,12 @@ class Agreement:
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
     sample_spec: SampleSpec | None
+    parameter_spec: SampleSpec | None
+    parameter_space: spaces.Space[Any] | None
     actions: Layout
     results: Layout
     samples: Layout
+    parameters: Layout
     action_leaves: list[Leaf]
     variable_observations: int
 
@@ -342,21 +384,29 @@ class Agreement:
         """Layouts that follow from a worker's description."""
         observation = walk.from_json(ready.description["observation_space"])
         action = walk.from_json(ready.description["action_space"])
-        fields = ready.description["sample_fields"]
+        fields, told = (ready.description[f"{what}_fields"] for what in ("sample", "parameter"))
         spec = None if fields is None else SampleSpec.from_json(fields)
-        sample_leaves = [] if spec is None else [Leaf(f.name, f.shape, f.dtype) for f in spec.values()]
+        parameters = None if told is None else SampleSpec.from_json(told)
+        drawn = ready.description["parameter_space"]
         seen, done = walk.leaves(observation), walk.leaves(action)
         return cls(
             ready.count,
             observation,
             action,
             spec,
+            parameters,
+            None if drawn is None else walk.from_json(drawn),
             Layout(done),
             results_layout(Layout(seen)),
-            Layout(sample_leaves),
+            Layout(_leaves(spec)),
+            Layout(_leaves(parameters)),
             done,
             sum(leaf.variable for leaf in seen),
         )
+
+
+def _leaves(spec: SampleSpec | None) -> list[Leaf]:
+    return [] if spec is None else [Leaf(field.name, field.shape, field.dtype) for field in spec.values()]
 
 
 # --- one end of a connection
@@ -687,10 +737,16 @@ def _check_env(env: int, lowest: int, count: int) -> None:
 def _episodes(request: Rollout) -> set[int]:
     """Indices of the episodes of a rollout."""
     for episode in request.episodes:
-        pair = isinstance(episode, (list, tuple)) and [type(number) for number in episode] == [int, int]
-        if not pair or episode[0] < 0:
-            raise ProtocolError("Rollout.episodes must be pairs of index and seed")
-    return {index for index, _ in request.episodes}
+        named = isinstance(episode, (list, tuple)) and [type(number) for number in episode[:2]] == [int, int]
+        if not named or episode[0] < 0 or (len(episode) > 2 and not _are_options(episode[2:])):
+            raise ProtocolError("Rollout.episodes must be lists of index, seed and, if there are some, options")
+    if request.nonfinite not in get_args(NonFinite):
+        raise ProtocolError(f"Rollout.nonfinite must be one of {get_args(NonFinite)}")
+    return {episode[0] for episode in request.episodes}
+
+
+def _are_options(rest: Any) -> bool:
+    return len(rest) == 1 and isinstance(rest[0], dict)
 
 
 def _left_of_step(request: Pending, results: Results, count: int) -> set[int] | None:
@@ -726,6 +782,10 @@ def _left_of_rollout(request: Pending, result: RolloutResult) -> set[int]:
     assert request.left is not None
     ended = [entry[0] for entry in result.ended]
     named = {*ended, *result.episodes.tolist()}
+    if result.parameters is not None:
+        named.update(result.parameters.episodes.tolist())
+    if result.rejected is not None:
+        named.update(result.rejected.episodes.tolist())
     if not named <= request.left or len(set(ended)) != len(ended):
         raise ProtocolError(f"a RolloutResult names episodes {sorted(named - request.left)} that are not under way")
     left = request.left.difference(ended)
@@ -863,9 +923,23 @@ def _indices(value: Any, count: int) -> list[int]:
 
 
 def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
-    meta = encode_value([message.episodes, message.steps, message.ended, message.last])
-    columns = [] if agreed.sample_spec is None else [message.samples[name] for name in agreed.sample_spec]
-    return [struct.pack("<I", len(meta)), meta, *_pack(agreed.samples, columns, len(message.steps))]
+    told, rejected = message.parameters, message.rejected
+    extra = [
+        None if told is None else told.episodes,
+        None if rejected is None else [rejected.episodes, rejected.steps, rejected.reasons],
+    ]
+    meta = encode_value([message.episodes, message.steps, message.ended, message.last, *extra])
+    body: list[Buffer] = [struct.pack("<I", len(meta)), meta]
+    body += _pack_columns(agreed.samples, agreed.sample_spec, message.samples, len(message.steps))
+    if told is not None:
+        body += _pack_columns(agreed.parameters, agreed.parameter_spec, told.values, len(told.episodes))
+    if rejected is not None:
+        body += _pack_columns(agreed.samples, agreed.sample_spec, rejected.samples, len(rejected.steps))
+    return body
+
+
+def _pack_columns(layout: Layout, spec: SampleSpec | None, columns: Sample, number: int) -> list[Buffer]:
+    return _pack(layout, [] if spec is None else [columns[name] for name in spec], number)
 
 
 def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
@@ -875,17 +949,52 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     if end > len(body):
         raise ProtocolError("a RolloutResult ends within its head")
     head = decode_value(body[4:end])
-    if not isinstance(head, list) or len(head) != 4 or not isinstance(head[2], list) or type(head[3]) is not bool:
+    if not isinstance(head, list) or len(head) != 6 or not isinstance(head[2], list) or type(head[3]) is not bool:
         raise ProtocolError("the head of a RolloutResult is wrong")
-    episodes, steps, ended, last = head
-    for column in (episodes, steps):
-        if not isinstance(column, np.ndarray) or column.dtype != np.int64 or column.shape != (len(steps),):
-            raise ProtocolError("episodes and steps of a RolloutResult must be equally long columns of int64")
+    episodes, steps, ended, last, told, rejected = head
+    if not _are_names(episodes, steps):
+        raise ProtocolError("episodes and steps of a RolloutResult must be equally long columns of int64")
+    if rejected is not None and not (
+        isinstance(rejected, list) and len(rejected) == 3 and _are_names(*rejected[:2]) and _are_texts(*rejected[1:])
+    ):
+        raise ProtocolError("RolloutResult.rejected is wrong")
     if not all(isinstance(entry, list) and len(entry) == 5 and _outcome_fits(*entry) for entry in ended):
         raise ProtocolError("RolloutResult.ended is wrong")
-    names = [] if agreed.sample_spec is None else list(agreed.sample_spec)
-    samples = dict(zip(names, agreed.samples.unpack(body[end:], len(steps)), strict=True))
-    return RolloutResult(episodes, steps, samples, ended, last)
+    if told is not None and (not _is_column(told) or len(set(told.tolist())) != len(told)):
+        raise ProtocolError("RolloutResult.parameters is wrong")
+    rest = body[end:]
+    samples, rest = _unpack_columns(agreed.samples, agreed.sample_spec, rest, len(steps))
+    parameters = kept = None
+    if told is not None:
+        values, rest = _unpack_columns(agreed.parameters, agreed.parameter_spec, rest, len(told))
+        parameters = Parameters(told, values)
+    if rejected is not None:
+        fields, rest = _unpack_columns(agreed.samples, agreed.sample_spec, rest, len(rejected[1]))
+        kept = Rejected(rejected[0], rejected[1], rejected[2], fields)
+    if len(rest):
+        raise ProtocolError(f"{len(rest)} bytes of arrays are left over")
+    return RolloutResult(episodes, steps, samples, ended, last, parameters, kept)
+
+
+def _unpack_columns(
+    layout: Layout, spec: SampleSpec | None, data: memoryview, number: int
+) -> tuple[Sample, memoryview]:
+    """The columns at the beginning of some bytes, and the rest of these."""
+    end = number * layout.row
+    names = [] if spec is None else list(spec)
+    return dict(zip(names, layout.unpack(data[:end], number), strict=True)), data[end:]
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.int64 and value.ndim == 1
+
+
+def _are_names(episodes: Any, steps: Any) -> bool:
+    return _is_column(episodes) and _is_column(steps) and len(episodes) == len(steps)
+
+
+def _are_texts(steps: Array, reasons: Any) -> bool:
+    return isinstance(reasons, list) and len(reasons) == len(steps) and all(isinstance(why, str) for why in reasons)
 
 
 def _outcome_fits(episode: Any, steps: Any, kept: Any, reward: Any, rejected: Any) -> bool:
@@ -907,7 +1016,7 @@ _DECODERS: dict[type[Any], Callable[[memoryview, Agreement], Any]] = {
 _FIELD_TYPES: dict[str, tuple[type[Any], ...]] = {
     "str": (str,), "int": (int,), "bytes": (bytes,), "dict[str, Any]": (dict,), "list[Any]": (list,),
     "list[int | None]": (list,), "list[bool]": (list,), "list[int] | None": (list, type(None)),
-    "dict[str, Any] | None": (dict, type(None)),
+    "dict[str, Any] | None": (dict, type(None)), "bool": (bool,),
 }  # fmt: skip
 
 
@@ -932,10 +1041,20 @@ def _agree(ready: Ready) -> Agreement:
             raise ValueError(f"its keys must be {sorted(_DESCRIBED)}")
         if not isinstance(described["metadata"], dict) or len(described["observation_spaces"]) not in (0, ready.count):
             raise ValueError("metadata or observation_spaces are wrong")
-        fields = described["sample_fields"] or []
-        check_size((field["shape"], field["dtype"]) for field in fields)
-        if not all(field["role"] in get_args(FieldRole) and isinstance(field["unit"], str) for field in fields):
-            raise ValueError("a field has another role, or a unit that is no text")
+        for fields in (described["sample_fields"] or [], described["parameter_fields"] or []):
+            check_size((field["shape"], field["dtype"]) for field in fields)
+            if not all(field["role"] in get_args(FieldRole) and isinstance(field["unit"], str) for field in fields):
+                raise ValueError("a field has another role, or a unit that is no text")
+        for name in ("sample", "parameter"):
+            space, fields = described[f"{name}_space"], described[f"{name}_fields"]
+            if (space is None) != (fields is None):
+                raise ValueError(f"there is either {name}_space or {name}_fields without the other")
+            if space is not None:
+                pairs = (walk.leaves(decode_space(space)), _leaves(SampleSpec.from_json(fields)))
+                # a described space has the machine's byte order
+                first, second = ([(x.path, x.shape, x.dtype.newbyteorder("=")) for x in leaves] for leaves in pairs)
+                if first != second:
+                    raise ValueError(f"{name}_fields are not those of {name}_space")
         seen, *others = (
             walk.leaves(decode_space(data))
             for data in (described["observation_space"], *described["observation_spaces"])
