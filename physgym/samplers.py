@@ -62,6 +62,7 @@ class Cube:
 
     Attributes:
         size: Number of components.
+        flat: Whether the space is a leaf itself.
         levels: Per component, how many values it can take; 0 if it is continuous. Shape (size,), float64.
 
     Raises:
@@ -70,17 +71,17 @@ class Cube:
 
     def __init__(self, space: spaces.Space[Any], what: str = "space", sampler: str = "") -> None:
         self.space = space
-        self._leaves: list[tuple[Leaf, Array, Array]] = []
-        levels, width = [], []
+        self._leaves: list[tuple[Leaf, Array, Array, Array, Array]] = []
+        levels = []
         for leaf, (path, single) in zip(walk.leaves(space), walk.leaf_spaces(space).items(), strict=True):
             where = {"what": what, "leaf": f"[{path!r}]" if path else "", "sampler": sampler}
-            low, span, count = _extent(single, where)
-            self._leaves.append((leaf, low, span))
+            low, span, high, count = _extent(single, where)
+            self._leaves.append((leaf, low, span, low.astype(leaf.dtype), high.astype(leaf.dtype)))
             levels.append(count)
-            width.append(span)
         self.levels = np.concatenate(levels) if levels else np.zeros(0)
         self.size = len(self.levels)
         self.nbytes = 8 * self.size
+        self.flat = walk.children(space) is None
 
     def columns(self, points: Array) -> list[Array]:
         """Values of the leaves at some points.
@@ -92,29 +93,31 @@ class Cube:
             One array per leaf of shape (n, *leaf shape) and its dtype.
         """
         found, first = [], 0
-        for leaf, low, span in self._leaves:
+        for leaf, low, span, least, most in self._leaves:
             end = first + len(low)
             part, levels = points[:, first:end], self.levels[first:end]
             first = end
             if leaf.dtype.kind == "f":
                 value = (low + span * part).astype(leaf.dtype)
-                # rounding to the dtype may have left the bounds
-                value = np.clip(value, low.astype(leaf.dtype), (low + span).astype(leaf.dtype))
+                # rounding may have left the bounds; clip costs several times as much
+                value = np.minimum(np.maximum(value, least), most)
             else:
-                value = np.minimum(np.floor(part * levels), levels - 1).astype(np.int64)
-                value = (low + value).astype(leaf.dtype)
+                value = np.minimum(np.floor(part * levels), levels - 1)
+                value = (low + value.astype(low.dtype)).astype(leaf.dtype)
             found.append(value.reshape(len(points), *leaf.shape))
         return found
 
     def value(self, columns: list[Array], row: int) -> Any:
         """An element of the space, from one row of `columns`; a copy."""
+        if self.flat:
+            return columns[0][row].copy()
         # a row of a column of scalars is a scalar, which nobody can change
         return walk.unflatten(self.space, iter([column[row].copy() for column in columns]))
 
     def points(self, columns: Sequence[Any]) -> Array:
         """The inverse of `columns`: points of shape (n, size), for a discrete value the middle of its cell."""
         parts, first = [], 0
-        for (leaf, low, span), column in zip(self._leaves, columns, strict=True):
+        for (leaf, low, span, *_), column in zip(self._leaves, columns, strict=True):
             levels = self.levels[first : first + len(low)]
             first += len(low)
             flat = np.asarray(column).reshape(-1, math.prod(leaf.shape))
@@ -127,11 +130,11 @@ class Cube:
     @property
     def paths(self) -> list[str]:
         """Paths of the leaves."""
-        return [leaf.path for leaf, _, _ in self._leaves]
+        return [leaf.path for leaf, *_ in self._leaves]
 
 
-def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array]:
-    """Lowest value, width and number of values (0 if continuous) of each component of a leaf, flat."""
+def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array, Array]:
+    """Lowest value, width, highest value and number of values (0 if continuous) of each component of a leaf, flat."""
     policy = "" if where["what"].startswith("parameter") else ", or a Policy"
     if isinstance(space, spaces.Discrete):
         low, count = np.array([space.start]), np.array([space.n])
@@ -145,23 +148,22 @@ def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Arr
             raise ConfigError(UNBOUNDED.format(space=type(space).__name__, policy=policy, **where))
         low, high = space.low.ravel(), space.high.ravel()
         if low.dtype.kind == "f":
-            low = low.astype(np.float64)
+            low, high = low.astype(np.float64), high.astype(np.float64)
             with np.errstate(over="ignore"):
-                span = high.astype(np.float64) - low
+                span = high - low
             if not np.isfinite(span).all():
                 raise ConfigError(TOO_WIDE.format(**where))
-            return low, span, np.zeros(len(low))
+            span = np.where(low + span < high, np.nextafter(span, np.inf), span)  # the upper bound is in reach
+            return low, span, high, np.zeros(len(low))
         wide = [int(b) - int(a) + 1 for a, b in zip(low, high, strict=True)]
         count = np.array(wide, object)
         if len(low) and max(wide) > _EXACT:
             raise ConfigError(TOO_WIDE.format(**where))
-        low = low.astype(np.uint64 if low.dtype == np.uint64 else np.int64)
     else:
         raise ConfigError(NO_LAYOUT.format(space=type(space).__name__, policy=policy, **where))
-    if low.dtype != np.uint64:
-        low = low.astype(np.int64)
-    levels = np.asarray(count, np.float64)
-    return low, levels - 1, levels
+    low = low.astype(np.uint64 if low.dtype == np.uint64 else np.int64)
+    levels = count.astype(np.float64)
+    return low, levels - 1, low + (levels - 1).astype(low.dtype), levels
 
 
 class Sampler(ABC):
@@ -217,16 +219,17 @@ class _Drawn(Sampler):
     def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
         """See `Sampler.actions`."""
         cube, draw = self._columns(space, "action_space")
-        most = max(1, min(32, 4096 // max(1, cube.size)))
+        most = max(1, min(BLOCK, 4096 // max(1, cube.size)))
 
         def begin(_: int) -> ActionPolicy:
             columns: list[Array] = []
-            row = most
+            row = count = 0
 
             def act(_: Any, rng: np.random.Generator) -> Any:
-                nonlocal columns, row
-                if row == most:
-                    columns, row = draw(rng, most), 0
+                nonlocal columns, row, count
+                if row == count:
+                    count, row = min(2 * count + 1, most), 0  # an episode may have one step, or thousands
+                    columns = draw(rng, count)
                 row += 1
                 return cube.value(columns, row - 1)
 
@@ -305,7 +308,7 @@ class _Free(Cube):
     """A space that need not have bounds: it only puts values together."""
 
     def __init__(self, space: spaces.Space[Any], size: int) -> None:
-        self.space, self.size = space, size
+        self.space, self.size, self.flat = space, size, walk.children(space) is None
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -355,9 +358,9 @@ def _bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Arr
             low = np.maximum(low, -_EXACT if info is None else max(info.min, -_EXACT))
             high = np.minimum(high, _EXACT if info is None else min(info.max, _EXACT))
         return low, high
-    low, span, _ = _extent(space, where)
+    low, _, high, _ = _extent(space, where)
     shape = space.shape or ()
-    return low.reshape(shape).astype(np.float64), (low + span).reshape(shape).astype(np.float64)
+    return low.reshape(shape).astype(np.float64), high.reshape(shape).astype(np.float64)
 
 
 class _Blocks:

@@ -17,7 +17,7 @@ from physgym.vector.wire import Message, Parameters, Rejected, Rollout, RolloutR
 
 CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
 CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
-LARGEST_CHUNK = 128
+LARGEST_CHUNK = 1024
 CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
 
 Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
