@@ -191,8 +191,8 @@ def run_episode(
             sample = info["sample"]
             if check or nonfinite == "reject":
                 sample = spec.check(sample, f"{where}, step {step}", finite=check_finite)
-                if nonfinite == "reject" and (rejected := spec.nonfinite(sample, f"step {step}")):
-                    sample, kept_apart = None, sample
+                if nonfinite == "reject" and (fields := spec.nonfinite(sample)):
+                    rejected, sample, kept_apart = f"{', '.join(fields)} not finite", None, sample
         else:
             rejected, kept_apart = str(info.get("rejected", "the step returned no sample")), info.get("rejected_sample")
         rejects = 0 if sample is not None else rejects + 1

@@ -198,18 +198,21 @@ class SampleSpec(Mapping[str, Field]):
                     raise SampleError(RANGE.format(where=where, name=field.name, want=field.dtype))
                 value = cast_value
             checked[field.name] = value
-        if finite and (fault := self.nonfinite(checked, where)):
-            raise SampleError(fault)
+        if finite:
+            self.check_finite(checked, where)
         return checked
 
-    def nonfinite(self, sample: Mapping[str, Array], where: str = "sample") -> str:
-        """What the first non-finite value of a checked sample is; empty if there is none."""
-        for field in self.values():
-            if field.dtype.kind in "fc" and not np.isfinite(value := sample[field.name]).all():
-                bad = np.argwhere(~np.isfinite(value))
-                index = tuple(int(i) for i in bad[0])
-                return NOT_FINITE.format(where=where, name=field.name, count=len(bad), index=index)
-        return ""
+    def check_finite(self, sample: Mapping[str, Array], where: str = "sample") -> None:
+        """Raise SampleError, as `check` does, if a value of a checked sample is not finite."""
+        for name in self.nonfinite(sample):
+            bad = np.argwhere(~np.isfinite(sample[name]))
+            index = tuple(int(i) for i in bad[0])
+            raise SampleError(NOT_FINITE.format(where=where, name=name, count=len(bad), index=index))
+
+    def nonfinite(self, sample: Mapping[str, Array]) -> list[str]:
+        """The fields of a checked sample with a value that is not finite."""
+        real = (field.name for field in self.values() if field.dtype.kind in "fc")
+        return [name for name in real if not np.isfinite(sample[name]).all()]
 
     def _flat(self, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(sample, Mapping):

@@ -57,8 +57,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         num_envs: How many there are.
         predictor: What `predict` asks, set by a pipeline that has a network.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
-        nonfinite: Whether a sample with a value that is not finite is an "error"; "reject" and "allow" leave it to
-            whoever runs the simulation.
+        nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
+            whoever runs the simulation to decide.
 
     Raises:
         ConfigError: An argument is out of range.

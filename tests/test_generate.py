@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.rollout import episode_seed, run_episode
 from physgym.sample import SampleSpec
+from physgym.samplers import Breed, Gaussian, Grid, LatinHypercube, NetworkPolicy, Sobol, Uniform
 from physgym.vector.rollouts import CHUNKS_AHEAD, LARGEST_CHUNK
 from tests import toys
 
@@ -225,3 +227,262 @@ def test_a_stream_gives_batches_and_stores_them(tmp_path):
     with SampleStream(toys.Line, num_workers=1, seed=2) as unstored:
         np.testing.assert_array_equal(unstored.draw(6)["x"], first["x"])
         assert unstored.dataset() is None
+
+
+# --- samplers, parameters, rejected samples
+
+
+def follow(observation, rng):
+    return np.clip(observation + rng.uniform(-0.5, 0.5, 2), -1, 1).astype(np.float32)
+
+
+def network():
+    from physgym.nn import MLP, Predictor
+    from physgym.sample import Field
+
+    f4 = np.dtype("f4")
+    return Predictor(
+        MLP((2,), (2,), hidden=[3]), SampleSpec([Field("o", (2,), f4, "input"), Field("a", (2,), f4, "target")])
+    )
+
+
+def everything(dataset) -> dict[str, bytes]:
+    """What a dataset holds, whatever the partitions."""
+    found = content(dataset)
+    if dataset.parameters is not None:
+        found |= {f"parameters/{name}": value.tobytes() for name, value in dataset.parameters.items()}
+        found["episodes"] = dataset.parameter_episodes.tobytes()
+    if (apart := dataset.rejected) is not None:
+        found |= {f"rejected/{name}": value.tobytes() for name, value in apart.samples.items()}
+        found |= {f"rejected/{name}": getattr(apart, name).tobytes() for name in ("episode", "step", "seed")}
+        found["reasons"] = repr(list(apart.reasons)).encode()
+    return found
+
+
+SAMPLERS = {
+    "default": (None, None),
+    "uniform": (Uniform(), "uniform"),
+    "gaussian": (Gaussian(std=0.4), Gaussian()),
+    "sobol": ("sobol", "sobol"),
+    "lhs": (LatinHypercube(8), "lhs:8"),
+    "grid": (Grid(4), "grid:2"),
+    "breed and policy": (follow, Breed()),
+    "network": (network, None),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_parameters_and_rejects_do_not_depend_on_the_workers(tmp_path, name):
+    actions, parameters = SAMPLERS[name]
+    if actions is network:
+        actions = NetworkPolicy(network())
+    found = []
+    for workers, envs in ((1, 1), (2, 32), (5, 5)):
+        path = tmp_path / f"{workers}-{envs}"
+        dataset = generate(
+            toys.Tuned,
+            path,
+            samples=60,
+            num_workers=workers,
+            num_envs=envs,
+            seed=5,
+            env_kwargs={"nan_below": -0.8},
+            actions=actions,
+            parameters=parameters,
+            nonfinite="reject",
+            keep_rejected=True,
+            progress=False,
+        )
+        found.append(everything(dataset))
+    assert found[0] == found[1] == found[2]
+    episodes = np.unique(dataset.index("episode"))
+    assert set(episodes) <= set(dataset.parameter_episodes)
+    assert dataset.parameter_episodes.tolist() == list(range(episodes.max() + 1))
+    kinds = dict(zip(dataset.parameter_episodes, dataset.parameters["shape/kind"], strict=True))
+    steps = dataset.index("step")
+    assert all(step < 2 + kinds[episode] for episode, step in zip(dataset.index("episode"), steps, strict=True))
+    if name not in ("network", "grid"):
+        assert len(dataset.rejected) > 5
+
+
+def test_parameters_reach_the_simulation(tmp_path):
+    dataset = generate(
+        toys.Tuned, tmp_path / "d", samples=40, parameters="sobol", seed=2, num_workers=2, progress=False
+    )
+    draw = Sobol().parameters(toys.Tuned.parameter_space, 2)
+    gains = {episode: draw(int(episode))["gain"] for episode in dataset.parameter_episodes}
+    np.testing.assert_array_equal(dataset.parameters["gain"], list(gains.values()))
+    of_sample = np.array([gains[episode] for episode in dataset.index("episode")])
+    np.testing.assert_allclose(dataset[:]["y"], of_sample * dataset[:]["x"][:, 1], rtol=1e-6)
+    assert dataset.source["parameters"] == {"sampler": "sobol"}
+    with pytest.raises(DatasetError, match="resume with the same environment"):
+        generate(toys.Tuned, tmp_path / "d", samples=50, parameters="lhs", seed=2, resume=True, progress=False)
+    with pytest.raises(ConfigError, match="declares no parameter_space, so there are no parameters to sample"):
+        generate(toys.Line, tmp_path / "e", samples=5, parameters="sobol", progress=False)
+    assert not (tmp_path / "e").exists()
+
+
+OPTIONS = {
+    "seed": 7,
+    "env_kwargs": {"nan_below": -0.8},
+    "parameters": "sobol",
+    "actions": "lhs:8",
+    "nonfinite": "reject",
+    "keep_rejected": True,
+    "progress": False,
+}
+
+
+def test_stored_rejects_and_parameters_follow_from_the_number_of_samples(tmp_path):
+    whole = generate(toys.Tuned, tmp_path / "whole", samples=80, num_workers=2, num_envs=3, **OPTIONS)
+    names = list(zip(whole.rejected.episode.tolist(), whole.rejected.step.tolist(), strict=True))
+    assert names == sorted(set(names))
+    assert not np.isfinite(whole.rejected.samples["y"]).all()
+    for reason, sample in zip(whole.rejected.reasons, whole.rejected.samples["x"], strict=True):
+        assert f"x is {sample[0]:.3f}" in reason or reason == "y not finite"
+    for samples in range(1, 80, 9):
+        part = generate(toys.Tuned, tmp_path / "part", samples=samples, resume=True, num_workers=1, **OPTIONS)
+        last = int(part.index("episode")[-1]), int(part.index("step")[-1])
+        stored = list(zip(part.rejected.episode.tolist(), part.rejected.step.tolist(), strict=True))
+        assert stored == [name for name in names if name < last]
+        assert part.parameter_episodes.tolist() == list(range(last[0] + 1))
+    part = generate(toys.Tuned, tmp_path / "part", samples=80, resume=True, num_workers=2, **OPTIONS)
+    assert everything(part) == everything(whole)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_changes_neither_parameters_nor_rejects(tmp_path, workers):
+    want = everything(generate(toys.Tuned, tmp_path / "want", samples=200, num_workers=1, **OPTIONS))
+    switch = tmp_path / "switch"
+    options = {**OPTIONS, "env_kwargs": {**OPTIONS["env_kwargs"], "kill_switch": str(switch)}}
+    switch.touch()
+    path = tmp_path / "restarted"
+    restarted = generate(toys.Tuned, path, samples=200, num_workers=workers, on_error="restart", **options)
+    assert not switch.exists()
+    assert everything(restarted) == want
+    switch.touch()
+    path = tmp_path / "resumed"
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        generate(toys.Tuned, path, samples=200, num_workers=workers, **options)
+    assert everything(generate(toys.Tuned, path, samples=200, num_workers=workers, resume=True, **options)) == want
+
+
+class Broken(toys.Line):
+    """Has a fault in the fourth sample of its third episode, of one kind or another."""
+
+    def __init__(self, fault="raise", render_mode=None):
+        super().__init__(render_mode)
+        self.fault, self.episode = fault, -1
+
+    def reset(self, *, seed=None, options=None):
+        self.broken = seed == episode_seed(0, 2)
+        return super().reset(seed=seed, options=options)
+
+    def make_sample(self, action):
+        sample = super().make_sample(action)
+        if self.broken and self.count == 4:
+            if self.fault == "raise":
+                raise ValueError("the solver broke")
+            sample["y"] = np.full(3, np.nan) if self.fault == "nan" else np.zeros(2)
+        return sample
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "text"),
+    [
+        ("raise", ValueError, "the solver broke"),
+        ("nan", SampleError, "episode 2, step 3: .*'y'.* holds 3 non-finite values"),
+        ("shape", SampleError, r"episode 2, step 3: .*'y'.* has shape \(2,\)"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fault_keeps_all_samples_before_it(tmp_path, fault, error, text, workers):
+    with pytest.raises(error, match=text):
+        generate(Broken, tmp_path / "d", samples=100, num_workers=workers, env_kwargs={"fault": fault}, progress=False)
+    dataset = physgym.SampleDataset(tmp_path / "d")
+    reference = generate(toys.Line, tmp_path / "r", samples=11, num_workers=1, progress=False)
+    assert content(dataset) == content(reference)
+
+
+@pytest.mark.parametrize("make", [toys.NotANumber, toys.Tuned])
+def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
+    options = {"samples": 30, "num_workers": 2, "progress": False}
+    if make is toys.Tuned:
+        options["env_kwargs"] = {"nan_below": -0.5, "reject_above": 2.0}
+    with pytest.raises(SampleError, match=r"episode 0, step \d+: info\[.sample.\]\['y'\] holds . non-finite"):
+        generate(make, tmp_path / "error", seed=0, **options)
+    allowed = generate(make, tmp_path / "allowed", nonfinite="allow", **options)
+    assert len(allowed) == 30
+    assert np.isnan(allowed[:]["y"]).any()
+    if make is toys.NotANumber:
+        with pytest.raises(SampleError, match=r"12 steps in a row.*the last reason: y not finite"):
+            generate(make, tmp_path / "rejected", nonfinite="reject", **options)
+    else:
+        rejected = generate(make, tmp_path / "rejected", nonfinite="reject", keep_rejected=True, **options)
+        assert np.isfinite(rejected[:]["y"]).all()
+        assert np.isnan(rejected.rejected.samples["y"]).all()
+        assert set(rejected.rejected.reasons) == {"y not finite"}
+    with pytest.raises(ConfigError, match="nonfinite must be one of"):
+        generate(make, tmp_path / "wrong", nonfinite="ignore", **options)
+
+
+def test_a_rejected_step_without_a_fitting_sample_is_just_not_kept(tmp_path):
+    dataset = generate(toys.Tuned, tmp_path / "d", samples=60, num_workers=1, keep_rejected=True, progress=False)
+    x = dataset.rejected.samples["x"][:, 0]
+    assert (x > 0.5).all()
+    assert (x <= 0.9).all()  # above, `sample` fails
+    assert len(x) > 3
+    plain = generate(toys.Tuned, tmp_path / "e", samples=60, num_workers=1, progress=False)
+    assert plain.rejected is None
+    assert content(plain) == content(dataset)
+
+
+class Forgetful(toys.Line):
+    parameter_space = toys.Tuned.parameter_space
+
+
+def test_declared_parameters_must_be_reported(tmp_path):
+    with pytest.raises(SampleError, match='the info of its reset has no "parameters"'):
+        generate(Forgetful, tmp_path / "d", samples=5, num_workers=1, progress=False)
+
+
+def test_a_sampler_that_does_not_fit_the_actions_is_named(tmp_path):
+    class Free(toys.Line):
+        action_space = toys.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+
+    with pytest.raises(ConfigError, match="action_space is a Box without bounds, which a sobol sampler cannot fill"):
+        generate(Free, tmp_path / "d", samples=5, actions="sobol", num_workers=1, progress=False)
+    dataset = generate(
+        Free, tmp_path / "d", samples=5, actions=Gaussian(2, 0.1), num_workers=1, progress=False, nonfinite="allow"
+    )
+    assert dataset[:]["x"].mean() == pytest.approx(2, abs=0.2)
+
+
+def test_a_dataset_says_where_it_comes_from(tmp_path, monkeypatch):
+    dataset = generate(
+        "physgym/Spring-v0", tmp_path / "d", samples=5, num_workers=1, actions="sobol", progress=False,
+        env_kwargs={"max_force": 2.0},
+    )  # fmt: skip
+    source, attributes = dataset.source, dataset.attributes
+    assert source["actions"] == {"sampler": "sobol"}
+    assert source["parameters"] is None
+    assert source["nonfinite"] == "error"
+    spec = gym.envs.registration.EnvSpec.from_json(attributes["env_spec"])
+    assert (spec.id, spec.kwargs) == ("physgym/Spring-v0", {"max_force": 2.0})
+    described = json.loads(attributes["spaces"])
+    space = physgym.spaces.from_json(described["parameter_space"])
+    assert list(space) == ["stiffness", "mass", "friction", "position", "velocity"]
+    assert physgym.spaces.from_json(described["action_space"]).high == 2.0
+    assert set(described) == {"observation_space", "action_space", "sample_space", "parameter_space"}
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    plain = generate(toys.Line, tmp_path / "e", samples=5, num_workers=1, progress=False)
+    assert plain.attributes["git_commit"] == plain.attributes["env_spec"] == ""
+    subprocess.run(
+        "git init -q && git -c user.name=a -c user.email=b commit -q --allow-empty -m c", shell=True, check=True
+    )
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert (
+        generate(toys.Line, tmp_path / "f", samples=5, num_workers=1, progress=False).attributes["git_commit"] == commit
+    )

@@ -17,7 +17,7 @@ def spring(k: float, m: float, c: float, **kwargs) -> Spring:
 
 
 def trajectory(env: Spring, x0: float, v0: float, forces) -> np.ndarray:
-    env.reset(seed=0, options={"position": x0, "velocity": v0})
+    env.reset(seed=0, options={"parameters": {"position": x0, "velocity": v0}})
     states = [np.array([x0, v0])]
     for force in forces:
         env.step(np.array([force]))
@@ -69,7 +69,7 @@ def test_overdamped_motion_follows_the_closed_form():
 def test_without_friction_energy_is_conserved():
     k, m = 10.0, 2.0
     env = spring(k, m, 0.0)
-    env.reset(seed=0, options={"position": 1.0, "velocity": 0.5})
+    env.reset(seed=0, options={"parameters": {"position": 1.0, "velocity": 0.5}})
     before = k / 2 * 1.0**2 + m / 2 * 0.5**2
     for _ in range(5000):
         env.step(REST)
@@ -114,8 +114,8 @@ def test_parameters_come_from_their_ranges_and_the_seed_alone():
     assert (observations >= [5.0, -8.0, 1.0, 3.0, 0.0]).all()
     assert (observations <= [6.0, -7.0, 2.0, 4.0, 0.5]).all()
     np.testing.assert_array_equal(observations[7], env.reset(seed=7)[0])
-    fixed = env.reset(seed=7, options={"mass": 3.5})[0]
-    assert fixed[3] == 3.5
+    fixed, info = env.reset(seed=7, options={"parameters": {"mass": 3.5}})
+    assert fixed[3] == info["parameters"]["mass"] == 3.5
     np.testing.assert_array_equal(np.delete(fixed, 3), np.delete(observations[7], 3))
 
 
@@ -149,8 +149,10 @@ def test_bad_options_are_named():
     env = Spring()
     with pytest.raises(ConfigError, match="'weight'"):
         env.reset(seed=0, options={"weight": 1.0})
-    with pytest.raises(ConfigError, match="mass = 99"):
-        env.reset(seed=0, options={"mass": 99.0})
+    with pytest.raises(ConfigError, match=r"no parameter 'weight'; parameter_space has .*'mass'"):
+        env.reset(seed=0, options={"parameters": {"weight": 1.0}})
+    with pytest.raises(ConfigError, match=r"'mass' = 99.* is not in Box\(0.5, 2.0"):
+        env.reset(seed=0, options={"parameters": {"mass": 99.0}})
 
 
 def test_picture_shows_state_and_prediction():

@@ -32,9 +32,11 @@ from physgym.vector.wire import (
     Connection,
     Failure,
     Hello,
+    Parameters,
     Predict,
     Prediction,
     Ready,
+    Rejected,
     Reset,
     Results,
     Role,
@@ -58,11 +60,20 @@ FIELDS = [
     {"name": "x", "shape": [3], "dtype": "<f4", "role": "input", "unit": "m"},
     {"name": "y", "shape": [], "dtype": ">i2", "role": "target", "unit": ""},
 ]
+SAMPLE = spaces.Dict([("x", spaces.Box(-9, 9, (3,), np.float32)), ("y", spaces.Box(-9, 9, (), np.int16))])
+PARAMETERS = spaces.Dict([("mass", spaces.Box(0, 1, (), np.float64)), ("kind", spaces.MultiDiscrete([2, 3]))])
+PARAMETER_FIELDS = [
+    {"name": "mass", "shape": [], "dtype": "<f8", "role": "additional", "unit": "kg"},
+    {"name": "kind", "shape": [2], "dtype": "<i8", "role": "additional", "unit": ""},
+]
 DESCRIPTION = {
     "observation_space": walk.to_json(OBSERVATION),
     "observation_spaces": [],
     "action_space": walk.to_json(ACTION),
+    "sample_space": walk.to_json(SAMPLE),
     "sample_fields": FIELDS,
+    "parameter_space": walk.to_json(PARAMETERS),
+    "parameter_fields": PARAMETER_FIELDS,
     "metadata": {"render_fps": 30},
     "render_mode": None,
     "max_episode_steps": 200,
@@ -87,6 +98,17 @@ def actions(number: int) -> list[np.ndarray]:
 def samples(number: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(number)
     return {"x": rng.normal(size=(number, 3)).astype("<f4"), "y": np.arange(number).astype(">i2")}
+
+
+def parameters(*episodes: int) -> Parameters:
+    number = len(episodes)
+    values = {"mass": np.linspace(0, 1, number), "kind": np.arange(2 * number).reshape(number, 2)}
+    return Parameters(column(*episodes), values)
+
+
+def rejected(*episodes: int) -> Rejected:
+    steps = column(*range(len(episodes)))
+    return Rejected(column(*episodes), steps, [f"reason {i} ä" for i in steps], samples(len(episodes)))
 
 
 def column(*numbers: int) -> np.ndarray:
@@ -119,6 +141,24 @@ SESSION: list[tuple[Role, Any]] = [
     (Role.PARENT, Rollout([[5, 2**63], [8, 1]], 10, 3)),
     (Role.WORKER, RolloutResult(column(5, 5), column(0, 2), samples(2), [[5, 3, 2, 0.25, {1: "diverged"}]], False)),
     (Role.WORKER, RolloutResult(column(), column(), samples(0), [[8, 0, 0, 0.0, {}]], True)),
+    (Role.PARENT, Rollout([[5, 1, {"parameters": {"mass": 0.5}}], [6, 2], [7, 3, {}]], 10, 3, "reject", True)),
+    (
+        Role.WORKER,
+        RolloutResult(column(5, 6), column(1, 0), samples(2), [], False, parameters(5, 6), rejected(5, 6, 6)),
+    ),
+    (Role.WORKER, RolloutResult(column(), column(), samples(0), [], False, parameters(7))),
+    (
+        Role.WORKER,
+        RolloutResult(
+            column(),
+            column(),
+            samples(0),
+            [[i, 1, 0, 0.0, {}] for i in (5, 6, 7)],
+            True,
+            None,
+            rejected(7),
+        ),
+    ),
     (Role.PARENT, Call("set", "gravity", [1, 2, 3])),
     (Role.WORKER, Failure(-1, "m:E", "text", "", "gravity")),
     (Role.PARENT, Close()),
@@ -204,7 +244,7 @@ def assert_same(a: Any, b: Any) -> None:
         assert a.tobytes() == b.tobytes()
     elif isinstance(a, np.random.Generator):
         assert_same(a.bit_generator.state, b.bit_generator.state)
-    elif type(a) in wire.MESSAGE_TYPES:
+    elif type(a) in (*wire.MESSAGE_TYPES, Parameters, Rejected):
         assert_same(content(a), content(b))
     elif isinstance(a, float | complex):
         assert np.array(a).tobytes() == np.array(b).tobytes()
@@ -320,6 +360,7 @@ def test_messages_stay_as_they_are_when_more_arrive():
 EXAMPLES: dict[type[Any], Any] = {type(message): message for _, message in SESSION} | {
     Results: Results(None, arrays(3)),
     Reset: Reset(0, [None] * 3, [True] * 3),
+    Rollout: Rollout([[5, 2**63], [8, 1, {"gravity": 1.0}]], 10, 3),
     CallResult: CallResult([1, 2, 3]),
     RolloutResult: RolloutResult(column(), column(), samples(0), [[5, 1, 0, 0.0, {}], [8, 0, 0, 0.0, {}]], True),
     Step: Step(0),
@@ -427,6 +468,9 @@ UNSENDABLE = [
     Rollout([5], 1, 1),
     Rollout([[5, 0.5]], 1, 1),
     Rollout([[-1, 0]], 1, 1),
+    Rollout([[1, 0, None]], 1, 1),
+    Rollout([[1, 0, {}, {}]], 1, 1),
+    Rollout([[1, 0]], 1, 1, "ignore"),
 ]
 
 
@@ -674,6 +718,12 @@ WRONG = [
     *(described(action_space=space) for space in WRONG_SPACES),
     *(described(observation_spaces=[DESCRIPTION["observation_space"]] * 2 + [space]) for space in WRONG_SPACES),
     *(described(sample_fields=fields) for fields in WRONG_FIELDS),
+    *(described(parameter_fields=fields) for fields in WRONG_FIELDS),
+    *(described(parameter_space=space) for space in WRONG_SPACES),
+    described(sample_space=None),
+    described(parameter_fields=None),
+    described(sample_space=walk.to_json(PARAMETERS)),
+    described(parameter_fields=PARAMETER_FIELDS[:1]),
     described(observation_spaces=[BOX, BOX, BOX]),
     described(observation_spaces=[DESCRIPTION["observation_space"]]),
     described(observation_spaces=None),
@@ -835,8 +885,8 @@ def test_results_with_wrong_bodies_are_refused(body, text):
     refused(Results, body, text)
 
 
-def rollout(meta: Any, data: bytes = b"") -> bytes:
-    body = encode_value(meta)
+def rollout(meta: Any, data: bytes = b"", told: Any = None, apart: Any = None) -> bytes:
+    body = encode_value([*meta, told, apart])
     return struct.pack("<I", len(body)) + body + data
 
 
@@ -848,6 +898,21 @@ WRONG_ROLLOUTS = {
     struct.pack("<I", 0): "cannot be decoded",
     rollout([column(), column(), []]): "head of a RolloutResult",
     rollout([column(), column(), {}, True]): "head of a RolloutResult",
+    rollout([column(), column(), [], False, None]): "head of a RolloutResult",
+    rollout([column(), column(), [], False], told=[5]): "parameters is wrong",
+    rollout([column(), column(), [], False], told=column(5)[None]): "parameters is wrong",
+    rollout([column(), column(), [], False], bytes(48), told=column(5, 5)): "parameters is wrong",
+    rollout([column(), column(), [], False], bytes(23), told=column(5)): "bytes of arrays",
+    rollout([column(), column(), [], False], bytes(25), told=column(5)): "bytes of arrays",
+    rollout([column(), column(), [], False], bytes(24), told=column(6)): r"episodes \[6\] that are not under way",
+    rollout([column(), column(), [], False], apart={}): "rejected is wrong",
+    rollout([column(), column(), [], False], apart=[column(5), column(0)]): "rejected is wrong",
+    rollout([column(), column(), [], False], bytes(14), apart=[column(5), column(), [""]]): "rejected is wrong",
+    rollout([column(), column(), [], False], bytes(14), apart=[column(5), column(0), []]): "rejected is wrong",
+    rollout([column(), column(), [], False], bytes(14), apart=[column(5), column(0), [1]]): "rejected is wrong",
+    rollout([column(), column(), [], False], bytes(14), apart=[column(5), 0, [""]]): "rejected is wrong",
+    rollout([column(), column(), [], False], bytes(13), apart=[column(5), column(0), [""]]): "bytes of arrays",
+    rollout([column(), column(), [], False], bytes(14), apart=[column(6), column(0), [""]]): "not under way",
     rollout([column(), column(), [], 1]): "head of a RolloutResult",
     rollout([column(5), column(), [], False]): "equally long columns",
     rollout([[5], [0], [], False]): "equally long columns",
@@ -890,6 +955,8 @@ WRONG_CONTENTS = [
     Rollout([[5]], 1, 1),
     Rollout([[5, None]], 1, 1),
     Rollout([{}], 1, 1),
+    Rollout([[5, 1, []]], 1, 1),
+    Rollout([[5, 1]], 1, 1, ""),
     CallResult([]),
     CallResult([1] * 4),
     Failure(3, "m:E", "", ""),
@@ -923,7 +990,7 @@ def test_deep_nesting_ends_no_process(kind, depth):
     ("data", "text"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "not a physgym frame"),
-        (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 2"),
+        (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 3"),
         (frame(Challenge, version=1), "speaks version 1"),
         (frame(Challenge, code=99), "unknown message type 99"),
         (frame(Challenge, code=18), "unknown message type 18"),

@@ -105,3 +105,50 @@ class Flaky(Simulation):
 
     def outcome(self):
         return 0.0, self.left <= 0
+
+
+class Tuned(Simulation):
+    """Has nested parameters, rejects some steps with or without a sample, and has NaN in some of the others."""
+
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    sample_space = spaces.Dict({"x": spaces.Box(-1, 1, (2,), np.float32), "y": spaces.Box(-9, 9, (), np.float64)})
+    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
+    parameter_space = spaces.Dict(
+        [
+            ("gain", spaces.Box(1.0, 2.0, (), np.float64)),
+            (
+                "shape",
+                spaces.Dict([("kind", spaces.Discrete(3, start=1)), ("size", spaces.Box(0, 1, (2,), np.float32))]),
+            ),
+        ]
+    )
+    parameter_units = {"gain": "1/s"}  # noqa: RUF012
+
+    def __init__(self, reject_above=0.5, nan_below=-2.0, kill_switch=None, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self.reject_above, self.nan_below, self.kill_switch = reject_above, nan_below, kill_switch
+
+    def begin(self, options):
+        self.x, self.left = np.zeros(2, np.float32), 2 + int(self.parameters["shape"]["kind"])
+        if self.kill_switch is not None and Path(self.kill_switch).exists():
+            Path(self.kill_switch).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def advance(self, action):
+        self.left -= 1
+        self.x = np.asarray(action, np.float32)
+        if action[0] > self.reject_above:
+            raise RejectSample(f"x is {action[0]:.3f}")
+
+    def observation(self):
+        return self.x.copy()
+
+    def sample(self):
+        if self.x[0] > 0.9:
+            raise RuntimeError("there is none")
+        y = np.nan if self.x[1] < self.nan_below else float(self.parameters["gain"]) * float(self.x[1])
+        return {"x": self.x, "y": y}
+
+    def outcome(self):
+        return 0.0, self.left <= 0
