@@ -8,6 +8,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from physgym.envs.burgers import Burgers
 from physgym.errors import ConfigError
+from physgym.sample import SampleSpec
 
 
 def solve(env: Burgers, initial: np.ndarray) -> np.ndarray:
@@ -193,3 +194,23 @@ def test_checkers_of_gymnasium_and_stable_baselines_accept_it():
     env = gymnasium.make("physgym/Burgers-v0", size=64, render_mode="rgb_array").unwrapped
     gymnasium_check_env(env)
     sb3_check_env(env)
+
+
+def test_viscosity_may_be_a_parameter():
+    env = Burgers(size=32, viscosity=(0.05, 0.2))
+    action = np.sin(2 * np.pi * np.arange(32) / 32).astype(np.float32)
+    finals = []
+    for viscosity in (0.05, 0.2):
+        _, info = env.reset(seed=0, options={"parameters": {"viscosity": viscosity}})
+        assert info["parameters"] == {"viscosity": viscosity}
+        sample = env.step(action)[4]["sample"]
+        assert sample["viscosity"] == np.float32(viscosity)
+        fixed = Burgers(size=32, viscosity=viscosity)
+        fixed.reset(seed=0)
+        np.testing.assert_array_equal(fixed.step(action)[4]["sample"]["final"], sample["final"])
+        finals.append(np.abs(sample["final"]).max())
+    assert finals[0] > 2 * finals[1]
+    assert SampleSpec.from_env(env)["viscosity"].role == "input"
+    assert Burgers().parameter_space is None
+    with pytest.raises(ConfigError, match="the lower first"):
+        Burgers(viscosity=(0.2, 0.05))

@@ -302,7 +302,7 @@ def test_samplers_parameters_and_rejects_do_not_depend_on_the_workers(tmp_path, 
     steps = dataset.index("step")
     assert all(step < 2 + kinds[episode] for episode, step in zip(dataset.index("episode"), steps, strict=True))
     if name not in ("network", "grid"):
-        assert len(dataset.rejected) > 5
+        assert len(dataset.rejected.reasons) > 5
 
 
 def test_parameters_reach_the_simulation(tmp_path):
@@ -340,7 +340,7 @@ def test_stored_rejects_and_parameters_follow_from_the_number_of_samples(tmp_pat
     assert not np.isfinite(whole.rejected.samples["y"]).all()
     for reason, sample in zip(whole.rejected.reasons, whole.rejected.samples["x"], strict=True):
         assert f"x is {sample[0]:.3f}" in reason or reason == "y not finite"
-    for samples in range(1, 80, 9):
+    for samples in (1, 2, 3, 30):
         part = generate(toys.Tuned, tmp_path / "part", samples=samples, resume=True, num_workers=1, **OPTIONS)
         last = int(part.index("episode")[-1]), int(part.index("step")[-1])
         stored = list(zip(part.rejected.episode.tolist(), part.rejected.step.tolist(), strict=True))

@@ -176,3 +176,18 @@ def test_checkers_of_gymnasium_and_stable_baselines_accept_it():
     env = gymnasium.make("physgym/Heat-v0", size=16, render_mode="rgb_array").unwrapped
     gymnasium_check_env(env)
     sb3_check_env(env)
+
+
+def test_the_initial_spots_are_parameters():
+    env = Heat(size=16, max_spots=3)
+    drawn, info = env.reset(seed=4)
+    spots = info["parameters"]
+    assert env.parameter_space.contains(spots)
+    again, _ = Heat(size=16, max_spots=3).reset(seed=99, options={"parameters": spots})
+    np.testing.assert_array_equal(again, drawn)
+    middle = {"count": 1, "x": [0.5] * 3, "y": [0.5] * 3, "width": [0.1] * 3, "height": [10.0] * 3}
+    warm, _ = env.reset(seed=4, options={"parameters": middle})
+    assert warm.max() == pytest.approx(10, rel=0.1)
+    np.testing.assert_allclose(warm, warm.T, rtol=1e-5)
+    cold, _ = env.reset(seed=4, options={"parameters": {**middle, "height": [-10.0] * 3}})
+    np.testing.assert_array_equal(cold, -warm)

@@ -84,6 +84,105 @@ def test_reset_passes_seed_and_options_on():
     assert env.options == {}
 
 
+class Tuned(Counter):
+    parameter_space = spaces.Dict(
+        [
+            ("start", spaces.Box(0.0, 2.0, (), np.float64)),
+            ("kind", spaces.Dict({"mode": spaces.Discrete(3), "size": spaces.Box(0, 1, (2,), np.float32)})),
+        ]
+    )
+
+
+def test_parameters_are_drawn_from_the_seed_and_reported():
+    env = Tuned()
+    _, info = env.reset(seed=3)
+    assert info["parameters"] is env.parameters
+    assert info["calls"] == 0
+    drawn = env.parameters
+    np.testing.assert_array_equal(env.np_random.random(), np.random.default_rng(3).random(7)[-1])
+    env.reset(seed=4)
+    assert env.parameters["start"] != drawn["start"]
+    for _ in range(50):
+        parameters = env.reset()[1]["parameters"]
+        assert 0 <= parameters["start"] <= 2
+        assert Tuned.parameter_space["kind"].contains(parameters["kind"])
+    assert Counter().reset(seed=0)[1] == {"calls": 0}
+    assert Counter().parameters == {}
+
+
+def test_given_parameters_replace_drawn_ones_and_change_nothing_else():
+    env = Tuned()
+    env.reset(seed=3)
+    drawn, count = env.parameters, env.count
+    env.reset(seed=3, options={"parameters": {"kind": {"size": [0.25, 1]}}, "other": 1})
+    assert env.options == {"other": 1}
+    assert env.parameters["start"] == drawn["start"]
+    assert env.parameters["kind"]["mode"] == drawn["kind"]["mode"]
+    np.testing.assert_array_equal(env.parameters["kind"]["size"], np.array([0.25, 1], np.float32))
+    np.testing.assert_array_equal(env.count, count)
+    env.reset(options={"parameters": {"start": 1, "kind": {"mode": 2}}})
+    assert (env.parameters["start"], env.parameters["kind"]["mode"]) == (1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        (
+            {"begin": 1.0},
+            r"Tuned: there is no parameter 'begin'; parameter_space has \['start', 'kind/mode', 'kind/size'\]",
+        ),
+        ({"start": 2.5}, r"parameter 'start' = 2.5 is not in Box\(0.0, 2.0, \(\), float64\); give a value within it"),
+        ({"start": np.nan}, "parameter 'start' = nan is not in Box"),
+        ({"kind": {"mode": 3}}, r"parameter 'kind/mode' = 3 is not in Discrete\(3\)"),
+        ({"kind": {"mode": 1.5}}, "parameter 'kind/mode' = 1.5 .*give numbers of dtype int64"),
+        ({"kind": {"size": [0, 0, 0]}}, "parameter 'kind/size'"),
+        ({"start": "much"}, "parameter 'start' = much .*give numbers"),
+        (3, "must be a dictionary by name, not 3"),
+    ],
+)
+def test_wrong_parameters_are_named_with_their_bounds(parameters, text):
+    with pytest.raises(ConfigError, match=text):
+        Tuned().reset(seed=0, options={"parameters": parameters})
+
+
+def test_a_simulation_without_parameters_takes_none():
+    with pytest.raises(ConfigError, match="Counter declares no parameter_space"):
+        Counter().reset(options={"parameters": {"start": 1}})
+
+
+def test_unbounded_parameters_need_a_way_to_be_drawn():
+    class Free(Counter):
+        parameter_space = spaces.Dict({"start": spaces.Box(-np.inf, np.inf, (), np.float64)})
+
+    with pytest.raises(ConfigError, match=r"parameter_space\['start'\] is a Box without bounds"):
+        Free().reset(seed=0)
+
+    class Drawn(Free):
+        def draw_parameters(self) -> Mapping[str, Any]:
+            return {"start": self.np_random.normal()}
+
+    assert Drawn().reset(seed=0)[1]["parameters"] == {"start": np.random.default_rng(0).normal()}
+
+
+def test_a_rejected_step_comes_with_its_sample_where_there_is_one():
+    env = started()
+    env.reset(seed=0, options={"start": 9.5})
+    info = env.step(ONE)[4]
+    assert "rejected_sample" not in info  # there is no action yet
+    env.reset(seed=0, options={"start": 8.5})
+    env.step(ONE)
+    info = env.step(ONE)[4]
+    assert info["rejected"] == "more than ten"
+    np.testing.assert_array_equal(info["rejected_sample"]["count"], env.count.astype(np.float32))
+
+
+def test_whoever_runs_a_simulation_may_take_what_is_not_finite():
+    env = started()
+    env.more = {"count": np.array([0.0, np.nan])}
+    env.nonfinite = "allow"
+    assert np.isnan(env.step(ONE)[4]["sample"]["count"][1])
+
+
 def test_a_terminal_state_ends_the_episode():
     env = started()
     env.reset(seed=0, options={"start": 4.5})

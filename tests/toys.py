@@ -145,7 +145,7 @@ class Tuned(Simulation):
         return self.x.copy()
 
     def sample(self):
-        if self.x[0] > 0.9:
+        if self.x[0] > max(0.9, self.reject_above):
             raise RuntimeError("there is none")
         y = np.nan if self.x[1] < self.nan_below else float(self.parameters["gain"]) * float(self.x[1])
         return {"x": self.x, "y": y}

@@ -24,9 +24,9 @@ class Spring(Simulation[Array, Array]):
     """Damped mass and spring under an external force: m x'' + c x' + k x = F.
 
     The parameters of an episode are stiffness, mass, friction and the initial position and velocity, each uniform in
-    its range unless ``reset(options={"parameters": {...}})`` gives it; its length is that of Gymnasium's time limit. The
-    force is constant during a step, so the solver's matrix exponential is exact for any time step and any damping: n
-    ``simulations_per_step`` equal one step of n times ``time_step``.
+    its range unless ``reset(options={"parameters": {...}})`` gives it; its length is that of Gymnasium's time limit.
+    The force is constant during a step, so the solver's matrix exponential is exact for any time step and any damping:
+    n ``simulations_per_step`` equal one step of n times ``time_step``.
 
     The *action* is the force in N, shape (1,). The *observation* is position, velocity, stiffness, mass, friction,
     shape (5,): with the force all that the next state depends on. The reward is minus the squared position in m², so
