@@ -99,6 +99,20 @@ def test_generate_train_run(folder):
     assert len(recorded) == 12
 
 
+def test_generate_takes_samplers_and_keeps_what_was_rejected(folder):
+    done = physgym(
+        folder, "generate", "physgym/Spring-v0", "--out", "data", "--samples", "150", "--parameters", "sobol",
+        "--actions", "lhs:16", "--keep-rejected", "--nonfinite", "reject", "--max-steps", "50", "--workers", "2",
+        "--restart",
+    )  # fmt: skip
+    assert "parameters of 3 episodes: stiffness, mass, friction, position, velocity" in done.stdout
+    assert "0 rejected samples" in done.stdout
+    source = SampleDataset(folder / "data").source
+    assert source["parameters"] == {"sampler": "sobol"}
+    assert source["actions"] == {"sampler": "lhs", "strata": 16}
+    assert source["max_steps"] == 50
+
+
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_samples_may_be_produced_in_three_ways(folder, produce):
     physgym(folder, "train", config(folder), f"dataset.produce={produce}", "dataset.samples=32")
@@ -138,6 +152,12 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         ([*GENERATE[:-1], "-1", "sims:toy/Line-v0"], "num_workers must be at least 1"),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--samples", "0"], "samples must be at least 1"),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "test"], "mode must be one of"),
+        (
+            ["generate", "sims:toy/Line-v0", "--out", "data", "--actions", "sobel"],
+            "actions=.sobel. is no sampler",
+        ),
+        (["generate", "sims:toy/Line-v0", "--out", "data", "--parameters", "lhs"], "declares no parameter_space"),
+        (["generate", "sims:toy/Line-v0", "--out", "data", "--nonfinite", "no"], "nonfinite must be one of"),
         ([*GENERATE, "sims:toy/Line-v0", "--arg", "oops"], "write key=value"),
         ([*GENERATE, "physgym/Beam-v0", "--arg", "poisson_ratio=0.7"], "poisson_ratio=0.7 must lie in [0, 0.5)"),
         ([*GENERATE, "sims:toy/Line-v0", "--out", "sims.py/data"], "cannot create a dataset"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -435,6 +436,14 @@ def test_a_rejected_step_without_a_fitting_sample_is_just_not_kept(tmp_path):
     plain = generate(toys.Tuned, tmp_path / "e", samples=60, num_workers=1, progress=False)
     assert plain.rejected is None
     assert content(plain) == content(dataset)
+
+
+def test_the_progress_tells_rate_rest_and_rejects(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("physgym.progress.QUIET_INTERVAL", 0.0)
+    generate(toys.Tuned, tmp_path / "d", samples=300, num_workers=1)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert re.fullmatch(r"generate: 300/300 in \d+ s, [\d.e+]+ sample/s, rejected \d+", lines[-1])
+    assert all(re.search(r"sample/s, \d+ s left, rejected \d+$", line) for line in lines[:-2])
 
 
 class Forgetful(toys.Line):

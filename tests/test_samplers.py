@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from scipy.stats import qmc
 
@@ -24,6 +25,7 @@ from physgym.samplers import (
     find_sampler,
 )
 from physgym.spaces import flatten
+from physgym.training.checkpoint import save_checkpoint
 from tests import toys
 
 BOUNDED = spaces.Dict(
@@ -341,6 +343,38 @@ def test_a_network_that_does_not_fit_the_action_is_named():
     act = NetworkPolicy(network()).actions(spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Discrete(2)}), 0)(0)
     with pytest.raises(ConfigError, match="an action has 2 parts"):
         act(np.zeros(3, np.float32), None)
+
+
+def test_a_network_may_be_a_checkpoint(tmp_path, monkeypatch):
+    predictor = network()
+    save_checkpoint(tmp_path / "networks" / "last", predictor)
+    monkeypatch.chdir(tmp_path)
+    sampler = find_sampler("network:networks", "actions")
+    monkeypatch.chdir("/")  # a worker may be elsewhere
+    seen = np.array([0.3, -0.2, 0.1], np.float32)
+    space = spaces.Box(-1, 1, (3,), np.float32)
+    expected = NetworkPolicy(predictor).actions(space, 0)(0)(seen, None)
+    np.testing.assert_array_equal(sampler.actions(space, 0)(0)(seen, None), expected)
+    assert sampler.describe() == NetworkPolicy(predictor).describe()
+
+
+def test_several_inputs_and_outputs_go_by_name():
+    f4 = np.dtype("f4")
+    names = {"a": "input", "b": "input", "x": "target", "y": "target"}
+
+    class Swap(torch.nn.Module):
+        def forward(self, a, b):
+            return b, a
+
+    predictor = Predictor(Swap(), SampleSpec([Field(name, (2,), f4, role) for name, role in names.items()]))
+    space = spaces.Dict([("y", spaces.Box(-1, 1, (2,), np.float32)), ("x", spaces.MultiDiscrete([5, 5]))])
+    act = NetworkPolicy(predictor).actions(space, 0)(0)
+    action = act({"a": np.array([0.5, 9], np.float32), "b": np.array([1.8, -3], np.float32)}, None)
+    assert action["y"].tolist() == [0.5, 1]
+    assert action["x"].tolist() == [2, 0]
+    assert space.contains(action)
+    with pytest.raises(ConfigError, match=r"the inputs \['a', 'b'\], the observation is one array"):
+        act(np.zeros(2, np.float32), None)
 
 
 def test_a_network_is_described_by_its_weights():

@@ -65,12 +65,41 @@ def generate(
     arg: EnvArguments = None,
     mode: Annotated[str, typer.Option(help="training, validation or prediction.")] = "training",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
+    actions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SAMPLER",
+            help="Where actions come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or network:SESSION; by "
+            "default the environment's own sampler, else uniform.",
+        ),
+    ] = None,
+    parameters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SAMPLER",
+            help="Where the parameters of episodes come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or "
+            "breed; by default the environment draws them.",
+        ),
+    ] = None,
+    keep_rejected: Annotated[
+        bool, typer.Option("--keep-rejected", help="Keep the samples of rejected steps apart, with the reasons.")
+    ] = False,
+    nonfinite: Annotated[
+        str,
+        typer.Option(help="What a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored)."),
+    ] = "error",
     max_rejects: Annotated[int, typer.Option(help="Give up after so many rejected steps in a row.")] = 10,
+    max_steps: Annotated[int, typer.Option(help="End an episode after so many steps.")] = 1000,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start a worker that dies or hangs again; the samples are the same.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a worker.")] = 120.0,
 ) -> None:
     """Run a simulation in parallel and store its samples.
 
-    Example: physgym generate physgym/Beam-v0 --out data/beam --samples 2000
+    The same command gives the same samples, whatever the number of workers, crashes and resumes.
+
+    Example: physgym generate physgym/Spring-v0 --out data/spring --samples 2000 --parameters sobol
     """
     from physgym.data.generate import generate as run
 
@@ -86,7 +115,13 @@ def generate(
             mode=mode,  # type: ignore[arg-type]  # checked by the writer
             resume=resume,
             max_rejects=max_rejects,
+            max_steps=max_steps,
             timeout=timeout,
+            on_error="restart" if restart else "raise",
+            actions=actions,
+            parameters=parameters,
+            keep_rejected=keep_rejected,
+            nonfinite=nonfinite,  # type: ignore[arg-type]  # checked by the stream
         )
     except KeyboardInterrupt:
         kept = f"complete samples are in {out}. Continue with the same command and --resume"
@@ -96,6 +131,10 @@ def generate(
     for field in dataset.spec.values():
         unit = f" [{field.unit}]" if field.unit else ""
         print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")
+    if (parameters_of := dataset.parameter_episodes) is not None:
+        print(f"parameters of {len(parameters_of)} episodes: {', '.join(dataset.parameters or {})}")
+    if dataset.rejected is not None:
+        print(f"{len(dataset.rejected.reasons)} rejected samples")
 
 
 @app.command()
