@@ -69,8 +69,8 @@ def generate(
         str | None,
         typer.Option(
             metavar="SAMPLER",
-            help="Where actions come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or network:SESSION; by "
-            "default the environment's own sampler, else uniform.",
+            help="Where actions come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or network:SESSION; "
+            "by default the environment's own sampler, else uniform.",
         ),
     ] = None,
     parameters: Annotated[
