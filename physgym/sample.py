@@ -235,10 +235,12 @@ class Columns:
 
     Args:
         spec: Their fields.
+        capacity: Rows for which there is memory at first.
     """
 
-    def __init__(self, spec: SampleSpec) -> None:
+    def __init__(self, spec: SampleSpec, capacity: int = 16) -> None:
         self.spec = spec
+        self._first = capacity
         self._capacity = 0
         self._count = 0
         self._fields: list[tuple[str, Any, tuple[int, ...], np.dtype[Any], tuple[type, ...]]] = []
@@ -280,7 +282,7 @@ class Columns:
     def result(self) -> Sample:
         """Fields of shape (n, *field shape), as views."""
         if not self._fields:
-            self._grow()
+            return {field.name: np.empty((0, *field.shape), field.dtype) for field in self.spec.values()}
         return {name: column[: self._count] for name, column in self._columns.items()}
 
     def nonfinite(self) -> int | None:
@@ -293,7 +295,7 @@ class Columns:
         return first
 
     def _grow(self) -> None:
-        self._capacity = 2 * self._capacity or 16
+        self._capacity = 2 * self._capacity or self._first
         fields = []
         for field in self.spec.values():
             column = np.empty((self._capacity, *field.shape), field.dtype)

@@ -71,17 +71,20 @@ class Cube:
 
     def __init__(self, space: spaces.Space[Any], what: str = "space", sampler: str = "") -> None:
         self.space = space
-        self._leaves: list[tuple[Leaf, Array, Array, Array, Array]] = []
-        levels = []
-        for leaf, (path, single) in zip(walk.leaves(space), walk.leaf_spaces(space).items(), strict=True):
-            where = {"what": what, "leaf": f"[{path!r}]" if path else "", "sampler": sampler}
-            low, span, high, count = _extent(single, where)
-            self._leaves.append((leaf, low, span, low.astype(leaf.dtype), high.astype(leaf.dtype)))
-            levels.append(count)
-        self.levels = np.concatenate(levels) if levels else np.zeros(0)
-        self.size = len(self.levels)
-        self.nbytes = 8 * self.size
         self.flat = walk.children(space) is None
+        self._leaves = walk.leaves(space)
+        extents = [(np.zeros(0),) * 3]
+        for path, single in walk.leaf_spaces(space).items():
+            extents.append(_extent(single, {"what": what, "leaf": f"[{path!r}]" if path else "", "sampler": sampler}))
+        low, high, levels = (np.concatenate(parts) for parts in zip(*extents, strict=True))
+        self._low, self._high, self.levels = low, high, levels
+        span = high - low
+        # the upper bound shall be in reach in spite of rounding
+        self._span = np.where(low + span < high, np.nextafter(span, np.inf), span)
+        self._discrete = levels > 0
+        self._any_discrete = bool(self._discrete.any())
+        self.size = len(levels)
+        self.nbytes = 8 * self.size
 
     def columns(self, points: Array) -> list[Array]:
         """Values of the leaves at some points.
@@ -92,19 +95,16 @@ class Cube:
         Returns:
             One array per leaf of shape (n, *leaf shape) and its dtype.
         """
+        # rounding may leave the bounds; clip costs several times as much
+        values = np.minimum(np.maximum(self._low + self._span * points, self._low), self._high)
+        if self._any_discrete:
+            cells = np.minimum(np.floor(points * self.levels), self.levels - 1)
+            values = np.where(self._discrete, self._low + cells, values)
         found, first = [], 0
-        for leaf, low, span, least, most in self._leaves:
-            end = first + len(low)
-            part, levels = points[:, first:end], self.levels[first:end]
+        for leaf in self._leaves:
+            end = first + math.prod(leaf.shape)
+            found.append(values[:, first:end].astype(leaf.dtype).reshape(len(points), *leaf.shape))
             first = end
-            if leaf.dtype.kind == "f":
-                value = (low + span * part).astype(leaf.dtype)
-                # rounding may have left the bounds; clip costs several times as much
-                value = np.minimum(np.maximum(value, least), most)
-            else:
-                value = np.minimum(np.floor(part * levels), levels - 1)
-                value = (low + value.astype(low.dtype)).astype(leaf.dtype)
-            found.append(value.reshape(len(points), *leaf.shape))
         return found
 
     def value(self, columns: list[Array], row: int) -> Any:
@@ -116,54 +116,49 @@ class Cube:
 
     def points(self, columns: Sequence[Any]) -> Array:
         """The inverse of `columns`: points of shape (n, size), for a discrete value the middle of its cell."""
-        parts, first = [], 0
-        for (leaf, low, span, *_), column in zip(self._leaves, columns, strict=True):
-            levels = self.levels[first : first + len(low)]
-            first += len(low)
-            flat = np.asarray(column).reshape(-1, math.prod(leaf.shape))
-            if leaf.dtype.kind == "f":
-                parts.append(np.where(span > 0, (flat - low) / np.where(span > 0, span, 1), 0.5))
-            else:
-                parts.append((flat - low + 0.5) / levels)
-        return np.concatenate(parts, axis=1)
+        flat = [
+            np.asarray(column, np.float64).reshape(-1, math.prod(leaf.shape))
+            for leaf, column in zip(self._leaves, columns, strict=True)
+        ]
+        values = np.concatenate(flat, axis=1) - self._low
+        widths = np.where(self._span > 0, self._span, 1)
+        middle = np.where(self._span > 0, values / widths, 0.5)
+        return np.where(self._discrete, (values + 0.5) / np.where(self._discrete, self.levels, 1), middle)
 
     @property
     def paths(self) -> list[str]:
         """Paths of the leaves."""
-        return [leaf.path for leaf, *_ in self._leaves]
+        return [leaf.path for leaf in self._leaves]
 
 
-def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array, Array]:
-    """Lowest value, width, highest value and number of values (0 if continuous) of each component of a leaf, flat."""
+def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array]:
+    """Lowest and highest value and number of values (0 if continuous) of each component of a leaf, flat, float64."""
     policy = "" if where["what"].startswith("parameter") else ", or a Policy"
-    if isinstance(space, spaces.Discrete):
-        low, count = np.array([space.start]), np.array([space.n])
-    elif isinstance(space, spaces.MultiDiscrete):
-        low, count = space.start.ravel(), space.nvec.ravel()
-    elif isinstance(space, spaces.MultiBinary):
-        count = np.full(math.prod(space.shape), 2)
-        low = np.zeros_like(count)
-    elif isinstance(space, spaces.Box):
+    if isinstance(space, spaces.Box):
         if not (space.bounded_below.all() and space.bounded_above.all()):
             raise ConfigError(UNBOUNDED.format(space=type(space).__name__, policy=policy, **where))
-        low, high = space.low.ravel(), space.high.ravel()
-        if low.dtype.kind == "f":
-            low, high = low.astype(np.float64), high.astype(np.float64)
+        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        if space.low.dtype.kind == "f":
             with np.errstate(over="ignore"):
-                span = high - low
-            if not np.isfinite(span).all():
-                raise ConfigError(TOO_WIDE.format(**where))
-            span = np.where(low + span < high, np.nextafter(span, np.inf), span)  # the upper bound is in reach
-            return low, span, high, np.zeros(len(low))
-        wide = [int(b) - int(a) + 1 for a, b in zip(low, high, strict=True)]
-        count = np.array(wide, object)
-        if len(low) and max(wide) > _EXACT:
+                wide = not np.isfinite(high - low).all()
+            levels = np.zeros(len(low))
+        else:
+            wide = bool((np.maximum(np.abs(low), np.abs(high)) > _EXACT / 2).any())
+            levels = high - low + 1
+        if wide:
             raise ConfigError(TOO_WIDE.format(**where))
+        return low, high, levels
+    if isinstance(space, spaces.Discrete):
+        start, count = np.array([space.start]), np.array([space.n])
+    elif isinstance(space, spaces.MultiDiscrete):
+        start, count = space.start.ravel(), space.nvec.ravel()
+    elif isinstance(space, spaces.MultiBinary):
+        count = np.full(math.prod(space.shape), 2)
+        start = np.zeros_like(count)
     else:
         raise ConfigError(NO_LAYOUT.format(space=type(space).__name__, policy=policy, **where))
-    low = low.astype(np.uint64 if low.dtype == np.uint64 else np.int64)
-    levels = count.astype(np.float64)
-    return low, levels - 1, low + (levels - 1).astype(low.dtype), levels
+    low, levels = start.astype(np.float64), count.astype(np.float64)
+    return low, low + levels - 1, levels
 
 
 class Sampler(ABC):
@@ -358,9 +353,9 @@ def _bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Arr
             low = np.maximum(low, -_EXACT if info is None else max(info.min, -_EXACT))
             high = np.minimum(high, _EXACT if info is None else min(info.max, _EXACT))
         return low, high
-    low, _, high, _ = _extent(space, where)
+    low, high, _ = _extent(space, where)
     shape = space.shape or ()
-    return low.reshape(shape).astype(np.float64), high.reshape(shape).astype(np.float64)
+    return low.reshape(shape), high.reshape(shape)
 
 
 class _Blocks:

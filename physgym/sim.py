@@ -183,6 +183,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     def _given_parameters(self, given: Any, drawn: Mapping[str, Any]) -> Any:
         """The drawn parameters with the given ones in their place."""
         assert self.parameter_space is not None
+        if given == {}:
+            return drawn
         env, known = type(self).__name__, walk.leaf_spaces(self.parameter_space)
         if not isinstance(given, Mapping):
             raise ConfigError(f"{env}: options['parameters'] must be a dictionary by name, not {given!r}")

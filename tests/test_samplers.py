@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -389,3 +391,12 @@ def test_acting_makes_environments_with_a_policy():
     env = Acting(toys.Line, Sobol(), 3)()
     want = Sobol().actions(env.action_space, 3)(5)(None, None)
     np.testing.assert_array_equal(env.get_wrapper_attr("episode_policy")(5)(None, None), want)
+
+
+def test_a_worker_does_not_import_heavy_things_for_samplers():
+    code = (
+        "import sys, physgym.samplers, physgym.vector.worker\n"
+        "heavy = {'torch', 'h5py', 'scipy.stats', 'physgym.data'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -513,10 +513,10 @@ class _Part:
         self.ended: list[Any] = []
         self._episodes: list[int] = []
         self._steps: list[int] = []
-        self._samples = Columns(self.spec)
+        self._samples = Columns(self.spec, min(16, self._most))
         self._begun: list[int] = []
         self._parameters = None if self._parameter_spec is None else Columns(self._parameter_spec)
-        self._rejected = Columns(self.spec)
+        self._rejected = Columns(self.spec, min(16, self._most))
         self._names_rejected: list[tuple[int, int, str]] = []
         self._since = time.perf_counter()
 
