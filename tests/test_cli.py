@@ -154,7 +154,7 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "test"], "mode must be one of"),
         (
             ["generate", "sims:toy/Line-v0", "--out", "data", "--actions", "sobel"],
-            "actions=.sobel. is no sampler",
+            "is no sampler; write one of uniform",
         ),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--parameters", "lhs"], "declares no parameter_space"),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--nonfinite", "no"], "nonfinite must be one of"),
