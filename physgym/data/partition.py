@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import weakref
@@ -175,7 +176,8 @@ def replace_synced(temporary: Path, final: Path) -> None:
 
 def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
     """Write the metadata of a file without rows."""
-    with h5py.File(path, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
+    image = _Image()
+    with h5py.File(image, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
         spec, parameters = layout.spec, layout.parameters
         texts = {
             "fields": json.dumps(spec.to_json()),
@@ -201,6 +203,52 @@ def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attr
             file[f"data/{name}"].attrs.update({"role": field.role, "unit": field.unit})
         for name, field in (parameters or {}).items():
             file[f"parameters/{name}"].attrs.update({"unit": field.unit})
+    image.save(path)
+
+
+class _Image(io.RawIOBase):
+    """What HDF5 writes while it makes a file: little, far apart, and kept in memory.
+
+    HDF5 does not say so when a disk refuses a write, and may crash later; `save` does.
+    """
+
+    def __init__(self) -> None:
+        self._writes: list[tuple[int, bytes]] = []
+        self._position, self._size = 0, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        self._writes.append((self._position, bytes(data)))
+        self._size = max(self._size, self.seek(len(data), os.SEEK_CUR))
+        return len(data)
+
+    def readinto(self, target: Any) -> int:
+        start, length = self._position, len(target)
+        target[:] = bytes(length)
+        for offset, data in self._writes:
+            begin, end = max(offset, start), min(offset + len(data), start + length)
+            if begin < end:
+                target[begin - start : end - start] = data[begin - offset : end - offset]
+        self._position += length
+        return length
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._position if size is None else size
+        return self._size
+
+    def save(self, path: Path) -> None:
+        """Write the file; what was left out is a hole in it."""
+        with path.open("wb") as file:
+            for offset, data in self._writes:
+                file.seek(offset)
+                file.write(data)
+            file.truncate(self._size)
 
 
 def create_contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -452,7 +500,6 @@ class Partition:
         """An empty partition, visible under its name only when it is whole."""
         temporary = path.with_suffix(".tmp")
         _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
-        cls(temporary)  # HDF5 does not always say that the disk is full
         if durable:
             replace_synced(temporary, path)
             sync_folder(path.parent)
