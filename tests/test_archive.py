@@ -103,14 +103,14 @@ def test_a_copy_that_was_interrupted_goes_on(tmp_path, monkeypatch):
     write(tmp_path / "d", 57, max_file_size=SMALL // 2)
     renames = []
 
-    def rename(temporary, final):
+    def rename(temporary, final, *, durable):
         renames.append(final.name)
         if len(renames) == 3:
             raise OSError(28, "No space left on device")
         temporary.replace(final)
 
     with monkeypatch.context() as patch:
-        patch.setattr("physgym.data.archive.replace_synced", rename)
+        patch.setattr("physgym.data.archive.replace", rename)
         with pytest.raises(DatasetError, match=r"No space left on device.*resume=True"):
             archive(tmp_path / "d", tmp_path / "small", compression="gzip")
     assert sorted(file.name for file in (tmp_path / "small").glob("*")) == renames[:2]

@@ -361,7 +361,7 @@ def test_a_disk_that_fills_up_while_closing_leaves_a_readable_dataset(tmp_path, 
     writer = SampleWriter(tmp_path / "d", SPEC)
     append(writer, 0, 6)
 
-    def full(self, statistics):
+    def full(self, statistics, *, durable):
         (tmp_path / "d" / "training-00000.tmp").write_text("half")
         raise OSError(28, "No space left on device")
 

@@ -19,8 +19,7 @@ from physgym.data.partition import (
     Column,
     Partition,
     create_contiguous,
-    replace_synced,
-    sync_folder,
+    replace,
 )
 from physgym.data.writer import Mode, partition_files, rebuild_description
 from physgym.errors import ConfigError, DatasetError
@@ -82,7 +81,6 @@ def archive(
                     bar.update(_row(source))
                 else:
                     raise DatasetError(f"{target} is no such copy of {source.path}; move it away, then continue")
-        sync_folder(out)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise DatasetError(
             f"cannot write to {out}: {error}. Free space or repair the folder, then continue with resume=True"
@@ -144,7 +142,7 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
             raise DatasetError(
                 f"{source.path} is damaged: its rows do not match its checksum, so there is no copy of it"
             )
-        replace_synced(temporary, target)
+        replace(temporary, target, durable=True)
     finally:
         temporary.unlink(missing_ok=True)
 

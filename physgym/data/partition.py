@@ -158,20 +158,18 @@ class Table:
         return self.capacity - self.written
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_synced(temporary: Path, final: Path) -> None:
-    """Give a finished file its final name so that a power cut leaves the old file or the new one, and neither half."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+def replace(temporary: Path, final: Path, *, durable: bool) -> None:
+    """Give a finished file its final name; with `durable` a power cut leaves the old file or the new one as well."""
+    if durable:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
     temporary.replace(final)
+    if durable:
+        folder = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
@@ -500,18 +498,15 @@ class Partition:
         """An empty partition, visible under its name only when it is whole."""
         temporary = path.with_suffix(".tmp")
         _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
-        if durable:
-            replace_synced(temporary, path)
-            sync_folder(path.parent)
-        else:
-            temporary.replace(path)
+        replace(temporary, path, durable=durable)
         return cls(path)
 
-    def seal(self, statistics: Mapping[str, Statistics] | None = None) -> Partition:
+    def seal(self, statistics: Mapping[str, Statistics] | None = None, *, durable: bool = False) -> Partition:
         """Complete the file with statistics and checksum; where there is room left, in a new file of exact size.
 
         Args:
             statistics: Of the real-valued fields, computed by default.
+            durable: Whether to wait for the disk, so that a power cut undoes nothing.
 
         Returns:
             The sealed partition.
@@ -520,15 +515,17 @@ class Partition:
             return self
         statistics = statistics or self.statistics
         if any(table.count < table.capacity for table in self.tables.values()):
-            return self._copy({name: table.count for name, table in self.tables.items()}, statistics)
-        self._finish(self.path, statistics, self.digest(), in_place=True)
+            return self._copy({name: table.count for name, table in self.tables.items()}, statistics, durable)
+        self._finish(self.path, statistics, self.digest(), durable=durable)
         return Partition(self.path)
 
-    def unseal(self, capacity: int) -> Partition:
+    def unseal(self, capacity: int, *, durable: bool = False) -> Partition:
         """The partition in a new file, with room for further rows."""
-        return self._copy(dict.fromkeys(self.tables, capacity), None)
+        return self._copy(dict.fromkeys(self.tables, capacity), None, durable)
 
-    def _copy(self, capacities: Mapping[str, int], statistics: Mapping[str, Statistics] | None) -> Partition:
+    def _copy(
+        self, capacities: Mapping[str, int], statistics: Mapping[str, Statistics] | None, durable: bool
+    ) -> Partition:
         """Replace the file by one of other capacities, sealed if there are statistics."""
         attributes = {name: value for name, value in self.attributes.items() if name != "archive"}
         temporary = self.path.with_suffix(".tmp")
@@ -542,11 +539,11 @@ class Partition:
                     appender.write(table.name, {name: self.read(name, start, stop) for name in table.columns})
             appender.commit()
         if statistics is not None:
-            self._finish(temporary, statistics, copy.digest(), in_place=False)
-        replace_synced(temporary, self.path)
+            self._finish(temporary, statistics, copy.digest(), durable=False)
+        replace(temporary, self.path, durable=durable)
         return Partition(self.path)
 
-    def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str, *, in_place: bool) -> None:
+    def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:
         """Write what a seal has: the metadata was written when the file was made."""
         with h5py.File(path, "r") as file:
             small = {"checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
@@ -559,9 +556,11 @@ class Partition:
         try:
             for offset, value in places.values():
                 pwrite_all(handle, np.ascontiguousarray(value), offset)
-            if in_place:
+            if durable:
                 os.fdatasync(handle)  # the flag vouches for all that was written before it
             pwrite_all(handle, np.array([1], "<u8"), flag)
+            if durable:
+                os.fdatasync(handle)
         finally:
             os.close(handle)
 

@@ -568,7 +568,7 @@ class SampleWriter:
             if current is not None and current.sealed and not part_full and not self._begin_new:
                 # so that a dataset does not depend on the portions in which it was made
                 file = current.path
-                current = self._partitions[-1] = current.unseal(self._capacity)
+                current = self._partitions[-1] = current.unseal(self._capacity, durable=self._durable)
             if current is None or current.sealed or self._begin_new or not current.tables[SAMPLES].room:
                 if current is not None and not current.sealed and current not in self._full:
                     self._full.append(current)
@@ -671,7 +671,7 @@ class SampleWriter:
 
     def _seal(self, part: Partition) -> None:
         try:
-            sealed = part.seal(self._count_in(part))
+            sealed = part.seal(self._count_in(part), durable=self._durable)
         except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
             with contextlib.suppress(OSError):
                 part.path.with_suffix(".tmp").unlink(missing_ok=True)
