@@ -115,7 +115,7 @@ def test_validation_is_by_episode_and_never_trained_on():
     assert len(run.training) == 300
     assert not set(run.training.episodes) & set(run.validation.episodes)
     run.fit()
-    assert len(run.validation.gathered) == 2 * 4  # 100 samples, in each of two epochs
+    assert sum(len(i) for i in run.validation.gathered) == 2 * 100  # all of them, in each of two epochs
     same = trainer(dataset, validation=0.25)
     assert (same.validation.episodes == run.validation.episodes).all()
 
