@@ -171,10 +171,12 @@ class StackedSampler:
 
     def __iter__(self) -> Iterator[Array]:
         """The batches of the next epoch: indices of shape (batch,), int64."""
+        # the epoch begins here with the first batch: DataLoader makes iterators that it never asks for one
         epoch, self.epoch = self.epoch, self.epoch + 1
         part = {"rank": self.rank, "world_size": self.world_size}
         indices = order(len(self.dataset), shuffle=self.shuffle, seed=self.seed, epoch=epoch, **part)
-        return (indices[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self)))
+        for number in range(len(self)):
+            yield indices[number * self.batch_size : (number + 1) * self.batch_size]
 
 
 def batches(

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -296,17 +296,16 @@ class Trainer:
             emit("epoch_begin", self)
             self.predictor.train()
             start = time.monotonic()
-            with closing(self._batches()) as batches:
-                for arrays in batches:  # field name -> (batch, *shape)
-                    emit("batch_begin", self)
-                    losses = self.losses(arrays)  # the forward pass, see below
-                    values = self._finite(losses, arrays)
-                    with interrupt.held():
-                        optimization.step(losses["loss"])
-                        optimization.end_batch()
-                        self.batch, self.step = self.batch + 1, self.step + 1
-                        self._means.add(values, samples=_length(arrays))
-                        emit("batch_end", self, values)
+            for arrays in self._batches():  # field name -> (batch, *shape)
+                emit("batch_begin", self)
+                losses = self.losses(arrays)  # the forward pass, see below
+                values = self._finite(losses, arrays)
+                with interrupt.held():
+                    optimization.step(losses["loss"])
+                    optimization.end_batch()
+                    self.batch, self.step = self.batch + 1, self.step + 1
+                    self._means.add(values, samples=_length(arrays))
+                    emit("batch_end", self, values)
             record = self._means.values() | self._validate()
             record |= {"lr": optimization.lr, "seconds": time.monotonic() - start, "samples": self._means.samples}
             with interrupt.held():
@@ -390,7 +389,7 @@ class Trainer:
         pinned = self.predictor.device.type == "cuda"
         return Loader(samples, self.batch_size, shuffle=shuffle, seed=self.seed, fields=self.fields, pin_memory=pinned)
 
-    def _batches(self) -> Generator[Mapping[str, Array | Tensor], None, None]:
+    def _batches(self) -> Iterator[Mapping[str, Array | Tensor]]:
         """The batches of the current epoch that are still to be trained on."""
         if self.training is not None:
             if self._loader is None:
