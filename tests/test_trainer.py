@@ -420,9 +420,9 @@ def test_same_seed_same_weights():
 @pytest.mark.parametrize("shuffle", ["random", "window"])
 def test_how_samples_are_shuffled_can_be_fixed(shuffle, monkeypatch):
     class Blocks(MemorySamples):
-        def read(self, start, stop, fields=None):
+        def read(self, start, stop, fields, out):
             read.append(stop - start)
-            return self.gather(np.arange(start, stop), fields)
+            return self.gather(np.arange(start, stop), fields, out)
 
     def train(memory):
         monkeypatch.setattr(loader, "available_memory", lambda: memory)

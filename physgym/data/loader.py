@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Order = Literal["sequential", "random", "window"]
 Shuffle = bool | Literal["random", "window"]
 
-CHUNK = 1 << 20  # bytes gathered at a time, at least: handing over small batches one by one costs more than gathering
+CHUNK = 2 << 20  # bytes gathered at a time, at least: handing over small batches one by one costs more than gathering
 FITS = 0.7  # fraction of the available memory that samples may take to be read at random
 FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not decide
 WAIT = 1.0  # seconds after which a waiting thread looks whether the other one still lives
@@ -40,7 +40,9 @@ TOO_SHORT = "drop_last drops everything: a rank has {share} samples, a batch {ba
 NO_TENSOR = "field {name!r} has dtype {dtype}, which torch does not know; name the others with fields=[...]"
 NO_CUDA = "pin_memory=True needs a CUDA device, and torch finds none; leave pin_memory out"
 NOT_AT_RANDOM = 'these samples are an archive, which can only be read block by block: use shuffle=True or "window"'
-NO_BLOCKS = '{name} has no method read(start, stop, fields), which block by block reading needs; use shuffle="random"'
+NO_BLOCKS = (
+    '{name} has no method read(start, stop, fields, out), which reading block by block needs; use shuffle="random"'
+)
 DIFFERENT = "the state does not fit this loader: {differences}. Make the loader as it was when the state was saved."
 NO_STATE = "this is no state of a Loader, or one of another version: it has {got}, expected are {want}"
 
@@ -58,9 +60,9 @@ class Gatherable(Protocol):
 class Loadable(Gatherable, Protocol):
     """What a `Loader` reads; `physgym.SampleDataset` is one.
 
-    Where it has them, the loader also uses ``read(start, stop, fields)``, which returns consecutive samples and makes
-    block by block reading possible; ``random_access``, False if gathering is slow; and the argument ``out`` of
-    ``gather``, arrays to fill, for pinned memory.
+    Where it has them, the loader also uses ``read(start, stop, fields, out)``, which puts consecutive samples into
+    arrays and makes reading block by block possible; ``random_access``, False if gathering is slow; and the argument
+    ``out`` of ``gather``, arrays to fill, for pinned memory.
     """
 
     @property
@@ -232,7 +234,7 @@ class Loader:
         fields: Only these fields, in this order; all by default.
         pin_memory: Whether the tensors are in pinned memory, from which copies to a CUDA device overlap with
             computing; by default if there is one.
-        prefetch: How much to gather ahead: batches, or where these are small groups of batches of 1 MB; 0 gathers
+        prefetch: How much to gather ahead: batches, or where these are small groups of batches of 2 MB; 0 gathers
             when asked for and starts no thread.
         window: Bytes that are shuffled together where not all samples are; about twice as much memory is taken.
         block: Bytes that are read together there.
@@ -608,10 +610,10 @@ class Window:
         """Read until so many samples are in memory, run by run."""
         while self._filled < count:
             start, stop = self._runs[0]
-            for name, value in self._dataset.read(start, stop, self._fields).items():
-                self.rows[name][self._filled : self._filled + stop - start] = value
+            filled = self._filled + stop - start
+            self._dataset.read(start, stop, self._fields, {n: v[self._filled : filled] for n, v in self.rows.items()})
             self._runs.popleft()
-            self._filled += stop - start
+            self._filled = filled
 
     def take(self, start: int, stop: int, out: Sample) -> None:
         """Copy the samples at places of the shuffled window to arrays."""
