@@ -22,7 +22,9 @@ from torch.utils.data import DataLoader
 
 import physgym
 from physgym.data import Loader, StackedSampler, loader
+from physgym.data.dataset import SampleDataset
 from physgym.data.memory import available_memory
+from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from tests.memory_samples import MemorySamples, spec_of
 
@@ -687,6 +689,52 @@ def test_two_epochs_at_the_same_time():
     for epoch in (0, 1):
         got = [number for pair in pairs for number in pair[epoch]["number"].tolist()]
         assert got == loader.order(100, shuffle=True, seed=0, epoch=epoch).tolist()
+
+
+# --- stored samples
+
+
+def store(path, start, stop, **options):
+    i = np.arange(start, stop)
+    with SampleWriter(path, Stored().spec, max_file_size=30 * (ROW + 28), **options) as writer:
+        samples = {name: value[start:] for name, value in Stored(stop).arrays.items()}
+        writer.append(samples, episode=i // 5, step=i % 5, seed=(i // 5).astype("u8"))
+
+
+@pytest.mark.parametrize("options", ORDERS)
+def test_stored_samples_are_loaded_as_those_in_memory(options, tmp_path):
+    store(tmp_path / "d", 0, 100)
+    dataset = SampleDataset(tmp_path / "d")
+    assert len(dataset.partitions) == 4
+    for got, want in zip(Loader(dataset, 8, **options), Loader(Stored(), 8, **options), strict=True):
+        assert all(torch.equal(got[name], want[name]) for name in want)
+    # selected rows: blocks of the part's own order
+    part = dataset.split(0.4)[0]
+    numbers_there = part[:]["number"]
+    places = flat(Loader(Stored(len(part)), 8, **options))
+    assert flat(Loader(part, 8, **options)) == numbers_there[places].tolist()
+    assert [list(batch) for batch in Loader(part, 30, fields=["x"], **options)] == [["x"], ["x"]]
+
+
+@pytest.mark.parametrize("options", ORDERS)
+def test_a_stored_dataset_may_grow_between_epochs(options, tmp_path):
+    store(tmp_path / "d", 0, 50)
+    dataset = SampleDataset(tmp_path / "d")
+    one = Loader(dataset, 8, **options)
+    assert sorted(flat(one)) == list(range(50))
+    store(tmp_path / "d", 50, 90, resume=True)
+    assert sorted(flat(one)) == list(range(50))
+    assert dataset.refresh() == 40
+    assert sorted(flat(one)) == list(range(90))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stacked_sampler_of_stored_samples(workers, tmp_path):
+    store(tmp_path / "d", 0, 100)
+    dataset = SampleDataset(tmp_path / "d")
+    batches = DataLoader(dataset, sampler=StackedSampler(dataset, 8), batch_size=None, num_workers=workers)
+    for got, want in zip(batches, Loader(dataset, 8, shuffle="random"), strict=True):
+        assert all(torch.equal(got[name], want[name]) for name in want)
 
 
 # --- torch's DataLoader
