@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import physgym
-from physgym.data import Loader, StackedSampler, loader
+from physgym.data import Loader, StackedSampler, loader, order
 from physgym.data.dataset import SampleDataset
 from physgym.data.memory import available_memory
 from physgym.data.writer import SampleWriter
@@ -91,12 +91,25 @@ sizes = st.integers(1, 200)
 )
 def test_the_ranks_share_the_order_equally(length, world_size, seed, epoch, shuffle):
     made = {"seed": seed, "epoch": epoch, "shuffle": shuffle}
-    parts = [loader.order(length, **made, rank=rank, world_size=world_size) for rank in range(world_size)]
+    parts = [order.order(length, **made, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert {len(part) for part in parts} == {length // world_size}
-    whole = loader.order(length, **made)
+    whole = order.order(length, **made)
     assert sorted(whole) == list(range(length))
     together = np.concatenate(parts)
     assert (together == whole[: len(together)]).all()
+
+
+@given(length=st.integers(0, 3000), seed=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_a_permutation_has_every_number_once(length, seed):
+    got = order.permutation(length, seed)
+    assert got.dtype == np.int64
+    assert sorted(got) == list(range(length))
+
+
+def test_all_permutations_are_equally_likely():
+    drawn = [tuple(order.permutation(4, (0, i))) for i in range(24 * 500)]
+    counts = np.array([drawn.count(every) for every in itertools.permutations(range(4))])
+    assert ((counts - 500) ** 2 / 500).sum() < 49.7  # chi-squared with 23 degrees of freedom: 0.1 % lie above
 
 
 @given(
@@ -111,7 +124,7 @@ def test_the_ranks_share_the_blocks_equally(length, world_size, block, window, e
     made = {"seed": 3, "epoch": epoch, "shuffle": shuffle, "block": block, "window": window, "world_size": world_size}
     read = []
     for rank in range(world_size):
-        parts = loader.windows(length, rank=rank, **made)
+        parts = order.windows(length, rank=rank, **made)
         assert all(len(runs) <= window for runs in parts)
         runs = np.concatenate(parts)
         rows = [row for start, stop in runs for row in range(start, stop)]
@@ -266,7 +279,7 @@ def test_the_shuffle_follows_the_memory_and_says_so(monkeypatch, caplog):
         exceeds = Loader(dataset, 10)
     assert (fits.order, fits.blockwise) == ("random", False)
     assert (exceeds.order, exceeds.blockwise) == ("window", True)
-    assert exceeds.reason == "the samples take 2e-05 GB, too much for 2e-05 GB of available memory"
+    assert exceeds.reason == "the samples take 2e-05 GB, more than 1.4e-05 GB, 70% of the available memory"
     assert [record.getMessage() for record in caplog.records] == [
         f"random shuffle of 1000 samples: {fits.reason}",
         f"window shuffle of 1000 samples: {exceeds.reason}",
@@ -413,11 +426,11 @@ def test_an_iterator_that_was_left_is_followed_by_the_next_epoch():
     for _ in zip(one, range(3), strict=False):
         pass
     assert (one.epoch, one.batch) == (0, 4)  # zip has taken one more
-    assert flat(one) == loader.order(100, shuffle=True, seed=0, epoch=1).tolist()
+    assert flat(one) == order.order(100, shuffle=True, seed=0, epoch=1).tolist()
     one.set_epoch(7, 9)
-    assert flat(one) == loader.order(100, shuffle=True, seed=0, epoch=7)[90:].tolist()
+    assert flat(one) == order.order(100, shuffle=True, seed=0, epoch=7)[90:].tolist()
     one.set_epoch(7, 10)  # none is left of it
-    assert flat(one) == loader.order(100, shuffle=True, seed=0, epoch=8).tolist()
+    assert flat(one) == order.order(100, shuffle=True, seed=0, epoch=8).tolist()
     with pytest.raises(ConfigError, match="there is no batch 11 in epoch 0; an epoch has 10"):
         one.set_epoch(0, 11)
 
@@ -688,7 +701,7 @@ def test_two_epochs_at_the_same_time():
     pairs = list(zip(one, one, strict=True))
     for epoch in (0, 1):
         got = [number for pair in pairs for number in pair[epoch]["number"].tolist()]
-        assert got == loader.order(100, shuffle=True, seed=0, epoch=epoch).tolist()
+        assert got == order.order(100, shuffle=True, seed=0, epoch=epoch).tolist()
 
 
 # --- stored samples
@@ -752,7 +765,7 @@ def test_a_stacked_sampler_hands_out_whole_batches(workers):
         for got, want in zip(batches, expected, strict=True):
             assert all(torch.equal(got[name], want[name]) for name in want)
     sampler.set_epoch(0)
-    assert next(iter(sampler)).tolist() == loader.order(100, shuffle=True, seed=3, epoch=0)[:8].tolist()
+    assert next(iter(sampler)).tolist() == order.order(100, shuffle=True, seed=3, epoch=0)[:8].tolist()
     if not workers:
         assert [len(indices) for indices in dataset.gathered[-13:]] == [8] * 12 + [4]
 

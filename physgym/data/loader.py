@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from physgym.data.memory import available_memory
+from physgym.data.order import order
+from physgym.data.prefetch import Ahead, Direct
+from physgym.data.rows import Chunk, Gatherable, Gathered, Loadable, Rows, Windows, chunks, native
 from physgym.errors import ConfigError, DatasetError
-from physgym.sample import Sample, SampleSpec
+from physgym.sample import Sample
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ Shuffle = bool | Literal["random", "window"]
 CHUNK = 2 << 20  # bytes gathered at a time, at least: handing over small batches one by one costs more than gathering
 FITS = 0.7  # fraction of the available memory that samples may take to be read at random
 FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not decide
-WAIT = 1.0  # seconds after which a waiting thread looks whether the other one still lives
-STOP = 10.0  # seconds to wait for the thread's last gather
 
 log = logging.getLogger(__name__)
 
@@ -45,86 +44,6 @@ NO_BLOCKS = (
 )
 DIFFERENT = "the state does not fit this loader: {differences}. Make the loader as it was when the state was saved."
 NO_STATE = "this is no state of a Loader, or one of another version: it has {got}, expected are {want}"
-
-
-class Gatherable(Protocol):
-    """What batches are taken from."""
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """The samples at the indices, stacked."""
-        ...
-
-
-class Loadable(Gatherable, Protocol):
-    """What a `Loader` reads; `physgym.SampleDataset` is one.
-
-    Where it has them, the loader also uses ``read(start, stop, fields, out)``, which puts consecutive samples into
-    arrays and makes reading block by block possible; ``random_access``, False if gathering is slow; and the argument
-    ``out`` of ``gather``, arrays to fill, for pinned memory.
-    """
-
-    @property
-    def spec(self) -> SampleSpec:
-        """The fields."""
-        ...
-
-
-# --- orders: functions of their arguments alone
-
-
-def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Array:
-    """Indices of an epoch on one rank.
-
-    Args:
-        length: Number of samples.
-        shuffle: Whether to shuffle all samples; otherwise they come in the order of the dataset.
-        seed: Seed of the order.
-        epoch: Number of the epoch.
-        rank: Which of the equal parts of the order.
-        world_size: Number of parts; fewer than this many samples are left out at the end.
-
-    Returns:
-        Shape (length // world_size,), int64.
-    """
-    share = length // world_size
-    first, last = rank * share, (rank + 1) * share
-    if not shuffle:
-        return np.arange(first, last)
-    return np.random.default_rng((seed, epoch)).permutation(length)[first:last]
-
-
-def windows(
-    length: int, *, shuffle: bool, seed: int, epoch: int, block: int, window: int, rank: int = 0, world_size: int = 1
-) -> list[Array]:
-    """Runs of consecutive samples that are read one after the other in an epoch on one rank.
-
-    Args:
-        length: Number of samples.
-        shuffle: Whether to permute the blocks.
-        seed: Seed of the order.
-        epoch: Number of the epoch.
-        block: Samples per block.
-        window: Blocks per window, at most.
-        rank: Which of the equal parts of the order.
-        world_size: Number of parts; fewer than this many samples are left out at the end.
-
-    Returns:
-        For each window the runs in it, first sample and the one after the last, shape (runs, 2), int64. A run is a
-        block, or at the borders of a rank's part a piece of one.
-    """
-    share = length // world_size
-    starts = np.arange(0, length, block)
-    if shuffle:
-        starts = np.random.default_rng((seed, epoch)).permutation(starts)
-    sizes = np.minimum(block, length - starts)
-    before = np.cumsum(sizes) - sizes  # samples of the order that come before each block
-    low = np.maximum(rank * share - before, 0)
-    high = np.minimum((rank + 1) * share - before, sizes)
-    runs = np.stack([starts + low, starts + high], axis=1)[low < high]
-    # of equal size: a short last window would mix its samples less
-    return np.array_split(runs, max(1, math.ceil(len(runs) / window)))
 
 
 class StackedSampler:
@@ -281,7 +200,7 @@ class Loader:
             raise ConfigError(f"fields {unknown} are not in the dataset, which has {list(dataset.spec)}")
         for name in self.fields:
             try:
-                torch.from_numpy(np.empty(0, _native(dataset.spec[name].dtype)))
+                torch.from_numpy(np.empty(0, native(dataset.spec[name].dtype)))
             except TypeError as error:
                 raise ConfigError(NO_TENSOR.format(name=name, dtype=dataset.spec[name].dtype)) from error
         if pin_memory and not torch.cuda.is_available():
@@ -395,7 +314,8 @@ class Loader:
             rows = partial(Gathered, self.dataset, self.fields, position.length, **made, **part)
         share = position.length // self.world_size
         spec = self.dataset.spec if self.pin_memory else None
-        return _chunks(rows, self.fields, spec, position, share, self.batch_size, self._chunk)
+        wanted = range(position.batch, position.batches)
+        return chunks(rows, self.fields, spec, wanted, share, self.batch_size, self._chunk)
 
 
 @dataclass
@@ -428,8 +348,8 @@ class Epoch(Iterator["dict[str, Tensor]"]):
             raise StopIteration
         if self._source is None or self._process != os.getpid():
             self._process = os.getpid()
-            chunks = self._chunks(position)
-            self._source = Ahead(chunks, self._prefetch) if self._prefetch else Direct(chunks)
+            todo = self._chunks(position)
+            self._source = Ahead(todo, self._prefetch) if self._prefetch else Direct(todo)
             self._stop = weakref.finalize(self, self._source.stop)
         try:
             batch = self._source.get(position.batch).batch(position.batch)
@@ -448,263 +368,6 @@ class Epoch(Iterator["dict[str, Tensor]"]):
         stop, self._stop, self._source = self._stop, None, None
         if stop is not None:
             stop()
-
-
-@dataclass
-class Chunk:
-    """Consecutive batches that were gathered together."""
-
-    first: int
-    batches: int
-    batch_size: int
-    data: Mapping[str, Array | Tensor]
-
-    def batch(self, index: int) -> dict[str, Tensor]:
-        """One of them, which shares the memory."""
-        import torch
-
-        start = (index - self.first) * self.batch_size
-        parts = {name: value[start : start + self.batch_size] for name, value in self.data.items()}
-        # slices of an array, not of a tensor: tensors sliced from one count their changes in place together, and
-        # changing one batch would make the gradients of another one impossible
-        return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in parts.items()}
-
-
-def _chunks(
-    rows: Callable[[], Rows],
-    fields: Sequence[str],
-    pinned: SampleSpec | None,
-    position: Position,
-    share: int,
-    batch_size: int,
-    together: int,
-) -> Iterator[Chunk]:
-    source = rows()  # here, so that the thread shuffles
-    for first in range(position.batch, position.batches, together):
-        last = min(first + together, position.batches)
-        start, stop = first * batch_size, min(last * batch_size, share)
-        data: Mapping[str, Array | Tensor]
-        if pinned is None:
-            data = {name: _as_native(value) for name, value in source.take(start, stop).items()}
-        else:
-            data = _take_pinned(source, start, stop, fields, pinned)
-        yield Chunk(first, last - first, batch_size, data)
-
-
-def _take_pinned(source: Rows, start: int, stop: int, fields: Sequence[str], spec: SampleSpec) -> dict[str, Tensor]:
-    import torch
-
-    def empty(name: str) -> Tensor:
-        dtype = torch.from_numpy(np.empty(0, spec[name].dtype)).dtype
-        return torch.empty((stop - start, *spec[name].shape), dtype=dtype, pin_memory=True)
-
-    if any(not spec[name].dtype.isnative for name in fields):
-        taken = source.take(start, stop)
-        return {name: torch.from_numpy(_as_native(taken[name])).pin_memory() for name in fields}
-    tensors = {name: empty(name) for name in fields}
-    source.take(start, stop, {name: value.numpy() for name, value in tensors.items()})
-    return tensors
-
-
-# --- where samples come from
-
-
-class Rows(Protocol):
-    """The samples of an epoch by their place in its order."""
-
-    def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
-        """The samples from one place to another, stacked; in `out` if it is given. Places only grow."""
-        ...
-
-
-class Gathered:
-    """The samples of an epoch, each gathered from where it is; arguments as `order`."""
-
-    def __init__(self, dataset: Loadable, fields: Sequence[str], length: int, **options: Any) -> None:
-        self._dataset, self._fields = dataset, fields
-        self._indices = order(length, **options)
-
-    def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
-        """See `Rows`."""
-        gather: Any = self._dataset.gather
-        more = {} if out is None else {"out": out}
-        taken: Sample = gather(self._indices[start:stop], self._fields, **more)
-        return taken
-
-
-class Windows:
-    """The samples of an epoch, read in blocks and shuffled within windows; arguments as `windows`.
-
-    Holds the window that is being taken from, and as much of the next one as corresponds to what was taken: reading is
-    spread evenly, and two windows are all the memory it needs.
-    """
-
-    def __init__(self, dataset: Loadable, fields: Sequence[str], length: int, **options: Any) -> None:
-        self._dataset, self._fields = dataset, fields
-        self._windows = windows(length, **options)
-        sizes = [int((runs[:, 1] - runs[:, 0]).sum()) for runs in self._windows]
-        self._bounds = np.cumsum([0, *sizes])
-        self._seed = (options["seed"], options["epoch"], options["rank"]) if options["shuffle"] else None
-        self._size = max(sizes)
-        self._free: list[Sample] = []
-        self._loaded: dict[int, Window] = {}  # by number, the current and the next one
-
-    def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
-        """See `Rows`."""
-        spec = self._dataset.spec
-        if out is None:
-            out = {name: np.empty((stop - start, *spec[name].shape), spec[name].dtype) for name in self._fields}
-        place = start
-        while place < stop:
-            number = int(np.searchsorted(self._bounds, place, side="right")) - 1
-            low, high = (int(bound) for bound in self._bounds[number : number + 2])
-            end = min(stop, high)
-            window = self._open(number)
-            window.read(high - low)
-            window.take(place - low, end - low, {name: out[name][place - start : end - start] for name in self._fields})
-            if number + 1 < len(self._windows):
-                following = self._open(number + 1)
-                following.read(following.size * (end - low) // (high - low))
-            place = end
-        return out
-
-    def _open(self, number: int) -> Window:
-        if number not in self._loaded:
-            for passed in [other for other in self._loaded if other < number - 1]:
-                self._free.append(self._loaded.pop(passed).rows)
-            seed = None if self._seed is None else (*self._seed, number)
-            self._loaded[number] = Window(
-                self._dataset,
-                self._fields,
-                self._windows[number],
-                self._free.pop() if self._free else self._buffer(),
-                seed,
-            )
-        return self._loaded[number]
-
-    def _buffer(self) -> Sample:
-        spec = self._dataset.spec
-        return {name: np.empty((self._size, *spec[name].shape), spec[name].dtype) for name in self._fields}
-
-
-class Window:
-    """Runs of consecutive samples in memory.
-
-    Args:
-        dataset: Where they are read.
-        fields: Which of their fields.
-        runs: First sample and the one after the last of each run, shape (runs, 2).
-        rows: Arrays to read into, large enough.
-        seed: Seed of the permutation; None for the order of the runs.
-    """
-
-    def __init__(
-        self, dataset: Any, fields: Sequence[str], runs: Array, rows: Sample, seed: tuple[int, ...] | None
-    ) -> None:
-        self._dataset, self._fields = dataset, fields
-        self._runs = deque((int(start), int(stop)) for start, stop in runs)
-        self.rows, self.size, self._filled = rows, int((runs[:, 1] - runs[:, 0]).sum()), 0
-        self._permutation = None if seed is None else np.random.default_rng(seed).permutation(self.size)
-
-    def read(self, count: int) -> None:
-        """Read until so many samples are in memory, run by run."""
-        while self._filled < count:
-            start, stop = self._runs[0]
-            filled = self._filled + stop - start
-            self._dataset.read(start, stop, self._fields, {n: v[self._filled : filled] for n, v in self.rows.items()})
-            self._runs.popleft()
-            self._filled = filled
-
-    def take(self, start: int, stop: int, out: Sample) -> None:
-        """Copy the samples at places of the shuffled window to arrays."""
-        for name, target in out.items():
-            if self._permutation is None:
-                target[...] = self.rows[name][start:stop]
-            else:  # clip: with the default mode NumPy fills a copy of `out` first
-                np.take(self.rows[name], self._permutation[start:stop], axis=0, out=target, mode="clip")
-
-
-# --- who gathers
-
-
-class Direct:
-    """Gathers when asked."""
-
-    def __init__(self, chunks: Iterator[Chunk]) -> None:
-        self._chunks = chunks
-        self._chunk: Chunk | None = None
-
-    def get(self, index: int) -> Chunk:
-        """The chunk that holds a batch; the batches are asked for in order."""
-        while self._chunk is None or index >= self._chunk.first + self._chunk.batches:
-            self._chunk = next(self._chunks)
-        return self._chunk
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-
-class Ahead:
-    """Gathers ahead in a thread of its own, at most so many chunks."""
-
-    def __init__(self, chunks: Iterator[Chunk], ahead: int) -> None:
-        self._chunks, self._ahead = chunks, ahead
-        self._changed = threading.Condition()
-        self._ready: deque[Chunk] = deque()  # the first one is being handed out
-        self._error: BaseException | None = None
-        self._stopped = False
-        self._process = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="physgym-loader", daemon=True)
-        self._thread.start()
-
-    def get(self, index: int) -> Chunk:
-        """The chunk that holds a batch; the batches are asked for in order.
-
-        Raises:
-            BaseException: What the thread raised when it gathered this chunk.
-        """
-        with self._changed:
-            while True:
-                while self._ready and index >= self._ready[0].first + self._ready[0].batches:
-                    self._ready.popleft()
-                    self._changed.notify_all()
-                if self._ready:
-                    return self._ready[0]
-                if self._error is not None:
-                    raise self._error
-                if not self._thread.is_alive():
-                    raise DatasetError("the thread that gathers samples has died")
-                self._changed.wait(WAIT)
-
-    def stop(self) -> None:
-        """End the thread, after the gather that it is in."""
-        if self._process != os.getpid():
-            return  # a fork has left the thread behind, and maybe the lock locked
-        with self._changed:
-            self._stopped = True
-            self._ready.clear()
-            self._changed.notify_all()
-        if self._thread is not threading.current_thread():  # as when it collects garbage
-            self._thread.join(STOP)
-
-    def _run(self) -> None:
-        try:
-            while True:
-                with self._changed:
-                    while len(self._ready) > self._ahead and not self._stopped:
-                        self._changed.wait(WAIT)
-                    if self._stopped:
-                        return
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    return
-                with self._changed:
-                    self._ready.append(chunk)
-                    self._changed.notify_all()
-        except BaseException as error:  # noqa: BLE001 - raised again where the batch is asked for
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
 
 
 # --- choices and checks
@@ -728,22 +391,17 @@ def _choose(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -
     if not in_blocks:
         return at_once, False, "these samples cannot be read block by block"
     memory = available_memory() if world_size == 1 else None
-    if memory is None:
-        limit, why = (
-            float(FITS_ANYWHERE),
-            "several ranks must agree" if world_size > 1 else "the free memory is unknown",
-        )
-        fits = nbytes <= limit
-        text = (
-            f"the samples take {nbytes / 1e9:.3g} GB, {'at most' if fits else 'more than'} {limit / 1e9:.3g} GB ({why})"
-        )
+    if memory is not None:
+        limit, of = FITS * memory, f"{FITS:.0%} of the available memory"
     else:
-        fits = nbytes <= FITS * memory
-        text = (
-            f"the samples take {nbytes / 1e9:.3g} GB, {'which fit' if fits else 'too much for'} {memory / 1e9:.3g} GB"
+        limit, of = (
+            float(FITS_ANYWHERE),
+            "the limit where " + ("several ranks must agree" if world_size > 1 else "the available memory is unknown"),
         )
-        text += " of available memory"
-    return (at_once, False, text) if fits else (by_window, True, text)
+    fits = nbytes <= limit
+    than = "at most" if fits else "more than"
+    reason = f"the samples take {nbytes / 1e9:.3g} GB, {than} {limit / 1e9:.3g} GB, {of}"
+    return (at_once, False, reason) if fits else (by_window, True, reason)
 
 
 def _num_batches(length: int, world_size: int, batch_size: int, drop_last: bool) -> int:
@@ -764,12 +422,3 @@ def _check_arguments(batch_size: int, seed: int, epoch: int, rank: int, world_si
             raise ConfigError(f"{name} must not be negative, got {value}")
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank must lie between 0 and {world_size - 1}, not {rank}")
-
-
-def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return dtype.newbyteorder("=")
-
-
-def _as_native(array: Array) -> Array:
-    """In the byte order of this machine, the only one that torch knows."""
-    return array if array.dtype.isnative else array.astype(_native(array.dtype))
