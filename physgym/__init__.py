@@ -18,10 +18,12 @@ from physgym.sim import Simulation as Simulation
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
     from physgym.data.generate import generate as generate
+    from physgym.data.loader import Loader as Loader
     from physgym.vector import SocketVectorEnv as SocketVectorEnv
     from physgym.vector import make_vec as make_vec
 
 _LAZY = {
+    "Loader": "physgym.data.loader",
     "SampleDataset": "physgym.data.dataset",
     "generate": "physgym.data.generate",
     "SocketVectorEnv": "physgym.vector",
@@ -29,6 +31,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Loader",
     "RecordTransition",
     "RejectSample",
     "SampleDataset",

@@ -25,9 +25,17 @@ class MemorySamples:
     def __len__(self):
         return len(next(iter(self.arrays.values())))
 
-    def gather(self, indices, fields=None):
+    def __getitem__(self, indices):
+        return self.gather(indices)
+
+    def gather(self, indices, fields=None, out=None):
         self.gathered.append(np.asarray(indices))
-        return {name: self.arrays[name][indices] for name in (self.spec if fields is None else fields)}
+        names = self.spec if fields is None else fields
+        if out is None:
+            return {name: self.arrays[name][indices] for name in names}
+        for name in names:
+            out[name][...] = self.arrays[name][indices]
+        return out
 
     def batches(self, batch_size, *, shuffle=True, seed=0, epoch=0, fields=None):
         return loader.batches(self, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, fields=fields)

@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from physgym.data import loader
 from physgym.errors import ConfigError, DatasetError, DivergedError
 from physgym.nn import MLP, Normalize, Optimization, Predictor, RelativeL2, Transforms
 from physgym.training import (
@@ -115,7 +116,7 @@ def test_validation_is_by_episode_and_never_trained_on():
     assert len(run.training) == 300
     assert not set(run.training.episodes) & set(run.validation.episodes)
     run.fit()
-    assert len(run.validation.gathered) == 2 * 4  # 100 samples, in each of two epochs
+    assert sum(len(i) for i in run.validation.gathered) == 2 * 100  # all of them, in each of two epochs
     same = trainer(dataset, validation=0.25)
     assert (same.validation.episodes == run.validation.episodes).all()
 
@@ -414,6 +415,40 @@ def test_same_seed_same_weights():
     assert torch.equal(first, second)
     assert loss == same_loss
     assert not torch.equal(first, train(4)[0])
+
+
+@pytest.mark.parametrize("shuffle", ["random", "window"])
+def test_how_samples_are_shuffled_can_be_fixed(shuffle, monkeypatch):
+    class Blocks(MemorySamples):
+        def read(self, start, stop, fields, out):
+            read.append(stop - start)
+            return self.gather(np.arange(start, stop), fields, out)
+
+    def train(memory):
+        monkeypatch.setattr(loader, "available_memory", lambda: memory)
+        samples = linear_samples()
+        run = trainer(Blocks(samples.arrays, samples.spec), validation=0, shuffle=shuffle)
+        run.fit()
+        return weights(run.predictor)
+
+    read = []
+    first = train(memory=1)
+    assert sum(read) == (2 * 256 if shuffle == "window" else 0)
+    assert torch.equal(train(memory=1 << 40), first)
+
+
+def test_no_thread_outlives_a_training():
+    def fail(trainer, values):
+        raise ValueError("of a callback")
+
+    run = trainer(linear_samples(10_000))
+    run.fit()
+    assert threading.active_count() == 1
+    callback = Callback()
+    callback.batch_end = fail
+    with pytest.raises(ValueError, match="of a callback"):
+        trainer(linear_samples(50_000), callbacks=[callback]).fit()
+    assert threading.active_count() == 1
 
 
 def test_the_global_generators_are_seeded():

@@ -220,21 +220,24 @@ class SampleDataset:
             batch[name] = np.take(column, places, axis=0, out=target, mode="clip")
         return batch
 
-    def read(self, start: int, stop: int, fields: Sequence[str] | None = None) -> Sample:
+    def read(
+        self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
         """Consecutive samples by sequential reading, which is fastest where the data do not fit the memory.
 
         Args:
             start: First sample.
             stop: End of the samples.
             fields: Only these fields.
+            out: Arrays to put them in, by field, shape (stop - start, *field shape); new ones by default.
 
         Returns:
-            Field names to new arrays of shape (stop - start, *field shape).
+            Field names to arrays of shape (stop - start, *field shape).
         """
         if not 0 <= start <= stop <= len(self):
             raise ConfigError(f"samples {start} to {stop} of a dataset with {len(self)}")
         rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
-        return self._read_rows(rows, self._names(fields), None)
+        return self._read_rows(rows, self._names(fields), out)
 
     def index(self, name: str) -> Array:
         """Where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),)."""

@@ -215,7 +215,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def to_tensor(value: Any) -> Tensor:
-    """An array as a tensor of the same dtype; shares its memory where torch can."""
+    """An array as a tensor of the same dtype; shares its memory where torch can. A tensor stays as it is."""
+    if isinstance(value, Tensor):
+        return value  # through an array, torch would forget that its memory is pinned
     array = np.asarray(value)
     # torch knows neither read-only memory, nor a foreign byte order, nor strides that run backwards
     if not array.flags.writeable or not array.dtype.isnative or any(stride < 0 for stride in array.strides):

@@ -7,6 +7,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from physgym.data.loader import Loader, Shuffle
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError, DatasetError, DivergedError
 from physgym.nn.optimization import Optimization
@@ -59,14 +61,8 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, indices: Array) -> Sample:
-        """The samples at the given indices: fields of shape (n, *shape)."""
-        ...
-
-    def batches(
-        self, batch_size: int, *, shuffle: bool, seed: int, epoch: int, fields: Sequence[str] | None = None
-    ) -> Iterator[Sample]:
-        """The mini-batches of an epoch, in an order that depends on seed and epoch alone."""
+    def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
+        """The samples at the given indices: fields of shape (n, *shape). See `physgym.data.loader.Loadable`."""
         ...
 
     def split(self, validation_fraction: float, seed: int) -> tuple[Samples, Samples]:
@@ -127,6 +123,8 @@ class Trainer:
         epochs: How many epochs to train.
         batch_size: Samples per batch.
         batches_per_epoch: Batches per epoch at most, of all by default; needed with a source.
+        shuffle: How stored samples are shuffled, see `physgym.data.Loader`: by default as fits the memory that is
+            free. Samples about as large as that are shuffled the same way in every run only if this says how.
         validation: Fraction of the episodes to hold out, or samples of their own; 0 or None for no validation. A
             source that always produces has nothing to hold out, since it shows every sample once: its training loss
             is one on unseen samples.
@@ -171,6 +169,7 @@ class Trainer:
         epochs: int,
         batch_size: int = 32,
         batches_per_epoch: int | None = None,
+        shuffle: Shuffle = True,
         validation: float | Samples | None = 0.1,
         optimization: Optimization | None = None,
         session: str | Path | None = None,
@@ -194,12 +193,13 @@ class Trainer:
             raise ConfigError(f"seed must not be negative, got {seed}")
         check_device(device)
         self.epochs, self.batch_size, self.batches_per_epoch = epochs, batch_size, batches_per_epoch
-        self.seed, self.source = seed, source
+        self.seed, self.source, self.shuffle = seed, source, shuffle
         self.training: Samples | None
         self.validation: Samples | None
         self._held_out = validation
         self._always = source is not None and produce == "always"
         self._drawn: deque[Sample] = deque()  # drawn for the statistics, yet to be trained on
+        self._loader: Loader | None = None  # of the training samples
         if dataset is not None and source is None:
             spec = dataset.spec
             self.training, self.validation = self._divide(dataset)
@@ -314,7 +314,7 @@ class Trainer:
                 self.history.epochs.append({"epoch": self.epoch, **record})
                 emit("epoch_end", self, self.history.epochs[-1])
 
-    def losses(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    def losses(self, arrays: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
         """The forward pass of a batch: prediction, transforms, loss.
 
         Args:
@@ -333,9 +333,9 @@ class Trainer:
     def evaluate(self, samples: Samples) -> dict[str, float]:
         """The means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""
         means = Means()
-        with evaluating(self.predictor):
-            for arrays in samples.batches(self.batch_size, shuffle=False, seed=0, epoch=0, fields=self.fields):
-                means.add(_floats(self.losses(arrays)), samples=_length(arrays))
+        with evaluating(self.predictor), closing(iter(self._load(samples, shuffle=False))) as batches:
+            for tensors in batches:
+                means.add(_floats(self.losses(tensors)), samples=_length(tensors))
         return means.values()
 
     # --- samples
@@ -385,13 +385,18 @@ class Trainer:
         if self._normalizes:
             self.predictor.transforms.fit(samples.statistics)
 
-    def _batches(self) -> Iterator[Sample]:
+    def _load(self, samples: Samples, shuffle: Shuffle) -> Loader:
+        pinned = self.predictor.device.type == "cuda"
+        return Loader(samples, self.batch_size, shuffle=shuffle, seed=self.seed, fields=self.fields, pin_memory=pinned)
+
+    def _batches(self) -> Iterator[Mapping[str, Array | Tensor]]:
         """The batches of the current epoch that are still to be trained on."""
         if self.training is not None:
-            batches = self.training.batches(
-                self.batch_size, shuffle=True, seed=self.seed, epoch=self.epoch, fields=self.fields
-            )
-            yield from islice(batches, self.batch, self.batches_per_epoch)
+            if self._loader is None:
+                self._loader = self._load(self.training, self.shuffle)
+            self._loader.set_epoch(self.epoch, self.batch)
+            with closing(iter(self._loader)) as batches:
+                yield from islice(batches, self.num_batches - self.batch)
             return
         assert self.source is not None
         while self.batch < self.num_batches:
@@ -402,11 +407,12 @@ class Trainer:
             return {}
         return {f"validation_{name}": value for name, value in self.evaluate(self.validation).items()}
 
-    def _finite(self, losses: Mapping[str, Tensor], arrays: Mapping[str, Array]) -> dict[str, float]:
+    def _finite(self, losses: Mapping[str, Tensor], arrays: Mapping[str, Array | Tensor]) -> dict[str, float]:
         """The values of a batch as numbers; raises if the loss is not finite."""
         values = _floats(losses)
         if not math.isfinite(values["loss"]):
-            bad = [name for name, value in arrays.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+            tensors = self.predictor.tensors(arrays)
+            bad = [name for name, value in tensors.items() if not value.isfinite().all()]
             cause = f", whose samples are not finite in {bad}" if bad else ""
             raise DivergedError(
                 DIVERGED.format(loss=values["loss"], epoch=self.epoch + 1, batch=self.batch + 1, cause=cause)
@@ -462,5 +468,5 @@ def _floats(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value.item() if isinstance(value, Tensor) else float(value) for name, value in values.items()}
 
 
-def _length(arrays: Mapping[str, Array]) -> int:
+def _length(arrays: Mapping[str, Array | Tensor]) -> int:
     return len(next(iter(arrays.values())))

@@ -1,0 +1,77 @@
+"""Orders of samples: functions of seed, epoch and rank alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from physgym.spaces import Array
+
+
+def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Array:
+    """Indices of an epoch on one rank.
+
+    Args:
+        length: Number of samples.
+        shuffle: Whether to shuffle all samples; otherwise they come in the order of the dataset.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+        rank: Which of the equal parts of the order.
+        world_size: Number of parts; fewer than this many samples are left out at the end.
+
+    Returns:
+        Shape (length // world_size,), int64.
+    """
+    share = length // world_size
+    first, last = rank * share, (rank + 1) * share
+    if not shuffle:
+        return np.arange(first, last)
+    return permutation(length, (seed, epoch))[first:last]
+
+
+def permutation(length: int, seed: tuple[int, ...]) -> Array:
+    """The numbers below `length` in random order, shape (length,), int64.
+
+    Sorts random numbers that carry the index in their low bits. That goes through the memory in order, so it takes a
+    third of the time of `numpy.random.Generator.permutation`, which would be half of that of gathering small samples.
+    """
+    bits = np.uint64(length.bit_length())
+    keys = np.random.default_rng(seed).integers(0, 2**64, length, np.uint64)
+    keys <<= bits
+    keys |= np.arange(length, dtype=np.uint64)
+    keys.sort()
+    keys &= (np.uint64(1) << bits) - np.uint64(1)
+    return keys.view(np.int64)
+
+
+def windows(
+    length: int, *, shuffle: bool, seed: int, epoch: int, block: int, window: int, rank: int = 0, world_size: int = 1
+) -> list[Array]:
+    """Runs of consecutive samples that are read one after the other in an epoch on one rank.
+
+    Args:
+        length: Number of samples.
+        shuffle: Whether to permute the blocks.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+        block: Samples per block.
+        window: Blocks per window, at most.
+        rank: Which of the equal parts of the order.
+        world_size: Number of parts; fewer than this many samples are left out at the end.
+
+    Returns:
+        For each window the runs in it, first sample and the one after the last, shape (runs, 2), int64. A run is a
+        block, or at the borders of a rank's part a piece of one.
+    """
+    share = length // world_size
+    starts = np.arange(0, length, block)
+    if shuffle:
+        starts = starts[permutation(len(starts), (seed, epoch))]
+    sizes = np.minimum(block, length - starts)
+    before = np.cumsum(sizes) - sizes  # samples of the order that come before each block
+    low = np.maximum(rank * share - before, 0)
+    high = np.minimum((rank + 1) * share - before, sizes)
+    runs = np.stack([starts + low, starts + high], axis=1)[low < high]
+    # of equal size: a short last window would mix its samples less
+    return np.array_split(runs, max(1, math.ceil(len(runs) / window)))
