@@ -1,0 +1,121 @@
+"""A writer killed at every system call that changes files, whole and torn: nothing committed is lost, nothing is twice."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from tests.killing import CHANGES, DATA, KILL, KILL_TORN, Attempts, assert_same_files, compile_shim, fresh, preloaded
+from tests.stored import check, produce
+
+# what is written, and the least number of calls at which it can be killed
+SCENARIOS = {
+    "plain": {},
+    "unsealed": {"seal": False},
+    "every append": {"buffer_size": 1, "commit_every": 1000},
+    "one by one": {"total": 9, "batch": 1, "commit_every": 1, "per_file": 4},
+    "beside": {"side": True},
+    "durable": {"side": True, "durable": True, "total": 12},
+    "second mode": {"mode": "validation", "total": 9},
+}
+PREPARED = {  # what is there before
+    "second mode": {"total": 9},
+}
+# continuing: what is there is written unkilled with these options, and is then continued with those of the scenario
+RESUMED = {
+    "open": ({"total": 11, "seal": False, "side": True}, {"side": True}),
+    "sealed": ({"total": 9, "side": True}, {"side": True}),
+    "full": ({"total": 14, "seal": False}, {"total": 16}),
+}
+
+
+def options_of(name: str) -> tuple[dict | None, dict]:
+    """What is there before, if anything, and what is written."""
+    return RESUMED[name] if name in RESUMED else (PREPARED.get(name), SCENARIOS[name])
+
+
+def sweep(name: str, way: int, first: int, stride: int, folder: str) -> dict:
+    """Kill at the calls `first`, `first + stride` ... until one run ends by itself; check after each."""
+    before, options = options_of(name)
+    side, mode = options.get("side", False), options.get("mode", "training")
+    attempts, scenario = Attempts(), functools.partial(produce, **options)
+    kinds = DATA if way == KILL_TORN else CHANGES  # what cannot be torn is killed whole
+    root = Path(folder)
+    prepared, reference, dataset = (root / part for part in ("prepared", "reference", "dataset"))
+    acknowledged = 0
+    if before is not None:
+        produce(prepared, **before)
+        acknowledged = before["total"] if before.get("mode", "training") == mode else 0
+    whole = attempts.run(scenario, fresh(reference, prepared if before else None))
+    assert whole.acknowledged == options.get("total", 23)
+    produce(reference, **{**options, "seal": True})
+    failures, points = [], 0
+    for at in itertools.count(first, stride):
+        outcome = attempts.run(scenario, fresh(dataset, prepared if before else None), at, way, kinds=kinds)
+        points += outcome.killed
+        try:
+            check(dataset, max(outcome.acknowledged, acknowledged), side=side, mode=mode)
+            produce(dataset, **{**options, "seal": True})
+            assert_same_files(dataset, reference)
+        except Exception:  # noqa: BLE001  # all points are to be tried
+            failures.append((at, traceback.format_exc()[-1500:]))
+        if not outcome.killed:
+            break
+    return {"points": points, "calls": whole.calls, "failures": failures}
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+def swept(shim, tmp_path, name, way):
+    shards = max(2, os.cpu_count() or 1)
+    jobs = [
+        {"name": name, "way": way, "first": 1 + i, "stride": shards, "folder": str(tmp_path / str(i))}
+        for i in range(shards)
+    ]
+    reports = preloaded(shim, "tests.test_kill_writer:sweep", jobs)
+    failures = sorted(failure for report in reports for failure in report["failures"])
+    points = sum(report["points"] for report in reports)
+    assert not failures, f"{len(failures)} of {points} kills; the first, at call {failures[0][0]}:\n{failures[0][1]}"
+    calls = sum(reports[0]["calls"].values())
+    assert abs(points - calls) < 0.1 * calls  # HDF5 does not always write its metadata in as many portions
+    return points, reports[0]["calls"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [KILL, KILL_TORN], ids=["whole", "torn"])
+@pytest.mark.parametrize("name", [*SCENARIOS, *RESUMED])
+def test_a_writer_killed_at_any_call_loses_nothing_that_was_committed(shim, tmp_path, name, way):
+    points, calls = swept(shim, tmp_path, name, way)
+    assert points >= 40
+    assert calls.get("pwrite64", 0) + calls.get("pwrite", 0) + calls.get("pwritev64", 0) >= 10
+    assert any(rename in calls for rename in ("rename", "renameat", "renameat2"))
+
+
+def relentless(folder: str, step: int) -> dict:
+    """Kill each run at its n-th call, n growing by one once a run no longer gets further, until one ends by itself."""
+    attempts, scenario = Attempts(), functools.partial(produce, side=True)
+    root = Path(folder)
+    produce(root / "reference", side=True)
+    dataset, at, kills, known = root / "dataset", step, 0, 0
+    while (outcome := attempts.run(scenario, dataset, at, (KILL, KILL_TORN)[kills % 2])).killed:
+        kills += 1
+        count = check(dataset, max(known, outcome.acknowledged), side=True) if known or dataset.exists() else 0
+        assert count >= known
+        at += count == known
+        known = count
+    assert check(dataset, 23, side=True) == 23
+    assert_same_files(dataset, root / "reference")
+    return {"kills": kills}
+
+
+def test_a_writer_killed_again_and_again_gets_there(shim, tmp_path):
+    jobs = [{"folder": str(tmp_path / str(step)), "step": step} for step in (1, 8)]
+    assert all(report["kills"] >= 8 for report in preloaded(shim, "tests.test_kill_writer:relentless", jobs))
