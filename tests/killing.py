@@ -33,11 +33,11 @@ def compile_shim(folder: Path) -> Path:
     return library
 
 
-def preloaded(library: Path, function: str, jobs: list[dict], timeout: float = 110) -> list:
-    """What "module:function" returns for each of the arguments, each called in a process with the shim preloaded."""
+def in_processes(function: str, jobs: list[dict], *, library: Path | None = None, timeout: float = 110) -> list:
+    """What "module:function" returns for each of the arguments, each called in a process that may preload a library."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, **({"LD_PRELOAD": str(library)} if library else {})}
 
     def call(arguments: dict):
         command = [sys.executable, "-m", "tests.killing", function, json.dumps(arguments)]

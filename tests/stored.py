@@ -124,7 +124,8 @@ def _beside(writer: SampleWriter, i: int, announced: int, begun, *, only_rejects
             at = np.array([name[0]])
             writer.add_rejected(sample, [reason], episode=at, step=np.array([name[1]]), seed=seeds(at))
     if episode > announced and not only_rejects:
-        writer.add_parameters(parameters(episode), episode=episode, seed=int(seeds(np.array(episode))))
+        at = np.array([episode])
+        writer.add_parameters({name: value[None] for name, value in parameters(episode).items()}, episode=at, seed=seeds(at))
         return episode
     return announced
 

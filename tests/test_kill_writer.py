@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.killing import CHANGES, DATA, KILL, KILL_TORN, Attempts, assert_same_files, compile_shim, fresh, preloaded
+from tests.killing import CHANGES, DATA, KILL, KILL_TORN, Attempts, assert_same_files, compile_shim, fresh, in_processes
 from tests.stored import check, produce
 
 # what is written, and the least number of calls at which it can be killed
@@ -80,7 +80,7 @@ def swept(shim, tmp_path, name, way):
         {"name": name, "way": way, "first": 1 + i, "stride": shards, "folder": str(tmp_path / str(i))}
         for i in range(shards)
     ]
-    reports = preloaded(shim, "tests.test_kill_writer:sweep", jobs)
+    reports = in_processes("tests.test_kill_writer:sweep", jobs, library=shim)
     failures = sorted(failure for report in reports for failure in report["failures"])
     points = sum(report["points"] for report in reports)
     assert not failures, f"{len(failures)} of {points} kills; the first, at call {failures[0][0]}:\n{failures[0][1]}"
@@ -118,4 +118,5 @@ def relentless(folder: str, step: int) -> dict:
 
 def test_a_writer_killed_again_and_again_gets_there(shim, tmp_path):
     jobs = [{"folder": str(tmp_path / str(step)), "step": step} for step in (1, 8)]
-    assert all(report["kills"] >= 8 for report in preloaded(shim, "tests.test_kill_writer:relentless", jobs))
+    reports = in_processes("tests.test_kill_writer:relentless", jobs, library=shim)
+    assert all(report["kills"] >= 8 for report in reports)
