@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.partition import row_bytes
+from physgym.data.partition import Layout
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError
 from physgym.sample import Field, SampleSpec
@@ -26,7 +26,7 @@ PARAMETERS = SampleSpec(
         Field("direction", (3,), np.dtype("f4"), "parameter"),
     ]
 )
-ROW = row_bytes(SPEC)
+TOTAL = 9  # samples, where nothing else is said
 LENGTH = 5  # samples per episode, at its even steps; what is rejected lies between them
 
 
@@ -67,12 +67,12 @@ def produce(
     folder: Path,
     acknowledge: Callable[[int], None] = lambda count: None,
     *,
-    total: int = 23,
+    total: int = TOTAL,
     batch: int = 3,
     commit_every: int = 2,
     seal: bool = True,
     side: bool = False,
-    per_file: int = 7,
+    per_file: int = 4,
     **options,
 ) -> None:
     """Write the dataset's first samples, from after the last that is there, as generation does.
@@ -85,13 +85,13 @@ def produce(
         commit_every: Appends per commit.
         seal: Whether to close for good.
         side: With parameters of episodes and rejected samples.
-        per_file: Samples per partition, about.
+        per_file: Samples per partition.
         **options: Of `SampleWriter`.
     """
-    if side:
-        options |= {"parameters": PARAMETERS, "rejected": True}
+    layout = Layout(SPEC, PARAMETERS, True) if side else Layout(SPEC)
+    options |= {"parameters": layout.parameters, "rejected": layout.rejected}
     # neither time nor size commits by itself, so that the calls of a run are the same every time
-    options = {"resume": True, "max_file_size": per_file * ROW, "commit_interval": 3600.0, **options}
+    options = {"resume": True, "max_file_size": per_file * layout.row_nbytes, "commit_interval": 3600.0, **options}
     with SampleWriter(folder, SPEC, **options) as writer:
         begun = writer.last
         done = 0 if begun is None else LENGTH * begun[0] + begun[1] // 2 + 1

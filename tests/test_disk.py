@@ -34,7 +34,7 @@ from tests.killing import (
     fresh,
     in_processes,
 )
-from tests.stored import SPEC, check, names, produce, samples
+from tests.stored import SPEC, TOTAL, check, names, produce, samples
 
 FAULTS = {  # how, the error, and the calls that it befalls
     "full": (FAIL, errno.ENOSPC, DATA | MAKE | SYNC),
@@ -45,7 +45,7 @@ FAULTS = {  # how, the error, and the calls that it befalls
     "read-only from now on": (FAIL, errno.EROFS, DATA | MAKE | REMOVE | OPEN),
     "short of breath": (HALF_ONCE, 0, DATA),  # a write that takes half of its bytes is no error at all
 }
-OPTIONS = {"side": True, "total": 14, "commit_every": 1}
+OPTIONS = {"side": True, "commit_every": 1}
 
 
 def told(text: str, folder: Path, there: int) -> None:
@@ -144,7 +144,7 @@ def test_a_folder_that_is_removed_while_it_is_written(tmp_path, what):
         with pytest.raises(DatasetError, match=r"training-00000\.h5.*6 (committed )?samples"):
             _append(writer, range(6, 9))
     produce(folder)  # the same command begins again
-    assert check(folder, 23) == 23
+    assert check(folder, TOTAL) == TOTAL
 
 
 def _append(writer: SampleWriter, numbers: range) -> None:
