@@ -16,25 +16,18 @@ from physgym.sample import Field, SampleSpec
 SPEC = SampleSpec(
     [
         Field("x", (2, 3), np.dtype("f4"), "input", "m"),
-        Field("y", (), np.dtype("f8"), "target"),
         Field("group/flags", (4,), np.dtype("?"), "additional"),
     ]
 )
-PARAMETERS = SampleSpec(
-    [
-        Field("stiffness", (), np.dtype("f8"), "parameter", "N/m"),
-        Field("direction", (3,), np.dtype("f4"), "parameter"),
-    ]
-)
-TOTAL = 9  # samples, where nothing else is said
-LENGTH = 5  # samples per episode, at its even steps; what is rejected lies between them
+PARAMETERS = SampleSpec([Field("direction", (3,), np.dtype("f4"), "parameter", "m")])
+TOTAL = 6  # samples, where nothing else is said
+LENGTH = 3  # samples per episode, at its even steps; what is rejected lies between them
 
 
 def samples(i: np.ndarray) -> dict[str, np.ndarray]:
     """The i-th samples."""
     return {
         "x": (i[:, None, None] + np.arange(6).reshape(2, 3) / 10).astype("f4"),
-        "y": i**2 / 7,
         "group/flags": (i[:, None] >> np.arange(4)) & 1 == 1,
     }
 
@@ -50,12 +43,12 @@ def seeds(episode: np.ndarray) -> np.ndarray:
 
 
 def parameters(episode: int) -> dict[str, np.ndarray]:
-    return {"stiffness": np.float64(episode / 3), "direction": np.arange(3, dtype="f4") + episode}
+    return {"direction": np.arange(3, dtype="f4") + episode}
 
 
 def rejects(episode: int) -> list[int]:
     """Steps of an episode whose samples are rejected: none, one in the middle, one after the last, or both."""
-    return [step for step, every in ((3, 2), (9, 3)) if episode % every == 0]
+    return [step for step, every in ((1, 2), (5, 3)) if episode % every == 0]
 
 
 def rejected(episode: int, step: int) -> tuple[dict[str, np.ndarray], str]:
@@ -68,7 +61,7 @@ def produce(
     acknowledge: Callable[[int], None] = lambda count: None,
     *,
     total: int = TOTAL,
-    batch: int = 3,
+    batch: int = 2,
     commit_every: int = 2,
     seal: bool = True,
     side: bool = False,
@@ -116,8 +109,8 @@ def produce(
 def _beside(writer: SampleWriter, i: int, announced: int, begun, *, only_rejects: bool = False) -> int:
     """What lies between sample i - 1 and sample i."""
     episode, place = divmod(i, LENGTH)
-    # rejects at step 3 come before the sample at step 4, those at step 9 before the next episode
-    before = [(episode, 3)] if place == 2 else [(episode - 1, 9)] if place == 0 else []
+    # rejects at step 1 come before the sample at step 2, those at step 5 before the next episode
+    before = [(episode, 1)] if place == 1 else [(episode - 1, 5)] if place == 0 else []
     for name in before:
         if name[1] in rejects(max(0, name[0])) and name[0] >= 0 and (begun is None or name > begun):
             sample, reason = rejected(*name)

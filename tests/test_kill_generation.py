@@ -129,6 +129,8 @@ def kill_workers(folder: str, seed: int, kills: int, samples: int) -> dict:
 
     def killing() -> None:
         nonlocal done
+        while not committed(Path(folder)) and not ended.is_set():  # an env that cannot be started is an error at once
+            time.sleep(1e-3)
         while done < kills and not ended.wait(rng.uniform(0.01, 0.06)):
             if workers := psutil.Process().children():
                 rng.choice(workers).kill()

@@ -16,17 +16,18 @@ from tests.stored import TOTAL, check, produce
 # what is written: some partitions that are full, and one that is not
 SCENARIOS = {
     "beside": {"side": True},
-    "durable": {"side": True, "durable": True, "total": 6},
+    "durable": {"side": True, "durable": True},
     "every append": {"buffer_size": 1, "commit_every": 1000},
-    "one by one": {"batch": 1, "commit_every": 1, "total": 5},
+    "one by one": {"batch": 1, "commit_every": 1},
     "second mode": {"mode": "validation", "total": 5},
 }
 PREPARED = {"second mode": {"total": 5}}  # what is there before
 # what is there before, written with these options and not killed, and what it is continued with
 RESUMED = {
-    "open": ({"total": 6, "seal": False, "side": True}, {"side": True}),
-    "sealed": ({"total": 6, "side": True}, {"side": True}),
-    "full": ({"total": 8, "seal": False}, {"total": 9}),
+    "open": ({"total": 3, "seal": False, "side": True}, {"side": True}),
+    "sealed": ({"total": 3, "side": True}, {"side": True}),
+    "full": ({"total": 4, "seal": False}, {}),
+    "complete": ({"seal": False}, {}),
 }
 
 
@@ -46,8 +47,8 @@ def sweep(name: str, way: int, first: int, stride: int, folder: str) -> dict:
     acknowledged = 0
     if before is not None:
         produce(prepared, **before)
-        acknowledged = before["total"] if before.get("mode", "training") == mode else 0
-    whole = attempts.run(scenario, fresh(reference, prepared if before else None))
+        acknowledged = before.get("total", TOTAL) if before.get("mode", "training") == mode else 0
+    whole = attempts.run(scenario, fresh(reference, prepared if before else None), kinds=kinds)
     assert whole.acknowledged == options.get("total", TOTAL)
     produce(reference, **{**options, "seal": True})
     failures, points = [], 0
@@ -55,6 +56,7 @@ def sweep(name: str, way: int, first: int, stride: int, folder: str) -> dict:
         outcome = attempts.run(scenario, fresh(dataset, prepared if before else None), at, way, kinds=kinds)
         points += outcome.killed
         try:
+            attempts.calm(dataset)
             check(dataset, max(outcome.acknowledged, acknowledged), side=side, mode=mode)
             produce(dataset, **{**options, "seal": True})
             assert_same_files(dataset, reference)
@@ -80,19 +82,24 @@ def swept(shim, tmp_path, name, way):
     failures = sorted(failure for report in reports for failure in report["failures"])
     points = sum(report["points"] for report in reports)
     assert not failures, f"{len(failures)} of {points} kills; the first, at call {failures[0][0]}:\n{failures[0][1]}"
-    calls = sum(reports[0]["calls"].values())
-    assert abs(points - calls) < 0.1 * calls  # HDF5 does not always write its metadata in as many portions
-    return points, reports[0]["calls"]
+    calls = reports[0]["calls"]
+    assert abs(points - sum(calls.values())) <= 10  # HDF5 does not always write its metadata in as many portions
+    return points, calls
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [KILL, KILL_TORN], ids=["whole", "torn"])
-@pytest.mark.parametrize("name", [*SCENARIOS, *RESUMED])
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        *((name, KILL) for name in (*SCENARIOS, *RESUMED)),
+        *((name, KILL_TORN) for name in ("beside", "every append", "open")),
+    ],
+)
 def test_a_writer_killed_at_any_call_loses_nothing_that_was_committed(shim, tmp_path, name, way):
     points, calls = swept(shim, tmp_path, name, way)
-    assert points >= 40
-    assert calls.get("pwrite64", 0) + calls.get("pwrite", 0) + calls.get("pwritev64", 0) >= 10
-    assert any(rename in calls for rename in ("rename", "renameat", "renameat2"))
+    assert points >= 20
+    assert calls["pwrite64"] >= 10
+    assert ("rename" in calls) == (way == KILL)
 
 
 def relentless(folder: str, step: int) -> dict:
