@@ -51,6 +51,8 @@ class Store:
 
 
 class ChunkedH5py(Store):
+    """Chunked datasets that grow, flushed after every batch."""
+
     title, module = "h5py, chunked", "h5py"
 
     def create(self) -> None:
@@ -83,6 +85,8 @@ class ChunkedH5py(Store):
 
 
 class Zarr(Store):
+    """A folder of chunks."""
+
     title, module = "zarr", "zarr"
 
     def create(self) -> None:
@@ -109,6 +113,8 @@ class Zarr(Store):
 
 
 class Sqlite(Store):
+    """A row per sample, as DeepPhysX keeps them; write-ahead log."""
+
     title, module = "sqlite, row each", "sqlite3"
 
     def create(self) -> None:
@@ -140,6 +146,8 @@ class Sqlite(Store):
 
 
 class Lmdb(Store):
+    """A key per sample; not synchronized."""
+
     title, module = "lmdb", "lmdb"
 
     def create(self) -> None:
@@ -166,9 +174,7 @@ class Lmdb(Store):
             rows = np.stack([np.frombuffer(transaction.get(i.to_bytes(8, "big")), "f4") for i in indices.tolist()])
         bounds = np.cumsum([row // 4 for row in self.rows.values()])[:-1]
         parts = np.split(rows, bounds, axis=1)
-        return {
-            name: part.reshape(-1, *shape) for part, (name, shape) in zip(parts, self.fields.items(), strict=True)
-        }
+        return {name: part.reshape(-1, *shape) for part, (name, shape) in zip(parts, self.fields.items(), strict=True)}
 
 
 class Minari(Store):
@@ -186,7 +192,7 @@ class Minari(Store):
         self.observation, self.action = boxes[0], boxes[1] if len(boxes) > 1 else spaces.Box(-1, 1, (1,), np.float32)
 
     def append(self, batch) -> None:
-        from minari import EpisodeBuffer
+        from minari.data_collector import EpisodeBuffer
 
         first, *others = batch.values()
         count = len(first)

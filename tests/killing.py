@@ -66,11 +66,12 @@ class Outcome:
     calls: dict[str, int]
 
 
-CALLS = (
-    "open open64 openat openat64 write writev pwrite pwrite64 pwritev pwritev64 pwritev2 copy_file_range sendfile "
-    "sendfile64 ftruncate ftruncate64 fallocate fallocate64 posix_fallocate posix_fallocate64 rename renameat renameat2 "
-    "link mkdir unlink unlinkat rmdir remove fsync fdatasync"
-).split()
+CALLS = [
+    *("open", "open64", "openat", "openat64", "mkdir", "link", "rename", "renameat", "renameat2"),
+    *("write", "writev", "pwrite", "pwrite64", "pwritev", "pwritev64", "pwritev2", "copy_file_range"),
+    *("sendfile", "sendfile64", "ftruncate", "ftruncate64", "fallocate", "fallocate64"),
+    *("posix_fallocate", "posix_fallocate64", "unlink", "unlinkat", "rmdir", "remove", "fsync", "fdatasync"),
+]
 
 
 class Attempts:
@@ -83,7 +84,9 @@ class Attempts:
         self._shim.shim_counted.restype = ctypes.c_long
         self._board = mmap.mmap(-1, BOARD)
 
-    def run(self, scenario, folder: Path, at: int = 0, way: int = KILL, error: int = 0, kinds: int = CHANGES) -> Outcome:
+    def run(
+        self, scenario, folder: Path, at: int = 0, way: int = KILL, error: int = 0, kinds: int = CHANGES
+    ) -> Outcome:
         """One attempt; `at` = 0 is without a fault."""
         self._board[:] = bytes(BOARD)
         child = os.fork()

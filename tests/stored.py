@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def _beside(writer: SampleWriter, i: int, announced: int, begun, *, only_rejects
             writer.add_rejected(sample, [reason], episode=at, step=np.array([name[1]]), seed=seeds(at))
     if episode > announced and not only_rejects:
         at = np.array([episode])
-        writer.add_parameters({name: value[None] for name, value in parameters(episode).items()}, episode=at, seed=seeds(at))
+        writer.add_parameters(
+            {name: value[None] for name, value in parameters(episode).items()}, episode=at, seed=seeds(at)
+        )
         return episode
     return announced
 
@@ -128,8 +131,8 @@ def check(folder: Path, acknowledged: int, *, side: bool = False, mode: str = "t
     try:
         dataset = SampleDataset(folder, mode=mode)
     except DatasetError as error:
-        assert acknowledged == 0, f"{acknowledged} samples were acknowledged: {error}"
-        assert "no dataset" in str(error) or f"holds no {mode} samples" in str(error), error
+        if acknowledged or not re.search(f"no dataset|holds no {mode} samples", str(error)):
+            raise
         return 0
     count = len(dataset)
     assert count >= acknowledged

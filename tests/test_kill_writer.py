@@ -1,4 +1,4 @@
-"""A writer killed at every system call that changes files, whole and torn: nothing committed is lost, nothing is twice."""
+"""A writer killed at every system call that changes files, whole or torn: nothing is lost that was committed."""
 
 from __future__ import annotations
 
