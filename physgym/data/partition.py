@@ -205,13 +205,13 @@ def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attr
 
 
 class _Image(io.RawIOBase):
-    """What HDF5 writes while it makes a file: little, far apart, and kept in memory.
+    """What HDF5 writes while it makes a file: little, far apart, and kept in memory by pages.
 
     HDF5 does not say so when a disk refuses a write, and may crash later; `save` does.
     """
 
     def __init__(self) -> None:
-        self._writes: list[tuple[int, bytes]] = []
+        self._pages: dict[int, bytearray] = {}
         self._position, self._size = 0, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -221,20 +221,24 @@ class _Image(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
+    def _advance(self, length: int) -> Iterator[tuple[int, slice, slice]]:
+        """The pages of the next bytes, the part of each, and the part of the bytes."""
+        start, stop = self._position, self._position + length
+        for page in range(start // ALIGNED, -(-stop // ALIGNED)):
+            begin, end = max(start, page * ALIGNED), min(stop, (page + 1) * ALIGNED)
+            yield page, slice(begin - page * ALIGNED, end - page * ALIGNED), slice(begin - start, end - start)
+        self._position = stop
+
     def write(self, data: Any) -> int:
-        self._writes.append((self._position, bytes(data)))
-        self._size = max(self._size, self.seek(len(data), os.SEEK_CUR))
+        for page, there, here in self._advance(len(data)):
+            self._pages.setdefault(page, bytearray(ALIGNED))[there] = data[here]
+        self._size = max(self._size, self._position)
         return len(data)
 
     def readinto(self, target: Any) -> int:
-        start, length = self._position, len(target)
-        target[:] = bytes(length)
-        for offset, data in self._writes:
-            begin, end = max(offset, start), min(offset + len(data), start + length)
-            if begin < end:
-                target[begin - start : end - start] = data[begin - offset : end - offset]
-        self._position += length
-        return length
+        for page, there, here in self._advance(len(target)):
+            target[here] = self._pages.get(page, bytes(ALIGNED))[there]
+        return len(target)
 
     def truncate(self, size: int | None = None) -> int:
         self._size = self._position if size is None else size
@@ -243,8 +247,8 @@ class _Image(io.RawIOBase):
     def save(self, path: Path) -> None:
         """Write the file; what was left out is a hole in it."""
         with path.open("wb") as file:
-            for offset, data in self._writes:
-                file.seek(offset)
+            for page, data in sorted(self._pages.items()):
+                file.seek(page * ALIGNED)
                 file.write(data)
             file.truncate(self._size)
 
