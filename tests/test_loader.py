@@ -599,7 +599,10 @@ def fail_at_the_first(batches):
         raise ValueError("of the loop")
 
 
-def test_without_prefetching_there_is_no_thread():
+def test_without_anything_to_gather_ahead_there_is_no_thread(monkeypatch):
+    for _ in Loader(Stored(), 10):  # less than a chunk
+        assert threads() == []
+    monkeypatch.setattr(loader, "CHUNK", 1)
     for _ in Loader(Stored(), 10, prefetch=0):
         assert threads() == []
 

@@ -154,7 +154,7 @@ class Loader:
         pin_memory: Whether the tensors are in pinned memory, from which copies to a CUDA device overlap with
             computing; by default if there is one.
         prefetch: How much to gather ahead: batches, or where these are small groups of batches of 2 MB; 0 gathers
-            when asked for and starts no thread.
+            when asked for and starts no thread. What is gathered at once as a whole needs none either.
         window: Bytes that are shuffled together where not all samples are; about twice as much memory is taken.
         block: Bytes that are read together there.
 
@@ -227,7 +227,9 @@ class Loader:
         """Begin the next epoch, or the one that was set or restored."""
         self._position = self._at(self._position.epoch + 1, 0) if self._begun else self._at(self.epoch, self.batch)
         self._begun = True
-        return Epoch(self._chunks, self._position, self.prefetch)
+        # a single chunk leaves nothing to gather ahead of
+        ahead = self.prefetch if self._position.batches - self._position.batch > self._chunk else 0
+        return Epoch(self._chunks, self._position, ahead)
 
     # --- position
 
