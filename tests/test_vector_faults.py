@@ -24,7 +24,7 @@ from gymnasium.vector import AutoresetMode
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, WorkerError
-from physgym.vector.pool import RemoteWorker
+from physgym.vector.pool import RemoteWorker, WorkerPool
 from tests import toys
 from tests.vectors import receive
 
@@ -153,6 +153,20 @@ def test_a_worker_that_is_killed_while_it_starts():
     for kwargs in ({}, {"transport": "tcp"}, {"context": "fork"}):
         with pytest.raises(WorkerError, match="was killed by SIGKILL while it built its environments"):
             SocketVectorEnv([slow], **kwargs)
+
+
+def test_a_worker_that_is_gone_before_the_first_message(monkeypatch):
+    run = WorkerPool._run
+
+    def run_and_kill(self, worker, *args):
+        run(self, worker, *args)
+        os.kill(worker.handle.pid, signal.SIGKILL)
+        while worker.handle.poll() is None:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(WorkerPool, "_run", run_and_kill)
+    with pytest.raises(WorkerError, match="was killed by SIGKILL"):
+        SocketVectorEnv([Counter] * 2, num_workers=1)
 
 
 def test_building_has_a_timeout_too():

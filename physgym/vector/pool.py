@@ -332,7 +332,8 @@ class WorkerPool:
         worker.ready = None
         worker.since = time.monotonic()
         if worker.channel is not None:
-            challenge(worker.channel)
+            with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
+                challenge(worker.channel)
             self._watch(worker)
         return payload
 
