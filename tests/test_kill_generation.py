@@ -20,6 +20,8 @@ import physgym
 from physgym import RejectSample, SampleDataset, Simulation
 from physgym.data import generate as generation
 from physgym.errors import DatasetError
+from physgym.vector import pool
+from tests import toys
 from tests.killing import assert_same_files, in_processes
 
 MARK = "PHYSGYM_KILLED"  # environment variable by which processes that outlive their parent are found
@@ -198,3 +200,28 @@ def test_fifty_random_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path, wh
     assert sum(report["kills"] for report in reports) >= KILLS
     if what == "parents":
         assert all(report["stages"] >= 8 for report in reports)  # they were killed at many places of the dataset
+
+
+def test_a_worker_killed_between_its_greeting_and_the_answer_is_started_again(tmp_path, monkeypatch):
+    switch, real, greeted = tmp_path / "switch", pool.admit, []
+
+    def make():
+        return toys.Flaky(kill_switch=str(switch))
+
+    def admit(channel, hello, token):
+        greeted.append(hello.pid)
+        if len(greeted) == 2:  # of the worker that was started in place of the killed one
+            process = psutil.Process(hello.pid)
+            process.kill()
+            while process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1e-3)
+        return real(channel, hello, token)
+
+    monkeypatch.setattr(pool, "admit", admit)
+    options = {"num_workers": 1, "on_error": "restart", "progress": False}
+    wanted = physgym.generate(make, tmp_path / "wanted", samples=30, **options)[:]
+    greeted.clear()
+    switch.touch()
+    found = physgym.generate(make, tmp_path / "found", samples=30, **options)[:]
+    assert len(greeted) == 3
+    np.testing.assert_array_equal(found["x"], wanted["x"])

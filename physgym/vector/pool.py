@@ -434,7 +434,11 @@ class WorkerPool:
             raise fault.error
         for message in messages:
             if isinstance(message, Hello):
-                if message.worker != worker.index or not admit(worker.channel, message, self._token):
+                try:
+                    admitted = message.worker == worker.index and admit(worker.channel, message, self._token)
+                except PeerGone as gone:  # it died since it greeted
+                    raise self._death(worker).error from gone
+                if not admitted:
                     raise WorkerError(f"{worker} could not prove that it is this worker")
             elif isinstance(message, Ready):
                 if message.count != len(worker.envs):
