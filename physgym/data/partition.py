@@ -305,13 +305,13 @@ class Partition:
         self._held = _Held(self.path)  # until it is parsed, so that its number does not name another file
         self._identity = self._held.identity
         with h5py.File(self.path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise DatasetError(f"{self.path} is an HDF5 file, but not a partition that physgym wrote")
-            if file.attrs["version"] != VERSION:
-                raise DatasetError(
-                    f"{self.path} has version {file.attrs['version']} of the format; this physgym reads {VERSION}"
-                )
             self.attributes: dict[str, Any] = {name: _plain(value) for name, value in file.attrs.items()}
+            if self.attributes.get("format") != FORMAT:
+                raise DatasetError(f"{self.path} is an HDF5 file, but not a partition that physgym wrote")
+            if self.attributes["version"] != VERSION:
+                raise DatasetError(
+                    f"{self.path} has version {self.attributes['version']} of the format; this physgym reads {VERSION}"
+                )
             self.archive = bool(self.attributes.get("archive", False))
             fields = json.loads(str(self.attributes.pop("fields")))
             parameters = json.loads(str(self.attributes.pop("parameters")))
