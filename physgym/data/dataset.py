@@ -80,6 +80,8 @@ class SampleDataset:
             raise ConfigError(f"mini must be at least 1 sample, not {mini}")
         self.mode = mode
         self._partitions: list[tuple[int, Partition]] = []
+        self._counts: list[int] = []  # samples of each folder
+        self._rows: Array | None = None
         self._load()
         first = self._partitions[0][1]
         self._fields = None if fields is None else list(fields)
@@ -98,7 +100,10 @@ class SampleDataset:
         for _, part in found:
             if part.spec != first.spec:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
-        self._partitions = found
+        counts = [sum(part.count for i, part in found if i == folder) for folder in range(len(self.paths))]
+        if self._rows is not None:
+            self._rows = _moved(self._rows, self._counts, counts)
+        self._partitions, self._counts = found, counts
         self._bounds = np.cumsum([0, *(part.count for _, part in found)])
         self._total = int(self._bounds[-1])
         self.__dict__.pop("_stitched", None)
@@ -124,10 +129,9 @@ class SampleDataset:
         return f"SampleDataset({where}, mode={self.mode!r}, {len(self)} samples, {self.spec})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see as
-        # many samples as there are here, not what is written meanwhile
-        limit = len(self) if self._rows is None else None
-        return _reopen, (self.paths, self.mode, self._fields, limit, self._rows)
+        # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see the
+        # samples that there are here, not what is written meanwhile
+        return _reopen, (self.paths, self.mode, self._fields, self._counts, len(self), self._rows)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -200,25 +204,39 @@ class SampleDataset:
         Args:
             indices: Integers between 0 and ``len(self) - 1``, shape (n,); or a mask of shape (len(self),), bool.
             fields: Only these fields.
-            out: Arrays to put them in, by field, shape (n, *field shape); new ones by default.
+            out: C-contiguous arrays to put them in, by field, shape (n, *field shape); new ones by default.
 
         Returns:
             Field names to arrays of shape (n, *field shape).
+
+        Raises:
+            ConfigError: An index is out of range, a field unknown, or an array of `out` does not fit.
+            DatasetError: A file cannot be read.
         """
         names = self._names(fields)
         indices = _integers(indices, len(self))
         rows = indices if self._rows is None else self._rows[indices]
+        batch = self._targets(names, len(rows), out)
         stitched = self._stitched
         if stitched is None:
-            return self._read_rows(rows, names, out)
+            self._read_rows(rows, batch)
+            return batch
         places = stitched.place(rows)
-        batch: Sample = {}
-        for name in names:
-            column = stitched.arrays[name]
-            target = np.empty((len(rows), *column.shape[1:]), column.dtype) if out is None else out[name]
+        for name, target in batch.items():
             # clip, because raise would copy; the indices have been looked at
-            batch[name] = np.take(column, places, axis=0, out=target, mode="clip")
+            np.take(stitched.arrays[name], places, axis=0, out=target, mode="clip")
         return batch
+
+    def _targets(self, names: list[str], count: int, out: Mapping[str, Array] | None = None) -> Sample:
+        """Arrays for so many samples, those of `out` if they fit."""
+        fields = [self.spec[name] for name in names]
+        if out is None:
+            return {field.name: np.empty((count, *field.shape), field.dtype) for field in fields}
+        for field in fields:
+            given, shape = out.get(field.name), (count, *field.shape)
+            if given is None or given.shape != shape or given.dtype != field.dtype or not given.flags.carray:
+                raise ConfigError(f"out[{field.name!r}] must be a C-contiguous array {shape} of {field.dtype}")
+        return {name: out[name] for name in names}
 
     def read(
         self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
@@ -229,7 +247,7 @@ class SampleDataset:
             start: First sample.
             stop: End of the samples.
             fields: Only these fields.
-            out: Arrays to put them in, by field, shape (stop - start, *field shape); new ones by default.
+            out: C-contiguous arrays to put them in, by field, shape (stop - start, *field shape); new ones by default.
 
         Returns:
             Field names to arrays of shape (stop - start, *field shape).
@@ -237,7 +255,9 @@ class SampleDataset:
         if not 0 <= start <= stop <= len(self):
             raise ConfigError(f"samples {start} to {stop} of a dataset with {len(self)}")
         rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
-        return self._read_rows(rows, self._names(fields), out)
+        batch = self._targets(self._names(fields), len(rows), out)
+        self._read_rows(rows, batch)
+        return batch
 
     def index(self, name: str) -> Array:
         """Where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),)."""
@@ -285,14 +305,10 @@ class SampleDataset:
         stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
         return stitched
 
-    def _read_rows(self, rows: Array, names: list[str], out: Mapping[str, Array] | None) -> Sample:
+    def _read_rows(self, rows: Array, batch: Sample) -> None:
         """Rows of the partitions in any order: those that follow one another at once, each partition opened once."""
-        batch: Sample = {}
-        for name in names:
-            field = self.spec[name]
-            batch[name] = np.empty((len(rows), *field.shape), field.dtype) if out is None else out[name]
         if not len(rows):
-            return batch
+            return
         order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
         rows = rows if order is None else rows[order]
         cuts = np.flatnonzero(np.diff(rows) != 1) + 1
@@ -305,15 +321,13 @@ class SampleDataset:
             first = rows[starts[mine]] - self._bounds[owner]
             places = list(zip(starts[mine].tolist(), stops[mine].tolist(), strict=True))
             runs = [(begin, begin + stop - start) for begin, (start, stop) in zip(first.tolist(), places, strict=True)]
-            for name in names:
-                target = batch[name]
+            for name, target in batch.items():
                 if order is None:
                     for _ in part.read_runs(f"data/{name}", runs, [target[start:stop] for start, stop in places]):
                         pass
                 else:
                     for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
                         target[order[start:stop]] = values
-        return batch
 
     def batches(
         self,
@@ -332,10 +346,14 @@ class SampleDataset:
     @property
     def episodes(self) -> Array:
         """An integer per sample that names its episode, across folders; shape (len(self),)."""
-        folder = np.repeat([i for i, _ in self._partitions], [part.count for _, part in self._partitions])
-        mine = folder[: len(self)] if self._rows is None else folder[self._rows]
-        keys = np.stack([mine, self.index("episode")], axis=1)
-        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        folder, episode = np.repeat(np.arange(len(self.paths)), self._counts), self.index("episode")
+        folder = folder[: len(self)] if self._rows is None else folder[self._rows]
+        order = np.lexsort((episode, folder))
+        begins = np.zeros(len(self), np.int64)
+        begins[1:] = (np.diff(folder[order]) != 0) | (np.diff(episode[order]) != 0)
+        found = np.empty_like(begins)
+        found[order] = np.cumsum(begins)
+        return found
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[SampleDataset, SampleDataset]:
         """Training and validation parts, by episode: no episode is in both.
@@ -350,10 +368,11 @@ class SampleDataset:
         if not 0 < validation_fraction < 1:
             raise ConfigError(f"validation fraction must lie between 0 and 1, not {validation_fraction}")
         episodes = self.episodes
-        count = int(episodes.max()) + 1
+        count = int(episodes.max(initial=-1)) + 1
         if count < 2:
             raise ConfigError(
-                "a split by episode needs at least two episodes, this dataset has one; add samples or hold out none"
+                f"a split by episode needs at least two episodes, this dataset has {count}; "
+                "add samples or hold out none"
             )
         held = min(count - 1, max(1, round(validation_fraction * count)))
         chosen = np.isin(episodes, np.random.default_rng(seed).permutation(count)[:held])
@@ -362,8 +381,10 @@ class SampleDataset:
     def subset(self, indices: Array) -> SampleDataset:
         """The samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
         rows = _integers(indices, len(self))
-        chosen = rows if self._rows is None else self._rows[rows]
-        return SampleDataset(self.paths, self.mode, self._fields, rows=chosen)
+        part = object.__new__(type(self))  # of the same open files: opened anew, they may hold more
+        part.__dict__.update(self.__dict__, _rows=rows if self._rows is None else self._rows[rows], _mini=None)
+        part.__dict__.pop("statistics", None)
+        return part
 
     # --- beside the samples
 
@@ -396,6 +417,8 @@ class SampleDataset:
         parts = [part for _, part in self._partitions]
         if not all(table in part.tables for part in parts):
             return None
+        if table == EPISODES and any(part.layout.parameters != parts[0].layout.parameters for part in parts):
+            raise DatasetError(f"{', '.join(map(str, self.paths))} hold different parameters; open them one by one")
         names = [name for name in parts[0].tables[table].columns if name.startswith(prefix)]
         return {
             name.removeprefix(prefix): np.concatenate([p.read(name, 0, p.tables[table].count) for p in parts])
@@ -476,7 +499,24 @@ def _subset(spec: SampleSpec, names: Sequence[str]) -> SampleSpec:
     return SampleSpec([spec[name] for name in names])
 
 
+def _moved(rows: Array, before: list[int], after: list[int]) -> Array:
+    """The same samples where the folders hold more than before: the numbers of all but the first folder's change.
+
+    Raises:
+        DatasetError: A folder holds less.
+    """
+    if any(now < then for then, now in zip(before, after, strict=True)):
+        raise DatasetError(f"folders that held {before} samples hold {after} now; open the dataset anew")
+    starts = np.cumsum([0, *before[:-1]])
+    shifts = np.cumsum([0, *after[:-1]]) - starts
+    moved: Array = rows + shifts[np.searchsorted(starts, rows, side="right") - 1]
+    return moved
+
+
 def _reopen(
-    paths: list[Path], mode: Mode, fields: list[str] | None, mini: int | None, rows: Array | None
+    paths: list[Path], mode: Mode, fields: list[str] | None, counts: list[int], length: int, rows: Array | None
 ) -> SampleDataset:
-    return SampleDataset(paths, mode, fields, mini=mini, rows=rows)
+    dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None)
+    if rows is not None or dataset._counts[:-1] != counts[:-1]:
+        dataset._rows = _moved(np.arange(length) if rows is None else rows, counts, dataset._counts)
+    return dataset

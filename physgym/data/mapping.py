@@ -85,20 +85,18 @@ def _column(partitions: Sequence[Partition], name: str, starts: list[int], end: 
     span = _Range(end * column.row)
     for part, start in zip(partitions, starts, strict=True):
         here = part.tables[SAMPLES].columns[name]
-        size, offset = part.count * here.row, here.offset
-        assert offset is not None
+        size = part.count * here.row
         if not size:
-            continue
-        if offset % mmap.PAGESIZE:
-            span.copy(start * here.row, part.read(name, 0, part.count))
             continue
         try:
             with part.opened() as (handle, now):
                 offset = now.tables[SAMPLES].columns[name].offset
-                assert offset is not None
-                span.map(start * here.row, size, handle, offset)
+                if offset is not None and offset % mmap.PAGESIZE == 0:
+                    span.map(start * here.row, size, handle, offset)
+                    continue
         except OSError as error:
-            raise DatasetError(f"cannot open {part.path}: {error.strerror}") from error
+            raise DatasetError(f"cannot open {part.path}: {error}") from error
+        span.copy(start * here.row, part.read(name, 0, part.count))
     return span.array((end, *column.shape), column.dtype)
 
 

@@ -11,6 +11,7 @@ The layout is described in docs/format.md.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -285,52 +286,53 @@ class Partition:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            # held while it is parsed: a writer may replace the file, and this number must not name another one then
-            self._held = _Held(path)
-            with h5py.File(path, "r") as file:
-                if file.attrs.get("format") != FORMAT:
-                    raise DatasetError(f"{path} is an HDF5 file, but not a partition that physgym wrote")
-                if file.attrs["version"] != VERSION:
-                    raise DatasetError(
-                        f"{path} has version {file.attrs['version']} of the format; this physgym reads {VERSION}"
-                    )
-                self.attributes: dict[str, Any] = {name: _plain(value) for name, value in file.attrs.items()}
-                self.archive = bool(self.attributes.get("archive", False))
-                fields = json.loads(str(self.attributes.pop("fields")))
-                parameters = json.loads(str(self.attributes.pop("parameters")))
-                self.layout = Layout(
-                    SampleSpec.from_json(fields),
-                    SampleSpec.from_json(parameters) if parameters else None,
-                    COUNTERS[REJECTED] in file,
-                )
-                self.tables = {name: self._table(file, name) for name in self.layout.tables}
-                self.sealed = bool(file["sealed"][0])
-            self._identity = size = self._held.identity
-            if _identity(path.stat()) != self._identity:
-                raise OSError("it was replaced while it was opened; try again")
-            if self.sealed:
-                self._held.close()
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise DatasetError(
-                f"{path} is not a readable partition ({error}). Move it away; the others remain usable"
-            ) from error
+        with _readable(path):
+            while not self._parsed():  # a writer has replaced it meanwhile
+                pass
+        if self.sealed:
+            self._held.close()
         for table in self.tables.values():
-            if table.count > table.capacity:
+            if table.count > table.capacity or (self.sealed and table.count < table.capacity):
                 raise DatasetError(
                     f"{path} claims {table.count} {table.name} but holds {table.capacity}; it is damaged"
                 )
             for column in table.columns.values():
-                if column.offset is not None and column.offset + table.count * column.row > size[1]:
+                if column.offset is not None and column.offset + table.count * column.row > self._identity[1]:
                     raise DatasetError(f"{path} ends before the rows of {column.name}; the copy is incomplete")
+
+    def _parsed(self) -> bool:
+        """Read everything but the rows; whether the file is still the same."""
+        self._held = _Held(self.path)  # until it is parsed, so that its number does not name another file
+        self._identity = self._held.identity
+        with h5py.File(self.path, "r") as file:
+            self.attributes: dict[str, Any] = {name: _plain(value) for name, value in file.attrs.items()}
+            if self.attributes.get("format") != FORMAT:
+                raise DatasetError(f"{self.path} is an HDF5 file, but not a partition that physgym wrote")
+            if self.attributes["version"] != VERSION:
+                raise DatasetError(
+                    f"{self.path} has version {self.attributes['version']} of the format; this physgym reads {VERSION}"
+                )
+            self.archive = bool(self.attributes.get("archive", False))
+            fields = json.loads(str(self.attributes.pop("fields")))
+            parameters = json.loads(str(self.attributes.pop("parameters")))
+            if not isinstance(json.loads(self.attributes["source"]), dict):
+                raise ValueError("its source is no JSON object")
+            self.layout = Layout(
+                SampleSpec.from_json(fields),
+                SampleSpec.from_json(parameters) if parameters else None,
+                COUNTERS[REJECTED] in file,
+            )
+            self.sealed = bool(file["sealed"][0])  # before the counts, which are final then
+            self.tables = {name: self._table(file, name) for name in self.layout.tables}
+        return self.current
 
     def _table(self, file: h5py.File, name: str) -> Table:
         columns, capacity = {}, None
         for dataset, (shape, dtype) in self.layout.tables[name].items():
             found = file[dataset]
-            capacity = len(found) if capacity is None else min(capacity, len(found))
-            if found.shape[1:] != shape or found.dtype != dtype:
-                raise ValueError(f"{dataset} has rows of {found.dtype} {found.shape[1:]}, not {dtype} {shape}")
+            capacity = len(found) if capacity is None else capacity
+            if found.shape != (capacity, *shape) or found.dtype != dtype:
+                raise ValueError(f"{dataset} holds {found.dtype} {found.shape}, not {dtype} {(capacity, *shape)}")
             columns[dataset] = Column(dataset, shape, dtype, self._offset(found))
         counter = file[COUNTERS[name]]
         count = int(counter[0])
@@ -372,19 +374,27 @@ class Partition:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the committed rows as the seal has it, hexadecimal; empty where the partition is not sealed."""
-        return self._read_small("checksum").tobytes().hex() if self.sealed else ""
+        if not self.sealed:
+            return ""
+        with _readable(self.path), h5py.File(self.path, "r") as file:
+            found = file["checksum"][()].tobytes().hex()
+        return found if self.current else self.digest()  # a writer that continues it may have replaced the file
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of its real-valued fields: those of the seal, or computed from the committed rows."""
-        if not self.sealed:
-            return {field.name: self._computed(field.name) for field in real_fields(self.spec)}
         found = {}
-        with h5py.File(self.path, "r") as file:
-            for field in real_fields(self.spec):
-                group = file[f"statistics/{field.name}"]
-                found[field.name] = Statistics(int(group["count"][0]), *(group[name][()] for name in MOMENTS))
-        return found
+        if self.sealed:
+            with _readable(self.path), h5py.File(self.path, "r") as file:
+                for field in real_fields(self.spec):
+                    group = file[f"statistics/{field.name}"]
+                    moments = [group[name][()] for name in MOMENTS]
+                    if any(moment.shape != field.shape for moment in moments):
+                        raise ValueError(f"{group.name} does not have the shape of the field")
+                    found[field.name] = Statistics(int(group["count"][0]), *moments)
+        if self.sealed and self.current:
+            return found
+        return {field.name: self._computed(field.name) for field in real_fields(self.spec)}
 
     def _computed(self, field: str) -> Statistics:
         column = self.tables[SAMPLES].columns[f"data/{field}"]
@@ -394,11 +404,6 @@ class Partition:
             stop = min(self.count, start + step)
             accumulator.add(self.read(column.name, start, stop), last=stop == self.count)
         return accumulator.total
-
-    def _read_small(self, name: str) -> Array:
-        with h5py.File(self.path, "r") as file:
-            value: Array = file[name][()]
-            return value
 
     # --- reading
 
@@ -443,7 +448,10 @@ class Partition:
             raise DatasetError(f"cannot read {name} of {self.path}: {error}") from error
 
     def _column(self, name: str) -> Column:
-        return next(table.columns[name] for table in self.tables.values() if name in table.columns)
+        for table in self.tables.values():
+            if name in table.columns:
+                return table.columns[name]
+        raise DatasetError(f"{self.path} has no column {name}")
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[int, Partition]]:
@@ -459,8 +467,11 @@ class Partition:
             if _identity(os.fstat(handle)) == self._identity:
                 yield handle, self
             else:
-                with Partition(self.path).opened() as now:
-                    yield now
+                now = Partition(self.path)
+                if now.layout != self.layout or any(now.tables[k].count < t.count for k, t in self.tables.items()):
+                    raise OSError("another file has taken its place; open the dataset anew")
+                with now.opened() as found:
+                    yield found
         finally:
             os.close(handle)
 
@@ -569,6 +580,19 @@ class Partition:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says of whatever HDF5 and numpy make of damaged bytes that the partition is damaged."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"{path} is not a readable partition ({error}). Move it away; the others remain usable"
+        ) from error
+
+
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_size
 
@@ -616,6 +640,8 @@ def pwrite_all(handle: int, array: Array, offset: int) -> None:
     left = array.reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(handle, left, offset)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left, offset = left[written:], offset + written
 
 

@@ -53,9 +53,10 @@ class Statistics:
         if count == 0:
             return self
         weight = other.count / count
-        delta = other.mean - self.mean
-        mean = self.mean + weight * delta
-        variance = (1 - weight) * self.std**2 + weight * other.std**2 + weight * (1 - weight) * delta**2
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the end of double precision have no variance
+            delta = other.mean - self.mean
+            mean = self.mean + weight * delta
+            variance = (1 - weight) * self.std**2 + weight * other.std**2 + weight * (1 - weight) * delta**2
         low, high = np.minimum(self.min, other.min), np.maximum(self.max, other.max)
         return Statistics(count, mean, np.sqrt(variance), low, high)
 
@@ -71,6 +72,7 @@ def merged(parts: Iterable[Mapping[str, Statistics]], spec: SampleSpec) -> dict[
 COLUMNS = 2048  # components at a time: with the rows of a block they stay in the processor's cache
 ROWS = 128  # rows of a block of a wide field; merging a block costs as much as a dozen rows
 EXACT = 32  # rows whose sum is taken in single precision before it is continued in double
+SMALLEST = 1e-30  # variance below which squares in single precision lose digits
 
 
 class Accumulator:
@@ -108,33 +110,36 @@ class Accumulator:
         """
         rows = np.reshape(values, (len(values), self._size))
         stop = len(rows) if last else len(rows) // self.block * self.block
-        whole = stop // self.block * self.block
-        for start in range(0, whole, self.block):
-            self.total = self.total.merge(self._of_block(rows[start : start + self.block]))
-        self.total = self._with_rest(rows[whole:stop])
-        self.rows += stop
+        # nothing is called between both assignments: whatever interrupts this, no row counts twice
+        self.total, self.rows = self._merged(rows[:stop]), self.rows + stop
 
     def with_rest(self, values: Array) -> Statistics:
         """Statistics with fewer rows than a block at the end, which are not taken in."""
-        return self._with_rest(np.reshape(values, (len(values), self._size)))
+        return self._merged(np.reshape(values, (len(values), self._size)))
 
-    def _with_rest(self, rows: Array) -> Statistics:
-        total, even = self.total, len(rows) // self._fold * self._fold
-        for part in (rows[:even], rows[even:]):
-            if len(part):
+    def _merged(self, rows: Array) -> Statistics:
+        total = self.total
+        whole, even = len(rows) // self.block * self.block, len(rows) // self._fold * self._fold
+        for start, stop in (*((i, i + self.block) for i in range(0, whole, self.block)), (whole, even), (even, None)):
+            if len(part := rows[start:stop]):
                 total = total.merge(self._of_block(part))
         return total
 
     def _of_block(self, rows: Array) -> Statistics:
         fold = 1 if len(rows) % self._fold else self._fold
-        parts = [_moments(rows[:, i : i + COLUMNS], self._work, fold) for i in range(0, max(1, self._size), COLUMNS)]
-        mean, variance, low, high = (np.concatenate(column) for column in zip(*parts, strict=True))
+        mean, variance, low, high = self._moments(rows, self._work, fold)
+        if self._work == np.float32 and not (np.isfinite(variance) & ((variance > SMALLEST) | (low == high))).all():
+            mean, variance, low, high = self._moments(rows, np.dtype(np.float64), fold)
         if not np.isfinite(variance).all():
             kept = rows[np.isfinite(rows).all(1)]
             if len(kept) < len(rows):
                 return self._of_block(kept) if len(kept) else Statistics.empty(self._shape)
         moments = (np.reshape(column, self._shape) for column in (mean, np.sqrt(variance), low, high))
         return Statistics(len(rows), *moments)
+
+    def _moments(self, rows: Array, work: np.dtype[Any], fold: int) -> tuple[Array, ...]:
+        parts = [_moments(rows[:, i : i + COLUMNS], work, fold) for i in range(0, max(1, self._size), COLUMNS)]
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def _moments(rows: Array, dtype: np.dtype[Any], fold: int) -> tuple[Array, Array, Array, Array]:
