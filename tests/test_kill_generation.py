@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import random
 import secrets
@@ -29,7 +30,7 @@ ROW = 300  # bytes, about
 
 
 class Walk(Simulation):
-    """Episodes of 3 to 9 steps, some of which are rejected; a step takes `pause` seconds."""
+    """Episodes of 3 to 9 steps, some of which are rejected, with a parameter; a step takes `pause` seconds."""
 
     action_space = spaces.Box(-1, 1, (2,), np.float32)
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -37,6 +38,7 @@ class Walk(Simulation):
         {"x": spaces.Box(-np.inf, np.inf, (32,), np.float64), "count": spaces.Box(0, 100, (), np.int64)}
     )
     sample_roles = {"x": "target", "count": "input"}  # noqa: RUF012
+    parameter_space = spaces.Dict({"scale": spaces.Box(0.5, 2, (), np.float64)})
     pause = 0.0
 
     def begin(self, options):
@@ -49,7 +51,7 @@ class Walk(Simulation):
         self.count += 1
         if action[0] > 0.7:
             raise RejectSample(f"diverged at {action[0]}")
-        self.x = self.x + self.np_random.normal(size=32) * action[1]
+        self.x = self.x + self.np_random.normal(size=32) * action[1] * self.parameters["scale"]
 
     def observation(self):
         return self.x[:2].astype(np.float32)
@@ -62,13 +64,13 @@ class Walk(Simulation):
 
 
 def run(path: Path, samples: int, seed: int, **options) -> SampleDataset:
-    return physgym.generate(
-        Walk, path, samples=samples, seed=seed, max_file_size=200 * ROW, progress=False, num_envs=4, **options
-    )
+    options |= {"keep_rejected": True, "parameters": "sobol", "num_envs": 4, "progress": False}
+    return physgym.generate(Walk, path, samples=samples, seed=seed, max_file_size=400 * ROW, **options)
 
 
 def hurry() -> None:
-    """Small buffers, so that there is a commit every few milliseconds, and workers that start quickly."""
+    """Small buffers, so that there is a commit every few milliseconds, and processes that start quickly."""
+    importlib.import_module("scipy.stats.qmc")  # once, instead of in every process that is forked
     generation.SampleWriter = functools.partial(generation.SampleWriter, buffer_size=20 * ROW, commit_interval=0.01)
     generation.SocketVectorEnv = functools.partial(generation.SocketVectorEnv, context="fork", max_restarts=10**6)
 
@@ -197,6 +199,9 @@ def test_fifty_random_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path, wh
     for seed, report in zip(SEEDS, reports, strict=True):
         assert report["samples"] == samples
         assert_same_files(tmp_path / f"killed{seed}", undisturbed(tmp_path, seed, samples))
+        dataset = SampleDataset(tmp_path / f"killed{seed}")
+        assert len(dataset.parameter_episodes) == dataset.index("episode").max() + 1
+        assert len(dataset.rejected.reasons) > 100
     assert sum(report["kills"] for report in reports) >= KILLS
     if what == "parents":
         assert all(report["stages"] >= 8 for report in reports)  # they were killed at many places of the dataset
