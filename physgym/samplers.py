@@ -49,7 +49,12 @@ TOO_WIDE = "{what}{leaf} spans more values than a {sampler} sampler can tell apa
 NO_PARAMETERS = "a {sampler} sampler gives actions, not parameters; use one of {known}"
 NO_ACTIONS = "a {sampler} sampler gives parameters, not actions; use one of {known}"
 UNKNOWN = "{what}={value!r} is no sampler; write one of {known}, or pass one of physgym.samplers"
+NO_PARAMETER_SPACE = (
+    "{env} declares no parameter_space, so there are no parameters to sample. Set `parameter_space` (a "
+    'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
+)
 NO_COMPONENT = "{what} has no component to draw"
+NOT_REBUILT = "the {what} came from {told}, of which only the name is stored; pass {what}= with the same one"
 
 
 class Cube:
@@ -837,7 +842,10 @@ _ACTION_SAMPLERS: dict[str, Callable[..., Sampler]] = {
 _WITH_NUMBER = ("lhs", "grid")
 
 
-def find_sampler(value: Any, what: str) -> Sampler | None:
+SamplerLike: TypeAlias = Sampler | str | ActionPolicy | None
+
+
+def find_sampler(value: SamplerLike, what: str) -> Sampler | None:
     """The sampler that a user means.
 
     Args:
@@ -863,6 +871,49 @@ def find_sampler(value: Any, what: str) -> Sampler | None:
     elif callable(value) and what == "actions" and not inspect.isclass(value):
         return Policy(value)
     raise ConfigError(UNKNOWN.format(what=what, value=value, known=names))
+
+
+def draw_parameters(sampler: Sampler | None, space: spaces.Space[Any] | None, seed: int, env: str) -> Draw | None:
+    """What gives the parameters of episodes, None if the environment is to draw them.
+
+    Args:
+        sampler: Draws them.
+        space: The environment's ``parameter_space``, if it has one.
+        seed: Seed of the run.
+        env: What to call the environment in an error.
+
+    Raises:
+        ConfigError: The environment has no parameters, or the sampler cannot draw them.
+    """
+    if sampler is None:
+        return None
+    if space is None:
+        raise ConfigError(NO_PARAMETER_SPACE.format(env=env))
+    return sampler.parameters(space, seed)
+
+
+def rebuild_sampler(described: Mapping[str, Any] | None, what: str) -> Sampler | None:
+    """The sampler that a dataset was made with, from what it stores: the inverse of `Sampler.describe`.
+
+    Args:
+        described: What `Sampler.describe` gave, or None.
+        what: "actions" or "parameters".
+
+    Raises:
+        ConfigError: The description of a function or of a network has neither; the text says what to pass.
+    """
+    if described is None:
+        return None
+    arguments = dict(described)
+    name = arguments.pop("sampler", None)
+    known = _ACTION_SAMPLERS if what == "actions" else _PARAMETER_SAMPLERS
+    if name in known and name != NetworkPolicy.name:
+        try:
+            return known[name](**arguments)
+        except TypeError as error:
+            raise ConfigError(f"{what}: {described} does not describe a sampler: {error}") from error
+    told = arguments.get("function") or (f"a network with weights {arguments.get('weights')}" if arguments else name)
+    raise ConfigError(NOT_REBUILT.format(what=what, told=told))
 
 
 class ActingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
