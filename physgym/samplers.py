@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import math
 import os
 from abc import ABC
@@ -88,6 +89,11 @@ class Cube:
         self._span = np.where(low + span < high, np.nextafter(span, np.inf), span)
         self._discrete = levels > 0
         self._any_discrete = bool(self._discrete.any())
+        ends = np.cumsum([0, *(math.prod(leaf.shape) for leaf in self._leaves)]).tolist()
+        self._parts = [
+            (slice(*pair), leaf.dtype, leaf.shape)
+            for pair, leaf in zip(itertools.pairwise(ends), self._leaves, strict=True)
+        ]
         self.size = len(levels)
         self.nbytes = 8 * self.size
 
@@ -100,17 +106,13 @@ class Cube:
         Returns:
             One array per leaf of shape (n, *leaf shape) and its dtype.
         """
-        # rounding may leave the bounds; clip costs several times as much
-        values = np.minimum(np.maximum(self._low + self._span * points, self._low), self._high)
+        values = self._span * points
+        values += self._low
+        np.minimum(values, self._high, out=values)  # which rounding may exceed; clip costs several times as much
         if self._any_discrete:
             cells = np.minimum(np.floor(points * self.levels), self.levels - 1)
             values = np.where(self._discrete, self._low + cells, values)
-        found, first = [], 0
-        for leaf in self._leaves:
-            end = first + math.prod(leaf.shape)
-            found.append(values[:, first:end].astype(leaf.dtype).reshape(len(points), *leaf.shape))
-            first = end
-        return found
+        return [values[:, part].astype(dtype).reshape(-1, *shape) for part, dtype, shape in self._parts]
 
     def value(self, columns: list[Array], row: int) -> Any:
         """An element of the space, from one row of `columns`; a copy."""
