@@ -71,7 +71,7 @@ def episode_seed(run_seed: int, episode: int) -> int:
 @functools.lru_cache(maxsize=64)
 def _seeds(run_seed: int, block: int) -> list[int]:
     # many words of one sequence cost a fraction of a sequence for each
-    states = np.random.SeedSequence((run_seed, block)).generate_state(SEED_BLOCK, np.uint64)
+    states = np.random.SeedSequence(run_seed, spawn_key=(block,)).generate_state(SEED_BLOCK, np.uint64)
     seeds: list[int] = (states >> np.uint64(1)).tolist()
     return seeds
 
