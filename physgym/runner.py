@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from physgym.rollout import (
     DEFAULT_MAX_STEPS,
     Policy,
     Transition,
+    episode_policy,
     episode_seed,
     require_spec,
     run_episode,
 )
-from physgym.sample import Field, Sample, SampleSpec
-from physgym.spaces import Array
+from physgym.sample import Field, Sample, SampleSpec, declared
+from physgym.samplers import EpisodePolicy, Sampler, SamplerLike, draw_parameters, find_sampler, rebuild_sampler
+from physgym.sim import Simulation
+from physgym.spaces import Array, leaf_spaces, unflatten
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
 from physgym.vector.entry import EnvLike, env_factory
@@ -37,8 +40,12 @@ WRONG_FIELD = (
     "the training, or a network trained for these"
 )
 DIFFERS = (
-    "{where}: the simulation gives another {name!r} than the dataset holds. Use the environment arguments, policy and "
+    "{where}: the simulation gives another {name!r} than the dataset holds. Use the environment arguments, actions and "
     "physgym version with which it was made"
+)
+OTHER_PARAMETERS = (
+    "the dataset was made with given parameters of episodes, of which it holds {known}; the simulation declares "
+    "{space}. Use the simulation with which it was made"
 )
 
 
@@ -101,7 +108,8 @@ class Runner:
         predictor: A trained network, or the folder of its checkpoint.
         seed: Seed of the run; episodes are those that generation with this seed would give.
         env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them.
-        policy: Maps (observation, generator) to an action; the environment's sampler by default.
+        actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
+        parameters: What draws the parameters of episodes, likewise.
         record: Dataset folder that gets samples and predictions, in mode "prediction"; None records nothing.
         max_steps: Truncate an episode after so many steps.
         max_rejects: Give up after so many rejected steps in a row.
@@ -126,7 +134,8 @@ class Runner:
         *,
         seed: int = 0,
         env_kwargs: Mapping[str, Any] | None = None,
-        policy: Policy | None = None,
+        actions: SamplerLike = None,
+        parameters: SamplerLike = None,
         record: str | Path | None = None,
         max_steps: int = DEFAULT_MAX_STEPS,
         max_rejects: int = DEFAULT_MAX_REJECTS,
@@ -135,6 +144,8 @@ class Runner:
             numbers = f"{seed}, {max_steps}, {max_rejects}"
             raise ConfigError(f"seed must not be negative, max_steps and max_rejects at least 1; got {numbers}")
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
+        self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
+        self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self.env = env_factory(env, dict(env_kwargs or {}))()
         try:
             self.spec = require_spec(self.env)
@@ -143,43 +154,96 @@ class Runner:
                 self.env.unwrapped.predictor = self.predictor.predict
             self._apply = getattr(self.env.unwrapped, "apply_prediction", None)
             self._writer = None if record is None else self._make_writer(record, seed)
+            self._policy = self._policies(self._acting, seed)
+            space = declared(self.env, "parameter_space")
+            self._draw = draw_parameters(self._drawing, space, seed, str(self.env))
         except BaseException:
             self.env.close()
             raise
-        self.seed, self.policy = seed, policy
+        self.seed = seed
         self.last: RunStep | None = None
-        self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
 
     def steps(self) -> Iterator[RunStep]:
         """Steps of the run, without end."""
         for episode in itertools.count():
-            yield from self._episode(episode, episode_seed(self.seed, episode))
+            options = None if self._draw is None else {"parameters": self._draw(episode)}
+            seed = episode_seed(self.seed, episode)
+            yield from self._episode(episode, seed, self._policy(episode), options, **self._limits)
 
     def replay(self, dataset: SampleDataset) -> Iterator[RunStep]:
         """The stored steps of a dataset again: its episodes are run anew from their seeds.
 
+        Parameters, the sampler of actions and limits are those of the dataset; a function or a network that gave its
+        actions is to be given to the runner again.
+
         Args:
-            dataset: Made by the same simulation with the same arguments and policy.
+            dataset: Made by the same simulation with the same arguments.
 
         Raises:
+            ConfigError: What gave the actions of the dataset cannot be rebuilt and was not given.
             DatasetError: The simulation does not give what is stored.
         """
+        source = dataset.source
+        acting = self._acting or rebuild_sampler(source.get("actions"), "actions")
+        policy = self._policies(acting, source.get("seed", self.seed))
+        options = self._stored_parameters(dataset)
+        max_steps = source.get("max_steps", self._limits["max_steps"])
+        limits = {"max_steps": max_steps, "max_rejects": max_steps, "nonfinite": source.get("nonfinite", "error")}
         names = zip(*(dataset.index(name).tolist() for name in ("episode", "step", "seed")), strict=True)
         rows: dict[tuple[int, int], dict[int, int]] = {}
         for row, (episode, step, seed) in enumerate(names):
             rows.setdefault((episode, seed), {})[step] = row
         for (episode, seed), stored in rows.items():
-            for again in self._episode(episode, seed):
+            where, last, step = f"episode {episode}", max(stored), -1
+            for again in self._episode(episode, seed, policy(episode), options(episode), **limits):
                 step = again.transition.step
                 if step in stored:
-                    _check_same(dataset[stored[step]], again, f"episode {episode}, step {step}")
+                    _check_same(dataset[stored[step]], again, f"{where}, step {step}")
                     yield again
-                if step == max(stored):
+                if step == last:
                     break
+            if step < last:
+                raise DatasetError(DIFFERS.format(where=where, name="length"))
 
-    def _episode(self, episode: int, seed: int) -> Iterator[RunStep]:
+    def _policies(self, sampler: Sampler | None, seed: int) -> EpisodePolicy:
+        return episode_policy(self.env) if sampler is None else sampler.actions(self.env.action_space, seed)
+
+    def _stored_parameters(self, dataset: SampleDataset) -> Callable[[int], dict[str, Any] | None]:
+        """Options of the reset of an episode of a dataset, by its index."""
+        if dataset.source.get("parameters") is None:
+            return lambda _: None  # the environment drew them itself, from the seed
+        space = declared(self.env, "parameter_space")
+        stored, episodes = dataset.parameters, dataset.parameter_episodes
+        if space is None or stored is None or episodes is None or list(stored) != list(leaf_spaces(space)):
+            known = "none" if stored is None else list(stored)
+            raise DatasetError(OTHER_PARAMETERS.format(known=known, space=space))
+        row_of = {episode: row for row, episode in enumerate(episodes.tolist())}
+        if len(row_of) < len(episodes):
+            raise DatasetError("several datasets with parameters were joined; replay them one at a time")
+
+        def options(episode: int) -> dict[str, Any]:
+            row = row_of.get(episode)
+            if row is None:
+                raise DatasetError(f"the dataset has no parameters of episode {episode}, so it cannot be replayed")
+            return {"parameters": unflatten(space, iter([column[row] for column in stored.values()]))}
+
+        return options
+
+    def _episode(
+        self, episode: int, seed: int, policy: Policy, options: dict[str, Any] | None, **limits: Any
+    ) -> Iterator[RunStep]:
+        env = self.env.unwrapped
+        if isinstance(env, Simulation):
+            env.nonfinite = "error" if limits.get("nonfinite", "error") == "error" else "allow"
         transitions = run_episode(
-            self.env, self.spec, seed=seed, policy=self.policy, where=f"episode {episode}", **self._limits
+            self.env,
+            self.spec,
+            seed=seed,
+            policy=policy,
+            where=f"episode {episode}",
+            options=options,
+            begun=lambda info: self._record_parameters(info, episode, seed),
+            **limits,
         )
         while True:
             start = time.perf_counter()
@@ -282,7 +346,25 @@ class Runner:
             if name in self.predictor.outputs
         ]
         spec = SampleSpec([*self.spec.values(), *predicted])
-        return SampleWriter(record, spec, mode="prediction", source={"run": str(self.env.spec), "seed": seed})
+        source = {
+            "run": str(self.env.spec),
+            "seed": seed,
+            "max_steps": self._limits["max_steps"],
+            "actions": None if self._acting is None else self._acting.describe(),
+            "parameters": None if self._drawing is None else self._drawing.describe(),
+        }
+        self._parameter_spec = SampleSpec.parameters_of(self.env)
+        return SampleWriter(record, spec, mode="prediction", source=source, parameters=self._parameter_spec)
+
+    def _record_parameters(self, info: Mapping[str, Any], episode: int, seed: int) -> None:
+        if self._writer is None or self._parameter_spec is None:
+            return
+        parameters = self._parameter_spec.check(info.get("parameters", {}), f"episode {episode}, parameters")
+        self._writer.add_parameters(
+            {name: value[np.newaxis] for name, value in parameters.items()},
+            episode=np.array([episode]),
+            seed=np.array([seed], np.uint64),
+        )
 
     def _record(self, step: RunStep, seed: int) -> None:
         if self._writer is None or not step.fields:
@@ -300,7 +382,8 @@ def _check_same(stored: Sample, again: RunStep, where: str) -> None:
     if sample is None:
         raise DatasetError(DIFFERS.format(where=where, name="outcome"))
     for name, value in stored.items():
-        if name in sample and not np.array_equal(value, sample[name]):
+        # to the bit, which NaN equals as well
+        if name in sample and np.asarray(value).tobytes() != np.asarray(sample[name]).tobytes():
             raise DatasetError(DIFFERS.format(where=where, name=name))
 
 

@@ -21,18 +21,20 @@ from physgym.spaces import Array, Leaf, fixed_leaves, leaves
 
 Role = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
+InfoKey = Literal["sample", "parameters"]  # where an info has fields
 
-MISSING = "{where}: field {name!r} is missing; sample_space has {expected}. Return it or take it out of the space."
-EXTRA = "{where}: field {name!r} is not in sample_space, which has {expected}. Add it there or leave it out."
-SHAPE = (
-    '{where}: info["sample"][{name!r}] has shape {got}; sample_space says {want}. Return {want} or change the space.'
-)
+_SPACES: dict[InfoKey, str] = {"sample": "sample_space", "parameters": "parameter_space"}
+
+NO_FIELDS = '{where}: info["{of}"] must be a dictionary of fields, not {got}'
+MISSING = "{where}: field {name!r} is missing; {space} has {expected}. Return it or take it out of the space."
+EXTRA = "{where}: field {name!r} is not in {space}, which has {expected}. Add it there or leave it out."
+SHAPE = '{where}: info["{of}"][{name!r}] has shape {got}; {space} says {want}. Return {want} or change the space.'
 DTYPE = (
-    '{where}: info["sample"][{name!r}] has dtype {got}, which does not convert to {want} without losing its kind. '
+    '{where}: info["{of}"][{name!r}] has dtype {got}, which does not convert to {want} without losing its kind. '
     "Convert it or change the space."
 )
-RAGGED = '{where}: info["sample"][{name!r}] is not an array: {error}. Return one of shape {want}.'
-RANGE = '{where}: info["sample"][{name!r}] has values that {want} cannot hold. Change them, or the dtype of the space.'
+RAGGED = '{where}: info["{of}"][{name!r}] is not an array: {error}. Return one of shape {want}.'
+RANGE = '{where}: info["{of}"][{name!r}] has values that {want} cannot hold. Change them, or the dtype of the space.'
 NOT_FINITE = (
     '{where}: info["sample"][{name!r}] holds {count} non-finite values, the first at index {index}. '
     "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
@@ -169,33 +171,37 @@ class SampleSpec(Mapping[str, Field]):
             [Field(d["name"], tuple(d["shape"]), np.dtype(d["dtype"]), d["role"], d.get("unit", "")) for d in data]
         )
 
-    def check(self, sample: Mapping[str, Any], where: str = "sample", *, finite: bool = True) -> Sample:
+    def check(
+        self, sample: Mapping[str, Any], where: str = "sample", *, finite: bool = True, of: InfoKey = "sample"
+    ) -> Sample:
         """One sample as a flat dictionary of arrays with the declared shapes and dtypes.
 
         Args:
             sample: Field names to values, nested as in the sample space.
             where: What to call it in an error, such as "episode 3, step 7".
             finite: Whether every value must be finite.
+            of: Which entry of the info it is, for an error.
 
         Raises:
             SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
         """
-        flat = self._flat(sample, where)
+        told = {"where": where, "of": of, "space": _SPACES[of]}
+        flat = self._flat(sample, told)
         checked: Sample = {}
         for field in self.values():
             try:
                 value = np.asarray(flat[field.name])
             except ValueError as error:
-                raise SampleError(RAGGED.format(where=where, name=field.name, error=error, want=field.shape)) from error
+                raise SampleError(RAGGED.format(name=field.name, error=error, want=field.shape, **told)) from error
             if value.shape != field.shape:
-                raise SampleError(SHAPE.format(where=where, name=field.name, got=value.shape, want=field.shape))
+                raise SampleError(SHAPE.format(name=field.name, got=value.shape, want=field.shape, **told))
             if value.dtype != field.dtype:
                 if not np.can_cast(value.dtype, field.dtype, "same_kind"):
-                    raise SampleError(DTYPE.format(where=where, name=field.name, got=value.dtype, want=field.dtype))
+                    raise SampleError(DTYPE.format(name=field.name, got=value.dtype, want=field.dtype, **told))
                 with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported below
                     cast_value = value.astype(field.dtype)
                 if field.dtype.kind in "iu" and not np.array_equal(cast_value, value):
-                    raise SampleError(RANGE.format(where=where, name=field.name, want=field.dtype))
+                    raise SampleError(RANGE.format(name=field.name, want=field.dtype, **told))
                 value = cast_value
             checked[field.name] = value
         if finite:
@@ -214,16 +220,16 @@ class SampleSpec(Mapping[str, Field]):
         real = (field.name for field in self.values() if field.dtype.kind in "fc")
         return [name for name in real if not np.isfinite(sample[name]).all()]
 
-    def _flat(self, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def _flat(self, sample: Mapping[str, Any], told: dict[str, str]) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
-            raise SampleError(f'{where}: info["sample"] must be a dictionary of fields, not {type(sample).__name__}')
+            raise SampleError(NO_FIELDS.format(got=type(sample).__name__, **told))
         given = dict(flat_items(sample))
         for name in self:
             if name not in given:
-                raise SampleError(MISSING.format(where=where, name=name, expected=list(self)))
+                raise SampleError(MISSING.format(name=name, expected=list(self), **told))
         for name in given:
             if name not in self:
-                raise SampleError(EXTRA.format(where=where, name=name, expected=list(self)))
+                raise SampleError(EXTRA.format(name=name, expected=list(self), **told))
         return given
 
 
@@ -236,10 +242,12 @@ class Columns:
     Args:
         spec: Their fields.
         capacity: Rows for which there is memory at first.
+        of: Which entry of the info they are, for an error.
     """
 
-    def __init__(self, spec: SampleSpec, capacity: int = 16) -> None:
+    def __init__(self, spec: SampleSpec, capacity: int = 16, of: InfoKey = "sample") -> None:
         self.spec = spec
+        self._of = of
         self._first = capacity
         self._capacity = 0
         self._count = 0
@@ -249,8 +257,8 @@ class Columns:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, sample: Mapping[str, Any], episode: int, step: int) -> None:
-        """Take one sample.
+    def add(self, sample: Mapping[str, Any], episode: int, step: int | None = None) -> None:
+        """Take one sample of a step, or what belongs to an episode.
 
         Raises:
             SampleError: It does not fit its declaration; no row is added.
@@ -270,10 +278,15 @@ class Columns:
             else:
                 self._count = row + 1
                 return
-        checked = self.spec.check(sample, f"episode {episode}, step {step}", finite=False)
+        where = f"episode {episode}" if step is None else f"episode {episode}, step {step}"
+        checked = self.spec.check(sample, where, finite=False, of=self._of)
         for name, value in checked.items():
             self._columns[name][row] = value
         self._count = row + 1
+
+    def last(self) -> Sample:
+        """The row that was added last, as views."""
+        return {name: column[self._count - 1] for name, column in self._columns.items()}
 
     def cut(self, count: int) -> None:
         """Forget all rows but the first `count`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import math
 import os
 from abc import ABC
@@ -33,6 +34,7 @@ Draw: TypeAlias = Callable[[int], Any]  # index of an episode to its parameters
 EpisodePolicy: TypeAlias = Callable[[int], ActionPolicy]  # index of an episode to what gives its actions
 
 BLOCK = 64  # points that are made at once
+SHUFFLED = 65536  # largest grid that is shuffled
 CACHE_BYTES = 64 << 20  # of the points of all steps that a worker keeps
 _PARAMETERS, _ACTIONS = 1, 2  # streams of random numbers
 _EXACT = 2**53  # integers that a float64 holds
@@ -49,7 +51,18 @@ TOO_WIDE = "{what}{leaf} spans more values than a {sampler} sampler can tell apa
 NO_PARAMETERS = "a {sampler} sampler gives actions, not parameters; use one of {known}"
 NO_ACTIONS = "a {sampler} sampler gives parameters, not actions; use one of {known}"
 UNKNOWN = "{what}={value!r} is no sampler; write one of {known}, or pass one of physgym.samplers"
+NO_PARAMETER_SPACE = (
+    "{env} declares no parameter_space, so there are no parameters to sample. Set `parameter_space` (a "
+    'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
+)
 NO_COMPONENT = "{what} has no component to draw"
+NOT_REBUILT = "the {what} came from {told}, of which only the name is stored; pass {what}= with the same one"
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """One of the independent streams of random numbers that belong to a seed."""
+    # a spawn key, since a list of numbers as entropy would be padded with zeros, and large seeds run into the next one
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 class Cube:
@@ -83,6 +96,11 @@ class Cube:
         self._span = np.where(low + span < high, np.nextafter(span, np.inf), span)
         self._discrete = levels > 0
         self._any_discrete = bool(self._discrete.any())
+        ends = np.cumsum([0, *(math.prod(leaf.shape) for leaf in self._leaves)]).tolist()
+        self._parts = [
+            (slice(*pair), leaf.dtype, leaf.shape)
+            for pair, leaf in zip(itertools.pairwise(ends), self._leaves, strict=True)
+        ]
         self.size = len(levels)
         self.nbytes = 8 * self.size
 
@@ -95,17 +113,13 @@ class Cube:
         Returns:
             One array per leaf of shape (n, *leaf shape) and its dtype.
         """
-        # rounding may leave the bounds; clip costs several times as much
-        values = np.minimum(np.maximum(self._low + self._span * points, self._low), self._high)
+        values = self._span * points
+        values += self._low
+        np.minimum(values, self._high, out=values)  # which rounding may exceed; clip costs several times as much
         if self._any_discrete:
             cells = np.minimum(np.floor(points * self.levels), self.levels - 1)
             values = np.where(self._discrete, self._low + cells, values)
-        found, first = [], 0
-        for leaf in self._leaves:
-            end = first + math.prod(leaf.shape)
-            found.append(values[:, first:end].astype(leaf.dtype).reshape(len(points), *leaf.shape))
-            first = end
-        return found
+        return [values[:, part].astype(dtype).reshape(len(points), *shape) for part, dtype, shape in self._parts]
 
     def value(self, columns: list[Array], row: int) -> Any:
         """An element of the space, from one row of `columns`; a copy."""
@@ -207,7 +221,7 @@ class _Drawn(Sampler):
         cube, draw = self._columns(space, "parameter_space")
 
         def block(index: int) -> list[Array]:
-            return draw(np.random.default_rng((seed, _PARAMETERS, index)), BLOCK)  # type: ignore[no-any-return]
+            return draw(stream(seed, _PARAMETERS, index), BLOCK)  # type: ignore[no-any-return]
 
         return _Blocks(cube, block, BLOCK)
 
@@ -377,15 +391,20 @@ class _Sequence(Sampler):
     """Points of the unit cube that belong together over the episodes; for actions, a sequence for each step."""
 
     block = BLOCK
-    shift = 0  # how much later in the sequence the next step is
 
-    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
-        """A function from the index of a block to its points, shape (block, size)."""
+    def _points(self, cube: Cube, seed: int, key: tuple[int, ...]) -> Callable[[int], Array]:
+        """A function from the index of a block to its points, shape (block, size).
+
+        Args:
+            cube: Where they are.
+            seed: Seed of the run.
+            key: Which sequence: that of parameters, or of a step of actions. No two may be in step with each other.
+        """
         raise NotImplementedError
 
-    def _source(self, cube: Cube, key: tuple[int, ...]) -> _Blocks:
-        stream = self._stream(cube, key)
-        return _Blocks(cube, lambda block: cube.columns(stream(block)), self.block)
+    def _source(self, cube: Cube, seed: int, *key: int) -> _Blocks:
+        points = self._points(cube, seed, key)
+        return _Blocks(cube, lambda block: cube.columns(points(block)), self.block)
 
     def _cube(self, space: spaces.Space[Any], what: str) -> Cube:
         cube = Cube(space, what, self.name)
@@ -395,7 +414,7 @@ class _Sequence(Sampler):
 
     def parameters(self, space: spaces.Space[Any], seed: int) -> Draw:
         """See `Sampler.parameters`."""
-        return self._source(self._cube(space, "parameter_space"), (seed, _PARAMETERS))
+        return self._source(self._cube(space, "parameter_space"), seed, _PARAMETERS)
 
     def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
         """See `Sampler.actions`."""
@@ -406,10 +425,10 @@ class _Sequence(Sampler):
         def at(episode: int, step: int) -> Any:
             source = sources.get(step)
             if source is None:
-                source = sources[step] = self._source(cube, (seed, _ACTIONS, step))
+                source = sources[step] = self._source(cube, seed, _ACTIONS, step)
                 if len(sources) > most:
                     sources.popitem(last=False)
-            return source(episode + self.shift * step)
+            return source(episode)
 
         def begin(episode: int) -> ActionPolicy:
             step = -1
@@ -427,8 +446,13 @@ class _Sequence(Sampler):
 class Sobol(_Sequence):
     """Scrambled Sobol points: episode i gets point i of a sequence that fills the space evenly.
 
-    Best with a power of two of episodes. For actions every step has a sequence of its own over the episodes. The points
-    are those of `scipy.stats.qmc.Sobol`.
+    Best with a power of two of episodes. The points are those of `scipy.stats.qmc.Sobol`. For actions every step has a
+    sequence of its own over the episodes, and these are shuffled: scrambled alone, they would go up and down together,
+    since scrambling keeps the relations between the leading digits of the points. The shuffling keeps the beginnings
+    of a power of two together.
+
+    Sources:
+        Shuffling: Burley, "Practical hash-based Owen scrambling", J. Comput. Graph. Tech. 9 (2020), section 4.
     """
 
     name = "sobol"
@@ -443,10 +467,10 @@ class Sobol(_Sequence):
             )
         return cube
 
-    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+    def _points(self, cube: Cube, seed: int, key: tuple[int, ...]) -> Callable[[int], Array]:
         from scipy.stats import qmc
 
-        engine = qmc.Sobol(cube.size, scramble=True, rng=np.random.default_rng(key))
+        engine = qmc.Sobol(cube.size, scramble=True, rng=stream(seed, *key))
 
         def points(block: int) -> Array:
             if engine.num_generated > block * BLOCK:
@@ -454,9 +478,18 @@ class Sobol(_Sequence):
             if ahead := block * BLOCK - engine.num_generated:
                 engine.fast_forward(ahead)
             found: Array = engine.random(BLOCK)
-            return found
+            return found if key == (_PARAMETERS,) else found[_shuffled(stream(seed, *key, block))]
 
         return points
+
+
+def _shuffled(rng: np.random.Generator) -> Array:
+    """An order of a block of which the halves are halves of the block, their halves quarters, and so on."""
+    order = np.zeros(1, np.int64)
+    while len(order) < BLOCK:
+        flip = rng.integers(2, size=len(order))
+        order = np.stack([2 * order + flip, 2 * order + 1 - flip], axis=1).ravel()
+    return order
 
 
 class LatinHypercube(_Sequence):
@@ -480,11 +513,11 @@ class LatinHypercube(_Sequence):
         """See `Sampler.describe`."""
         return {"sampler": self.name, "strata": self.block}
 
-    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+    def _points(self, cube: Cube, seed: int, key: tuple[int, ...]) -> Callable[[int], Array]:
         from scipy.stats import qmc
 
         def points(block: int) -> Array:
-            found: Array = qmc.LatinHypercube(cube.size, rng=np.random.default_rng((*key, block))).random(self.block)
+            found: Array = qmc.LatinHypercube(cube.size, rng=stream(seed, *key, block)).random(self.block)
             return found
 
         return points
@@ -493,7 +526,9 @@ class LatinHypercube(_Sequence):
 class Grid(_Sequence):
     """A regular grid, bounds included: episode i gets point i, and the first again after the last.
 
-    Actions run on by one point with every step, so that each step sees the whole grid over the episodes.
+    For actions every step goes through the whole grid over the episodes as well, but each time in another order, so
+    that an action does not say which parameters and which other actions there are; from a grid of more than 65536
+    points it draws at random.
 
     Args:
         points: Points per component, one number or one for each; a component with fewer values has a point for each.
@@ -503,7 +538,6 @@ class Grid(_Sequence):
     """
 
     name = "grid"
-    shift = 1
 
     def __init__(self, points: int | Sequence[int] = 5) -> None:
         several = isinstance(points, Sequence)
@@ -533,13 +567,26 @@ class Grid(_Sequence):
         wanted = self.points if isinstance(self.points, list) else [self.points] * cube.size
         return [min(n, int(has)) if has else n for n, has in zip(wanted, cube.levels, strict=True)]
 
-    def _stream(self, cube: Cube, key: tuple[int, ...]) -> Callable[[int], Array]:
+    def _points(self, cube: Cube, seed: int, key: tuple[int, ...]) -> Callable[[int], Array]:
         axes = [np.linspace(0, 1, n) if n > 1 else np.array([0.5]) for n in self._counts(cube)]
+        number = math.prod(map(len, axes))  # which 64 bits need not hold
+
+        def indices(first: int) -> list[int]:
+            if key == (_PARAMETERS,):
+                return [(first + row) % number for row in range(self.block)]
+            if number > SHUFFLED:
+                rng, size = stream(seed, *key, first), number.bit_length() // 8 + 8
+                return [int.from_bytes(rng.bytes(size), "little") % number for _ in range(self.block)]
+            found: list[int] = []
+            while len(found) < self.block:
+                turn, start = divmod(first + len(found), number)
+                order = stream(seed, *key, turn).permutation(number)
+                found += order[start : start + self.block - len(found)].tolist()
+            return found
 
         def points(block: int) -> Array:
             found = np.empty((self.block, cube.size))
-            for row in range(self.block):
-                rest = block * self.block + row  # of any size: a grid may have more points than 64 bits count
+            for row, rest in enumerate(indices(block * self.block)):
                 for component in reversed(range(cube.size)):
                     rest, place = divmod(rest, len(axes[component]))
                     found[row, component] = axes[component][place]
@@ -614,7 +661,7 @@ class Breed(Sampler):
         cube = self._cube = Cube(space, "parameter_space", self.name)
 
         def draw(episode: int) -> Any:
-            rng = np.random.default_rng((seed, _PARAMETERS, self.updates, episode))
+            rng = stream(seed, _PARAMETERS, self.updates, episode)
             point = self._child(rng) if rng.random() < self.ratio else rng.random(cube.size)
             return cube.value(cube.columns(point[np.newaxis]), 0)
 
@@ -837,7 +884,10 @@ _ACTION_SAMPLERS: dict[str, Callable[..., Sampler]] = {
 _WITH_NUMBER = ("lhs", "grid")
 
 
-def find_sampler(value: Any, what: str) -> Sampler | None:
+SamplerLike: TypeAlias = Sampler | str | ActionPolicy | None
+
+
+def find_sampler(value: SamplerLike, what: str) -> Sampler | None:
     """The sampler that a user means.
 
     Args:
@@ -863,6 +913,49 @@ def find_sampler(value: Any, what: str) -> Sampler | None:
     elif callable(value) and what == "actions" and not inspect.isclass(value):
         return Policy(value)
     raise ConfigError(UNKNOWN.format(what=what, value=value, known=names))
+
+
+def draw_parameters(sampler: Sampler | None, space: spaces.Space[Any] | None, seed: int, env: str) -> Draw | None:
+    """What gives the parameters of episodes, None if the environment is to draw them.
+
+    Args:
+        sampler: Draws them.
+        space: The environment's ``parameter_space``, if it has one.
+        seed: Seed of the run.
+        env: What to call the environment in an error.
+
+    Raises:
+        ConfigError: The environment has no parameters, or the sampler cannot draw them.
+    """
+    if sampler is None:
+        return None
+    if space is None:
+        raise ConfigError(NO_PARAMETER_SPACE.format(env=env))
+    return sampler.parameters(space, seed)
+
+
+def rebuild_sampler(described: Mapping[str, Any] | None, what: str) -> Sampler | None:
+    """The sampler that a dataset was made with, from what it stores: the inverse of `Sampler.describe`.
+
+    Args:
+        described: What `Sampler.describe` gave, or None.
+        what: "actions" or "parameters".
+
+    Raises:
+        ConfigError: The description of a function or of a network has neither; the text says what to pass.
+    """
+    if described is None:
+        return None
+    arguments = dict(described)
+    name = arguments.pop("sampler", None)
+    known = _ACTION_SAMPLERS if what == "actions" else _PARAMETER_SAMPLERS
+    if name in known and name != NetworkPolicy.name:
+        try:
+            return known[name](**arguments)
+        except TypeError as error:
+            raise ConfigError(f"{what}: {described} does not describe a sampler: {error}") from error
+    told = arguments.get("function") or (f"a network with weights {arguments.get('weights')}" if arguments else name)
+    raise ConfigError(NOT_REBUILT.format(what=what, told=told))
 
 
 class ActingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -6,6 +6,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from physgym.errors import ConfigError
 from physgym.testing import EnvConformance, check_env
@@ -32,6 +33,79 @@ class TestBurgers(EnvConformance):
 class TestHeat(EnvConformance):
     def make_env(self, **kwargs):
         return gym.make("physgym/Heat-v0", **kwargs)
+
+
+class TestNestedParameters(EnvConformance):
+    def make_env(self, **kwargs):
+        return toys.Tuned(**kwargs)
+
+
+class Wound(toys.Line):
+    """A plain environment with parameters; subclasses break the rules about them."""
+
+    parameter_space = spaces.Dict(
+        [("turns", spaces.Box(0, 100, (), np.uint8)), ("ends", spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1)]))]
+    )
+
+    def draw(self):
+        turns = self.np_random.integers(101, dtype=np.uint8)
+        return {"turns": turns, "ends": (self.np_random.integers(3), self.np_random.uniform(-1, 1, 1).astype("f4"))}
+
+    def chosen(self, options):
+        drawn = self.draw()
+        given = (options or {}).get("parameters", drawn)
+        for name, space in self.parameter_space.items():
+            value = np.asarray(given[name]) if name == "turns" else given[name]
+            if not space.contains(value):
+                raise ValueError(f"{name} is out of bounds")
+        return given
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        self.given = self.chosen(options)
+        self.factor = np.float32(1 - self.np_random.random())
+        return observation, {"parameters": self.given}
+
+    def step(self, action):
+        return super().step(np.asarray(action * self.factor, np.float32))
+
+
+class TestPlainParameters(EnvConformance):
+    def make_env(self, **kwargs):
+        return Wound(**kwargs)
+
+
+class Silent(Wound):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed, options=options)[0], {}
+
+
+class Beyond(Wound):
+    def draw(self):
+        return {**super().draw(), "ends": (3, np.zeros(1, np.float32))}
+
+    def chosen(self, options):
+        return self.draw()
+
+
+class OtherForm(Wound):
+    def chosen(self, options):
+        return {**super().chosen(options), "turns": "many"}
+
+
+class Deaf(Wound):
+    def chosen(self, options):
+        return super().chosen(None)
+
+
+class Thrifty(Wound):
+    def chosen(self, options):
+        return super().chosen(None) if options is None else options["parameters"]
+
+
+class Credulous(Wound):
+    def chosen(self, options):
+        return (options or {}).get("parameters", self.draw())
 
 
 class TestPlainEnv(EnvConformance):
@@ -107,6 +181,12 @@ class ObjectInfo(toys.Line):
         (toys.WrongShape, r"'y'\] has shape"),
         (lambda render_mode=None: toys.Flaky(reject_above=-2), "at least one of"),
         (toys.NoSamples, "must declare sample_space"),
+        (Silent, r"must report the parameters .*: it is not there"),
+        (Beyond, r"must report the parameters .*: 'ends/0' = 3 is not in Discrete\(3\)"),
+        (OtherForm, r"must report the parameters .*'turns'"),
+        (Deaf, r"must set them: asked for 'turns' = \d+, info\[.parameters.\] has \d+. Use them"),
+        (Thrifty, r"must give the same episode; .* differs at step 0"),
+        (Credulous, r"must refuse options\[.parameters.\] with 'turns' = 201"),
     ],
 )
 def test_a_broken_rule_is_found_and_said(make, rule):
@@ -144,9 +224,9 @@ def test_the_plugin_runs_the_suite(tmp_path, monkeypatch):
     (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0")
     assert code == 0, output
-    assert "10 passed" in output
+    assert "13 passed" in output
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0", "test_own.py")
-    assert "11 passed" in output, output
+    assert "14 passed" in output, output
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Bad-v0", "-k", "samples_fit")
     assert code == 1
     assert "sample_space says (3,)" in output

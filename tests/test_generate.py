@@ -16,7 +16,7 @@ import physgym
 from physgym import SocketVectorEnv, generate
 from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
-from physgym.rollout import episode_seed, run_episode
+from physgym.rollout import ActionGenerator, episode_seed, run_episode
 from physgym.sample import SampleSpec
 from physgym.samplers import Breed, Gaussian, Grid, LatinHypercube, NetworkPolicy, Sobol, Uniform
 from physgym.vector.rollouts import CHUNKS_AHEAD, LARGEST_CHUNK
@@ -411,7 +411,7 @@ def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
     if make is toys.Tuned:
         options["env_kwargs"] = {"nan_below": -0.5, "reject_above": 2.0}
     with pytest.raises(SampleError, match=r"episode 0, step \d+: info\[.sample.\]\['y'\] holds . non-finite"):
-        generate(make, tmp_path / "error", seed=0, **options)
+        generate(make, tmp_path / "error", seed=1, **options)
     allowed = generate(make, tmp_path / "allowed", nonfinite="allow", **options)
     assert len(allowed) == 30
     assert np.isnan(allowed[:]["y"]).any()
@@ -453,6 +453,54 @@ class Forgetful(toys.Line):
 def test_declared_parameters_must_be_reported(tmp_path):
     with pytest.raises(SampleError, match='the info of its reset has no "parameters"'):
         generate(Forgetful, tmp_path / "d", samples=5, num_workers=1, progress=False)
+
+
+class Ignorant(toys.Line):
+    """Reports parameters, but its own; in another form from the third episode on."""
+
+    parameter_space = toys.spaces.Dict({"gain": toys.spaces.Box(0, 1, (2,), np.float32)})
+    form = np.float32
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        late = seed == episode_seed(0, 2)
+        return observation, {"parameters": {"gain": np.full(3 if late else 2, 0.5, np.float32)}}
+
+
+def test_parameters_that_an_environment_ignores_or_reports_in_another_form_are_named(tmp_path):
+    with pytest.raises(SampleError, match=r"episode 0: parameter 'gain' was to be \[.*has \[0.5 0.5\]. Use options"):
+        generate(Ignorant, tmp_path / "d", samples=5, parameters="sobol", num_workers=1, progress=False)
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(
+        SampleError, match=r'episode 2: info\["parameters"\]\[\'gain\'\] has shape \(3,\); parameter_space'
+    ):
+        generate(Ignorant, tmp_path / "d", samples=50, num_workers=2, progress=False)
+    dataset = physgym.SampleDataset(tmp_path / "d")
+    assert len(dataset) == 8
+    assert dataset.parameter_episodes.tolist() == [0, 1]
+
+
+def test_parameters_may_be_asked_for_as_plain_numbers():
+    class Obedient(toys.Line):
+        parameter_space = toys.spaces.Dict({"gain": toys.spaces.Box(0, 1, (), np.float32)})
+
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed)[0], {"parameters": {"gain": np.float32(options["parameters"]["gain"])}}
+
+    with SocketVectorEnv([Obedient], num_workers=1) as envs:
+        parts = list(envs.rollout([(0, 1, {"parameters": {"gain": 0.1}})], max_steps=5, max_rejects=5))
+    assert parts[0][1].parameters.values["gain"] == np.float32(0.1)
+
+
+def test_actions_have_a_stream_of_their_own_for_every_seed():
+    generators = ActionGenerator()
+    drawn = {seed: generators.of(seed).random(4) for seed in (0, 1, 2**63, 0)}
+    assert len({row.tobytes() for row in drawn.values()}) == 3
+    half = generators.of(5)
+    half.random(3, np.float32)  # leaves half a word in the buffer
+    np.testing.assert_array_equal(generators.of(1).random(4), drawn[1])
+    np.testing.assert_array_equal(ActionGenerator().of(2**63).random(4), drawn[2**63])
+    assert not np.isin(drawn[0], np.random.default_rng(0).random(100)).any()
 
 
 def test_a_sampler_that_does_not_fit_the_actions_is_named(tmp_path):

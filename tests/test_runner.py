@@ -100,6 +100,69 @@ def test_stored_samples_are_replayed_from_their_seeds(tmp_path):
         list(runner.replay(dataset))
 
 
+def away(observation, rng):
+    return np.clip(rng.uniform(-1, 1, 2) - 0.1 * observation, -1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("actions", "parameters"), [("gaussian", "sobol"), ("sobol", None), ("grid:3", "lhs:4"), (away, "breed")]
+)
+def test_a_replay_has_the_parameters_and_actions_of_the_dataset(tmp_path, actions, parameters):
+    made = {"actions": actions, "parameters": parameters, "nonfinite": "allow"}
+    options = {"samples": 40, "num_workers": 2, "seed": 9, "max_steps": 4, "progress": False}
+    arguments = {"reject_above": 0.4, "nan_below": -0.6}
+    dataset = generate(toys.Tuned, tmp_path / "d", env_kwargs=arguments, **options, **made)
+    assert np.isnan(dataset[:]["y"]).any()
+    given = {"actions": away} if actions is away else {}
+    # limits of the runner that would end episodes too early
+    runner = Runner(toys.Tuned, tuned_predictor(), env_kwargs=arguments, max_steps=1, max_rejects=1, **given)
+    with runner:
+        steps = list(runner.replay(dataset))
+    for name, column in dataset[:].items():
+        assert np.stack([step.transition.sample[name] for step in steps]).tobytes() == column.tobytes()
+    if actions is away:
+        with (
+            Runner(toys.Tuned, tuned_predictor()) as runner,
+            pytest.raises(ConfigError, match=r"test_runner:away.*pass actions= with the same one"),
+        ):
+            next(runner.replay(dataset))
+    if parameters is not None:
+        with (
+            Runner(toys.Flaky, Predictor(nn.Identity(), SampleSpec.from_env(toys.Flaky())), **given) as runner,
+            pytest.raises(DatasetError, match=r"given parameters of episodes.*declares None"),
+        ):
+            next(runner.replay(dataset))
+
+
+def tuned_predictor() -> Predictor:
+    spec = SampleSpec.from_env(toys.Tuned())
+    return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
+
+
+def test_a_run_with_samplers_is_that_of_generation_and_its_record_can_be_replayed(tmp_path):
+    samplers = {"actions": "sobol", "parameters": "lhs:8"}
+    dataset = generate(toys.Tuned, tmp_path / "d", samples=20, num_workers=1, seed=3, progress=False, **samplers)
+    with Runner(toys.Tuned, tuned_predictor(), seed=3, record=tmp_path / "r", **samplers) as runner:
+        report = runner.run(40, progress=False)
+    recorded = SampleDataset(tmp_path / "r", mode="prediction")
+    assert len(recorded) == report.steps - report.rejected > 20
+    for name, column in dataset[:].items():
+        np.testing.assert_array_equal(recorded[:20][name], column)
+    for name, column in dataset.parameters.items():
+        np.testing.assert_array_equal(recorded.parameters[name][: len(column)], column)
+    with Runner(toys.Tuned, tuned_predictor()) as runner:
+        assert len(list(runner.replay(recorded))) == len(recorded)
+
+
+def test_a_replay_finds_an_episode_that_is_too_short(tmp_path):
+    dataset = generate(toys.Line, tmp_path / "d", samples=8, num_workers=1, progress=False)
+    with (
+        Runner(lambda: gym.wrappers.TimeLimit(toys.Line(), 2), predictor()) as runner,
+        pytest.raises(DatasetError, match="episode 0: the simulation gives another 'length'"),
+    ):
+        runner.run(replay=dataset, progress=False)
+
+
 class Corrected(Simulation):
     """Counts; asks the network in the middle of a step; adds what is applied to it."""
 

@@ -12,6 +12,7 @@ from scipy.stats import qmc
 
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Predictor
+from physgym.rollout import ActionGenerator, episode_seed
 from physgym.sample import Field, SampleSpec
 from physgym.samplers import (
     Acting,
@@ -25,6 +26,8 @@ from physgym.samplers import (
     Sobol,
     Uniform,
     find_sampler,
+    rebuild_sampler,
+    stream,
 )
 from physgym.spaces import flatten
 from physgym.training.checkpoint import save_checkpoint
@@ -121,7 +124,7 @@ def test_every_value_of_a_discrete_leaf_is_as_likely():
 
 def test_sobol_points_are_those_of_scipy_and_fill_better_than_random_ones():
     found = points(Sobol(), 128)
-    expected = qmc.Sobol(2, rng=np.random.default_rng((0, 1))).random(128)
+    expected = qmc.Sobol(2, rng=stream(0, 1)).random(128)
     np.testing.assert_array_equal(found, expected)
     assert qmc.discrepancy(found) < 0.2 * qmc.discrepancy(points(Uniform(), 128))
     begin = Sobol().actions(spaces.Box(0, 1, (2,), np.float64), 0)
@@ -130,6 +133,66 @@ def test_sobol_points_are_those_of_scipy_and_fill_better_than_random_ones():
     for step in steps:
         assert qmc.discrepancy(step) < 0.2 * qmc.discrepancy(points(Uniform(), 128))
     assert (steps[0] != steps[1]).all()
+
+
+@pytest.mark.parametrize("sampler", [*ACTING, Grid(2)], ids=lambda sampler: sampler.name)
+def test_steps_and_parameters_go_their_own_ways(sampler):
+    """Neither two steps of actions nor actions and parameters may be in step, as equal sequences would be."""
+    episodes, generators = 2048, ActionGenerator()
+    begin = sampler.actions(SQUARE["p"], 3)
+    columns = [points(sampler, episodes, seed=3)]
+    steps = [[] for _ in range(6)]
+    for episode in range(episodes):
+        act, rng = begin(episode), generators.of(episode_seed(3, episode))
+        for step in steps:
+            step.append(act(None, rng))
+    columns += [np.array(step) for step in steps]
+    related = np.corrcoef(np.concatenate(columns, axis=1).T) - np.eye(14)
+    assert np.abs(related).max() < 5 / np.sqrt(episodes)
+
+
+@pytest.mark.parametrize("episodes", [16, 64, 256])
+def test_shuffled_sobol_actions_fill_every_power_of_two(episodes):
+    begin = Sobol().actions(SQUARE["p"], 1)
+    policies = [begin(i) for i in range(episodes)]
+    for _ in range(3):
+        found = np.array([act(None, None) for act in policies])
+        for component in found.T:  # one in each of as many intervals
+            assert sorted((component * episodes).astype(int)) == list(range(episodes))
+
+
+def test_a_grid_of_actions_has_all_points_at_every_step():
+    begin = Grid([3, 4]).actions(SQUARE["p"], 0)
+    policies = [begin(i) for i in range(24)]
+    for _ in range(3):
+        found = [tuple(act(None, None)) for act in policies]
+        assert len(set(found[:12])) == len(set(found[12:])) == 12
+        assert found[:12] != found[12:]
+    large = Grid(100).actions(spaces.Box(0, 1, (64,)), 0)  # more points than 64 bits count
+    assert large(0)(None, None).shape == (64,)
+
+
+def test_streams_differ_by_seed_and_key():
+    keys = [
+        (0,),
+        (1,),
+        (0, 0),
+        (5,),
+        (5, 1),
+        (5, 1, 0),
+        (5, 1, 1),
+        (5 + 2**32,),
+        (5 + 2**32, 0),
+        (5 + 2**32, 1),
+        (5, 0, 0),
+    ]
+    assert len({stream(*key).random() for key in keys}) == len(keys)
+    assert episode_seed(5 + 2**32, 0) != episode_seed(5, 1024)
+
+
+def test_a_space_without_components_is_drawn_uniformly_or_refused():
+    act = Uniform().actions(spaces.Box(-1, 1, (0,)), 0)(0)
+    assert act(None, np.random.default_rng(0)).shape == (0,)
 
 
 def test_a_latin_hypercube_has_one_value_in_every_stratum():
@@ -221,6 +284,28 @@ def test_names_stand_for_samplers():
     assert isinstance(policy, Policy)
     for sampler in [*KINDS, policy, Gaussian([1, 2], {"a": 1})]:
         assert json.loads(json.dumps(sampler.describe())) == sampler.describe()
+
+
+@pytest.mark.parametrize("sampler", [*KINDS, Gaussian([1, 2], {"a": 1}), Grid([2, 3])], ids=lambda s: s.name)
+def test_a_sampler_is_rebuilt_from_its_description(sampler):
+    described = json.loads(json.dumps(sampler.describe()))
+    assert rebuild_sampler(described, "parameters").describe() == described
+    assert rebuild_sampler(None, "actions") is None
+
+
+@pytest.mark.parametrize(
+    ("described", "text"),
+    [
+        (Policy(same).describe(), r"the actions came from tests.test_samplers:same, .*pass actions= with the same one"),
+        ({"sampler": "network", "weights": "ab"}, "came from a network with weights ab"),
+        ({"sampler": "breed"}, "came from breed"),
+        ({"sampler": "lhs", "layers": 3}, "does not describe a sampler"),
+        ({}, "came from None"),
+    ],
+)
+def test_what_cannot_be_rebuilt_says_what_to_pass(described, text):
+    with pytest.raises(ConfigError, match=text):
+        rebuild_sampler(described, "actions")
 
 
 # --- adaptive sampling

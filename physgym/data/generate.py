@@ -12,7 +12,7 @@ import json
 import operator
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +26,7 @@ from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
-from physgym.samplers import Acting, Draw, Sampler, find_sampler
+from physgym.samplers import Acting, SamplerLike, draw_parameters, find_sampler
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.vector.entry import EnvLike, env_factory, find_spec
@@ -37,12 +37,6 @@ from physgym.vector.wire import RolloutResult
 
 GIT_TIMEOUT = 5.0
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
-
-
-NO_PARAMETER_SPACE = (
-    "{env} declares no parameter_space, so there are no parameters to sample. Set `parameter_space` (a "
-    'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
-)
 
 
 @dataclass(frozen=True)
@@ -166,9 +160,6 @@ def _join_names(first: Names, second: Names) -> Names:
     return Names(*(np.concatenate(pair) for pair in pairs))
 
 
-SamplerLike = Sampler | str | Callable[[Any, np.random.Generator], Any] | None
-
-
 class SampleStream:
     """Fresh samples from parallel simulations, in an order that depends on the seed alone.
 
@@ -262,7 +253,7 @@ class SampleStream:
                 raise SampleError(NO_SAMPLE_SPACE.format(env=env_name(env)))
             self.spec: SampleSpec = spec
             self.parameter_spec = self._envs.parameter_spec
-            self._draw = self._drawn_parameters(drawing, env)
+            self._draw = draw_parameters(drawing, self._envs.parameter_space, seed, env_name(env))
             if path is not None:
                 source = {
                     "env": env_name(env),
@@ -340,14 +331,6 @@ class SampleStream:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._close(kind)
-
-    def _drawn_parameters(self, sampler: Sampler | None, env: EnvLike) -> Draw | None:
-        space = self._envs.parameter_space
-        if sampler is None:
-            return None
-        if space is None:
-            raise ConfigError(NO_PARAMETER_SPACE.format(env=env_name(env)))
-        return sampler.parameters(space, self.seed)
 
     def _ordered(self, last: tuple[int, int] | None) -> Iterator[Rows]:
         """Samples in order of their names, from after the sample `last` (episode, step)."""

@@ -36,6 +36,22 @@ EnvArguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="KEY=VALUE", help="Argument of the environment's constructor; may be repeated."),
 ]
+Actions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SAMPLER",
+        help="Where actions come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or network:SESSION; "
+        "by default the environment's own sampler, else uniform.",
+    ),
+]
+Parameters = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SAMPLER",
+        help="Where the parameters of episodes come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or "
+        "breed; by default the environment draws them.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed; equal seeds give equal results.")]
 
 
@@ -65,22 +81,8 @@ def generate(
     arg: EnvArguments = None,
     mode: Annotated[str, typer.Option(help="training, validation or prediction.")] = "training",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
-    actions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SAMPLER",
-            help="Where actions come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or network:SESSION; "
-            "by default the environment's own sampler, else uniform.",
-        ),
-    ] = None,
-    parameters: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SAMPLER",
-            help="Where the parameters of episodes come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or "
-            "breed; by default the environment draws them.",
-        ),
-    ] = None,
+    actions: Actions = None,
+    parameters: Parameters = None,
     keep_rejected: Annotated[
         bool, typer.Option("--keep-rejected", help="Keep the samples of rejected steps apart, with the reasons.")
     ] = False,
@@ -177,6 +179,8 @@ def run(
     record: Annotated[Path | None, typer.Option(help="Dataset folder for samples and predictions.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Dataset whose samples are run again, from their seeds.")] = None,
     frames: Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")] = None,
+    actions: Actions = None,
+    parameters: Parameters = None,
 ) -> None:
     """Run a trained network inside its simulation, next to the solver.
 
@@ -195,7 +199,15 @@ def run(
     if frames is not None:
         arguments["render_mode"] = "rgb_array"
     predictor = load_checkpoint(session, int(which) if which.isdecimal() else which)
-    with Runner(config.environment.id, predictor, seed=seed, env_kwargs=arguments, record=record) as runner:
+    with Runner(
+        config.environment.id,
+        predictor,
+        seed=seed,
+        env_kwargs=arguments,
+        actions=actions,
+        parameters=parameters,
+        record=record,
+    ) as runner:
         report = runner.run(
             steps or None,
             replay=None if replay is None else SampleDataset(replay),

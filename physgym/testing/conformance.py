@@ -16,14 +16,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from physgym.errors import PhysGymError, ProtocolError
+from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.rollout import Transition, run_episode, sampler
-from physgym.sample import SampleSpec
-from physgym.spaces import Array, flatten
+from physgym.sample import SampleSpec, declared
+from physgym.spaces import Array, flatten, leaf_spaces, unflatten
 from physgym.vector import SocketVectorEnv
 from physgym.vector.entry import find_spec
 from physgym.vector.values import encode_value
@@ -44,6 +45,16 @@ SAMPLES = (
 ALIAS = "an observation must not change after it was returned; the one of step {step} did. Return a copy"
 VECTOR = "through a worker process {what} must equal the one in process, at step {step}"
 RENDER = "render() with render_mode='rgb_array' must return uint8 of shape (height, width, 3), not {got}"
+REPORTED = 'reset must report the parameters of the episode in info["parameters"], as parameter_space declares: {error}'
+SET = (
+    'reset(options={{"parameters": ...}}) must set them: asked for {name!r} = {asked}, info["parameters"] has {got}. '
+    "Use them, and report what is used"
+)
+AS_REPORTED = (
+    'reset(options={{"parameters": ...}}) with what the same seed reports must give the same episode; {what} differs '
+    "at step {step}. Draw as many random numbers where parameters are given as where they are not"
+)
+NOT_REFUSED = 'reset must refuse options["parameters"] with {name!r} = {value}, which parameter_space does not allow'
 ROLES = "sample_space needs at least one field of role {role!r} in sample_roles, for a network to train on"
 
 
@@ -108,18 +119,50 @@ class EnvConformance:
     def test_same_seed_same_episode(self) -> None:
         """A seed names an episode."""
         spec, space = self._spec(), self.make_env().observation_space
-        first, second = self._episode(spec, SEED), self._episode(spec, SEED)
-        _require(len(first) == len(second), SAME_SEED.format(what="the length", step=len(second)))
-        for a, b in zip(first, second, strict=True):
-            same = _equal(space, a.observation, b.observation)
-            _require(same, SAME_SEED.format(what="the observation", step=a.step))
-            _require(a.reward == b.reward, SAME_SEED.format(what="the reward", step=a.step))
-            _require((a.sample is None) == (b.sample is None), SAME_SEED.format(what="rejection", step=a.step))
-            for name in a.sample or ():
-                assert a.sample is not None
-                assert b.sample is not None
-                same = _bits(a.sample[name], b.sample[name])
-                _require(same, SAME_SEED.format(what=f"sample field {name!r}", step=a.step))
+        if difference := _difference(space, self._episode(spec, SEED), self._episode(spec, SEED)):
+            raise AssertionError(SAME_SEED.format(what=difference[0], step=difference[1]))
+
+    def test_parameters_are_reported(self) -> None:
+        """A reset reports the parameters of its episode, if the environment declares some."""
+        env = self.make_env()
+        if declared(env, "parameter_space") is not None:
+            _reset_parameters(env, SEED)
+        env.close()
+
+    def test_parameters_can_be_set(self) -> None:
+        """A reset takes parameters and uses them; given those of its own seed, nothing changes."""
+        env = self.make_env()
+        space = declared(env, "parameter_space")
+        if space is None:
+            env.close()
+            return
+        for seed in range(SEED + 1, SEED + 1 + STEPS):
+            asked = _reset_parameters(env, seed)
+            got = _reset_parameters(env, SEED, asked)
+            for name, a, b in zip(leaf_spaces(space), flatten(space, asked), flatten(space, got), strict=True):
+                _require(_bits(a, b), SET.format(name=name, asked=a, got=b))
+        options = {"parameters": _reset_parameters(env, SEED)}
+        env.close()
+        spec = self._spec()
+        first, second = self._episode(spec, SEED), self._episode(spec, SEED, options)
+        if difference := _difference(env.observation_space, first, second):
+            raise AssertionError(AS_REPORTED.format(what=difference[0], step=difference[1]))
+
+    def test_parameters_out_of_bounds_are_refused(self) -> None:
+        """A reset raises for parameters that are not in their space."""
+        env = self.make_env()
+        space = declared(env, "parameter_space")
+        if space is not None:
+            good = flatten(space, _reset_parameters(env, SEED))
+            for row, (name, leaf) in enumerate(leaf_spaces(space).items()):
+                for wrong in _outside(leaf):
+                    given = unflatten(space, iter([*good[:row], wrong, *good[row + 1 :]]))
+                    try:
+                        env.reset(seed=SEED, options={"parameters": given})
+                    except Exception:  # noqa: BLE001 - which one is for the environment to choose
+                        continue
+                    raise AssertionError(NOT_REFUSED.format(name=name, value=wrong))
+        env.close()
 
     def test_observations_are_not_changed_later(self) -> None:
         """What was returned stays as it was."""
@@ -185,9 +228,9 @@ class EnvConformance:
         assert spec is not None
         return spec
 
-    def _episode(self, spec: SampleSpec, seed: int) -> list[Transition]:
+    def _episode(self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None) -> list[Transition]:
         env = self.make_env()
-        transitions = list(run_episode(env, spec, seed=seed, max_steps=STEPS))
+        transitions = list(run_episode(env, spec, seed=seed, max_steps=STEPS, options=options))
         env.close()
         return transitions
 
@@ -241,6 +284,57 @@ def check_env(env: str | Callable[..., Env], report: Callable[[str, str], None] 
 def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise AssertionError(rule)
+
+
+def _difference(
+    space: gymnasium.Space[Any], first: list[Transition], second: list[Transition]
+) -> tuple[str, int] | None:
+    """What differs first between two episodes, and at which step."""
+    for a, b in zip(first, second, strict=False):
+        if not _equal(space, a.observation, b.observation):
+            return "the observation", a.step
+        if a.reward != b.reward:
+            return "the reward", a.step
+        if (a.sample is None) != (b.sample is None):
+            return "rejection", a.step
+        if a.sample is not None and b.sample is not None:
+            for name, value in a.sample.items():
+                if not _bits(value, b.sample[name]):
+                    return f"sample field {name!r}", a.step
+    return None if len(first) == len(second) else ("the length", min(len(first), len(second)))
+
+
+def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
+    """The parameters that a reset reports, as copies; checked against their space."""
+    space = declared(env, "parameter_space")
+    _, info = env.reset(seed=seed, options=None if given is None else {"parameters": given})
+    spec = SampleSpec.parameters_of(env)
+    assert spec is not None
+    try:
+        values = spec.check(info["parameters"], "the reset", finite=False)
+    except KeyError as error:
+        raise AssertionError(REPORTED.format(error="it is not there")) from error
+    except SampleError as error:
+        raise AssertionError(REPORTED.format(error=error)) from error
+    for name, leaf in leaf_spaces(space).items():
+        _require(leaf.contains(values[name]), REPORTED.format(error=f"{name!r} = {values[name]} is not in {leaf}"))
+    return unflatten(space, iter([value.copy()[()] for value in values.values()]))
+
+
+def _outside(space: gymnasium.Space[Any]) -> list[Any]:
+    """Values of the right form beyond the bounds of a leaf, where it has some and its dtype holds them."""
+    if isinstance(space, spaces.Box):
+        info = np.finfo(space.dtype) if space.dtype.kind == "f" else np.iinfo(space.dtype)
+        wrong = []
+        for bound, has, step in ((space.low, space.bounded_below, -1), (space.high, space.bounded_above, 1)):
+            near = np.where(has, bound, 0).astype(np.float64)
+            beyond = near + step * (1 + np.abs(near))
+            if has.any() and (beyond > float(info.min)).all() and (beyond < float(info.max)).all():
+                wrong.append(beyond.astype(space.dtype)[()])
+        return wrong
+    if isinstance(space, spaces.Discrete):
+        return [space.start - 1, space.start + space.n]
+    return []
 
 
 def _bits(a: Array, b: Array) -> bool:

@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -20,8 +20,8 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, ProtocolError, SampleError, UnequalSpaces
-from physgym.rollout import Transition, episode_policy, require_spec, run_episode
-from physgym.sample import Columns, SampleSpec, declared
+from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
+from physgym.sample import Columns, SampleSpec, declared, flat_items
 from physgym.samplers import EpisodePolicy
 from physgym.sim import Simulation
 from physgym.spaces import Array, Leaf
@@ -64,6 +64,10 @@ WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {wan
 NO_PARAMETERS = (
     'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
     "take parameter_space away"
+)
+OTHER_PARAMETERS = (
+    'episode {episode}: parameter {name!r} was to be {asked}, info["parameters"] has {got}. Use options["parameters"] '
+    "in reset, and report what is used"
 )
 NO_NETWORK = (
     "the simulation asked for a prediction, but this pipeline has no network. Pass predictor= to the vector env, run "
@@ -122,6 +126,7 @@ class Host:
         self._objects: list[list[Any]] = [[None] * self.count for leaf in self.leaves if leaf.variable]
         self._steps = [env.step for env in self.envs]
         self._policies: dict[int, EpisodePolicy] = {}
+        self._generator = ActionGenerator()
         # without shared memory, rows are kept here and travel in messages
         self._inline = True
         self._use(Arena(*self.layouts(), self.count, 1), 0, 0)
@@ -386,6 +391,7 @@ class Host:
 
     def _run_episode(self, index: int, entry: Sequence[Any], request: Rollout, part: _Part, emit: Emit) -> None:
         episode, seed = entry[0], entry[1]
+        options = entry[2] if len(entry) > 2 else None
         reward, kept, steps = 0.0, 0, 0
         rejected: dict[int, str] = {}
         for transition in run_episode(
@@ -398,8 +404,9 @@ class Host:
             where=f"episode {episode}",
             check=False,  # as they are gathered
             nonfinite=request.nonfinite,  # type: ignore[arg-type]  # checked by the protocol
-            options=entry[2] if len(entry) > 2 else None,
-            begun=lambda info: part.begin(episode, info),
+            options=options,
+            begun=lambda info: part.begin(episode, info, options),
+            generator=self._generator.of(seed),
         ):
             steps += 1
             reward += transition.reward
@@ -515,23 +522,28 @@ class _Part:
         self._steps: list[int] = []
         self._samples = Columns(self.spec, min(16, self._most))
         self._begun: list[int] = []
-        self._parameters = None if self._parameter_spec is None else Columns(self._parameter_spec)
+        self._parameters = None if self._parameter_spec is None else Columns(self._parameter_spec, of="parameters")
         self._rejected = Columns(self.spec, min(16, self._most))
         self._names_rejected: list[tuple[int, int, str]] = []
         self._since = time.perf_counter()
 
-    def begin(self, episode: int, info: Any) -> None:
+    def begin(self, episode: int, info: Any, options: Mapping[str, Any] | None) -> None:
         """Take the parameters from the info of an episode's reset.
 
         Raises:
-            SampleError: There are none, or they do not fit their declaration.
+            SampleError: There are none, they do not fit their declaration, or are not those that were asked for.
         """
         if self._parameters is None:
             return
         if not isinstance(info, dict) or "parameters" not in info:
             raise SampleError(NO_PARAMETERS)
-        checked = self._parameters.spec.check(info["parameters"], f"episode {episode}, parameters", finite=False)
-        self._parameters.add(checked, episode, -1)
+        self._parameters.add(info["parameters"], episode)
+        if options is not None and "parameters" in options:
+            got = self._parameters.last()
+            for name, asked in flat_items(options["parameters"]):
+                if name not in got or not np.array_equal(got[name], np.asarray(asked, got[name].dtype)):
+                    shown = got.get(name, "none")
+                    raise SampleError(OTHER_PARAMETERS.format(episode=episode, name=name, asked=asked, got=shown))
         self._begun.append(episode)
 
     def add(self, episode: int, transition: Transition) -> None:

@@ -91,10 +91,10 @@ class Rollouts:
                 continue
             chunk: list[Any] = []
             for entry in self._source:
-                episode, seed, *options = entry
+                episode, seed = entry[:2]
                 if type(episode) is not int or type(seed) is not int or episode in self._chunk_of:
                     raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
-                chunk.append([episode, seed, *map(dict, options)])
+                chunk.append([episode, seed] if len(entry) == 2 else [episode, seed, dict(entry[2])])
                 if len(chunk) >= self._size:
                     break
             if not chunk:
@@ -102,7 +102,7 @@ class Rollouts:
             first = chunk[0][0]
             self._order[first], self._left[first] = self._begun, len(chunk)
             self._begun += 1
-            self._chunk_of.update((entry[0], first) for entry in chunk)
+            self._chunk_of.update(dict.fromkeys([entry[0] for entry in chunk], first))
             self._asked[worker.index].append((time.monotonic(), len(chunk)))
             self._pool.post(worker, Rollout(chunk, **self._limits))
             if isinstance(worker, LocalWorker):
@@ -138,7 +138,8 @@ class Rollouts:
             if not fresh.all():
                 values = {name: column[fresh] for name, column in told.values.items()}
                 reply = replace(reply, parameters=Parameters(told.episodes[fresh], values))
-        for episode, *_ in reply.ended:
+        for entry in reply.ended:
+            episode = entry[0]
             del self._chunk_of[episode]
             self._seen.pop(episode, None)
             self._seen_rejected.pop(episode, None)

@@ -694,7 +694,7 @@ class Connection:
                 if not ok or not all(seed is None or type(seed) is int for seed in message.seeds):
                     raise ProtocolError(f"a Reset needs a seed or None, and true or false, for {count} environments")
             case Rollout():
-                _episodes(message)
+                _check_rollout(message)
 
     def _advance(self, message: Message, sender: Role, sequence: int) -> None:
         """Note a legal message."""
@@ -707,7 +707,7 @@ class Connection:
             self.asking = kind is Predict
         elif sender is Role.PARENT:
             self._sequence = sequence
-            left = _episodes(message) if isinstance(message, Rollout) else None
+            left = {entry[0] for entry in message.episodes} if isinstance(message, Rollout) else None
             if isinstance(message, (Step, Call)) and message.rows is not None:
                 left = set(message.rows)
             self.pending.append(Pending(sequence, kind, left))
@@ -734,19 +734,19 @@ def _check_env(env: int, lowest: int, count: int) -> None:
         raise ProtocolError(f"a worker names environment {env} of {count}")
 
 
-def _episodes(request: Rollout) -> set[int]:
-    """Indices of the episodes of a rollout."""
-    for episode in request.episodes:
-        named = isinstance(episode, (list, tuple)) and [type(number) for number in episode[:2]] == [int, int]
-        if not named or episode[0] < 0 or (len(episode) > 2 and not _are_options(episode[2:])):
+def _check_rollout(request: Rollout) -> None:
+    """Check the episodes of a rollout, of which there may be very many."""
+    for entry in request.episodes:
+        if (
+            type(entry) not in (list, tuple)
+            or not (len(entry) == 2 or (len(entry) == 3 and type(entry[2]) is dict))
+            or type(entry[0]) is not int
+            or type(entry[1]) is not int
+            or entry[0] < 0
+        ):
             raise ProtocolError("Rollout.episodes must be lists of index, seed and, if there are some, options")
     if request.nonfinite not in get_args(NonFinite):
         raise ProtocolError(f"Rollout.nonfinite must be one of {get_args(NonFinite)}")
-    return {episode[0] for episode in request.episodes}
-
-
-def _are_options(rest: Any) -> bool:
-    return len(rest) == 1 and isinstance(rest[0], dict)
 
 
 def _left_of_step(request: Pending, results: Results, count: int) -> set[int] | None:
@@ -998,8 +998,8 @@ def _are_texts(steps: Array, reasons: Any) -> bool:
 
 
 def _outcome_fits(episode: Any, steps: Any, kept: Any, reward: Any, rejected: Any) -> bool:
-    numbers = all(type(value) is int and value >= 0 for value in (episode, steps, kept))
-    return numbers and isinstance(reward, float | np.floating) and isinstance(rejected, dict)
+    numbers = type(episode) is type(steps) is type(kept) is int and min(episode, steps, kept) >= 0
+    return numbers and isinstance(reward, (float, np.floating)) and isinstance(rejected, dict)
 
 
 _ENCODERS: dict[type[Any], Callable[[Any, Any], list[Buffer]]] = {
