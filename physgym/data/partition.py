@@ -303,7 +303,6 @@ class Partition:
     def _parsed(self) -> bool:
         """Read everything but the rows; whether the file is still the same."""
         self._held = _Held(self.path)  # until it is parsed, so that its number does not name another file
-        self._identity = self._held.identity
         with h5py.File(self.path, "r") as file:
             self.attributes: dict[str, Any] = {name: _plain(value) for name, value in file.attrs.items()}
             if self.attributes.get("format") != FORMAT:
@@ -324,7 +323,8 @@ class Partition:
             )
             self.sealed = bool(file["sealed"][0])  # before the counts, which are final then
             self.tables = {name: self._table(file, name) for name in self.layout.tables}
-        return self.current
+        self._identity = _identity(os.fstat(self._held.handle))
+        return self._identity[0] == self.path.stat().st_ino
 
     def _table(self, file: h5py.File, name: str) -> Table:
         columns, capacity = {}, None
@@ -419,7 +419,8 @@ class Partition:
         Raises:
             DatasetError: The file cannot be read.
         """
-        return next(self.read_runs(column, [(start, stop)], [out]))
+        (rows,) = self.read_runs(column, [(start, stop)], [out])
+        return rows
 
     def read_runs(
         self, name: str, runs: list[tuple[int, int]], outs: list[Array | None] | None = None
@@ -593,8 +594,8 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_ino, status.st_size
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_ctime_ns  # the number of a deleted file is soon given to another
 
 
 class _Held:
@@ -602,7 +603,6 @@ class _Held:
 
     def __init__(self, path: Path) -> None:
         self.handle = os.open(path, os.O_RDONLY)
-        self.identity = _identity(os.fstat(self.handle))
         self._finalizer = weakref.finalize(self, os.close, self.handle)
 
     @property
