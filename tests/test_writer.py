@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from physgym.data.dataset import SampleDataset
 from physgym.data.mapping import Stitched
 from physgym.data.partition import Partition
+from physgym.data.statistics import Statistics
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.sample import Field, SampleSpec
@@ -380,3 +385,375 @@ def test_float32_statistics_of_a_large_mean_are_exact(tmp_path):
             np.testing.assert_allclose(found[name].std, exact.std(0), rtol=1e-6)
             np.testing.assert_array_equal(found[name].min, exact.min(0))
             np.testing.assert_array_equal(found[name].max, exact.max(0))
+
+
+# --- interrupts, forks, faults
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt once, at the n-th place in the writer where Python looks for signals."""
+
+    def __init__(self, place):
+        self.left = place
+
+    def __enter__(self):
+        sys.setprofile(self)
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+    def __call__(self, frame, event, argument):
+        # not within HDF5's calls of Python functions: it makes an error of its own of that
+        inside = "physgym/data/" in frame.f_code.co_filename and "_Image" not in frame.f_code.co_qualname
+        if inside and event in ("call", "c_return"):
+            self.left -= 1
+            if self.left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+def interrupted_writing(path, interrupting):
+    """Samples in portions; what an interrupted call has not taken is given to the next one."""
+    options = {"max_file_size": 10 * ROW, "buffer_size": 4 * ROW, "commit_interval": 1000}
+    writer, done = SampleWriter(path, SPEC, **options), 0
+    for stop in (2, 4, 7, 9, 24, 27):
+        try:
+            with interrupting:
+                writer.append(samples(range(done, stop)), **names(range(done, stop)))
+        except KeyboardInterrupt:
+            assert done <= writer.count <= stop
+            rest = range(writer.count, stop)
+            writer.append(samples(rest), **names(rest))
+        assert writer.count == stop
+        done = stop
+    with contextlib.suppress(KeyboardInterrupt), interrupting:
+        writer.close()
+    SampleWriter(path, SPEC, resume=True, **options).close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # within the end of a generator
+def test_an_interrupt_at_any_place_loses_and_doubles_nothing(tmp_path):
+    interrupted_writing(tmp_path / "whole", Interrupting(0))
+    whole, counting = folder_bytes(tmp_path / "whole"), Interrupting(0)
+    interrupted_writing(tmp_path / "count", counting)
+    for place in np.random.default_rng(0).integers(1, -counting.left, 25).tolist():
+        interrupted_writing(tmp_path / str(place), Interrupting(place))
+        assert folder_bytes(tmp_path / str(place)) == whole, place
+
+
+def test_a_forked_child_has_no_part_in_a_writer(tmp_path):
+    writer = SampleWriter(tmp_path / "d", SPEC, commit_interval=1000)
+    writer.append(samples([0]), **names([0]))
+    writer.commit()
+    writer.append(samples([1]), **names([1]))
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            theirs.recv(1)
+            writer.close(seal=False)  # as it does when it exits
+            theirs.send(b"x")
+            threading.Event().wait(60)
+        finally:
+            os._exit(0)
+    try:
+        writer.append(samples([2]), **names([2]))
+        writer.commit()
+        ours.send(b"x")
+        assert ours.recv(1) == b"x"
+        assert len(SampleDataset(tmp_path / "d")) == 3
+        writer.append(samples([3]), **names([3]))
+        writer.close()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        ours.close()
+        theirs.close()
+    np.testing.assert_array_equal(SampleDataset(tmp_path / "d")[:]["x"], samples(range(4))["x"])
+
+
+def test_a_forked_child_does_not_hold_the_lock(tmp_path):
+    writer = SampleWriter(tmp_path / "d", SPEC)
+    writer.append(samples([0]), **names([0]))
+    child = os.fork()
+    if child == 0:
+        try:
+            threading.Event().wait(60)
+        finally:
+            os._exit(0)
+    try:
+        writer.close()
+        SampleWriter(tmp_path / "d", SPEC, resume=True).close()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_what_fails_in_the_thread_is_said_by_close(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    writer = SampleWriter(tmp_path / "d", SPEC, commit_interval=0.01)
+    writer.append(samples([0]), **names([0]))
+    writer.commit()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        writer.append(samples([1]), **names([1]))
+        waited = threading.Event()
+        for _ in range(1000):
+            if writer.count == 1:
+                break
+            waited.wait(0.01)
+    with pytest.raises(DatasetError, match="No space left on device"):
+        writer.close()
+    writer.close()
+
+
+def test_the_count_does_not_waver_while_the_thread_commits(tmp_path, monkeypatch):
+    seen, real = [], os.pwrite
+    writer = SampleWriter(tmp_path / "d", SPEC, commit_interval=1000)
+    writer.append(samples(range(3)), **names(range(3)))
+
+    def pwrite(*arguments):
+        other = threading.Thread(target=lambda: seen.append(writer.count))
+        other.start()
+        other.join(0.02)  # it waits, or has seen all samples
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    writer.commit()
+    writer.close()
+    assert set(seen) == {3}
+
+
+# --- what is refused
+
+INDEX = {"episode": np.zeros(3, int), "step": np.arange(3), "seed": np.zeros(3, "u8")}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"step": 5}, "index/step has shape"),
+        ({"step": [1]}, "index/step has shape"),
+        ({"episode": [0.5, 1.5, 2.5]}, "index/episode has dtype float64"),
+        ({"seed": np.full(3, -1)}, "index/seed has values that uint64 cannot hold"),
+        ({"env": np.full(3, 1 << 40)}, "index/env has values that int32 cannot hold"),
+        ({"episode": np.full(3, 1 << 63, "u8")}, "index/episode has values that int64 cannot hold"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, change, text):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        with pytest.raises(DatasetError, match=text):
+            writer.append(samples(range(3)), **{**INDEX, **change})
+        writer.append(samples(range(3)), **{name: value.tolist() for name, value in INDEX.items()}, env=np.full(3, 7))
+    assert len(SampleDataset(tmp_path / "d")) == 3
+    np.testing.assert_array_equal(SampleDataset(tmp_path / "d").index("env"), [7, 7, 7])
+
+
+def test_values_that_a_field_cannot_hold_are_refused(tmp_path):
+    spec = SampleSpec([Field("n", (), np.dtype("i2"), "input"), Field("text", (), np.dtype("S3"), "target")])
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        where = {"episode": np.zeros(1, int), "step": np.zeros(1, int), "seed": np.zeros(1, "u8")}
+        for wrong in ({"n": [70_000], "text": [b"abc"]}, {"n": [7], "text": [b"abcd"]}):
+            with pytest.raises(DatasetError, match=r"has values that .* cannot hold"):
+                writer.append(wrong, **where)
+            with pytest.raises(DatasetError, match=r"has values that .* cannot hold"):
+                writer.add({name: value[0] for name, value in wrong.items()}, episode=0, step=0, seed=0)
+        with pytest.raises(DatasetError, match="n is not an array"):
+            writer.append({"n": [1, [2]], "text": [b"a", b"b"]}, **INDEX)
+        for number in (-1, 1 << 64, 0.5):
+            with pytest.raises(DatasetError, match="do not name a sample"):
+                writer.add({"n": 1, "text": b"a"}, episode=0, step=0, seed=number)
+        writer.append({"n": [7], "text": [b"abc"]}, **where)
+    assert SampleDataset(tmp_path / "d")[0] == {"n": 7, "text": b"abc"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(Field("x", (), np.dtype(dtype), "input") for dtype in ("U5", "M8[s]", "O", "S0", "i1,f4")),
+        *(Field(name, (), np.dtype("f4"), "input") for name in ("a\0b", "\udc80")),
+        Field("x", (), np.dtype("f4"), "input", "\0"),
+    ],
+)
+def test_fields_that_hdf5_cannot_hold_are_refused(tmp_path, field):
+    with pytest.raises(ConfigError):
+        SampleWriter(tmp_path / "d", SampleSpec([field]))
+    with pytest.raises(ConfigError):
+        SampleWriter(tmp_path / "d", SPEC, parameters=SampleSpec([field]))
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("source", [{"a": np.float32(1)}, {1: 2, "b": 3}])
+def test_a_source_that_is_no_json_is_refused(tmp_path, source):
+    with pytest.raises(ConfigError, match="source must be JSON data"):
+        SampleWriter(tmp_path / "d", SPEC, source=source)
+
+
+def test_commits_by_time_may_be_ruled_out(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC, commit_interval=float("inf")) as writer:
+        writer.append(samples([0]), **names([0]))
+        assert writer.committed == 0
+        assert writer._thread.is_alive()
+
+
+def test_partitions_do_not_begin_anew_when_their_numbers_run_out(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC, max_file_size=ROW) as writer:
+        writer.append(samples([0]), **names([0]))
+    (tmp_path / "d" / "training-00000.h5").rename(tmp_path / "d" / "training-99999.h5")
+    writer = SampleWriter(tmp_path / "d", SPEC, max_file_size=ROW, resume=True)
+    writer.append(samples([1]), **names([1]))
+    with pytest.raises(DatasetError, match="100000 partitions at most"):
+        writer.close()
+    assert len(SampleDataset(tmp_path / "d")) == 1
+
+
+def test_rejects_of_interleaved_episodes_are_all_kept(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC, nonfinite="reject", rejected=True) as writer:
+        for episode, step in ((1, 0), (0, 1), (1, 1), (0, 2)):
+            bad = samples([0])
+            bad["x"][:] = np.nan
+            writer.append(bad, episode=np.array([episode]), step=np.array([step]), seed=np.zeros(1, "u8"))
+            writer.commit()
+        writer.append(samples([9]), episode=np.array([2]), step=np.array([0]), seed=np.zeros(1, "u8"))
+    assert SampleDataset(tmp_path / "d").rejected.episode.tolist() == [1, 0, 1, 0]
+
+
+def test_parameters_that_do_not_ascend_are_refused(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC, parameters=PARAMETERS) as writer:
+        with pytest.raises(DatasetError, match="ascending order"):
+            writer.add_parameters({"stiffness": np.zeros((2, 2))}, episode=np.array([5, 3]), seed=np.zeros(2, "u8"))
+        writer.append(samples([0]), **names([0]))
+
+
+# --- readers of what is replaced
+
+
+def test_a_reader_keeps_its_statistics_and_checksum_while_a_writer_continues(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append(samples(range(7)), **names(range(7)))
+    early, mean = SampleDataset(tmp_path / "d"), samples(range(7))["x"].mean(0)
+    with SampleWriter(tmp_path / "d", SPEC, resume=True) as writer:
+        writer.append(samples(range(7, 30)), **names(range(7, 30)))
+        writer.commit()
+        np.testing.assert_allclose(early.statistics["x"].mean, mean)  # the file is open: it has none
+    late = SampleDataset(early.paths)
+    early.verify()
+    late.verify()
+    np.testing.assert_array_equal(early[:]["x"], samples(range(7))["x"])
+
+
+def test_a_dataset_that_was_made_anew_is_not_taken_for_the_old_one(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append(samples(range(5000)), **names(range(5000)))
+    dataset, unmapped = SampleDataset(tmp_path / "d"), SampleDataset(tmp_path / "d")
+    unmapped.__dict__["_stitched"] = None
+    shutil.rmtree(tmp_path / "d")
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append(samples(range(3)), **names(range(3)))
+    for reader in (dataset, unmapped):
+        with pytest.raises(DatasetError, match="another file has taken its place"):
+            reader.gather([4999])
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, monkeypatch):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append(samples(range(3)), **names(range(3)))
+    file, real, times = tmp_path / "d" / "training-00000.h5", h5py.File, []
+
+    def replacing(*arguments, **options):
+        if not times:
+            times.append(1)
+            shutil.copy(file, tmp_path / "copy")
+            (tmp_path / "copy").replace(file)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(h5py, "File", replacing)
+    assert Partition(file).count == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.attrs.modify("source", "[1"),
+        lambda file: file.attrs.modify("source", "[1]"),
+        lambda file: file.attrs.modify("fields", "[]"),
+        lambda file: file.attrs.modify("fields", '[{"name": 3}]'),
+        lambda file: file.attrs.modify("parameters", "{"),
+        lambda file: file.attrs.__delitem__("version"),
+        lambda file: file.__delitem__("sealed"),
+        lambda file: file.create_group("data/flag/x") if file.pop("data/flag") is None else None,
+        lambda file: file["num_samples"].__setitem__(0, 2),
+        lambda file: file.move("statistics/x/mean", "elsewhere"),
+        lambda file: file.__delitem__("checksum"),
+    ],
+)
+def test_whatever_is_damaged_is_a_dataset_error(tmp_path, damage):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append(samples(range(3)), **names(range(3)))
+    with h5py.File(tmp_path / "d" / "training-00000.h5", "r+") as file:
+        damage(file)
+
+    def read():
+        dataset = SampleDataset(tmp_path / "d")
+        return dataset.statistics, dataset.verify()
+
+    with pytest.raises(DatasetError, match=r"training-00000\.h5"):
+        read()
+
+
+def test_selected_samples_stay_the_same_when_a_folder_before_them_grows(tmp_path):
+    writers = [SampleWriter(tmp_path / name, SPEC) for name in "ab"]
+    for writer, start in zip(writers, (0, 100), strict=True):
+        writer.append(samples(range(start, start + 4)), **names(range(4)))
+        writer.commit()
+    both = SampleDataset([tmp_path / "a", tmp_path / "b"])
+    chosen = both.subset([1, 5, 7])
+    stored = [dataset.__reduce__() for dataset in (both, chosen)]  # as it is pickled
+    writers[0].append(samples(range(4, 9)), **names(range(4, 9)))
+    for writer in writers:
+        writer.close()
+    want = samples([1, 101, 103])["x"]
+    assert chosen.refresh() == 0
+    for reader in (chosen, both.subset([1, 5, 7]), stored[1][0](*stored[1][1])):
+        np.testing.assert_array_equal(reader[:]["x"], want)
+        np.testing.assert_array_equal(reader.index("step"), [1, 1, 3])
+    np.testing.assert_array_equal(stored[0][0](*stored[0][1])[:]["x"], samples([*range(4), *range(100, 104)])["x"])
+
+
+def test_arrays_to_gather_into_must_fit(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append(samples(range(5)), **names(range(5)))
+    mapped, unmapped = SampleDataset(tmp_path / "d"), SampleDataset(tmp_path / "d")
+    unmapped.__dict__["_stitched"] = None
+    fixed = np.zeros((2, 3), "f4")
+    fixed.flags.writeable = False
+    for reader in (mapped, unmapped):
+        for wrong in (np.zeros((3, 2), "f4").T, np.zeros((2, 3)), np.zeros((4, 3), "f4"), fixed, None):
+            out = {"flag": np.zeros(2, "?")} | ({} if wrong is None else {"x": wrong})
+            with pytest.raises(ConfigError, match=r"out\['x'\] must be a C-contiguous array \(2, 3\) of float32"):
+                reader.gather([0, 1], out=out)
+
+
+def test_folders_with_different_parameters_are_not_mixed(tmp_path):
+    for name in ("stiffness", "mass"):
+        spec = SampleSpec([Field(name, (2,), np.dtype("f8"), "additional")])
+        with SampleWriter(tmp_path / name, SPEC, parameters=spec) as writer:
+            writer.add_parameters({name: np.zeros((1, 2))}, episode=np.zeros(1, int), seed=np.zeros(1, "u8"))
+            writer.append(samples([0]), **names([0]))
+    dataset = SampleDataset([tmp_path / "stiffness", tmp_path / "mass"])
+    with pytest.raises(DatasetError, match="different parameters"):
+        _ = dataset.parameters
+    with pytest.raises(ConfigError, match="this dataset has 0"):
+        dataset.subset([]).split(0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-19, 1.0, 1e20, 1e37])
+def test_statistics_of_tiny_and_huge_values(scale):
+    values = (np.array([1, -1, 3, 2.5]) * scale).astype("f4")
+    found = Statistics.of(values)
+    exact = values.astype("f8")
+    np.testing.assert_allclose([found.mean, found.std], [exact.mean(), exact.std()], rtol=1e-6)
+    twice = found.merge(Statistics.of(np.array([1e308, -1e308])))  # no warning
+    assert twice.count == 6

@@ -6,11 +6,14 @@ import atexit
 import contextlib
 import fcntl
 import json
+import operator
 import os
 import re
 import threading
+import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +32,7 @@ from physgym.data.partition import (
 )
 from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
-from physgym.sample import NOT_FINITE, SampleSpec
+from physgym.sample import NOT_FINITE, Field, SampleSpec
 from physgym.spaces import Array
 
 Mode = Literal["training", "validation", "prediction"]
@@ -39,6 +42,7 @@ LOCK = ".lock"
 DEFAULT_MAX_FILE_SIZE = 1 << 30
 DEFAULT_BUFFER = 1 << 20
 DEFAULT_COMMIT_INTERVAL = 0.5
+MOST_PARTITIONS = 100_000  # their names have five digits
 WAITING = 2  # full partitions that may wait for their seal before appending waits for it
 
 
@@ -91,10 +95,44 @@ def _described(partitions: Sequence[Partition]) -> dict[str, Any]:
 
 def _write_description(folder: Path, modes: Mapping[str, Any]) -> dict[str, Any]:
     description = {"format": "physgym-dataset", "version": 2, "modes": dict(modes)}
-    temporary = (folder / DESCRIPTION).with_suffix(".tmp")
-    temporary.write_text(json.dumps(description, indent=1))
-    temporary.replace(folder / DESCRIPTION)
+    temporary = folder / f"dataset-{os.getpid()}.tmp"  # a writer and `rebuild_description` may be at work at once
+    try:
+        temporary.write_text(json.dumps(description, indent=1))
+        temporary.replace(folder / DESCRIPTION)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     return description
+
+
+@dataclass(frozen=True)
+class _Portion:
+    """Samples that are being stored.
+
+    Attributes:
+        rows: Their columns.
+        done: How many of them are stored.
+        count: How many there are.
+        error: What to raise after that.
+    """
+
+    rows: Mapping[str, Array]
+    done: int
+    count: int
+    error: SampleError | None
+
+
+_open_writers: weakref.WeakSet[SampleWriter] = weakref.WeakSet()
+
+
+def _forget_writers() -> None:
+    """In a forked child: the samples and the lock are the parent's."""
+    for writer in _open_writers:
+        writer._give_up_lock()
+
+
+os.register_at_fork(after_in_child=_forget_writers)
 
 
 class SampleWriter:
@@ -103,7 +141,8 @@ class SampleWriter:
     Samples are collected in a buffer and committed when it is full, after `commit_interval` and by `commit`. A thread
     of the writer does the latter, seals partitions that are full and keeps the statistics, so that `append` waits for
     one write of a buffer at most (or, where the disk is slower than the samples, for the seal of a partition). All
-    methods may be called from any thread.
+    methods may be called from any thread. What interrupts them (Ctrl-C) leaves every sample taken before in its place;
+    of the samples of an interrupted `append` the first ones may be stored. A forked child has no part in a writer.
 
     Args:
         path: The dataset's folder; created if needed.
@@ -126,7 +165,7 @@ class SampleWriter:
 
     Raises:
         DatasetError: The folder holds samples already, another writer is at work, or the existing samples do not fit.
-        ConfigError: An argument is out of range.
+        ConfigError: An argument is out of range, `source` is not JSON data, or a field cannot be stored.
     """
 
     def __init__(
@@ -155,10 +194,15 @@ class SampleWriter:
         if not commit_interval >= 0:
             raise ConfigError(f"commit_interval must not be negative, got {commit_interval}")
         self.path, self.spec, self.mode = Path(path), spec, mode
+        for field in (*spec.values(), *(parameters or {}).values()):
+            _check_storable(field)
         self._layout = Layout(spec, parameters, rejected)
         self._capacity = self._layout.capacity(max_file_size)
         self._nonfinite, self._durable, self._interval = nonfinite, durable, commit_interval
-        self._source = json.dumps(dict(source or {}), sort_keys=True)
+        try:
+            self._source = json.dumps(dict(source or {}), sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
         self._attributes = {"mode": mode, "source": self._source, "physgym": __version__, **(attributes or {})}
         self.discarded = 0
 
@@ -166,6 +210,7 @@ class SampleWriter:
         rows = max(1, buffer_size // sum(row_nbytes(form) for form in forms.values()))
         self._buffer: dict[str, Array] = {name: np.zeros((rows, *shape), dt) for name, (shape, dt) in forms.items()}
         self._size, self._fill = rows, 0
+        self._portion: _Portion | None = None  # what `_store` is at
         self._names = [self._buffer[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
         self._targets = [(name, self._buffer[f"data/{name}"], f.shape, f.dtype) for name, f in spec.items()]
 
@@ -181,13 +226,13 @@ class SampleWriter:
         self._flock = self._acquire()
         try:
             self._partitions = self._existing(resume)
-            self._stored = sum(p.count for p in self._partitions)
             self._sides = {name: _Side(name, self._partitions) for name in self._layout.tables if name != SAMPLES}
             self._full.extend(p for p in self._partitions[:-1] if not p.sealed)
-            self._begin_new = False
+            self._ended = 0  # partitions that take no more
         except BaseException:
             self._release()
             raise
+        _open_writers.add(self)
         atexit.register(self.close, seal=False)  # what a program that forgets to close it has in the buffer
         self._thread = threading.Thread(target=self._keep_up, name=f"writer of {self.path}", daemon=True)
         self._thread.start()
@@ -216,7 +261,10 @@ class SampleWriter:
                 f"{self.path} already holds {self.mode} samples ({len(files)} partitions). "
                 "Continue it with physgym generate --resume (resume=True), or choose another folder"
             )
-        for leftover in (*self.path.glob(f"{self.mode}-[0-9][0-9][0-9][0-9][0-9].tmp"), *self.path.glob("dataset.tmp")):
+        for leftover in (
+            *self.path.glob(f"{self.mode}-[0-9][0-9][0-9][0-9][0-9].tmp"),
+            *self.path.glob("dataset-[0-9]*.tmp"),
+        ):
             leftover.unlink()
         partitions = [Partition(file) for file in files]
         for part in partitions:
@@ -244,7 +292,9 @@ class SampleWriter:
     @property
     def count(self) -> int:
         """Samples of this mode, those that wait in the buffer included."""
-        return self._stored + self._fill
+        with self._lock:
+            waiting = self._fill + (self._portion.count - self._portion.done if self._portion else 0)
+            return waiting + sum(part.tables[SAMPLES].written for part in self._partitions)
 
     @property
     def committed(self) -> int:
@@ -256,8 +306,11 @@ class SampleWriter:
     def last(self) -> tuple[int, int] | None:
         """Episode and step of the last sample, None if there is none."""
         with self._lock:
-            if self._fill:
-                return tuple(int(self._buffer[f"index/{name}"][self._fill - 1]) for name in ("episode", "step"))  # type: ignore[return-value]
+            portion = self._portion or _Portion({}, 0, 0, None)
+            for rows, count in ((self._buffer, self._fill), (portion.rows, portion.count - portion.done)):
+                if count:
+                    end = self._fill if rows is self._buffer else portion.count
+                    return int(rows["index/episode"][end - 1]), int(rows["index/step"][end - 1])
             for part in reversed(self._partitions):
                 written = part.tables[SAMPLES].written
                 if written:
@@ -300,7 +353,7 @@ class SampleWriter:
                 last call.
         """
         count = len(episode)
-        index = (episode, step, seed, 0 if env is None else env)
+        index = (episode, step, seed, env)
         with self._lock:
             self._usable()
             if self._fill + count > self._size:
@@ -308,8 +361,13 @@ class SampleWriter:
             if count > self._size or not self._buffered(samples, index, count):
                 names = dict(zip(("episode", "step", "seed"), index, strict=False))
                 rows = self._columns(samples, {**names, "env": np.zeros(count, "i4") if env is None else env}, count)
-                self._flush()
-                self._store(rows, count)
+                if count > self._size:
+                    self._flush()
+                    self._store_rows(rows, count)
+                else:
+                    for name, column in rows.items():
+                        self._buffer[name][self._fill : self._fill + count] = column
+                    self._fill += count
             if self._interval == 0:
                 self._commit()
 
@@ -324,9 +382,13 @@ class SampleWriter:
                 return False
             target[start:end] = value
         for target, value in zip(self._names, index, strict=True):
-            if type(value) is np.ndarray and (value.shape != (count,) or value.dtype.kind not in "iu"):
+            if value is not None and (
+                type(value) is not np.ndarray
+                or value.shape != (count,)
+                or not (value.dtype == target.dtype or (value.dtype.kind in "iu" and _same(value, target.dtype)))
+            ):
                 return False
-            target[start:end] = value
+            target[start:end] = 0 if value is None else value
         self._fill = end
         return True
 
@@ -350,16 +412,22 @@ class SampleWriter:
                 self._flush()
             i = self._fill
             if len(sample) != len(self._targets):
-                self._columns({name: np.asarray(value)[None] for name, value in sample.items()}, {}, 1)
+                raise self._other_fields(sample)
             for name, target, shape, dtype in self._targets:
                 value = sample.get(name)
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
-                    value = np.asarray(value)
-                    self._fits(f"data/{name}", value[None] if name in sample else None, shape, dtype, 1)
+                    if name not in sample:
+                        raise self._other_fields(sample)
+                    value = _column(f"data/{name}", [value], shape, dtype, 1)[0]
                 target[i] = value
-            buffer = self._buffer
-            buffer["index/episode"][i], buffer["index/step"][i] = episode, step
-            buffer["index/seed"][i], buffer["index/env"][i] = seed, env
+            try:
+                episodes, steps, seeds, envs = self._names
+                episodes[i], steps[i] = operator.index(episode), operator.index(step)
+                seeds[i], envs[i] = operator.index(seed), operator.index(env)
+            except (TypeError, OverflowError) as error:
+                raise DatasetError(
+                    f"episode {episode}, step {step}, seed {seed}, env {env} do not name a sample: {error}"
+                ) from error
             self._fill = i + 1
             if self._interval == 0:
                 self._commit()
@@ -369,15 +437,15 @@ class SampleWriter:
 
         Args:
             parameters: Every parameter, each of shape (n, *parameter shape).
-            episode: Index of each episode, shape (n,), ascending; episodes that are stored already are left out.
+            episode: Index of each episode, shape (n,), ascending; those up to the last one taken before are left out.
             seed: Seed of each episode, shape (n,).
 
         Raises:
             DatasetError: The arrays do not fit, or the writer was made without parameters.
         """
-        rows = {f"parameters/{name}": np.asarray(value) for name, value in parameters.items()}
-        rows |= {"episodes/episode": np.asarray(episode), "episodes/seed": np.asarray(seed)}
-        self._add_side(EPISODES, rows, len(episode), np.asarray(episode), np.full(len(episode), -1))
+        rows = {f"parameters/{name}": value for name, value in parameters.items()}
+        rows |= {"episodes/episode": episode, "episodes/seed": seed}
+        self._add_side(EPISODES, rows, len(episode))
 
     def add_rejected(
         self,
@@ -394,7 +462,7 @@ class SampleWriter:
         Args:
             samples: As in `append`; values need not be finite.
             reasons: Why each was rejected; cut to 200 bytes.
-            episode: As in `append`; with `step` ascending. Those that are stored already are left out.
+            episode: As in `append`. A writer that resumes leaves out those up to the last one stored.
             step: As in `append`.
             seed: As in `append`.
             env: As in `append`.
@@ -406,21 +474,18 @@ class SampleWriter:
         index = {"episode": episode, "step": step, "seed": seed, "env": np.zeros(count, "i4") if env is None else env}
         rows = {f"rejected/{name}": value for name, value in self._columns(samples, index, count).items()}
         rows["rejected/reason"] = np.array([_cut(reason) for reason in reasons], REASON)
-        self._add_side(REJECTED, rows, count, np.asarray(episode), np.asarray(step))
+        self._add_side(REJECTED, rows, count)
 
-    def _add_side(self, table: str, rows: Mapping[str, Array], count: int, episode: Array, step: Array) -> None:
+    def _add_side(self, table: str, given: Mapping[str, Any], count: int) -> None:
         if table not in self._sides:
             raise DatasetError(f"this writer of {self.path} was not asked to store {table}; say so when making it")
         forms = self._layout.tables[table]
-        if set(rows) != set(forms):
-            raise DatasetError(f"got {sorted(rows)}, the dataset has {sorted(forms)}")
-        for name, (shape, dtype) in forms.items():
-            self._fits(name, rows[name], shape, dtype, count)
+        if set(given) != set(forms):
+            raise DatasetError(f"got {sorted(given)}, the dataset has {sorted(forms)}")
+        rows = {name: _column(name, given[name], shape, dtype, count).copy() for name, (shape, dtype) in forms.items()}
         with self._lock:
             self._usable()
-            self._sides[table].add(
-                {name: rows[name].astype(dtype) for name, (_, dtype) in forms.items()}, episode, step
-            )
+            self._sides[table].add(rows)
 
     def commit(self) -> None:
         """Make everything taken so far readable, and with `durable` safe from power cuts.
@@ -439,30 +504,22 @@ class SampleWriter:
         Raises:
             DatasetError: They are not.
         """
-        rows: dict[str, Array] = {f"data/{name}": np.asarray(value) for name, value in samples.items()}
-        rows |= {f"index/{name}": np.asarray(value) for name, value in index.items()}
-        if len(samples) != len(self.spec) or not samples.keys() >= self.spec.keys():
-            missing, extra = sorted(set(self.spec) - set(samples)), sorted(set(samples) - set(self.spec))
-            raise DatasetError(f"the samples lack the fields {missing} and have {extra} beyond those of the dataset")
-        for name, (shape, dtype) in self._layout.tables[SAMPLES].items():
-            if name in rows and (rows[name].dtype != dtype or rows[name].shape != (count, *shape)):
-                self._fits(name, rows[name], shape, dtype, count)
-        return rows
+        if samples.keys() != self.spec.keys():
+            raise self._other_fields(samples)
+        given = {f"data/{name}": value for name, value in samples.items()}
+        given |= {f"index/{name}": value for name, value in index.items()}
+        forms = self._layout.tables[SAMPLES]
+        return {name: _column(name, given[name], shape, dtype, count) for name, (shape, dtype) in forms.items()}
 
-    @staticmethod
-    def _fits(name: str, value: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> None:
-        if value is None:
-            raise DatasetError(f"the samples lack the field {name}")
-        if value.shape != (count, *shape):
-            raise DatasetError(f"{name} has shape {value.shape}; {count} samples need {(count, *shape)}")
-        if not np.can_cast(value.dtype, dtype, "same_kind"):
-            index = name.startswith("index/") and value.dtype.kind in "iu"  # seeds come as signed numbers as well
-            if not index:
-                raise DatasetError(f"{name} has dtype {value.dtype}, which does not convert to {dtype}")
+    def _other_fields(self, samples: Mapping[str, Any]) -> DatasetError:
+        missing, extra = sorted(set(self.spec) - set(samples)), sorted(set(samples) - set(self.spec))
+        return DatasetError(f"the samples lack the fields {missing} and have {extra} beyond those of the dataset")
 
     def _usable(self) -> None:
         if self._flock < 0:
             raise DatasetError(f"the writer of {self.path} is closed; make a new one with resume=True")
+        if self._portion is not None and self._fault is None:
+            self._store()
         fault = self._fault
         if fault is not None:
             self._fault_raised = True
@@ -473,74 +530,107 @@ class SampleWriter:
     # --- storing; all of it with the lock held
 
     def _flush(self) -> None:
-        """Write what the buffer has; commit it unless that waits for the disk."""
-        count, self._fill = self._fill, 0
-        if count:
-            self._store({name: column[:count] for name, column in self._buffer.items()}, count)
+        """Store what the buffer has; commit it unless that waits for the disk."""
+        self._empty()
         if not self._durable:
             self._end()
 
     def _commit(self) -> None:
-        count, self._fill = self._fill, 0
-        if count:
-            self._store({name: column[:count] for name, column in self._buffer.items()}, count)
+        self._empty()
         self._end()
+
+    def _empty(self) -> None:
+        """Store what the buffer has, after what an interrupted call has left."""
+        if self._portion is not None:
+            self._store()
+        if self._fill:
+            with self._whole():
+                rows = {name: column[: self._fill] for name, column in self._buffer.items()}
+                self._portion, self._fill = self._finite(rows, self._fill), 0
+            self._store()
+
+    def _store_rows(self, rows: Mapping[str, Array], count: int) -> None:
+        """Store samples that are too many for the buffer."""
+        try:
+            with self._whole():
+                self._portion = self._finite(rows, count)
+            self._store()
+        except BaseException:
+            self._portion = None  # the caller may change the arrays
+            raise
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is interrupted within has not happened, so that it is done again."""
+        state = self._portion, self._fill, self._ended, self.discarded
+        sides = [(side, side.state) for side in self._sides.values()]
+        tables = [] if self._appender is None else list(self._appender.partition.tables.values())
+        written = [table.written for table in tables]
+        try:
+            yield
+        except BaseException:
+            self._portion, self._fill, self._ended, self.discarded = state
+            for side, before in sides:
+                side.state = before
+            for table, count in zip(tables, written, strict=True):
+                table.written = count
+            raise
 
     def _end(self) -> None:
         if self._appender is not None:
             with self._disk(self._appender.partition):
                 self._appender.commit()
 
-    def _store(self, rows: Mapping[str, Array], count: int) -> None:
-        """Write samples, whatever belongs to them before them, into as many partitions as that takes."""
-        error: SampleError | None = None
-        if self._nonfinite != "allow":
-            rows, count, error = self._finite(rows, count)
-        start = 0
-        while start < count:
+    def _store(self) -> None:
+        """Write the portion, whatever belongs to its samples before them, into as many partitions as that takes."""
+        while (portion := self._portion) is not None and portion.done < portion.count:
             appender = self._with_room()
-            fit = min(count, start + appender.partition.tables[SAMPLES].room)
-            with self._disk(appender.partition):
-                stop = start + self._store_sides(appender, rows, start, fit)
-                if stop > start:
-                    appender.write(SAMPLES, {name: rows[name][start:stop] for name in self._layout.tables[SAMPLES]})
-            self._stored += stop - start
-            if stop < fit or not appender.partition.tables[SAMPLES].room:
+            room = appender.partition.tables[SAMPLES].room
+            with self._disk(appender.partition), self._whole():
+                fit = min(portion.count, portion.done + room)
+                stop = portion.done + self._store_sides(appender, portion.rows, portion.done, fit)
+                if stop > portion.done:
+                    part = slice(portion.done, stop)
+                    appender.write(SAMPLES, {n: portion.rows[n][part] for n in self._layout.tables[SAMPLES]})
+                if stop < fit or stop == portion.done + room:
+                    self._ended = len(self._partitions)
+                self._portion = replace(portion, done=stop)
+            if self._ended == len(self._partitions):
                 self._rotate()
-            start = stop
+        error = portion.error if portion is not None else None
         if error is not None:
             self._end()
+        self._portion = None
+        if error is not None:
             raise error
 
-    def _finite(self, rows: Mapping[str, Array], count: int) -> tuple[Mapping[str, Array], int, SampleError | None]:
-        """The rows to store, and the error to raise after that."""
+    def _finite(self, rows: Mapping[str, Array], count: int) -> _Portion:
+        """The samples to store."""
+        if self._nonfinite == "allow":
+            return _Portion(rows, 0, count, None)
         for field in self.spec.values():
             values = rows[f"data/{field.name}"][:count]
             if field.dtype.kind not in "fc" or np.isfinite(values).all():
                 continue
             finite = np.isfinite(values.reshape(count, -1)).all(1)
-            names = np.stack([rows["index/episode"][:count], rows["index/step"][:count]], 1)[~finite]
             if self._nonfinite == "error":
                 first = int(np.argmin(finite))
                 bad = np.argwhere(~np.isfinite(values[first]))
                 text = NOT_FINITE.format(
-                    where=f"episode {names[0][0]}, step {names[0][1]}",
+                    where=f"episode {rows['index/episode'][first]}, step {rows['index/step'][first]}",
                     name=field.name,
                     count=len(bad),
                     index=tuple(int(i) for i in bad[0]),
                 )
-                rows, count, _ = self._finite(rows, first)
-                return rows, count, SampleError(text)
+                before = self._finite(rows, first)
+                return before if before.error is not None else replace(before, error=SampleError(text))
             if REJECTED in self._sides:
-                apart = {name: column[:count][~finite] for name, column in rows.items()}
-                self._sides[REJECTED].add(
-                    {f"rejected/{name}": column for name, column in apart.items()}
-                    | {"rejected/reason": np.full(len(names), _cut(f"{field.name} is not finite"), REASON)},
-                    *names.T,
-                )
-            self.discarded += len(names)
+                apart = {f"rejected/{name}": column[:count][~finite] for name, column in rows.items()}
+                reasons = np.full(count - finite.sum(), _cut(f"{field.name} is not finite"), REASON)
+                self._sides[REJECTED].add({**apart, "rejected/reason": reasons})
+            self.discarded += int(count - finite.sum())
             rows, count = {name: column[:count][finite] for name, column in rows.items()}, int(finite.sum())
-        return rows, count, None
+        return _Portion(rows, 0, count, None)
 
     def _store_sides(self, appender: Appender, rows: Mapping[str, Array], start: int, stop: int) -> int:
         """Write what precedes the samples from `start` to `stop` in other tables; how many samples then fit."""
@@ -559,24 +649,28 @@ class SampleWriter:
     def _with_room(self) -> Appender:
         """The appender of a partition that takes further samples."""
         if self._appender is not None:
-            return self._appender
+            if self._ended < len(self._partitions):
+                return self._appender
+            self._rotate()
+        ended = 0 < len(self._partitions) == self._ended
         current = self._partitions[-1] if self._partitions else None
         number = 1 + (-1 if current is None else int(current.path.stem[-5:]))
         file = self.path / f"{self.mode}-{number:05d}.h5"
         try:
+            if number == MOST_PARTITIONS:
+                raise DatasetError("a dataset has 100000 partitions at most; begin another one with larger ones")
             part_full = current is None or current.archive or current.count >= self._capacity
-            if current is not None and current.sealed and not part_full and not self._begin_new:
+            if current is not None and current.sealed and not part_full and not ended:
                 # so that a dataset does not depend on the portions in which it was made
                 file = current.path
                 current = self._partitions[-1] = current.unseal(self._capacity, durable=self._durable)
-            if current is None or current.sealed or self._begin_new or not current.tables[SAMPLES].room:
+            if current is None or current.sealed or ended or not current.tables[SAMPLES].room:
                 if current is not None and not current.sealed and current not in self._full:
                     self._full.append(current)
                 current = Partition.create(file, self._layout, self._capacity, self._attributes, durable=self._durable)
                 self._partitions.append(current)
-                self._begin_new = False
             self._appender = Appender(current, durable=self._durable)
-        except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
+        except (OSError, RuntimeError, ValueError, DatasetError) as error:  # h5py reports a full disk as any of them
             with contextlib.suppress(OSError):
                 file.with_suffix(".tmp").unlink(missing_ok=True)
             raise self._fail(
@@ -589,9 +683,9 @@ class SampleWriter:
         """Commit the partition, which is full, and leave it to the thread to seal it."""
         assert self._appender is not None
         self._end()
-        self._appender.close()
-        self._full.append(self._appender.partition)
-        self._appender, self._begin_new = None, True
+        appender, self._appender = self._appender, None
+        appender.close()
+        self._full.append(appender.partition)  # interrupted before it: `_with_room` does that
         self._wake.set()
         while len(self._full) > WAITING:
             self._seal_one()
@@ -615,8 +709,11 @@ class SampleWriter:
     def _fail(self, text: str) -> DatasetError:
         """The error after which the writer takes nothing more."""
         error = DatasetError(text)
-        self._fault, self._fault_raised, self._fill = error, True, 0
-        self._stored = self._intact()
+        self._fault, self._fault_raised = error, threading.current_thread() is not self._thread
+        self._portion, self._fill = None, 0
+        for part in self._partitions:
+            for table in part.tables.values():
+                table.written = table.count
         return error
 
     # --- the thread
@@ -624,18 +721,18 @@ class SampleWriter:
     def _keep_up(self) -> None:
         """Commit what waits, seal what is full, keep the statistics: until the writer is closed."""
         while not self._stop.is_set():
-            self._wake.wait(self._interval or DEFAULT_COMMIT_INTERVAL)
+            self._wake.wait(min(self._interval or DEFAULT_COMMIT_INTERVAL, threading.TIMEOUT_MAX))
             self._wake.clear()
             try:
                 with self._lock:
                     if self._fault is None and self._flock >= 0 and not self._stop.is_set():
                         self._commit()
-                while self._full and not self._stop.is_set():
+                while self._full and self._fault is None and not self._stop.is_set():
                     self._seal_one()
-                with self._lock:
+                with self._counting:  # a partition that is sealed within would be counted in vain
                     current = self._partitions[-1] if self._partitions else None
-                if current is not None and not current.sealed:
-                    self._count_in(current)
+                    if current is not None and not current.sealed:
+                        self._count_in(current)
             except Exception as error:  # noqa: BLE001  # whatever it is, the next call raises it
                 unforeseen = DatasetError(f"the thread that writes {self.path} failed: {error!r}")
                 unforeseen.__cause__ = error
@@ -694,8 +791,6 @@ class SampleWriter:
         try:
             _write_description(self.path, modes)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                file.with_suffix(".tmp").unlink(missing_ok=True)
             raise DatasetError(
                 f"cannot write {file}: {error.strerror}. All samples are readable without it; free space, then "
                 "continue the dataset"
@@ -717,10 +812,10 @@ class SampleWriter:
         """
         if self._flock < 0:
             return
-        self._stop.set()
-        self._wake.set()
-        self._thread.join()
         try:
+            self._stop.set()
+            self._wake.set()
+            self._thread.join()
             fault = self._fault
             if isinstance(fault, DatasetError):
                 if not self._fault_raised:
@@ -731,19 +826,28 @@ class SampleWriter:
             self._complete(seal)
             if fault is not None:
                 raise fault
+        except PhysGymError:
+            raise
+        except BaseException:  # an interrupt: what is in the buffer is committed all the same
+            with contextlib.suppress(PhysGymError), self._lock:
+                self._commit()
+            raise
         finally:
+            self._thread.join()  # it must not seal without the lock
             self._release()
 
     def _store_left(self) -> None:
         """Store what was to precede samples that did not come."""
         while any(side.waiting for side in self._sides.values()):
             appender = self._with_room()
-            with self._disk(appender.partition):
+            with self._disk(appender.partition), self._whole():
                 for name, side in self._sides.items():
                     if side.waiting:
                         appender.write(name, side.take(min(side.waiting, appender.partition.tables[name].room)))
+                if any(side.waiting for side in self._sides.values()):
+                    self._ended = len(self._partitions)
             self._end()
-            if any(side.waiting for side in self._sides.values()):
+            if self._ended == len(self._partitions):
                 self._rotate()
 
     def _complete(self, seal: bool) -> None:
@@ -763,16 +867,22 @@ class SampleWriter:
             self._describe()
 
     def _release(self) -> None:
+        try:
+            if self._appender is not None:
+                self._appender.close()
+                self._appender = None
+            with contextlib.suppress(OSError):  # it may have been removed
+                if self._made_folder and not any(p for p in self.path.iterdir() if p.name != LOCK):
+                    (self.path / LOCK).unlink()
+                    self.path.rmdir()
+        finally:
+            self._give_up_lock()
         atexit.unregister(self.close)
-        if self._appender is not None:
-            self._appender.close()
-            self._appender = None
-        with contextlib.suppress(OSError):  # it may have been removed
-            if self._made_folder and not any(p for p in self.path.iterdir() if p.name != LOCK):
-                (self.path / LOCK).unlink()
-                self.path.rmdir()
-        os.close(self._flock)
-        self._flock = -1
+
+    def _give_up_lock(self) -> None:
+        lock, self._flock = self._flock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def __enter__(self) -> SampleWriter:
         return self
@@ -795,62 +905,115 @@ def _cut(reason: str) -> bytes:
     return reason.encode()[: REASON.itemsize].decode(errors="ignore").encode()
 
 
+def _check_storable(field: Field) -> None:
+    """Raise ConfigError if HDF5 cannot hold a field as it is declared."""
+    dtype, text = field.dtype, f"{field.name}{field.unit}"
+    if dtype.kind not in "biufcSV" or dtype.names or dtype.subdtype or not dtype.itemsize:
+        raise ConfigError(f"{field.name} has dtype {dtype}; a dataset holds numbers, flags and bytes of a fixed length")
+    if "\0" in text or text.encode(errors="replace").decode() != text:
+        raise ConfigError(f"the name or unit of {field.name!r} is no text that HDF5 can hold; rename it")
+
+
+def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> Array:
+    """Values as a column (count, *shape) of a dtype.
+
+    Raises:
+        DatasetError: They do not fit.
+    """
+    try:
+        column = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{name} is not an array: {error}") from error
+    if column.shape != (count, *shape):
+        raise DatasetError(f"{name} has shape {column.shape}; {count} samples need {(count, *shape)}")
+    if column.dtype == dtype:
+        return column
+    if not np.can_cast(column.dtype, dtype, "same_kind"):
+        index = not name.startswith("data/") and column.dtype.kind in "iu" and dtype.kind in "iu"
+        if not index:  # seeds come as signed numbers as well
+            raise DatasetError(f"{name} has dtype {column.dtype}, which does not convert to {dtype}")
+    if dtype.kind in "iuS" and not _same(column, dtype):
+        raise DatasetError(f"{name} has values that {dtype} cannot hold")
+    with np.errstate(over="ignore"):  # what becomes infinite is not finite, which is looked at
+        return column.astype(dtype)
+
+
+def _same(values: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype holds the values."""
+    return bool((values.astype(dtype) == values).all())
+
+
 class _Side:
     """Rows of a table beside the samples that wait for the samples they precede.
 
     Args:
         table: Its name.
         partitions: What is stored already; rows named there are left out, since a resumed generation repeats them.
+
+    Attributes:
+        state: What waits, replaced as a whole: rows, their episodes and steps, the name up to which rows are left out.
     """
 
     def __init__(self, table: str, partitions: Sequence[Partition]) -> None:
-        self._table, self._rows = table, dict[str, Array]()
-        self._episodes, self._steps = np.empty(0, np.int64), np.empty(0, np.int64)
-        self._last = (-1, -1)
+        self._table = table
+        first = np.iinfo(np.int64).min
+        last = first, first
         for part in reversed(partitions):
             count = part.tables[table].count
-            if count and table == EPISODES:
-                self._last = int(part.read("episodes/episode", count - 1, count)[0]), -1
-                break
             if count:
-                episode, step = (part.read(f"rejected/index/{key}", count - 1, count)[0] for key in ("episode", "step"))
-                self._last = int(episode), int(step)
+                names = self._names({n: part.read(n, count - 1, count) for n in part.tables[table].columns})
+                last = int(names[0][0]), int(names[1][0])
                 break
+        nothing = np.empty(0, np.int64)
+        self.state: tuple[dict[str, Array], Array, Array, tuple[int, int]] = {}, nothing, nothing, last
+
+    def _names(self, rows: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Episodes and steps of rows; parameters come before the first step."""
+        if self._table == EPISODES:
+            return rows["episodes/episode"], np.full(len(rows["episodes/episode"]), -1)
+        return rows["rejected/index/episode"], rows["rejected/index/step"]
 
     @property
     def waiting(self) -> int:
         """How many rows wait."""
-        return len(self._episodes)
+        return len(self.state[1])
 
-    def add(self, rows: Mapping[str, Array], episodes: Array, steps: Array) -> None:
-        """Take rows, which have ascending names."""
-        new = ~_at_most(episodes, steps, *self._last)
-        rows = {name: column[new] for name, column in rows.items()}
-        episodes, steps = episodes[new], steps[new]
-        if not len(episodes):
-            return
-        self._last = int(episodes[-1]), int(steps[-1])
-        if self.waiting:
-            rows = {name: np.concatenate([self._rows[name], column]) for name, column in rows.items()}
-            episodes, steps = np.concatenate([self._episodes, episodes]), np.concatenate([self._steps, steps])
-        self._rows, self._episodes, self._steps = dict(rows), episodes, steps
+    def add(self, rows: Mapping[str, Array]) -> None:
+        """Take rows.
+
+        Raises:
+            DatasetError: Episodes of parameters do not ascend.
+        """
+        waiting, _, _, last = self.state
+        episodes, steps = self._names(rows)
+        if self._table == EPISODES and (np.diff(episodes) <= 0).any():
+            raise DatasetError("parameters come once per episode, in ascending order of the episodes")
+        new = ~_at_most(episodes, steps, *last)
+        kept = {name: column[new] for name, column in rows.items()}
+        if self._table == EPISODES and new.any():
+            last = int(episodes[-1]), -1
+        if waiting:
+            kept = {name: np.concatenate([waiting[name], column]) for name, column in kept.items()}
+        self.state = kept, *self._names(kept), last
 
     def until(self, episode: int, step: int) -> int:
         """How many rows, from the first on, precede this sample or belong to it."""
-        late = ~_at_most(self._episodes, self._steps, episode, step)
+        _, episodes, steps, _ = self.state
+        late = ~_at_most(episodes, steps, episode, step)
         return int(np.argmax(late)) if late.any() else self.waiting
 
     def before_next(self, episodes: Array, steps: Array) -> int:
         """How many samples, from the first on, precede the next row."""
-        late = ~_at_most(episodes, steps, self._episodes[0], self._steps[0] - 1)
+        _, waiting, at, _ = self.state
+        late = ~_at_most(episodes, steps, waiting[0], at[0] - 1)
         return int(np.argmax(late)) if late.any() else len(episodes)
 
     def take(self, count: int) -> dict[str, Array]:
         """The next rows, no longer waiting."""
-        taken = {name: column[:count] for name, column in self._rows.items()}
-        self._rows = {name: column[count:] for name, column in self._rows.items()}
-        self._episodes, self._steps = self._episodes[count:], self._steps[count:]
-        return taken
+        rows, episodes, steps, last = self.state
+        rest = {name: column[count:] for name, column in rows.items()}
+        self.state = rest, episodes[count:], steps[count:], last
+        return {name: column[:count] for name, column in rows.items()}
 
 
 def _at_most(episodes: Array, steps: Array, episode: int, step: int) -> Array:
