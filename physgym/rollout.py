@@ -206,11 +206,13 @@ def run_episode(
     check_finite, rejects = nonfinite == "error", 0
     for step in range(max_steps):
         action = policy(observation, rng)
-        observation, reward, terminated, truncated, info = env.step(action)
+        try:
+            observation, reward, terminated, truncated, info = env.step(action)
+        except SampleError as error:  # a simulation that checks itself does not know where it is
+            raise SampleError(f"{where}, step {step}: {error}") from error
         last = bool(terminated or truncated or step == max_steps - 1)
-        sample, rejected, kept_apart = None, "", None
-        if "sample" in info:
-            sample = info["sample"]
+        sample, rejected, kept_apart = info.get("sample"), "", None
+        if sample is not None:
             if check or nonfinite == "reject":
                 sample = spec.check(sample, f"{where}, step {step}", finite=check_finite)
                 if nonfinite == "reject" and (fields := spec.nonfinite(sample)):

@@ -78,7 +78,7 @@ class SampleSpec(Mapping[str, Field]):
     def __init__(self, fields: list[Field]) -> None:
         self._fields = {field.name: field for field in fields}
         if not fields:
-            raise SampleError("a sample needs at least one field; sample_space has none")
+            raise SampleError("a sample needs at least one field")
         if len(self._fields) != len(fields):
             raise SampleError(f"two fields of a sample share a name: {[field.name for field in fields]}")
         for name in self._fields:
@@ -136,6 +136,8 @@ class SampleSpec(Mapping[str, Field]):
         if not isinstance(space, spaces.Dict):
             raise SampleError(f"{name} must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
         found = fixed_leaves(space)
+        if not found:
+            raise SampleError(f"{name} needs at least one field; give it one, or take it away")
         roles = cast(dict[str, Role], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
         units = cast(dict[str, str], dict(declared(env, f"{what}_units") or {}))
         known = {leaf.path for leaf in found}

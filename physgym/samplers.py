@@ -34,6 +34,7 @@ Draw: TypeAlias = Callable[[int], Any]  # index of an episode to its parameters
 EpisodePolicy: TypeAlias = Callable[[int], ActionPolicy]  # index of an episode to what gives its actions
 
 BLOCK = 64  # points that are made at once
+LEAST_DENSITY = 1e-12  # of points that could not have been drawn
 SHUFFLED = 65536  # largest grid that is shuffled
 CACHE_BYTES = 64 << 20  # of the points of all steps that a worker keeps
 _PARAMETERS, _ACTIONS = 1, 2  # streams of random numbers
@@ -658,7 +659,11 @@ class Breed(Sampler):
 
     def parameters(self, space: spaces.Space[Any], seed: int) -> Draw:
         """See `Sampler.parameters`; what is drawn depends on the updates until then as well."""
-        cube = self._cube = Cube(space, "parameter_space", self.name)
+        cube = Cube(space, "parameter_space", self.name)
+        if self._parents is not None and self._parents.shape[1:] != (cube.size,):
+            learned = self._parents.shape[1:]
+            raise ConfigError(f"Breed: its parents have {learned} components, parameter_space has {cube.size}")
+        self._cube = cube
 
         def draw(episode: int) -> Any:
             rng = stream(seed, _PARAMETERS, self.updates, episode)
@@ -675,7 +680,8 @@ class Breed(Sampler):
             losses: Loss of each, not negative, shape (n,).
 
         Raises:
-            ConfigError: The sampler draws for no space yet, a value is missing, or a loss is negative or not finite.
+            ConfigError: The sampler draws for no space yet, a value is missing or out of bounds, or a loss is negative
+                or not finite.
         """
         if self._cube is None:
             raise ConfigError("Breed.update: call `parameters(space, seed)` first, which says what the space is")
@@ -687,6 +693,8 @@ class Breed(Sampler):
             raise ConfigError(f"Breed.update: losses have shape {losses.shape}; there are {len(points)} parameters")
         if not np.isfinite(losses).all() or (losses < 0).any():
             raise ConfigError("Breed.update: losses must be finite and not negative")
+        if not ((points >= 0) & (points <= 1)).all():
+            raise ConfigError("Breed.update: there are parameters out of their bounds")
         density = self._density(points)
         known = np.zeros((0, self._cube.size)) if self._parents is None else self._parents
         self._parents = np.concatenate([known, points])[-self.window :]
@@ -718,7 +726,8 @@ class Breed(Sampler):
         self.updates, self._parents, self._losses, self._densities = updates, parents, losses, densities
 
     def _weights(self) -> Array:
-        weights = self._losses / self._densities
+        # neither the largest losses nor points where nothing was drawn may overflow
+        weights = self._losses / max(self._losses.max(initial=0), 1e-300) / np.maximum(self._densities, LEAST_DENSITY)
         total = weights.sum()
         return weights / total if total > 0 else np.full(len(weights), 1 / max(1, len(weights)))
 

@@ -112,6 +112,14 @@ def test_arrays_that_make_no_dataset_are_named(tmp_path):
     ):
         with pytest.raises(DatasetError, match=text):
             import_numpy(arrays, tmp_path / "d")
+    with pytest.raises(DatasetError, match="the arrays have no rows"):
+        import_numpy({"x": np.zeros((0, 3))}, tmp_path / "d")
+    with pytest.raises(ConfigError, match=r"roles: \{'x': 'in'\} is none of"):
+        import_numpy({"x": x}, tmp_path / "d", roles={"x": "in"})
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "x.npy").touch()
+    with pytest.raises(DatasetError, match=r"cannot read arrays from .*cut"):
+        import_numpy(tmp_path / "cut", tmp_path / "d")
     with pytest.raises(ConfigError, match=r"roles names \['z'\]"):
         import_numpy({"x": x}, tmp_path / "d", roles={"z": "input"})
     (tmp_path / "bad.npz").write_bytes(b"no zip file")

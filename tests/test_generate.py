@@ -168,7 +168,10 @@ def test_wrong_samples_are_named_and_leave_nothing(tmp_path, make, text):
         ({"num_envs": -1}, "num_envs must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
         ({"max_steps": 0}, "max_steps and max_rejects"),
+        ({"num_workers": "2"}, "num_envs and num_workers must be integers"),
+        ({"num_envs": 1.5}, "num_envs and num_workers must be integers"),
         ({"env": "physgym/Nothing-v0"}, "no environment"),
+        ({"env": None}, "an id, an EnvSpec, or a callable that makes one, not None"),
         ({"env_kwargs": {"stiffness_of_the_moon": 1}}, "stiffness_of_the_moon"),
     ],
 )
@@ -177,6 +180,37 @@ def test_bad_arguments_leave_nothing(tmp_path, kwargs, text):
     with pytest.raises((ConfigError, WorkerError), match=text):
         generate(path=tmp_path / "d", **arguments)
     assert not (tmp_path / "d").exists()
+
+
+def test_generate_needs_a_folder():
+    with pytest.raises(ConfigError, match="path must be a folder"):
+        generate(toys.Line, None, samples=5)
+
+
+class OtherShape(toys.Tuned):
+    def sample(self):
+        return {**super().sample(), "y": np.zeros(3)} if self.left == 1 else super().sample()
+
+
+def test_a_wrong_sample_of_a_simulation_is_named_with_episode_and_step(tmp_path):
+    with pytest.raises(SampleError, match=r"episode 0, step \d: OtherShape: info\[.sample.\]\['y'\] has shape \(3,\)"):
+        generate(OtherShape, tmp_path / "d", samples=9, env_kwargs={"reject_above": 2}, num_workers=1, progress=False)
+
+
+class Nothing(toys.Line):
+    def make_sample(self, action):
+        return None
+
+
+class NothingDeclared(toys.Line):
+    parameter_space = toys.spaces.Dict({})
+
+
+def test_nothing_as_a_sample_or_as_parameters_is_said(tmp_path):
+    with pytest.raises(SampleError, match="parameter_space needs at least one field"):
+        generate(NothingDeclared, tmp_path / "d", samples=5, num_workers=1, progress=False)
+    with pytest.raises(SampleError, match="the last reason: the step returned no sample"):
+        generate(Nothing, tmp_path / "d", samples=5, num_workers=1, progress=False)
 
 
 class OneSlowEpisode(toys.Line):
@@ -410,8 +444,8 @@ def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
     options = {"samples": 30, "num_workers": 2, "progress": False}
     if make is toys.Tuned:
         options["env_kwargs"] = {"nan_below": -0.5, "reject_above": 2.0}
-    with pytest.raises(SampleError, match=r"episode 0, step \d+: info\[.sample.\]\['y'\] holds . non-finite"):
-        generate(make, tmp_path / "error", seed=1, **options)
+    with pytest.raises(SampleError, match=r"episode \d, step \d+: info\[.sample.\]\['y'\] holds . non-finite"):
+        generate(make, tmp_path / "error", **options)
     allowed = generate(make, tmp_path / "allowed", nonfinite="allow", **options)
     assert len(allowed) == 30
     assert np.isnan(allowed[:]["y"]).any()

@@ -76,3 +76,11 @@ def test_fields_of_every_rank_and_kind(tmp_path):
 def test_what_arrow_cannot_hold_is_named():
     with pytest.raises(ConfigError, match=r"no complex64; leave wave out with SampleDataset"):
         features(SPEC)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [(np.dtype(np.longdouble), (2,)), (np.dtype("f4"), (0,))])
+def test_numbers_and_shapes_that_arrow_lacks_are_named(dtype, shape):
+    if dtype == np.float64:
+        pytest.skip("long double is double here")
+    with pytest.raises(ConfigError, match="leave x out with SampleDataset"):
+        features(SampleSpec([Field("x", shape, dtype, "input")]))

@@ -197,6 +197,8 @@ def test_other_fields_travel_as_infos(tmp_path):
     assert again.spec["load/force"].unit == "N"
     bare = export_minari(SampleDataset(tmp_path / "e"), "test/bare-v0", infos=False)
     assert not bare[0].infos
+    with pytest.raises(ConfigError, match=r"test/bare-v0 has no infos \['nothing'\]"):
+        import_minari(bare, tmp_path / "n", infos=["nothing"])
 
 
 def test_samples_of_a_simulation_need_a_mapping(tmp_path):

@@ -367,6 +367,18 @@ def test_the_state_of_breed_is_json_and_brings_back_its_draws():
     assert other.ratio == 0
 
 
+def test_breed_stands_extreme_losses_and_parameters_that_it_could_not_have_drawn():
+    breed = Breed(sigma=0.001, start=1.0, end=1.0)
+    draw = breed.parameters(SQUARE, 0)
+    for place, loss in ((0.1, 1e308), (0.9, 1e308), (0.5, 1e-308), (0.2, 0.0)):
+        breed.update({"p": np.full((2, 2), place)}, [loss, loss])
+        assert np.isfinite([draw(i)["p"] for i in range(20)]).all()
+    other = Breed()
+    other.load_state_dict(breed.state_dict())
+    with pytest.raises(ConfigError, match=r"its parents have \(2,\) components, parameter_space has 1"):
+        other.parameters(spaces.Dict({"q": spaces.Discrete(3)}), 0)
+
+
 def test_breed_breeds_discrete_and_nested_parameters():
     breed = Breed(sigma=0.05, start=1.0, end=1.0)
     draw = breed.parameters(BOUNDED, 0)
@@ -385,6 +397,8 @@ def test_breed_breeds_discrete_and_nested_parameters():
         ({"p": np.zeros((2, 2))}, [1.0], r"losses have shape \(1,\); there are 2"),
         ({"p": np.zeros((2, 2))}, [1.0, -1.0], "finite and not negative"),
         ({"p": np.zeros((2, 2))}, [1.0, np.inf], "finite and not negative"),
+        ({"p": np.array([[0.5, np.nan]])}, [1.0], "out of their bounds"),
+        ({"p": np.array([[0.5, 1.5]])}, [1.0], "out of their bounds"),
     ],
 )
 def test_wrong_losses_are_named_and_change_nothing(parameters, losses, text):

@@ -134,6 +134,8 @@ def test_a_force_that_is_not_finite_is_rejected_and_changes_nothing():
     [
         ({"mass": (0.0, 1.0)}, "mass must be positive"),
         ({"friction": (-1.0, 1.0)}, "friction must be at least 0"),
+        ({"stiffness": 3}, "stiffness must be two finite numbers"),
+        ({"mass": ("a", 1)}, "mass must be two finite numbers"),
         ({"stiffness": (2.0, 1.0)}, "the lower first"),
         ({"position": (0.0, np.inf)}, "finite"),
         ({"time_step": 0.0}, "time_step must be positive"),

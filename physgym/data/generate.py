@@ -224,8 +224,10 @@ class SampleStream:
     ) -> None:
         try:
             seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
+            num_envs, num_workers = (n if n is None else operator.index(n) for n in (num_envs, num_workers))
         except TypeError as error:
-            raise ConfigError(f"seed, max_steps and max_rejects must be integers: {error}") from error
+            names = "seed, max_steps, max_rejects, num_envs and num_workers"
+            raise ConfigError(f"{names} must be integers: {error}") from error
         if seed < 0:
             raise ConfigError(f"seed must not be negative, got {seed}")
         if max_steps < 1 or max_rejects < 1:
@@ -463,6 +465,8 @@ def generate(
     """
     if not isinstance(samples, (int, np.integer)) or samples < 1:
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}")
+    if path is None:
+        raise ConfigError("path must be a folder for the dataset; a SampleStream without one stores nothing")
     stream = SampleStream(
         env,
         path=path,

@@ -250,7 +250,10 @@ def _square(centre: float, side: float, **style: Any) -> Any:
 
 
 def _check_range(name: str, bounds: Range, *, lowest: float = -np.inf, positive: bool = False) -> Range:
-    low, high = (float(x) for x in bounds)
+    try:
+        low, high = (float(x) for x in bounds)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
     if not (np.isfinite([low, high]).all() and low <= high):
         raise ConfigError(f"{name} must be two finite numbers, the lower first, not {bounds}")
     if low < lowest or (positive and low <= 0):

@@ -11,9 +11,10 @@ import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -123,8 +124,8 @@ def import_numpy(
         The new dataset.
 
     Raises:
-        ConfigError: `roles` or `units` name no field.
-        DatasetError: There are no arrays, their lengths differ, or `path` holds samples already.
+        ConfigError: `roles` or `units` name no field, or a role does not exist.
+        DatasetError: There are no arrays or no rows, their lengths differ, or `path` holds samples already.
     """
     with contextlib.ExitStack() as stack:
         arrays, described = _opened(source, stack)
@@ -136,6 +137,8 @@ def import_numpy(
             raise DatasetError(
                 f"the arrays must have a row per sample, the same number of rows; their shapes: {shapes}"
             )
+        if not next(iter(shapes.values()))[0]:
+            raise DatasetError(f"the arrays have no rows, so there is nothing to store; their shapes: {shapes}")
         if wrong := {name: str(value.dtype) for name, value in arrays.items() if value.dtype.kind not in "biufcS"}:
             raise DatasetError(f"a field holds numbers, flags or bytes, not {wrong}; convert or leave out these arrays")
         spec = _spec(arrays, described, roles or {}, units or {})
@@ -174,7 +177,7 @@ def _opened(
         arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
         description = folder / DESCRIPTION
         return arrays, json.loads(description.read_text()) if description.exists() else {}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"cannot read arrays from {source}: {error}") from error
 
 
@@ -184,6 +187,8 @@ def _spec(
     for label, table in (("roles", roles), ("units", units)):
         if unknown := sorted(set(table) - set(arrays)):
             raise ConfigError(f"{label} names {unknown}; there are the arrays {sorted(arrays)}")
+    if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
+        raise ConfigError(f"roles: {wrong} is none of {get_args(Role)}")
     known = {data["name"]: data for data in described.get("fields", [])}
     order = [*(name for name in known if name in arrays), *(name for name in arrays if name not in known)]
     return SampleSpec(

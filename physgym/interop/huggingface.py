@@ -29,15 +29,18 @@ def features(spec: SampleSpec) -> datasets.Features:
     that `datasets` would take them for.
 
     Raises:
-        ConfigError: Arrow has no such dtype.
+        ConfigError: Arrow has no such dtype, or no such shape.
     """
     return datasets.Features({name: _feature(field) for name, field in spec.items()})
 
 
 def _feature(field: Field) -> Any:
-    if field.dtype.kind not in "biufS":
+    long = field.dtype.kind == "f" and field.dtype.itemsize > 8
+    empty = field.shape == (0,)
+    if field.dtype.kind not in "biufS" or long or empty:
+        what = f"{field.dtype} of shape {field.shape}" if empty else str(field.dtype)
         raise ConfigError(
-            f"Arrow, in which datasets keeps its data, has no {field.dtype}; leave {field.name} out with "
+            f"Arrow, in which datasets keeps its data, has no {what}; leave {field.name} out with "
             "SampleDataset(..., fields=[...])"
         )
     name = "binary" if field.dtype.kind == "S" else field.dtype.name

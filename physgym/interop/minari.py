@@ -415,6 +415,8 @@ class _Transitions:
         if ours:
             self._leaves: dict[str, Leaves] = ours["leaves"]
             self._infos = list(ours["infos"])
+            if unknown := sorted(set(infos) - set(self._infos)):
+                raise ConfigError(f"{source.id} has no infos {unknown}; it has {self._infos}, which are kept anyway")
             self.spec = SampleSpec.from_json(ours["fields"])
             return
         self._infos = list(infos)

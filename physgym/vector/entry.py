@@ -67,6 +67,8 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
         _check_arguments(spec, kwargs)
         # the spec travels, not the id: a worker need not have run the code that registered it
         return functools.partial(gymnasium.make, spec, **kwargs)
+    if not callable(env):
+        raise ConfigError(f"an environment is an id, an EnvSpec, or a callable that makes one, not {env!r}")
     return functools.partial(env, **kwargs)
 
 
