@@ -421,7 +421,7 @@ def cold(size: Size, s: Settings, folder: Path) -> dict[str, Callable[[], float]
         return nbytes / seconds / MB
 
     def check() -> float:
-        return 100 * max(left)
+        return 100 * max(left or [dropped(folder)])
 
     return {"sequential read": sequential, "block shuffle": lambda: epoch("window"), "still cached, %": check}
 
