@@ -45,6 +45,7 @@ LIBVER = ("earliest", "v110")
 ALIGNMENT = 1 << 16  # bytes; whole pages everywhere, so that columns can be memory-mapped
 ALIGNED = 1 << 12  # bytes; smaller datasets need not be aligned
 COPY = 1 << 24  # bytes that are copied or hashed at a time
+PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger pages, which are slow to come by
 
 SAMPLES, EPISODES, REJECTED = "samples", "episodes", "rejected"
 COUNTERS = {SAMPLES: "num_samples", EPISODES: "num_episodes", REJECTED: "num_rejected"}
@@ -639,7 +640,7 @@ def pwrite_all(handle: int, array: Array, offset: int) -> None:
     """Write a C-contiguous array at a place of a file."""
     left = array.reshape(-1).view(np.uint8).data
     while left:
-        written = os.pwrite(handle, left, offset)
+        written = os.pwrite(handle, left[:PIECE], offset)
         if not written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left, offset = left[written:], offset + written
