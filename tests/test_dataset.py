@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
 
 import h5py
 import numpy as np
@@ -98,47 +96,6 @@ def test_committed_samples_are_readable_while_it_is_written(tmp_path):
         append(writer, 4, 9)
         writer.commit()
         assert_rows(SampleDataset(tmp_path / "d"), 0, 9)
-
-
-KILLED = """
-import os, sys
-from tests.test_dataset import SPEC, ROW, append, SampleWriter
-writer = SampleWriter(sys.argv[1], SPEC, max_file_size=7 * ROW, resume=True, commit_interval=0)
-count, real, left = writer.count, os.pwrite, [int(sys.argv[2])]
-def pwrite(fd, data, offset):
-    if left[0] == 0:
-        real(fd, bytes(data)[: len(data) // 2], offset)  # a torn write
-        os._exit(9)
-    left[0] -= 1
-    return real(fd, data, offset)
-os.pwrite = pwrite
-while True:
-    append(writer, count, count + 3)
-    count += 3
-    print(count, flush=True)
-"""
-
-
-def test_a_writer_killed_at_any_write_leaves_whole_batches_and_can_be_resumed(tmp_path):
-    path, total = tmp_path / "d", 0
-    for writes in (0, 1, 5, 7, 8, 11, 20):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(path), str(writes)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 9, done.stderr
-        reported = [int(line) for line in done.stdout.split()]
-        total = max([total, *reported])
-        if total:
-            dataset = SampleDataset(path)
-            # a batch that spans two partitions may be there in part, but only from its beginning
-            assert total <= len(dataset) <= total + 3
-            total = len(dataset)
-            assert_rows(dataset, 0, total)
-    with SampleWriter(path, SPEC, resume=True) as writer:
-        assert writer.count == total
-        append(writer, total, total + 1)
-    assert_rows(SampleDataset(path), 0, total + 1)
-    assert not list(path.glob("*.tmp"))
 
 
 def test_statistics_are_kept_while_appending_and_agree_with_numpy(tmp_path):
