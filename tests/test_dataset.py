@@ -227,7 +227,7 @@ def test_existing_samples_are_not_overwritten(tmp_path):
 
 def test_resuming_needs_the_same_fields_and_source(tmp_path):
     write(tmp_path / "d", 4, source={"seed": 1})
-    with pytest.raises(DatasetError, match="resume with the same environment, arguments and seed"):
+    with pytest.raises(DatasetError, match="resume with the same environment, arguments, samplers and seed"):
         SampleWriter(tmp_path / "d", SPEC, source={"seed": 2}, resume=True)
     other = SampleSpec([Field("x", (2,), np.dtype("f4"), "input")])
     with pytest.raises(DatasetError, match="has the fields"):

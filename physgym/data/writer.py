@@ -278,7 +278,7 @@ class SampleWriter:
             if part.attributes["source"] != self._source:
                 raise DatasetError(
                     f"{part.path} comes from {part.attributes['source']}, the new samples from {self._source}; "
-                    "resume with the same environment, arguments and seed, or write another dataset"
+                    "resume with the same environment, arguments, samplers and seed, or write another dataset"
                 )
         return partitions
 
