@@ -76,6 +76,14 @@ def test_frozen_parameters_are_left_out(network):
         Optimization(network)
 
 
+def descend(optimization, loss):
+    """What a trainer does with the loss of a batch."""
+    optimization.zero_grad()
+    optimization.backward(loss)
+    optimization.step(lambda: loss)
+    optimization.end_batch()
+
+
 def test_step_lowers_the_loss(network):
     optimization = Optimization(network, optimizer=torch.optim.SGD, lr=0.1)
     x, y = torch.rand(50, 3), torch.rand(50, 2)
@@ -83,14 +91,14 @@ def test_step_lowers_the_loss(network):
     for _ in range(20):
         loss = optimization.losses({"u": network(x)}, {"u": y})["loss"]
         losses.append(loss.item())
-        optimization.step(loss)
+        descend(optimization, loss)
     assert all(b < a for a, b in pairwise(losses))
 
 
 def test_gradients_do_not_add_up(network):
     optimization = Optimization(network, optimizer=torch.optim.SGD, lr=0.0)
     for _ in range(2):
-        optimization.step(network.bias.sum())
+        descend(optimization, network.bias.sum())
         assert network.bias.grad.tolist() == [1, 1]
 
 
@@ -98,7 +106,7 @@ def test_gradients_do_not_add_up(network):
 def test_clipping_shortens_the_gradient(network, clip_norm, moved):
     optimization = Optimization(network, optimizer=torch.optim.SGD, lr=1.0, clip_norm=clip_norm)
     before = network.bias.detach().clone()
-    optimization.step(300 * network.bias[0])
+    descend(optimization, 300 * network.bias[0])
     assert (before - network.bias).norm().item() == pytest.approx(moved, rel=1e-4)
 
 
@@ -109,9 +117,10 @@ def test_scheduler_counts_epochs_or_batches(network):
 
     for every, rates in (("epoch", [1.0, 1.0, 0.5]), ("batch", [0.5, 0.25, 0.25])):
         optimization = make(every)
+        optimization.backward(network.bias.sum())
         seen = []
         for end in (optimization.end_batch, optimization.end_batch, partial(optimization.end_epoch, 1.0)):
-            optimization.step(network.bias.sum())
+            optimization.step(lambda: network.bias.sum())
             end()
             seen.append(optimization.lr)
         assert seen == rates
@@ -145,23 +154,47 @@ def test_step_can_be_overridden(network):
 
         count = 0
 
-        def step(self, loss):
-            (loss / 2).backward()
+        def zero_grad(self):
+            if self.count % 2 == 0:
+                super().zero_grad()
+
+        def step(self, closure):
             self.count += 1
             if self.count % 2 == 0:
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                super().step(closure)
 
     optimization = EverySecond(network, optimizer=torch.optim.SGD, lr=1.0)
     before = network.bias.detach().clone()
-    optimization.step(network.bias.sum())
+    descend(optimization, network.bias.sum() / 2)
     assert torch.equal(network.bias, before)
-    optimization.step(3 * network.bias.sum())
+    descend(optimization, 3 * network.bias.sum() / 2)
     torch.testing.assert_close(network.bias.detach(), before - 2)
 
 
+def test_an_optimizer_that_asks_for_the_gradient_again_gets_it(network):
+    optimization = Optimization(network, optimizer=torch.optim.LBFGS, lr=1.0)
+    x, y, asked = torch.rand(50, 3), torch.rand(50, 2), []
+
+    def closure():
+        optimization.zero_grad()
+        loss = optimization.losses({"u": network(x)}, {"u": y})["loss"]
+        optimization.backward(loss)
+        asked.append(loss.item())
+        return loss
+
+    optimization.step(closure)
+    assert len(asked) > 3
+    assert asked[-1] < asked[0] / 2
+
+
 @pytest.mark.parametrize(
-    ("options", "message"), [({"clip_norm": 0}, "clip_norm"), ({"scheduler_every": "step"}, "scheduler_every")]
+    ("options", "message"),
+    [
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"scheduler_every": "step"}, "scheduler_every"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"precision": "float8"}, "precision must be one of"),
+    ],
 )
 def test_nonsense_is_refused(network, options, message):
     with pytest.raises(ConfigError, match=message):

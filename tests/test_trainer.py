@@ -64,7 +64,7 @@ class Recorder(Callback):
     def epoch_begin(self, trainer):
         self.events.append(f"epoch_begin {trainer.epoch}")
 
-    def batch_begin(self, trainer):
+    def batch_begin(self, trainer, batch):
         self.events.append(f"batch_begin {trainer.batch}")
 
     def batch_end(self, trainer, values):
@@ -277,7 +277,7 @@ def test_always_fresh_samples():
     seen = []
 
     class Watch(Callback):
-        def batch_begin(self, trainer):
+        def batch_begin(self, trainer, batch):
             seen.append(source.drawn)
 
     run = trainer(source=source, produce="always", batches_per_epoch=4, epochs=3, callbacks=[Watch()])
@@ -383,7 +383,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_spares_the_weights(tmp_pa
 def test_a_diverging_training_says_so():
     net = network()
     run = trainer(net=net, optimization=Optimization(net, optimizer=torch.optim.SGD, lr=1e9), epochs=50, validation=0)
-    with pytest.raises(DivergedError, match=r"loss is (nan|inf) in epoch \d+, batch \d+\. Lower the learning rate"):
+    with pytest.raises(DivergedError, match=r"loss is (nan|inf) in epoch \d+, batch \d+; .* Lower the learning rate"):
         run.fit()
 
 
@@ -550,9 +550,9 @@ def test_ctrl_c_never_cuts_a_step_in_half():
     class Slow(Optimization):
         completed = 0
 
-        def step(self, loss):
+        def step(self, closure):
             os.kill(os.getpid(), signal.SIGINT)
-            super().step(loss)
+            super().step(closure)
             self.completed += 1
 
     optimization = Slow(net)
@@ -565,7 +565,7 @@ def test_a_second_ctrl_c_does_not_wait():
     net = network()
 
     class Stuck(Optimization):
-        def step(self, loss):
+        def step(self, closure):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("not reached")
@@ -654,7 +654,7 @@ def test_a_session_has_networks_and_stats_and_nothing_without(tmp_path, monkeypa
 
 
 def test_checkpoints_of_the_user_take_the_place_of_the_own(tmp_path):
-    mine = Checkpoints(tmp_path / "mine", every_epoch=True)
+    mine = Checkpoints(tmp_path / "mine", keep=None)
     trainer(session=tmp_path, callbacks=[mine], epochs=3).fit()
     assert [path.name for path in list_checkpoints(tmp_path / "mine")] == ["epoch-0001", "epoch-0002", "epoch-0003"]
     assert not (tmp_path / "networks").exists()

@@ -303,21 +303,33 @@ class Loader:
     def _at(self, epoch: int, batch: int) -> Position:
         return Position(epoch, batch, len(self), len(self.dataset))
 
-    def _chunks(self, position: Position) -> Iterator[Chunk]:
-        """What is to be gathered from a position on; refers to the dataset, not to the loader."""
+    def indices(self, epoch: int, batch: int) -> Array:
+        """Which samples of the dataset a batch holds, shape (batch,), int64."""
+        return next(iter(self.batch_indices(epoch, batch)))
+
+    def batch_indices(self, epoch: int, batch: int = 0) -> Iterator[Array]:
+        """Which samples the batches of an epoch hold, from one of them on; reads none."""
+        position = self._at(epoch, batch)
+        rows, share = self._rows(position)(), position.length // self.world_size
+        for number in range(batch, position.batches):
+            yield rows.indices(number * self.batch_size, min((number + 1) * self.batch_size, share))
+
+    def _rows(self, position: Position) -> Callable[[], Rows]:
+        """Makes the samples of an epoch on this rank, in its order; refers to the dataset, not to the loader."""
         part = {"rank": self.rank, "world_size": self.world_size}
         made: dict[str, Any] = {"seed": self.seed, "epoch": position.epoch, "shuffle": self.order != "sequential"}
-        rows: Callable[[], Rows]
         if self.blockwise:
             window = self._window if self.order == "window" else 1
             size = {"block": self._block, "window": window}
-            rows = partial(Windows, self.dataset, self.fields, position.length, **made, **size, **part)
-        else:
-            rows = partial(Gathered, self.dataset, self.fields, position.length, **made, **part)
+            return partial(Windows, self.dataset, self.fields, position.length, **made, **size, **part)
+        return partial(Gathered, self.dataset, self.fields, position.length, **made, **part)
+
+    def _chunks(self, position: Position) -> Iterator[Chunk]:
+        """What is to be gathered from a position on."""
         share = position.length // self.world_size
         spec = self.dataset.spec if self.pin_memory else None
         wanted = range(position.batch, position.batches)
-        return chunks(rows, self.fields, spec, wanted, share, self.batch_size, self._chunk)
+        return chunks(self._rows(position), self.fields, spec, wanted, share, self.batch_size, self._chunk)
 
 
 @dataclass

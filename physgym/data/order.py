@@ -21,13 +21,13 @@ def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, w
         world_size: Number of parts; fewer than this many samples are left out at the end.
 
     Returns:
-        Shape (length // world_size,), int64.
+        Every `world_size`-th sample of the order, from the `rank`-th on: batches of n on each of w ranks hold together
+        what a batch of n * w holds on one. Shape (length // world_size,), int64.
     """
-    share = length // world_size
-    first, last = rank * share, (rank + 1) * share
+    stop = length // world_size * world_size
     if not shuffle:
-        return np.arange(first, last)
-    return permutation(length, (seed, epoch))[first:last]
+        return np.arange(rank, stop, world_size)
+    return np.ascontiguousarray(permutation(length, (seed, epoch))[rank:stop:world_size])
 
 
 def permutation(length: int, seed: tuple[int, ...]) -> Array:

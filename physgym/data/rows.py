@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ class Rows(Protocol):
         """The samples from one place to another, stacked; in `out` if it is given. Places only grow."""
         ...
 
+    def indices(self, start: int, stop: int) -> Array:
+        """Which samples of the dataset these are, shape (stop - start,), int64; reads nothing."""
+        ...
+
 
 class Gathered:
     """The samples of an epoch, each gathered from where it is; arguments as `order`."""
@@ -62,6 +67,10 @@ class Gathered:
         more = {} if out is None else {"out": out}
         taken: Sample = gather(self._indices[start:stop], self._fields, **more)
         return taken
+
+    def indices(self, start: int, stop: int) -> Array:
+        """See `Rows`."""
+        return self._indices[start:stop]
 
 
 class Windows:
@@ -99,6 +108,17 @@ class Windows:
                 following.read(following.size * (end - low) // (high - low))
             place = end
         return out
+
+    def indices(self, start: int, stop: int) -> Array:
+        """See `Rows`."""
+        parts = []
+        for number, (low, high) in enumerate(itertools.pairwise(self._bounds.tolist())):
+            if low < stop and start < high:
+                rows = np.concatenate([np.arange(*run) for run in self._windows[number].tolist()])
+                if self._seed is not None:
+                    rows = rows[permutation(len(rows), (*self._seed, number))]
+                parts.append(rows[max(start - low, 0) : stop - low])
+        return np.concatenate(parts)
 
     def _open(self, number: int) -> Window:
         if number not in self._loaded:
@@ -200,7 +220,7 @@ def chunks(
         start, stop = first * batch_size, min(last * batch_size, share)
         data: Mapping[str, Array | Tensor]
         if pinned is None:
-            data = {name: _as_native(value) for name, value in source.take(start, stop).items()}
+            data = {name: as_native(value) for name, value in source.take(start, stop).items()}
         else:
             data = _take_pinned(source, start, stop, fields, pinned)
         yield Chunk(first, last - first, batch_size, data)
@@ -215,7 +235,7 @@ def _take_pinned(source: Rows, start: int, stop: int, fields: Sequence[str], spe
 
     if any(not spec[name].dtype.isnative for name in fields):
         taken = source.take(start, stop)
-        return {name: torch.from_numpy(_as_native(taken[name])).pin_memory() for name in fields}
+        return {name: torch.from_numpy(as_native(taken[name])).pin_memory() for name in fields}
     tensors = {name: empty(name) for name in fields}
     source.take(start, stop, {name: value.numpy() for name, value in tensors.items()})
     return tensors
@@ -226,5 +246,6 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def _as_native(array: Array) -> Array:
+def as_native(array: Array) -> Array:
+    """An array in the byte order of this machine."""
     return array if array.dtype.isnative else array.astype(native(array.dtype))

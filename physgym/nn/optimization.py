@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from physgym.errors import ConfigError
 from physgym.nn.transforms import Fields
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 NO_TARGET = (
     "the loss gets the fields {fields}, none of which is among the predicted ones {predicted}. "
@@ -22,6 +24,7 @@ SHAPES = (
     "prediction and target of field {name!r} have shapes {got} and {want} in the loss; "
     "the transform before_loss must bring them to the same shape"
 )
+OTHER_PARTS = "the state has {got}, this optimization has {want}; build it as when the state was saved"
 
 
 class Optimization:
@@ -41,6 +44,10 @@ class Optimization:
             ``lambda o: CosineAnnealingLR(o, T_max=epochs)``.
         scheduler_every: Whether the scheduler advances at every epoch or every batch.
         clip_norm: Largest norm of the gradient; a longer one is shortened. None does not look.
+        accumulate: In how many parts the gradient of a batch is computed, so that it takes less memory. The batch
+            stays what it is: the result is that of one part, up to rounding.
+        precision: In which the network computes: "bfloat16" and "float16" are mixed precision (torch.autocast; weights
+            stay as they are), "float16" with a scaled loss.
 
     Raises:
         ConfigError: The arguments contradict each other.
@@ -56,11 +63,17 @@ class Optimization:
         scheduler: Callable[[torch.optim.Optimizer], LRScheduler | ReduceLROnPlateau] | None = None,
         scheduler_every: Literal["epoch", "batch"] = "epoch",
         clip_norm: float | None = None,
+        accumulate: int = 1,
+        precision: Precision = "float32",
     ) -> None:
         if clip_norm is not None and clip_norm <= 0:
             raise ConfigError(f"clip_norm must be positive, not {clip_norm}; None turns it off")
         if scheduler_every not in ("epoch", "batch"):
             raise ConfigError(f'scheduler_every must be "epoch" or "batch", not {scheduler_every!r}')
+        if accumulate < 1:
+            raise ConfigError(f"accumulate must be at least 1, not {accumulate}")
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
         self.loss: Loss = loss() if isinstance(loss, type) else loss
         if isinstance(optimizer, torch.optim.Optimizer):
             if lr is not None:
@@ -76,7 +89,9 @@ class Optimization:
         self.scheduler_every = scheduler_every
         if scheduler_every == "batch" and isinstance(self.scheduler, ReduceLROnPlateau):
             raise ConfigError('ReduceLROnPlateau looks at the loss of an epoch; leave scheduler_every at "epoch"')
-        self.clip_norm = clip_norm
+        self.clip_norm, self.accumulate, self.precision = clip_norm, accumulate, precision
+        device = self.parameters[0].device.type
+        self.scaler = torch.amp.GradScaler(device) if precision == "float16" else None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -92,7 +107,15 @@ class Optimization:
         """Move a loss that has tensors of its own to a device."""
         if isinstance(self.loss, nn.Module):
             self.loss.to(device)
+        if self.scaler is not None:
+            self.scaler = torch.amp.GradScaler(torch.device(device).type)
         return self
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Within it the network computes in the chosen precision."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, getattr(torch, self.precision))
 
     def compute_loss(self, prediction: Fields, target: Fields) -> Tensor:
         """The loss of a batch: that of each predicted field against its target, added.
@@ -143,17 +166,39 @@ class Optimization:
         """What to minimize, under the name "loss", and what else to log; scalars."""
         return dict(self.transform_loss(self.compute_loss(prediction, target), prediction, target))
 
-    def step(self, loss: Tensor) -> None:
-        """Lower the loss: gradient, clipping, one step of the optimizer.
+    def zero_grad(self) -> None:
+        """Forget the gradient of the last batch."""
+        self.optimizer.zero_grad()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss to that of the batch.
 
         Args:
-            loss: A finite scalar.
+            loss: A finite scalar: that of the batch, or its share of one that is computed in parts.
         """
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        """Change the parameters by the gradient of a batch: clip it, one step of the optimizer.
+
+        Override it for another way to use the gradient.
+
+        Args:
+            closure: Computes the gradient of the batch anew and returns the loss; for optimizers that ask for it more
+                than once, as `torch.optim.LBFGS` does.
+        """
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step()
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        elif self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
 
     def end_batch(self) -> None:
         """Advance a scheduler that counts batches."""
@@ -170,3 +215,33 @@ class Optimization:
             self.scheduler.step(loss)
         elif self.scheduler is not None and self.scheduler_every == "epoch":
             self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes while training: of the optimizer, the scheduler, the scaler, and a loss with a state."""
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
+        if self.scheduler is not None:
+            state["scheduler"] = self.scheduler.state_dict()
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        if isinstance(self.loss, nn.Module):
+            state["loss"] = self.loss.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state.
+
+        Raises:
+            ConfigError: It is that of another kind of optimization.
+        """
+        if set(state) != (have := set(self.state_dict())):
+            raise ConfigError(OTHER_PARTS.format(got=sorted(state), want=sorted(have)))
+        try:
+            self.optimizer.load_state_dict(dict(state["optimizer"]))
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(dict(state["scheduler"]))
+            if self.scaler is not None:
+                self.scaler.load_state_dict(dict(state["scaler"]))
+            if isinstance(self.loss, nn.Module):
+                self.loss.load_state_dict(state["loss"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the state is not that of this optimizer, scheduler and loss: {error}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from physgym.training.callbacks import Checkpoints, ProgressBar, TensorBoard
+from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback
 from physgym.training.trainer import History, Samples, SampleSource, Trainer
 

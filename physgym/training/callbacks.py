@@ -1,8 +1,7 @@
-"""The callbacks that a trainer brings along: progress, curves, checkpoints."""
+"""Callbacks: progress, curves."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError
 from physgym.progress import Progress
-from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
 from physgym.training.events import Callback
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from physgym.training.trainer import History, Trainer
+    from physgym.training.trainer import Trainer
 
 WINDOW = 50  # values over which TensorBoard shows mean and variance of the loss
 
 
 class ProgressBar(Callback):
     """A bar over all batches of a training on a terminal, a line now and then elsewhere."""
+
+    every_rank = False
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -83,6 +83,8 @@ class TensorBoard(Callback):
         histograms: Also write histograms of all weights and gradients, after every epoch.
     """
 
+    every_rank = False
+
     def __init__(self, folder: str | Path, *, histograms: bool = False) -> None:
         self.folder = Path(folder)
         self.histograms = histograms
@@ -142,57 +144,3 @@ class TensorBoard(Callback):
         points = [Summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in curves.items()]
         file_writer: Any = self.writer.file_writer  # untyped
         file_writer.add_summary(Summary(value=points), step)
-
-
-class Checkpoints(Callback):
-    """Checkpoints of the network in a folder, one directory each, such as ``epoch-0012``.
-
-    Saves after every epoch, and at Ctrl-C in the midst of one. In a folder that has checkpoints already the numbers
-    go on, and those stay as they are.
-
-    Args:
-        folder: Where to save; made if it is not there.
-        every_epoch: Keep those of all epochs; otherwise only the last one and the best one.
-    """
-
-    def __init__(self, folder: str | Path, *, every_epoch: bool = False) -> None:
-        self.folder = Path(folder)
-        self.every_epoch = every_epoch
-        self._saved_step = 0
-        self._earlier: dict[Path, dict[str, Any]] = {}
-        self._offset = {"epoch": 0, "step": 0}
-
-    def train_begin(self, trainer: Trainer) -> None:
-        """Look what is there."""
-        delete_leftovers(self.folder)
-        self._saved_step = trainer.step
-        self._earlier = list_checkpoints(self.folder)
-        # a training that starts anew in the folder of another one counts on from there, one that continues it does not
-        for name, count in (("epoch", trainer.epoch), ("step", trainer.step)):
-            reached = max((manifest.get(name, 0) for manifest in self._earlier.values()), default=0)
-            self._offset[name] = max(0, reached - count)
-
-    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
-        """Save, and delete what need not be kept."""
-        score = values.get("validation_loss", values["loss"])
-        self._save(trainer, values=dict(values), **({"score": score} if math.isfinite(score) else {}))
-
-    def train_end(self, trainer: Trainer, history: History) -> None:
-        """Save what an interrupted epoch has achieved."""
-        if trainer.step > self._saved_step:
-            self._save(trainer)
-
-    def _save(self, trainer: Trainer, **progress: Any) -> None:
-        epoch, step = trainer.epoch + self._offset["epoch"], trainer.step + self._offset["step"]
-        name = f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if trainer.batch else "")
-        save_checkpoint(self.folder / name, trainer.predictor, epoch=epoch, batch=trainer.batch, step=step, **progress)
-        self._saved_step = trainer.step
-        if not self.every_epoch:
-            self._delete_superfluous()
-
-    def _delete_superfluous(self) -> None:
-        found = list_checkpoints(self.folder)
-        best = best_of(found)
-        for directory in list(found)[:-1]:
-            if directory != best and directory not in self._earlier:
-                delete_checkpoint(directory)

@@ -1,8 +1,10 @@
 """Checkpoints: a network on disk with everything needed to use it again.
 
 A checkpoint is a directory with ``manifest.json`` (what it is: network, transforms, fields, progress of the training)
-and ``network.safetensors`` (weights and buffers). It is written under a temporary name, flushed to disk and renamed:
-it is there as a whole or not at all. Nothing in it is pickled, so that loading one executes nothing.
+and ``network.safetensors`` (weights and buffers); and, if the training is to be continued, with its state in
+``training.json`` and ``training.safetensors`` (see `physgym.training.state`). It is written under a temporary name,
+flushed to disk and renamed: it is there as a whole or not at all. Nothing in it is pickled, so that loading one
+executes nothing.
 """
 
 from __future__ import annotations
@@ -27,34 +29,42 @@ from physgym.nn.predictor import Predictor
 from physgym.nn.registry import build, describe
 from physgym.nn.transforms import Transforms
 from physgym.sample import SampleSpec
+from physgym.training.state import decode, encode
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "network.safetensors"
+STATE, STATE_TENSORS = "training.json", "training.safetensors"
 TEMPORARY = ".tmp-"  # prefix of a directory that is being written or deleted
 
 NONE_HERE = "there is no checkpoint at {path}"
 INCOMPLETE = "{path} is not a complete checkpoint: {problem}. Take another one, or copy it again."
 NO_EPOCH = "{path} has no checkpoint {which!r}; there are {known}"
 UNKNOWN_CLASS = "{path} holds the {argument} {name}, which cannot be built from its description. Pass {argument}=..."
+NO_STATE = "{path} holds a network, but not the training that made it, so that it cannot be continued from there"
 MISMATCH = "the weights in {path} do not fit {network}: {problem}"
 
 
-def save_checkpoint(path: str | Path, predictor: Predictor, **progress: Any) -> Path:
+def save_checkpoint(
+    path: str | Path, predictor: Predictor, training: Mapping[str, Any] | None = None, **progress: Any
+) -> Path:
     """Write a checkpoint; one that stands there is replaced.
 
     Args:
         path: The directory to make; its parents are made too.
         predictor: The network with its fields and transforms.
+        training: The state of a training, to continue it: data, arrays and tensors, nested.
         progress: Further entries of the manifest, JSON data, such as ``epoch`` and ``step``.
 
     Returns:
         The path.
 
     Raises:
-        CheckpointError: The network's state is not made of tensors alone, or the disk refuses.
+        CheckpointError: The network's state is not made of tensors alone, that of the training is no data, or the disk
+            refuses.
     """
     path = Path(path)
+    state, state_tensors = encode(training)
     tensors = {}
     for name, value in predictor.state_dict().items():
         if not isinstance(value, torch.Tensor):
@@ -65,6 +75,11 @@ def save_checkpoint(path: str | Path, predictor: Predictor, **progress: Any) -> 
     try:
         temporary.mkdir(parents=True)
         save_file(tensors, temporary / WEIGHTS)
+        files = [WEIGHTS]
+        if training is not None:
+            save_file(state_tensors, temporary / STATE_TENSORS)
+            (temporary / STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
+            files += [STATE, STATE_TENSORS]
         manifest = {
             "format": FORMAT,
             "physgym": __version__,
@@ -75,12 +90,12 @@ def save_checkpoint(path: str | Path, predictor: Predictor, **progress: Any) -> 
             "outputs": list(predictor.outputs),
             "fields": predictor.spec.to_json(),
             "parameters": predictor.num_parameters,
-            "files": {WEIGHTS: _digest(temporary / WEIGHTS)},
+            "files": {name: _digest(temporary / name) for name in files},
             "time": time.time(),
             **progress,
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        for file in (temporary / WEIGHTS, temporary / MANIFEST, temporary):
+        for file in (*(temporary / name for name in (*files, MANIFEST)), temporary):
             _flush(file)
         if path.exists():
             delete_checkpoint(path)
@@ -127,13 +142,64 @@ def load_checkpoint(
         predictor = Predictor(network, spec, inputs=manifest["inputs"], outputs=manifest["outputs"], transforms=around)
         tensors = load_file(path / WEIGHTS)
         _take_dtypes(predictor, tensors, anew)
-        predictor.load_state_dict(tensors)
+        _load_weights(path, predictor, tensors)
     except (RuntimeError, ConfigError) as error:
         name = f"the network {type(network).__name__}"
         raise CheckpointError(MISMATCH.format(path=path, network=name, problem=error)) from error
     except (safetensors.SafetensorError, SampleError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
     return predictor.to(device).eval()
+
+
+def read_training(path: str | Path, predictor: Predictor) -> dict[str, Any]:
+    """Load the weights of a checkpoint into a network in training, and return the state of its training.
+
+    Args:
+        path: A checkpoint.
+        predictor: Gets the weights, in place; of the same network, fields and transforms.
+
+    Raises:
+        CheckpointError: It is missing, incomplete or damaged, has no training, or does not fit the network.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if STATE not in manifest["files"]:
+        raise CheckpointError(NO_STATE.format(path=path))
+    try:
+        _check_files(path, manifest["files"])
+        for name in ("inputs", "outputs"):
+            if manifest[name] != (have := list(getattr(predictor, name))):
+                problem = f"its {name} are {manifest[name]}, here they are {have}"
+                raise CheckpointError(MISMATCH.format(path=path, network="this training", problem=problem))
+        tensors = load_file(path / WEIGHTS)
+        state = decode(json.loads((path / STATE).read_text()), load_file(path / STATE_TENSORS))
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
+    _load_weights(path, predictor, tensors)
+    if not isinstance(state, dict):
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{STATE} holds no state of a training"))
+    return state
+
+
+def _load_weights(path: Path, predictor: Predictor, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put tensors into a network, all of them or none.
+
+    Raises:
+        CheckpointError: They do not fit; the text names the layers with their shapes.
+    """
+    want = predictor.state_dict()
+    problems = [f"{name} is missing" for name in want if name not in tensors]
+    problems += [f"{name} is not known" for name in tensors if name not in want]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)} in the file and {tuple(value.shape)} in the network"
+        for name, value in want.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        network = f"the network {type(predictor.network).__name__}"
+        raise CheckpointError(MISMATCH.format(path=path, network=network, problem=shown))
+    predictor.load_state_dict(dict(tensors))
 
 
 def find_checkpoint(path: str | Path, which: str | int = "last") -> Path:

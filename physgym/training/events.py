@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from physgym.training.trainer import History, Trainer
 
 Event = Literal[
@@ -43,7 +45,16 @@ class Callback:
 
     A prediction run calls ``prediction_begin``, then for each step ``sample_begin`` and ``sample_end``, then
     ``prediction_end`` and ``close``. Of several callbacks each event reaches the first one first.
+
+    A training that is resumed calls ``load_state_dict``, ``train_begin``, and in the midst of an epoch ``epoch_begin``
+    again. ``trainer.stop(reason)`` from any event ends the training after it.
+
+    Attributes:
+        every_rank: Where several processes train together: whether it is called in all of them, or in the first one
+            alone, as what writes files is.
     """
+
+    every_rank: bool = True
 
     def train_begin(self, trainer: Trainer) -> None:
         """The training starts, or continues; ``trainer.epoch`` and ``trainer.step`` say where."""
@@ -60,24 +71,30 @@ class Callback:
     def epoch_begin(self, trainer: Trainer) -> None:
         """An epoch starts; ``trainer.epoch`` is its number, from 0."""
 
-    def batch_begin(self, trainer: Trainer) -> None:
-        """A batch was loaded; ``trainer.batch`` is its number within the epoch, from 0."""
+    def batch_begin(self, trainer: Trainer, batch: dict[str, Tensor]) -> None:
+        """A batch was loaded; ``trainer.batch`` is its number within the epoch, from 0.
 
-    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        Args:
+            trainer: The trainer.
+            batch: Fields of shape (batch, *shape). Entries may be replaced by others of the same shape.
+        """
+
+    def batch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
         """The network was optimized on a batch; ``trainer.batch`` and ``trainer.step`` count it already.
 
         Args:
             trainer: The trainer.
-            values: The loss under the name "loss", and what `Optimization.transform_loss` adds.
+            values: The loss under the name "loss", and what `Optimization.transform_loss` adds. Values may be added,
+                which callbacks after this one see. A batch that was skipped has a loss that is not finite.
         """
 
-    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def epoch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
         """An epoch was completed and validated; ``trainer.epoch`` counts it already.
 
         Args:
             trainer: The trainer.
             values: Means over the epoch's samples by name, those of validation with the prefix "validation_"; also
-                "epoch", "lr", "seconds", "samples".
+                "epoch", "lr", "seconds", "samples". Values may be added: they enter the history.
         """
 
     def train_end(self, trainer: Trainer, history: History) -> None:
@@ -103,6 +120,13 @@ class Callback:
     def close(self) -> None:
         """Release files and windows; it may come more than once."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint shall hold of this callback: data, NumPy arrays and tensors, nested."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave; comes before ``train_begin``."""
+
 
 class Callbacks:
     """Several callbacks as one.
@@ -113,6 +137,9 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._callbacks = tuple(callbacks)
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self._callbacks)
 
     def emit(self, event: Event, *args: Any) -> None:
         """Call the event's method of every callback."""

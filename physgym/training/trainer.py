@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import random
+import platform
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -19,18 +21,27 @@ from torch import Tensor, nn
 
 from physgym.data.loader import Loader, Shuffle
 from physgym.data.statistics import Statistics
-from physgym.errors import ConfigError, DatasetError, DivergedError
+from physgym.data.workers import gathered_by_workers
+from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Moments, Transforms
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
-from physgym.training.callbacks import Checkpoints, ProgressBar, TensorBoard
+from physgym.training.callbacks import ProgressBar, TensorBoard
+from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
+from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback, Callbacks
 from physgym.training.interrupt import Interrupt
+from physgym.training.ranks import Ranks
+from physgym.training.state import generator_states, seed_generators, set_generator_states
 
 Produce = Literal["first_epoch", "always"]
+OnNonFinite = Literal["raise", "skip"]
 
+log = logging.getLogger(__name__)
+
+SHOWN = 8  # samples that a message names
 STATISTICS_SAMPLES = 1024  # how many of an endless stream of samples the normalization is made from, at most
 
 EMPTY = "the {what} has no samples; generate some first"
@@ -41,9 +52,17 @@ NOT_MINE = "the optimization has no parameter of the network that is to be train
 FIXED = "a Predictor has its {name} already; leave {name} out, or pass its network"
 MISFIT = "the predictor was made for field {name!r} of shape {want}; the samples have {got}"
 DIVERGED = (
-    "the loss is {loss} in epoch {epoch}, batch {batch}{cause}. Lower the learning rate, clip the gradient "
-    "(Optimization(clip_norm=...)), or look for bad samples; the network has the weights from before this batch."
+    "the loss is {loss} in epoch {epoch}, batch {batch}{cause}; the batch holds {names}. {weights} "
+    "Lower the learning rate, clip the gradient (Optimization(clip_norm=...)), look for bad samples, or skip such "
+    'batches with on_nonfinite="skip".'
 )
+BEFORE = "The network has the weights from before this batch."
+BROKEN = "The weights are not finite themselves, since the gradient of an earlier batch was not."
+ALL_SKIPPED = "no batch of epoch {epoch} had a finite loss. Lower the learning rate, or look for bad samples"
+NO_FOLDER = "resume=True looks for the last checkpoint in the session; give a session, or the path of a checkpoint"
+OTHER_SETTINGS = "{path} is of a training with other settings: {differences}. Set them as they were to continue it"
+OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
+ALONE = "several processes train from a dataset alone: generate the samples first, then pass the dataset"
 
 
 class Samples(Protocol):
@@ -71,7 +90,13 @@ class Samples(Protocol):
 
 
 class SampleSource(Protocol):
-    """What produces samples while training; `physgym.data.generate.SampleStream` is one."""
+    """What produces samples while training; `physgym.data.generate.SampleStream` is one.
+
+    Where it has them, the trainer also uses ``stored`` (how many samples are stored, those of an earlier run included;
+    the first epoch draws what is missing), ``drawn`` (episodes and steps of the last batch, for messages),
+    ``state_dict`` and ``load_state_dict`` (the position after the last batch, to resume it), and ``metrics()`` (figures
+    that enter the record of every epoch).
+    """
 
     @property
     def spec(self) -> SampleSpec:
@@ -100,10 +125,14 @@ class History:
             adds, both with the prefix "validation_" where there is validation; also "epoch" (from 1), "lr",
             "seconds", "samples".
         interrupted: Whether Ctrl-C ended it before the last epoch was completed.
+        stopped: The reason for which `Trainer.stop` ended it; empty if it did not.
+        skipped: Batches that were skipped because their loss was not finite.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     interrupted: bool = False
+    stopped: str = ""
+    skipped: int = 0
 
     def __getitem__(self, name: str) -> list[float]:
         """A value over the epochs that have it."""
@@ -143,6 +172,19 @@ class Trainer:
         transforms: What happens to fields around the network; by default a normalization.
         normalize: Whether to normalize where no transforms are given; with the statistics of the training samples
             alone, which stay as they are from then on.
+        resume: True continues from the last checkpoint of the session if there is one; a path from that checkpoint, or
+            the last one in that folder. Everything else must be given as it was, but for `epochs`. On the CPU the
+            result is that of a training that was never interrupted, bit for bit.
+        on_nonfinite: What to do with a batch whose loss is not finite: "raise", or "skip" it.
+        compile: Whether to call the network through `torch.compile`, or its arguments.
+        loader_workers: Processes that gather batches; 0 for a thread of this one, which is faster unless gathering is
+            slow Python. Gathering may use the global random generators only with workers.
+        rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
+            one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
+        rollout_every: How often.
+
+    Started by ``torchrun``, the processes train one network together: each on its part of every batch, so that
+    `batch_size` is that of each. Only the first one writes.
 
     Attributes:
         predictor: The network with its fields and transforms; what to use after the training.
@@ -153,10 +195,13 @@ class Trainer:
         epoch: Number of completed epochs.
         batch: Number of completed batches in the current epoch.
         step: Number of completed batches in all.
+        stopping: Whether `stop` was called.
+        ranks: The processes that train together.
 
     Raises:
         ConfigError: Arguments contradict each other, or the network does not fit the samples.
         DatasetError: There are no samples.
+        CheckpointError: The checkpoint to resume from is missing, damaged, or of another training.
     """
 
     def __init__(
@@ -182,23 +227,42 @@ class Trainer:
         loss_fields: Sequence[str] | None = None,
         transforms: Transforms | None = None,
         normalize: bool = True,
+        resume: bool | str | Path = False,
+        on_nonfinite: OnNonFinite = "raise",
+        compile: bool | Mapping[str, Any] = False,
+        loader_workers: int = 0,
+        rollout: Callable[[Predictor], Mapping[str, float]] | None = None,
+        rollout_every: int = 1,
     ) -> None:
-        if produce not in get_args(Produce):
-            raise ConfigError(f"produce must be one of {get_args(Produce)}, not {produce!r}")
+        for name, choice, choices in (
+            ("produce", produce, get_args(Produce)),
+            ("on_nonfinite", on_nonfinite, get_args(OnNonFinite)),
+        ):
+            if choice not in choices:
+                raise ConfigError(f"{name} must be one of {choices}, not {choice!r}")
         numbers = {"epochs": epochs, "batch_size": batch_size, "batches_per_epoch": batches_per_epoch}
+        numbers["rollout_every"] = rollout_every
         for name, number in numbers.items():
             if number is not None and number < 1:
                 raise ConfigError(f"{name} must be at least 1, not {number}")
         if seed < 0:
             raise ConfigError(f"seed must not be negative, got {seed}")
+        if loader_workers < 0:
+            raise ConfigError(f"loader_workers must not be negative, got {loader_workers}")
         check_device(device)
+        self.ranks = Ranks(device)
+        if self.ranks.size > 1 and source is not None:
+            raise ConfigError(ALONE)
+        self.on_nonfinite, self.loader_workers = on_nonfinite, loader_workers
+        self._rollout, self._rollout_every = rollout, rollout_every
         self.epochs, self.batch_size, self.batches_per_epoch = epochs, batch_size, batches_per_epoch
         self.seed, self.source, self.shuffle = seed, source, shuffle
         self.training: Samples | None
         self.validation: Samples | None
         self._held_out = validation
         self._always = source is not None and produce == "always"
-        self._drawn: deque[Sample] = deque()  # drawn for the statistics, yet to be trained on
+        self._drawn: deque[Drawn] = deque()  # for the statistics, yet to be trained on
+        self._last: Drawn | None = None  # the batch of a source that was trained on last
         self._loader: Loader | None = None  # of the training samples
         if dataset is not None and source is None:
             spec = dataset.spec
@@ -220,7 +284,7 @@ class Trainer:
             if self._normalizes:
                 transforms = Transforms.normalizing(spec, inputs, outputs)
             self.predictor = Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
-        self.predictor.to(device)
+        self.predictor.to(self.ranks.device)
         self.loss_fields = self.predictor.outputs if loss_fields is None else tuple(loss_fields)
         for name in self.loss_fields:
             if name not in spec:
@@ -231,28 +295,45 @@ class Trainer:
         mine = {id(parameter) for parameter in self.predictor.parameters()}
         if not any(id(parameter) in mine for parameter in self.optimization.parameters):
             raise ConfigError(NOT_MINE)
-        self.optimization.to(device)
+        self.optimization.to(self.ranks.device)
+        # a call of the wrapped module is what averages gradients over processes; the predictor shares its weights
+        self._forward: Any = self.ranks.wrap(self.predictor)
+        if compile:
+            self._forward = torch.compile(self._forward, **(compile if isinstance(compile, Mapping) else {}))
 
         self.history = History()
         self.epoch = self.batch = self.step = 0
+        self.stopping = False
         own: list[Callback] = [ProgressBar()] if progress else []
         if session is not None and not any(isinstance(callback, TensorBoard) for callback in callbacks):
             own.append(TensorBoard(Path(session) / "stats"))
         if session is not None and not any(isinstance(callback, Checkpoints) for callback in callbacks):
             own.append(Checkpoints(Path(session) / "networks"))
-        self._callbacks = Callbacks((*callbacks, *own))
+        called = [call for call in (*callbacks, *own) if call.every_rank or self.ranks.rank == 0]
+        # checkpoints hold the state of the other callbacks, which must have seen the event
+        called.sort(key=lambda call: isinstance(call, Checkpoints))
+        self._callbacks = Callbacks(called)
         self._means = Means()  # of the current epoch
+        self._order: dict[str, Any] | None = None  # of the samples, in the checkpoint to continue from
+        self._generators: dict[str, Any] | None = None  # likewise
         if self.training is not None:
             self._normalize(self.training)
+        if resume is not False:
+            saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
+            self._resume(resume, saving[0] if saving else None if session is None else Path(session) / "networks")
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
+        """Batches in an epoch, on each process."""
         if self.training is None:
             assert self.batches_per_epoch is not None
             return self.batches_per_epoch
-        available = math.ceil(len(self.training) / self.batch_size)
+        available = math.ceil(len(self.training) // self.ranks.size / self.batch_size)
         return min(available, self.batches_per_epoch or available)
+
+    def stop(self, reason: str) -> None:
+        """End the training after the event that is being called; ``history.stopped`` gets the reason."""
+        self.stopping, self.history.stopped = True, reason
 
     def fit(self) -> History:
         """Train until all epochs are completed.
@@ -270,9 +351,12 @@ class Trainer:
             DatasetError: There are no samples.
             CheckpointError: A checkpoint cannot be written.
         """
-        if self.step == 0:
-            _seed_everything(self.seed)
-        self.history.interrupted = False
+        if self._generators is not None:  # only now: building the parts of a training may draw from them
+            set_generator_states(self._generators)
+            self._generators = None
+        elif self.step == 0:
+            seed_generators(self.seed)
+        self.history.interrupted, self.history.stopped, self.stopping = False, "", False
         try:
             with Interrupt() as interrupt:
                 try:
@@ -292,27 +376,55 @@ class Trainer:
         emit, optimization = self._callbacks.emit, self.optimization
         emit("train_begin", self)
         self._prepare()
-        while self.epoch < self.epochs:
+        while self.epoch < self.epochs and not self._stops():
             emit("epoch_begin", self)
             self.predictor.train()
             start = time.monotonic()
-            for arrays in self._batches():  # field name -> (batch, *shape)
-                emit("batch_begin", self)
-                losses = self.losses(arrays)  # the forward pass, see below
-                values = self._finite(losses, arrays)
-                with interrupt.held():
-                    optimization.step(losses["loss"])
-                    optimization.end_batch()
-                    self.batch, self.step = self.batch + 1, self.step + 1
-                    self._means.add(values, samples=_length(arrays))
-                    emit("batch_end", self, values)
-            record = self._means.values() | self._validate()
-            record |= {"lr": optimization.lr, "seconds": time.monotonic() - start, "samples": self._means.samples}
+            with closing(self._batches()) as batches:
+                for batch in batches:  # field name -> (batch, *shape)
+                    emit("batch_begin", self, batch)
+                    values = self._gradient(batch)  # the forward and the backward pass, see below
+                    usable = self._usable(values, batch)
+                    with interrupt.held():
+                        if usable:
+                            optimization.step(partial(self._closure, batch))
+                            optimization.end_batch()
+                            self._means.add(values, samples=_length(batch))
+                        self.batch, self.step = self.batch + 1, self.step + 1
+                        emit("batch_end", self, values)
+                    if self._stops():
+                        break
+            if self.batch < self.num_batches:
+                return  # stopped in the midst of the epoch, which can be continued
+            record = self._means.over(self.ranks)
+            if not record:
+                raise DivergedError(ALL_SKIPPED.format(epoch=self.epoch + 1))
+            record |= self._validate() | {"lr": optimization.lr, "seconds": time.monotonic() - start}
+            record |= getattr(self.source, "metrics", dict)()
             with interrupt.held():
                 optimization.end_epoch(record.get("validation_loss", record["loss"]))
                 self.epoch, self.batch, self._means = self.epoch + 1, 0, Means()
                 self.history.epochs.append({"epoch": self.epoch, **record})
                 emit("epoch_end", self, self.history.epochs[-1])
+
+    def _gradient(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        """Compute the gradient of a batch, and its values by name; without a finite loss there is no gradient."""
+        parts = min(self.optimization.accumulate, _length(batch))
+        self.optimization.zero_grad()
+        means = Means()
+        for number in range(parts):
+            part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
+            with self.ranks.apart(self._forward, last=number == parts - 1):
+                losses = self.losses(part)  # the forward pass
+                means.add(_floats(losses), samples=_length(part))
+                values = means.values()
+                if self.ranks.any(not math.isfinite(values["loss"]))[0]:
+                    return values if not math.isfinite(values["loss"]) else values | {"loss": math.nan}
+                self.optimization.backward(losses["loss"] * (_length(part) / _length(batch)))
+        return values
+
+    def _closure(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return torch.tensor(self._gradient(batch)["loss"])
 
     def losses(self, arrays: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
         """The forward pass of a batch: prediction, transforms, loss.
@@ -324,19 +436,34 @@ class Trainer:
             Scalars by name; "loss" is the one to minimize.
         """
         predictor = self.predictor
+        # without gradients there is nothing to average, and processes may evaluate different numbers of batches
+        forward = self._forward if torch.is_grad_enabled() or self.ranks.size == 1 else predictor
         fields = predictor.tensors(arrays)  # name -> (batch, *shape)
-        prediction = predictor(fields)  # name -> (batch, *shape), in units of the network
-        target = {name: fields[name] for name in self.loss_fields}
-        return self.optimization.losses(*predictor.transforms.before_loss(prediction, target))
+        with self.optimization.autocast(predictor.device):
+            prediction = forward(fields)  # name -> (batch, *shape), in units of the network
+            if self.optimization.precision != "float32":
+                prediction = {name: value.to(predictor.dtype) for name, value in prediction.items()}
+            target = {name: fields[name] for name in self.loss_fields}
+            return self.optimization.losses(*predictor.transforms.before_loss(prediction, target))
 
     @torch.no_grad()
     def evaluate(self, samples: Samples) -> dict[str, float]:
         """The means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""
         means = Means()
-        with evaluating(self.predictor), closing(iter(self._load(samples, shuffle=False))) as batches:
-            for tensors in batches:
+        loader = self._load(samples, shuffle=False)
+        # each process evaluates its share of the batches, unless they do not go round
+        shared = len(loader) >= self.ranks.size
+        rank, size = (self.ranks.rank, self.ranks.size) if shared else (0, 1)
+        with evaluating(self.predictor), closing(iter(loader)) as batches:
+            for tensors in islice(batches, rank, None, size):
                 means.add(_floats(self.losses(tensors)), samples=_length(tensors))
-        return means.values()
+        values = means.over(self.ranks) if shared else means.values()
+        return {name: value for name, value in values.items() if name != "samples"}
+
+    def _stops(self) -> bool:
+        """Whether a callback wants to stop, in any of the processes."""
+        self.stopping = self.ranks.any(self.stopping)[0]
+        return self.stopping
 
     # --- samples
 
@@ -360,11 +487,7 @@ class Trainer:
             return
         assert self.batches_per_epoch is not None
         if not self._always and self.training is None:
-            self._callbacks.emit("data_generation_begin", self)
-            for _ in range(self.batches_per_epoch):
-                self.source.draw(self.batch_size)
-                self._callbacks.emit("data_generation_batch_end", self, self.batch_size)
-            self._callbacks.emit("data_generation_end", self)
+            self._produce(self.batches_per_epoch * self.batch_size)
             self.source.close()
             produced = self.source.dataset()
             if produced is None:
@@ -375,67 +498,254 @@ class Trainer:
             count = min(self.batches_per_epoch, math.ceil(STATISTICS_SAMPLES / self.batch_size))
             statistics = {name: Statistics.empty(self.source.spec[name].shape) for name in self.fields}
             for _ in range(count):
-                batch = self.source.draw(self.batch_size)
-                statistics = {name: known.merge(Statistics.of(batch[name])) for name, known in statistics.items()}
+                batch = self._draw(remember=True)
+                merged = {name: known.merge(Statistics.of(batch.samples[name])) for name, known in statistics.items()}
+                statistics = merged
                 self._drawn.append(batch)
             self.predictor.transforms.fit(statistics)
 
+    def _produce(self, wanted: int) -> None:
+        """Have the source store so many samples; those of an earlier run count."""
+        assert self.source is not None
+        count = getattr(self.source, "stored", 0)
+        if count >= wanted:
+            return
+        self._callbacks.emit("data_generation_begin", self)
+        while count < wanted:
+            size = min(self.batch_size, wanted - count)
+            self.source.draw(size)
+            count += size
+            self._callbacks.emit("data_generation_batch_end", self, size)
+        self._callbacks.emit("data_generation_end", self)
+
+    def _draw(self, *, remember: bool = False) -> Drawn:
+        """The next batch of the source; with its position if others are drawn before it is trained on."""
+        assert self.source is not None
+        samples = self.source.draw(self.batch_size)
+        position: Any = getattr(self.source, "state_dict", dict)() if remember else None
+        return Drawn(samples, getattr(self.source, "drawn", None), position)
+
     def _normalize(self, samples: Samples) -> None:
         """Make the trainer's own normalization from training samples."""
-        if self._normalizes:
+        if self._normalizes and self.step == 0:
             self.predictor.transforms.fit(samples.statistics)
 
-    def _load(self, samples: Samples, shuffle: Shuffle) -> Loader:
+    def _load(self, samples: Samples, shuffle: Shuffle, **part: Any) -> Loader:
         pinned = self.predictor.device.type == "cuda"
-        return Loader(samples, self.batch_size, shuffle=shuffle, seed=self.seed, fields=self.fields, pin_memory=pinned)
+        fields = self.fields
+        return Loader(
+            samples, self.batch_size, shuffle=shuffle, seed=self.seed, fields=fields, pin_memory=pinned, **part
+        )
 
-    def _batches(self) -> Iterator[Mapping[str, Array | Tensor]]:
-        """The batches of the current epoch that are still to be trained on."""
+    def _training_loader(self) -> Loader:
+        """The loader of the training samples, made when it is needed first: only then they are all there."""
+        assert self.training is not None
+        if self._loader is None:
+            rank, size = self.ranks.rank, self.ranks.size
+            self._loader = self._load(self.training, self.shuffle, rank=rank, world_size=size)
+            if self._order is not None:
+                self._loader.load_state_dict(self._order)
+        return self._loader
+
+    def _batches(self) -> Generator[dict[str, Tensor], None, None]:
+        """The batches of the current epoch that are still to be trained on, on the network's device."""
         if self.training is not None:
-            if self._loader is None:
-                self._loader = self._load(self.training, self.shuffle)
-            self._loader.set_epoch(self.epoch, self.batch)
-            with closing(iter(self._loader)) as batches:
-                yield from islice(batches, self.num_batches - self.batch)
+            loader, left = self._training_loader(), self.num_batches - self.batch
+            loader.set_epoch(self.epoch, self.batch)
+            loaded: Any = iter(loader)
+            if self.loader_workers and left:
+                loaded = gathered_by_workers(loader, self.epoch, self.batch, self.loader_workers)
+            with closing(loaded):
+                for batch in islice(loaded, left):
+                    if self.ranks.size > 1:
+                        # a state for each process would fit only as many of them
+                        seed_generators(_seed_of(self.seed, self.ranks.rank, self.step))
+                    yield self.predictor.tensors(batch)
             return
-        assert self.source is not None
         while self.batch < self.num_batches:
-            yield self._drawn.popleft() if self._drawn else self.source.draw(self.batch_size)
+            self._last = self._drawn.popleft() if self._drawn else self._draw()
+            yield self.predictor.tensors(self._last.samples)
 
     def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        return {f"validation_{name}": value for name, value in self.evaluate(self.validation).items()}
-
-    def _finite(self, losses: Mapping[str, Tensor], arrays: Mapping[str, Array | Tensor]) -> dict[str, float]:
-        """The values of a batch as numbers; raises if the loss is not finite."""
-        values = _floats(losses)
-        if not math.isfinite(values["loss"]):
-            tensors = self.predictor.tensors(arrays)
-            bad = [name for name, value in tensors.items() if not value.isfinite().all()]
-            cause = f", whose samples are not finite in {bad}" if bad else ""
-            raise DivergedError(
-                DIVERGED.format(loss=values["loss"], epoch=self.epoch + 1, batch=self.batch + 1, cause=cause)
-            )
+        """The values of both validations that are due."""
+        values = {}
+        if self.validation is not None:
+            values = {f"validation_{name}": value for name, value in self.evaluate(self.validation).items()}
+        done = self.epoch + 1
+        if self._rollout is not None and (done % self._rollout_every == 0 or done == self.epochs):
+            with evaluating(self.predictor):
+                values |= {f"rollout_{name}": float(value) for name, value in self._rollout(self.predictor).items()}
         return values
+
+    def _usable(self, values: Mapping[str, float], batch: Mapping[str, Tensor]) -> bool:
+        """Whether a batch has a finite loss.
+
+        Raises:
+            DivergedError: It has not, and such batches are not to be skipped.
+        """
+        if math.isfinite(values["loss"]):
+            return True
+        bad = [name for name, value in batch.items() if not value.isfinite().all()]
+        sound = all(bool(value.isfinite().all()) for value in self.predictor.parameters())
+        message = DIVERGED.format(
+            loss=values["loss"],
+            epoch=self.epoch + 1,
+            batch=self.batch + 1,
+            cause=f", whose samples are not finite in {bad}" if bad else "",
+            names=self._names(batch),
+            weights=BEFORE if sound else BROKEN,
+        )
+        if self.on_nonfinite == "raise" or not sound:
+            raise DivergedError(message)
+        self.history.skipped += 1
+        log.warning("skipped: %s", message)
+        return False
+
+    def _names(self, batch: Mapping[str, Tensor]) -> str:
+        """Episodes and steps of the current batch, for people: of its samples that are not finite if there are any."""
+        found: list[Array] = []
+        if self._last is not None and hasattr(self._last.names, "episodes"):
+            found = [self._last.names.episodes, self._last.names.steps]
+        elif self.training is not None and hasattr(self.training, "index"):
+            rows = self._training_loader().indices(self.epoch, self.batch)
+            found = [self.training.index(name)[rows] for name in ("episode", "step")]
+        if not found or len(found[0]) != _length(batch):
+            return f"{_length(batch)} samples"
+        finite = torch.stack([value.flatten(1).isfinite().all(1) for value in batch.values()]).all(0).cpu().numpy()
+        chosen = np.flatnonzero(~finite) if not finite.all() else np.arange(len(finite))
+        shown = [f"episode {found[0][row]} step {found[1][row]}" for row in chosen[:SHOWN]]
+        return ", ".join(shown) + (f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else "")
+
+    # --- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to continue, apart from the weights: data, arrays and tensors, nested."""
+        source: Any = None
+        if self._always:
+            last = self._last
+            known = last is not None and last.position is not None
+            source = last.position if known and last is not None else getattr(self.source, "state_dict", dict)()
+        order = None
+        if self.training is not None:
+            order = {**self._training_loader().state_dict(), "epoch": self.epoch, "batch": self.batch}
+        return {
+            "settings": self._settings(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "means": {"samples": self._means.samples, "sums": dict(self._means.sums)},
+            "history": {"epochs": [dict(epoch) for epoch in self.history.epochs], "skipped": self.history.skipped},
+            "optimization": self.optimization.state_dict(),
+            "order": order,
+            "source": source,
+            "generators": generator_states(),
+            "threads": torch.get_num_threads(),
+            "versions": _versions(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a training to be continued."""
+        return {
+            "batch_size": self.batch_size,
+            "batches_per_epoch": self.batches_per_epoch,
+            "seed": self.seed,
+            "validation": self._held_out if isinstance(self._held_out, (int, float)) else None,
+            "produce": None if self.source is None else "always" if self._always else "first_epoch",
+            "inputs": list(self.predictor.inputs),
+            "outputs": list(self.predictor.outputs),
+            "loss_fields": list(self.loss_fields),
+            "accumulate": self.optimization.accumulate,
+            "precision": self.optimization.precision,
+        }
+
+    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
+        """The callbacks by the name of their class, and which one of it they are."""
+        seen: dict[str, int] = {}
+        for callback in self._callbacks:
+            name = type(callback).__name__
+            seen[name] = seen.get(name, 0) + 1
+            yield f"{name}-{seen[name]}", callback
+
+    def _resume(self, resume: bool | str | Path, folder: Path | None) -> None:
+        """Take over the weights and the state of a checkpoint: the last one in a folder, or a given one."""
+        if isinstance(resume, bool):
+            if folder is None:
+                raise ConfigError(NO_FOLDER)
+            if not list_checkpoints(folder):
+                return
+        path = find_checkpoint(str(folder if isinstance(resume, bool) else resume))
+        state = read_training(path, self.predictor)
+        try:
+            self._take(path, state)
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+            problem = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__} {error}"
+            raise CheckpointError(OTHER_STATE.format(path=path, problem=problem)) from error
+        log.info("continues %s at epoch %d, batch %d", path, self.epoch, self.batch)
+
+    def _take(self, path: Path, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        was, now = state["settings"], self._settings()
+        if differing := [
+            f"{name} was {was.get(name)!r}, now it is {now[name]!r}" for name in now if was.get(name) != now[name]
+        ]:
+            raise CheckpointError(OTHER_SETTINGS.format(path=path, differences="; ".join(differing)))
+        self.optimization.load_state_dict(state["optimization"])
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self._means = Means(state["means"]["samples"], dict(state["means"]["sums"]))
+        self.history.epochs, self.history.skipped = state["history"]["epochs"], state["history"]["skipped"]
+        if (order := state["order"]) is not None and (size := self.ranks.size) != order["world_size"]:
+            # as many samples as were seen, rounded down to a whole batch of as many processes as there are now
+            self.batch = self.batch * order["world_size"] // size
+            order = {**order, "world_size": size, "batch": self.batch}
+        self._order = order
+        if self.training is not None:
+            self._training_loader()
+        if self._always and (load := getattr(self.source, "load_state_dict", None)) is not None:
+            load(state["source"])
+        for name, callback in self._named_callbacks():
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+        self._generators = state["generators"]
+        if (threads := state["threads"]) != torch.get_num_threads():
+            log.info("torch computes with %d threads, as before the interruption", threads)
+            torch.set_num_threads(threads)
+        if state["versions"] != _versions():
+            log.warning(
+                "%s was written by %s; with %s results may differ in bits", path, state["versions"], _versions()
+            )
+
+
+@dataclass
+class Drawn:
+    """A batch of a source: its samples, their names if the source tells them, and the source's position behind it."""
+
+    samples: Sample
+    names: Any
+    position: Any
 
 
 class Means:
     """Means by name over batches of unequal size."""
 
-    def __init__(self) -> None:
-        self.samples = 0
-        self._sums: dict[str, float] = {}
+    def __init__(self, samples: int = 0, sums: dict[str, float] | None = None) -> None:
+        self.samples, self.sums = samples, sums or {}
 
     def add(self, values: Mapping[str, float], samples: int) -> None:
         """Add the means over a batch."""
         self.samples += samples
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * samples
+            self.sums[name] = self.sums.get(name, 0.0) + value * samples
 
     def values(self) -> dict[str, float]:
         """The means over all samples added."""
-        return {name: total / self.samples for name, total in self._sums.items()}
+        return {name: total / self.samples for name, total in self.sums.items()}
+
+    def over(self, ranks: Ranks) -> dict[str, float]:
+        """The means over the samples of all processes, and their number as "samples"; empty if there are none."""
+        total = ranks.sums({**self.sums, "samples": self.samples})
+        count = total.pop("samples")
+        return {name: value / count for name, value in total.items()} | {"samples": count} if count else {}
 
 
 def _checked(predictor: Predictor, spec: SampleSpec, **fixed: Sequence[str] | Transforms | None) -> Predictor:
@@ -458,10 +768,13 @@ def check_device(device: torch.device | str) -> None:
         raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - code of the user may draw from the global generator
-    torch.manual_seed(seed)
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _versions() -> dict[str, str]:
+    """Of what computes."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,83 @@
+"""`Ranks`: the processes that train one network together, started by ``torchrun``; or this one alone."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from physgym.errors import ConfigError
+
+
+class Ranks:
+    """This process among those that train together.
+
+    Joins the process group of torch, or makes it where ``torchrun`` has set the environment for one.
+
+    Args:
+        device: Where to compute; of several GPUs each process takes its own for "cuda".
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: How many there are.
+        device: Where this process computes.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            atexit.register(_leave)
+        together: bool = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        if self.size > 1 and str(self.device) == "cuda":
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(self.device)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module whose call the gradients of all processes are averaged for; alone the module itself.
+
+        Raises:
+            ConfigError: torch refuses to.
+        """
+        if self.size == 1:
+            return module
+        try:
+            return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"the network cannot be trained by {self.size} processes together: {error}") from error
+
+    def apart(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Gradients inside are not averaged yet, unless they are the last of the batch."""
+        return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether a process has set it."""
+        if self.size == 1:
+            return list(flags)
+        total = self._sum([float(flag) for flag in flags])
+        return [value > 0 for value in total]
+
+    def sums(self, values: dict[str, float]) -> dict[str, float]:
+        """The sums over all processes; each gives the same names."""
+        if self.size == 1:
+            return values
+        names = sorted(values)
+        return dict(zip(names, self._sum([values[name] for name in names]), strict=True))
+
+    def _sum(self, values: list[float]) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        total: list[float] = tensor.tolist()
+        return total
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
