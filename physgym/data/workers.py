@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +61,20 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
 
     numbered = ((epoch, batch + place, rows) for place, rows in enumerate(loader.batch_indices(epoch, batch)))
     gathering: Any = Gathering(loader.dataset, loader.fields, loader.seed)
-    # a generator of its own: it would draw from torch's, which the training uses
-    feed: Any = DataLoader(
-        gathering,
-        sampler=numbered,
-        batch_size=None,
-        num_workers=workers,
-        timeout=TIMEOUT,
-        pin_memory=loader.pin_memory,
-        generator=torch.Generator().manual_seed(loader.seed),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="This DataLoader will create"
+        )  # more workers than cores: as asked for
+        feed: Any = DataLoader(
+            gathering,
+            sampler=numbered,
+            batch_size=None,
+            num_workers=workers,
+            timeout=TIMEOUT,
+            pin_memory=loader.pin_memory,
+            # a generator of its own: it would draw from torch's, which the training uses
+            generator=torch.Generator().manual_seed(loader.seed),
+        )
     batches = iter(feed)
     try:
         while True:

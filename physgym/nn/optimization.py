@@ -223,8 +223,8 @@ class Optimization:
             state["scheduler"] = self.scheduler.state_dict()
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
-        if isinstance(self.loss, nn.Module):
-            state["loss"] = self.loss.state_dict()
+        if isinstance(self.loss, nn.Module) and (loss := self.loss.state_dict()):
+            state["loss"] = loss
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -241,7 +241,7 @@ class Optimization:
                 self.scheduler.load_state_dict(dict(state["scheduler"]))
             if self.scaler is not None:
                 self.scaler.load_state_dict(dict(state["scaler"]))
-            if isinstance(self.loss, nn.Module):
+            if isinstance(self.loss, nn.Module) and "loss" in state:
                 self.loss.load_state_dict(state["loss"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"the state is not that of this optimizer, scheduler and loss: {error}") from error
