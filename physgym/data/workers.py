@@ -75,7 +75,7 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
             # a generator of its own: it would draw from torch's, which the training uses
             generator=torch.Generator().manual_seed(loader.seed),
         )
-    batches = iter(feed)
+        batches = iter(feed)
     try:
         while True:
             try:
