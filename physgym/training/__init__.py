@@ -6,7 +6,9 @@ from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback
-from physgym.training.trainer import History, Samples, SampleSource, Trainer
+from physgym.training.history import History
+from physgym.training.samples import Samples, SampleSource
+from physgym.training.trainer import Trainer
 
 __all__ = [
     "Callback",

@@ -14,7 +14,8 @@ from physgym.training.checkpoint import best_of, delete_checkpoint, delete_lefto
 from physgym.training.events import Callback
 
 if TYPE_CHECKING:
-    from physgym.training.trainer import History, Trainer
+    from physgym.training.history import History
+    from physgym.training.trainer import Trainer
 
 
 class Checkpoints(Callback):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from physgym.training.trainer import History, Trainer
+    from physgym.training.history import History
+    from physgym.training.trainer import Trainer
 
 Event = Literal[
     "train_begin",

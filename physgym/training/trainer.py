@@ -9,11 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,15 +24,17 @@ from physgym.data.workers import gathered_by_workers
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
-from physgym.nn.transforms import Moments, Transforms
-from physgym.sample import Sample, SampleSpec
+from physgym.nn.transforms import Transforms
+from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback, Callbacks
+from physgym.training.history import History, Means
 from physgym.training.interrupt import Interrupt
 from physgym.training.ranks import Ranks
+from physgym.training.samples import Drawn, Samples, SampleSource
 from physgym.training.state import generator_states, seed_generators, set_generator_states
 
 Produce = Literal["first_epoch", "always"]
@@ -63,80 +64,6 @@ NO_FOLDER = "resume=True looks for the last checkpoint in the session; give a se
 OTHER_SETTINGS = "{path} is of a training with other settings: {differences}. Set them as they were to continue it"
 OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
 ALONE = "several processes train from a dataset alone: generate the samples first, then pass the dataset"
-
-
-class Samples(Protocol):
-    """A stored set of samples; `physgym.SampleDataset` is one."""
-
-    @property
-    def spec(self) -> SampleSpec:
-        """The fields."""
-        ...
-
-    @property
-    def statistics(self) -> Mapping[str, Moments]:
-        """Mean and standard deviation by field name, over these samples and no others."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """The samples at the given indices: fields of shape (n, *shape). See `physgym.data.loader.Loadable`."""
-        ...
-
-    def split(self, validation_fraction: float, seed: int) -> tuple[Samples, Samples]:
-        """Training and validation samples that share no episode."""
-        ...
-
-
-class SampleSource(Protocol):
-    """What produces samples while training; `physgym.data.generate.SampleStream` is one.
-
-    Where it has them, the trainer also uses ``stored`` (how many samples are stored, those of an earlier run included;
-    the first epoch draws what is missing), ``drawn`` (episodes and steps of the last batch, for messages),
-    ``state_dict`` and ``load_state_dict`` (the position after the last batch, to resume it), and ``metrics()`` (figures
-    that enter the record of every epoch).
-    """
-
-    @property
-    def spec(self) -> SampleSpec:
-        """The fields."""
-        ...
-
-    def draw(self, batch_size: int) -> Sample:
-        """The next samples, as soon as there are so many: fields of shape (batch_size, *shape)."""
-        ...
-
-    def dataset(self) -> Samples | None:
-        """All samples drawn so far, None where they are not stored."""
-        ...
-
-    def close(self) -> None:
-        """End the production; calling it again does no harm."""
-        ...
-
-
-@dataclass
-class History:
-    """What a training has done.
-
-    Attributes:
-        epochs: For each completed epoch the means over its samples by name: "loss", what `Optimization.transform_loss`
-            adds, both with the prefix "validation_" where there is validation; also "epoch" (from 1), "lr",
-            "seconds", "samples".
-        interrupted: Whether Ctrl-C ended it before the last epoch was completed.
-        stopped: The reason for which `Trainer.stop` ended it; empty if it did not.
-        skipped: Batches that were skipped because their loss was not finite.
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    interrupted: bool = False
-    stopped: str = ""
-    skipped: int = 0
-
-    def __getitem__(self, name: str) -> list[float]:
-        """A value over the epochs that have it."""
-        return [epoch[name] for epoch in self.epochs if name in epoch]
 
 
 class Trainer:
@@ -714,38 +641,6 @@ class Trainer:
             log.warning(
                 "%s was written by %s; with %s results may differ in bits", path, state["versions"], _versions()
             )
-
-
-@dataclass
-class Drawn:
-    """A batch of a source: its samples, their names if the source tells them, and the source's position behind it."""
-
-    samples: Sample
-    names: Any
-    position: Any
-
-
-class Means:
-    """Means by name over batches of unequal size."""
-
-    def __init__(self, samples: int = 0, sums: dict[str, float] | None = None) -> None:
-        self.samples, self.sums = samples, sums or {}
-
-    def add(self, values: Mapping[str, float], samples: int) -> None:
-        """Add the means over a batch."""
-        self.samples += samples
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * samples
-
-    def values(self) -> dict[str, float]:
-        """The means over all samples added."""
-        return {name: total / self.samples for name, total in self.sums.items()}
-
-    def over(self, ranks: Ranks) -> dict[str, float]:
-        """The means over the samples of all processes, and their number as "samples"; empty if there are none."""
-        total = ranks.sums({**self.sums, "samples": self.samples})
-        count = total.pop("samples")
-        return {name: value / count for name, value in total.items()} | {"samples": count} if count else {}
 
 
 def _checked(predictor: Predictor, spec: SampleSpec, **fixed: Sequence[str] | Transforms | None) -> Predictor:
