@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from physgym.data import loader
@@ -18,7 +17,6 @@ from physgym.nn import MLP, Normalize, Optimization, Predictor, RelativeL2, Tran
 from physgym.training import (
     Callback,
     Checkpoints,
-    TensorBoard,
     Trainer,
     find_checkpoint,
     list_checkpoints,
@@ -573,73 +571,6 @@ def test_a_second_ctrl_c_does_not_wait():
     run = trainer(net=net, optimization=Stuck(net))
     assert run.fit().interrupted
     assert run.step == 0
-
-
-# --- TensorBoard
-
-
-def curves(folder):
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
-    events.Reload()
-    return events
-
-
-def test_tensorboard_has_the_curves(tmp_path):
-    class WithEnergy(Optimization):
-        def transform_loss(self, loss, prediction, target):
-            return {"loss": loss, "energy": 2 * loss}
-
-    net, seen = network(), []
-
-    class Watch(Callback):
-        def batch_end(self, trainer, values):
-            seen.append(values["loss"])
-
-    run = trainer(
-        linear_samples(300), net, optimization=WithEnergy(net), session=tmp_path, callbacks=[Watch()], batch_size=4
-    )
-    history = run.fit()
-    events = curves(tmp_path / "stats")
-    assert set(events.Tags()["scalars"]) == {
-        *(f"batch/{name}" for name in ("loss", "loss_mean", "loss_variance", "energy", "lr")),
-        *(f"epoch/{name}" for name in ("loss", "loss_mean", "loss_variance", "energy", "lr", "seconds", "samples")),
-        "epoch/validation_loss",
-        "epoch/validation_energy",
-    }
-    assert "custom_scalars__config__" in events.Tags()["tensors"]  # training and validation on one plot
-    loss = events.Scalars("batch/loss")
-    assert [point.step for point in loss] == list(range(1, run.step + 1))
-    np.testing.assert_allclose([point.value for point in loss], seen, rtol=1e-6)
-    mean = [point.value for point in events.Scalars("batch/loss_mean")]
-    variance = [point.value for point in events.Scalars("batch/loss_variance")]
-    for last in (0, 30, 49, 50, len(seen) - 1):
-        window = seen[max(0, last - 49) : last + 1]
-        assert mean[last] == pytest.approx(np.mean(window), rel=1e-5)
-        assert variance[last] == pytest.approx(np.var(window), rel=1e-4, abs=1e-12)
-    epochs = events.Scalars("epoch/loss")
-    assert [point.step for point in epochs] == [1, 2]
-    np.testing.assert_allclose([point.value for point in epochs], history["loss"], rtol=1e-6)
-    np.testing.assert_allclose(
-        [point.value for point in events.Scalars("epoch/validation_loss")], history["validation_loss"], rtol=1e-6
-    )
-    np.testing.assert_allclose([point.value for point in events.Scalars("batch/energy")], 2 * np.array(seen), rtol=1e-6)
-
-
-def test_tensorboard_histograms_and_user_data(tmp_path):
-    board = TensorBoard(tmp_path / "mine", histograms=True)
-
-    class Mesh(Callback):
-        def epoch_end(self, trainer, values):
-            board.writer.add_mesh("beam", torch.rand(1, 5, 3), global_step=trainer.epoch)
-
-    # the trainer's own board gives way to the user's
-    trainer(session=tmp_path, callbacks=[board, Mesh()]).fit()
-    events = curves(tmp_path / "mine")
-    assert {"weights/head.weight", "gradients/head.weight"} <= set(events.Tags()["histograms"])
-    assert any(tag.startswith("beam") for tag in events.Tags()["tensors"])
-    assert not (tmp_path / "stats").exists()
-    with pytest.raises(ConfigError, match="open only from train_begin"):
-        _ = board.writer
 
 
 # --- session and progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from physgym.training.callbacks import ProgressBar, TensorBoard
+from physgym.training.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback
@@ -13,7 +13,9 @@ from physgym.training.trainer import Trainer
 __all__ = [
     "Callback",
     "Checkpoints",
+    "EarlyStopping",
     "History",
+    "LearningRateMonitor",
     "ProgressBar",
     "SampleSource",
     "Samples",
