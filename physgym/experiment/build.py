@@ -19,14 +19,14 @@ from physgym.data.writer import partition_files
 from physgym.errors import ConfigError
 from physgym.experiment.config import NEW_SAMPLES, Config
 from physgym.experiment.session import new_session, write_record
-from physgym.nn import MLP, Optimization, Predictor, RelativeL2, UNet
+from physgym.nn import FNO, MLP, Optimization, Predictor, RelativeL2, UNet
 from physgym.rollout import require_spec
 from physgym.sample import SampleSpec
 from physgym.training import History, Trainer
 from physgym.training.trainer import check_device
 from physgym.vector.entry import env_factory
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"MLP": MLP.from_spec, "UNet": UNet.from_spec}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"MLP": MLP.from_spec, "UNet": UNet.from_spec, "FNO": FNO.from_spec}
 LOSSES: dict[str, type[nn.Module]] = {
     "mse": nn.MSELoss,
     "l1": nn.L1Loss,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from physgym.nn.fno import FNO
 from physgym.nn.losses import RelativeL2
 from physgym.nn.mlp import MLP
 from physgym.nn.optimization import Optimization
+from physgym.nn.physics import ElasticEnergy, HeatResidual, Laplacian, PoissonResidual
 from physgym.nn.predictor import Predictor
 from physgym.nn.registry import build, describe, register, registered
 from physgym.nn.transforms import Compose, Inverse, LossTransform, Normalize, Transform, Transforms
 from physgym.nn.unet import UNet
 
 __all__ = [
+    "FNO",
     "MLP",
     "Compose",
+    "ElasticEnergy",
+    "HeatResidual",
     "Inverse",
+    "Laplacian",
     "LossTransform",
     "Normalize",
     "Optimization",
+    "PoissonResidual",
     "Predictor",
     "RelativeL2",
     "Transform",

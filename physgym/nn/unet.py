@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
+from physgym.nn.grid import CONV, GridNetwork
 from physgym.nn.mlp import activation_class
-from physgym.nn.predictor import field_names
 from physgym.nn.registry import register
-from physgym.sample import SampleSpec
 
 Norm = Literal["group", "batch", "none"]
 Boundary = Literal["zeros", "replicate", "circular"]
 
-CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
     1: nn.ConvTranspose1d,
     2: nn.ConvTranspose2d,
@@ -29,12 +27,9 @@ POOL: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxP
 BATCH_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
 
-GRID = "a field has shape {got} without the batch axis; this UNet takes {want}"
-CHANNELS = "the fields have {got} channels together; this UNet was made for in_channels={want}"
-
 
 @register
-class UNet(nn.Module):
+class UNet(GridNetwork):
     """The U-Net of Ronneberger, Fischer and Brox (MICCAI 2015) for grids of any size.
 
     Each of `depth` levels halves the grid and doubles the channels; on the way back each joins the features of the
@@ -72,32 +67,25 @@ class UNet(nn.Module):
         residual: bool = False,
         nodes: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        if dimensions not in CONV:
-            raise ConfigError(f"dimensions must be 1, 2 or 3, not {dimensions}")
-        if min(in_channels, out_channels, width) < 1 or depth < 0:
-            raise ConfigError("in_channels, out_channels and width must be positive, and depth not negative")
+        super().__init__(
+            dimensions,
+            in_channels,
+            out_channels,
+            nodes,
+            depth=depth,
+            width=width,
+            norm=norm,
+            activation=activation,
+            boundary=boundary,
+            residual=residual,
+        )
+        if width < 1 or depth < 0:
+            raise ConfigError(f"width must be positive and depth not negative, not {width} and {depth}")
         if norm not in get_args(Norm) or boundary not in get_args(Boundary):
             raise ConfigError(f"norm is one of {get_args(Norm)} and boundary one of {get_args(Boundary)}")
         if residual and out_channels > in_channels:
             raise ConfigError(f"residual adds the input's first {out_channels} channels, but it has {in_channels}")
-        if nodes is not None and len(nodes) != dimensions:
-            raise ConfigError(f"nodes must give {dimensions} numbers, not {list(nodes)}")
-        self._options: dict[str, Any] = {
-            "dimensions": dimensions,
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "depth": depth,
-            "width": width,
-            "norm": norm,
-            "activation": activation,
-            "boundary": boundary,
-            "residual": residual,
-            "nodes": None if nodes is None else list(nodes),
-        }
-        self.dimensions, self.in_channels, self.out_channels = dimensions, in_channels, out_channels
         self.depth, self.residual, self.boundary = depth, residual, boundary
-        self.nodes = None if nodes is None else tuple(nodes)
 
         def block(fan_in: int, fan_out: int) -> nn.Sequential:
             """Two convolutions, each with its normalization and activation."""
@@ -116,69 +104,8 @@ class UNet(nn.Module):
         self.join = nn.ModuleList(block(2 * a, a) for a in widths[:-1])
         self.head = CONV[dimensions](width, out_channels, 1)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
-        return dict(self._options)
-
-    @classmethod
-    def from_spec(
-        cls,
-        spec: SampleSpec,
-        *,
-        inputs: Sequence[str] | None = None,
-        outputs: Sequence[str] | None = None,
-        dimensions: int | None = None,
-        nodes: Sequence[int] | None = None,
-        **options: Any,
-    ) -> Self:
-        """A network between the fields of samples.
-
-        Args:
-            spec: The samples' fields.
-            inputs: Names of the fields that feed it, by default those of role "input".
-            outputs: Name of the field that it predicts, by default that of role "target".
-            dimensions: Of the grid; by default every axis of the predicted field is one of the grid.
-            nodes: Nodes per axis, where the fields list nodes.
-            options: The other arguments of the constructor.
-
-        Raises:
-            ConfigError: There is no field to feed, or not exactly one to predict.
-        """
-        inputs, outputs = field_names(spec, inputs, outputs)
-        if len(outputs) != 1:
-            raise ConfigError(f"a UNet predicts one field, not {list(outputs)}; choose one with `outputs`")
-        target = spec[outputs[0]].shape
-        if dimensions is None:
-            dimensions = len(target) if nodes is None else len(nodes)
-        bare = dimensions if nodes is None else 1  # axes of a field without channels
-
-        def channels(shape: tuple[int, ...]) -> int:
-            return 1 if len(shape) == bare else shape[0 if nodes is None else -1]
-
-        fed = sum(channels(spec[name].shape) for name in inputs)
-        return cls(dimensions, fed, channels(target), nodes=nodes, **options)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Evaluate the network.
-
-        Args:
-            inputs: Fields on the grid, shape (batch, *grid) or (batch, channels, *grid), stacked as channels; with
-                `nodes` shape (batch, n_nodes) or (batch, n_nodes, channels). Any real dtype.
-
-        Returns:
-            Shape (batch, out_channels, *grid) in the dtype of the weights, with `nodes` (batch, n_nodes, out_channels);
-            a single channel has no axis if the first input has none.
-
-        Raises:
-            ConfigError: An input has not the shape of the grid, or the channels are too few or too many.
-        """
-        dtype = self.head.weight.dtype
-        parts = [self._with_channels(value) for value in inputs]
-        x = torch.cat([value.to(dtype) for value in parts], 1) if len(parts) > 1 else parts[0].to(dtype)
-        if x.shape[1] != self.in_channels:
-            raise ConfigError(CHANNELS.format(got=x.shape[1], want=self.in_channels))
-
+    def compute(self, x: Tensor) -> Tensor:
+        """The network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid)."""
         h = self.first(self._padded(x))  # (batch, width, *padded)
         skips = []
         for down in self.down:
@@ -187,31 +114,7 @@ class UNet(nn.Module):
         for up, join, skip in zip(reversed(self.up), reversed(self.join), reversed(skips), strict=True):
             h = join(torch.cat([skip, up(h)], 1))
         y: Tensor = self.head(h)[(..., *(slice(size) for size in x.shape[2:]))]  # (batch, out_channels, *grid)
-        if self.residual:
-            y = y + x[:, : self.out_channels]
-        return self._without_channels(y, bare=inputs[0].ndim == (2 if self.nodes else self.dimensions + 1))
-
-    def _with_channels(self, value: Tensor) -> Tensor:
-        """A field as (batch, channels, *grid)."""
-        if self.nodes is not None:
-            if value.ndim not in (2, 3) or value.shape[1] != math.prod(self.nodes):
-                want = f"({math.prod(self.nodes)},) or ({math.prod(self.nodes)}, channels)"
-                raise ConfigError(GRID.format(got=tuple(value.shape[1:]), want=want))
-            return value.reshape(len(value), *self.nodes, -1).movedim(-1, 1)
-        if value.ndim == self.dimensions + 1:
-            return value.unsqueeze(1)
-        if value.ndim != self.dimensions + 2:
-            want = f"{self.dimensions} axes, or one more for channels"
-            raise ConfigError(GRID.format(got=tuple(value.shape[1:]), want=want))
-        return value
-
-    def _without_channels(self, y: Tensor, *, bare: bool) -> Tensor:
-        """The output in the form of the inputs."""
-        bare = bare and self.out_channels == 1
-        if self.nodes is not None:
-            y = y.flatten(2).movedim(1, -1)  # (batch, n_nodes, out_channels)
-            return y.squeeze(-1) if bare else y
-        return y.squeeze(1) if bare else y
+        return y + x[:, : self.out_channels] if self.residual else y
 
     def _padded(self, x: Tensor) -> Tensor:
         """The input with each size raised to a multiple of 2**depth."""
