@@ -20,7 +20,8 @@ from physgym.training.events import Callback
 
 if TYPE_CHECKING:
     from physgym.training.curves import CurveWriter
-    from physgym.training.trainer import History, Trainer
+    from physgym.training.history import History
+    from physgym.training.trainer import Trainer
 
 Every = Literal["batch", "epoch"]
 Mode = Literal["min", "max"]
