@@ -26,7 +26,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.spaces import Array, Leaf
 
 ActionPolicy: TypeAlias = Callable[[Any, np.random.Generator], Any]
@@ -39,6 +39,7 @@ SHUFFLED = 65536  # largest grid that is shuffled
 CACHE_BYTES = 64 << 20  # of the points of all steps that a worker keeps
 _PARAMETERS, _ACTIONS = 1, 2  # streams of random numbers
 _EXACT = 2**53  # integers that a float64 holds
+LOAD_SAMPLES = "load_samples"  # option of a reset that holds the stored samples of the episode
 
 UNBOUNDED = (
     "{what}{leaf} is a {space} without bounds, which a {sampler} sampler cannot fill. Give it bounds, or use "
@@ -57,6 +58,18 @@ NO_PARAMETER_SPACE = (
     'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
 )
 NO_COMPONENT = "{what} has no component to draw"
+NO_LOAD_SAMPLE = (
+    "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
+    "that it needs from a stored sample and returns the action for the next step; see docs/simulation.md"
+)
+NOT_STORED = (
+    "load_sample asks for the field {name!r}; the stored samples have {known}. Load a dataset that has it, and open it "
+    "with all fields that are needed"
+)
+TOO_SHORT = (
+    "the episode {how} after {done} steps, but {count} stored samples are to drive it. Raise the limit of its length, "
+    'as in env_kwargs={{"max_episode_steps": {count}}}, or load a dataset with shorter episodes'
+)
 NOT_REBUILT = "the {what} came from {told}, of which only the name is stored; pass {what}= with the same one"
 
 
@@ -999,6 +1012,90 @@ class Acting:
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make one."""
         return ActingEnv(self._factory(), self._sampler, self._seed)
+
+
+class _Stored(dict[str, Array]):
+    """A stored sample, which says what it has if it is asked for something else."""
+
+    def __missing__(self, name: str) -> Any:
+        raise SampleError(NOT_STORED.format(name=name, known=list(self)))
+
+
+class LoadingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that stored samples drive: they come with the options of a reset, and each gives one action.
+
+    Args:
+        env: The environment; it, or a wrapper around it, has ``load_sample(sample)``.
+
+    Raises:
+        ConfigError: It has not.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._load = env.get_wrapper_attr("load_sample") if env.has_wrapper_attr("load_sample") else None
+        # physgym.sim imports this module
+        from physgym.sim import Simulation
+
+        if self._load is None or getattr(self._load, "__func__", None) is Simulation.load_sample:
+            raise ConfigError(NO_LOAD_SAMPLE.format(env=type(env.unwrapped).__name__))
+        self._columns: dict[str, Array] = {}
+        self._count = self._done = 0
+        self._observation: Any = None
+        self._rejected: str | None = None  # why the sample of this step could not be loaded
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's own; ``options["load_samples"]`` are the samples, fields of shape (n, *shape)."""
+        options = dict(options or {})
+        self._columns = options.pop(LOAD_SAMPLES)
+        self._count, self._done = len(next(iter(self._columns.values()))), 0
+        self._observation, info = self.env.reset(seed=seed, options=options or None)
+        return self._observation, info
+
+    def episode_policy(self, episode: int) -> ActionPolicy:
+        """What gives the actions of an episode."""
+
+        def act(_: Any, __: np.random.Generator) -> Any:
+            sample = _Stored({name: column[self._done] for name, column in self._columns.items()})
+            self._rejected = None
+            try:
+                return self._load(sample)  # type: ignore[misc]  # it is not None
+            except RejectSample as rejection:
+                self._rejected = str(rejection)
+            except SampleError as error:
+                raise SampleError(f"episode {episode}, stored sample {self._done}: {error}") from error
+
+        return act
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's own; the episode ends with the last sample.
+
+        Raises:
+            SampleError: It ends before.
+        """
+        self._done += 1
+        if self._rejected is not None:
+            return self._observation, 0.0, False, self._done == self._count, {"rejected": self._rejected}
+        self._observation, reward, terminated, truncated, info = self.env.step(action)
+        if self._done < self._count and (terminated or truncated):
+            how = "reached a terminal state" if terminated else "was truncated"
+            raise SampleError(TOO_SHORT.format(how=how, done=self._done, count=self._count))
+        return self._observation, reward, terminated, truncated or self._done == self._count, info
+
+
+class Loading:
+    """Makes environments that stored samples drive: what a local worker gets in place of their factory.
+
+    Args:
+        factory: Makes one environment.
+    """
+
+    def __init__(self, factory: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+        self._factory = factory
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """Make one."""
+        return LoadingEnv(self._factory())
 
 
 def _positive(number: Any, what: str) -> int:

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import Role, Sample, SampleSpec, flat_items
-from physgym.samplers import Cube
+from physgym.samplers import NO_LOAD_SAMPLE, Cube
 from physgym.spaces import Array
 
 ObsType = TypeVar("ObsType")
@@ -120,6 +120,21 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         """
         self.action_space.seed(int(rng.integers(2**31)))
         return self.action_space.sample()
+
+    def load_sample(self, sample: Mapping[str, Array]) -> ActType:
+        """The action that repeats a stored sample; for simulations that stored samples can drive (`load=`).
+
+        Called before each step in place of a sampler of actions. An implementation takes what it needs of the state
+        from the sample and returns the action for the step, which computes the new sample.
+
+        Args:
+            sample: The fields of the stored sample by name (path), each with the shape with which it was stored.
+
+        Raises:
+            RejectSample: The sample cannot be repeated; the step counts as rejected.
+            SampleError: This simulation does not implement it.
+        """
+        raise SampleError(NO_LOAD_SAMPLE.format(env=type(self).__name__))
 
     def draw_parameters(self) -> Mapping[str, Any]:
         """The parameters of an episode, drawn from ``self.np_random``: uniform within the bounds by default.

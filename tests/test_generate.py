@@ -577,3 +577,146 @@ def test_a_dataset_says_where_it_comes_from(tmp_path, monkeypatch):
     assert (
         generate(toys.Line, tmp_path / "f", samples=5, num_workers=1, progress=False).attributes["git_commit"] == commit
     )
+
+
+# --- places in a stream
+
+
+STREAM = {key: value for key, value in OPTIONS.items() if key != "progress"}
+
+
+def fields(*batches):
+    return {name: np.concatenate([batch[name] for batch in batches]).tobytes() for name in batches[0]}
+
+
+def names_of(*streams_drawn):
+    return [pair for names in streams_drawn for pair in zip(names.episodes.tolist(), names.steps.tolist(), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    """The first hundred samples, and their names."""
+    with SampleStream(toys.Tuned, num_workers=0, **STREAM) as stream:
+        batch = stream.draw(100)
+        return batch, stream.drawn
+
+
+@pytest.mark.parametrize(("workers", "sizes"), [(0, (7, 30)), (0, (32, 1, 4)), (1, (7, 30)), (2, (32, 1, 4))])
+def test_a_stream_goes_on_at_a_saved_place(hundred, workers, sizes):
+    want, names = hundred
+    with SampleStream(toys.Tuned, num_workers=workers, num_envs=3, **STREAM) as stream:
+        assert stream.state_dict()["position"] is None
+        assert len(stream.drawn) == 0
+        for size in sizes:
+            stream.draw(size)
+        begin, state = sum(sizes), json.loads(json.dumps(stream.state_dict()))
+        assert names_of(stream.drawn) == names_of(names)[begin - sizes[-1] : begin]
+        further = [stream.draw(20)]
+        # also while it runs, forwards and backwards
+        stream.load_state_dict(state)
+        assert fields(stream.draw(9), stream.draw(11)) == fields(*further)
+        stream.load_state_dict({})
+        assert fields(stream.draw(50)) == fields({name: column[:50] for name, column in want.items()})
+    with SampleStream(toys.Tuned, num_workers=workers, **STREAM) as stream:
+        stream.load_state_dict(state)
+        rows = stream.take(5)
+        drawn = [stream.drawn]
+        parts = [rows.samples]
+        while (count := sum(map(len, drawn))) < 40:
+            parts.append(stream.draw(min(13, 40 - count)))
+            drawn.append(stream.drawn)
+        assert fields(*parts) == fields({name: column[begin : begin + 40] for name, column in want.items()})
+        assert names_of(*drawn) == names_of(names)[begin : begin + 40]
+        assert stream.stored == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "stored", "begin"),
+    [(0, 40, 16), (0, 40, 0), (0, 10, 25), (0, 0, 25), (0, 25, 25), (1, 40, 0), (1, 10, 25), (2, 40, 16), (2, 0, 25)],
+)
+def test_what_is_stored_does_not_change_what_comes_after_a_place(tmp_path, hundred, workers, stored, begin):
+    want, _ = hundred
+    with SampleStream(toys.Tuned, num_workers=0, **STREAM) as unstored:
+        state = {} if not begin else (unstored.draw(begin), unstored.state_dict())[1]
+    if stored:
+        generate(toys.Tuned, tmp_path / "d", samples=stored, num_workers=0, **OPTIONS)
+    with SampleStream(toys.Tuned, path=tmp_path / "d", resume=True, num_workers=workers, **STREAM) as stream:
+        assert stream.stored == stored
+        assert stream.position == (None if not stored else stream.writer.last)
+        stream.load_state_dict(state)
+        batches = [stream.draw(size) for size in (3, 20, 9, 18)]
+        end = begin + 50
+        assert stream.stored == end == len(stream.dataset())
+    assert fields(*batches) == fields({name: column[begin:end] for name, column in want.items()})
+    whole = generate(toys.Tuned, tmp_path / "whole", samples=end, num_workers=0, **OPTIONS)
+    assert everything(physgym.SampleDataset(tmp_path / "d")) == everything(whole)
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ({"position": [1, 2]}, "not the state of a SampleStream: KeyError"),
+        ({"position": [1.5, 2], "source": {}}, "not the state of a SampleStream: TypeError"),
+        ({"position": 3, "source": {}}, "not the state of a SampleStream: TypeError"),
+        ({"position": [1, 2], "source": {"env": "Other"}}, "one of {'env': 'Other'}, this stream produces {'env': 'T"),
+    ],
+)  # fmt: skip
+def test_the_state_of_another_stream_is_refused(state, text):
+    with SampleStream(toys.Tuned, num_workers=0, **STREAM) as stream, pytest.raises(ConfigError, match=text):
+        stream.load_state_dict(state)
+
+
+class RaisesOnce(toys.Line):
+    def __init__(self, switch, render_mode=None):
+        super().__init__(render_mode)
+        self.switch = switch
+
+    def make_sample(self, action):
+        if self.count == 3 and os.path.exists(self.switch):  # noqa: PTH110
+            os.unlink(self.switch)  # noqa: PTH108
+            raise ValueError("the solver broke")
+        return super().make_sample(action)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("store", [False, True])
+def test_a_draw_that_failed_loses_nothing(tmp_path, workers, store):
+    with SampleStream(toys.Line, num_workers=0) as stream:
+        want = fields(stream.draw(60))
+    (tmp_path / "switch").touch()
+    path = tmp_path / "d" if store else None
+    with SampleStream(RaisesOnce, env_kwargs={"switch": str(tmp_path / "switch")}, path=path, num_workers=workers) as s:
+        with pytest.raises(ValueError, match="the solver broke"):
+            s.draw(30)
+        assert s.position is None
+        assert fields(s.draw(30), s.draw(30)) == want
+
+
+def test_a_killed_training_that_always_produces_sees_the_same_batches(tmp_path):
+    code = (
+        "import json, sys; from pathlib import Path; from physgym.data.generate import SampleStream\n"
+        "from tests.toys import Slow\n"
+        "folder = Path(sys.argv[1])\n"
+        "with SampleStream(Slow, path=folder / 'd', num_workers=2, num_envs=2) as stream:\n"
+        "    for count in range(1000):\n"
+        "        stream.draw(6)\n"
+        "        (folder / 'new').write_text(json.dumps([count + 1, stream.state_dict()]))\n"
+        "        (folder / 'new').rename(folder / 'state')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    count, deadline = 0, time.monotonic() + 60
+    while count < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        if (tmp_path / "state").exists():
+            count = json.loads((tmp_path / "state").read_text())[0]
+    process.kill()
+    process.wait()
+    count, state = json.loads((tmp_path / "state").read_text())
+    assert count >= 5
+    with SampleStream(toys.Line, num_workers=0) as stream:
+        stream.draw(6 * count)
+        want = fields(stream.draw(30))
+    with SampleStream(toys.Slow, path=tmp_path / "d", resume=True, num_workers=2) as stream:
+        stream.load_state_dict(state)
+        assert fields(*(stream.draw(10) for _ in range(3))) == want
+        assert len(stream.dataset()) == stream.stored == max(stream.stored, 6 * count + 30)

@@ -1,7 +1,8 @@
 """Generation: episodes run in parallel workers, samples arrive in the order of their names, whatever ran them.
 
 A sample's name is (episode, step). What is stored beside the samples follows from theirs: the parameters of all
-episodes up to that of the last sample, and the rejected samples with lesser names than it.
+episodes up to that of the last sample, and the rejected samples with lesser names than it. A place in a stream is the
+name of the sample that was handed out last: whatever is stored, what comes after it is always the same.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import itertools
 import json
 import operator
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
-from physgym.errors import ConfigError, PhysGymError, SampleError
+from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
-from physgym.samplers import Acting, SamplerLike, draw_parameters, find_sampler
+from physgym.samplers import Acting, Loading, SamplerLike, draw_parameters, find_sampler
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.vector.entry import EnvLike, env_factory, find_spec
@@ -37,6 +41,16 @@ from physgym.vector.wire import RolloutResult
 
 GIT_TIMEOUT = 5.0
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
+BLOCK = 1 << 20  # bytes of stored samples that are read at once
+
+Name: TypeAlias = tuple[int, int]
+
+ENDED = "all stored samples were loaded {passes} times; load them more often (passes), or for ever (passes=None)"
+OTHER_SOURCE = (
+    "the saved position is one of {saved}, this stream produces {mine}. Continue with the same environment, arguments, "
+    "samplers and seed"
+)
+NO_STATE = "not the state of a SampleStream: {error!r}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,16 @@ class Names:
         """Which of them are greater than a name."""
         later: Array = (self.episodes > episode) | ((self.episodes == episode) & (self.steps > step))
         return later
+
+    @property
+    def first(self) -> Name:
+        """Episode and step of the first one."""
+        return int(self.episodes[0]), int(self.steps[0])
+
+    @property
+    def last(self) -> Name:
+        """Episode and step of the last one."""
+        return int(self.episodes[-1]), int(self.steps[-1])
 
     def as_arguments(self) -> dict[str, Array]:
         """As a writer takes them."""
@@ -105,9 +129,8 @@ class Rows:
 
     def split(self, limit: int) -> tuple[Rows, Rows]:
         """The first samples, with what is stored beside them, and the rest; there must be a sample."""
-        last = min(limit, len(self)) - 1
-        name = int(self.names.episodes[last]), int(self.names.steps[last])
         head, rest = self.cut(slice(limit)), self.cut(slice(limit, None))
+        name = head.names.last
         return head._beside(*name, later=False), rest._beside(*name, later=True)
 
     def then(self, rows: Rows) -> Rows:
@@ -155,9 +178,9 @@ def _join(first: Sample, second: Sample) -> Sample:
     return {name: np.concatenate([first[name], second[name]]) for name in second}
 
 
-def _join_names(first: Names, second: Names) -> Names:
-    pairs = (first.episodes, second.episodes), (first.steps, second.steps), (first.seeds, second.seeds)
-    return Names(*(np.concatenate(pair) for pair in pairs))
+def _join_names(*parts: Names) -> Names:
+    columns = zip(*((part.episodes, part.steps, part.seeds) for part in parts), strict=True)
+    return Names(*map(np.concatenate, columns))
 
 
 class SampleStream:
@@ -186,18 +209,25 @@ class SampleStream:
         nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a sample
             like others ("allow").
         keep_rejected: Whether the dataset keeps the samples of rejected steps apart.
+        load: Stored samples that drive the simulation in place of a sampler of actions: each stored episode is begun
+            anew with its seed and parameters, and each of its samples gives, through the environment's
+            ``load_sample(sample)``, the action of a step. Once in the order of the dataset; then again, shuffled.
+        passes: How often `load` is run through; None for ever.
 
     Attributes:
         spec: The sample fields.
         parameter_spec: Parameters of an episode, None if the environment declares none.
         rejected: Number of rejected steps so far.
         writer: Writes to `path`; None without one.
+        position: Episode and step of the sample that was handed out last, or, of a resumed dataset, stored last; None
+            at the beginning.
+        drawn: Names of the samples that were handed out last.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is wrong, or the environment has no ``load_sample``.
         SampleError: The environment declares no samples.
         WorkerError: An environment's constructor raised.
-        DatasetError: The folder holds samples already and `resume` is off.
+        DatasetError: The folder holds samples already and `resume` is off; or the samples to load do not fit.
     """
 
     def __init__(
@@ -221,6 +251,8 @@ class SampleStream:
         parameters: SamplerLike = None,
         nonfinite: NonFinite = "error",
         keep_rejected: bool = False,
+        load: SampleDataset | None = None,
+        passes: int | None = None,
     ) -> None:
         try:
             seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
@@ -238,14 +270,22 @@ class SampleStream:
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}; leave it out for one per worker")
         if nonfinite not in get_args(NonFinite):
             raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
-        acting, drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
-        kwargs = dict(env_kwargs or {})
+        self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
+        self._env, self._kwargs = env, dict(env_kwargs or {})
+        self._nonfinite, self._passes = nonfinite, passes
+        self._stored_episodes = None if load is None else StoredEpisodes(load, seed=seed, passes=passes)
+        if self._stored_episodes is not None:
+            self._stored_episodes.check(max_steps, actions)
+        elif passes is not None:
+            raise ConfigError("passes says how often stored samples are loaded; give them with load=")
         self.seed, self.rejected, self.writer = seed, 0, None
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self._limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
-        factory = env_factory(env, kwargs)
-        if acting is not None:
-            factory = Acting(factory, acting, seed)
+        factory = env_factory(env, self._kwargs)
+        if self._acting is not None:
+            factory = Acting(factory, self._acting, seed)
+        if load is not None:
+            factory = Loading(factory)
         self._envs = SocketVectorEnv(
             [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
         )
@@ -255,58 +295,162 @@ class SampleStream:
                 raise SampleError(NO_SAMPLE_SPACE.format(env=env_name(env)))
             self.spec: SampleSpec = spec
             self.parameter_spec = self._envs.parameter_spec
-            self._draw = draw_parameters(drawing, self._envs.parameter_space, seed, env_name(env))
+            space = self._envs.parameter_space
+            self._draw = draw_parameters(self._drawing, space, seed, env_name(env))
+            if self._stored_episodes is not None and self._draw is None:
+                self._stored_episodes.use_parameters(space)
             if path is not None:
-                source = {
-                    "env": env_name(env),
-                    "env_kwargs": _describable(kwargs),
-                    "seed": seed,
-                    "max_steps": max_steps,
-                    "actions": None if acting is None else acting.describe(),
-                    "parameters": None if drawing is None else drawing.describe(),
-                    "nonfinite": nonfinite,
-                }
                 self.writer = SampleWriter(
                     path,
                     spec,
                     mode=mode,
-                    source=source,
+                    source=self.source,
                     resume=resume,
                     max_file_size=max_file_size,
                     parameters=self.parameter_spec,
                     rejected=keep_rejected,
                     nonfinite="allow",  # the workers have decided
-                    attributes=_attributes(env, kwargs, self._envs),
+                    attributes=_attributes(env, self._kwargs, self._envs),
                 )
-            self._rows = self._ordered(self.writer.last if self.writer else None)
-            self._left = Rows({})  # what a take did not need
         except BaseException as error:
             self._close(type(error))
             raise
+        self.position: Name | None = None if self.writer is None else self.writer.last
+        self.drawn = Names()
+        self._rows: Iterator[Rows] | None = None  # None: to begin after the position
+        self._written: Name | None = None  # what was stored then
+        self._left = Rows({})  # what a take did not need
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the samples are a function of, as JSON data, which a dataset stores."""
+        source = {
+            "env": env_name(self._env),
+            "env_kwargs": _describable(self._kwargs),
+            "seed": self.seed,
+            "max_steps": self._limits["max_steps"],
+            "actions": None if self._acting is None else self._acting.describe(),
+            "parameters": None if self._drawing is None else self._drawing.describe(),
+            "nonfinite": self._nonfinite,
+        }
+        if self._stored_episodes is not None:
+            source |= {"actions": {"sampler": "load_sample"}, "load": self._stored_episodes.describe()}
+        return source
+
+    @property
+    def stored(self) -> int:
+        """How many samples the dataset has, those that it had at first included; 0 without one."""
+        return 0 if self.writer is None else self.writer.count
 
     def take(self, limit: int) -> Rows:
         """The next samples, at least one and at most `limit`; stored if there is a dataset.
+
+        Returns:
+            The samples and their names. None of them once stored samples were loaded as often as `passes` says.
 
         Raises:
             SampleError: A sample does not fit its declaration, or too many in a row were rejected.
             WorkerError: A worker died or did not answer, or an environment raised.
             DatasetError: The disk refuses the write.
         """
-        rows = self._left
-        while not len(rows):
-            rows = rows.then(next(self._rows))
-            self._left = rows
-        rows, self._left = rows.split(limit)
-        if self.writer is not None:
-            rows.write(self.writer)
-        return rows
+        parts = self._hand_out(1, limit)
+        return parts[0] if parts else Rows({})
 
     def draw(self, batch_size: int) -> Sample:
-        """A batch of the next samples: fields of shape (batch_size, *field shape). Raises as `take` does."""
-        parts: list[Rows] = []
-        while (missing := batch_size - sum(map(len, parts))) > 0:
-            parts.append(self.take(missing))
+        """A batch of the next samples: fields of shape (batch_size, *field shape); fewer at the end of the last pass.
+
+        Raises:
+            SampleError: As `take`.
+            WorkerError: As `take`.
+            DatasetError: As `take`; or stored samples were loaded as often as `passes` says.
+        """
+        parts = self._hand_out(batch_size, batch_size)
+        if not parts:
+            raise DatasetError(ENDED.format(passes=self._passes))
+        # also of one part: what arrived need not be aligned in memory
         return {name: np.concatenate([part.samples[name] for part in parts]) for name in self.spec}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the samples that were handed out last, as JSON data."""
+        return {"position": None if self.position is None else list(self.position), "source": self.source}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a place: the next samples are those that came after it, to the bit, whatever is stored.
+
+        Samples that are stored already are read; what a killed process could not store is produced and stored again.
+
+        Args:
+            state: What `state_dict` gave; empty for the beginning.
+
+        Raises:
+            ConfigError: It is the state of another stream.
+        """
+        position: Name | None = None
+        try:
+            if state and state["position"] is not None:
+                episode, step = state["position"]
+                position = operator.index(episode), operator.index(step)
+            source = state["source"] if state else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(NO_STATE.format(error=error)) from error
+        if source is not None and _plain(source) != _plain(self.source):
+            raise ConfigError(OTHER_SOURCE.format(saved=source, mine=self.source))
+        self.position, self.drawn, self._rows = position, Names(), None
+
+    def _hand_out(self, least: int, most: int) -> list[Rows]:
+        """The next samples, fewer than `least` only at the end."""
+        parts: list[Rows] = []
+        try:
+            while (count := sum(map(len, parts))) < least and (part := self._next(most - count)) is not None:
+                parts.append(part)
+        except BaseException:
+            self._rows = None  # what was not handed out is not lost
+            raise
+        if parts:
+            self.drawn = _join_names(*(part.names for part in parts))
+            self.position = self.drawn.last
+        return parts
+
+    def _next(self, limit: int) -> Rows | None:
+        """The next samples after the position; they and any before them are stored."""
+        if self._rows is None:
+            self._begin()
+        assert self._rows is not None
+        while True:
+            while not len(self._left):
+                more = next(self._rows, None)
+                if more is None:
+                    return None
+                self._left = self._left.then(more)
+            rows, self._left = self._left.split(limit)
+            # a part has either samples that are stored already or new ones
+            if self.writer is not None and (self._written is None or rows.names.last > self._written):
+                rows.write(self.writer)
+            if self.position is None or rows.names.first > self.position:
+                return rows
+            if rows.names.last > self.position:
+                return rows.cut(rows.names.after(*self.position))
+
+    def _begin(self) -> None:
+        """Begin after the position: with what is stored, else with the production."""
+        stored = None if self.writer is None else self.writer.last
+        again: Iterator[Rows] = iter(())
+        if stored is not None and (self.position is None or self.position < stored):
+            again = self._stored_after(self.position)
+        self._left, self._written = Rows({}), stored
+        produced = self._ordered(self.position if self.writer is None else stored)
+        self._rows = itertools.chain(again, produced)
+
+    def _stored_after(self, position: Name | None) -> Iterator[Rows]:
+        """The stored samples behind a name, some at a time."""
+        dataset = self.dataset()
+        assert dataset is not None
+        names = Names(*(dataset.index(name) for name in ("episode", "step", "seed")))
+        first = 0 if position is None else int(np.argmax(names.after(*position)))
+        block = max(1, BLOCK // max(1, dataset.row_nbytes))
+        for start in range(first, len(dataset), block):
+            stop = min(start + block, len(dataset))
+            yield Rows(dataset.read(start, stop), names.cut(slice(start, stop)))
 
     def dataset(self) -> SampleDataset | None:
         """Everything stored so far, None where nothing is."""
@@ -334,18 +478,27 @@ class SampleStream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._close(kind)
 
-    def _ordered(self, last: tuple[int, int] | None) -> Iterator[Rows]:
+    def _episodes(self, first: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Index, seed and options of the episodes, from the index `first` on."""
+        episodes: Iterator[tuple[int, int, dict[str, Any]]]
+        if self._stored_episodes is None:
+            episodes = ((episode, episode_seed(self.seed, episode), {}) for episode in itertools.count(first))
+        else:
+            episodes = self._stored_episodes.run(first)
+        for episode, seed, options in episodes:
+            if self._draw is not None:
+                options["parameters"] = self._draw(episode)
+            yield episode, seed, options
+
+    def _ordered(self, last: Name | None) -> Iterator[Rows]:
         """Samples in order of their names, from after the sample `last` (episode, step)."""
         first, done = (0, -1) if last is None else last
         seeds: dict[int, int] = {}
 
         def names() -> Iterator[Episode]:
-            for episode in itertools.count(first):
-                seed = seeds[episode] = episode_seed(self.seed, episode)
-                if self._draw is None:
-                    yield episode, seed
-                else:
-                    yield episode, seed, {"parameters": self._draw(episode)}
+            for episode, seed, options in self._episodes(first):
+                seeds[episode] = seed
+                yield (episode, seed, options) if options else (episode, seed)
 
         arrivals = self._envs.rollout(names(), **self._limits)
         early: dict[int, deque[RolloutResult | PhysGymError]] = {}
@@ -354,7 +507,9 @@ class SampleStream:
         while True:
             parts = early.setdefault(chunk, deque())
             while not parts:
-                arrived, part = next(arrivals)
+                if (arrival := next(arrivals, None)) is None:
+                    return
+                arrived, part = arrival
                 early.setdefault(arrived, deque()).append(part)
             part = parts.popleft()
             if isinstance(part, PhysGymError):
@@ -404,7 +559,7 @@ def generate(
     env: EnvLike,
     path: str | Path,
     *,
-    samples: int,
+    samples: int | None = None,
     num_envs: int | None = None,
     num_workers: int | None = None,
     seed: int = 0,
@@ -421,17 +576,19 @@ def generate(
     parameters: SamplerLike = None,
     nonfinite: NonFinite = "error",
     keep_rejected: bool = False,
+    load: SampleDataset | None = None,
     progress: bool = True,
 ) -> SampleDataset:
     """Generate samples of a simulation into a dataset.
 
-    The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, samples): the number
-    of workers, crashes and resumes do not change it.
+    The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, load, samples): the
+    number of workers, crashes and resumes do not change it.
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.
         path: Dataset folder; must not hold samples of this mode unless `resume` is set.
-        samples: How many samples the dataset shall have, those of a resumed one included.
+        samples: How many samples the dataset shall have, those of a resumed one included. With `load` it may be left
+            out: then those that one pass over the stored samples gives.
         num_envs: Number of environments; by default one per worker.
         num_workers: Worker processes; by default one per usable core.
         seed: Seed of the run.
@@ -451,6 +608,7 @@ def generate(
         nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a sample
             like others ("allow").
         keep_rejected: Whether to keep the samples of rejected steps, apart from the others.
+        load: Stored samples that drive the simulation, see `SampleStream`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -463,7 +621,8 @@ def generate(
         DatasetError: The folder holds samples already, or the disk refuses a write.
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
-    if not isinstance(samples, (int, np.integer)) or samples < 1:
+    once = samples is None and load is not None
+    if not once and (not isinstance(samples, (int, np.integer)) or samples < 1):
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}")
     if path is None:
         raise ConfigError("path must be a folder for the dataset; a SampleStream without one stores nothing")
@@ -486,13 +645,17 @@ def generate(
         parameters=parameters,
         nonfinite=nonfinite,
         keep_rejected=keep_rejected,
+        load=load,
+        passes=1 if once else None,
     )
+    wanted = sys.maxsize if samples is None else samples
     with stream:
-        assert stream.writer is not None
-        with Progress(samples, "generate", "sample", initial=stream.writer.count, enabled=progress) as bar:
-            while stream.writer.count < samples:
-                rows = stream.take(samples - stream.writer.count)
+        total = samples if load is None or samples is not None else len(load)
+        with Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar:
+            while stream.stored < wanted and len(rows := stream.take(wanted - stream.stored)):
                 bar.update(len(rows), f"rejected {stream.rejected}")
+        if not stream.stored:
+            raise SampleError(f"all {stream.rejected} steps that the stored samples asked for were rejected")
     return SampleDataset(path, mode=mode)
 
 
@@ -502,6 +665,11 @@ def env_name(env: EnvLike) -> str:
         return env.id
     # "module:id" names the same environment as the id alone
     return env.rpartition(":")[2] if isinstance(env, str) else getattr(env, "__qualname__", repr(env))
+
+
+def _plain(data: Any) -> Any:
+    """JSON data as it is after it was saved."""
+    return json.loads(json.dumps(data))
 
 
 def _describable(kwargs: dict[str, Any]) -> dict[str, Any]:

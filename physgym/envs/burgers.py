@@ -184,6 +184,14 @@ class Burgers(Simulation[Array, Array]):
         field *= min(1.0, self.limit / max(float(np.abs(field).max()), np.finfo(float).tiny))
         return np.clip(field.astype(np.float32), -self.limit, self.limit)
 
+    def load_sample(self, sample: Mapping[str, Array]) -> Array:
+        """The stored ``initial`` field; one of another grid by its Fourier series."""
+        field = np.asarray(sample["initial"], np.float32)
+        if len(field) == self.size:
+            return field
+        carried: Array = np.fft.irfft(np.fft.rfft(field), self.size) * (self.size / len(field))
+        return carried.astype(np.float32)
+
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Show a predicted final field in the pictures, until the episode ends or another comes.
 

@@ -168,6 +168,27 @@ class Heat(Simulation[Array, Array]):
         """A source of Gaussian spots in K/s, shape (size, size), float32."""
         return self._field(self._spots(rng, self.max_source), self.max_source)
 
+    def load_sample(self, sample: Mapping[str, Array]) -> Array:
+        """The stored ``source``, after a change to the stored ``temperature``; those of another grid by sine series.
+
+        A temperature that the plate has already, as far as float32 tells, stays, so that a dataset gives itself.
+        """
+        temperature = self._on_grid(sample["temperature"])
+        if not np.array_equal(temperature, self.observation()):
+            self._temperature = temperature.astype(np.float64)
+        return self._on_grid(sample["source"])
+
+    def _on_grid(self, field: Array) -> Array:
+        """A field on this grid: shape (size, size), float32."""
+        if field.shape == (self.size, self.size):
+            return field
+        modes = np.zeros((self.size, self.size))
+        kept = tuple(slice(min(count, self.size)) for count in field.shape)
+        scale = np.prod([(self.size + 1) / (count + 1) for count in field.shape])
+        modes[kept] = scale * dstn(field.astype(np.float64), type=1)[kept]
+        carried: Array = idstn(modes, type=1).astype(np.float32)
+        return carried
+
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Show a predicted temperature in the pictures, until the episode ends or another comes.
 

@@ -18,6 +18,7 @@ from physgym.vector.wire import Message, Parameters, Rejected, Rollout, RolloutR
 CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
 CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
 LARGEST_CHUNK = 1024
+CHUNK_BYTES = 16 << 20  # of the options of its episodes, which may hold stored samples
 CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
 
 Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
@@ -90,12 +91,14 @@ class Rollouts:
             if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
             chunk: list[Any] = []
+            size = 0
             for entry in self._source:
                 episode, seed = entry[:2]
                 if type(episode) is not int or type(seed) is not int or episode in self._chunk_of:
                     raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
                 chunk.append([episode, seed] if len(entry) == 2 else [episode, seed, dict(entry[2])])
-                if len(chunk) >= self._size:
+                size += 0 if len(entry) == 2 else _nbytes(entry[2])
+                if len(chunk) >= self._size or size >= CHUNK_BYTES:
                     break
             if not chunk:
                 return
@@ -149,6 +152,12 @@ class Rollouts:
         if complete:
             del self._left[first], self._order[first]
         yield first, replace(reply, last=complete)
+
+
+def _nbytes(options: Mapping[str, Any]) -> int:
+    """Bytes of the arrays in the options of an episode."""
+    sizes = (_nbytes(x) if isinstance(x, Mapping) else getattr(x, "nbytes", 0) for x in options.values())
+    return sum(sizes)
 
 
 def _first_named(reply: RolloutResult) -> int | None:
