@@ -70,9 +70,14 @@ class Names:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @property
+    def columns(self) -> tuple[Array, Array, Array]:
+        """Episodes, steps and seeds."""
+        return self.episodes, self.steps, self.seeds
+
     def cut(self, part: slice | Array) -> Names:
         """Some of them."""
-        return Names(self.episodes[part], self.steps[part], self.seeds[part])
+        return Names(*(column[part] for column in self.columns))
 
     def after(self, episode: int, step: int) -> Array:
         """Which of them are greater than a name."""
@@ -179,8 +184,7 @@ def _join(first: Sample, second: Sample) -> Sample:
 
 
 def _join_names(*parts: Names) -> Names:
-    columns = zip(*((part.episodes, part.steps, part.seeds) for part in parts), strict=True)
-    return Names(*map(np.concatenate, columns))
+    return Names(*map(np.concatenate, zip(*(part.columns for part in parts), strict=True)))
 
 
 class SampleStream:
@@ -459,6 +463,17 @@ class SampleStream:
         if not self.writer.closed:
             self.writer.commit()
         return SampleDataset(self.writer.path, self.writer.mode)
+
+    def cancel(self) -> None:
+        """From another thread: let a call that waits for samples raise `ClosedError`, and all later ones.
+
+        It ends within a second where simulations are in workers, else with the episode that is under way.
+        """
+        self._envs.cancel_rollout()
+
+    def kill(self) -> None:
+        """End the workers at once; `close` is still needed to complete the dataset."""
+        self._envs.close(terminate=True)
 
     def close(self) -> None:
         """End the workers and complete the dataset; calling it again does no harm."""

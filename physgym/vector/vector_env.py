@@ -680,6 +680,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 raise PendingCallError("another call has ended this rollout", "rollout")
         self._state = ""
 
+    def cancel_rollout(self) -> None:
+        """From another thread: let a rollout that is waited for raise `ClosedError`; after it only `close` will do."""
+        self._pool.closed = True  # which the loop looks at every second
+
     def _settle_rollout(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
         """Deal with what is no sample; the error that ends the worker's chunk, if it does."""
         if isinstance(reply, Fault) and not reply.dead and isinstance(reply.error, (SampleError, ConfigError)):
