@@ -230,7 +230,7 @@ def test_errors_name_what_does_not_fit():
     with pytest.raises(ConfigError, match=re.escape("a grid of 4 points along axis 1 cannot hold modes=3")):
         fno(2)(torch.rand(2, 5, 4))
     fno(padding=0.25)(torch.rand(2, 4))  # the strip helps
-    with pytest.raises(ConfigError, match="of 3 points and 1 of padding along axis 0.* at least 5"):
+    with pytest.raises(ConfigError, match=r"of 3 points and 1 of padding along axis 0.* at least 5"):
         fno(padding=0.25)(torch.rand(2, 3))
     with pytest.raises(ConfigError, match=r"3 channels together; this FNO was made for in_channels=1"):
         fno()(torch.rand(2, 3, 8))

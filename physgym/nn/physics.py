@@ -202,7 +202,7 @@ class ElasticEnergy(nn.Module):
     The clamped nodes are held: what is predicted for them counts as zero and gets no gradient. It computes in float64
     whatever the fields are, because the energies of float32 strains cancel; the gradient has the dtype of the field.
 
-    Where an element is compressed to less than `floor` of its volume, ln J is continued by its parabola: the energy
+    Where an element is compressed to less than `floor` of its volume, ln J is continued by its tangent: the energy
     stays finite, and grows, where elements are turned inside out, as those of an untrained network are.
 
     Args:
@@ -217,16 +217,16 @@ class ElasticEnergy(nn.Module):
     weights: Tensor
     elements: Tensor
 
-    def __init__(self, block: Block, *, floor: float = 0.05) -> None:
+    def __init__(self, block: Block, *, floor: float = 0.1) -> None:
         super().__init__()
         if not 0 < floor < 1:
             raise ConfigError(f"floor must lie between 0 and 1, the volume ratio at rest, not {floor}")
         mesh = block.mesh
         self.n_nodes, self.n_clamped, self.floor = block.n_nodes, mesh.n_clamped, floor
         self.shear_modulus, self.lame_modulus = block.shear_modulus, block.lame_modulus
-        flat = mesh.gradients.reshape(3 * len(mesh.weights), -1).T.copy()  # (a, J q)
+        flat = mesh.gradients.reshape(3 * len(mesh.weights), -1).T  # (a, J q)
         for name, array in (("gradients", flat), ("weights", mesh.weights), ("elements", mesh.elements)):
-            self.register_buffer(name, torch.from_numpy(array), persistent=False)  # the block has them
+            self.register_buffer(name, torch.from_numpy(array.copy()), persistent=False)  # the block has them
 
     def forward(self, displacement: Tensor, forces: Tensor) -> Tensor:
         """Mean potential energy of a batch in N mm, a float64 scalar.
@@ -277,9 +277,8 @@ class ElasticEnergy(nn.Module):
         return total
 
     def _log(self, jacobian: Tensor) -> Tensor:
-        """The logarithm, below the floor its parabola."""
-        beyond = (jacobian.clamp(max=self.floor) - self.floor) / self.floor
-        return jacobian.clamp(min=self.floor).log() + beyond - 0.5 * beyond.square()
+        """The logarithm, below the floor its tangent."""
+        return jacobian.clamp(min=self.floor).log() + jacobian.clamp(max=self.floor) / self.floor - 1
 
 
 def _positive(name: str, value: float) -> float:
