@@ -15,6 +15,7 @@ from torch import nn
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import SampleStream, env_name, generate
+from physgym.data.online import Online
 from physgym.data.writer import partition_files
 from physgym.errors import ConfigError
 from physgym.experiment.config import NEW_SAMPLES, Config
@@ -22,7 +23,8 @@ from physgym.experiment.session import new_session, write_record
 from physgym.nn import FNO, MLP, Optimization, Predictor, RelativeL2, UNet
 from physgym.rollout import require_spec
 from physgym.sample import SampleSpec
-from physgym.training import History, Trainer
+from physgym.samplers import rebuild_sampler
+from physgym.training import Callback, Checkpoints, EarlyStopping, History, SampleSource, Trainer, load_checkpoint
 from physgym.training.trainer import check_device
 from physgym.vector.entry import env_factory
 
@@ -51,10 +53,14 @@ class Outcome:
     history: History
 
 
-def train(config: Config) -> Outcome:
-    """Run the training that a configuration describes, in a new session folder.
+def train(config: Config, resume: Path | None = None) -> Outcome:
+    """Run the training that a configuration describes, in a new session folder or in that of an interrupted one.
 
     What can be wrong with the network and the device is found before the first sample is generated.
+
+    Args:
+        config: What to do.
+        resume: Session to continue from its last checkpoint, or from where its samples end.
 
     Raises:
         PhysGymError: Whatever the parts raise; what was complete stays in the session.
@@ -62,26 +68,31 @@ def train(config: Config) -> Outcome:
             in the outcome instead.
     """
     check_device(config.training.device)
-    spec = _existing_spec(config) or _env_spec(config)
+    session = resume
+    folder = None if session is None else _dataset_folder(config, session)
+    spec = _existing_spec(config, folder) or _env_spec(config)
     network = build_network(config, spec)
-    session = new_session(config.session)
+    if session is None:
+        session = new_session(config.session)
     folder = _dataset_folder(config, session)
     # the record stands before the first step, and names the folder that the session really has
     record = config.model_copy(update={"session": str(session)}).model_dump()
     results: dict[str, Any] = {"outcome": "not completed"}
     write_record(session, record, results)
     try:
-        trainer, source = _make_trainer(config, network, folder, session)
+        trainer, source = _make_trainer(config, network, folder, session, resume=resume is not None)
         try:
             history = trainer.fit()
         finally:
             if source is not None:
                 source.close()
-        results = {"outcome": "interrupted" if history.interrupted else "completed", **_last(history)}
+        outcome = "interrupted" if history.interrupted else "completed"
+        results = {"outcome": f"stopped: {history.stopped}" if history.stopped else outcome, **_last(history)}
     except KeyboardInterrupt:
         results = {"outcome": "interrupted before the training"}
         kept = f"complete samples are in {folder}" if partition_files(folder, "training") else "no sample was complete"
-        raise KeyboardInterrupt(f"interrupted before the training; {kept}") from None
+        text = f"interrupted before the training; {kept}. Continue with: physgym resume {session}"
+        raise KeyboardInterrupt(text) from None
     except BaseException as error:
         results = {"outcome": f"{type(error).__name__}: {error}"}
         raise
@@ -91,8 +102,8 @@ def train(config: Config) -> Outcome:
 
 
 def _make_trainer(
-    config: Config, network: nn.Module, folder: Path, session: Path
-) -> tuple[Trainer, SampleStream | None]:
+    config: Config, network: nn.Module | Predictor, folder: Path, session: Path, *, resume: bool
+) -> tuple[Trainer, SampleSource | None]:
     """The trainer with its samples: a dataset, generated if need be, or a source that produces them."""
     section = config.training
     training, validation, source = None, None, None
@@ -101,17 +112,19 @@ def _make_trainer(
         training, validation = dataset.split(section.validation, config.seed) if section.validation else (dataset, None)
         per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
     else:
-        always = config.dataset.produce == "always"
-        stored = None if always and config.dataset.path is None else folder
-        source = SampleStream(config.environment.id, path=stored, **_generation(config))
+        source = _source(config, folder, resume=resume)
         samples = config.dataset.samples or NEW_SAMPLES
         per_epoch = section.batches_per_epoch or math.ceil(samples / section.batch_size)
+    callbacks: list[Callback] = [Checkpoints(session / "networks", **section.checkpoints.model_dump())]
+    if section.early_stopping is not None:
+        callbacks.append(EarlyStopping(**section.early_stopping.model_dump()))
+    rollout = section.rollout
     try:
         trainer = Trainer(
             network,
             training,
             source=source,
-            produce="always" if config.dataset.produce == "always" else "first_epoch",
+            produce="first_epoch" if config.dataset.produce == "first_epoch" else "always",
             epochs=section.epochs,
             batch_size=section.batch_size,
             batches_per_epoch=per_epoch,
@@ -120,9 +133,16 @@ def _make_trainer(
             session=session,
             seed=config.seed,
             device=section.device,
-            inputs=config.inputs,
-            outputs=config.outputs,
+            callbacks=callbacks,
+            inputs=None if isinstance(network, Predictor) else config.inputs,
+            outputs=None if isinstance(network, Predictor) else config.outputs,
             normalize=section.normalize,
+            resume=resume,
+            on_nonfinite=section.on_nonfinite,
+            compile=section.compile,
+            loader_workers=section.loader_workers,
+            rollout=None if rollout is None else _rollout(config, rollout.steps),
+            rollout_every=1 if rollout is None else rollout.every,
         )
     except BaseException:
         if source is not None:
@@ -131,17 +151,57 @@ def _make_trainer(
     return trainer, source
 
 
+def _rollout(config: Config, steps: int) -> Any:
+    from physgym.runner import RolloutEvaluation
+
+    # another seed than that of the training gives episodes that it has not seen
+    return RolloutEvaluation(
+        config.environment.id, steps=steps, seed=config.seed + 1, env_kwargs=config.environment.arguments
+    )
+
+
+def _source(config: Config, folder: Path, *, resume: bool) -> SampleSource:
+    """What produces samples while training."""
+    section = config.dataset
+    stored = None if section.produce == "always" and section.path is None else folder
+    load = None if section.load_samples is None else SampleDataset(section.load_samples)
+    there = resume and stored is not None
+    options = _continued(config, stored) if there and stored is not None else _generation(config)
+    stream = SampleStream(config.environment.id, path=stored, resume=there, load=load, **options)
+    if section.produce != "online":
+        return stream
+    try:
+        return Online(stream, seed=config.seed, **section.online.model_dump())
+    except BaseException:
+        stream.close()
+        raise
+
+
 def _dataset_folder(config: Config, session: Path) -> Path:
     return Path(config.dataset.path) if config.dataset.path else session / "dataset"
 
 
 def _generation(config: Config) -> dict[str, Any]:
+    section = config.dataset
     return {
-        "num_envs": config.dataset.num_envs,
-        "num_workers": config.dataset.num_workers,
+        "num_envs": section.num_envs,
+        "num_workers": section.num_workers,
         "seed": config.seed,
         "env_kwargs": config.environment.arguments,
+        "actions": section.actions,
+        "parameters": section.parameters,
     }
+
+
+def _continued(config: Config, folder: Path) -> dict[str, Any]:
+    """Options of generation, with those that a dataset was made with where the configuration does not give others."""
+    options = _generation(config)
+    if not partition_files(folder, "training"):
+        return options
+    source = SampleDataset(folder).source
+    for name in ("actions", "parameters"):
+        options[name] = options[name] or rebuild_sampler(source.get(name), name)
+    return options | {name: source[name] for name in ("seed", "max_steps", "nonfinite") if name in source}
 
 
 def _dataset(config: Config, folder: Path) -> SampleDataset:
@@ -151,18 +211,23 @@ def _dataset(config: Config, folder: Path) -> SampleDataset:
         dataset = SampleDataset(folder)
         if wanted is None or len(dataset) >= wanted:
             return dataset
-    return generate(config.environment.id, folder, samples=wanted or NEW_SAMPLES, resume=True, **_generation(config))
+    load = None if config.dataset.load_samples is None else SampleDataset(config.dataset.load_samples)
+    if wanted is None and load is None:
+        wanted = NEW_SAMPLES
+    options = _continued(config, folder)
+    return generate(config.environment.id, folder, samples=wanted, resume=True, load=load, **options)
 
 
-def _existing_spec(config: Config) -> SampleSpec | None:
-    """The fields of the dataset that the configuration names, None if there is none yet."""
-    if config.dataset.path is None or not partition_files(Path(config.dataset.path), "training"):
+def _existing_spec(config: Config, folder: Path | None) -> SampleSpec | None:
+    """The fields of the dataset in a folder, or of that which the configuration names; None if there is none yet."""
+    path = folder or config.dataset.path
+    if path is None or not partition_files(Path(path), "training"):
         return None
-    dataset = SampleDataset(config.dataset.path)
+    dataset = SampleDataset(path)
     recorded = dataset.source.get("env", config.environment.id)
     if recorded != env_name(config.environment.id):
         raise ConfigError(
-            f"dataset.path: {config.dataset.path} holds samples of {recorded}, the configuration names "
+            f"dataset.path: {path} holds samples of {recorded}, the configuration names "
             f"{config.environment.id}; set environment.id, or choose another dataset"
         )
     return dataset.spec
@@ -176,8 +241,13 @@ def _env_spec(config: Config) -> SampleSpec:
         env.close()
 
 
-def build_network(config: Config, spec: SampleSpec) -> nn.Module:
-    """The network, its initial weights drawn from the configuration's seed."""
+def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
+    """The network, its initial weights drawn from the configuration's seed; or a trained one, to train it further."""
+    if (start := config.network.start_from) is not None:
+        if config.network.arguments or config.inputs or config.outputs:
+            raise ConfigError(f"network.start_from: {start} brings its arguments, inputs and outputs; leave these out")
+        which = config.network.which
+        return load_checkpoint(start, int(which) if which.isdecimal() else which)
     if config.network.type not in NETWORKS:
         raise ConfigError(f"network.type: {config.network.type!r} is none of {', '.join(NETWORKS)}")
     torch.manual_seed(config.seed)
@@ -190,7 +260,7 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module:
     return network
 
 
-def build_optimization(config: Config, network: nn.Module, steps: int) -> Optimization:
+def build_optimization(config: Config, network: nn.Module | Predictor, steps: int) -> Optimization:
     """Loss, optimizer and learning-rate schedule over a number of steps."""
     section = config.optimization
     schedules: dict[str, Any] = {
@@ -200,13 +270,15 @@ def build_optimization(config: Config, network: nn.Module, steps: int) -> Optimi
         "one_cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, section.lr, total_steps=steps + 1),
     }
     return Optimization(
-        network,
+        network.network if isinstance(network, Predictor) else network,
         loss=LOSSES[section.loss],
         optimizer=functools.partial(OPTIMIZERS[section.optimizer], weight_decay=section.weight_decay),
         lr=section.lr,
         scheduler=schedules[section.schedule],
         scheduler_every="batch",
         clip_norm=section.clip_norm,
+        accumulate=section.accumulate,
+        precision=section.precision,
     )
 
 

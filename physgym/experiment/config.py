@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,6 +41,15 @@ class EnvironmentSection(Section):
     arguments: dict[str, Any] = Field(default_factory=dict, description="of the environment's constructor")
 
 
+class OnlineSection(Section):
+    """The buffer between running simulators and the training."""
+
+    capacity: int = Field(4096, ge=1, description="samples that it holds")
+    minimum: int = Field(512, ge=1, description="samples that must be there before the training draws")
+    rule: Literal["reservoir", "fifo", "firo"] = Field("reservoir", description="what leaves the buffer")
+    samples: int | None = Field(None, ge=1, description="end the production after so many; null goes on")
+
+
 class DatasetSection(Section):
     """Where samples come from."""
 
@@ -50,16 +59,25 @@ class DatasetSection(Section):
     )
     num_workers: int | None = Field(None, ge=0, description="worker processes; by default one per core, 0 for none")
     num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
-    produce: Literal["before", "first_epoch", "always"] = Field(
-        "before", description="generate before the training, during its first epoch, or anew in every epoch"
+    produce: Literal["before", "first_epoch", "always", "online"] = Field(
+        "before",
+        description="generate before the training, in its first epoch, anew for every epoch, or while it trains",
     )
+    actions: str | None = Field(None, description="sampler of actions, such as sobol; by default the environment's own")
+    parameters: str | None = Field(None, description="sampler of the parameters of episodes, such as lhs:16")
+    load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
+    online: OnlineSection = OnlineSection.model_construct()
 
 
 class NetworkSection(Section):
     """Which network; the sizes of input and output follow from the samples."""
 
-    type: str = Field("MLP", description="registered network: MLP, UNet, ...")
+    type: str = Field("MLP", description="registered network: MLP, UNet, FNO")
     arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
+    start_from: str | None = Field(
+        None, description="session or checkpoint whose network is trained further, in place of a new one"
+    )
+    which: str = Field("last", description="which checkpoint of it: last, best, an epoch or a name")
 
 
 class OptimizationSection(Section):
@@ -71,6 +89,33 @@ class OptimizationSection(Section):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    accumulate: int = Field(1, ge=1, description="parts in which the gradient of a batch is computed")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the network computes")
+
+
+class CheckpointsSection(Section):
+    """When the training is saved, and what is kept."""
+
+    every: int = Field(1, ge=1, description="save after so many epochs")
+    steps: int | None = Field(None, ge=1, description="also after so many batches")
+    minutes: float | None = Field(None, gt=0, description="also after so many minutes")
+    keep: int | None = Field(1, ge=1, description="how many of the newest; null keeps all")
+    best: bool = Field(True, description="also keep the best one")
+
+
+class EarlyStoppingSection(Section):
+    """When to stop before the last epoch."""
+
+    monitor: str = Field("validation_loss", description="value of an epoch that is to fall")
+    patience: int = Field(10, ge=1, description="epochs without a lower one")
+    min_delta: float = Field(0.0, ge=0, description="what counts as lower")
+
+
+class RolloutSection(Section):
+    """The costlier validation: the network in the simulation, compared with the solver."""
+
+    steps: int = Field(50, ge=1, description="steps of the simulation")
+    every: int = Field(5, ge=1, description="after so many epochs, and after the last one")
 
 
 class TrainingSection(Section):
@@ -80,7 +125,13 @@ class TrainingSection(Section):
     batch_size: int = Field(32, ge=1)
     batches_per_epoch: int | None = Field(None, ge=1)
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the episodes held out; 0 holds out none")
+    rollout: RolloutSection | None = Field(None, description="null for none")
+    early_stopping: EarlyStoppingSection | None = Field(None, description="null for none")
+    checkpoints: CheckpointsSection = CheckpointsSection.model_construct()
     normalize: bool = True
+    on_nonfinite: Literal["raise", "skip"] = Field("raise", description="what to do with a batch without a finite loss")
+    loader_workers: int = Field(0, ge=0, description="processes that gather batches; 0 for a thread")
+    compile: bool = Field(False, description="call the network through torch.compile")
     device: str = "cpu"
 
 
@@ -165,5 +216,6 @@ def _explain(fault: Any) -> str:
 def _keys(path: list[str]) -> list[str]:
     model: Any = Config
     for part in path:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        model = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
     return list(model.model_fields)
