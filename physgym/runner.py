@@ -1,22 +1,37 @@
-"""`Runner`: a trained network inside its simulation, next to the solver."""
+"""`Runner`: a trained network inside its simulation, next to the solver or in its place."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import SampleWriter
+from physgym.data.generate import SampleStream, env_name
+from physgym.data.partition import Partition
+from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError
-from physgym.metrics import Errors, compare
+from physgym.evaluation import RolloutEvaluation
 from physgym.nn import Predictor
 from physgym.progress import Progress
+from physgym.reporting import (
+    WINDOW,
+    Ledger,
+    Reported,
+    RunReport,
+    RunStep,
+    fields_of_rows,
+    prediction_user,
+    read_rows,
+    record_fields,
+    without_additions,
+)
 from physgym.rollout import (
     DEFAULT_MAX_REJECTS,
     DEFAULT_MAX_STEPS,
@@ -27,17 +42,47 @@ from physgym.rollout import (
     require_spec,
     run_episode,
 )
-from physgym.sample import Field, Sample, SampleSpec, declared
-from physgym.samplers import EpisodePolicy, Sampler, SamplerLike, draw_parameters, find_sampler, rebuild_sampler
+from physgym.sample import Sample, SampleSpec, declared
+from physgym.samplers import (
+    EpisodePolicy,
+    NetworkPolicy,
+    Sampler,
+    SamplerLike,
+    draw_parameters,
+    find_sampler,
+    rebuild_sampler,
+)
 from physgym.sim import Simulation
-from physgym.spaces import Array, leaf_spaces, unflatten
+from physgym.spaces import leaf_spaces, unflatten
+from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
+from physgym.training.interrupt import Interrupt
 from physgym.vector.entry import EnvLike, env_factory
+from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
-WRONG_FIELD = (
-    "the network was trained on field {name!r} as {want}, the simulation has {got}. Use the environment arguments of "
-    "the training, or a network trained for these"
+__all__ = [
+    "RolloutEvaluation",
+    "RunReport",
+    "RunStep",
+    "Runner",
+    "SaveFrames",
+    "SurrogateEnv",
+    "SurrogateVectorEnv",
+]
+
+ROWS = 256  # steps that are taken from workers, or read from a dataset, at once
+ROW_BYTES = 1 << 20
+
+NUMBERS = "seed must not be negative, batch_size, max_steps and max_rejects at least 1; got {numbers}"
+NO_ENV = "this runner has no environment: pass one to Runner, or stored samples (replay=) without solver=True"
+NO_FIELD = "the network is fed with {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
+OTHER_FIELD = "the network predicts {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
+IN_WORKERS = "a replay with the solver runs in this process: make the Runner without num_envs and num_workers"
+TAKEN = "{path} already holds prediction samples. Continue that run with resume=True, or choose another folder"
+RECORDED = "{path} holds what this runner recorded before; record {what} with a Runner and a folder of its own"
+OF_SURROGATE = (
+    "the dataset was recorded with a network in place of the solver, which cannot be compared with the solver"
 )
 DIFFERS = (
     "{where}: the simulation gives another {name!r} than the dataset holds. Use the environment arguments, actions and "
@@ -47,89 +92,68 @@ OTHER_PARAMETERS = (
     "the dataset was made with given parameters of episodes, of which it holds {known}; the simulation declares "
     "{space}. Use the simulation with which it was made"
 )
-
-
-@dataclass(frozen=True)
-class RunStep:
-    """One step of a run.
-
-    Attributes:
-        episode: Index of the episode.
-        transition: What the simulation did.
-        prediction: What the network predicts for the step's inputs; None where the step was rejected.
-        solver_seconds: Time of the simulation's step.
-        network_seconds: Time of the prediction, transforms included.
-    """
-
-    episode: int
-    transition: Transition
-    prediction: Sample | None
-    solver_seconds: float
-    network_seconds: float
-
-    @property
-    def fields(self) -> Sample:
-        """The sample's fields and, as ``prediction/<name>``, the predicted ones; empty where it was rejected."""
-        if self.prediction is None or self.transition.sample is None:
-            return {}
-        return {**self.transition.sample, **{f"prediction/{name}": v for name, v in self.prediction.items()}}
-
-
-@dataclass
-class RunReport:
-    """What a run showed.
-
-    Attributes:
-        errors: Errors by predicted field, over the steps that were not rejected.
-        solver_seconds: Per step, shape (n,).
-        network_seconds: Per step, shape (n,).
-        steps: Steps made, rejected ones included.
-        rejected: Rejected steps.
-        interrupted: Whether Ctrl-C ended the run.
-    """
-
-    errors: dict[str, Errors] = field(default_factory=dict)
-    solver_seconds: Array = field(default_factory=lambda: np.zeros(0))
-    network_seconds: Array = field(default_factory=lambda: np.zeros(0))
-    steps: int = 0
-    rejected: int = 0
-    interrupted: bool = False
+JOINED = (
+    "{count} datasets were joined, whose episodes cannot be told apart by what the solver needs. Replay them one at a "
+    "time, or without the solver"
+)
+NO_PICTURES = (
+    'pictures need an environment that steps in this process, made with env_kwargs={"render_mode": "rgb_array"}; there '
+    "are none of workers and of a replay without the solver"
+)
 
 
 class Runner:
-    """Runs a trained network in one environment, next to the solver.
+    """Runs a trained network next to the solver, in its place, or on stored samples.
 
     After each step the network predicts from the step's inputs, and the simulation gets the prediction through
-    ``apply_prediction`` (a ghost to display, a correction, an initial guess). A `Simulation` may also ask for one in
-    the middle of a step.
+    ``apply_prediction`` (a ghost to display, a correction, an initial guess), unless it is not finite. A `Simulation`
+    may also ask for one in the middle of a step.
+
+    Steps are made in this process, or by workers as `physgym.generate` has them: names, samples, predictions and the
+    record are the same, whatever their number. Steps come in the order of their names, and a further run goes on where
+    the last one ended.
 
     Args:
-        env: Registered id, `EnvSpec`, or a callable that makes the environment.
-        predictor: A trained network, or the folder of its checkpoint.
+        env: Registered id, `EnvSpec`, or a callable that makes the environment; None to replay stored samples alone.
+        predictor: A trained network, or the folder of its session or checkpoint.
         seed: Seed of the run; episodes are those that generation with this seed would give.
         env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them.
         actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
         parameters: What draws the parameters of episodes, likewise.
-        record: Dataset folder that gets samples and predictions, in mode "prediction"; None records nothing.
+        record: Dataset folder that gets samples, predictions and errors, in mode "prediction"; None records nothing.
+        resume: Continue the record after its last sample.
         max_steps: Truncate an episode after so many steps.
         max_rejects: Give up after so many rejected steps in a row.
+        compare: Whether to compare predictions with what the solver, or the dataset, gives.
+        apply: Whether the simulation gets the predictions. Without, workers need not wait for the network.
+        surrogate: Let the network make the steps in place of the solver, as `SurrogateEnv` does; there is nothing to
+            compare with then.
+        num_envs: Number of environments in workers; by default one per worker, and none where `num_workers` is None.
+        num_workers: Worker processes; by default one per usable core, and none where `num_envs` is None.
+        batch_size: Predict for so many samples at once, in a replay and where workers do not wait for the prediction.
+            1 gives the bits of a single prediction, more is faster and equal to rounding.
+        timeout: Seconds to wait for a worker.
+        on_error: "raise", or "restart": a worker that dies or hangs is started again; the steps are the same.
 
     Attributes:
-        env: The environment.
+        env: The environment, None where it is in workers or there is none.
         predictor: The network.
-        spec: The sample fields of the environment.
+        spec: The fields of a step's sample; those of the network where there is no environment. A step that the network
+            makes has none of its outputs.
         last: The last step, None before the first.
+        stepping: Whether the run under way steps `env`.
 
     Raises:
-        ConfigError: The id is unknown, or the network does not fit the simulation's fields.
+        ConfigError: The id is unknown, an argument is out of range, or the network does not fit the simulation.
         CheckpointError: There is no usable checkpoint.
         SampleError: The environment declares no samples.
         DatasetError: The record exists already.
+        WorkerError: An environment's constructor raised in a worker.
     """
 
     def __init__(
         self,
-        env: EnvLike,
+        env: EnvLike | None,
         predictor: Predictor | str | Path,
         *,
         seed: int = 0,
@@ -137,53 +161,218 @@ class Runner:
         actions: SamplerLike = None,
         parameters: SamplerLike = None,
         record: str | Path | None = None,
+        resume: bool = False,
         max_steps: int = DEFAULT_MAX_STEPS,
         max_rejects: int = DEFAULT_MAX_REJECTS,
+        compare: bool = True,
+        apply: bool = True,
+        surrogate: bool = False,
+        num_envs: int | None = None,
+        num_workers: int | None = None,
+        batch_size: int = 1,
+        timeout: float = DEFAULT_TIMEOUT,
+        on_error: str = "raise",
     ) -> None:
-        if seed < 0 or max_steps < 1 or max_rejects < 1:
-            numbers = f"{seed}, {max_steps}, {max_rejects}"
-            raise ConfigError(f"seed must not be negative, max_steps and max_rejects at least 1; got {numbers}")
+        if seed < 0 or min(max_steps, max_rejects, batch_size) < 1:
+            raise ConfigError(NUMBERS.format(numbers=f"{seed}, {batch_size}, {max_steps}, {max_rejects}"))
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
+        self._outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
-        self.env = env_factory(env, dict(env_kwargs or {}))()
+        self._env, self._kwargs = env, dict(env_kwargs or {})
+        self._compare, self._surrogate, self._batch_size = compare, surrogate, batch_size
+        self._folder, self._resume = None if record is None else Path(record), resume
+        self._writer: SampleWriter | None = None
+        self._recorded = ""  # what: a run or a replay
+        self._parameter_spec: SampleSpec | None = None
+        self._ledger: Ledger | None = None
+        self._after = self._last_recorded()
+        self._solving: Iterator[RunStep] | None = None
+        self._workers: dict[str, Any] = {
+            "num_envs": num_envs,
+            "num_workers": num_workers,
+            "timeout": timeout,
+            "on_error": on_error,
+        }
+        self._stream: SampleStream | None = None
+        self._apply_wanted = apply
+        self.seed, self.stepping = seed, False
+        self.last: RunStep | None = None
+        self.env: gymnasium.Env[Any, Any] | None = None
+        self.spec = self.predictor.spec
+        if env is None:
+            return
+        if num_envs is not None or num_workers is not None:
+            self._stream = self._open_stream()
+            self.spec = fields_of_rows(self._stream.spec)[0]
+            check_fields(self.predictor, self._with_outputs(self.spec))
+            self._parameter_spec = self._stream.parameter_spec
+            return
+        factory = env_factory(env, self._kwargs)
+        self.env = SurrogateEnv(factory(), self.predictor) if surrogate else factory()
         try:
-            self.spec = require_spec(self.env)
-            self._check_fields()
-            if hasattr(self.env.unwrapped, "predictor"):
-                self.env.unwrapped.predictor = self.predictor.predict
-            self._apply = getattr(self.env.unwrapped, "apply_prediction", None)
-            self._writer = None if record is None else self._make_writer(record, seed)
-            self._policy = self._policies(self._acting, seed)
-            space = declared(self.env, "parameter_space")
-            self._draw = draw_parameters(self._drawing, space, seed, str(self.env))
+            self._prepare(self.env)
         except BaseException:
             self.env.close()
             raise
-        self.seed = seed
-        self.last: RunStep | None = None
+
+    def _prepare(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Get ready to step the environment in this process."""
+        spec = require_spec(env)
+        check_fields(self.predictor, spec)
+        inner: Any = env.unwrapped
+        if isinstance(inner, SurrogateEnv):
+            self._surrogate = True
+            inner.predictor = self.predictor
+            spec = SampleSpec([f for f in spec.values() if f.name not in self.predictor.outputs])
+        elif hasattr(inner, "predictor"):
+            inner.predictor = self.predictor.predict
+        self.spec, self._sampled = spec, require_spec(env)
+        self._apply = prediction_user(env) if self._apply_wanted else None
+        self._timed = _Timed(env)
+        self._policy = self._policies(self._acting, self.seed)
+        self._draw = draw_parameters(self._drawing, declared(env, "parameter_space"), self.seed, str(env))
+        self._parameter_spec = SampleSpec.parameters_of(env)
+
+    def _with_outputs(self, spec: SampleSpec) -> SampleSpec:
+        """Fields of rows with those that a network in place of the solver has put apart."""
+        missing = [f for f in self._outputs if self._surrogate and f.name not in spec]
+        return SampleSpec([*spec.values(), *missing])
+
+    # --- where steps come from
 
     def steps(self) -> Iterator[RunStep]:
-        """Steps of the run, without end."""
-        for episode in itertools.count():
-            options = None if self._draw is None else {"parameters": self._draw(episode)}
-            seed = episode_seed(self.seed, episode)
-            yield from self._episode(episode, seed, self._policy(episode), options, **self._limits)
+        """Steps of the run, from where it stands, without end."""
+        ledger = self._open_ledger(self.spec, self._run_source(), window=1)
+        return self._kept(self._source(None), ledger, advance=True)
 
-    def replay(self, dataset: SampleDataset) -> Iterator[RunStep]:
-        """The stored steps of a dataset again: its episodes are run anew from their seeds.
+    def replay(self, dataset: SampleDataset, *, solver: bool = False) -> Iterator[RunStep]:
+        """The stored steps of a dataset again.
 
-        Parameters, the sampler of actions and limits are those of the dataset; a function or a network that gave its
-        actions is to be given to the runner again.
+        Without the solver the network predicts from what is stored, and is compared with what is stored. With it the
+        episodes are run anew from their seeds: parameters, the sampler of actions and limits are those of the dataset;
+        a function or a network that gave its actions is to be given to the runner again.
 
         Args:
-            dataset: Made by the same simulation with the same arguments.
+            dataset: Has the fields that feed the network; for the solver, made by the same simulation with the same
+                arguments.
+            solver: Whether to run the solver too.
 
         Raises:
-            ConfigError: What gave the actions of the dataset cannot be rebuilt and was not given.
-            DatasetError: The simulation does not give what is stored.
+            ConfigError: What gave the actions of the dataset cannot be rebuilt and was not given, or there is no
+                environment in this process, or the fields do not fit.
+            DatasetError: The simulation does not give what is stored, or cannot be told what to do.
         """
+        source, sample = self._replayed(dataset, len(dataset), solver)
+        ledger = self._open_ledger(sample, self._replay_source(dataset, solver), window=1)
+        return self._kept(source, ledger, advance=False)
+
+    def _kept(self, source: Iterator[RunStep], ledger: Ledger, *, advance: bool) -> Iterator[RunStep]:
+        try:
+            while (step := self._next(source)) is not None:
+                self._take(step, ledger, advance)
+                yield step
+        finally:
+            ledger.flush()
+
+    def _next(self, source: Iterator[RunStep]) -> RunStep | None:
+        try:
+            return next(source, None)
+        except BaseException as error:
+            self._solving = None  # an iterator that raised is at its end
+            self._close_stream(type(error))
+            raise
+
+    def _take(self, step: RunStep, ledger: Ledger, advance: bool) -> None:
+        self.last = step
+        if advance:
+            self._after = step.episode, step.transition.step
+        ledger.add(step)
+
+    def _source(self, limit: int | None) -> Iterator[RunStep]:
+        if self._env is None:
+            raise ConfigError(NO_ENV)
+        if self.env is None:
+            return self._work(limit)
+        if self._solving is None:
+            self._solving = self._solve(self._after)
+        return self._solving
+
+    def _replayed(self, dataset: SampleDataset, limit: int, solver: bool) -> tuple[Iterator[RunStep], SampleSpec]:
+        """Steps of a replay and the fields of their samples."""
+        if not solver:
+            return self._stored(dataset, limit), self._fitting(dataset)
+        if self.env is None:
+            raise ConfigError(NO_ENV if self._env is None else IN_WORKERS)
+        if self._surrogate or dataset.source.get("surrogate"):
+            raise ConfigError(OF_SURROGATE)
+        self._solving = None  # the environment leaves the episode that it is in
+        return self._again(dataset), self.spec
+
+    def _solve(self, after: tuple[int, int] | None) -> Iterator[RunStep]:
+        """Steps in this process, from behind one of them."""
+        for episode in itertools.count(after[0] if after else 0):
+            seed = episode_seed(self.seed, episode)
+            for step in self._episode(episode, seed, self._policy(episode), self.options(episode), **self._limits):
+                if after is None or (episode, step.transition.step) > after:
+                    yield step
+
+    def options(self, episode: int) -> dict[str, Any] | None:
+        """What the reset of an episode of a run in this process gets, by its index."""
+        return None if self._draw is None else {"parameters": self._draw(episode)}
+
+    def _work(self, limit: int | None) -> Iterator[RunStep]:
+        """Steps by workers, in the order of their names."""
+        if self._stream is None:
+            self._stream = self._open_stream()
+        while limit is None or limit > 0:
+            wanted = self._batch_size if self._batch_size > 1 else ROWS
+            wanted = wanted if limit is None else min(wanted, limit)
+            fault: Exception | None = None
+            rows: list[tuple[int, int, Transition, Sample | None, float, float]] = []
+            while len(rows) < (wanted if self._batch_size > 1 else 1) and fault is None:
+                try:
+                    taken = self._stream.take(wanted - len(rows))
+                except Exception as error:  # noqa: BLE001 - raised below, after the steps before it
+                    fault = error
+                    continue
+                if self._writer is not None and len(taken.told):
+                    told = taken.told
+                    self._writer.add_parameters(taken.parameters, episode=told.episodes, seed=told.seeds)
+                names = taken.names
+                rows += read_rows(taken.samples, names.episodes.tolist(), names.steps.tolist(), names.seeds.tolist())
+            apart = [None if prediction is not None else transition.sample for _, _, transition, prediction, *_ in rows]
+            for row, (late, seconds) in zip(rows, self._predictions(apart), strict=True):
+                episode, seed, transition, prediction, solver, network = row
+                found, taking = (prediction, network) if prediction is not None else (late, seconds)
+                yield RunStep(episode, transition, found, solver, taking, seed, 0, self._compare)
+            if fault is not None:
+                raise fault
+            limit = None if limit is None else limit - len(rows)
+
+    def _stored(self, dataset: SampleDataset, limit: int) -> Iterator[RunStep]:
+        """Stored steps, without a solver."""
+        sample = without_additions(dataset.spec)
+        size = self._batch_size
+        block = size * max(1, min(ROWS, ROW_BYTES // max(1, sample.nbytes)) // size)
+        names = [dataset.index(name) for name in ("episode", "step", "seed", "env")]
+        for start in range(0, limit, block):
+            stop = min(start + block, limit)
+            columns = [(name, list(value)) for name, value in dataset.read(start, stop, list(sample)).items()]
+            rows = [{name: np.asarray(column[i]) for name, column in columns} for i in range(stop - start)]
+            which = [column[start:stop].tolist() for column in names]
+            for first in range(0, len(rows), size):
+                part = slice(first, first + size)
+                for row, (prediction, seconds), episode, step, seed, env in zip(
+                    rows[part], self._predictions(rows[part]), *(column[part] for column in which), strict=True
+                ):
+                    transition = Transition(step, None, None, np.nan, False, {}, row, "")
+                    yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare)
+
+    def _again(self, dataset: SampleDataset) -> Iterator[RunStep]:
+        """Stored steps, with the solver: their episodes are run anew."""
         source = dataset.source
+        self._refuse_joined(dataset)
         acting = self._acting or rebuild_sampler(source.get("actions"), "actions")
         policy = self._policies(acting, source.get("seed", self.seed))
         options = self._stored_parameters(dataset)
@@ -205,21 +394,30 @@ class Runner:
             if step < last:
                 raise DatasetError(DIFFERS.format(where=where, name="length"))
 
+    def _refuse_joined(self, dataset: SampleDataset) -> None:
+        if len(dataset.paths) == 1:
+            return
+        sources = [json.loads(part.attributes["source"]) for part in dataset.partitions]
+        named = any(source.get(what) is not None for source in sources for what in ("actions", "parameters"))
+        same = len({json.dumps({**source, "seed": None}, sort_keys=True) for source in sources}) == 1
+        if named or not same:
+            raise DatasetError(JOINED.format(count=len(dataset.paths)))
+
     def _policies(self, sampler: Sampler | None, seed: int) -> EpisodePolicy:
+        assert self.env is not None
         return episode_policy(self.env) if sampler is None else sampler.actions(self.env.action_space, seed)
 
     def _stored_parameters(self, dataset: SampleDataset) -> Callable[[int], dict[str, Any] | None]:
         """Options of the reset of an episode of a dataset, by its index."""
         if dataset.source.get("parameters") is None:
             return lambda _: None  # the environment drew them itself, from the seed
+        assert self.env is not None
         space = declared(self.env, "parameter_space")
         stored, episodes = dataset.parameters, dataset.parameter_episodes
         if space is None or stored is None or episodes is None or list(stored) != list(leaf_spaces(space)):
             known = "none" if stored is None else list(stored)
             raise DatasetError(OTHER_PARAMETERS.format(known=known, space=space))
         row_of = {episode: row for row, episode in enumerate(episodes.tolist())}
-        if len(row_of) < len(episodes):
-            raise DatasetError("several datasets with parameters were joined; replay them one at a time")
 
         def options(episode: int) -> dict[str, Any]:
             row = row_of.get(episode)
@@ -232,12 +430,12 @@ class Runner:
     def _episode(
         self, episode: int, seed: int, policy: Policy, options: dict[str, Any] | None, **limits: Any
     ) -> Iterator[RunStep]:
-        env = self.env.unwrapped
+        env = self._timed.unwrapped
         if isinstance(env, Simulation):
             env.nonfinite = "error" if limits.get("nonfinite", "error") == "error" else "allow"
         transitions = run_episode(
-            self.env,
-            self.spec,
+            self._timed,
+            self._sampled,
             seed=seed,
             policy=policy,
             where=f"episode {episode}",
@@ -245,116 +443,207 @@ class Runner:
             begun=lambda info: self._record_parameters(info, episode, seed),
             **limits,
         )
-        while True:
-            start = time.perf_counter()
-            transition = next(transitions, None)
-            solved = time.perf_counter()
-            if transition is None:
-                return
-            prediction = None
-            if transition.sample is not None:
-                prediction = self.predictor.predict(transition.sample)
-            predicted = time.perf_counter()
-            if prediction is not None and self._apply is not None:
-                self._apply(prediction)
-            step = RunStep(episode, transition, prediction, solved - start, predicted - solved)
-            self._record(step, seed)
-            yield step
+        for transition in transitions:
+            solver, network, prediction = self._timed.seconds, np.nan, None
+            if transition.sample is not None and isinstance(env, SurrogateEnv):
+                solver, network, prediction = np.nan, env.network_seconds, dict(env.prediction or {})
+                transition.sample = {name: transition.sample[name] for name in self.spec}
+            elif transition.sample is not None:
+                prediction, network = self._predict(transition.sample)
+                if self._apply is not None and not nonfinite(prediction):
+                    self._apply(prediction)
+            yield RunStep(episode, transition, prediction, solver, network, seed, 0, self._compare)
+
+    def _predict(self, sample: Sample) -> tuple[Sample, float]:
+        start = time.perf_counter()
+        prediction = self.predictor.predict(sample)
+        return prediction, time.perf_counter() - start
+
+    def _predictions(self, samples: Sequence[Sample | None]) -> Iterator[tuple[Sample | None, float]]:
+        """Predictions for samples and the time of each; for None None."""
+        if self._batch_size == 1:
+            for sample in samples:
+                yield (None, np.nan) if sample is None else self._predict(sample)
+            return
+        asking = [sample for sample in samples if sample is not None]
+        found: Iterator[Sample] = iter(())
+        start = time.perf_counter()
+        if asking:
+            batch = {name: np.stack([sample[name] for sample in asking]) for name in self.predictor.inputs}
+            predicted = self.predictor.predict(batch, batched=True)
+            found = ({name: value[i] for name, value in predicted.items()} for i in range(len(asking)))
+        share = (time.perf_counter() - start) / max(1, len(asking))
+        for sample in samples:
+            yield (None, np.nan) if sample is None else (next(found), share)
+
+    # --- the run
 
     def run(
         self,
         steps: int | None = None,
         *,
         replay: SampleDataset | None = None,
+        solver: bool = False,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
     ) -> RunReport:
-        """Run a number of steps, or until Ctrl-C.
+        """Run a number of steps, or until Ctrl-C, which ends the run and keeps what was done.
 
         Args:
-            steps: How many; None goes on until Ctrl-C, and then reports counts alone.
-            replay: Replay these samples instead of new episodes, all of them if `steps` is None.
+            steps: How many; None goes on until Ctrl-C, or to the end of a replay.
+            replay: Replay these samples instead of new episodes; see `replay`.
+            solver: Whether to run the solver too in a replay, and to compare it with what is stored.
             callbacks: Get the events of a prediction run; `Runner.last` holds the step.
             progress: Whether to show a progress bar.
 
         Raises:
-            ConfigError: The number of steps is not positive.
+            ConfigError: The number of steps is not positive, or there is no environment; also as `replay`.
+            SampleError: A sample or a prediction does not fit its fields, or too many steps in a row were rejected.
+            WorkerError: A worker died or did not answer, or an environment raised.
+            DatasetError: The disk refuses a write; also as `replay`.
         """
         if steps is not None and steps < 1:
             raise ConfigError(f"steps must be at least 1, not {steps}; None runs until Ctrl-C")
-        if replay is not None:
+        if replay is None:
+            if solver:
+                raise ConfigError("solver=True is for a replay: pass replay=, or leave it out")
+            source = self._source(steps)
+            ledger = self._open_ledger(self.spec, self._run_source(), window=None if steps else WINDOW)
+        else:
             steps = min(steps or len(replay), len(replay))
-        source = self.steps() if replay is None else self.replay(replay)
-        report = RunReport()
-        done: list[RunStep] = []
+            source, sample = self._replayed(replay, steps, solver)
+            ledger = self._open_ledger(sample, self._replay_source(replay, solver))
+        self.stepping = self.env is not None and (replay is None or solver)
+        report = RunReport(units={f.name: f.unit for f in self._outputs})
         events = Callbacks(callbacks)
         try:
-            events.emit("prediction_begin", self)
-            with Progress(steps, "run", "step", enabled=progress) as bar:
+            with Interrupt() as interrupt, Progress(steps, "run", "step", enabled=progress) as bar:
+                events.emit("prediction_begin", self)
                 while steps is None or report.steps < steps:
                     events.emit("sample_begin", self)
-                    self.last = step = next(source)
-                    report.steps += 1
-                    report.rejected += step.prediction is None
-                    if steps is not None and step.prediction is not None:
-                        done.append(step)  # a run without end would fill the memory
-                    events.emit("sample_end", self, step.fields)
+                    step = self._next(source)
+                    if step is None:
+                        break
+                    with interrupt.held():
+                        self._take(step, ledger, replay is None)
+                        report.steps += 1
+                        report.rejected += step.prediction is None
+                    if callbacks:
+                        events.emit("sample_end", self, step.fields)
                     bar.update()
         except KeyboardInterrupt:
             report.interrupted = True
         finally:
+            self.stepping = False
+            ledger.flush()
             events.emit("prediction_end", self)
             events.close()
-        self._summarize(report, done)
+        ledger.summarize(report)
         return report
 
     def close(self) -> None:
-        """Close the environment and complete the record; calling it again does no harm."""
-        self.env.close()
-        if self._writer is not None:
-            self._writer.close()
+        """Close the environment or the workers and complete the record; calling it again does no harm."""
+        self._close(None)
 
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(self, *args: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._close(kind)
 
-    def _summarize(self, report: RunReport, done: list[RunStep]) -> None:
-        report.solver_seconds = np.array([step.solver_seconds for step in done])
-        report.network_seconds = np.array([step.network_seconds for step in done])
-        if not done:
-            return
-        for name in self.predictor.outputs:
-            pairs = [
-                (s.prediction[name], s.transition.sample[name]) for s in done if s.prediction and s.transition.sample
-            ]
-            prediction, target = (np.stack(column) for column in zip(*pairs, strict=True))
-            report.errors[name] = compare(prediction, target)
+    def _close(self, error: type[BaseException] | None) -> None:
+        try:
+            if self.env is not None:
+                self.env.close()
+            self._close_stream(error)
+        finally:
+            if self._writer is not None and not self._writer.closed:
+                if self._ledger is not None:
+                    self._ledger.flush()
+                close_after(self._writer, error)
 
-    def _check_fields(self) -> None:
-        for name, want in self.predictor.spec.items():
-            got = self.spec.get(name)
-            if got is None or got.shape != want.shape:
-                shown = "none" if got is None else f"{got.dtype} {got.shape}"
-                raise ConfigError(WRONG_FIELD.format(name=name, want=f"{want.dtype} {want.shape}", got=shown))
+    # --- workers
 
-    def _make_writer(self, record: str | Path, seed: int) -> SampleWriter:
-        predicted = [
-            Field(f"prediction/{name}", f.shape, f.dtype, "additional", f.unit)
-            for name, f in self.predictor.spec.items()
-            if name in self.predictor.outputs
-        ]
-        spec = SampleSpec([*self.spec.values(), *predicted])
-        source = {
-            "run": str(self.env.spec),
-            "seed": seed,
+    def _open_stream(self) -> SampleStream:
+        assert self._env is not None
+        factory = Reported(
+            env_factory(self._env, self._kwargs),
+            self._surrogate,
+            {"inputs": self.predictor.inputs, "outputs": self._outputs, "apply": self._apply_wanted, **self._limits},
+        )
+        stream = SampleStream(
+            factory,
+            seed=self.seed,
+            predictor=_Answers(self.predictor, self._batch_size),
+            actions=self._acting,
+            parameters=self._drawing,
+            nonfinite="allow",  # `Reporting` checks samples; a prediction need not be finite
+            **self._limits,
+            **self._workers,
+        )
+        stream.position = self._after
+        return stream
+
+    def _close_stream(self, error: type[BaseException] | None) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.__exit__(error, None, None)
+
+    # --- the record
+
+    def _last_recorded(self) -> tuple[int, int] | None:
+        """Episode and step of the last sample of a record to be continued."""
+        files = [] if self._folder is None else partition_files(self._folder, "prediction")
+        if files and not self._resume:
+            raise DatasetError(TAKEN.format(path=self._folder))
+        if self._folder is None or not any(Partition(file).count for file in files):
+            return None
+        stored = SampleDataset(self._folder, "prediction")
+        return int(stored.index("episode")[-1]), int(stored.index("step")[-1])
+
+    def _open_ledger(self, sample: SampleSpec, source: dict[str, Any], window: int | None = None) -> Ledger:
+        if self._ledger is not None:
+            self._ledger.flush()
+        compare = self._compare
+        if self._folder is not None:
+            what = "replay" if "replay" in source else "run"
+            if self._writer is None:
+                self._writer = SampleWriter(
+                    self._folder,
+                    record_fields(sample, self._outputs, compare=compare),
+                    mode="prediction",
+                    source=source,
+                    resume=self._resume,
+                    parameters=None if what == "replay" and "solver" not in source else self._parameter_spec,
+                    nonfinite="allow",  # samples are checked, and a prediction is what it is
+                )
+            elif what != self._recorded or what == "replay":
+                raise ConfigError(RECORDED.format(path=self._folder, what=f"a {what}"))
+            self._recorded = what
+        self._ledger = Ledger(sample, self._outputs, compare=compare, writer=self._writer, window=window)
+        return self._ledger
+
+    def _run_source(self) -> dict[str, Any]:
+        """Where the steps of a run come from; with this a replay can make them again."""
+        if self._folder is None or self._env is None:
+            return {}
+        return {
+            "env": env_name(self._env),
+            "env_kwargs": json.loads(json.dumps(self._kwargs, default=repr)),
+            "seed": self.seed,
             "max_steps": self._limits["max_steps"],
             "actions": None if self._acting is None else self._acting.describe(),
             "parameters": None if self._drawing is None else self._drawing.describe(),
+            "network": NetworkPolicy(self.predictor).describe()["weights"],
+            "surrogate": self._surrogate,
         }
-        self._parameter_spec = SampleSpec.parameters_of(self.env)
-        return SampleWriter(record, spec, mode="prediction", source=source, parameters=self._parameter_spec)
+
+    def _replay_source(self, dataset: SampleDataset, solver: bool) -> dict[str, Any]:
+        if self._folder is None:
+            return {}
+        network = NetworkPolicy(self.predictor).describe()["weights"]
+        told: dict[str, Any] = {**dataset.source, "replay": [str(path) for path in dataset.paths], "network": network}
+        return {**told, "solver": True} if solver else told
 
     def _record_parameters(self, info: Mapping[str, Any], episode: int, seed: int) -> None:
         if self._writer is None or self._parameter_spec is None:
@@ -366,15 +655,46 @@ class Runner:
             seed=np.array([seed], np.uint64),
         )
 
-    def _record(self, step: RunStep, seed: int) -> None:
-        if self._writer is None or not step.fields:
-            return
-        self._writer.append(
-            {name: np.asarray(value)[np.newaxis] for name, value in step.fields.items()},
-            episode=np.array([step.episode]),
-            step=np.array([step.transition.step]),
-            seed=np.array([seed], np.uint64),
-        )
+    def _fitting(self, dataset: SampleDataset) -> SampleSpec:
+        """The fields of stored samples.
+
+        Raises:
+            ConfigError: One does not fit the network.
+        """
+        sample = without_additions(dataset.spec)
+        for name, want in self.predictor.spec.items():
+            got, needed = sample.get(name), name in self.predictor.inputs
+            if (got is None and needed) or (got is not None and got.shape != want.shape):
+                shown = "none" if got is None else f"{got.dtype} {got.shape}"
+                text = NO_FIELD if needed else OTHER_FIELD
+                raise ConfigError(text.format(name=name, want=f"{want.dtype} {want.shape}", got=shown))
+        return sample
+
+
+class _Timed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Takes the time of every step."""
+
+    seconds = 0.0
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        start = time.perf_counter()
+        result = self.env.step(action)
+        self.seconds = time.perf_counter() - start
+        return result
+
+
+class _Answers:
+    """Answers environments that wait for a prediction; one by one gives the bits that it has in one process."""
+
+    def __init__(self, predictor: Predictor, batch_size: int) -> None:
+        self._predictor, self._single = predictor, batch_size == 1
+
+    def predict(self, batch: Mapping[str, Any], *, batched: bool = True) -> Sample:
+        count = len(next(iter(batch.values())))
+        if not self._single or count == 1:
+            return self._predictor.predict(batch, batched=batched)
+        found = [self._predictor.predict({name: value[i] for name, value in batch.items()}) for i in range(count)]
+        return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
 def _check_same(stored: Sample, again: RunStep, where: str) -> None:
@@ -394,7 +714,7 @@ class SaveFrames(Callback):
         folder: Where to; made if needed.
 
     Raises:
-        ConfigError: The environment was made without ``render_mode="rgb_array"``.
+        ConfigError: The environment was made without ``render_mode="rgb_array"``, or does not step in this process.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -403,8 +723,8 @@ class SaveFrames(Callback):
 
     def prediction_begin(self, pipeline: Any) -> None:
         """Make the folder."""
-        if pipeline.env.render_mode != "rgb_array":
-            raise ConfigError('pictures need an environment made with env_kwargs={"render_mode": "rgb_array"}')
+        if not pipeline.stepping or pipeline.env.render_mode != "rgb_array":
+            raise ConfigError(NO_PICTURES)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

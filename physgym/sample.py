@@ -188,9 +188,16 @@ class SampleSpec(Mapping[str, Field]):
             SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
         """
         told = {"where": where, "of": of, "space": _SPACES[of]}
-        flat = self._flat(sample, told)
+        with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported below
+            checked = self._cast(self._flat(sample, told), told)
+        if finite:
+            self.check_finite(checked, where)
+        return checked
+
+    def _cast(self, flat: Mapping[str, Any], told: dict[str, str]) -> Sample:
+        """Arrays with the declared shapes and dtypes."""
         checked: Sample = {}
-        for field in self.values():
+        for field in self._fields.values():
             try:
                 value = np.asarray(flat[field.name])
             except ValueError as error:
@@ -200,14 +207,11 @@ class SampleSpec(Mapping[str, Field]):
             if value.dtype != field.dtype:
                 if not np.can_cast(value.dtype, field.dtype, "same_kind"):
                     raise SampleError(DTYPE.format(name=field.name, got=value.dtype, want=field.dtype, **told))
-                with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported below
-                    cast_value = value.astype(field.dtype)
+                cast_value = value.astype(field.dtype)
                 if field.dtype.kind in "iu" and not np.array_equal(cast_value, value):
                     raise SampleError(RANGE.format(name=field.name, want=field.dtype, **told))
                 value = cast_value
             checked[field.name] = value
-        if finite:
-            self.check_finite(checked, where)
         return checked
 
     def check_finite(self, sample: Mapping[str, Array], where: str = "sample") -> None:
@@ -219,12 +223,15 @@ class SampleSpec(Mapping[str, Field]):
 
     def nonfinite(self, sample: Mapping[str, Array]) -> list[str]:
         """The fields of a checked sample with a value that is not finite."""
-        real = (field.name for field in self.values() if field.dtype.kind in "fc")
+        real = (field.name for field in self._fields.values() if field.dtype.kind in "fc")
         return [name for name in real if not np.isfinite(sample[name]).all()]
 
     def _flat(self, sample: Mapping[str, Any], told: dict[str, str]) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
             raise SampleError(NO_FIELDS.format(got=type(sample).__name__, **told))
+        if sample.__class__ is dict and sample.keys() == self._fields.keys():
+            if all(value.__class__ is np.ndarray for value in sample.values()):
+                return cast(dict[str, Any], sample)  # flat already, as nearly always
         given = dict(flat_items(sample))
         for name in self:
             if name not in given:

@@ -33,6 +33,10 @@ NO_NETWORK = (
 NO_PARAMETER_SPACE = (
     "{env} declares no parameter_space, so reset takes no parameters. Set `parameter_space` (a gymnasium.spaces.Dict)"
 )
+NO_HOOK = (
+    "{env} does not implement {hook}, so that no network can stand in for its solver. Implement inputs(action) and "
+    "adopt(action, prediction); see docs/running.md"
+)
 UNKNOWN_PARAMETER = "{env}: there is no parameter {name!r}; parameter_space has {known}"
 WRONG_PARAMETER = "{env}: parameter {name!r} = {value} is not in {space}; {remedy}"
 
@@ -153,6 +157,29 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         Args:
             prediction: Predicted fields by name, each with the shape and unit of the field in `sample_space`.
         """
+
+    def inputs(self, action: ActType) -> Mapping[str, Any]:
+        """What the network is fed for a step under an action, before the step is made; needed by a `SurrogateEnv`.
+
+        Args:
+            action: That of the step.
+
+        Returns:
+            At least the fields that feed the network, as `sample` would give them after the step.
+        """
+        raise ConfigError(NO_HOOK.format(env=type(self).__name__, hook="inputs(action)"))
+
+    def adopt(self, action: ActType, prediction: Mapping[str, Array]) -> None:
+        """Take a prediction as the state after a step, in place of `advance`; needed by a `SurrogateEnv`.
+
+        Afterwards `observation`, `sample`, `outcome`, `info` and `render` are those of the step, whatever the
+        ``simulations_per_step``.
+
+        Args:
+            action: That of the step.
+            prediction: Predicted fields by name, each with the shape and unit of the field in `sample_space`; finite.
+        """
+        raise ConfigError(NO_HOOK.format(env=type(self).__name__, hook="adopt(action, prediction)"))
 
     def predict(self, inputs: Mapping[str, Any]) -> Sample:
         """Ask the network for a prediction in the middle of a step.

@@ -88,8 +88,8 @@ def test_stored_samples_are_replayed_from_their_seeds(tmp_path):
     dataset = generate(toys.Flaky, tmp_path / "d", samples=30, num_workers=2, seed=9, progress=False)
     network = Predictor(nn.Identity(), dataset.spec)
     with Runner(toys.Flaky, network, seed=123) as runner:
-        steps = list(runner.replay(dataset))
-        report = runner.run(replay=dataset, progress=False)
+        steps = list(runner.replay(dataset, solver=True))
+        report = runner.run(replay=dataset, solver=True, progress=False)
     np.testing.assert_array_equal(np.stack([s.transition.sample["x"] for s in steps]), dataset[:]["x"])
     assert report.steps == 30
     np.testing.assert_allclose(report.errors["y"].largest, 2 * np.abs(dataset[:]["x"]).max(1))
@@ -97,7 +97,7 @@ def test_stored_samples_are_replayed_from_their_seeds(tmp_path):
         Runner(lambda: toys.Flaky(reject_above=-0.5), network) as runner,
         pytest.raises(DatasetError, match="the simulation gives another"),
     ):
-        list(runner.replay(dataset))
+        list(runner.replay(dataset, solver=True))
 
 
 def away(observation, rng):
@@ -117,7 +117,7 @@ def test_a_replay_has_the_parameters_and_actions_of_the_dataset(tmp_path, action
     # limits of the runner that would end episodes too early
     runner = Runner(toys.Tuned, tuned_predictor(), env_kwargs=arguments, max_steps=1, max_rejects=1, **given)
     with runner:
-        steps = list(runner.replay(dataset))
+        steps = list(runner.replay(dataset, solver=True))
     for name, column in dataset[:].items():
         assert np.stack([step.transition.sample[name] for step in steps]).tobytes() == column.tobytes()
     if actions is away:
@@ -125,13 +125,13 @@ def test_a_replay_has_the_parameters_and_actions_of_the_dataset(tmp_path, action
             Runner(toys.Tuned, tuned_predictor()) as runner,
             pytest.raises(ConfigError, match=r"test_runner:away.*pass actions= with the same one"),
         ):
-            next(runner.replay(dataset))
+            next(runner.replay(dataset, solver=True))
     if parameters is not None:
         with (
             Runner(toys.Flaky, Predictor(nn.Identity(), SampleSpec.from_env(toys.Flaky())), **given) as runner,
             pytest.raises(DatasetError, match=r"given parameters of episodes.*declares None"),
         ):
-            next(runner.replay(dataset))
+            next(runner.replay(dataset, solver=True))
 
 
 def tuned_predictor() -> Predictor:
@@ -151,7 +151,7 @@ def test_a_run_with_samplers_is_that_of_generation_and_its_record_can_be_replaye
     for name, column in dataset.parameters.items():
         np.testing.assert_array_equal(recorded.parameters[name][: len(column)], column)
     with Runner(toys.Tuned, tuned_predictor()) as runner:
-        assert len(list(runner.replay(recorded))) == len(recorded)
+        assert len(list(runner.replay(recorded, solver=True))) == len(recorded)
 
 
 def test_a_replay_finds_an_episode_that_is_too_short(tmp_path):
@@ -160,7 +160,7 @@ def test_a_replay_finds_an_episode_that_is_too_short(tmp_path):
         Runner(lambda: gym.wrappers.TimeLimit(toys.Line(), 2), predictor()) as runner,
         pytest.raises(DatasetError, match="episode 0: the simulation gives another 'length'"),
     ):
-        runner.run(replay=dataset, progress=False)
+        runner.run(replay=dataset, solver=True, progress=False)
 
 
 class Corrected(Simulation):

@@ -195,6 +195,19 @@ class Beam(Simulation[Field, Field]):
         """The transverse force in N at a distance from the clamp that deflects the tip of an Euler-Bernoulli beam."""
         return 6 * self._bending_stiffness * deflection / (x**2 * (3 * self.mesh.size[0] - x))
 
+    def inputs(self, action: Field) -> Mapping[str, Any]:
+        """The forces.
+
+        Raises:
+            SampleError: As `advance`.
+        """
+        return {"forces": self._checked(action)}
+
+    def adopt(self, action: Field, prediction: Mapping[str, Array]) -> None:
+        """Take ``displacement`` as that of the beam."""
+        self._solution, self._forces = None, self._checked(action)
+        self._displacement = np.array(prediction["displacement"], np.float32)
+
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Keep a predicted displacement, which `render` shows as a ghost until the next reset."""
         self._ghost = np.asarray(prediction["displacement"], np.float32).reshape(self._rest.shape)

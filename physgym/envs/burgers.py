@@ -192,6 +192,15 @@ class Burgers(Simulation[Array, Array]):
         carried: Array = np.fft.irfft(np.fft.rfft(field), self.size) * (self.size / len(field))
         return carried.astype(np.float32)
 
+    def inputs(self, action: Array) -> Mapping[str, Any]:
+        """The initial field, and the viscosity where it is a parameter."""
+        return {"initial": action, "viscosity": np.float64(self.viscosity)} if self.parameters else {"initial": action}
+
+    def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
+        """Take ``final`` as the field."""
+        self._initial, self._steps = np.array(action, np.float64), 0
+        self._field = np.array(prediction["final"], np.float64)
+
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Show a predicted final field in the pictures, until the episode ends or another comes.
 

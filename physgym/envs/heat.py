@@ -152,9 +152,12 @@ class Heat(Simulation[Array, Array]):
         if not np.isfinite(source).all():
             raise RejectSample("the source is not finite")
         modes = self._decay * dstn(self._temperature, type=1) + self._gain * dstn(source, type=1)
-        self._temperature = idstn(modes, type=1)
-        self._source = source
-        self._hottest = max(self._hottest, float(np.abs(self._temperature).max()))
+        self._take(source, idstn(modes, type=1))
+
+    def _take(self, source: Array, temperature: Array) -> None:
+        """Make a temperature in K that of the plate, reached under a source in K/s; both (size, size), float64."""
+        self._source, self._temperature = source, temperature
+        self._hottest = max(self._hottest, float(np.abs(temperature).max()))
 
     def observation(self) -> Array:
         """The temperature now in K, shape (size, size), float32."""
@@ -188,6 +191,15 @@ class Heat(Simulation[Array, Array]):
         modes[kept] = scale * dstn(field.astype(np.float64), type=1)[kept]
         carried: Array = idstn(modes, type=1).astype(np.float32)
         return carried
+
+    def inputs(self, action: Array) -> Mapping[str, Any]:
+        """The temperature now, and the source."""
+        return {"temperature": self._temperature, "source": action}
+
+    def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
+        """Take ``next_temperature`` as the temperature."""
+        self._before = self._temperature
+        self._take(np.array(action, np.float64), np.array(prediction["next_temperature"], np.float64))
 
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Show a predicted temperature in the pictures, until the episode ends or another comes.

@@ -180,6 +180,17 @@ class Spring(Simulation[Array, Array]):
             self._state = np.array(sample["state"], np.float64)
         return np.asarray(sample["force"], np.float32)
 
+    def inputs(self, action: Array) -> Mapping[str, Any]:
+        """The state now and what the next one depends on."""
+        return {"state": self._state, "parameters": self._parameters, "force": action}
+
+    def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
+        """Take ``next_state`` as the state."""
+        self._before, self._force = self._state, float(action[0])
+        self._state = np.array(prediction["next_state"], np.float64)
+        if self.render_mode is not None:
+            self._positions.append(float(self._state[0]))
+
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
         """Show a predicted state in the pictures, until the episode ends or another comes.
 

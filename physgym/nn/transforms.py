@@ -220,11 +220,11 @@ class Normalize(Transform):
         for index, name in enumerate(self.shapes):
             if name not in fields:
                 continue
-            mean = self.get_buffer(f"mean_{index}")
+            mean: Tensor = getattr(self, f"mean_{index}")  # get_buffer costs as much as the arithmetic
             if fields[name].shape[1:] != mean.shape:  # it might broadcast, to nonsense of the right shape
                 got, want = tuple(fields[name].shape[1:]), tuple(mean.shape)
                 raise ConfigError(FIELD_SHAPE.format(name=name, got=got, want=want))
-            yield name, mean, self.get_buffer(f"scale_{index}")
+            yield name, mean, getattr(self, f"scale_{index}")
 
     @property
     def config(self) -> dict[str, Any]:
