@@ -60,9 +60,7 @@ class Work:
 
     @property
     def spec(self) -> SampleSpec:
-        return SampleSpec(
-            [Field("x", self.x, np.dtype("f4"), "input"), Field("y", self.y, np.dtype("f4"), "target")]
-        )
+        return SampleSpec([Field("x", self.x, np.dtype("f4"), "input"), Field("y", self.y, np.dtype("f4"), "target")])
 
     def samples(self, count: int, seed: int = 0) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
@@ -179,7 +177,9 @@ def lightning(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device:
     tensors = torch.utils.data.TensorDataset(*(torch.from_numpy(arrays[name]) for name in "xy"))
     loader = torch.utils.data.DataLoader(tensors, work.batch, shuffle=True)
     off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    run = pl.Trainer(max_epochs=epochs, accelerator=device.replace("cuda", "gpu"), devices=1, default_root_dir=folder, **off)
+    run = pl.Trainer(
+        max_epochs=epochs, accelerator=device.replace("cuda", "gpu"), devices=1, default_root_dir=folder, **off
+    )
     start = time.perf_counter()
     run.fit(Module(), loader)
     return (time.perf_counter() - start) / run.global_step * 1e6

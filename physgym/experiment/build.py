@@ -22,6 +22,7 @@ from physgym.experiment.config import NEW_SAMPLES, Config
 from physgym.experiment.session import new_session, write_record
 from physgym.nn import FNO, MLP, Optimization, Predictor, RelativeL2, UNet
 from physgym.rollout import require_spec
+from physgym.runner import RolloutEvaluation
 from physgym.sample import SampleSpec
 from physgym.samplers import rebuild_sampler
 from physgym.training import Callback, Checkpoints, EarlyStopping, History, SampleSource, Trainer, load_checkpoint
@@ -151,9 +152,7 @@ def _make_trainer(
     return trainer, source
 
 
-def _rollout(config: Config, steps: int) -> Any:
-    from physgym.runner import RolloutEvaluation
-
+def _rollout(config: Config, steps: int) -> RolloutEvaluation:
     # another seed than that of the training gives episodes that it has not seen
     return RolloutEvaluation(
         config.environment.id, steps=steps, seed=config.seed + 1, env_kwargs=config.environment.arguments
