@@ -85,6 +85,20 @@ def test_mlp_residual_layers_add_their_input():
         MLP(3, 2, hidden=(8, 4), residual=True)
 
 
+def test_mlp_blocks_skip_several_layers():
+    network = MLP(3, 2, hidden=(8,) * 5, residual=True, block_layers=2)
+    x = torch.rand(4, 3)
+    first, *others = network.layers
+    h = first(x)
+    for one, two in (others[:2], others[2:]):
+        h = h + two(one(h))
+    assert torch.equal(network(x), network.head(h))
+    assert torch.equal(rebuilt(network)(x), network(x))
+    for count in (3, 5, 0):
+        with pytest.raises(ConfigError, match=f"5 hidden layers are not one and whole blocks of block_layers={count}"):
+            MLP(3, 2, hidden=(8,) * 5, residual=True, block_layers=count)
+
+
 def test_mlp_dropout_is_for_training():
     network = MLP(3, 2, hidden=(64,), dropout=0.5)
     x = torch.rand(4, 3)
@@ -135,6 +149,15 @@ def test_unet_without_channel_axis():
     network = UNet(2, 2, 1, depth=1, width=4)
     assert network(torch.rand(3, 5, 6), torch.rand(3, 5, 6)).shape == (3, 5, 6)
     assert network(torch.rand(3, 2, 5, 6)).shape == (3, 1, 5, 6)
+
+
+def test_unet_spreads_numbers_over_the_grid():
+    network = UNet(2, 2, 1, depth=1, width=4)
+    number, field = torch.rand(3), torch.rand(3, 5, 6)
+    stacked = torch.stack([number[:, None, None].expand(3, 5, 6), field], 1)
+    assert torch.equal(network(number, field), network(stacked).squeeze(1))
+    with pytest.raises(ConfigError, match="none of the fields of this UNet has a grid"):
+        network(number)
 
 
 def test_unet_residual_adds_the_input():
@@ -231,7 +254,7 @@ def test_relative_l2():
 
 def test_unregistered_modules_cannot_be_described():
     assert describe(nn.Linear(2, 2))["config"] is None
-    with pytest.raises(ConfigError, match=r"'Missing' is not a registered module; there are \['Compose'"):
+    with pytest.raises(ConfigError, match=r"'Missing' is not a registered module; there are \['Compose', 'FNO', 'Hold'"):
         build({"name": "Missing", "config": {}})
     with pytest.raises(ConfigError, match="does not take"):
         build({"name": "MLP", "config": {"width": 3}})

@@ -8,7 +8,21 @@ import torch
 
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError
-from physgym.nn import Compose, Inverse, LossTransform, Normalize, Transform, Transforms, build, describe, register
+from physgym.nn import (
+    MLP,
+    Compose,
+    Hold,
+    Inverse,
+    LossTransform,
+    Normalize,
+    Predictor,
+    Transform,
+    Transforms,
+    build,
+    describe,
+    register,
+)
+from physgym.training import load_checkpoint, save_checkpoint
 from tests.memory_samples import MemorySamples, spec_of
 
 RNG = np.random.default_rng(0)
@@ -212,3 +226,49 @@ def test_statistics_move_and_are_saved_with_the_module():
     assert {name for name, _ in transforms.named_buffers(remove_duplicate=False)} == set(transforms.state_dict())
     assert all(buffer.dtype == torch.float64 for buffer in transforms.double().buffers())
     assert not list(transforms.parameters())
+
+
+# --- values that are held
+
+
+def test_hold_sets_entries_and_stops_their_gradient():
+    mask = np.zeros((4, 3), bool)
+    mask[0], mask[2, 1] = True, True
+    hold = Hold.where({"moved": mask}, {"moved": [1.0, 2.0, 3.0]})
+    given = torch.rand(5, 4, 3, dtype=torch.float64, requires_grad=True)
+    fields = {"moved": given, "other": torch.rand(5)}
+    held = hold(fields)
+    expected = np.where(mask, [1.0, 2.0, 3.0], given.detach().numpy())
+    np.testing.assert_array_equal(held["moved"].detach().numpy(), expected)
+    assert held["other"] is fields["other"]
+    assert fields["moved"] is given
+    held["moved"].sum().backward()
+    np.testing.assert_array_equal(given.grad.numpy(), np.broadcast_to(~mask, (5, 4, 3)))
+    assert torch.equal(rebuilt(hold)(fields)["moved"], held["moved"])
+    assert set(hold({"other": fields["other"]})) == {"other"}
+
+
+def test_hold_has_a_bare_value_and_no_inverse():
+    hold = Hold.where({"x": [True, False]})
+    assert hold({"x": torch.ones(1, 2)})["x"].tolist() == [[0.0, 1.0]]
+    with pytest.raises(ConfigError, match="Hold has no inverse"):
+        hold.inverse({"x": torch.ones(1, 2)})
+    with pytest.raises(ConfigError, match=r"field 'x' has shape \(3,\) where parts of it are held; .* \(2,\)"):
+        hold({"x": torch.ones(1, 3)})
+    with pytest.raises(ConfigError, match="no field 'y'"):
+        Hold.where({"x": [True]}, {"y": 1.0})
+
+
+def test_a_held_prediction_in_physical_units_survives_a_checkpoint(tmp_path):
+    x = RNG.normal(3, 2, (50, 4)).astype(np.float32)
+    arrays = {"x": x, "y": 2 * x}
+    samples = MemorySamples(arrays, spec_of(arrays, {"x": "input", "y": "target"}))
+    normal = Transforms.normalization(samples)
+    hold = Hold.where({"y": [True, False, False, True]}, {"y": 7.0})
+    transforms = Transforms(normal.before_prediction, normal.before_loss, Compose([normal.before_apply, hold]))
+    predictor = Predictor(MLP(4, 4, (8,)), samples.spec, transforms=transforms)
+    predicted = predictor.predict({"x": x}, batched=True)["y"]
+    assert (predicted[:, [0, 3]] == 7).all()
+    assert not (predicted[:, [1, 2]] == 7).any()
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "one", predictor))
+    np.testing.assert_array_equal(loaded.predict({"x": x}, batched=True)["y"], predicted)

@@ -9,7 +9,7 @@ from physgym.nn.optimization import Optimization
 from physgym.nn.physics import ElasticEnergy, HeatResidual, Laplacian, PoissonResidual
 from physgym.nn.predictor import Predictor
 from physgym.nn.registry import build, describe, register, registered
-from physgym.nn.transforms import Compose, Inverse, LossTransform, Normalize, Transform, Transforms
+from physgym.nn.transforms import Compose, Hold, Inverse, LossTransform, Normalize, Transform, Transforms
 from physgym.nn.unet import UNet
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Compose",
     "ElasticEnergy",
     "HeatResidual",
+    "Hold",
     "Inverse",
     "Laplacian",
     "LossTransform",

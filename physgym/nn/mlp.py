@@ -16,6 +16,8 @@ from physgym.sample import SampleSpec
 
 Shapes = int | Sequence[int] | Sequence[Sequence[int]]
 
+BLOCKS = "{got} hidden layers are not one and whole blocks of block_layers={count}; give 1 + a multiple of it"
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
@@ -49,6 +51,8 @@ class MLP(nn.Module):
         hidden: Widths of the hidden layers; empty makes the network linear.
         activation: Name of the activation, a key of `ACTIVATIONS`.
         residual: Add each hidden layer's input to its output, from the second layer on; needs equal widths.
+        block_layers: With `residual`, how many layers are skipped together: 2 adds a layer's input to the output of
+            the next one. What follows the first hidden layer must be whole blocks.
         linear_skip: Add a linear map of the input to the output. It carries the linear part of a response, so that
             the hidden layers learn only the rest, which they start by predicting as zero.
         layer_norm: Normalize the input of each hidden layer but the first over its features.
@@ -66,6 +70,7 @@ class MLP(nn.Module):
         *,
         activation: str = "gelu",
         residual: bool = False,
+        block_layers: int = 1,
         linear_skip: bool = False,
         layer_norm: bool = False,
         dropout: float = 0.0,
@@ -78,14 +83,17 @@ class MLP(nn.Module):
             raise ConfigError(f"hidden widths must be positive and dropout in [0, 1), not {hidden} and {dropout}")
         if residual and len(set(self.hidden)) > 1:
             raise ConfigError(f"residual layers need one width, not {self.hidden}; repeat a width or drop `residual`")
+        if block_layers < 1 or (residual and self.hidden and (len(self.hidden) - 1) % block_layers):
+            raise ConfigError(BLOCKS.format(got=len(self.hidden), count=block_layers))
         self._options: dict[str, Any] = {
             "activation": activation,
             "residual": residual,
+            "block_layers": block_layers,
             "linear_skip": linear_skip,
             "layer_norm": layer_norm,
             "dropout": dropout,
         }
-        self.residual = residual
+        self.residual, self.block_layers = residual, block_layers
         self.sizes = [math.prod(shape) for shape in self.output_shapes]
         inputs, outputs = sum(math.prod(shape) for shape in self.input_shapes), sum(self.sizes)
 
@@ -148,9 +156,13 @@ class MLP(nn.Module):
         dtype = self.head.weight.dtype
         flat = [value.flatten(1) if value.ndim > 1 else value.unsqueeze(1) for value in inputs]
         x = torch.cat([value.to(dtype) for value in flat], 1) if len(flat) > 1 else flat[0].to(dtype)
-        h = x
+        h = skipped = x
         for index, layer in enumerate(self.layers):
-            h = h + layer(h) if self.residual and index else layer(h)
+            h = layer(h)
+            if (
+                self.residual and index % self.block_layers == 0
+            ):  # the end of a block; the first layer is one of its own
+                h = skipped = skipped + h if index else h
         y = self.head(h) if self.skip is None else self.head(h) + self.skip(x)
         if self._one_output:
             return cast(Tensor, y.unflatten(1, self.output_shapes[0]) if self.output_shapes[0] else y.squeeze(1))

@@ -26,6 +26,7 @@ ROUNDING = 1e-12  # spread relative to the mean that is rounding of a constant i
 
 NO_INVERSE = "{name} has no inverse; override `inverse`, or do not use it where its effect must be undone"
 FIELD_SHAPE = "field {name!r} has shape {got} where it is normalized; its statistics have {want}"
+HELD_SHAPE = "field {name!r} has shape {got} where parts of it are held; their mask has {want}"
 NO_FIELD = "there is no field {name!r} to transform; there are {known}"
 
 
@@ -230,6 +231,67 @@ class Normalize(Transform):
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON data."""
         return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "scale": dict(self.scale)}
+
+
+@register
+class Hold(Transform):
+    """Sets entries of fields to fixed values, so that a prediction meets a boundary condition exactly.
+
+    What is held gets no gradient. There is no inverse. Usually made by `Hold.where`.
+
+    Args:
+        shapes: Shape of each field, without the batch axis; nothing is held until the buffers are filled.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        for index, shape in enumerate(self.shapes.values()):
+            self.register_buffer(f"mask_{index}", torch.zeros(shape, dtype=torch.bool))
+            self.register_buffer(f"value_{index}", torch.zeros(shape))
+
+    @classmethod
+    def where(cls, masks: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Self:
+        """Hold the entries that masks name; masks and values travel in the checkpoint.
+
+        Args:
+            masks: What is held of each field, true or false, of the field's shape.
+            values: At what, by field, anything that broadcasts to its shape; 0 by default.
+
+        Raises:
+            ConfigError: There are values for a field without a mask.
+        """
+        values = values or {}
+        for name in values:
+            if name not in masks:
+                raise ConfigError(NO_FIELD.format(name=name, known=list(masks)))
+        made = cls({name: np.shape(mask) for name, mask in masks.items()})
+        for index, (name, mask) in enumerate(masks.items()):
+            made.get_buffer(f"mask_{index}").copy_(torch.tensor(np.asarray(mask, bool)))
+            made.get_buffer(f"value_{index}").copy_(torch.tensor(np.asarray(values.get(name, 0.0), np.float64)))
+        return made
+
+    def forward(self, fields: Fields) -> Fields:
+        """The fields with what is held in place; those that it does not know pass as they are.
+
+        Raises:
+            ConfigError: A field has not the shape of its mask.
+        """
+        changed = {}
+        for index, (name, shape) in enumerate(self.shapes.items()):
+            if name not in fields:
+                continue
+            field = fields[name]
+            if field.shape[1:] != shape:
+                raise ConfigError(HELD_SHAPE.format(name=name, got=tuple(field.shape[1:]), want=shape))
+            held = self.get_buffer(f"value_{index}").to(field.dtype)
+            changed[name] = torch.where(self.get_buffer(f"mask_{index}"), held, field)
+        return {**fields, **changed}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON data."""
+        return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}}
 
 
 @register
