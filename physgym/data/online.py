@@ -49,16 +49,15 @@ class OnlineReport:
         minimum: Samples for which a draw waited.
         samples: In the buffer now.
         unseen: Of these, how many have not been drawn.
-        received: Samples that the simulations have given, those of a continued training included.
-        seen: How many of them were drawn at least once.
+        received: Samples that the simulations have given, those of a training that this one continues included.
+        came: How many of them came since the first draw, of which all that follows is.
         drawn: Samples that were drawn, repeats included.
+        seen: How many different ones these were.
         most: How often one sample was drawn at most.
-        seconds: Time since the first draw.
+        seconds: Time.
         waited: Seconds of these that the training waited for samples.
         first: Seconds of these until the first batch was there.
-        paused: Seconds that the simulations were paused since the buffer took no more.
-        came: Samples that came in during `seconds`.
-        taken: Samples that were drawn during `seconds`.
+        paused: Seconds of these that the simulations were paused since the buffer took no more.
     """
 
     rule: str
@@ -67,15 +66,14 @@ class OnlineReport:
     samples: int
     unseen: int
     received: int
-    seen: int
+    came: int
     drawn: int
+    seen: int
     most: int
     seconds: float
     waited: float
     first: float
     paused: float
-    came: int
-    taken: int
 
     @property
     def waiting(self) -> float:
@@ -92,7 +90,7 @@ class OnlineReport:
         return (
             f"{self.rule}, {self.samples} samples of {self.capacity} in the buffer, {self.unseen} of them unseen\n"
             f"simulations: {self.received} samples, {self.came / rate:.0f} per second, paused for {self.paused:.1f} s\n"
-            f"training: {self.drawn} samples drawn, {self.taken / rate:.0f} per second, waited for {self.waited:.1f} "
+            f"training: {self.drawn} samples drawn, {self.drawn / rate:.0f} per second, waited for {self.waited:.1f} "
             f"of {self.seconds:.1f} s ({100 * self.waiting:.1f} %, {self.first:.1f} s of it before the first batch)\n"
             f"{self.seen} samples were seen, {self.repeats:.2f} times on average, {self.most} times at most"
         )
@@ -162,7 +160,7 @@ class Online:
         self._ended = self._closed = False
         self._paused = self._waited = self._first = 0.0
         self._began = self._arrived = self._end = 0.0
-        self._counts = 0, 0  # received and drawn before the first draw
+        self._before = 0  # samples that had come before the first draw
 
     # --- the training's side
 
@@ -191,8 +189,9 @@ class Online:
             try:
                 self._await(needed, begun)
             finally:
-                self._waited += time.monotonic() - begun
-            self._first = self._first or time.monotonic() - self._began
+                now = time.monotonic()
+                self._waited += now - begun
+            self._first = self._first or now - self._began
             samples, self.drawn = buffer.draw(batch_size)
             self._changed.notify_all()
         return samples
@@ -200,10 +199,10 @@ class Online:
     def _await(self, needed: int, begun: float) -> None:
         """Wait for so many samples in the buffer."""
         while True:
-            if self._error is not None:
-                raise self._error
             if self._closed:
                 raise ClosedError(CLOSED)
+            if self._error is not None:
+                raise self._error
             count, received = len(self._buffer), self._buffer.received
             if count >= needed or (self._ended and count):
                 return
@@ -222,7 +221,7 @@ class Online:
         """Begin to take samples."""
         self._began = self._arrived = now
         self._preload()
-        self._counts = self._buffer.received, self._buffer.drawn
+        self._before = self._buffer.received
         self._thread = threading.Thread(target=self._produce, name="physgym-online", daemon=True)
         atexit.register(self.close)  # for a program that forgets to: no thread may run while the interpreter ends
         self._thread.start()
@@ -249,8 +248,6 @@ class Online:
                 if not len(rows):
                     break
                 self._put(rows, self.stream.state_dict())
-            if not self._closed:
-                self.stream.close()  # the training may have the cores
         except BaseException as error:  # noqa: BLE001 - raised by the next draw
             with self._changed:
                 if not self._closed:
@@ -294,7 +291,6 @@ class Online:
         """What happened so far."""
         with self._changed:
             buffer, now = self._buffer, self._end or time.monotonic()
-            received, drawn = self._counts
             return OnlineReport(
                 rule=buffer.rule,
                 capacity=buffer.capacity,
@@ -302,15 +298,14 @@ class Online:
                 samples=len(buffer),
                 unseen=buffer.unseen,
                 received=buffer.received,
-                seen=buffer.distinct,
+                came=buffer.received - self._before,
                 drawn=buffer.drawn,
+                seen=buffer.distinct,
                 most=buffer.most,
                 seconds=now - self._began if self._began else 0.0,
                 waited=self._waited,
                 first=self._first,
                 paused=self._paused,
-                came=buffer.received - received if self._began else 0,
-                taken=buffer.drawn - drawn,
             )
 
     def metrics(self) -> dict[str, float]:
@@ -327,12 +322,12 @@ class Online:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, random generator, and the place of the stream, as JSON data; not what is in the buffer."""
+        """The place of the stream and the buffer's random generator, as JSON data; not what is in the buffer."""
         with self._changed:
             return {"stream": self._place, "buffer": self._buffer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after a saved state, before the first draw: counts, and samples behind those that came until then.
+        """Go on after a saved state, before the first draw: with the samples that come after those that came then.
 
         The buffer itself is not saved: it begins with stored samples, or empty where none are stored.
 
@@ -349,6 +344,7 @@ class Online:
         self.stream.load_state_dict(state["stream"] if state else {})
         if state:
             self._buffer.load_state_dict(state["buffer"])
+            self._before = self._buffer.received
         self._place, self._restored = self.stream.state_dict(), bool(state)
 
     def close(self) -> None:

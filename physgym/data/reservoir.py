@@ -148,9 +148,8 @@ class Reservoir:
         return slots
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts and the state of the random generator, as JSON data; not the samples."""
-        counts = {name: getattr(self, name) for name in ("received", "drawn", "distinct", "most")}
-        return {**counts, "generator": self._rng.bit_generator.state}
+        """How many samples came in, and the state of the random generator, as JSON data; not the samples."""
+        return {"received": self.received, "generator": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`.
@@ -159,9 +158,8 @@ class Reservoir:
             ConfigError: It is not what `state_dict` gives.
         """
         try:
-            counts = {name: int(state[name]) for name in ("received", "drawn", "distinct", "most")}
+            received = int(state["received"])
             self._rng.bit_generator.state = state["generator"]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"not the state of a buffer: {error!r}") from error
-        for name, value in counts.items():
-            setattr(self, name, value)
+        self.received = received
