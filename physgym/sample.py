@@ -383,6 +383,7 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
             for leaf in leaves(self.sample_space)
             if leaf.path.split("/")[0] in parts
         }
+        self.sample_units: dict[str, str] = {}  # those of the environment are of other fields
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
