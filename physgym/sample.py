@@ -229,9 +229,9 @@ class SampleSpec(Mapping[str, Field]):
     def _flat(self, sample: Mapping[str, Any], told: dict[str, str]) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
             raise SampleError(NO_FIELDS.format(got=type(sample).__name__, **told))
-        if sample.__class__ is dict and sample.keys() == self._fields.keys():
-            if all(value.__class__ is np.ndarray for value in sample.values()):
-                return cast(dict[str, Any], sample)  # flat already, as nearly always
+        alike = sample.__class__ is dict and sample.keys() == self._fields.keys()
+        if alike and all(value.__class__ is np.ndarray for value in sample.values()):
+            return cast(dict[str, Any], sample)  # flat already, as nearly always
         given = dict(flat_items(sample))
         for name in self:
             if name not in given:
@@ -383,6 +383,7 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
             for leaf in leaves(self.sample_space)
             if leaf.path.split("/")[0] in parts
         }
+        self.sample_units: dict[str, str] = {}  # those of the environment are of other fields
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

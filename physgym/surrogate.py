@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import TimeLimit
@@ -119,6 +120,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
 
     def _be(self, network: _Network, core: _Core, outer: Env) -> None:
         self._network, self._core, self._outer, self._bare = network, core, outer, self
+        self._made_as: EnvSpec | None = None
         self.observation_space, self.action_space = outer.observation_space, outer.action_space
         self.metadata, self.render_mode = outer.metadata, outer.render_mode
 
@@ -137,6 +139,15 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         network = _loaded(predictor)
         check_fields(network, self._core.fields)
         self._network.use(network)
+
+    @property
+    def spec(self) -> EnvSpec | None:  # which `gymnasium.make` sets on what is unwrapped
+        """How `gymnasium.make` made it, None if that did not."""
+        return self._bare._made_as
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._bare._made_as = spec
 
     @property
     def prediction(self) -> Sample | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -68,7 +69,7 @@ def config(folder, **changes) -> str:
 
 def test_help_says_what_each_command_does(folder):
     text = physgym(folder, "--help").stdout
-    for command in ("generate", "train", "run", "demo", "check"):
+    for command in ("generate", "train", "run", "replay", "demo", "check"):
         assert command in text
         assert "--help" in physgym(folder, command, "--help").stdout
     assert physgym(folder, "--version").stdout.startswith("physgym 0.")
@@ -93,10 +94,38 @@ def test_generate_train_run(folder):
     done = physgym(folder, "run", "sessions/line-2", "--steps", "12", "--record", "recorded")
     assert "12 steps, 0 rejected" in done.stdout
     assert "relative L2 error" in done.stdout
-    assert "64 steps" in physgym(folder, "run", "sessions/line", "--replay", "data", "--steps", "0").stdout
+    assert re.search(r"time per step: network median .* ms, 95th percentile .* ms; solver median", done.stdout)
     recorded = SampleDataset(folder / "recorded", mode="prediction")
-    assert list(recorded.spec) == ["flag", "x", "y", "prediction/y"]
+    assert list(recorded.spec) == ["flag", "x", "y", "prediction/y", "error/y"]
     assert len(recorded) == 12
+    workers = ("--workers", "2", "--record", "recorded", "--resume", "--batch-size", "4")
+    physgym(folder, "run", "sessions/line-2", "--steps", "8", *workers)
+    assert SampleDataset(folder / "recorded", mode="prediction").index("episode").tolist() == [
+        i // 4 for i in range(20)
+    ]
+
+
+def test_replay(folder):
+    physgym(folder, *GENERATE[:-4], "--samples", "64", "sims:toy/Line-v0")
+    physgym(folder, "train", config(folder), "dataset.path=data")
+    done = physgym(folder, "replay", "sessions/line", "--data", "data", "--record", "again", "--batch-size", "16")
+    assert "64 steps, 0 rejected" in done.stdout
+    assert "solver median" not in done.stdout
+    assert len(SampleDataset(folder / "again", mode="prediction")) == 64
+    done = physgym(folder, "replay", "sessions/line", "--data", "data", "--solver", "--steps", "9")
+    assert "9 steps, 0 rejected" in done.stdout
+    assert "solver median" in done.stdout
+    (folder / "sessions" / "line" / "config.yaml").unlink()  # which stored samples do not need
+    again = ("--data", "again", "--mode", "prediction")
+    assert "relative L2" in physgym(folder, "replay", "sessions/line", *again).stdout
+
+
+def test_run_with_the_network_in_place_of_the_solver(folder):
+    physgym(folder, "train", config(folder), "environment.id=physgym/Spring-v0", "dataset.samples=250")
+    done = physgym(folder, "run", "sessions/line", "--steps", "30", "--surrogate", "--frames", "frames")
+    assert "relative L2" not in done.stdout
+    assert "network median" in done.stdout
+    assert len(list((folder / "frames").glob("*.png"))) == 30
 
 
 def test_generate_takes_samplers_and_keeps_what_was_rejected(folder):
@@ -166,6 +195,11 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         ([*GENERATE, "sims:toy/Line-v0", "--seed", "-1"], "Invalid value for '--seed'"),
         (["train", "none.yaml"], "cannot read none.yaml"),
         (["run", "sessions/none"], "is not a session"),
+        (["run", "sessions/none", "--frames", "f", "--workers", "2"], "leave --workers and --envs out"),
+        (["run", "sessions/none", "--steps", "-1"], "Invalid value for '--steps'"),
+        (["replay", "sessions/none"], "Missing option '--data'"),
+        (["replay", "sessions/none", "--data", "none"], "there is no dataset at none"),
+        (["replay", "sessions/none", "--data", "none", "--frames", "f"], "add --solver"),
         (["check", "physgym/Nothing-v0"], "no environment"),
         (["generate"], "Missing argument"),
         (["generate", "--nonsense"], "No such option"),
