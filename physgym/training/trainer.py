@@ -347,7 +347,8 @@ class Trainer:
                 values = means.values()
                 if self.ranks.any(not math.isfinite(values["loss"]))[0]:
                     return values if not math.isfinite(values["loss"]) else values | {"loss": math.nan}
-                self.optimization.backward(losses["loss"] * (_length(part) / _length(batch)))
+                share = _length(part) / _length(batch)
+                self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         return values
 
     def _closure(self, batch: Mapping[str, Tensor]) -> Tensor:
