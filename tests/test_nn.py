@@ -151,6 +151,25 @@ def test_unet_without_channel_axis():
     assert network(torch.rand(3, 2, 5, 6)).shape == (3, 1, 5, 6)
 
 
+def test_unet_widths_by_level():
+    network = UNet(1, 1, 1, depth=2, width=(4, 6, 5))
+    assert [up.weight.shape[:2] for up in network.up] == [(6, 4), (5, 6)]
+    assert network(torch.rand(2, 9)).shape == (2, 9)
+    doubled, listed = UNet(1, 1, 1, depth=2, width=4), UNet(1, 1, 1, depth=2, width=[4, 8, 16])
+    listed.load_state_dict(doubled.state_dict())
+    x = torch.rand(2, 9)
+    assert torch.equal(rebuilt(listed)(x), doubled(x))
+
+
+def test_unet_without_normalization_keeps_the_magnitude():
+    torch.manual_seed(0)
+    network = UNet(1, 1, 1, depth=4, width=16, norm="none")
+    h = network.first(torch.randn(8, 1, 64))
+    for down in network.down:
+        h = down(network.pool(h))
+    assert 0.3 < h.square().mean().sqrt() < 10
+
+
 def test_unet_spreads_numbers_over_the_grid():
     network = UNet(2, 2, 1, depth=1, width=4)
     number, field = torch.rand(3), torch.rand(3, 5, 6)
@@ -216,6 +235,8 @@ def test_unet_passes_details_around_the_levels():
     [
         ({"dimensions": 4}, "dimensions"),
         ({"depth": -1}, "depth"),
+        ({"width": 0}, "width=0"),
+        ({"depth": 2, "width": (4, 8)}, r"width=\(4, 8\) one positive number or one for each of depth \+ 1 sizes"),
         ({"norm": "layer"}, "norm"),
         ({"boundary": "reflect"}, "boundary"),
         ({"nodes": (3, 3)}, "nodes"),
@@ -254,7 +275,9 @@ def test_relative_l2():
 
 def test_unregistered_modules_cannot_be_described():
     assert describe(nn.Linear(2, 2))["config"] is None
-    with pytest.raises(ConfigError, match=r"'Missing' is not a registered module; there are \['Compose', 'FNO', 'Hold'"):
+    with pytest.raises(
+        ConfigError, match=r"'Missing' is not a registered module; there are \['Compose', 'FNO', 'Hold'"
+    ):
         build({"name": "Missing", "config": {}})
     with pytest.raises(ConfigError, match="does not take"):
         build({"name": "MLP", "config": {"width": 3}})

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -14,6 +20,9 @@ from physgym.errors import ConfigError
 from physgym.nn import MLP, ElasticEnergy, HeatResidual, Laplacian, Optimization, PoissonResidual, Transforms
 from physgym.training import Trainer
 from tests.memory_samples import MemorySamples, spec_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "networks.md"
 
 
 def grid(sizes, steps, first=0):
@@ -289,3 +298,21 @@ def test_a_network_learns_from_the_energy_alone(beam, solved):
     assert energies[-1] < -1.0
     unseen = trainer.predictor.predict({"forces": solved[0].astype(np.float32)}, batched=True)["displacement"]
     assert trainer.optimization.energy(torch.from_numpy(unseen), torch.from_numpy(solved[0])) < -0.5
+
+
+# --- the document
+
+
+@pytest.mark.slow
+def test_the_documents_code_runs(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    script = tmp_path / "document.py"
+    script.write_text("\n".join(blocks))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    network, no_change = (float(value) for value in re.findall(r": (0\.\d+)$", done.stdout, re.MULTILINE))
+    assert network < 0.5 * no_change

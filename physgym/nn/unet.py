@@ -27,6 +27,8 @@ POOL: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxP
 BATCH_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
 
+WIDTH = "depth={depth} must not be negative, and width={width} one positive number or one for each of depth + 1 sizes"
+
 
 @register
 class UNet(GridNetwork):
@@ -34,13 +36,15 @@ class UNet(GridNetwork):
 
     Each of `depth` levels halves the grid and doubles the channels; on the way back each joins the features of the
     same size from the way down. A size that 2**depth does not divide is padded at its end, and the output cropped.
+    What a point can see spans some ten points of the coarsest grid: where the answer depends on the whole field,
+    choose the depth so that this grid has no more than that.
 
     Args:
         dimensions: Of the grid: 1, 2 or 3.
         in_channels: Channels of all inputs together; a field without a channel axis counts as one.
         out_channels: Channels of the output.
         depth: How many times the grid is halved.
-        width: Channels at the full size.
+        width: Channels at the full size; or at each of the depth + 1 sizes, the full one first, in place of doubling.
         norm: Normalization after each convolution: over groups of channels, over the batch, or none.
         activation: Name of the activation, a key of `physgym.nn.mlp.ACTIVATIONS`.
         boundary: What convolutions see beyond the edge: "zeros", "replicate" (the edge's value), or "circular" for
@@ -60,7 +64,7 @@ class UNet(GridNetwork):
         out_channels: int,
         *,
         depth: int = 3,
-        width: int = 32,
+        width: int | Sequence[int] = 32,
         norm: Norm = "group",
         activation: str = "relu",
         boundary: Boundary = "zeros",
@@ -73,14 +77,15 @@ class UNet(GridNetwork):
             out_channels,
             nodes,
             depth=depth,
-            width=width,
+            width=width if isinstance(width, int) else list(width),
             norm=norm,
             activation=activation,
             boundary=boundary,
             residual=residual,
         )
-        if width < 1 or depth < 0:
-            raise ConfigError(f"width must be positive and depth not negative, not {width} and {depth}")
+        widths = [width * 2**level for level in range(depth + 1)] if isinstance(width, int) else list(width)
+        if depth < 0 or len(widths) != depth + 1 or min(widths) < 1:
+            raise ConfigError(WIDTH.format(depth=depth, width=width))
         if norm not in get_args(Norm) or boundary not in get_args(Boundary):
             raise ConfigError(f"norm is one of {get_args(Norm)} and boundary one of {get_args(Boundary)}")
         if residual and out_channels > in_channels:
@@ -93,16 +98,17 @@ class UNet(GridNetwork):
             for channels in (fan_in, fan_out):
                 # a normalization over the batch subtracts each channel's mean, and with it any bias
                 conv = CONV[dimensions](channels, fan_out, 3, padding=1, padding_mode=boundary, bias=norm != "batch")
+                if norm == "none":  # nothing else keeps the magnitude from layer to layer
+                    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
                 parts += [conv, *_norm(norm, dimensions, fan_out), activation_class(activation)()]
             return nn.Sequential(*parts)
 
-        widths = [width * 2**level for level in range(depth + 1)]
-        self.first = block(in_channels, width)
+        self.first = block(in_channels, widths[0])
         self.pool = POOL[dimensions](2)
         self.down = nn.ModuleList(block(a, b) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(CONV_TRANSPOSE[dimensions](b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.join = nn.ModuleList(block(2 * a, a) for a in widths[:-1])
-        self.head = CONV[dimensions](width, out_channels, 1)
+        self.head = CONV[dimensions](widths[0], out_channels, 1)
 
     def compute(self, x: Tensor) -> Tensor:
         """The network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid)."""
