@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import SampleStream, env_name
+from physgym.data.generate import Rows, SampleStream, env_name
 from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError
@@ -187,7 +187,8 @@ class Runner:
         self._parameter_spec: SampleSpec | None = None
         self._ledger: Ledger | None = None
         self._after = self._last_recorded()
-        self._solving: Iterator[RunStep] | None = None
+        self._running: Iterator[RunStep] | None = None
+        self._wanted: int | None = None  # steps, so that workers are not waited for in vain
         self._workers: dict[str, Any] = {
             "num_envs": num_envs,
             "num_workers": num_workers,
@@ -279,7 +280,7 @@ class Runner:
         try:
             return next(source, None)
         except BaseException as error:
-            self._solving = None  # an iterator that raised is at its end
+            self._running = None  # an iterator that raised is at its end
             self._close_stream(type(error))
             raise
 
@@ -292,11 +293,10 @@ class Runner:
     def _source(self, limit: int | None) -> Iterator[RunStep]:
         if self._env is None:
             raise ConfigError(NO_ENV)
-        if self.env is None:
-            return self._work(limit)
-        if self._solving is None:
-            self._solving = self._solve(self._after)
-        return self._solving
+        if self._running is None:
+            self._running = self._work() if self.env is None else self._solve(self._after)
+        self._wanted = limit
+        return self._running
 
     def _replayed(self, dataset: SampleDataset, limit: int, solver: bool) -> tuple[Iterator[RunStep], SampleSpec]:
         """Steps of a replay and the fields of their samples."""
@@ -306,7 +306,7 @@ class Runner:
             raise ConfigError(NO_ENV if self._env is None else IN_WORKERS)
         if self._surrogate or dataset.source.get("surrogate"):
             raise ConfigError(OF_SURROGATE)
-        self._solving = None  # the environment leaves the episode that it is in
+        self._running = None  # the environment leaves the episode that it is in
         return self._again(dataset), self.spec
 
     def _solve(self, after: tuple[int, int] | None) -> Iterator[RunStep]:
@@ -321,34 +321,36 @@ class Runner:
         """What the reset of an episode of a run in this process gets, by its index."""
         return None if self._draw is None else {"parameters": self._draw(episode)}
 
-    def _work(self, limit: int | None) -> Iterator[RunStep]:
-        """Steps by workers, in the order of their names."""
+    def _work(self) -> Iterator[RunStep]:
+        """Steps by workers, in the order of their names, from where the run stands."""
         if self._stream is None:
             self._stream = self._open_stream()
-        while limit is None or limit > 0:
-            wanted = self._batch_size if self._batch_size > 1 else ROWS
-            wanted = wanted if limit is None else min(wanted, limit)
-            fault: Exception | None = None
+        stream, most = self._stream, ROWS if self._batch_size == 1 else self._batch_size
+        fault: Exception | None = None
+        while fault is None:
+            wanted = most if self._wanted is None else max(1, min(most, self._wanted))
+            least = 1 if self._batch_size == 1 else wanted
             rows: list[tuple[int, int, Transition, Sample | None, float, float]] = []
-            while len(rows) < (wanted if self._batch_size > 1 else 1) and fault is None:
+            while len(rows) < least and fault is None:
                 try:
-                    taken = self._stream.take(wanted - len(rows))
+                    rows += self._read(stream.take(wanted - len(rows)))
                 except Exception as error:  # noqa: BLE001 - raised below, after the steps before it
                     fault = error
-                    continue
-                if self._writer is not None and len(taken.told):
-                    told = taken.told
-                    self._writer.add_parameters(taken.parameters, episode=told.episodes, seed=told.seeds)
-                names = taken.names
-                rows += read_rows(taken.samples, names.episodes.tolist(), names.steps.tolist(), names.seeds.tolist())
-            apart = [None if prediction is not None else transition.sample for _, _, transition, prediction, *_ in rows]
-            for row, (late, seconds) in zip(rows, self._predictions(apart), strict=True):
+            # of the rows that have no prediction yet
+            samples = [None if prediction else transition.sample for _, _, transition, prediction, *_ in rows]
+            for row, late in zip(rows, self._predictions(samples), strict=True):
                 episode, seed, transition, prediction, solver, network = row
-                found, taking = (prediction, network) if prediction is not None else (late, seconds)
-                yield RunStep(episode, transition, found, solver, taking, seed, 0, self._compare)
-            if fault is not None:
-                raise fault
-            limit = None if limit is None else limit - len(rows)
+                found, seconds = (prediction, network) if prediction else late
+                self._wanted = None if self._wanted is None else self._wanted - 1
+                yield RunStep(episode, transition, found, solver, seconds, seed, 0, self._compare)
+        raise fault
+
+    def _read(self, rows: Rows) -> Iterator[tuple[int, int, Transition, Sample | None, float, float]]:
+        """What workers say of steps; parameters of their episodes are recorded."""
+        if self._writer is not None and len(rows.told):
+            self._writer.add_parameters(rows.parameters, episode=rows.told.episodes, seed=rows.told.seeds)
+        names = rows.names
+        return read_rows(rows.samples, names.episodes.tolist(), names.steps.tolist(), names.seeds.tolist())
 
     def _stored(self, dataset: SampleDataset, limit: int) -> Iterator[RunStep]:
         """Stored steps, without a solver."""
@@ -586,6 +588,7 @@ class Runner:
 
     def _close_stream(self, error: type[BaseException] | None) -> None:
         stream, self._stream = self._stream, None
+        self._running = None
         if stream is not None:
             stream.__exit__(error, None, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -71,6 +72,13 @@ class Slow(Line):
     def step(self, action):
         time.sleep(0.05)
         return super().step(action)
+
+
+class TorchSpy(Line):
+    """Says in its sample whether torch is imported where it runs."""
+
+    def make_sample(self, action):
+        return {**super().make_sample(action), "flag": np.array(["torch" in sys.modules] * 2, np.int8)}
 
 
 class Flaky(Simulation):
