@@ -101,7 +101,7 @@ def save_checkpoint(
             delete_checkpoint(path)
         temporary.rename(path)
         _flush(path.parent)
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -251,10 +251,17 @@ def best_of(found: Mapping[Path, Mapping[str, Any]]) -> Path | None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint; whoever looks meanwhile sees it whole or not at all."""
+    """Delete a checkpoint; whoever looks meanwhile sees it whole or not at all.
+
+    Raises:
+        CheckpointError: The disk refuses.
+    """
     temporary = _temporary(path)
-    path.rename(temporary)
-    shutil.rmtree(temporary)
+    try:
+        path.rename(temporary)
+        shutil.rmtree(temporary)
+    except OSError as error:
+        raise CheckpointError(f"cannot delete the checkpoint {path}: {error}") from error
 
 
 def delete_leftovers(folder: Path) -> None:
