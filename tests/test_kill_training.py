@@ -26,8 +26,28 @@ import physgym
 from physgym.data import generate as generation
 from physgym.errors import CheckpointError, DatasetError
 from physgym.nn import MLP, Optimization
-from physgym.training import Callback, Checkpoints, Trainer, checkpoint, find_checkpoint, list_checkpoints, load_checkpoint
-from tests.killing import CHANGES, DATA, FAIL, FAIL_ONCE, KILL, KILL_TORN, MAKE, Attempts, compile_shim, fresh, in_processes
+from physgym.training import (
+    Callback,
+    Checkpoints,
+    Trainer,
+    checkpoint,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+)
+from tests.killing import (
+    CHANGES,
+    DATA,
+    FAIL,
+    FAIL_ONCE,
+    KILL,
+    KILL_TORN,
+    MAKE,
+    Attempts,
+    compile_shim,
+    fresh,
+    in_processes,
+)
 from tests.memory_samples import linear_samples
 
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl: processes whose parent dies become children of this one
@@ -92,7 +112,13 @@ def train(session: Path, board, *, produce: bool, workers: int) -> None:
 
 def quick() -> None:
     """Processes that start quickly, since they are forked from this one; it must not compute with torch itself."""
-    for name in ("scipy.linalg", "scipy.stats.qmc", "torch.utils.tensorboard", "torch._dynamo", "multiprocessing.queues"):
+    for name in (
+        "scipy.linalg",
+        "scipy.stats.qmc",
+        "torch.utils.tensorboard",
+        "torch._dynamo",
+        "multiprocessing.queues",
+    ):
         importlib.import_module(name)  # else every process does
     checkpoint._flush = lambda path: None  # only a power cut needs it
     generation.SocketVectorEnv = functools.partial(generation.SocketVectorEnv, context="fork")
