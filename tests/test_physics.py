@@ -143,7 +143,7 @@ def test_grid_terms_name_what_does_not_fit():
         Laplacian((1.0,))(torch.rand(5))
     with pytest.raises(ConfigError, match="no inner ones"):
         Laplacian((1.0, 1.0))(torch.rand(3, 5, 2))
-    with pytest.raises(ConfigError, match=r"source has shape \(1, 5\), the field \(3, 5\)"):
+    with pytest.raises(ConfigError, match=r"source has shape \(1, 5\), the field beside it \(3, 5\)"):
         PoissonResidual((1.0,))(torch.rand(3, 5), torch.rand(1, 5))
     with pytest.raises(ConfigError, match=r"before has shape"):
         HeatResidual((1.0,), 0.1, diffusivity=1.0)(torch.rand(3, 5), torch.rand(3, 4))
@@ -253,10 +253,13 @@ def test_elements_inside_out_cost_more_and_more_energy():
 def test_energy_names_what_does_not_fit(beam):
     energy = ElasticEnergy(beam.block)
     good = torch.zeros(2, 112, 3)
-    with pytest.raises(ConfigError, match=r"displacement has shape \(2, 111, 3\); this block wants \(batch, 112, 3\)"):
+    with pytest.raises(
+        ConfigError, match=r"the displacement has shape \(2, 111, 3\); this block wants \(batch, 112, 3\)"
+    ):
         energy(good[:, 1:], good)
-    with pytest.raises(ConfigError, match="forces has shape"):
-        energy(good, good[..., :2])
+    for forces in (good[..., :2], good[:1]):
+        with pytest.raises(ConfigError, match="forces has shape"):
+            energy(good, forces)
     for floor in (0.0, 1.0, float("nan")):
         with pytest.raises(ConfigError, match="floor"):
             ElasticEnergy(beam.block, floor=floor)

@@ -32,7 +32,7 @@ class FNO(GridNetwork):
     of each axis, which the layers may fill, and cuts it off again.
 
     The modes' weights are pairs of real numbers, which follow `.double()` and fit every file; the transform has the
-    precision of the weights under autocast too.
+    precision of the weights under autocast too. `torch.compile` leaves out the modes, and says so in a warning.
 
     Source: Li et al., "Fourier Neural Operator for Parametric Partial Differential Equations", ICLR 2021,
     arXiv:2010.08895.

@@ -20,8 +20,8 @@ from physgym.errors import ConfigError
 Edge = Literal["zeros", "replicate", "circular", "inner"]
 
 AXES = "a field of shape {got} has too few axes for spacing={spacing}, one for each axis of the grid, behind the batch"
-UNLIKE = "{name} has shape {got}, the field {want}; both are fields on one grid"
-NODES = "{name} has shape {got}; this block wants (batch, {nodes}, 3)"
+UNLIKE = "{name} has shape {got}, the field beside it {want}; they must be the same"
+NODES = "the displacement has shape {got}; this block wants (batch, {nodes}, 3)"
 
 
 class Laplacian(nn.Module):
@@ -243,7 +243,7 @@ class ElasticEnergy(nn.Module):
     def potential(self, displacement: Tensor, forces: Tensor) -> Tensor:
         """Potential energy of each sample in N mm, shape (batch,), float64; arguments as of the call."""
         held = self._held(displacement)
-        self._check(forces, "forces")
+        _alike(displacement, forces=forces)
         return self._strain_energy(held) - (held * forces.double()).sum((1, 2))
 
     def strain_energy(self, displacement: Tensor) -> Tensor:
@@ -256,15 +256,14 @@ class ElasticEnergy(nn.Module):
 
     def _held(self, displacement: Tensor) -> Tensor:
         """The displacement in float64, zero at the clamp, whose nodes come first."""
-        self._check(displacement, "displacement")
+        if displacement.shape[1:] != (self.n_nodes, 3):
+            raise ConfigError(NODES.format(got=tuple(displacement.shape), nodes=self.n_nodes))
         free = displacement[:, self.n_clamped :].double()
         return nn.functional.pad(free, (0, 0, self.n_clamped, 0))
 
-    def _check(self, value: Tensor, name: str) -> None:
-        if value.shape[1:] != (self.n_nodes, 3):
-            raise ConfigError(NODES.format(name=name, got=tuple(value.shape), nodes=self.n_nodes))
-
     def _strain_energy(self, u: Tensor) -> Tensor:
+        if self.weights.device != u.device:
+            self.to(u.device)  # as a part of an optimization it is in no network that would be moved
         local = u[:, self.elements].transpose(2, 3)  # (batch, element, i, a)
         gradient = (local @ self.gradients.double()).reshape(*local.shape[:3], 3, -1)  # (batch, element, i, J, q)
         f = gradient + torch.eye(3, dtype=gradient.dtype, device=gradient.device)[..., None]
