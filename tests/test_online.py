@@ -13,6 +13,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+import torch
 
 import physgym
 from physgym.data import online as module
@@ -24,6 +25,7 @@ from physgym.training import Trainer
 from tests import toys
 from tests.test_generate import Broken
 from tests.test_kill_generation import MARK, committed, marked
+from tests.test_load_samples import DrivenLine
 
 RULES = ("fifo", "firo", "reservoir")
 LONG = 30.0  # seconds after which a test that waits gives up
@@ -429,6 +431,43 @@ def test_a_trainer_resumes(tmp_path):
     history = Trainer(network(), source=second, epochs=4, **session, **options).fit()
     assert history["epoch"] == [1, 2, 3, 4]
     assert second.report().received > second.report().came > 0
+
+
+def weights(run):
+    return {name: value.numpy().tobytes() for name, value in run.predictor.state_dict().items()}
+
+
+def test_a_resumed_training_that_always_produces_ends_in_the_same_weights(tmp_path):
+    options = {"produce": "always", "batches_per_epoch": 6, "batch_size": 7, "progress": False}
+
+    def run(epochs, path=None, session=None):
+        torch.manual_seed(1)
+        source = SampleStream(toys.Line, num_workers=0, path=path, resume=True)
+        trainer = Trainer(
+            network(), source=source, epochs=epochs, session=session, resume=session is not None, **options
+        )
+        trainer.fit()
+        return trainer
+
+    want = weights(run(4))
+    for path in (None, tmp_path / "d"):
+        session = tmp_path / f"session{path is None}"
+        run(2, path, session)
+        assert weights(run(4, path, session)) == want
+    assert len(physgym.SampleDataset(tmp_path / "d")) == 4 * 6 * 7
+
+
+@pytest.mark.parametrize("produce", ["first_epoch", "always"])
+def test_a_training_can_be_fed_by_stored_samples(tmp_path, produce):
+    stored = physgym.generate(toys.Line, tmp_path / "stored", samples=40, num_workers=0, progress=False)
+    source = SampleStream(DrivenLine, load=stored, path=tmp_path / "d", num_workers=0)
+    options = {"epochs": 3, "batches_per_epoch": 4, "batch_size": 10, "progress": False}
+    run = Trainer(network(), source=source, produce=produce, **options)
+    history = run.fit()
+    assert history["samples"] == [40 if produce == "always" else 36] * 3  # an episode is held out
+    made = physgym.SampleDataset(tmp_path / "d")
+    assert len(made) == (120 if produce == "always" else 40)
+    np.testing.assert_array_equal(made[:]["x"][:40], -stored[:]["x"])
 
 
 # --- kills and Ctrl-C
