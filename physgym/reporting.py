@@ -300,13 +300,14 @@ class Reporting(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._fields = [name for name in self._spec if self._surrogate is None or name not in names]
         self._predicted = names if self._surrogate is not None or self._apply is not None else []
         every = walk.leaf_spaces(declared(env, "sample_space"))
-        number, count = spaces.Box(-np.inf, np.inf, (), np.float64), len(_ROW)
+        number = spaces.Box(-np.inf, np.inf, (), np.float64)
+        self._row = _ROW if self._surrogate is None else tuple(name for name in _ROW if name != _SOLVER)
         self.sample_space = spaces.Dict(
             [
                 *((name, every[name]) for name in self._fields),
                 *((f"{PREDICTION}{f.name}", _anything(f)) for f in outputs if f.name in self._predicted),
-                *((name, number) for name in _ROW[: count - 1]),
-                (_ROW[-1], spaces.Box(0, 255, (REASON,), np.uint8)),
+                *((name, number) for name in self._row if name != _REASON),
+                (_REASON, spaces.Box(0, 255, (REASON,), np.uint8)),
             ]
         )
         roles = dict(declared(env, "sample_roles") or {})
@@ -348,7 +349,7 @@ class Reporting(gymnasium.Wrapper[Any, Any, Any, Any]):
             checked = self._spec.check(sample, self._name)
             row = {name: checked[name] for name in self._fields}
             if self._surrogate is not None:
-                solver, network = np.nan, self._surrogate.network_seconds
+                network = self._surrogate.network_seconds
                 row |= self._predictions(self._surrogate.prediction or {})
             elif self._apply is not None:
                 start = time.perf_counter()
@@ -358,8 +359,8 @@ class Reporting(gymnasium.Wrapper[Any, Any, Any, Any]):
                 if not nonfinite(prediction):
                     self._apply(prediction)
         text = np.frombuffer(reason.ljust(REASON, b"\0"), np.uint8)
-        numbers: tuple[Any, ...] = (solver, network, float(reward), float(last), text)
-        row.update(zip(_ROW, numbers, strict=True))
+        told: dict[str, Any] = dict(zip(_ROW, (solver, network, float(reward), float(last), text), strict=True))
+        row |= {name: told[name] for name in self._row}
         return observation, reward, terminated, truncated, {**info, "sample": row}
 
     def _ask(self, fed: Sample) -> Sample:
@@ -388,7 +389,8 @@ class Reported:
         return Reporting(SurrogateEnv(env) if self._surrogate else env, **self._arguments)
 
 
-_ROW = ("run/solver_seconds", "run/network_seconds", "run/reward", "run/last", "run/reason")
+_SOLVER, _REASON = "run/solver_seconds", "run/reason"
+_ROW = (_SOLVER, "run/network_seconds", "run/reward", "run/last", _REASON)
 
 
 def read_rows(
@@ -405,8 +407,9 @@ def read_rows(
     Yields:
         Episode, seed, transition, prediction if it came along, seconds of the solver, seconds of the network.
     """
-    solver, network, rewards, lasts = (samples[name].tolist() for name in _ROW[:-1])
-    reasons = samples[_ROW[-1]]
+    without = np.full(len(samples[_REASON]), np.nan)  # seconds, where a network stands in for the solver
+    solver, network, rewards, lasts = (samples.get(name, without).tolist() for name in _ROW if name != _REASON)
+    reasons = samples[_REASON]
     fields = [(n, list(v)) for n, v in samples.items() if n not in _ROW and not n.startswith(PREDICTION)]
     predicted = [(n.removeprefix(PREDICTION), list(v)) for n, v in samples.items() if n.startswith(PREDICTION)]
     rejected = reasons[:, 0] != 0
@@ -422,9 +425,9 @@ def read_rows(
 
 
 def fields_of_rows(spec: SampleSpec) -> tuple[SampleSpec, bool]:
-    """The fields of a sample among those of rows, and whether predictions come along."""
+    """The fields of a sample among those of rows, and whether a network makes the steps."""
     own = [f for f in spec.values() if f.name not in _ROW and not f.name.startswith(PREDICTION)]
-    return SampleSpec(own), any(name.startswith(PREDICTION) for name in spec)
+    return SampleSpec(own), _SOLVER not in spec
 
 
 def prediction_user(env: gymnasium.Env[Any, Any]) -> Callable[[Mapping[str, Array]], None] | None:

@@ -205,8 +205,9 @@ class Runner:
             return
         if num_envs is not None or num_workers is not None:
             self._stream = self._open_stream()
-            self.spec = fields_of_rows(self._stream.spec)[0]
-            check_fields(self.predictor, self._with_outputs(self.spec))
+            self.spec, self._surrogate = fields_of_rows(self._stream.spec)
+            apart = self._outputs if self._surrogate else []  # of the sample, in which they are predictions
+            check_fields(self.predictor, SampleSpec([*self.spec.values(), *apart]))
             self._parameter_spec = self._stream.parameter_spec
             return
         factory = env_factory(env, self._kwargs)
@@ -234,11 +235,6 @@ class Runner:
         self._policy = self._policies(self._acting, self.seed)
         self._draw = draw_parameters(self._drawing, declared(env, "parameter_space"), self.seed, str(env))
         self._parameter_spec = SampleSpec.parameters_of(env)
-
-    def _with_outputs(self, spec: SampleSpec) -> SampleSpec:
-        """Fields of rows with those that a network in place of the solver has put apart."""
-        missing = [f for f in self._outputs if self._surrogate and f.name not in spec]
-        return SampleSpec([*spec.values(), *missing])
 
     # --- where steps come from
 

@@ -25,7 +25,7 @@ class Propagator(nn.Module):
         super().__init__()
         self.register_buffer("matrix", torch.tensor(propagator(8.0, 1.0, 0.5, 0.1) * factor, dtype=torch.float32))
 
-    def forward(self, state, parameters, force):
+    def forward(self, force, parameters, state):
         return torch.cat([state, force], 1) @ self.matrix.T
 
 

@@ -22,7 +22,7 @@ from physgym.metrics import compare
 from physgym.nn import MLP, Predictor
 from physgym.reporting import Ledger
 from physgym.rollout import episode_seed
-from physgym.runner import Runner, RunReport, SaveFrames
+from physgym.runner import Runner, RunReport, SaveFrames, SurrogateEnv
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
 from tests import toys
@@ -690,6 +690,36 @@ def test_the_network_in_place_of_the_solver_is_compared_with_nothing(tmp_path, o
         with pytest.raises(ConfigError, match="recorded with a network in place of the solver"):
             other.run(replay=stored, solver=True)
         assert other.run(replay=stored, progress=False).errors == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 0}])
+def test_a_surrogate_may_be_the_environment_itself(options):
+    network, rejecting = spring_predictor(), Predictor(Nan(), SampleSpec.from_env(toys.Line()))
+    found = []
+    for env, more in ((lambda: SurrogateEnv("physgym/Spring-v0"), {}), ("physgym/Spring-v0", {"surrogate": True})):
+        with Runner(env, network, seed=2, **more, **options) as runner:
+            steps = itertools.islice(runner.steps(), 6)
+            found.append(np.stack([step.prediction["next_state"] for step in steps]))
+            assert runner.run(2, progress=False).errors == {}
+    np.testing.assert_array_equal(*found)
+    with pytest.raises(ConfigError, match="the network was trained on field 'x'"):
+        Runner("physgym/Spring-v0", rejecting, surrogate=True, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 0}])
+def test_a_run_of_a_surrogate_gives_up_where_nothing_is_finite(options):
+    class Broken(nn.Module):
+        def forward(self, force, parameters, state):
+            return state * float("inf")
+
+    network = Predictor(Broken(), SampleSpec.from_env(gym.make("physgym/Spring-v0")))
+    with (
+        Runner("physgym/Spring-v0", network, surrogate=True, max_rejects=4, **options) as runner,
+        pytest.raises(
+            SampleError, match=r"4 steps in a row gave no valid sample.*\['next_state'\] that are not finite"
+        ),
+    ):
+        runner.run(9, progress=False)
 
 
 def test_a_surrogate_starts_the_episodes_of_the_solver():

@@ -273,6 +273,16 @@ def test_what_does_not_fit_is_said(tmp_path):
         getattr(SurrogateEnv(Counter, network), "_nothing")  # noqa: B009
 
 
+def test_a_reinforcement_learner_trains_on_it():
+    from stable_baselines3 import PPO
+
+    env = SurrogateEnv("physgym/Spring-v0", untrained(gym.make("physgym/Spring-v0")))
+    model = PPO("MlpPolicy", env, n_steps=128, batch_size=64, n_epochs=1, seed=0, device="cpu").learn(256)
+    assert model.num_timesteps == 256
+    assert len(model.ep_info_buffer) == 2  # episodes of 100 steps: the time limit holds
+    env.close()
+
+
 # --- vector environments
 
 
