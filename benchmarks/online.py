@@ -6,8 +6,9 @@ numbers and a time to the temperatures of the plate. A simulation gives the temp
 simulate: online while the network is trained, and the buffer decides what it sees; offline before, into a dataset.
 
 Equal steps: every training makes as many gradient steps with batches of the same size.
-Equal time: every training has as many seconds, offline ones those that their simulations took included. A step of the
-simulation takes --pause seconds more, for which it needs no core, as where simulations are dear or run elsewhere.
+Equal time: every training has as many seconds, offline ones those that their simulations took included.
+Slow: a step of the simulation takes --pause seconds more, for which it needs no core, as where simulations are dear or
+run elsewhere; so it is for equal time, too.
 
 Errors are mean squared errors over other simulations, in units of (400 K)^2, with the weights of the last step.
 """
@@ -144,12 +145,13 @@ def figures(run: Trainer, test: SampleDataset, seconds: float, simulations: floa
 
 
 def measure(settings: argparse.Namespace, folder: Path, seed: int, seconds: float | None) -> Iterator[Row]:
-    kwargs = {"pause": 0.0 if seconds is None else settings.pause}
-    shared = {"seed": 1000 * seed, "num_workers": 2, "env_kwargs": kwargs}
+    slow = {"pause": settings.pause}
+    shared = {"seed": 1000 * seed, "num_workers": 2, "env_kwargs": {} if seconds is None else slow}
     test = generate(Plate, folder / "test", samples=settings.test * STEPS, seed=77, num_workers=2, progress=False)
-    for rule in RULES:
+    for name in (*RULES, "reservoir, slow") if seconds is None else RULES:
+        rule, _, pausing = name.partition(", ")
         start = time.perf_counter()
-        stream = SampleStream(Plate, num_envs=2, **shared)
+        stream = SampleStream(Plate, num_envs=2, **{**shared, **({"env_kwargs": slow} if pausing else {})})
         source = Online(stream, capacity=settings.capacity, minimum=settings.minimum, rule=rule, seed=seed)
         made = time.perf_counter() - start  # the workers have started
         rest = None if seconds is None else seconds - made
@@ -158,7 +160,7 @@ def measure(settings: argparse.Namespace, folder: Path, seed: int, seconds: floa
         run, took = trained(settings, seed, rest, source=source, produce="always", epochs=1, batches_per_epoch=steps)
         report = source.report()
         told = {"waiting %": 100 * report.waiting, "paused s": report.paused, "most": report.most}
-        yield rule, {**figures(run, test, made + took, report.received / STEPS), **told, "repeats": report.repeats}
+        yield name, {**figures(run, test, made + took, report.received / STEPS), **told, "repeats": report.repeats}
     for simulations in settings.offline:
         start, samples = time.perf_counter(), simulations * STEPS
         dataset = generate(Plate, folder / str(simulations), samples=samples, progress=False, **shared)
@@ -184,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000, help="gradient steps, for equal steps")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each training, for equal time")
-    parser.add_argument("--pause", type=float, default=1e-3, help="seconds that a step takes longer, for equal time")
+    parser.add_argument("--pause", type=float, default=1e-3, help="seconds that a slow step takes longer")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--capacity", type=int, default=6000)
     parser.add_argument("--minimum", type=int, default=1000)
