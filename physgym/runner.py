@@ -96,6 +96,10 @@ JOINED = (
     "{count} datasets were joined, whose episodes cannot be told apart by what the solver needs. Replay them one at a "
     "time, or without the solver"
 )
+LOADED = (
+    "the dataset was made by stored samples that drove the simulation (load=), not from seeds alone. Replay it without "
+    "the solver, or let those samples drive it again: SampleStream(load=...)"
+)
 NO_PICTURES = (
     'pictures need an environment that steps in this process, made with env_kwargs={"render_mode": "rgb_array"}; there '
     "are none of workers and of a replay without the solver"
@@ -371,6 +375,8 @@ class Runner:
         """Stored steps, with the solver: their episodes are run anew."""
         source = dataset.source
         self._refuse_joined(dataset)
+        if "load" in source:
+            raise DatasetError(LOADED)
         acting = self._acting or rebuild_sampler(source.get("actions"), "actions")
         policy = self._policies(acting, source.get("seed", self.seed))
         options = self._stored_parameters(dataset)

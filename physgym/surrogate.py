@@ -510,7 +510,7 @@ def _stand_in(env: Env, network: _Network, reward: Judge | None, terminated: Jud
         inner = inner.env
     outputs = tuple(getattr(network.predictor, "outputs", ()))
     recorders = [i for i, wrapper in enumerate(wrappers) if isinstance(wrapper, RecordTransition)]
-    hooks = _lacking(inner)
+    hooks = lacking_hooks(inner)
     core: _Core
     if recorders and (hooks or any(name.split("/")[0] == "next_observation" for name in outputs)):
         first = recorders[0]
@@ -536,8 +536,8 @@ def _stand_in(env: Env, network: _Network, reward: Judge | None, terminated: Jud
     return core, outer
 
 
-def _lacking(env: Env) -> list[str]:
-    """The hooks that an environment does not implement."""
+def lacking_hooks(env: Env) -> list[str]:
+    """The hooks that a network in place of the solver needs, and that an environment does not implement."""
     lacking = []
     for hook in ("inputs", "adopt", "observation"):
         method = getattr(env, hook, None)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from physgym.envs.spring import Spring
 from physgym.errors import ConfigError
 from physgym.testing import EnvConformance, check_env
 from tests import toys
@@ -168,9 +169,30 @@ class ObjectInfo(toys.Line):
         return *results, {**info, "mesh": object()}
 
 
+class Forgetful(Spring):
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode=render_mode)
+
+    def adopt(self, action, prediction):
+        self._before = self._state
+
+
+class Misfed(Forgetful):
+    def inputs(self, action):
+        return {**super().inputs(action), "force": 2 * action}
+
+
+class Unfed(Forgetful):
+    def inputs(self, action):
+        return {"state": self._state, "force": action}
+
+
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
+        (Forgetful, "must lead to its observation; it differs at step 0"),
+        (Misfed, "must give the input fields as the sample of the step has them; 'force' differs"),
+        (Unfed, "'parameters' is missing"),
         (Unseeded, "equal seeds must give equal episodes"),
         (Aliasing, "must not change after it was returned"),
         (BadSampler, "must return elements of action_space"),
@@ -224,9 +246,9 @@ def test_the_plugin_runs_the_suite(tmp_path, monkeypatch):
     (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0")
     assert code == 0, output
-    assert "13 passed" in output
+    assert "14 passed" in output
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0", "test_own.py")
-    assert "14 passed" in output, output
+    assert "15 passed" in output, output
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Bad-v0", "-k", "samples_fit")
     assert code == 1
     assert "sample_space says (3,)" in output

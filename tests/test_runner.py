@@ -670,6 +670,20 @@ def test_joined_datasets_are_replayed_where_their_episodes_can_be_made_again(tmp
         assert runner.run(replay=SampleDataset([tmp_path / "a", tmp_path / "c"]), progress=False).steps == 18
 
 
+def test_a_dataset_that_stored_samples_drove_is_replayed_without_the_solver(tmp_path):
+    class Driven(toys.Line):
+        def load_sample(self, sample):
+            return -sample["x"]
+
+    options = {"num_workers": 0, "progress": False}
+    first = generate(toys.Line, tmp_path / "first", samples=8, **options)
+    driven = generate(Driven, tmp_path / "driven", load=first, **options)
+    with Runner(Driven, predictor()) as runner:
+        assert runner.run(replay=driven, progress=False).steps == 8
+        with pytest.raises(DatasetError, match="stored samples that drove the simulation"):
+            runner.run(replay=driven, solver=True, progress=False)
+
+
 # --- without a solver, without a comparison
 
 

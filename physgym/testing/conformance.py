@@ -23,8 +23,9 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 
 from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.rollout import Transition, run_episode, sampler
-from physgym.sample import SampleSpec, declared
+from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten
+from physgym.surrogate import lacking_hooks
 from physgym.vector import SocketVectorEnv
 from physgym.vector.entry import find_spec
 from physgym.vector.values import encode_value
@@ -55,6 +56,17 @@ AS_REPORTED = (
     "at step {step}. Draw as many random numbers where parameters are given as where they are not"
 )
 NOT_REFUSED = 'reset must refuse options["parameters"] with {name!r} = {value}, which parameter_space does not allow'
+FED = (
+    "inputs(action) must give the input fields as the sample of the step has them; {name!r} {what} at step {step}. "
+    "They are what the network was trained on"
+)
+ADOPTED = (
+    "adopt(action, prediction) with the targets of the solver's step must lead to its observation; it differs at step "
+    "{step}. Take over all that `advance` would have changed"
+)
+CLOSE = (
+    1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
+)
 ROLES = "sample_space needs at least one field of role {role!r} in sample_roles, for a network to train on"
 
 
@@ -201,6 +213,35 @@ class EnvConformance:
             reference.close()
             ours.close()
 
+    def test_a_network_can_stand_in_for_the_solver(self) -> None:
+        """Where the hooks of a `SurrogateEnv` are implemented, an exact prediction gives the solver's observation."""
+        solver, other = self.make_env(), self.make_env()
+        hooked: Any = other.unwrapped
+        if not lacking_hooks(hooked):
+            spec, draw, rng = self._spec(), sampler(solver), np.random.default_rng(SEED)
+            observation, _ = solver.reset(seed=SEED)
+            other.reset(seed=SEED)
+            for step in range(STEPS):
+                action = draw(observation, rng)
+                fed = dict(flat_items(hooked.inputs(action)))
+                observation, _, terminated, truncated, info = solver.step(action)
+                if "sample" not in info:
+                    break  # what is left of a state then is for the solver to say
+                sample = spec.check(info["sample"])
+                for name in spec.names("input"):
+                    _require(name in fed, FED.format(name=name, what="is missing", step=step))
+                    _require(_close(fed[name], sample[name]), FED.format(name=name, what="differs", step=step))
+                hooked.adopt(action, {name: sample[name] for name in spec.names("target")})
+                expected: Any = solver.unwrapped
+                pairs = zip(
+                    *(flatten(hooked.observation_space, o.observation()) for o in (hooked, expected)), strict=True
+                )
+                _require(all(_close(a, b) for a, b in pairs), ADOPTED.format(step=step))
+                if terminated or truncated:
+                    break
+        solver.close()
+        other.close()
+
     def test_renders(self) -> None:
         """Frames have the usual form, if the environment says that it renders off screen."""
         if "rgb_array" not in self.make_env().metadata.get("render_modes", []):
@@ -340,6 +381,11 @@ def _outside(space: gymnasium.Space[Any]) -> list[Any]:
 def _bits(a: Array, b: Array) -> bool:
     a, b = np.asarray(a), np.asarray(b)
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def _close(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=CLOSE * np.abs(b).max(initial=0)))
 
 
 def _equal(space: gymnasium.Space[Any], a: Any, b: Any) -> bool:
