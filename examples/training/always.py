@@ -9,8 +9,10 @@ BATCH = 50
 
 
 def main(samples=1000, epochs=20, out="sessions/always"):
-    held_out = physgym.generate("physgym/Spring-v0", f"{out}/validation", samples=samples // 4, seed=1, resume=True)
-    stream = SampleStream("physgym/Spring-v0", num_workers=2, seed=0)
+    held_out = physgym.generate(
+        "physgym/Spring-v0", f"{out}/validation", samples=samples // 4, seed=1, max_steps=10, resume=True
+    )
+    stream = SampleStream("physgym/Spring-v0", num_workers=2, seed=0, max_steps=10)
     trainer = Trainer(
         MLP.from_spec(stream.spec, hidden=(64, 64)),
         source=stream,

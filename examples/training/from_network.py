@@ -6,7 +6,7 @@ from physgym.training import Trainer, list_checkpoints, load_checkpoint
 
 
 def main(samples=2000, epochs=15, out="sessions/from_network"):
-    dataset = physgym.generate("physgym/Spring-v0", f"{out}/dataset", samples=samples, num_workers=2, resume=True)
+    dataset = physgym.generate("physgym/Spring-v0", f"{out}/dataset", samples=samples, max_steps=10, resume=True)
     first = Trainer(MLP.from_spec(dataset.spec, hidden=(64, 64)), dataset, epochs=epochs, session=f"{out}/first")
     first.fit()
 
@@ -20,7 +20,9 @@ def main(samples=2000, epochs=15, out="sessions/from_network"):
 
     # another simulation, a session of its own: stiffer springs
     kwargs = {"stiffness": (20.0, 40.0)}
-    stiffer = physgym.generate("physgym/Spring-v0", f"{out}/stiffer", samples=samples, env_kwargs=kwargs, resume=True)
+    stiffer = physgym.generate(
+        "physgym/Spring-v0", f"{out}/stiffer", samples=samples, env_kwargs=kwargs, max_steps=10, resume=True
+    )
     transferred = Trainer(load_checkpoint(f"{out}/first"), stiffer, epochs=epochs, session=f"{out}/second")
     transferred.fit()
     for name, trainer in {"first": first, "beside": beside, "transferred": transferred}.items():

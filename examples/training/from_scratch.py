@@ -8,7 +8,7 @@ BATCH = 50
 
 
 def main(samples=2000, epochs=20, out="sessions/from_scratch"):
-    stream = SampleStream("physgym/Spring-v0", path=f"{out}/dataset", num_workers=2, seed=0, resume=True)
+    stream = SampleStream("physgym/Spring-v0", path=f"{out}/dataset", num_workers=2, max_steps=10, resume=True)
     trainer = Trainer(
         MLP.from_spec(stream.spec, hidden=(64, 64)),
         source=stream,

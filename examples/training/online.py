@@ -12,8 +12,11 @@ BATCH = 50
 
 
 def main(samples=4000, epochs=20, out="sessions/online"):
-    held_out = physgym.generate("physgym/Spring-v0", f"{out}/validation", samples=samples // 10, seed=1, resume=True)
-    stream = SampleStream("physgym/Spring-v0", num_workers=1, path=f"{out}/dataset", resume=True)  # stored on the way
+    held_out = physgym.generate(
+        "physgym/Spring-v0", f"{out}/validation", samples=samples // 10, seed=1, max_steps=10, resume=True
+    )
+    # with a path the samples are stored on the way
+    stream = SampleStream("physgym/Spring-v0", path=f"{out}/dataset", num_workers=1, max_steps=10, resume=True)
     online = Online(stream, capacity=samples // 2, minimum=samples // 10, rule="reservoir", samples=samples)
     trainer = Trainer(
         MLP.from_spec(stream.spec, hidden=(64, 64)),

@@ -23,7 +23,7 @@ def train(dataset, epochs, session, callbacks=()):
 
 
 def main(samples=2000, epochs=10, out="sessions/resume"):
-    dataset = physgym.generate("physgym/Spring-v0", f"{out}/dataset", samples=samples, num_workers=2, resume=True)
+    dataset = physgym.generate("physgym/Spring-v0", f"{out}/dataset", samples=samples, max_steps=10, resume=True)
     whole = train(dataset, epochs, f"{out}/whole")
     try:
         train(dataset, epochs, f"{out}/killed", [PowerCut()])
