@@ -1,10 +1,14 @@
 """A step of training: `Trainer` beside a bare PyTorch loop over arrays in memory, in the same minute.
 
-The bare loop has the data as two tensors, normalized beforehand; it shuffles indices, gathers a batch, computes the mean
-squared error, its gradient and a step of Adam, and adds up the loss. The trainer normalizes within the step, as it does
-by default, checks every loss, and tells its callbacks. All ways are measured in turn, in rounds of random order; medians
-are printed, with the rate in brackets as a fraction of that of the bare loop, or for reading from partitions on disk of
-that from memory; a star is a target met, an exclamation mark one missed.
+The bare loop has the data as two tensors, normalized beforehand; it shuffles indices, gathers a batch, computes the
+mean squared error, its gradient and a step of Adam, and adds up the loss. The trainer normalizes within the step, as it
+does by default, checks every loss, and tells its callbacks. Everything computes with one thread.
+
+All ways are measured in turn, in rounds of random order. What a shared machine does besides makes single rounds up to
+ten times slower, never faster: the best rounds are compared. Rates are fractions of that of the bare loop, or for
+reading from partitions on disk of that from memory: by the clock, and by the time of processors, all threads together,
+which says more on a busy machine. A star is a target met, an exclamation mark one missed, by processor time (on a GPU
+by the clock).
 
 Peers that are not installed are left out: `pip install pytorch-lightning`.
 """
@@ -13,18 +17,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import itertools
 import json
 import logging
 import os
-import statistics
+import shutil
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -40,12 +45,16 @@ from physgym.data.statistics import Statistics  # noqa: E402
 from physgym.data.writer import SampleWriter  # noqa: E402
 from physgym.nn import MLP, UNet  # noqa: E402
 from physgym.sample import Field, SampleSpec  # noqa: E402
-from physgym.training import Trainer  # noqa: E402
+from physgym.training import Callback, Trainer  # noqa: E402
 
 MB = 1 << 20
 EPISODE = 32  # samples
 HEAVY = 2000  # microseconds from which on a step is one that costs something
-TARGETS = {"memory": (0.7, 0.95), "disk": (0.9, 0.9)}  # least ratio, of the smallest network and of a heavy step
+TARGETS = {  # least ratio, for the smallest network and for a heavy step
+    "Trainer, memory": (0.7, 0.95),
+    "Trainer, disk": (0.9, 0.9),
+}
+LIMITS = {"Trainer, disk": "Trainer, memory"}  # what a rate is compared with; the bare loop otherwise
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,8 @@ WORKS = {
     "MLP, beam, batch 64": Work(
         lambda: MLP((208, 3), (208, 3), hidden=(256, 256, 256), residual=True), (208, 3), (208, 3), 64, 100
     ),
-    "UNet 1-D, 256, batch 32": Work(lambda: UNet(1, 1, 1, width=16), (256,), (256,), 32, 60),
-    "UNet 2-D, 64 x 64, batch 8": Work(lambda: UNet(2, 1, 1, width=16), (64, 64), (64, 64), 8, 20),
+    "UNet 1-D, 256, batch 16": Work(lambda: UNet(1, 1, 1, width=16), (256,), (256,), 16, 20),
+    "UNet 2-D, 64 x 64, batch 8": Work(lambda: UNet(2, 1, 1, width=8), (64, 64), (64, 64), 8, 20),
 }
 
 
@@ -111,54 +120,84 @@ def written(folder: Path, work: Work, count: int) -> SampleDataset:
     return SampleDataset(folder)
 
 
-# --- ways to train; each returns the microseconds of a step
+# --- ways to train; each returns microseconds of a step: of the clock, and of the processor
 
 
-def bare(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device: str) -> float:
-    network = work.build().to(device)
+@dataclass(frozen=True)
+class Cost:
+    """Microseconds of a step."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def of(cls, train: Callable[[], int]) -> Cost:
+        """Of a function that returns the number of its steps."""
+        gc.collect()
+        clock, processor = time.perf_counter(), time.process_time()
+        steps = train()
+        return cls((time.perf_counter() - clock) / steps * 1e6, (time.process_time() - processor) / steps * 1e6)
+
+
+def bare(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device: str) -> Cost:
+    network = work.build().to(device).train()
     x, y = (torch.from_numpy(arrays[name]).to(device) for name in "xy")
-    optimizer, loss_of, total = torch.optim.Adam(network.parameters()), nn.MSELoss(), 0.0
-    network.train()
-    start = time.perf_counter()
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x), device=device).split(work.batch):
-            loss = loss_of(network(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-    return (time.perf_counter() - start) / (epochs * work.batches) * 1e6
+    optimizer, loss_of = torch.optim.Adam(network.parameters()), nn.MSELoss()
+
+    def train() -> int:
+        total = 0.0
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x), device=device).split(work.batch):
+                loss = loss_of(network(x[rows]), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item()
+        return epochs * work.batches
+
+    return Cost.of(train)
 
 
-def data_loader(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device: str) -> float:
-    network = work.build().to(device)
+def loader(work: Work, arrays: Mapping[str, np.ndarray]) -> torch.utils.data.DataLoader:
     tensors = torch.utils.data.TensorDataset(*(torch.from_numpy(arrays[name]) for name in "xy"))
-    loader = torch.utils.data.DataLoader(tensors, work.batch, shuffle=True)
-    optimizer, loss_of, total = torch.optim.Adam(network.parameters()), nn.MSELoss(), 0.0
-    start = time.perf_counter()
-    for _ in range(epochs):
-        for x, y in loader:
-            loss = loss_of(network(x.to(device)), y.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-    return (time.perf_counter() - start) / (epochs * work.batches) * 1e6
+    return torch.utils.data.DataLoader(tensors, work.batch, shuffle=True)
 
 
-def trainer(work: Work, dataset: object, epochs: int, device: str, **options: object) -> float:
-    network = work.build()
-    options = {"validation": None, "progress": False, "batch_size": work.batch, **options}
-    run = Trainer(network, dataset, epochs=epochs, device=device, **options)
-    start = time.perf_counter()
-    run.fit()
-    seconds = time.perf_counter() - start
-    assert run.step == epochs * work.batches
-    return seconds / run.step * 1e6
+def data_loader(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device: str) -> Cost:
+    network, batches = work.build().to(device).train(), loader(work, arrays)
+    optimizer, loss_of = torch.optim.Adam(network.parameters()), nn.MSELoss()
+
+    def train() -> int:
+        total = 0.0
+        for _ in range(epochs):
+            for x, y in batches:
+                loss = loss_of(network(x.to(device)), y.to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item()
+        return epochs * work.batches
+
+    return Cost.of(train)
 
 
-def lightning(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device: str, folder: Path) -> float:
+def trainer(work: Work, dataset: object, epochs: int, device: str, **options: object) -> Cost:
+    fixed = {"validation": None, "progress": False, "batch_size": work.batch, "device": device}
+    run = Trainer(work.build(), dataset, epochs=epochs, **fixed, **options)
+
+    def train() -> int:
+        run.fit()
+        assert run.step == epochs * work.batches
+        return run.step
+
+    return Cost.of(train)
+
+
+def lightning(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device: str, folder: Path) -> Cost:
     import pytorch_lightning as pl
+
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
@@ -174,21 +213,25 @@ def lightning(work: Work, arrays: Mapping[str, np.ndarray], epochs: int, device:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters())
 
-    tensors = torch.utils.data.TensorDataset(*(torch.from_numpy(arrays[name]) for name in "xy"))
-    loader = torch.utils.data.DataLoader(tensors, work.batch, shuffle=True)
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    run = pl.Trainer(
-        max_epochs=epochs, accelerator=device.replace("cuda", "gpu"), devices=1, default_root_dir=folder, **off
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    where = {"accelerator": device.replace("cuda", "gpu"), "devices": 1, "default_root_dir": folder}
+    run, module, batches = (
+        pl.Trainer(max_epochs=epochs, **where, **dict.fromkeys(off, False)),
+        Module(),
+        loader(work, arrays),
     )
-    start = time.perf_counter()
-    run.fit(Module(), loader)
-    return (time.perf_counter() - start) / run.global_step * 1e6
+
+    def train() -> int:
+        run.fit(module, batches)
+        return run.global_step
+
+    return Cost.of(train)
 
 
 PEERS = {"lightning": "pytorch_lightning"}
 
 
-def ways(work: Work, folder: Path, epochs: int, device: str, peers: Sequence[str]) -> dict[str, Callable[[], float]]:
+def ways(work: Work, folder: Path, epochs: int, device: str, peers: Sequence[str]) -> dict[str, Callable[[], Cost]]:
     """What is compared, by name."""
     count = work.batch * work.batches
     stored = written(folder / "data", work, count)
@@ -207,49 +250,45 @@ def ways(work: Work, folder: Path, epochs: int, device: str, peers: Sequence[str
     return found
 
 
-LIMITS = {"Trainer, disk": "Trainer, memory"}  # what a rate is compared with; the bare loop otherwise
-
-
 # --- memory
 
+PLAIN = Work(lambda: MLP((256,), (256,), hidden=(32,)), (256,), (256,), 256, 0)
 
-def train_within(folder: str, samples: int) -> dict[str, float]:
-    """The most memory of this process that is not a file's, MB, while it trains on a dataset made before."""
+
+def train_within(folder: str, samples: int) -> float:
+    """The most memory of this process while it trains, without that of files, MB."""
     torch.set_num_threads(1)
-    work, most = WORKS["UNet 1-D, 256, batch 32"], [0.0]
-    dataset = SampleDataset(folder)
+    dataset, most = SampleDataset(folder), [0.0]
     assert len(dataset) == samples
 
-    class Watch(torch.nn.Identity):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+    class Watch(Callback):
+        def batch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
             lines = Path("/proc/self/status").read_text().splitlines()
             most.append(int(next(line for line in lines if line.startswith("RssAnon:")).split()[1]) / 1024)
-            return x
 
-    network = nn.Sequential(MLP((256,), (256,), hidden=(32,)), Watch())
-    Trainer(network, dataset, epochs=1, batch_size=1024, validation=None, progress=False, shuffle="random").fit()
-    return {"MB": max(most), "work": work.batch}
+    quiet = {"validation": None, "progress": False, "callbacks": [Watch()]}
+    Trainer(PLAIN.build(), dataset, epochs=2, batch_size=PLAIN.batch, shuffle="random", **quiet).fit()
+    return max(most)
 
 
-def memory(folder: Path, sizes: Sequence[int]) -> dict[str, dict[str, float]]:
-    """By size of the dataset: the most memory of a process that trains on it, MB."""
+def memory(folder: Path, sizes: Sequence[int]) -> dict[str, float]:
+    """By size of the dataset, the most memory of a process that trains on it, MB."""
     found = {}
     for size in sizes:
         path = folder / f"of-{size}"
-        work = WORKS["UNet 1-D, 256, batch 32"]
-        dataset = written(path, work, max(1024, size // (work.spec.nbytes)))
-        found[f"{dataset.nbytes / MB:.0f} MB"] = call(
-            "training", "train_within", "torch", 300, folder=str(path), samples=len(dataset)
-        )
+        dataset = written(path, PLAIN, size // PLAIN.spec.nbytes)
+        how = {"folder": str(path), "samples": len(dataset)}
+        found[f"{dataset.nbytes / MB:.0f} MB"] = call("training", "train_within", "torch", 300, **how)
+        shutil.rmtree(path)
     return found
 
 
 # --- rounds and tables
 
 
-def rounds(rows: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Every round's figure of each row."""
-    found: dict[str, list[float]] = {name: [] for name in rows}
+def rounds(rows: Mapping[str, Callable[[], Cost]], repeats: int) -> dict[str, list[Cost]]:
+    """Every round's figures of each row."""
+    found: dict[str, list[Cost]] = {name: [] for name in rows}
     for turn in range(repeats):
         order = np.random.default_rng(turn).permutation(len(rows))  # so that nobody always comes after the same one
         for name, measure in [list(rows.items())[i] for i in order]:
@@ -257,25 +296,24 @@ def rounds(rows: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, l
     return found
 
 
-def show(title: str, found: Mapping[str, list[float]], smallest: bool) -> None:
+def show(title: str, found: Mapping[str, list[Cost]], smallest: bool, device: str) -> None:
     """A table of one network."""
-    print(f"\n{title}\n{'':<28}{'us per step':>12}{'least':>9}{'most':>9}   rate, as a fraction")
-    usual = {name: statistics.median(values) for name, values in found.items()}
-    for name, values in found.items():
+    print(f"\n{title}\n{'microseconds per step':<28}{'clock':>9}{'processor':>11}   rate by both, as a fraction")
+    clock = {name: min(cost.clock for cost in costs) for name, costs in found.items()}
+    processor = {name: min(cost.processor for cost in costs) for name, costs in found.items()}
+    for name in found:
         limit = LIMITS.get(name, "bare loop")
-        ratio = usual[limit] / usual[name]
-        text = "" if name == limit else f"{ratio:.2f} of {limit}"
-        if name == "Trainer, memory" or name in LIMITS:
-            least = TARGETS["disk" if name in LIMITS else "memory"][0 if smallest else 1]
-            if smallest or usual["bare loop"] >= HEAVY:
-                text += " *" if ratio >= least else f" ! wanted {least}"
-        print(f"{name:<28}{usual[name]:>12.0f}{min(values):>9.0f}{max(values):>9.0f}   {text}", flush=True)
+        rates = [best[limit] / best[name] for best in (clock, processor)]
+        text = "" if name == limit else f"{rates[0]:.2f} {rates[1]:.2f} of {limit}"
+        if name in TARGETS and (smallest or clock["bare loop"] >= HEAVY):
+            least = TARGETS[name][0 if smallest else 1]
+            text += " *" if rates[device == "cpu"] >= least else f" ! wanted {least}"
+        print(f"{name:<28}{clock[name]:>9.0f}{processor[name]:>11.0f}   {text}", flush=True)
 
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Without what peers tell about themselves."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -284,18 +322,20 @@ def silent() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda; %(default)s")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per measurement, about; %(default)s")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds; %(default)s")
+    parser.add_argument("--seconds", type=float, default=0.4, help="per measurement, about; %(default)s")
+    parser.add_argument("--repeats", type=int, default=12, help="rounds; %(default)s")
     parser.add_argument("--only", default="", help="works whose name has this text")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs; the figures say nothing")
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory over the size of the dataset")
+    parser.add_argument("--no-peers", action="store_true", help="leave them out")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    peers = [name for name, module in PEERS.items() if importlib.util.find_spec(module)]
+    wanted = {} if arguments.no_peers else PEERS
+    peers = [name for name, module in wanted.items() if importlib.util.find_spec(module)]
     print(f"torch {torch.__version__} on {arguments.device}, one thread of {os.cpu_count()} cores")
-    for name in PEERS.keys() - set(peers):
+    for name in wanted.keys() - set(peers):
         print(f"{name} is not installed, left out")
     report: dict[str, object] = {}
     for index, (title, work) in enumerate(WORKS.items()):
@@ -306,19 +346,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             work, repeats = Work(work.network, work.x, work.y, 4, 2), 1
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, silent():
             arrays = work.samples(work.batch * work.batches)
-            step = bare(work, arrays, 1, arguments.device)
+            step = bare(work, arrays, 1, arguments.device).clock  # the first one is slow
             if not arguments.quick:
                 epochs = max(1, round(arguments.seconds / (step * 1e-6 * work.batches)))
             found = rounds(ways(work, Path(folder), epochs, arguments.device, peers), repeats)
-        show(title, found, smallest=index == 0)
-        report[title] = found
+        show(title, found, index == 0, arguments.device)
+        report[title] = {name: [asdict(cost) for cost in costs] for name, costs in found.items()}
     if not arguments.no_memory and not arguments.only:
-        sizes = [MB, 2 * MB] if arguments.quick else [64 * MB, 256 * MB, 1024 * MB]
+        sizes = [MB] if arguments.quick else [64 * MB, 256 * MB, 1024 * MB]
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            report["memory"] = found_memory = memory(Path(folder), sizes)
-        print("\nmemory of a process that trains, without that of files in the page cache")
-        for size, value in found_memory.items():
-            print(f"{size:<28}{value['MB']:>12.0f} MB")
+            report["memory"] = taken = memory(Path(folder), sizes)
+        print("\nmemory of a process that trains on so many samples, without that of files in the page cache")
+        for size, value in taken.items():
+            print(f"{size:<28}{value:>9.0f} MB")
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -76,7 +76,8 @@ NAN, INF = float("nan"), float("inf")
 def test_early_stopping_waits_for_a_better_value(values, options, epochs, known):
     history = trainer(callbacks=[Plays(values), EarlyStopping(**options)]).fit()
     assert len(history.epochs) == epochs
-    assert history.stopped == (f"validation_loss was {known} for {options['patience']} epochs" if known else "")
+    waited = {1: "epoch", 2: "2 epochs", 3: "3 epochs"}[options["patience"]]
+    assert history.stopped == (f"validation_loss was {known} in the last {waited}" if known else "")
 
 
 def test_early_stopping_looks_at_any_value_of_the_record():
@@ -124,7 +125,7 @@ def test_a_resumed_training_stops_early_where_it_would_have_stopped(tmp_path, fa
     # what had been stopped is not trained further, unless there is more patience
     again, _ = run()
     history = again.fit()
-    assert (again.step, history.stopped) == (32, "validation_loss was not better than 4 for 2 epochs")
+    assert (again.step, history.stopped) == (32, "validation_loss was not better than 4 in the last 2 epochs")
     patient, _ = run(patience=3)
     assert len(patient.fit().epochs) == 6
 

@@ -401,7 +401,8 @@ class EarlyStopping(Callback):
         if self.waited >= self.patience:
             best = "never finite" if self.best is None else f"not better than {self.best:.4g}"
             by = f" by more than {self.min_delta:.4g}" if self.min_delta and self.best is not None else ""
-            trainer.stop(f"{self.monitor} was {best}{by} for {self.waited} epochs")
+            epochs = "epoch" if self.waited == 1 else f"{self.waited} epochs"
+            trainer.stop(f"{self.monitor} was {best}{by} in the last {epochs}")
 
     def state_dict(self) -> dict[str, Any]:
         """The best value, and how long ago it was."""
