@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
     settings = parser.parse_args()
     if settings.quick:
-        settings.steps, settings.seconds, settings.seeds, settings.test, settings.offline = 40, 1.5, 1, 2, (5,)
+        settings.steps, settings.seconds, settings.seeds, settings.test, settings.offline = 40, 4.0, 1, 2, (5,)
         settings.capacity, settings.minimum = 600, 100
     torch.set_num_threads(1)
     for what, seconds in (("steps", None), ("time", settings.seconds)):

@@ -3,12 +3,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -210,14 +212,11 @@ def test_it_can_be_closed_at_any_time(state):
     elif state != "new":
         online.draw(10)
         until(lambda: {"full": online.report().received == 30}.get(state, gate.given >= 20))  # now it stays so
-    start = time.monotonic()
     online.close()
     online.close()
-    assert time.monotonic() - start < 5
     assert gate.closed
     with pytest.raises(ClosedError, match="the online training is closed; make a new stream"):
         online.draw(5)
-    assert online.report().seconds < 5
     report = online.report()
     time.sleep(0.05)
     assert online.report() == report  # nor does the time go on
@@ -550,6 +549,20 @@ def test_a_program_that_forgets_to_close_ends_all_the_same():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (process.returncode, process.stderr) == (3, "")
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs():
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, str(root / "benchmarks" / "online.py"), "--quick"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout.partition("equal steps, mean")[2]
+    for name in ("fifo", "firo", "reservoir"):
+        assert len(re.findall(rf"^{name} +[\d.e+-]+ +\d", tables, re.MULTILINE)) == 2
+    for name in ("reservoir, slow", "offline, 5"):
+        assert re.search(rf"^{name} +[\d.e+-]+ +\d", tables, re.MULTILINE)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "restart"])
