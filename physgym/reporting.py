@@ -385,8 +385,8 @@ class Reported:
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make one."""
-        env = self._factory()
-        return Reporting(SurrogateEnv(env) if self._surrogate else env, **self._arguments)
+        env = SurrogateEnv(self._factory) if self._surrogate else self._factory()
+        return Reporting(env, **self._arguments)
 
 
 _SOLVER, _REASON = "run/solver_seconds", "run/reason"

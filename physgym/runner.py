@@ -44,6 +44,7 @@ from physgym.rollout import (
 )
 from physgym.sample import Sample, SampleSpec, declared
 from physgym.samplers import (
+    Draw,
     EpisodePolicy,
     NetworkPolicy,
     Sampler,
@@ -205,17 +206,22 @@ class Runner:
         self.last: RunStep | None = None
         self.env: gymnasium.Env[Any, Any] | None = None
         self.spec = self.predictor.spec
+        self._draw: Draw | None = None
         if env is None:
             return
         if num_envs is not None or num_workers is not None:
-            self._stream = self._open_stream()
-            self.spec, self._surrogate = fields_of_rows(self._stream.spec)
+            self._stream = stream = self._open_stream()
+            self.spec, self._surrogate = fields_of_rows(stream.spec)
+            self._parameter_spec = stream.parameter_spec
             apart = self._outputs if self._surrogate else []  # of the sample, in which they are predictions
-            check_fields(self.predictor, SampleSpec([*self.spec.values(), *apart]))
-            self._parameter_spec = self._stream.parameter_spec
+            try:
+                check_fields(self.predictor, SampleSpec([*self.spec.values(), *apart]))
+            except ConfigError as error:
+                self._close_stream(type(error))
+                raise
             return
         factory = env_factory(env, self._kwargs)
-        self.env = SurrogateEnv(factory(), self.predictor) if surrogate else factory()
+        self.env = SurrogateEnv(factory, self.predictor) if surrogate else factory()
         try:
             self._prepare(self.env)
         except BaseException:
