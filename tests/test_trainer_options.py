@@ -176,15 +176,33 @@ def test_an_epoch_of_nothing_but_bad_batches_is_an_error(tmp_path):
         run.fit()
 
 
-def test_weights_that_are_not_finite_are_said_to_be(tmp_path):
+def test_a_gradient_that_is_not_finite_spares_the_weights():
+    class Root(Optimization):  # of which the loss is finite, and the derivative is not
+        def transform_loss(self, loss, prediction, target):
+            return {"loss": loss + (0 * prediction["displacement"].sum()).abs().sqrt()}
+
+    net = network()
+    run = trainer(net=net, optimization=Root(net))
+    before = weights(run).clone()
+    with pytest.raises(
+        DivergedError, match=r"and the gradient of the loss .* is not finite; .* from before this batch"
+    ):
+        run.fit()
+    assert torch.equal(weights(run), before)
+    with pytest.raises(DivergedError, match="no batch of epoch 1 had a finite loss"):
+        trainer(net=net, optimization=Root(net), on_nonfinite="skip").fit()
+    assert torch.equal(weights(run), before)
+
+
+def test_weights_that_are_not_finite_are_said_to_be():
     class Broken(Optimization):
-        def backward(self, loss):
-            super().backward(loss)
-            self.parameters[0].grad.fill_(torch.nan)
+        def step(self, closure):
+            super().step(closure)
+            self.parameters[0].data.fill_(torch.nan)
 
     net = network()
     run = trainer(net=net, optimization=Broken(net), on_nonfinite="skip")
-    with pytest.raises(DivergedError, match="The weights are not finite themselves, since the gradient"):
+    with pytest.raises(DivergedError, match="The weights are not finite themselves, after an earlier step"):
         run.fit()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self, get_args
@@ -16,6 +17,8 @@ from physgym.nn.transforms import Fields
 Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16", "float16"]
 
+KINDS: list[type | tuple[type, ...]] = [bool, (int, float, Tensor), str, Mapping, (list, tuple)]  # of equal meaning
+
 NO_TARGET = (
     "the loss gets the fields {fields}, none of which is among the predicted ones {predicted}. "
     "Add one to loss_fields, or override Optimization.compute_loss."
@@ -24,6 +27,10 @@ SHAPES = (
     "prediction and target of field {name!r} have shapes {got} and {want} in the loss; "
     "the transform before_loss must bring them to the same shape"
 )
+BY_CLOSURE = (
+    "{name} computes gradients within its step, where {what} is not known; leave out {argument}, or use another one"
+)
+OTHER_KIND = "{path} is {got} in the state, where this optimization has {want}"
 OTHER_PARTS = "the state has {got}, this optimization has {want}; build it as when the state was saved"
 
 
@@ -90,6 +97,13 @@ class Optimization:
         if scheduler_every == "batch" and isinstance(self.scheduler, ReduceLROnPlateau):
             raise ConfigError('ReduceLROnPlateau looks at the loss of an epoch; leave scheduler_every at "epoch"')
         self.clip_norm, self.accumulate, self.precision = clip_norm, accumulate, precision
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            for what, argument, given in (
+                ("the scale of the loss", 'precision="float16"', precision == "float16"),
+                ("the norm to clip", "clip_norm", clip_norm is not None),
+            ):
+                if given:
+                    raise ConfigError(BY_CLOSURE.format(name="LBFGS", what=what, argument=argument))
         device = self.parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device) if precision == "float16" else None
 
@@ -179,6 +193,15 @@ class Optimization:
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
 
+    def has_finite_gradient(self) -> bool:
+        """Whether the gradient of the batch is finite; one that is scaled is looked at, and skipped, by its scaler."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self.scaler is not None or not gradients:
+            return True
+        if all(gradient.device.type == "cpu" for gradient in gradients):
+            return all(cmath.isfinite(gradient.sum().item()) for gradient in gradients)
+        return bool(nn.utils.get_total_norm(gradients).isfinite())  # waits for the device once
+
     def step(self, closure: Callable[[], Tensor]) -> None:
         """Change the parameters by the gradient of a batch: clip it, one step of the optimizer.
 
@@ -227,14 +250,35 @@ class Optimization:
             state["loss"] = loss
         return state
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it was built, as far as data can tell: what must be the same to continue from a state."""
+        known = {name: value for name, value in self.optimizer.defaults.items() if _is_plain(value)}
+        return known | {
+            "optimizer": _name(self.optimizer),
+            "scheduler": None if self.scheduler is None else _name(self.scheduler),
+            "scheduler_every": self.scheduler_every,
+            "loss": _name(self.loss),
+            "clip_norm": self.clip_norm,
+            "accumulate": self.accumulate,
+            "precision": self.precision,
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state.
 
         Raises:
             ConfigError: It is that of another kind of optimization.
         """
-        if set(state) != (have := set(self.state_dict())):
+        have = self.state_dict()
+        if set(state) != set(have):
             raise ConfigError(OTHER_PARTS.format(got=sorted(state), want=sorted(have)))
+        _check_alike("the optimizer's groups", have["optimizer"]["param_groups"], state["optimizer"]["param_groups"])
+        for part in ("scheduler", "scaler"):
+            _check_alike(f"the {part}", have.get(part), state.get(part))
+        moments = state["optimizer"]["state"]
+        if not all(isinstance(name, int) and isinstance(value, dict) for name, value in moments.items()):
+            raise ConfigError("the state of the optimizer is not given by the numbers of its parameters")
         try:
             self.optimizer.load_state_dict(dict(state["optimizer"]))
             if self.scheduler is not None:
@@ -245,3 +289,32 @@ class Optimization:
                 self.loss.load_state_dict(state["loss"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"the state is not that of this optimizer, scheduler and loss: {error}") from error
+
+
+def _name(thing: Any) -> str:
+    """The name of a function, or of the class of an object."""
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__))
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, (bool, int, float, str))
+        or (isinstance(value, (tuple, list)) and all(map(_is_plain, value)))
+    )
+
+
+def _check_alike(path: str, now: Any, then: Any) -> None:
+    """Raise ConfigError where a state has another kind of value than there is now; what is not in both may differ."""
+    if now is None:
+        return
+    if isinstance(now, Mapping) and isinstance(then, Mapping):
+        for name in now.keys() & then.keys():
+            _check_alike(f"{path}, {name}", now[name], then[name])
+    elif isinstance(now, (list, tuple)) and isinstance(then, (list, tuple)):
+        for index, (one, other) in enumerate(zip(now, then, strict=False)):
+            _check_alike(f"{path}, {index}", one, other)
+    else:
+        kinds = next((kinds for kinds in KINDS if isinstance(now, kinds)), object)
+        if not isinstance(then, kinds) or isinstance(now, bool) != isinstance(then, bool):
+            raise ConfigError(OTHER_KIND.format(path=path, got=str(then)[:100], want=now))

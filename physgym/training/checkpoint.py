@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -29,7 +30,7 @@ from physgym.nn.predictor import Predictor
 from physgym.nn.registry import build, describe
 from physgym.nn.transforms import Transforms
 from physgym.sample import SampleSpec
-from physgym.training.state import decode, encode
+from physgym.training.state import decode, encode, storable
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -42,7 +43,15 @@ INCOMPLETE = "{path} is not a complete checkpoint: {problem}. Take another one, 
 NO_EPOCH = "{path} has no checkpoint {which!r}; there are {known}"
 UNKNOWN_CLASS = "{path} holds the {argument} {name}, which cannot be built from its description. Pass {argument}=..."
 NO_STATE = "{path} holds a network, but not the training that made it, so that it cannot be continued from there"
+NO_JSON = "the entry {name} of the manifest is no JSON data: {error}"
+EDITED = "{name} was changed after it was written"
 MISMATCH = "the weights in {path} do not fit {network}: {problem}"
+
+# what reading a damaged file ends in, one way or another
+DAMAGE = (
+    *(safetensors.SafetensorError, SampleError, OSError, MemoryError, RecursionError),
+    *(LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError),
+)
 
 
 def save_checkpoint(
@@ -54,7 +63,8 @@ def save_checkpoint(
         path: The directory to make; its parents are made too.
         predictor: The network with its fields and transforms.
         training: The state of a training, to continue it: data, arrays and tensors, nested.
-        progress: Further entries of the manifest, JSON data, such as ``epoch`` and ``step``.
+        progress: Further entries of the manifest, JSON data, such as ``epoch`` and ``step``. Numbers that are not
+            finite become null there.
 
     Returns:
         The path.
@@ -69,8 +79,23 @@ def save_checkpoint(
     for name, value in predictor.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(f"the state {name!r} of the network is a {type(value).__name__}, not a tensor")
-        # safetensors refuses tensors that share memory, as tied weights do
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        if (tensor := storable(value)) is None:
+            kind = f"a tensor of {value.dtype} on {value.device.type}, {value.layout}"
+            raise CheckpointError(f"the state {name!r} of the network is {kind}, which cannot be saved")
+        tensors[name] = tensor
+    manifest = {
+        "format": FORMAT,
+        "physgym": __version__,
+        "torch": torch.__version__,
+        "network": _description(predictor.network),
+        "transforms": _description(predictor.transforms),
+        "inputs": list(predictor.inputs),
+        "outputs": list(predictor.outputs),
+        "fields": predictor.spec.to_json(),
+        "parameters": predictor.num_parameters,
+        "time": time.time(),
+        **{name: _plain(name, value) for name, value in progress.items()},
+    }
     temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
@@ -80,21 +105,11 @@ def save_checkpoint(
             save_file(state_tensors, temporary / STATE_TENSORS)
             (temporary / STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
             files += [STATE, STATE_TENSORS]
-        manifest = {
-            "format": FORMAT,
-            "physgym": __version__,
-            "torch": torch.__version__,
-            "network": describe(predictor.network),
-            "transforms": describe(predictor.transforms),
-            "inputs": list(predictor.inputs),
-            "outputs": list(predictor.outputs),
-            "fields": predictor.spec.to_json(),
-            "parameters": predictor.num_parameters,
-            "files": {name: _digest(temporary / name) for name in files},
-            "time": time.time(),
-            **progress,
-        }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        manifest["files"] = {name: _digest(temporary / name) for name in files}
+        manifest["digest"] = _seal(manifest)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+        for name in files:  # safetensors lets nobody but the owner read
+            shutil.copymode(temporary / MANIFEST, temporary / name)
         for file in (*(temporary / name for name in (*files, MANIFEST)), temporary):
             _flush(file)
         if path.exists():
@@ -142,21 +157,24 @@ def load_checkpoint(
         predictor = Predictor(network, spec, inputs=manifest["inputs"], outputs=manifest["outputs"], transforms=around)
         tensors = load_file(path / WEIGHTS)
         _take_dtypes(predictor, tensors, anew)
-        _load_weights(path, predictor, tensors)
-    except (RuntimeError, ConfigError) as error:
-        name = f"the network {type(network).__name__}"
-        raise CheckpointError(MISMATCH.format(path=path, network=name, problem=error)) from error
-    except (safetensors.SafetensorError, SampleError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
+        _check_weights(path, predictor, tensors)
+        predictor.load_state_dict(tensors)
+    except Exception as error:
+        if isinstance(error, DAMAGE) and not isinstance(error, ConfigError):
+            raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
+        if isinstance(error, (RuntimeError, ConfigError)):
+            name = f"the network {type(network).__name__}"
+            raise CheckpointError(MISMATCH.format(path=path, network=name, problem=error)) from error
+        raise
     return predictor.to(device).eval()
 
 
-def read_training(path: str | Path, predictor: Predictor) -> dict[str, Any]:
-    """Load the weights of a checkpoint into a network in training, and return the state of its training.
+def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The state of a training in a checkpoint, and the weights of its network; the network itself stays as it is.
 
     Args:
         path: A checkpoint.
-        predictor: Gets the weights, in place; of the same network, fields and transforms.
+        predictor: What is to get the weights, with ``load_state_dict``: the same network, fields and transforms.
 
     Raises:
         CheckpointError: It is missing, incomplete or damaged, has no training, or does not fit the network.
@@ -171,35 +189,39 @@ def read_training(path: str | Path, predictor: Predictor) -> dict[str, Any]:
             if manifest[name] != (have := list(getattr(predictor, name))):
                 problem = f"its {name} are {manifest[name]}, here they are {have}"
                 raise CheckpointError(MISMATCH.format(path=path, network="this training", problem=problem))
-        tensors = load_file(path / WEIGHTS)
-        state = decode(json.loads((path / STATE).read_text()), load_file(path / STATE_TENSORS))
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        tensors, state_tensors = load_file(path / WEIGHTS), load_file(path / STATE_TENSORS)
+        encoded = json.loads((path / STATE).read_text())
+    except DAMAGE as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
-    _load_weights(path, predictor, tensors)
+    try:
+        state = decode(encoded, state_tensors)
+    except CheckpointError as error:
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"in {STATE}, {error}")) from error
+    _check_weights(path, predictor, tensors, dtypes=True)
     if not isinstance(state, dict):
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{STATE} holds no state of a training"))
-    return state
+    return state, tensors
 
 
-def _load_weights(path: Path, predictor: Predictor, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put tensors into a network, all of them or none.
-
-    Raises:
-        CheckpointError: They do not fit; the text names the layers with their shapes.
-    """
+def _check_weights(
+    path: Path, predictor: Predictor, tensors: Mapping[str, torch.Tensor], *, dtypes: bool = False
+) -> None:
+    """Raise unless tensors fit a network; the text names the layers with their shapes."""
     want = predictor.state_dict()
     problems = [f"{name} is missing" for name in want if name not in tensors]
     problems += [f"{name} is not known" for name in tensors if name not in want]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)} in the file and {tuple(value.shape)} in the network"
-        for name, value in want.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
+    for name, value in want.items():
+        if name not in tensors:
+            continue
+        what: tuple[str, Any, Any] = "shape", tuple(tensors[name].shape), tuple(value.shape)
+        if what[1] == what[2] and dtypes:
+            what = "dtype", tensors[name].dtype, value.dtype
+        if what[1] != what[2]:
+            problems.append(f"{name} has {what[0]} {what[1]} in the file and {what[2]} in the network")
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         network = f"the network {type(predictor.network).__name__}"
         raise CheckpointError(MISMATCH.format(path=path, network=network, problem=shown))
-    predictor.load_state_dict(dict(tensors))
 
 
 def find_checkpoint(path: str | Path, which: str | int = "last") -> Path:
@@ -279,17 +301,44 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         manifest = json.loads((path / MANIFEST).read_text())
+        problem = _problem(manifest)
     except FileNotFoundError as error:
         raise CheckpointError(NONE_HERE.format(path=path)) from error
-    except (OSError, ValueError) as error:
+    except DAMAGE as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST}: {error}")) from error
-    needed = ("format", "network", "transforms", "inputs", "outputs", "fields", "files")
-    if not isinstance(manifest, Mapping) or (missing := [key for key in needed if key not in manifest]):
-        problem = f"{MANIFEST} lacks {missing}" if isinstance(manifest, Mapping) else f"{MANIFEST} is no object"
+    if problem is not None:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=problem))
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {manifest['format']}; this version of physgym reads {FORMAT}")
     return dict(manifest)
+
+
+def _problem(manifest: Any) -> str | None:
+    """What is wrong with a manifest, as far as it can be seen without the files; None for nothing."""
+    if not isinstance(manifest, dict):
+        return f"{MANIFEST} is no object"
+    needed = ("format", "network", "transforms", "inputs", "outputs", "fields", "files")
+    if missing := [key for key in needed if key not in manifest]:
+        return f"{MANIFEST} lacks {missing}"
+    if manifest["format"] != FORMAT:
+        return None  # who knows what is right there
+    counts = {name: manifest[name] for name in ("epoch", "batch", "step") if name in manifest}
+    score, files = manifest.get("score", 0.0), manifest["files"]
+    sound = {
+        **{name: type(value) is int and value >= 0 for name, value in counts.items()},
+        **{name: _are_texts(manifest[name]) for name in ("inputs", "outputs")},
+        **{name: isinstance(manifest[name], dict) for name in ("network", "transforms")},
+        "score": type(score) in (int, float) and math.isfinite(score),
+        "run": isinstance(manifest.get("run", ""), str),
+        "files": isinstance(files, dict) and WEIGHTS in files and set(files) <= {WEIGHTS, STATE, STATE_TENSORS},
+    }
+    if wrong := [name for name, right in sound.items() if not right]:
+        return f"in {MANIFEST}, {wrong[0]} is {str(manifest[wrong[0]])[:100]}"
+    return None if manifest.get("digest", seal := _seal(manifest)) == seal else EDITED.format(name=MANIFEST)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _check_files(path: Path, files: Mapping[str, Any]) -> None:
@@ -298,7 +347,43 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
         if not (path / name).is_file():
             raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{name} is missing"))
         if _digest(path / name) != digest:
-            raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{name} was changed after it was written"))
+            raise CheckpointError(INCOMPLETE.format(path=path, problem=EDITED.format(name=name)))
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest, by its content."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as JSON data, which knows no numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(f"{name}/{key}", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{name}/{index}", item) for index, item in enumerate(value)]
+    if hasattr(value, "item"):  # a scalar of NumPy or torch
+        try:
+            value = value.item()
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(NO_JSON.format(name=name, error=error)) from error
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(NO_JSON.format(name=name, error=error)) from error
+    return value
+
+
+def _description(module: nn.Module) -> dict[str, Any]:
+    """What builds a module; without its arguments where these are no JSON data."""
+    described = describe(module)
+    try:
+        json.dumps(described, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return {"name": described["name"], "config": None}
+    return described
 
 
 def _build(path: Path, argument: str, description: Mapping[str, Any]) -> nn.Module:

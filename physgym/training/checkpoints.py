@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from physgym.errors import ConfigError
+from physgym.errors import CheckpointError, ConfigError
 from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
 from physgym.training.events import Callback
 
@@ -17,13 +19,59 @@ if TYPE_CHECKING:
     from physgym.training.history import History
     from physgym.training.trainer import Trainer
 
+BUSY = "another training saves its checkpoints in {folder}; wait for it, or use another session"
+
+
+class Lock:
+    """Keeps other processes, and other trainings of this one, from a folder until it is released; also by a kill.
+
+    Args:
+        folder: The folder; it is made if it is not there.
+
+    Raises:
+        CheckpointError: The folder is taken, or cannot be made.
+    """
+
+    _held: ClassVar[weakref.WeakSet[Lock]] = weakref.WeakSet()
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise CheckpointError(f"cannot save checkpoints in {folder}: {error}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise CheckpointError(BUSY.format(folder=folder)) from error
+        except OSError:
+            pass  # a file system without locks
+        self._held.add(self)
+
+    def release(self) -> None:
+        """Let others in; calling it again does no harm."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @classmethod
+    def release_all(cls) -> None:
+        """In a forked child: the locks are the parent's, and end with it."""
+        for lock in list(cls._held):
+            lock.release()
+
+
+os.register_at_fork(after_in_child=Lock.release_all)
+
 
 class Checkpoints(Callback):
     """Checkpoints of a training in a folder, one directory each, such as ``epoch-0012``.
 
     Each holds the network and all that is needed to continue the training to the same result. Saves at the end of
     epochs, if wanted in between, and at Ctrl-C. In a folder that has checkpoints of another training the numbers go on,
-    and those stay as they are. Whatever its place among the callbacks, it is called after the others.
+    and those stay as they are; likewise where a training goes on from a checkpoint that is not its last one. Whatever
+    its place among the callbacks, it is called after the others. Only one training at a time saves in a folder.
 
     Args:
         folder: Where to save; made if it is not there.
@@ -58,6 +106,7 @@ class Checkpoints(Callback):
         self._saved_time = time.monotonic()
         self._run = ""  # names the training, so that checkpoints of others in the folder are not touched
         self._offset = {"epoch": 0, "step": 0}
+        self._lock: Lock | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Which training it is, and where its numbers begin."""
@@ -68,16 +117,32 @@ class Checkpoints(Callback):
         self._run, self._offset = state["run"], dict(state["offset"])
 
     def train_begin(self, trainer: Trainer) -> None:
-        """Look what is there."""
+        """Look what is there.
+
+        Raises:
+            CheckpointError: Another training is at work there, or a checkpoint there is damaged.
+        """
+        self.close()
+        self._lock = Lock(self.folder)
         delete_leftovers(self.folder)
         self._saved_step, self._saved_time = trainer.step, time.monotonic()
-        if self._run:
-            return
-        self._run = os.urandom(8).hex()  # not from a generator that the training uses
         found = list_checkpoints(self.folder).values()
-        for name, count in (("epoch", trainer.epoch), ("step", trainer.step)):
-            reached = max((manifest.get(name, 0) for manifest in found), default=0)
-            self._offset[name] = max(0, reached - count)
+        numbers = {"epoch": trainer.epoch, "step": trainer.step}
+        # later ones were left aside, maybe for a reason, and must not be taken for those of this training
+        mine = [manifest["step"] for manifest in found if manifest.get("run") == self._run]
+        if not self._run or any(step > trainer.step + self._offset["step"] for step in mine):
+            self._run = os.urandom(8).hex()  # not from a generator that the training uses
+            for name, count in numbers.items():
+                reached = max((manifest.get(name, 0) for manifest in found), default=0)
+                self._offset[name] = max(0, reached - count)
+        elif self.keep is not None:
+            self._delete_superfluous(self.keep)  # as a killed one may have left
+
+    def close(self) -> None:
+        """Let other trainings use the folder."""
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
 
     def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Save where it is time to."""
@@ -95,7 +160,7 @@ class Checkpoints(Callback):
 
     def train_end(self, trainer: Trainer, history: History) -> None:
         """Save what an interrupted epoch has achieved."""
-        if trainer.step > self._saved_step:
+        if trainer.step > self._saved_step and not trainer.in_step:
             self._save(trainer)
 
     def _save(self, trainer: Trainer, **progress: Any) -> None:

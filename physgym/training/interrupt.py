@@ -15,12 +15,18 @@ class Interrupt:
 
     An interrupt in the middle of an optimizer's step would leave some weights updated and others not. A second Ctrl-C
     does not wait. Outside of the main thread, and where Ctrl-C is ignored, nothing changes.
+
+    Args:
+        patient: Ctrl-C raises nothing at all, however often it comes, but is noted.
+
+    Attributes:
+        waiting: Whether Ctrl-C came and nothing was raised yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self._previous: object = None
-        self._holding = False
-        self._waiting = False
+        self._patient, self._holding = patient, False
+        self.waiting = False
 
     def __enter__(self) -> Self:
         if (
@@ -47,13 +53,13 @@ class Interrupt:
             yield
         finally:
             self._holding = False
-        if self._waiting:
-            self._waiting = False
+        if self.waiting and not self._patient:
+            self.waiting = False
             raise KeyboardInterrupt
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._holding and not self._waiting:
-            self._waiting = True
+        if self._patient or (self._holding and not self.waiting):
+            self.waiting = True
         else:
-            self._waiting = False
+            self.waiting = False
             raise KeyboardInterrupt

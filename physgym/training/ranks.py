@@ -71,6 +71,20 @@ class Ranks:
         names = sorted(values)
         return dict(zip(names, self._sum([values[name] for name in names]), strict=True))
 
+    def means(self, values: dict[str, float]) -> dict[str, float]:
+        """The means over all processes, which give the same names."""
+        return values if self.size == 1 else {name: value / self.size for name, value in self.sums(values).items()}
+
+    def differ(self, number: int) -> bool:
+        """Whether not all processes have the same number."""
+        return self.size > 1 and self._sum([float(number)])[0] != number * self.size
+
+    def agree(self, module: nn.Module) -> None:
+        """Take over the buffers of the first process: each has seen other samples, as in batch normalization."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
     def _sum(self, values: list[float]) -> list[float]:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)

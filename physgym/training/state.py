@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,47 +18,92 @@ from torch import Tensor
 
 from physgym.errors import CheckpointError
 
+DEPTH = 100  # of trees within trees, which Python and readers of JSON elsewhere follow easily
+BITS = 4096  # of an integer: Python refuses to write much larger ones in decimal
+INTEGERS = [*(f"int{bits}" for bits in (8, 16, 32, 64)), *(f"uint{bits}" for bits in (8, 16, 32, 64))]
+FLOATS = ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2", "complex64"]
+DTYPES = {getattr(torch, name) for name in ("bool", *INTEGERS, *FLOATS)}
+
 NO_DATA = (
     "the state {path} is a {kind}, which a checkpoint does not hold: it takes None, numbers, texts, lists, tuples, "
     "dictionaries, NumPy arrays and tensors. Leave it out of state_dict, or turn it into these"
 )
+TOO_DEEP = "the state {path} contains itself, or more than {limit} levels"
 BROKEN = "{path} is not as a checkpoint writes it: {problem}"
+
+
+def storable(tensor: Tensor) -> Tensor | None:
+    """A copy of a tensor as it can be saved, None where it cannot be."""
+    if tensor.dtype not in DTYPES or tensor.layout is not torch.strided or tensor.is_meta:
+        return None
+    # with a memory of its own: safetensors refuses tensors that share it, as tied weights do
+    return tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
 def encode(tree: Any, path: str = "state") -> tuple[Any, dict[str, Tensor]]:
     """A tree as JSON data and its tensors by name; `decode` is the inverse.
 
+    Numbers keep their value, and arrays and tensors their bits, but for the byte order. NumPy's scalars become those of
+    Python, and subclasses of dictionaries, lists and tuples become plain ones.
+
     Raises:
         CheckpointError: Something in it is no data; the text says where.
     """
     tensors: dict[str, Tensor] = {}
-    return _encode(tree, path, tensors), tensors
+    return _encode(tree, path, tensors, 0), tensors
 
 
-def _encode(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(tree, np.generic):
+def _encode(tree: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any:
+    if depth > DEPTH:
+        raise CheckpointError(TOO_DEEP.format(path=path.partition("/")[0], limit=DEPTH))
+    if isinstance(tree, np.generic) and tree.dtype.kind in "biufU":
         tree = tree.item()
-    if isinstance(tree, float) and not math.isfinite(tree):
-        return {"float": repr(tree)}
-    if tree is None or type(tree) in (bool, int, float, str):
+    if tree is None or type(tree) in (bool, str):
+        return tree
+    if type(tree) is float:
+        return tree if math.isfinite(tree) else {"float": repr(tree)}
+    if type(tree) is int and tree.bit_length() <= BITS:
         return tree
     if isinstance(tree, list):
-        return [_encode(value, f"{path}/{index}", tensors) for index, value in enumerate(tree)]
+        return [_encode(value, f"{path}/{index}", tensors, depth + 1) for index, value in enumerate(tree)]
     if isinstance(tree, tuple):
-        return {"tuple": [_encode(value, f"{path}/{index}", tensors) for index, value in enumerate(tree)]}
+        return {"tuple": [_encode(value, f"{path}/{index}", tensors, depth + 1) for index, value in enumerate(tree)]}
     if isinstance(tree, Mapping):
         if all(type(key) is str for key in tree):
-            return {"dict": {key: _encode(value, f"{path}/{key}", tensors) for key, value in tree.items()}}
-        pairs = [[_encode(k, f"{path}, key", tensors), _encode(v, f"{path}/{k}", tensors)] for k, v in tree.items()]
-        return {"items": pairs}
-    if isinstance(tree, Tensor):
-        # a copy of its own: safetensors refuses tensors that share memory
-        tensors[path] = tree.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"tensor": path}
-    if isinstance(tree, np.ndarray) and tree.dtype.kind in "biuf":
-        tensors[path] = torch.from_numpy(np.array(tree, tree.dtype.newbyteorder("="), order="C"))
-        return {"array": path}
-    raise CheckpointError(NO_DATA.format(path=path, kind=type(tree).__name__))
+            return {"dict": {key: _encode(value, f"{path}/{key}", tensors, depth + 1) for key, value in tree.items()}}
+        pairs = ((_key(key, path), key, value) for key, value in tree.items())
+        return {"items": [[name, _encode(value, f"{path}/{key}", tensors, depth + 1)] for name, key, value in pairs]}
+    if isinstance(tree, Tensor) and (tensor := storable(tree)) is not None:
+        return {"tensor": _add(tensor, path, tensors)}
+    if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
+        kind, size = tree.dtype.kind, tree.dtype.itemsize
+        if kind in "biuf" and size <= 8:
+            array = np.array(tree, f"{kind}{size}", order="C")  # in the byte order of this machine
+            return {"array": _add(torch.from_numpy(array), path, tensors)}
+    raise CheckpointError(NO_DATA.format(path=path, kind=_kind(tree)))
+
+
+def _key(key: Any, path: str) -> Any:
+    """A key of a dictionary: a number, a text, None, or a tuple of these."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if not all(part is None or isinstance(part, (bool, int, float, str, np.generic)) for part in parts):
+        raise CheckpointError(NO_DATA.format(path=f"{path}, key", kind=_kind(key)))
+    return _encode(key, f"{path}, key", {}, 0)
+
+
+def _add(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
+    """Put a tensor into the table; returns its name, which is its path unless another one has the same."""
+    name = path.encode("ascii", "backslashreplace").decode()
+    while name in tensors:
+        name += "'"
+    tensors[name] = tensor
+    return name
+
+
+def _kind(value: Any) -> str:
+    dtype = f" of {value.dtype}" if isinstance(value, (Tensor, np.ndarray, np.generic)) else ""
+    size = f" of {value.bit_length()} bits" if type(value) is int else ""
+    return f"{type(value).__name__}{dtype}{size}"
 
 
 def decode(data: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any:
@@ -67,25 +112,80 @@ def decode(data: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any
     Raises:
         CheckpointError: It is not what `encode` gives.
     """
+    return _decode(data, tensors, path, 0)
+
+
+def _decode(data: Any, tensors: Mapping[str, Tensor], path: str, depth: int) -> Any:
+    if depth > DEPTH:
+        raise CheckpointError(TOO_DEEP.format(path=path.partition("/")[0], limit=DEPTH))
     if isinstance(data, list):
-        return [decode(value, tensors, f"{path}/{index}") for index, value in enumerate(data)]
+        return [_decode(value, tensors, f"{path}/{index}", depth + 1) for index, value in enumerate(data)]
     if not isinstance(data, dict):
         return data
     match list(data.items()):
         case [("dict", dict(values))]:
-            return {key: decode(value, tensors, f"{path}/{key}") for key, value in values.items()}
+            return {key: _decode(value, tensors, f"{path}/{key}", depth + 1) for key, value in values.items()}
         case [("items", list(pairs))] if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            return {decode(key, tensors, path): decode(value, tensors, path) for key, value in pairs}
+            keys = [_decode(key, tensors, f"{path}, key", depth + 1) for key, _ in pairs]
+            try:
+                known = dict.fromkeys(keys)
+            except TypeError as error:
+                raise CheckpointError(BROKEN.format(path=path, problem=f"a key is an {error}")) from error
+            if len(known) < len(keys):
+                raise CheckpointError(BROKEN.format(path=path, problem="a key is there twice"))
+            items = ((key, value, f"{path}/{key}") for key, (_, value) in zip(keys, pairs, strict=True))
+            return {key: _decode(value, tensors, below, depth + 1) for key, value, below in items}
         case [("tuple", list(values))]:
-            return tuple(decode(value, tensors, f"{path}/{index}") for index, value in enumerate(values))
+            return tuple(_decode(value, tensors, f"{path}/{index}", depth + 1) for index, value in enumerate(values))
         case [("float", "nan" | "inf" | "-inf" as text)]:
             return float(text)
         case [("tensor" | "array" as kind, str(name))]:
             if name not in tensors:
                 raise CheckpointError(BROKEN.format(path=path, problem=f"there is no tensor {name!r}"))
-            return tensors[name] if kind == "tensor" else tensors[name].numpy()
+            try:
+                return tensors[name] if kind == "tensor" else tensors[name].numpy()
+            except TypeError as error:
+                raise CheckpointError(BROKEN.format(path=path, problem=str(error))) from error
         case _:
             raise CheckpointError(BROKEN.format(path=path, problem=f"an object with the keys {list(data)[:5]}"))
+
+
+# --- what a training's state must look like
+
+THREADS = 1024  # which torch would start without a question
+NO_ENTRY = "it has no {name}, or {name} is not what it should be: {value}"
+
+
+def check_training(state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless a state has the parts of that of a `Trainer`, each of its kind."""
+    sound: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("epoch", "batch", "step"), _is_count),
+        **dict.fromkeys(("settings", "optimization", "generators", "versions"), _is_table),
+        "means": lambda part: _is_count(part["samples"]) and _is_table(part["sums"], float),
+        "history": lambda part: _is_count(part["skipped"]) and all(map(_is_table, part["epochs"])),
+        "order": lambda part: part is None or _is_table(part, bool, int, str),
+        "threads": lambda part: _is_count(part) and 1 <= part <= THREADS,
+        "callbacks": lambda part: _is_table(part, dict),
+        "source": lambda part: True,
+    }
+    for name, right in sound.items():
+        try:
+            fits = name in state and right(state[name])
+        except (TypeError, KeyError):
+            fits = False
+        if not fits:
+            raise CheckpointError(NO_ENTRY.format(name=name, value=str(state.get(name))[:100]))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_table(value: Any, *kinds: type) -> bool:
+    """Whether it is a dictionary by name, of values of certain types."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and (not kinds or type(item) in kinds) for name, item in value.items()
+    )
 
 
 # --- global random generators
@@ -128,3 +228,12 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if len(states.get("cuda", ())) == torch.cuda.device_count() > 0:
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def check_generators(states: Mapping[str, Any]) -> None:
+    """Raise an error of some kind unless the states are such of generators; these stay where they are."""
+    before = generator_states()
+    try:
+        set_generator_states(states)
+    finally:
+        set_generator_states(before)

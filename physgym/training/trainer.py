@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from physgym.data.loader import Loader, Shuffle
 from physgym.data.statistics import Statistics
 from physgym.data.workers import gathered_by_workers
-from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
+from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Transforms
@@ -35,13 +35,20 @@ from physgym.training.history import History, Means
 from physgym.training.interrupt import Interrupt
 from physgym.training.ranks import Ranks
 from physgym.training.samples import Drawn, Samples, SampleSource
-from physgym.training.state import generator_states, seed_generators, set_generator_states
+from physgym.training.state import (
+    check_generators,
+    check_training,
+    generator_states,
+    seed_generators,
+    set_generator_states,
+)
 
 Produce = Literal["first_epoch", "always"]
 OnNonFinite = Literal["raise", "skip"]
 
 log = logging.getLogger(__name__)
 
+UNFIT = RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError  # of a state
 SHOWN = 8  # samples that a message names
 STATISTICS_SAMPLES = 1024  # how many of an endless stream of samples the normalization is made from, at most
 
@@ -57,12 +64,15 @@ DIVERGED = (
     "Lower the learning rate, clip the gradient (Optimization(clip_norm=...)), look for bad samples, or skip such "
     'batches with on_nonfinite="skip".'
 )
+OTHERS = "samples of another process, whose message names them"
+ELSEWHERE = "in another process"
 BEFORE = "The network has the weights from before this batch."
-BROKEN = "The weights are not finite themselves, since the gradient of an earlier batch was not."
+BROKEN = "The weights are not finite themselves, after an earlier step."
 ALL_SKIPPED = "no batch of epoch {epoch} had a finite loss. Lower the learning rate, or look for bad samples"
 NO_FOLDER = "resume=True looks for the last checkpoint in the session; give a session, or the path of a checkpoint"
 OTHER_SETTINGS = "{path} is of a training with other settings: {differences}. Set them as they were to continue it"
 OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
+OTHER_RANKS = "process {rank} continues at step {step}, others elsewhere; all of them must see the same checkpoints"
 ALONE = "several processes train from a dataset alone: generate the samples first, then pass the dataset"
 
 
@@ -123,6 +133,7 @@ class Trainer:
         batch: Number of completed batches in the current epoch.
         step: Number of completed batches in all.
         stopping: Whether `stop` was called.
+        in_step: Whether an optimization step was begun and not completed, as after a second Ctrl-C.
         ranks: The processes that train together.
 
     Raises:
@@ -189,7 +200,8 @@ class Trainer:
         self._held_out = validation
         self._always = source is not None and produce == "always"
         self._drawn: deque[Drawn] = deque()  # for the statistics, yet to be trained on
-        self._last: Drawn | None = None  # the batch of a source that was trained on last
+        self._handed: Drawn | None = None  # the batch of a source that is to be trained on next
+        self._last: Drawn | None = None  # that which was trained on last
         self._loader: Loader | None = None  # of the training samples
         if dataset is not None and source is None:
             spec = dataset.spec
@@ -230,7 +242,8 @@ class Trainer:
 
         self.history = History()
         self.epoch = self.batch = self.step = 0
-        self.stopping = False
+        self.stopping = self.in_step = False
+        self._interrupt = Interrupt()
         own: list[Callback] = [ProgressBar()] if progress else []
         if session is not None and not any(isinstance(callback, TensorBoard) for callback in callbacks):
             own.append(TensorBoard(Path(session) / "stats"))
@@ -243,11 +256,15 @@ class Trainer:
         self._means = Means()  # of the current epoch
         self._order: dict[str, Any] | None = None  # of the samples, in the checkpoint to continue from
         self._generators: dict[str, Any] | None = None  # likewise
+        self._resumed: Path | None = None  # this checkpoint
+        self._elsewhere = False  # whether the loss that is not finite is that of another process
         if self.training is not None:
             self._normalize(self.training)
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
             self._resume(resume, saving[0] if saving else None if session is None else Path(session) / "networks")
+            if self.ranks.differ(self.step):
+                raise CheckpointError(OTHER_RANKS.format(rank=self.ranks.rank, step=self.step))
 
     @property
     def num_batches(self) -> int:
@@ -285,10 +302,13 @@ class Trainer:
             seed_generators(self.seed)
         self.history.interrupted, self.history.stopped, self.stopping = False, "", False
         try:
-            with Interrupt() as interrupt:
+            with Interrupt(patient=self.ranks.size > 1) as interrupt:
+                self._interrupt = interrupt
                 try:
                     self._train(interrupt)
                 except KeyboardInterrupt:
+                    if self._handed is not None:  # a source does not take it back
+                        self._step(self.predictor.tensors(self._handed.samples))
                     self.history.interrupted = self.epoch < self.epochs
             self._callbacks.emit("train_end", self, self.history)
         finally:
@@ -307,25 +327,20 @@ class Trainer:
             emit("epoch_begin", self)
             self.predictor.train()
             start = time.monotonic()
+            if self._stops():
+                return
             with closing(self._batches()) as batches:
                 for batch in batches:  # field name -> (batch, *shape)
-                    emit("batch_begin", self, batch)
-                    values = self._gradient(batch)  # the forward and the backward pass, see below
-                    usable = self._usable(values, batch)
                     with interrupt.held():
-                        if usable:
-                            optimization.step(partial(self._closure, batch))
-                            optimization.end_batch()
-                            self._means.add(values, samples=_length(batch))
-                        self.batch, self.step = self.batch + 1, self.step + 1
-                        emit("batch_end", self, values)
+                        self._step(batch)  # see below
                     if self._stops():
                         break
+            self.ranks.agree(self.predictor)
             if self.batch < self.num_batches:
                 return  # stopped in the midst of the epoch, which can be continued
-            record = self._means.over(self.ranks)
-            if not record:
+            if not self._means.samples:
                 raise DivergedError(ALL_SKIPPED.format(epoch=self.epoch + 1))
+            record = self._means.values() | {"samples": self._means.samples}
             record |= self._validate() | {"lr": optimization.lr, "seconds": time.monotonic() - start}
             record |= getattr(self.source, "metrics", dict)()
             with interrupt.held():
@@ -334,8 +349,28 @@ class Trainer:
                 self.history.epochs.append({"epoch": self.epoch, **record})
                 emit("epoch_end", self, self.history.epochs[-1])
 
+    def _step(self, batch: dict[str, Tensor]) -> None:
+        """Optimize the network on a batch."""
+        emit, optimization = self._callbacks.emit, self.optimization
+        self.in_step = True
+        if self._handed is not None:
+            self._last, self._handed = self._handed, None
+            if self._drawn and self._drawn[0] is self._last:
+                self._drawn.popleft()
+        emit("batch_begin", self, batch)
+        values = self._gradient(batch)  # the forward and the backward pass
+        if self._usable(values, batch):
+            optimization.step(partial(self._closure, batch))
+            optimization.end_batch()
+            self._means.add(values, samples=_length(batch) * self.ranks.size)
+        self.batch, self.step, self.in_step = self.batch + 1, self.step + 1, False
+        emit("batch_end", self, values)
+
     def _gradient(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
-        """Compute the gradient of a batch, and its values by name; without a finite loss there is no gradient."""
+        """Compute the gradient of a batch, and its values by name; without a finite loss there is no gradient.
+
+        The values are the means over all processes, so that what follows from them is the same in all.
+        """
         parts = min(self.optimization.accumulate, _length(batch))
         self.optimization.zero_grad()
         means = Means()
@@ -343,16 +378,18 @@ class Trainer:
             part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
             with self.ranks.apart(self._forward, last=number == parts - 1):
                 losses = self.losses(part)  # the forward pass
-                means.add(_floats(losses), samples=_length(part))
+                own = _floats(losses)
+                means.add(self.ranks.means(own), samples=_length(part))
                 values = means.values()
-                if self.ranks.any(not math.isfinite(values["loss"]))[0]:
-                    return values if not math.isfinite(values["loss"]) else values | {"loss": math.nan}
+                if not math.isfinite(values["loss"]):
+                    self._elsewhere = math.isfinite(own["loss"])
+                    return values
                 share = _length(part) / _length(batch)
                 self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         return values
 
     def _closure(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return torch.tensor(self._gradient(batch)["loss"])
+        return torch.tensor(self._gradient(batch)["loss"], dtype=torch.float64)
 
     def losses(self, arrays: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
         """The forward pass of a batch: prediction, transforms, loss.
@@ -389,8 +426,16 @@ class Trainer:
         return {name: value for name, value in values.items() if name != "samples"}
 
     def _stops(self) -> bool:
-        """Whether a callback wants to stop, in any of the processes."""
-        self.stopping = self.ranks.any(self.stopping)[0]
+        """Whether a callback wants to stop, in any of the processes.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came to one of them; they stop together, or the others would wait for ever.
+        """
+        self.stopping, interrupted = self.ranks.any(self.stopping, self._interrupt.waiting)
+        if interrupted:
+            raise KeyboardInterrupt
+        if self.stopping and not self.history.stopped:
+            self.history.stopped = ELSEWHERE
         return self.stopping
 
     # --- samples
@@ -422,6 +467,11 @@ class Trainer:
                 raise ConfigError(NOT_STORED)
             self.training, self.validation = self._divide(produced)
             self._normalize(self.training)
+            if self._order is not None:
+                try:
+                    self._training_loader()
+                except ConfigError as error:
+                    raise CheckpointError(OTHER_STATE.format(path=self._resumed, problem=error)) from error
         elif self._always and self._normalizes and self.step == 0 and not self._drawn:
             count = min(self.batches_per_epoch, math.ceil(STATISTICS_SAMPLES / self.batch_size))
             statistics = {name: Statistics.empty(self.source.spec[name].shape) for name in self.fields}
@@ -491,8 +541,8 @@ class Trainer:
                     yield self.predictor.tensors(batch)
             return
         while self.batch < self.num_batches:
-            self._last = self._drawn.popleft() if self._drawn else self._draw()
-            yield self.predictor.tensors(self._last.samples)
+            self._handed = self._drawn[0] if self._drawn else self._draw()
+            yield self.predictor.tensors(self._handed.samples)
 
     def _validate(self) -> dict[str, float]:
         """The values of both validations that are due."""
@@ -505,22 +555,28 @@ class Trainer:
                 values |= {f"rollout_{name}": float(value) for name, value in self._rollout(self.predictor).items()}
         return values
 
-    def _usable(self, values: Mapping[str, float], batch: Mapping[str, Tensor]) -> bool:
-        """Whether a batch has a finite loss.
+    def _usable(self, values: dict[str, float], batch: Mapping[str, Tensor]) -> bool:
+        """Whether a batch has a finite loss and gradient; if not, its loss becomes one that is not finite.
 
         Raises:
             DivergedError: It has not, and such batches are not to be skipped.
         """
         if math.isfinite(values["loss"]):
-            return True
-        bad = [name for name, value in batch.items() if not value.isfinite().all()]
+            if self.optimization.has_finite_gradient():
+                return True
+            cause = f", and the gradient of the loss {values['loss']:.6g} is not finite"
+            values["loss"], self._elsewhere = math.nan, False
+        elif bad := [name for name, value in batch.items() if not value.isfinite().all()]:
+            cause = f", whose samples are not finite in {bad}"
+        else:
+            cause = ""
         sound = all(bool(value.isfinite().all()) for value in self.predictor.parameters())
         message = DIVERGED.format(
             loss=values["loss"],
             epoch=self.epoch + 1,
             batch=self.batch + 1,
-            cause=f", whose samples are not finite in {bad}" if bad else "",
-            names=self._names(batch),
+            cause=cause,
+            names=OTHERS if self._elsewhere else self._names(batch),
             weights=BEFORE if sound else BROKEN,
         )
         if self.on_nonfinite == "raise" or not sound:
@@ -539,7 +595,8 @@ class Trainer:
             found = [self.training.index(name)[rows] for name in ("episode", "step")]
         if not found or len(found[0]) != _length(batch):
             return f"{_length(batch)} samples"
-        finite = torch.stack([value.flatten(1).isfinite().all(1) for value in batch.values()]).all(0).cpu().numpy()
+        flat = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in batch.values()]
+        finite = torch.stack([value.isfinite().all(1) for value in flat]).all(0).cpu().numpy()
         chosen = np.flatnonzero(~finite) if not finite.all() else np.arange(len(finite))
         shown = [f"episode {found[0][row]} step {found[1][row]}" for row in chosen[:SHOWN]]
         return ", ".join(shown) + (f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else "")
@@ -583,8 +640,7 @@ class Trainer:
             "inputs": list(self.predictor.inputs),
             "outputs": list(self.predictor.outputs),
             "loss_fields": list(self.loss_fields),
-            "accumulate": self.optimization.accumulate,
-            "precision": self.optimization.precision,
+            **self.optimization.settings,
         }
 
     def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
@@ -603,12 +659,17 @@ class Trainer:
             if not list_checkpoints(folder):
                 return
         path = find_checkpoint(str(folder if isinstance(resume, bool) else resume))
-        state = read_training(path, self.predictor)
+        state, weights = read_training(path, self.predictor)
         try:
+            check_training(state)
             self._take(path, state)
-        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__} {error}"
+            self.predictor.load_state_dict(weights)
+        except CheckpointError:
+            raise
+        except (PhysGymError, *UNFIT) as error:
+            problem = str(error) if isinstance(error, PhysGymError) else f"{type(error).__name__} {error}"
             raise CheckpointError(OTHER_STATE.format(path=path, problem=problem)) from error
+        self._resumed = path
         log.info("continues %s at epoch %d, batch %d", path, self.epoch, self.batch)
 
     def _take(self, path: Path, state: dict[str, Any]) -> None:
@@ -618,13 +679,14 @@ class Trainer:
             f"{name} was {was.get(name)!r}, now it is {now[name]!r}" for name in now if was.get(name) != now[name]
         ]:
             raise CheckpointError(OTHER_SETTINGS.format(path=path, differences="; ".join(differing)))
+        check_generators(state["generators"])
         self.optimization.load_state_dict(state["optimization"])
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self._means = Means(state["means"]["samples"], dict(state["means"]["sums"]))
         self.history.epochs, self.history.skipped = state["history"]["epochs"], state["history"]["skipped"]
         if (order := state["order"]) is not None and (size := self.ranks.size) != order["world_size"]:
             # as many samples as were seen, rounded down to a whole batch of as many processes as there are now
-            self.batch = self.batch * order["world_size"] // size
+            self.batch = min(self.batch * order["world_size"] // size, self.num_batches)
             order = {**order, "world_size": size, "batch": self.batch}
         self._order = order
         if self.training is not None:
