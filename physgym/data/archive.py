@@ -24,6 +24,7 @@ from physgym.data.partition import (
 from physgym.data.writer import Mode, partition_files, rebuild_description
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
+from physgym.storage.location import local, place
 
 Compression = Literal["zstd", "blosc", "lz4", "gzip", "none"]
 LEVELS = {"zstd": 22, "blosc": 9, "gzip": 9}  # the highest
@@ -59,9 +60,9 @@ def archive(
         ConfigError: The compression is unknown or not installed, or both folders are the same.
         DatasetError: There is no dataset, a partition is damaged, `out` holds partitions already, or the disk refuses.
     """
-    path, out = Path(path), Path(out)
+    out = local(out, "the copy's folder")
     filters = _filters(compression, level)
-    if out.resolve() == path.resolve():
+    if isinstance(at := place(path), Path) and out.resolve() == at.resolve():
         raise ConfigError(f"{path} cannot be its own copy; choose another folder")
     sources = [part for parts in stored(path).values() for part in parts]
     if not resume and any(partition_files(out, mode) for mode in get_args(Mode)):
@@ -86,6 +87,19 @@ def archive(
             f"cannot write to {out}: {error}. Free space or repair the folder, then continue with resume=True"
         ) from error
     rebuild_description(out)
+
+
+def copy_uncompressed(source: Partition, target: Path) -> None:
+    """Copy what is committed in a partition to a sealed one of exact size.
+
+    Raises:
+        DatasetError: It is damaged, or the disk refuses.
+    """
+    with Progress(1, "copy", "B", enabled=False) as bar:
+        try:
+            _convert(source, target, {}, "none", bar)
+        except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+            raise DatasetError(f"cannot copy {source.path} to {target}: {error}") from error
 
 
 def _row(part: Partition) -> int:
