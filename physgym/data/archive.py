@@ -89,19 +89,6 @@ def archive(
     rebuild_description(out)
 
 
-def copy_uncompressed(source: Partition, target: Path) -> None:
-    """Copy what is committed in a partition to a sealed one of exact size.
-
-    Raises:
-        DatasetError: It is damaged, or the disk refuses.
-    """
-    with Progress(1, "copy", "B", enabled=False) as bar:
-        try:
-            _convert(source, target, {}, "none", bar)
-        except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-            raise DatasetError(f"cannot copy {source.path} to {target}: {error}") from error
-
-
 def _row(part: Partition) -> int:
     """Bytes of all committed rows."""
     return sum(table.count * column.row for table in part.tables.values() for column in table.columns.values())

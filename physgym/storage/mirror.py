@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
-from physgym.data.archive import copy_uncompressed
 from physgym.data.partition import Partition
 from physgym.data.writer import DESCRIPTION, Mode, describe_partitions, partition_files
 from physgym.errors import DatasetError, StorageError
@@ -211,9 +210,7 @@ class Mirror:
         copy = self._copies / part.path.name
         if copy.exists() and (made := Partition(copy)).count == part.count and made.layout == part.layout:
             return made
-        copy.unlink(missing_ok=True)
-        copy_uncompressed(part, copy)
-        return Partition(copy)
+        return part.sealed_copy(copy)
 
     def _upload(self, part: Partition, known: dict[str, Any] | None) -> dict[str, Any]:
         """Upload a sealed partition unless that is done; how the description names it."""

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 PATIENCE_VARIABLE = "PHYSGYM_S3_PATIENCE"
 PATIENCE = 60.0  # seconds that a server may be away before it is an error
+ATTEMPTS = 3  # at least, however long each takes
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between attempts
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
 PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5 GiB, at most 10,000 of them
@@ -106,8 +107,11 @@ class Store:
 
         def get() -> tuple[bytes, str]:
             found = self._client.get_object(**self._named(name))
-            with found["Body"] as body:
-                return body.read(), found["ETag"]
+            with contextlib.closing(found["Body"]) as body:
+                data, size = body.read(), found["ContentLength"]
+            if len(data) != size:
+                raise KeyError("the rest of it")
+            return data, found["ETag"]
 
         try:
             return self._repeat(f"read {name}", get)
@@ -224,7 +228,7 @@ class Store:
             nonlocal done
             rest = {"Range": f"bytes={done}-"} if done else {}
             found = self._client.get_object(**self._named(entry.source), **rest)
-            with found["Body"] as body:
+            with contextlib.closing(found["Body"]) as body:
                 if (size := done + found["ContentLength"]) != entry.size:
                     where = self.location / entry.source
                     raise DamagedObject(f"{where} is damaged: it has {size} bytes instead of {entry.size}")
@@ -277,20 +281,26 @@ class Store:
         Raises:
             StorageError: The server refuses, or is away for too long.
         """
-        reached, pauses, begin = progress(), self._pauses(), time.monotonic()
+        reached, pauses, begin, attempts = progress(), self._pauses(), time.monotonic(), 0
         while True:
             self._check_stop()
             try:
                 return request()
-            except (StorageError, ConfigError, Stopped, OSError):  # of the disk; those of the network come as boto's own
+            except (
+                StorageError,
+                ConfigError,
+                Stopped,
+                OSError,
+            ):  # of the disk; those of the network come as boto's own
                 raise
             except Exception as error:  # noqa: BLE001  # sorted out there
                 problem = self._transient(doing, error)
             if (now := progress()) > reached:
-                reached, pauses, begin = now, self._pauses(), time.monotonic()
+                reached, pauses, begin, attempts = now, self._pauses(), time.monotonic(), 0
+            attempts += 1
             pause = next(pauses)
             waited = time.monotonic() - begin
-            if waited + pause > self.patience:
+            if waited + pause > self.patience and attempts >= ATTEMPTS:
                 raise Unreachable(
                     f"cannot {doing} at {self.location}: {problem}, for {waited:.0f} s. Look whether the server can "
                     f"be reached, then continue; {PATIENCE_VARIABLE} sets how many seconds it may be away"
@@ -315,6 +325,8 @@ class Store:
             raise StorageError(
                 f"cannot {doing} at {self.location}: there are no credentials ({problem}). {WHERE}"
             ) from None
+        if isinstance(error, KeyError):
+            return f"the answer broke off, it lacks {error}"
         if isinstance(error, b.SSLError) or not isinstance(error, (b.ClientError, *temporary)):
             raise StorageError(f"cannot {doing} at {self.location}: {problem}") from None
         if not isinstance(error, b.ClientError):
@@ -356,8 +368,13 @@ def _client(endpoint: str | None, region: str | None, profile: str | None, pid: 
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    # requests are repeated here: downloads can go on, conditional ones are looked at, and all of it can be stopped
-    config = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 1})
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        # repeated here, where downloads can go on, conditional requests are looked at, and all of it can be stopped
+        retries={"total_max_attempts": 1},
+        response_checksum_validation="when_required",  # compared with the SHA-256 instead
+    )
     try:
         session = boto3.session.Session(profile_name=profile, region_name=region)
         return session.client("s3", endpoint_url=endpoint, config=config)
