@@ -20,6 +20,7 @@ import torch
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
+from physgym.data.archive import archive
 from physgym.data.dataset import SampleDataset
 from physgym.data.describe import describe
 from physgym.data.generate import generate
@@ -353,7 +354,7 @@ def test_while_the_server_is_away_nothing_is_lost_and_the_error_says_where_it_is
     for start in range(20, 40, 10):  # generation goes on
         writer.append(rows(start, start + 10), **where(start, start + 10))
         writer.commit()
-    until(lambda: "stay in" in caplog.text)
+    until(lambda: "the samples stay in" in caplog.text)
     with pytest.raises(StorageError, match=r"for \d+ s\. Look whether.*Nothing is lost: all samples are in") as error:
         writer.close()
     assert str(writer.path) in str(error.value)
@@ -575,9 +576,9 @@ def test_a_writer_that_was_overtaken_stops_soon(bucket, tmp_path, monkeypatch):
 
 CHILD = """
 import time
-from tests.datasets import rows, where
-from tests.test_storage_s3 import opened
-writer = opened({url!r})
+from tests.datasets import SOURCE, SPEC, rows, where
+from physgym.data.writer import SampleWriter
+writer = SampleWriter({url!r}, SPEC, source=SOURCE, max_file_size={size})
 writer.append(rows(0, 20), **where(0, 20))
 writer.commit()
 print("committed", flush=True)
@@ -597,7 +598,7 @@ def child(code: str) -> subprocess.Popen:
 def test_a_killed_writer_is_continued(bucket, tmp_path, monkeypatch, machine, uploaded):
     if not uploaded:
         bucket.proxy.allowed = 2  # to look what is there, and to claim it
-    with child(CHILD.format(url=bucket.url())) as writing:
+    with child(CHILD.format(url=bucket.url(), size=SMALL)) as writing:
         try:
             assert writing.stdout.readline() == "committed\n"
             if uploaded:
@@ -793,6 +794,21 @@ def test_a_wrong_bucket_and_a_wrong_prefix_are_named(bucket):
     for act in (lambda: SampleDataset(wrong), lambda: opened(wrong), lambda: load_checkpoint(wrong)):
         with pytest.raises(StorageError, match="there is no bucket 'no-such-bucket'"):
             act()
+    write(bucket.url(), 10)
+    with pytest.raises(DatasetError, match=f"s3://{bucket.name}/data.* holds no validation samples"):
+        SampleDataset(bucket.url(), mode="validation")
+
+
+def test_what_must_be_local_says_so(bucket, tmp_path):
+    dataset = write(bucket.url(), 10)
+    network = MLP.from_spec(SPEC, inputs=["forces"], outputs=["energy"], hidden=(4,))
+    fields = {"inputs": ["forces"], "outputs": ["energy"]}
+    with pytest.raises(ConfigError, match=r"the session .* must be a local folder, not s3://bucket"):
+        Trainer(network, dataset, epochs=1, session="s3://bucket/session", **fields)
+    with pytest.raises(ConfigError, match="must be a local folder"):
+        archive(bucket.url(), bucket.url("copy"))
+    archive(bucket.url(), tmp_path / "copy", compression="gzip")
+    assert_rows(SampleDataset(tmp_path / "copy"), 0, 10)
 
 
 def test_without_credentials_the_error_says_where_they_come_from(bucket, monkeypatch):

@@ -104,7 +104,8 @@ class SampleDataset:
         """Read what partitions there are; those that are sealed already are kept."""
         pins = self._fetch()
         known = {part.path: part for _, part in self._partitions if part.sealed}
-        found = [(i, part) for i, folder in enumerate(self.paths) for part in _open(folder, self.mode, known)]
+        places = zip(self.paths, self._places, strict=True)
+        found = [(i, part) for i, (folder, at) in enumerate(places) for part in _open(folder, self.mode, known, at)]
         first = found[0][1]
         for _, part in found:
             if part.spec != first.spec:
@@ -481,7 +482,7 @@ class SampleDataset:
 PAGE = 4096  # bytes
 
 
-def _open(folder: Path, mode: str, known: Mapping[Path, Partition]) -> list[Partition]:
+def _open(folder: Path, mode: str, known: Mapping[Path, Partition], shown: Path | Location) -> list[Partition]:
     """The partitions of a folder; those that are known are not opened again unless they were replaced."""
     if not folder.is_dir():
         raise DatasetError(f"there is no dataset at {folder}")
@@ -490,7 +491,7 @@ def _open(folder: Path, mode: str, known: Mapping[Path, Partition]) -> list[Part
         for file in partition_files(folder, mode)
     ]
     if not sum(part.count for part in partitions):
-        raise DatasetError(f"{folder} holds no {mode} samples; generate some first, or choose another mode")
+        raise DatasetError(f"{shown} holds no {mode} samples; generate some first, or choose another mode")
     return partitions
 
 

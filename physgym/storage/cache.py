@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 import weakref
 from collections import deque
@@ -111,7 +112,7 @@ class Cache:
 
     def pin(self, folder: Path) -> Pin:
         """Pin a folder, which is made if it is not there."""
-        with self._locked():
+        with self._disk(), self._locked():
             folder.mkdir(exist_ok=True)
             pin = Pin(folder)
             os.utime(folder)
@@ -140,17 +141,19 @@ class Cache:
         missing = [entry for entry in entries if not (folder / entry.name).exists()]
         if not missing:
             return
-        with self._locked(), self._disk():
+        with self._disk(), self._locked():
             absent = [entry for entry in missing if not self._linked(folder, entry)]
             self._reserve(absent, what)
         if not absent:
             return
+        cancelled = threading.Event()
         with ThreadPoolExecutor(min(DOWNLOADS, len(absent))) as pool:
-            brought = [pool.submit(self._bring, folder, entry, download) for entry in absent]
+            brought = [pool.submit(self._bring, folder, entry, download, cancelled) for entry in absent]
             try:
                 for one in as_completed(brought):
                     one.result()
             except BaseException:
+                cancelled.set()
                 cancel()
                 for one in brought:
                     one.cancel()
@@ -161,7 +164,7 @@ class Cache:
         object_ = self.objects / sha256
         if file.is_symlink():
             return
-        with self._locked(), self._disk():
+        with self._disk(), self._locked():
             size = file.stat().st_size
             if not object_.exists():
                 try:
@@ -183,12 +186,14 @@ class Cache:
         temporary.replace(folder / entry.name)  # at once, also where a file stands
         return True
 
-    def _bring(self, folder: Path, entry: Entry, download: Callable[[Entry, Path], None]) -> None:
+    def _bring(
+        self, folder: Path, entry: Entry, download: Callable[[Entry, Path], None], cancelled: threading.Event
+    ) -> None:
         """Download an object and link to it; of several processes that want it one does."""
         final, part = self.objects / entry.sha256, self.objects / f"{entry.sha256}.part"
         begin, seen = time.monotonic(), -1.0
         with self._disk():
-            while True:
+            while not cancelled.is_set():
                 with self._locked():
                     if self._linked(folder, entry):
                         return
@@ -207,7 +212,7 @@ class Cache:
                         begin, seen = time.monotonic(), changed
                 if time.monotonic() - begin > STALLED:
                     raise StorageError(f"another process holds {part} and makes no progress; end it, then try again")
-                time.sleep(POLL)
+                cancelled.wait(POLL)
 
     # --- room
 

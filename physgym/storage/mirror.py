@@ -75,6 +75,7 @@ class Mirror:
         self._described: Description | None = None  # as it is in S3
         self._state: dict[str, Any] = {}
         self._uploaded: dict[str, tuple[Partition, dict[str, Any]]] = {}  # by file, as it was then
+        self._hashed: dict[str, str] = {}  # SHA-256 of files, by name
         self._fault: StorageError | None = None
         self._closing, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -148,14 +149,12 @@ class Mirror:
             except Stopped:
                 return
             except Exception as error:  # noqa: BLE001  # whatever it is, the writer hears of it
-                if isinstance(error, Unreachable) and not final:
-                    failed = True
-                    log.warning("%s; the samples stay in %s meanwhile", error, self.folder)
-                    if not self._closing.is_set():
-                        continue
-                else:
+                if final or not isinstance(error, Unreachable):
                     self._fail(error)
                     return
+                log.log(logging.INFO if failed else logging.WARNING, "%s; the samples stay in %s", error, self.folder)
+                failed = True
+                continue
             failed = False
             copied = time.monotonic() if due else copied
             if final:
@@ -220,8 +219,7 @@ class Mirror:
         if known is not None and known["sha256"] == part.checksum and known["samples"] == part.count:
             self._uploaded[file] = part, known
             return known
-        with part.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = self._hashed[file] = _sha256(part.path)
         size, name = part.path.stat().st_size, f"{part.path.stem}-{self._state['token']}-{digest[:16]}.h5"
         self._state.setdefault("objects", []).append(name)
         self._save()
@@ -292,10 +290,14 @@ class Mirror:
             self._store.delete([DESCRIPTION])
         for mode in self._described.modes:
             for entry in self._described.entries(mode):
-                if (file := self.folder / entry.name).exists() and file.stat().st_size == entry.size:
-                    self._cache.adopt(file, entry.sha256)
+                self._adopt(self.folder / entry.name, entry.sha256)
         shutil.rmtree(self._copies, ignore_errors=True)
         self._save(published=True)
+
+    def _adopt(self, file: Path, sha256: str) -> None:
+        """Leave a file to the cache, if it is what S3 has."""
+        if file.exists() and not file.is_symlink() and (self._hashed.get(file.name) or _sha256(file)) == sha256:
+            self._cache.adopt(file, sha256)
 
     def stop(self) -> None:
         """End the thread without uploading more; calling it again does no harm."""
@@ -304,3 +306,8 @@ class Mirror:
         if self._thread is not None:
             self._thread.join(CONNECT_TIMEOUT + READ_TIMEOUT)
             self._thread = None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

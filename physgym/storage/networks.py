@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +90,9 @@ def fetch_checkpoint(location: Location, manifest: str) -> Path:
                 raise
             store = Store(location)  # it was replaced or deleted meanwhile
             continue
-        (pin.folder / manifest).write_bytes(text)
+        temporary = pin.folder / f".{manifest}-{os.getpid()}"
+        temporary.write_bytes(text)
+        temporary.replace(pin.folder / manifest)
         return keep(pin)
     raise AssertionError
 
