@@ -89,6 +89,10 @@ class CheckpointError(PhysGymError):
     """A checkpoint is missing, incomplete, or does not fit the network."""
 
 
+class StorageError(DatasetError, CheckpointError):
+    """A dataset or checkpoint cannot be brought to S3 or from there; what was to be stored is still on the disk."""
+
+
 class DivergedError(PhysGymError):
     """A training loss was not finite."""
 

@@ -24,6 +24,7 @@ from physgym.data.partition import (
 from physgym.data.writer import Mode, partition_files, rebuild_description
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
+from physgym.storage.location import local, place
 
 Compression = Literal["zstd", "blosc", "lz4", "gzip", "none"]
 LEVELS = {"zstd": 22, "blosc": 9, "gzip": 9}  # the highest
@@ -59,9 +60,9 @@ def archive(
         ConfigError: The compression is unknown or not installed, or both folders are the same.
         DatasetError: There is no dataset, a partition is damaged, `out` holds partitions already, or the disk refuses.
     """
-    path, out = Path(path), Path(out)
+    out = local(out, "the copy's folder")
     filters = _filters(compression, level)
-    if out.resolve() == path.resolve():
+    if isinstance(at := place(path), Path) and out.resolve() == at.resolve():
         raise ConfigError(f"{path} cannot be its own copy; choose another folder")
     sources = [part for parts in stored(path).values() for part in parts]
     if not resume and any(partition_files(out, mode) for mode in get_args(Mode)):

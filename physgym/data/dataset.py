@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from physgym.data.writer import Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
+from physgym.storage.location import Location, place
+
+if TYPE_CHECKING:
+    from physgym.storage.cache import Pin
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,8 @@ class SampleDataset:
     """Samples on disk: map-style, so that `torch.utils.data.DataLoader` takes it as it is.
 
     Args:
-        path: A dataset folder, or several that are read as one; all need the same fields.
+        path: A dataset folder, or several that are read as one; all need the same fields. Also ``s3://bucket/prefix``,
+            which is brought to a local cache, see `physgym.storage`.
         mode: Which part to read.
         fields: Only these fields, in this order; all by default.
         mini: Only the first so many samples.
@@ -65,7 +70,7 @@ class SampleDataset:
 
     def __init__(
         self,
-        path: str | Path | Sequence[str | Path],
+        path: str | Path | Location | Sequence[str | Path | Location],
         mode: Mode = "training",
         fields: Sequence[str] | None = None,
         *,
@@ -73,7 +78,8 @@ class SampleDataset:
         rows: Array | None = None,
     ) -> None:
         check_mode(mode)
-        self.paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
+        self._places = [place(p) for p in ([path] if isinstance(path, (str, Path, Location)) else path)]
+        self.paths = [found if isinstance(found, Path) else Path() for found in self._places]
         if not self.paths:
             raise ConfigError("no dataset folder is given")
         if mini is not None and mini < 1:
@@ -82,6 +88,8 @@ class SampleDataset:
         self._partitions: list[tuple[int, Partition]] = []
         self._counts: list[int] = []  # samples of each folder
         self._rows: Array | None = None
+        self._fetched = mini if rows is None and len(self.paths) == 1 else None  # samples to fetch; None for all
+        self._pins: dict[int, Pin] = {}
         self._load()
         first = self._partitions[0][1]
         self._fields = None if fields is None else list(fields)
@@ -94,8 +102,10 @@ class SampleDataset:
 
     def _load(self) -> None:
         """Read what partitions there are; those that are sealed already are kept."""
+        pins = self._fetch()
         known = {part.path: part for _, part in self._partitions if part.sealed}
-        found = [(i, part) for i, folder in enumerate(self.paths) for part in _open(folder, self.mode, known)]
+        places = zip(self.paths, self._places, strict=True)
+        found = [(i, part) for i, (folder, at) in enumerate(places) for part in _open(folder, self.mode, known, at)]
         first = found[0][1]
         for _, part in found:
             if part.spec != first.spec:
@@ -103,11 +113,22 @@ class SampleDataset:
         counts = [sum(part.count for i, part in found if i == folder) for folder in range(len(self.paths))]
         if self._rows is not None:
             self._rows = _moved(self._rows, self._counts, counts)
-        self._partitions, self._counts = found, counts
+        self._partitions, self._counts, self._pins = found, counts, pins
         self._bounds = np.cumsum([0, *(part.count for _, part in found)])
         self._total = int(self._bounds[-1])
         self.__dict__.pop("_stitched", None)
         self.__dict__.pop("statistics", None)
+
+    def _fetch(self) -> dict[int, Pin]:
+        """Bring what is in S3 to the cache, whose folders are held there as long as they are in use."""
+        pins = {}
+        for i, found in enumerate(self._places):
+            if isinstance(found, Location):
+                from physgym.storage.datasets import fetch_dataset
+
+                pins[i] = fetch_dataset(found, (self.mode,), self._fetched)
+                self.paths[i] = pins[i].folder
+        return pins
 
     def refresh(self) -> int:
         """See what a writer has committed since; a dataset of selected rows stays as it is.
@@ -125,13 +146,13 @@ class SampleDataset:
         return self._total if self._mini is None else min(self._mini, self._total)
 
     def __repr__(self) -> str:
-        where = ", ".join(str(path) for path in self.paths)
+        where = ", ".join(str(found) for found in self._places)
         return f"SampleDataset({where}, mode={self.mode!r}, {len(self)} samples, {self.spec})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see the
         # samples that there are here, not what is written meanwhile
-        return _reopen, (self.paths, self.mode, self._fields, self._counts, len(self), self._rows)
+        return _reopen, (self._places, self.mode, self._fields, self._counts, len(self), self._rows)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -461,7 +482,7 @@ class SampleDataset:
 PAGE = 4096  # bytes
 
 
-def _open(folder: Path, mode: str, known: Mapping[Path, Partition]) -> list[Partition]:
+def _open(folder: Path, mode: str, known: Mapping[Path, Partition], shown: Path | Location) -> list[Partition]:
     """The partitions of a folder; those that are known are not opened again unless they were replaced."""
     if not folder.is_dir():
         raise DatasetError(f"there is no dataset at {folder}")
@@ -470,7 +491,7 @@ def _open(folder: Path, mode: str, known: Mapping[Path, Partition]) -> list[Part
         for file in partition_files(folder, mode)
     ]
     if not sum(part.count for part in partitions):
-        raise DatasetError(f"{folder} holds no {mode} samples; generate some first, or choose another mode")
+        raise DatasetError(f"{shown} holds no {mode} samples; generate some first, or choose another mode")
     return partitions
 
 
@@ -514,7 +535,12 @@ def _moved(rows: Array, before: list[int], after: list[int]) -> Array:
 
 
 def _reopen(
-    paths: list[Path], mode: Mode, fields: list[str] | None, counts: list[int], length: int, rows: Array | None
+    paths: list[Path | Location],
+    mode: Mode,
+    fields: list[str] | None,
+    counts: list[int],
+    length: int,
+    rows: Array | None,
 ) -> SampleDataset:
     dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None)
     if rows is not None or dataset._counts[:-1] != counts[:-1]:

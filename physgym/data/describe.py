@@ -14,17 +14,26 @@ from physgym.data.partition import EPISODES, REJECTED, Partition
 from physgym.data.statistics import Statistics
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import DatasetError
+from physgym.storage.location import Location, place
 
 CHECKSUM = 12  # digits of a checksum that are shown
 
 
 def stored(path: str | Path) -> dict[Mode, list[Partition]]:
-    """The partitions of a dataset folder, by mode.
+    """The partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
 
     Raises:
         DatasetError: There are none, or one is damaged.
     """
-    found = {mode: [Partition(file) for file in partition_files(Path(path), mode)] for mode in get_args(Mode)}
+    at = place(path)
+    if isinstance(at, Location):
+        from physgym.storage.cache import keep
+        from physgym.storage.datasets import fetch_dataset
+
+        folder = keep(fetch_dataset(at, get_args(Mode)))
+    else:
+        folder = at
+    found = {mode: [Partition(file) for file in partition_files(folder, mode)] for mode in get_args(Mode)}
     if not any(found.values()):
         raise DatasetError(f"there is no dataset at {path}: it has no file such as training-00000.h5")
     return {mode: partitions for mode, partitions in found.items() if partitions}

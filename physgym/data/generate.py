@@ -192,7 +192,7 @@ class SampleStream:
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.
-        path: Dataset folder in which everything drawn is stored; None stores nothing.
+        path: Dataset folder, or ``s3://bucket/prefix``, in which everything drawn is stored; None stores nothing.
         num_envs: Number of environments; by default one per worker.
         num_workers: Worker processes; by default one per usable core.
         seed: Seed of the run; episode i gets a seed derived from it and i.
@@ -601,7 +601,7 @@ def generate(
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.
-        path: Dataset folder; must not hold samples of this mode unless `resume` is set.
+        path: Dataset folder, or ``s3://bucket/prefix``; must not hold samples of this mode unless `resume` is set.
         samples: How many samples the dataset shall have, those of a resumed one included. With `load` it may be left
             out: then those that one pass over the stored samples gives.
         num_envs: Number of environments; by default one per worker.

@@ -536,16 +536,25 @@ class Partition:
         self._finish(self.path, statistics, self.digest(), durable=durable)
         return Partition(self.path)
 
+    def sealed_copy(self, path: Path) -> Partition:
+        """What is committed, sealed and of exact size, in another file; this one stays as it is."""
+        return self._copy({name: table.count for name, table in self.tables.items()}, self.statistics, False, path)
+
     def unseal(self, capacity: int, *, durable: bool = False) -> Partition:
         """The partition in a new file, with room for further rows."""
         return self._copy(dict.fromkeys(self.tables, capacity), None, durable)
 
     def _copy(
-        self, capacities: Mapping[str, int], statistics: Mapping[str, Statistics] | None, durable: bool
+        self,
+        capacities: Mapping[str, int],
+        statistics: Mapping[str, Statistics] | None,
+        durable: bool,
+        path: Path | None = None,
     ) -> Partition:
-        """Replace the file by one of other capacities, sealed if there are statistics."""
+        """Replace the file, or another one, by one of other capacities, sealed if there are statistics."""
+        path = self.path if path is None else path
         attributes = {name: value for name, value in self.attributes.items() if name != "archive"}
-        temporary = self.path.with_suffix(".tmp")
+        temporary = path.with_suffix(".tmp")
         _create_file(temporary, self.layout, capacities, attributes)
         copy = Partition(temporary)
         with Appender(copy) as appender:
@@ -557,8 +566,8 @@ class Partition:
             appender.commit()
         if statistics is not None:
             self._finish(temporary, statistics, copy.digest(), durable=False)
-        replace(temporary, self.path, durable=durable)
-        return Partition(self.path)
+        replace(temporary, path, durable=durable)
+        return Partition(path)
 
     def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:
         """Write what a seal has: the metadata was written when the file was made."""

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -31,9 +31,13 @@ from physgym.data.partition import (
     row_nbytes,
 )
 from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
-from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
+from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
 from physgym.spaces import Array
+from physgym.storage.location import Location, place
+
+if TYPE_CHECKING:
+    from physgym.storage.mirror import Mirror
 
 Mode = Literal["training", "validation", "prediction"]
 NonFinite = Literal["error", "reject", "allow"]
@@ -71,14 +75,15 @@ def rebuild_description(path: str | Path) -> dict[str, Any]:
     found = {mode: [Partition(file) for file in partition_files(folder, mode)] for mode in get_args(Mode)}
     if not any(found.values()):
         raise DatasetError(f"{folder} holds no partitions")
-    modes = {mode: _described(parts) for mode, parts in found.items() if parts}
+    modes = {mode: describe_partitions(parts) for mode, parts in found.items() if parts}
     try:
         return _write_description(folder, modes)
     except OSError as error:
         raise DatasetError(f"cannot write {folder / DESCRIPTION}: {error.strerror}") from error
 
 
-def _described(partitions: Sequence[Partition]) -> dict[str, Any]:
+def describe_partitions(partitions: Sequence[Partition]) -> dict[str, Any]:
+    """What the description of a dataset says of the partitions of a mode."""
     first = partitions[0]
     parameters = first.layout.parameters
     return {
@@ -145,7 +150,7 @@ class SampleWriter:
     of the samples of an interrupted `append` the first ones may be stored. A forked child has no part in a writer.
 
     Args:
-        path: The dataset's folder; created if needed.
+        path: The dataset's folder, created if needed; or ``s3://bucket/prefix``, see `physgym.storage`.
         spec: The sample fields.
         mode: Which part of the dataset to write.
         source: JSON data that says where the samples come from; a continued dataset must have the same.
@@ -193,7 +198,8 @@ class SampleWriter:
                 raise ConfigError(f"{name} must be positive bytes, not {value}")
         if not commit_interval >= 0:
             raise ConfigError(f"commit_interval must not be negative, got {commit_interval}")
-        self.path, self.spec, self.mode = Path(path), spec, mode
+        found = place(path)
+        self.path, self.spec, self.mode = found if isinstance(found, Path) else Path(), spec, mode
         for field in (*spec.values(), *(parameters or {}).values()):
             _check_storable(field)
         self._layout = Layout(spec, parameters, rejected)
@@ -222,13 +228,23 @@ class SampleWriter:
         self._fault: PhysGymError | None = None
         self._fault_raised = False
         self._stop, self._wake = threading.Event(), threading.Event()
+        self._mirror: Mirror | None = None
+        if isinstance(found, Location):
+            from physgym.storage.mirror import Mirror
+
+            self._mirror = Mirror(found)
+            self.path = self._mirror.folder
         self._made_folder = not self.path.exists()
         self._flock = self._acquire()
         try:
+            if self._mirror is not None:
+                self._mirror.prepare(mode, resume)
             self._partitions = self._existing(resume)
             self._sides = {name: _Side(name, self._partitions) for name in self._layout.tables if name != SAMPLES}
             self._full.extend(p for p in self._partitions[:-1] if not p.sealed)
             self._ended = 0  # partitions that take no more
+            if self._mirror is not None:
+                self._mirror.begin()
         except BaseException:
             self._release()
             raise
@@ -733,6 +749,8 @@ class SampleWriter:
                     current = self._partitions[-1] if self._partitions else None
                     if current is not None and not current.sealed:
                         self._count_in(current)
+                if self._mirror is not None:
+                    self._mirror.check()
             except Exception as error:  # noqa: BLE001  # whatever it is, the next call raises it
                 unforeseen = DatasetError(f"the thread that writes {self.path} failed: {error!r}")
                 unforeseen.__cause__ = error
@@ -787,7 +805,7 @@ class SampleWriter:
         modes: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: later writers make it anew
             modes = dict(json.loads(file.read_text())["modes"])
-        modes[self.mode] = _described(self._partitions)
+        modes[self.mode] = describe_partitions(self._partitions)
         try:
             _write_description(self.path, modes)
         except OSError as error:
@@ -795,6 +813,8 @@ class SampleWriter:
                 f"cannot write {file}: {error.strerror}. All samples are readable without it; free space, then "
                 "continue the dataset"
             ) from error
+        if self._mirror is not None:
+            self._mirror.wake()
 
     # --- closing
 
@@ -817,13 +837,17 @@ class SampleWriter:
             self._wake.set()
             self._thread.join()
             fault = self._fault
-            if isinstance(fault, DatasetError):
+            if isinstance(fault, DatasetError) and not isinstance(fault, StorageError):
                 if not self._fault_raised:
                     raise fault
                 return
             self._commit()
             self._store_left()
             self._complete(seal)
+            if isinstance(fault, StorageError) and self._fault_raised:
+                return
+            if self._mirror is not None:
+                self._mirror.finish()
             if fault is not None:
                 raise fault
         except PhysGymError:
@@ -834,6 +858,8 @@ class SampleWriter:
             raise
         finally:
             self._thread.join()  # it must not seal without the lock
+            if self._mirror is not None:
+                self._mirror.stop()
             self._release()
 
     def _store_left(self) -> None:

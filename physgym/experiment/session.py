@@ -10,6 +10,7 @@ import yaml
 
 from physgym._version import __version__
 from physgym.errors import ConfigError
+from physgym.storage.location import local
 
 CONFIG = "config.yaml"
 INFO = "info.txt"
@@ -27,7 +28,7 @@ def new_session(path: str | Path) -> Path:
     Raises:
         ConfigError: The folder cannot be made.
     """
-    wanted, number = Path(path), 1
+    wanted, number = local(path, "a session"), 1
     while True:
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:

@@ -14,10 +14,11 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors
 import torch
@@ -25,12 +26,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from physgym._version import __version__
-from physgym.errors import CheckpointError, ConfigError, SampleError
+from physgym.errors import CheckpointError, ConfigError, PhysGymError, SampleError, StorageError
 from physgym.nn.predictor import Predictor
 from physgym.nn.registry import build, describe
 from physgym.nn.transforms import Transforms
 from physgym.sample import SampleSpec
+from physgym.storage.location import Location, place
 from physgym.training.state import decode, encode, storable
+
+Place = TypeVar("Place", Path, Location)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -55,12 +59,12 @@ DAMAGE = (
 
 
 def save_checkpoint(
-    path: str | Path, predictor: Predictor, training: Mapping[str, Any] | None = None, **progress: Any
-) -> Path:
+    path: str | Path | Location, predictor: Predictor, training: Mapping[str, Any] | None = None, **progress: Any
+) -> Path | Location:
     """Write a checkpoint; one that stands there is replaced.
 
     Args:
-        path: The directory to make; its parents are made too.
+        path: The directory to make; its parents are made too. Or ``s3://bucket/prefix``, see `physgym.storage`.
         predictor: The network with its fields and transforms.
         training: The state of a training, to continue it: data, arrays and tensors, nested.
         progress: Further entries of the manifest, JSON data, such as ``epoch`` and ``step``. Numbers that are not
@@ -73,7 +77,9 @@ def save_checkpoint(
         CheckpointError: The network's state is not made of tensors alone, that of the training is no data, or the disk
             refuses.
     """
-    path = Path(path)
+    if isinstance(found := place(path), Location):
+        return _save_remote(found, predictor, training, progress)
+    path = found
     state, state_tensors = encode(training)
     tensors = {}
     for name, value in predictor.state_dict().items():
@@ -123,8 +129,26 @@ def save_checkpoint(
     return path
 
 
+def _save_remote(
+    location: Location, predictor: Predictor, training: Mapping[str, Any] | None, progress: Mapping[str, Any]
+) -> Location:
+    """Write a checkpoint to the disk and upload it; where that fails it stays on the disk."""
+    from physgym.storage.cache import Cache
+    from physgym.storage.networks import upload_checkpoint
+
+    spool = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=Cache().root))
+    folder = spool / (location.name or "checkpoint")
+    save_checkpoint(folder, predictor, training, **progress)
+    try:
+        upload_checkpoint(folder, location, MANIFEST)
+    except PhysGymError as error:
+        raise StorageError(f"{str(error).rstrip('.')}. Nothing is lost: the checkpoint is in {folder}") from error
+    shutil.rmtree(spool, ignore_errors=True)
+    return location
+
+
 def load_checkpoint(
-    path: str | Path,
+    path: str | Path | Location,
     which: str | int = "last",
     *,
     network: nn.Module | None = None,
@@ -134,7 +158,8 @@ def load_checkpoint(
     """The predictor in a checkpoint.
 
     Args:
-        path: A checkpoint, a folder of checkpoints, or a session, whose folder ``networks`` is used.
+        path: A checkpoint, a folder of checkpoints, or a session, whose folder ``networks`` is used; on the disk, or
+            ``s3://bucket/prefix``.
         which: Which one of a folder: "last", "best", the number of an epoch, or a name.
         network: A network to load the weights into, in place; by default it is built from its description, which
             works for classes known to `physgym.nn.register`.
@@ -224,8 +249,8 @@ def _check_weights(
         raise CheckpointError(MISMATCH.format(path=path, network=network, problem=shown))
 
 
-def find_checkpoint(path: str | Path, which: str | int = "last") -> Path:
-    """The directory of a checkpoint.
+def find_checkpoint(path: str | Path | Location, which: str | int = "last") -> Path:
+    """The directory of a checkpoint; one in S3 is brought to the cache.
 
     Args:
         path: A checkpoint, a folder of checkpoints, or a session.
@@ -235,13 +260,33 @@ def find_checkpoint(path: str | Path, which: str | int = "last") -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    path = Path(path)
+    found = place(path)
+    if isinstance(found, Path):
+        return _choose(found, which)
+    from physgym.storage.networks import fetch_checkpoint
+
+    return fetch_checkpoint(_choose_remote(found, which), MANIFEST)
+
+
+def _choose(path: Path, which: str | int) -> Path:
     if (path / MANIFEST).is_file():
         return path
     if (path / WEIGHTS).is_file():
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST} is missing"))
     folder = path / "networks" if (path / "networks").is_dir() else path
-    found = list_checkpoints(folder)
+    return _choose_among(list_checkpoints(folder), which, path, folder)
+
+
+def _choose_remote(location: Location, which: str | int) -> Location:
+    from physgym.storage.networks import checkpoint_names, read_checkpoint
+
+    if read_checkpoint(location, MANIFEST) is not None:
+        return location
+    folder = location / "networks" if "networks" in checkpoint_names(location) else location
+    return _choose_among(list_checkpoints(folder), which, location, folder)
+
+
+def _choose_among(found: dict[Place, dict[str, Any]], which: str | int, path: Place, folder: Place) -> Place:
     if not found:
         raise CheckpointError(NONE_HERE.format(path=path))
     if which == "last":
@@ -254,30 +299,55 @@ def find_checkpoint(path: str | Path, which: str | int = "last") -> Path:
     raise CheckpointError(NO_EPOCH.format(path=folder, which=which, known=[directory.name for directory in found]))
 
 
-def list_checkpoints(folder: str | Path) -> dict[Path, dict[str, Any]]:
+@overload
+def list_checkpoints(folder: Location) -> dict[Location, dict[str, Any]]: ...
+
+
+@overload
+def list_checkpoints(folder: str | Path) -> dict[Path, dict[str, Any]]: ...
+
+
+def list_checkpoints(folder: str | Path | Location) -> dict[Any, dict[str, Any]]:
     """The checkpoints in a folder and their manifests, in the order of training."""
+    at = place(folder)
+    found = _manifests(at) if isinstance(at, Path) else _remote_manifests(at)
+    return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), item[0].name)))
+
+
+def _manifests(folder: Path) -> dict[Any, dict[str, Any]]:
     found = {}
-    for file in Path(folder).glob(f"[!.]*/{MANIFEST}"):
+    for file in folder.glob(f"[!.]*/{MANIFEST}"):
         try:
             found[file.parent] = read_manifest(file.parent)
         except CheckpointError:
             if file.exists():  # otherwise a trainer at work has deleted it meanwhile
                 raise
-    return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), item[0].name)))
+    return found
 
 
-def best_of(found: Mapping[Path, Mapping[str, Any]]) -> Path | None:
+def _remote_manifests(location: Location) -> dict[Any, dict[str, Any]]:
+    from physgym.storage.networks import checkpoint_names, read_checkpoint
+
+    read = {location / name: read_checkpoint(location / name, MANIFEST) for name in checkpoint_names(location)}
+    return {directory: _parse_manifest(directory, text) for directory, text in read.items() if text is not None}
+
+
+def best_of(found: Mapping[Place, Mapping[str, Any]]) -> Place | None:
     """Of checkpoints and their manifests the one with the lowest score; None if none has a score."""
     scores = {directory: manifest["score"] for directory, manifest in found.items() if "score" in manifest}
     return min(scores, key=lambda directory: scores[directory], default=None)
 
 
-def delete_checkpoint(path: Path) -> None:
+def delete_checkpoint(path: Path | Location) -> None:
     """Delete a checkpoint; whoever looks meanwhile sees it whole or not at all.
 
     Raises:
         CheckpointError: The disk refuses.
     """
+    if isinstance(path, Location):
+        from physgym.storage.networks import delete_checkpoint as delete
+
+        return delete(path, MANIFEST)
     temporary = _temporary(path)
     try:
         path.rename(temporary)
@@ -286,8 +356,10 @@ def delete_checkpoint(path: Path) -> None:
         raise CheckpointError(f"cannot delete the checkpoint {path}: {error}") from error
 
 
-def delete_leftovers(folder: Path) -> None:
-    """Delete what a killed process has left half written or half deleted."""
+def delete_leftovers(folder: Path | Location) -> None:
+    """Delete what a killed process has left half written or half deleted; in S3 nothing is."""
+    if isinstance(folder, Location):
+        return
     for directory in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -300,10 +372,18 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        problem = _problem(manifest)
+        text = (path / MANIFEST).read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(NONE_HERE.format(path=path)) from error
+    except OSError as error:
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST}: {error}")) from error
+    return _parse_manifest(path, text)
+
+
+def _parse_manifest(path: Path | Location, text: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(text)
+        problem = _problem(manifest)
     except DAMAGE as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST}: {error}")) from error
     if problem is not None:

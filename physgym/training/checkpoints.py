@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from physgym.errors import CheckpointError, ConfigError
+from physgym.storage.location import Location, place
 from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
 from physgym.training.events import Callback
 
@@ -74,7 +75,7 @@ class Checkpoints(Callback):
     its place among the callbacks, it is called after the others. Only one training at a time saves in a folder.
 
     Args:
-        folder: Where to save; made if it is not there.
+        folder: Where to save; made if it is not there. Or ``s3://bucket/prefix``.
         every: Save after every so many epochs; the last one is always saved.
         steps: Also save after every so many batches.
         minutes: Also save after the batch with which so many minutes have passed since the last time.
@@ -89,7 +90,7 @@ class Checkpoints(Callback):
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | Location,
         *,
         every: int = 1,
         steps: int | None = None,
@@ -100,7 +101,7 @@ class Checkpoints(Callback):
         for name, number in {"every": every, "steps": steps, "minutes": minutes, "keep": keep}.items():
             if number is not None and not number > 0:
                 raise ConfigError(f"{name} must be positive, not {number}")
-        self.folder = Path(folder)
+        self.folder: Any = place(folder)  # a path or a place in S3
         self.every, self.steps, self.minutes, self.keep, self.best = every, steps, minutes, keep, best
         self._saved_step = 0
         self._saved_time = time.monotonic()
@@ -123,7 +124,8 @@ class Checkpoints(Callback):
             CheckpointError: Another training is at work there, or a checkpoint there is damaged.
         """
         self.close()
-        self._lock = Lock(self.folder)
+        if not isinstance(self.folder, Location):
+            self._lock = Lock(self.folder)
         delete_leftovers(self.folder)
         self._saved_step, self._saved_time = trainer.step, time.monotonic()
         found = list_checkpoints(self.folder).values()

@@ -27,6 +27,7 @@ from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Transforms
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
+from physgym.storage.location import local
 from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpoints import Checkpoints
@@ -187,6 +188,8 @@ class Trainer:
             raise ConfigError(f"seed must not be negative, got {seed}")
         if loader_workers < 0:
             raise ConfigError(f"loader_workers must not be negative, got {loader_workers}")
+        if session is not None:
+            session = local(session, "the session (networks may be in S3: callbacks=[Checkpoints('s3://...')])")
         check_device(device)
         self.ranks = Ranks(device)
         if self.ranks.size > 1 and source is not None:

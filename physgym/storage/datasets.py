@@ -1,0 +1,149 @@
+"""Datasets in S3: what is there, and how it comes to the local disk.
+
+Below the place lie ``dataset.json``, the description, and the partitions, each in an object whose name holds its
+checksum, so that it never changes. The description names only objects that are there: it is replaced after they have
+been uploaded, and they are deleted after it names them no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from physgym.data.writer import DESCRIPTION, Mode
+from physgym.errors import StorageError
+from physgym.storage.cache import Cache, Entry, Pin
+from physgym.storage.location import Location
+from physgym.storage.store import MissingObject, Store
+
+FILE = re.compile(rf"({'|'.join(get_args(Mode))})-\d{{5}}\.h5")
+OBJECT = re.compile(r"[A-Za-z0-9._-]+")
+ATTEMPTS = 5  # to read a dataset while its writer replaces its partitions
+DAMAGED = "{place} is no description of a dataset: {problem}. Its writer makes it anew when it continues the dataset"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a dataset in S3 says of itself.
+
+    Attributes:
+        data: As JSON has it.
+        sha256: Of its bytes.
+        tag: Entity tag of its object.
+    """
+
+    data: dict[str, Any]
+    sha256: str
+    tag: str
+
+    @property
+    def modes(self) -> dict[str, Any]:
+        """What there is, by mode."""
+        return dict(self.data["modes"])
+
+    def entries(self, mode: str) -> list[Entry]:
+        """The partitions of a mode."""
+        return [as_entry(part) for part in self.data["modes"].get(mode, {}).get("partitions", [])]
+
+
+def read_description(store: Store) -> Description | None:
+    """The description of a dataset, None if there is none.
+
+    Raises:
+        StorageError: It is damaged, or the server refuses or is away.
+    """
+    found = store.read(DESCRIPTION)
+    if found is None:
+        return None
+    text, tag = found
+    try:
+        data = json.loads(text)
+        if data["format"] != "physgym-dataset" or data["version"] != 2:
+            raise ValueError(f"it has format {data['format']}, version {data['version']}")
+        for mode, described in data["modes"].items():
+            for part in described["partitions"]:
+                entry = as_entry(part)
+                if (match := FILE.fullmatch(entry.name)) is None or match[1] != mode:
+                    raise ValueError(f"it names the file {entry.name!r}")
+                if not OBJECT.fullmatch(entry.source) or not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
+                    raise ValueError(f"it names the object {entry.source!r}")
+                if not (entry.size > 0 and int(part["samples"]) >= 0):
+                    raise ValueError(f"{entry.name} has {entry.size} bytes")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__} {error}"
+        raise StorageError(DAMAGED.format(place=store.location / DESCRIPTION, problem=problem)) from error
+    return Description(data, hashlib.sha256(text).hexdigest(), tag)
+
+
+def as_entry(part: Mapping[str, Any]) -> Entry:
+    """A partition of a description as a file of the cache."""
+    return Entry(str(part["file"]), str(part["digest"]), int(part["size"]), str(part["object"]))
+
+
+def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | None = None) -> Pin:
+    """Bring a dataset to the local disk, as far as the cache does not hold it.
+
+    Args:
+        location: Where it is.
+        modes: Which parts of it.
+        samples: Only the partitions with the first so many samples.
+
+    Returns:
+        Its folder, which stays as it is as long as the object lives.
+
+    Raises:
+        StorageError: There is none, it is damaged, the server refuses or is away, or the cache is too small.
+    """
+    store, cache = Store(location), Cache()
+    described = _described(store)
+    for attempt in range(1, ATTEMPTS + 1):
+        entries = [entry for mode in modes for entry in _first(described, mode, samples)]
+        names = json.dumps([(entry.name, entry.sha256) for entry in entries])
+        pin = cache.pin(cache.views / hashlib.sha256(names.encode()).hexdigest()[:32])
+        try:
+            store.fill(cache, pin.folder, entries)
+        except MissingObject as error:
+            store = Store(location)
+            now = _described(store)
+            if attempt == ATTEMPTS or now.sha256 == described.sha256:
+                raise StorageError(
+                    f"{error}, though {location / DESCRIPTION} names it. Generate the dataset anew"
+                ) from error
+            described = now  # its writer has replaced partitions
+        else:
+            return pin
+    raise AssertionError
+
+
+def has_samples(location: Location, mode: Mode = "training") -> bool:
+    """Whether there are samples of a mode.
+
+    Raises:
+        StorageError: The server refuses or is away.
+    """
+    described = read_description(Store(location))
+    return described is not None and any(
+        part["samples"] for part in described.modes.get(mode, {}).get("partitions", [])
+    )
+
+
+def _described(store: Store) -> Description:
+    found = read_description(store)
+    if found is None:
+        raise StorageError(f"there is no dataset at {store.location}: it has no {DESCRIPTION}")
+    return found
+
+
+def _first(described: Description, mode: str, samples: int | None) -> list[Entry]:
+    """The partitions with the first samples of a mode."""
+    entries, count = [], 0
+    for entry, part in zip(described.entries(mode), described.modes.get(mode, {}).get("partitions", []), strict=True):
+        if samples is not None and count >= samples:
+            break
+        entries.append(entry)
+        count += int(part["samples"])
+    return entries

@@ -1,0 +1,409 @@
+"""`Store`: the requests that physgym makes to S3, each repeated with growing pauses while the server is away."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from physgym.errors import ConfigError, StorageError
+from physgym.storage.cache import Cache, Entry
+from physgym.storage.location import SECRET, Location
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE_VARIABLE = "PHYSGYM_S3_PATIENCE"
+PATIENCE = 60.0  # seconds that a server may be away before it is an error
+ATTEMPTS = 3  # at least, however long each takes
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between attempts
+CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
+PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5 GiB, at most 10,000 of them
+CHUNK = 1 << 20  # bytes that are read at once from a download
+
+AGAIN = {  # codes after which S3 wants a request repeated, beside those of status 5xx
+    *("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"),
+    *("ConditionalRequestConflict", "OperationAborted", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"),
+}
+ACCESS = {"AccessDenied", "403", "401", "AllAccessDisabled", "AccountProblem"}
+CREDENTIALS = {
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
+    *("ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"),
+}
+NO_BOTO = "{location} needs boto3, which is not installed: pip install 'physgym[s3]'"
+
+
+class MissingObject(StorageError):
+    """There is no such object."""
+
+
+class ChangedObject(StorageError):
+    """An object was to be replaced that somebody else has replaced meanwhile."""
+
+
+class DamagedObject(StorageError):
+    """An object does not hold what its description says."""
+
+
+class Unreachable(StorageError):
+    """The server was away for too long."""
+
+
+class Stopped(Exception):
+    """The store was told to stop."""
+
+
+class Store:
+    """Objects below a place in S3.
+
+    Args:
+        location: The place.
+        patience: Seconds that the server may be away, or refuse, without any progress; by default those of the
+            environment variable PHYSGYM_S3_PATIENCE, else 60.
+
+    Attributes:
+        stop: Once it is set, whatever waits or transfers raises `Stopped` soon.
+
+    Raises:
+        ConfigError: boto3 is missing, or its configuration is wrong.
+    """
+
+    def __init__(self, location: Location, patience: float | None = None) -> None:
+        self.location = location
+        self.patience = seconds(PATIENCE_VARIABLE, PATIENCE) if patience is None else patience
+        self.stop = threading.Event()
+
+    @cached_property
+    def _client(self) -> Any:
+        place = self.location
+        settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+        try:
+            client = _client(place.endpoint, place.region, place.profile, os.getpid(), settings)
+        except ModuleNotFoundError as error:
+            raise ConfigError(NO_BOTO.format(location=place)) from error
+        if "@" in client.meta.endpoint_url:
+            raise ConfigError(SECRET)
+        return client
+
+    @property
+    def identity(self) -> str:
+        """A name of the place that differs between servers."""
+        return f"{self._client.meta.endpoint_url} {self.location.bucket} {self.location.prefix}"
+
+    # --- objects
+
+    def read(self, name: str) -> tuple[bytes, str] | None:
+        """A small object and its entity tag; None if there is none."""
+
+        def get() -> tuple[bytes, str]:
+            found = self._client.get_object(**self._named(name))
+            with contextlib.closing(found["Body"]) as body:
+                data, size = body.read(), found["ContentLength"]
+            if len(data) != size:
+                raise KeyError("the rest of it")
+            return data, found["ETag"]
+
+        try:
+            return self._repeat(f"read {name}", get)
+        except MissingObject:
+            return None
+
+    def replace(self, name: str, data: bytes, tag: str | None) -> str:
+        """Write a small object in place of the one with an entity tag, None for none at all.
+
+        Returns:
+            The new tag.
+
+        Raises:
+            ChangedObject: Somebody else has written it meanwhile.
+        """
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+
+        def put() -> str:
+            answer: str = self._client.put_object(**self._named(name), Body=data, **condition)["ETag"]
+            return answer
+
+        try:
+            return self._repeat(f"write {name}", put)
+        except (ChangedObject, MissingObject):
+            found = self.read(name)  # an attempt whose answer was lost may have written it
+            if found is not None and found[0] == data:
+                return found[1]
+            raise ChangedObject(f"{self.location / name} was written by somebody else meanwhile") from None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object, None if there is none."""
+        try:
+            return int(
+                self._repeat(f"look for {name}", lambda: self._client.head_object(**self._named(name)))["ContentLength"]
+            )
+        except MissingObject:
+            return None
+
+    def upload(self, file: Path, name: str, begun: Callable[[str], None] = lambda upload: None) -> None:
+        """Upload a file, large ones in parts.
+
+        Args:
+            file: The file; it does not change meanwhile.
+            name: Of the object.
+            begun: Called with the number of an upload in parts, which `abort` needs if this process dies meanwhile.
+        """
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            if size <= PART:
+                data = stream.read()
+                self._repeat(f"upload {name}", lambda: self._client.put_object(**self._named(name), Body=data))
+            else:
+                self._upload_parts(stream, size, name, begun)
+        if (stored := self.size(name)) != size:
+            raise DamagedObject(f"{self.location / name} holds {stored} bytes after the upload of {size}")
+
+    def _upload_parts(self, stream: Any, size: int, name: str, begun: Callable[[str], None]) -> None:
+        named = self._named(name)
+        upload: str = self._repeat(f"upload {name}", lambda: self._client.create_multipart_upload(**named))["UploadId"]
+        begun(upload)
+        parts: list[dict[str, Any]] = []
+        try:
+            for _ in range(0, size, part_size := max(PART, -(-size // 10_000))):
+                data, number = stream.read(part_size), len(parts) + 1
+                part = {**named, "UploadId": upload, "PartNumber": number, "Body": data}
+                answer = self._repeat(f"upload {name}", functools.partial(self._client.upload_part, **part))
+                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            whole = {**named, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            with contextlib.suppress(MissingObject):  # completed by an attempt whose answer was lost; its size tells
+                self._repeat(f"complete {name}", lambda: self._client.complete_multipart_upload(**whole))
+        except BaseException:
+            self.abort(name, upload)
+            raise
+
+    def abort(self, name: str, upload: str) -> None:
+        """Give up an upload in parts, so that its parts cost nothing; one attempt."""
+        try:
+            self._client.abort_multipart_upload(**self._named(name), UploadId=upload)
+        except Exception as error:  # noqa: BLE001  # nothing depends on it
+            log.debug("an upload of %s was left behind: %s", name, _shown(error))
+
+    def fill(self, cache: Cache, folder: Path, entries: Sequence[Entry]) -> None:
+        """Complete a pinned folder of the cache.
+
+        Raises:
+            MissingObject: There is no such object.
+            StorageError: It is damaged, the server refuses or is away, or there is no room.
+        """
+        cache.fill(folder, entries, self.download, str(self.location), self.stop.set)
+
+    def download(self, entry: Entry, file: Path) -> None:
+        """Download an object; what is there already is not fetched again after a failure.
+
+        Args:
+            entry: Which one, with its size and checksum.
+            file: Exists, and is overwritten.
+
+        Raises:
+            MissingObject: There is none.
+            DamagedObject: It does not hold what it should, twice.
+        """
+        where = self.location / entry.source
+        if self._download(entry, file) == entry.sha256:
+            return
+        log.warning("the checksum of %s is wrong after the download; it is fetched again", where)
+        if self._download(entry, file) != entry.sha256:
+            raise DamagedObject(f"{where} is damaged: its checksum is wrong. Restore it, or generate the dataset anew")
+
+    def _download(self, entry: Entry, file: Path) -> str:
+        """Download an object, whatever it holds; the checksum of that."""
+        digest, done = hashlib.sha256(), 0
+
+        def get() -> None:
+            nonlocal done
+            rest = {"Range": f"bytes={done}-"} if done else {}
+            found = self._client.get_object(**self._named(entry.source), **rest)
+            with contextlib.closing(found["Body"]) as body:
+                if (size := done + found["ContentLength"]) != entry.size:
+                    where = self.location / entry.source
+                    raise DamagedObject(f"{where} is damaged: it has {size} bytes instead of {entry.size}")
+                for chunk in body.iter_chunks(CHUNK):
+                    self._check_stop()
+                    target.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+
+        with file.open("r+b") as target:
+            while done < entry.size:
+                self._repeat(f"download {entry.source}", get, lambda: done)
+            target.flush()
+            os.fsync(target.fileno())
+        return digest.hexdigest()
+
+    def delete(self, names: list[str]) -> None:
+        """Delete objects; those that are not there do no harm."""
+        for name in names:
+            self._repeat(f"delete {name}", functools.partial(self._client.delete_object, **self._named(name)))
+
+    def folders(self) -> list[str]:
+        """Names of what lies below, up to the next slash."""
+        prefix = self.location.key("")
+
+        def pages() -> list[str]:
+            paginator = self._client.get_paginator("list_objects_v2")
+            found = paginator.paginate(Bucket=self.location.bucket, Prefix=prefix, Delimiter="/")
+            return [entry["Prefix"] for page in found for entry in page.get("CommonPrefixes", [])]
+
+        return [name.removeprefix(prefix).rstrip("/") for name in self._repeat(f"list {self.location}", pages)]
+
+    def _named(self, name: str) -> dict[str, str]:
+        return {"Bucket": self.location.bucket, "Key": self.location.key(name)}
+
+    # --- patience
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+
+    def _repeat(self, doing: str, request: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
+        """The answer to a request, which is made again after growing pauses while the server is away.
+
+        Args:
+            doing: What for, for the error.
+            request: Makes it.
+            progress: Grows as parts of it succeed, whereupon patience begins anew.
+
+        Raises:
+            StorageError: The server refuses, or is away for too long.
+        """
+        reached, pauses, begin, attempts = progress(), self._pauses(), time.monotonic(), 0
+        while True:
+            self._check_stop()
+            try:
+                return request()
+            except (
+                StorageError,
+                ConfigError,
+                Stopped,
+                OSError,
+            ):  # of the disk; those of the network come as boto's own
+                raise
+            except Exception as error:  # noqa: BLE001  # sorted out there
+                problem = self._transient(doing, error)
+            if (now := progress()) > reached:
+                reached, pauses, begin, attempts = now, self._pauses(), time.monotonic(), 0
+            attempts += 1
+            pause = next(pauses)
+            waited = time.monotonic() - begin
+            if waited + pause > self.patience and attempts >= ATTEMPTS:
+                raise Unreachable(
+                    f"cannot {doing} at {self.location}: {problem}, for {waited:.0f} s. Look whether the server can "
+                    f"be reached, then continue; {PATIENCE_VARIABLE} sets how many seconds it may be away"
+                ) from None
+            log.info("cannot %s at %s: %s; once more in %.1f s", doing, self.location, problem, pause)
+            self.stop.wait(pause)
+
+    @staticmethod
+    def _pauses() -> Iterator[float]:
+        pause = FIRST_PAUSE
+        while True:
+            yield pause * random.uniform(0.5, 1.0)  # so that many clients do not come back all at once
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _transient(self, doing: str, error: Exception) -> str:
+        """What is wrong for the time being; raises what will stay wrong, as an error that says what to do."""
+        from botocore import exceptions as b
+
+        problem = f"{type(error).__name__}: {_shown(error)}"
+        temporary = (b.ConnectionError, b.HTTPClientError, b.ResponseStreamingError, b.IncompleteReadError)
+        if isinstance(error, (b.NoCredentialsError, b.PartialCredentialsError, b.TokenRetrievalError)):
+            raise StorageError(
+                f"cannot {doing} at {self.location}: there are no credentials ({problem}). {WHERE}"
+            ) from None
+        if isinstance(error, KeyError):
+            return f"the answer broke off, it lacks {error}"
+        if isinstance(error, b.SSLError) or not isinstance(error, (b.ClientError, *temporary)):
+            raise StorageError(f"cannot {doing} at {self.location}: {problem}") from None
+        if not isinstance(error, b.ClientError):
+            return problem
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in AGAIN or status in (429, 500, 502, 503, 504):
+            return problem
+        where = f"cannot {doing} at {self.location}"
+        if code == "NoSuchBucket":
+            raise StorageError(
+                f"{where}: there is no bucket {self.location.bucket!r}. Create it, or correct the name"
+            ) from None
+        if code in ("PreconditionFailed", "412"):
+            raise ChangedObject(f"{where}: somebody else has written it meanwhile") from None
+        if status == 404:
+            raise MissingObject(f"{where}: it is not there") from None
+        if code in ("RequestTimeTooSkewed", "RequestExpired"):
+            raise StorageError(
+                f"{where}: the clocks of this machine and of the server differ. Set this one right"
+            ) from None
+        if code in CREDENTIALS:
+            raise StorageError(f"{where}: the credentials are refused ({code}). {WHERE}") from None
+        if code in ACCESS or status in (401, 403):
+            raise StorageError(
+                f"{where}: access is denied. The credentials need the right to read, write, list and delete there"
+            ) from None
+        if status == 501:
+            raise StorageError(
+                f"{where}: the server does not know conditional writes, which keep two writers apart ({code})"
+            ) from None
+        raise StorageError(f"{where}: {problem}") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _client(endpoint: str | None, region: str | None, profile: str | None, pid: int, settings: Hashable) -> Any:
+    """A client of boto3, which takes a while to make; of its own for each process and environment."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        # repeated here, where downloads can go on, conditional requests are looked at, and all of it can be stopped
+        retries={"total_max_attempts": 1},
+        response_checksum_validation="when_required",  # compared with the SHA-256 instead
+    )
+    try:
+        session = boto3.session.Session(profile_name=profile, region_name=region)
+        return session.client("s3", endpoint_url=endpoint, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(f"S3 cannot be used: {type(error).__name__}: {_shown(error)}") from None
+
+
+WHERE = (
+    "They come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE, or ?profile=), or the role of "
+    "the machine"
+)
+
+
+def _shown(error: BaseException) -> str:
+    """What an error says, without user names and passwords in addresses."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", str(error)).removesuffix(".")
+
+
+def seconds(variable: str, default: float) -> float:
+    """Seconds that an environment variable says.
+
+    Raises:
+        ConfigError: It says something else.
+    """
+    text = os.environ.get(variable, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ConfigError(f"{variable} must be a number of seconds, not {text!r}")
+    return value
