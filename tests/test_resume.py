@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
+from physgym.data.generate import SampleStream
 from physgym.errors import CheckpointError, ConfigError
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints, save_checkpoint
@@ -106,7 +107,7 @@ class Counting(MemorySource):
 def produced(folder, produce, source, *, callbacks=(), resume=False):
     torch.manual_seed(0)
     return Trainer(
-        MLP((3, 2), 4, hidden=(8,), dropout=0.1),
+        MLP.from_spec(source.spec, hidden=(8,), dropout=0.1),
         source=source,
         produce=produce,
         epochs=3,
@@ -129,6 +130,21 @@ def test_fresh_samples_go_on_where_they_were(tmp_path, step):
         produced(tmp_path / "cut", "always", Counting(samples), callbacks=[Stop(step)]).fit()
     resumed = produced(tmp_path / "cut", "always", Counting(samples), resume=True)
     assert resumed.step == step - 1
+    resumed.fit()
+    assert same(weights(whole), weights(resumed))
+
+
+def test_killed_before_the_first_checkpoint_fresh_samples_begin_again(tmp_path):
+    def training(name, crash=()):
+        stream = SampleStream("physgym/Spring-v0", path=tmp_path / name, num_workers=0, resume=True)
+        return produced(tmp_path / f"{name}-networks", "always", stream, callbacks=crash, resume=True)
+
+    whole = training("whole")
+    whole.fit()
+    with pytest.raises(RuntimeError, match="crash"):
+        training("cut", [Stop(1)]).fit()
+    resumed = training("cut")
+    assert (resumed.step, resumed.source.stored > 0) == (0, True)
     resumed.fit()
     assert same(weights(whole), weights(resumed))
 

@@ -841,9 +841,10 @@ class SampleWriter:
                 if not self._fault_raised:
                     raise fault
                 return
-            self._commit()
-            self._store_left()
-            self._complete(seal)
+            with self._lock:  # another thread may be in `commit`
+                self._commit()
+                self._store_left()
+                self._complete(seal)
             if isinstance(fault, StorageError) and self._fault_raised:
                 return
             if self._mirror is not None:

@@ -660,6 +660,9 @@ class Trainer:
             if folder is None:
                 raise ConfigError(NO_FOLDER)
             if not list_checkpoints(folder):
+                # what a killed training has stored is trained on as if it came now
+                if self._always and (begin := getattr(self.source, "load_state_dict", None)) is not None:
+                    begin({})
                 return
         path = find_checkpoint(str(folder if isinstance(resume, bool) else resume))
         state, weights = read_training(path, self.predictor)
