@@ -268,8 +268,12 @@ class Loader:
         want = self._settings(len(self.dataset))
         if set(state) != {"epoch", "batch", *want}:
             raise ConfigError(NO_STATE.format(got=sorted(state), want=sorted({"epoch", "batch", *want})))
+        least = {"epoch": 0, "batch": 0, **dict.fromkeys(("block", "window"), int(state["order"] == "window"))}
+        if wrong := [name for name, low in least.items() if type(state[name]) is not int or state[name] < low]:
+            raise ConfigError(f"this is no state of a Loader: {wrong[0]} is {state[wrong[0]]!r}")
         # what memory alone has decided need not be the same again
-        chosen = {"order", "block", "window"} if self.shuffle is True and state["order"] != "sequential" else set()
+        by_memory = self.shuffle is True and state["order"] in ("random", "window")
+        chosen = {"order", "block", "window"} if by_memory else set()
         differences = [
             f"{name} was {state[name]!r}, now it is {want[name]!r}"
             for name in want

@@ -311,10 +311,12 @@ def _check_alike(path: str, now: Any, then: Any) -> None:
     if isinstance(now, Mapping) and isinstance(then, Mapping):
         for name in now.keys() & then.keys():
             _check_alike(f"{path}, {name}", now[name], then[name])
-    elif isinstance(now, (list, tuple)) and isinstance(then, (list, tuple)):
+    elif (
+        isinstance(now, (list, tuple)) and isinstance(then, type(now)) and (type(now) is list or len(now) == len(then))
+    ):
         for index, (one, other) in enumerate(zip(now, then, strict=False)):
             _check_alike(f"{path}, {index}", one, other)
     else:
         kinds = next((kinds for kinds in KINDS if isinstance(now, kinds)), object)
-        if not isinstance(then, kinds) or isinstance(now, bool) != isinstance(then, bool):
+        if isinstance(now, tuple) or not isinstance(then, kinds) or isinstance(now, bool) != isinstance(then, bool):
             raise ConfigError(OTHER_KIND.format(path=path, got=str(then)[:100], want=now))

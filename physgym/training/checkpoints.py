@@ -115,7 +115,8 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the checkpoints of the training that is resumed."""
-        self._run, self._offset = state["run"], dict(state["offset"])
+        self._run = str(state["run"])
+        self._offset = {name: int(state["offset"][name]) for name in ("epoch", "step")}
 
     def train_begin(self, trainer: Trainer) -> None:
         """Look what is there.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physgym.errors import CheckpointError
+from physgym.errors import CheckpointError, ConfigError
 
 DEPTH = 100  # of trees within trees, which Python and readers of JSON elsewhere follow easily
 BITS = 4096  # of an integer: Python refuses to write much larger ones in decimal
@@ -153,11 +153,11 @@ def _decode(data: Any, tensors: Mapping[str, Tensor], path: str, depth: int) -> 
 # --- what a training's state must look like
 
 THREADS = 1024  # which torch would start without a question
-NO_ENTRY = "it has no {name}, or {name} is not what it should be: {value}"
+NO_ENTRY = "the entry {name} is not what a training has there, but {value}"
 
 
 def check_training(state: Mapping[str, Any]) -> None:
-    """Raise CheckpointError unless a state has the parts of that of a `Trainer`, each of its kind."""
+    """Raise ConfigError unless a state has the parts of that of a `Trainer`, each of its kind."""
     sound: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(("epoch", "batch", "step"), _is_count),
         **dict.fromkeys(("settings", "optimization", "generators", "versions"), _is_table),
@@ -174,7 +174,7 @@ def check_training(state: Mapping[str, Any]) -> None:
         except (TypeError, KeyError):
             fits = False
         if not fits:
-            raise CheckpointError(NO_ENTRY.format(name=name, value=str(state.get(name))[:100]))
+            raise ConfigError(NO_ENTRY.format(name=name, value=str(state.get(name))[:100]))
 
 
 def _is_count(value: Any) -> bool:

@@ -696,6 +696,8 @@ class Trainer:
             order = {**order, "world_size": size, "batch": self.batch}
         self._order = order
         if self.training is not None:
+            if order is None:
+                raise ConfigError("it has no place in the order of the samples")
             self._training_loader()
         if self._always and (load := getattr(self.source, "load_state_dict", None)) is not None:
             load(state["source"])
