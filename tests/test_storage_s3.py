@@ -27,6 +27,7 @@ from physgym.data.generate import generate
 from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, StorageError
 from physgym.nn import MLP, Predictor
+from physgym.sample import Field, SampleSpec
 from physgym.storage import Location
 from physgym.storage import cache as caches
 from physgym.storage import mirror as mirrors
@@ -424,6 +425,27 @@ def test_an_upload_that_fails_leaves_no_parts(bucket, tmp_path, parts):
     assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)
 
 
+def test_parts_that_a_killed_writer_left_are_given_up(bucket, parts, monkeypatch):
+    large = SampleSpec([Field("x", (1 << 20,), np.dtype("f4"), "input")])
+
+    def writer(**options):
+        return SampleWriter(bucket.url(), large, **options)
+
+    one = writer()
+    values = np.ones((2, 1 << 20), np.float32)
+    one.append({"x": values}, episode=np.arange(2), step=np.zeros(2, int), seed=np.zeros(2, int))
+    with monkeypatch.context() as dying:
+        dying.setattr(Store, "abort", lambda *args: None)
+        bucket.proxy.plan.extend([None, None, *[("up", 1000)] * 30])
+        with pytest.raises(StorageError, match="Nothing is lost"):
+            one.close()
+    assert len(bucket.client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]) == 1
+    bucket.proxy.plan.clear()
+    writer(resume=True).close()
+    assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)
+    np.testing.assert_array_equal(SampleDataset(bucket.url())[:]["x"], values)
+
+
 @pytest.mark.parametrize("fault", [("lose",), ("up", 10), ("down", 10), ("down", 60), ("refuse",)])
 def test_a_conditional_write_whose_answer_is_lost_is_no_conflict(bucket, fault):
     store = Store(Location.parse(bucket.url()))
@@ -527,6 +549,14 @@ def test_a_reader_with_an_old_description_reads_the_new_one(bucket, tmp_path, mo
     monkeypatch.setattr(Store, "read", lambda self, name: (answers.pop(), "") if answers else whole(self, name))
     assert_rows(SampleDataset(bucket.url()), 0, 40)
     assert bucket.objects()["data/dataset.json"] == now
+
+
+def test_a_file_of_the_cache_that_was_cut_short_is_fetched_again(bucket):
+    dataset = write(bucket.url(), 40)
+    file = dataset.partitions[0].path.resolve()
+    with file.open("r+b") as cut:
+        cut.truncate(file.stat().st_size - 1)
+    assert_rows(SampleDataset(bucket.url()), 0, 40)
 
 
 # --- several writers

@@ -138,7 +138,7 @@ class Cache:
         Raises:
             StorageError: There is no room, the disk refuses, or `download` raises.
         """
-        missing = [entry for entry in entries if not (folder / entry.name).exists()]
+        missing = [entry for entry in entries if not _is(folder / entry.name, entry.size)]
         if not missing:
             return
         with self._disk(), self._locked():
@@ -177,7 +177,7 @@ class Cache:
     def _linked(self, folder: Path, entry: Entry) -> bool:
         """Whether there is such an object, which is then linked to; with the lock held."""
         found = self.objects / entry.sha256
-        if not found.exists() or found.stat().st_size != entry.size:
+        if not _is(found, entry.size):
             return False
         os.utime(found)
         temporary = folder / f".{entry.name}-{os.getpid()}"
@@ -198,7 +198,7 @@ class Cache:
                     if self._linked(folder, entry):
                         return
                 with _try_lock(part) as mine:
-                    if mine and final.exists():  # just now
+                    if mine and _is(final, entry.size):  # just now
                         part.unlink()
                     elif mine:
                         os.truncate(part, entry.size)  # what is reserved, as far as other processes look
@@ -314,6 +314,14 @@ def read_state(folder: Path) -> dict[str, Any]:
 def is_published(folder: Path) -> bool:
     """Whether S3 has all of a dataset that was being written."""
     return bool(read_state(folder).get("published"))
+
+
+def _is(file: Path, size: int) -> bool:
+    """Whether there is a file of that size; one that was cut short is to be fetched again."""
+    try:
+        return file.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def _copies(folder: Path) -> int:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_VARIABLE = "PHYSGYM_S3_INTERVAL"
 INTERVAL = 300.0  # seconds after which the samples of a partition that is not full are uploaded
+SOON = 3.0  # seconds of uploading that nobody need hear of
 LEAST = 0.1  # seconds between looks whether there is something to upload
 PAUSE = 10.0  # seconds until the next attempt after the server was away for too long
 
@@ -113,7 +114,9 @@ class Mirror:
         if found is not None and not here:
             self._state |= {"published": True, "written": [found.sha256]}  # so that a part of it is no fork
             self._save()
-        self._store.fill(self._cache, self.folder, entries)
+        # those that are there may have grown
+        missing = [entry for entry in entries if not (self.folder / entry.name).exists()]
+        self._store.fill(self._cache, self.folder, missing)
 
     def begin(self) -> None:
         """Claim the place, so that other writers are noticed, and upload from now on.
@@ -273,6 +276,9 @@ class Mirror:
         self._closing.set()
         self._wake.set()
         try:
+            self._thread.join(SOON)
+            if self._thread.is_alive():
+                log.warning("uploading the rest to %s; Ctrl-C ends that, and resume goes on with it", self.location)
             while self._thread.is_alive():  # which gives up when the server is away for too long
                 self._thread.join(0.2)
         except BaseException:
