@@ -75,7 +75,7 @@ def _options(
 @app.command()
 def generate(
     env: EnvId,
-    out: Annotated[Path, typer.Option(help="Dataset folder.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder, or s3://bucket/prefix.")],
     samples: Annotated[int, typer.Option(help="How many samples the dataset shall have.")] = 1000,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     envs: Annotated[int | None, typer.Option(help="Environments; by default one per worker.")] = None,
@@ -106,6 +106,7 @@ def generate(
     Example: physgym generate physgym/Spring-v0 --out data/spring --samples 2000 --parameters sobol
     """
     from physgym.data.generate import generate as run
+    from physgym.storage import Location, place
 
     try:
         dataset = run(
@@ -128,10 +129,11 @@ def generate(
             nonfinite=nonfinite,  # type: ignore[arg-type]  # checked by the stream
         )
     except KeyboardInterrupt:
-        kept = f"complete samples are in {out}. Continue with the same command and --resume"
-        print(f"\ninterrupted; {kept if out.exists() else 'no sample was complete'}", file=sys.stderr)
+        kept = f"complete samples are in {place(out)}. Continue with the same command and --resume"
+        some = isinstance(place(out), Location) or out.exists()
+        print(f"\ninterrupted; {kept if some else 'no sample was complete'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{len(dataset)} samples in {out}")
+    print(f"{len(dataset)} samples in {place(out)}")
     for field in dataset.spec.values():
         unit = f" [{field.unit}]" if field.unit else ""
         print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")
@@ -460,7 +462,7 @@ def import_(
             from physgym.interop.minari import import_minari
 
             dataset = import_minari(source, out, infos=info or (), mode=mode, progress=True)  # type: ignore[arg-type]
-    print(f"{len(dataset)} samples in {out}")
+    print(f"{len(dataset)} samples in {place(out)}")
 
 
 @contextlib.contextmanager
