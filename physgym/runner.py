@@ -14,7 +14,6 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import Rows, SampleStream, env_name
-from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.evaluation import RolloutEvaluation
@@ -55,6 +54,7 @@ from physgym.samplers import (
 )
 from physgym.sim import Simulation
 from physgym.spaces import leaf_spaces, unflatten
+from physgym.storage.location import place
 from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
@@ -125,7 +125,8 @@ class Runner:
         env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them.
         actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
         parameters: What draws the parameters of episodes, likewise.
-        record: Dataset folder that gets samples, predictions and errors, in mode "prediction"; None records nothing.
+        record: Dataset folder that gets samples, predictions and errors, in mode "prediction", or ``s3://bucket/prefix``;
+            None records nothing.
         resume: Continue the record after its last sample.
         max_steps: Truncate an episode after so many steps.
         max_rejects: Give up after so many rejected steps in a row.
@@ -186,12 +187,13 @@ class Runner:
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self._env, self._kwargs = env, dict(env_kwargs or {})
         self._compare, self._surrogate, self._batch_size = compare, surrogate, batch_size
-        self._folder, self._resume = None if record is None else Path(record), resume
+        self._folder, self._resume = record, resume
         self._writer: SampleWriter | None = None
         self._recorded = ""  # what: a run or a replay
         self._parameter_spec: SampleSpec | None = None
         self._ledger: Ledger | None = None
-        self._after = self._last_recorded()
+        self._after: tuple[int, int] | None = None  # the last step
+        self._refuse_taken()
         self._running: Iterator[RunStep] | None = None
         self._wanted: int | None = None  # steps, so that workers are not waited for in vain
         self._workers: dict[str, Any] = {
@@ -250,6 +252,8 @@ class Runner:
 
     def steps(self) -> Iterator[RunStep]:
         """Steps of the run, from where it stands, without end."""
+        if self._env is None:
+            raise ConfigError(NO_ENV)
         ledger = self._open_ledger(self.spec, self._run_source(), window=1)
         return self._kept(self._source(None), ledger, advance=True)
 
@@ -297,8 +301,6 @@ class Runner:
         ledger.add(step)
 
     def _source(self, limit: int | None) -> Iterator[RunStep]:
-        if self._env is None:
-            raise ConfigError(NO_ENV)
         if self._running is None:
             self._running = self._work() if self.env is None else self._solve(self._after)
         self._wanted = limit
@@ -331,6 +333,7 @@ class Runner:
         """Steps by workers, in the order of their names, from where the run stands."""
         if self._stream is None:
             self._stream = self._open_stream()
+        self._stream.position = self._after
         stream, most = self._stream, ROWS if self._batch_size == 1 else self._batch_size
         fault: Exception | None = None
         while fault is None:
@@ -514,11 +517,13 @@ class Runner:
         """
         if steps is not None and steps < 1:
             raise ConfigError(f"steps must be at least 1, not {steps}; None runs until Ctrl-C")
+        if replay is None and self._env is None:
+            raise ConfigError(NO_ENV)
         if replay is None:
             if solver:
                 raise ConfigError("solver=True is for a replay: pass replay=, or leave it out")
-            source = self._source(steps)
             ledger = self._open_ledger(self.spec, self._run_source(), window=None if steps else WINDOW)
+            source = self._source(steps)
         else:
             steps = min(steps or len(replay), len(replay))
             source, sample = self._replayed(replay, steps, solver)
@@ -581,7 +586,7 @@ class Runner:
             self._surrogate,
             {"inputs": self.predictor.inputs, "outputs": self._outputs, "apply": self._apply_wanted, **self._limits},
         )
-        stream = SampleStream(
+        return SampleStream(
             factory,
             seed=self.seed,
             predictor=_Answers(self.predictor, self._batch_size),
@@ -591,8 +596,6 @@ class Runner:
             **self._limits,
             **self._workers,
         )
-        stream.position = self._after
-        return stream
 
     def _close_stream(self, error: type[BaseException] | None) -> None:
         stream, self._stream = self._stream, None
@@ -602,15 +605,11 @@ class Runner:
 
     # --- the record
 
-    def _last_recorded(self) -> tuple[int, int] | None:
-        """Episode and step of the last sample of a record to be continued."""
-        files = [] if self._folder is None else partition_files(self._folder, "prediction")
-        if files and not self._resume:
-            raise DatasetError(TAKEN.format(path=self._folder))
-        if self._folder is None or not any(Partition(file).count for file in files):
-            return None
-        stored = SampleDataset(self._folder, "prediction")
-        return int(stored.index("episode")[-1]), int(stored.index("step")[-1])
+    def _refuse_taken(self) -> None:
+        """Raise DatasetError early where there is a record that is not to be continued."""
+        folder = None if self._folder is None else place(self._folder)
+        if isinstance(folder, Path) and not self._resume and partition_files(folder, "prediction"):
+            raise DatasetError(TAKEN.format(path=folder))
 
     def _open_ledger(self, sample: SampleSpec, source: dict[str, Any], window: int | None = None) -> Ledger:
         if self._ledger is not None:
@@ -628,6 +627,8 @@ class Runner:
                     parameters=None if what == "replay" and "solver" not in source else self._parameter_spec,
                     nonfinite="allow",  # samples are checked, and a prediction is what it is
                 )
+                if what == "run":
+                    self._after = self._writer.last or self._after
             elif what != self._recorded or what == "replay":
                 raise ConfigError(RECORDED.format(path=self._folder, what=f"a {what}"))
             self._recorded = what
