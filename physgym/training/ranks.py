@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,7 +19,9 @@ from physgym.errors import ConfigError
 class Ranks:
     """This process among those that train together.
 
-    Joins the process group of torch, or makes it where ``torchrun`` has set the environment for one.
+    Joins the process group of torch, or makes it where ``torchrun`` has set the environment for one. On one machine
+    gloo's sockets are on loopback. The store by which torchrun's processes find each other is not: torch lets it listen
+    on all interfaces, without a password, so keep its port behind a firewall.
 
     Args:
         device: Where to compute; of several GPUs each process takes its own for "cuda".
@@ -32,6 +35,7 @@ class Ranks:
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            _stay_here()
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
             atexit.register(_leave)
         together: bool = dist.is_available() and dist.is_initialized()
@@ -90,6 +94,14 @@ class Ranks:
         dist.all_reduce(tensor)
         total: list[float] = tensor.tolist()
         return total
+
+
+def _stay_here() -> None:
+    """Let gloo use loopback where all processes are on this machine, instead of what the host name stands for."""
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+        if loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
 
 
 def _leave() -> None:
