@@ -435,11 +435,11 @@ def test_parts_that_a_killed_writer_left_are_given_up(bucket, parts, monkeypatch
     values = np.ones((2, 1 << 20), np.float32)
     one.append({"x": values}, episode=np.arange(2), step=np.zeros(2, int), seed=np.zeros(2, int))
     with monkeypatch.context() as dying:
-        dying.setattr(Store, "abort", lambda *args: None)
+        dying.setattr(Store, "abort", lambda *args: False)
         bucket.proxy.plan.extend([None, None, *[("up", 1000)] * 30])
         with pytest.raises(StorageError, match="Nothing is lost"):
             one.close()
-    assert len(bucket.client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]) == 1
+    assert bucket.client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]
     bucket.proxy.plan.clear()
     writer(resume=True).close()
     assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)

@@ -464,7 +464,7 @@ def import_(
             from physgym.interop.minari import import_minari
 
             dataset = import_minari(source, out, infos=info or (), mode=mode, progress=True)  # type: ignore[arg-type]
-    print(f"{len(dataset)} samples in {place(out)}")
+    print(f"{len(dataset)} samples in {out}")
 
 
 @contextlib.contextmanager

@@ -91,8 +91,7 @@ class Mirror:
             StorageError: The server refuses or is away, or what is there does not belong to what is in the folder.
         """
         self._state = {"token": secrets.token_hex(4), "published": True, "written": [], **read_state(self.folder)}
-        for name, upload in self._state.pop("parts", {}).items():
-            self._store.abort(name, upload)
+        self._give_up_parts()
         self._described = found = read_description(self._store)
         here = [file for known in get_args(Mode) for file in partition_files(self.folder, known)]
         gone_on = found is not None and found.sha256 not in self._state["written"]
@@ -227,12 +226,22 @@ class Mirror:
         self._state.setdefault("objects", []).append(name)
         self._save()
         if self._store.size(name) != size:
-            self._store.upload(part.path, name, lambda upload: self._save(parts={name: upload}))
+            self._store.upload(part.path, name, lambda upload: self._save(parts=[*self._parts, (name, upload)]))
         (entry,) = describe_partitions([part])["partitions"]
         entry |= {"object": name, "size": size, "digest": digest}
         self._uploaded[file] = part, entry
-        self._save(parts={})
+        self._give_up_parts()
         return dict(entry)
+
+    @property
+    def _parts(self) -> list[Any]:
+        """Uploads in parts that were begun, by this process or a killed one."""
+        return list(self._state.get("parts", []))
+
+    def _give_up_parts(self) -> None:
+        """Give up uploads that broke off; those that were completed are no longer known, which does no harm."""
+        if self._parts:
+            self._save(parts=[begun for begun in self._parts if not self._store.abort(*begun)])
 
     def _replace(self, modes: dict[str, Any], *, final: bool) -> None:
         """Replace the description, on condition that it is ours."""

@@ -186,12 +186,14 @@ class Store:
             self.abort(name, upload)
             raise
 
-    def abort(self, name: str, upload: str) -> None:
-        """Give up an upload in parts, so that its parts cost nothing; one attempt."""
+    def abort(self, name: str, upload: str) -> bool:
+        """Give up an upload in parts, so that its parts cost nothing; one attempt, whose success is returned."""
         try:
             self._client.abort_multipart_upload(**self._named(name), UploadId=upload)
         except Exception as error:  # noqa: BLE001  # nothing depends on it
             log.debug("an upload of %s was left behind: %s", name, _shown(error))
+            return "NoSuchUpload" in str(error)
+        return True
 
     def fill(self, cache: Cache, folder: Path, entries: Sequence[Entry]) -> None:
         """Complete a pinned folder of the cache.
