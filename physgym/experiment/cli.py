@@ -453,8 +453,6 @@ def import_(
 
     Example: physgym import D4RL/pen/human-v2 --out data/pen
     """
-    from physgym.storage.location import place
-
     if Path(source).exists():
         from physgym.interop.arrays import import_numpy
 
