@@ -26,6 +26,8 @@ from physgym.data.describe import describe
 from physgym.data.generate import generate
 from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, StorageError
+from physgym.experiment.build import train
+from physgym.experiment.config import check_config
 from physgym.nn import MLP, Predictor
 from physgym.sample import Field, SampleSpec
 from physgym.storage import Location
@@ -926,3 +928,19 @@ def test_the_endpoint_comes_from_the_environment_too(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{bucket.proxy.port}")
     assert_rows(write(f"s3://{bucket.name}/data", 10), 0, 10)
     assert_rows(SampleDataset(Path(f"s3://{bucket.name}/data")), 0, 10)
+
+
+def test_a_training_from_a_configuration_uses_a_dataset_in_s3(bucket, tmp_path):
+    data = {
+        "session": str(tmp_path / "session"),
+        "environment": {"id": "physgym/Spring-v0"},
+        "dataset": {"path": bucket.url("spring"), "samples": 300, "num_workers": 0},
+        "network": {"arguments": {"hidden": [4]}},
+        "training": {"epochs": 1},
+    }
+    train(check_config(data, "test"))
+    assert len(SampleDataset(bucket.url("spring"))) == 300
+    data["dataset"] |= {"samples": 400}
+    outcome = train(check_config(data, "test"))
+    assert outcome.session == tmp_path / "session-2"
+    assert len(SampleDataset(bucket.url("spring"))) == 400

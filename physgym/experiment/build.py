@@ -25,6 +25,7 @@ from physgym.rollout import require_spec
 from physgym.runner import RolloutEvaluation
 from physgym.sample import SampleSpec
 from physgym.samplers import rebuild_sampler
+from physgym.storage.location import Location, place
 from physgym.training import Callback, Checkpoints, EarlyStopping, History, SampleSource, Trainer, load_checkpoint
 from physgym.training.trainer import check_device
 from physgym.vector.entry import env_factory
@@ -91,7 +92,7 @@ def train(config: Config, resume: Path | None = None) -> Outcome:
         results = {"outcome": f"stopped: {history.stopped}" if history.stopped else outcome, **_last(history)}
     except KeyboardInterrupt:
         results = {"outcome": "interrupted before the training"}
-        kept = f"complete samples are in {folder}" if partition_files(folder, "training") else "no sample was complete"
+        kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
         text = f"interrupted before the training; {kept}. Continue with: physgym resume {session}"
         raise KeyboardInterrupt(text) from None
     except BaseException as error:
@@ -103,7 +104,7 @@ def train(config: Config, resume: Path | None = None) -> Outcome:
 
 
 def _make_trainer(
-    config: Config, network: nn.Module | Predictor, folder: Path, session: Path, *, resume: bool
+    config: Config, network: nn.Module | Predictor, folder: Path | Location, session: Path, *, resume: bool
 ) -> tuple[Trainer, SampleSource | None]:
     """The trainer with its samples: a dataset, generated if need be, or a source that produces them."""
     section = config.training
@@ -159,14 +160,15 @@ def _rollout(config: Config, steps: int) -> RolloutEvaluation:
     )
 
 
-def _source(config: Config, folder: Path, *, resume: bool) -> SampleSource:
+def _source(config: Config, folder: Path | Location, *, resume: bool) -> SampleSource:
     """What produces samples while training."""
     section = config.dataset
     stored = None if section.produce == "always" and section.path is None else folder
     load = None if section.load_samples is None else SampleDataset(section.load_samples)
     there = resume and stored is not None
     options = _continued(config, stored) if there and stored is not None else _generation(config)
-    stream = SampleStream(config.environment.id, path=stored, resume=there, load=load, **options)
+    path = None if stored is None else str(stored)
+    stream = SampleStream(config.environment.id, path=path, resume=there, load=load, **options)
     if section.produce != "online":
         return stream
     try:
@@ -176,8 +178,16 @@ def _source(config: Config, folder: Path, *, resume: bool) -> SampleSource:
         raise
 
 
-def _dataset_folder(config: Config, session: Path) -> Path:
-    return Path(config.dataset.path) if config.dataset.path else session / "dataset"
+def _dataset_folder(config: Config, session: Path) -> Path | Location:
+    return place(config.dataset.path) if config.dataset.path else session / "dataset"
+
+
+def _has_samples(folder: Path | Location) -> bool:
+    if not isinstance(folder, Location):
+        return bool(partition_files(folder, "training"))
+    from physgym.storage.datasets import has_samples  # which needs a package that not everyone has
+
+    return has_samples(folder)
 
 
 def _generation(config: Config) -> dict[str, Any]:
@@ -192,10 +202,10 @@ def _generation(config: Config) -> dict[str, Any]:
     }
 
 
-def _continued(config: Config, folder: Path) -> dict[str, Any]:
+def _continued(config: Config, folder: Path | Location) -> dict[str, Any]:
     """Options of generation, with those that a dataset was made with where the configuration does not give others."""
     options = _generation(config)
-    if not partition_files(folder, "training"):
+    if not _has_samples(folder):
         return options
     source = SampleDataset(folder).source
     for name in ("actions", "parameters"):
@@ -203,10 +213,10 @@ def _continued(config: Config, folder: Path) -> dict[str, Any]:
     return options | {name: source[name] for name in ("seed", "max_steps", "nonfinite") if name in source}
 
 
-def _dataset(config: Config, folder: Path) -> SampleDataset:
+def _dataset(config: Config, folder: Path | Location) -> SampleDataset:
     """The dataset to train on, with as many samples as the configuration wants."""
     wanted = config.dataset.samples
-    if partition_files(folder, "training"):
+    if _has_samples(folder):
         dataset = SampleDataset(folder)
         if wanted is None or len(dataset) >= wanted:
             return dataset
@@ -214,13 +224,13 @@ def _dataset(config: Config, folder: Path) -> SampleDataset:
     if wanted is None and load is None:
         wanted = NEW_SAMPLES
     options = _continued(config, folder)
-    return generate(config.environment.id, folder, samples=wanted, resume=True, load=load, **options)
+    return generate(config.environment.id, str(folder), samples=wanted, resume=True, load=load, **options)
 
 
-def _existing_spec(config: Config, folder: Path | None) -> SampleSpec | None:
+def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec | None:
     """The fields of the dataset in a folder, or of that which the configuration names; None if there is none yet."""
     path = folder or config.dataset.path
-    if path is None or not partition_files(Path(path), "training"):
+    if path is None or not _has_samples(place(path)):
         return None
     dataset = SampleDataset(path)
     recorded = dataset.source.get("env", config.environment.id)
