@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self, get_args
@@ -282,7 +283,7 @@ class Optimization:
         try:
             self.optimizer.load_state_dict(dict(state["optimizer"]))
             if self.scheduler is not None:
-                self.scheduler.load_state_dict(dict(state["scheduler"]))
+                self.scheduler.load_state_dict(_like(have["scheduler"], state["scheduler"]))
             if self.scaler is not None:
                 self.scaler.load_state_dict(dict(state["scaler"]))
             if isinstance(self.loss, nn.Module) and "loss" in state:
@@ -320,3 +321,14 @@ def _check_alike(path: str, now: Any, then: Any) -> None:
         kinds = next((kinds for kinds in KINDS if isinstance(now, kinds)), object)
         if isinstance(now, tuple) or not isinstance(then, kinds) or isinstance(now, bool) != isinstance(then, bool):
             raise ConfigError(OTHER_KIND.format(path=path, got=str(then)[:100], want=now))
+
+
+def _like(now: Any, then: Any) -> Any:
+    """A state with the counters of the present one, such as milestones, which data has as dictionaries."""
+    if isinstance(now, Counter):
+        return Counter(then)
+    if isinstance(now, Mapping):
+        return {name: _like(now.get(name), value) for name, value in then.items()}
+    if isinstance(now, list) and len(now) == len(then):
+        return [_like(one, other) for one, other in zip(now, then, strict=True)]
+    return then

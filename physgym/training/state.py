@@ -143,7 +143,8 @@ def _decode(data: Any, tensors: Mapping[str, Tensor], path: str, depth: int) -> 
             if name not in tensors:
                 raise CheckpointError(BROKEN.format(path=path, problem=f"there is no tensor {name!r}"))
             try:
-                return tensors[name] if kind == "tensor" else tensors[name].numpy()
+                # a copy lies where torch lays tensors: sums over others can differ in the last bit
+                return tensors[name].clone() if kind == "tensor" else tensors[name].numpy().copy()
             except TypeError as error:
                 raise CheckpointError(BROKEN.format(path=path, problem=str(error))) from error
         case _:
