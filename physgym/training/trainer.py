@@ -311,8 +311,6 @@ class Trainer:
                 try:
                     self._train(interrupt)
                 except KeyboardInterrupt:
-                    if self._handed is not None:  # a source does not take it back
-                        self._step(self._tensors(self._handed.samples))
                     self.history.interrupted = self.epoch < self.epochs
             self._callbacks.emit("train_end", self, self.history)
         finally:
@@ -357,10 +355,7 @@ class Trainer:
         """Optimize the network on a batch."""
         emit, optimization = self._callbacks.emit, self.optimization
         self.in_step = True
-        if self._handed is not None:
-            self._last, self._handed = self._handed, None
-            if self._drawn and self._drawn[0] is self._last:
-                self._drawn.popleft()
+        self._last = self._handed
         emit("batch_begin", self, batch)
         values = self._gradient(batch)  # the forward and the backward pass
         if self._usable(values, batch):
@@ -480,7 +475,7 @@ class Trainer:
             count = min(self.batches_per_epoch, math.ceil(STATISTICS_SAMPLES / self.batch_size))
             statistics = {name: Statistics.empty(self.source.spec[name].shape) for name in self.fields}
             for _ in range(count):
-                batch = self._draw(remember=True)
+                batch = self._draw()
                 merged = {name: known.merge(Statistics.of(batch.samples[name])) for name, known in statistics.items()}
                 statistics = merged
                 self._drawn.append(batch)
@@ -500,11 +495,11 @@ class Trainer:
             self._callbacks.emit("data_generation_batch_end", self, size)
         self._callbacks.emit("data_generation_end", self)
 
-    def _draw(self, *, remember: bool = False) -> Drawn:
-        """The next batch of the source; with its position if others are drawn before it is trained on."""
+    def _draw(self) -> Drawn:
+        """The next batch of the source, with the position behind it: others may be drawn before it is trained on."""
         assert self.source is not None
         samples = self.source.draw(self.batch_size)
-        position: Any = getattr(self.source, "state_dict", dict)() if remember else None
+        position: Any = getattr(self.source, "state_dict", dict)()
         return Drawn(samples, getattr(self.source, "drawn", None), position)
 
     def _normalize(self, samples: Samples) -> None:
@@ -545,7 +540,7 @@ class Trainer:
                     yield self._tensors(batch)
             return
         while self.batch < self.num_batches:
-            self._handed = self._drawn[0] if self._drawn else self._draw()
+            self._handed = self._drawn.popleft() if self._drawn else self._draw()
             yield self._tensors(self._handed.samples)
 
     def _tensors(self, batch: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
@@ -620,9 +615,8 @@ class Trainer:
         """All that is needed to continue, apart from the weights: data, arrays and tensors, nested."""
         source: Any = None
         if self._always:
-            last = self._last
-            known = last is not None and last.position is not None
-            source = last.position if known and last is not None else getattr(self.source, "state_dict", dict)()
+            # a batch that was drawn and not trained on is drawn again
+            source = getattr(self.source, "state_dict", dict)() if self._last is None else self._last.position
         order = None
         if self.training is not None:
             order = {**self._training_loader().state_dict(), "epoch": self.epoch, "batch": self.batch}
