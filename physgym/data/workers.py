@@ -88,3 +88,8 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
     finally:
         if (shut := getattr(batches, "_shutdown_workers", None)) is not None:
             shut()
+
+
+def is_death(error: BaseException) -> bool:
+    """Whether it is what torch raises when a worker has died, wherever this process is at that time."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")

@@ -31,6 +31,8 @@ SHAPES = (
 BY_CLOSURE = (
     "{name} computes gradients within its step, where {what} is not known; leave out {argument}, or use another one"
 )
+NO_SCALAR = "the value {name!r} of the loss has shape {shape}; it must be one number for the batch, such as the mean"
+NO_LOSS = "the values {names} of a batch need a 'loss' that is a tensor with a gradient; it is a {kind}"
 OTHER_KIND = "{path} is {got} in the state, where this optimization has {want}"
 OTHER_PARTS = "the state has {got}, this optimization has {want}; build it as when the state was saved"
 
@@ -82,6 +84,8 @@ class Optimization:
             raise ConfigError(f"accumulate must be at least 1, not {accumulate}")
         if precision not in get_args(Precision):
             raise ConfigError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
+        if not callable(loss):
+            raise ConfigError(f"loss must be a loss class or a function of (prediction, target), not {loss!r}")
         self.loss: Loss = loss() if isinstance(loss, type) else loss
         if isinstance(optimizer, torch.optim.Optimizer):
             if lr is not None:
@@ -92,7 +96,10 @@ class Optimization:
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             if not trained:
                 raise ConfigError("the network has no trainable parameter")
-            self.optimizer = optimizer(trained) if lr is None else optimizer(trained, lr=lr)
+            try:
+                self.optimizer = optimizer(trained) if lr is None else optimizer(trained, lr=lr)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"the optimizer cannot be made with these arguments: {error}") from error
         self.scheduler = None if scheduler is None else scheduler(self.optimizer)
         self.scheduler_every = scheduler_every
         if scheduler_every == "batch" and isinstance(self.scheduler, ReduceLROnPlateau):
@@ -150,11 +157,12 @@ class Optimization:
             if name not in target:
                 continue
             wanted = target[name]
+            # a loss that broadcasts would train on nonsense without a word; classes have one axis less
+            as_numbers = wanted.is_floating_point() or wanted.ndim == prediction[name].ndim
+            if as_numbers and wanted.shape != prediction[name].shape:
+                got, want = tuple(prediction[name].shape), tuple(wanted.shape)
+                raise ConfigError(SHAPES.format(name=name, got=got, want=want))
             if wanted.is_floating_point():
-                # a loss that broadcasts would train on nonsense without a word
-                if wanted.shape != prediction[name].shape:
-                    got, want = tuple(prediction[name].shape), tuple(wanted.shape)
-                    raise ConfigError(SHAPES.format(name=name, got=got, want=want))
                 wanted = wanted.to(prediction[name].dtype)
             losses.append(self.loss(prediction[name], wanted))
         if not losses:
@@ -178,8 +186,19 @@ class Optimization:
         return {"loss": loss}
 
     def losses(self, prediction: Fields, target: Fields) -> dict[str, Tensor]:
-        """What to minimize, under the name "loss", and what else to log; scalars."""
-        return dict(self.transform_loss(self.compute_loss(prediction, target), prediction, target))
+        """What to minimize, under the name "loss", and what else to log; scalars.
+
+        Raises:
+            ConfigError: There is no loss, or it is no scalar.
+        """
+        values = dict(self.transform_loss(self.compute_loss(prediction, target), prediction, target))
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ConfigError(NO_SCALAR.format(name=name, shape=tuple(value.shape)))
+        loss = values.get("loss")
+        if not isinstance(loss, Tensor):
+            raise ConfigError(NO_LOSS.format(names=list(values), kind=type(loss).__name__))
+        return values
 
     def zero_grad(self) -> None:
         """Forget the gradient of the last batch."""

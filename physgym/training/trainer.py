@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from physgym.data.loader import Loader, Shuffle
 from physgym.data.statistics import Statistics
-from physgym.data.workers import gathered_by_workers
+from physgym.data.workers import LOST, gathered_by_workers, is_death
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
@@ -28,6 +28,14 @@ from physgym.nn.transforms import Transforms
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.storage.location import local
+from physgym.training.arguments import (
+    check_alike,
+    check_fields,
+    check_parts,
+    check_samples,
+    check_validation,
+    whole,
+)
 from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpoints import Checkpoints
@@ -59,6 +67,7 @@ BOTH = "give either a dataset or a source of samples, not {what}"
 NO_LENGTH = "a source of samples has no end: say how long an epoch is with batches_per_epoch"
 NOT_STORED = 'produce="first_epoch" reuses samples, but the source stores none. Store them, or produce="always".'
 NOT_MINE = "the optimization has no parameter of the network that is to be trained; build it with that network"
+NO_GRADIENT = "no gradient follows from the loss: something between the prediction and it is detached, or not of torch"
 FIXED = "a Predictor has its {name} already; leave {name} out, or pass its network"
 MISFIT = "the predictor was made for field {name!r} of shape {want}; the samples have {got}"
 DIVERGED = (
@@ -180,15 +189,15 @@ class Trainer:
         ):
             if choice not in choices:
                 raise ConfigError(f"{name} must be one of {choices}, not {choice!r}")
-        numbers = {"epochs": epochs, "batch_size": batch_size, "batches_per_epoch": batches_per_epoch}
-        numbers["rollout_every"] = rollout_every
-        for name, number in numbers.items():
-            if number is not None and number < 1:
-                raise ConfigError(f"{name} must be at least 1, not {number}")
-        if seed < 0:
-            raise ConfigError(f"seed must not be negative, got {seed}")
-        if loader_workers < 0:
-            raise ConfigError(f"loader_workers must not be negative, got {loader_workers}")
+        epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
+        if batches_per_epoch is not None:
+            batches_per_epoch = whole("batches_per_epoch", batches_per_epoch, 1)
+        rollout_every, seed = whole("rollout_every", rollout_every, 1), whole("seed", seed, 0)
+        loader_workers = whole("loader_workers", loader_workers, 0)
+        check_validation(validation)
+        check_parts(network, optimization, callbacks)
+        if not isinstance(compile, (bool, Mapping)):
+            raise ConfigError(f"compile must be True, False, or the arguments of torch.compile, not {compile!r}")
         if session is not None:
             session = local(session, "the session (networks may be in S3: callbacks=[Checkpoints('s3://...')])")
         check_device(device)
@@ -207,6 +216,9 @@ class Trainer:
         self._handed: Drawn | None = None  # the batch of a source that is to be trained on next
         self._last: Drawn | None = None  # that which was trained on last
         self._loader: Loader | None = None  # of the training samples
+        for what, samples in (("dataset", dataset), ("source", source)):
+            if samples is not None:
+                check_samples(what, samples)
         if dataset is not None and source is None:
             spec = dataset.spec
             self.training, self.validation = self._divide(dataset)
@@ -224,6 +236,7 @@ class Trainer:
         else:
             inputs, outputs = field_names(spec, inputs, outputs)
             self._normalizes = normalize and transforms is None
+            check_fields(spec, inputs, (*outputs, *(loss_fields or ())), normalized=self._normalizes)
             if self._normalizes:
                 transforms = Transforms.normalizing(spec, inputs, outputs)
             self.predictor = Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
@@ -233,6 +246,8 @@ class Trainer:
             if name not in spec:
                 raise ConfigError(f"loss_fields names {name!r}, which the samples lack; they have {list(spec)}")
         self.fields = tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
+        if self.validation is not None:
+            check_alike(self.validation, spec, self.fields)
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}
@@ -242,7 +257,10 @@ class Trainer:
         # a call of the wrapped module is what averages gradients over processes; the predictor shares its weights
         self._forward: Any = self.ranks.wrap(self.predictor)
         if compile:
-            self._forward = torch.compile(self._forward, **(compile if isinstance(compile, Mapping) else {}))
+            try:
+                self._forward = torch.compile(self._forward, **(compile if isinstance(compile, Mapping) else {}))
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ConfigError(f"torch.compile refuses the network or its arguments: {error}") from error
 
         self.history = History()
         self.epoch = self.batch = self.step = 0
@@ -296,7 +314,7 @@ class Trainer:
         Raises:
             DivergedError: A loss is not finite.
             ConfigError: The network does not fit the samples in the loss.
-            DatasetError: There are no samples.
+            DatasetError: There are no samples, or a process that loads them died.
             CheckpointError: A checkpoint cannot be written.
         """
         if self._generators is not None:  # only now: building the parts of a training may draw from them
@@ -312,6 +330,10 @@ class Trainer:
                     self._train(interrupt)
                 except KeyboardInterrupt:
                     self.history.interrupted = self.epoch < self.epochs
+                except RuntimeError as error:
+                    if not is_death(error):
+                        raise
+                    raise DatasetError(LOST.format(error=error)) from error
             self._callbacks.emit("train_end", self, self.history)
         finally:
             self.predictor.eval()
@@ -383,6 +405,8 @@ class Trainer:
                 if not math.isfinite(values["loss"]):
                     self._elsewhere = math.isfinite(own["loss"])
                     return values
+                if not losses["loss"].requires_grad:
+                    raise ConfigError(NO_GRADIENT)
                 share = _length(part) / _length(batch)
                 self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         return values
@@ -633,7 +657,7 @@ class Trainer:
             "generators": generator_states(),
             "threads": torch.get_num_threads(),
             "versions": _versions(),
-            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
+            "callbacks": {name: _state_of(callback) for name, callback in self._named_callbacks()},
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -728,6 +752,13 @@ def _checked(predictor: Predictor, spec: SampleSpec, **fixed: Sequence[str] | Tr
         if got != wanted.shape:
             raise ConfigError(MISFIT.format(name=name, want=wanted.shape, got=got))
     return predictor
+
+
+def _state_of(callback: Callback) -> dict[str, Any]:
+    state = callback.state_dict()
+    if not isinstance(state, dict):
+        raise CheckpointError(f"state_dict of {type(callback).__name__} gave a {type(state).__name__}, not a dict")
+    return state
 
 
 def check_device(device: torch.device | str) -> None:

@@ -1,0 +1,85 @@
+"""Arguments of a training: each that is wrong is named before anything is computed."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from physgym.errors import ConfigError
+from physgym.nn.optimization import Optimization
+from physgym.sample import SampleSpec
+from physgym.training.events import Callback
+
+LARGEST = 2**63 - 1  # what the generators of torch take as a seed
+
+NO_SAMPLES = "{name} must be samples with a spec, such as a SampleDataset, not a {kind}"
+NO_NUMBERS = "field {name!r} has dtype {dtype}, which a network is not trained on; choose others as {argument}"
+NO_ORDER = "field {name!r} is complex, which has no such normalization; give transforms, or normalize=False"
+OTHER_FIELD = "the validation samples have {got} as field {name!r}, those to train on {want}"
+
+
+def whole(name: str, value: Any, least: int, most: int = LARGEST) -> int:
+    """An integer in its range.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ConfigError(f"{name} must be an integer, not {value!r}") from error
+    if number < least:
+        raise ConfigError(f"{name} must {'not be negative' if least == 0 else f'be at least {least}'}, not {number}")
+    if number > most:
+        raise ConfigError(f"{name} must be at most {most}, not {number}")
+    return number
+
+
+def check_validation(validation: Any) -> None:
+    """Raise ConfigError unless it is a fraction that leaves something to train on, samples, or None."""
+    if isinstance(validation, (int, float)):
+        if isinstance(validation, bool) or not 0 <= validation < 1 or math.isnan(validation):
+            raise ConfigError(f"validation must be a fraction from 0 to below 1, or samples, not {validation!r}")
+    elif validation is not None:
+        check_samples("validation", validation)
+
+
+def check_samples(name: str, samples: Any) -> None:
+    """Raise ConfigError unless something has a spec of its fields."""
+    if not isinstance(getattr(samples, "spec", None), SampleSpec):
+        raise ConfigError(NO_SAMPLES.format(name=name, kind=type(samples).__name__))
+
+
+def check_parts(network: Any, optimization: Any, callbacks: Any) -> None:
+    """Raise ConfigError unless the parts of a training are what they are to be."""
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"the network must be a torch.nn.Module or a Predictor, not {network!r}")
+    if optimization is not None and not isinstance(optimization, Optimization):
+        raise ConfigError(f"optimization must be an Optimization of the network, not {optimization!r}")
+    if not isinstance(callbacks, Iterable):
+        raise ConfigError(f"callbacks must be a list of callbacks, not a {type(callbacks).__name__}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks has {callback!r}, which is no instance of physgym.training.Callback")
+
+
+def check_fields(spec: SampleSpec, inputs: Sequence[str], others: Sequence[str], *, normalized: bool) -> None:
+    """Raise ConfigError unless a network can be trained on the fields."""
+    for argument, names in (("inputs", inputs), ("outputs and loss_fields", others)):
+        for name in names:
+            if name in spec and spec[name].dtype.kind not in "biufc":
+                raise ConfigError(NO_NUMBERS.format(name=name, dtype=spec[name].dtype, argument=argument))
+            if name in spec and normalized and spec[name].dtype.kind == "c":
+                raise ConfigError(NO_ORDER.format(name=name))
+
+
+def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str]) -> None:
+    """Raise ConfigError unless samples to validate on have fields of the shape of those to train on."""
+    for name in names:
+        got = validation.spec[name].shape if name in validation.spec else None
+        if got != spec[name].shape:
+            raise ConfigError(OTHER_FIELD.format(name=name, got=got, want=spec[name].shape))
