@@ -125,7 +125,7 @@ def test_bad_arguments_are_named(kwargs, text):
 def test_frames_leave_no_window_behind_and_disturb_no_other():
     import vedo
 
-    mesh_frame(CUBE, CUBE_FACES, size=(64, 64))
+    mesh_frame(CUBE, CUBE_FACES, scalars=CUBE[:, 0], size=(64, 64))  # opens fonts, once for all
     mine = vedo.Plotter(offscreen=True, size=(64, 64))
     files = psutil.Process().num_fds()
     try:

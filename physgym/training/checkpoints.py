@@ -128,12 +128,15 @@ class Checkpoints(Callback):
         if not isinstance(self.folder, Location):
             self._lock = Lock(self.folder)
         delete_leftovers(self.folder)
-        self._saved_step, self._saved_time = trainer.step, time.monotonic()
+        self._saved_time = time.monotonic()
         found = list_checkpoints(self.folder).values()
         numbers = {"epoch": trainer.epoch, "step": trainer.step}
         # later ones were left aside, maybe for a reason, and must not be taken for those of this training
-        mine = [manifest["step"] for manifest in found if manifest.get("run") == self._run]
-        if not self._run or any(step > trainer.step + self._offset["step"] for step in mine):
+        mine = [manifest["step"] - self._offset["step"] for manifest in found if manifest.get("run") == self._run]
+        # what the disk has refused is not saved, although the training was there
+        self._saved_step = max(mine, default=0)
+        if not self._run or self._saved_step > trainer.step:
+            self._saved_step = trainer.step
             self._run = os.urandom(8).hex()  # not from a generator that the training uses
             for name, count in numbers.items():
                 reached = max((manifest.get(name, 0) for manifest in found), default=0)
