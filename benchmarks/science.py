@@ -5,8 +5,8 @@ L2 error 0.0139): 1,000 training and 200 test samples of physgym/Burgers-v0 at 2
 viscosity, which leaves steep fronts. Baselines: the mean of the initial field, and the best linear map.
 beam: physgym/BeamFull-v0, 20,000 training and 500 test samples. Baselines: rest, and the best linear map.
 
-Errors are means over the test samples of the relative L2 error, with the weights of the last epoch: nothing is chosen
-by looking at the test samples, except the linear map's ridge, in its favour.
+Errors are means over the test samples of the relative L2 error, with the weights of the last epoch. The linear map's
+ridge is chosen by looking at the test samples, in its favour.
 """
 
 from __future__ import annotations
