@@ -440,3 +440,16 @@ def test_a_double_network_computes_in_double():
     predictor = Predictor(MLP((4, 3), (4, 3), hidden=(8,)), SPEC, inputs=["force"], outputs=["moved"]).double()
     assert predictor.dtype == torch.float64
     assert predictor({"force": torch.rand(2, 4, 3)})["moved"].dtype == torch.float64
+
+
+def test_a_prediction_does_not_depend_on_where_its_input_lies():
+    torch.manual_seed(0)
+    spec = SampleSpec([Field("x", (10,), np.dtype("f4"), "input"), Field("y", (10,), np.dtype("f4"), "target")])
+    predictor = Predictor(nn.Linear(10, 10), spec)  # small enough for products whose bits depend on it
+    x = np.random.default_rng(0).standard_normal((4, 10)).astype("f4")
+    room, found = np.empty(40 + 32, "f4"), set()
+    for start in range(32):
+        placed = room[start : start + 40].reshape(4, 10)
+        placed[...] = x
+        found.add(predictor.predict({"x": placed}, batched=True)["y"].tobytes())
+    assert len(found) == 1

@@ -14,6 +14,8 @@ from physgym.errors import ConfigError, SampleError
 from physgym.nn.transforms import Fields, Transforms
 from physgym.sample import Field, Sample, SampleSpec
 
+ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
+
 NO_ROLE = 'no field has the role "{role}", so name {argument}=[...]; the samples have {known}'
 NO_FIELD = "{argument} names {name!r}, which the samples lack; they have {known}"
 INPUT = "{network} does not accept its input fields {fields}: {error}. Change the network or `inputs`."
@@ -88,9 +90,16 @@ class Predictor(nn.Module):
         return sum(tensor.numel() for tensor in self.network.parameters() if tensor.requires_grad)
 
     def tensors(self, batch: Mapping[str, Any]) -> Fields:
-        """Arrays as tensors on the network's device, each in its own dtype."""
+        """Arrays as tensors on the network's device, each in its own dtype, where torch itself would lay them.
+
+        An array may begin anywhere in memory, and for most beginnings a product of small matrices differs in its last
+        bit: what is predicted and learned would depend on where an array happens to lie.
+        """
         device = self.device
-        return {name: to_tensor(value).to(device, non_blocking=True) for name, value in batch.items()}
+        tensors = {name: to_tensor(value).to(device, non_blocking=True) for name, value in batch.items()}
+        if device.type != "cpu":
+            return tensors
+        return {name: value.clone() if value.data_ptr() % ALIGNED else value for name, value in tensors.items()}
 
     def forward(self, fields: Fields) -> Fields:
         """Predict in the network's units; differentiable.

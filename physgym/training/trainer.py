@@ -58,7 +58,6 @@ OnNonFinite = Literal["raise", "skip"]
 log = logging.getLogger(__name__)
 
 UNFIT = RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError  # of a state
-ALIGNED = 64  # bytes, of which the address of a tensor on the CPU is a multiple
 SHOWN = 8  # samples that a message names
 STATISTICS_SAMPLES = 1024  # how many of an endless stream of samples the normalization is made from, at most
 
@@ -444,7 +443,7 @@ class Trainer:
         rank, size = (self.ranks.rank, self.ranks.size) if shared else (0, 1)
         with evaluating(self.predictor), closing(iter(loader)) as batches:
             for tensors in islice(batches, rank, None, size):
-                means.add(_floats(self.losses(self._tensors(tensors))), samples=_length(tensors))
+                means.add(_floats(self.losses(tensors)), samples=_length(tensors))
         values = means.over(self.ranks) if shared else means.values()
         return {name: value for name, value in values.items() if name != "samples"}
 
@@ -561,20 +560,11 @@ class Trainer:
                     if self.ranks.size > 1:
                         # a state for each process would fit only as many of them
                         seed_generators(_seed_of(self.seed, self.ranks.rank, self.step))
-                    yield self._tensors(batch)
+                    yield self.predictor.tensors(batch)
             return
         while self.batch < self.num_batches:
             self._handed = self._drawn.popleft() if self._drawn else self._draw()
-            yield self._tensors(self._handed.samples)
-
-    def _tensors(self, batch: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
-        """A batch on the network's device, where torch itself would lay it.
-
-        A part of an array may begin anywhere, and for most beginnings a product of small matrices differs in its last
-        bit. Where it begins depends on which batch came first, which a resumed training would show.
-        """
-        tensors = self.predictor.tensors(batch)
-        return {name: value.clone() if value.data_ptr() % ALIGNED else value for name, value in tensors.items()}
+            yield self.predictor.tensors(self._handed.samples)
 
     def _validate(self) -> dict[str, float]:
         """The values of both validations that are due."""
