@@ -260,6 +260,56 @@ def test_a_training_that_is_killed_at_random_ends_in_the_same_bits(tmp_path, mon
         assert after == {"left": 0}
 
 
+# --- the number of threads
+
+
+class Centred(torch.nn.Module):
+    """Takes the mean of so many numbers that several threads add them in another order than one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = torch.nn.Linear(6, 512), torch.nn.Linear(512, 4)
+
+    def forward(self, force):
+        hidden = self.inner(force.flatten(1))
+        return self.outer(torch.tanh(hidden - hidden.mean()))
+
+
+def wide(folder: Path, threads: int, die_at: int = 0) -> None:
+    """A training whose bits depend on the number of threads; continued where there is something."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    network = Centred()
+
+    class Die(Callback):
+        def batch_begin(self, trainer, batch):
+            if trainer.step == die_at:
+                os.kill(os.getpid(), 9)
+
+    callbacks = [Checkpoints(folder, steps=2), *([Die()] if die_at else [])]
+    options = {"epochs": 2, "batch_size": 512, "validation": 0, "progress": False, "callbacks": callbacks}
+    Trainer(network, linear_samples(2048), resume=True, **options).fit()
+
+
+def continue_with_fewer(folder: str) -> dict:
+    """Train with one thread, with two, and with two until it is killed and one from then on."""
+    quick()
+    root, weights = Path(folder), {}
+    runs = {"one": [(1, 0, 0)], "two": [(2, 0, 0)], "cut": [(2, 5, 9), (1, 0, 0)]}
+    for name, parts in runs.items():
+        for threads, die_at, status in parts:
+            assert os.waitpid(forked(wide, root / name, threads, die_at), 0)[1] == status
+        weights[name] = (find_checkpoint(root / name) / "network.safetensors").read_bytes()
+    return {"differ": weights["one"] != weights["two"], "same": weights["cut"] == weights["two"]}
+
+
+def test_a_training_goes_on_with_as_many_threads_as_before(tmp_path):
+    [found] = in_processes("tests.test_kill_training:continue_with_fewer", [{"folder": str(tmp_path)}])
+    if not found["differ"]:
+        pytest.skip("this machine computes the same bits with one thread and with two")
+    assert found["same"]
+
+
 # --- killed, or refused, at each system call by which checkpoints are written and deleted
 
 SMALL = {"epochs": 2, "batch_size": 32, "validation": 0, "progress": False, "seed": 7}

@@ -187,6 +187,12 @@ def second_order(folder):
     return told(trainer)
 
 
+def compiled(folder):
+    trainer = made(accumulate=3, compile={"backend": "eager"})
+    trainer.fit()
+    return told(trainer)
+
+
 def from_one_to_two(folder):
     trainer = made(callbacks=[Checkpoints(folder / "one", steps=3)], batch_size=16, resume=folder / "one", epochs=3)
     began = [trainer.epoch, trainer.batch, trainer.step, trainer.num_batches]
@@ -230,7 +236,7 @@ def who_listens(folder):
 
 TOGETHER = [
     *(as_one, in_parts, undisturbed, interrupted_and_continued, with_buffers, few_to_validate_on, nan_in_one),
-    *(stopped_by_one, interrupted_in_one, second_order, from_one_to_two, others_see_another_checkpoint),
+    *(stopped_by_one, interrupted_in_one, second_order, compiled, from_one_to_two, others_see_another_checkpoint),
     *(what_is_refused, worker_processes, who_listens),
 ]
 
@@ -338,6 +344,12 @@ def test_gradients_in_parts_are_exchanged_once(ranks):
     first, second = ranks(in_parts)
     assert identical(first["state"], second["state"])
     close(first["state"], ranks(as_one)[0]["state"])
+
+
+def test_a_compiled_network_is_trained_alike(ranks):
+    first, second = ranks(compiled)
+    assert identical(first["state"], second["state"])
+    close(first["state"], ranks(in_parts)[0]["state"])
 
 
 def test_a_resumed_training_of_two_ends_in_the_same_bits(ranks):

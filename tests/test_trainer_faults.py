@@ -179,6 +179,14 @@ def test_classes_have_one_axis_less():
     assert np.isfinite(run.fit()["loss"]).all()
 
 
+def test_a_network_that_cannot_be_compiled_is_an_error_of_the_configuration():
+    def backend(graph, inputs):
+        raise RuntimeError("no compiler\nhere")
+
+    with pytest.raises(ConfigError, match=r"torch\.compile fails: .*no compiler here.*needs a C\+\+ compiler"):
+        trainer(compile={"backend": backend}).fit()
+
+
 # --- losses that are not finite
 
 

@@ -66,6 +66,10 @@ BOTH = "give either a dataset or a source of samples, not {what}"
 NO_LENGTH = "a source of samples has no end: say how long an epoch is with batches_per_epoch"
 NOT_STORED = 'produce="first_epoch" reuses samples, but the source stores none. Store them, or produce="always".'
 NOT_MINE = "the optimization has no parameter of the network that is to be trained; build it with that network"
+NOT_COMPILED = (
+    "torch.compile fails: {error}. Its usual backend needs a C++ compiler on the CPU and Triton on a GPU; without them "
+    'leave compile out, or try compile={{"backend": "aot_eager"}}'
+)
 NO_GRADIENT = "no gradient follows from the loss: something between the prediction and it is detached, or not of torch"
 FIXED = "a Predictor has its {name} already; leave {name} out, or pass its network"
 MISFIT = "the predictor was made for field {name!r} of shape {want}; the samples have {got}"
@@ -254,10 +258,11 @@ class Trainer:
             raise ConfigError(NOT_MINE)
         self.optimization.to(self.ranks.device)
         # a call of the wrapped module is what averages gradients over processes; the predictor shares its weights
-        self._forward: Any = self.ranks.wrap(self.predictor)
+        self._wrapped = self.ranks.wrap(self.predictor)
+        self._forward: Any = self._wrapped
         if compile:
             try:
-                self._forward = torch.compile(self._forward, **(compile if isinstance(compile, Mapping) else {}))
+                self._forward = torch.compile(self._wrapped, **(compile if isinstance(compile, Mapping) else {}))
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ConfigError(f"torch.compile refuses the network or its arguments: {error}") from error
 
@@ -396,7 +401,7 @@ class Trainer:
         means = Means()
         for number in range(parts):
             part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
-            with self.ranks.apart(self._forward, last=number == parts - 1):
+            with self.ranks.apart(self._wrapped, last=number == parts - 1):
                 losses = self.losses(part)  # the forward pass
                 own = _floats(losses)
                 means.add(self.ranks.means(own), samples=_length(part))
@@ -427,7 +432,14 @@ class Trainer:
         forward = self._forward if torch.is_grad_enabled() or self.ranks.size == 1 else predictor
         fields = predictor.tensors(arrays)  # name -> (batch, *shape)
         with self.optimization.autocast(predictor.device):
-            prediction = forward(fields)  # name -> (batch, *shape), in units of the network
+            try:
+                prediction = forward(fields)  # name -> (batch, *shape), in units of the network
+            except RuntimeError as error:
+                if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+                    raise ConfigError(
+                        NOT_COMPILED.format(error=" ".join(str(error).split("\n\n")[0].split()))
+                    ) from error
+                raise
             if self.optimization.precision != "float32":
                 prediction = {name: value.to(predictor.dtype) for name, value in prediction.items()}
             target = {name: fields[name] for name in self.loss_fields}
