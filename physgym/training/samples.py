@@ -40,9 +40,8 @@ class SampleSource(Protocol):
 
     Where it has them, the trainer also uses ``stored`` (how many samples are stored, those of an earlier run included;
     the first epoch draws what is missing), ``drawn`` (episodes and steps of the last batch, for messages),
-    ``state_dict`` and ``load_state_dict`` (the position after the last batch, to resume it; an empty state is the beginning),
-    and ``metrics()`` (figures
-    that enter the record of every epoch).
+    ``state_dict`` and ``load_state_dict`` (the position after the last batch, to resume it; an empty state is the
+    beginning), and ``metrics()`` (figures that enter the record of every epoch).
     """
 
     @property
