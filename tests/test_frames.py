@@ -127,6 +127,7 @@ def test_frames_leave_no_window_behind_and_disturb_no_other():
 
     mesh_frame(CUBE, CUBE_FACES, scalars=CUBE[:, 0], size=(64, 64))  # opens fonts, once for all
     mine = vedo.Plotter(offscreen=True, size=(64, 64))
+    gc.collect()  # what other tests have left
     files = psutil.Process().num_fds()
     try:
         for _ in range(5):
@@ -134,7 +135,7 @@ def test_frames_leave_no_window_behind_and_disturb_no_other():
         gc.collect()
         assert [o for o in gc.get_objects() if type(o) is vedo.Plotter] == [mine]
         assert vedo.current_plotter() is mine
-        assert psutil.Process().num_fds() == files
+        assert psutil.Process().num_fds() <= files
     finally:
         mine.close()
 

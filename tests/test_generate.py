@@ -272,9 +272,12 @@ def follow(observation, rng):
 
 
 def network():
+    import torch
+
     from physgym.nn import MLP, Predictor
     from physgym.sample import Field
 
+    torch.manual_seed(0)  # not every network's actions are accepted
     f4 = np.dtype("f4")
     return Predictor(
         MLP((2,), (2,), hidden=[3]), SampleSpec([Field("o", (2,), f4, "input"), Field("a", (2,), f4, "target")])
