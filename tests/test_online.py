@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -25,6 +24,7 @@ from physgym.errors import ClosedError, ConfigError, DatasetError, SampleError, 
 from physgym.sample import SampleSpec
 from physgym.training import Trainer
 from tests import toys
+from tests.conftest import children
 from tests.test_generate import Broken
 from tests.test_kill_generation import MARK, committed, marked
 from tests.test_load_samples import DrivenLine
@@ -570,8 +570,8 @@ def test_killed_workers(on_error):
     importlib.import_module("physgym.training")
     with make_online(toys.Slow, on_error=on_error, capacity=1000, minimum=1) as online:
         online.draw(1)
-        for worker in psutil.Process().children():
-            worker.kill()
+        for worker in children():  # not Python's own helper processes
+            os.kill(worker, signal.SIGKILL)
         received = online.report().received
         if on_error == "raise":
             with pytest.raises(WorkerError, match="killed by SIGKILL"):

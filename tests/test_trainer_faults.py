@@ -9,7 +9,6 @@ import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from gymnasium import spaces
@@ -24,6 +23,7 @@ from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedE
 from physgym.nn import MLP, Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints
+from tests.conftest import children
 from tests.memory_samples import MemorySamples, MemorySource, linear_samples
 
 
@@ -558,7 +558,7 @@ def test_a_loading_process_that_dies_is_an_error_of_the_dataset(busy):
     class Kill(Callback):
         def batch_end(self, run, values):
             if run.step == 2:
-                psutil.Process().children()[0].kill()
+                os.kill(next(iter(children())), signal.SIGKILL)
                 end = time.monotonic() + busy
                 while time.monotonic() < end:
                     time.sleep(0.01)
