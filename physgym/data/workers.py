@@ -19,6 +19,8 @@ TIMEOUT = 300.0  # seconds to wait for a batch
 
 LOST = "a worker that loads samples is lost or stuck: {error}. Use fewer workers, or repair the dataset's gather"
 
+RAISED = "in DataLoader worker process"  # what torch adds to the text of an error that gathering raised
+
 
 class Gathering:
     """What a worker asks for a batch, by its epoch, number and indices.
@@ -82,6 +84,10 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
                 arrived = next(batches, None)
             except RuntimeError as error:  # also the death of a worker
                 raise DatasetError(LOST.format(error=error)) from error
+            except (EOFError, OSError) as error:  # its death while it hands a batch over
+                if RAISED in str(error):
+                    raise
+                raise DatasetError(LOST.format(error=repr(error))) from error
             if arrived is None:
                 return
             yield arrived
