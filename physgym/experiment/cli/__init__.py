@@ -1,0 +1,30 @@
+"""The command line, ``physgym COMMAND``; see ``physgym --help``.
+
+Every expected fault is one message and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+# each module adds its commands, in the order in which the help shows them
+from physgym.errors import PhysGymError
+from physgym.experiment.cli import data, running, tools, training  # noqa: F401
+from physgym.experiment.cli.app import INTERRUPTED, USAGE, app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
+        sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+    try:
+        app()
+    except PhysGymError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

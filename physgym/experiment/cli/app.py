@@ -1,0 +1,100 @@
+"""The console application, and what its commands share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from physgym._version import __version__
+from physgym.errors import ConfigError
+from physgym.experiment.config import read_yaml
+
+USAGE, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="physgym",
+    help="Numerical simulations and deep learning: generate samples, train on them, run the network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EnvId = Annotated[str, typer.Argument(metavar="ENV", help='Registered id; "module:id" imports a module first.')]
+EnvArguments = Annotated[
+    list[str] | None,
+    typer.Option("--arg", metavar="KEY=VALUE", help="Argument of the environment's constructor; may be repeated."),
+]
+Actions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SAMPLER",
+        help="Where actions come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or network:SESSION; "
+        "by default the environment's own sampler, else uniform.",
+    ),
+]
+Parameters = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SAMPLER",
+        help="Where the parameters of episodes come from: uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS] or "
+        "breed; by default the environment draws them.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed; equal seeds give equal results.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"physgym {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def needs(package: str, extra: str) -> Iterator[None]:
+    """Make a message of the lack of an optional package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigError(f"this needs {package}: pip install 'physgym[{extra}]'") from error
+
+
+def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """The table of options ``name=value``."""
+    table = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            raise ConfigError(f"{option} {pair!r}: write name=value")
+        table[key] = value
+    return table
+
+
+def arguments_of(pairs: list[str] | None) -> dict[str, Any]:
+    """Constructor arguments of ``--arg key=value``; values are read as YAML."""
+    arguments = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--arg {pair!r}: write key=value")
+        try:
+            arguments[key] = read_yaml(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"--arg {pair!r}: the value is not YAML") from error
+    return arguments
