@@ -62,7 +62,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypatch, produce):
-    changes = {"dataset": {"produce": produce, "parameters": "sobol"}}
+    changes = {"dataset": {"produce": produce}, "sampler": {"parameters": "sobol"}}
     whole = train(config(tmp_path, session=str(tmp_path / "whole"), **changes))
     with monkeypatch.context() as patch:
         crashing(patch, step=11)
@@ -79,7 +79,7 @@ def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypat
 
 @pytest.mark.parametrize("produce", ["before", "first_epoch"])
 def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatch, produce):
-    changes = {"dataset": {"produce": produce, "actions": "lhs:8"}}
+    changes = {"dataset": {"produce": produce}, "sampler": {"actions": "lhs:8"}}
     whole = train(config(tmp_path, session=str(tmp_path / "whole"), **changes))
     session, stored = tmp_path / "session", physgym.SampleDataset
     with monkeypatch.context() as patch:
@@ -101,7 +101,7 @@ def test_a_dataset_gets_more_samples_by_the_samplers_it_was_made_with(tmp_path):
     assert len(longer) == 640
     assert all(np.array_equal(longer[:][name], whole[:][name]) for name in whole.spec)
     with pytest.raises(DatasetError, match="sobol"):
-        train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "samples": 700, "parameters": "lhs"}))
+        train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "samples": 700}, sampler={"parameters": "lhs"}))
 
 
 def test_a_training_goes_on_from_a_network(tmp_path):
@@ -136,9 +136,8 @@ def test_validation_by_rollout_and_early_stopping(tmp_path):
     options = {
         "epochs": 50,
         "early_stopping": {"patience": 1, "min_delta": 1000.0},
-        "rollout": {"steps": 3, "every": 1},
     }
-    outcome = train(config(tmp_path, training=options))
+    outcome = train(config(tmp_path, training=options, validation={"rollout": {"steps": 3, "every": 1}}))
     assert len(outcome.history.epochs) == 2
     assert outcome.history.stopped.startswith("validation_loss was not better")
     assert f"outcome: stopped: {outcome.history.stopped}" in (outcome.session / "info.txt").read_text()

@@ -239,7 +239,7 @@ def test_a_failed_training_says_so_in_its_session(folder):
         ("network.arguments.hiden=[4]", "network.arguments: "),
         ("inputs=[foo]", "inputs names 'foo', which the samples lack"),
         ("outputs=[flag, nope]", "outputs names 'nope'"),
-        ("training.device=nonsense", "device 'nonsense' cannot be used"),
+        ("device=nonsense", "device 'nonsense' cannot be used"),
         ("environment.id=toy/Nothing-v0", "no environment"),
         ("environment.arguments.lenght=3", "has no argument 'lenght'"),
         ("seed=-1", "seed: "),

@@ -37,7 +37,7 @@ def test_the_resolved_config_reads_back_as_itself(tmp_path):
             {"environment": {"id": "x"}, "training": {"epoch": 3, "batch_size": 0}},
             ["2 fault", "training.epoch: unknown key; did you mean 'epochs'?", "training.batch_size: .*got 0"],
         ),
-        ({**GOOD, "optimization": {"xyzzy": 1}}, ["optimization.xyzzy: unknown key; there are loss, optimizer"]),
+        ({**GOOD, "optimization": {"xyzzy": 1}}, ["optimization.xyzzy: unknown key; there are type, loss, optimizer"]),
         ({"training": {}}, ["environment: missing"]),
         ({**GOOD, "dataset": {"produce": "sometimes"}}, ["dataset.produce: .*'sometimes'"]),
         ("- a\n- b\n", ["must hold keys and values, not list"]),

@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import SampleStream, env_name, generate
 from physgym.data.online import Online
-from physgym.data.writer import partition_files
+from physgym.data.writer import Mode, partition_files
 from physgym.errors import ConfigError
-from physgym.experiment.config import NEW_SAMPLES, Config
-from physgym.experiment.session import new_session, write_record
-from physgym.nn import FNO, MLP, Optimization, Predictor, RelativeL2, UNet
+from physgym.experiment import components
+from physgym.experiment.config import NEW_SAMPLES
+from physgym.experiment.provenance import Origin
+from physgym.experiment.schema import Component, Config
+from physgym.experiment.session import Run, new_session
+from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
+from physgym.nn.predictor import field_names
 from physgym.rollout import require_spec
 from physgym.runner import RolloutEvaluation
 from physgym.sample import SampleSpec
-from physgym.samplers import rebuild_sampler
+from physgym.samplers import Sampler, find_sampler, rebuild_sampler
 from physgym.storage.location import Location, place
-from physgym.training import Callback, Checkpoints, EarlyStopping, History, SampleSource, Trainer, load_checkpoint
+from physgym.training import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    History,
+    SampleSource,
+    TensorBoard,
+    Trainer,
+    find_checkpoint,
+    load_checkpoint,
+)
+from physgym.training.checkpoint import read_manifest
 from physgym.training.trainer import check_device
 from physgym.vector.entry import env_factory
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"MLP": MLP.from_spec, "UNet": UNet.from_spec, "FNO": FNO.from_spec}
-LOSSES: dict[str, type[nn.Module]] = {
-    "mse": nn.MSELoss,
-    "l1": nn.L1Loss,
-    "huber": nn.HuberLoss,
-    "relative_l2": RelativeL2,
-}
-OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
+SPANNING = ("cosine", "one_cycle")  # schedules over the whole training, which advance with every batch
+NO_SIMULATION = "environment: missing; {what} needs the simulation"
 
 
 @dataclass(frozen=True)
@@ -45,82 +58,162 @@ class Outcome:
     """What a training from a configuration gave.
 
     Attributes:
-        session: Its folder.
+        session: Its folder; None where nothing was logged.
         trainer: The trainer, with the network and the samples.
         history: What was done.
     """
 
-    session: Path
+    session: Path | None
     trainer: Trainer
     history: History
 
 
-def train(config: Config, resume: Path | None = None) -> Outcome:
+def train(
+    config: Config,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    *,
+    log: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
     """Run the training that a configuration describes, in a new session folder or in that of an interrupted one.
 
-    What can be wrong with the network and the device is found before the first sample is generated.
+    What can be wrong with the network and all else that the configuration names is found before the first sample is
+    generated.
 
     Args:
         config: What to do.
         resume: Session to continue from its last checkpoint, or from where its samples end.
+        origin: How this run came about, for the record; by default what can be seen from here.
+        log: Whether there is a session. Without one nothing is kept: no checkpoints, no curves, and the samples only
+            where ``dataset.path`` says so.
+        callbacks: More callbacks of the training.
 
     Raises:
         PhysGymError: Whatever the parts raise; what was complete stays in the session.
         KeyboardInterrupt: Ctrl-C while samples were generated; the text says where they are. During training it ends
             in the outcome instead.
     """
-    check_device(config.training.device)
-    session = resume
-    folder = None if session is None else _dataset_folder(config, session)
-    spec = _existing_spec(config, folder) or _env_spec(config)
-    network = build_network(config, spec)
-    if session is None:
-        session = new_session(config.session)
+    plan = _Plan(config, None if resume is None else _dataset_folder(config, resume), callbacks)
+    if not log:
+        with tempfile.TemporaryDirectory(prefix="physgym-") as temporary:
+            return _train(plan, _dataset_folder(config, Path(temporary)), None, None)
+    session = new_session(config.session) if resume is None else resume
     folder = _dataset_folder(config, session)
     # the record stands before the first step, and names the folder that the session really has
-    record = config.model_copy(update={"session": str(session)}).model_dump()
-    results: dict[str, Any] = {"outcome": "not completed"}
-    write_record(session, record, results)
-    try:
-        trainer, source = _make_trainer(config, network, folder, session, resume=resume is not None)
+    recorded = config.model_copy(update={"session": str(session)}).model_dump()
+    with Run(session, "train", recorded, origin) as run:
         try:
-            history = trainer.fit()
-        finally:
-            if source is not None:
-                source.close()
-        outcome = "interrupted" if history.interrupted else "completed"
-        results = {"outcome": f"stopped: {history.stopped}" if history.stopped else outcome, **_last(history)}
-    except KeyboardInterrupt:
-        results = {"outcome": "interrupted before the training"}
-        kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
-        text = f"interrupted before the training; {kept}. Continue with: physgym resume {session}"
-        raise KeyboardInterrupt(text) from None
-    except BaseException as error:
-        results = {"outcome": f"{type(error).__name__}: {error}"}
-        raise
+            return _train(plan, folder, session, run, resume=resume is not None)
+        except KeyboardInterrupt:
+            kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
+            run.outcome = "interrupted before the training"
+            raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: physgym resume {session}") from None
+
+
+def generate_samples(
+    config: Config,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    *,
+    mode: Mode = "training",
+    more: bool = False,
+) -> SampleDataset:
+    """Generate the samples that a configuration describes: where ``dataset.path`` says, or in a session of their own.
+
+    Args:
+        config: What to do.
+        resume: Session to continue.
+        origin: How this run came about, for the record of a session.
+        mode: Part of the dataset to write.
+        more: Continue the dataset in ``dataset.path`` after its last sample.
+
+    Raises:
+        ConfigError: The configuration has no environment.
+        PhysGymError: What `physgym.generate` raises.
+    """
+    env, load, options = _environment(config, "physgym generate"), _load(config), _generation(config)
+    samples = None if config.dataset.samples is None and load is not None else _wanted(config)
+    make: Any = functools.partial(generate, env, samples=samples, mode=mode, load=load, **options)
+    if config.dataset.path is not None:
+        return cast(SampleDataset, make(config.dataset.path, resume=more))
+    env_factory(env, _arguments(config))  # raises before there is a session
+    session = new_session(config.session) if resume is None else resume
+    recorded = config.model_copy(update={"session": str(session)}).model_dump()
+    with Run(session, "generate", recorded, origin) as run:
+        try:
+            dataset: SampleDataset = make(session / "dataset", resume=resume is not None)
+        except KeyboardInterrupt:
+            text = f"interrupted; complete samples are in {session}. Continue with: physgym resume {session}"
+            raise KeyboardInterrupt(text) from None
+        run.describe_dataset(dataset)
+        return dataset
+
+
+class _Plan:
+    """The parts of a training that need no samples; making them finds what is wrong."""
+
+    def __init__(self, config: Config, folder: Path | Location | None, callbacks: Sequence[Callback]) -> None:
+        self.config = config
+        check_device(config.device)
+        self.spec = _existing_spec(config, folder) or _env_spec(config)
+        self.network = build_network(config, self.spec)
+        build_optimization(config, self.network, 1)  # the number of steps is not known yet
+        self.transforms = build_transforms(config, self.network, self.spec)
+        self.generation = _generation(config)
+        found = [_make(part, components.CALLBACKS, "training.callbacks") for part in config.training.callbacks]
+        for callback in found:
+            if not isinstance(callback, Callback):
+                raise ConfigError(f"training.callbacks: {callback!r} is no physgym.training.Callback")
+        self.callbacks: list[Callback] = [*callbacks, *found]
+
+
+def _train(
+    plan: _Plan, folder: Path | Location, session: Path | None, run: Run | None, *, resume: bool = False
+) -> Outcome:
+    """The training, in a session or without one."""
+    trainer, source = _make_trainer(plan, folder, session, run, resume=resume)
+    try:
+        history = trainer.fit()
     finally:
-        write_record(session, record, results)
+        if source is not None:
+            source.close()
+    if run is not None:
+        run.outcome = f"stopped: {history.stopped}" if history.stopped else run.outcome
+        run.outcome = "interrupted" if history.interrupted else run.outcome
+        run.results = dict(history.epochs[-1]) if history.epochs else {}
+        if _has_samples(folder):
+            run.describe_dataset(SampleDataset(folder))
     return Outcome(session, trainer, history)
 
 
 def _make_trainer(
-    config: Config, network: nn.Module | Predictor, folder: Path | Location, session: Path, *, resume: bool
+    plan: _Plan, folder: Path | Location, session: Path | None, run: Run | None, *, resume: bool
 ) -> tuple[Trainer, SampleSource | None]:
     """The trainer with its samples: a dataset, generated if need be, or a source that produces them."""
-    section = config.training
-    training, validation, source = None, None, None
+    config, section = plan.config, plan.config.training
+    training: SampleDataset | None = None
+    validation: SampleDataset | float | None = config.validation.fraction
+    source = None
     if config.dataset.produce == "before":
-        dataset = _dataset(config, folder)
-        training, validation = dataset.split(section.validation, config.seed) if section.validation else (dataset, None)
+        dataset = _dataset(plan, folder)
+        if run is not None:
+            run.describe_dataset(dataset)
+        training, validation = _split(config, dataset)
         per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
     else:
-        source = _source(config, folder, resume=resume)
-        samples = config.dataset.samples or NEW_SAMPLES
-        per_epoch = section.batches_per_epoch or math.ceil(samples / section.batch_size)
-    callbacks: list[Callback] = [Checkpoints(session / "networks", **section.checkpoints.model_dump())]
+        source = _source(plan, folder, resume=resume)
+        per_epoch = section.batches_per_epoch or math.ceil(_wanted(config) / section.batch_size)
+    if config.validation.path is not None:
+        validation = SampleDataset(config.validation.path, mini=config.dataset.mini)
+    callbacks = list(plan.callbacks)
     if section.early_stopping is not None:
         callbacks.append(EarlyStopping(**section.early_stopping.model_dump()))
-    rollout = section.rollout
+    if session is not None:
+        callbacks.append(Checkpoints(session / "networks", **section.checkpoints.model_dump()))
+        callbacks.append(TensorBoard(session / "stats", **config.stats.model_dump()))
+    network, rollout = plan.network, config.validation.rollout
+    trained = isinstance(network, Predictor)  # and has its fields and transforms
     try:
         trainer = Trainer(
             network,
@@ -130,20 +223,22 @@ def _make_trainer(
             epochs=section.epochs,
             batch_size=section.batch_size,
             batches_per_epoch=per_epoch,
-            validation=validation if source is None else section.validation,
+            validation=validation,
             optimization=build_optimization(config, network, section.epochs * per_epoch),
             session=session,
             seed=config.seed,
-            device=section.device,
+            device=config.device,
             callbacks=callbacks,
-            inputs=None if isinstance(network, Predictor) else config.inputs,
-            outputs=None if isinstance(network, Predictor) else config.outputs,
-            normalize=section.normalize,
+            inputs=None if trained else config.inputs,
+            outputs=None if trained else config.outputs,
+            loss_fields=config.loss_fields,
+            transforms=plan.transforms,
+            normalize=False,
             resume=resume,
             on_nonfinite=section.on_nonfinite,
             compile=section.compile,
             loader_workers=section.loader_workers,
-            rollout=None if rollout is None else _rollout(config, rollout.steps),
+            rollout=None if rollout is None else _rollout(config),
             rollout_every=1 if rollout is None else rollout.every,
         )
     except BaseException:
@@ -153,26 +248,69 @@ def _make_trainer(
     return trainer, source
 
 
-def _rollout(config: Config, steps: int) -> RolloutEvaluation:
+def _split(config: Config, dataset: SampleDataset) -> tuple[SampleDataset, SampleDataset | None]:
+    """Samples to train and to validate on."""
+    if config.validation.path is not None or not config.validation.fraction:
+        return dataset, None
+    if config.dataset.mini is not None and len(np.unique(dataset.episodes)) < 2:
+        print(f"no validation: the first {len(dataset)} samples are of one episode", file=sys.stderr)
+        return dataset, None
+    return dataset.split(config.validation.fraction, config.seed)
+
+
+def _rollout(config: Config) -> RolloutEvaluation:
+    section = config.validation.rollout
+    assert section is not None
     # another seed than that of the training gives episodes that it has not seen
     return RolloutEvaluation(
-        config.environment.id, steps=steps, seed=config.seed + 1, env_kwargs=config.environment.arguments
+        _environment(config, "validation.rollout"),
+        steps=section.steps,
+        seed=config.seed + 1,
+        env_kwargs=_arguments(config),
+        max_steps=config.dataset.max_steps,
+        horizons=tuple(section.horizons),
     )
 
 
-def _source(config: Config, folder: Path | Location, *, resume: bool) -> SampleSource:
+# --- samples
+
+
+def _environment(config: Config, what: str) -> str:
+    if config.environment is None:
+        raise ConfigError(NO_SIMULATION.format(what=what))
+    return config.environment.id
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    return {} if config.environment is None else dict(config.environment.arguments)
+
+
+def _wanted(config: Config) -> int:
+    """How many samples are to be generated."""
+    return min(config.dataset.samples or NEW_SAMPLES, config.dataset.mini or sys.maxsize)
+
+
+def _load(config: Config) -> SampleDataset | None:
+    return None if config.dataset.load_samples is None else SampleDataset(config.dataset.load_samples)
+
+
+def _source(plan: _Plan, folder: Path | Location, *, resume: bool) -> SampleSource:
     """What produces samples while training."""
-    section = config.dataset
+    config, section = plan.config, plan.config.dataset
     stored = None if section.produce == "always" and section.path is None else folder
-    load = None if section.load_samples is None else SampleDataset(section.load_samples)
     there = resume and stored is not None
-    options = _continued(config, stored) if there and stored is not None else _generation(config)
+    options = _continued(plan.generation, stored) if there and stored is not None else plan.generation
     path = None if stored is None else str(stored)
-    stream = SampleStream(config.environment.id, path=path, resume=there, load=load, **options)
+    env = _environment(config, f"dataset.produce: {section.produce}")
+    stream = SampleStream(env, path=path, resume=there, load=_load(config), **options)
     if section.produce != "online":
         return stream
+    online = section.online.model_dump()
+    if section.mini is not None:
+        online["samples"] = min(section.mini, online["samples"] or sys.maxsize)
+        online["minimum"] = min(section.mini, online["minimum"])
     try:
-        return Online(stream, seed=config.seed, **section.online.model_dump())
+        return Online(stream, seed=config.seed, **online)
     except BaseException:
         stream.close()
         raise
@@ -182,49 +320,48 @@ def _dataset_folder(config: Config, session: Path) -> Path | Location:
     return place(config.dataset.path) if config.dataset.path else session / "dataset"
 
 
-def _has_samples(folder: Path | Location) -> bool:
+def _has_samples(folder: Path | Location, mode: Mode = "training") -> bool:
     if not isinstance(folder, Location):
-        return bool(partition_files(folder, "training"))
+        return bool(partition_files(folder, mode))
     from physgym.storage.datasets import has_samples  # which needs a package that not everyone has
 
     return has_samples(folder)
 
 
 def _generation(config: Config) -> dict[str, Any]:
-    section = config.dataset
+    """Options of generation."""
     return {
-        "num_envs": section.num_envs,
-        "num_workers": section.num_workers,
+        **config.dataset.model_dump(include=OPTIONS),
         "seed": config.seed,
-        "env_kwargs": config.environment.arguments,
-        "actions": section.actions,
-        "parameters": section.parameters,
+        "env_kwargs": _arguments(config),
+        "actions": build_sampler(config.sampler.actions, "actions"),
+        "parameters": build_sampler(config.sampler.parameters, "parameters"),
     }
 
 
-def _continued(config: Config, folder: Path | Location) -> dict[str, Any]:
+def _continued(options: dict[str, Any], folder: Path | Location) -> dict[str, Any]:
     """Options of generation, with those that a dataset was made with where the configuration does not give others."""
-    options = _generation(config)
     if not _has_samples(folder):
         return options
-    source = SampleDataset(folder).source
+    options, source = dict(options), SampleDataset(folder).source
     for name in ("actions", "parameters"):
         options[name] = options[name] or rebuild_sampler(source.get(name), name)
     return options | {name: source[name] for name in ("seed", "max_steps", "nonfinite") if name in source}
 
 
-def _dataset(config: Config, folder: Path | Location) -> SampleDataset:
+def _dataset(plan: _Plan, folder: Path | Location) -> SampleDataset:
     """The dataset to train on, with as many samples as the configuration wants."""
-    wanted = config.dataset.samples
+    config, wanted = plan.config, plan.config.dataset.samples
     if _has_samples(folder):
-        dataset = SampleDataset(folder)
-        if wanted is None or len(dataset) >= wanted:
+        dataset = SampleDataset(folder, mini=config.dataset.mini)
+        if wanted is None or len(dataset) >= _wanted(config):
             return dataset
-    load = None if config.dataset.load_samples is None else SampleDataset(config.dataset.load_samples)
-    if wanted is None and load is None:
-        wanted = NEW_SAMPLES
-    options = _continued(config, folder)
-    return generate(config.environment.id, str(folder), samples=wanted, resume=True, load=load, **options)
+    load = _load(config)
+    if wanted is not None or load is None:
+        wanted = _wanted(config)
+    env, options = _environment(config, f"generating samples into {folder}"), _continued(plan.generation, folder)
+    dataset = generate(env, str(folder), samples=wanted, resume=True, load=load, **options)
+    return dataset if config.dataset.mini is None else dataset.subset(np.arange(min(config.dataset.mini, len(dataset))))
 
 
 def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec | None:
@@ -233,8 +370,8 @@ def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec
     if path is None or not _has_samples(place(path)):
         return None
     dataset = SampleDataset(path)
-    recorded = dataset.source.get("env", config.environment.id)
-    if recorded != env_name(config.environment.id):
+    recorded = dataset.source.get("env")
+    if config.environment is not None and recorded not in (None, env_name(config.environment.id)):
         raise ConfigError(
             f"dataset.path: {path} holds samples of {recorded}, the configuration names "
             f"{config.environment.id}; set environment.id, or choose another dataset"
@@ -243,53 +380,162 @@ def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec
 
 
 def _env_spec(config: Config) -> SampleSpec:
-    env = env_factory(config.environment.id, config.environment.arguments)()
+    env = env_factory(
+        _environment(config, f"a new dataset in {config.dataset.path or 'the session'}"), _arguments(config)
+    )()
     try:
         return require_spec(env)
     finally:
         env.close()
 
 
+# --- parts that the configuration names
+
+
+def _make(part: Component, known: Mapping[str, str], key: str) -> Any:
+    return components.make(components.find(part.type, known, key), key, **part.arguments)
+
+
+def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sampler | None:
+    """The sampler of actions or parameters."""
+    if part is None:
+        return None
+    name, colon, _ = part.type.partition(":")
+    ours = components.ACTION_SAMPLERS if what == "actions" else components.PARAMETER_SAMPLERS
+    if name in ours:
+        if part.arguments and not colon:
+            return rebuild_sampler({"sampler": name, **part.arguments}, f"{key}.{what}")
+        return find_sampler(part.type, what)
+    found = components.find(part.type, {}, f"{key}.{what}")
+    if inspect.isclass(found) or part.arguments:
+        found = components.make(found, f"{key}.{what}", **part.arguments)
+    return find_sampler(found, what)
+
+
 def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
     """The network, its initial weights drawn from the configuration's seed; or a trained one, to train it further."""
-    if (start := config.network.start_from) is not None:
-        if config.network.arguments or config.inputs or config.outputs:
-            raise ConfigError(f"network.start_from: {start} brings its arguments, inputs and outputs; leave these out")
-        which = config.network.which
-        return load_checkpoint(start, int(which) if which.isdecimal() else which)
-    if config.network.type not in NETWORKS:
-        raise ConfigError(f"network.type: {config.network.type!r} is none of {', '.join(NETWORKS)}")
+    section = config.network
+    if section.start_from is not None:
+        if section.arguments or config.inputs or config.outputs:
+            raise ConfigError(
+                f"network.start_from: {section.start_from} brings its arguments, inputs and outputs; leave these out"
+            )
+        return load_checkpoint(section.start_from, as_which(section.which))
+    found = components.find(section.type, components.NETWORKS, "network.type")
     torch.manual_seed(config.seed)
-    make = functools.partial(NETWORKS[config.network.type], spec, inputs=config.inputs, outputs=config.outputs)
-    try:
-        network = make(**config.network.arguments)
-    except TypeError as error:
-        raise ConfigError(f"network.arguments: {error}") from error
+    if hasattr(found, "from_spec"):
+        found = functools.partial(found.from_spec, spec, inputs=config.inputs, outputs=config.outputs)
+    network = components.make(found, "network.arguments", **section.arguments)
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"network.type: {section.type} gives {network!r}, which is no torch.nn.Module")
     Predictor(network, spec, inputs=config.inputs, outputs=config.outputs)  # raises if it does not fit the fields
     return network
+
+
+def build_transforms(config: Config, network: nn.Module | Predictor, spec: SampleSpec) -> Transforms | None:
+    """What happens around the network; None for one that brings its transforms."""
+    section = config.transforms
+    if isinstance(network, Predictor):
+        return None
+    places = {
+        name: [_make(part, components.TRANSFORMS, f"transforms.{name}") for part in getattr(section, name)]
+        for name in ("before_prediction", "before_loss", "before_apply")
+    }
+    normal = Transforms()
+    if section.normalize:
+        inputs, outputs = field_names(spec, config.inputs, config.outputs)
+        normal = Transforms.normalizing(spec, inputs, outputs, scale=section.scale, physical_loss=section.physical_loss)
+    loss = normal.before_loss
+    return Transforms(
+        _composed(*places["before_prediction"], normal.before_prediction),
+        LossTransform(*(_composed(own, *places["before_loss"]) for own in (loss.on_prediction, loss.on_target))),
+        _composed(normal.before_apply, *places["before_apply"]),
+    )
+
+
+def _composed(*transforms: Any) -> Any:
+    return transforms[0] if len(transforms) == 1 else Compose(transforms)
 
 
 def build_optimization(config: Config, network: nn.Module | Predictor, steps: int) -> Optimization:
     """Loss, optimizer and learning-rate schedule over a number of steps."""
     section = config.optimization
-    schedules: dict[str, Any] = {
-        "constant": None,
-        "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=steps),
-        # one more than there are, because it refuses to be asked once too often
-        "one_cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, section.lr, total_steps=steps + 1),
-    }
-    return Optimization(
+    key = "optimization"
+    loss = components.find(section.loss.type, components.LOSSES, f"{key}.loss")
+    if inspect.isclass(loss):
+        loss = components.make(loss, f"{key}.loss", **section.loss.arguments)
+    elif section.loss.arguments:
+        loss = functools.partial(loss, **section.loss.arguments)
+    optimizer = components.find(section.optimizer.type, components.OPTIMIZERS, f"{key}.optimizer")
+    arguments = dict(section.optimizer.arguments)
+    if section.weight_decay:
+        arguments["weight_decay"] = section.weight_decay
+    every = section.schedule_every or ("batch" if section.schedule.type in SPANNING else "epoch")
+    optimization = components.make(
+        components.find(section.type.type, components.OPTIMIZATIONS, f"{key}.type"),
+        key,
         network.network if isinstance(network, Predictor) else network,
-        loss=LOSSES[section.loss],
-        optimizer=functools.partial(OPTIMIZERS[section.optimizer], weight_decay=section.weight_decay),
+        loss=loss,
+        optimizer=functools.partial(optimizer, **arguments),
         lr=section.lr,
-        scheduler=schedules[section.schedule],
-        scheduler_every="batch",
+        scheduler=_schedule(config, steps if every == "batch" else config.training.epochs),
+        scheduler_every=every,
         clip_norm=section.clip_norm,
         accumulate=section.accumulate,
         precision=section.precision,
+        **section.type.arguments,
     )
+    if not isinstance(optimization, Optimization):
+        raise ConfigError(f"{key}.type: {section.type.type} gives no physgym.nn.Optimization")
+    return optimization
 
 
-def _last(history: History) -> dict[str, Any]:
-    return {name: f"{value:.6g}" for name, value in history.epochs[-1].items()} if history.epochs else {}
+def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
+    """What makes the learning-rate schedule of an optimizer, over so many of its steps."""
+    part, lr = config.optimization.schedule, config.optimization.lr
+    spans: dict[str, dict[str, Any]] = {
+        "cosine": {"T_max": steps},
+        # one more than there are, because it refuses to be asked once too often
+        "one_cycle": {"max_lr": lr, "total_steps": steps + 1},
+    }
+    if part.type == "constant" and not part.arguments:
+        return None
+    found = components.find(part.type, components.SCHEDULES, "optimization.schedule")
+    arguments = {**spans.get(part.type, {}), **part.arguments}
+    return lambda optimizer: components.make(found, "optimization.schedule", optimizer, **arguments)
+
+
+# --- a trained network
+
+
+def as_which(which: str) -> str | int:
+    """Which checkpoint: an epoch if it is a number."""
+    return int(which) if which.isdecimal() else which
+
+
+def load_network(config: Config | None, session: Path, which: str = "last") -> Predictor:
+    """The trained network of a session, also one of a class that the configuration alone can make.
+
+    Args:
+        config: The session's configuration, None if it has none.
+        session: Its folder.
+        which: Which checkpoint.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    if config is None:
+        return load_checkpoint(session, as_which(which))
+    around = config.transforms
+    for part in (*around.before_prediction, *around.before_loss, *around.before_apply):
+        components.find(part.type, components.TRANSFORMS, "transforms")  # importing the module registers its classes
+    components.find(config.network.type, components.NETWORKS, "network.type")
+    manifest = read_manifest(find_checkpoint(session, as_which(which)))
+    given: dict[str, Any] = {}
+    if config.network.start_from is None:
+        spec = SampleSpec.from_json(manifest["fields"])
+        if manifest["network"]["config"] is None:
+            given["network"] = build_network(config, spec)
+        if manifest["transforms"]["config"] is None:
+            given["transforms"] = build_transforms(config, given.get("network", nn.Identity()), spec)
+    return load_checkpoint(session, as_which(which), **given)

@@ -1,21 +1,39 @@
-"""The schema of configuration files, and errors that name the key and the nearest right one."""
+"""Reads configuration files, applies changes to them, and explains faults: the key, and the nearest right one."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+import types
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from physgym.errors import ConfigError
+from physgym.experiment.schema import MINI, Component, Config, missing_samples
+
+NEW_SAMPLES = 1000  # where there is no dataset and the configuration does not say how many
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as in YAML 1.2 and everywhere else; PyYAML takes it for text."""
+    """YAML in which 1e-3 is a number, as in YAML 1.2, and a key may stand only once; PyYAML sees neither."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As of PyYAML, but for the second of two equal keys, which is an error."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice in one section", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 Loader.add_implicit_resolver(
@@ -23,157 +41,90 @@ Loader.add_implicit_resolver(
 )
 
 
+@dataclass(frozen=True)
+class Edits:
+    """Changes to a configuration file, in the order in which they are made.
+
+    Attributes:
+        find_replace: Texts to replace in the file and their replacements, by turns.
+        delete: Keys to leave out.
+        modify: Keys and their new values in YAML, by turns; a whole section may be one.
+        overrides: ``key.sub=value``; the value is read as the schema has it.
+        cpu: Train on the CPU.
+        mini: Use the first 100 samples only.
+    """
+
+    find_replace: Sequence[str] = ()
+    delete: Sequence[str] = ()
+    modify: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+    cpu: bool = False
+    mini: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """Those that were made, as JSON data."""
+        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value if isinstance(value, bool) else list(value) for name, value in made.items() if value}
+
+    def text(self, text: str, where: str) -> str:
+        """The text of a file after the replacements.
+
+        Raises:
+            ConfigError: Their number is odd, or there is nothing to replace.
+        """
+        for old, new in _pairs(self.find_replace, "--find-replace", "OLD NEW"):
+            if not old or old not in text:
+                raise ConfigError(f"--find-replace: {old!r} does not occur in {where}")
+            text = text.replace(old, new)
+        return text
+
+    def data(self, data: dict[str, Any]) -> None:
+        """Make the changes of keys, in place.
+
+        Raises:
+            ConfigError: A key to delete is not there, or an override is none.
+        """
+        for key in self.delete:
+            _delete(data, key)
+        for key, text in _pairs(self.modify, "--modify", "KEY VALUE"):
+            _set(data, key, text, f"--modify {key}")
+        for override in self.overrides:
+            key, equals, text = override.partition("=")
+            if not equals or not key:
+                raise ConfigError(f"{override!r} is not an override; write key.sub=value")
+            _set(data, key, text, override)
+        if self.cpu:
+            data["device"] = "cpu"
+        if self.mini:
+            _section(data, ["dataset"], "--mini")["mini"] = MINI
+
+
 def read_yaml(text: str) -> Any:
     """The data of a YAML text; raises yaml.YAMLError."""
     return yaml.load(text, Loader)
 
 
-class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EnvironmentSection(Section):
-    """Which simulation."""
-
-    id: str = Field(description="registered id; 'module:id' imports a module first")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="of the environment's constructor")
-
-
-class OnlineSection(Section):
-    """The buffer between running simulators and the training."""
-
-    capacity: int = Field(4096, ge=1, description="samples that it holds")
-    minimum: int = Field(512, ge=1, description="samples that must be there before the training draws")
-    rule: Literal["reservoir", "fifo", "firo"] = Field("reservoir", description="what leaves the buffer")
-    samples: int | None = Field(None, ge=1, description="end the production after so many; null goes on")
-
-
-class DatasetSection(Section):
-    """Where samples come from."""
-
-    path: str | None = Field(None, description="dataset folder; by default 'dataset' in the session")
-    samples: int | None = Field(
-        None, ge=1, description="how many it shall have: missing ones are generated. None takes it as it stands"
-    )
-    num_workers: int | None = Field(None, ge=0, description="worker processes; by default one per core, 0 for none")
-    num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
-    produce: Literal["before", "first_epoch", "always", "online"] = Field(
-        "before",
-        description="generate before the training, in its first epoch, anew for every epoch, or while it trains",
-    )
-    actions: str | None = Field(None, description="sampler of actions, such as sobol; by default the environment's own")
-    parameters: str | None = Field(None, description="sampler of the parameters of episodes, such as lhs:16")
-    load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
-    online: OnlineSection = OnlineSection.model_construct()
-
-
-class NetworkSection(Section):
-    """Which network; the sizes of input and output follow from the samples."""
-
-    type: str = Field("MLP", description="registered network: MLP, UNet, FNO")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
-    start_from: str | None = Field(
-        None, description="session or checkpoint whose network is trained further, in place of a new one"
-    )
-    which: str = Field("last", description="which checkpoint of it: last, best, an epoch or a name")
-
-
-class OptimizationSection(Section):
-    """How the network is optimized."""
-
-    loss: Literal["mse", "l1", "huber", "relative_l2"] = "mse"
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0, description="learning rate")
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    accumulate: int = Field(1, ge=1, description="parts in which the gradient of a batch is computed")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the network computes")
-
-
-class CheckpointsSection(Section):
-    """When the training is saved, and what is kept."""
-
-    every: int = Field(1, ge=1, description="save after so many epochs")
-    steps: int | None = Field(None, ge=1, description="also after so many batches")
-    minutes: float | None = Field(None, gt=0, description="also after so many minutes")
-    keep: int | None = Field(1, ge=1, description="how many of the newest; null keeps all")
-    best: bool = Field(True, description="also keep the best one")
-
-
-class EarlyStoppingSection(Section):
-    """When to stop before the last epoch."""
-
-    monitor: str = Field("validation_loss", description="value of an epoch that is to fall")
-    patience: int = Field(10, ge=1, description="epochs without a lower one")
-    min_delta: float = Field(0.0, ge=0, description="what counts as lower")
-
-
-class RolloutSection(Section):
-    """The costlier validation: the network in the simulation, compared with the solver."""
-
-    steps: int = Field(50, ge=1, description="steps of the simulation")
-    every: int = Field(5, ge=1, description="after so many epochs, and after the last one")
-
-
-class TrainingSection(Section):
-    """How long and on what."""
-
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=1)
-    batches_per_epoch: int | None = Field(None, ge=1)
-    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the episodes held out; 0 holds out none")
-    rollout: RolloutSection | None = Field(None, description="null for none")
-    early_stopping: EarlyStoppingSection | None = Field(None, description="null for none")
-    checkpoints: CheckpointsSection = CheckpointsSection.model_construct()
-    normalize: bool = True
-    on_nonfinite: Literal["raise", "skip"] = Field("raise", description="what to do with a batch without a finite loss")
-    loader_workers: int = Field(0, ge=0, description="processes that gather batches; 0 for a thread")
-    compile: bool = Field(False, description="call the network through torch.compile")
-    device: str = "cpu"
-
-
-class Config(Section):
-    """A training, from simulation to network."""
-
-    description: str = Field("", description="what this is for, for your future self")
-    session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
-    seed: int = Field(0, ge=0)
-    environment: EnvironmentSection
-    dataset: DatasetSection = DatasetSection.model_construct()
-    inputs: list[str] | None = Field(None, description="fields that feed the network; by default those of role input")
-    outputs: list[str] | None = Field(None, description="fields that it predicts; by default those of role target")
-    network: NetworkSection = NetworkSection.model_construct()
-    optimization: OptimizationSection = OptimizationSection.model_construct()
-    training: TrainingSection = TrainingSection.model_construct()
-
-
-NEW_SAMPLES = 1000  # where there is no dataset and the configuration does not say how many
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, edits: Edits | Sequence[str] = ()) -> Config:
     """Read a configuration file.
 
     Args:
         path: A YAML file.
-        overrides: ``key.sub=value``, applied before checking; values are read as YAML.
+        edits: Changes to make before it is checked; a list is one of overrides, ``key.sub=value``.
 
     Raises:
         ConfigError: The file is missing or wrong; the text lists all faults, each with its key and the nearest right
             one.
     """
+    edits = edits if isinstance(edits, Edits) else Edits(overrides=edits)
     try:
-        data = read_yaml(Path(path).read_text())
+        data = read_yaml(edits.text(Path(path).read_text(), str(path)))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(data).__name__}")
-    for override in overrides:
-        _override(data, override)
+    edits.data(data)
     return check_config(data, str(path))
 
 
@@ -182,40 +133,129 @@ def check_config(data: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        faults = "\n".join(f"- {_explain(fault)}" for fault in error.errors())
-        raise ConfigError(f"{where} has {error.error_count()} fault(s):\n{faults}") from error
+        # of a key that takes several types the first one's fault says enough
+        faults = {_place(fault): f"- {_explain(fault)}" for fault in reversed(error.errors())}
+        if () not in faults and (missing := missing_samples(data)):  # which is looked at only where all else is right
+            faults[()] = f"- {missing}"
+        text = "\n".join(reversed(faults.values()))
+        raise ConfigError(f"{where} has {len(faults)} fault(s):\n{text}") from error
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is not an override; write key.sub=value")
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of configuration files, with which editors complete and check them."""
+    return {"$schema": DIALECT, **Config.model_json_schema()}
+
+
+def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """All keys of the schema, dotted, sections before what is in them."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if (section := _model_in(field.annotation)) is not None and section is not Component:
+            yield from known_keys(section, f"{prefix}{name}.")
+
+
+# --- changes
+
+
+def _pairs(values: Sequence[str], option: str, form: str) -> Iterator[tuple[str, str]]:
+    if len(values) % 2:
+        raise ConfigError(f"{option} takes pairs, {form}; {values[-1]!r} is left alone")
+    return zip(values[::2], values[1::2], strict=True)
+
+
+def _delete(data: dict[str, Any], key: str) -> None:
     *path, last = key.split(".")
+    found: Any = data
     for part in path:
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
-            raise ConfigError(f"{override!r}: {part!r} is a value, not a section")
+        found = found.get(part) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or last not in found:
+        known = list(found) if isinstance(found, dict) else []
+        hint = f"; there are {', '.join(map(str, known))}" if known else ""
+        raise ConfigError(f"--delete: there is no key {key!r} in the file{hint}")
+    del found[last]
+
+
+def _set(data: dict[str, Any], key: str, text: str, what: str) -> None:
+    *path, last = key.split(".")
+    section = _section(data, path, what)
     try:
-        data[last] = read_yaml(text)
+        section[last] = _typed(read_yaml(text), text, [*path, last])
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{override!r}: the value is not YAML") from error
+        raise ConfigError(f"{what!r}: the value is not YAML") from error
+
+
+def _section(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, Any]:
+    """The section of a path, made where it is missing."""
+    for place, part in enumerate(path):
+        inner = data.get(part)
+        if isinstance(inner, str) and _annotation(path[: place + 1]) is Component:
+            inner = {"type": inner}
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{what!r}: {part!r} is a value, not a section")
+        data[part] = inner
+        data = inner
+    return data
+
+
+def _typed(value: Any, text: str, path: Sequence[str]) -> Any:
+    """The value as the schema has it: a text stays a text, even where YAML sees a number in it."""
+    annotation = _annotation(path)
+    if annotation is None or annotation is Any:
+        return value
+    adapter = TypeAdapter(annotation)
+    for candidate in (value, text):
+        try:
+            adapter.validate_python(candidate, strict=True)
+        except ValidationError:
+            continue
+        return candidate
+    return value  # the schema will say what is wrong with it
+
+
+# --- the schema, by key
+
+
+def _annotation(path: Sequence[str]) -> Any:
+    """The type of a key without None; None if there is no such key, or if it lies in free data."""
+    model: Any = Config
+    for part in path:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+            return None
+        annotation = model.model_fields[part].annotation
+        model = annotation if (inner := _model_in(annotation)) is None else inner
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The section in a type such as ``Section | None`` or ``list[Section]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, list, dict):
+        return next((model for part in get_args(annotation) if (model := _model_in(part)) is not None), None)
+    return None
+
+
+def _place(fault: Any) -> tuple[str, ...]:
+    """The path of a fault, without the types that pydantic names where a key takes several."""
+    return tuple(str(part) for part in fault["loc"] if "[" not in str(part))
 
 
 def _explain(fault: Any) -> str:
     """A fault as a person would put it."""
-    path = [str(part) for part in fault["loc"]]
+    path = _place(fault)
     name = ".".join(path)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not name:
+        return message
+    if fault["type"] == "missing":
+        return f"{name}: missing"
     if fault["type"] != "extra_forbidden":
-        return f"{name}: {fault['msg']} (got {fault['input']!r})" if fault["type"] != "missing" else f"{name}: missing"
-    known = _keys(path[:-1])
-    near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
+        return f"{name}: {message} (got {fault['input']!r})"
+    section = _annotation([part for part in path[:-1] if not part.isdecimal()])
+    known = list(section.model_fields)
+    elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
+    near = elsewhere[:1] or difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     return f"{name}: unknown key; {hint}"
-
-
-def _keys(path: list[str]) -> list[str]:
-    model: Any = Config
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        model = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
-    return list(model.model_fields)

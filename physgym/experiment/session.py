@@ -75,3 +75,27 @@ def read_config(session: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{session / CONFIG} does not hold a configuration")
     return config
+
+
+class Run:
+    """Provisional."""
+
+    def __init__(self, session: Path, kind: str, config: dict[str, Any], origin: Any = None) -> None:
+        self.session, self.config = session, config
+        self.results: dict[str, Any] = {}
+        self.outcome = "completed"
+        write_record(session, config, {"outcome": "not completed"})
+
+    def describe_dataset(self, dataset: Any) -> None:
+        """Note it."""
+
+    def __enter__(self) -> Any:
+        """Enter."""
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Exit."""
+        outcome = self.outcome
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            outcome = f"{type(error).__name__}: {error}"
+        write_record(self.session, self.config, {"outcome": outcome, **self.results})

@@ -150,12 +150,16 @@ class Normalize(Transform):
         shapes: Shape of each field to normalize, without the batch axis.
         scale: Which scale, for all fields or by name.
 
+    Attributes:
+        fitted: Whether it has moments; a `Trainer` gives those of its training samples to one that has none.
+
     Raises:
         ConfigError: A scale is unknown.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], scale: Scale | Mapping[str, Scale] = "auto") -> None:
         super().__init__()
+        self.fitted = False
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.scale: dict[str, Scale] = {name: _choose(scale, name, shape) for name, shape in self.shapes.items()}
         # buffers have numbers, since a field's name may hold a slash or a dot; not fitted, they change nothing
@@ -192,12 +196,17 @@ class Normalize(Transform):
         Args:
             statistics: Moments of at least the fields given to the constructor.
         """
+        self.fitted = True
         for index, (name, kind) in enumerate(self.scale.items()):
             mean = np.asarray(statistics[name].mean, np.float64)
             scale = _safe_scale(mean, np.asarray(statistics[name].std, np.float64), kind)
             self.get_buffer(f"mean_{index}").copy_(torch.from_numpy(mean))
             self.get_buffer(f"scale_{index}").copy_(torch.from_numpy(scale))
         return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.fitted = True
 
     def forward(self, fields: Fields) -> Fields:
         """Normalized fields; those that it does not know pass as they are.
@@ -387,14 +396,19 @@ class Transforms(nn.Module):
         back = Inverse(predicted)
         return cls(fed, LossTransform(back, None) if physical_loss else LossTransform(None, predicted), back)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether every normalization inside has moments."""
+        return all(module.fitted for module in self.modules() if isinstance(module, Normalize))
+
     def fit(self, statistics: Mapping[str, Moments]) -> Self:
-        """Give every normalization inside the moments of the training samples; returns itself.
+        """Give every normalization inside that has none the moments of the training samples; returns itself.
 
         Args:
             statistics: Moments by field name, arrays of the field's shape.
         """
         for module in self.modules():
-            if isinstance(module, Normalize):
+            if isinstance(module, Normalize) and not module.fitted:
                 module.fit(statistics)
         return self
 

@@ -120,9 +120,10 @@ class Trainer:
         inputs: Fields that feed the network, in the order of its arguments; by default those of role "input".
         outputs: Fields that it predicts; by default those of role "target".
         loss_fields: Fields that the loss gets from the samples; by default `outputs`.
-        transforms: What happens to fields around the network; by default a normalization.
-        normalize: Whether to normalize where no transforms are given; with the statistics of the training samples
-            alone, which stay as they are from then on.
+        transforms: What happens to fields around the network; by default a normalization. Normalizations that have no
+            moments yet, such as those of `Transforms.normalizing`, get those of the training samples alone, and keep
+            them from then on.
+        normalize: Whether to normalize where no transforms are given.
         resume: True continues from the last checkpoint of the session if there is one; a path from that checkpoint, or
             the last one in that folder. Everything else must be given as it was, but for `epochs`. On the CPU the
             result is that of a training that was never interrupted, bit for bit.
@@ -238,10 +239,10 @@ class Trainer:
             self._normalizes = False
         else:
             inputs, outputs = field_names(spec, inputs, outputs)
-            self._normalizes = normalize and transforms is None
-            check_fields(spec, inputs, (*outputs, *(loss_fields or ())), normalized=self._normalizes)
-            if self._normalizes:
+            if normalize and transforms is None:
                 transforms = Transforms.normalizing(spec, inputs, outputs)
+            self._normalizes = transforms is not None and not transforms.fitted
+            check_fields(spec, inputs, (*outputs, *(loss_fields or ())), normalized=self._normalizes)
             self.predictor = Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
         self.predictor.to(self.ranks.device)
         self.loss_fields = self.predictor.outputs if loss_fields is None else tuple(loss_fields)

@@ -73,7 +73,7 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
 
 
 def find_spec(env: str | EnvSpec) -> EnvSpec:
-    """The registration of an id, which may stand behind a module to import: "module:id".
+    """The registration of an id, which may stand behind a module to import: "module:id"; or of a "module:Class".
 
     Raises:
         ConfigError: There is none, or the module cannot be imported; the text lists the shipped ones.
@@ -81,18 +81,22 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
     if isinstance(env, EnvSpec):
         return env
     module, _, env_id = env.rpartition(":")
+    imported: Any = None
     if module:
         try:
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
         except Exception as error:
             raise ConfigError(f"importing {module!r} for {env!r} failed: {type(error).__name__}: {error}") from error
     try:
         return gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
+        found = getattr(imported, env_id, None)
+        if isinstance(found, type) and issubclass(found, gymnasium.Env):
+            return EnvSpec(env_id, entry_point=f"{module}:{env_id}")
         ours = sorted(name for name in gymnasium.registry if name.startswith("physgym/"))
         raise ConfigError(
             f"no environment {env!r} is registered ({error}). Shipped: {', '.join(ours)}. "
-            'Your own: import the module that registers it, or write "module:id"'
+            'Your own: import the module that registers it, or write "module:id" or "module:Class"'
         ) from error
 
 

@@ -9,8 +9,9 @@ import contextlib
 import sys
 from pathlib import Path
 
-# each module adds its commands, in the order in which the help shows them
 from physgym.errors import PhysGymError
+
+# each module adds its commands
 from physgym.experiment.cli import data, running, tools, training  # noqa: F401
 from physgym.experiment.cli.app import INTERRUPTED, USAGE, app
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
+from typer.core import TyperGroup
 
 from physgym._version import __version__
 from physgym.errors import ConfigError
@@ -15,8 +17,23 @@ from physgym.experiment.config import read_yaml
 
 USAGE, INTERRUPTED = 2, 130
 
+ORDER = (
+    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay"),
+    *("list", "show", "schema", "info", "export", "import", "demo"),
+)
+
+
+class _Ordered(TyperGroup):
+    """Lists commands in the order of work."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names."""
+        return sorted(self.commands, key=ORDER.index)
+
+
 app = typer.Typer(
     name="physgym",
+    cls=_Ordered,
     help="Numerical simulations and deep learning: generate samples, train on them, run the network.",
     no_args_is_help=True,
     add_completion=False,
@@ -98,3 +115,20 @@ def arguments_of(pairs: list[str] | None) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--arg {pair!r}: the value is not YAML") from error
     return arguments
+
+
+def config_of(path: Path) -> Path:
+    """The file of a configuration: that of a session if the path is a folder, else the path itself.
+
+    Raises:
+        ConfigError: The folder is no session.
+    """
+    from physgym.experiment.session import CONFIG
+
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if not path.exists():
+        raise ConfigError(f"there is no {path}; name a YAML file or the folder of a session")
+    if not (path / CONFIG).is_file():
+        raise ConfigError(f"{path} is not a session: it has no {CONFIG}")
+    return path / CONFIG

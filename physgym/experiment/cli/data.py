@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,24 +14,38 @@ from physgym.experiment.cli.app import (
     INTERRUPTED,
     Actions,
     EnvArguments,
-    EnvId,
     Parameters,
-    Seed,
     app,
     arguments_of,
     needs,
     pairs_of,
 )
+from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
 
 
-@app.command()
+@app.command(cls=Command)
+@with_flags
 def generate(
-    env: EnvId,
-    out: Annotated[Path, typer.Option(help="Dataset folder, or s3://bucket/prefix.")],
-    samples: Annotated[int, typer.Option(help="How many samples the dataset shall have.")] = 1000,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|ENV",
+            help='YAML file, or a session; or an environment\'s id alone ("module:id" imports a module first).',
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        str | None, typer.Option(help="Dataset folder, or s3://bucket/prefix; by default in a new session.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="How many samples the dataset shall have.", show_default="1000")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     envs: Annotated[int | None, typer.Option(help="Environments; by default one per worker.")] = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; equal seeds give equal results.", show_default="0")
+    ] = None,
     arg: EnvArguments = None,
     mode: Annotated[str, typer.Option(help="training, validation or prediction.")] = "training",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
@@ -40,51 +55,81 @@ def generate(
         bool, typer.Option("--keep-rejected", help="Keep the samples of rejected steps apart, with the reasons.")
     ] = False,
     nonfinite: Annotated[
-        str,
-        typer.Option(help="What a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored)."),
-    ] = "error",
-    max_rejects: Annotated[int, typer.Option(help="Give up after so many rejected steps in a row.")] = 10,
-    max_steps: Annotated[int, typer.Option(help="End an episode after so many steps.")] = 1000,
+        str | None,
+        typer.Option(
+            help="What a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored).",
+            show_default="error",
+        ),
+    ] = None,
+    max_rejects: Annotated[
+        int | None, typer.Option(help="Give up after so many rejected steps in a row.", show_default="10")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="End an episode after so many steps.", show_default="1000")
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start a worker that dies or hangs again; the samples are the same.")
     ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for a worker.")] = 120.0,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a worker.", show_default="120")] = None,
+    *,
+    flags: Flags,
 ) -> None:
     """Run a simulation in parallel and store its samples.
 
-    The same command gives the same samples, whatever the number of workers, crashes and resumes.
+    The same command gives the same samples, whatever the number of workers, crashes and resumes. Options stand for keys
+    of the configuration; without --out and dataset.path there is a session, as of a training.
 
-    Example: physgym generate physgym/Spring-v0 --out data/spring --samples 2000 --parameters sobol
+    Examples: physgym generate physgym/Spring-v0 --out data/spring --samples 2000 --parameters sobol
+
+    physgym generate examples/beam.yaml dataset.path=data/beam
     """
-    from physgym.data.generate import generate as run
+    from physgym.experiment.build import generate_samples
+    from physgym.experiment.config import check_config
     from physgym.storage import Location, place
 
+    given = {
+        "dataset.path": out,
+        "dataset.samples": samples,
+        "dataset.num_workers": workers,
+        "dataset.num_envs": envs,
+        "seed": seed,
+        **{f"environment.arguments.{name}": value for name, value in arguments_of(arg).items()},
+        "sampler.actions": actions,
+        "sampler.parameters": parameters,
+        "dataset.keep_rejected": keep_rejected or None,
+        "dataset.nonfinite": nonfinite,
+        "dataset.max_rejects": max_rejects,
+        "dataset.max_steps": max_steps,
+        "dataset.on_error": "restart" if restart else None,
+        "dataset.timeout": timeout,
+    }
+    # JSON is YAML
+    made = [f"{key}={json.dumps(value, default=str)}" for key, value in given.items() if value is not None]
+    changes = [*made, *(overrides or ())]
+    file = Path(source) if source.endswith((".yaml", ".yml")) or Path(source).is_dir() else None
+    if file is not None:
+        config = flags.load(file, changes)
+    else:
+        data: dict[str, Any] = {"environment": {"id": source}}
+        flags.edits(changes).data(data)
+        config = check_config(data, "the command")
+    origin = None
+    if config.dataset.path is None:
+        origin, log = flags.origin(file, changes)
+        if not log:
+            raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")
     try:
-        dataset = run(
-            env,
-            out,
-            samples=samples,
-            num_workers=workers,
-            num_envs=envs,
-            seed=seed,
-            env_kwargs=arguments_of(arg),
-            mode=mode,  # type: ignore[arg-type]  # checked by the writer
-            resume=resume,
-            max_rejects=max_rejects,
-            max_steps=max_steps,
-            timeout=timeout,
-            on_error="restart" if restart else "raise",
-            actions=actions,
-            parameters=parameters,
-            keep_rejected=keep_rejected,
-            nonfinite=nonfinite,  # type: ignore[arg-type]  # checked by the stream
-        )
-    except KeyboardInterrupt:
-        kept = f"complete samples are in {place(out)}. Continue with the same command and --resume"
-        some = isinstance(place(out), Location) or out.exists()
+        dataset = generate_samples(config, origin=origin, mode=mode, more=resume)  # type: ignore[arg-type]
+    except KeyboardInterrupt as interrupt:
+        if config.dataset.path is None:
+            print(f"\n{interrupt}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        there = place(config.dataset.path)
+        kept = f"complete samples are in {there}. Continue with the same command and --resume"
+        some = isinstance(there, Location) or there.exists()
         print(f"\ninterrupted; {kept if some else 'no sample was complete'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{len(dataset)} samples in {place(out)}")
+    print(f"{len(dataset)} samples in {place(config.dataset.path) if config.dataset.path else dataset.paths[0]}")
     for field in dataset.spec.values():
         unit = f" [{field.unit}]" if field.unit else ""
         print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")

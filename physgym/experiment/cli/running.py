@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from physgym.errors import ConfigError
-from physgym.experiment.cli.app import INTERRUPTED, Actions, Parameters, app
+from physgym.experiment.cli.app import INTERRUPTED, Actions, Parameters, app, config_of
 
-Which = Annotated[str, typer.Option(help="Checkpoint: last, best, or an epoch that is kept.")]
+if TYPE_CHECKING:
+    from physgym.experiment.schema import Config
+
+WHICH = "Checkpoint: last, best, or an epoch that is kept."
+BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a single prediction."
 Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Predict for so many samples at once, where nothing waits for a single prediction.")
-]
 Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")]
 
 
 @app.command()
 def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
-    steps: Annotated[int, typer.Option(min=0, help="Steps; 0 goes on until Ctrl-C.")] = 100,
-    which: Which = "last",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.drag=0.1."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps; 0 goes on until Ctrl-C.", show_default="100")] = None,
+    which: Annotated[str | None, typer.Option(help=WHICH, show_default="last")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the run; other than the training's shows unseen episodes.")
-    ] = 1,
+        int | None,
+        typer.Option(min=0, help="Seed of the run; other than the training's shows unseen episodes.", show_default="1"),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes that run the simulation; by default it runs in this one.")
     ] = None,
@@ -36,32 +42,53 @@ def run(
     record: Record = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the record after its last sample.")] = False,
     frames: Frames = None,
-    batch_size: BatchSize = 1,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_SIZE, show_default="1")] = None,
     actions: Actions = None,
     parameters: Parameters = None,
 ) -> None:
     """Run a trained network inside its simulation, next to the solver.
 
-    Says how far its predictions are from what the solver gives, and what both cost.
+    Says how far its predictions are from what the solver gives, and what both cost. What no option says is as in the
+    section runner of the session's configuration.
 
     Example: physgym run sessions/beam --steps 200 --frames frames
     """
-    if frames is not None and (workers is not None or envs is not None):
-        raise ConfigError("--frames needs the simulation in this process: leave --workers and --envs out")
+    from physgym.experiment.build import build_sampler
+    from physgym.experiment.config import load_config
+    from physgym.experiment.schema import Component
+
+    config = load_config(config_of(session), overrides or ())
+    given: dict[str, Any] = {
+        "steps": steps,
+        "which": which,
+        "seed": seed,
+        "num_workers": workers,
+        "num_envs": envs,
+        "surrogate": surrogate or None,
+        "record": record,
+        "frames": frames,
+        "batch_size": batch_size,
+        "actions": actions and Component(type=actions),
+        "parameters": parameters and Component(type=parameters),
+    }
+    chosen = config.runner.model_copy(update={name: value for name, value in given.items() if value is not None})
+    if chosen.frames is not None and (chosen.num_workers is not None or chosen.num_envs is not None):
+        raise ConfigError("frames need the simulation in this process: leave workers and environments out")
     _run(
         session,
-        which,
-        steps,
-        frames=frames,
-        seed=seed,
-        num_workers=workers,
-        num_envs=envs,
-        surrogate=surrogate,
-        record=record,
+        config,
+        chosen.which,
+        chosen.steps,
+        frames=None if chosen.frames is None else Path(chosen.frames),
+        seed=chosen.seed,
+        num_workers=chosen.num_workers,
+        num_envs=chosen.num_envs,
+        surrogate=chosen.surrogate,
+        record=chosen.record,
         resume=resume,
-        batch_size=batch_size,
-        actions=actions,
-        parameters=parameters,
+        batch_size=chosen.batch_size,
+        actions=build_sampler(chosen.actions, "actions", "runner"),
+        parameters=build_sampler(chosen.parameters, "parameters", "runner"),
     )
 
 
@@ -74,10 +101,10 @@ def replay(
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,
     steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
-    which: Which = "last",
+    which: Annotated[str, typer.Option(help=WHICH)] = "last",
     record: Record = None,
     frames: Frames = None,
-    batch_size: BatchSize = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 1,
     actions: Annotated[
         str | None, typer.Option(metavar="SAMPLER", help="With --solver: what gave the actions, if it was a network.")
     ] = None,
@@ -89,31 +116,40 @@ def replay(
     Example: physgym replay sessions/beam --data data/beam --record predictions
     """
     from physgym.data.dataset import SampleDataset
+    from physgym.experiment.config import load_config
+    from physgym.experiment.session import CONFIG
 
     if not solver and (frames is not None or actions is not None):
         raise ConfigError("--frames and --actions need the simulation: add --solver")
+    config = load_config(config_of(session)) if solver or (session / CONFIG).exists() else None
     dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
     more: dict[str, Any] = {"record": record, "batch_size": batch_size, "actions": actions}
-    _run(session, which, steps, frames=frames, stored=dataset, solver=solver, **more)
+    _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
 
 
 def _run(
-    session: Path, which: str, steps: int, *, frames: Path | None, stored: Any = None, solver: bool = True, **more: Any
+    session: Path,
+    config: Config | None,
+    which: str,
+    steps: int,
+    *,
+    frames: Path | None,
+    stored: Any = None,
+    solver: bool = True,
+    **more: Any,
 ) -> None:
     """Run a session's network, with the solver or on stored samples alone, and print the report."""
-    from physgym.experiment.config import check_config
-    from physgym.experiment.session import CONFIG, read_config
+    from physgym.experiment.build import load_network
     from physgym.runner import Runner, SaveFrames
-    from physgym.training import load_checkpoint
 
     env: str | None = None
     if solver:
-        environment = check_config(read_config(session), str(session / CONFIG)).environment
-        env, more["env_kwargs"] = environment.id, dict(environment.arguments)
+        if config is None or config.environment is None:
+            raise ConfigError("environment: missing; name the simulation, as in environment.id=physgym/Beam-v0")
+        env, more["env_kwargs"] = config.environment.id, dict(config.environment.arguments)
         if frames is not None:
             more["env_kwargs"]["render_mode"] = "rgb_array"
-    predictor = load_checkpoint(session, int(which) if which.isdecimal() else which)
-    with Runner(env, predictor, **more) as runner:
+    with Runner(env, load_network(config, session, which), **more) as runner:
         report = runner.run(
             steps or None,
             replay=stored,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from physgym.errors import ConfigError
 from physgym.experiment.cli.app import INTERRUPTED, USAGE, EnvId, Seed, app
 
 
@@ -49,3 +51,25 @@ def check(env: EnvId) -> None:
     except AssertionError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from None
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write; by default it is printed.")] = None,
+) -> None:
+    """Print the JSON schema of configuration files, with which editors complete and check them.
+
+    Write it to a file, and name that on a configuration's first line: # yaml-language-server: $schema=schema.json
+
+    Example: physgym schema --out schema.json
+    """
+    from physgym.experiment.config import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if out is None:
+        print(text)
+        return
+    try:
+        out.write_text(text + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from error

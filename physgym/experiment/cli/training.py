@@ -9,58 +9,83 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from physgym.errors import ConfigError
-from physgym.experiment.cli.app import INTERRUPTED, app
+from physgym.experiment.cli.app import INTERRUPTED, app, config_of
+from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
 
 if TYPE_CHECKING:
-    from physgym.experiment.config import Config
+    from physgym.experiment.provenance import Origin
+    from physgym.experiment.schema import Config
 
 
-@app.command()
+@app.command(cls=Command)
+@with_flags
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file; a session's config.yaml shows every key.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys.")] = None,
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="YAML file, see physgym schema; or a session, to train anew as it was.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    *,
+    flags: Flags,
 ) -> None:
     """Train a network as a configuration file says, in a new session folder.
 
-    Example: physgym train examples/beam.yaml training.epochs=20
+    The session records what is needed to run it again: commit everything before, or use --save-diff.
+
+    Examples: physgym train examples/beam.yaml training.epochs=20
+
+    physgym train examples/beam.yaml --mini --no-logging
     """
-    from physgym.experiment.config import load_config
+    settings = flags.load(config, overrides)
+    origin, log = flags.origin(config, overrides)
+    _train(settings, None, origin, log)
 
-    _train(load_config(config, overrides or ()))
 
-
-@app.command()
+@app.command(cls=Command)
+@with_flags
 def resume(
-    session: Annotated[Path, typer.Argument(help="Session folder of a training that was interrupted or killed.")],
+    session: Annotated[
+        Path,
+        typer.Argument(metavar="SESSION", help="Session folder of what was interrupted or killed.", show_default=False),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys; training.epochs trains longer."),
     ] = None,
+    *,
+    flags: Flags,
 ) -> None:
-    """Continue a training: on a CPU to the same weights as if it had never been interrupted.
+    """Continue a training or a generation: on a CPU to the same bits as if it had never been interrupted.
 
-    It goes on from the last checkpoint; where there is none yet, from the last sample that was stored.
+    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored.
 
     Example: physgym resume sessions/beam
     """
-    from physgym.experiment.config import check_config, load_config
-    from physgym.experiment.session import CONFIG, read_config
+    from physgym.experiment.config import load_config
 
-    stored = check_config(read_config(session), str(session / CONFIG))
-    config = load_config(session / CONFIG, overrides or ())
-    if config.training.epochs != stored.training.epochs and config.optimization.schedule != "constant":
+    stored = load_config(config_of(session))
+    config = flags.load(session, overrides)
+    origin, log = flags.origin(session, overrides)
+    if not log:
+        raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
+    schedule = config.optimization.schedule.type
+    if config.training.epochs != stored.training.epochs and schedule != "constant":
         raise ConfigError(
-            f"training.epochs: the schedule {config.optimization.schedule} spans the {stored.training.epochs} epochs "
+            f"training.epochs: the schedule {schedule} spans the {stored.training.epochs} epochs "
             f"that were planned. Start a new session with network.start_from={session}"
         )
-    _train(config, session)
+    _train(config, session, origin)
 
 
-def _train(config: Config, session: Path | None = None) -> None:
+def _train(config: Config, session: Path | None, origin: Origin, log: bool = True) -> None:
     from physgym.experiment.build import train as run
 
     try:
-        outcome = run(config, session)
+        outcome = run(config, session, origin, log=log)
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -68,7 +93,9 @@ def _train(config: Config, session: Path | None = None) -> None:
     print("  ".join(f"{name} {value:.4g}" for name, value in last.items()))
     if outcome.history.stopped:
         print(f"stopped: {outcome.history.stopped}")
-    print(f"session: {outcome.session}\ncurves:  tensorboard --logdir {outcome.session / 'stats'}")
+    if outcome.session is not None:
+        print(f"session: {outcome.session}\ncurves:  tensorboard --logdir {outcome.session / 'stats'}")
     if outcome.history.interrupted:
-        print(f"interrupted; continue with: physgym resume {outcome.session}", file=sys.stderr)
+        onward = "nothing was kept" if outcome.session is None else f"continue with: physgym resume {outcome.session}"
+        print(f"interrupted; {onward}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)

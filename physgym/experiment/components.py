@@ -1,0 +1,100 @@
+"""Classes that a configuration names: by a registered name, or as ``module:attr``. Nothing is evaluated."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physgym.errors import ConfigError
+
+# what short names stand for; strings, so that checking a configuration imports nothing
+NETWORKS = {name: f"physgym.nn:{name}" for name in ("MLP", "UNet", "FNO")}
+LOSSES = {
+    "mse": "torch.nn:MSELoss",
+    "l1": "torch.nn:L1Loss",
+    "huber": "torch.nn:HuberLoss",
+    "relative_l2": "physgym.nn:RelativeL2",
+}
+OPTIMIZERS = {
+    "adam": "torch.optim:Adam",
+    "adamw": "torch.optim:AdamW",
+    "sgd": "torch.optim:SGD",
+    "lbfgs": "torch.optim:LBFGS",
+}
+SCHEDULES = {
+    "constant": "torch.optim.lr_scheduler:ConstantLR",
+    "cosine": "torch.optim.lr_scheduler:CosineAnnealingLR",
+    "one_cycle": "torch.optim.lr_scheduler:OneCycleLR",
+    "step": "torch.optim.lr_scheduler:StepLR",
+    "exponential": "torch.optim.lr_scheduler:ExponentialLR",
+    "plateau": "torch.optim.lr_scheduler:ReduceLROnPlateau",
+}
+OPTIMIZATIONS = {"Optimization": "physgym.nn:Optimization"}
+TRANSFORMS = {"Hold": "physgym.nn:Hold"}
+CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
+PARAMETER_SAMPLERS = ("uniform", "gaussian", "sobol", "lhs", "grid", "breed")
+ACTION_SAMPLERS = ("uniform", "gaussian", "sobol", "lhs", "grid", "network")
+
+REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def check_name(name: str, known: Sequence[str]) -> str:
+    """A registered name or ``module:attr``, as it is; what stands behind the latter is looked for by `find`.
+
+    Raises:
+        ValueError: It is neither; the text names the nearest registered one.
+    """
+    if name in known or REFERENCE.fullmatch(name):
+        return name
+    near = difflib.get_close_matches(name.partition(":")[0], known, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)};"
+    raise ValueError(f"unknown name; {hint} your own as module:attr")
+
+
+def check_sampler(name: str, known: Sequence[str]) -> str:
+    """As `check_name`, for a sampler, whose name may have an argument such as "lhs:16" or "network:sessions/beam"."""
+    return name if name.partition(":")[0] in known else check_name(name, known)
+
+
+def find(name: str, known: Mapping[str, str], key: str) -> Any:
+    """The class or function that a configuration names.
+
+    Args:
+        name: A name in `known`, or ``module:attr``.
+        known: ``module:attr`` by registered name.
+        key: Key of the configuration, for errors.
+
+    Raises:
+        ConfigError: The module cannot be imported, or has nothing of that name.
+    """
+    module, _, attributes = known.get(name, name).partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        raise ConfigError(f"{key}: importing {module!r} failed: {type(error).__name__}: {error}") from error
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            public = [other for other in dir(found) if not other.startswith("_")]
+            near = difflib.get_close_matches(attribute, public, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{key}: {module} has no {attributes!r}{hint}") from None
+    return found
+
+
+def make(found: Any, key: str, *given: Any, **arguments: Any) -> Any:
+    """Call what `find` found.
+
+    Raises:
+        ConfigError: It does not take the arguments.
+    """
+    if not callable(found):
+        raise ConfigError(f"{key}: {found!r} is not a class or a function")
+    try:
+        return found(*given, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {error}") from error

@@ -1,0 +1,304 @@
+"""The schema of configurations: what there is, its defaults, and what each key means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from physgym.experiment import components
+
+MINI = 100  # samples of --mini
+
+
+class Section(BaseModel):
+    """A part of a configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(Section):
+    """A class with arguments; where it has none, its name alone will do."""
+
+    type: str = Field(description="registered name, or module:attr")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
+
+    @model_serializer
+    def _short(self) -> str | dict[str, Any]:
+        return {"type": self.type, "arguments": self.arguments} if self.arguments else self.type
+
+
+@dataclass(frozen=True)
+class Named:
+    """Makes a `Component` of a registered name, of ``module:attr``, or of either with arguments."""
+
+    known: Sequence[str]
+    check: Callable[[str, Sequence[str]], str] = components.check_name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def checked(component: Component) -> Component:
+            self.check(component.type, self.known)
+            return component
+
+        def whole(value: Any) -> Any:
+            return {"type": value} if isinstance(value, str) else value
+
+        inner = core_schema.no_info_before_validator_function(whole, handler(source))
+        return core_schema.no_info_after_validator_function(checked, inner)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        names = [{"enum": list(self.known)}, {"type": "string", "pattern": "^[A-Za-z_][\\w.]*:.+$"}]
+        properties = {"type": {"anyOf": names}, "arguments": {"type": "object"}}
+        whole = {"type": "object", "properties": properties, "required": ["type"], "additionalProperties": False}
+        return {"anyOf": [*names, whole]}
+
+
+Loss = Annotated[Component, Named(tuple(components.LOSSES))]
+Optimizer = Annotated[Component, Named(tuple(components.OPTIMIZERS))]
+Schedule = Annotated[Component, Named(tuple(components.SCHEDULES))]
+OptimizationKind = Annotated[Component, Named(tuple(components.OPTIMIZATIONS))]
+Transform = Annotated[Component, Named(tuple(components.TRANSFORMS))]
+TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
+ActionSampler = Annotated[Component, Named(components.ACTION_SAMPLERS, components.check_sampler)]
+ParameterSampler = Annotated[Component, Named(components.PARAMETER_SAMPLERS, components.check_sampler)]
+
+
+class EnvironmentSection(Section):
+    """Which simulation."""
+
+    id: str = Field(description="registered id; 'module:id' imports a module first; 'module:Class' needs no id")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="of the environment's constructor")
+
+
+class SamplerSection(Section):
+    """Where actions and the parameters of episodes come from."""
+
+    actions: ActionSampler | None = Field(
+        None,
+        description="uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS], network:SESSION, or module:attr, a "
+        "function of (observation, generator) or a Sampler; null leaves it to the environment",
+    )
+    parameters: ParameterSampler | None = Field(
+        None,
+        description="uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS], breed, or module:attr, a Sampler; null "
+        "leaves it to the environment",
+    )
+
+
+class OnlineSection(Section):
+    """The buffer between running simulators and the training."""
+
+    capacity: int = Field(4096, ge=1, description="samples that it holds")
+    minimum: int = Field(512, ge=1, description="samples that must be there before the training draws")
+    rule: Literal["reservoir", "fifo", "firo"] = Field("reservoir", description="what leaves the buffer")
+    samples: int | None = Field(None, ge=1, description="end the production after so many; null goes on")
+
+
+class DatasetSection(Section):
+    """The samples: where they are, and how missing ones are made."""
+
+    path: str | None = Field(
+        None, description="dataset folder or s3://bucket/prefix; by default 'dataset' in the session"
+    )
+    samples: int | None = Field(
+        None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
+    )
+    mini: int | None = Field(None, ge=1, description="only the first so many samples, for a quick try; --mini sets it")
+    produce: Literal["before", "first_epoch", "always", "online"] = Field(
+        "before",
+        description="generate before the training, in its first epoch, anew for every epoch, or while it trains",
+    )
+    load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
+    num_workers: int | None = Field(None, ge=0, description="worker processes; by default one per core, 0 for none")
+    num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
+    max_steps: int = Field(1000, ge=1, description="end an episode after so many steps")
+    max_rejects: int = Field(10, ge=1, description="give up after so many rejected steps in a row")
+    nonfinite: Literal["error", "reject", "allow"] = Field("error", description="what a sample with NaN or infinity is")
+    keep_rejected: bool = Field(False, description="keep the samples of rejected steps apart, with the reasons")
+    timeout: float = Field(120.0, gt=0, description="seconds to wait for a worker")
+    on_error: Literal["raise", "restart"] = Field("raise", description="what happens when a worker dies or hangs")
+    online: OnlineSection = Field(default_factory=OnlineSection, description="with produce: online")
+
+
+class NetworkSection(Section):
+    """Which network; the sizes of input and output follow from the samples."""
+
+    type: Annotated[str, AfterValidator(lambda name: components.check_name(name, tuple(components.NETWORKS)))] = Field(
+        "MLP", description="MLP, UNet, FNO, or module:attr: a class, by its from_spec(spec, inputs=, outputs=) if any"
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
+    start_from: str | None = Field(
+        None, description="session or checkpoint whose network is trained further, in place of a new one"
+    )
+    which: str = Field("last", description="which checkpoint of it: last, best, an epoch or a name")
+
+
+class TransformsSection(Section):
+    """What happens to fields around the network."""
+
+    normalize: bool = Field(True, description="normalize inputs and outputs by the training samples")
+    scale: Literal["auto", "field", "component"] | dict[str, Literal["auto", "field", "component"]] = Field(
+        "auto", description="of the normalization: one number per field or per component; for all fields or by name"
+    )
+    physical_loss: bool = Field(False, description="compute the loss in physical units, not in normalized ones")
+    before_prediction: list[Transform] = Field(
+        default_factory=list, description="of the inputs, before they are normalized"
+    )
+    before_loss: list[Transform] = Field(
+        default_factory=list, description="of prediction and target alike, after the target was normalized"
+    )
+    before_apply: list[Transform] = Field(
+        default_factory=list, description="of the prediction in physical units, before it leaves"
+    )
+
+
+class OptimizationSection(Section):
+    """How the network is optimized."""
+
+    type: OptimizationKind = Field(
+        Component(type="Optimization"), description="a subclass with its own loss terms or step, as module:attr"
+    )
+    loss: Loss = Field(Component(type="mse"), description="a class, or a function of (prediction, target)")
+    optimizer: Optimizer = Component(type="adam")
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Schedule = Field(
+        Component(type="constant"), description="of the learning rate; cosine and one_cycle span all epochs"
+    )
+    schedule_every: Literal["batch", "epoch"] | None = Field(
+        None, description="when it advances; by default every batch for cosine and one_cycle, else every epoch"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    accumulate: int = Field(1, ge=1, description="parts in which the gradient of a batch is computed")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the network computes")
+
+
+class CheckpointsSection(Section):
+    """When the training is saved, and what is kept."""
+
+    every: int = Field(1, ge=1, description="save after so many epochs")
+    steps: int | None = Field(None, ge=1, description="also after so many batches")
+    minutes: float | None = Field(None, gt=0, description="also after so many minutes")
+    keep: int | None = Field(1, ge=1, description="how many of the newest; null keeps all")
+    best: bool = Field(True, description="also keep the best one")
+
+
+class EarlyStoppingSection(Section):
+    """When to stop before the last epoch."""
+
+    monitor: str = Field("validation_loss", description="value of an epoch that is to fall")
+    patience: int = Field(10, ge=1, description="epochs without a lower one")
+    min_delta: float = Field(0.0, ge=0, description="what counts as lower")
+
+
+class RolloutSection(Section):
+    """The costlier validation: the network in the simulation, compared with the solver."""
+
+    steps: int = Field(50, ge=1, description="steps of the simulation")
+    every: int = Field(5, ge=1, description="after so many epochs, and after the last one")
+    horizons: list[int] = Field(
+        default_factory=list, description="steps after which to compare trajectories that the network makes alone"
+    )
+
+
+class ValidationSection(Section):
+    """The phases of validation: a cheap one after every epoch, and a costlier one."""
+
+    fraction: float = Field(0.1, ge=0, lt=1, description="of the episodes, held out; 0 holds out none")
+    path: str | None = Field(None, description="dataset to validate on, in place of episodes that are held out")
+    rollout: RolloutSection | None = Field(None, description="null for none")
+
+
+class TrainingSection(Section):
+    """How long, and how."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(32, ge=1)
+    batches_per_epoch: int | None = Field(None, ge=1, description="at most; null takes all samples")
+    early_stopping: EarlyStoppingSection | None = Field(None, description="null for none")
+    checkpoints: CheckpointsSection = Field(default_factory=CheckpointsSection)
+    callbacks: list[TrainingCallback] = Field(default_factory=list, description="of the training's events")
+    on_nonfinite: Literal["raise", "skip"] = Field("raise", description="what to do with a batch without a finite loss")
+    loader_workers: int = Field(0, ge=0, description="processes that gather batches; 0 for a thread")
+    compile: bool = Field(False, description="call the network through torch.compile")
+
+
+class StatsSection(Section):
+    """The curves for TensorBoard."""
+
+    histograms: bool = Field(False, description="of weights and gradients, after every epoch")
+    charts: dict[str, list[str]] = Field(
+        default_factory=dict, description="plots of several curves: names or regular expressions, by title"
+    )
+
+
+class RunnerSection(Section):
+    """How `physgym run SESSION` runs the network; its options override this."""
+
+    steps: int = Field(100, ge=0, description="0 goes on until Ctrl-C")
+    which: str = Field("last", description="which checkpoint: last, best, an epoch or a name")
+    seed: int = Field(1, ge=0, description="other than the training's shows unseen episodes")
+    num_workers: int | None = Field(None, ge=1, description="worker processes; null runs it in this one")
+    num_envs: int | None = Field(None, ge=1, description="environments in workers; by default one per worker")
+    surrogate: bool = Field(False, description="the network makes the steps, in place of the solver")
+    record: str | None = Field(None, description="dataset folder for samples, predictions and errors")
+    frames: str | None = Field(None, description="folder for a picture of each step")
+    batch_size: int = Field(1, ge=1, description="predict for so many samples at once")
+    actions: ActionSampler | None = Field(None, description="as in sampler")
+    parameters: ParameterSampler | None = Field(None, description="as in sampler")
+
+
+class Config(Section):
+    """A training, from simulation to network."""
+
+    description: str = Field("", description="what this is for, for your future self")
+    session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
+    seed: int = Field(0, ge=0, description="of samples, weights, order and everything else that is drawn")
+    device: str = Field("cpu", description="where to train, such as cuda or cuda:1; --cpu sets it to cpu")
+    environment: EnvironmentSection | None = Field(None, description="null trains on the samples of dataset.path alone")
+    sampler: SamplerSection = Field(default_factory=SamplerSection)
+    dataset: DatasetSection = Field(default_factory=DatasetSection)
+    inputs: list[str] | None = Field(None, description="fields that feed the network; by default those of role input")
+    outputs: list[str] | None = Field(None, description="fields that it predicts; by default those of role target")
+    loss_fields: list[str] | None = Field(None, description="fields that the loss gets; by default the outputs")
+    network: NetworkSection = Field(default_factory=NetworkSection)
+    transforms: TransformsSection = Field(default_factory=TransformsSection)
+    optimization: OptimizationSection = Field(default_factory=OptimizationSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    validation: ValidationSection = Field(default_factory=ValidationSection)
+    stats: StatsSection = Field(default_factory=StatsSection)
+    runner: RunnerSection = Field(default_factory=RunnerSection)
+
+    @model_validator(mode="after")
+    def _has_samples(self) -> Config:
+        if missing := missing_samples(self.model_dump(include={"environment", "dataset", "validation"})):
+            raise ValueError(missing)
+        return self
+
+
+def missing_samples(data: Mapping[str, Any]) -> str:
+    """What is wrong with a configuration that names no simulation; empty if nothing is."""
+
+    def of(section: str, key: str) -> Any:
+        found = data.get(section)
+        return found.get(key) if isinstance(found, Mapping) else None
+
+    if data.get("environment") is not None:
+        return ""
+    if of("dataset", "path") is None:
+        return "environment: missing; name a simulation, or a dataset in dataset.path"
+    if of("dataset", "produce") not in (None, "before") or of("validation", "rollout") is not None:
+        return "environment: missing; dataset.produce and validation.rollout need the simulation"
+    return ""
