@@ -1,11 +1,32 @@
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
+import jsonschema
 import pytest
 import yaml
 
 from physgym.errors import ConfigError
-from physgym.experiment.config import Config, load_config
+from physgym.experiment.components import (
+    ACTION_SAMPLERS,
+    CALLBACKS,
+    LOSSES,
+    NETWORKS,
+    OPTIMIZATIONS,
+    OPTIMIZERS,
+    PARAMETER_SAMPLERS,
+    SCHEDULES,
+    TRANSFORMS,
+    find,
+)
+from physgym.experiment.config import Edits, json_schema, load_config, read_yaml
+from physgym.experiment.schema import MINI, Component, Config
 from physgym.experiment.session import new_session
+from physgym.samplers import find_sampler
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
 GOOD = {"environment": {"id": "physgym/Spring-v0"}, "training": {"epochs": 2}}
 
@@ -67,3 +88,182 @@ def test_sessions_do_not_overwrite_each_other(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot make the session folder"):
         new_session(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("session=2024", "session", "2024"),  # YAML sees a number, a truth value, nothing
+        ("description=yes", "description", "yes"),
+        ("network.which=3", "network.which", "3"),
+        ("dataset.path=null", "dataset.path", None),
+        ("optimization.lr=1e-2", "optimization.lr", 0.01),
+        ("training.epochs=7", "training.epochs", 7),
+        ("inputs=[state, force]", "inputs", ["state", "force"]),
+        ("environment.arguments.on=yes", "environment.arguments.on", True),  # free data are what YAML says
+        ("validation.rollout.steps=4", "validation.rollout.steps", 4),  # a section that was null
+        ("dataset={samples: 5}", "dataset.samples", 5),
+        ("optimization.loss=huber", "optimization.loss.type", "huber"),
+        ("sampler.actions=lhs:16", "sampler.actions.type", "lhs:16"),
+        ("sampler.actions=network:sessions/a", "sampler.actions.type", "network:sessions/a"),
+    ],
+)
+def test_overrides_have_the_type_that_the_schema_says(tmp_path, override, key, value):
+    found = load_config(write(tmp_path, GOOD), [override])
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_arguments_of_a_class_that_is_given_by_name_alone(tmp_path):
+    file = write(tmp_path, {**GOOD, "optimization": {"loss": "huber"}})
+    loss = load_config(file, ["optimization.loss.arguments.delta=0.1"]).optimization.loss
+    assert loss == Component(type="huber", arguments={"delta": 0.1})
+
+
+def test_edits_are_made_in_their_order_and_recorded(tmp_path):
+    file = write(tmp_path, {**GOOD, "session": "there/beam", "dataset": {"path": "there/data"}, "seed": 3})
+    edits = Edits(
+        find_replace=["there", "here", "here/data", "data"],
+        delete=["seed", "training.epochs"],
+        modify=["training", "{epochs: 5, batch_size: 8}"],
+        overrides=["training.epochs=6"],
+        cpu=True,
+        mini=True,
+    )
+    config = load_config(file, edits)
+    assert (config.session, config.dataset.path, config.seed) == ("here/beam", "data", 0)
+    assert (config.training.epochs, config.training.batch_size) == (6, 8)
+    assert (config.device, config.dataset.mini) == ("cpu", MINI)
+    assert edits.record() == {
+        "find_replace": ["there", "here", "here/data", "data"],
+        "delete": ["seed", "training.epochs"],
+        "modify": ["training", "{epochs: 5, batch_size: 8}"],
+        "overrides": ["training.epochs=6"],
+        "cpu": True,
+        "mini": True,
+    }
+    assert Edits().record() == {}
+
+
+@pytest.mark.parametrize(
+    ("edits", "text"),
+    [
+        (Edits(find_replace=["a"]), "--find-replace takes pairs, OLD NEW; 'a' is left alone"),
+        (Edits(find_replace=["nowhere", "b"]), "'nowhere' does not occur in"),
+        (Edits(delete=["trainig"]), "there is no key 'trainig' in the file; there are environment, training"),
+        (Edits(delete=["environment.id.x"]), "there is no key 'environment.id.x'"),
+        (Edits(modify=["training"]), "--modify takes pairs"),
+        (Edits(modify=["training", "{"]), "the value is not YAML"),
+        (Edits(modify=["training", "{epoch: 3}"]), "did you mean 'epochs'?"),
+        (Edits(delete=["environment"]), "environment: missing; name a simulation, or a dataset in dataset.path"),
+    ],
+)
+def test_wrong_edits_are_named(tmp_path, edits, text):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        load_config(write(tmp_path, GOOD), edits)
+
+
+def test_all_faults_come_at_once_each_with_its_path(tmp_path):
+    data = {
+        "dataset": {"actions": "sobol", "samples": 0},
+        "network": {"type": "Unet"},
+        "optimization": {"loss": "mze", "optimizer": {"type": "adam", "argments": {}}, "lr": "fast"},
+        "sampler": {"actions": "lsh:16", "parameters": "os.system"},
+        "training": {"device": "cpu", "callbacks": ["LearningRateMonitor", {"tipe": "x"}]},
+        "transforms": {"scale": "none"},
+    }
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, data))
+    for text in (
+        "has 13 fault(s)",
+        "dataset.actions: unknown key; did you mean 'sampler.actions'?",
+        "dataset.samples: ",
+        "network.type: unknown name; did you mean 'UNet'? your own as module:attr (got 'Unet')",
+        "optimization.loss: unknown name; did you mean 'mse'?",
+        "optimization.optimizer.argments: unknown key; did you mean 'arguments'?",
+        "optimization.lr: ",
+        "sampler.actions: unknown name; did you mean 'lhs'?",
+        "sampler.parameters: unknown name; there are uniform",
+        "training.device: unknown key; did you mean 'device'?",
+        "training.callbacks.1.type: missing",
+        "training.callbacks.1.tipe: unknown key; did you mean 'type'?",
+        "transforms.scale: ",
+        "environment: missing",
+    ):
+        assert text in str(error.value)
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="'epochs' stands twice"):
+        load_config(write(tmp_path, "environment: {id: x}\ntraining:\n  epochs: 3\n  epochs: 4\n"))
+
+
+def test_anchors_and_merged_sections_are_read(tmp_path):
+    text = "environment: &a {id: x, arguments: {b: 1}}\ntraining: {<<: {epochs: 3}, batch_size: 4}\n"
+    assert load_config(write(tmp_path, text)).training.epochs == 3
+
+
+def test_nothing_in_a_file_is_evaluated(tmp_path):
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_config(write(tmp_path, "environment: {id: x}\ndescription: !!python/object/apply:os.getcwd []\n"))
+
+
+def test_without_an_environment_there_must_be_samples(tmp_path):
+    assert load_config(write(tmp_path, {"dataset": {"path": "data"}})).environment is None
+    for more in ({"produce": "always"}, {"produce": "online"}):
+        with pytest.raises(ConfigError, match="need the simulation"):
+            load_config(write(tmp_path, {"dataset": {"path": "data", **more}}))
+
+
+def test_the_json_schema_tells_what_the_loader_takes(tmp_path):
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for file in EXAMPLES:
+        validator.validate(read_yaml(file.read_text()))
+    validator.validate(json.loads(load_config(EXAMPLES[0]).model_dump_json()))
+    for data in (
+        {**GOOD, "trianing": {}},
+        {**GOOD, "optimization": {"loss": "mze"}},
+        {**GOOD, "optimization": {"loss": {"type": "mse", "argments": {}}}},
+        {**GOOD, "training": {"epochs": 0}},
+        {**GOOD, "training": {"callbacks": "LearningRateMonitor"}},
+    ):
+        assert not validator.is_valid(data), data
+
+
+def test_every_key_has_a_description_or_says_enough():
+    schema = json_schema()
+    bare = [
+        f"{title}.{name}"
+        for title, section in [("Config", schema), *schema["$defs"].items()]
+        for name, key in section.get("properties", {}).items()
+        if "description" not in key and "$ref" not in key
+    ]
+    plain = {"optimizer", "weight_decay", "epochs", "batch_size"}
+    assert {name.partition(".")[2] for name in bare} <= plain
+
+
+def test_registered_names_are_what_they_stand_for(tmp_path):
+    for known in (NETWORKS, LOSSES, OPTIMIZERS, SCHEDULES, OPTIMIZATIONS, TRANSFORMS, CALLBACKS):
+        for name in known:
+            assert callable(find(name, known, "key"))
+    for name in ACTION_SAMPLERS:
+        find_sampler(f"{name}:{tmp_path}" if name == "network" else name, "actions")
+    for name in PARAMETER_SAMPLERS:
+        find_sampler(name, "parameters")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nowhere.at.all:X", "key: importing 'nowhere.at.all' failed: ModuleNotFoundError"),
+        ("torch.nn:MSELos", "torch.nn has no 'MSELos'; did you mean 'MSELoss'?"),
+        ("torch:nn.MSELoss.nothing", "torch has no 'nn.MSELoss.nothing'"),
+    ],
+)
+def test_a_class_that_is_not_there_is_named(name, text):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        find(name, {}, "key")

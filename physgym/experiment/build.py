@@ -161,11 +161,12 @@ class _Plan:
         build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
         self.generation = _generation(config)
-        found = [_make(part, components.CALLBACKS, "training.callbacks") for part in config.training.callbacks]
-        for callback in found:
-            if not isinstance(callback, Callback):
-                raise ConfigError(f"training.callbacks: {callback!r} is no physgym.training.Callback")
-        self.callbacks: list[Callback] = [*callbacks, *found]
+        self.callbacks = list(callbacks)
+        for part in config.training.callbacks:
+            made = _make(part, components.CALLBACKS, "training.callbacks")
+            if not isinstance(made, Callback):
+                raise ConfigError(f"training.callbacks: {part.type} is no physgym.training.Callback")
+            self.callbacks.append(made)
 
 
 def _train(

@@ -1,0 +1,248 @@
+"""Trainings of classes that a configuration names as ``module:attr``, and without what is usual."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import physgym
+from physgym.errors import ConfigError
+from physgym.experiment import cli
+from physgym.experiment.build import generate_samples, load_network, train
+from physgym.experiment.config import check_config
+from physgym.nn import Normalize
+from physgym.training import list_checkpoints, load_checkpoint
+
+OWN = '''
+"""What a user may write."""
+import gymnasium
+import numpy as np
+import torch
+from torch import nn
+from physgym.envs.spring import Spring
+from physgym.nn import Optimization, Transform, register
+from physgym.samplers import Gaussian
+from physgym.training import Callback
+
+class MySpring(Spring):
+    pass
+
+class Net(nn.Module):  # not registered, and without from_spec
+    def __init__(self, hidden=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, hidden), nn.Tanh(), nn.Linear(hidden, 2))
+    def forward(self, force, parameters, state):
+        return self.layers(torch.cat([force, parameters, state], 1))
+
+def cubed(prediction, target, scale=1.0):
+    return scale * ((prediction - target).abs() ** 3).mean()
+
+class Terms(Optimization):
+    def __init__(self, network, *, weight, **options):
+        super().__init__(network, **options)
+        self.weight = weight
+    def transform_loss(self, loss, prediction, target):
+        return {"loss": loss, "size": self.weight * prediction["next_state"].abs().mean()}
+
+@register
+class Doubled(Transform):
+    def forward(self, fields):
+        return {name: 2 * value for name, value in fields.items()}
+
+class Count(Callback):
+    count = 0
+    def __init__(self, by=1):
+        self.by = by
+    def batch_end(self, trainer, values):
+        Count.count += self.by
+
+def push(observation, generator):
+    return np.full(1, 0.25, np.float32)
+
+number = 3
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")  # of workers
+    return tmp_path
+
+
+def config(folder, **changes):
+    data = {
+        "session": str(folder / "session"),
+        "environment": {"id": "physgym/Spring-v0"},
+        "dataset": {"samples": 640, "num_workers": 1},
+        "network": {"arguments": {"hidden": [4]}},
+        "training": {"epochs": 1, "batch_size": 64},
+    }
+    for name, value in changes.items():
+        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
+    return check_config(data, "test")
+
+
+def test_every_class_may_be_one_of_the_user(own):
+    settings = config(
+        own,
+        environment={"id": "own_parts:MySpring"},
+        dataset={"max_steps": 50},  # no registration limits its episodes
+        sampler={"actions": "own_parts:push", "parameters": {"type": "own_parts:Gaussian", "arguments": {"mean": 0.4}}},
+        network={"type": "own_parts:Net", "arguments": {"hidden": 3}},
+        transforms={"before_loss": ["own_parts:Doubled"]},
+        optimization={
+            "type": {"type": "own_parts:Terms", "arguments": {"weight": 0.5}},
+            "loss": {"type": "own_parts:cubed", "arguments": {"scale": 2.0}},
+            "optimizer": {"type": "torch.optim:RMSprop", "arguments": {"alpha": 0.9}},
+            "schedule": {"type": "step", "arguments": {"step_size": 1, "gamma": 0.5}},
+        },
+        training={"epochs": 2, "callbacks": [{"type": "own_parts:Count", "arguments": {"by": 10}}]},
+    )
+    outcome = train(settings)
+    import own_parts
+
+    dataset = physgym.SampleDataset(outcome.session / "dataset")
+    assert dataset.source["env"] == "MySpring"
+    assert np.unique(dataset[:]["force"]) == np.float32(0.25)
+    assert outcome.trainer.predictor.network.layers[0].out_features == 3
+    assert own_parts.Count.count == 2 * 10 * outcome.trainer.num_batches
+    assert isinstance(outcome.trainer.optimization.optimizer, torch.optim.RMSprop)
+    assert outcome.trainer.optimization.optimizer.defaults["alpha"] == 0.9
+    assert outcome.history["lr"] == [1e-3, 5e-4]
+    assert outcome.history["size"][0] > 0
+
+    # the network cannot be built from the checkpoint alone, but from the configuration
+    loaded = load_network(settings, outcome.session)
+    batch = {name: value[:5] for name, value in dataset[:].items()}
+    expected = outcome.trainer.predictor.predict(batch, batched=True)["next_state"]
+    np.testing.assert_array_equal(loaded.predict(batch, batched=True)["next_state"], expected)
+    cli.app(["run", str(outcome.session), "--steps", "3"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"network": {"type": "own_parts:Nett"}}, "network.type: own_parts has no 'Nett'; did you mean 'Net'?"),
+        ({"network": {"type": "own_parts:cubed", "arguments": {}}}, r"network.arguments: .*missing"),
+        ({"network": {"type": "own_parts:number", "arguments": {}}}, "network.arguments: 3 is not a class or a"),
+        ({"network": {"type": "builtins:dict", "arguments": {}}}, "gives {}, which is no torch.nn.Module"),
+        ({"optimization": {"loss": "own_part:cubed"}}, "optimization.loss: importing 'own_part' failed"),
+        ({"optimization": {"optimizer": {"type": "sgd", "arguments": {"x": 1}}}}, "unexpected keyword argument 'x'"),
+        ({"optimization": {"schedule": {"type": "step"}}}, "optimization.schedule: .*step_size"),
+        ({"optimization": {"type": "own_parts:Terms"}}, "optimization: .*weight"),
+        ({"optimization": {"type": "own_parts:Net"}}, "optimization: "),
+        (
+            {"training": {"callbacks": ["own_parts:Net"]}},
+            "training.callbacks: own_parts:Net is no physgym.training.Callback",
+        ),
+        ({"sampler": {"actions": {"type": "lhs", "arguments": {"x": 1}}}}, "sampler.actions: .*unexpected"),
+        ({"environment": {"id": "own_parts:Net"}}, "no environment 'own_parts:Net' is registered"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_named_before_anything_is_made(own, changes, text):
+    with pytest.raises(ConfigError, match=text):
+        train(config(own, **changes))
+    assert not (own / "session").exists()
+
+
+def test_transforms_lie_around_a_normalization_that_has_the_training_samples_moments(own):
+    plain = train(config(own))
+    around = {"before_prediction": ["own_parts:Doubled"], "before_apply": ["own_parts:Doubled"]}
+    outcome = train(config(own, transforms=around))
+    for trainer in (plain.trainer, outcome.trainer):
+        normal = next(m for m in trainer.predictor.transforms.modules() if isinstance(m, Normalize) and m.shapes)
+        assert normal.fitted
+        np.testing.assert_allclose(
+            normal.get_buffer("mean_0"), trainer.training.statistics[next(iter(normal.shapes))].mean, rtol=1e-5
+        )
+    batch = {name: value[:5] for name, value in outcome.trainer.training[:].items()}
+    with torch.no_grad():
+        loaded = load_checkpoint(outcome.session)
+        raw = loaded(loaded.tensors(batch))["next_state"]
+        expected = 2 * loaded.transforms.before_apply.transforms[0]({"next_state": raw})["next_state"]
+    np.testing.assert_allclose(loaded.predict(batch, batched=True)["next_state"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("section", "buffers"),
+    [({"normalize": False}, 0), ({"scale": "field"}, 8), ({"scale": {"state": "field"}, "physical_loss": True}, 8)],
+    ids=str,
+)
+def test_options_of_the_normalization(tmp_path, section, buffers):
+    trainer = train(config(tmp_path, transforms=section), log=False).trainer
+    found = dict(trainer.predictor.transforms.named_buffers())
+    assert len(found) == buffers
+    if section.get("scale") == "field":
+        assert all(value.shape == () for name, value in found.items() if "scale_" in name)
+
+
+def test_a_dataset_is_enough(tmp_path):
+    physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, max_steps=50, progress=False)
+    physgym.generate("physgym/Spring-v0", tmp_path / "other", samples=70, seed=1, num_workers=1, progress=False)
+    data = {"path": str(tmp_path / "data"), "samples": None}
+    outcome = train(config(tmp_path, environment=None, dataset=data, validation={"path": str(tmp_path / "other")}))
+    assert len(outcome.trainer.training) == 300
+    assert len(outcome.trainer.validation) == 70
+    with pytest.raises(ConfigError, match=r"environment: missing; generating samples into .*data needs the simulation"):
+        train(config(tmp_path, environment=None, dataset={**data, "samples": 400}))
+
+
+@pytest.mark.parametrize("produce", ["before", "first_epoch", "always", "online"])
+def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
+    outcome = train(config(tmp_path, dataset={"produce": produce, "mini": 100, "max_steps": 10}), log=False)
+    if produce in ("before", "first_epoch"):
+        assert len(outcome.trainer.training) + len(outcome.trainer.validation) in (100, 128)
+    assert outcome.history["samples"][-1] <= 128
+
+
+def test_mini_of_a_dataset_that_is_there_leaves_it_as_it_is(tmp_path, capsys):
+    physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, progress=False)
+    outcome = train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "mini": 100}), log=False)
+    assert len(outcome.trainer.training) == 100
+    assert len(physgym.SampleDataset(tmp_path / "data")) == 300
+    assert "no validation: the first 100 samples are of one episode" in capsys.readouterr().err
+
+
+def test_without_logging_nothing_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    outcome = train(config(tmp_path), log=False)
+    assert outcome.session is None
+    assert outcome.history["validation_loss"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_samples_are_generated_in_a_session_or_where_the_configuration_says(tmp_path):
+    made = generate_samples(config(tmp_path, sampler={"parameters": "sobol"}))
+    assert made.paths == [tmp_path / "session" / "dataset"]
+    assert (len(made), made.source["parameters"]["sampler"]) == (640, "sobol")
+    assert not list_checkpoints(tmp_path / "session" / "networks")
+    there = config(tmp_path, dataset={"path": str(tmp_path / "data"), "samples": 20})
+    assert len(generate_samples(there)) == 20
+    more = there.model_copy(update={"dataset": there.dataset.model_copy(update={"samples": 30})})
+    assert len(generate_samples(more, more=True)) == 30
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "session"]
+
+
+def test_the_stats_section_reaches_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    outcome = train(config(tmp_path, stats={"histograms": True, "charts": {"both": ["epoch/loss"]}}))
+    events = EventAccumulator(str(outcome.session / "stats"), size_guidance={"histograms": 0})
+    events.Reload()
+    assert events.Tags()["histograms"]
+
+
+def test_the_runner_section_says_how_to_run(tmp_path, capsys):
+    record = str(tmp_path / "record")
+    outcome = train(config(tmp_path, runner={"steps": 7, "record": record, "seed": 5}))
+    cli.app(["run", str(outcome.session)], standalone_mode=False)
+    assert "7 steps" in capsys.readouterr().out
+    assert len(physgym.SampleDataset(record, mode="prediction")) == 7
+    cli.app(["run", str(outcome.session), "runner.record=null", "--steps", "3"], standalone_mode=False)
+    assert "3 steps" in capsys.readouterr().out
