@@ -19,7 +19,7 @@ import torch
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import generate
-from physgym.experiment.session import new_session
+from physgym.experiment.session import Run, new_session
 from physgym.frames import mesh_frame
 from physgym.metrics import compare
 from physgym.nn import MLP, Optimization, Predictor, RelativeL2, Transforms
@@ -76,14 +76,24 @@ def study(budget: Budget, out: str | Path, *, num_workers: int = 2, seed: int = 
         The figures, which are also printed and saved as ``report.json``.
     """
     folder = new_session(out)
+    config = {"session": str(folder), "seed": seed, "num_workers": num_workers, **asdict(budget)}
+    with Run(folder, "demo", config) as run:
+        results = _study(budget, folder, num_workers, seed, run)
+    _tell(results, folder)
+    return results
+
+
+def _study(budget: Budget, folder: Path, num_workers: int, seed: int, run: Run) -> dict[str, Any]:
     started = time.perf_counter()
     _say(f"1. {budget.samples} samples of {budget.env_id} with {num_workers} workers")
     dataset = generate(budget.env_id, folder / "dataset", samples=budget.samples, num_workers=num_workers, seed=seed)
     generated = time.perf_counter()
+    run.describe_dataset(dataset)
 
     _say(f"2. training for {budget.epochs} epochs")
     trainer = make_trainer(budget, dataset, folder, seed)
     history = trainer.fit()
+    run.results |= history.epochs[-1] if history.epochs else {}
     if history.interrupted:
         raise KeyboardInterrupt
     trained = time.perf_counter()
@@ -117,7 +127,7 @@ def study(budget: Budget, out: str | Path, *, num_workers: int = 2, seed: int = 
     }
     (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
     draw_report(folder / "report.png", budget, inputs, targets, predictions, history, results)
-    _tell(results, folder)
+    run.results |= {f"held_out/{name}": value for name, value in network.items()}
     return results
 
 

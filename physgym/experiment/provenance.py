@@ -1,21 +1,247 @@
-"""Provisional."""
+"""How a run came about: its command and repository, the packages and the machine, and what its samples are."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urlsplit
+
+from physgym._version import __version__
+from physgym.errors import ConfigError
+from physgym.experiment.repository import Repository, find_repository, git, make_patch
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
+
+# what the bits of a result may depend on, and on which machines it was
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+NUMERICS = (
+    *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "MKL_CBWR"),
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "OMP_DYNAMIC", "PYTHONHASHSEED"),
+)
+PLACES = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "SLURM_JOB_ID", "SLURM_JOB_NODELIST")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """How a run came about."""
+    """How a run came about.
 
-    edits: Mapping[str, Any]
+    Attributes:
+        command: The command line.
+        folder: Where it was given.
+        config_file: The configuration file, None where there was none.
+        edits: Flags and overrides, as they were given.
+        repository: Around the folder, None where there is none.
+        patch: All that is not committed, None where it is not stored.
+    """
+
+    command: tuple[str, ...]
+    folder: str
+    config_file: str | None = None
+    edits: Mapping[str, Any] = field(default_factory=dict)
+    repository: Repository | None = None
+    patch: bytes | None = None
 
     @classmethod
     def here(
-        cls, config_file: Any = None, edits: Mapping[str, Any] | None = None, *, save_diff: bool = False
-    ) -> Origin:
-        """Here."""
-        return cls(edits or {})
+        cls,
+        config_file: str | Path | None = None,
+        edits: Mapping[str, Any] | None = None,
+        *,
+        save_diff: bool = False,
+    ) -> Self:
+        """What can be seen from here.
+
+        Args:
+            config_file: The configuration file.
+            edits: Flags and overrides, as they were given.
+            save_diff: Whether to keep what is not committed.
+
+        Raises:
+            ConfigError: There are changes that cannot be kept.
+        """
+        try:
+            folder = Path.cwd()
+        except FileNotFoundError as error:
+            raise ConfigError("the current folder was deleted; go to another one") from error
+        repository = find_repository(folder)
+        patch = None
+        if save_diff and repository is not None and repository.dirty:
+            patch = make_patch(repository)
+        file = None if config_file is None else str(config_file)
+        return cls(_command(), str(folder), file, dict(edits or {}), repository, patch)
+
+    def record(self) -> dict[str, Any]:
+        """All of this as JSON data, but for the patch, and the packages and the machine beside it."""
+        return {
+            "command": list(self.command),
+            "folder": self.folder,
+            "config_file": self.config_file,
+            "edits": dict(self.edits),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "git": _git_record(self.repository),
+            "physgym": _own_record(),
+            "packages": packages(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "hardware": hardware(),
+            "threads": threads(),
+            "environment": {name: os.environ[name] for name in (*THREADS, *NUMERICS, *PLACES) if name in os.environ},
+        }
+
+
+def _command() -> tuple[str, ...]:
+    program, *arguments = sys.argv or [""]
+    ours = Path(program).name == "physgym" or Path(program) == Path(__file__).parents[1] / "__main__.py"
+    return ("physgym" if ours else program, *arguments)
+
+
+def _git_record(repository: Repository | None) -> dict[str, Any] | None:
+    if repository is None:
+        return None
+    return {
+        "root": str(repository.root),
+        "folder": repository.folder,
+        "commit": repository.commit,
+        "branch": repository.branch,
+        "remote": repository.remote,
+        "dirty": repository.dirty,
+        "changed": list(repository.changed),
+        "untracked": list(repository.untracked),
+        "problem": repository.problem,
+        "import_folders": import_folders(repository.root),
+    }
+
+
+@functools.cache
+def _own_record() -> dict[str, Any]:
+    """Which physgym it is: that of a release, or of a commit where it is imported from a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    commit, dirty = None, None
+    try:
+        if git(package, "ls-files", "--", "_version.py"):  # else it is merely installed below another repository
+            commit = git(package, "rev-parse", "HEAD").decode().strip()
+            dirty = bool(git(package, "status", "--porcelain", "--", "."))
+    except ConfigError:
+        pass
+    return {"version": __version__, "commit": commit, "dirty": dirty, "folder": str(package)}
+
+
+@functools.cache
+def _distributions() -> tuple[dict[str, str], list[Path]]:
+    """Versions of all packages by name, and the folders of those that are installed to be edited."""
+    versions: dict[str, str] = {}
+    edited = []
+    for found in importlib.metadata.distributions():
+        try:
+            name, version = found.metadata["Name"], found.version
+            link = json.loads(found.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError, KeyError, TypeError):  # a damaged installation
+            continue
+        if name and version:
+            versions.setdefault(name, version)  # the first one is what is imported
+        if isinstance(link, dict) and link.get("dir_info", {}).get("editable"):
+            edited.append(Path(unquote(urlsplit(link.get("url", "")).path)))
+    return dict(sorted(versions.items(), key=lambda item: item[0].lower())), edited
+
+
+def packages() -> dict[str, str]:
+    """Versions of all installed packages, by name."""
+    return dict(_distributions()[0])
+
+
+def import_folders(root: Path) -> list[str]:
+    """Folders below a root from which modules are imported, relative to it, in the order of the search."""
+    edited = [folder for project in _distributions()[1] for folder in (project / "src", project)]
+    found: dict[str, None] = {}
+    for folder in (*(Path(entry).absolute() for entry in sys.path), *edited):
+        if folder.is_dir() and folder.resolve().is_relative_to(root.resolve()):
+            relative = folder.resolve().relative_to(root.resolve())
+            if not {"site-packages", "dist-packages"} & set(relative.parts):
+                found[str(relative)] = None
+    return list(found)
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """The machine: processor, cores that this process may use, memory in bytes, graphics processors, CUDA."""
+    torch = sys.modules.get("torch")
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
+        "cuda": None if torch is None else torch.version.cuda,
+    }
+
+
+def _processor() -> str:
+    for line in _read("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """Names of the graphics processors, from the driver: CUDA, once asked, cannot be used in forked processes."""
+    found = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        models = [line.partition(":")[2].strip() for line in _read(file).splitlines() if line.startswith("Model:")]
+        found += models
+    return found
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def threads() -> int | None:
+    """Threads with which torch computes, None where it is not used."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def dataset_hash(dataset: SampleDataset) -> str:
+    """What the samples of a dataset are, whatever its folder is called and whether it is compressed.
+
+    It covers the fields (name, shape, dtype, role, unit) and every partition that the samples lie in: the number of its
+    samples, and its checksum, which is over the values of all fields, the names of the samples (episode, step, env,
+    seed), the parameters of episodes and the samples that were rejected. Sealed partitions are not read for that. It
+    does not cover where samples come from (``source``), and equal samples in partitions of other sizes have another
+    hash.
+
+    Args:
+        dataset: The dataset; of one with only the first samples (``mini``) the partitions that these lie in count.
+
+    Returns:
+        A SHA-256, hexadecimal.
+    """
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        digest.update(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+
+    wanted = len(dataset)
+    add([dataset.mode, dataset.partitions[0].spec.to_json(), wanted])
+    for part in dataset.partitions:
+        if wanted <= 0:
+            break
+        if part.count:
+            add([part.count, part.checksum or part.digest()])
+        wanted -= part.count
+    return digest.hexdigest()

@@ -1,14 +1,423 @@
-"""Provisional."""
+"""What git knows of the code that runs: facts, the rule that it must be committed, patches, worktrees.
+
+Only the ``git`` executable is called. Nothing here changes the user's repository, but for a worktree, which is removed.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from physgym.data.writer import DESCRIPTION, LOCK
+from physgym.errors import ConfigError
+
+TIMEOUT = 120.0  # seconds for a command of git
+SHOWN = 20  # files that a message names
+LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
+
+# of the user's configuration: what would run programs, or change the form of what is read here
+PINNED = (
+    *("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.quotePath=true", f"diff.orderFile={os.devnull}"),
+    *("diff.noprefix=false", "diff.mnemonicPrefix=false", "diff.suppressBlankEmpty=false", "diff.external="),
+    *("apply.whitespace=nowarn", "apply.ignoreWhitespace=no", "core.safecrlf=false", "gc.auto=0"),
+)
+# other variables of git, as a hook sets them, would say which repository it is
+KEPT = ("GIT_CONFIG", "GIT_SSH", "GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH", "GIT_DISCOVERY_ACROSS_FILESYSTEM")
+
+NO_GIT = "git is not installed"
+NO_REPOSITORY = "this folder is in no git repository{reason}, so that nobody could run the same again"
+NO_COMMIT = "the repository {root} has no commit yet, so that nobody could run the same again"
+DIRTY = "the repository {root} has changes that are not committed, so that nobody could run the same again:\n{files}"
+COMMIT = "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo)"
+INIT = "Make one (git init, git add, git commit), or run without a record (--allow-dirty-repo)"
+QUESTION = "Run all the same, without a session folder or any other record? [y/N] "
 
 
-def find_repository(folder: Any = None) -> Any:
-    """Provisional."""
+class GitError(ConfigError):
+    """A command of git failed; the text is what it said."""
 
 
-def check_repository(repository: Any, *, allow_dirty: bool, save_diff: bool, yes: bool) -> bool:
-    """Provisional."""
-    return not allow_dirty
+@dataclass(frozen=True)
+class Repository:
+    """The repository around a folder.
+
+    Attributes:
+        root: Its working tree.
+        folder: The folder in it, "." for the root.
+        commit: The commit that is checked out, None where there is none yet.
+        branch: Its branch, None where no branch is checked out.
+        remote: Address of the branch's remote, else of "origin", else of the first; without user names and passwords
+            of web addresses.
+        changed: Files that are in the commit or the index and differ from the commit, from the root on.
+        untracked: Files that git does not know and does not ignore, without the datasets of physgym.
+        submodules: Those of `changed` that are submodules.
+        problem: Why git refuses to say more, None where it does not.
+    """
+
+    root: Path
+    folder: str = "."
+    commit: str | None = None
+    branch: str | None = None
+    remote: str | None = None
+    changed: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+    submodules: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether what runs may be something else than the commit."""
+        return bool(self.changed or self.untracked or self.problem)
+
+
+def git(
+    folder: Path,
+    *arguments: str,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT,
+) -> bytes:
+    """What a command of git prints.
+
+    Args:
+        folder: Where to run it.
+        arguments: The command and its arguments.
+        stdin: What it reads.
+        environment: Variables that are added.
+        timeout: Seconds that it may take.
+
+    Raises:
+        GitError: It fails, takes too long, or git is not installed.
+    """
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith(KEPT)}
+    variables |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", **(environment or {})}
+    options = [word for pin in PINNED for word in ("-c", pin)]
+    try:
+        done = subprocess.run(
+            ["git", *options, *arguments],
+            cwd=folder,
+            env=variables,
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise GitError(NO_GIT if shutil.which("git") is None else f"there is no folder {folder}") from error
+    except OSError as error:
+        raise GitError(f"git cannot be run in {folder}: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise GitError(f"git {arguments[0]} took longer than {timeout:.0f} s in {folder}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip() or f"it ended with {done.returncode}"
+        raise GitError(f"git {arguments[0]} in {folder}: {without_credentials(said)}")
+    return done.stdout
+
+
+def find_repository(folder: Path | None = None) -> Repository | None:
+    """The repository around a folder.
+
+    Args:
+        folder: By default the current one.
+
+    Returns:
+        What git says; None where there is no repository, no working tree, or no git.
+    """
+    folder = (folder or Path.cwd()).absolute()
+    try:
+        root = Path(_line(git(folder, "rev-parse", "--show-toplevel")))
+    except GitError as error:
+        harmless = ("not a git repository", "must be run in a work tree", NO_GIT, "there is no folder")
+        if any(text in str(error) for text in harmless):
+            return None
+        return Repository(folder, problem=str(error))
+    try:
+        return _read(root, folder)
+    except GitError as error:
+        return Repository(root, problem=str(error))
+
+
+def _read(root: Path, folder: Path) -> Repository:
+    prefix = _line(git(folder, "rev-parse", "--show-prefix")).rstrip("/") or "."
+    heads: dict[str, str] = {}
+    changed, untracked, submodules = [], [], []
+    command = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames")
+    for entry in git(root, *command, "--ignore-submodules=none").split(b"\0"):
+        text = os.fsdecode(entry)
+        kind, _, rest = text.partition(" ")
+        if kind == "#":
+            name, _, value = rest.partition(" ")
+            heads[name] = value
+        elif kind == "?":
+            untracked.append(rest)
+        elif kind in ("1", "u"):
+            # XY, submodule, three modes and two names of objects; one more of each where a merge is under way
+            fields = rest.split(" ", 7 if kind == "1" else 9)
+            changed.append(fields[-1])
+            if fields[1].startswith("S"):
+                submodules.append(fields[-1])
+    commit, branch = heads.get("branch.oid"), heads.get("branch.head")
+    branch = None if branch == "(detached)" else branch
+    return Repository(
+        root,
+        prefix,
+        None if commit == "(initial)" else commit,
+        branch,
+        _remote(root, branch),
+        tuple(sorted(changed)),
+        tuple(sorted(_not_ours(root, untracked))),
+        tuple(sorted(submodules)),
+    )
+
+
+def _remote(root: Path, branch: str | None) -> str | None:
+    names = os.fsdecode(git(root, "remote")).split()
+    if not names:
+        return None
+    wanted = "origin"
+    if branch is not None:
+        with contextlib.suppress(GitError):  # the branch has none
+            wanted = _line(git(root, "config", "--get", f"branch.{branch}.remote"))
+    name = wanted if wanted in names else "origin" if "origin" in names else names[0]
+    try:
+        return without_credentials(_line(git(root, "remote", "get-url", name)))
+    except GitError:
+        return None
+
+
+def without_credentials(text: str) -> str:
+    """Addresses without user names and passwords; those of ssh keep the name of the user, which is no secret."""
+    text = re.sub(r"(ssh://[^/\s:@]+):[^/\s]*@", r"\1@", text)
+    return re.sub(r"(?<!ssh)://[^/\s]*@", "://", re.sub(r"(https?://[^\s?#]*)[?#]\S*", r"\1", text))
+
+
+def _not_ours(root: Path, files: list[str]) -> Iterator[str]:
+    """Files without those of datasets of physgym, which the code does not depend on."""
+    datasets: dict[Path, bool] = {}
+    for file in files:
+        path = Path(file)
+        if path.parent not in datasets:
+            datasets[path.parent] = _is_dataset(root / path.parent)
+        own = path.name in (DESCRIPTION, LOCK) or path.suffix in (".h5", ".tmp")
+        if not (own and datasets[path.parent]):
+            yield file
+
+
+def _is_dataset(folder: Path) -> bool:
+    try:
+        found = json.loads((folder / DESCRIPTION).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format") == "physgym-dataset"
+
+
+def check_repository(repository: Repository | None, *, allow_dirty: bool, save_diff: bool, yes: bool) -> bool:
+    """Whether a run is recorded, which it is where it can be run again from a commit.
+
+    Args:
+        repository: Of the current folder.
+        allow_dirty: Run without a record where there are changes or no commit; asks first.
+        save_diff: Take changes as they are, because the session stores them.
+        yes: Do not ask.
+
+    Returns:
+        True: record it. False: run it without a record.
+
+    Raises:
+        ConfigError: There are changes, or there is no commit; the text names the files and says what to do.
+    """
+    refusal = _refusal(repository, save_diff=save_diff)
+    if not refusal:
+        return True
+    if not allow_dirty:
+        raise ConfigError(refusal)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{refusal}\nThere is no terminal to ask on: add --y to run without a record")
+        print(refusal, file=sys.stderr)
+        try:
+            answer = input(QUESTION)
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise ConfigError("nothing was run")
+    return False
+
+
+def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
+    if repository is None:
+        reason = f": {NO_GIT}" if shutil.which("git") is None else ""
+        return f"{NO_REPOSITORY.format(reason=reason)}. {INIT}"
+    if repository.problem is not None:
+        return f"git cannot read the repository: {repository.problem}\nSet this right, or add --allow-dirty-repo"
+    if repository.commit is None:
+        return f"{NO_COMMIT.format(root=repository.root)}. {INIT}"
+    if not repository.dirty or save_diff:
+        return ""
+    return f"{DIRTY.format(root=repository.root, files=listed(repository))}\n{COMMIT}"
+
+
+def listed(repository: Repository) -> str:
+    """The files that are not committed, a line each; the first ones of many."""
+    lines = [f"  changed    {shown(name)}" for name in repository.changed]
+    lines += [f"  untracked  {shown(name)}" for name in repository.untracked]
+    more = len(lines) - SHOWN
+    return "\n".join([*lines[:SHOWN], *([f"  and {more} more"] if more > 0 else [])])
+
+
+def shown(name: str) -> str:
+    """The name of a file on one line, whatever it holds."""
+    return name if name.isprintable() else ascii(name)
+
+
+# --- patches
+
+
+def make_patch(repository: Repository) -> bytes:
+    """All that differs from the commit, as a patch for `git apply`, with the contents of untracked files.
+
+    The index and the objects that this takes are made in a temporary folder.
+
+    Raises:
+        ConfigError: An untracked file is too large, a submodule has changes, or git refuses.
+    """
+    if repository.problem is not None or repository.commit is None:
+        raise ConfigError(_refusal(repository, save_diff=True))
+    if not repository.dirty:
+        return b""
+    _check_patch(repository)
+    with _apart(repository.root) as environment:
+        git(repository.root, "read-tree", repository.commit, environment=environment)
+        names = (*repository.changed, *repository.untracked)
+        there = {name for name in names if _is_file(repository.root, name)}
+        for option, some in (("--force-remove", [name for name in names if name not in there]), ("--add", there)):
+            stdin = b"".join(os.fsencode(name) + b"\0" for name in some)
+            git(
+                repository.root,
+                "update-index",
+                "--replace",
+                option,
+                "-z",
+                "--stdin",
+                stdin=stdin,
+                environment=environment,
+            )
+        form = ("--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color", "-p")
+        pinned = ("--src-prefix=a/", "--dst-prefix=b/", "--unified=3", "--ignore-submodules=none", "--submodule=short")
+        return git(
+            repository.root, "diff-index", "--cached", *form, *pinned, repository.commit, environment=environment
+        )
+
+
+def _is_file(root: Path, name: str) -> bool:
+    """Whether a file or link is there; not so where a link to a folder has taken the place of a folder."""
+    path = root / name
+    between = [parent for parent in path.parents if parent != root and root in parent.parents]
+    return not any(parent.is_symlink() for parent in between) and (path.is_symlink() or path.is_file())
+
+
+@contextlib.contextmanager
+def _apart(root: Path) -> Iterator[dict[str, str]]:
+    """Variables with which git writes an index and objects to a temporary folder, and reads those that there are."""
+    objects = Path(_line(git(root, "rev-parse", "--git-path", "objects")))
+    with tempfile.TemporaryDirectory(prefix="physgym-") as folder:
+        (Path(folder) / "objects").mkdir()
+        quoted = str(root / objects).replace("\\", "\\\\").replace('"', '\\"')
+        yield {
+            "GIT_INDEX_FILE": str(Path(folder) / "index"),
+            "GIT_OBJECT_DIRECTORY": str(Path(folder) / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"',
+        }
+
+
+def _check_patch(repository: Repository) -> None:
+    if repository.submodules:
+        names = ", ".join(map(shown, repository.submodules))
+        raise ConfigError(f"--save-diff cannot store the changes of the submodules {names}; commit them")
+    if nested := [name for name in repository.untracked if name.endswith("/")]:
+        names = ", ".join(map(shown, nested))
+        raise ConfigError(f"--save-diff cannot store {names}, repositories of their own; move or ignore them")
+    sizes = {name: _size(repository.root / name) for name in repository.untracked}
+    largest = sorted(sizes, key=lambda name: -sizes[name])
+    large = [name for name in largest if sizes[name] > LARGEST]
+    if not large and sum(sizes.values()) > LARGEST_TOGETHER:
+        large = largest
+    if large:
+        names = "\n".join(f"  {sizes[name] / 1e6:.1f} MB  {shown(name)}" for name in large[:SHOWN])
+        raise ConfigError(
+            f"--save-diff stores untracked files of at most {LARGEST / 1e6:.0f} MB each, "
+            f"{LARGEST_TOGETHER / 1e6:.0f} MB together:\n{names}\nCommit them, or add them to .gitignore"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0  # deleted meanwhile
+
+
+# --- worktrees
+
+
+def has_commit(root: Path, commit: str) -> bool:
+    """Whether a repository has a commit."""
+    try:
+        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except GitError:
+        return False
+    return True
+
+
+def add_worktree(root: Path, folder: Path, commit: str, patch: bytes = b"") -> None:
+    """Check a commit out in a folder of its own, and apply a patch there.
+
+    Args:
+        root: The repository.
+        folder: Where; it must not exist. Remove it with `remove_worktree`, also if this fails.
+        commit: What to check out.
+        patch: As `make_patch` gives it.
+
+    Raises:
+        ConfigError: git refuses.
+    """
+    git(root, "worktree", "add", "--detach", "--no-checkout", str(folder), commit)
+    with _apart(folder) as environment:
+        # by way of an index, so that line ends and filters of files do not matter
+        git(folder, "read-tree", commit, environment=environment)
+        if patch:
+            git(folder, "apply", "--cached", "--binary", "-", stdin=patch, environment=environment)
+        git(folder, "checkout-index", "--all", "--force", environment=environment)
+    git(folder, "reset", "--quiet", "--mixed")
+    if (folder / ".gitmodules").exists():
+        git(folder, "submodule", "update", "--init", "--recursive", timeout=10 * TIMEOUT)
+
+
+def remove_worktree(root: Path, folder: Path) -> None:
+    """Remove a worktree and what is in it, if it is there at all."""
+    administration = None
+    with contextlib.suppress(GitError):
+        found = Path(_line(git(folder, "rev-parse", "--absolute-git-dir")))
+        with contextlib.suppress(OSError):  # what git keeps of this worktree, not of one that is around it
+            belongs = (found / "gitdir").read_text().removesuffix("\n") == str(folder.resolve() / ".git")
+            administration = found if belongs else None
+    try:
+        git(root, "worktree", "remove", "--force", "--force", str(folder))
+    except GitError:  # it is damaged, or not even half made
+        shutil.rmtree(folder, ignore_errors=True)
+        if administration is not None:
+            shutil.rmtree(administration, ignore_errors=True)
+
+
+def _line(output: bytes) -> str:
+    """The one line that git prints; names may end in white space."""
+    return os.fsdecode(output).removesuffix("\n")

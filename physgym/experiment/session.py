@@ -1,29 +1,64 @@
-"""A session: one folder with everything that belongs to one training."""
+"""A session: one folder with everything that belongs to one training, generation or search, and its record."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from physgym._version import __version__
-from physgym.errors import ConfigError
-from physgym.storage.location import local
+from physgym.errors import CheckpointError, ConfigError
+from physgym.experiment.config import Loader, read_yaml
+from physgym.experiment.provenance import Origin, dataset_hash
+from physgym.experiment.repository import shown
+from physgym.storage.location import Location, local, place
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
 
 CONFIG = "config.yaml"
+RECORD = "record.json"
 INFO = "info.txt"
+FORMAT = 1
+RUNNING, DIED = "running", "died"
+UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
+ATTEMPTS, PAUSE = 5, 0.05  # to get a lock that somebody who looks whether it is taken has for an instant
+
+Kind = Literal["train", "generate", "search", "demo"]
+
+BUSY = "another process works in {session}; wait for it, or use another session"
+CANNOT_WRITE = "cannot write {file}: {reason}"
+CONTENT = {
+    "dataset/": "samples, unless the configuration names another place",
+    "networks/": "checkpoints",
+    "stats/": "TensorBoard curves",
+    CONFIG: "the resolved configuration",
+    RECORD: "where it comes from and what came out, for programs; this file is made of it",
+}
 
 
 def new_session(path: str | Path) -> Path:
     """A new folder for a session; a name already taken gets a suffix, so that nothing is ever overwritten.
 
+    git ignores the folder, so that sessions are no changes of a repository.
+
     Args:
         path: The wanted folder.
 
     Returns:
-        The folder made: `path`, or `path` with ``-2``, ``-3``, ... behind it.
+        The folder made: `path`, or `path` with ``-2``, ``-3``, ... behind it, which is said on stderr.
 
     Raises:
         ConfigError: The folder cannot be made.
@@ -34,32 +69,280 @@ def new_session(path: str | Path) -> Path:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()  # atomic: of two sessions started at once only one gets the name
-            return folder
+            write_atomically(folder / ".gitignore", "*\n")
         except FileExistsError as error:
             if not folder.is_dir():
                 raise ConfigError(f"cannot make the session folder {folder}: a file of this name exists") from error
             number += 1
         except OSError as error:
             raise ConfigError(f"cannot make the session folder {folder}: {error.strerror}") from error
+        else:
+            if number > 1:
+                print(f"{wanted} is taken; this session is {folder}", file=sys.stderr)
+            return folder
 
 
-def write_record(session: Path, config: dict[str, Any], results: dict[str, Any]) -> None:
-    """Write the resolved configuration and a description for people; again at the end, with the results."""
-    (session / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    lines = [
-        f"physgym session {session.name}",
-        f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC by physgym {__version__}",
-        "",
-        str(config.get("description") or "(no description)"),
-        "",
-        "dataset/    samples, unless the configuration names another place",
-        "networks/   checkpoints",
-        "stats/      TensorBoard curves",
-        f"{CONFIG} the resolved configuration",
-        "",
-        *(f"{name}: {value}" for name, value in results.items()),
-    ]
-    (session / INFO).write_text("\n".join(lines) + "\n")
+class Run:
+    """One run of a session, in its record; a session that was resumed has several.
+
+    The record is written before the first step, and completed when the ``with`` block ends, however it ends. A killed
+    run leaves it as it is, from which `state` tells that it died.
+
+    Args:
+        session: The folder.
+        kind: What is done.
+        config: The resolved configuration.
+        origin: How the run came about; by default what can be seen from here.
+
+    Attributes:
+        session: The folder.
+        results: Metrics at the end, numbers by name; to be filled.
+        outcome: How it ended; "completed" unless it is set to something else, or there is an exception.
+
+    Raises:
+        ConfigError: Another process works in the session, its record is damaged, or the disk refuses.
+    """
+
+    def __init__(self, session: Path, kind: Kind, config: Mapping[str, Any], origin: Origin | None = None) -> None:
+        self.session = session
+        self.results: dict[str, Any] = {}
+        self.outcome = "completed"
+        origin = Origin.here() if origin is None else origin
+        section = config.get("dataset")
+        self._path = section.get("path") if isinstance(section, Mapping) else None  # what is in S3 is read from a copy
+        self._lock: Any = _locked(session)
+        try:
+            self._write(kind, dict(config), origin)
+        except OSError as error:
+            self._lock.release()
+            raise ConfigError(CANNOT_WRITE.format(file=session / RECORD, reason=error.strerror or error)) from error
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _write(self, kind: Kind, config: dict[str, Any], origin: Origin) -> None:
+        earlier = read_record(self.session)["runs"] if (self.session / RECORD).exists() else []
+        number, patch = len(earlier) + 1, None
+        if origin.patch is not None:
+            patch = f"changes-{number}.patch"
+            write_atomically(self.session / patch, origin.patch)
+        self._run: dict[str, Any] = {
+            "kind": kind,
+            "start": _now(),
+            "end": None,
+            "outcome": None,
+            **origin.record(),
+            "patch": patch,
+            "start_from": _start_from(config),
+            "dataset": None,
+            "results": {},
+            "weights": None,
+        }
+        self._record = {
+            "format": FORMAT,
+            "session": self.session.name,
+            "description": str(config.get("description") or ""),
+            "seed": config.get("seed"),
+            "runs": [*earlier, self._run],
+        }
+        write_atomically(self.session / CONFIG, to_yaml(config))
+        self._save()
+
+    def _save(self) -> None:
+        text = json.dumps(_plain(self._record), indent=1, allow_nan=False, ensure_ascii=False)
+        write_atomically(self.session / RECORD, text + "\n")
+        write_atomically(self.session / INFO, describe(json.loads(text), self._run["outcome"] or UNFINISHED))
+
+    def describe_dataset(self, dataset: SampleDataset) -> None:
+        """Note which samples are used: where they are, how many, and their hash; again where there are more now.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        samples = {"path": self._path or ", ".join(map(str, dataset.paths)), "samples": len(dataset), "hash": dataset_hash(dataset)}
+        if samples != self._run["dataset"]:
+            self._run["dataset"] = samples
+            try:
+                self._save()
+            except OSError as error:
+                raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self.outcome = "interrupted" if self.outcome == "completed" else self.outcome
+        elif error is not None:
+            self.outcome = f"{type(error).__name__}: {error}"
+        try:
+            self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
+            if (self.session / "networks").is_dir():
+                with contextlib.suppress(CheckpointError):  # a damaged one says so when it is used
+                    self._run["weights"] = weights_digest(self.session)
+            self._save()
+        except OSError as failure:
+            text = CANNOT_WRITE.format(file=self.session / RECORD, reason=failure.strerror or failure)
+            if error is None:
+                raise ConfigError(f"{text}. The run itself ended: {self.outcome}") from failure
+            print(text, file=sys.stderr)  # what it ended with says more
+        finally:
+            self._lock.release()
+
+
+def _locked(session: Path) -> Any:
+    from physgym.training.checkpoints import Lock  # which needs torch
+
+    if not session.is_dir():
+        raise ConfigError(f"{session} is no session: there is no such folder")
+    for attempt in range(ATTEMPTS):
+        try:
+            return Lock(session)
+        except CheckpointError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise ConfigError(f"cannot work in {session}: {error.__cause__}") from error
+            if attempt == ATTEMPTS - 1:
+                raise ConfigError(BUSY.format(session=session)) from error
+            time.sleep(PAUSE)
+    raise AssertionError
+
+
+def weights_digest(checkpoints: str | Path | Location, which: str | int = "last") -> str | None:
+    """SHA-256 of the weights in a checkpoint, as its manifest has it.
+
+    Args:
+        checkpoints: A session, a folder of checkpoints, or a checkpoint.
+        which: Which one of several.
+
+    Returns:
+        That of the file ``network.safetensors``; None where there is no checkpoint.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    from physgym.training.checkpoint import MANIFEST, WEIGHTS, find_checkpoint, list_checkpoints, read_manifest
+
+    if isinstance(found := place(checkpoints), Path) and not (found / MANIFEST).is_file():
+        folder = found / "networks" if (found / "networks").is_dir() else found
+        if not list_checkpoints(folder):
+            return None
+    return str(read_manifest(find_checkpoint(checkpoints, which))["files"][WEIGHTS][1])
+
+
+def _start_from(config: Mapping[str, Any]) -> str | None:
+    """Digest of the weights that a training starts from."""
+    network = config.get("network")
+    start = network.get("start_from") if isinstance(network, Mapping) else None
+    if not start:
+        return None
+    which = str(network.get("which", "last")) if isinstance(network, Mapping) else "last"
+    return weights_digest(start, int(which) if which.isdecimal() else which)
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk, and rename it.
+
+    Raises:
+        OSError: The disk refuses; a file that was there is as it was.
+    """
+    temporary = file.with_name(f".{file.name}-{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts texts in quotes that a reader of configurations would take for numbers."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """A configuration as the text that reads as the same one."""
+    return yaml.dump(_plain(config, finite=False), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _plain(value: Any, *, finite: bool = True) -> Any:
+    """A value as data that JSON and YAML know; for JSON, numbers that are not finite become texts."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, finite=finite) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, finite=finite) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        with contextlib.suppress(ValueError, RuntimeError):  # an array of several numbers
+            value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) or not finite else str(value)
+    if isinstance(value, str):
+        # names of files may hold bytes that are no text
+        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
+
+
+# --- reading
+
+
+class _GitPart(BaseModel):
+    root: str
+    commit: str | None
+    branch: str | None
+    remote: str | None
+    dirty: bool
+    changed: list[str]
+    untracked: list[str]
+
+
+class _DatasetPart(BaseModel):
+    path: str
+    samples: int
+    hash: str
+
+
+class _RunPart(BaseModel):
+    kind: str
+    command: list[str]
+    folder: str
+    edits: dict[str, Any]
+    start: str
+    end: str | None
+    outcome: str | None
+    host: str
+    git: _GitPart | None
+    patch: str | None
+    packages: dict[str, str]
+    python: str
+    platform: str
+    hardware: dict[str, Any]
+    threads: int | None
+    environment: dict[str, str]
+    dataset: _DatasetPart | None
+    results: dict[str, Any]
+    weights: str | None
+
+
+class _WholeRecord(BaseModel):
+    format: Literal[1]
+    session: str
+    description: str
+    seed: int | None
+    runs: list[_RunPart]
 
 
 def read_config(session: Path) -> dict[str, Any]:
@@ -69,7 +352,7 @@ def read_config(session: Path) -> dict[str, Any]:
         ConfigError: The folder is not a session.
     """
     try:
-        config = yaml.safe_load((session / CONFIG).read_text())
+        config = read_yaml((session / CONFIG).read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{session} is not a session: {error}") from error
     if not isinstance(config, dict):
@@ -77,25 +360,147 @@ def read_config(session: Path) -> dict[str, Any]:
     return config
 
 
-class Run:
-    """Provisional."""
+def read_record(session: Path) -> dict[str, Any]:
+    """The record of a session, see `docs/sessions.md`.
 
-    def __init__(self, session: Path, kind: str, config: dict[str, Any], origin: Any = None) -> None:
-        self.session, self.config = session, config
-        self.results: dict[str, Any] = {}
-        self.outcome = "completed"
-        write_record(session, config, {"outcome": "not completed"})
+    Raises:
+        ConfigError: The folder is not a session, or its record is damaged or of another version.
+    """
+    file = session / RECORD
+    try:
+        record = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{session} is not a session: cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged: {str(error)[:100]}. Restore a copy") from error
+    if isinstance(record, dict) and record.get("format", FORMAT) != FORMAT:
+        raise ConfigError(f"{file} has the format {record['format']!r:.50}; this version of physgym reads {FORMAT}")
+    try:
+        _WholeRecord.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise ConfigError(f"{file} is damaged: {where}: {first['msg']}. Restore a copy") from error
+    if not record["runs"]:
+        raise ConfigError(f"{file} is damaged: it has no run. Restore a copy")
+    return dict(record)
 
-    def describe_dataset(self, dataset: Any) -> None:
-        """Note it."""
 
-    def __enter__(self) -> Any:
-        """Enter."""
-        return self
+def state(session: Path) -> str:
+    """How a session's last run ended; "running" while it runs, "died" where it was killed.
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Exit."""
-        outcome = self.outcome
-        if error is not None and not isinstance(error, KeyboardInterrupt):
-            outcome = f"{type(error).__name__}: {error}"
-        write_record(self.session, self.config, {"outcome": outcome, **self.results})
+    Raises:
+        ConfigError: As `read_record`.
+    """
+    if (outcome := read_record(session)["runs"][-1]["outcome"]) is not None:
+        return str(outcome)
+    if _is_locked(session):
+        return RUNNING
+    # it may have ended between the two looks
+    return str(read_record(session)["runs"][-1]["outcome"] or DIED)
+
+
+def _is_locked(session: Path) -> bool:
+    try:
+        descriptor = os.open(session, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(descriptor)
+    return False
+
+
+# --- for people
+
+
+def describe(record: Mapping[str, Any], outcome: str, *, details: bool = False) -> str:
+    """A record as a person reads it.
+
+    Args:
+        record: The record.
+        outcome: How the last run ended, see `state`.
+        details: Whether to tell all of every run, in place of what matters most of the last one.
+    """
+    runs = record["runs"]
+    last = runs[-1]
+    lines = [
+        f"physgym session {record['session']}: {last['kind']}",
+        record["description"] or "(no description)",
+        "",
+        f"outcome: {outcome}",
+        f"started: {_when(runs[0]['start'])}",
+        *([f"ended:   {_when(last['end'])}"] if last["end"] else []),
+        f"seed:    {record['seed']}",
+        f"command: {_shell(last['command'])}",
+        f"code:    {_code(last)}",
+    ]
+    if last["dataset"]:
+        found = last["dataset"]
+        lines.append(f"dataset: {found['samples']} samples in {found['path']}, sha256 {found['hash'][:16]}...")
+    if last["weights"]:
+        lines.append(f"weights: sha256 {last['weights'][:16]}...")
+    lines += ["", *(f"{name}: {_figure(value)}" for name, value in last["results"].items())]
+    if len(runs) > 1 and not details:
+        lines += ["", f"{len(runs)} runs: it was resumed"]
+    if details:
+        for number, run in enumerate(runs, 1):
+            ended = run["outcome"] or (outcome if run is last else DIED)
+            lines += ["", f"run {number} of {len(runs)}: {ended}", *(f"  {line}" for line in _details(run))]
+    width = max(map(len, CONTENT))
+    lines += ["", *(f"{name:<{width}}  {what}" for name, what in CONTENT.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _details(run: Mapping[str, Any]) -> list[str]:
+    hardware, found = run["hardware"], run["git"] or {}
+    gpus = ", ".join(hardware.get("gpus") or []) or "no GPU"
+    memory = f"{(hardware.get('memory') or 0) / 2**30:.0f} GiB"
+    more = [f"{name}={value}" for name, value in run["environment"].items()]
+    lines = [
+        f"{_when(run['start'])} to {_when(run['end']) if run['end'] else '?'}",
+        f"command:  {_shell(run['command'])}",
+        f"folder:   {run['folder']}",
+        f"code:     {_code(run)}",
+        *(f"          changed {shown(name)}" for name in found.get("changed", [])),
+        *(f"          untracked {shown(name)}" for name in found.get("untracked", [])),
+        f"machine:  {run['host']}, {hardware.get('cpu')}, {hardware.get('cores')} cores, {memory}, {gpus}",
+        f"software: Python {run['python']}, {run['platform']}, {len(run['packages'])} packages in {RECORD}",
+        f"threads:  {run['threads'] or 'unknown'}{': ' if more else ''}{' '.join(more)}",
+    ]
+    if run["edits"]:
+        lines.append(f"edits:    {json.dumps(run['edits'], ensure_ascii=False)}")
+    if run["dataset"]:
+        lines.append(f"dataset:  {run['dataset']['path']}, sha256 {run['dataset']['hash']}")
+    if run["weights"]:
+        lines.append(f"weights:  sha256 {run['weights']}")
+    return lines
+
+
+def _code(run: Mapping[str, Any]) -> str:
+    found = run["git"]
+    if not found or not found["commit"]:
+        return f"in no repository; in the folder {run['folder']}"
+    branch = f" on {found['branch']}" if found["branch"] else ""
+    remote = f" of {found['remote']}" if found["remote"] else ""
+    changes = f", with {run['patch']}" if run["patch"] else ", with changes that are not kept" if found["dirty"] else ""
+    return f"commit {found['commit'][:12]}{branch}{remote}{changes}"
+
+
+def _when(moment: str) -> str:
+    with contextlib.suppress(ValueError):
+        return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return moment
+
+
+def _shell(command: list[str]) -> str:
+    return " ".join(shown(shlex.quote(word)) for word in command)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,408 @@
+"""Session folders and their records: what is written, when, and what a reader makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import physgym
+from physgym.data.archive import archive
+from physgym.data.writer import SampleWriter
+from physgym.errors import ConfigError
+from physgym.experiment import provenance, session
+from physgym.experiment.provenance import Origin, dataset_hash, import_folders
+from physgym.experiment.repository import find_repository
+from physgym.experiment.session import Run, new_session, read_config, read_record, state
+from physgym.sample import Field, SampleSpec
+from tests.repositories import git, identity, repository
+
+__all__ = ["identity", "repository"]
+CONFIGURATION = {
+    "session": "s",
+    "seed": 7,
+    "description": "to see",
+    "arguments": {"a": 1e-3, "b": "1e-3", "c": math.inf},
+}
+
+
+def info(folder):
+    return (folder / "info.txt").read_text()
+
+
+# --- folders
+
+
+def test_a_taken_name_gets_a_suffix_and_it_is_said(tmp_path, capsys):
+    assert new_session(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert capsys.readouterr().err == ""
+    assert new_session(tmp_path / "a" / "b") == tmp_path / "a" / "b-2"
+    assert f"{tmp_path}/a/b is taken; this session is {tmp_path}/a/b-2" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="a file of this name exists"):
+        new_session(tmp_path / "file")
+    with pytest.raises(ConfigError, match="cannot make the session folder"):
+        new_session(tmp_path / "file" / "below")
+
+
+def test_sessions_started_together_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda _: new_session(tmp_path / "s"), range(40)))
+    assert len(set(folders)) == 40
+    assert {folder.name for folder in folders} == {"s", *(f"s-{number}" for number in range(2, 41))}
+
+
+def test_sessions_do_not_make_a_repository_dirty(repository):
+    with Run(new_session(repository / "sessions" / "one"), "train", CONFIGURATION):
+        assert not find_repository(repository).dirty
+    assert not find_repository(repository).dirty
+    commit_count = git(repository, "rev-list", "--count", "HEAD")
+    git(repository, "add", "-A")
+    assert git(repository, "status", "--porcelain") == ""
+    assert git(repository, "rev-list", "--count", "HEAD") == commit_count
+
+
+# --- the record
+
+
+def test_a_record_stands_before_the_first_step_and_is_completed(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/physgym", "train", "a file.yaml", "seed=7"])
+    folder = new_session("sessions/one")
+    with Run(folder, "train", CONFIGURATION, Origin.here("a file.yaml", {"overrides": ["seed=7"]})) as run:
+        assert read_config(folder) == CONFIGURATION
+        before = read_record(folder)
+        assert state(folder) == "running"
+        assert "outcome: running, or killed" in info(folder)
+        run.results |= {"loss": np.float32(0.5), "epoch": 3, "validation_loss": math.nan}
+    record = read_record(folder)
+    assert (record["session"], record["description"], record["seed"]) == ("one", "to see", 7)
+    (done,) = record["runs"]
+    assert before["runs"] == [{**done, "end": None, "outcome": None, "results": {}}]
+    assert done["command"] == ["physgym", "train", "a file.yaml", "seed=7"]
+    assert (done["kind"], done["config_file"], done["edits"]) == ("train", "a file.yaml", {"overrides": ["seed=7"]})
+    assert (done["folder"], done["pid"], done["patch"]) == (str(repository), os.getpid(), None)
+    assert done["git"]["commit"] == git(repository, "rev-parse", "HEAD")
+    assert (done["git"]["branch"], done["git"]["dirty"], done["git"]["folder"]) == ("main", False, ".")
+    assert done["packages"]["torch"].split("+")[0] == physgym_torch_version()
+    assert done["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert done["hardware"]["cores"] >= 1
+    assert done["hardware"]["memory"] > 1e8
+    assert done["environment"]["OMP_NUM_THREADS"] == "3"
+    assert done["physgym"]["version"] == physgym.__version__
+    assert done["results"] == {"loss": 0.5, "epoch": 3, "validation_loss": "nan"}
+    assert done["outcome"] == state(folder) == "completed"
+    assert before["runs"][0]["start"] == done["start"] < done["end"]
+    text = info(folder)
+    lines = ["physgym session one: train", "to see", "outcome: completed", "seed:    7", "loss: 0.5"]
+    lines.append("command: physgym train 'a file.yaml' seed=7")
+    lines.append(f"code:    commit {done['git']['commit'][:12]} on main")
+    for line in lines:
+        assert line in text.splitlines()
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def physgym_torch_version():
+    import torch
+
+    return torch.__version__.split("+")[0]
+
+
+def test_changes_are_kept_with_the_session(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    (repository / "new.py").write_text("x = 1\n")
+    folder = new_session("sessions/one")
+    with Run(folder, "train", CONFIGURATION, Origin.here(save_diff=True)):
+        pass
+    (repository / "README").unlink()
+    with Run(folder, "train", CONFIGURATION, Origin.here(save_diff=True)):
+        pass
+    with Run(folder, "train", CONFIGURATION, Origin.here()):
+        pass
+    runs = read_record(folder)["runs"]
+    assert [run["patch"] for run in runs] == ["changes-1.patch", "changes-2.patch", None]
+    assert [run["git"]["changed"] for run in runs] == [[], ["README"], ["README"]]
+    assert all(run["git"]["untracked"] == ["new.py"] for run in runs)
+    assert b"+x = 1" in (folder / "changes-1.patch").read_bytes()
+    assert b"README" not in (folder / "changes-1.patch").read_bytes()
+    assert b"README" in (folder / "changes-2.patch").read_bytes()
+    assert "with changes that are not kept" in info(folder)
+    assert "3 runs" in info(folder)
+
+
+def ended_by(folder, error, outcome="completed", before=lambda: None):
+    with Run(folder, "train", CONFIGURATION) as run:
+        run.outcome = outcome
+        before()
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (RuntimeError("no licence"), "RuntimeError: no licence"),
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+    ids=str,
+)
+def test_the_outcome_of_what_fails_is_recorded(tmp_path, error, outcome):
+    with pytest.raises(type(error)):
+        ended_by(tmp_path, error)
+    assert state(tmp_path) == outcome
+    assert f"outcome: {outcome}" in info(tmp_path)
+
+
+def test_the_outcome_can_be_set(tmp_path):
+    with Run(tmp_path, "train", CONFIGURATION) as run:
+        run.outcome = "stopped: long enough"
+    assert state(tmp_path) == "stopped: long enough"
+    with pytest.raises(KeyboardInterrupt):
+        ended_by(tmp_path, KeyboardInterrupt(), outcome="interrupted before the training")
+    assert state(tmp_path) == "interrupted before the training"
+    assert len(read_record(tmp_path)["runs"]) == 2
+
+
+def test_only_one_works_in_a_session(tmp_path):
+    with Run(tmp_path, "train", CONFIGURATION):
+        with pytest.raises(ConfigError, match="another process works in"):
+            Run(tmp_path, "train", CONFIGURATION)
+        assert len(read_record(tmp_path)["runs"]) == 1
+    with Run(tmp_path, "train", CONFIGURATION):
+        pass
+    with pytest.raises(ConfigError, match="no such folder"):
+        Run(tmp_path / "none", "train", CONFIGURATION)
+
+
+def test_who_looks_is_not_in_the_way(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    session.fcntl.flock(descriptor, session.fcntl.LOCK_SH)
+
+    def release():
+        time.sleep(0.08)
+        os.close(descriptor)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(release)
+        with Run(tmp_path, "train", CONFIGURATION):
+            pass
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from physgym.experiment.session import Run
+with Run(Path(sys.argv[1]), "train", {}) as run:
+    if (pid := os.fork()) == 0:  # does not hold the session when its parent is gone
+        import time
+        time.sleep(30)
+        os._exit(0)
+    print(pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_run_died(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child = int(process.stdout.readline())
+    try:
+        assert state(tmp_path) == "running"
+        process.kill()
+        process.wait(timeout=30)
+        assert state(tmp_path) == "died"
+        with Run(tmp_path, "train", CONFIGURATION):
+            pass
+        assert [run["outcome"] for run in read_record(tmp_path)["runs"]] == [None, "completed"]
+        text = session.describe(read_record(tmp_path), state(tmp_path), details=True)
+        assert "run 1 of 2: died" in text
+        assert "run 2 of 2: completed" in text
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_an_end_between_two_looks_is_no_death(tmp_path, monkeypatch):
+    with Run(tmp_path, "train", CONFIGURATION):
+        pass
+    ended = (tmp_path / "record.json").read_text()
+    unfinished = json.loads(ended)
+    unfinished["runs"][0]["outcome"] = None
+    (tmp_path / "record.json").write_text(json.dumps(unfinished))
+
+    def end(folder):
+        (tmp_path / "record.json").write_text(ended)
+        return False
+
+    monkeypatch.setattr(session, "_is_locked", end)
+    assert state(tmp_path) == "completed"
+
+
+# --- disks and damage
+
+
+def fill_disk(monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(session.os, "fsync", fsync)
+
+
+def test_a_full_disk_at_the_beginning(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(ConfigError, match=r"cannot write .*record\.json: No space left"):
+            Run(tmp_path, "train", CONFIGURATION)
+        with pytest.raises(ConfigError, match=r"cannot make the session folder .*: No space left"):
+            new_session(tmp_path / "s")
+    assert not list(tmp_path.glob("*.tmp"))
+    with Run(tmp_path, "train", CONFIGURATION):  # it let go of the folder
+        pass
+
+
+def test_a_full_disk_at_the_end_hides_nothing(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="the true reason"):
+        ended_by(tmp_path, RuntimeError("the true reason"), before=lambda: fill_disk(patch))
+    assert "cannot write" in capsys.readouterr().err
+    assert read_record(tmp_path)["runs"][-1]["outcome"] is None
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"No space left.* itself ended: completed"):
+        ended_by(tmp_path, None, before=lambda: fill_disk(patch))
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert state(tmp_path) == "died"  # nobody knows better
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is damaged: "),
+        ("[" * 100_000, "is damaged: "),
+        ("\x00\xff", "is damaged: "),
+        ("[]", "is damaged: it: "),
+        ('{"format": 2}', "has the format 2; this version of physgym reads 1"),
+        ('{"format": 1, "session": "a"}', "is damaged: description: Field required"),
+        ('{"format": 1, "session": "a", "description": "", "seed": 0, "runs": []}', "it has no run"),
+        ('{"format": 1, "session": "a", "description": "", "seed": 0, "runs": [7]}', r"is damaged: runs\.0: "),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, text, message):
+    (tmp_path / "record.json").write_text(text, encoding="latin-1")
+    for use in (read_record, state, lambda folder: Run(folder, "train", {})):
+        with pytest.raises(ConfigError, match=message) as raised:
+            use(tmp_path)
+        assert str(tmp_path / "record.json") in str(raised.value)
+    assert (tmp_path / "record.json").read_text(encoding="latin-1") == text
+
+
+def test_any_byte_of_a_record_may_be_wrong(tmp_path):
+    with Run(tmp_path, "train", CONFIGURATION):
+        pass
+    good = (tmp_path / "record.json").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        bad = bytearray(good)
+        bad[rng.integers(len(bad))] = rng.integers(256)
+        (tmp_path / "record.json").write_bytes(bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.3 else bad))
+        with contextlib.suppress(ConfigError):
+            session.describe(read_record(tmp_path), state(tmp_path), details=True)
+
+
+def test_a_folder_that_is_no_session_is_named(tmp_path):
+    for read in (read_record, read_config):
+        with pytest.raises(ConfigError, match=rf"{tmp_path} is not a session: "):
+            read(tmp_path)
+
+
+def test_names_that_are_no_text_are_recorded(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    Path(os.fsdecode(b"b\xe9ton.py")).touch()
+    with Run(new_session("s"), "train", CONFIGURATION):
+        pass
+    assert read_record(Path("s"))["runs"][0]["git"]["untracked"] == ["b\\xe9ton.py"]
+
+
+# --- where it comes from
+
+
+def test_folders_of_modules_below_the_root(tmp_path, monkeypatch):
+    for name in ("lib", "venv/lib/site-packages", "project/src"):
+        (tmp_path / name).mkdir(parents=True)
+    entries = ["lib", str(tmp_path / "venv" / "lib" / "site-packages"), str(tmp_path), "/", str(tmp_path / "none")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", entries)
+    monkeypatch.setattr(provenance, "_distributions", lambda: ({}, [tmp_path / "project", Path("/elsewhere")]))
+    assert import_folders(tmp_path) == ["lib", ".", "project/src", "project"]
+
+
+def test_a_deleted_folder_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="the current folder was deleted"):
+        Origin.here()
+
+
+# --- samples
+
+
+def spring(folder, **options):
+    options = {"samples": 300, "num_workers": 1, "seed": 3, "progress": False} | options
+    return physgym.generate("physgym/Spring-v0", folder, **options)
+
+
+def test_the_hash_of_a_dataset_is_that_of_its_samples(tmp_path):
+    dataset = spring(tmp_path / "a")
+    found = dataset_hash(dataset)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "a").rename(tmp_path / "moved" / "b")
+    moved = tmp_path / "moved" / "b"
+    assert dataset_hash(physgym.SampleDataset(moved)) == found
+    assert dataset_hash(spring(tmp_path / "again", num_envs=3)) == found
+    assert dataset_hash(spring(tmp_path / "other", seed=4)) != found
+    assert dataset_hash(spring(tmp_path / "other", samples=301, resume=True, seed=4)) != found
+    archive(moved, tmp_path / "packed", compression="gzip")
+    assert dataset_hash(physgym.SampleDataset(tmp_path / "packed")) == found
+    few = dataset_hash(physgym.SampleDataset(moved, mini=100))
+    assert few != found
+    assert dataset_hash(physgym.SampleDataset(moved).subset(np.arange(100))) == few
+    assert dataset_hash(physgym.SampleDataset(moved, mini=1000)) == found
+
+
+def test_a_dataset_is_described_with_its_run(tmp_path):
+    spring(tmp_path / "data", samples=100)
+    folder = new_session(tmp_path / "s")
+    with Run(folder, "train", {"dataset": {"path": str(tmp_path / "data")}}) as run:
+        run.describe_dataset(physgym.SampleDataset(tmp_path / "data"))
+        first = read_record(folder)["runs"][0]["dataset"]
+        assert (first["path"], first["samples"]) == (str(tmp_path / "data"), 100)
+        run.describe_dataset(spring(tmp_path / "data", samples=150, resume=True))
+    last = read_record(folder)["runs"][0]["dataset"]
+    assert last["samples"] == 150
+    assert last["hash"] != first["hash"]
+    assert f"dataset: 150 samples in {tmp_path}/data, sha256 {last['hash'][:16]}" in info(folder)
+
+
+def test_an_open_partition_is_read(tmp_path):
+    with SampleWriter(tmp_path, SampleSpec([Field("x", (3,), np.dtype("f4"), "input")])) as writer:
+        name = {key: np.arange(5) for key in ("episode", "step")}
+        writer.append({"x": np.ones((5, 3), np.float32)}, seed=np.zeros(5, np.uint64), **name)
+        writer.commit()
+        dataset = physgym.SampleDataset(tmp_path)
+        assert not dataset.partitions[0].sealed
+        found = dataset_hash(dataset)
+    assert physgym.SampleDataset(tmp_path).partitions[0].sealed
+    assert dataset_hash(physgym.SampleDataset(tmp_path)) == found
