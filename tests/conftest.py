@@ -10,6 +10,10 @@ import time
 import psutil
 import pytest
 
+from tests.repositories import identity, repository
+
+__all__ = ["identity", "repository"]  # fixtures of all tests
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 

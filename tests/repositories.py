@@ -20,6 +20,14 @@ def commit(folder, message="a commit"):
     return git(folder, "rev-parse", "HEAD")
 
 
+def ignoring(folder):
+    """Make a folder a repository with one commit, in which nothing else is ever a change."""
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".gitignore").write_text("*\n")
+    git(folder, "add", "-f", ".gitignore")
+    git(folder, "commit", "-q", "-m", "ignore all")
+
+
 @pytest.fixture
 def identity(monkeypatch):
     """No configuration of the machine or of the user, and a name to commit with."""

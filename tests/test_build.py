@@ -18,6 +18,7 @@ from physgym.experiment.build import train
 from physgym.experiment.config import check_config, load_config
 from physgym.training import Callback, list_checkpoints
 from physgym.training.trainer import Trainer
+from tests.repositories import ignoring
 
 
 def config(folder, **changes):
@@ -165,19 +166,23 @@ def call(*arguments):
     return cli.app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-def test_resume_on_the_command_line(tmp_path, capsys):
+def test_resume_on_the_command_line(tmp_path, capsys, monkeypatch, identity):
+    ignoring(tmp_path)
+    monkeypatch.chdir(tmp_path)
     train(config(tmp_path))
     session = tmp_path / "session"
     call("resume", session, "training.epochs=5")
     assert "epoch 5" in capsys.readouterr().out
     assert yaml.safe_load((session / "config.yaml").read_text())["training"]["epochs"] == 5
-    with pytest.raises(ConfigError, match="is not a session"):
+    with pytest.raises(ConfigError, match=r"there is no .*none; name a YAML file or the folder of a session"):
         call("resume", tmp_path / "none")
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         call("resume", session, "training.epoch=7")
 
 
-def test_a_schedule_over_all_epochs_is_not_prolonged(tmp_path):
+def test_a_schedule_over_all_epochs_is_not_prolonged(tmp_path, monkeypatch, identity):
+    ignoring(tmp_path)
+    monkeypatch.chdir(tmp_path)
     train(config(tmp_path, optimization={"schedule": "cosine"}))
     with pytest.raises(ConfigError, match=r"spans the 3 epochs .*network\.start_from="):
         call("resume", tmp_path / "session", "training.epochs=5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from physgym import SampleDataset
+from tests.repositories import ignoring
 
 SCRIPT = Path(sys.executable).with_name("physgym")
 SIMS = """
@@ -32,8 +34,10 @@ gymnasium.register("toy/Broken-v0", Broken)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, identity):
     import tests
+
+    ignoring(tmp_path)
 
     monkeypatch.setenv("PYTHONPATH", str(Path(next(iter(tests.__path__))).parent))
     (tmp_path / "sims.py").write_text(SIMS)
@@ -178,24 +182,36 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         ([*GENERATE, "sims:toy/MissingField-v0"], "field 'y' is missing"),
         ([*GENERATE, "sims:toy/WrongShape-v0"], "has shape (3, 1); sample_space says (3,)"),
         ([*GENERATE, "sims:toy/NotANumber-v0"], "3 non-finite values"),
-        ([*GENERATE[:-1], "-1", "sims:toy/Line-v0"], "num_workers must be at least 1"),
-        (["generate", "sims:toy/Line-v0", "--out", "data", "--samples", "0"], "samples must be at least 1"),
+        (
+            [*GENERATE[:-1], "-1", "sims:toy/Line-v0"],
+            "dataset.num_workers: Input should be greater than or equal to 0 (got -1)",
+        ),
+        (
+            ["generate", "sims:toy/Line-v0", "--out", "data", "--samples", "0"],
+            "dataset.samples: Input should be greater than or equal to 1 (got 0)",
+        ),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "test"], "mode must be one of"),
         (
             ["generate", "sims:toy/Line-v0", "--out", "data", "--actions", "sobel"],
-            "is no sampler; write one of uniform",
+            "sampler.actions: unknown name; did you mean 'sobol'?",
         ),
         (["generate", "sims:toy/Line-v0", "--out", "data", "--parameters", "lhs"], "declares no parameter_space"),
-        (["generate", "sims:toy/Line-v0", "--out", "data", "--nonfinite", "no"], "nonfinite must be one of"),
+        (
+            ["generate", "sims:toy/Line-v0", "--out", "data", "--nonfinite", "no"],
+            "dataset.nonfinite: Input should be 'error', 'reject' or 'allow' (got 'no')",
+        ),
         ([*GENERATE, "sims:toy/Line-v0", "--arg", "oops"], "write key=value"),
         ([*GENERATE, "physgym/Beam-v0", "--arg", "poisson_ratio=0.7"], "poisson_ratio=0.7 must lie in [0, 0.5)"),
         ([*GENERATE, "sims:toy/Line-v0", "--out", "sims.py/data"], "cannot create a dataset"),
         ([*GENERATE, "physgym/Beam-v0", "--arg", "young_modolus=5"], "did you mean 'young_modulus'?"),
-        ([*GENERATE, "sims:toy/Line-v0", "--envs", "0"], "num_envs must be at least 1"),
+        (
+            [*GENERATE, "sims:toy/Line-v0", "--envs", "0"],
+            "dataset.num_envs: Input should be greater than or equal to 1 (got 0)",
+        ),
         ([*GENERATE, "sims:toy/Line-v0", "--seed", "-1"], "Invalid value for '--seed'"),
         (["train", "none.yaml"], "cannot read none.yaml"),
-        (["run", "sessions/none"], "is not a session"),
-        (["run", "sessions/none", "--frames", "f", "--workers", "2"], "leave --workers and --envs out"),
+        (["run", "sessions/none"], "there is no sessions/none; name"),
+        (["run", "."], "is not a session: it has no config.yaml"),
         (["run", "sessions/none", "--steps", "-1"], "Invalid value for '--steps'"),
         (["replay", "sessions/none"], "Missing option '--data'"),
         (["replay", "sessions/none", "--data", "none"], "there is no dataset at none"),
@@ -235,7 +251,10 @@ def test_a_failed_training_says_so_in_its_session(folder):
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("network.type=CNN", "'CNN' is none of MLP, UNet"),
+        (
+            "network.type=CNN",
+            "network.type: unknown name; there are MLP, UNet, FNO; your own as module:attr (got 'CNN')",
+        ),
         ("network.arguments.hiden=[4]", "network.arguments: "),
         ("inputs=[foo]", "inputs names 'foo', which the samples lack"),
         ("outputs=[flag, nope]", "outputs names 'nope'"),
@@ -282,6 +301,76 @@ def test_a_network_of_another_simulation_is_refused(folder):
     file.write_text(file.read_text().replace("sims:toy/Line-v0", "physgym/Spring-v0"))
     done = physgym(folder, "run", "sessions/line", "--steps", "2", code=2)
     assert "the network was trained on field" in done.stderr
+
+
+def test_frames_need_the_simulation_in_this_process(folder):
+    physgym(folder, "train", config(folder), "training.epochs=1")
+    done = physgym(folder, "run", "sessions/line", "--frames", "f", "--workers", "2", code=2)
+    assert "frames need the simulation in this process" in done.stderr
+    assert not (folder / "f").exists()
+
+
+def test_flags_change_the_file_and_are_recorded(folder):
+    flags = ["--find-replace", "sessions/line", "sessions/other", "toy/Line", "toy/Line", "--delete", "description", "network"]
+    more = ["training.epochs=1", "--modify", "optimization", "{lr: 0.5}", "--cpu", "--mini"]
+    physgym(folder, "train", config(folder, description="x", network={"type": "UNet"}), *flags, *more)
+    record = json.loads((folder / "sessions" / "other" / "record.json").read_text())
+    assert record["runs"][0]["edits"] == {
+        "find_replace": ["sessions/line", "sessions/other", "toy/Line", "toy/Line"],
+        "delete": ["description", "network"],
+        "modify": ["optimization", "{lr: 0.5}"],
+        "overrides": ["training.epochs=1"],
+        "cpu": True,
+        "mini": True,
+    }
+    assert record["runs"][0]["config_file"] == "line.yaml"
+    made = yaml.safe_load((folder / "sessions" / "other" / "config.yaml").read_text())
+    assert (made["network"]["type"], made["optimization"]["lr"], made["training"]["epochs"]) == ("MLP", 0.5, 1)
+
+
+def test_changes_that_are_not_committed_are_refused_or_run_without_a_record_or_kept(folder):
+    (folder / ".gitignore").write_text("*\n!new.py\n")
+    (folder / "new.py").write_text("x = 1\n")
+    file = config(folder, dataset={"samples": 40, "num_workers": 1})
+    done = physgym(folder, "train", file, "training.epochs=1", code=2)
+    assert "changed    .gitignore" in done.stderr
+    assert "untracked  new.py" in done.stderr
+    assert not (folder / "sessions").exists()
+    assert "no terminal to ask on: add --y" in physgym(folder, "train", file, "--allow-dirty-repo", code=2).stderr
+    physgym(folder, "train", file, "training.epochs=1", "--allow-dirty-repo", "--y")
+    assert not (folder / "sessions").exists()
+    physgym(folder, "train", file, "training.epochs=1", "--save-diff")
+    assert "+x = 1" in (folder / "sessions" / "line" / "changes-1.patch").read_text()
+    (folder / ".git").rename(folder / "was.git")
+    assert "in no git repository" in physgym(folder, "train", file, "--save-diff", code=2).stderr
+    physgym(folder, "train", file, "training.epochs=1", "--no-logging")
+    assert [path.name for path in (folder / "sessions").iterdir()] == ["line"]
+
+
+def test_a_session_is_trained_anew_as_it_was(folder):
+    physgym(folder, "train", config(folder), "training.epochs=1")
+    done = physgym(folder, "train", "sessions/line", "training.epochs=2")
+    assert "sessions/line is taken; this session is sessions/line-2" in done.stderr
+    assert "epoch 2" in done.stdout
+
+
+def test_generation_in_a_session_goes_on(folder):
+    physgym(folder, "generate", config(folder), "--samples", "20")
+    assert len(SampleDataset(folder / "sessions" / "line" / "dataset")) == 20
+    done = physgym(folder, "resume", "sessions/line", "dataset.samples=50")
+    assert "50 samples in sessions/line/dataset" in done.stdout
+    assert len(SampleDataset(folder / "sessions" / "line" / "dataset")) == 50
+    runs = json.loads((folder / "sessions" / "line" / "record.json").read_text())["runs"]
+    assert [(run["kind"], run["dataset"]["samples"]) for run in runs] == [("generate", 20), ("generate", 50)]
+    done = physgym(folder, "generate", "line.yaml", "--allow-dirty-repo", "--y", "--no-logging", code=2)
+    assert "name a place with --out" in done.stderr
+
+
+def test_the_schema_is_printed_or_written(folder):
+    printed = physgym(folder, "schema").stdout
+    physgym(folder, "schema", "--out", "schema.json")
+    assert json.loads((folder / "schema.json").read_text()) == json.loads(printed)
+    assert "cannot write" in physgym(folder, "schema", "--out", "no/such/folder.json", code=2).stderr
 
 
 def interrupt(folder, *arguments, when):

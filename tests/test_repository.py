@@ -26,9 +26,7 @@ from physgym.experiment.repository import (
     without_credentials,
 )
 from physgym.sample import Field, SampleSpec
-from tests.repositories import commit, git, identity, repository
-
-__all__ = ["identity", "repository"]
+from tests.repositories import commit, git
 
 
 def content(root):

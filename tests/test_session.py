@@ -26,9 +26,8 @@ from physgym.experiment.provenance import Origin, dataset_hash, import_folders
 from physgym.experiment.repository import find_repository
 from physgym.experiment.session import Run, new_session, read_config, read_record, state
 from physgym.sample import Field, SampleSpec
-from tests.repositories import git, identity, repository
+from tests.repositories import git
 
-__all__ = ["identity", "repository"]
 CONFIGURATION = {
     "session": "s",
     "seed": 7,

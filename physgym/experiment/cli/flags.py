@@ -74,8 +74,15 @@ class Flags:
 
         return load_config(config_of(source), self.edits(overrides))
 
-    def origin(self, source: Path | None, overrides: Sequence[str] | None) -> tuple[Origin, bool]:
+    def origin(
+        self, source: Path | None, overrides: Sequence[str] | None, *, checked: bool = True
+    ) -> tuple[Origin, bool]:
         """Where a run of that configuration comes from, and whether it is logged.
+
+        Args:
+            source: The configuration.
+            overrides: Changed keys.
+            checked: Whether uncommitted changes matter.
 
         Raises:
             ConfigError: The repository is missing or has changes that nobody allowed.
@@ -84,7 +91,7 @@ class Flags:
         from physgym.experiment.repository import check_repository, find_repository
 
         dirty = {"allow_dirty": self.allow_dirty_repo, "save_diff": self.save_diff, "yes": self.y}
-        log = not self.no_logging and check_repository(find_repository(), **dirty)
+        log = not self.no_logging and (not checked or check_repository(find_repository(), **dirty))
         file = None if source is None else config_of(source)
         return Origin.here(file, self.edits(overrides).record(), save_diff=self.save_diff and log), log
 

@@ -66,12 +66,18 @@ def resume(
     Example: physgym resume sessions/beam
     """
     from physgym.experiment.config import load_config
+    from physgym.experiment.session import read_record
 
     stored = load_config(config_of(session))
     config = flags.load(session, overrides)
-    origin, log = flags.origin(session, overrides)
+    last = read_record(session)["runs"][-1]
+    # what did not start from a commit need not go on from one
+    origin, log = flags.origin(session, overrides, checked=last["git"] is not None)
     if not log:
         raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
+    if last["kind"] == "generate":
+        _resume_generation(config, session, origin)
+        return
     schedule = config.optimization.schedule.type
     if config.training.epochs != stored.training.epochs and schedule != "constant":
         raise ConfigError(
@@ -99,3 +105,14 @@ def _train(config: Config, session: Path | None, origin: Origin, log: bool = Tru
         onward = "nothing was kept" if outcome.session is None else f"continue with: physgym resume {outcome.session}"
         print(f"interrupted; {onward}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+def _resume_generation(config: Config, session: Path, origin: Origin) -> None:
+    from physgym.experiment.build import generate_samples
+
+    try:
+        dataset = generate_samples(config, session, origin)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{interrupt}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    print(f"{len(dataset)} samples in {dataset.paths[0]}")
