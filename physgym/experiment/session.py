@@ -159,7 +159,11 @@ class Run:
         Raises:
             ConfigError: The disk refuses.
         """
-        samples = {"path": self._path or ", ".join(map(str, dataset.paths)), "samples": len(dataset), "hash": dataset_hash(dataset)}
+        samples = {
+            "path": self._path or ", ".join(map(str, dataset.paths)),
+            "samples": len(dataset),
+            "hash": dataset_hash(dataset),
+        }
         if samples != self._run["dataset"]:
             self._run["dataset"] = samples
             try:
