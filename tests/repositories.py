@@ -28,8 +28,7 @@ def ignoring(folder):
     git(folder, "commit", "-q", "-m", "ignore all")
 
 
-@pytest.fixture
-def identity(monkeypatch):
+def set_identity(monkeypatch):
     """No configuration of the machine or of the user, and a name to commit with."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
@@ -38,6 +37,12 @@ def identity(monkeypatch):
         settings |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def identity(monkeypatch):
+    """No configuration of the machine or of the user, and a name to commit with."""
+    set_identity(monkeypatch)
 
 
 @pytest.fixture

@@ -311,7 +311,16 @@ def test_frames_need_the_simulation_in_this_process(folder):
 
 
 def test_flags_change_the_file_and_are_recorded(folder):
-    flags = ["--find-replace", "sessions/line", "sessions/other", "toy/Line", "toy/Line", "--delete", "description", "network"]
+    flags = [
+        "--find-replace",
+        "sessions/line",
+        "sessions/other",
+        "toy/Line",
+        "toy/Line",
+        "--delete",
+        "description",
+        "network",
+    ]
     more = ["training.epochs=1", "--modify", "optimization", "{lr: 0.5}", "--cpu", "--mini"]
     physgym(folder, "train", config(folder, description="x", network={"type": "UNet"}), *flags, *more)
     record = json.loads((folder / "sessions" / "other" / "record.json").read_text())

@@ -58,7 +58,7 @@ class Repository:
         remote: Address of the branch's remote, else of "origin", else of the first; without user names and passwords
             of web addresses.
         changed: Files that are in the commit or the index and differ from the commit, from the root on.
-        untracked: Files that git does not know and does not ignore, without the datasets of physgym.
+        untracked: Files that git does not know and does not ignore, without datasets of physgym and ``__pycache__``.
         submodules: Those of `changed` that are submodules.
         problem: Why git refuses to say more, None where it does not.
     """
@@ -201,14 +201,14 @@ def without_credentials(text: str) -> str:
 
 
 def _not_ours(root: Path, files: list[str]) -> Iterator[str]:
-    """Files without those of datasets of physgym, which the code does not depend on."""
+    """Files without datasets of physgym and what Python keeps compiled, which the code does not depend on."""
     datasets: dict[Path, bool] = {}
     for file in files:
         path = Path(file)
         if path.parent not in datasets:
             datasets[path.parent] = _is_dataset(root / path.parent)
         own = path.name in (DESCRIPTION, LOCK) or path.suffix in (".h5", ".tmp")
-        if not (own and datasets[path.parent]):
+        if not (own and datasets[path.parent]) and path.parent.name != "__pycache__":
             yield file
 
 

@@ -1,0 +1,471 @@
+"""Runs a session again from its record, with the code of its commit, and compares what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self, get_args
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import Mode, partition_files
+from physgym.errors import CheckpointError, ConfigError, DatasetError
+from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
+from physgym.experiment.repository import add_worktree, find_repository, has_commit, remove_worktree, shown
+from physgym.experiment.session import CONFIG, read_config, read_record, state, weights_digest
+from physgym.storage.location import Location, local, place
+
+AGAIN = "again"
+PATHS = (("dataset", "path"), ("dataset", "load_samples"), ("network", "start_from"), ("validation", "path"))
+KINDS = {"train": "training", "generate": "generation"}
+LISTED = 20  # packages of another version that are named
+POLL = 1.0  # seconds between looks at whether the run has ended
+PATIENCE = 3  # Ctrl-C's after which the run is killed
+MODULE = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[\w./-]+")
+# as of ``python -m``, the current folder is where modules are looked for first
+FIND = """
+import importlib.util, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    found[name] = next((place for place in places if place and place not in ("built-in", "frozen")), None)
+print(json.dumps(found))
+"""
+
+REFUSED = "{session} cannot be run again: {reason}"
+NO_COMMIT = (
+    "the commit {commit} of {session} is not in {places}. Get it, for example with 'git fetch {remote}' or "
+    "'git clone {remote}', and run this in that repository"
+)
+OTHER_SAMPLES = (
+    "the samples in {path} are not those of {session}: their hash is {now}, it was {then} over {samples} samples. "
+    "Bring the dataset back as it was"
+)
+OTHER_WEIGHTS = "the network in {path}, from which {session} started, is another one now"
+SHADOWED = (
+    "{name} would be imported from {place}, not from the commit {commit}: some installation puts that folder before "
+    "all others. Uninstall it, or install it with pip install -e from the repository"
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a session gave when it was run again.
+
+    Attributes:
+        session: The new session.
+        metrics: Values then and now, by name; those of times are left out.
+        dataset: Hashes of the samples then and now, None where there are none.
+        weights: Hashes of the final weights then and now, None where there are none.
+        differences: What else is different: versions, machine.
+    """
+
+    session: Path
+    metrics: Mapping[str, tuple[Any, Any]]
+    dataset: tuple[str | None, str | None]
+    weights: tuple[str | None, str | None]
+    differences: tuple[str, ...] = field(default=())
+
+    @property
+    def equal(self) -> bool:
+        """Whether metrics, samples and weights are the same, bit for bit."""
+        return all(then == now for then, now in (*self.metrics.values(), self.dataset, self.weights))
+
+    def __str__(self) -> str:
+        lines = []
+        if self.metrics:
+            rows = [(name, _figure(then), _figure(now), _difference(then, now)) for name, (then, now) in self._rows()]
+            table = [("", "then", "now", "difference"), *rows]
+            widths = [max(len(row[column]) for row in table) for column in range(4)]
+            for name, *figures in table:
+                columns = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
+                lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
+        for what, (then, now) in {"samples": self.dataset, "weights": self.weights}.items():
+            if then or now:
+                same = f"the same, bit for bit (sha256 {str(then)[:16]}...)"
+                lines.append(f"{what}: {same if then == now else f'different: sha256 {then} then, {now} now'}")
+        if self.differences:
+            lines += ["otherwise different:", *(f"  {line}" for line in self.differences)]
+        lines.append(f"{'reproduced' if self.equal else 'NOT reproduced'}: {self.session}")
+        return "\n".join(lines)
+
+    def _rows(self) -> Iterator[tuple[str, tuple[Any, Any]]]:
+        yield from self.metrics.items()
+
+
+def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> Comparison:
+    """Run a session again: the code of its commit with its patch, in a git worktree, by its configuration.
+
+    Args:
+        session: A completed training or generation.
+        out: The new session; by default beside the old one, with ``-again`` behind its name.
+        keep: Whether to keep the worktree.
+
+    Returns:
+        What is the same and what is not.
+
+    Raises:
+        ConfigError: The session cannot be run again, or the run failed.
+        KeyboardInterrupt: Ctrl-C; the run has got it first.
+    """
+    session = session.absolute()
+    record = read_record(session)
+    then = _reproducible(session, record["runs"])
+    config = read_config(session)
+    root = _repository(session, then["git"])
+    patch = (session / then["patch"]).read_bytes() if then["patch"] else b""
+    base = Path(then["folder"]) if Path(then["folder"]).is_dir() else root / then["git"]["folder"]
+    wanted = local(out, "a session").absolute() if out else session.with_name(f"{session.name}-{AGAIN}")
+    changes = _changes(session, config, then, base, wanted)
+    command = [then["kind"], str(session / CONFIG), *changes]
+    if then["kind"] == "generate":
+        command += ["--mode", _mode(session)]
+    if patch:
+        command.append("--save-diff")
+    with _Signals() as signals, _worktree(root, then["git"]["commit"], patch, keep=keep) as worktree:
+        signals.check()
+        folder = worktree / then["git"]["folder"]
+        if not folder.resolve().is_relative_to(worktree.resolve()) or not folder.is_dir():
+            raise ConfigError(f"the commit {then['git']['commit']} has no folder {then['git']['folder']}")
+        environment = _environment(then, worktree)
+        _check_modules(root, worktree, folder, environment, config, then["git"]["commit"])
+        with_patch = ", with its patch" if patch else ""
+        print(f"running {session.name} again: commit {then['git']['commit'][:12]}{with_patch}", flush=True)
+        pid, code = signals.run([sys.executable, "-m", "physgym", *command], folder, environment)
+        signals.check()
+        again = _session_of(pid, wanted)
+        if code:
+            kept = f"; what there is of it is in {again}" if again is not None else ""
+            raise ConfigError(f"the {KINDS[then['kind']]} failed, with exit status {code}{kept}")
+        if again is None:
+            raise ConfigError(f"the {KINDS[then['kind']]} left no session beside {wanted}")
+    now = read_record(again)["runs"][-1]
+    return Comparison(
+        again,
+        {
+            name: (then["results"].get(name), now["results"].get(name))
+            for name in {**then["results"], **now["results"]}
+            if not name.endswith("seconds")
+        },
+        (_hash(then), _hash(now)),
+        (then["weights"], now["weights"]),
+        tuple(_differences(then, now)),
+    )
+
+
+# --- what is to be run
+
+
+def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run that stands for all of a session's.
+
+    Raises:
+        ConfigError: There is none; the text says why.
+    """
+
+    def refuse(reason: str) -> ConfigError:
+        return ConfigError(REFUSED.format(session=session, reason=reason))
+
+    last, outcome = runs[-1], state(session)
+    if any(run["kind"] != last["kind"] for run in runs) or last["kind"] not in KINDS:
+        kind = last["kind"]
+        hint = {"search": "; run physgym search with its config.yaml", "demo": "; run physgym demo"}.get(kind, "")
+        raise refuse(f"it is of the kind {kind}, not a training or a generation{hint}")
+    if outcome != "completed" and not outcome.startswith("stopped: "):
+        raise refuse(f"it was not completed: {outcome}")
+    for run in runs:
+        found = run["git"]
+        if found is None or found["commit"] is None:
+            raise refuse("it was not run in a git repository with a commit")
+        if not re.fullmatch(r"[0-9a-f]{7,64}", found["commit"]):
+            raise refuse(f"its record has no commit but {found['commit']!r:.50}")
+        if found["dirty"] and run["patch"] is None:
+            raise refuse("it was run with changes that were neither committed nor kept (--save-diff)")
+        if run["patch"] is not None and not (
+            Path(run["patch"]).name == run["patch"] and (session / run["patch"]).is_file()
+        ):
+            raise refuse(f"its changes are missing: there is no {shown(run['patch'])}")
+    codes = {(run["git"]["commit"], run["git"]["folder"], _content(session, run)) for run in runs}
+    if len(codes) > 1:
+        raise refuse(
+            f"its {len(runs)} runs were of different code: {', '.join(sorted(code[0][:12] for code in codes))}"
+        )
+    return last
+
+
+def _content(session: Path, run: Mapping[str, Any]) -> bytes:
+    return (session / run["patch"]).read_bytes() if run["patch"] else b""
+
+
+def _repository(session: Path, found: Mapping[str, Any]) -> Path:
+    """A repository that has the commit: the current one, that of the session, or where it was."""
+    around = [find_repository(), find_repository(session)]
+    roots = [repository.root for repository in around if repository is not None and repository.problem is None]
+    for root in (*roots, Path(found["root"])):
+        if has_commit(root, found["commit"]):
+            return root
+    places = " and ".join(dict.fromkeys(map(str, (*roots, found["root"]))))
+    remote = found["remote"] or "REPOSITORY"
+    raise ConfigError(NO_COMMIT.format(commit=found["commit"], session=session, places=places, remote=remote))
+
+
+def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], base: Path, wanted: Path) -> list[str]:
+    """Overrides with which a session's configuration does the same elsewhere.
+
+    Raises:
+        ConfigError: The samples or the network that it began with are others now.
+    """
+    changes: dict[str, Any] = {"session": str(wanted)}
+    for section, name in PATHS:
+        if value := _get(config, section, name):
+            changes[f"{section}.{name}"] = _absolute(value, base)
+    actions = _get(config, "sampler", "actions")
+    kind = actions.get("type") if isinstance(actions, Mapping) else actions
+    if isinstance(kind, str) and kind.startswith("network:"):
+        changes["sampler.actions.type"] = f"network:{_absolute(kind.removeprefix('network:'), base)}"
+    path = changes.get("dataset.path")
+    if path and _get(config, "dataset", "produce") not in (None, "before"):
+        changes["dataset.path"] = str(wanted / "dataset")  # which such a training makes anew
+    elif path and then["dataset"]:
+        _check_samples(session, path, then["dataset"])
+    start = changes.get("network.start_from")
+    if start and then.get("start_from"):
+        which = str(_get(config, "network", "which") or "last")
+        try:
+            same = weights_digest(start, int(which) if which.isdecimal() else which) == then["start_from"]
+        except CheckpointError as error:
+            raise ConfigError(f"{OTHER_WEIGHTS.format(path=start, session=session)}: {error}") from error
+        if not same:
+            raise ConfigError(OTHER_WEIGHTS.format(path=start, session=session))
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
+
+
+def _get(config: Mapping[str, Any], section: str, name: str) -> Any:
+    found = config.get(section)
+    return found.get(name) if isinstance(found, Mapping) else None
+
+
+def _absolute(value: Any, base: Path) -> str:
+    """A path, which meant one below the folder, as one from everywhere."""
+    found = place(str(value))
+    return str(value) if isinstance(found, Location) else str(base / found)
+
+
+def _check_samples(session: Path, path: str, then: Mapping[str, Any]) -> None:
+    try:
+        now = dataset_hash(SampleDataset(path, mini=max(1, then["samples"])))
+    except DatasetError as error:
+        raise ConfigError(f"the samples of {session} cannot be read: {error}") from error
+    if now != then["hash"]:
+        text = OTHER_SAMPLES.format(path=path, session=session, now=now, then=then["hash"], samples=then["samples"])
+        raise ConfigError(text)
+
+
+def _mode(session: Path) -> str:
+    """Which part of its dataset a generation wrote."""
+    return next((mode for mode in get_args(Mode) if partition_files(session / "dataset", mode)), "training")
+
+
+# --- where it is run
+
+
+@contextlib.contextmanager
+def _worktree(root: Path, commit: str, patch: bytes, *, keep: bool) -> Iterator[Path]:
+    """The files of a commit, with a patch, in a temporary folder."""
+    temporary = Path(tempfile.mkdtemp(prefix="physgym-again-"))
+    folder = temporary / (root.name or "repository")
+    try:
+        add_worktree(root, folder, commit, patch)
+        yield folder
+    finally:
+        if keep:
+            print(f"the code is in {folder}; git -C {root} worktree remove --force {folder} removes it")
+        else:
+            remove_worktree(root, folder)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _environment(then: Mapping[str, Any], worktree: Path) -> dict[str, str]:
+    """Variables with which the same bits come out, and modules are imported from the worktree."""
+    environment = {name: value for name, value in os.environ.items() if name not in (*THREADS, *NUMERICS)}
+    environment |= {name: value for name, value in then["environment"].items() if name in (*THREADS, *NUMERICS)}
+    other_cores = then["hardware"].get("cores") != hardware()["cores"]
+    if then["threads"] and other_cores and "OMP_NUM_THREADS" not in environment:
+        environment["OMP_NUM_THREADS"] = str(then["threads"])
+    folders = [str(worktree / name) for name in then["git"].get("import_folders") or [] if (worktree / name).is_dir()]
+    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    environment["PYTHONPATH"] = os.pathsep.join([*folders, *inherited])
+    return environment
+
+
+def _check_modules(
+    root: Path, worktree: Path, folder: Path, environment: dict[str, str], config: Any, commit: str
+) -> None:
+    """Raise where modules that the configuration names would be imported from the repository as it is now."""
+    names = sorted({"physgym", *_modules(config)})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FIND, *names],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise ConfigError(f"Python cannot be run in {folder}: {error}") from error
+    for name, where in found.items():
+        path = Path(where or "/").resolve()
+        if path.is_relative_to(worktree.resolve()) or not path.is_relative_to(root.resolve()):
+            continue
+        if (worktree / path.relative_to(root.resolve())).exists():  # else it is not of the commit, such as a package
+            raise ConfigError(SHADOWED.format(name=name, place=path, commit=commit))
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """Modules in the ``module:attr`` of a configuration."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _modules(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _modules(item)
+    elif isinstance(value, str) and (found := MODULE.fullmatch(value)):
+        yield found[1]
+
+
+class _Signals:
+    """Passes Ctrl-C and the wish to end on to the run, so that this process lives to clean up.
+
+    Attributes:
+        received: The last signal.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._interrupts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if error is None or isinstance(error, ConfigError):  # which the signal may be the reason of
+            self.check()
+
+    def check(self) -> None:
+        """Raise if there was a signal."""
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.received is not None:
+            raise SystemExit(128 + self.received)
+
+    def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, int]:
+        """The number of a process, and with which code it ended."""
+        # a group of its own: a terminal would send Ctrl-C to both, and twice means to stop at once
+        with subprocess.Popen(
+            command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, process_group=0
+        ) as process:
+            self._process = process
+            try:
+                if self.received is not None:  # just before
+                    self._send(self.received)
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(timeout=POLL)
+            finally:
+                self._process = None
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        return process.pid, process.returncode
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        if number == signal.SIGINT:
+            self._interrupts += 1
+        self._send(signal.SIGKILL if self._interrupts >= PATIENCE else number)
+
+    def _send(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+
+def _session_of(pid: int, wanted: Path) -> Path | None:
+    """The session of a process: the wanted one, or with a suffix where somebody else was faster."""
+    for folder in sorted(wanted.parent.glob(f"{glob_escape(wanted.name)}*"), key=lambda path: len(path.name)):
+        with contextlib.suppress(ConfigError):
+            if read_record(folder)["runs"][-1].get("pid") == pid:
+                return folder
+    return None
+
+
+def glob_escape(name: str) -> str:
+    """A name that stands for itself in a pattern."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+# --- what came out
+
+
+def _hash(run: Mapping[str, Any]) -> str | None:
+    return run["dataset"]["hash"] if run["dataset"] else None
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What else than the results is different, a line each."""
+    for name in ("python", "platform", "threads"):
+        if then[name] != now[name]:
+            yield f"{name}: {then[name]} then, {now[name]} now"
+    for name in ("cpu", "cores", "gpus", "cuda"):
+        if (old := then["hardware"].get(name)) != (new := now["hardware"].get(name)):
+            yield f"{name}: {old} then, {new} now"
+    versions = {
+        name: (then["packages"].get(name), now["packages"].get(name)) for name in then["packages"] | now["packages"]
+    }
+    others = {name: pair for name, pair in versions.items() if pair[0] != pair[1]}
+    for name, (old, new) in list(others.items())[:LISTED]:
+        yield f"package {name}: {old or 'none'} then, {new or 'none'} now"
+    if len(others) > LISTED:
+        yield f"and {len(others) - LISTED} more packages"
+    own = [(run.get("physgym") or {}).get("commit") for run in (then, now)]
+    if own[0] != own[1]:
+        yield f"commit of physgym: {own[0]} then, {own[1]} now"
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _difference(then: Any, now: Any) -> str:
+    if then == now:
+        return "0"
+    numbers = all(isinstance(value, (int, float)) for value in (then, now))
+    return f"{now - then:.3g}" if numbers and math.isfinite(now - then) else "different"
