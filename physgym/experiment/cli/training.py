@@ -11,6 +11,7 @@ import typer
 from physgym.errors import ConfigError
 from physgym.experiment.cli.app import INTERRUPTED, app, config_of
 from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.experiment.cli.search import Ray, resume_search
 
 if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
@@ -57,21 +58,29 @@ def resume(
         typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys; training.epochs trains longer."),
     ] = None,
     *,
+    ray: Ray = None,
     flags: Flags,
 ) -> None:
-    """Continue a training or a generation: on a CPU to the same bits as if it had never been interrupted.
+    """Continue a training, a generation or a search: on a CPU to the same bits as if it had never been interrupted.
 
-    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored.
+    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored. A search
+    finishes its trials; search.trials=N gives it more.
 
     Example: physgym resume sessions/beam
     """
     from physgym.experiment.config import load_config
+    from physgym.experiment.search.study import is_search
 
     stored = load_config(config_of(session))
     config = flags.load(session, overrides)
     origin, log = flags.origin(session, overrides)
     if not log:
         raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
+    if is_search(session):
+        resume_search(session, config, origin, ray)
+        return
+    if ray is not None:
+        raise ConfigError("--ray: a cluster takes the trials of a search; this session is none")
     schedule = config.optimization.schedule.type
     if config.training.epochs != stored.training.epochs and schedule != "constant":
         raise ConfigError(
