@@ -8,6 +8,7 @@ import json
 import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -129,8 +130,8 @@ class Space:
                 points[key] = list(of.choices)
             else:
                 known: Any = of
-                count = round((known.high - known.low) / known.step)
-                points[key] = [known.low + number * known.step for number in range(count + 1)]
+                low, high, step = (Decimal(str(number)) for number in (known.low, known.high, known.step))
+                points[key] = [type(known.low)(low + number * step) for number in range(int((high - low) / step) + 1)]
         return points
 
     def corner(self, end: int) -> dict[str, Any]:

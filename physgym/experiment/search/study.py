@@ -537,10 +537,11 @@ class Driver:
             job.trial.report(message["value"], step)
         if not message["ask"]:
             return
-        prune = bool(job.trial.user_attrs.get("pruned"))
-        if new and job.trial.should_prune():
+        known = job.trial.user_attrs.get("pruned")
+        prune = known is not None and step >= known
+        if new and not prune and job.trial.should_prune():
             # noted first: a search that is killed now ends the trial all the same when it goes on
-            job.trial.set_user_attr("pruned", True)
+            job.trial.set_user_attr("pruned", step)
             prune = True
         self._pool.send(number, {"prune": prune})
 
