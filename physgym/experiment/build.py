@@ -150,6 +150,21 @@ def generate_samples(
         return dataset
 
 
+def check(config: Config) -> None:
+    """Raise what `train` would raise before the first sample is generated."""
+    _Plan(config, None, ())
+
+
+def shared_dataset(config: Config, folder: Path | Location) -> SampleDataset:
+    """The samples of several trainings that a configuration describes, generated where they are missing.
+
+    Raises:
+        PhysGymError: What `physgym.generate` raises, and as `train` if the folder holds others.
+    """
+    _existing_spec(config, folder)
+    return _dataset(config, _generation(config), folder)
+
+
 class _Plan:
     """The parts of a training that need no samples; making them finds what is wrong."""
 
@@ -197,7 +212,7 @@ def _make_trainer(
     validation: SampleDataset | float | None = config.validation.fraction
     source = None
     if config.dataset.produce == "before":
-        dataset = _dataset(plan, folder)
+        dataset = _dataset(config, plan.generation, folder)
         if run is not None:
             run.describe_dataset(dataset)
         training, validation = _split(config, dataset)
@@ -350,9 +365,9 @@ def _continued(options: dict[str, Any], folder: Path | Location) -> dict[str, An
     return options | {name: source[name] for name in ("seed", "max_steps", "nonfinite") if name in source}
 
 
-def _dataset(plan: _Plan, folder: Path | Location) -> SampleDataset:
+def _dataset(config: Config, generation: dict[str, Any], folder: Path | Location) -> SampleDataset:
     """The dataset to train on, with as many samples as the configuration wants."""
-    config, wanted = plan.config, plan.config.dataset.samples
+    wanted = config.dataset.samples
     if _has_samples(folder):
         dataset = SampleDataset(folder, mini=config.dataset.mini)
         if wanted is None or len(dataset) >= _wanted(config):
@@ -360,7 +375,7 @@ def _dataset(plan: _Plan, folder: Path | Location) -> SampleDataset:
     load = _load(config)
     if wanted is not None or load is None:
         wanted = _wanted(config)
-    env, options = _environment(config, f"generating samples into {folder}"), _continued(plan.generation, folder)
+    env, options = _environment(config, f"generating samples into {folder}"), _continued(generation, folder)
     dataset = generate(env, str(folder), samples=wanted, resume=True, load=load, **options)
     return dataset if config.dataset.mini is None else dataset.subset(np.arange(min(config.dataset.mini, len(dataset))))
 

@@ -220,11 +220,14 @@ def _typed(value: Any, text: str, path: Sequence[str]) -> Any:
 def _annotation(path: Sequence[str]) -> Any:
     """The type of a key without None; None if there is no such key, or if it lies in free data."""
     model: Any = Config
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
             return None
         annotation = model.model_fields[part].annotation
         model = annotation if (inner := _model_in(annotation)) is None else inner
+        if inner is not None and get_origin(annotation) is dict:
+            next(parts, None)  # any name may stand there
     return model
 
 

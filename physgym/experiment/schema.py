@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from physgym.experiment import components
+from physgym.experiment.search.section import SearchSection
 
 MINI = 100  # samples of --mini
 
@@ -280,6 +281,7 @@ class Config(Section):
     validation: ValidationSection = Field(default_factory=ValidationSection)
     stats: StatsSection = Field(default_factory=StatsSection)
     runner: RunnerSection = Field(default_factory=RunnerSection)
+    search: SearchSection | None = Field(None, description="what physgym search varies; other commands leave it aside")
 
     @model_validator(mode="after")
     def _has_samples(self) -> Config:

@@ -11,6 +11,7 @@ import typer
 from physgym.errors import ConfigError
 from physgym.experiment.cli.app import INTERRUPTED, app, config_of
 from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.experiment.cli.search import Ray, resume_search
 
 if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
@@ -57,11 +58,13 @@ def resume(
         typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys; training.epochs trains longer."),
     ] = None,
     *,
+    ray: Ray = None,
     flags: Flags,
 ) -> None:
-    """Continue a training or a generation: on a CPU to the same bits as if it had never been interrupted.
+    """Continue a training, a generation or a search: on a CPU to the same bits as if it had never been interrupted.
 
-    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored.
+    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored. A search
+    finishes its trials; search.trials=N gives it more.
 
     Example: physgym resume sessions/beam
     """
@@ -75,6 +78,11 @@ def resume(
     origin, log = flags.origin(session, overrides, checked=last["git"] is not None)
     if not log:
         raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
+    if ray is not None and last["kind"] != "search":
+        raise ConfigError("--ray: a cluster takes the trials of a search; this session is none")
+    if last["kind"] == "search":
+        resume_search(session, config, origin, ray)
+        return
     if last["kind"] == "generate":
         _resume_generation(config, session, origin)
         return

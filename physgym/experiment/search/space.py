@@ -1,0 +1,280 @@
+"""What is searched: keys of a configuration, the values that they may take, and the configuration of a trial."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from physgym.errors import ConfigError
+from physgym.experiment.config import check_config
+from physgym.experiment.schema import Config
+from physgym.experiment.search.section import NEW_TRIALS, ParameterSection, SearchSection
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+# keys of which nothing in a training depends
+FIXED = ("search", "session", "description", "runner", "stats")
+# those on which the samples depend
+SAMPLES = ("environment", "sampler", "seed", "dataset")
+# but for these of the dataset
+NOT_SAMPLES = ("dataset.mini", "dataset.num_workers", "dataset.num_envs", "dataset.timeout", "dataset.on_error")
+
+
+class Space:
+    """The searched keys of a configuration.
+
+    Args:
+        config: With a section ``search``.
+
+    Attributes:
+        section: This section.
+        trials: How many there shall be.
+
+    Raises:
+        ConfigError: There is no such section, a key does not exist, or a value is none that the schema takes.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if config.search is None:
+            raise ConfigError(
+                "the configuration has no section search; say what to search, such as\n"
+                "search: {parameters: {optimization.lr: {low: 1e-4, high: 1e-2, log: true}}}"
+            )
+        self.section: SearchSection = config.search
+        self._data = config.model_copy(update={"search": None}).model_dump()
+        self._whole: dict[str, bool] = {}
+        faults = self._faults()
+        if faults:
+            lines = "\n".join(f"- search.{fault}" for fault in faults)
+            raise ConfigError(f"the search has {len(faults)} fault(s):\n{lines}")
+        points = math.prod(len(values) for values in self.grid().values()) if self.section.sampler == "grid" else None
+        wanted = self.section.trials or points or NEW_TRIALS
+        self.trials = wanted if points is None else min(wanted, points)
+
+    @property
+    def keys(self) -> list[str]:
+        """The searched keys."""
+        return list(self.section.parameters)
+
+    def config(self, values: Mapping[str, Any], **more: Any) -> Config:
+        """The configuration of a trial.
+
+        Args:
+            values: By searched key.
+            **more: Other values by key, with "__" for the dot.
+
+        Raises:
+            ConfigError: The values do not go together.
+        """
+        data = copy.deepcopy(self._data)
+        for key, value in [*values.items(), *((key.replace("__", "."), value) for key, value in more.items())]:
+            _set(data, key, value)
+        return check_config(data, "the combination of values")
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What Optuna draws from; a choice is its JSON text, since Optuna takes scalars alone."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, BaseDistribution] = {}
+        for key, known in self.section.parameters.items():
+            if known.choices is not None:
+                found[key] = CategoricalDistribution([json.dumps(choice) for choice in known.choices])
+                continue
+            assert known.low is not None
+            assert known.high is not None
+            if self._whole[key]:
+                step = 1 if known.step is None else int(known.step)
+                found[key] = IntDistribution(int(known.low), int(known.high), log=known.log, step=step)
+            else:
+                found[key] = FloatDistribution(known.low, known.high, log=known.log, step=known.step)
+        return found
+
+    def draw(self, trial: Trial) -> None:
+        """Let Optuna choose the values of a trial that it has not chosen yet."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        for key, of in self.distributions().items():
+            if isinstance(of, CategoricalDistribution):
+                trial.suggest_categorical(key, of.choices)
+            elif isinstance(of, IntDistribution):
+                trial.suggest_int(key, of.low, of.high, step=of.step, log=of.log)
+            elif isinstance(of, FloatDistribution):
+                trial.suggest_float(key, of.low, of.high, step=of.step, log=of.log)
+
+    def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the keys for what Optuna has drawn."""
+        parameters = self.section.parameters
+        return {
+            key: json.loads(drawn[key]) if parameters[key].choices is not None else drawn[key]
+            for key in self.keys
+            if key in drawn
+        }
+
+    def grid(self) -> dict[str, list[Any]]:
+        """All values of each key, as Optuna has them."""
+        from optuna.distributions import CategoricalDistribution
+
+        points: dict[str, list[Any]] = {}
+        for key, of in self.distributions().items():
+            if isinstance(of, CategoricalDistribution):
+                points[key] = list(of.choices)
+            else:
+                known: Any = of
+                low, high, step = (Decimal(str(number)) for number in (known.low, known.high, known.step))
+                points[key] = [type(known.low)(low + number * step) for number in range(int((high - low) / step) + 1)]
+        return points
+
+    def corner(self, end: int) -> dict[str, Any]:
+        """The first value of each key, or with -1 the last."""
+        return {
+            key: known.choices[end] if known.choices is not None else (known.low, known.high)[end]
+            for key, known in self.section.parameters.items()
+        }
+
+    def own_samples(self) -> bool:
+        """Whether every trial makes samples of its own, since a searched key or their kind wants it so.
+
+        Raises:
+            ConfigError: Trials with samples of their own would share a folder.
+        """
+        dataset = self._data["dataset"]
+        if "dataset.path" in self.keys:
+            return True
+        changing = [key for key in self.keys if key.split(".")[0] in SAMPLES and key not in NOT_SAMPLES]
+        if dataset["produce"] != "before":
+            changing.insert(0, f"dataset.produce: {dataset['produce']}")
+        if dataset["path"] is not None and (changing := [key for key in changing if key != "seed"]):
+            raise ConfigError(
+                f"dataset.path: with {changing[0]} every trial has samples of its own, which cannot all be in "
+                f"{dataset['path']}; leave it out"
+            )
+        return bool(changing) and dataset["path"] is None
+
+    def _faults(self) -> list[str]:
+        """What is wrong with keys, ranges and values."""
+        faults = []
+        for key, known in self.section.parameters.items():
+            found = [*self._faults_of(key, known)] or [*self._misfits(key, known)]
+            faults += [f"parameters.{key}: {fault}" for fault in found]
+        metric = self.section.metric
+        if metric.startswith("rollout_") and not _has(self._data, "rollout"):
+            faults.append(
+                f"metric: {metric!r} needs a rollout, which the configuration leaves out; set validation.rollout"
+            )
+        return faults
+
+    def _faults_of(self, key: str, known: ParameterSection) -> Iterator[str]:
+        """What is wrong with a key and its range."""
+        try:
+            kinds = _kinds(annotation_of(key.split(".")))
+        except KeyError as error:
+            yield error.args[0]
+            return
+        if key.split(".")[0] in FIXED:
+            yield "no training depends on it; leave it out"
+        for other in self.keys:
+            if other.startswith(f"{key}."):
+                yield f"{other} is a part of it; search one of both"
+        if known.choices is not None:
+            return
+        whole = all(isinstance(number, int) for number in (known.low, known.high, known.step or 1))
+        if int in kinds and float not in kinds and not whole:
+            yield "takes whole numbers; write low, high and step without a fraction"
+        self._whole[key] = whole and float not in kinds
+        if self.section.sampler == "grid" and (known.log or (known.step is None and not self._whole[key])):
+            yield "the grid needs a step, or choices"
+
+    def _misfits(self, key: str, known: ParameterSection) -> Iterator[str]:
+        """Values that the schema does not take."""
+        for value in known.choices if known.choices is not None else (known.low, known.high):
+            try:
+                self.config({key: value})
+            except ConfigError as error:
+                faults = [line.removeprefix("- ") for line in str(error).splitlines()[1:]]
+                yield f"the value {value!r} is not taken: {'; '.join(faults) or error}"
+
+
+def annotation_of(path: Sequence[str]) -> Any:
+    """The type of a key of the configuration; Any in free data, such as the arguments of a network.
+
+    Raises:
+        KeyError: There is no such key; the text names the nearest one.
+    """
+    annotation: Any = Config
+    for place, part in enumerate(path):
+        section = _section(annotation)
+        if section is None:
+            kinds = _kinds(annotation)
+            if dict in kinds or Any in kinds:
+                return Any
+            raise KeyError(f"{'.'.join(path[:place])} is a value, not a section")
+        if part not in section.model_fields:
+            raise KeyError(_unknown(".".join(path)))
+        annotation = section.model_fields[part].annotation
+    return annotation
+
+
+def _unknown(key: str) -> str:
+    known = [name for name in _all_keys(Config) if name.split(".")[0] not in FIXED]
+    same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    near = difflib.get_close_matches(key, same or known, 1, cutoff=0.0)
+    return f"unknown key; did you mean {near[0]!r}?"
+
+
+def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if (inner := _section(field.annotation)) is None:
+            yield prefix + name
+        elif inner is not SearchSection:
+            yield from _all_keys(inner, f"{prefix}{name}.")
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The types that a key may have."""
+    if get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    return {get_origin(member) or member for member in _members(annotation)}
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    members = (member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel))
+    return next(members, None)
+
+
+def _has(data: Mapping[str, Any], key: str) -> bool:
+    """Whether a key is set somewhere."""
+    return any(
+        (name == key and value is not None) or (isinstance(value, Mapping) and _has(value, key))
+        for name, value in data.items()
+    )
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        inner = data.get(part)
+        if inner is None:
+            inner = {}
+        elif isinstance(inner, str):
+            inner = {"type": inner}  # of a class without arguments the name alone
+        data[part] = inner
+        data = inner
+    data[last] = value

@@ -1,0 +1,252 @@
+"""A process that runs trials: ``python -m physgym.experiment.search.worker``.
+
+It reads what to do from its standard input, a JSON text a line, and answers likewise on its standard output. What a
+training prints goes to the trial's log. When the input ends, it ends, with everything that it has started.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import json
+import math
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from physgym.errors import ConfigError, PhysGymError
+from physgym.training.events import Callback
+
+if TYPE_CHECKING:
+    from physgym.experiment.provenance import Origin
+    from physgym.training import History, Trainer
+
+Message = dict[str, Any]
+
+ROLLOUT = "rollout_"  # in front of the names of values that not every epoch has
+ENOUGH = 600.0  # seconds to wait for what the search makes of an epoch
+
+NO_METRIC = "search.metric: an epoch of this training gives no {name!r}; there are {known}"
+
+
+class Gone(Exception):
+    """The search does not answer."""
+
+
+class Channel:
+    """The lines to and from the search.
+
+    Args:
+        source: File descriptor to read from.
+        sink: File descriptor to write to.
+    """
+
+    def __init__(self, source: int, sink: int) -> None:
+        self._sink = sink
+        self._lines: queue.Queue[Message | None] = queue.Queue()
+        self.busy = False
+        threading.Thread(target=self._listen, args=(source,), daemon=True).start()
+
+    def send(self, **message: Any) -> None:
+        """Tell the search something."""
+        data = (json.dumps(message) + "\n").encode()
+        while data:
+            data = data[os.write(self._sink, data) :]
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message; None at the end.
+
+        Raises:
+            Gone: None came in time.
+        """
+        try:
+            return self._lines.get(timeout=timeout)
+        except queue.Empty as error:
+            raise Gone from error
+
+    def _listen(self, source: int) -> None:
+        with os.fdopen(source, "rb") as lines:
+            for line in lines:
+                self._lines.put(json.loads(line))
+        if self.busy:  # the search was killed: nobody is to go on without it
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        self._lines.put(None)
+
+
+class Report(Callback):
+    """Tells the search the metric after every epoch, and stops the training if it says so.
+
+    Args:
+        metric: Name of the value.
+        channel: To the search.
+
+    Attributes:
+        pruned: Whether it was stopped.
+    """
+
+    every_rank = False
+
+    def __init__(self, metric: str, channel: Channel) -> None:
+        self.metric, self._channel, self.pruned = metric, channel, False
+
+    def train_begin(self, trainer: Trainer) -> None:
+        """What was done before an interruption; the end may have been decided then."""
+        for values in trainer.history.epochs[:-1]:
+            self._tell(trainer, values, ask=False)
+        if trainer.history.epochs:
+            self._tell(trainer, trainer.history.epochs[-1], ask=trainer.epoch < trainer.epochs)
+
+    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Report the epoch."""
+        if self.metric not in values:
+            rolled_out = any(name.startswith(ROLLOUT) for name in values) or trainer.epoch >= trainer.epochs
+            if rolled_out or not self.metric.startswith(ROLLOUT):
+                raise NoMetric(NO_METRIC.format(name=self.metric, known=", ".join(sorted(values))))
+            return
+        # after the last epoch there is nothing left to save
+        self._tell(trainer, values, ask=trainer.epoch < trainer.epochs)
+
+    def _tell(self, trainer: Trainer, values: Mapping[str, float], *, ask: bool) -> None:
+        if (value := values.get(self.metric)) is None:
+            return
+        self._channel.send(kind="epoch", epoch=int(values["epoch"]), value=value, ask=ask)
+        if not ask:
+            return
+        answer = self._channel.receive(ENOUGH)
+        if answer is not None and answer["prune"]:
+            self.pruned = True
+            trainer.stop(f"pruned by the search: {self.metric} {value:.4g} after epoch {int(values['epoch'])}")
+
+
+class NoMetric(ConfigError):
+    """The metric is none of the values of an epoch, in this trial and in all others."""
+
+
+def pack_origin(origin: Origin) -> Message:
+    """How a run came about, as JSON data."""
+    data = asdict(origin)
+    if origin.repository is not None:
+        data["repository"]["root"] = str(origin.repository.root)
+    data["patch"] = None if origin.patch is None else base64.b64encode(origin.patch).decode()
+    return data
+
+
+def unpack_origin(data: Message) -> Origin:
+    """The inverse of `pack_origin`."""
+    from physgym.experiment.provenance import Origin
+    from physgym.experiment.repository import Repository
+
+    repository: Any = data["repository"]
+    if repository is not None:
+        names: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in repository.items()
+        }
+        names["root"] = Path(repository["root"])
+        repository = Repository(**names)
+    patch: Any = None if data["patch"] is None else base64.b64decode(data["patch"])
+    return Origin(**{**data, "command": tuple(data["command"]), "repository": repository, "patch": patch})
+
+
+def run_trial(job: Message, channel: Channel) -> Message:
+    """Run one trial, or go on with it; how it ended.
+
+    Args:
+        job: ``config``, the data of its configuration; ``metric`` and ``which`` of the search; ``origin``.
+        channel: To the search.
+    """
+    from physgym.experiment.build import train
+    from physgym.experiment.config import check_config
+    from physgym.experiment.session import CONFIG
+
+    config = check_config(job["config"], "the trial's configuration")
+    session = Path(config.session)
+    begun = (session / CONFIG).exists()
+    if session.is_dir() and not begun:  # killed before anything was in it
+        shutil.rmtree(session)
+    report = Report(job["metric"], channel)
+    outcome = train(config, session if begun else None, unpack_origin(job["origin"]), callbacks=[report])
+    history = outcome.history
+    if history.interrupted:
+        raise KeyboardInterrupt
+    value = chosen(history, job["metric"], job["which"], job["direction"])
+    done = {
+        "epochs": len(history.epochs),
+        "seconds": sum(epoch["seconds"] for epoch in history.epochs),
+        "value": value,
+    }
+    if report.pruned:
+        return {"state": "pruned", **done}
+    if value is None or not math.isfinite(value):
+        return {"state": "failed", **done, "value": None, "reason": f"{job['metric']} is not finite"}
+    return {"state": "complete", **done}
+
+
+def chosen(history: History, metric: str, which: str, direction: str) -> float | None:
+    """The value of a training that counts."""
+    values = history[metric]
+    if which == "last" or not values:
+        return values[-1] if values else None
+    finite = [value for value in values if math.isfinite(value)]
+    return (min if direction == "minimize" else max)(finite, default=None)
+
+
+def ended(job: Message, channel: Channel) -> tuple[Message, bool]:
+    """How a trial ended, whatever it raised, and whether this process may run another."""
+    try:
+        return run_trial(job, channel), True
+    except KeyboardInterrupt:
+        return {"state": "interrupted"}, True
+    except NoMetric as error:
+        return {"state": "impossible", "reason": str(error)}, True
+    except PhysGymError as error:
+        traceback.print_exc()
+        return {"state": "failed", "reason": str(error)}, True
+    except Exception as error:  # noqa: BLE001  # a combination that does not work is a result
+        traceback.print_exc()
+        # a device that ran out of memory, or worse, is best left with the process
+        return {"state": "failed", "reason": f"{type(error).__name__}: {error}"}, False
+
+
+def main() -> None:
+    """Run trials until there are no more."""
+    channel = Channel(os.dup(0), os.dup(1))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)  # only messages where messages are expected
+    own = os.dup(2)
+    # where the search was started in the background, Ctrl-C is ignored, which would be inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+    with contextlib.suppress(KeyboardInterrupt):  # nothing is at work
+        import physgym.experiment.build  # noqa: F401  # what takes long, before the first trial
+
+        channel.send(kind="ready")
+        while (job := channel.receive()) is not None:
+            channel.busy = True
+            with Path(job["log"]).open("ab", buffering=0) as log:
+                for stream in (1, 2):
+                    os.dup2(log.fileno(), stream)
+            end, again = ended(job, channel)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for stream in (1, 2):
+                os.dup2(own, stream)
+            channel.busy = False
+            channel.send(kind="end", last=not again, **end)
+            if not again:
+                return
+            gc.collect()
+
+
+if __name__ == "__main__":
+    main()
