@@ -12,7 +12,8 @@ from physgym import SampleDataset
 from physgym.experiment.build import train
 from physgym.experiment.config import load_config
 
-FILES = {file.name: file for file in sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))}
+ROOT = Path(__file__).parents[1]
+FILES = {file.name: file for file in sorted((ROOT / "examples").glob("*.yaml"))}
 SHIPPED = sorted(env_id for env_id in gymnasium.registry if env_id.startswith("physgym/"))
 
 
@@ -25,8 +26,8 @@ def small(file: Path) -> list[str]:
     changes += ["training.batch_size=4", "training.batches_per_epoch=2"]
     if config.dataset.produce == "online":
         changes += ["dataset.online.minimum=4", f"dataset.online.samples={samples}"]
-    if config.training.rollout is not None:
-        changes += ["training.rollout.steps=2"]
+    if config.validation.rollout is not None:
+        changes += ["validation.rollout.steps=2"]
     return changes
 
 
@@ -45,6 +46,7 @@ def test_it_says_what_it_is_for_and_where_it_writes(name):
 @pytest.mark.parametrize("name", FILES)
 def test_it_trains(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)  # as where a user starts it
     config = load_config(FILES[name], small(FILES[name]))
     outcome = train(config)
     assert outcome.session == Path(config.session)
