@@ -12,7 +12,7 @@ from pathlib import Path
 from physgym.errors import PhysGymError
 
 # each module adds its commands
-from physgym.experiment.cli import data, running, search, sessions, tools, training  # noqa: F401
+from physgym.experiment.cli import data, new, running, search, sessions, tools, training  # noqa: F401
 from physgym.experiment.cli.app import INTERRUPTED, USAGE, app
 
 __all__ = ["app", "main"]

@@ -1,0 +1,190 @@
+"""Writes a package for a simulation of one's own: simulation, configuration, tests, README."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import os
+import re
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from physgym.errors import ConfigError
+
+SUFFIX = ".template"
+GIT_TIMEOUT = 30.0  # seconds
+MESSAGE = "A new simulation, as physgym new wrote it"
+OWN_FOLDERS = ("tests", "sessions", "data", "frames")  # of the project: a package there would be in their way
+IN_A_REPOSITORY = "it lies in the repository {root}; add it there: {command}"
+NO_COMMIT = "git made no commit ({reason}). Make it yourself: {command}"
+COMMIT = f'git add . && git commit -m "{MESSAGE}"'
+
+TAKEN = "{folder} exists and is not empty; choose another name, or move it away"
+BAD_NAME = "{name!r} cannot be the name of a package, because {reason}. Try: physgym new {suggestion}"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A package that was written.
+
+    Attributes:
+        folder: Where it is.
+        package: Name under which Python imports it.
+        env_id: Under which it registers its simulation.
+        note: What is left to do about git; empty where there is nothing.
+    """
+
+    folder: Path
+    package: str
+    env_id: str
+    note: str
+
+
+def new_project(path: str | Path, *, git: bool = True) -> Project:
+    """Write a package for a simulation of one's own, which works and passes its tests as it is.
+
+    It appears at once and complete: it is written under another name beside its place.
+
+    Args:
+        path: The new folder; its last part names the package, "-" becoming "_".
+        git: Whether to make it a git repository with a first commit, unless it lies in one.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ConfigError: The name cannot be imported or means another package, the folder is not empty, or the disk refuses.
+    """
+    folder = Path.cwd() / path
+    package = package_name(Path(path).name, folder.parent)
+    simulation = "".join(part[:1].upper() + part[1:] for part in package.split("_"))
+    env_id = f"{package}/{simulation}-v0"
+    names = {"package": package, "distribution": folder.name, "simulation": simulation, "env_id": env_id}
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(TAKEN.format(folder=path))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            temporary.chmod(0o777 & ~_umask())  # mkdtemp leaves it to its owner alone
+            _write(temporary, names)
+            note = _under_git(temporary, folder) if git else ""
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    return Project(folder, package, env_id, note)
+
+
+def package_name(name: str, parent: Path) -> str:
+    """The name under which Python will import a package.
+
+    Args:
+        name: Of its folder.
+        parent: Where this folder will be; what is in there does not count as another package.
+
+    Raises:
+        ConfigError: There is none; the text says why and what else to take.
+    """
+    package = name.replace("-", "_").lower()
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        reason = "a name begins with a letter and has letters, digits, - and _ alone"
+    elif keyword.iskeyword(package) or keyword.issoftkeyword(package):
+        reason = f"{package!r} is a word of Python's own"
+    elif package in OWN_FOLDERS:
+        reason = f"{package!r} is another folder of the project"
+    elif package in sys.stdlib_module_names or _is_elsewhere(package, parent):
+        reason = f"'import {package}' means another package already"
+    else:
+        return package
+    raise ConfigError(BAD_NAME.format(name=name, reason=reason, suggestion=_suggestion(name)))
+
+
+def _suggestion(name: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    good = words[:1].isalpha() and not keyword.iskeyword(words) and words != name
+    return words if good else f"my_{words or 'simulation'}"
+
+
+def _is_elsewhere(package: str, parent: Path) -> bool:
+    """Whether Python finds a package of this name, other than what is to be in this folder."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # what is there cannot be imported, but is there
+        return True
+    if spec is None or spec.origin is None:  # without an origin it is a folder that happens to lie on the path
+        return False
+    return not Path(spec.origin).is_relative_to(parent)
+
+
+def _write(folder: Path, names: dict[str, str]) -> None:
+    for parts, file in _templates(resources.files(__package__) / "template"):
+        place = [{"package": names["package"], "gitignore": ".gitignore"}.get(part, part) for part in parts]
+        target = folder.joinpath(*place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # substitute, not safe_substitute: a mistake in a template is an error
+        target.write_text(string.Template(file.read_text("utf-8")).substitute(names), "utf-8")
+
+
+def _templates(folder: Traversable, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Traversable]]:
+    """The files of the template, with their places in it."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _templates(entry, (*above, entry.name))
+        elif entry.name.endswith(SUFFIX):
+            yield (*above, entry.name.removesuffix(SUFFIX)), entry
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# --- git
+
+
+def _under_git(temporary: Path, folder: Path) -> str:
+    """Make the folder a repository with a commit, unless it lies in one; returns what is left to do."""
+    root = _git(temporary, "rev-parse", "--show-toplevel")
+    if root.returncode == 0:
+        command = f'git add {folder.name} && git commit -m "{MESSAGE}"'
+        return IN_A_REPOSITORY.format(root=root.stdout.strip(), command=command)
+    for arguments in (
+        ("init", "--quiet"),
+        ("add", "."),
+        # without an identity git would make one of the machine's name, which nobody wants in a history
+        ("-c", "user.useConfigOnly=true", "commit", "--quiet", "-m", MESSAGE),
+    ):
+        done = _git(temporary, *arguments)
+        if done.returncode:
+            reason = next(iter(done.stderr.strip().splitlines()), f"exit status {done.returncode}")
+            if "identity unknown" in done.stderr or "user.email" in done.stderr:
+                reason = "it does not know who you are: git config --global user.name and user.email"
+            return NO_COMMIT.format(reason=reason, command=f"cd {folder.name} && {COMMIT}")
+    return ""
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *arguments]
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
