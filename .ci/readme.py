@@ -1,4 +1,4 @@
-"""Run the README's code as a reader would: every block marked bash or python, in order, in one folder."""
+"""Run the README's code as a reader would: every block marked bash or python, in order, in a clone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ELSEWHERE = ("make ", "git clone", "python examples/beam.py", "tensorboard")
 
 def main() -> None:
     """Run the blocks; the exit status is that of the first that fails."""
-    folder = Path(sys.argv[1])
+    folder, clone = Path(sys.argv[1]), Path(sys.argv[1]) / "clone"
     binaries = Path(sys.executable).parent
-    (folder / "examples").symlink_to(ROOT / "examples")
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=120)
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     if not blocks:
@@ -27,12 +27,12 @@ def main() -> None:
             lines = [line for line in code.splitlines() if line and not line.startswith(ELSEWHERE)]
             command = ["bash", "-euc", "\n".join(lines)]
         else:
-            script = folder / "readme_block.py"
+            script = folder / "readme_block.py"  # not in the clone, which would have changes then
             script.write_text(code)
             command = [sys.executable, str(script)]
         sys.stdout.write(f"--- {language}\n{code}\n")
         sys.stdout.flush()
-        subprocess.run(command, cwd=folder, env=environment, check=True, timeout=600)
+        subprocess.run(command, cwd=clone, env=environment, check=True, timeout=600)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from physgym.experiment.components import (
     TRANSFORMS,
     find,
 )
-from physgym.experiment.config import Edits, json_schema, load_config, read_yaml
+from physgym.experiment.config import Edits, check_config, json_schema, known_keys, load_config, read_yaml
 from physgym.experiment.schema import MINI, Component, Config
 from physgym.experiment.session import new_session
 from physgym.samplers import find_sampler
@@ -242,7 +242,7 @@ def test_every_key_has_a_description_or_says_enough():
         for name, key in section.get("properties", {}).items()
         if "description" not in key and "$ref" not in key
     ]
-    plain = {"optimizer", "weight_decay", "epochs", "batch_size"}
+    plain = {"optimizer", "weight_decay", "epochs", "batch_size", "direction"}
     assert {name.partition(".")[2] for name in bare} <= plain
 
 
@@ -267,3 +267,22 @@ def test_registered_names_are_what_they_stand_for(tmp_path):
 def test_a_class_that_is_not_there_is_named(name, text):
     with pytest.raises(ConfigError, match=re.escape(text)):
         find(name, {}, "key")
+
+
+def test_the_documentation_shows_all_keys_with_their_defaults():
+    text = (Path(__file__).parent.parent / "docs" / "config.md").read_text()
+    shown = next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "on_nonfinite" in block)
+    data = read_yaml(shown)
+    assert check_config(data, "docs").model_dump() == check_config(
+        {"environment": data["environment"]}, "defaults"
+    ).model_dump() | {"session": "sessions/default"}
+    missing = {key for key in known_keys() if not key.startswith("search.")} - set(_dotted(data))
+    # sections that are null there stand in the comments
+    assert all(key.partition(".")[2].split(".")[0] in ("early_stopping", "rollout") for key in missing), missing
+
+
+def _dotted(data, prefix=""):
+    for name, value in data.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")

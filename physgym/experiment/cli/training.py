@@ -61,7 +61,7 @@ def resume(
     ray: Ray = None,
     flags: Flags,
 ) -> None:
-    """Continue a training, a generation or a search: on a CPU to the same bits as if it had never been interrupted.
+    """Continue what was interrupted: on a CPU to the same bits as if it never had been.
 
     A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored. A search
     finishes its trials; search.trials=N gives it more.
