@@ -25,9 +25,7 @@ from physgym.experiment.provenance import Origin
 from physgym.experiment.reproduce import reproduce
 from physgym.experiment.session import Run, new_session, read_record, write_atomically
 from physgym.training import list_checkpoints
-from tests.repositories import commit, git, identity, repository, set_identity
-
-__all__ = ["identity", "repository"]
+from tests.repositories import commit, git, set_identity
 
 SIMULATION = """
 from physgym.envs.spring import Spring
