@@ -130,6 +130,15 @@ def test_a_refusal_of_git_is_told(repository, monkeypatch):
     assert check(found, allow_dirty=True, yes=True) is False
 
 
+def test_a_repository_of_somebody_else_is_told(tmp_path, monkeypatch):
+    said = "fatal: detected dubious ownership in repository at '/x'\n    git config --global --add safe.directory /x"
+    (tmp_path / "git").write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 128\n')
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigError, match=r"dubious ownership(.|\n)*safe\.directory /x\n.*--allow-dirty-repo"):
+        check(find_repository(tmp_path), save_diff=True)
+
+
 def test_git_may_not_hang(repository, monkeypatch):
     git(repository, "config", "alias.wait", "!sleep 60")
     with pytest.raises(tested.GitError, match="took longer than 0 s"):
@@ -186,6 +195,19 @@ def test_dirty_is_asked_about_on_a_terminal_only(repository, monkeypatch, capsys
             with pytest.raises(ConfigError, match="nothing was run"):
                 check(found, allow_dirty=True)
     assert "new.py" in capsys.readouterr().err
+
+
+def test_networks_curves_and_caches_do_not_make_a_repository_dirty(repository):
+    for name in ("manifest.json", "network.safetensors", "training.json", "training.safetensors"):
+        for folder in ("networks/epoch-0001", f"alone/{name}"):
+            (repository / folder).mkdir(parents=True, exist_ok=True)
+            (repository / folder / name).touch()
+    for name in ("stats/events.out.tfevents.0000000001.ab.physgym", "__pycache__/a.cpython-311.pyc"):
+        (repository / name).parent.mkdir()
+        (repository / name).touch()
+    found = find_repository(repository)
+    assert {name.partition("/")[0] for name in found.untracked} == {"alone"}
+    assert len(found.untracked) == 4
 
 
 def test_datasets_do_not_make_a_repository_dirty(repository):

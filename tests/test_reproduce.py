@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import physgym
 from physgym.errors import ConfigError
+from physgym.experiment import cli
 from physgym.experiment import reproduce as tested
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config
@@ -24,9 +25,7 @@ from physgym.experiment.provenance import Origin
 from physgym.experiment.reproduce import reproduce
 from physgym.experiment.session import Run, new_session, read_record, write_atomically
 from physgym.training import list_checkpoints
-from tests.repositories import commit, git, identity, repository, set_identity
-
-__all__ = ["identity", "repository"]
+from tests.repositories import commit, git, set_identity
 
 SIMULATION = """
 from physgym.envs.spring import Spring
@@ -168,30 +167,6 @@ def test_changes_are_run_again_and_the_code_can_be_kept(there, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_what_differs_is_told(there):
-    session = there / "sessions" / "mine-again-not"
-    shutil.copytree(there / "sessions" / "mine", session)
-    record = json.loads((session / "record.json").read_text())
-    run = record["runs"][0]
-    run["results"]["loss"] += 0.5
-    run["packages"]["torch"] = "0.1"
-    run["python"] = "2.7"
-    run["weights"] = "0" * 64
-    (session / "record.json").write_text(json.dumps(record))
-    done = call(there, "reproduce", session, code=1)
-    (loss,) = [line.split() for line in done.stdout.splitlines() if line.startswith("loss ")]
-    assert loss[3] == "-0.5"
-    for text in (
-        "NOT reproduced",
-        "weights: different: sha256 000",
-        "python: 2.7 then, 3.",
-        "package torch: 0.1 then, ",
-    ):
-        assert text in done.stdout
-    assert "samples: the same" in done.stdout
-
-
-@pytest.mark.slow
 def test_a_generation_is_run_again(there):
     git(there, "checkout", "-q", "HEAD~1")
     try:
@@ -325,6 +300,38 @@ def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository,
         reproduce(session)
 
 
+def test_what_differs_is_told(quick, monkeypatch, capsys):
+    new = quick.with_name("elsewhere")
+    found = read_record(quick)["runs"][0]
+
+    def run(self, command, folder, variables):
+        shutil.copytree(quick, new)
+        edit(new, **{**found, "pid": 7})
+        return 7, 0
+
+    monkeypatch.setattr(tested._Signals, "run", run)
+    assert reproduce(quick, out=Path("../sessions/elsewhere")).equal
+    cases = [
+        ({"results": {**found["results"], "seconds": 99.0}}, 0, "reproduced: "),
+        ({"results": {**found["results"], "loss": found["results"]["loss"] + 0.5}}, 1, " -0.5 "),
+        ({"results": {**found["results"], "loss": "nan"}}, 1, " different "),
+        ({"results": {**found["results"], "more": 3}}, 1, "more 3 - different "),
+        ({"weights": "0" * 64}, 1, f"weights: different: sha256 {'0' * 64} then, {found['weights']} now"),
+        ({"dataset": {**found["dataset"], "path": "data"}}, 0, "samples: the same, bit for bit"),
+        ({"packages": {**found["packages"], "torch": "0.1", "old": "7"}}, 0, "package torch: 0.1 then, "),
+        ({"packages": {str(number): "1" for number in range(50)}}, 0, " more packages"),
+        ({"python": "2.7", "threads": 99}, 0, "threads: 99 then, 1 now"),
+        ({"hardware": {**found["hardware"], "cpu": "another"}}, 0, "cpu: another then, "),
+    ]
+    for changes, code, text in cases:
+        shutil.rmtree(new)
+        edit(quick, **{**found, **changes})
+        assert (cli.app(["reproduce", str(quick), "--out", str(new)], standalone_mode=False) or 0) == code
+        out = " ".join(capsys.readouterr().out.split())
+        assert text in out, out
+        assert ("NOT reproduced" in out) == bool(code)
+
+
 def test_samples_that_a_training_makes_on_its_way_are_made_anew(quick, monkeypatch):
     settings = yaml.safe_load((quick / "config.yaml").read_text())
     settings["dataset"]["produce"] = "always"
@@ -387,6 +394,8 @@ def test_what_cannot_be_run_again_is_refused_with_the_reason(quick, tmp_path):
         assert text in str(raised.value)
     edit(quick, **found)
     record = json.loads((quick / "record.json").read_text())
+    resumed = [{**found, "outcome": None}, found]
+    assert tested._reproducible(quick, resumed) == found
     other = {**found, "git": {**found["git"], "commit": "abcdef0" * 5}}
     (quick / "record.json").write_text(json.dumps({**record, "runs": [other, found]}))
     with pytest.raises(ConfigError, match=f"its 2 runs were of different code: .*{'abcdef0' * 5:.12}"):
@@ -421,8 +430,6 @@ def test_a_module_of_today_does_not_take_the_place_of_that_of_the_commit(quick, 
 
 
 def test_list_and_show(quick, repository, capsys, monkeypatch):
-    from physgym.experiment import cli
-
     def physgym_(*arguments):
         cli.app([str(argument) for argument in arguments], standalone_mode=False)
         return capsys.readouterr().out

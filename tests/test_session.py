@@ -347,10 +347,27 @@ def test_folders_of_modules_below_the_root(tmp_path, monkeypatch):
     assert import_folders(tmp_path) == ["lib", ".", "project/src", "project"]
 
 
+def test_graphics_processors_are_named_without_cuda(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "DRIVER", tmp_path / "driver")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance._gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Some GPU'\necho 'Another GPU'\n")
+    program.chmod(0o755)
+    assert provenance._gpus() == ["Some GPU", "Another GPU"]
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert provenance._gpus() == []
+    for name in ("0000:02", "0000:01"):
+        (tmp_path / "driver" / "gpus" / name).mkdir(parents=True)
+        (tmp_path / "driver" / "gpus" / name / "information").write_text(f"Model: \t GPU {name}\nIRQ: 1\n")
+    assert provenance._gpus() == ["GPU 0000:01", "GPU 0000:02"]
+
+
 def test_a_deleted_folder_is_named(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
+    assert find_repository() is None
     with pytest.raises(ConfigError, match="the current folder was deleted"):
         Origin.here()
 

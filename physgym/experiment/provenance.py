@@ -8,7 +8,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ NUMERICS = (
     *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "MKL_CBWR"),
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "OMP_DYNAMIC", "PYTHONHASHSEED"),
 )
+DRIVER = Path("/proc/driver/nvidia")
 PLACES = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "SLURM_JOB_ID", "SLURM_JOB_NODELIST")
 
 
@@ -197,10 +200,16 @@ def _processor() -> str:
 def _gpus() -> list[str]:
     """Names of the graphics processors, from the driver: CUDA, once asked, cannot be used in forked processes."""
     found = []
-    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        models = [line.partition(":")[2].strip() for line in _read(file).splitlines() if line.startswith("Model:")]
-        found += models
-    return found
+    for file in sorted(DRIVER.glob("gpus/*/information")):
+        found += [line.partition(":")[2].strip() for line in _read(file).splitlines() if line.startswith("Model:")]
+    if found or shutil.which("nvidia-smi") is None:
+        return found
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
 def _read(path: str | Path) -> str:

@@ -23,6 +23,7 @@ from physgym.errors import ConfigError
 TIMEOUT = 120.0  # seconds for a command of git
 SHOWN = 20  # files that a message names
 LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
+CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training.safetensors")
 
 # of the user's configuration: what would run programs, or change the form of what is read here
 PINNED = (
@@ -58,7 +59,8 @@ class Repository:
         remote: Address of the branch's remote, else of "origin", else of the first; without user names and passwords
             of web addresses.
         changed: Files that are in the commit or the index and differ from the commit, from the root on.
-        untracked: Files that git does not know and does not ignore, without datasets of physgym and ``__pycache__``.
+        untracked: Files that git does not know and does not ignore, without datasets, checkpoints and curves of
+            physgym, and without ``__pycache__``.
         submodules: Those of `changed` that are submodules.
         problem: Why git refuses to say more, None where it does not.
     """
@@ -132,7 +134,10 @@ def find_repository(folder: Path | None = None) -> Repository | None:
     Returns:
         What git says; None where there is no repository, no working tree, or no git.
     """
-    folder = (folder or Path.cwd()).absolute()
+    try:
+        folder = (folder or Path.cwd()).absolute()
+    except FileNotFoundError:  # it was deleted
+        return None
     try:
         root = Path(_line(git(folder, "rev-parse", "--show-toplevel")))
     except GitError as error:
@@ -201,14 +206,17 @@ def without_credentials(text: str) -> str:
 
 
 def _not_ours(root: Path, files: list[str]) -> Iterator[str]:
-    """Files without datasets of physgym and what Python keeps compiled, which the code does not depend on."""
+    """Files that the code may depend on: not what physgym has made, nor what Python keeps compiled."""
     datasets: dict[Path, bool] = {}
     for file in files:
         path = Path(file)
+        folder = root / path.parent
         if path.parent not in datasets:
-            datasets[path.parent] = _is_dataset(root / path.parent)
-        own = path.name in (DESCRIPTION, LOCK) or path.suffix in (".h5", ".tmp")
-        if not (own and datasets[path.parent]) and path.parent.name != "__pycache__":
+            datasets[path.parent] = _is_dataset(folder)
+        sample = datasets[path.parent] and (path.name in (DESCRIPTION, LOCK) or path.suffix in (".h5", ".tmp"))
+        network = path.name in CHECKPOINT and all((folder / name).is_file() for name in CHECKPOINT[:2])
+        curve = path.name.startswith("events.out.tfevents.") and path.suffix == ".physgym"
+        if not (sample or network or curve or path.parent.name == "__pycache__"):
             yield file
 
 
