@@ -17,6 +17,7 @@ from physgym.data.generate import Rows, SampleStream, env_name
 from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.evaluation import RolloutEvaluation
+from physgym.interrupt import Interrupt
 from physgym.nn import Predictor
 from physgym.progress import Progress
 from physgym.reporting import (
@@ -58,7 +59,6 @@ from physgym.storage.location import place
 from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
-from physgym.training.interrupt import Interrupt
 from physgym.vector.entry import EnvLike, env_factory
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 

@@ -27,6 +27,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
+from physgym.interrupt import Interrupt
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
@@ -666,9 +667,13 @@ def generate(
     wanted = sys.maxsize if samples is None else samples
     with stream:
         total = samples if load is None or samples is not None else len(load)
-        with Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar:
+        with (
+            Interrupt() as interrupt,
+            Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar,
+        ):
             while stream.stored < wanted and len(rows := stream.take(wanted - stream.stored)):
                 bar.update(len(rows), f"rejected {stream.rejected}")
+                interrupt.check()
         if not stream.stored:
             raise SampleError(f"all {stream.rejected} steps that the stored samples asked for were rejected")
     return SampleDataset(path, mode=mode)

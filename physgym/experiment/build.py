@@ -42,6 +42,7 @@ from physgym.training import (
     TensorBoard,
     Trainer,
     find_checkpoint,
+    list_checkpoints,
     load_checkpoint,
 )
 from physgym.training.checkpoint import read_manifest
@@ -105,9 +106,11 @@ def train(
     with Run(session, "train", recorded, origin) as run:
         try:
             return _train(plan, folder, session, run, resume=resume is not None)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
-            run.outcome = "interrupted before the training"
+            if checkpoints := list_checkpoints(session / "networks"):
+                kept = f"the last complete checkpoint is {list(checkpoints)[-1]}"
+            run.outcome = str(interrupt) or "interrupted before the training"
             raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: physgym resume {session}") from None
 
 
@@ -191,6 +194,8 @@ def _train(
     trainer, source = _make_trainer(plan, folder, session, run, resume=resume)
     try:
         history = trainer.fit()
+    except KeyboardInterrupt:  # the second one: the first ends in the history
+        raise KeyboardInterrupt("interrupted twice") from None
     finally:
         if source is not None:
             source.close()

@@ -22,6 +22,7 @@ from physgym.data.loader import Loader, Shuffle
 from physgym.data.statistics import Statistics
 from physgym.data.workers import LOST, gathered_by_workers, is_death
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
+from physgym.interrupt import Interrupt
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Transforms
@@ -41,7 +42,6 @@ from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_
 from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback, Callbacks
 from physgym.training.history import History, Means
-from physgym.training.interrupt import Interrupt
 from physgym.training.ranks import Ranks
 from physgym.training.samples import Drawn, Samples, SampleSource
 from physgym.training.state import (
@@ -527,6 +527,7 @@ class Trainer:
         while count < wanted:
             size = min(self.batch_size, wanted - count)
             self.source.draw(size)
+            self._interrupt.check()
             count += size
             self._callbacks.emit("data_generation_batch_end", self, size)
         self._callbacks.emit("data_generation_end", self)

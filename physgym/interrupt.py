@@ -1,4 +1,4 @@
-"""Ctrl-C between two optimization steps, never within one."""
+"""Ctrl-C between two steps of something, never within one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ class Interrupt:
     An interrupt in the middle of an optimizer's step would leave some weights updated and others not. A second Ctrl-C
     does not wait. Outside of the main thread, and where Ctrl-C is ignored, nothing changes.
 
+    Ctrl-C may come while Python runs the callback of a weak reference or a ``__del__``, out of which no exception
+    gets. So it is noted as well, and the next `held` block or `check` raises it again.
+
     Args:
         patient: Ctrl-C raises nothing at all, however often it comes, but is noted.
 
     Attributes:
-        waiting: Whether Ctrl-C came and nothing was raised yet.
+        waiting: Whether Ctrl-C came.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -41,6 +44,15 @@ class Interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._previous = None
 
+    def check(self) -> None:
+        """Raise a Ctrl-C that came and raised nothing so far, or nothing that got through.
+
+        Raises:
+            KeyboardInterrupt: There was one.
+        """
+        if self.waiting and not self._patient:
+            raise KeyboardInterrupt
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """A block that is completed before an interrupt is raised.
@@ -48,18 +60,15 @@ class Interrupt:
         Raises:
             KeyboardInterrupt: Ctrl-C came inside.
         """
+        self.check()
         self._holding = True
         try:
             yield
         finally:
             self._holding = False
-        if self.waiting and not self._patient:
-            self.waiting = False
-            raise KeyboardInterrupt
+        self.check()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._patient or (self._holding and not self.waiting):
-            self.waiting = True
-        else:
-            self.waiting = False
+        again, self.waiting = self.waiting, True
+        if not self._patient and (again or not self._holding):
             raise KeyboardInterrupt
