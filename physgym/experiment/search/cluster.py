@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ class Cluster:
                 raise
             raise ConfigError("--ray needs Ray: pip install 'physgym[ray]'") from error
         self._ray: Any = ray
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if address == "local":
+            quiet["include_dashboard"] = False
         try:
-            ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=False)
+            ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"--ray {address}: no cluster answers there: {error}") from error
         self._actor = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus, max_concurrency=CALLS)

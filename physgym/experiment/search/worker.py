@@ -223,8 +223,9 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)  # only messages where messages are expected
     own = os.dup(2)
-    # where the search was started in the background, Ctrl-C is ignored, which would be inherited
+    # shells ignore Ctrl-C for what runs in the background, and Ray blocks it; both would be inherited
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     with contextlib.suppress(KeyboardInterrupt):  # nothing is at work
