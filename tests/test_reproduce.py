@@ -312,7 +312,7 @@ def test_what_differs_is_told(quick, monkeypatch, capsys):
     monkeypatch.setattr(tested._Signals, "run", run)
     assert reproduce(quick, out=Path("../sessions/elsewhere")).equal
     cases = [
-        ({"results": {**found["results"], "seconds": 99.0}}, 0, "reproduced: "),
+        ({"results": {**found["results"], "seconds": 99.0, "rollout_latency_ms": 3.0}}, 0, "reproduced: "),
         ({"results": {**found["results"], "loss": found["results"]["loss"] + 0.5}}, 1, " -0.5 "),
         ({"results": {**found["results"], "loss": "nan"}}, 1, " different "),
         ({"results": {**found["results"], "more": 3}}, 1, "more 3 - different "),

@@ -31,6 +31,7 @@ AGAIN = "again"
 PATHS = (("dataset", "path"), ("dataset", "load_samples"), ("network", "start_from"), ("validation", "path"))
 KINDS = {"train": "training", "generate": "generation"}
 LISTED = 20  # packages of another version that are named
+TIMES = ("seconds", "_ms")  # ends of names of results that are times, and never the same
 POLL = 1.0  # seconds between looks at whether the run has ended
 PATIENCE = 3  # Ctrl-C's after which the run is killed
 MODULE = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[\w./-]+")
@@ -161,7 +162,7 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
         {
             name: (then["results"].get(name), now["results"].get(name))
             for name in {**then["results"], **now["results"]}
-            if not name.endswith("seconds")
+            if not name.endswith(TIMES)
         },
         (_hash(then), _hash(now)),
         (then["weights"], now["weights"]),
