@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,15 +19,17 @@ import psutil
 import pytest
 import yaml
 
-from physgym.errors import ConfigError, WorkerError
+from physgym.errors import ConfigError, DivergedError, WorkerError
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.provenance import Origin
+from physgym.experiment.reproduce import reproduce
 from physgym.experiment.search import pool as pools
 from physgym.experiment.search import study as searching
 from physgym.experiment.search import worker as working
 from physgym.experiment.search.pool import Processes, environments
 from physgym.experiment.search.report import table_of
+from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.study import resume_search, search
 from physgym.experiment.session import read_record, state
@@ -37,6 +40,7 @@ from tests.repositories import commit, identity, repository
 __all__ = ["identity", "repository"]
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "search.yaml"
+GUIDE = Path(__file__).parents[1] / "docs" / "search.md"
 PATIENCE = 100.0  # seconds, of a machine that others use too
 
 
@@ -680,6 +684,67 @@ def test_faults_are_found_before_the_first_sample(tmp_path):
     assert not (tmp_path / "search").exists()
 
 
+class Answers:
+    """A search that ends a training after an epoch."""
+
+    def __init__(self, at=None):
+        self.at, self.told = at, []
+
+    def send(self, **message):
+        self.told.append(message)
+
+    def receive(self, timeout):
+        return {"prune": self.told[-1]["epoch"] == self.at}
+
+
+def job_of(settings, folder, **values):
+    trial = Space(settings).config(values, session=str(folder / "trials" / "0000"))
+    section = settings.search
+    return {
+        "config": trial.model_dump(),
+        "metric": section.metric,
+        "which": section.which,
+        "direction": section.direction,
+        "origin": working.pack_origin(Origin.here()),
+    }
+
+
+def test_a_trial_reports_its_epochs_and_may_be_ended(tmp_path, request, monkeypatch):
+    monkeypatch.chdir(request.getfixturevalue("repository"))
+    job = job_of(config(tmp_path), tmp_path)
+    channel = Answers(at=2)
+    done = working.run_trial(job, channel)
+    assert [(told["epoch"], told["ask"]) for told in channel.told] == [(1, True), (2, True)]
+    assert (done["state"], done["epochs"]) == ("pruned", 2)
+    assert done["value"] == min(told["value"] for told in channel.told)
+    session = tmp_path / "trials" / "0000"
+    assert state(session).startswith(f"stopped: {PRUNED}: validation_loss")
+    with pytest.raises(ConfigError, match="a search ended it early"):
+        reproduce(session)
+    again = Answers(at=2)  # killed before the search had noted the end
+    assert working.run_trial(job, again) == done
+    assert [(told["epoch"], told["ask"]) for told in again.told] == [(1, False), (2, True)]
+    longer = Answers()  # the search was killed before it had noted the decision
+    assert working.run_trial(job, longer)["state"] == "complete"
+    assert [told["epoch"] for told in longer.told] == [1, 2, 3]
+    # what was killed before anything was in the session begins anew
+    (tmp_path / "trials" / "0001").mkdir()
+    job["config"]["session"] = str(tmp_path / "trials" / "0001")
+    assert working.run_trial(job, Answers())["epochs"] == 3
+
+
+def test_what_a_trial_raises_is_how_it_ended(tmp_path, monkeypatch):
+    def ended(error):
+        monkeypatch.setattr(working, "run_trial", lambda job, channel: (_ for _ in ()).throw(error))
+        return working.ended({}, None)
+
+    assert ended(KeyboardInterrupt()) == ({"state": "interrupted"}, True)
+    assert ended(DivergedError("nan")) == ({"state": "failed", "reason": "nan"}, True)
+    assert ended(working.NoMetric("none")) == ({"state": "impossible", "reason": "none"}, True)
+    # the process may have no memory left, or worse
+    assert ended(MemoryError("out")) == ({"state": "failed", "reason": "MemoryError: out"}, False)
+
+
 @pytest.mark.slow
 def test_a_search_of_trainings(tmp_path):
     parameters = {"optimization.lr": LR, "network.arguments.hidden": {"choices": [[8], ["wide"]]}}
@@ -801,3 +866,28 @@ def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install 'physgym\[hpo\]'"):
         search(config(tmp_path))
     assert not (tmp_path / "search").exists()
+
+
+def code_of_the_guide():
+    return re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "search.yaml").write_text(EXAMPLE.read_text())
+    monkeypatch.chdir(tmp_path)
+    (code,) = code_of_the_guide()
+    names: dict = {}
+    exec(compile(code, str(GUIDE), "exec"), names)  # noqa: S102  # the project's own
+    assert [row.state for row in names["found"].rows] == ["complete"] * 3
+
+
+def test_the_guide_has_every_key():
+    text = GUIDE.read_text()
+    rows = re.findall(r"^\| `(\w+)` \|([^|]*)\|", text, re.MULTILINE)
+    assert {name for name, _ in rows} == set(SearchSection.model_fields)
+    defaults = {name: field.default for name, field in SearchSection.model_fields.items()} | {"trials": NEW_TRIALS}
+    for name, default in rows:
+        if default.strip():
+            assert default.strip().strip("`") == str(defaults[name])

@@ -24,6 +24,7 @@ from physgym.data.writer import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
 from physgym.experiment.repository import add_worktree, find_repository, has_commit, remove_worktree, shown
+from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import CONFIG, read_config, read_record, state, weights_digest
 from physgym.storage.location import Location, local, place
 
@@ -190,6 +191,8 @@ def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
         raise refuse(f"it is of the kind {kind}, not a training or a generation{hint}")
     if outcome != "completed" and not outcome.startswith("stopped: "):
         raise refuse(f"it was not completed: {outcome}")
+    if outcome.startswith(f"stopped: {PRUNED}"):
+        raise refuse("a search ended it early; train its config.yaml to see where it goes")
     for run in runs:
         found = run["git"]
         if found is None or found["commit"] is None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NEW_TRIALS = 20  # where the section does not say how many
+PRUNED = "pruned by the search"  # why a training stopped that a search ended early
 
 
 def _number(value: Any) -> Any:

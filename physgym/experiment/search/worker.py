@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError, PhysGymError
+from physgym.experiment.search.section import PRUNED
 from physgym.training.events import Callback
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Report(Callback):
         answer = self._channel.receive(ENOUGH)
         if answer is not None and answer["prune"]:
             self.pruned = True
-            trainer.stop(f"pruned by the search: {self.metric} {value:.4g} after epoch {int(values['epoch'])}")
+            trainer.stop(f"{PRUNED}: {self.metric} {value:.4g} after epoch {int(values['epoch'])}")
 
 
 class NoMetric(ConfigError):
