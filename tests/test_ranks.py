@@ -16,14 +16,17 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+import physgym
 from physgym.errors import CheckpointError, DivergedError
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, Checkpoints, Trainer, find_checkpoint, list_checkpoints, load_checkpoint
 from tests.memory_samples import MemorySource, linear_samples
+from tests.repositories import ignoring
 
 pytestmark = pytest.mark.slow
 
@@ -470,6 +473,30 @@ def test_an_error_in_one_process_ends_all(tmp_path):
     assert not (tmp_path / "ended-0").exists()
     left = [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_command(process))]
     assert not left
+
+
+def test_a_configuration_has_one_session(tmp_path, monkeypatch, identity):
+    ignoring(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    data = {"environment": {"id": "physgym/Spring-v0"}, "session": "sessions/two", "training": {"epochs": 2}}
+    Path("two.yaml").write_text(yaml.safe_dump(data))
+    done = torchrun("physgym", "train", "two.yaml")
+    assert done.returncode != 0
+    assert "several processes train from a dataset alone: generate the samples first" in done.stderr
+    assert not Path("sessions").exists()
+    physgym.generate("physgym/Spring-v0", "data", samples=640, num_workers=1, max_steps=32, progress=False)
+    done = torchrun("physgym", "train", "two.yaml", "session=sessions/three", "dataset.path=data")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("session: ") == 1
+    assert [path.name for path in Path("sessions").iterdir()] == ["three"]
+    (run,) = json.loads(Path("sessions/three/record.json").read_text())["runs"]
+    assert (run["outcome"], run["results"]["epoch"]) == ("completed", 2)
+    manifest = json.loads((find_checkpoint("sessions/three") / "manifest.json").read_text())
+    assert run["weights"] == manifest["files"]["network.safetensors"][1]
+    done = torchrun("physgym", "resume", "sessions/three", "training.epochs=3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.name for path in Path("sessions").iterdir()] == ["three"]
+    assert len(json.loads(Path("sessions/three/record.json").read_text())["runs"]) == 2
 
 
 def _command(process):

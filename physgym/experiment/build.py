@@ -46,7 +46,8 @@ from physgym.training import (
     load_checkpoint,
 )
 from physgym.training.checkpoint import read_manifest
-from physgym.training.trainer import check_device
+from physgym.training.ranks import Ranks
+from physgym.training.trainer import ALONE, check_device
 from physgym.vector.entry import env_factory
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
@@ -90,6 +91,8 @@ def train(
             where ``dataset.path`` says so.
         callbacks: More callbacks of the training.
 
+    Started by ``torchrun``, the processes train one network together, from a dataset that is complete.
+
     Raises:
         PhysGymError: Whatever the parts raise; what was complete stays in the session.
         KeyboardInterrupt: Ctrl-C while samples were generated; the text says where they are. During training it ends
@@ -99,10 +102,17 @@ def train(
     if not log:
         with tempfile.TemporaryDirectory(prefix="physgym-") as temporary:
             return _train(plan, _dataset_folder(config, Path(temporary)), None, None)
-    session = new_session(config.session) if resume is None else resume
+    ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
+    if ranks.size > 1 and not _complete(config, resume):
+        raise ConfigError(f"{ALONE}: physgym generate, then dataset.path")
+    session = resume
+    if session is None:
+        session = Path(ranks.share(str(new_session(config.session)) if ranks.rank == 0 else ""))
     folder = _dataset_folder(config, session)
     # the record stands before the first step, and names the folder that the session really has
     recorded = config.model_copy(update={"session": str(session)}).model_dump()
+    if ranks.rank > 0:
+        return _train(plan, folder, session, None, resume=resume is not None)
     with Run(session, "train", recorded, origin) as run:
         try:
             return _train(plan, folder, session, run, resume=resume is not None)
@@ -383,6 +393,14 @@ def _dataset(config: Config, generation: dict[str, Any], folder: Path | Location
     env, options = _environment(config, f"generating samples into {folder}"), _continued(generation, folder)
     dataset = generate(env, str(folder), samples=wanted, resume=True, load=load, **options)
     return dataset if config.dataset.mini is None else dataset.subset(np.arange(min(config.dataset.mini, len(dataset))))
+
+
+def _complete(config: Config, session: Path | None) -> bool:
+    """Whether there are all samples that a training wants."""
+    if config.dataset.produce != "before" or (config.dataset.path is None and session is None):
+        return False
+    folder = _dataset_folder(config, session or Path())
+    return _has_samples(folder) and len(SampleDataset(folder)) >= (_wanted(config) if config.dataset.samples else 1)
 
 
 def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec | None:

@@ -83,6 +83,16 @@ class Ranks:
         """Whether not all processes have the same number."""
         return self.size > 1 and self._sum([float(number)])[0] != number * self.size
 
+    def share(self, text: str) -> str:
+        """The text of the first process."""
+        if self.size == 1:
+            return text
+        data = list(text.encode()) if self.rank == 0 else []
+        length = int(self._sum([float(len(data))])[0])
+        shared = torch.tensor(data or [0] * length, dtype=torch.uint8, device=self.device)
+        dist.broadcast(shared, 0)
+        return bytes(shared.tolist()).decode()
+
     def agree(self, module: nn.Module) -> None:
         """Take over the buffers of the first process: each has seen other samples, as in batch normalization."""
         if self.size > 1:

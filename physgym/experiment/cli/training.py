@@ -14,6 +14,7 @@ from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.experiment.cli.search import Ray, resume_search
 
 if TYPE_CHECKING:
+    from physgym.experiment.build import Outcome
     from physgym.experiment.provenance import Origin
     from physgym.experiment.schema import Config
 
@@ -103,6 +104,13 @@ def _train(config: Config, session: Path | None, origin: Origin, log: bool = Tru
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+    if outcome.trainer.ranks.rank == 0:  # the others have nothing else to say
+        _report(outcome)
+    if outcome.history.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _report(outcome: Outcome) -> None:
     last = outcome.history.epochs[-1] if outcome.history.epochs else {}
     print("  ".join(f"{name} {value:.4g}" for name, value in last.items()))
     if outcome.history.stopped:
@@ -112,7 +120,6 @@ def _train(config: Config, session: Path | None, origin: Origin, log: bool = Tru
     if outcome.history.interrupted:
         onward = "nothing was kept" if outcome.session is None else f"continue with: physgym resume {outcome.session}"
         print(f"interrupted; {onward}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
 
 
 def _resume_generation(config: Config, session: Path, origin: Origin) -> None:
