@@ -204,7 +204,7 @@ def test_ctrl_c_goes_to_the_training_and_then_all_is_tidied_up(there, number, tm
     assert "Traceback" not in output
     assert not list(tmp_path.glob("physgym*"))
     outcome = read_record(again)["runs"][-1]["outcome"]
-    assert outcome == ("interrupted" if number == signal.SIGINT else None)
+    assert outcome == ("interrupted" if number == signal.SIGINT else "terminated")
 
 
 # --- what is refused, before anything is run

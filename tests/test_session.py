@@ -200,6 +200,56 @@ def test_who_looks_is_not_in_the_way(tmp_path):
             pass
 
 
+TERMINATED = """
+import os, signal, sys, time
+from pathlib import Path
+from physgym.experiment.session import Run
+end, begin = os.pipe()
+with Run(Path(sys.argv[1]), "train", {}) as run:
+    if (pid := os.fork()) == 0:
+        os.write(begin, b"x")
+        time.sleep(30)
+        os._exit(0)
+    os.read(end, 1)
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    print("ready", flush=True)
+    try:
+        time.sleep(30)
+    finally:
+        run.results["loss"] = 0.5
+        if sys.argv[2] == "twice":
+            print("once", flush=True)
+            time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("times", ["once", "twice"])
+def test_the_end_of_a_job_is_recorded(tmp_path, times):
+    command = [sys.executable, "-c", TERMINATED, tmp_path, times]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in ("ready", "once")[: 1 + (times == "twice")]:
+            assert process.stdout.readline().strip() == line
+            process.terminate()
+        assert process.wait(timeout=30) == (-signal.SIGTERM if times == "twice" else 128 + signal.SIGTERM)
+    run = read_record(tmp_path)["runs"][0]
+    assert (run["outcome"], run["results"]) == ((None, {}) if times == "twice" else ("terminated", {"loss": 0.5}))
+    assert state(tmp_path) == ("died" if times == "twice" else "terminated")
+
+
+def test_signals_are_as_before_afterwards(tmp_path):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with Run(tmp_path, "train", CONFIGURATION):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    mine = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with Run(tmp_path, "train", CONFIGURATION):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    assert signal.signal(signal.SIGTERM, mine) is signal.SIG_IGN
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: Run(tmp_path, "train", CONFIGURATION).__enter__().__exit__(None, None, None)).result()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -8,12 +8,14 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
@@ -32,7 +34,7 @@ CONFIG = "config.yaml"
 RECORD = "record.json"
 INFO = "info.txt"
 FORMAT = 1
-RUNNING, DIED = "running", "died"
+RUNNING, DIED, TERMINATED = "running", "died", "terminated"
 UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
 ATTEMPTS, PAUSE = 5, 0.05  # to get a lock that somebody who looks whether it is taken has for an instant
 
@@ -85,8 +87,9 @@ def new_session(path: str | Path) -> Path:
 class Run:
     """One run of a session, in its record; a session that was resumed has several.
 
-    The record is written before the first step, and completed when the ``with`` block ends, however it ends. A killed
-    run leaves it as it is, from which `state` tells that it died.
+    The record is written before the first step, and completed when the ``with`` block ends, however it ends: SIGTERM,
+    with which clusters end jobs, raises `SystemExit` in it, the second time it ends the process. A killed run leaves
+    the record as it is, from which `state` tells that it died.
 
     Args:
         session: The folder.
@@ -107,6 +110,7 @@ class Run:
         self.session = session
         self.results: dict[str, Any] = {}
         self.outcome = "completed"
+        self._terminated = False
         origin = Origin.here() if origin is None else origin
         section = config.get("dataset")
         self._path = section.get("path") if isinstance(section, Mapping) else None  # what is in S3 is read from a copy
@@ -169,12 +173,26 @@ class Run:
                 raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
 
     def __enter__(self) -> Self:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
         return self
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != self._run["pid"]:  # a forked process, which ends as ever
+            signal.raise_signal(number)
+        self._terminated = True
+        raise SystemExit(128 + number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self._terminated and isinstance(error, SystemExit):
+            self.outcome = TERMINATED
+        elif isinstance(error, KeyboardInterrupt):
             self.outcome = "interrupted" if self.outcome == "completed" else self.outcome
         elif error is not None:
             self.outcome = f"{type(error).__name__}: {error}"
