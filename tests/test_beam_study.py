@@ -8,6 +8,8 @@ from matplotlib.image import imread
 
 from physgym import SampleDataset
 from physgym.experiment.beam_study import Budget, baselines, best_baseline, study
+from physgym.experiment.config import load_config
+from physgym.experiment.session import read_record
 from physgym.training import load_checkpoint
 
 
@@ -27,6 +29,11 @@ def test_the_network_beats_the_baselines_by_far(tmp_path, capsys):
     assert imread(tmp_path / "demo" / "report.png").shape[:2] == (900, 1500)
     assert len(SampleDataset(tmp_path / "demo" / "dataset")) == 1000
     assert load_checkpoint(tmp_path / "demo").outputs == ("displacement",)
+    (run,) = read_record(tmp_path / "demo")["runs"]
+    assert (run["kind"], run["outcome"], run["dataset"]["samples"]) == ("demo", "completed", 1000)
+    assert run["results"]["held_out/relative_l2"] == results["network"]["relative_l2"]
+    config = load_config(tmp_path / "demo" / "config.yaml")
+    assert (config.training.epochs, config.network.arguments["residual"]) == (60, True)
 
 
 def test_the_linear_baseline_is_the_best_linear_map(tmp_path):

@@ -19,6 +19,7 @@ import torch
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import generate
+from physgym.experiment.schema import Config
 from physgym.experiment.session import Run, new_session
 from physgym.frames import mesh_frame
 from physgym.metrics import compare
@@ -29,6 +30,8 @@ from physgym.training import Callback, History, Trainer
 
 INPUT, TARGET = "forces", "displacement"
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)  # relative to the mean diagonal; the best one on the test set is taken
+VALIDATION = 0.1  # of the episodes
+WEIGHT_DECAY = 1e-4
 UNSEEN = 1  # added to the seed for the episodes that the network is judged on
 FRAME = (800, 420)  # pixels of a beam in the report
 BATCH = 256  # for the network's time per sample in a batch
@@ -76,11 +79,34 @@ def study(budget: Budget, out: str | Path, *, num_workers: int = 2, seed: int = 
         The figures, which are also printed and saved as ``report.json``.
     """
     folder = new_session(out)
-    config = {"session": str(folder), "seed": seed, "num_workers": num_workers, **asdict(budget)}
-    with Run(folder, "demo", config) as run:
+    with Run(folder, "demo", _config(budget, folder, num_workers, seed).model_dump()) as run:
         results = _study(budget, folder, num_workers, seed, run)
     _tell(results, folder)
     return results
+
+
+def _config(budget: Budget, folder: Path, num_workers: int, seed: int) -> Config:
+    """The study's training as a configuration, so that its network can be run like that of any session."""
+    return Config.model_validate(
+        {
+            "description": f"demo: {budget.samples} samples, compared on {budget.held_out} unseen episodes",
+            "session": str(folder),
+            "seed": seed,
+            "environment": {"id": budget.env_id},
+            "dataset": {"samples": budget.samples, "num_workers": num_workers},
+            "network": {"type": "MLP", "arguments": {"hidden": list(budget.hidden), "residual": True}},
+            "transforms": {"physical_loss": True},
+            "optimization": {
+                "loss": "relative_l2",
+                "optimizer": "adamw",
+                "lr": budget.lr,
+                "weight_decay": WEIGHT_DECAY,
+                "schedule": "one_cycle",
+            },
+            "training": {"epochs": budget.epochs, "batch_size": budget.batch_size},
+            "validation": {"fraction": VALIDATION},
+        }
+    )
 
 
 def _study(budget: Budget, folder: Path, num_workers: int, seed: int, run: Run) -> dict[str, Any]:
@@ -134,13 +160,13 @@ def _study(budget: Budget, folder: Path, num_workers: int, seed: int, run: Run) 
 def make_trainer(budget: Budget, dataset: SampleDataset, folder: Path, seed: int) -> Trainer:
     """Network, optimization and trainer of the study."""
     torch.manual_seed(seed)
-    training, validation = dataset.split(0.1, seed)
+    training, validation = dataset.split(VALIDATION, seed)
     network = MLP.from_spec(dataset.spec, hidden=budget.hidden, residual=True)
     steps = budget.epochs * -(-len(training) // budget.batch_size)
     optimization = Optimization(
         network,
         loss=RelativeL2,
-        optimizer=partial(torch.optim.AdamW, weight_decay=1e-4),
+        optimizer=partial(torch.optim.AdamW, weight_decay=WEIGHT_DECAY),
         lr=budget.lr,
         scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.lr, total_steps=steps + 1),
         scheduler_every="batch",

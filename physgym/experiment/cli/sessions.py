@@ -16,6 +16,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.cli.app import app
 
 DIFFERENT = 1  # exit status of a session that did not come out as before
+LONGEST = 48  # letters of an outcome, which may be an error
 PARTS = ("dataset", "networks", "stats")  # of a session, in which there are no sessions
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -40,7 +41,8 @@ def list_(
         return
     columns = ("session", "kind", "started", "outcome", "epochs", "validation loss", "loss", "description")
     rows = [columns, *(tuple(_cell(one[name.replace(" ", "_")]) for name in columns) for one in found)]
-    widths = [min(48, max(len(row[column]) for row in rows)) for column in range(len(columns))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
+    widths[columns.index("outcome")] = min(LONGEST, widths[columns.index("outcome")])
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in rows:
         cells = (_cut(cell, width).ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
