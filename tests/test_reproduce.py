@@ -386,6 +386,7 @@ def test_what_cannot_be_run_again_is_refused_with_the_reason(quick, tmp_path):
         ({"git": {**found["git"], "folder": "../.."}}, "has no folder"),
         ({"kind": "search"}, "kind search, not a training or a generation; run physgym search"),
         ({"kind": "demo"}, "run physgym demo"),
+        ({"environment": {"WORLD_SIZE": "4"}}, "trained by 4 processes together"),
     ]
     for changes, text in cases:
         edit(quick, **{**found, **changes})

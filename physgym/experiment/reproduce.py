@@ -194,6 +194,8 @@ def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
     if outcome.startswith(f"stopped: {PRUNED}"):
         raise refuse("a search ended it early; train its config.yaml to see where it goes")
     for run in runs:
+        if (processes := run["environment"].get("WORLD_SIZE", "1")) != "1":
+            raise refuse(f"it was trained by {processes} processes together; start torchrun with its config.yaml")
         found = run["git"]
         if found is None or found["commit"] is None:
             raise refuse("it was not run in a git repository with a commit")
