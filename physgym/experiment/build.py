@@ -213,7 +213,7 @@ def _train(
         run.outcome = f"stopped: {history.stopped}" if history.stopped else run.outcome
         run.outcome = "interrupted" if history.interrupted else run.outcome
         run.results = dict(history.epochs[-1]) if history.epochs else {}
-        if _has_samples(folder):
+        if source is not None and _has_samples(folder):  # which were made meanwhile
             run.describe_dataset(SampleDataset(folder))
     return Outcome(session, trainer, history)
 
