@@ -6,6 +6,7 @@ import argparse
 import os
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -15,6 +16,7 @@ from physgym.experiment.build import train  # noqa: E402
 from physgym.experiment.config import check_config  # noqa: E402
 from physgym.experiment.schema import Config  # noqa: E402
 from physgym.experiment.search.study import search  # noqa: E402
+from physgym.experiment.session import read_record  # noqa: E402
 from physgym.vector.vector_env import usable_cores  # noqa: E402
 
 
@@ -39,6 +41,13 @@ def configuration(folder: Path, workers: int, trials: int, epochs: int) -> Confi
     )
 
 
+def span(session: Path) -> float:
+    """Seconds from the first trial's begin to the last one's end: without the start of workers, and the plots."""
+    runs = [read_record(trial)["runs"][0] for trial in (session / "trials").iterdir() if trial.is_dir()]
+    begins, ends = ([datetime.fromisoformat(run[name]) for run in runs] for name in ("start", "end"))
+    return (max(ends) - min(begins)).total_seconds()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=12)
@@ -55,17 +64,17 @@ def main() -> None:
             train(alone)
         bare = (time.perf_counter() - start) / arguments.trials
         print(f"bare training: {bare:.2f} s")
-        rates = {}
+        seconds = {}
         for workers in (1, 2):
             start = time.perf_counter()
-            search(configuration(folder, workers, arguments.trials, arguments.epochs))
-            seconds = time.perf_counter() - start
-            rates[workers] = 3600 * arguments.trials / seconds
-            print(
-                f"{workers} worker(s): {rates[workers]:.0f} trials/h, {seconds:.1f} s in all, "
-                f"{seconds / arguments.trials - bare / workers:+.2f} s per trial over the training alone"
-            )
-        print(f"2 workers over 1: {rates[2] / rates[1]:.2f} on {usable_cores()} cores")
+            found = search(configuration(folder, workers, arguments.trials, arguments.epochs))
+            whole = time.perf_counter() - start
+            assert found.session is not None
+            seconds[workers] = span(found.session)
+            rate, rest = 3600 * arguments.trials / seconds[workers], whole - seconds[workers]
+            print(f"{workers} worker(s): {rate:.0f} trials/h; besides, to start and to end the search, {rest:.1f} s")
+        print(f"a trial with 1 worker over a bare training: {seconds[1] / arguments.trials - bare:+.3f} s")
+        print(f"trials per hour, 2 workers over 1: {seconds[1] / seconds[2]:.2f} on {usable_cores()} cores")
 
 
 if __name__ == "__main__":

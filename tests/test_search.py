@@ -28,7 +28,7 @@ from physgym.experiment.search import pool as pools
 from physgym.experiment.search import study as searching
 from physgym.experiment.search import worker as working
 from physgym.experiment.search.pool import Processes, environments
-from physgym.experiment.search.report import table_of
+from physgym.experiment.search.report import table_of, write_plots
 from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.study import resume_search, search
@@ -285,8 +285,9 @@ def pretend(monkeypatch):
     monkeypatch.setattr(searching, "_samples", lambda space, session, run: "data")
     monkeypatch.setattr(Origin, "here", classmethod(lambda cls: cls(("physgym", "search"), "/")))
 
-    def pretended(behave, **options):
+    def pretended(behave, *, plots=False, **options):
         pool = Pretended(behave, **options)
+        monkeypatch.setattr(searching, "write_plots", write_plots if plots else lambda *_: None)
 
         @contextmanager
         def instead(*_):
@@ -308,7 +309,7 @@ def parabola(data, epoch):
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
 def test_it_finds_the_best_value(tmp_path, pretend, sampler):
-    pool = pretend(parabola)
+    pool = pretend(parabola, plots=True)
     found = search(config(tmp_path, sampler=sampler, trials=25, workers=3, pruner="none"))
     assert len(found.rows) == 25
     assert pool.most == 3
@@ -669,11 +670,13 @@ def test_a_worker_ends_with_the_search(tmp_path):
 
 
 def test_origins_reach_the_workers_as_they_are(tmp_path):
-    for origin in (Origin(("physgym", "search"), "/"), Origin.here("a.yaml", {"overrides": ["seed=1"]})):
-        packed = json.loads(json.dumps(working.pack_origin(origin)))
-        assert working.unpack_origin(packed) == origin
-    patched = Origin(("a",), "/", patch=b"\x00diff")
-    assert working.unpack_origin(json.loads(json.dumps(working.pack_origin(patched)))) == patched
+    (tmp_path / "changes-1.patch").write_bytes(b"\x00diff")
+    for origin, patch in (
+        (Origin(("physgym", "search"), "/"), None),
+        (Origin.here("a.yaml", {"overrides": ["seed=1"]}), None),
+        (Origin(("a",), "/", patch=b"\x00diff"), tmp_path / "changes-1.patch"),
+    ):
+        assert working.unpack_origin(json.loads(json.dumps(working.pack_origin(origin, patch)))) == origin
 
 
 def test_faults_are_found_before_the_first_sample(tmp_path):
@@ -687,14 +690,18 @@ def test_faults_are_found_before_the_first_sample(tmp_path):
 class Answers:
     """A search that ends a training after an epoch."""
 
-    def __init__(self, at=None):
-        self.at, self.told = at, []
+    def __init__(self, at=None, late=False):
+        self.at, self.late, self.told = at, late, []
 
     def send(self, **message):
         self.told.append(message)
 
     def receive(self, timeout):
-        return {"prune": self.told[-1]["epoch"] == self.at}
+        epoch = self.told[-1]["epoch"]
+        if self.late and not self.told[-1].get("answered"):
+            self.told[-1]["answered"] = True
+            return {"epoch": epoch - 1, "prune": True}  # to an earlier question
+        return {"epoch": epoch, "prune": epoch == self.at}
 
 
 def job_of(settings, folder, **values):
@@ -705,7 +712,7 @@ def job_of(settings, folder, **values):
         "metric": section.metric,
         "which": section.which,
         "direction": section.direction,
-        "origin": working.pack_origin(Origin.here()),
+        "origin": working.pack_origin(Origin.here(), None),
     }
 
 
@@ -730,7 +737,7 @@ def test_a_trial_reports_its_epochs_and_may_be_ended(tmp_path, request, monkeypa
     # what was killed before anything was in the session begins anew
     (tmp_path / "trials" / "0001").mkdir()
     job["config"]["session"] = str(tmp_path / "trials" / "0001")
-    assert working.run_trial(job, Answers())["epochs"] == 3
+    assert working.run_trial(job, Answers(late=True))["epochs"] == 3
 
 
 def test_what_a_trial_raises_is_how_it_ended(tmp_path, monkeypatch):

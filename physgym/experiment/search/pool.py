@@ -75,8 +75,10 @@ class Worker:
 
     def send(self, message: Message) -> None:
         """Tell it something; of its death `receive` tells."""
+        data = (json.dumps(message) + "\n").encode()
         with contextlib.suppress(BrokenPipeError, ValueError):
-            self._input.write((json.dumps(message) + "\n").encode())
+            while data:
+                data = data[self._input.write(data) :]
 
     def receive(self, timeout: float) -> list[Message]:
         """What it has said, waited for so many seconds at most."""

@@ -171,7 +171,9 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
         if not space.own_samples():
             shared = {"dataset__path": _samples(space, session, run)}
         with _pool(space.section, config, session, ray) as pool:
-            driver = Driver(study, space, pool, session, shared, origin)
+            patch = read_record(session)["runs"][-1]["patch"]
+            packed = pack_origin(origin, None if patch is None else session / patch)
+            driver = Driver(study, space, pool, session, shared, packed)
             driver.run()
         rows = driver.rows()
         best = best_of(rows, space.section)
@@ -347,7 +349,7 @@ class Driver:
         pool: The processes.
         session: Of the search.
         shared: What the configurations of all trials say besides, by key.
-        origin: How the search came about.
+        origin: How the search came about, as `pack_origin` has it.
 
     Attributes:
         interrupted: How often Ctrl-C came.
@@ -361,10 +363,10 @@ class Driver:
         pool: Pool,
         session: Path,
         shared: Mapping[str, Any],
-        origin: Origin,
+        origin: Mapping[str, Any],
     ) -> None:
         self._study, self._space, self._pool = study, space, pool
-        self._session, self._shared, self._origin = session, dict(shared), pack_origin(origin)
+        self._session, self._shared, self._origin = session, dict(shared), origin
         self._section = space.section
         self.interrupted, self.timed_out = 0, False
         self._asked = False  # whether the workers know of Ctrl-C
@@ -543,7 +545,7 @@ class Driver:
             # noted first: a search that is killed now ends the trial all the same when it goes on
             job.trial.set_user_attr("pruned", step)
             prune = True
-        self._pool.send(number, {"prune": prune})
+        self._pool.send(number, {"epoch": message["epoch"], "prune": prune})
 
     def _end(self, job: Job, message: Mapping[str, Any]) -> None:
         """A trial has ended by itself."""

@@ -6,7 +6,6 @@ training prints goes to the trial's log. When the input ends, it ends, with ever
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gc
 import json
@@ -39,22 +38,22 @@ ENOUGH = 600.0  # seconds to wait for what the search makes of an epoch
 NO_METRIC = "search.metric: an epoch of this training gives no {name!r}; there are {known}"
 
 
-class Gone(Exception):
-    """The search does not answer."""
-
-
 class Channel:
     """The lines to and from the search.
 
     Args:
         source: File descriptor to read from.
         sink: File descriptor to write to.
+
+    Attributes:
+        busy: Whether a trial is run.
+        closed: Whether there is nobody any more who reads or writes.
     """
 
     def __init__(self, source: int, sink: int) -> None:
         self._sink = sink
         self._lines: queue.Queue[Message | None] = queue.Queue()
-        self.busy = False
+        self.busy = self.closed = False
         threading.Thread(target=self._listen, args=(source,), daemon=True).start()
 
     def send(self, **message: Any) -> None:
@@ -64,20 +63,17 @@ class Channel:
             data = data[os.write(self._sink, data) :]
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message; None at the end.
-
-        Raises:
-            Gone: None came in time.
-        """
+        """The next message; None at the end, or if none came in time."""
         try:
             return self._lines.get(timeout=timeout)
-        except queue.Empty as error:
-            raise Gone from error
+        except queue.Empty:
+            return None
 
     def _listen(self, source: int) -> None:
         with os.fdopen(source, "rb") as lines:
             for line in lines:
                 self._lines.put(json.loads(line))
+        self.closed = True
         if self.busy:  # the search was killed: nobody is to go on without it
             os.killpg(os.getpgrp(), signal.SIGKILL)
         self._lines.put(None)
@@ -119,25 +115,27 @@ class Report(Callback):
     def _tell(self, trainer: Trainer, values: Mapping[str, float], *, ask: bool) -> None:
         if (value := values.get(self.metric)) is None:
             return
-        self._channel.send(kind="epoch", epoch=int(values["epoch"]), value=value, ask=ask)
+        epoch = int(values["epoch"])
+        self._channel.send(kind="epoch", epoch=epoch, value=value, ask=ask)
         if not ask:
             return
-        answer = self._channel.receive(ENOUGH)
+        while (answer := self._channel.receive(ENOUGH)) is not None and answer["epoch"] != epoch:
+            pass  # to a question that waited too long, as where the search was stopped for a while
         if answer is not None and answer["prune"]:
             self.pruned = True
-            trainer.stop(f"{PRUNED}: {self.metric} {value:.4g} after epoch {int(values['epoch'])}")
+            trainer.stop(f"{PRUNED}: {self.metric} {value:.4g} after epoch {epoch}")
 
 
 class NoMetric(ConfigError):
     """The metric is none of the values of an epoch, in this trial and in all others."""
 
 
-def pack_origin(origin: Origin) -> Message:
-    """How a run came about, as JSON data."""
+def pack_origin(origin: Origin, patch: Path | None) -> Message:
+    """How a run came about, as JSON data; its patch, which may be large, as the file that holds it."""
     data = asdict(origin)
     if origin.repository is not None:
         data["repository"]["root"] = str(origin.repository.root)
-    data["patch"] = None if origin.patch is None else base64.b64encode(origin.patch).decode()
+    data["patch"] = None if patch is None else str(patch)
     return data
 
 
@@ -153,7 +151,7 @@ def unpack_origin(data: Message) -> Origin:
         }
         names["root"] = Path(repository["root"])
         repository = Repository(**names)
-    patch: Any = None if data["patch"] is None else base64.b64decode(data["patch"])
+    patch: Any = None if data["patch"] is None else Path(data["patch"]).read_bytes()
     return Origin(**{**data, "command": tuple(data["command"]), "repository": repository, "patch": patch})
 
 
@@ -235,6 +233,8 @@ def main() -> None:
         channel.send(kind="ready")
         while (job := channel.receive()) is not None:
             channel.busy = True
+            if channel.closed:
+                return
             with Path(job["log"]).open("ab", buffering=0) as log:
                 for stream in (1, 2):
                     os.dup2(log.fileno(), stream)
