@@ -35,9 +35,8 @@ from physgym.experiment.search.study import resume_search, search
 from physgym.experiment.session import read_record, state
 from physgym.runner import Runner
 from physgym.training import load_checkpoint
-from tests.repositories import commit, identity, repository
+from tests.repositories import commit
 
-__all__ = ["identity", "repository"]
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "search.yaml"
 GUIDE = Path(__file__).parents[1] / "docs" / "search.md"
@@ -216,7 +215,7 @@ class Pretended:
     def __init__(self, behave, epochs=5, order=None):
         self.behave, self.epochs, self.order = behave, epochs, order
         self.messages, self.jobs, self.begun = deque(), {}, []
-        self.killed, self.interrupted, self.closed = [], [], False
+        self.killed, self.interrupted, self.closed, self.pressed = [], [], False, False
         self.most = 0
 
     def open(self, number):
@@ -294,6 +293,7 @@ def pretend(monkeypatch):
             try:
                 yield pool
             finally:
+                os.kill(os.getpid(), signal.SIGINT) if pool.pressed else None  # a late Ctrl-C
                 pool.close()
 
         monkeypatch.setattr(searching, "_pool", instead)
@@ -602,8 +602,10 @@ def test_ctrl_c_once_saves_and_twice_kills(tmp_path, pretend):
         return parabola(data, epoch)
 
     pool = pretend(behave)
+    pool.pressed = True
     found = search(config(tmp_path))
     assert found.interrupted
+    assert pool.closed
     assert [row.state for row in found.rows] == ["complete", "complete", "begun"]
     assert (len(pool.interrupted), pool.killed) == (1, [])
     assert state(found.session) == "interrupted"
@@ -716,8 +718,8 @@ def job_of(settings, folder, **values):
     }
 
 
-def test_a_trial_reports_its_epochs_and_may_be_ended(tmp_path, request, monkeypatch):
-    monkeypatch.chdir(request.getfixturevalue("repository"))
+def test_a_trial_reports_its_epochs_and_may_be_ended(tmp_path, repository, monkeypatch):
+    monkeypatch.chdir(repository)
     job = job_of(config(tmp_path), tmp_path)
     channel = Answers(at=2)
     done = working.run_trial(job, channel)
@@ -777,9 +779,9 @@ def command(*arguments):
 
 
 @pytest.fixture
-def project(tmp_path, request, monkeypatch):
+def project(tmp_path, repository, monkeypatch):
     """A repository with a configuration that takes a while."""
-    root = request.getfixturevalue("repository")
+    root = repository
     data = config(tmp_path, workers=2, trials=3, pruner="none").model_dump()
     data["session"] = "sessions/search"
     data["training"] |= {"epochs": 16, "batch_size": 4}

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -44,6 +44,7 @@ CHANGEABLE = ("trials", "workers", "threads", "timeout", "trial_timeout")  # whe
 POLL = 0.2  # seconds
 START = 300.0  # seconds for a worker to be ready
 GRACE = 120.0  # seconds for running trials to be saved after Ctrl-C
+SHOWN, LONGEST = 5, 400  # reasons of failures in a message, and characters of each
 ATTEMPTS = 2  # how often a trial is begun whose worker dies
 
 WAIT = "Ctrl-C: running trials finish their batch and are saved; once more stops at once"
@@ -170,10 +171,11 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
         shared: dict[str, Any] = {}
         if not space.own_samples():
             shared = {"dataset__path": _samples(space, session, run)}
-        with _pool(space.section, config, session, ray) as pool:
+        # processes are ended before Ctrl-C raises again
+        with Presses() as presses, _pool(space.section, config, session, ray) as pool:
             patch = read_record(session)["runs"][-1]["patch"]
             packed = pack_origin(origin, None if patch is None else session / patch)
-            driver = Driver(study, space, pool, session, shared, packed)
+            driver = Driver(study, space, pool, session, shared, packed, presses)
             driver.run()
         rows = driver.rows()
         best = best_of(rows, space.section)
@@ -237,7 +239,7 @@ def _check_any(rows: Sequence[Row]) -> None:
     if not failed or len(failed) < len(rows):
         return
     reasons = Counter(row.reason for row in failed)
-    lines = "\n".join(f"- {count} of them: {reason}" for reason, count in reasons.most_common())
+    lines = "\n".join(f"- {count} of them: {reason[:LONGEST]}" for reason, count in reasons.most_common(SHOWN))
     raise ConfigError(f"all {len(rows)} trials failed:\n{lines}")
 
 
@@ -350,9 +352,9 @@ class Driver:
         session: Of the search.
         shared: What the configurations of all trials say besides, by key.
         origin: How the search came about, as `pack_origin` has it.
+        presses: Of Ctrl-C.
 
     Attributes:
-        interrupted: How often Ctrl-C came.
         timed_out: Whether there was no time for all trials.
     """
 
@@ -364,11 +366,12 @@ class Driver:
         session: Path,
         shared: Mapping[str, Any],
         origin: Mapping[str, Any],
+        presses: Presses,
     ) -> None:
         self._study, self._space, self._pool = study, space, pool
         self._session, self._shared, self._origin = session, dict(shared), origin
         self._section = space.section
-        self.interrupted, self.timed_out = 0, False
+        self._presses, self.timed_out = presses, False
         self._asked = False  # whether the workers know of Ctrl-C
         self._starting: dict[int, float] = {}
         self._idle: list[int] = []
@@ -376,6 +379,11 @@ class Driver:
         self._next = 0  # number of the next worker
         self._finished = 0  # trials that the bar does not show yet
         self._waiting: deque[Job] = deque()  # that were begun
+
+    @property
+    def interrupted(self) -> int:
+        """How often Ctrl-C came."""
+        return self._presses.count
 
     def run(self) -> None:
         """Run trials until there are enough, or no more time.
@@ -389,8 +397,7 @@ class Driver:
         self._asks = self._space.trials - len(trials)
         done = len(trials) - len(self._waiting)
         deadline = time.monotonic() + (self._section.timeout or float("inf"))
-        handler = _counting(self)
-        with handler, Progress(self._space.trials, "search", "trial", initial=min(done, self._space.trials)) as bar:
+        with Progress(self._space.trials, "search", "trial", initial=min(done, self._space.trials)) as bar:
             for _ in range(min(self._section.workers, self._asks + len(self._waiting))):
                 self._open()
             while self._running or (self._left() and not self.interrupted):
@@ -602,19 +609,29 @@ def name_of(number: int) -> str:
     return f"{number:04d}"
 
 
-@contextlib.contextmanager
-def _counting(driver: Driver) -> Iterator[None]:
-    """Ctrl-C is counted; nothing is torn by it, since the loop looks at the count between two things that it does."""
+class Presses:
+    """Counts Ctrl-C while it is active.
 
-    def count(signum: int, frame: FrameType | None) -> None:
-        driver.interrupted += 1
+    Nothing is torn by it, since the search looks at the count between two things that it does.
 
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, count)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    Attributes:
+        count: How often it came.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._active = False
+
+    def __enter__(self) -> Self:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._count)
+            self._active = True
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        if self._active:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _count(self, signum: int, frame: FrameType | None) -> None:
+        self.count += 1
