@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,6 +93,12 @@ def needs(package: str, extra: str) -> Iterator[None]:
         if error.name != package:
             raise
         raise ConfigError(f"this needs {package}: pip install 'physgym[{extra}]'") from error
+
+
+def again(*more: str) -> str:
+    """The command that was typed, with more options behind it, of which the last counts; for a shell."""
+    typed = sys.argv[1:]
+    return shlex.join(["physgym", *typed, *([] if list(more) == typed[-len(more) :] else more)])
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
