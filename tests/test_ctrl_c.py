@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -26,7 +27,9 @@ from physgym import SampleDataset
 from physgym.errors import DatasetError
 from physgym.experiment.cli import app
 from physgym.experiment.session import read_config, read_record
+from physgym.interop.arrays import import_numpy
 from physgym.interrupt import Interrupt
+from physgym.progress import Progress
 from physgym.training import Callback, list_checkpoints
 from tests.killing import assert_same_files
 from tests.repositories import ignoring
@@ -335,3 +338,50 @@ def test_ctrl_c_that_python_drops_is_noted():
         with interrupt.held():
             signal.raise_signal(signal.SIGINT)
         assert interrupt.waiting
+
+
+class Broken(Progress):
+    """Gets Ctrl-C where something has been done."""
+
+    def update(self, count=1, note=None):
+        super().update(count, note)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_import_leaves_nothing(folder, monkeypatch):
+    x = {"x": np.arange(6.0)}
+    import_numpy(x, "data", mode="validation")
+    with monkeypatch.context() as patch:
+        patch.setattr("physgym.interop.arrays.Progress", Broken)
+        for path in ("data", "new"):
+            with pytest.raises(KeyboardInterrupt):
+                import_numpy(x, path)
+        with pytest.raises(DatasetError, match="already holds validation samples"):
+            import_numpy(x, "data", mode="validation")
+    assert not Path("new").exists()
+    assert [file.name for file in sorted(Path("data").glob("*.h5"))] == ["validation-00000.h5"]
+    assert len(SampleDataset("data", "validation")) == 6
+    with pytest.raises(DatasetError):
+        SampleDataset("data")
+    assert len(import_numpy(x, "data")) == 6
+
+
+def test_an_interrupted_export_says_what_goes_on_with_it(folder, monkeypatch, capsys):
+    import_numpy({"x": np.arange(6.0)}, "data")
+    command = ["export", "data", "--compress", "gzip", "--out", "copy"]
+    with monkeypatch.context() as patch:
+        patch.setattr("physgym.data.archive.Progress", Broken)
+        patch.setattr(sys, "argv", ["physgym", *command])
+        assert app(command, standalone_mode=False) == 130
+    text = capsys.readouterr().err
+    assert said(text) == [*command, "--resume"]
+    assert not list(Path("copy").iterdir())
+    physgym(*said(text))
+    assert len(SampleDataset("copy")) == 6
+
+
+def test_other_commands_say_that_they_were_interrupted(folder, monkeypatch, capsys):
+    import_numpy({"x": np.arange(6.0)}, "data")
+    monkeypatch.setattr("physgym.data.dataset.Progress", Broken)
+    assert app(["info", "data", "--verify"], standalone_mode=False) == 130
+    assert capsys.readouterr().err.endswith("\ninterrupted\n")

@@ -32,6 +32,14 @@ class _Ordered(TyperGroup):
         """The names."""
         return sorted(self.commands, key=ORDER.index)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; Ctrl-C ends it with what it has to say to that."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="physgym",

@@ -212,7 +212,10 @@ def export(
     if out is None:
         raise ConfigError("add --out, where to write")
     if compress is not None:
-        archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+        try:
+            archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
     elif to == "numpy":
         from physgym.interop.arrays import export_numpy
 
