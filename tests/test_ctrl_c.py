@@ -224,6 +224,7 @@ def gated(**arguments):
     return {"environment": {"id": "tests.toys:Line"}, "training": training}
 
 
+@pytest.mark.slow
 def test_train_and_resume_once(folder):
     text = interrupt("train", config(**gated(at=5)), finish=True)
     checkpoint = list(list_checkpoints("sessions/line/networks").values())[-1]
@@ -265,6 +266,7 @@ class CtrlC(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_online_training_once_and_twice(folder):
     online = {"capacity": 32, "minimum": 8}
     changes = {
