@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -26,7 +27,7 @@ class Progress:
     def __init__(
         self, total: int | None, description: str, unit: str, *, initial: int = 0, enabled: bool = True
     ) -> None:
-        terminal = enabled and sys.stderr.isatty()
+        terminal = enabled and _is_terminal()
         self._bar = tqdm(
             total=total, desc=description, unit=unit, initial=initial, disable=not terminal, dynamic_ncols=True
         )
@@ -78,3 +79,11 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_terminal() -> bool:
+    """Whether a bar can be drawn on stderr; terminals that pretend have no columns, and would show nothing."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (AttributeError, OSError, ValueError):  # stderr is closed, or another object
+        return False

@@ -746,5 +746,11 @@ class SaveFrames(Callback):
         """Write the picture."""
         from matplotlib.image import imsave
 
-        imsave(self.folder / f"step-{self._count:05d}.png", pipeline.env.render())
+        file = self.folder / f"step-{self._count:05d}.png"
+        temporary = file.with_suffix(".tmp")
+        try:
+            imsave(temporary, pipeline.env.render(), format="png")
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._count += 1

@@ -160,3 +160,26 @@ class Tuned(Simulation):
 
     def outcome(self):
         return 0.0, self.left <= 0
+
+
+class Gated(Line):
+    """Waits in its n-th step for a file `go`, where there is a file `armed`; a file `waiting` says that it does."""
+
+    def __init__(self, at=20, render_mode=None):
+        super().__init__(render_mode)
+        self.at, self.steps = at, 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.at:
+            wait_at_gate()
+        return super().step(action)
+
+
+def wait_at_gate():
+    """Wait until a test lets the process go on, if it wants to know when it is here."""
+    if Path("armed").exists():
+        Path("waiting").touch()
+        deadline = time.monotonic() + 60
+        while not Path("go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)

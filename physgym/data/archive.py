@@ -72,14 +72,14 @@ def archive(
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        size = sum(_row(part) for part in sources)
+        size = sum(part.row_bytes for part in sources)
         with Progress(size, f"copy to {out}", "B", enabled=progress) as bar:
             for source in sources:
                 target = out / source.path.name
                 if not target.exists():
                     _convert(source, target, filters, compression, bar)
                 elif _same(source, Partition(target), compression):
-                    bar.update(_row(source))
+                    bar.update(source.row_bytes)
                 else:
                     raise DatasetError(f"{target} is no such copy of {source.path}; move it away, then continue")
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
@@ -87,11 +87,6 @@ def archive(
             f"cannot write to {out}: {error}. Free space or repair the folder, then continue with resume=True"
         ) from error
     rebuild_description(out)
-
-
-def _row(part: Partition) -> int:
-    """Bytes of all committed rows."""
-    return sum(table.count * column.row for table in part.tables.values() for column in table.columns.values())
 
 
 def _filters(compression: str, level: int | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from physgym.data.partition import COPY, EPISODES, INDEX, REJECTED, Partition
 from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
 from physgym.data.writer import Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
+from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -446,15 +447,22 @@ class SampleDataset:
             for name in names
         }
 
-    def verify(self) -> None:
+    def verify(self, *, progress: bool = False) -> None:
         """Compare the samples with the checksums of their partitions; open partitions have none.
+
+        Args:
+            progress: Whether to show how far it is.
 
         Raises:
             DatasetError: A partition is not what was written.
         """
-        for _, part in self._partitions:
-            if part.sealed and part.digest() != part.checksum:
-                raise DatasetError(f"{part.path} has been changed or damaged: its checksum is wrong. Restore a copy")
+        sealed = [part for _, part in self._partitions if part.sealed]
+        with Progress(sum(part.row_bytes for part in sealed), "verify", "B", enabled=progress) as bar:
+            for part in sealed:
+                if part.digest(bar.update) != part.checksum:
+                    raise DatasetError(
+                        f"{part.path} has been changed or damaged: its checksum is wrong. Restore a copy"
+                    )
 
     # --- statistics
 

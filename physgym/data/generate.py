@@ -291,6 +291,7 @@ class SampleStream:
             factory = Acting(factory, self._acting, seed)
         if load is not None:
             factory = Loading(factory)
+        self._patience: float | None = None  # that of the environments
         self._envs = SocketVectorEnv(
             [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
         )
@@ -476,14 +477,20 @@ class SampleStream:
         """End the workers at once; `close` is still needed to complete the dataset."""
         self._envs.close(terminate=True)
 
+    def hurry(self) -> None:
+        """Let `close` not wait for what takes long, as after Ctrl-C."""
+        self._patience = INTERRUPT_PATIENCE
+
     def close(self) -> None:
         """End the workers and complete the dataset; calling it again does no harm."""
         self._close(None)
 
     def _close(self, error: type[BaseException] | None) -> None:
         try:
+            if error is not None:
+                self.hurry()
             if not self._envs.closed:
-                self._envs.close(**({} if error is None else {"timeout": INTERRUPT_PATIENCE}))
+                self._envs.close(timeout=self._patience)
         finally:
             if self.writer is not None:
                 close_after(self.writer, error)

@@ -347,6 +347,10 @@ class Online:
             self._before = self._buffer.received
         self._place, self._restored = self.stream.state_dict(), bool(state)
 
+    def hurry(self) -> None:
+        """Let `close` not wait for what takes long, as after Ctrl-C."""
+        self.stream.hurry()
+
     def close(self) -> None:
         """End the thread, the simulations and the dataset; calling it again does no harm.
 

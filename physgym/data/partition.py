@@ -17,7 +17,7 @@ import io
 import json
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -495,8 +495,17 @@ class Partition:
         table = self.tables[name]
         return {column: self.read(column, 0, table.count) for column in table.columns}
 
-    def digest(self) -> str:
-        """SHA-256 of the committed rows, column by column, hexadecimal."""
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of all committed rows."""
+        return sum(table.count * column.row for table in self.tables.values() for column in table.columns.values())
+
+    def digest(self, done: Callable[[int], object] | None = None) -> str:
+        """SHA-256 of the committed rows, column by column, hexadecimal.
+
+        Args:
+            done: Called with the number of bytes after each portion.
+        """
         digest = hashlib.sha256()
         for table in self.tables.values():
             for column in table.columns.values():
@@ -504,6 +513,8 @@ class Partition:
                 for start in range(0, table.count if column.row else 0, step):
                     rows = self.read(column.name, start, min(table.count, start + step))
                     digest.update(rows.reshape(-1).view(np.uint8).data)
+                    if done is not None:
+                        done(rows.nbytes)
         return digest.hexdigest()
 
     # --- writing

@@ -927,6 +927,35 @@ def close_after(writer: SampleWriter, error: type[BaseException] | None) -> None
             writer.close(seal=False)
 
 
+@contextlib.contextmanager
+def all_or_nothing(writer: SampleWriter) -> Iterator[None]:
+    """A block in which a new mode of a dataset is written: where it breaks off, nothing of it stays.
+
+    In S3 it stays, to be continued or deleted.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, DatasetError, SampleError):  # the fault of the block is what matters
+            writer.close(seal=False)
+            if writer._mirror is None:
+                _remove(writer.path, writer.mode)
+        raise
+
+
+def _remove(folder: Path, mode: Mode) -> None:
+    """Remove a mode of a dataset, and the folder if there is nothing else in it."""
+    for file in partition_files(folder, mode):
+        file.unlink()
+    if any(partition_files(folder, other) for other in get_args(Mode)):
+        rebuild_description(folder)
+        return
+    for name in (DESCRIPTION, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _cut(reason: str) -> bytes:
     """A text that fits, without half a character at its end."""
     return reason.encode()[: REASON.itemsize].decode(errors="ignore").encode()

@@ -20,7 +20,7 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.partition import INDEX
-from physgym.data.writer import Mode, SampleWriter
+from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
@@ -149,6 +149,7 @@ def import_numpy(
         at_once = max(1, PORTION // max(1, spec.nbytes))
         with (
             SampleWriter(path, spec, mode=mode, source=described.get("source"), nonfinite="allow") as writer,
+            all_or_nothing(writer),
             Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
         ):
             for start in range(0, count, at_once):

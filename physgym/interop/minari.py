@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from physgym._version import __version__
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import Mode, SampleWriter
+from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
@@ -395,6 +395,7 @@ def import_minari(
             attributes=attributes,
             nonfinite="allow",
         ) as writer,
+        all_or_nothing(writer),
         Progress(source.total_steps, f"import of {source.id}", "sample", enabled=progress) as bar,
     ):
         for samples, where in episodes:

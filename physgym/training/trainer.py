@@ -344,6 +344,8 @@ class Trainer:
             self.predictor.eval()
             self._callbacks.close()
             if self.source is not None:
+                if self.history.interrupted:
+                    getattr(self.source, "hurry", lambda: None)()
                 self.source.close()
         return self.history
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,14 @@ class _Ordered(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The names."""
         return sorted(self.commands, key=ORDER.index)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; Ctrl-C ends it with what it has to say to that."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -91,6 +101,12 @@ def needs(package: str, extra: str) -> Iterator[None]:
         if error.name != package:
             raise
         raise ConfigError(f"this needs {package}: pip install 'physgym[{extra}]'") from error
+
+
+def again(*more: str) -> str:
+    """The command that was typed, with more options behind it, of which the last counts; for a shell."""
+    typed = sys.argv[1:]
+    return shlex.join(["physgym", *typed, *([] if list(more) == typed[-len(more) :] else more)])
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:

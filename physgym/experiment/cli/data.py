@@ -15,6 +15,7 @@ from physgym.experiment.cli.app import (
     Actions,
     EnvArguments,
     Parameters,
+    again,
     app,
     arguments_of,
     needs,
@@ -125,9 +126,9 @@ def generate(
             print(f"\n{interrupt}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         there = place(config.dataset.path)
-        kept = f"complete samples are in {there}. Continue with the same command and --resume"
         some = isinstance(there, Location) or there.exists()
-        print(f"\ninterrupted; {kept if some else 'no sample was complete'}", file=sys.stderr)
+        kept = f"complete samples are in {there}" if some else "no sample was complete"
+        print(f"\ninterrupted; {kept}. Continue with: {again('--resume')}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(f"{len(dataset)} samples in {place(config.dataset.path) if config.dataset.path else dataset.paths[0]}")
     for field in dataset.spec.values():
@@ -162,7 +163,7 @@ def info(
     if verify:
         modes = {mode: parts for mode, parts in stored(data).items() if any(part.count for part in parts)}
         for mode in modes:
-            SampleDataset(data, mode=mode).verify()
+            SampleDataset(data, mode=mode).verify(progress=True)
         sealed = [part.sealed for parts in modes.values() for part in parts]
         unsealed = len(sealed) - sum(sealed)
         note = f"; {unsealed} open ones have none yet" if unsealed else ""
@@ -211,7 +212,10 @@ def export(
     if out is None:
         raise ConfigError("add --out, where to write")
     if compress is not None:
-        archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+        try:
+            archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
     elif to == "numpy":
         from physgym.interop.arrays import export_numpy
 

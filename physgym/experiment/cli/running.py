@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from physgym.errors import ConfigError
-from physgym.experiment.cli.app import INTERRUPTED, Actions, Parameters, app, config_of
+from physgym.experiment.cli.app import INTERRUPTED, Actions, Parameters, again, app, config_of
 
 if TYPE_CHECKING:
     from physgym.experiment.schema import Config
@@ -149,13 +150,24 @@ def _run(
         env, more["env_kwargs"] = config.environment.id, dict(config.environment.arguments)
         if frames is not None:
             more["env_kwargs"]["render_mode"] = "rgb_array"
-    with Runner(env, load_network(config, session, which), **more) as runner:
-        report = runner.run(
-            steps or None,
-            replay=stored,
-            solver=solver and stored is not None,
-            callbacks=[SaveFrames(frames)] if frames is not None else [],
-        )
+    try:
+        with Runner(env, load_network(config, session, which), **more) as runner:
+            report = runner.run(
+                steps or None,
+                replay=stored,
+                solver=solver and stored is not None,
+                callbacks=[SaveFrames(frames)] if frames is not None else [],
+            )
+    except KeyboardInterrupt:  # before the first step, or the second one
+        print("\ninterrupted at once; what was stored before stays", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     print(report)
     if report.interrupted:
+        if (record := more.get("record")) is None:
+            print("interrupted", file=sys.stderr)
+        elif stored is not None:
+            print(f"interrupted; {record} has the first {report.steps}. Remove it to replay all", file=sys.stderr)
+        else:
+            left = () if not steps else ("--steps", str(steps - report.steps))
+            print(f"interrupted; continue with: {again('--resume', *left)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)

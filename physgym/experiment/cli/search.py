@@ -63,7 +63,7 @@ def _finish(run: Callable[[], Found], settings: Config) -> None:
     try:
         found = run()
     except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     assert settings.search is not None  # the search would have refused
     report(found, settings.search)

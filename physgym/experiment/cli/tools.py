@@ -31,7 +31,7 @@ def demo(
     try:
         study(QUICK if quick else DEMO, out, num_workers=workers, seed=seed)
     except KeyboardInterrupt:
-        print("\ninterrupted; what is complete stays", file=sys.stderr)
+        print("\ninterrupted; what is complete stays, physgym demo begins anew", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

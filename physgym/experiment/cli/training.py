@@ -102,7 +102,7 @@ def _train(config: Config, session: Path | None, origin: Origin, log: bool = Tru
     try:
         outcome = run(config, session, origin, log=log)
     except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if outcome.trainer.ranks.rank == 0:  # the others have nothing else to say
         _report(outcome)

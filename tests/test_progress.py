@@ -1,0 +1,65 @@
+"""Progress: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import sys
+import termios
+
+import pytest
+
+from physgym import progress
+from physgym.progress import Progress
+
+
+def count(total=4):
+    with Progress(total, "count", "sheep") as bar:
+        for number in range(4):
+            bar.update(1, f"number {number}")
+
+
+@pytest.mark.parametrize("columns", [120, 0])
+def test_a_bar_on_a_terminal_and_lines_on_one_without_columns(monkeypatch, columns):
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with open(theirs, "w", buffering=1) as stream:  # noqa: PTH123 - a descriptor
+            monkeypatch.setattr(sys, "stderr", stream)
+            count()
+            monkeypatch.undo()
+            text = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+    assert ("\rcount: 100%|" in text) == (columns > 0)
+    assert ("count: 4/4 in 0 s" in text) == (columns == 0)
+    assert "number 3" in text
+
+
+def test_lines_elsewhere_every_so_often(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))  # seconds, whenever somebody looks
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with Progress(None, "count", "sheep") as bar:
+        for number in range(12):
+            bar.update(1, f"number {number}")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "\r" not in printed.err
+    lines = printed.err.splitlines()
+    assert 3 <= len(lines) <= 6
+    assert lines[0].startswith("count: 3 in ")
+    assert lines[-1].startswith("count: 12 in ")
+    assert lines[-1].endswith("number 11")
+
+
+def test_nothing_where_it_is_switched_off_or_stderr_is_closed(capsys, monkeypatch):
+    with Progress(4, "count", "sheep", enabled=False) as bar:
+        bar.update()
+    assert capsys.readouterr().err == ""
+    closed = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    with Progress(4, "count", "sheep", enabled=False) as bar:
+        bar.update()
