@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from physgym.errors import ConfigError, DivergedError, WorkerError
+from physgym.experiment import cli
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.provenance import Origin
@@ -811,7 +812,8 @@ def gone(processes):
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_the_command_line(project):
+@pytest.mark.timeout(280)
+def test_ctrl_c_on_the_command_line(project, capsys):
     process, workers = begin(project)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
@@ -822,14 +824,14 @@ def test_ctrl_c_on_the_command_line(project):
     session = project / "sessions" / "search"
     assert state(session) == "interrupted"
     assert state(session / "trials" / "0000") == "interrupted"
-    done = subprocess.run(command("resume", session), capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 trials: 3 complete" in done.stdout
+    cli.app(["resume", str(session)], standalone_mode=False)
+    assert "3 trials: 3 complete" in capsys.readouterr().out
     assert [row["epochs"] for row in rows_of(session)] == ["16"] * 3
     assert len(read_record(session / "trials" / "0000")["runs"]) == 2
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(280)
 def test_a_killed_worker_and_then_a_killed_search(project):
     process, workers = begin(project)
     workers[0].kill()
@@ -843,8 +845,7 @@ def test_a_killed_worker_and_then_a_killed_search(project):
     process.communicate(timeout=PATIENCE)
     assert gone(workers)
     session = project / "sessions" / "search"
-    done = subprocess.run(command("resume", session), capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
+    resume_search(session)
     assert [(row["state"], row["epochs"]) for row in rows_of(session)] == [("complete", "16")] * 3
     assert sorted(path.name for path in (session / "trials").iterdir() if path.is_dir()) == [
         f"{number:04d}" for number in range(3)

@@ -126,9 +126,11 @@ def _draw_history(path: Path, rows: Sequence[Row], space: Space, importances: di
         if row.state == "complete" and row.value is not None:
             best.append((row.number, better(row.value, best[-1][1]) if best else row.value))
     if best:
+        best.append((rows[-1].number, best[-1][1]))
         axes.step(*zip(*best, strict=True), where="post", color="C3", label="best")
     axes.set(xlabel="trial", ylabel=space.section.metric, title="trials")
     axes.set_yscale(_scale(rows))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     if importances:
@@ -169,7 +171,7 @@ def _scatter(axes: Any, rows: Sequence[Row], at: Sequence[float]) -> None:
     for state, marker, color in (("complete", "o", "C0"), ("pruned", "x", "C7")):
         points = [(x, row.value) for x, row in zip(at, rows, strict=True) if row.state == state]
         if points:
-            axes.scatter(*zip(*points, strict=True), marker=marker, color=color, s=28, label=state)
+            axes.scatter(*zip(*points, strict=True), marker=marker, color=color, s=28, label=state, clip_on=False)
 
 
 def _scale(rows: Sequence[Row]) -> str:
