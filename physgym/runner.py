@@ -724,13 +724,14 @@ class SaveFrames(Callback):
 
     Args:
         folder: Where to; made if needed.
+        resume: Number on behind the pictures that are there.
 
     Raises:
         ConfigError: The environment was made without ``render_mode="rgb_array"``, or does not step in this process.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, resume: bool = False) -> None:
+        self.folder, self.resume = Path(folder), resume
         self._count = 0
 
     def prediction_begin(self, pipeline: Any) -> None:
@@ -741,6 +742,9 @@ class SaveFrames(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the folder {self.folder} for pictures: {error.strerror}") from error
+        if self.resume:
+            there = [file.stem.removeprefix("step-") for file in self.folder.glob("step-*.png")]
+            self._count = max((int(number) + 1 for number in there if number.isdecimal()), default=0)
 
     def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
         """Write the picture."""

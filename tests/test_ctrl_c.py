@@ -14,8 +14,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -24,21 +26,25 @@ import yaml
 
 import tests
 from physgym import SampleDataset
+from physgym.data.generate import SampleStream
 from physgym.errors import DatasetError
 from physgym.experiment.cli import app
 from physgym.experiment.session import read_config, read_record
 from physgym.interop.arrays import import_numpy
 from physgym.interrupt import Interrupt
+from physgym.nn import MLP
 from physgym.progress import Progress
-from physgym.training import Callback, list_checkpoints
+from physgym.runner import SaveFrames
+from physgym.training import Callback, Trainer, list_checkpoints
 from tests.killing import assert_same_files
+from tests.memory_samples import MemorySource, linear_samples
 from tests.repositories import ignoring
-from tests.toys import wait_at_gate
+from tests.toys import Gated, wait_at_gate
 
 SCRIPT = Path(sys.executable).with_name("physgym")
 MARK = "PHYSGYM_INTERRUPTED"  # environment variable by which processes that outlive their parent are found
 PATIENCE = 60.0  # seconds, of a machine that others use too
-AT_ONCE = 5.0  # seconds for what takes one
+AT_ONCE = 20.0  # seconds for what takes one, with which a busy machine ends Python
 INTERRUPTED = (130, -signal.SIGINT)  # the latter where the second one comes when Python has ended already
 
 
@@ -387,3 +393,64 @@ def test_other_commands_say_that_they_were_interrupted(folder, monkeypatch, caps
     monkeypatch.setattr("physgym.data.dataset.Progress", Broken)
     assert app(["info", "data", "--verify"], standalone_mode=False) == 130
     assert capsys.readouterr().err.endswith("\ninterrupted\n")
+
+
+def test_an_interrupted_stream_does_not_wait_for_a_simulation(folder):
+    def press():
+        until(Path("waiting").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Path("armed").touch()
+    stream = SampleStream(Gated, num_workers=1)
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stream.draw(40)
+        begin = time.monotonic()
+        stream.hurry()
+    finally:
+        stream.close()
+        thread.join()
+    assert time.monotonic() - begin < 3  # by default it waits for five
+
+
+def test_a_trainer_hurries_its_source_only_after_ctrl_c():
+    class Source(MemorySource):
+        calls: ClassVar[list[str]] = []
+
+        def hurry(self):
+            self.calls.append("hurry")
+
+        def close(self):
+            self.calls.append("close")
+
+    class Press(Callback):
+        def batch_end(self, trainer, values):
+            if trainer.step == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    for callbacks, wanted in (([], ["close"]), ([Press()], ["hurry", "close"])):
+        source = Source(linear_samples())
+        options = {"source": source, "produce": "always", "batches_per_epoch": 2, "progress": False}
+        Trainer(MLP.from_spec(source.spec, hidden=(4,)), epochs=2, callbacks=callbacks, **options).fit()
+        assert Source.calls == wanted
+        Source.calls.clear()
+
+
+def test_pictures_of_a_run_that_goes_on_are_numbered_on(folder):
+    class Env:
+        render_mode = "rgb_array"
+
+        def render(self):
+            return np.zeros((4, 4, 3), np.uint8)
+
+    class Run:
+        stepping, env = True, Env()
+
+    for resume, wanted in ((False, [0, 1]), (True, [0, 1, 2, 3]), (False, [0, 1, 2, 3])):
+        frames = SaveFrames("frames", resume=resume)
+        frames.prediction_begin(Run())
+        frames.sample_end(Run(), {})
+        frames.sample_end(Run(), {})
+        assert [file.name for file in sorted(Path("frames").iterdir())] == [f"step-{n:05d}.png" for n in wanted]

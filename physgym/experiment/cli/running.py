@@ -156,7 +156,7 @@ def _run(
                 steps or None,
                 replay=stored,
                 solver=solver and stored is not None,
-                callbacks=[SaveFrames(frames)] if frames is not None else [],
+                callbacks=[SaveFrames(frames, resume=more.get("resume", False))] if frames is not None else [],
             )
     except KeyboardInterrupt:  # before the first step, or the second one
         print("\ninterrupted at once; what was stored before stays", file=sys.stderr)
