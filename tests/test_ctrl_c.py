@@ -29,6 +29,7 @@ from physgym import SampleDataset
 from physgym.data.generate import SampleStream
 from physgym.errors import DatasetError
 from physgym.experiment.cli import app
+from physgym.experiment.cli.app import again
 from physgym.experiment.session import read_config, read_record
 from physgym.interop.arrays import import_numpy
 from physgym.interrupt import Interrupt
@@ -306,7 +307,7 @@ def test_run_once(folder, trained, workers):
     done = readable("record", "prediction")
     assert 0 < done < 30
     assert f"{done} steps, 0 rejected" in text
-    assert said(text) == [*RUN, *workers, "--resume", "--steps", str(30 - done)]
+    assert said(text) == [*RUN[:-2], *workers, "--resume", "--steps", str(30 - done)]
     physgym(*said(text))
     with undisturbed(folder) as other:
         physgym(*RUN)
@@ -346,6 +347,21 @@ def test_ctrl_c_that_python_drops_is_noted():
         with interrupt.held():
             signal.raise_signal(signal.SIGINT)
         assert interrupt.waiting
+
+
+@pytest.mark.parametrize(
+    ("typed", "more", "said"),
+    [
+        ("generate x --out d", "--resume", "generate x --out d --resume"),
+        ("generate x --resume --out d", "--resume", "generate x --out d --resume"),
+        ("run s --steps 9 --seed 3", "--resume --steps 4", "run s --seed 3 --resume --steps 4"),
+        ("run s --steps=9 'a b'", "--resume --steps 4", "run s 'a b' --resume --steps 4"),
+        ("run s", "--resume", "run s --resume"),
+    ],
+)
+def test_the_command_to_continue_with(monkeypatch, typed, more, said):
+    monkeypatch.setattr(sys, "argv", ["physgym", *shlex.split(typed)])
+    assert again(*more.split()) == f"physgym {said}"
 
 
 class Broken(Progress):

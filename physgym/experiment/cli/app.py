@@ -104,9 +104,17 @@ def needs(package: str, extra: str) -> Iterator[None]:
 
 
 def again(*more: str) -> str:
-    """The command that was typed, with more options behind it, of which the last counts; for a shell."""
-    typed = sys.argv[1:]
-    return shlex.join(["physgym", *typed, *([] if list(more) == typed[-len(more) :] else more)])
+    """The command that was typed, with other options, such as ``--resume`` or ``--steps 5``, behind it; for a shell."""
+    typed, changed = sys.argv[1:], [part for part in more if part.startswith("--")]
+    kept = []
+    while typed:
+        part = typed.pop(0)
+        if part in changed:  # its value goes with it
+            if part != more[-1] and not more[more.index(part) + 1].startswith("--"):
+                typed = typed[1:]
+        elif part.partition("=")[0] not in changed:
+            kept.append(part)
+    return shlex.join(["physgym", *kept, *more])
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:

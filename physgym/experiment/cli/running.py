@@ -159,7 +159,9 @@ def _run(
                 callbacks=[SaveFrames(frames, resume=more.get("resume", False))] if frames is not None else [],
             )
     except KeyboardInterrupt:  # before the first step, or the second one
-        print("\ninterrupted at once; what was stored before stays", file=sys.stderr)
+        record = more.get("record")
+        kept = "" if record is None else f"; {record} keeps what it had, and with --resume a run goes on behind it"
+        print(f"\ninterrupted at once{kept}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(report)
     if report.interrupted:
