@@ -23,7 +23,7 @@ types: $(VENV)/.lint
 
 # figures against peers, some of them large (tianshou, torchrl, mujoco); takes an hour
 bench: $(VENV)/.bench
-	for name in beam generation prediction vector startup storage training running online search; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in beam generation prediction vector startup storage training running online search session; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # Gymnasium's own tests of vector environments, run on ours: GYMNASIUM_SRC is its source tree at the installed version
 gymnasium-suite: $(VENV)/.suite

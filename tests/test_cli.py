@@ -375,6 +375,37 @@ def test_generation_in_a_session_goes_on(folder):
     assert "name a place with --out" in done.stderr
 
 
+def test_options_that_would_do_nothing_are_refused(folder):
+    done = physgym(folder, "generate", "sims:toy/Line-v0", "--resume", "--samples", "3", code=2)
+    assert "a session goes on by physgym resume" in done.stderr
+    done = physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--save-diff", code=2)
+    assert "--save-diff keeps changes in a session" in done.stderr
+    assert not (folder / "sessions").exists()
+
+
+def test_short_options_end_the_values_of_others(folder):
+    arguments = ["--find-replace", "Line", "Line", "-y", "training.epochs=1", "--delete", "seed", "-h"]
+    assert "Usage: physgym train" in physgym(folder, "train", config(folder), *arguments).stdout
+
+
+def test_a_session_is_resumed_where_its_paths_mean_what_they_did(folder):
+    physgym(folder, "train", config(folder), "dataset.path=data/mine", "training.epochs=1")
+    other = folder / "other"
+    other.mkdir()
+    done = physgym(other, "resume", "../sessions/line", "training.epochs=2", code=2)
+    assert f"dataset.path: data/mine is relative to {folder}" in done.stderr
+    assert not (other / "data").exists()
+    physgym(folder, "resume", "sessions/line", "training.epochs=2")
+
+
+def test_replay_takes_overrides(folder):
+    physgym(folder, "train", config(folder), "training.epochs=1")
+    data = ["--data", "sessions/line/dataset", "--steps", "4"]
+    done = physgym(folder, "replay", "sessions/line", "environment.arguments.x=1", "--solver", *data, code=2)
+    assert "has no argument 'x'" in done.stderr
+    assert "4 steps" in physgym(folder, "replay", "sessions/line", "--cpu", *data).stdout
+
+
 def test_the_schema_is_printed_or_written(folder):
     printed = physgym(folder, "schema").stdout
     physgym(folder, "schema", "--out", "schema.json")

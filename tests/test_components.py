@@ -199,6 +199,41 @@ def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
     assert outcome.history["samples"][-1] <= 128
 
 
+def test_mini_is_the_most_there_is(tmp_path):
+    options = {"produce": "first_epoch", "mini": 100, "max_steps": 10}
+    outcome = train(config(tmp_path, dataset=options, training={"batches_per_epoch": 30}), log=False)
+    assert len(outcome.trainer.training) + len(outcome.trainer.validation) == 128  # whole batches
+    physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, progress=False)
+    loading = {"load_samples": str(tmp_path / "data"), "samples": None, "mini": 100}
+    assert len(generate_samples(config(tmp_path, dataset=loading))) == 100
+    assert len(train(config(tmp_path, dataset=loading), log=False).trainer.training) == 100
+
+
+def test_transforms_that_cannot_apply_are_refused(tmp_path):
+    first = train(config(tmp_path))
+    network = {"start_from": str(first.session), "arguments": {}}
+    with pytest.raises(ConfigError, match="brings its arguments, inputs, outputs and transforms"):
+        train(config(tmp_path, network=network, transforms={"normalize": False}))
+    with pytest.raises(ConfigError, match=r"transforms\.scale: 'sate' is none of the fields"):
+        train(config(tmp_path, transforms={"scale": {"sate": "field"}}))
+    assert not (tmp_path / "session-2").exists()
+
+
+def test_checkpoints_may_lie_elsewhere(tmp_path):
+    outcome = train(config(tmp_path, training={"checkpoints": {"path": str(tmp_path / "weights")}}))
+    assert not list_checkpoints(outcome.session / "networks")
+    cli.app(["run", str(outcome.session), "--steps", "2"], standalone_mode=False)
+    settings = config(tmp_path, training={"epochs": 2, "checkpoints": {"path": str(tmp_path / "weights")}})
+    assert train(settings, resume=outcome.session).history["epoch"] == [1, 2]
+
+
+def test_a_part_of_a_dataset_that_was_begun_goes_on(tmp_path):
+    generate_samples(config(tmp_path, dataset={"samples": 40}), mode="validation")
+    more = generate_samples(config(tmp_path, dataset={"samples": 80}), tmp_path / "session")
+    assert (len(more), more.mode) == (80, "validation")
+    assert not list((tmp_path / "session" / "dataset").glob("training-*"))
+
+
 def test_mini_of_a_dataset_that_is_there_leaves_it_as_it_is(tmp_path, capsys):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, progress=False)
     outcome = train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "mini": 100}), log=False)

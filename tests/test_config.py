@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -104,6 +107,9 @@ def test_sessions_do_not_overwrite_each_other(tmp_path):
         ("validation.rollout.steps=4", "validation.rollout.steps", 4),  # a section that was null
         ("dataset={samples: 5}", "dataset.samples", 5),
         ("optimization.loss=huber", "optimization.loss.type", "huber"),
+        ("description=@lab, 100%: a # b", "description", "@lab, 100%: a # b"),
+        ("description='quoted'", "description", "quoted"),
+        ("optimization.optimizer.arguments.amsgrad=true", "optimization.optimizer.type", "adam"),  # of a default
         ("sampler.actions=lhs:16", "sampler.actions.type", "lhs:16"),
         ("sampler.actions=network:sessions/a", "sampler.actions.type", "network:sessions/a"),
     ],
@@ -203,6 +209,28 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path):
 def test_anchors_and_merged_sections_are_read(tmp_path):
     text = "environment: &a {id: x, arguments: {b: 1}}\ntraining: {<<: {epochs: 3}, batch_size: 4}\n"
     assert load_config(write(tmp_path, text)).training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{table: {1: 2.0}}", "environment.arguments: table.1: keys must be texts"),
+        ("{day: 2024-01-01}", "environment.arguments: day: .* is no number, text, list or section"),
+        ("{a: [{b: !!binary aGk=}]}", r"environment.arguments: a\.0\.b: "),
+        ("{a: !!set {x, y}}", "environment.arguments: a: "),
+    ],
+)
+def test_free_data_are_what_a_session_can_keep(tmp_path, text, fault):
+    with pytest.raises(ConfigError, match=fault):
+        load_config(write(tmp_path, f"environment: {{id: x, arguments: {text}}}"))
+
+
+def test_a_file_is_read_as_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / "c.yaml").write_bytes("description: größer\nenvironment: {id: x}\n".encode())
+    code = f"from physgym.experiment.config import load_config; print(ascii(load_config({str(tmp_path / 'c.yaml')!r})))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert r"gr\xf6\xdfer" in done.stdout, done.stderr
 
 
 def test_nothing_in_a_file_is_evaluated(tmp_path):

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.provenance import Origin
-from physgym.experiment.schema import Component, Config
+from physgym.experiment.schema import Component, Config, TransformsSection
 from physgym.experiment.session import Run, new_session
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
@@ -99,12 +99,12 @@ def train(
             in the outcome instead.
     """
     plan = _Plan(config, None if resume is None else _dataset_folder(config, resume), callbacks)
-    if not log:
-        with tempfile.TemporaryDirectory(prefix="physgym-") as temporary:
-            return _train(plan, _dataset_folder(config, Path(temporary)), None, None)
     ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
     if ranks.size > 1 and not _complete(config, resume):
         raise ConfigError(f"{ALONE}: physgym generate, then dataset.path")
+    if not log:
+        with tempfile.TemporaryDirectory(prefix="physgym-") as temporary:
+            return _train(plan, _dataset_folder(config, Path(temporary)), None, None)
     session = resume
     if session is None:
         session = Path(ranks.share(str(new_session(config.session)) if ranks.rank == 0 else ""))
@@ -146,7 +146,9 @@ def generate_samples(
         PhysGymError: What `physgym.generate` raises.
     """
     env, load, options = _environment(config, "physgym generate"), _load(config), _generation(config)
-    samples = None if config.dataset.samples is None and load is not None else _wanted(config)
+    samples = None if load is not None and config.dataset.samples is config.dataset.mini is None else _wanted(config)
+    if resume is not None:  # the part that was begun
+        mode = next((part for part in get_args(Mode) if _has_samples(resume / "dataset", part)), mode)
     make: Any = functools.partial(generate, env, samples=samples, mode=mode, load=load, **options)
     if config.dataset.path is not None:
         return cast(SampleDataset, make(config.dataset.path, resume=more))
@@ -234,14 +236,18 @@ def _make_trainer(
         per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
     else:
         source = _source(plan, folder, resume=resume)
-        per_epoch = section.batches_per_epoch or math.ceil(_wanted(config) / section.batch_size)
+        per_epoch = math.ceil(_wanted(config) / section.batch_size)
+        if section.batches_per_epoch is not None:
+            few = sys.maxsize if config.dataset.mini is None else per_epoch
+            per_epoch = min(few, section.batches_per_epoch)
     if config.validation.path is not None:
         validation = SampleDataset(config.validation.path, mini=config.dataset.mini)
     callbacks = list(plan.callbacks)
     if section.early_stopping is not None:
         callbacks.append(EarlyStopping(**section.early_stopping.model_dump()))
     if session is not None:
-        callbacks.append(Checkpoints(session / "networks", **section.checkpoints.model_dump()))
+        options = section.checkpoints.model_dump(exclude={"path"})
+        callbacks.append(Checkpoints(section.checkpoints.path or session / "networks", **options))
         callbacks.append(TensorBoard(session / "stats", **config.stats.model_dump()))
     network, rollout = plan.network, config.validation.rollout
     trained = isinstance(network, Predictor)  # and has its fields and transforms
@@ -388,7 +394,7 @@ def _dataset(config: Config, generation: dict[str, Any], folder: Path | Location
         if wanted is None or len(dataset) >= _wanted(config):
             return dataset
     load = _load(config)
-    if wanted is not None or load is None:
+    if wanted is not None or load is None or config.dataset.mini is not None:
         wanted = _wanted(config)
     env, options = _environment(config, f"generating samples into {folder}"), _continued(generation, folder)
     dataset = generate(env, str(folder), samples=wanted, resume=True, load=load, **options)
@@ -455,9 +461,10 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
     """The network, its initial weights drawn from the configuration's seed; or a trained one, to train it further."""
     section = config.network
     if section.start_from is not None:
-        if section.arguments or config.inputs or config.outputs:
+        if section.arguments or config.inputs or config.outputs or config.transforms != TransformsSection():
             raise ConfigError(
-                f"network.start_from: {section.start_from} brings its arguments, inputs and outputs; leave these out"
+                f"network.start_from: {section.start_from} brings its arguments, inputs, outputs and transforms; "
+                "leave these out"
             )
         return load_checkpoint(section.start_from, as_which(section.which))
     found = components.find(section.type, components.NETWORKS, "network.type")
@@ -483,6 +490,8 @@ def build_transforms(config: Config, network: nn.Module | Predictor, spec: Sampl
     normal = Transforms()
     if section.normalize:
         inputs, outputs = field_names(spec, config.inputs, config.outputs)
+        if unknown := [name for name in _by_name(section.scale) if name not in (*inputs, *outputs)]:
+            raise ConfigError(f"transforms.scale: {unknown[0]!r} is none of the fields {(*inputs, *outputs)}")
         normal = Transforms.normalizing(spec, inputs, outputs, scale=section.scale, physical_loss=section.physical_loss)
     loss = normal.before_loss
     return Transforms(
@@ -490,6 +499,10 @@ def build_transforms(config: Config, network: nn.Module | Predictor, spec: Sampl
         LossTransform(*(_composed(own, *places["before_loss"]) for own in (loss.on_prediction, loss.on_target))),
         _composed(normal.before_apply, *places["before_apply"]),
     )
+
+
+def _by_name(scale: str | dict[str, Any]) -> dict[str, Any]:
+    return {} if isinstance(scale, str) else scale
 
 
 def _composed(*transforms: Any) -> Any:
@@ -565,11 +578,12 @@ def load_network(config: Config | None, session: Path, which: str = "last") -> P
     """
     if config is None:
         return load_checkpoint(session, as_which(which))
-    around = config.transforms
+    check_device(config.device)
+    around, place = config.transforms, config.training.checkpoints.path or session
     for part in (*around.before_prediction, *around.before_loss, *around.before_apply):
         components.find(part.type, components.TRANSFORMS, "transforms")  # importing the module registers its classes
     components.find(config.network.type, components.NETWORKS, "network.type")
-    manifest = read_manifest(find_checkpoint(session, as_which(which)))
+    manifest = read_manifest(find_checkpoint(place, as_which(which)))
     given: dict[str, Any] = {}
     if config.network.start_from is None:
         spec = SampleSpec.from_json(manifest["fields"])
@@ -577,4 +591,4 @@ def load_network(config: Config | None, session: Path, which: str = "last") -> P
             given["network"] = build_network(config, spec)
         if manifest["transforms"]["config"] is None:
             given["transforms"] = build_transforms(config, given.get("network", nn.Identity()), spec)
-    return load_checkpoint(session, as_which(which), **given)
+    return load_checkpoint(place, as_which(which), device=config.device, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import types
@@ -117,7 +118,7 @@ def load_config(path: str | Path, edits: Edits | Sequence[str] = ()) -> Config:
     """
     edits = edits if isinstance(edits, Edits) else Edits(overrides=edits)
     try:
-        data = read_yaml(edits.text(Path(path).read_text(), str(path)))
+        data = read_yaml(edits.text(Path(path).read_text("utf-8"), str(path)))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
@@ -179,7 +180,7 @@ def _set(data: dict[str, Any], key: str, text: str, what: str) -> None:
     *path, last = key.split(".")
     section = _section(data, path, what)
     try:
-        section[last] = _typed(read_yaml(text), text, [*path, last])
+        section[last] = _typed(text, [*path, last])
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{what!r}: the value is not YAML") from error
 
@@ -188,10 +189,13 @@ def _section(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, 
     """The section of a path, made where it is missing."""
     for place, part in enumerate(path):
         inner = data.get(part)
-        if isinstance(inner, str) and _annotation(path[: place + 1]) is Component:
-            inner = {"type": inner}
         if inner is None:
             inner = {}
+            default = _default(path[: place + 1])
+            if part not in data and isinstance(default, Component):
+                inner = default.type
+        if isinstance(inner, str) and _annotation(path[: place + 1]) is Component:
+            inner = {"type": inner}
         if not isinstance(inner, dict):
             raise ConfigError(f"{what!r}: {part!r} is a value, not a section")
         data[part] = inner
@@ -199,26 +203,36 @@ def _section(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, 
     return data
 
 
-def _typed(value: Any, text: str, path: Sequence[str]) -> Any:
-    """The value as the schema has it: a text stays a text, even where YAML sees a number in it."""
+def _typed(text: str, path: Sequence[str]) -> Any:
+    """The value of a text as the schema has it: where it wants a text this is the text itself, unless in quotes.
+
+    Raises:
+        ValueError, yaml.YAMLError: It is not YAML, where it is to be.
+    """
     annotation = _annotation(path)
+    kinds = {kind for kind in (get_args(annotation) or (annotation,)) if kind is not type(None)}
+    if kinds == {str}:
+        if text in ("null", "~", "") and annotation is not str:
+            return None
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return read_yaml(text) if quoted else text
     if annotation is None or annotation is Any:
-        return value
+        return read_yaml(text)
     adapter = TypeAdapter(annotation)
-    for candidate in (value, text):
-        try:
-            adapter.validate_python(candidate, strict=True)
-        except ValidationError:
-            continue
-        return candidate
-    return value  # the schema will say what is wrong with it
+    with contextlib.suppress(ValidationError, yaml.YAMLError, ValueError):
+        adapter.validate_python(value := read_yaml(text), strict=True)
+        return value
+    with contextlib.suppress(ValidationError):
+        adapter.validate_python(text, strict=True)
+        return text
+    return read_yaml(text)  # the schema will say what is wrong with it
 
 
 # --- the schema, by key
 
 
 def _annotation(path: Sequence[str]) -> Any:
-    """The type of a key without None; None if there is no such key, or if it lies in free data."""
+    """The type of a key, of a section without None; None if there is no such key, or if it lies in free data."""
     model: Any = Config
     parts = iter(path)
     for part in parts:
@@ -229,6 +243,14 @@ def _annotation(path: Sequence[str]) -> Any:
         if inner is not None and get_origin(annotation) is dict:
             next(parts, None)  # any name may stand there
     return model
+
+
+def _default(path: Sequence[str]) -> Any:
+    """What a key is where nothing is given; None if there is no such key."""
+    model = _annotation(path[:-1]) if len(path) > 1 else Config
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or path[-1] not in model.model_fields:
+        return None
+    return model.model_fields[path[-1]].get_default(call_default_factory=True)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -30,11 +31,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _check_plain(value: Any, path: str = "") -> Any:
+    """Free data, if it is what JSON can hold, so that a session's configuration is the one that ran."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{path}{key}: keys must be texts; put the key in quotes")
+            _check_plain(item, f"{path}{key}.")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{path}{index}.")
+    elif value is not None and not isinstance(value, (str, bool, int, float)):
+        where = f"{path.rstrip('.')}: " if path else ""
+        raise ValueError(f"{where}{value!r} is no number, text, list or section; if it is a text, put it in quotes")
+    return value
+
+
+Arguments = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
+
+
 class Component(Section):
     """A class with arguments; where it has none, its name alone will do."""
 
     type: str = Field(description="registered name, or module:attr")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
+    arguments: Arguments = Field(default_factory=dict, description="of its constructor")
 
     @model_serializer
     def _short(self) -> str | dict[str, Any]:
@@ -80,7 +100,7 @@ class EnvironmentSection(Section):
     """Which simulation."""
 
     id: str = Field(description="registered id; 'module:id' imports a module first; 'module:Class' needs no id")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="of the environment's constructor")
+    arguments: Arguments = Field(default_factory=dict, description="of the environment's constructor")
 
 
 class SamplerSection(Section):
@@ -139,7 +159,7 @@ class NetworkSection(Section):
     type: Annotated[str, AfterValidator(lambda name: components.check_name(name, tuple(components.NETWORKS)))] = Field(
         "MLP", description="MLP, UNet, FNO, or module:attr: a class, by its from_spec(spec, inputs=, outputs=) if any"
     )
-    arguments: dict[str, Any] = Field(default_factory=dict, description="of its constructor")
+    arguments: Arguments = Field(default_factory=dict, description="of its constructor")
     start_from: str | None = Field(
         None, description="session or checkpoint whose network is trained further, in place of a new one"
     )
@@ -193,6 +213,7 @@ class CheckpointsSection(Section):
     steps: int | None = Field(None, ge=1, description="also after so many batches")
     minutes: float | None = Field(None, gt=0, description="also after so many minutes")
     keep: int | None = Field(1, ge=1, description="how many of the newest; null keeps all")
+    path: str | None = Field(None, description="folder or s3://bucket/prefix; by default 'networks' in the session")
     best: bool = Field(True, description="also keep the best one")
 
 

@@ -105,7 +105,11 @@ def generate(
         "dataset.timeout": timeout,
     }
     # JSON is YAML
-    made = [f"{key}={json.dumps(value, default=str)}" for key, value in given.items() if value is not None]
+    made = [
+        f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"
+        for key, value in given.items()
+        if value is not None
+    ]
     changes = [*made, *(overrides or ())]
     file = Path(source) if source.endswith((".yaml", ".yml")) or Path(source).is_dir() else None
     if file is not None:
@@ -115,7 +119,11 @@ def generate(
         flags.edits(changes).data(data)
         config = check_config(data, "the command")
     origin = None
+    if config.dataset.path is not None and flags.save_diff:
+        raise ConfigError("--save-diff keeps changes in a session, which there is none with --out or dataset.path")
     if config.dataset.path is None:
+        if resume:
+            raise ConfigError("--resume goes with --out or dataset.path; a session goes on by physgym resume SESSION")
         origin, log = flags.origin(file, changes)
         if not log:
             raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")

@@ -25,6 +25,9 @@ Overrides = Annotated[
 ]
 
 
+SHORT = ("-y", "-h")  # options of one letter
+
+
 @dataclass(frozen=True)
 class Flags:
     """What the flags say."""
@@ -115,7 +118,7 @@ def _spread(args: Sequence[str]) -> list[str]:
         if option not in ("--find-replace", "--delete", "--modify"):
             continue
         taken = 0
-        while rest and not rest[0].startswith("--") and _takes(option, taken, rest[0]):
+        while rest and not (rest[0].startswith("--") or rest[0] in SHORT) and _takes(option, taken, rest[0]):
             spread += [rest.pop(0)] if not taken else [option, rest.pop(0)]
             taken += 1
     return spread

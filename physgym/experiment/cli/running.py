@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 WHICH = "Checkpoint: last, best, or an epoch that is kept."
 BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a single prediction."
 Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.drag=0.1."),
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
 Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")]
 
 
 @app.command()
 def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.drag=0.1."),
-    ] = None,
+    overrides: Overrides = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps; 0 goes on until Ctrl-C.", show_default="100")] = None,
     which: Annotated[str | None, typer.Option(help=WHICH, show_default="last")] = None,
     seed: Annotated[
@@ -46,6 +48,7 @@ def run(
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_SIZE, show_default="1")] = None,
     actions: Actions = None,
     parameters: Parameters = None,
+    cpu: Cpu = False,
 ) -> None:
     """Run a trained network inside its simulation, next to the solver.
 
@@ -55,10 +58,10 @@ def run(
     Example: physgym run sessions/beam --steps 200 --frames frames
     """
     from physgym.experiment.build import build_sampler
-    from physgym.experiment.config import load_config
+    from physgym.experiment.config import Edits, load_config
     from physgym.experiment.schema import Component
 
-    config = load_config(config_of(session), overrides or ())
+    config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     given: dict[str, Any] = {
         "steps": steps,
         "which": which,
@@ -96,6 +99,8 @@ def run(
 @app.command()
 def replay(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
+    overrides: Overrides = None,
+    *,
     data: Annotated[Path, typer.Option(help="Dataset folder.")],
     mode: Annotated[str, typer.Option(help="Part of the dataset: training, validation or prediction.")] = "training",
     solver: Annotated[
@@ -109,6 +114,7 @@ def replay(
     actions: Annotated[
         str | None, typer.Option(metavar="SAMPLER", help="With --solver: what gave the actions, if it was a network.")
     ] = None,
+    cpu: Cpu = False,
 ) -> None:
     """Let a trained network predict the stored samples of a dataset again, without the simulation.
 
@@ -117,12 +123,14 @@ def replay(
     Example: physgym replay sessions/beam --data data/beam --record predictions
     """
     from physgym.data.dataset import SampleDataset
-    from physgym.experiment.config import load_config
+    from physgym.experiment.config import Edits, load_config
     from physgym.experiment.session import CONFIG
 
     if not solver and (frames is not None or actions is not None):
         raise ConfigError("--frames and --actions need the simulation: add --solver")
-    config = load_config(config_of(session)) if solver or (session / CONFIG).exists() else None
+    config = None  # a training from Python alone has none
+    if solver or overrides or (session / CONFIG).exists():
+        config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
     more: dict[str, Any] = {"record": record, "batch_size": batch_size, "actions": actions}
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)

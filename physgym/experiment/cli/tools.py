@@ -70,6 +70,6 @@ def schema(
         print(text)
         return
     try:
-        out.write_text(text + "\n")
+        out.write_text(text + "\n", "utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error

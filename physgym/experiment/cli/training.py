@@ -75,6 +75,7 @@ def resume(
     stored = load_config(config_of(session))
     config = flags.load(session, overrides)
     last = read_record(session)["runs"][-1]
+    _check_folder(session, config, last["folder"])
     # what did not start from a commit need not go on from one
     origin, log = flags.origin(session, overrides, checked=last["git"] is not None)
     if not log:
@@ -94,6 +95,21 @@ def resume(
             f"that were planned. Start a new session with network.start_from={session}"
         )
     _train(config, session, origin)
+
+
+def _check_folder(session: Path, config: Config, folder: str) -> None:
+    """Raise ConfigError where paths in the configuration would mean something else than they did."""
+    from physgym.experiment.reproduce import PATHS
+
+    if not Path(folder).is_dir() or Path(folder).samefile(Path.cwd()):
+        return
+    for section, name in PATHS:
+        path = getattr(getattr(config, section), name)
+        if path is not None and "://" not in path and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{section}.{name}: {path} is relative to {folder}, where the session was begun. Go there first, "
+                f"or give the whole path; then: physgym resume {session.absolute()}"
+            )
 
 
 def _train(config: Config, session: Path | None, origin: Origin, log: bool = True) -> None:
