@@ -255,7 +255,8 @@ def test_a_failed_training_says_so_in_its_session(folder):
             "network.type=CNN",
             "network.type: unknown name; there are MLP, UNet, FNO; your own as module:attr (got 'CNN')",
         ),
-        ("network.arguments.hiden=[4]", "network.arguments: "),
+        ("network.arguments.hiden=[4]", "unexpected keyword argument 'hiden'; did you mean 'hidden'?"),
+        ("optimization.lr=.inf", "optimization.lr: Input should be a finite number"),
         ("inputs=[foo]", "inputs names 'foo', which the samples lack"),
         ("outputs=[flag, nope]", "outputs names 'nope'"),
         ("device=nonsense", "device 'nonsense' cannot be used"),
@@ -396,6 +397,27 @@ def test_a_session_is_resumed_where_its_paths_mean_what_they_did(folder):
     assert f"dataset.path: data/mine is relative to {folder}" in done.stderr
     assert not (other / "data").exists()
     physgym(folder, "resume", "sessions/line", "training.epochs=2")
+
+
+def test_samples_of_another_sampler_are_not_mixed(folder):
+    physgym(folder, "generate", "physgym/Spring-v0", "--out", "data", "--samples", "40", "--workers", "1")
+    (folder / "c.yaml").write_text("environment: {id: physgym/Spring-v0}\nsampler: {parameters: sobol}\n")
+    arguments = ["train", "c.yaml", "dataset.path=data", "training.epochs=1", "validation.fraction=0"]
+    done = physgym(folder, *arguments, "dataset.samples=60", code=2)
+    assert "sampler.parameters: data has 40 of 60 samples, made with none" in done.stderr
+    assert "dataset.samples=null" in done.stderr
+    assert not (folder / "sessions").exists()
+    done = physgym(folder, "generate", "c.yaml", "--out", "data", "--samples", "60", "--resume", code=2)
+    assert "made with another parameters (None, the new samples with {'sampler': 'sobol'" in done.stderr
+    physgym(folder, *arguments)
+
+
+def test_closed_streams_are_no_obstacle(folder):
+    command = f"{SCRIPT} train {config(folder)} training.epochs=1 >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], cwd=folder, check=False, timeout=110).returncode == 0
+    assert (folder / "sessions" / "line" / "networks").exists()
+    done = subprocess.run(["bash", "-c", f"{SCRIPT} schema > /dev/full"], cwd=folder, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (2, b"error: [Errno 28] No space left on device\n")
 
 
 def test_replay_takes_overrides(folder):

@@ -66,6 +66,7 @@ def test_the_resolved_config_reads_back_as_itself(tmp_path):
         ({**GOOD, "dataset": {"produce": "sometimes"}}, ["dataset.produce: .*'sometimes'"]),
         ("- a\n- b\n", ["must hold keys and values, not list"]),
         ("a: [", ["is not YAML"]),
+        ("a: " + 5000 * "[", ["is nested too deep"]),
     ],
 )
 def test_faults_are_named_with_their_key_and_the_nearest(tmp_path, data, texts):
@@ -253,6 +254,7 @@ def test_the_json_schema_tells_what_the_loader_takes(tmp_path):
         validator.validate(read_yaml(file.read_text()))
     validator.validate(json.loads(load_config(EXAMPLES[0]).model_dump_json()))
     for data in (
+        {},
         {**GOOD, "trianing": {}},
         {**GOOD, "optimization": {"loss": "mze"}},
         {**GOOD, "optimization": {"loss": {"type": "mse", "argments": {}}}},

@@ -293,7 +293,7 @@ class SampleWriter:
                 )
             if part.attributes["source"] != self._source:
                 raise DatasetError(
-                    f"{part.path} comes from {part.attributes['source']}, the new samples from {self._source}; "
+                    f"{part.path} was made with another {_differing(part.attributes['source'], self._source)}; "
                     "resume with the same environment, arguments, samplers and seed, or write another dataset"
                 )
         return partitions
@@ -954,6 +954,13 @@ def _remove(folder: Path, mode: Mode) -> None:
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _differing(then: str, now: str) -> str:
+    """What two sources of samples, as JSON, differ in."""
+    one, other = json.loads(then), json.loads(now)
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return ", ".join(f"{name} ({one.get(name)}, the new samples with {other.get(name)})" for name in names)
 
 
 def _cut(reason: str) -> bytes:

@@ -186,6 +186,7 @@ class _Plan:
     def __init__(self, config: Config, folder: Path | Location | None, callbacks: Sequence[Callback]) -> None:
         self.config = config
         check_device(config.device)
+        _check_samplers(config)
         self.spec = _existing_spec(config, folder) or _env_spec(config)
         self.network = build_network(config, self.spec)
         build_optimization(config, self.network, 1)  # the number of steps is not known yet
@@ -384,6 +385,25 @@ def _continued(options: dict[str, Any], folder: Path | Location) -> dict[str, An
     for name in ("actions", "parameters"):
         options[name] = options[name] or rebuild_sampler(source.get(name), name)
     return options | {name: source[name] for name in ("seed", "max_steps", "nonfinite") if name in source}
+
+
+def _check_samplers(config: Config) -> None:
+    """Raise ConfigError if samples are to be added to a dataset that other samplers have made."""
+    section = config.dataset
+    if section.path is None or section.samples is None or not _has_samples(folder := place(section.path)):
+        return
+    dataset = SampleDataset(folder)
+    if len(dataset) >= _wanted(config):
+        return
+    for what in ("actions", "parameters"):
+        wanted = build_sampler(getattr(config.sampler, what), what)
+        made = dataset.source.get(what)
+        if wanted is not None and wanted.describe() != made:
+            raise ConfigError(
+                f"sampler.{what}: {section.path} has {len(dataset)} of {section.samples} samples, made with "
+                f"{made or 'none'}, the configuration says {wanted.describe()}. Take the dataset as it stands "
+                f"(dataset.samples=null), leave the sampler to it (sampler.{what}=null), or name another place"
+            )
 
 
 def _dataset(config: Config, generation: dict[str, Any], folder: Path | Location) -> SampleDataset:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import importlib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -97,4 +100,17 @@ def make(found: Any, key: str, *given: Any, **arguments: Any) -> Any:
     try:
         return found(*given, **arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {error}") from error
+        raise ConfigError(f"{key}: {error}{_nearest(found, str(error))}") from error
+
+
+def _nearest(found: Any, problem: str) -> str:
+    """The nearest argument where Python says that there is none of that name."""
+    name = re.search(r"unexpected keyword argument '(\w+)'", problem)
+    if name is None:
+        return ""
+    called = found.func if isinstance(found, functools.partial) else found
+    owner = getattr(called, "__self__", called)  # of from_spec, which passes on what it does not know
+    with contextlib.suppress(TypeError, ValueError):  # some have no signature
+        near = difflib.get_close_matches(name[1], inspect.signature(owner).parameters, 1)
+        return f"; did you mean {near[0]!r}?" if near else ""
+    return ""

@@ -123,6 +123,8 @@ def load_config(path: str | Path, edits: Edits | Sequence[str] = ()) -> Config:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deep") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(data).__name__}")
     edits.data(data)
@@ -144,7 +146,8 @@ def check_config(data: dict[str, Any], where: str) -> Config:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of configuration files, with which editors complete and check them."""
-    return {"$schema": DIALECT, **Config.model_json_schema()}
+    samples = [{"required": ["environment"]}, {"required": ["dataset"]}]
+    return {"$schema": DIALECT, "anyOf": samples, **Config.model_json_schema()}
 
 
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

@@ -28,7 +28,7 @@ MINI = 100  # samples of --mini
 class Section(BaseModel):
     """A part of a configuration: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _check_plain(value: Any, path: str = "") -> Any:

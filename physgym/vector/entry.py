@@ -106,7 +106,7 @@ def _check_arguments(spec: EnvSpec, kwargs: Mapping[str, Any]) -> None:
     parameters = inspect.signature(creator).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    known = [*(name for name in parameters if name != "self"), *MAKE_ARGUMENTS]
+    known = list(dict.fromkeys([*(name for name in parameters if name != "self"), *MAKE_ARGUMENTS]))
     for name in kwargs:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

@@ -6,6 +6,8 @@ Every expected fault is one message and exit code 2.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +22,9 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of the console script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as under some schedulers
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
     try:
@@ -29,3 +34,8 @@ def main() -> None:
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)

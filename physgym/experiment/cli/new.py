@@ -28,7 +28,7 @@ def new(
     print("Continue with:")
     for command in (
         f"cd {name}",
-        "pytest",
+        "pip install pytest && pytest",
         f"physgym check {made.package}:{made.env_id}",
         "physgym train config.yaml",
         f"physgym run sessions/{made.package} --frames frames",

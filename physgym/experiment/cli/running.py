@@ -19,7 +19,7 @@ BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a sin
 Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.drag=0.1."),
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.order=2."),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
 Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")]

@@ -63,7 +63,10 @@ def new_project(path: str | Path, *, git: bool = True) -> Project:
     Raises:
         ConfigError: The name cannot be imported or means another package, the folder is not empty, or the disk refuses.
     """
-    folder = Path.cwd() / path
+    try:
+        folder = Path.cwd() / path
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder was deleted; go to another one") from error
     package = package_name(Path(path).name, folder.parent)
     simulation = "".join(part[:1].upper() + part[1:] for part in package.split("_"))
     env_id = f"{package}/{simulation}-v0"
