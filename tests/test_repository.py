@@ -226,6 +226,48 @@ def test_datasets_do_not_make_a_repository_dirty(repository):
     )  # fmt: skip
 
 
+def test_a_dataset_that_is_begun_does_not_make_a_repository_dirty(repository):
+    data = repository / "data"
+    data.mkdir()
+    (data / ".lock").touch()
+    assert not find_repository(repository).dirty
+    for name in ("training-00000.h5", "training-00000.tmp", "dataset-7.tmp"):
+        (data / name).touch()
+    assert not find_repository(repository).dirty
+    (data / "training-00000.py").touch()
+    (data / "weights.h5").touch()
+    assert find_repository(repository).untracked == ("data/training-00000.py", "data/weights.h5")
+    (data / "dataset.json").write_text("{}")  # of somebody else
+    assert "data/training-00000.h5" in find_repository(repository).untracked
+    (data / "dataset.json").unlink()
+    (data / ".lock").unlink()
+    assert "data/training-00000.h5" in find_repository(repository).untracked
+
+
+def test_a_session_that_is_being_made_does_not_make_a_repository_dirty(repository, monkeypatch):
+    session = repository / "s"
+    session.mkdir()
+    (session / f"..gitignore-{os.getpid()}.tmp").write_text("*")
+    assert not find_repository(repository).dirty
+    (session / "record.json").touch()
+    assert find_repository(repository).untracked == ("s/record.json",)
+    looks, ask = [], tested.git
+
+    def during(folder, *arguments, **options):
+        output = ask(folder, *arguments, **options)
+        if arguments[0] == "status":
+            looks.append(output)
+            (session / ".gitignore").write_text("*\n")  # appears just after git has looked for it
+        return output
+
+    monkeypatch.setattr(tested, "git", during)
+    assert not find_repository(repository).dirty
+    assert b"s/record.json" in looks[0]
+    assert len(looks) == 2
+    assert not find_repository(repository).dirty
+    assert len(looks) == 3  # of what is clean one look is enough
+
+
 def same_elsewhere(root, found):
     """Commit and patch give the same files elsewhere, and nothing in the repository is touched by the patch."""
     before = snapshot(root)

@@ -13,17 +13,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from physgym.data.writer import DESCRIPTION, LOCK
+from physgym.data.writer import DESCRIPTION, LOCK, Mode
 from physgym.errors import ConfigError
 
 TIMEOUT = 120.0  # seconds for a command of git
 SHOWN = 20  # files that a message names
 LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
 CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training.safetensors")
+PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
+HALF_WRITTEN = re.compile(r"\..+-\d+\.tmp")  # a file of a session, see `session.write_atomically`
 
 # of the user's configuration: what would run programs, or change the form of what is read here
 PINNED = (
@@ -153,6 +156,27 @@ def find_repository(folder: Path | None = None) -> Repository | None:
 
 def _read(root: Path, folder: Path) -> Repository:
     prefix = _line(git(folder, "rev-parse", "--show-prefix")).rstrip("/") or "."
+    heads, changed, untracked, submodules = _status(root)
+    if left := set(_not_ours(root, untracked)):
+        # a session that was just being made shows before its .gitignore does, and not when looked at again
+        heads, changed, untracked, submodules = _status(root)
+        left.intersection_update(_not_ours(root, untracked))
+    commit, branch = heads.get("branch.oid"), heads.get("branch.head")
+    branch = None if branch == "(detached)" else branch
+    return Repository(
+        root,
+        prefix,
+        None if commit == "(initial)" else commit,
+        branch,
+        _remote(root, branch),
+        tuple(sorted(changed)),
+        tuple(sorted(left)),
+        tuple(sorted(submodules)),
+    )
+
+
+def _status(root: Path) -> tuple[dict[str, str], list[str], list[str], list[str]]:
+    """What git says of commit and branch, and which files are changed, untracked, and changed submodules."""
     heads: dict[str, str] = {}
     changed, untracked, submodules = [], [], []
     command = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames")
@@ -170,18 +194,7 @@ def _read(root: Path, folder: Path) -> Repository:
             changed.append(fields[-1])
             if fields[1].startswith("S"):
                 submodules.append(fields[-1])
-    commit, branch = heads.get("branch.oid"), heads.get("branch.head")
-    branch = None if branch == "(detached)" else branch
-    return Repository(
-        root,
-        prefix,
-        None if commit == "(initial)" else commit,
-        branch,
-        _remote(root, branch),
-        tuple(sorted(changed)),
-        tuple(sorted(_not_ours(root, untracked))),
-        tuple(sorted(submodules)),
-    )
+    return heads, changed, untracked, submodules
 
 
 def _remote(root: Path, branch: str | None) -> str | None:
@@ -205,7 +218,7 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(?<!ssh)://[^/\s]*@", "://", re.sub(r"(https?://[^\s?#]*)[?#]\S*", r"\1", text))
 
 
-def _not_ours(root: Path, files: list[str]) -> Iterator[str]:
+def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
     """Files that the code may depend on: not what physgym has made, nor what Python keeps compiled."""
     datasets: dict[Path, bool] = {}
     for file in files:
@@ -214,9 +227,12 @@ def _not_ours(root: Path, files: list[str]) -> Iterator[str]:
         if path.parent not in datasets:
             datasets[path.parent] = _is_dataset(folder)
         sample = datasets[path.parent] and (path.name in (DESCRIPTION, LOCK) or path.suffix in (".h5", ".tmp"))
+        if not sample and (path.name == LOCK or PARTITION.fullmatch(path.name)):  # its description is still to come
+            sample = (folder / LOCK).is_file() and not (folder / DESCRIPTION).exists()
         network = path.name in CHECKPOINT and all((folder / name).is_file() for name in CHECKPOINT[:2])
         curve = path.name.startswith("events.out.tfevents.") and path.suffix == ".physgym"
-        if not (sample or network or curve or path.parent.name == "__pycache__"):
+        half_written = HALF_WRITTEN.fullmatch(path.name) is not None
+        if not (sample or network or curve or half_written or path.parent.name == "__pycache__"):
             yield file
 
 
@@ -416,7 +432,7 @@ def remove_worktree(root: Path, folder: Path) -> None:
     with contextlib.suppress(GitError):
         found = Path(_line(git(folder, "rev-parse", "--absolute-git-dir")))
         with contextlib.suppress(OSError):  # what git keeps of this worktree, not of one that is around it
-            belongs = (found / "gitdir").read_text().removesuffix("\n") == str(folder.resolve() / ".git")
+            belongs = _line((found / "gitdir").read_bytes()) == str(folder.resolve() / ".git")
             administration = found if belongs else None
     try:
         git(root, "worktree", "remove", "--force", "--force", str(folder))
