@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import json
 import math
 import os
@@ -25,11 +27,22 @@ from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
 from physgym.experiment.repository import add_worktree, find_repository, has_commit, remove_worktree, shown
 from physgym.experiment.search.section import PRUNED
-from physgym.experiment.session import CONFIG, read_config, read_record, state, weights_digest
-from physgym.storage.location import Location, local, place
+from physgym.experiment.session import (
+    CONFIG,
+    NETWORK,
+    SAMPLES,
+    actions_of,
+    check_session,
+    get,
+    read_config,
+    read_record,
+    start_of,
+    state,
+    weights_digest,
+)
+from physgym.storage.location import Location, place
 
 AGAIN = "again"
-PATHS = (("dataset", "path"), ("dataset", "load_samples"), ("network", "start_from"), ("validation", "path"))
 KINDS = {"train": "training", "generate": "generation"}
 LISTED = 20  # packages of another version that are named
 TIMES = ("seconds", "_ms")  # ends of names of results that are times, and never the same
@@ -59,7 +72,8 @@ OTHER_SAMPLES = (
     "the samples in {path} are not those of {session}: their hash is {now}, it was {then} over {samples} samples. "
     "Bring the dataset back as it was"
 )
-OTHER_WEIGHTS = "the network in {path}, from which {session} started, is another one now"
+OTHER_START = "the network in {path}, from which {session} started, is another one now. Bring it back as it was"
+OTHER_ACTIONS = "the network in {path}, which acted in {session}, is another one now. Bring it back as it was"
 SHADOWED = (
     "{name} would be imported from {place}, not from the commit {commit}: some installation puts that folder before "
     "all others. Uninstall it, or install it with pip install -e from the repository"
@@ -92,7 +106,8 @@ class Comparison:
     def __str__(self) -> str:
         lines = []
         if self.metrics:
-            rows = [(name, _figure(then), _figure(now), _difference(then, now)) for name, (then, now) in self._rows()]
+            metrics = self.metrics.items()
+            rows = [(name, _figure(then), _figure(now), _difference(then, now)) for name, (then, now) in metrics]
             table = [("", "then", "now", "difference"), *rows]
             widths = [max(len(row[column]) for row in table) for column in range(4)]
             for name, *figures in table:
@@ -106,9 +121,6 @@ class Comparison:
             lines += ["otherwise different:", *(f"  {line}" for line in self.differences)]
         lines.append(f"{'reproduced' if self.equal else 'NOT reproduced'}: {self.session}")
         return "\n".join(lines)
-
-    def _rows(self) -> Iterator[tuple[str, tuple[Any, Any]]]:
-        yield from self.metrics.items()
 
 
 def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> Comparison:
@@ -133,7 +145,9 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
     root = _repository(session, then["git"])
     patch = (session / then["patch"]).read_bytes() if then["patch"] else b""
     base = Path(then["folder"]) if Path(then["folder"]).is_dir() else root / then["git"]["folder"]
-    wanted = local(out, "a session").absolute() if out else session.with_name(f"{session.name}-{AGAIN}")
+    wanted = session.with_name(f"{session.name}-{AGAIN}") if out is None else check_session(out).absolute()
+    if get(config, "dataset", "produce") == "always" and get(config, "dataset", "path"):
+        wanted = _free(wanted)  # only below a known folder can such a training keep its samples
     changes = _changes(session, config, then, base, wanted)
     command = [then["kind"], str(session / CONFIG), *changes]
     if then["kind"] == "generate":
@@ -238,33 +252,29 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
         ConfigError: The samples or the network that it began with are others now.
     """
     changes: dict[str, Any] = {"session": str(wanted)}
-    for section, name in PATHS:
-        if value := _get(config, section, name):
-            changes[f"{section}.{name}"] = _absolute(value, base)
-    actions = _get(config, "sampler", "actions")
-    kind = actions.get("type") if isinstance(actions, Mapping) else actions
-    if isinstance(kind, str) and kind.startswith("network:"):
-        changes["sampler.actions.type"] = f"network:{_absolute(kind.removeprefix('network:'), base)}"
-    path = changes.get("dataset.path")
-    if path and _get(config, "dataset", "produce") not in (None, "before"):
-        changes["dataset.path"] = str(wanted / "dataset")  # which such a training makes anew
-    elif path and then["dataset"]:
-        _check_samples(session, path, then["dataset"])
-    start = changes.get("network.start_from")
-    if start and then.get("start_from"):
-        which = str(_get(config, "network", "which") or "last")
-        try:
-            same = weights_digest(start, int(which) if which.isdecimal() else which) == then["start_from"]
-        except CheckpointError as error:
-            raise ConfigError(f"{OTHER_WEIGHTS.format(path=start, session=session)}: {error}") from error
-        if not same:
-            raise ConfigError(OTHER_WEIGHTS.format(path=start, session=session))
+    samples = {"dataset": then["dataset"], **(then.get("others") or {})}
+    for what, (section, name) in SAMPLES.items():
+        if value := get(config, section, name):
+            path = changes[f"{section}.{name}"] = _absolute(value, base)
+            if what == "dataset" and (produce := get(config, "dataset", "produce")) not in (None, "before"):
+                # such a training makes them anew, in its session; if always, it keeps them only where that is said
+                changes["dataset.path"] = str(wanted / "dataset") if produce == "always" else None
+            elif samples.get(what):
+                _check_samples(session, path, samples[what])
+    if start := start_of(config):
+        path = changes["network.start_from"] = _absolute(start[0], base)
+        _check_weights(OTHER_START, session, path, start[1], then.get("start_from"))
+    if actions := actions_of(config):
+        path = _absolute(actions[0], base)
+        changes["sampler.actions.type"] = f"{NETWORK}{path}"
+        _check_weights(OTHER_ACTIONS, session, path, actions[1], then.get("actions_from"))
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
 
 
-def _get(config: Mapping[str, Any], section: str, name: str) -> Any:
-    found = config.get(section)
-    return found.get(name) if isinstance(found, Mapping) else None
+def _free(wanted: Path) -> Path:
+    """A folder that is not there yet, called as `new_session` would."""
+    names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(1))
+    return next(folder for folder in names if not folder.exists())
 
 
 def _absolute(value: Any, base: Path) -> str:
@@ -281,6 +291,18 @@ def _check_samples(session: Path, path: str, then: Mapping[str, Any]) -> None:
     if now != then["hash"]:
         text = OTHER_SAMPLES.format(path=path, session=session, now=now, then=then["hash"], samples=then["samples"])
         raise ConfigError(text)
+
+
+def _check_weights(message: str, session: Path, path: str, which: str, then: str | None) -> None:
+    if then is None:
+        return
+    message = message.format(path=path, session=session)
+    try:
+        now = weights_digest(path, which)
+    except CheckpointError as error:
+        raise ConfigError(f"{message}: {error}") from error
+    if now != then:
+        raise ConfigError(message)
 
 
 def _mode(session: Path) -> str:
@@ -426,16 +448,11 @@ class _Signals:
 
 def _session_of(pid: int, wanted: Path) -> Path | None:
     """The session of a process: the wanted one, or with a suffix where somebody else was faster."""
-    for folder in sorted(wanted.parent.glob(f"{glob_escape(wanted.name)}*"), key=lambda path: len(path.name)):
+    for folder in sorted(wanted.parent.glob(f"{glob.escape(wanted.name)}*"), key=lambda path: len(path.name)):
         with contextlib.suppress(ConfigError):
             if read_record(folder)["runs"][-1].get("pid") == pid:
                 return folder
     return None
-
-
-def glob_escape(name: str) -> str:
-    """A name that stands for itself in a pattern."""
-    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 # --- what came out

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -38,8 +39,22 @@ RUNNING, DIED, TERMINATED = "running", "died", "terminated"
 UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
 ATTEMPTS, PAUSE = 5, 0.05  # to get a lock that somebody who looks whether it is taken has for an instant
 
-Kind = Literal["train", "generate", "search", "demo"]
+NETWORK = "network:"  # what the name of a sampler that asks a network begins with
 
+Kind = Literal["train", "generate", "search", "demo"]
+Samples = Literal["dataset", "validation", "load_samples"]
+# the keys of samples that a run may use
+SAMPLES: dict[Samples, tuple[str, str]] = {
+    "dataset": ("dataset", "path"),
+    "validation": ("validation", "path"),
+    "load_samples": ("dataset", "load_samples"),
+}
+
+NO_FOLDER = (
+    "{path!r} cannot be the folder of a session, which is one of its own: write a path that ends in a name, such as "
+    "sessions/mine"
+)
+NO_DATA = "{key}: {what} cannot be kept in a configuration file; {remedy}"
 BUSY = "another process works in {session}; wait for it, or use another session"
 CANNOT_WRITE = "cannot write {file}: {reason}"
 CONTENT = {
@@ -49,6 +64,18 @@ CONTENT = {
     CONFIG: "the resolved configuration",
     RECORD: "where it comes from and what came out, for programs; this file is made of it",
 }
+
+
+def check_session(path: str | Path) -> Path:
+    """A path at which a session can be made.
+
+    Raises:
+        ConfigError: It is in S3, or has no name, such as "." and "/".
+    """
+    wanted = local(path, "a session")
+    if wanted.name in ("", "..") or "\0" in str(wanted):
+        raise ConfigError(NO_FOLDER.format(path=str(path)))
+    return wanted
 
 
 def new_session(path: str | Path) -> Path:
@@ -65,7 +92,7 @@ def new_session(path: str | Path) -> Path:
     Raises:
         ConfigError: The folder cannot be made.
     """
-    wanted, number = local(path, "a session"), 1
+    wanted, number = check_session(path), 1
     while True:
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:
@@ -91,6 +118,9 @@ class Run:
     with which clusters end jobs, raises `SystemExit` in it, the second time it ends the process. A killed run leaves
     the record as it is, from which `state` tells that it died.
 
+    A session that is resumed keeps its configuration, also in its record, until the new one is `accepted`: what is
+    refused leaves nothing behind but the run, with its edits.
+
     Args:
         session: The folder.
         kind: What is done.
@@ -112,11 +142,10 @@ class Run:
         self.outcome = "completed"
         self._terminated = False
         origin = Origin.here() if origin is None else origin
-        section = config.get("dataset")
-        self._path = section.get("path") if isinstance(section, Mapping) else None  # what is in S3 is read from a copy
+        self._config = dict(config)
         self._lock: Any = _locked(session)
         try:
-            self._write(kind, dict(config), origin)
+            self._write(kind, origin)
         except OSError as error:
             self._lock.release()
             raise ConfigError(CANNOT_WRITE.format(file=session / RECORD, reason=error.strerror or error)) from error
@@ -124,8 +153,10 @@ class Run:
             self._lock.release()
             raise
 
-    def _write(self, kind: Kind, config: dict[str, Any], origin: Origin) -> None:
-        earlier = read_record(self.session)["runs"] if (self.session / RECORD).exists() else []
+    def _write(self, kind: Kind, origin: Origin) -> None:
+        self._text = to_yaml(self._config)
+        before = read_record(self.session) if (self.session / RECORD).exists() else {"runs": []}
+        earlier = before["runs"]
         number, patch = len(earlier) + 1, None
         if origin.patch is not None:
             patch = f"changes-{number}.patch"
@@ -137,36 +168,69 @@ class Run:
             "outcome": None,
             **origin.record(),
             "patch": patch,
-            "start_from": _start_from(config),
+            "start_from": _digest_of(start_of(self._config)),
+            "actions_from": _digest_of(actions_of(self._config)),
             "dataset": None,
+            "others": {},
             "results": {},
             "weights": None,
         }
         self._record = {
             "format": FORMAT,
             "session": self.session.name,
-            "description": str(config.get("description") or ""),
-            "seed": config.get("seed"),
+            "description": before.get("description", ""),
+            "seed": before.get("seed"),
             "runs": [*earlier, self._run],
         }
-        write_atomically(self.session / CONFIG, to_yaml(config))
+        self._accepted = not (self.session / CONFIG).exists()
+        if self._accepted:
+            self._take_config()
         self._save()
+
+    def _take_config(self) -> None:
+        write_atomically(self.session / CONFIG, self._text)
+        self._record["description"] = str(self._config.get("description") or "")
+        self._record["seed"] = self._config.get("seed")
+
+    def accepted(self) -> None:
+        """The configuration is good for what is resumed: it takes the place of that of the session.
+
+        In a new session, and where a run ends without an exception, this is so by itself. Calling it again does no
+        harm.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        if not self._accepted:
+            try:
+                self._take_config()
+                self._save()
+            except OSError as error:
+                raise ConfigError(CANNOT_WRITE.format(file=self.session / CONFIG, reason=error.strerror)) from error
+            self._accepted = True
 
     def _save(self) -> None:
         text = json.dumps(_plain(self._record), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomically(self.session / RECORD, text + "\n")
         write_atomically(self.session / INFO, describe(json.loads(text), self._run["outcome"] or UNFINISHED))
 
-    def describe_dataset(self, dataset: SampleDataset) -> None:
+    def describe_dataset(self, dataset: SampleDataset, what: Samples = "dataset") -> None:
         """Note which samples are used: where they are, how many, and their hash; again where there are more now.
+
+        Args:
+            dataset: The samples.
+            what: What they are for: "dataset" are those that it is about, "validation" those of ``validation.path``,
+                "load_samples" those of ``dataset.load_samples``.
 
         Raises:
             ConfigError: The disk refuses.
         """
-        path = self._path or ", ".join(map(str, dataset.paths))
+        # of what is in S3 a copy is read
+        path = get(self._config, *SAMPLES[what]) or ", ".join(map(str, dataset.paths))
         samples = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
-        if samples != self._run["dataset"]:
-            self._run["dataset"] = samples
+        notes = self._run if what == "dataset" else self._run["others"]
+        if samples != notes.get(what):
+            notes[what] = samples
             try:
                 self._save()
             except OSError as error:
@@ -197,6 +261,8 @@ class Run:
         elif error is not None:
             self.outcome = f"{type(error).__name__}: {error}"
         try:
+            if error is None:
+                self.accepted()
             self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
             if (self.session / "networks").is_dir():
                 with contextlib.suppress(CheckpointError):  # a damaged one says so when it is used
@@ -228,12 +294,12 @@ def _locked(session: Path) -> Any:
     raise AssertionError
 
 
-def weights_digest(checkpoints: str | Path | Location, which: str | int = "last") -> str | None:
+def weights_digest(checkpoints: str | Path | Location, which: str = "last") -> str | None:
     """SHA-256 of the weights in a checkpoint, as its manifest has it.
 
     Args:
         checkpoints: A session, a folder of checkpoints, or a checkpoint.
-        which: Which one of several.
+        which: Which one of several, as in a configuration.
 
     Returns:
         That of the file ``network.safetensors``; None where there is no checkpoint.
@@ -241,23 +307,43 @@ def weights_digest(checkpoints: str | Path | Location, which: str | int = "last"
     Raises:
         CheckpointError: It is damaged.
     """
-    from physgym.training.checkpoint import MANIFEST, WEIGHTS, find_checkpoint, list_checkpoints, read_manifest
+    from physgym.training.checkpoint import (
+        MANIFEST,
+        WEIGHTS,
+        as_which,
+        find_checkpoint,
+        list_checkpoints,
+        read_manifest,
+    )
 
     if isinstance(found := place(checkpoints), Path) and not (found / MANIFEST).is_file():
         folder = found / "networks" if (found / "networks").is_dir() else found
         if not list_checkpoints(folder):
             return None
-    return str(read_manifest(find_checkpoint(checkpoints, which))["files"][WEIGHTS][1])
+    return str(read_manifest(find_checkpoint(checkpoints, as_which(which)))["files"][WEIGHTS][1])
 
 
-def _start_from(config: Mapping[str, Any]) -> str | None:
-    """Digest of the weights that a training starts from."""
-    network = config.get("network")
-    start = network.get("start_from") if isinstance(network, Mapping) else None
-    if not start:
-        return None
-    which = str(network.get("which", "last")) if isinstance(network, Mapping) else "last"
-    return weights_digest(start, int(which) if which.isdecimal() else which)
+def get(config: Mapping[str, Any], section: str, name: str) -> Any:
+    """A value in a section of a configuration; None where there is none."""
+    found = config.get(section)
+    return found.get(name) if isinstance(found, Mapping) else None
+
+
+def start_of(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The network that a training starts from, and which of its checkpoints; None for a new one."""
+    start = get(config, "network", "start_from")
+    return (start, str(get(config, "network", "which") or "last")) if start else None
+
+
+def actions_of(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The network that acts in the simulation, and which of its checkpoints; None if none does."""
+    actions = get(config, "sampler", "actions")
+    kind = actions.get("type") if isinstance(actions, Mapping) else actions
+    return (kind.removeprefix(NETWORK), "last") if isinstance(kind, str) and kind.startswith(NETWORK) else None
+
+
+def _digest_of(found: tuple[str, str] | None) -> str | None:
+    return None if found is None else weights_digest(*found)
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:
@@ -290,25 +376,51 @@ class _Dumper(yaml.SafeDumper):
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
-    """A configuration as the text that reads as the same one."""
-    return yaml.dump(_plain(config, finite=False), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """A configuration as the text that reads as the same one.
+
+    Raises:
+        ConfigError: It holds what YAML does not know or reads as something else, such as dates; the text names the key.
+    """
+    return yaml.dump(_data(config, ()), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _data(value: Any, path: tuple[str, ...]) -> Any:
+    """A value as data that YAML knows; tuples and numbers of NumPy become lists and numbers of Python."""
+    key = ".".join(path) or "the configuration"
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                what = f"the key {name!r}, which is no text,"
+                raise ConfigError(NO_DATA.format(key=key, what=what, remedy="put it in quotes"))
+        return {str(name): _data(item, (*path, name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_data(item, (*path, str(number))) for number, item in enumerate(value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    for kind in (bool, int, float, str):  # YAML would not take what is derived from them
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    what = f"{value!r:.100}, which is of the type {type(value).__name__},"
+    raise ConfigError(NO_DATA.format(key=key, what=what, remedy="write a text or numbers instead"))
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _plain(value: Any, *, finite: bool = True) -> Any:
-    """A value as data that JSON and YAML know; for JSON, numbers that are not finite become texts."""
+def _plain(value: Any) -> Any:
+    """A value as data that JSON knows; numbers that are not finite become texts."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, finite=finite) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, finite=finite) for item in value]
+        return [_plain(item) for item in value]
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         with contextlib.suppress(ValueError, RuntimeError):  # an array of several numbers
             value = value.item()
     if isinstance(value, float):
-        return value if math.isfinite(value) or not finite else str(value)
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
         # names of files may hold bytes that are no text
         return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -352,6 +464,7 @@ class _RunPart(BaseModel):
     threads: int | None
     environment: dict[str, str]
     dataset: _DatasetPart | None
+    others: dict[str, _DatasetPart] = {}  # later than the rest
     results: dict[str, Any]
     weights: str | None
 
@@ -371,7 +484,7 @@ def read_config(session: Path) -> dict[str, Any]:
         ConfigError: The folder is not a session.
     """
     try:
-        config = read_yaml((session / CONFIG).read_text())
+        config = read_yaml((session / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{session} is not a session: {error}") from error
     if not isinstance(config, dict):
@@ -494,8 +607,8 @@ def _details(run: Mapping[str, Any]) -> list[str]:
     ]
     if run["edits"]:
         lines.append(f"edits:    {json.dumps(run['edits'], ensure_ascii=False)}")
-    if run["dataset"]:
-        lines.append(f"dataset:  {run['dataset']['path']}, sha256 {run['dataset']['hash']}")
+    samples = {"dataset": run["dataset"], **run.get("others", {})}
+    lines += [f"{what + ':':<9} {one['path']}, sha256 {one['hash']}" for what, one in samples.items() if one]
     if run["weights"]:
         lines.append(f"weights:  sha256 {run['weights']}")
     return lines

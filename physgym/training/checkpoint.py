@@ -249,6 +249,11 @@ def _check_weights(
         raise CheckpointError(MISMATCH.format(path=path, network=network, problem=shown))
 
 
+def as_which(which: str | int) -> str | int:
+    """Which checkpoint a text means, such as that of a configuration: an epoch if it is a number."""
+    return int(which) if isinstance(which, str) and which.isdecimal() else which
+
+
 def find_checkpoint(path: str | Path | Location, which: str | int = "last") -> Path:
     """The directory of a checkpoint; one in S3 is brought to the cache.
 
