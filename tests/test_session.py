@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_a_taken_name_gets_a_suffix_and_it_is_said(tmp_path, capsys):
         new_session(tmp_path / "file")
     with pytest.raises(ConfigError, match="cannot make the session folder"):
         new_session(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "..", "a/..", "a\0b", Path()])
+def test_a_session_needs_a_name(tmp_path, monkeypatch, path):
+    (tmp_path / "current").mkdir()
+    monkeypatch.chdir(tmp_path / "current")
+    with pytest.raises(ConfigError, match="write a path that ends in a name, such as sessions/mine"):
+        new_session(path)
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["current"]
 
 
 def test_sessions_started_together_get_folders_of_their_own(tmp_path):
@@ -186,18 +196,22 @@ def test_only_one_works_in_a_session(tmp_path):
         Run(tmp_path / "none", "train", CONFIGURATION)
 
 
-def test_who_looks_is_not_in_the_way(tmp_path):
+def test_who_looks_is_not_in_the_way(tmp_path, monkeypatch):
     descriptor = os.open(tmp_path, os.O_RDONLY)
     session.fcntl.flock(descriptor, session.fcntl.LOCK_SH)
+    waits = []
 
-    def release():
-        time.sleep(0.08)
-        os.close(descriptor)
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == session.ATTEMPTS - 1:
+            os.close(descriptor)
 
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(release)
-        with Run(tmp_path, "train", CONFIGURATION):
-            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "time", SimpleNamespace(sleep=wait))
+        run = Run(tmp_path, "train", CONFIGURATION)
+    with run:
+        assert len(waits) == session.ATTEMPTS - 1
+        assert sum(waits) >= 0.2
 
 
 TERMINATED = """
@@ -300,6 +314,107 @@ def test_an_end_between_two_looks_is_no_death(tmp_path, monkeypatch):
 
     monkeypatch.setattr(session, "_is_locked", end)
     assert state(tmp_path) == "completed"
+
+
+# --- a session that is resumed
+
+
+OTHERS = {**CONFIGURATION, "seed": 8, "description": "otherwise"}
+
+
+def test_a_resume_that_is_refused_leaves_the_configuration_as_it_was(tmp_path):
+    with Run(tmp_path, "train", CONFIGURATION):
+        before = (tmp_path / "config.yaml").read_bytes()
+    origin = Origin(("physgym", "resume"), "/", None, {"overrides": ["seed=8"]})
+    with pytest.raises(ConfigError, match="no"), Run(tmp_path, "train", OTHERS, origin):
+        raise ConfigError("no")
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    record = read_record(tmp_path)
+    assert (record["seed"], record["description"]) == (7, "to see")
+    assert [run["outcome"] for run in record["runs"]] == ["completed", "ConfigError: no"]
+    assert record["runs"][1]["edits"] == {"overrides": ["seed=8"]}
+
+
+def test_a_resume_that_is_accepted_changes_the_configuration(tmp_path, monkeypatch):
+    with Run(tmp_path, "train", CONFIGURATION) as run:
+        before = (tmp_path / "config.yaml").stat().st_mtime_ns
+        run.accepted()
+        assert (tmp_path / "config.yaml").stat().st_mtime_ns == before
+    run = Run(tmp_path, "train", OTHERS)
+    assert read_config(tmp_path) == CONFIGURATION
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(ConfigError, match=r"cannot write .*config\.yaml: No space left"):
+            run.accepted()
+    assert read_config(tmp_path) == CONFIGURATION
+    run.accepted()
+    assert read_config(tmp_path) == OTHERS
+    assert (read_record(tmp_path)["seed"], read_record(tmp_path)["description"]) == (8, "otherwise")
+    run.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert (read_config(tmp_path), state(tmp_path)) == (OTHERS, "interrupted")
+    with Run(tmp_path, "train", CONFIGURATION):
+        assert read_config(tmp_path) == OTHERS
+    assert read_config(tmp_path) == CONFIGURATION  # what was completed was accepted
+    assert read_record(tmp_path)["seed"] == 7
+
+
+# --- configurations as text
+
+
+DATA = {
+    "texts": ["1e3", "1", "null", "yes", "2020-01-01", "", " a", "é\n\u2028\x85", "b\udce9", "~", "a: b", "0x1", "1_0"],
+    "numbers": [1e3, 1, -0.0, math.inf, 1e-300, 2**70, True, None],
+    "of NumPy": [np.float32(0.5), np.int8(3), np.bool_(True), np.str_("7"), (1, 2)],
+    "1": {"deep": [{"er": []}, {}]},
+}
+
+
+def test_a_configuration_is_read_as_it_was_written(tmp_path):
+    with Run(tmp_path, "train", DATA):
+        found = read_config(tmp_path)
+    assert found == {**DATA, "of NumPy": [0.5, 3, True, "7", [1, 2]]}
+    for name in ("texts", "numbers"):
+        assert list(map(type, found[name])) == list(map(type, DATA[name]))
+    assert list(map(type, found["of NumPy"])) == [float, int, bool, str, list]
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ({"a": {3: 1}}, "a: the key 3, which is no text, cannot be kept .* put it in quotes"),
+        ({None: 1}, "the configuration: the key None"),
+        ({"a": {"b": [0, date(2020, 1, 1)]}}, r"a\.b\.1: datetime\.date\(2020, 1, 1\), which is of the type date"),
+        ({"a": b"x"}, "a: b'x'"),
+        ({"a": {1, 2}}, "a: {1, 2}"),
+        ({"a": Path("x")}, "a: PosixPath"),
+        ({"a": np.zeros(3)}, "a: array"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_refused(tmp_path, value, key):
+    with pytest.raises(ConfigError, match=key):
+        Run(tmp_path, "train", value)
+    assert list(tmp_path.iterdir()) == []
+    with Run(tmp_path, "train", {}):  # it let go of the folder
+        pass
+
+
+NOT_UTF_8 = """
+import locale, sys
+from pathlib import Path
+from physgym.experiment.session import Run, describe, read_config, read_record
+assert locale.getencoding().lower() not in ("utf-8", "utf8"), locale.getencoding()
+folder = Path(sys.argv[1])
+with Run(folder, "train", {"description": "Gr\\xf6\\xdfe"}):
+    assert read_config(folder) == {"description": "Gr\\xf6\\xdfe"}
+    assert "Gr\\xf6\\xdfe" in describe(read_record(folder), "")
+"""
+
+
+def test_files_are_utf_8_whatever_the_locale(tmp_path):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", NOT_UTF_8, tmp_path], env=environment, check=True, timeout=100)
+    for name in ("config.yaml", "info.txt", "record.json"):
+        assert "Größe" in (tmp_path / name).read_text(encoding="utf-8")
 
 
 # --- disks and damage
@@ -460,6 +575,24 @@ def test_a_dataset_is_described_with_its_run(tmp_path):
     assert last["samples"] == 150
     assert last["hash"] != first["hash"]
     assert f"dataset: 150 samples in {tmp_path}/data, sha256 {last['hash'][:16]}" in info(folder)
+
+
+def test_all_samples_of_a_run_are_described(tmp_path):
+    config = {"dataset": {"load_samples": "loaded"}, "validation": {"path": "s3://bucket/x"}}
+    data = {what: spring(tmp_path / what, samples=20, seed=seed) for seed, what in enumerate(session.SAMPLES)}
+    folder = new_session(tmp_path / "s")
+    with Run(folder, "train", config) as run:
+        for what, dataset in data.items():
+            run.describe_dataset(dataset, what)
+            run.describe_dataset(dataset, what=what)
+    found = read_record(folder)["runs"][0]
+    assert found["dataset"]["hash"] == dataset_hash(data["dataset"])
+    paths = {"validation": "s3://bucket/x", "load_samples": "loaded"}
+    assert found["others"] == {
+        what: {"path": path, "samples": 20, "hash": dataset_hash(data[what])} for what, path in paths.items()
+    }
+    text = session.describe(read_record(folder), "", details=True)
+    assert f"validation: s3://bucket/x, sha256 {found['others']['validation']['hash']}" in text
 
 
 def test_an_open_partition_is_read(tmp_path):

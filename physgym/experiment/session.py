@@ -261,8 +261,8 @@ class Run:
         elif error is not None:
             self.outcome = f"{type(error).__name__}: {error}"
         try:
-            if error is None:
-                self.accepted()
+            if error is None and not self._accepted:
+                self._take_config()
             self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
             if (self.session / "networks").is_dir():
                 with contextlib.suppress(CheckpointError):  # a damaged one says so when it is used
@@ -373,6 +373,15 @@ class _Dumper(yaml.SafeDumper):
     """Puts texts in quotes that a reader of configurations would take for numbers."""
 
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """A text, with escapes where its ends of lines would be read as others."""
+    style = '"' if set(text) & set("\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
