@@ -278,9 +278,9 @@ def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository,
         str(session / "config.yaml"),
         f'session="{repository}/sessions/two-again"',
         f'dataset.path="{sub}/data"',
+        'validation.path="s3://bucket/prefix"',
         f'dataset.load_samples="{sub}/data"',
         f'network.start_from="{sub}/s"',
-        'validation.path="s3://bucket/prefix"',
         f'sampler.actions.type="network:{sub}/s"',
     ]
     assert folder.name == "sub"
@@ -294,10 +294,15 @@ def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository,
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert command_of(session, monkeypatch)[2]["OMP_NUM_THREADS"] == "5"
 
-    # another network to start from
+    # another network to start from, or to act
     shutil.rmtree(sub / "s")
     with pytest.raises(ConfigError, match=r"the network in .*/s, from which .* started, is another one now"):
         reproduce(session)
+    edit(session, start_from=None)
+    with pytest.raises(ConfigError, match=r"the network in .*/s, which acted in .*, is another one now"):
+        reproduce(session)
+    edit(session, actions_from=None)  # as of an earlier version, which did not look
+    command_of(session, monkeypatch)
 
 
 def test_what_differs_is_told(quick, monkeypatch, capsys):
@@ -332,12 +337,47 @@ def test_what_differs_is_told(quick, monkeypatch, capsys):
         assert ("NOT reproduced" in out) == bool(code)
 
 
-def test_samples_that_a_training_makes_on_its_way_are_made_anew(quick, monkeypatch):
+@pytest.mark.parametrize("produce", ["first_epoch", "online", "always"])
+def test_samples_that_a_training_makes_on_its_way_are_made_anew_in_its_session(quick, monkeypatch, produce):
     settings = yaml.safe_load((quick / "config.yaml").read_text())
-    settings["dataset"]["produce"] = "always"
+    settings["dataset"]["produce"] = produce
     write_atomically(quick / "config.yaml", yaml.safe_dump(settings))
-    command, _, _ = command_of(quick, monkeypatch, out=Path("elsewhere"))
-    assert f'dataset.path="{Path.cwd()}/elsewhere/dataset"' in command
+    for name in ("elsewhere", "elsewhere-2"):
+        command, _, _ = command_of(quick, monkeypatch, out=Path("elsewhere"))
+        if produce == "always":  # which keeps nothing without a path
+            assert f'session="{Path.cwd()}/{name}"' in command
+            assert f'dataset.path="{Path.cwd()}/{name}/dataset"' in command
+        else:  # whatever the session will be called
+            assert f'session="{Path.cwd()}/elsewhere"' in command
+            assert "dataset.path=null" in command
+        Path(name).mkdir()
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", "/"])
+def test_the_new_session_needs_a_name(quick, out):
+    with pytest.raises(ConfigError, match="write a path that ends in a name"):
+        reproduce(quick, out=Path(out))
+
+
+@pytest.mark.parametrize("what", ["validation", "load_samples"])
+def test_other_samples_to_validate_or_to_begin_with_are_an_error_before_the_run(quick, monkeypatch, what):
+    settings = yaml.safe_load((quick / "config.yaml").read_text())
+    settings["dataset"]["load_samples"] = settings["validation"]["path"] = "more"
+    more = Path("more")
+    first = physgym.generate("physgym/Spring-v0", more, samples=50, num_workers=1, progress=False)
+    with Run(new_session("../sessions/two"), "train", settings, Origin.here(save_diff=True)) as run:
+        run.describe_dataset(physgym.SampleDataset("data"))
+        run.describe_dataset(first, what=what)
+    session = run.session.resolve()
+    monkeypatch.chdir("..")
+    command, _, _ = command_of(session, monkeypatch)
+    assert f'validation.path="{Path.cwd()}/sub/more"' in command
+    shutil.rmtree("sub/more")
+    with pytest.raises(ConfigError, match=f"the samples of {session} cannot be read"):
+        reproduce(session)
+    physgym.generate("physgym/Spring-v0", "sub/more", samples=50, num_workers=1, progress=False, seed=3)
+    with pytest.raises(ConfigError, match=rf"the samples in .*/sub/more are not those of {session}"):
+        reproduce(session)
 
 
 def test_other_samples_are_an_error_before_the_run(quick, repository):
