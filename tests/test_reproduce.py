@@ -261,6 +261,7 @@ def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository,
     settings |= {"network": {"start_from": "s"}, "sampler": {"actions": "network:s"}, "session": "../sessions/two"}
     settings["dataset"] |= {"load_samples": "data"}
     settings["validation"] = {"path": "s3://bucket/prefix"}
+    settings["training"]["checkpoints"]["path"] = "kept"
     with Run(new_session("../sessions/two"), "train", settings, Origin.here()) as run:
         run.describe_dataset(physgym.SampleDataset("data"))
     session = repository / "sessions" / "two"
@@ -281,6 +282,7 @@ def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository,
         'validation.path="s3://bucket/prefix"',
         f'dataset.load_samples="{sub}/data"',
         f'network.start_from="{sub}/s"',
+        "training.checkpoints.path=null",
         f'sampler.actions.type="network:{sub}/s"',
     ]
     assert folder.name == "sub"

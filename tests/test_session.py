@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch import nn
 
 import physgym
 from physgym.data.archive import archive
@@ -25,8 +26,10 @@ from physgym.errors import ConfigError
 from physgym.experiment import provenance, session
 from physgym.experiment.provenance import Origin, dataset_hash, import_folders
 from physgym.experiment.repository import find_repository
-from physgym.experiment.session import Run, new_session, read_config, read_record, state
+from physgym.experiment.session import Run, new_session, read_config, read_record, state, weights_digest
+from physgym.nn import Predictor
 from physgym.sample import Field, SampleSpec
+from physgym.training import save_checkpoint
 from tests.repositories import git
 
 CONFIGURATION = {
@@ -535,6 +538,25 @@ def test_a_deleted_folder_is_named(tmp_path, monkeypatch):
     assert find_repository() is None
     with pytest.raises(ConfigError, match="the current folder was deleted"):
         Origin.here()
+
+
+def test_the_last_weights_are_recorded_wherever_they_are(tmp_path):
+    spec = SampleSpec([Field("x", (1,), np.dtype("f4"), "input"), Field("y", (1,), np.dtype("f4"), "target")])
+    predictor = Predictor(nn.Linear(1, 1), spec)
+    for folder in (tmp_path / "networks", tmp_path / "kept"):
+        for epoch in (1, 2):
+            nn.init.constant_(predictor.network.weight, epoch + len(folder.name))
+            save_checkpoint(folder / f"epoch-{epoch}", predictor, epoch=epoch, step=epoch)
+    found = {}
+    for path in (None, str(tmp_path / "kept"), str(tmp_path / "none")):
+        with Run(tmp_path, "train", {"training": {"checkpoints": {"path": path}}}):
+            pass
+        found[path] = read_record(tmp_path)["runs"][-1]["weights"]
+    assert list(found.values()) == [weights_digest(tmp_path), weights_digest(tmp_path / "kept"), None]
+    (tmp_path / "networks" / "epoch-2" / "manifest.json").write_text("{")
+    with Run(tmp_path, "train", {}):
+        pass
+    assert read_record(tmp_path)["runs"][-1]["weights"] is None
 
 
 # --- samples

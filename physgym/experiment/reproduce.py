@@ -33,6 +33,7 @@ from physgym.experiment.session import (
     SAMPLES,
     actions_of,
     check_session,
+    checkpoints_of,
     get,
     read_config,
     read_record,
@@ -43,6 +44,7 @@ from physgym.experiment.session import (
 from physgym.storage.location import Location, place
 
 AGAIN = "again"
+PATHS = (*SAMPLES.values(), ("network", "start_from"))  # keys of configurations that are paths to what is read
 KINDS = {"train": "training", "generate": "generation"}
 LISTED = 20  # packages of another version that are named
 TIMES = ("seconds", "_ms")  # ends of names of results that are times, and never the same
@@ -264,6 +266,8 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
     if start := start_of(config):
         path = changes["network.start_from"] = _absolute(start[0], base)
         _check_weights(OTHER_START, session, path, start[1], then.get("start_from"))
+    if checkpoints_of(config):
+        changes["training.checkpoints.path"] = None  # the old ones lie there
     if actions := actions_of(config):
         path = _absolute(actions[0], base)
         changes["sampler.actions.type"] = f"{NETWORK}{path}"

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from physgym.errors import CheckpointError, ConfigError
+from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.experiment.config import Loader, read_yaml
 from physgym.experiment.provenance import Origin, dataset_hash
 from physgym.experiment.repository import shown
@@ -264,9 +264,8 @@ class Run:
             if error is None and not self._accepted:
                 self._take_config()
             self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
-            if (self.session / "networks").is_dir():
-                with contextlib.suppress(CheckpointError):  # a damaged one says so when it is used
-                    self._run["weights"] = weights_digest(self.session)
+            with contextlib.suppress(PhysGymError):  # a damaged checkpoint says so when it is used
+                self._run["weights"] = self._last_weights()
             self._save()
         except OSError as failure:
             text = CANNOT_WRITE.format(file=self.session / RECORD, reason=failure.strerror or failure)
@@ -275,6 +274,17 @@ class Run:
             print(text, file=sys.stderr)  # what it ended with says more
         finally:
             self._lock.release()
+
+    def _last_weights(self) -> str | None:
+        """Digest of the weights in the last checkpoint, None where there is none."""
+        elsewhere = checkpoints_of(self._config) if self._run["kind"] == "train" else None
+        folder = place(elsewhere or self.session / "networks")
+        if isinstance(folder, Path) and not folder.is_dir():
+            return None
+        from physgym.training.checkpoint import WEIGHTS, list_checkpoints
+
+        last = list(list_checkpoints(folder).values())[-1:]  # of what is in S3 the weights are not fetched for that
+        return str(last[0]["files"][WEIGHTS][1]) if last else None
 
 
 def _locked(session: Path) -> Any:
@@ -340,6 +350,12 @@ def actions_of(config: Mapping[str, Any]) -> tuple[str, str] | None:
     actions = get(config, "sampler", "actions")
     kind = actions.get("type") if isinstance(actions, Mapping) else actions
     return (kind.removeprefix(NETWORK), "last") if isinstance(kind, str) and kind.startswith(NETWORK) else None
+
+
+def checkpoints_of(config: Mapping[str, Any]) -> str | None:
+    """The folder of checkpoints that a configuration names; None for that of the session."""
+    found = get(config, "training", "checkpoints")
+    return found.get("path") if isinstance(found, Mapping) else None
 
 
 def _digest_of(found: tuple[str, str] | None) -> str | None:
