@@ -325,17 +325,20 @@ def test_an_end_between_two_looks_is_no_death(tmp_path, monkeypatch):
 OTHERS = {**CONFIGURATION, "seed": 8, "description": "otherwise"}
 
 
-def test_a_resume_that_is_refused_leaves_the_configuration_as_it_was(tmp_path):
+def test_a_resume_that_is_refused_leaves_the_session_as_it_was(tmp_path):
     with Run(tmp_path, "train", CONFIGURATION):
-        before = (tmp_path / "config.yaml").read_bytes()
-    origin = Origin(("physgym", "resume"), "/", None, {"overrides": ["seed=8"]})
+        pass
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(files) >= 3
+    origin = Origin(("physgym", "resume"), "/", None, {"overrides": ["seed=8"]}, patch=b"patch")
     with pytest.raises(ConfigError, match="no"), Run(tmp_path, "train", OTHERS, origin):
+        assert len(read_record(tmp_path)["runs"]) == 2
         raise ConfigError("no")
-    assert (tmp_path / "config.yaml").read_bytes() == before
-    record = read_record(tmp_path)
-    assert (record["seed"], record["description"]) == (7, "to see")
-    assert [run["outcome"] for run in record["runs"]] == ["completed", "ConfigError: no"]
-    assert record["runs"][1]["edits"] == {"overrides": ["seed=8"]}
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    with pytest.raises(ConfigError, match="later"), Run(tmp_path, "train", OTHERS, origin) as run:
+        run.accepted()
+        raise ConfigError("later")
+    assert [run["outcome"] for run in read_record(tmp_path)["runs"]] == ["completed", "ConfigError: later"]
 
 
 def test_a_resume_that_is_accepted_changes_the_configuration(tmp_path, monkeypatch):

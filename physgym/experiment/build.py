@@ -45,7 +45,7 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
-from physgym.training.checkpoint import read_manifest
+from physgym.training.checkpoint import as_which, read_manifest
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
 from physgym.vector.entry import env_factory
@@ -156,6 +156,9 @@ def generate_samples(
     session = new_session(config.session) if resume is None else resume
     recorded = config.model_copy(update={"session": str(session)}).model_dump()
     with Run(session, "generate", recorded, origin) as run:
+        run.accepted()
+        if load is not None:
+            run.describe_dataset(load, "load_samples")
         try:
             dataset: SampleDataset = make(session / "dataset", resume=resume is not None)
         except KeyboardInterrupt:
@@ -205,6 +208,8 @@ def _train(
 ) -> Outcome:
     """The training, in a session or without one."""
     trainer, source = _make_trainer(plan, folder, session, run, resume=resume)
+    if run is not None:
+        run.accepted()  # only now it is known that the last checkpoint fits
     try:
         history = trainer.fit()
     except KeyboardInterrupt:  # the second one: the first ends in the history
@@ -243,6 +248,10 @@ def _make_trainer(
             per_epoch = min(few, section.batches_per_epoch)
     if config.validation.path is not None:
         validation = SampleDataset(config.validation.path, mini=config.dataset.mini)
+        if run is not None:
+            run.describe_dataset(validation, "validation")
+    if run is not None and (load := _load(config)) is not None:
+        run.describe_dataset(load, "load_samples")
     callbacks = list(plan.callbacks)
     if section.early_stopping is not None:
         callbacks.append(EarlyStopping(**section.early_stopping.model_dump()))
@@ -578,11 +587,6 @@ def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
 
 
 # --- a trained network
-
-
-def as_which(which: str) -> str | int:
-    """Which checkpoint: an epoch if it is a number."""
-    return int(which) if which.isdecimal() else which
 
 
 def load_network(config: Config | None, session: Path, which: str = "last") -> Predictor:

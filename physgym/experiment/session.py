@@ -35,6 +35,7 @@ CONFIG = "config.yaml"
 RECORD = "record.json"
 INFO = "info.txt"
 FORMAT = 1
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 RUNNING, DIED, TERMINATED = "running", "died", "terminated"
 UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
 ATTEMPTS, PAUSE = 5, 0.05  # to get a lock that somebody who looks whether it is taken has for an instant
@@ -115,11 +116,11 @@ class Run:
     """One run of a session, in its record; a session that was resumed has several.
 
     The record is written before the first step, and completed when the ``with`` block ends, however it ends: SIGTERM,
-    with which clusters end jobs, raises `SystemExit` in it, the second time it ends the process. A killed run leaves
-    the record as it is, from which `state` tells that it died.
+    with which clusters end jobs, and SIGHUP, of a terminal that is closed, raise `SystemExit` in it, the second time
+    they end the process. A killed run leaves the record as it is, from which `state` tells that it died.
 
     A session that is resumed keeps its configuration, also in its record, until the new one is `accepted`: what is
-    refused leaves nothing behind but the run, with its edits.
+    refused before leaves nothing behind.
 
     Args:
         session: The folder.
@@ -237,12 +238,13 @@ class Run:
                 raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
 
     def __enter__(self) -> Self:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._on_sigterm)
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, self._on_signal)
         return self
 
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() != self._run["pid"]:  # a forked process, which ends as ever
             signal.raise_signal(number)
@@ -252,8 +254,9 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ENDING:
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, signal.SIG_DFL)
         if self._terminated and isinstance(error, SystemExit):
             self.outcome = TERMINATED
         elif isinstance(error, KeyboardInterrupt):
@@ -263,6 +266,9 @@ class Run:
         try:
             if error is None and not self._accepted:
                 self._take_config()
+            if not self._accepted and isinstance(error, PhysGymError) and len(self._record["runs"]) > 1:
+                self._forget()
+                return
             self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
             with contextlib.suppress(PhysGymError):  # a damaged checkpoint says so when it is used
                 self._run["weights"] = self._last_weights()
@@ -274,6 +280,14 @@ class Run:
             print(text, file=sys.stderr)  # what it ended with says more
         finally:
             self._lock.release()
+
+    def _forget(self) -> None:
+        """Leave the session as it was before a run that was refused."""
+        refused = self._record["runs"].pop()
+        self._run = self._record["runs"][-1]
+        self._save()
+        if refused["patch"] is not None:
+            (self.session / refused["patch"]).unlink(missing_ok=True)
 
     def _last_weights(self) -> str | None:
         """Digest of the weights in the last checkpoint, None where there is none."""

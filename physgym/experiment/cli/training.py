@@ -100,14 +100,17 @@ def resume(
 def _check_folder(session: Path, config: Config, folder: str) -> None:
     """Raise ConfigError where paths in the configuration would mean something else than they did."""
     from physgym.experiment.reproduce import PATHS
+    from physgym.experiment.session import actions_of, checkpoints_of
 
     if not Path(folder).is_dir() or Path(folder).samefile(Path.cwd()):
         return
-    for section, name in PATHS:
-        path = getattr(getattr(config, section), name)
+    data = config.model_dump()
+    paths = {f"{section}.{name}": data[section][name] for section, name in PATHS}
+    paths |= {"sampler.actions": (actions_of(data) or [None])[0], "training.checkpoints.path": checkpoints_of(data)}
+    for key, path in paths.items():
         if path is not None and "://" not in path and not Path(path).is_absolute():
             raise ConfigError(
-                f"{section}.{name}: {path} is relative to {folder}, where the session was begun. Go there first, "
+                f"{key}: {path} is relative to {folder}, where the session was begun. Go there first, "
                 f"or give the whole path; then: physgym resume {session.absolute()}"
             )
 
