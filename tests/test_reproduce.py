@@ -512,3 +512,9 @@ def test_list_and_show(quick, repository, capsys, monkeypatch):
     assert shown["training"]["epochs"] == 9
     assert shown["seed"] == 0
     assert json.loads(physgym_("show", quick / "config.yaml", "--json"))["training"]["epochs"] == 1
+
+
+def test_without_git_it_says_so(quick, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="git is not installed, which brings the code of"):
+        reproduce(quick)

@@ -26,7 +26,7 @@ from physgym.errors import ConfigError
 from physgym.experiment import provenance, session
 from physgym.experiment.provenance import Origin, dataset_hash, import_folders
 from physgym.experiment.repository import find_repository
-from physgym.experiment.session import Run, new_session, read_config, read_record, state, weights_digest
+from physgym.experiment.session import Run, describe, new_session, read_config, read_record, state, weights_digest
 from physgym.nn import Predictor
 from physgym.sample import Field, SampleSpec
 from physgym.training import save_checkpoint
@@ -636,3 +636,19 @@ def test_an_open_partition_is_read(tmp_path):
         found = dataset_hash(dataset)
     assert physgym.SampleDataset(tmp_path).partitions[0].sealed
     assert dataset_hash(physgym.SampleDataset(tmp_path)) == found
+
+
+def test_a_full_disk_leaves_no_folder_that_takes_the_name(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(ConfigError, match=r"cannot make the session folder .*No space left"):
+            new_session(tmp_path / "mine")
+    assert new_session(tmp_path / "mine").name == "mine"
+
+
+def test_what_others_wrote_does_not_steer_a_terminal(tmp_path):
+    with Run(tmp_path, "train", {**CONFIGURATION, "description": "\x1b[31mrød\x07"}):
+        pass
+    told = describe(read_record(tmp_path), "completed", details=True)
+    assert "\\x1b[31mrød\\x07" in told
+    assert "\x1b" not in told

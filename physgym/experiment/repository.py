@@ -38,10 +38,11 @@ PINNED = (
 KEPT = ("GIT_CONFIG", "GIT_SSH", "GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH", "GIT_DISCOVERY_ACROSS_FILESYSTEM")
 
 NO_GIT = "git is not installed"
-NO_REPOSITORY = "this folder is in no git repository{reason}, so that nobody could run the same again"
+NO_REPOSITORY = "this folder is in no git repository, so that nobody could run the same again"
 NO_COMMIT = "the repository {root} has no commit yet, so that nobody could run the same again"
 DIRTY = "the repository {root} has changes that are not committed, so that nobody could run the same again:\n{files}"
 COMMIT = "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo)"
+NEED_GIT = "Install it, or run without a record (--allow-dirty-repo)"
 INIT = "Make one (git init, git add, git commit), or run without a record (--allow-dirty-repo)"
 QUESTION = "Run all the same, without a session folder or any other record? [y/N] "
 
@@ -279,8 +280,9 @@ def check_repository(repository: Repository | None, *, allow_dirty: bool, save_d
 
 def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
     if repository is None:
-        reason = f": {NO_GIT}" if shutil.which("git") is None else ""
-        return f"{NO_REPOSITORY.format(reason=reason)}. {INIT}"
+        if shutil.which("git") is None:
+            return f"{NO_GIT}, so that nobody could run the same again. {NEED_GIT}"
+        return f"{NO_REPOSITORY}. {INIT}"
     if repository.problem is not None:
         return f"git cannot read the repository: {repository.problem}\nSet this right, or add --allow-dirty-repo"
     if repository.commit is None:

@@ -25,7 +25,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
-from physgym.experiment.repository import add_worktree, find_repository, has_commit, remove_worktree, shown
+from physgym.experiment.repository import NO_GIT, add_worktree, find_repository, has_commit, remove_worktree, shown
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import (
     CONFIG,
@@ -237,6 +237,8 @@ def _content(session: Path, run: Mapping[str, Any]) -> bytes:
 
 def _repository(session: Path, found: Mapping[str, Any]) -> Path:
     """A repository that has the commit: the current one, that of the session, or where it was."""
+    if shutil.which("git") is None:
+        raise ConfigError(f"{NO_GIT}, which brings the code of {session} back; install it")
     around = [find_repository(), find_repository(session)]
     roots = [repository.root for repository in around if repository is not None and repository.problem is None]
     for root in (*roots, Path(found["root"])):

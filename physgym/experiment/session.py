@@ -105,6 +105,8 @@ def new_session(path: str | Path) -> Path:
                 raise ConfigError(f"cannot make the session folder {folder}: a file of this name exists") from error
             number += 1
         except OSError as error:
+            with contextlib.suppress(OSError):  # it may have been made, on a disk that was full then
+                folder.rmdir()
             raise ConfigError(f"cannot make the session folder {folder}: {error.strerror}") from error
         else:
             if number > 1:
@@ -625,7 +627,12 @@ def describe(record: Mapping[str, Any], outcome: str, *, details: bool = False) 
             lines += ["", f"run {number} of {len(runs)}: {ended}", *(f"  {line}" for line in _details(run))]
     width = max(map(len, CONTENT))
     lines += ["", *(f"{name:<{width}}  {what}" for name, what in CONTENT.items())]
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
+
+
+def printable(text: str) -> str:
+    """A text of somebody else without what would steer a terminal."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 def _details(run: Mapping[str, Any]) -> list[str]:

@@ -91,9 +91,11 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
+    from physgym.experiment.session import printable
+
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = "-" if value is None else " ".join(str(value).split())
+    text = "-" if value is None else printable(" ".join(str(value).split()))
     # moments as people write them
     return f"{text[:10]} {text[11:16]}" if text[10:11] == "T" and text.endswith("+00:00") else text
 

@@ -189,5 +189,7 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             timeout=GIT_TIMEOUT,
             check=False,
         )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", "git is not installed")
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))
