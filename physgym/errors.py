@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+from collections.abc import Iterator
 
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
 
@@ -95,6 +97,26 @@ class StorageError(DatasetError, CheckpointError):
 
 class DivergedError(PhysGymError):
     """A training loss was not finite."""
+
+
+@contextlib.contextmanager
+def needs(package: str, extra: str, what: str = "this") -> Iterator[None]:
+    """Make a message of the lack of an optional package, inside.
+
+    Args:
+        package: That is imported.
+        extra: Of physgym, which installs it.
+        what: That needs it.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigError(f"{what} needs {package}: pip install 'physgym[{extra}]'") from error
 
 
 class RejectSample(PhysGymError):

@@ -97,7 +97,7 @@ class Edits:
         if self.cpu:
             data["device"] = "cpu"
         if self.mini:
-            _section(data, ["dataset"], "--mini")["mini"] = MINI
+            section_at(data, ["dataset"], "--mini")["mini"] = MINI
 
 
 def read_yaml(text: str) -> Any:
@@ -181,14 +181,14 @@ def _delete(data: dict[str, Any], key: str) -> None:
 
 def _set(data: dict[str, Any], key: str, text: str, what: str) -> None:
     *path, last = key.split(".")
-    section = _section(data, path, what)
+    section = section_at(data, path, what)
     try:
         section[last] = _typed(text, [*path, last])
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{what!r}: the value is not YAML") from error
 
 
-def _section(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, Any]:
+def section_at(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, Any]:
     """The section of a path, made where it is missing."""
     for place, part in enumerate(path):
         inner = data.get(part)
@@ -197,7 +197,7 @@ def _section(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, 
             default = _default(path[: place + 1])
             if part not in data and isinstance(default, Component):
                 inner = default.type
-        if isinstance(inner, str) and _annotation(path[: place + 1]) is Component:
+        if isinstance(inner, str) and annotation_of(path[: place + 1]) is Component:
             inner = {"type": inner}
         if not isinstance(inner, dict):
             raise ConfigError(f"{what!r}: {part!r} is a value, not a section")
@@ -212,9 +212,8 @@ def _typed(text: str, path: Sequence[str]) -> Any:
     Raises:
         ValueError, yaml.YAMLError: It is not YAML, where it is to be.
     """
-    annotation = _annotation(path)
-    kinds = {kind for kind in (get_args(annotation) or (annotation,)) if kind is not type(None)}
-    if kinds == {str}:
+    annotation = annotation_of(path)
+    if kinds_of(annotation) - {type(None)} == {str}:
         if text in ("null", "~", "") and annotation is not str:
             return None
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
@@ -234,12 +233,14 @@ def _typed(text: str, path: Sequence[str]) -> Any:
 # --- the schema, by key
 
 
-def _annotation(path: Sequence[str]) -> Any:
-    """The type of a key, of a section without None; None if there is no such key, or if it lies in free data."""
+def annotation_of(path: Sequence[str]) -> Any:
+    """The type of a key, of a section without None; None if there is no such key, Any in free data as of arguments."""
     model: Any = Config
     parts = iter(path)
     for part in parts:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return Any if {Any, dict} & kinds_of(model) else None
+        if part not in model.model_fields:
             return None
         annotation = model.model_fields[part].annotation
         model = annotation if (inner := _model_in(annotation)) is None else inner
@@ -250,10 +251,19 @@ def _annotation(path: Sequence[str]) -> Any:
 
 def _default(path: Sequence[str]) -> Any:
     """What a key is where nothing is given; None if there is no such key."""
-    model = _annotation(path[:-1]) if len(path) > 1 else Config
+    model = annotation_of(path[:-1]) if len(path) > 1 else Config
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or path[-1] not in model.model_fields:
         return None
     return model.model_fields[path[-1]].get_default(call_default_factory=True)
+
+
+def kinds_of(annotation: Any) -> set[Any]:
+    """The types that a value of such a type may have: int and NoneType of ``int | None``, dict of ``dict[str, Any]``."""
+    if get_origin(annotation) is Annotated:
+        return kinds_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return {kind for member in get_args(annotation) for kind in kinds_of(member)}
+    return {get_origin(annotation) or annotation}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -281,7 +291,7 @@ def _explain(fault: Any) -> str:
         return f"{name}: missing"
     if fault["type"] != "extra_forbidden":
         return f"{name}: {message} (got {fault['input']!r})"
-    section = _annotation([part for part in path[:-1] if not part.isdecimal()])
+    section = annotation_of([part for part in path[:-1] if not part.isdecimal()])
     known = list(section.model_fields)
     elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
     near = elsewhere[:1] or difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)

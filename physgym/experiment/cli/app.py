@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,17 +88,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@contextlib.contextmanager
-def needs(package: str, extra: str) -> Iterator[None]:
-    """Make a message of the lack of an optional package."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ConfigError(f"this needs {package}: pip install 'physgym[{extra}]'") from error
 
 
 def again(*more: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, needs
 from physgym.experiment.cli.app import (
     INTERRUPTED,
     Actions,
@@ -18,7 +18,6 @@ from physgym.experiment.cli.app import (
     again,
     app,
     arguments_of,
-    needs,
     pairs_of,
 )
 from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, needs
 from physgym.experiment.search.pool import PATIENCE, Message, Worker
 
 LISTEN = 1.0  # seconds for which an actor waits for its worker's messages
@@ -30,12 +30,8 @@ class Cluster:
     """
 
     def __init__(self, address: str, *, threads: int, gpus: int, log: Path) -> None:
-        try:
+        with needs("ray", "ray", "--ray"):
             import ray
-        except ModuleNotFoundError as error:
-            if error.name != "ray":
-                raise
-            raise ConfigError("--ray needs Ray: pip install 'physgym[ray]'") from error
         self._ray: Any = ray
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
         if address == "local":

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from physgym.experiment.schema import Config
 from physgym.experiment.search.section import SearchSection
-from physgym.experiment.session import write_atomically
+from physgym.experiment.session import to_yaml, write_atomically
 
 if TYPE_CHECKING:
     import optuna
@@ -76,7 +74,7 @@ def write_best(session: Path, best: Row, config: Config, section: SearchSection)
     data = config.model_copy(update={"session": f"{session}-best"}).model_dump()
     data.pop("search", None)
     head = f"# trial {best.name} of {session}: {section.metric} {best.value:.6g} ({section.which} epoch)\n"
-    write_atomically(session / BEST, head + yaml.safe_dump(data, sort_keys=False))
+    write_atomically(session / BEST, head + to_yaml(data))
 
 
 def table_of(rows: Sequence[Row], section: SearchSection) -> str:

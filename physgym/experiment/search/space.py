@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import math
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError
-from physgym.experiment.config import check_config
+from physgym.experiment.config import annotation_of, check_config, kinds_of, section_at
 from physgym.experiment.schema import Config
 from physgym.experiment.search.section import NEW_TRIALS, ParameterSection, SearchSection
 
@@ -78,7 +74,8 @@ class Space:
         """
         data = copy.deepcopy(self._data)
         for key, value in [*values.items(), *((key.replace("__", "."), value) for key, value in more.items())]:
-            _set(data, key, value)
+            *path, last = key.split(".")
+            section_at(data, path, key)[last] = value
         return check_config(data, "the combination of values")
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -167,7 +164,8 @@ class Space:
             found = [*self._faults_of(key, known)] or [*self._misfits(key, known)]
             faults += [f"parameters.{key}: {fault}" for fault in found]
         metric = self.section.metric
-        if metric.startswith("rollout_") and not _has(self._data, "rollout"):
+        varied = any(key == "validation" or key.startswith("validation.rollout") for key in self.keys)
+        if metric.startswith("rollout_") and self._data["validation"]["rollout"] is None and not varied:
             faults.append(
                 f"metric: {metric!r} needs a rollout, which the configuration leaves out; set validation.rollout"
             )
@@ -175,11 +173,11 @@ class Space:
 
     def _faults_of(self, key: str, known: ParameterSection) -> Iterator[str]:
         """What is wrong with a key and its range."""
-        try:
-            kinds = _kinds(annotation_of(key.split(".")))
-        except KeyError as error:
-            yield error.args[0]
+        annotation = annotation_of(key.split("."))
+        if annotation is None:
+            yield self._refusal(key, None).removeprefix(f"{key}: ").removeprefix(f"{key!r}: ")
             return
+        kinds = kinds_of(annotation)
         if key.split(".")[0] in FIXED:
             yield "no training depends on it; leave it out"
         for other in self.keys:
@@ -197,84 +195,14 @@ class Space:
     def _misfits(self, key: str, known: ParameterSection) -> Iterator[str]:
         """Values that the schema does not take."""
         for value in known.choices if known.choices is not None else (known.low, known.high):
-            try:
-                self.config({key: value})
-            except ConfigError as error:
-                faults = [line.removeprefix("- ") for line in str(error).splitlines()[1:]]
-                yield f"the value {value!r} is not taken: {'; '.join(faults) or error}"
+            if refusal := self._refusal(key, value):
+                yield f"the value {value!r} is not taken: {refusal}"
 
-
-def annotation_of(path: Sequence[str]) -> Any:
-    """The type of a key of the configuration; Any in free data, such as the arguments of a network.
-
-    Raises:
-        KeyError: There is no such key; the text names the nearest one.
-    """
-    annotation: Any = Config
-    for place, part in enumerate(path):
-        section = _section(annotation)
-        if section is None:
-            kinds = _kinds(annotation)
-            if dict in kinds or Any in kinds:
-                return Any
-            raise KeyError(f"{'.'.join(path[:place])} is a value, not a section")
-        if part not in section.model_fields:
-            raise KeyError(_unknown(".".join(path)))
-        annotation = section.model_fields[part].annotation
-    return annotation
-
-
-def _unknown(key: str) -> str:
-    known = [name for name in _all_keys(Config) if name.split(".")[0] not in FIXED]
-    same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    near = difflib.get_close_matches(key, same or known, 1, cutoff=0.0)
-    return f"unknown key; did you mean {near[0]!r}?"
-
-
-def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        if (inner := _section(field.annotation)) is None:
-            yield prefix + name
-        elif inner is not SearchSection:
-            yield from _all_keys(inner, f"{prefix}{name}.")
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    """The types that a key may have."""
-    if get_origin(annotation) is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for member in get_args(annotation):
-            yield from _members(member)
-    else:
-        yield annotation
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    return {get_origin(member) or member for member in _members(annotation)}
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    members = (member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel))
-    return next(members, None)
-
-
-def _has(data: Mapping[str, Any], key: str) -> bool:
-    """Whether a key is set somewhere."""
-    return any(
-        (name == key and value is not None) or (isinstance(value, Mapping) and _has(value, key))
-        for name, value in data.items()
-    )
-
-
-def _set(data: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        inner = data.get(part)
-        if inner is None:
-            inner = {}
-        elif isinstance(inner, str):
-            inner = {"type": inner}  # of a class without arguments the name alone
-        data[part] = inner
-        data = inner
-    data[last] = value
+    def _refusal(self, key: str, value: Any) -> str:
+        """Why the schema does not take a value; empty if it does."""
+        try:
+            self.config({key: value})
+        except ConfigError as error:
+            lines = str(error).splitlines()
+            return "; ".join(line.removeprefix("- ") for line in lines[1:] or lines)
+        return ""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from physgym.errors import ConfigError, PhysGymError, WorkerError
+from physgym.errors import ConfigError, PhysGymError, WorkerError, needs
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Config
@@ -105,8 +105,7 @@ def search(config: Config, origin: Origin | None = None, *, log: bool = True, ra
         WorkerError: Workers do not start.
         KeyboardInterrupt: Ctrl-C while samples were generated.
     """
-    check_optuna()
-    space = Space(config)
+    space = _space_of(config)
     space.own_samples()
     _check_points(space)
     with contextlib.ExitStack() as stack:
@@ -162,8 +161,7 @@ def is_search(session: Path) -> bool:
 
 def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) -> Found:
     """The search in its session."""
-    check_optuna()
-    space = Space(config)
+    space = _space_of(config)
     origin = Origin.here() if origin is None else origin
     with Run(session, "search", config.model_dump(), origin) as run:
         run.accepted()
@@ -189,6 +187,12 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
         if driver.interrupted or driver.timed_out:
             run.outcome = "interrupted" if driver.interrupted else "stopped: search.timeout"
     return Found(session, rows, best, bool(driver.interrupted), driver.timed_out)
+
+
+def _space_of(config: Config) -> Space:
+    with needs("optuna", "hpo"):
+        import optuna  # noqa: F401  # now, not after the first samples
+    return Space(config)
 
 
 def _check_points(space: Space) -> None:
@@ -252,16 +256,6 @@ def best_of(rows: Sequence[Row], section: SearchSection) -> Row | None:
 
 
 # --- Optuna
-
-
-def check_optuna() -> None:
-    """Raise ConfigError if Optuna is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ConfigError("this needs optuna: pip install 'physgym[hpo]'") from error
 
 
 def open_study(session: Path, space: Space, config: Config) -> optuna.Study:
