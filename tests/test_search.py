@@ -13,13 +13,15 @@ import sys
 import time
 from collections import deque
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import yaml
 
-from physgym.errors import ConfigError, DivergedError, WorkerError
+from physgym.errors import ConfigError, DivergedError, WorkerError, needs
 from physgym.experiment import cli
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config, load_config
@@ -132,9 +134,10 @@ def test_ranges_that_are_none(tmp_path, parameters, text):
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
-        ({"optimization.rl": LR}, r"parameters\.optimization\.rl: unknown key; did you mean 'optimization\.lr'"),
+        ({"optimization.rl": LR}, r"parameters\.optimization\.rl: unknown key; did you mean 'lr'"),
         ({"training.lr": LR}, "did you mean 'optimization.lr'"),
-        ({"training.epochs.x": LR}, "training.epochs is a value, not a section"),
+        ({"training.epochs.x": LR}, r"parameters\.training\.epochs\.x: 'epochs' is a value, not a section"),
+        ({"training.checkpoints.path": {"choices": ["a", "b"]}}, "no training depends on it"),
         ({"session": {"choices": ["a", "b"]}}, "no training depends on it"),
         ({"training.batch_size": {"low": 0.5, "high": 8.5}}, "takes whole numbers"),
         (
@@ -152,6 +155,56 @@ def test_ranges_that_are_none(tmp_path, parameters, text):
 def test_keys_and_values_that_the_schema_does_not_have(tmp_path, parameters, text):
     with pytest.raises(ConfigError, match=text):
         Space(config(tmp_path, parameters))
+
+
+def test_trials_do_not_share_checkpoints(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"all trials would be saved in shared; leave training\.checkpoints\.path out"
+    ):
+        Space(config(tmp_path, changes={"training": {"checkpoints": {"path": "shared"}}}))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "changes"),
+    [
+        ({"optimization.lr": LR}, {}),
+        ({"optimization.lr": LR}, {"network": {"arguments": {"rollout": 3}}}),
+        ({"optimization.lr": LR}, {"validation": {"rollout": {"steps": 5}}}),
+        ({"validation.rollout.steps": {"low": 5, "high": 9}}, {}),
+    ],
+    ids=["none", "elsewhere", "given", "searched"],
+)
+def test_a_metric_of_the_rollout_needs_one(tmp_path, parameters, changes):
+    settings = config(tmp_path, parameters, metric="rollout_error", changes=changes)
+    if "validation" in changes or "validation.rollout.steps" in parameters:
+        Space(settings)
+    else:
+        with pytest.raises(ConfigError, match=r"needs a rollout, .*; set validation\.rollout"):
+            Space(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("network.arguments.since: {choices: [2020-01-01, 3]}", "parameters.network.arguments.since: choices may be"),
+        ("network.arguments.sizes: {choices: [{1: 2}]}", "the value {1: 2} is not taken: .* keys must be texts"),
+        ("network.arguments: {choices: [{}, {1: 2}]}", "the value {1: 2} is not taken: .* keys must be texts"),
+        ("network.arguments.since: {low: 2020-01-01, high: 2021-01-01}", "since.low: must be a number"),
+    ],
+    ids=["date", "key", "key of a section", "range of dates"],
+)
+def test_dates_and_keys_that_are_no_texts(tmp_path, text, fault):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"environment: {{id: physgym/Spring-v0}}\nsearch: {{parameters: {{{text}}}}}")
+    with pytest.raises(ConfigError, match=fault):
+        Space(load_config(file))
+
+
+@pytest.mark.parametrize("argument", [{"since": date(2020, 1, 1)}, {1: 2}], ids=str)
+def test_arguments_that_a_session_cannot_keep(tmp_path, argument):
+    with pytest.raises(ConfigError, match=r"network\.arguments: .*(in quotes)"):
+        search(config(tmp_path, changes={"network": {"arguments": argument}}))
+    assert not (tmp_path / "search").exists()
 
 
 def test_all_faults_of_a_search_are_named_at_once(tmp_path):
@@ -331,6 +384,16 @@ def test_it_finds_the_best_value(tmp_path, pretend, sampler):
     assert record["results"] == {"trial": found.best.number, "validation_loss": found.best.value}
 
 
+def test_the_best_configuration_reads_as_it_was(tmp_path, pretend):
+    pretend(parabola)
+    arguments = {"hidden": [8], "texts": ["1e3", "-2.5e-3", "0x1f", "on", "2020-01-01", "é"]}
+    changes = {"description": "5e1", "network": {"arguments": arguments}}
+    found = search(config(tmp_path, {"network.arguments.name": {"choices": ["1e5"]}}, trials=1, changes=changes))
+    best = load_config(found.session / "best.yaml")
+    assert best.network.arguments == {**arguments, "name": "1e5"}
+    assert best.description == "5e1"
+
+
 def test_the_larger_value_may_be_the_better_one(tmp_path, pretend):
     pretend(lambda data, epoch: -parabola(data, epoch))
     found = search(config(tmp_path, direction="maximize", trials=15))
@@ -420,25 +483,40 @@ def test_a_trial_whose_worker_dies_is_tried_again_and_then_failed(tmp_path, pret
     assert sorted(pool.begun) == ["0000", "0001", "0001", "0002", "0002", "0003"]
 
 
-def test_a_trial_may_take_too_long(tmp_path, pretend):
-    pool = pretend(lambda data, epoch: "hang" if data["session"].endswith("1") else 1.0)
-    found = search(config(tmp_path, trial_timeout=0.2))
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that a search sees, in a list; they pass only where a test adds some."""
+    now = [1000.0]
+    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_trial_may_take_too_long(tmp_path, pretend, clock):
+    def behave(data, epoch):
+        clock[0] += 1
+        if data["session"].endswith("1") and epoch == 2:
+            clock[0] += 5
+            return "hang"
+        return 1.0
+
+    pool = pretend(behave)
+    found = search(config(tmp_path, trial_timeout=6))  # the others take 5 s
     assert [row.state for row in found.rows] == ["complete", "failed", "complete", "complete"]
-    assert "trial_timeout, 0.2 s" in found.rows[1].reason
+    assert "trial_timeout, 6 s" in found.rows[1].reason
     assert len(pool.killed) == 1
 
 
-def test_a_search_may_take_too_long_and_goes_on_later(tmp_path, pretend):
+def test_a_search_may_take_too_long_and_goes_on_later(tmp_path, pretend, clock):
     def slow(data, epoch):
-        time.sleep(0.03)
+        clock[0] += 1
         return parabola(data, epoch)
 
     pretend(slow)
-    found = search(config(tmp_path, trials=10, timeout=0.3))
+    found = search(config(tmp_path, trials=10, timeout=12, pruner="none"))  # the third one ends after 15 s
     assert found.timed_out
-    assert 0 < len(found.rows) < 10
+    assert len(found.rows) == 3
     assert state(found.session) == "stopped: search.timeout"
-    whole = resume_search(found.session, config(tmp_path, trials=10))
+    whole = resume_search(found.session, config(tmp_path, trials=10, pruner="none"))
     assert len(whole.rows) == 10
     assert whole.rows[: len(found.rows)] == found.rows
 
@@ -539,6 +617,20 @@ def test_a_search_that_is_complete_may_get_more_trials(tmp_path, pretend):
     assert more.rows[:4] == first.rows
     assert pool.begun == ["0004", "0005", "0006"]
     assert [run["kind"] for run in read_record(first.session)["runs"]] == ["search"] * 3
+
+
+def test_more_trials_are_wanted_also_after_a_kill(tmp_path, pretend):
+    pretend(parabola)
+    session = search(config(tmp_path)).session
+
+    def killed(data, epoch):
+        raise Killed
+
+    pretend(killed)
+    with pytest.raises(Killed):
+        resume_search(session, config(tmp_path, trials=7))
+    pretend(parabola)
+    assert len(resume_search(session).rows) == 7
 
 
 @pytest.mark.parametrize(
@@ -867,15 +959,24 @@ def test_a_ray_cluster_takes_the_trials(tmp_path, monkeypatch):
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr(searching, "_samples", lambda space, session, run: "data")
-    with pytest.raises(ConfigError, match=r"--ray needs Ray: pip install 'physgym\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"--ray needs ray: pip install 'physgym\[ray\]'"):
         search(config(tmp_path), ray="auto")
 
 
-def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch, pretend):
+    pretend(parabola)
+    session = search(config(tmp_path / "before")).session
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"pip install 'physgym\[hpo\]'"):
-        search(config(tmp_path))
+    for begin_or_resume in (lambda: search(config(tmp_path)), lambda: resume_search(session)):
+        with pytest.raises(ConfigError, match=r"this needs optuna: pip install 'physgym\[hpo\]'"):
+            begin_or_resume()
     assert not (tmp_path / "search").exists()
+    assert len(read_record(session)["runs"]) == 1
+
+
+def test_what_a_package_lacks_is_not_the_lack_of_the_package():
+    with pytest.raises(ModuleNotFoundError, match="another"), needs("ray", "ray"):
+        raise ModuleNotFoundError("another", name="another")
 
 
 def code_of_the_guide():

@@ -258,7 +258,7 @@ def _default(path: Sequence[str]) -> Any:
 
 
 def kinds_of(annotation: Any) -> set[Any]:
-    """The types that a value of such a type may have: int and NoneType of ``int | None``, dict of ``dict[str, Any]``."""
+    """The types that a value of a type may have: int and NoneType of ``int | None``, dict of ``dict[str, Any]``."""
     if get_origin(annotation) is Annotated:
         return kinds_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

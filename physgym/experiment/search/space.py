@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 # keys of which nothing in a training depends
-FIXED = ("search", "session", "description", "runner", "stats")
+FIXED = ("search", "session", "description", "runner", "stats", "training.checkpoints.path")
 # those on which the samples depend
 SAMPLES = ("environment", "sampler", "seed", "dataset")
 # but for these of the dataset
@@ -163,6 +163,8 @@ class Space:
         for key, known in self.section.parameters.items():
             found = [*self._faults_of(key, known)] or [*self._misfits(key, known)]
             faults += [f"parameters.{key}: {fault}" for fault in found]
+        if (path := self._data["training"]["checkpoints"]["path"]) is not None:
+            faults.append(f"parameters: all trials would be saved in {path}; leave training.checkpoints.path out")
         metric = self.section.metric
         varied = any(key == "validation" or key.startswith("validation.rollout") for key in self.keys)
         if metric.startswith("rollout_") and self._data["validation"]["rollout"] is None and not varied:
@@ -178,7 +180,7 @@ class Space:
             yield self._refusal(key, None).removeprefix(f"{key}: ").removeprefix(f"{key!r}: ")
             return
         kinds = kinds_of(annotation)
-        if key.split(".")[0] in FIXED:
+        if f"{key}.".startswith(tuple(f"{fixed}." for fixed in FIXED)):
             yield "no training depends on it; leave it out"
         for other in self.keys:
             if other.startswith(f"{key}."):

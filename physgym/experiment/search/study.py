@@ -191,7 +191,7 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
 
 def _space_of(config: Config) -> Space:
     with needs("optuna", "hpo"):
-        import optuna  # noqa: F401  # now, not after the first samples
+        import optuna  # noqa: F401  # now, before anything is on the disk
     return Space(config)
 
 
