@@ -619,6 +619,21 @@ def test_a_search_that_is_complete_may_get_more_trials(tmp_path, pretend):
     assert [run["kind"] for run in read_record(first.session)["runs"]] == ["search"] * 3
 
 
+def test_fewer_trials_are_wanted_than_were_begun(tmp_path, pretend):
+    def killed(data, epoch):
+        if data["session"].endswith("2"):
+            raise Killed
+        return parabola(data, epoch)
+
+    pretend(killed)
+    with pytest.raises(Killed):
+        search(config(tmp_path))
+    pool = pretend(parabola)
+    found = resume_search(tmp_path / "search", config(tmp_path, trials=1))
+    assert pool.begun == ["0002"]
+    assert [row.state for row in found.rows] == ["complete"] * 3
+
+
 def test_more_trials_are_wanted_also_after_a_kill(tmp_path, pretend):
     pretend(parabola)
     session = search(config(tmp_path)).session

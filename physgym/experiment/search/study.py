@@ -393,7 +393,7 @@ class Driver:
         done = len(trials) - len(self._waiting)
         deadline = time.monotonic() + (self._section.timeout or float("inf"))
         with Progress(self._space.trials, "search", "trial", initial=min(done, self._space.trials)) as bar:
-            for _ in range(min(self._section.workers, self._asks + len(self._waiting))):
+            for _ in range(min(self._section.workers, self._left())):
                 self._open()
             while self._running or (self._left() and not self.interrupted):
                 if time.monotonic() > deadline and self._left():
