@@ -35,7 +35,7 @@ from physgym.experiment.search.report import table_of, write_plots
 from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.study import resume_search, search
-from physgym.experiment.session import read_record, state
+from physgym.experiment.session import read_config, read_record, state
 from physgym.runner import Runner
 from physgym.training import load_checkpoint
 from tests.repositories import commit
@@ -690,7 +690,8 @@ def test_a_damaged_journal_is_named(tmp_path, pretend):
     journal = session / "study.jsonl"
     journal.write_text(journal.read_text().replace('"op_code":4', '"op_code":', 1))
     with pytest.raises(ConfigError, match=r"study\.jsonl is damaged"):
-        resume_search(session)
+        resume_search(session, config(tmp_path, trials=9))
+    assert read_config(session)["search"]["trials"] == 4  # what was refused is not kept
 
 
 def test_a_session_of_a_training_is_no_search(tmp_path, pretend):

@@ -164,8 +164,8 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
     space = _space_of(config)
     origin = Origin.here() if origin is None else origin
     with Run(session, "search", config.model_dump(), origin) as run:
-        run.accepted()
         study = open_study(session, space, config)
+        run.accepted()
         (session / TRIALS).mkdir(exist_ok=True)
         shared: dict[str, Any] = {}
         if not space.own_samples():
