@@ -24,7 +24,7 @@ def physgym(*arguments, fault: type[PhysGymError] | None = None) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if fault is None:
         assert result.exit_code == 0, result.output + repr(result.exception)
-        return result.output
+        return result.stdout
     assert isinstance(result.exception, fault), result.output + repr(result.exception)
     return str(result.exception)
 
