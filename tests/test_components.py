@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import physgym
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
 from physgym.experiment import cli
 from physgym.experiment.build import generate_samples, load_network, train
 from physgym.experiment.config import check_config
@@ -189,6 +189,12 @@ def test_a_dataset_is_enough(tmp_path):
     assert len(outcome.trainer.validation) == 70
     with pytest.raises(ConfigError, match=r"environment: missing; generating samples into .*data needs the simulation"):
         train(config(tmp_path, environment=None, dataset={**data, "samples": 400}))
+
+
+def test_samples_to_validate_on_that_are_not_there_leave_no_process(tmp_path):
+    # no process is left: every test is looked after
+    with pytest.raises(DatasetError, match="none"):
+        train(config(tmp_path, dataset={"produce": "always"}, validation={"path": str(tmp_path / "none")}))
 
 
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always", "online"])

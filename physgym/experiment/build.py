@@ -118,7 +118,7 @@ def train(
             return _train(plan, folder, session, run, resume=resume is not None)
         except KeyboardInterrupt as interrupt:
             kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
-            if checkpoints := list_checkpoints(session / "networks"):
+            if checkpoints := list_checkpoints(config.training.checkpoints.path or session / "networks"):
                 kept = f"the last complete checkpoint is {list(checkpoints)[-1]}"
             run.outcome = str(interrupt) or "interrupted before the training"
             raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: physgym resume {session}") from None
@@ -241,7 +241,6 @@ def _make_trainer(
         training, validation = _split(config, dataset)
         per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
     else:
-        source = _source(plan, folder, resume=resume)
         per_epoch = math.ceil(_wanted(config) / section.batch_size)
         if section.batches_per_epoch is not None:
             few = sys.maxsize if config.dataset.mini is None else per_epoch
@@ -261,6 +260,8 @@ def _make_trainer(
         callbacks.append(TensorBoard(session / "stats", **config.stats.model_dump()))
     network, rollout = plan.network, config.validation.rollout
     trained = isinstance(network, Predictor)  # and has its fields and transforms
+    if config.dataset.produce != "before":
+        source = _source(plan, folder, resume=resume)  # which has processes, from here on to be closed
     try:
         trainer = Trainer(
             network,
