@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.experiment import cli
 from physgym.experiment.build import generate_samples, load_network, train
 from physgym.experiment.config import check_config
-from physgym.nn import Normalize
+from physgym.nn import Normalize, registry
 from physgym.training import list_checkpoints, load_checkpoint
 
 OWN = '''
@@ -69,7 +71,11 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")  # of workers
-    return tmp_path
+    # what the module registers, and the module, are of this test alone
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    sys.modules.pop("own_parts", None)
+    yield tmp_path
+    sys.modules.pop("own_parts", None)
 
 
 def config(folder, **changes):
