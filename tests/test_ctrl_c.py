@@ -45,7 +45,7 @@ from tests.toys import Gated, wait_at_gate
 SCRIPT = Path(sys.executable).with_name("physgym")
 MARK = "PHYSGYM_INTERRUPTED"  # environment variable by which processes that outlive their parent are found
 PATIENCE = 60.0  # seconds, of a machine that others use too
-AT_ONCE = 20.0  # seconds for what takes one, with which a busy machine ends Python
+AT_ONCE = 10.0  # seconds for what takes one, with which a busy machine ends Python
 INTERRUPTED = (130, -signal.SIGINT)  # the latter where the second one comes when Python has ended already
 
 
