@@ -1,0 +1,86 @@
+"""The one rule for arrays that change their dtype: the kind must fit, and no value may be destroyed.
+
+Kinds are those of numpy's "same_kind" rule, where signed and unsigned integers count as one. A value is destroyed where
+an integer is not held exactly, where a finite number becomes infinite, or where a text is cut. Rounding a float is
+neither: float64 becomes float32 without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from physgym.spaces import Array
+
+KIND = "dtype {got} does not convert to {want} without losing its kind"
+VALUE = "the value {value!r} of dtype {got}, at index {index}, cannot be held by {want}"
+MASKED = "it is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
+NO_ARRAY = "it is not an array: {error}"
+
+
+class CastError(ValueError):
+    """An array cannot be had with a dtype; the text says why, callers say where."""
+
+
+def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Return an array with a dtype, or the array itself where it has it already.
+
+    Args:
+        value: An array, or what numpy makes one of.
+        dtype: The dtype wanted, its byte order included.
+
+    Raises:
+        CastError: The kind does not fit, a value would be destroyed, or values are missing.
+    """
+    if isinstance(value, np.ma.MaskedArray) and (count := int(np.ma.getmaskarray(value).sum())):
+        raise CastError(MASKED.format(count=count, want=dtype))
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise CastError(NO_ARRAY.format(error=error)) from error
+    if array.dtype == dtype:
+        return array
+    if not _fits(array.dtype, dtype):
+        raise CastError(KIND.format(got=array.dtype, want=dtype))
+    with np.errstate(all="ignore"):  # an overflow becomes inf, which is reported below
+        changed = array.astype(dtype)
+    if (lost := _lost(array, changed)) is not None and lost.any():
+        index = tuple(int(i) for i in np.argwhere(lost)[0])
+        raise CastError(VALUE.format(value=array[index].item(), got=array.dtype, index=index, want=dtype))
+    return changed
+
+
+def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    integers = source.kind in "iu" and target.kind in "iu"
+    return integers or bool(np.can_cast(source, target, "same_kind"))
+
+
+def _lost(before: Array, after: Array) -> Array | None:
+    """Where a cast destroyed a value; None where it cannot."""
+    if np.can_cast(before.dtype, after.dtype, "safe") and before.dtype.kind not in "iu":
+        return None
+    if before.dtype.kind in "fc":
+        lost: Array = np.isfinite(before) & ~np.isfinite(after)
+        return lost
+    if before.dtype.kind in "iu" and after.dtype.kind in "iu":
+        # a wrapped number differs in value, or, between int64 and uint64, in sign alone
+        lost = (after.astype(before.dtype) != before) | ((after < 0) != (before < 0))
+        return lost
+    if before.dtype.kind in "iu":
+        return _inexact(before, after)
+    if before.dtype.kind in "SUmM":
+        lost = after.astype(before.dtype) != before
+        return lost
+    return None
+
+
+def _inexact(integers: Array, floats: Array) -> Array:
+    """Where floats, or complex numbers, do not hold integers exactly."""
+    real = floats.real.astype(np.longdouble) if floats.dtype.kind == "c" else floats.astype(np.longdouble)
+    # a long double holds 64 bits of mantissa here; where it is a plain double, compare as Python's integers
+    if np.finfo(np.longdouble).nmant >= 63:
+        lost: Array = real != integers.astype(np.longdouble)
+        return lost
+    flat = [not np.isfinite(r) or int(r) != int(i) for r, i in zip(real.ravel(), integers.ravel(), strict=True)]
+    return np.array(flat, bool).reshape(integers.shape)

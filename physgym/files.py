@@ -1,0 +1,129 @@
+"""Files and folders: absolute paths, replacement in one instant, locks; once, for everybody.
+
+What a file system lacks (locks, flushing a folder, changing modes) is a convenience in most places: these functions
+go on without it where that is safe, with one warning for what a user must know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+
+NO_LOCKS = (
+    "the file system of {path} has no locks ({error}), so that nothing keeps a second process from writing there at "
+    "the same time. Make sure that there is none, or mount it with locks"
+)
+
+LockState = Literal["held", "taken", "unsupported"]
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return what a path means now, as an absolute path with ``~`` expanded; links stay links."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - `Path.absolute` keeps ".."
+
+
+def temporary_beside(file: Path) -> Path:
+    """Return a hidden name in the folder of a file that nobody else has; nothing is made."""
+    return file.with_name(f".{file.name}-{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary name for a new file, which takes the place of the old one at the end of the block.
+
+    Args:
+        file: The file to make or to replace.
+        durable: Whether a power cut afterwards leaves the new file.
+
+    Raises:
+        OSError: The disk refuses; a file that was there is as it was, and nothing is left beside it.
+    """
+    temporary = temporary_beside(file)
+    try:
+        yield temporary
+        if durable:
+            flush(temporary)
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        flush(file.parent)
+
+
+def write_atomically(file: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader finds the old content or the new one, never a part.
+
+    Raises:
+        OSError: The disk refuses; a file that was there is as it was.
+    """
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    with replacing(file, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or a folder is on the disk; a folder whose file system cannot do that is left as it is.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in NO_FLUSH):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def copy_mode(source: Path, target: Path) -> None:
+    """Give a file the permissions of another one where the file system allows it."""
+    with contextlib.suppress(OSError):
+        shutil.copymode(source, target)
+
+
+def lock(descriptor: int, path: Path, *, shared: bool = False, warn: bool = True) -> LockState:
+    """Take the lock of an open file or folder at once; closing the descriptor gives it back.
+
+    Args:
+        descriptor: The open file or folder.
+        path: What to call it in a warning.
+        shared: Whether others may hold it too, in the same way.
+        warn: Whether to warn where the file system has no locks.
+
+    Returns:
+        "held", "taken" where somebody else has it, or "unsupported" where the file system has no locks.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "taken"
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        if warn:
+            warnings.warn(NO_LOCKS.format(path=path, error=os.strerror(error.errno or 0)), RuntimeWarning, stacklevel=3)
+        return "unsupported"
+    return "held"
