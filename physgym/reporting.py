@@ -314,6 +314,10 @@ class Reporting(gymnasium.Wrapper[Any, Any, Any, Any]):
         units = dict(declared(env, "sample_units") or {})
         self.sample_roles = {name: role for name, role in roles.items() if name in self._fields}
         self.sample_units = {name: unit for name, unit in units.items() if name in self._fields}
+        kept = [self._spec[name] for name in self._fields]
+        self.sample_dimensions = {f.name: f.dimensions for f in kept if f.dimensions is not None}
+        self.sample_kinds = {f.name: f.kind for f in kept}
+        self.sample_masks = {f.name: f.mask for f in kept if f.mask in self._fields}
         self._nothing = {
             name: np.zeros(f.shape, f.dtype)
             for name, f in [

@@ -1,13 +1,16 @@
 """Samples: named arrays that belong together as one training example.
 
 An environment declares its samples next to its other spaces: ``sample_space`` (a `gymnasium.spaces.Dict`),
-``sample_roles`` (field to "input", "target" or "additional") and, if it likes, ``sample_units``. Its ``step`` returns a
-sample in ``info["sample"]``, or leaves it out where the step has none (a solver that diverged).
+``sample_roles`` (field to "input", "target" or "additional") and, if it likes, ``sample_units``, ``sample_dimensions``
+(field to the number of its axes that are those of a grid), ``sample_kinds`` (field to "flag" or "one-hot") and
+``sample_masks`` (field to the field that says which of its values are there). Its ``step`` returns a sample in
+``info["sample"]``, or leaves it out where the step has none (a solver that diverged).
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -21,6 +24,7 @@ from physgym.spaces import Array, Leaf, fixed_leaves, leaves
 
 Role = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
+Kind = Literal["number", "flag", "one-hot"]
 InfoKey = Literal["sample", "parameters"]  # where an info has fields
 
 _SPACES: dict[InfoKey, str] = {"sample": "sample_space", "parameters": "parameter_space"}
@@ -40,6 +44,15 @@ NOT_FINITE = (
     "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
 )
 
+GRID = (
+    "sample_dimensions says that field {name!r} has {got} axes of a grid; with a shape of {shape} it has as many axes, "
+    "or one more for its channels"
+)
+MASK = (
+    "sample_masks says that {mask!r} tells which values of {name!r} are there; it must be an integer, how many rows "
+    "are, or an array of the first or the last axes of {shape}, not of shape {got} and dtype {dtype}"
+)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -51,6 +64,10 @@ class Field:
         dtype: dtype on the wire and on disk.
         role: "input" feeds the network, "target" is what it predicts, "additional" is kept beside.
         unit: Physical unit, for people; empty if none.
+        dimensions: How many of its axes are those of a grid: all, or all but one for channels. None says nothing.
+        kind: "number", or what is not to be normalized: a "flag" (zeros and ones) or "one-hot" (one of several is 1).
+        mask: Name of the field that says which of its values are there, for one that is padded; empty for none. See
+            `present`.
     """
 
     name: str
@@ -58,11 +75,37 @@ class Field:
     dtype: np.dtype[Any]
     role: Role
     unit: str = ""
+    # what is said about values, not how they are stored: datasets with and without it continue each other
+    dimensions: int | None = dataclasses.field(default=None, compare=False)
+    kind: Kind = dataclasses.field(default="number", compare=False)
+    mask: str = dataclasses.field(default="", compare=False)
 
     @property
     def nbytes(self) -> int:
         """Bytes of one sample's array."""
         return Leaf(self.name, self.shape, self.dtype).nbytes
+
+    def to_json(self) -> dict[str, Any]:
+        """The field as plain JSON data; what is not declared is left out."""
+        said = {"dimensions": self.dimensions, "kind": self.kind, "mask": self.mask}
+        silent: dict[str, Any] = {"dimensions": None, "kind": "number", "mask": ""}
+        more = {name: value for name, value in said.items() if value != silent[name]}
+        base = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype.str, "role": self.role}
+        return {**base, "unit": self.unit, **more}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Field:
+        """The field that `to_json` described."""
+        return cls(
+            data["name"],
+            tuple(data["shape"]),
+            np.dtype(data["dtype"]),
+            data["role"],
+            data.get("unit", ""),
+            data.get("dimensions"),
+            data.get("kind", "number"),
+            data.get("mask", ""),
+        )
 
 
 class SampleSpec(Mapping[str, Field]):
@@ -86,6 +129,23 @@ class SampleSpec(Mapping[str, Field]):
                 raise SampleError(f"{name!r} cannot name a field: give every part of it a name")
             if inside := [other for other in self._fields if other.startswith(f"{name}/")]:
                 raise SampleError(f"{name!r} cannot be a field and hold the field {inside[0]!r}; rename one")
+        for field in fields:
+            self._check_said(field)
+
+    def _check_said(self, field: Field) -> None:
+        """Raise where what is declared about a field contradicts its shape."""
+        if field.dimensions is not None and (field.dimensions < 1 or len(field.shape) - field.dimensions not in (0, 1)):
+            raise SampleError(GRID.format(name=field.name, got=field.dimensions, shape=field.shape))
+        if field.kind not in get_args(Kind):
+            raise SampleError(f"the kind of field {field.name!r} is {field.kind!r}, which is none of {get_args(Kind)}")
+        if not field.mask or field.mask not in self._fields:  # a part of the fields may lack it
+            return
+        mask = self._fields[field.mask]
+        numbers = mask.dtype.kind in "iu" and not mask.shape
+        alike = mask.shape in (field.shape[: len(mask.shape)], field.shape[len(field.shape) - len(mask.shape) :])
+        if not (numbers and field.shape) and not (alike and mask.dtype.kind in "biuf"):
+            text = MASK.format(mask=mask.name, name=field.name, shape=field.shape, got=mask.shape, dtype=mask.dtype)
+            raise SampleError(text)
 
     def __getitem__(self, name: str) -> Field:
         return self._fields[name]
@@ -140,12 +200,23 @@ class SampleSpec(Mapping[str, Field]):
             raise SampleError(f"{name} needs at least one field; give it one, or take it away")
         roles = cast(dict[str, Role], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
         units = cast(dict[str, str], dict(declared(env, f"{what}_units") or {}))
+        said: dict[str, dict[str, Any]] = {
+            key: dict(declared(env, f"sample_{key}") or {}) if what == "sample" else {}
+            for key in ("dimensions", "kinds", "masks")
+        }
         known = {leaf.path for leaf in found}
-        for label, table in (("sample_roles", roles), (f"{what}_units", units)):
+        tables: dict[str, Mapping[str, Any]] = {
+            "sample_roles": roles,
+            f"{what}_units": units,
+            **{f"sample_{key}": said[key] for key in said},
+        }
+        for label, table in tables.items():
             if unknown := sorted(set(table) - known):
                 raise SampleError(f"{label} names {unknown}, which {name} lacks; it has {sorted(known)}")
         if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
             raise SampleError(f"sample_roles: {wrong} is none of {get_args(Role)}")
+        if unknown := sorted(set(said["masks"].values()) - known):
+            raise SampleError(f"sample_masks names {unknown} as masks, which {name} lacks; it has {sorted(known)}")
         return cls(
             [
                 Field(
@@ -154,6 +225,9 @@ class SampleSpec(Mapping[str, Field]):
                     leaf.dtype,
                     roles.get(leaf.path, "additional"),
                     units.get(leaf.path, ""),
+                    said["dimensions"].get(leaf.path),
+                    said["kinds"].get(leaf.path, "number"),
+                    said["masks"].get(leaf.path, ""),
                 )
                 for leaf in found
             ]
@@ -161,17 +235,12 @@ class SampleSpec(Mapping[str, Field]):
 
     def to_json(self) -> list[dict[str, Any]]:
         """The fields as plain JSON data; `from_json` is the inverse."""
-        return [
-            {"name": f.name, "shape": list(f.shape), "dtype": f.dtype.str, "role": f.role, "unit": f.unit}
-            for f in self.values()
-        ]
+        return [field.to_json() for field in self.values()]
 
     @classmethod
     def from_json(cls, data: list[dict[str, Any]]) -> SampleSpec:
         """The fields that `to_json` described."""
-        return cls(
-            [Field(d["name"], tuple(d["shape"]), np.dtype(d["dtype"]), d["role"], d.get("unit", "")) for d in data]
-        )
+        return cls([Field.from_json(item) for item in data])
 
     def check(
         self, sample: Mapping[str, Any], where: str = "sample", *, finite: bool = True, of: InfoKey = "sample"
@@ -240,6 +309,25 @@ class SampleSpec(Mapping[str, Field]):
             if name not in self:
                 raise SampleError(EXTRA.format(name=name, expected=list(self), **told))
         return given
+
+
+def present(field: Field, mask: Field, values: Array) -> Array:
+    """Which values of a field are there, as its mask says: flags that broadcast to (n, *field shape).
+
+    Args:
+        field: The field.
+        mask: Its mask: an integer says how many rows of the field are there; flags, not zero for what is there, are of
+            its first axes (the nodes of (nodes, 3)) or of its last ones (the grid of (channels, *grid)).
+        values: Values of the mask, shape (n, *mask shape).
+    """
+    if not mask.shape and mask.dtype.kind in "iu" and field.shape:
+        flags = np.arange(field.shape[0]) < values[:, None]
+    else:
+        flags = values != 0
+    axes = flags.ndim - 1
+    if field.shape[:axes] == flags.shape[1:]:
+        return flags.reshape(*flags.shape, *(1,) * (len(field.shape) - axes))
+    return flags.reshape(len(flags), *(1,) * (len(field.shape) - axes), *flags.shape[1:])
 
 
 class Columns:
@@ -384,6 +472,9 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
             if leaf.path.split("/")[0] in parts
         }
         self.sample_units: dict[str, str] = {}  # those of the environment are of other fields
+        self.sample_dimensions: dict[str, int] = {}
+        self.sample_kinds: dict[str, str] = {}
+        self.sample_masks: dict[str, str] = {}
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

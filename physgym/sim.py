@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
-from physgym.sample import Role, Sample, SampleSpec, flat_items
+from physgym.sample import Kind, Role, Sample, SampleSpec, flat_items
 from physgym.samplers import NO_LOAD_SAMPLE, Cube
 from physgym.spaces import Array
 
@@ -44,9 +44,9 @@ WRONG_PARAMETER = "{env}: parameter {name!r} = {value} is not in {space}; {remed
 class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]):
     """A numerical simulation as a Gymnasium environment with training samples.
 
-    Subclasses set ``action_space``, ``observation_space``, ``sample_space`` (with ``sample_roles`` and
-    ``sample_units``) and implement `begin`, `advance`, `observation` and `sample`. Random numbers come from
-    ``self.np_random`` alone, so that a seed names an episode.
+    Subclasses set ``action_space``, ``observation_space``, ``sample_space`` (with ``sample_roles``, ``sample_units``
+    and what else `physgym.sample` knows) and implement `begin`, `advance`, `observation` and `sample`. Random numbers
+    come from ``self.np_random`` alone, so that a seed names an episode.
 
     Args:
         simulations_per_step: Solver steps per environment step.
@@ -71,6 +71,9 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     sample_space: spaces.Dict
     sample_roles: ClassVar[dict[str, Role]] = {}
     sample_units: ClassVar[dict[str, str]] = {}
+    sample_dimensions: ClassVar[dict[str, int]] = {}
+    sample_kinds: ClassVar[dict[str, Kind]] = {}
+    sample_masks: ClassVar[dict[str, str]] = {}
     parameter_space: spaces.Dict | None = None
     parameter_units: ClassVar[dict[str, str]] = {}
     parameters: Mapping[str, Any] = {}

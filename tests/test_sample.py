@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 import physgym
 from physgym.errors import ConfigError, SampleError
-from physgym.sample import Columns, Field, RecordTransition, SampleSpec
+from physgym.sample import Columns, Field, RecordTransition, SampleSpec, present
 from tests import toys
 
 
@@ -52,6 +52,66 @@ def value() -> dict[str, Any]:
         "mesh": {"nodes": np.arange(4.0), "count": 7},
         "pair": (np.zeros(1, np.float32), np.ones(2, np.int8)),
     }
+
+
+SAID = {
+    "sample_dimensions": {"uv": 2},
+    "sample_kinds": {"wall": "flag", "material": "one-hot"},
+    "sample_masks": {"nodes": "there", "uv": "wall", "listed": "count"},
+}
+SAID_SPACE = spaces.Dict(
+    uv=box((2, 4, 5)),
+    wall=box((4, 5)),
+    material=box((3,)),
+    nodes=box((6, 3)),
+    there=spaces.MultiBinary(6),
+    listed=box((7,)),
+    count=spaces.Discrete(8),
+)
+
+
+def test_what_is_said_about_fields_travels_and_changes_no_stored_byte_where_nothing_is_said():
+    found = SampleSpec.from_env(env_with(sample_space=SAID_SPACE, **SAID))
+    assert (found["uv"].dimensions, found["wall"].kind, found["nodes"].mask) == (2, "flag", "there")
+    again = SampleSpec.from_json(json.loads(json.dumps(found.to_json())))
+    assert [repr(field) for field in again.values()] == [repr(field) for field in found.values()]
+    plain = SampleSpec.from_env(env_with(sample_space=SAID_SPACE))
+    assert {key for item in plain.to_json() for key in item} == {"name", "shape", "dtype", "role", "unit"}
+    assert plain == found  # so that a dataset goes on after something was declared
+
+
+def test_a_mask_says_what_is_there():
+    found = SampleSpec.from_env(env_with(sample_space=SAID_SPACE, **SAID))
+    for name, mask, value, want in (
+        ("nodes", "there", [1, 0, 1, 0, 0, 1], (slice(None), [0, 2, 5])),
+        (
+            "uv",
+            "wall",
+            np.arange(20).reshape(4, 5) % 3,
+            (slice(None), slice(None), np.arange(20).reshape(4, 5) % 3 > 0),
+        ),
+        ("listed", "count", 3, (slice(None), slice(3))),
+    ):
+        values = np.asarray(value)[None]
+        flags = np.broadcast_to(present(found[name], found[mask], values), (1, *found[name].shape))
+        expected = np.zeros_like(flags)
+        expected[want] = True
+        np.testing.assert_array_equal(flags, expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"sample_dimensions": {"uv": 1}}, r"'uv' has 1 axes of a grid; with a shape of \(2, 4, 5\)"),
+        ({"sample_dimensions": {"uw": 2}}, r"sample_dimensions names \['uw'\]"),
+        ({"sample_kinds": {"wall": "flags"}}, "the kind of field 'wall' is 'flags'"),
+        ({"sample_masks": {"nodes": "wall"}}, r"'wall' tells which values of 'nodes'.* not of shape \(4, 5\)"),
+        ({"sample_masks": {"nodes": "thre"}}, r"names \['thre'\] as masks"),
+    ],
+)
+def test_what_is_said_wrongly_is_named(said, message):
+    with pytest.raises(SampleError, match=message):
+        SampleSpec.from_env(env_with(sample_space=SAID_SPACE, **said))
 
 
 def test_a_declaration_becomes_fields_in_the_order_of_travel(spec):
