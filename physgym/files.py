@@ -29,8 +29,11 @@ LockState = Literal["held", "taken", "unsupported"]
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """Return what a path means now, as an absolute path with ``~`` expanded; links stay links."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - `Path.absolute` keeps ".."
+    """Return what a path means now, as an absolute path with ``~`` expanded; links and ``..`` stay."""
+    given = Path(path)
+    with contextlib.suppress(RuntimeError):  # of an unknown user: a name like others, as in shells
+        given = given.expanduser()
+    return given.absolute()
 
 
 def temporary_beside(file: Path) -> Path:

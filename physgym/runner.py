@@ -15,8 +15,9 @@ import numpy as np
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import Rows, SampleStream, env_name
 from physgym.data.writer import SampleWriter, close_after, partition_files
-from physgym.errors import ConfigError, DatasetError
+from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.evaluation import RolloutEvaluation
+from physgym.files import absolute, replacing
 from physgym.interrupt import Interrupt
 from physgym.nn import Predictor
 from physgym.progress import Progress
@@ -54,7 +55,7 @@ from physgym.samplers import (
     rebuild_sampler,
 )
 from physgym.sim import Simulation
-from physgym.spaces import leaf_spaces, unflatten
+from physgym.spaces import Array, leaf_spaces, unflatten
 from physgym.storage.location import place
 from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
@@ -80,6 +81,10 @@ NO_ENV = "this runner has no environment: pass one to Runner, or stored samples 
 NO_FIELD = "the network is fed with {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
 OTHER_FIELD = "the network predicts {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
 IN_WORKERS = "a replay with the solver runs in this process: make the Runner without num_envs and num_workers"
+NO_PICTURE = (
+    "{where}: render() gave {got}, which is no picture. Return uint8 of shape (height, width, 3) (or without the last "
+    "axis, or with 1 or 4 channels), or floats from 0 to 1"
+)
 TAKEN = "{path} already holds prediction samples. Continue that run with resume=True, or choose another folder"
 RECORDED = "{path} holds what this runner recorded before; record {what} with a Runner and a folder of its own"
 OF_SURROGATE = (
@@ -187,7 +192,7 @@ class Runner:
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self._env, self._kwargs = env, dict(env_kwargs or {})
         self._compare, self._surrogate, self._batch_size = compare, surrogate, batch_size
-        self._folder, self._resume = record, resume
+        self._folder, self._resume = None if record is None else place(record), resume
         self._writer: SampleWriter | None = None
         self._recorded = ""  # what: a run or a replay
         self._parameter_spec: SampleSpec | None = None
@@ -607,7 +612,7 @@ class Runner:
 
     def _refuse_taken(self) -> None:
         """Raise DatasetError early where there is a record that is not to be continued."""
-        folder = None if self._folder is None else place(self._folder)
+        folder = self._folder
         if isinstance(folder, Path) and not self._resume and partition_files(folder, "prediction"):
             raise DatasetError(TAKEN.format(path=folder))
 
@@ -731,7 +736,7 @@ class SaveFrames(Callback):
     """
 
     def __init__(self, folder: str | Path, *, resume: bool = False) -> None:
-        self.folder, self.resume = Path(folder), resume
+        self.folder, self.resume = absolute(folder), resume
         self._count = 0
 
     def prediction_begin(self, pipeline: Any) -> None:
@@ -750,11 +755,32 @@ class SaveFrames(Callback):
         """Write the picture."""
         from matplotlib.image import imsave
 
+        picture = checked_picture(pipeline.env.render(), f"step {self._count}")
         file = self.folder / f"step-{self._count:05d}.png"
-        temporary = file.with_suffix(".tmp")
         try:
-            imsave(temporary, pipeline.env.render(), format="png")
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+            with replacing(file, durable=False) as temporary:
+                imsave(temporary, picture, format="png")
+        except OSError as error:
+            raise ConfigError(f"cannot write the picture {file}: {error.strerror}") from error
         self._count += 1
+
+
+def checked_picture(picture: Any, where: str) -> Array:
+    """Return what an environment rendered as a picture that can be saved: shape (H, W), (H, W, 3) or (H, W, 4).
+
+    Args:
+        picture: What ``render()`` gave: uint8 numbers, or floats from 0 to 1; one channel may have an axis of its own.
+        where: What to call it in an error.
+
+    Raises:
+        SampleError: It is none.
+    """
+    found = np.asarray(picture)
+    if found.ndim == 3 and found.shape[2] == 1:
+        found = found[:, :, 0]
+    shaped = found.ndim == 2 or (found.ndim == 3 and found.shape[2] in (3, 4))
+    floats = found.dtype.kind == "f" and shaped and found.size and np.nanmin(found) >= 0 and np.nanmax(found) <= 1
+    if not shaped or not found.size or not (found.dtype == np.uint8 or floats):
+        got = f"{found.dtype} of shape {found.shape}" if found.dtype != object else type(picture).__name__
+        raise SampleError(NO_PICTURE.format(where=where, got=got))
+    return found

@@ -27,6 +27,7 @@ from gymnasium import spaces
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.files import absolute
 from physgym.spaces import Array, Leaf
 
 ActionPolicy: TypeAlias = Callable[[Any, np.random.Generator], Any]
@@ -817,7 +818,7 @@ class NetworkPolicy(Sampler):
     def __init__(self, network: Any) -> None:
         if isinstance(network, (str, os.PathLike)):
             # a worker may have another working directory
-            network = Path(network).resolve()
+            network = absolute(network)
             if not network.exists():
                 raise ConfigError(f"NetworkPolicy: there is no {network}; give a session folder or a checkpoint")
         elif not hasattr(network, "predict"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -201,7 +202,7 @@ def test_only_one_works_in_a_session(tmp_path):
 
 def test_who_looks_is_not_in_the_way(tmp_path, monkeypatch):
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    session.fcntl.flock(descriptor, session.fcntl.LOCK_SH)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
     waits = []
 
     def wait(seconds):

@@ -65,7 +65,7 @@ class Bucket:
 
     def __init__(self, port: int, proxy: Proxy) -> None:
         self.name, self.proxy = f"b-{uuid.uuid4().hex}", proxy
-        self.client = stores._client(f"http://127.0.0.1:{port}", None, None, os.getpid(), None)
+        self.client = stores._client(f"http://127.0.0.1:{port}", None, None, 60.0, os.getpid(), None)
         self.client.create_bucket(Bucket=self.name)
 
     def url(self, prefix: str = "data") -> str:

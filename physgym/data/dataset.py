@@ -419,6 +419,16 @@ class SampleDataset:
         return self._beside(EPISODES, "parameters/")
 
     @property
+    def parameter_spec(self) -> SampleSpec | None:
+        """The parameters of episodes as they were declared, None without any."""
+        return self._partitions[0][1].layout.parameters if self._partitions else None
+
+    @property
+    def parameter_names(self) -> Sample:
+        """Index ("episode") and seed ("seed") of the episodes of `parameters`, each of shape (episodes,)."""
+        return self._beside(EPISODES, "episodes/") or {}
+
+    @property
     def parameter_episodes(self) -> Array | None:
         """Indices of the episodes of `parameters`, shape (episodes,), int64, or None."""
         found = self._beside(EPISODES, "episodes/")

@@ -175,7 +175,7 @@ class SampleWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Location,
         spec: SampleSpec,
         *,
         mode: Mode = "training",

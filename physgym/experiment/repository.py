@@ -26,7 +26,7 @@ SHOWN = 20  # files that a message names
 LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
 CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training.safetensors")
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
-HALF_WRITTEN = re.compile(r"\..+-\d+\.tmp")  # a file of a session, see `session.write_atomically`
+HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_beside`
 
 # of the user's configuration: what would run programs, or change the form of what is read here
 PINNED = (

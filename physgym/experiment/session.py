@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -26,6 +25,7 @@ from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.experiment.config import Loader, read_yaml
 from physgym.experiment.provenance import Origin, dataset_hash
 from physgym.experiment.repository import shown
+from physgym.files import lock, write_atomically
 from physgym.storage.location import Location, local, place
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check_session(path: str | Path) -> Path:
         ConfigError: It is in S3, or has no name, such as "." and "/".
     """
     wanted = local(path, "a session")
-    if wanted.name in ("", "..") or "\0" in str(wanted):
+    if Path(path).name in ("", "..") or "\0" in str(wanted):
         raise ConfigError(NO_FOLDER.format(path=str(path)))
     return wanted
 
@@ -378,29 +378,6 @@ def _digest_of(found: tuple[str, str] | None) -> str | None:
     return None if found is None else weights_digest(*found)
 
 
-def write_atomically(file: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename it.
-
-    Raises:
-        OSError: The disk refuses; a file that was there is as it was.
-    """
-    temporary = file.with_name(f".{file.name}-{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 class _Dumper(yaml.SafeDumper):
     """Puts texts in quotes that a reader of configurations would take for numbers."""
 
@@ -579,14 +556,11 @@ def _is_locked(session: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return lock(descriptor, session, shared=True, warn=False) == "taken"
     except OSError:
-        return False  # a file system without locks
+        return False
     finally:
         os.close(descriptor)
-    return False
 
 
 # --- for people

@@ -1,34 +1,38 @@
 """Datasets as plain files of numpy: `export_numpy` and `import_numpy`.
 
 A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its
-like, and ``fields.json``, which `import_numpy` takes roles and units from and other readers may ignore.
+like, ``parameters/`` of the episodes that ``episodes/episode`` names, ``rejected/`` samples, and ``fields.json``, which
+`import_numpy` takes roles and units from and other readers may ignore.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
-import shutil
+import os
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.partition import INDEX
+from physgym.data.partition import INDEX, REASON
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
+from physgym.files import absolute
 from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
 from physgym.spaces import Array
 
 PORTION = 1 << 24  # bytes that are read and written at a time
 DESCRIPTION = "fields.json"
-CLASH = "a field of the dataset lies in a group named index, as the export's index does; rename it"
+CLASH = "the field {name!r} lies in a group named {group}, as something else of the export does; rename it"
 
 
 def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = False) -> None:
@@ -42,25 +46,57 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
     Raises:
         DatasetError: `out` exists, or the disk refuses.
     """
-    out = Path(out)
+    out = absolute(out)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another name")
-    if any(name.split("/")[0] == "index" for name in dataset.spec):
-        raise DatasetError(CLASH)
-    temporary = out.with_name(f"{out.name}.tmp")
+    groups = {"index"}
+    groups |= set() if dataset.parameter_spec is None else {"parameters", "episodes"}
+    groups |= set() if dataset.rejected is None else {"rejected"}
+    for name in dataset.spec:
+        if (group := name.split("/")[0]) in groups:
+            raise DatasetError(CLASH.format(name=name, group=group))
     described = {"fields": dataset.spec.to_json(), "source": dataset.source}
+    if (parameters := dataset.parameter_spec) is not None:
+        described["parameters"] = parameters.to_json()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(len(dataset) * len(dataset.spec), f"export to {out}", "row", enabled=progress) as bar:
-            write = _write_zip if out.suffix == ".npz" else _write_folder
-            write(dataset, temporary, json.dumps(described, indent=1), bar)
-        temporary.replace(out)
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent) as temporary,
+            Progress(len(dataset) * len(dataset.spec), f"export to {out}", "row", enabled=progress) as bar,
+        ):
+            write, made = _write_zip if out.suffix == ".npz" else _write_folder, Path(temporary) / out.name
+            write(dataset, made, json.dumps(described, indent=1), bar)
+            _take_name(made, out)
     except OSError as error:
         raise DatasetError(f"cannot write {out}: {error}") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+
+
+def _take_name(made: Path, out: Path) -> None:
+    """Give a finished file or folder its name, if that is still free."""
+    if made.is_dir():
+        made.rename(out)  # which an existing folder refuses, unless it is empty
+        return
+    try:
+        out.hardlink_to(made)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without such links
+        if out.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out)) from None
+        made.replace(out)
+
+
+def _beside(dataset: SampleDataset) -> dict[str, Array]:
+    """What is stored beside the samples, by the names of its files."""
+    found = {f"index/{name}": dataset.index(name) for name in INDEX}
+    if (parameters := dataset.parameters) is not None:
+        found |= {f"parameters/{name}": value for name, value in parameters.items()}
+        found |= {f"episodes/{name}": value for name, value in dataset.parameter_names.items()}
+    if (rejected := dataset.rejected) is not None:
+        found |= {f"rejected/data/{name}": value for name, value in rejected.samples.items()}
+        found |= {f"rejected/index/{name}": getattr(rejected, name) for name in INDEX}
+        found["rejected/reason"] = np.array([reason.encode() for reason in rejected.reasons], REASON)
+    return found
 
 
 def _write_folder(dataset: SampleDataset, folder: Path, description: str, bar: Progress) -> None:
@@ -72,9 +108,10 @@ def _write_folder(dataset: SampleDataset, folder: Path, description: str, bar: P
         for start, rows in _portions(dataset, field, bar):
             array[start : start + len(rows)] = rows
         array.flush()
-    (folder / "index").mkdir()
-    for name in INDEX:
-        np.save(folder / "index" / f"{name}.npy", dataset.index(name))
+    for name, values in _beside(dataset).items():
+        file = folder / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, values)
     (folder / DESCRIPTION).write_text(description)
 
 
@@ -86,9 +123,9 @@ def _write_zip(dataset: SampleDataset, file: Path, description: str, bar: Progre
                 np.lib.format.write_array_header_2_0(stream, header)
                 for _, rows in _portions(dataset, field, bar):
                     stream.write(np.ascontiguousarray(rows).data)
-        for name in INDEX:
-            with archive.open(f"index/{name}.npy", "w") as stream:
-                np.lib.format.write_array(stream, dataset.index(name))
+        for name, values in _beside(dataset).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, values)
         archive.writestr(DESCRIPTION, description)
 
 
@@ -130,6 +167,7 @@ def import_numpy(
     with contextlib.ExitStack() as stack:
         arrays, described = _opened(source, stack)
         index: dict[str, Array | None] = {name: arrays.pop(f"index/{name}", None) for name in INDEX}
+        beside = _taken(arrays, described)
         if not arrays:
             raise DatasetError(f"{source} holds no arrays")
         shapes = {name: value.shape for name, value in (arrays | index).items() if value is not None}
@@ -148,10 +186,19 @@ def import_numpy(
         filled = {name: np.zeros(count, INDEX[name]) if value is None else value for name, value in index.items()}
         at_once = max(1, PORTION // max(1, spec.nbytes))
         with (
-            SampleWriter(path, spec, mode=mode, source=described.get("source"), nonfinite="allow") as writer,
+            SampleWriter(
+                path,
+                spec,
+                mode=mode,
+                source=described.get("source"),
+                nonfinite="allow",
+                parameters=beside.spec,
+                rejected=beside.rejected is not None,
+            ) as writer,
             all_or_nothing(writer),
             Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
         ):
+            beside.write(writer)
             for start in range(0, count, at_once):
                 rows = slice(start, start + at_once)
                 where = {name: value[rows] for name, value in filled.items()}
@@ -160,13 +207,55 @@ def import_numpy(
     return SampleDataset(path, mode=mode)
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What an export has beside the samples.
+
+    Attributes:
+        spec: The parameters of episodes, None without any.
+        episodes: These, and the names of their episodes.
+        rejected: Rejected samples with their names and reasons, None where they were not kept.
+    """
+
+    spec: SampleSpec | None
+    episodes: Mapping[str, Array]
+    rejected: Mapping[str, Array] | None
+
+    def write(self, writer: SampleWriter) -> None:
+        """Give it to a writer, before the samples."""
+        if self.spec is not None:
+            names = {name: self.episodes[f"episodes/{name}"] for name in ("episode", "seed")}
+            writer.add_parameters({name: self.episodes[f"parameters/{name}"] for name in self.spec}, **names)
+        if self.rejected is not None:
+            samples = {name: self.rejected[f"rejected/data/{name}"] for name in writer.spec}
+            reasons = [reason.decode(errors="replace") for reason in self.rejected["rejected/reason"].tolist()]
+            writer.add_rejected(samples, reasons, **{name: self.rejected[f"rejected/index/{name}"] for name in INDEX})
+
+
+def _taken(arrays: dict[str, Array], described: Mapping[str, Any]) -> _Beside:
+    """Take out of the arrays of an export what is beside the samples; others have none."""
+    if "parameters" not in described:
+        return _Beside(None, {}, _group(arrays, "rejected/") if "rejected/reason" in arrays else None)
+    spec = SampleSpec.from_json(described["parameters"])
+    episodes = _group(arrays, "parameters/") | _group(arrays, "episodes/")
+    rejected = _group(arrays, "rejected/") if "rejected/reason" in arrays else None
+    wanted = {f"parameters/{name}" for name in spec} | {"episodes/episode", "episodes/seed"}
+    if missing := sorted(wanted - set(episodes)):
+        raise DatasetError(f"the export lacks {missing}, which its {DESCRIPTION} names; restore a copy")
+    return _Beside(spec, episodes, rejected)
+
+
+def _group(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
+    return {name: arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+
+
 def _opened(
     source: str | Path | Mapping[str, Array], stack: contextlib.ExitStack
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays by name, memory-mapped where they are files, and what is known of them."""
     if isinstance(source, Mapping):
         return {name: np.asarray(value) for name, value in source.items()}, {}
-    folder = Path(source)
+    folder = absolute(source)
     try:
         if folder.suffix == ".npz":
             # numpy reads a member of a zip file only as a whole

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, StorageError
+from physgym.files import absolute, lock, temporary_beside
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PHYSGYM_CACHE", "PHYSGYM_CACHE_SIZE"
 SIZE = 50_000_000_000  # bytes
@@ -67,7 +67,7 @@ class Pin:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         handle = os.open(_pin_file(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # whoever holds it otherwise has the cache's lock as well
+        lock(handle, folder, shared=True, warn=False)  # whoever holds it otherwise has the cache's lock as well
         self._finalizer = weakref.finalize(self, os.close, handle)
 
     def release(self) -> None:
@@ -96,8 +96,7 @@ class Cache:
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
-        default = os.environ.get(FOLDER_VARIABLE) or Path("~/.cache/physgym").expanduser()
-        self.root = Path(default if root is None else root).absolute()
+        self.root = absolute(root or os.environ.get(FOLDER_VARIABLE) or "~/.cache/physgym")
         self.limit = _size(os.environ.get(SIZE_VARIABLE, "")) if limit is None else limit
         self.objects, self.views, self.writing = (self.root / name for name in ("objects", "views", "writing"))
         try:
@@ -180,8 +179,7 @@ class Cache:
         if not _is(found, entry.size):
             return False
         os.utime(found)
-        temporary = folder / f".{entry.name}-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
+        temporary = temporary_beside(folder / entry.name)
         temporary.symlink_to(os.path.relpath(found, folder))
         temporary.replace(folder / entry.name)  # at once, also where a file stands
         return True
@@ -339,9 +337,11 @@ def _try_lock(file: Path) -> Iterator[bool]:
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock(handle, file) == "taken":
+                yield False
+                return
             named = file.stat()
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:
             yield False
             return
         yield os.path.samestat(named, os.fstat(handle))  # it may have been deleted or renamed in between

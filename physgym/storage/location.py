@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from physgym.errors import ConfigError
+from physgym.files import absolute
 
 OPTIONS = ("endpoint", "region", "profile")
 # pathlib makes one slash of two, and a path may come through it, from a command line for example
@@ -84,7 +85,9 @@ class Location:
 
 
 def place(path: str | os.PathLike[str] | Location) -> Path | Location:
-    """Where a path leads: to a place in S3 if it begins with ``s3://``, else to the local disk.
+    """Return where a path leads: to a place in S3 if it begins with ``s3://``, else to the local disk.
+
+    A local path is absolute from here on, with ``~`` expanded, whatever folder the process goes to later.
 
     Raises:
         ConfigError: It begins like one in S3 but is none.
@@ -92,7 +95,7 @@ def place(path: str | os.PathLike[str] | Location) -> Path | Location:
     if isinstance(path, Location):
         return path
     text = os.fspath(path)
-    return Location.parse(text) if SCHEME.match(text) else Path(path)
+    return Location.parse(text) if SCHEME.match(text) else absolute(text)
 
 
 def local(path: str | os.PathLike[str], what: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from physgym.data.partition import Partition
 from physgym.data.writer import DESCRIPTION, Mode, describe_partitions, partition_files
 from physgym.errors import DatasetError, StorageError
+from physgym.files import write_atomically
 from physgym.storage.cache import Cache, read_state, state_file
 from physgym.storage.datasets import Description, read_description
 from physgym.storage.location import Location
@@ -266,10 +267,7 @@ class Mirror:
 
     def _save(self, **changed: Any) -> None:
         self._state |= changed
-        file = state_file(self.folder)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._state))
-        temporary.replace(file)
+        write_atomically(state_file(self.folder), json.dumps(self._state), durable=False)
 
     # --- closing
 

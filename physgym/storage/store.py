@@ -27,7 +27,9 @@ PATIENCE_VARIABLE = "PHYSGYM_S3_PATIENCE"
 PATIENCE = 60.0  # seconds that a server may be away before it is an error
 ATTEMPTS = 3  # at least, however long each takes
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between attempts
-CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
+CONNECT_TIMEOUT, READ_TIMEOUT, LEAST_TIMEOUT = 10.0, 60.0, 2.0  # seconds
+SLOWEST = 64  # bytes per second; a server that sends less hangs
+FIRST_CHUNK = 64  # bytes that are read at first from a download, until it is seen how fast they come
 PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5 GiB, at most 10,000 of them
 CHUNK = 1 << 20  # bytes that are read at once from a download
 
@@ -63,6 +65,10 @@ class Stopped(Exception):
     """The store was told to stop."""
 
 
+class Dripping(Exception):
+    """A server sends so little that it must be taken to hang."""
+
+
 class Store:
     """Objects below a place in S3.
 
@@ -88,7 +94,8 @@ class Store:
         place = self.location
         settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
         try:
-            client = _client(place.endpoint, place.region, place.profile, os.getpid(), settings)
+            hangs = min(READ_TIMEOUT, max(LEAST_TIMEOUT, self.patience))
+            client = _client(place.endpoint, place.region, place.profile, hangs, os.getpid(), settings)
         except ModuleNotFoundError as error:
             raise ConfigError(NO_BOTO.format(location=place)) from error
         if "@" in client.meta.endpoint_url:
@@ -108,7 +115,7 @@ class Store:
         def get() -> tuple[bytes, str]:
             found = self._client.get_object(**self._named(name))
             with contextlib.closing(found["Body"]) as body:
-                data, size = body.read(), found["ContentLength"]
+                data, size = b"".join(_chunks(body)), found["ContentLength"]
             if len(data) != size:
                 raise KeyError("the rest of it")
             return data, found["ETag"]
@@ -234,7 +241,7 @@ class Store:
                 if (size := done + found["ContentLength"]) != entry.size:
                     where = self.location / entry.source
                     raise DamagedObject(f"{where} is damaged: it has {size} bytes instead of {entry.size}")
-                for chunk in body.iter_chunks(CHUNK):
+                for chunk in _chunks(body):
                     self._check_stop()
                     target.write(chunk)
                     digest.update(chunk)
@@ -288,14 +295,11 @@ class Store:
             self._check_stop()
             try:
                 return request()
-            except (
-                StorageError,
-                ConfigError,
-                Stopped,
-                OSError,
-            ):  # of the disk; those of the network come as boto's own
+            except (StorageError, ConfigError, Stopped):
                 raise
-            except Exception as error:  # noqa: BLE001  # sorted out there
+            except Exception as error:
+                if _of_disk(error):
+                    raise
                 problem = self._transient(doing, error)
             if (now := progress()) > reached:
                 reached, pauses, begin, attempts = now, self._pauses(), time.monotonic(), 0
@@ -307,7 +311,8 @@ class Store:
                     f"cannot {doing} at {self.location}: {problem}, for {waited:.0f} s. Look whether the server can "
                     f"be reached, then continue; {PATIENCE_VARIABLE} sets how many seconds it may be away"
                 ) from None
-            log.info("cannot %s at %s: %s; once more in %.1f s", doing, self.location, problem, pause)
+            level = logging.WARNING if attempts == 1 else logging.INFO
+            log.log(level, "cannot %s at %s: %s; once more in %.1f s", doing, self.location, problem, pause)
             self.stop.wait(pause)
 
     @staticmethod
@@ -327,9 +332,17 @@ class Store:
             raise StorageError(
                 f"cannot {doing} at {self.location}: there are no credentials ({problem}). {WHERE}"
             ) from None
+        if isinstance(error, RecursionError):
+            raise StorageError(
+                f"cannot {doing} at {self.location}: the server sends the request from one address to another without "
+                "end; correct the endpoint or the region"
+            ) from None
+        if isinstance(error, Dripping | TimeoutError | ConnectionError):
+            return problem
         if isinstance(error, KeyError):
             return f"the answer broke off, it lacks {error}"
-        if isinstance(error, b.SSLError) or not isinstance(error, (b.ClientError, *temporary)):
+        lasting = isinstance(error, b.SSLError) and "CERTIFICATE" in str(error).upper()
+        if lasting or not isinstance(error, (b.ClientError, *temporary)):
             raise StorageError(f"cannot {doing} at {self.location}: {problem}") from None
         if not isinstance(error, b.ClientError):
             return problem
@@ -363,16 +376,45 @@ class Store:
         raise StorageError(f"{where}: {problem}") from None
 
 
+def _chunks(body: Any) -> Iterator[bytes]:
+    """Give the bytes of an answer, as many at a time as come in about a second.
+
+    Raises:
+        Dripping: They come too slowly; those that came last are not given.
+    """
+    size = FIRST_CHUNK
+    while True:
+        begin = time.monotonic()
+        data: bytes = body.read(size)
+        took = time.monotonic() - begin
+        if not data:
+            return
+        if took > LEAST_TIMEOUT and len(data) < SLOWEST * took:
+            raise Dripping(f"{len(data)} bytes in {took:.0f} s")
+        yield data
+        size = min(2 * size, CHUNK) if took < 1 else max(size // 2, FIRST_CHUNK)
+
+
+def _of_disk(error: Exception) -> bool:
+    """Whether the disk of this machine refuses; some of boto's errors about the network are OSErrors too."""
+    from botocore.exceptions import BotoCoreError
+
+    network = (BotoCoreError, TimeoutError, ConnectionError)
+    return isinstance(error, OSError) and not isinstance(error, network)
+
+
 @functools.lru_cache(maxsize=8)
-def _client(endpoint: str | None, region: str | None, profile: str | None, pid: int, settings: Hashable) -> Any:
+def _client(
+    endpoint: str | None, region: str | None, profile: str | None, hangs: float, pid: int, settings: Hashable
+) -> Any:
     """A client of boto3, which takes a while to make; of its own for each process and environment."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        connect_timeout=min(CONNECT_TIMEOUT, hangs),
+        read_timeout=hangs,
         # repeated here, where downloads can go on, conditional requests are looked at, and all of it can be stopped
         retries={"total_max_attempts": 1},
         response_checksum_validation="when_required",  # compared with the SHA-256 instead

@@ -30,6 +30,7 @@ from physgym.experiment.search.section import SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.worker import pack_origin
 from physgym.experiment.session import CONFIG, Run, new_session, read_config, read_record
+from physgym.files import absolute
 from physgym.progress import Progress
 from physgym.storage.location import place
 
@@ -135,7 +136,7 @@ def resume_search(
     Raises:
         ConfigError: It is not the session of a search, or something else is to be changed; and as of `search`.
     """
-    session = Path(session)
+    session = absolute(session)
     stored = check_config(read_config(session), str(session / CONFIG))
     if not is_search(session) or stored.search is None:
         raise ConfigError(f"{session} is not the session of a search")
