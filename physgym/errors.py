@@ -55,6 +55,10 @@ class ConfigError(PhysGymError):
     """A configuration or argument is wrong; the text names the key and the remedy."""
 
 
+class ChangedCode(ConfigError, DatasetError):
+    """The code of a simulation is not that with which a dataset or session was begun; the text names both."""
+
+
 class WrongValue(ConfigError, ValueError):
     """An argument has the right type and a wrong value."""
 
