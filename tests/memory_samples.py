@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from physgym.data import loader
-from physgym.data.statistics import Statistics
+from physgym.data.statistics import of_samples
 from physgym.sample import Field, SampleSpec
 
 
@@ -42,7 +42,7 @@ class MemorySamples:
 
     @property
     def statistics(self):
-        return {name: Statistics.of(value) for name, value in self.arrays.items()}
+        return of_samples(self.spec, self.arrays, self.arrays)
 
     def split(self, validation_fraction, seed=0):
         known = np.unique(self.episodes)

@@ -16,7 +16,7 @@ from physgym.data import loader
 from physgym.data.mapping import Stitched
 from physgym.data.memory import available_memory
 from physgym.data.partition import COPY, EPISODES, INDEX, REJECTED, Partition
-from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
+from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.data.writer import Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
@@ -486,15 +486,7 @@ class SampleDataset:
 
     def compute_statistics(self) -> dict[str, Statistics]:
         """Statistics per field and component, from the samples themselves."""
-        found = {}
-        for field in real_fields(self.spec):
-            accumulator = Accumulator(field.shape, field.dtype)
-            step = accumulator.block * max(1, COPY // max(1, accumulator.block * field.nbytes))
-            for start in range(0, len(self), step):
-                stop = min(len(self), start + step)
-                accumulator.add(self.read(start, stop, [field.name])[field.name], last=stop == len(self))
-            found[field.name] = accumulator.total
-        return found
+        return collect(self.spec, len(self), lambda name, a, b: self.read(a, b, [name])[name], COPY)
 
 
 PAGE = 4096  # bytes

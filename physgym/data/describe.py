@@ -68,7 +68,7 @@ def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]
     rows = [["field", "role", "dtype", "shape", "unit", "mean", "std", "min", "max"]]
     for name, field in part.spec.items():
         known = statistics.get(name)
-        numbers = _overall(known) if known is not None and known.count and known.mean.size else ()
+        numbers = _overall(known) if known is not None and known.counts.any() else ()
         shown = [f"{number:.4g}" for number in numbers] or [""] * 4
         rows.append([name, field.role, str(field.dtype), str(field.shape), field.unit, *shown])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -78,8 +78,10 @@ def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]
 
 def _overall(s: Statistics) -> tuple[float, float, float, float]:
     """Mean, standard deviation, smallest and largest of all numbers of a field."""
-    variance = np.mean(s.std**2) + np.var(s.mean)
-    return float(s.mean.mean()), float(np.sqrt(variance)), float(s.min.min()), float(s.max.max())
+    weights = s.counts / s.counts.sum()
+    mean = np.sum(weights * s.mean)
+    variance = np.sum(weights * (s.std**2 + (s.mean - mean) ** 2))
+    return float(mean), float(np.sqrt(variance)), float(s.min.min()), float(s.max.max())
 
 
 def _apart(partitions: list[Partition]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from physgym.data.statistics import Accumulator, Statistics, real_fields
+from physgym.data.statistics import Statistics, collect, real_fields
 from physgym.errors import DatasetError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
@@ -383,28 +383,34 @@ class Partition:
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics of its real-valued fields: those of the seal, or computed from the committed rows."""
-        found = {}
-        if self.sealed:
-            with _readable(self.path), h5py.File(self.path, "r") as file:
-                for field in real_fields(self.spec):
-                    group = file[f"statistics/{field.name}"]
-                    moments = [group[name][()] for name in MOMENTS]
-                    if any(moment.shape != field.shape for moment in moments):
-                        raise ValueError(f"{group.name} does not have the shape of the field")
-                    found[field.name] = Statistics(int(group["count"][0]), *moments)
-        if self.sealed and self.current:
-            return found
-        return {field.name: self._computed(field.name) for field in real_fields(self.spec)}
+        """Statistics of its real-valued fields: those of the seal, or computed from the committed rows.
 
-    def _computed(self, field: str) -> Statistics:
-        column = self.tables[SAMPLES].columns[f"data/{field}"]
-        accumulator = Accumulator(column.shape, column.dtype)
-        step = accumulator.block * max(1, COPY // max(1, accumulator.block * column.row))
-        for start in range(0, self.count, step):
-            stop = min(self.count, start + step)
-            accumulator.add(self.read(column.name, start, stop), last=stop == self.count)
-        return accumulator.total
+        A seal has no number of values per component, and those of versions before left out whole samples for one value
+        that is not finite: where values are missing they are computed from the rows.
+        """
+        found = self._sealed_statistics() if self.sealed else {}
+        if not (self.sealed and self.current):
+            return self._computed(self.spec)
+        doubtful = [name for name, known in found.items() if known.count != self.count]
+        if doubtful:
+            needed = {*doubtful, *(self.spec[name].mask for name in doubtful)}
+            computed = self._computed(SampleSpec([field for field in self.spec.values() if field.name in needed]))
+            found |= {name: computed[name] for name in doubtful}
+        return found
+
+    def _sealed_statistics(self) -> dict[str, Statistics]:
+        found = {}
+        with _readable(self.path), h5py.File(self.path, "r") as file:
+            for field in real_fields(self.spec):
+                group = file[f"statistics/{field.name}"]
+                moments = [group[name][()] for name in MOMENTS]
+                if any(moment.shape != field.shape for moment in moments):
+                    raise ValueError(f"{group.name} does not have the shape of the field")
+                found[field.name] = Statistics(int(group["count"][0]), *moments)
+        return found
+
+    def _computed(self, spec: SampleSpec) -> dict[str, Statistics]:
+        return collect(spec, self.count, lambda name, start, stop: self.read(f"data/{name}", start, stop), COPY)
 
     # --- reading
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from physgym.sample import Field, SampleSpec
+from physgym.sample import Field, SampleSpec, present
 from physgym.spaces import Array
 
 
@@ -21,12 +21,16 @@ def real_fields(spec: SampleSpec) -> list[Field]:
 class Statistics:
     """What the values of a field are like, per component, over samples.
 
+    Values that are not finite, and those that are not there by the mask of a padded field, are left out, each for
+    itself: the other components of its sample count.
+
     Attributes:
-        count: Number of samples; those with a value that is not finite are left out.
-        mean: Shape of the field, float64.
-        std: Standard deviation (of the population), shape of the field, float64.
-        min: Smallest value, shape of the field, float64; infinite where there is no sample.
-        max: Largest value, shape of the field, float64.
+        count: Number of samples all of whose values are there.
+        mean: Shape of the field, float64; zero where a component has no value in any sample.
+        std: Standard deviation (of the population), shape of the field, float64; zero likewise.
+        min: Smallest value, shape of the field, float64; infinite where there is none.
+        max: Largest value, shape of the field, float64; minus infinite where there is none.
+        partial: Number of values of each component, shape of the field; None where it is `count` for all of them.
     """
 
     count: int
@@ -34,6 +38,12 @@ class Statistics:
     std: Array
     min: Array
     max: Array
+    partial: Array | None = None
+
+    @property
+    def counts(self) -> Array:
+        """Number of values of each component, shape of the field, int64."""
+        return np.full(np.shape(self.mean), self.count, np.int64) if self.partial is None else self.partial
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> Statistics:
@@ -41,24 +51,73 @@ class Statistics:
         return cls(0, np.zeros(shape), np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf))
 
     @classmethod
-    def of(cls, values: Array) -> Statistics:
-        """Of all values of a field, shape (n, *field shape), n at least 0."""
+    def of(cls, values: Array, present: Array | None = None) -> Statistics:
+        """Of all values of a field, shape (n, *field shape), n at least 0; or of those that are present.
+
+        Args:
+            values: The values.
+            present: Flags that broadcast to their shape; see `physgym.sample.present`.
+        """
         accumulator = Accumulator(values.shape[1:], values.dtype)
-        accumulator.add(values)
+        accumulator.add(values, present)
         return accumulator.total
 
     def merge(self, other: Statistics) -> Statistics:
         """Of both sets of samples together, by the update of Chan, Golub and LeVeque (1979)."""
-        count = self.count + other.count
-        if count == 0:
+        count, counts, weight = self.count + other.count, None, np.float64(0.0)
+        if self.partial is not None or other.partial is not None:
+            counts = self.counts + other.counts
+            weight = other.counts / np.maximum(counts, 1)
+        elif count == 0:
             return self
-        weight = other.count / count
+        else:
+            weight = np.float64(other.count / count)
         with np.errstate(over="ignore", invalid="ignore"):  # values near the end of double precision have no variance
             delta = other.mean - self.mean
             mean = self.mean + weight * delta
             variance = (1 - weight) * self.std**2 + weight * other.std**2 + weight * (1 - weight) * delta**2
         low, high = np.minimum(self.min, other.min), np.maximum(self.max, other.max)
-        return Statistics(count, mean, np.sqrt(variance), low, high)
+        return Statistics(count, mean, np.sqrt(variance), low, high, counts)
+
+
+Read = Callable[[str, int, int], Array]  # rows of a field, by its name and their range
+
+
+def collect(spec: SampleSpec, count: int, read: Read, at_once: int) -> dict[str, Statistics]:
+    """Statistics of the real-valued fields of stored samples, by name.
+
+    Args:
+        spec: Their fields; the masks of padded ones are applied.
+        count: How many samples there are.
+        read: What reads rows of a field.
+        at_once: Bytes to read at a time.
+    """
+    found = {}
+    for field in real_fields(spec):
+        accumulator = Accumulator(field.shape, field.dtype)
+        step = accumulator.block * max(1, at_once // max(1, accumulator.block * field.nbytes))
+        for start in range(0, count, step):
+            stop = min(count, start + step)
+            here = present_rows(spec, field, read, start, stop)
+            accumulator.add(read(field.name, start, stop), here, last=stop == count)
+        found[field.name] = accumulator.total
+    return found
+
+
+def of_samples(spec: SampleSpec, names: Iterable[str], samples: Mapping[str, Array]) -> dict[str, Statistics]:
+    """Statistics of some fields of samples in memory, by name; the masks of padded ones are applied."""
+    found = {}
+    for name in names:
+        rows = len(samples[name])
+        here = present_rows(spec, spec[name], lambda other, start, stop: samples[other][start:stop], 0, rows)
+        found[name] = Statistics.of(samples[name], here)
+    return found
+
+
+def present_rows(spec: SampleSpec, field: Field, read: Read, start: int, stop: int) -> Array | None:
+    """Which values of rows of a field are there by its mask; None for a field without one."""
+    mask = spec.get(field.mask)
+    return None if mask is None else present(field, mask, read(mask.name, start, stop))
 
 
 def merged(parts: Iterable[Mapping[str, Statistics]], spec: SampleSpec) -> dict[str, Statistics]:
@@ -101,21 +160,29 @@ class Accumulator:
             self._fold *= 2
         self.block = ROWS * self._fold
 
-    def add(self, values: Array, *, last: bool = True) -> None:
+    def add(self, values: Array, present: Array | None = None, *, last: bool = True) -> None:
         """Take in further rows, shape (n, *field shape), n >= 0.
 
         Args:
             values: They follow those taken in so far, of which there are whole blocks.
+            present: Which of them count, flags that broadcast to their shape; all by default.
             last: Whether to take in the rest that does not fill a block as well; then no more may follow.
         """
-        rows = np.reshape(values, (len(values), self._size))
+        rows = self._rows(values, present)
         stop = len(rows) if last else len(rows) // self.block * self.block
         # nothing is called between both assignments: whatever interrupts this, no row counts twice
         self.total, self.rows = self._merged(rows[:stop]), self.rows + stop
 
-    def with_rest(self, values: Array) -> Statistics:
+    def with_rest(self, values: Array, present: Array | None = None) -> Statistics:
         """Statistics with fewer rows than a block at the end, which are not taken in."""
-        return self._merged(np.reshape(values, (len(values), self._size)))
+        return self._merged(self._rows(values, present))
+
+    def _rows(self, values: Array, present: Array | None) -> Array:
+        """Values as rows of components; those that do not count are NaN."""
+        if present is not None and not present.all():
+            kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+            values = np.where(present, values.astype(kind, copy=False), kind.type(np.nan))
+        return np.reshape(values, (len(values), self._size))
 
     def _merged(self, rows: Array) -> Statistics:
         total = self.total
@@ -130,12 +197,24 @@ class Accumulator:
         mean, variance, low, high = self._moments(rows, self._work, fold)
         if self._work == np.float32 and not (np.isfinite(variance) & ((variance > SMALLEST) | (low == high))).all():
             mean, variance, low, high = self._moments(rows, np.dtype(np.float64), fold)
-        if not np.isfinite(variance).all():
-            kept = rows[np.isfinite(rows).all(1)]
-            if len(kept) < len(rows):
-                return self._of_block(kept) if len(kept) else Statistics.empty(self._shape)
+        if not np.isfinite(variance).all() and not (finite := np.isfinite(rows)).all():
+            return self._of_finite(rows, finite)
         moments = (np.reshape(column, self._shape) for column in (mean, np.sqrt(variance), low, high))
         return Statistics(len(rows), *moments)
+
+    def _of_finite(self, rows: Array, finite: Array) -> Statistics:
+        """Statistics of a block by the finite values of each component."""
+        counts = finite.sum(0)
+        number = np.maximum(counts, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shift = np.where(counts, rows[finite.argmax(0), np.arange(rows.shape[1])], 0).astype(np.float64)
+            difference = np.where(finite, rows - shift, 0.0)
+            mean = difference.sum(0) / number
+            variance = np.maximum((difference**2).sum(0) / number - mean**2, 0.0)
+        low, high = np.where(finite, rows, np.inf).min(0), np.where(finite, rows, -np.inf).max(0)
+        parts = (mean + shift, np.sqrt(variance), low, high)
+        mean, std, low, high = (np.reshape(part, self._shape).astype(np.float64) for part in parts)
+        return Statistics(int(finite.all(1).sum()), mean, std, low, high, np.reshape(counts, self._shape))
 
     def _moments(self, rows: Array, work: np.dtype[Any], fold: int) -> tuple[Array, ...]:
         parts = [_moments(rows[:, i : i + COLUMNS], work, fold) for i in range(0, max(1, self._size), COLUMNS)]

@@ -30,7 +30,7 @@ from physgym.data.partition import (
     Partition,
     row_nbytes,
 )
-from physgym.data.statistics import Accumulator, Statistics, merged, real_fields
+from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
 from physgym.spaces import Array
@@ -767,11 +767,17 @@ class SampleWriter:
                 part.path, {field.name: Accumulator(field.shape, field.dtype) for field in real_fields(self.spec)}
             )
             count = part.count
+
+            def read(name: str, start: int, stop: int) -> Array:
+                return part.read(f"data/{name}", start, stop)
+
             for name, accumulator in made.items():
-                column = f"data/{name}"
-                while count - accumulator.rows >= accumulator.block:
-                    accumulator.add(part.read(column, accumulator.rows, accumulator.rows + accumulator.block))
-                found[name] = accumulator.with_rest(part.read(column, accumulator.rows, count))
+                field = self.spec[name]
+                while count - (start := accumulator.rows) >= accumulator.block:
+                    stop = start + accumulator.block
+                    accumulator.add(read(name, start, stop), present_rows(self.spec, field, read, start, stop))
+                rest = read(name, start, count)
+                found[name] = accumulator.with_rest(rest, present_rows(self.spec, field, read, start, count))
         return found
 
     def _seal_one(self) -> None:

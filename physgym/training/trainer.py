@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.data.loader import Loader, Shuffle
-from physgym.data.statistics import Statistics
+from physgym.data.statistics import Statistics, of_samples
 from physgym.data.workers import LOST, gathered_by_workers, is_death
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
 from physgym.interrupt import Interrupt
@@ -514,8 +514,8 @@ class Trainer:
             statistics = {name: Statistics.empty(self.source.spec[name].shape) for name in self.fields}
             for _ in range(count):
                 batch = self._draw()
-                merged = {name: known.merge(Statistics.of(batch.samples[name])) for name, known in statistics.items()}
-                statistics = merged
+                more = of_samples(self.source.spec, self.fields, batch.samples)
+                statistics = {name: known.merge(more[name]) for name, known in statistics.items()}
                 self._drawn.append(batch)
             self.predictor.transforms.fit(statistics)
 
