@@ -325,6 +325,7 @@ class SampleStream:
         self.drawn = Names()
         self._rows: Iterator[Rows] | None = None  # None: to begin after the position
         self._written: Name | None = None  # what was stored then
+        self._expected: int | None = None  # how many samples are wanted after the position
         self._left = Rows({})  # what a take did not need
 
     @cached_property
@@ -347,6 +348,22 @@ class SampleStream:
     def stored(self) -> int:
         """How many samples the dataset has, those that it had at first included; 0 without one."""
         return 0 if self.writer is None else self.writer.count
+
+    def expect(self, samples: int) -> None:
+        """Say that only so many samples more will be taken: simulations make no steps beyond them.
+
+        Without it they run ahead, so that whoever takes samples need not wait. More may be taken all the same; what was
+        saved then takes time.
+
+        Args:
+            samples: How many.
+
+        Raises:
+            ConfigError: Samples were taken already; `load_state_dict` begins anew.
+        """
+        if self._rows is not None:
+            raise ConfigError("say how many samples are expected before the first one is taken")
+        self._expected = samples
 
     def take(self, limit: int) -> Rows:
         """The next samples, at least one and at most `limit`; stored if there is a dataset.
@@ -401,7 +418,7 @@ class SampleStream:
             raise ConfigError(NO_STATE.format(error=error)) from error
         if source is not None and _plain(source) != _plain(self.source):
             raise ConfigError(OTHER_SOURCE.format(saved=source, mine=self.source))
-        self.position, self.drawn, self._rows = position, Names(), None
+        self.position, self.drawn, self._rows, self._expected = position, Names(), None, None
 
     def _hand_out(self, least: int, most: int) -> list[Rows]:
         """The next samples, fewer than `least` only at the end."""
@@ -425,6 +442,10 @@ class SampleStream:
         while True:
             while not len(self._left):
                 more = next(self._rows, None)
+                if more is None and self._expected is not None:
+                    self._expected = None  # there may be more than that
+                    self._begin()
+                    continue
                 if more is None:
                     return None
                 self._left = self._left.then(more)
@@ -441,11 +462,21 @@ class SampleStream:
         """Begin after the position: with what is stored, else with the production."""
         stored = None if self.writer is None else self.writer.last
         again: Iterator[Rows] = iter(())
+        expected = self._expected
         if stored is not None and (self.position is None or self.position < stored):
             again = self._stored_after(self.position)
+            if expected is not None:
+                names = self._stored_names()
+                expected -= len(names if self.position is None else names.cut(names.after(*self.position)))
         self._left, self._written = Rows({}), stored
-        produced = self._ordered(self.position if self.writer is None else stored)
+        produced = self._ordered(self.position if self.writer is None else stored, expected)
         self._rows = itertools.chain(again, produced)
+
+    def _stored_names(self) -> Names:
+        """Names of all stored samples."""
+        dataset = self.dataset()
+        assert dataset is not None
+        return Names(*(dataset.index(name) for name in ("episode", "step", "seed")))
 
     def _stored_after(self, position: Name | None) -> Iterator[Rows]:
         """The stored samples behind a name, some at a time."""
@@ -513,9 +544,19 @@ class SampleStream:
                 options["parameters"] = self._draw(episode)
             yield episode, seed, options
 
-    def _ordered(self, last: Name | None) -> Iterator[Rows]:
-        """Samples in order of their names, from after the sample `last` (episode, step)."""
+    def _again(self, last: Name) -> int:
+        """How many samples of an episode come once more before those after a name."""
+        if self.writer is None:
+            return last[1] + 1
+        return int(np.count_nonzero(self._stored_names().episodes == last[0]))
+
+    def _ordered(self, last: Name | None, expected: int | None) -> Iterator[Rows]:
+        """Samples in order of their names, from after the sample `last` (episode, step); maybe only so many."""
+        if expected is not None and expected <= 0:
+            return
         first, done = (0, -1) if last is None else last
+        if expected is not None and last is not None:
+            expected += self._again(last)
         seeds: dict[int, int] = {}
 
         def names() -> Iterator[Episode]:
@@ -523,10 +564,10 @@ class SampleStream:
                 seeds[episode] = seed
                 yield (episode, seed, options) if options else (episode, seed)
 
-        arrivals = self._envs.rollout(names(), **self._limits)
+        arrivals = self._envs.rollout(names(), **self._limits, samples=expected)
         early: dict[int, deque[RolloutResult | PhysGymError]] = {}
-        chunk = first
-        rejects_in_a_row = 0
+        chunk = following = first
+        arrived_so_far = rejects_in_a_row = 0
         while True:
             parts = early.setdefault(chunk, deque())
             while not parts:
@@ -541,6 +582,7 @@ class SampleStream:
             if chunk == first and done >= 0:
                 rows = rows.after(first, done)
             for episode, _, kept, _, rejected in part.ended:
+                following = episode + 1
                 del seeds[episode]
                 self.rejected += len(rejected)
                 # within an episode the worker counts; episodes of one step need the count across episodes
@@ -555,8 +597,11 @@ class SampleStream:
                     )
             if part.last:
                 del early[chunk]
-                chunk = part.ended[-1][0] + 1
+                chunk = following
             yield rows
+            arrived_so_far += len(part.steps)
+            if expected is not None and arrived_so_far >= expected:
+                return
 
 
 def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> Rows:
@@ -678,6 +723,8 @@ def generate(
             Interrupt() as interrupt,
             Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar,
         ):
+            if samples is not None:
+                stream.expect(max(0, samples - stream.stored))
             while stream.stored < wanted and len(rows := stream.take(wanted - stream.stored)):
                 bar.update(len(rows), f"rejected {stream.rejected}")
                 interrupt.check()

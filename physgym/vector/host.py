@@ -127,6 +127,7 @@ class Host:
         self._steps = [env.step for env in self.envs]
         self._policies: dict[int, EpisodePolicy] = {}
         self._generator = ActionGenerator()
+        self.made = 0  # samples of all rollouts
         # without shared memory, rows are kept here and travel in messages
         self._inline = True
         self._use(Arena(*self.layouts(), self.count, 1), 0, 0)
@@ -379,6 +380,8 @@ class Host:
                 self.ended[index] = True  # whatever was going on in this environment is over
                 doing = f"rollout of episode {episode}"
                 self._guard(index, doing, self._run_episode, index, entry, request, part, emit)
+                if self._enough(request):
+                    break
             result: RolloutResult = self._guard(index, doing, part.result, finite=request.nonfinite != "error")
             return result
         except RequestFailed:
@@ -415,10 +418,18 @@ class Host:
                 part.reject(episode, transition)
             else:
                 kept += 1
+                self.made += 1
                 part.add(episode, transition)
+            if transition.last:  # told together with the last sample, so that both are stored or neither
+                part.ended.append([episode, steps, kept, reward, rejected])
             if part.due():
                 part.send(emit, finite=request.nonfinite != "error")
-        part.ended.append([episode, steps, kept, reward, rejected])
+            if self._enough(request):
+                return
+
+    def _enough(self, request: Rollout) -> bool:
+        """Whether no further sample of a rollout is wanted."""
+        return request.limit > 0 and self.made - request.made >= request.limit
 
     def _policy(self, index: int, episode: int) -> Any:
         if index not in self._policies:

@@ -115,6 +115,7 @@ class Worker:
         requests: Requests without their last reply, oldest first.
         since: When it was last heard of or began to owe an answer.
         torn: Whether a message is half sent or half taken in: still so afterwards where Ctrl-C came in between.
+        made: How many samples of rollouts came from it since it was started.
     """
 
     def __init__(self, index: int, envs: range) -> None:
@@ -124,6 +125,7 @@ class Worker:
         self.requests: deque[Message] = deque()
         self.since = 0.0
         self.torn = False
+        self.made = 0
         self.doing: Any = None  # view of its element of `Arena.doing`
         self.ready: Ready | None = None
         self.description: dict[str, Any] | None = None  # as it was at the first start
@@ -544,6 +546,8 @@ class WorkerPool:
 
     def _serve(self, worker: LocalWorker, message: Message) -> None:
         def emit(part: Message) -> None:
+            if isinstance(part, RolloutResult):
+                worker.made += len(part.steps)
             if part is not DONE:
                 self._inbox.append((worker, part))
 
@@ -636,6 +640,8 @@ class WorkerPool:
 
     def _progress(self, worker: Worker, reply: Message) -> None:
         """Keep in a worker's requests what is still unanswered."""
+        if isinstance(reply, RolloutResult):
+            worker.made += len(reply.steps)
         if getattr(reply, "last", True):
             worker.requests.popleft()
             return
@@ -724,6 +730,7 @@ class WorkerPool:
             process.reap([worker.handle], 1.0)
             worker.handle = None
         worker.torn = False
+        worker.made = 0
         worker.ready = None
         if worker.doing is not None:
             worker.doing[0] = IDLE

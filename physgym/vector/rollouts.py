@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +25,82 @@ CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest 
 Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A chunk that a worker was asked for.
+
+    Attributes:
+        begun: When.
+        size: Its episodes.
+        chunk: The first of these.
+    """
+
+    begun: float
+    size: int
+    chunk: int
+
+
+class Quota:
+    """How many samples are still wanted, and how many those episodes will give that are under way.
+
+    Args:
+        wanted: Samples of all episodes together; None for no end.
+
+    Attributes:
+        missing: Samples that have not arrived; infinite where there is no end.
+        length: Samples of an episode, the mean over those that have ended; None before the first one.
+    """
+
+    def __init__(self, wanted: int | None) -> None:
+        self.missing = math.inf if wanted is None else float(wanted)
+        self.length: float | None = None
+        self._ended = self._given = 0
+        self._left: dict[int, int] = {}  # episodes to come, by chunk
+        self._partly: dict[int, int] = {}  # samples of these that came already, by chunk
+
+    def begin(self, chunk: int, episodes: int) -> None:
+        """Take note that a chunk was handed out."""
+        self._left[chunk], self._partly[chunk] = episodes, 0
+
+    def take(self, chunk: int, samples: int, ended: Sequence[Any]) -> None:
+        """Take note of samples and of episodes that ended, as in a `RolloutResult`."""
+        self.missing -= samples
+        kept = sum(entry[2] for entry in ended)
+        self._left[chunk] -= len(ended)
+        self._partly[chunk] += samples - kept
+        self._ended, self._given = self._ended + len(ended), self._given + kept
+        if ended:
+            self.length = self._given / self._ended
+
+    def end(self, chunk: int) -> None:
+        """Take note that a chunk is complete."""
+        self._left.pop(chunk, None)
+        self._partly.pop(chunk, None)
+
+    def uncovered(self) -> float:
+        """How many samples will be missing when the episodes under way have ended, by the mean length of others."""
+        if self.length is None or math.isinf(self.missing):
+            return self.missing
+        length = self.length
+        return self.missing - sum(max(0.0, n * length - self._partly[chunk]) for chunk, n in self._left.items())
+
+    def room(self, *, ahead: bool) -> int:
+        """How many episodes more to hand out at once.
+
+        Args:
+            ahead: To a worker that is busy. That is done while the samples of all episodes under way, as far as their
+                lengths are known, do not suffice: the end is left to workers that are free.
+        """
+        if math.isinf(self.missing):
+            return LARGEST_CHUNK
+        if self.missing <= 0:
+            return 0
+        if self.length is None:
+            return 0 if ahead else LARGEST_CHUNK
+        episodes = self.uncovered() / max(self.length, 1e-3)
+        return min(LARGEST_CHUNK, int(episodes) if ahead else math.ceil(episodes))
+
+
 class Rollouts:
     """Hands out chunks of episodes to workers, large enough that messages cost little; puts their samples together.
 
@@ -32,6 +109,8 @@ class Rollouts:
         episodes: Index, seed and, if there are some, options of each episode.
         limits: The other fields of a `Rollout`.
         settle: Deals with what is no sample; gives the error that ends a chunk.
+        wanted: How many samples are wanted, those of the first episodes; None for all. No worker makes a step that
+            cannot be wanted: an episode that begins while k samples are missing ends with its k-th one.
     """
 
     def __init__(
@@ -40,6 +119,7 @@ class Rollouts:
         episodes: Iterable[Episode],
         limits: Mapping[str, Any],
         settle: Callable[[Worker, Message | Fault], PhysGymError | None],
+        wanted: int | None = None,
     ) -> None:
         self._pool, self._source, self._settle = pool, iter(episodes), settle
         self._limits = dict(limits)
@@ -53,7 +133,8 @@ class Rollouts:
         self._size = 1
         self._fault: PhysGymError | None = None
         self._ended: dict[int, float] = {}  # when a worker completed its last chunk
-        self._asked: dict[int, deque[tuple[float, int]]] = {worker.index: deque() for worker in pool.workers}
+        self._asked: dict[int, deque[_Asked]] = {worker.index: deque() for worker in pool.workers}
+        self._quota = Quota(wanted)
 
     def run(self) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """The samples."""
@@ -65,12 +146,18 @@ class Rollouts:
                 error = self._settle(worker, reply)
                 if error is not None:
                     self._fault = error
+                    if asked := self._asked[worker.index]:
+                        asked.popleft()
+                    self._quota.end(chunk)
                     yield chunk, error
                 continue
+            chunk = self._asked[worker.index][0].chunk
             if reply.last:
                 self._adapt(worker)
-            yield from self._parts(reply)
+            yield from self._parts(chunk, reply)
             self._feed()
+        if self._quota.missing <= 0:
+            return
         if self._left or next(self._source, None) is not None:
             raise self._fault or WorkerError("no worker is left to run the episodes")
 
@@ -88,7 +175,12 @@ class Rollouts:
             room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
             if isinstance(worker, RemoteWorker) and worker.gone:
                 continue
+            if isinstance(worker, LocalWorker) and self._pool.waiting:
+                return  # what it has made already may be enough
             if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
+                continue
+            most = min(self._size, self._quota.room(ahead=bool(worker.requests)))
+            if most < 1:
                 continue
             chunk: list[Any] = []
             size = 0
@@ -98,7 +190,7 @@ class Rollouts:
                     raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
                 chunk.append([episode, seed] if len(entry) == 2 else [episode, seed, dict(entry[2])])
                 size += 0 if len(entry) == 2 else _nbytes(entry[2])
-                if len(chunk) >= self._size or size >= CHUNK_BYTES:
+                if len(chunk) >= most or size >= CHUNK_BYTES:
                     break
             if not chunk:
                 return
@@ -106,15 +198,18 @@ class Rollouts:
             self._order[first], self._left[first] = self._begun, len(chunk)
             self._begun += 1
             self._chunk_of.update(dict.fromkeys([entry[0] for entry in chunk], first))
-            self._asked[worker.index].append((time.monotonic(), len(chunk)))
-            self._pool.post(worker, Rollout(chunk, **self._limits))
+            self._asked[worker.index].append(_Asked(time.monotonic(), len(chunk), first))
+            limit = 0 if math.isinf(self._quota.missing) else int(self._quota.missing)
+            self._quota.begin(first, len(chunk))
+            self._pool.post(worker, Rollout(chunk, **self._limits, limit=limit, made=worker.made))
             if isinstance(worker, LocalWorker):
                 return  # it has run already
 
     def _adapt(self, worker: Worker) -> None:
         """Choose the size of chunks by the time that the last one took."""
         asked = self._asked[worker.index]
-        begun, size = asked.popleft()
+        begun, size = asked[0].begun, asked[0].size
+        asked.popleft()
         now = time.monotonic()
         # a chunk begins when the one before it ends
         took = now - max(begun, self._ended.get(worker.index, 0.0))
@@ -122,12 +217,8 @@ class Rollouts:
         wanted = int(CHUNK_SECONDS / max(took / size, 1e-6))
         self._size = max(1, min(wanted, 2 * self._size, LARGEST_CHUNK))
 
-    def _parts(self, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
-        """The part of a reply that belongs to each chunk, without samples that came before a worker was restarted."""
-        named = _first_named(reply)
-        if named is None:
-            return
-        first = self._chunk_of[named]
+    def _parts(self, first: int, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
+        """The part of a reply that is new, which that after the restart of a worker need not be."""
         new = _unseen(reply.episodes, reply.steps, self._seen)
         if new is not None:
             samples = {name: column[new] for name, column in reply.samples.items()}
@@ -148,27 +239,17 @@ class Rollouts:
             self._seen_rejected.pop(episode, None)
             self._told.discard(episode)
             self._left[first] -= 1
-        complete = not self._left[first]
-        if complete:
+        self._quota.take(first, len(reply.steps), reply.ended)
+        if reply.last:
+            self._quota.end(first)
             del self._left[first], self._order[first]
-        yield first, replace(reply, last=complete)
+        yield first, reply
 
 
 def _nbytes(options: Mapping[str, Any]) -> int:
     """Bytes of the arrays in the options of an episode."""
     sizes = (_nbytes(x) if isinstance(x, Mapping) else getattr(x, "nbytes", 0) for x in options.values())
     return sum(sizes)
-
-
-def _first_named(reply: RolloutResult) -> int | None:
-    """An episode that a reply has something of; None if it is empty."""
-    columns = [reply.episodes]
-    if reply.parameters is not None:
-        columns.append(reply.parameters.episodes)
-    if reply.rejected is not None:
-        columns.append(reply.rejected.episodes)
-    named = [int(column[0]) for column in columns if len(column)] + [entry[0] for entry in reply.ended]
-    return named[0] if named else None
 
 
 def _unseen(episodes: Array, steps: Array, seen: dict[int, int]) -> Array | None:

@@ -649,6 +649,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         max_rejects: int,
         nonfinite: NonFinite = "error",
         keep_rejected: bool = False,
+        samples: int | None = None,
     ) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
 
@@ -659,6 +660,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a
                 sample like others ("allow").
             keep_rejected: Whether results have the samples of rejected steps.
+            samples: How many samples of the first episodes are wanted; None for all. No steps are made that cannot give
+                one of them, and the last episode need not come to its end.
 
         Yields:
             Samples as they arrive, with the index of the first episode of the chunk to which they belong; in place of
@@ -674,7 +677,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         call = self._calls
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected}
-        for part in Rollouts(self._pool, episodes, limits, self._settle_rollout).run():
+        for part in Rollouts(self._pool, episodes, limits, self._settle_rollout, samples).run():
             yield part
             if self._calls != call:
                 raise PendingCallError("another call has ended this rollout", "rollout")

@@ -198,6 +198,10 @@ class Rollout:
         max_rejects: Fail after so many rejected steps in a row.
         nonfinite: What a sample with a value that is not finite is: "error", "reject" or "allow".
         keep_rejected: Whether to send the samples of rejected steps.
+        limit: How many samples are wanted at most; 0 for all of the episodes. The worker ends the rollout with that
+            one; the episode under way and those after it do not end.
+        made: How many samples the parent has had of the worker when it asked. What the worker has made since, in the
+            rollouts before this one, counts towards `limit`.
     """
 
     episodes: list[Any]
@@ -205,6 +209,8 @@ class Rollout:
     max_rejects: int
     nonfinite: str = "error"
     keep_rejected: bool = False
+    limit: int = 0
+    made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,11 +426,13 @@ class Pending:
         sequence: Its sequence number.
         kind: Its class.
         left: Rows or episodes without an answer; None if all environments, or nothing to count.
+        limited: Whether its last reply may leave some out, as that of a rollout with a `limit` may.
     """
 
     sequence: int
     kind: type[Any]
     left: set[int] | None = None
+    limited: bool = False
 
 
 class Connection:
@@ -710,7 +718,7 @@ class Connection:
             left = {entry[0] for entry in message.episodes} if isinstance(message, Rollout) else None
             if isinstance(message, (Step, Call)) and message.rows is not None:
                 left = set(message.rows)
-            self.pending.append(Pending(sequence, kind, left))
+            self.pending.append(Pending(sequence, kind, left, isinstance(message, Rollout) and message.limit > 0))
         elif getattr(message, "last", True):
             if self.pending.popleft().kind is Close:
                 self.state = "closed"
@@ -747,6 +755,8 @@ def _check_rollout(request: Rollout) -> None:
             raise ProtocolError("Rollout.episodes must be lists of index, seed and, if there are some, options")
     if request.nonfinite not in get_args(NonFinite):
         raise ProtocolError(f"Rollout.nonfinite must be one of {get_args(NonFinite)}")
+    if request.limit < 0 or request.made < 0:
+        raise ProtocolError("Rollout.limit and Rollout.made must not be negative")
 
 
 def _left_of_step(request: Pending, results: Results, count: int) -> set[int] | None:
@@ -789,7 +799,7 @@ def _left_of_rollout(request: Pending, result: RolloutResult) -> set[int]:
     if not named <= request.left or len(set(ended)) != len(ended):
         raise ProtocolError(f"a RolloutResult names episodes {sorted(named - request.left)} that are not under way")
     left = request.left.difference(ended)
-    if result.last and left:
+    if result.last and left and not request.limited:
         raise ProtocolError(f"the last RolloutResult leaves out {len(left)} episodes")
     return left
 
