@@ -395,7 +395,7 @@ class Host:
     def _run_episode(self, index: int, entry: Sequence[Any], request: Rollout, part: _Part, emit: Emit) -> None:
         episode, seed = entry[0], entry[1]
         options = entry[2] if len(entry) > 2 else None
-        reward, kept, steps = 0.0, 0, 0
+        reward, kept = 0.0, 0
         rejected: dict[int, str] = {}
         for transition in run_episode(
             self.envs[index],
@@ -411,7 +411,6 @@ class Host:
             begun=lambda info: part.begin(episode, info, options),
             generator=self._generator.of(seed),
         ):
-            steps += 1
             reward += transition.reward
             if transition.sample is None:
                 rejected[transition.step] = transition.rejected
@@ -421,7 +420,7 @@ class Host:
                 self.made += 1
                 part.add(episode, transition)
             if transition.last:  # told together with the last sample, so that both are stored or neither
-                part.ended.append([episode, steps, kept, reward, rejected])
+                part.ended.append([episode, transition.step + 1, kept, reward, rejected])
             if part.due():
                 part.send(emit, finite=request.nonfinite != "error")
             if self._enough(request):
