@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from physgym import envs as envs
 from physgym import errors as errors
 from physgym._version import __version__ as __version__
+from physgym.descriptors import fill_standard
 from physgym.errors import RejectSample as RejectSample
 from physgym.sample import RecordTransition as RecordTransition
 from physgym.sim import Simulation as Simulation
@@ -41,6 +42,7 @@ __all__ = [
     "make_vec",
 ]
 
+fill_standard()  # before any file of ours is opened
 envs.register()
 
 
