@@ -144,13 +144,10 @@ def test_what_is_not_there_is_zero_false_or_none():
 @pytest.mark.parametrize(
     "values",
     [
-        [1, 2.5],
-        [1, True],
-        [np.float32(1), np.float64(2)],
-        [None, "x"],
-        [np.zeros(2), np.ones(2, np.float32)],
         [np.array([None, 1]), np.array([2, None])],
         [np.zeros(2, ">f4"), np.ones(2, ">f4")],
+        [np.zeros(2), np.ones(2, np.float32)],
+        [None, "x"],
         [OrderedDict(y=1), {"y": 2}],
         [{"y": 1}, {"z": 2}],
         [{}, {}],
@@ -163,6 +160,34 @@ def test_values_of_different_kinds_are_batched_as_gymnasium_does(values):
     assert_same(ours(infos, 2), gymnasiums(infos, 2))
     turned = dict(reversed(infos.items()))
     assert_same(ours(turned, 2), gymnasiums(turned, 2))
+
+
+def test_a_value_that_meets_another_kind_late_is_as_it_was():
+    infos = {0: {"x": {"y": 1}}, 1: {"x": {"y": 2, "z": np.zeros(2)}}, 3: {"x": None}, 4: {"x": {"y": 3}}}
+    batch = ours(infos, 6)
+    assert_same(batch["x"].tolist(), [{"y": 1}, {"y": 2, "z": np.zeros(2)}, None, None, {"y": 3}, None])
+    assert batch["_x"].tolist() == [True, True, False, True, True, False]
+
+
+def test_columns_that_do_not_fit_together_become_objects():
+    batch: dict[str, Any] = {}
+    merge(batch, over_the_wire({0: {"x": 1, "y": np.ones(2)}, 1: {"x": 2, "y": np.ones(2)}}, 2), 4)
+    merge(batch, over_the_wire({0: {"x": 2.5, "y": None}, 1: {"x": 3.5, "y": None}}, 2), 4, 2)
+    assert_same(batch["x"].tolist(), [1, 2, 2.5, 3.5])
+    assert_same(batch["y"].tolist(), [np.ones(2), np.ones(2), None, None])
+
+
+def test_a_value_is_taken_as_it_is():
+    objects = np.full((1, 1), None, object)
+    objects[0, 0] = [1]
+    now = {"a": np.ones(2), "b": [np.ones(1), {"c": bytearray(b"x")}], "d": (np.ones(1),), "o": objects}
+    then = batching.taken(now)
+    assert_same(then, now)
+    now["a"][:], now["b"][0][:], now["b"][1]["c"][:], now["d"][0][:], now["o"][0, 0][:] = 0, 0, b"y", 0, [0]
+    now["b"].append(1)
+    assert then["a"].tolist() == [1, 1]
+    assert (then["b"][0].tolist(), then["b"][1]["c"], len(then["b"])) == ([1], b"x", 2)
+    assert (then["d"][0].tolist(), then["o"][0, 0]) == ([1], [1])
 
 
 @pytest.mark.parametrize("further", [{}, {"only": 1}])

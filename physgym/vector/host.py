@@ -254,7 +254,7 @@ class Host:
         observation, info = _returned("reset", self.envs[index].reset(**kwargs), 2)
         self.ended[index] = False
         slot.write(index, observation)
-        return _checked_info(info)
+        return _taken_info(info)
 
     def _step(self, request: Step, emit: Emit) -> Results:
         slot = self._slots[0 if self._inline else request.slot]
@@ -288,16 +288,19 @@ class Host:
                     truncations[i] = truncated
                     if terminated or truncated:
                         if same_step:
-                            # the reset may write into the same array
-                            final = {"final_obs": copy.deepcopy(observation), "final_info": _checked_info(info)}
+                            # the reset may write into the same arrays
+                            final = {"final_obs": copy.deepcopy(observation), "final_info": _taken_info(info)}
                             info = {**final, **self._reset_one(slot, i)}
                         else:
                             ended[i] = True
                             write(i, observation)
+                            info = _taken_info(info)
                     else:
                         write(i, observation)
-                if info or info.__class__ is not dict:
-                    infos[i] = _checked_info(info)
+                        if info or info.__class__ is not dict:
+                            info = _taken_info(info)
+                if info:
+                    infos[i] = info
             except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
                 if isinstance(error, (TypeError, ValueError)) and returned is not _NOTHING:
                     error = _unpacked("step", returned, 5) or _reward_error(returned[1]) or error
@@ -680,10 +683,12 @@ def _returned(name: str, values: Any, count: int) -> Any:
     return values
 
 
-def _checked_info(info: Any) -> dict[str, Any]:
+def _taken_info(info: Any) -> dict[str, Any]:
+    """An info as it is now, since an environment may write into the same dictionary and arrays in its next step."""
     if not isinstance(info, dict):
         raise SampleError(f"info must be a dictionary, not a {type(info).__name__}")
-    return info
+    taken: dict[str, Any] = batching.taken(info)
+    return taken
 
 
 def _call(request: Call, place: int, env: Env) -> Any:

@@ -1,12 +1,16 @@
 """Infos of many environments as one dictionary, batched as Gymnasium's vector environments batch them.
 
-Every key gets an array with one element per environment and a mask ``_key`` of those that have it. A worker sends the
-infos of its environments as columns where all have the same keys and kinds of values, which is the usual case and much
-cheaper than a dictionary each; else as they are.
+Every key gets an array with one element per environment and a mask ``_key`` of those that have it. Where that would
+change a value (3 in an array of flags, None in one of numbers, a longer text in one of texts) or is impossible (a text
+in an array of numbers), the key gets an array of objects instead, each as its environment gave it.
+
+A worker sends the infos of its environments as columns where all have the same keys and kinds of values, which is the
+usual case and much cheaper than a dictionary each; else as they are.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +24,33 @@ Infos: TypeAlias = tuple[list[int], list[Info] | dict[str, Any]]
 
 FINAL = "final_obs"  # Gymnasium keeps these as objects, dictionaries too
 _SCALARS = (int, float, bool)
+_NATIVE = {kind: np.dtype(kind) for kind in _SCALARS}
+_COLUMNAR = (bool, int, float, complex, str, bytes, np.generic, np.ndarray)  # what may be an element of an array
+_IMMUTABLE = frozenset({bool, int, float, complex, str, bytes, type(None), np.float64, np.float32, np.int64, np.bool_})
+
+
+def taken(value: Any) -> Any:
+    """A value of an info as it is now: what can change later is copied, objects of other classes are as they are."""
+    kind = value.__class__
+    if kind in _IMMUTABLE:
+        return value
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: taken(item) for key, item in value.items()}
+    if kind is list:
+        return [taken(item) for item in value]
+    if isinstance(value, tuple):
+        parts = [taken(item) for item in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    if kind is np.ndarray and value.dtype == object:
+        items = np.empty(value.size, object)
+        for place, item in enumerate(value.ravel().tolist()):
+            items[place] = taken(item)
+        return items.reshape(value.shape)
+    if isinstance(value, (np.ndarray, list, set, bytearray, np.random.Generator)):
+        return copy.deepcopy(value)
+    return value
 
 
 def pack(infos: dict[int, Info]) -> Infos | None:
@@ -92,30 +123,43 @@ def merge(batch: Info, infos: Infos | None, size: int, offset: int = 0, places: 
 
 def _merge_columns(batch: Info, columns: dict[str, Any], size: int, rows: list[int], where: Any) -> None:
     for key, column in columns.items():
-        if isinstance(column, dict):
-            target = batch.setdefault(key, {})
-            _merge_columns(target, column, size, rows, where)
-        elif isinstance(column, np.ndarray):
-            if key not in batch:
+        known = batch.get(key)
+        if isinstance(column, dict) and (known is None or isinstance(known, dict)):
+            _merge_columns(batch.setdefault(key, {}), column, size, rows, where)
+        elif isinstance(column, np.ndarray) and (known is None or _alike(known, column.dtype, column.shape[1:])):
+            if known is None:
                 batch[key] = np.zeros((size, *column.shape[1:]), column.dtype)
             batch[key][where] = column
-        else:
-            if key not in batch:
-                batch[key] = np.full(size, None, object)
+        elif isinstance(column, list) and (known is None or _alike(known, np.dtype(object), ())):
+            objects = batch.setdefault(key, np.full(size, None, object))
             for row, value in zip(rows, column, strict=True):
-                batch[key][row] = value
+                objects[row] = value
+        else:
+            for place, row in enumerate(rows):
+                _put(batch, key, _element(column, place), size, row)
+                _mark(batch, key, size, row)
+            continue
         _mark(batch, key, size, where)
 
 
 def _merge_one(batch: Info, info: Info, size: int, row: int) -> None:
     for key, value in info.items():
-        if isinstance(value, dict) and key != FINAL:
+        known = batch.get(key)
+        if isinstance(value, dict) and key != FINAL and (known is None or isinstance(known, dict)):
             _merge_one(batch.setdefault(key, {}), value, size, row)
         else:
-            if key not in batch:
-                batch[key] = _empty_like(value, size, key)
-            batch[key][row] = value
+            _put(batch, key, value, size, row)
         _mark(batch, key, size, row)
+
+
+def _put(batch: Info, key: str, value: Any, size: int, row: int) -> None:
+    """Store what is no dictionary among dictionaries; in an array of objects if another array would change it."""
+    target = batch.get(key)
+    if target is None:
+        target = batch[key] = _empty_like(value, size, key)
+    if not (isinstance(target, np.ndarray) and _stored(target, row, value)):
+        target = batch[key] = _as_objects(target, batch.get(f"_{key}"), size)
+        target[row] = value
 
 
 def _empty_like(value: Any, size: int, key: str) -> Array:
@@ -125,6 +169,66 @@ def _empty_like(value: Any, size: int, key: str) -> Array:
     if key != FINAL and isinstance(value, np.ndarray):
         return np.zeros((size, *value.shape), value.dtype)
     return np.full(size, None, object)
+
+
+def _stored(target: Array, row: int, value: Any) -> bool:
+    """Store a value in a row of an array, and say whether it is there unchanged: equal, of its shape and kind."""
+    if target.dtype == object and target.ndim == 1:
+        target[row] = value
+        return True
+    if value.__class__ is np.ndarray and _alike(target, value.dtype, value.shape):
+        target[row] = value
+        return True
+    if not isinstance(value, _COLUMNAR) or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+        return False
+    array = np.asarray(value)
+    if array.shape != target.shape[1:] or _kind(array.dtype) != _kind(target.dtype):
+        return False
+    with np.errstate(all="ignore"):
+        try:
+            target[row] = array
+        except (TypeError, ValueError):
+            return False
+    numbers = array.dtype.kind in "fcmM"  # those that have a value which equals nothing
+    return bool(np.array_equal(target[row], array, equal_nan=numbers))
+
+
+def _alike(target: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    """Whether values with a dtype and a shape are elements of an array as they are."""
+    return isinstance(target, np.ndarray) and target.dtype == dtype and target.shape[1:] == shape
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "i" if dtype.kind == "u" else dtype.kind
+
+
+def _as_objects(known: Any, mask: Any, size: int) -> Array:
+    """The values of a key of a batch as an array of objects."""
+    objects = np.full(size, None, object)
+    there = mask if isinstance(mask, np.ndarray) and mask.dtype == np.bool_ else np.zeros(size, np.bool_)
+    for row in np.flatnonzero(there).tolist():
+        objects[row] = _of_row(known, row) if isinstance(known, dict) else _element(known, row)
+    return objects
+
+
+def _element(column: Any, place: int) -> Any:
+    """One value of a column."""
+    if isinstance(column, dict):
+        return {key: _element(part, place) for key, part in column.items()}
+    if not isinstance(column, np.ndarray):
+        return column[place]
+    if column.ndim > 1:
+        return column[place].copy()
+    # what a vector env cannot tell from a number of Python's is one
+    return column[place].item() if column.dtype in _NATIVE.values() else column[place]
+
+
+def _of_row(batch: Info, row: int) -> Info:
+    """The info of one environment that a batch was made of."""
+    there = [key for key in batch if f"_{key}" in batch and batch[f"_{key}"][row]]
+    return {
+        key: _of_row(batch[key], row) if isinstance(batch[key], dict) else _element(batch[key], row) for key in there
+    }
 
 
 def _mark(batch: Info, key: str, size: int, where: Any) -> None:

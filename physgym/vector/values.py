@@ -1,4 +1,4 @@
-"""Values of variable form as bytes: msgpack with arrays, numpy scalars, tuples, graphs, spaces and random generators.
+"""Values of variable form as bytes: msgpack with arrays, numpy scalars, tuples, graphs, spaces, random generators.
 
 Decoding builds these kinds of values and nothing else; it never runs what it reads.
 """
@@ -25,7 +25,11 @@ MAX_DIMENSIONS = 64
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-_ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX, _OBJECTS, _GRAPH, _SPACE, _GENERATOR = range(1, 10)
+_ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX, _OBJECTS, _GRAPH, _SPACE, _GENERATOR, _MASKED = range(1, 11)
+STRUCTURED = (
+    "a value of type {kind} cannot travel between processes where it is structured, as {dtype} is; use a dictionary "
+    "with an array for each of its fields"
+)
 _GENERATORS = {
     kind.__name__: kind
     for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
@@ -62,12 +66,17 @@ class _Encoder:
 
 
 def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        parts = [np.ma.getdata(value), np.ma.getmaskarray(value), np.asarray(value.fill_value)]
+        return msgpack.ExtType(_MASKED, pack([np.asarray(part) for part in parts]))
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _PLAIN_KINDS:
         code = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
         array = np.ascontiguousarray(value)
         if not _DTYPE.fullmatch(array.dtype.str):
             raise TypeError(f"arrays of dtype {array.dtype.str} cannot travel between processes")
         return msgpack.ExtType(code, msgpack.packb((array.dtype.str, np.shape(value), array.tobytes())))
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "V":
+        raise TypeError(STRUCTURED.format(kind=f"numpy.{type(value).__name__}", dtype=value.dtype))
     if isinstance(value, np.ndarray) and value.dtype == object:
         return msgpack.ExtType(_OBJECTS, pack([list(value.shape), value.ravel().tolist()]))
     if isinstance(value, GraphInstance):
@@ -130,6 +139,8 @@ class _Decoder:
             for i, item in enumerate(items):  # at once, numpy would look into items that are lists or arrays
                 flat[i] = item
             return flat.reshape(_shape(shape))
+        if code == _MASKED:
+            return _masked(*self.unpack(data))
         if code == _GRAPH:
             return GraphInstance(*self.unpack(data))
         if code == _SPACE:
@@ -152,7 +163,24 @@ def encode_value(value: Any) -> bytes:
     try:
         return _Encoder().pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ProtocolError(str(error)) from error
+        key = _culprit(value)
+        raise ProtocolError(f"{key!r}: {error}" if key else str(error)) from error
+
+
+def _culprit(value: Any, path: str = "", depth: int = 0) -> str:
+    """The keys on the way to the first value that cannot travel, joined by ``/``; empty if it has none."""
+    if depth < MAX_NESTED:
+        parts: Iterable[tuple[str, Any]] = ()
+        if isinstance(value, dict):
+            parts = ((f"{path}/{key}" if path else str(key), part) for key, part in value.items())
+        elif isinstance(value, (list, tuple)):
+            parts = ((f"{path}[{place}]" if path else "", part) for place, part in enumerate(value))
+        for inner, part in parts:
+            try:
+                _Encoder().pack(part)
+            except (TypeError, ValueError, OverflowError, RecursionError):
+                return _culprit(part, inner, depth + 1)
+    return path
 
 
 def _big_int(value: int) -> msgpack.ExtType:
@@ -173,6 +201,15 @@ def _shape(sides: Any) -> tuple[int, ...]:
     if not all(type(side) is int and side >= 0 for side in sides):  # numpy would guess a side of -1
         raise ValueError(f"{sides!r} is no shape")
     return tuple(sides)
+
+
+def _masked(data: Any, mask: Any, fill: Any) -> Any:
+    for part in (data, mask, fill):
+        if not isinstance(part, np.ndarray):
+            raise ValueError("a masked array consists of arrays")
+    if mask.dtype != np.bool_ or mask.shape != data.shape or fill.shape:
+        raise ValueError(f"a mask {mask.dtype} {mask.shape} is none of an array of shape {data.shape}")
+    return np.ma.MaskedArray(data, mask, fill_value=fill[()])
 
 
 def _check_positions(state: dict[str, Any]) -> None:
