@@ -12,10 +12,13 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+
+from physgym.descriptors import above_standard
 
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
@@ -75,6 +78,31 @@ def write_atomically(file: Path, content: str | bytes, *, durable: bool = True) 
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     with replacing(file, durable=durable) as temporary:
         temporary.write_bytes(data)
+
+
+def open_regular(file: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file, without waiting as a pipe makes one wait, as none of the standard streams.
+
+    Raises:
+        OSError: There is none, or it is a folder, a pipe, a socket or a device.
+    """
+    descriptor = above_standard(os.open(file, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor
+
+
+def read_regular(file: Path, largest: int) -> bytes:
+    """Return the content of a regular file that is not too large.
+
+    Raises:
+        OSError: It is no regular file, or larger than that.
+    """
+    with open(open_regular(file), "rb") as stream:
+        if (size := os.fstat(stream.fileno()).st_size) > largest:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, {largest} are the most")
+        return stream.read()
 
 
 def flush(path: Path) -> None:

@@ -206,7 +206,7 @@ def test_modes_live_side_by_side(tmp_path):
     with pytest.raises(DatasetError, match="holds no prediction samples"):
         SampleDataset(tmp_path / "d", mode="prediction")
     with pytest.raises(ConfigError, match="mode must be one of"):
-        SampleDataset(tmp_path / "d", mode="test")
+        SampleDataset(tmp_path / "d", mode="exam")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -317,13 +317,13 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path, monkeypatch):
 def test_a_disk_that_fills_up_while_closing_leaves_a_readable_dataset(tmp_path, monkeypatch):
     writer = SampleWriter(tmp_path / "d", SPEC)
     append(writer, 0, 6)
+    writer.commit()
 
-    def full(self, statistics, *, durable):
-        (tmp_path / "d" / "training-00000.tmp").write_text("half")
+    def full(self, *args, **options):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Partition, "seal", full)
+        patch.setattr("physgym.data.partition.Appender.write", full)
         with pytest.raises(
             DatasetError, match=r"No space left on device.*The 6 committed samples of the dataset are intact"
         ):

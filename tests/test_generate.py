@@ -572,14 +572,17 @@ def test_a_dataset_says_where_it_comes_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "nowhere")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     plain = generate(toys.Line, tmp_path / "e", samples=5, num_workers=1, progress=False)
-    assert plain.attributes["git_commit"] == plain.attributes["env_spec"] == ""
+    assert plain.attributes["env_spec"] == plain.provenance["git_commit"] == ""
     subprocess.run(
         "git init -q && git -c user.name=a -c user.email=b commit -q --allow-empty -m c", shell=True, check=True
     )
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    assert (
-        generate(toys.Line, tmp_path / "f", samples=5, num_workers=1, progress=False).attributes["git_commit"] == commit
-    )
+    again = generate(toys.Line, tmp_path / "f", samples=5, num_workers=1, progress=False)
+    assert again.provenance["git_commit"] == commit
+    assert "git_commit" not in again.attributes
+    for folder in ("e", "f"):  # a commit changes no byte of the samples
+        assert len(list((tmp_path / folder).glob("*.h5"))) == 1
+    assert (tmp_path / "e" / "training-00000.h5").read_bytes() == (tmp_path / "f" / "training-00000.h5").read_bytes()
 
 
 # --- places in a stream

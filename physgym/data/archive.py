@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
+from physgym.data import constants
 from physgym.data.describe import stored
+from physgym.data.description import Description, Mode, describe_partitions, partition_files
 from physgym.data.partition import (
     ALIGNED,
     ALIGNMENT,
@@ -21,8 +23,8 @@ from physgym.data.partition import (
     create_contiguous,
     replace,
 )
-from physgym.data.writer import Mode, partition_files, rebuild_description
 from physgym.errors import ConfigError, DatasetError
+from physgym.files import temporary_beside
 from physgym.progress import Progress
 from physgym.storage.location import local, place
 
@@ -64,7 +66,11 @@ def archive(
     filters = _filters(compression, level)
     if isinstance(at := place(path), Path) and out.resolve() == at.resolve():
         raise ConfigError(f"{path} cannot be its own copy; choose another folder")
-    sources = [part for parts in stored(path).values() for part in parts]
+    modes = stored(path)
+    sources = [part for parts in modes.values() for part in parts]
+    folder = sources[0].path.parent
+    description = Description.read(folder)
+    values = constants.read(folder, description.constants)
     if not resume and any(partition_files(out, mode) for mode in get_args(Mode)):
         raise DatasetError(
             f"{out} holds partitions already. Continue an interrupted copy with resume=True "
@@ -82,11 +88,15 @@ def archive(
                     bar.update(source.row_bytes)
                 else:
                     raise DatasetError(f"{target} is no such copy of {source.path}; move it away, then continue")
+        entry = constants.store(out, values) if values else None
+        copies = {mode: [Partition(out / part.path.name) for part in parts] for mode, parts in modes.items()}
+        Description(
+            {mode: describe_partitions(parts, description.provenance(mode)) for mode, parts in copies.items()}, entry
+        ).write(out)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise DatasetError(
             f"cannot write to {out}: {error}. Free space or repair the folder, then continue with resume=True"
         ) from error
-    rebuild_description(out)
 
 
 def _filters(compression: str, level: int | None) -> dict[str, Any]:
@@ -120,7 +130,7 @@ def _filters(compression: str, level: int | None) -> dict[str, Any]:
 
 
 def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compression: str, bar: Progress) -> None:
-    temporary = target.with_suffix(".tmp")
+    temporary = temporary_beside(target)
     checksum = source.checksum if source.sealed else source.digest()
     try:
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from physgym.data import loader
+from physgym.data import constants, loader
+from physgym.data.description import Description, Mode, check_mode, open_partitions
 from physgym.data.mapping import Stitched
 from physgym.data.memory import available_memory
 from physgym.data.partition import COPY, EPISODES, INDEX, REJECTED, Partition
 from physgym.data.statistics import Statistics, collect, merged, real_fields
-from physgym.data.writer import Mode, check_mode, partition_files
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
@@ -106,7 +107,8 @@ class SampleDataset:
         pins = self._fetch()
         known = {part.path: part for _, part in self._partitions if part.sealed}
         places = zip(self.paths, self._places, strict=True)
-        found = [(i, part) for i, (folder, at) in enumerate(places) for part in _open(folder, self.mode, known, at)]
+        opened = [_open(folder, self.mode, known, at) for folder, at in places]
+        found = [(i, part) for i, (parts, _) in enumerate(opened) for part in parts]
         first = found[0][1]
         for _, part in found:
             if part.spec != first.spec:
@@ -115,10 +117,12 @@ class SampleDataset:
         if self._rows is not None:
             self._rows = _moved(self._rows, self._counts, counts)
         self._partitions, self._counts, self._pins = found, counts, pins
+        self._descriptions = [description for _, description in opened]
         self._bounds = np.cumsum([0, *(part.count for _, part in found)])
         self._total = int(self._bounds[-1])
         self.__dict__.pop("_stitched", None)
         self.__dict__.pop("statistics", None)
+        self.__dict__.pop("constants", None)
 
     def _fetch(self) -> dict[int, Pin]:
         """Bring what is in S3 to the cache, whose folders are held there as long as they are in use."""
@@ -165,6 +169,38 @@ class SampleDataset:
         """Where the samples come from, as their writer recorded it: environment, arguments, seed."""
         source: dict[str, Any] = json.loads(self._partitions[0][1].attributes["source"])
         return source
+
+    @property
+    def provenance(self) -> Any:
+        """The code and the runs that made the samples of the first folder, as ``dataset.json`` says: JSON data.
+
+        "unknown" where nothing was said, None in a dataset from before this was recorded. For several folders see
+        `provenances`.
+        """
+        return self.provenances[0]
+
+    @property
+    def provenances(self) -> list[Any]:
+        """The provenance of each folder."""
+        return [copy.deepcopy(description.provenance(self.mode)) for description in self._descriptions]
+
+    @cached_property
+    def constants(self) -> dict[str, Array]:
+        """Arrays that are stored once per dataset, such as a mesh, read-only; empty where there are none.
+
+        Raises:
+            DatasetError: Their file is damaged, or the folders have different ones.
+        """
+        every = [
+            constants.read(path, description.constants)
+            for path, description in zip(self.paths, self._descriptions, strict=True)
+        ]
+        for other in every[1:]:
+            if names := constants.differing(every[0], other):
+                raise DatasetError(
+                    f"{', '.join(map(str, self.paths))} have different constants {names}; open them one by one"
+                )
+        return every[0]
 
     @property
     def partitions(self) -> list[Partition]:
@@ -467,6 +503,9 @@ class SampleDataset:
             DatasetError: A partition is not what was written.
         """
         sealed = [part for _, part in self._partitions if part.sealed]
+        for path, at in zip(self.paths, self._places, strict=True):
+            _, description = _open(path, self.mode, {}, at)  # what the description names, and nothing else
+            constants.read(path, description.constants)
         with Progress(sum(part.row_bytes for part in sealed), "verify", "B", enabled=progress) as bar:
             for part in sealed:
                 if part.digest(bar.update) != part.checksum:
@@ -492,17 +531,16 @@ class SampleDataset:
 PAGE = 4096  # bytes
 
 
-def _open(folder: Path, mode: str, known: Mapping[Path, Partition], shown: Path | Location) -> list[Partition]:
-    """The partitions of a folder; those that are known are not opened again unless they were replaced."""
+def _open(
+    folder: Path, mode: str, known: Mapping[Path, Partition], shown: Path | Location
+) -> tuple[list[Partition], Description]:
+    """The partitions of a folder, and its description; those known are not opened again unless they were replaced."""
     if not folder.is_dir():
         raise DatasetError(f"there is no dataset at {folder}")
-    partitions = [
-        known[file] if file in known and known[file].current else Partition(file)
-        for file in partition_files(folder, mode)
-    ]
+    partitions, description = open_partitions(folder, mode, known)
     if not sum(part.count for part in partitions):
         raise DatasetError(f"{shown} holds no {mode} samples; generate some first, or choose another mode")
-    return partitions
+    return partitions, description
 
 
 def _integers(indices: Any, length: int) -> Array:

@@ -9,10 +9,11 @@ from typing import get_args
 
 import numpy as np
 
+from physgym.data import constants
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import Description, Mode, open_partitions
 from physgym.data.partition import EPISODES, REJECTED, Partition
 from physgym.data.statistics import Statistics
-from physgym.data.writer import Mode, partition_files
 from physgym.errors import DatasetError
 from physgym.storage.location import Location, place
 
@@ -33,7 +34,7 @@ def stored(path: str | Path) -> dict[Mode, list[Partition]]:
         folder = keep(fetch_dataset(at, get_args(Mode)))
     else:
         folder = at
-    found = {mode: [Partition(file) for file in partition_files(folder, mode)] for mode in get_args(Mode)}
+    found = {mode: open_partitions(folder, mode)[0] for mode in get_args(Mode)}
     if not any(found.values()):
         raise DatasetError(f"there is no dataset at {path}: it has no file such as training-00000.h5")
     return {mode: partitions for mode, partitions in found.items() if partitions}
@@ -54,6 +55,11 @@ def describe(path: str | Path) -> Iterator[str]:
         yield from (f"  {line}" for line in _partitions(partitions))
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
         yield from (f"  {line}" for line in _apart(partitions))
+        if dataset is not None and dataset.provenance is not None:
+            yield f"  provenance: {json.dumps(dataset.provenance)}"
+    folder = partitions[0].path.parent
+    for name, value in constants.read(folder, Description.read(folder).constants).items():
+        yield f"constant {name}: {value.dtype} {value.shape}"
 
 
 def _partitions(partitions: list[Partition]) -> Iterator[str]:

@@ -317,6 +317,7 @@ class SampleStream:
                     rejected=keep_rejected,
                     nonfinite="allow",  # the workers have decided
                     attributes=_attributes(env, self._kwargs, self._envs),
+                    provenance=None if resume else {"git_commit": _git_commit()},
                 )
         except BaseException as error:
             self._close(type(error))
@@ -757,7 +758,7 @@ def _attributes(env: EnvLike, kwargs: Mapping[str, Any], envs: SocketVectorEnv) 
     described = envs.description
     names = ("observation", "action", "sample", "parameter")
     spaces = {f"{name}_space": described[f"{name}_space"] for name in names}
-    return {"env_spec": _env_spec(env, kwargs), "spaces": json.dumps(spaces), "git_commit": _git_commit()}
+    return {"env_spec": _env_spec(env, kwargs), "spaces": json.dumps(spaces)}
 
 
 def _env_spec(env: EnvLike, kwargs: Mapping[str, Any]) -> str:

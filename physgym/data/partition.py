@@ -26,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from physgym import files
 from physgym.data.statistics import Statistics, collect, real_fields
 from physgym.errors import DatasetError
 from physgym.sample import SampleSpec
@@ -163,15 +164,10 @@ class Table:
 def replace(temporary: Path, final: Path, *, durable: bool) -> None:
     """Give a finished file its final name; with `durable` a power cut leaves the old file or the new one as well."""
     if durable:
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        files.flush(temporary)
     temporary.replace(final)
     if durable:
-        folder = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        files.flush(final.parent)
 
 
 def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
@@ -530,9 +526,8 @@ class Partition:
         cls, path: Path, layout: Layout, capacity: int, attributes: Mapping[str, Any], *, durable: bool = False
     ) -> Partition:
         """An empty partition, visible under its name only when it is whole."""
-        temporary = path.with_suffix(".tmp")
-        _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
-        replace(temporary, path, durable=durable)
+        with files.replacing(path, durable=durable) as temporary:
+            _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
         return cls(path)
 
     def seal(self, statistics: Mapping[str, Statistics] | None = None, *, durable: bool = False) -> Partition:
@@ -571,19 +566,19 @@ class Partition:
         """Replace the file, or another one, by one of other capacities, sealed if there are statistics."""
         path = self.path if path is None else path
         attributes = {name: value for name, value in self.attributes.items() if name != "archive"}
-        temporary = path.with_suffix(".tmp")
-        _create_file(temporary, self.layout, capacities, attributes)
-        copy = Partition(temporary)
-        with Appender(copy) as appender:
-            for table in self.tables.values():
-                rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
-                for start in range(0, table.count, rows_at_once):
-                    stop = min(table.count, start + rows_at_once)
-                    appender.write(table.name, {name: self.read(name, start, stop) for name in table.columns})
-            appender.commit()
-        if statistics is not None:
-            self._finish(temporary, statistics, copy.digest(), durable=False)
-        replace(temporary, path, durable=durable)
+        with files.replacing(path, durable=durable) as temporary:
+            _create_file(temporary, self.layout, capacities, attributes)
+            copy = Partition(temporary)
+            with Appender(copy) as appender:
+                for table in self.tables.values():
+                    rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
+                    for start in range(0, table.count, rows_at_once):
+                        stop = min(table.count, start + rows_at_once)
+                        rows = {name: self.read(name, start, stop) for name in table.columns}
+                        appender.write(table.name, rows)
+                appender.commit()
+            if statistics is not None:
+                self._finish(temporary, statistics, copy.digest(), durable=False)
         return Partition(path)
 
     def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
+import copy
+import errno
 import json
 import operator
 import os
@@ -19,7 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from physgym import files
 from physgym._version import __version__
+from physgym.data import constants
+from physgym.data.description import DESCRIPTION as DESCRIPTION
+from physgym.data.description import LOCK as LOCK
+from physgym.data.description import Description, open_partitions
+from physgym.data.description import Mode as Mode
+from physgym.data.description import check_mode as check_mode
+from physgym.data.description import describe_partitions as describe_partitions
+from physgym.data.description import partition_files as partition_files
+from physgym.data.description import rebuild_description as rebuild_description
 from physgym.data.partition import (
     EPISODES,
     REASON,
@@ -31,6 +42,7 @@ from physgym.data.partition import (
     row_nbytes,
 )
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
+from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
 from physgym.spaces import Array
@@ -39,76 +51,18 @@ from physgym.storage.location import Location, place
 if TYPE_CHECKING:
     from physgym.storage.mirror import Mirror
 
-Mode = Literal["training", "validation", "prediction"]
 NonFinite = Literal["error", "reject", "allow"]
-DESCRIPTION = "dataset.json"
-LOCK = ".lock"
 DEFAULT_MAX_FILE_SIZE = 1 << 30
 DEFAULT_BUFFER = 1 << 20
 DEFAULT_COMMIT_INTERVAL = 0.5
 MOST_PARTITIONS = 100_000  # their names have five digits
+# files under construction that a killed writer left; no name of anybody else's
+LEFTOVER = re.compile(r"\.(dataset\.json|constants\.npz|[a-z]+-\d{5}\.h5)-[0-9a-f]{16}\.tmp")
+MOVED = (
+    "the folder was moved away, replaced or removed while it was written; nothing more is written. Move it back, then "
+    "continue with resume"
+)
 WAITING = 2  # full partitions that may wait for their seal before appending waits for it
-
-
-def partition_files(folder: Path, mode: str) -> list[Path]:
-    """The partitions of a mode, in order."""
-    pattern = re.compile(rf"{re.escape(mode)}-\d{{5}}\.h5")
-    return sorted(path for path in folder.glob(f"{mode}-*.h5") if pattern.fullmatch(path.name))
-
-
-def check_mode(mode: str) -> None:
-    """Raise ConfigError unless mode is one of a dataset's modes."""
-    if mode not in get_args(Mode):
-        raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
-
-
-def rebuild_description(path: str | Path) -> dict[str, Any]:
-    """Write ``dataset.json`` anew from the partitions alone.
-
-    Returns:
-        Its content.
-
-    Raises:
-        DatasetError: The folder holds no partitions, one is damaged, or the disk refuses.
-    """
-    folder = Path(path)
-    found = {mode: [Partition(file) for file in partition_files(folder, mode)] for mode in get_args(Mode)}
-    if not any(found.values()):
-        raise DatasetError(f"{folder} holds no partitions")
-    modes = {mode: describe_partitions(parts) for mode, parts in found.items() if parts}
-    try:
-        return _write_description(folder, modes)
-    except OSError as error:
-        raise DatasetError(f"cannot write {folder / DESCRIPTION}: {error.strerror}") from error
-
-
-def describe_partitions(partitions: Sequence[Partition]) -> dict[str, Any]:
-    """What the description of a dataset says of the partitions of a mode."""
-    first = partitions[0]
-    parameters = first.layout.parameters
-    return {
-        "samples": sum(part.count for part in partitions),
-        "partitions": [
-            {"file": part.path.name, "samples": part.count, "sealed": part.sealed, "sha256": part.checksum}
-            for part in partitions
-        ],
-        "fields": first.spec.to_json(),
-        "parameters": [] if parameters is None else parameters.to_json(),
-        "source": json.loads(first.attributes["source"]),
-    }
-
-
-def _write_description(folder: Path, modes: Mapping[str, Any]) -> dict[str, Any]:
-    description = {"format": "physgym-dataset", "version": 2, "modes": dict(modes)}
-    temporary = folder / f"dataset-{os.getpid()}.tmp"  # a writer and `rebuild_description` may be at work at once
-    try:
-        temporary.write_text(json.dumps(description, indent=1))
-        temporary.replace(folder / DESCRIPTION)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    return description
 
 
 @dataclass(frozen=True)
@@ -164,6 +118,8 @@ class SampleWriter:
         commit_interval: Seconds after which samples are committed; 0 commits in every `append`.
         buffer_size: Bytes of samples to collect at most.
         attributes: Further text attributes of the partitions.
+        provenance: JSON data about the code and the run that make the samples, kept in ``dataset.json`` and never in a
+            partition; None keeps what is recorded already. See the property `provenance`.
 
     Attributes:
         discarded: Samples that were left out because they are not finite.
@@ -189,6 +145,7 @@ class SampleWriter:
         commit_interval: float = DEFAULT_COMMIT_INTERVAL,
         buffer_size: int = DEFAULT_BUFFER,
         attributes: Mapping[str, str] | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         check_mode(mode)
         if nonfinite not in get_args(NonFinite):
@@ -209,6 +166,7 @@ class SampleWriter:
             self._source = json.dumps(dict(source or {}), sort_keys=True)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
+        self._provenance = None if provenance is None else _json(provenance, "provenance")
         self._attributes = {"mode": mode, "source": self._source, "physgym": __version__, **(attributes or {})}
         self.discarded = 0
 
@@ -228,6 +186,9 @@ class SampleWriter:
         self._fault: PhysGymError | None = None
         self._fault_raised = False
         self._stop, self._wake = threading.Event(), threading.Event()
+        self._describing = threading.Lock()  # the description
+        self._constants: dict[str, Any] | str | None = None  # what the description says of them
+        self._described: dict[str, Any] = {}  # by file, as it names the partitions now
         self._mirror: Mirror | None = None
         if isinstance(found, Location):
             from physgym.storage.mirror import Mirror
@@ -235,7 +196,7 @@ class SampleWriter:
             self._mirror = Mirror(found)
             self.path = self._mirror.folder
         self._made_folder = not self.path.exists()
-        self._flock = self._acquire()
+        self._flock, self._folder = self._acquire()
         try:
             if self._mirror is not None:
                 self._mirror.prepare(mode, resume)
@@ -255,34 +216,50 @@ class SampleWriter:
 
     # --- opening
 
-    def _acquire(self) -> int:
+    def _acquire(self) -> tuple[int, int]:
+        """Make the folder and take its lock; the descriptors of both."""
+        lock = -1
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            folder = above_standard(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            try:
+                lock = files.open_regular(self.path / LOCK, os.O_RDWR | os.O_CREAT)
+                taken = files.lock(lock, self.path) == "taken"  # a killed writer loses it at once
+            except BaseException:
+                os.close(folder)
+                raise
         except OSError as error:
-            raise DatasetError(f"cannot create a dataset at {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed writer loses it at once
-        except OSError as error:
+            if lock >= 0:
+                os.close(lock)
+            what = "lock" if lock >= 0 else "create a dataset at"
+            raise DatasetError(f"cannot {what} {self.path}: {error.strerror or error}") from error
+        if taken:
             os.close(lock)
-            raise DatasetError(
-                f"{self.path} is being written by another process; wait for it or choose another"
-            ) from error
-        return lock
+            os.close(folder)
+            raise DatasetError(f"{self.path} is being written by another process; wait for it or choose another")
+        return lock, folder
 
     def _existing(self, resume: bool) -> list[Partition]:
-        files = partition_files(self.path, self.mode)
-        if files and not resume:
+        found = partition_files(self.path, self.mode)
+        if found and not resume:
             raise DatasetError(
-                f"{self.path} already holds {self.mode} samples ({len(files)} partitions). "
+                f"{self.path} already holds {self.mode} samples ({len(found)} partitions). "
                 "Continue it with physgym generate --resume (resume=True), or choose another folder"
             )
-        for leftover in (
-            *self.path.glob(f"{self.mode}-[0-9][0-9][0-9][0-9][0-9].tmp"),
-            *self.path.glob("dataset-[0-9]*.tmp"),
-        ):
-            leftover.unlink()
-        partitions = [Partition(file) for file in files]
+        for leftover in self.path.iterdir():
+            if LEFTOVER.fullmatch(leftover.name):
+                leftover.unlink()
+        partitions, description = open_partitions(self.path, self.mode)
+        named = {part.path for part in partitions}
+        for file in found:
+            if file not in named:  # it is empty: its writer was killed before the description named it
+                file.unlink()
+        self._constants = description.constants or constants.recorded(self.path)
+        described = description.modes.get(self.mode)
+        if described is not None:
+            self._described = {part["file"]: part for part in described["partitions"]}
+        if self._provenance is None:
+            self._provenance = description.provenance(self.mode)
         for part in partitions:
             if part.spec != self.spec:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {self.spec}")
@@ -335,6 +312,48 @@ class SampleWriter:
                     )
                     return episode, step
             return None
+
+    @property
+    def provenance(self) -> Any:
+        """Where the samples of this mode come from, as ``dataset.json`` says: JSON data; setting it records it at once.
+
+        "unknown" where nothing was said, None in a dataset that was begun before this was recorded.
+        """
+        return copy.deepcopy(self._provenance)
+
+    @provenance.setter
+    def provenance(self, value: Any) -> None:
+        value = _json(value, "provenance")
+        with self._lock:
+            self._usable()
+            self._provenance = value
+            if self._partitions:
+                self._describe()
+
+    @property
+    def constants(self) -> dict[str, Array]:
+        """Arrays that the dataset stores once, see `set_constants`; empty where there are none."""
+        return constants.read(self.path, self._constants)
+
+    def set_constants(self, values: Mapping[str, Any]) -> None:
+        """Store arrays once for the whole dataset: every mode, run and resume has the same.
+
+        Args:
+            values: Arrays of numbers, flags or texts by name, such as ``{"mesh/nodes": nodes}``; all that there are.
+
+        Raises:
+            ConfigError: A name or a value cannot be stored.
+            DatasetError: The dataset has others; the text names those that differ. Or the disk refuses.
+        """
+        with self._lock:
+            self._usable()
+            try:
+                self._check_place()
+                self._constants = constants.store(self.path, values, durable=self._durable)
+            except OSError as error:
+                raise DatasetError(f"cannot write the constants of {self.path}: {error.strerror or error}") from error
+            if self._partitions:
+                self._describe()
 
     @property
     def statistics(self) -> dict[str, Statistics]:
@@ -673,22 +692,25 @@ class SampleWriter:
         number = 1 + (-1 if current is None else int(current.path.stem[-5:]))
         file = self.path / f"{self.mode}-{number:05d}.h5"
         try:
+            self._check_place()
             if number == MOST_PARTITIONS:
                 raise DatasetError("a dataset has 100000 partitions at most; begin another one with larger ones")
             part_full = current is None or current.archive or current.count >= self._capacity
             if current is not None and current.sealed and not part_full and not ended:
                 # so that a dataset does not depend on the portions in which it was made
                 file = current.path
+                self._describe(reopened=file)  # first: what it says of a partition holds for a reader at any time
                 current = self._partitions[-1] = current.unseal(self._capacity, durable=self._durable)
             if current is None or current.sealed or ended or not current.tables[SAMPLES].room:
                 if current is not None and not current.sealed and current not in self._full:
                     self._full.append(current)
                 current = Partition.create(file, self._layout, self._capacity, self._attributes, durable=self._durable)
                 self._partitions.append(current)
+            # named before it has rows, so that no kill makes a file with samples that the description does not know
+            if self._described.get(current.path.name, {}).get("sealed", True):
+                self._describe()
             self._appender = Appender(current, durable=self._durable)
         except (OSError, RuntimeError, ValueError, DatasetError) as error:  # h5py reports a full disk as any of them
-            with contextlib.suppress(OSError):
-                file.with_suffix(".tmp").unlink(missing_ok=True)
             raise self._fail(
                 f"cannot create {file}: {error}. The {self._intact()} committed samples of the dataset are intact; "
                 "free space or repair the folder, then resume"
@@ -713,6 +735,7 @@ class SampleWriter:
     def _disk(self, part: Partition) -> Any:
         """Translates what the disk says."""
         try:
+            self._check_place()
             if not part.path.exists():
                 raise FileNotFoundError(2, "it was removed while it was written")
             yield
@@ -721,6 +744,15 @@ class SampleWriter:
                 f"cannot write to {part.path}: {error.strerror or error}. The {self._intact()} committed samples of "
                 "the dataset are intact; free space or repair the folder, then resume"
             ) from error
+
+    def _check_place(self) -> None:
+        """Raise OSError if the folder is no longer the one whose lock this writer has."""
+        try:
+            same = os.path.samestat(self.path.stat(), os.fstat(self._folder))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise OSError(errno.ESTALE, MOVED)
 
     def _fail(self, text: str) -> DatasetError:
         """The error after which the writer takes nothing more."""
@@ -792,10 +824,9 @@ class SampleWriter:
 
     def _seal(self, part: Partition) -> None:
         try:
+            self._check_place()
             sealed = part.seal(self._count_in(part), durable=self._durable)
         except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
-            with contextlib.suppress(OSError):
-                part.path.with_suffix(".tmp").unlink(missing_ok=True)
             raise DatasetError(
                 f"cannot complete {part.path}: {error}. The {self._intact()} committed samples of the dataset are "
                 "intact; free space or repair the folder, then resume"
@@ -805,20 +836,27 @@ class SampleWriter:
             if other is part:
                 self._partitions[i] = sealed
 
-    def _describe(self) -> None:
-        """Write the JSON description: a convenience for readers, never the only place of anything."""
-        file = self.path / DESCRIPTION
-        modes: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: later writers make it anew
-            modes = dict(json.loads(file.read_text())["modes"])
-        modes[self.mode] = describe_partitions(self._partitions)
-        try:
-            _write_description(self.path, modes)
-        except OSError as error:
-            raise DatasetError(
-                f"cannot write {file}: {error.strerror}. All samples are readable without it; free space, then "
-                "continue the dataset"
-            ) from error
+    def _describe(self, reopened: Path | None = None) -> None:
+        """Write the description, which names the partitions, with what it says of other modes.
+
+        Args:
+            reopened: The sealed partition that is about to take further rows.
+        """
+        with self._describing:
+            try:
+                self._check_place()
+                modes = dict(Description.read(self.path).modes)  # a damaged one is made anew
+                modes.pop(self.mode, None)
+                if partitions := list(self._partitions):
+                    modes[self.mode] = describe_partitions(partitions, self._provenance, reopened)
+                ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
+                Description(ordered, self._constants).write(self.path, durable=self._durable)
+            except OSError as error:
+                raise DatasetError(
+                    f"cannot write {self.path / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "
+                    "dataset"
+                ) from error
+            self._described = {part["file"]: part for part in modes.get(self.mode, {}).get("partitions", [])}
         if self._mirror is not None:
             self._mirror.wake()
 
@@ -892,12 +930,18 @@ class SampleWriter:
         last = self._partitions[-1] if self._partitions else None
         if last is not None and not last.sealed:
             if last.empty:
-                last.path.unlink()
                 self._partitions.pop()
+                self._describe()  # first: a file that is named is there
+                last.path.unlink()
             elif seal:
                 self._seal(last)
-        if self._partitions or (self.path / DESCRIPTION).exists():
+        if self._partitions or Description.read(self.path).modes:
             self._describe()
+        elif any(partition_files(self.path, mode) for mode in get_args(Mode)):
+            pass  # of other modes, whose description is gone
+        else:
+            for name in (DESCRIPTION, constants.CONSTANTS):
+                (self.path / name).unlink(missing_ok=True)
 
     def _release(self) -> None:
         try:
@@ -905,6 +949,7 @@ class SampleWriter:
                 self._appender.close()
                 self._appender = None
             with contextlib.suppress(OSError):  # it may have been removed
+                self._check_place()
                 if self._made_folder and not any(p for p in self.path.iterdir() if p.name != LOCK):
                     (self.path / LOCK).unlink()
                     self.path.rmdir()
@@ -913,9 +958,10 @@ class SampleWriter:
         atexit.unregister(self.close)
 
     def _give_up_lock(self) -> None:
-        lock, self._flock = self._flock, -1
-        if lock >= 0:
-            os.close(lock)
+        held, self._flock, self._folder = (self._flock, self._folder), -1, -1
+        for handle in held:
+            if handle >= 0:
+                os.close(handle)
 
     def __enter__(self) -> SampleWriter:
         return self
@@ -951,15 +997,30 @@ def all_or_nothing(writer: SampleWriter) -> Iterator[None]:
 
 def _remove(folder: Path, mode: Mode) -> None:
     """Remove a mode of a dataset, and the folder if there is nothing else in it."""
+    described = Description.read(folder)
+    left = {other: kept for other, kept in described.modes.items() if other != mode}
+    if left:  # first: a file that is named is there
+        replace(described, modes=left).write(folder)
     for file in partition_files(folder, mode):
         file.unlink()
-    if any(partition_files(folder, other) for other in get_args(Mode)):
-        rebuild_description(folder)
+    if left or any(partition_files(folder, other) for other in get_args(Mode)):
         return
-    for name in (DESCRIPTION, LOCK):
+    for name in (DESCRIPTION, LOCK, constants.CONSTANTS):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _json(value: Any, name: str) -> Any:
+    """A copy of JSON data.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return json.loads(json.dumps(dict(value) if isinstance(value, Mapping) else value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be JSON data with texts as keys: {error}") from error
 
 
 def _differing(then: str, now: str) -> str:

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from physgym.data.writer import DESCRIPTION, LOCK, Mode
+from physgym.data.constants import CONSTANTS
+from physgym.data.description import DESCRIPTION, LOCK, Mode
+from physgym.data.writer import LEFTOVER
 from physgym.errors import ConfigError
 
 TIMEOUT = 120.0  # seconds for a command of git
@@ -227,8 +229,12 @@ def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
         folder = root / path.parent
         if path.parent not in datasets:
             datasets[path.parent] = _is_dataset(folder)
-        sample = datasets[path.parent] and (path.name in (DESCRIPTION, LOCK) or path.suffix in (".h5", ".tmp"))
-        if not sample and (path.name == LOCK or PARTITION.fullmatch(path.name)):  # its description is still to come
+        sample = datasets[path.parent] and (
+            path.name in (DESCRIPTION, LOCK, CONSTANTS) or path.suffix in (".h5", ".tmp")
+        )
+        if not sample and (
+            path.name in (LOCK, CONSTANTS) or PARTITION.fullmatch(path.name) or LEFTOVER.fullmatch(path.name)
+        ):  # its description is still to come
             sample = (folder / LOCK).is_file() and not (folder / DESCRIPTION).exists()
         network = path.name in CHECKPOINT and all((folder / name).is_file() for name in CHECKPOINT[:2])
         curve = path.name.startswith("events.out.tfevents.") and path.suffix == ".physgym"

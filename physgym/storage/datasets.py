@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
-from physgym.data.writer import DESCRIPTION, Mode
+from physgym.data import constants
+from physgym.data.description import DESCRIPTION, Mode
+from physgym.data.description import Description as LocalDescription
 from physgym.errors import StorageError
 from physgym.storage.cache import Cache, Entry, Pin
 from physgym.storage.location import Location
@@ -49,6 +52,28 @@ class Description:
         """The partitions of a mode."""
         return [as_entry(part) for part in self.data["modes"].get(mode, {}).get("partitions", [])]
 
+    @property
+    def constants(self) -> Entry | None:
+        """The file of values that are stored once, None where there is none."""
+        found = self.data.get("constants")
+        return as_entry(found) if isinstance(found, Mapping) else None
+
+    @property
+    def sources(self) -> list[str]:
+        """The objects that it names."""
+        files = [entry for mode in self.modes for entry in self.entries(mode)]
+        return [entry.source for entry in (*files, *([self.constants] if self.constants else ()))]
+
+    def local(self, entries: Mapping[str, Sequence[Entry]]) -> LocalDescription:
+        """The description of a folder that has some of the partitions, by mode."""
+        modes = {}
+        for mode, present in entries.items():
+            names, described = {entry.name for entry in present}, self.modes.get(mode)
+            if described is not None:
+                parts = [part for part in described["partitions"] if part["file"] in names]
+                modes[mode] = {**described, "samples": sum(part["samples"] for part in parts), "partitions": parts}
+        return LocalDescription(modes, self.data.get("constants"))
+
 
 def read_description(store: Store) -> Description | None:
     """The description of a dataset, None if there is none.
@@ -73,6 +98,8 @@ def read_description(store: Store) -> Description | None:
                     raise ValueError(f"it names the object {entry.source!r}")
                 if not (entry.size > 0 and int(part["samples"]) >= 0):
                     raise ValueError(f"{entry.name} has {entry.size} bytes")
+        if (known := Description(data, "", "").constants) is not None and known.name != constants.CONSTANTS:
+            raise ValueError(f"it names the file {known.name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__} {error}"
         raise StorageError(DAMAGED.format(place=store.location / DESCRIPTION, problem=problem)) from error
@@ -101,11 +128,15 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
     store, cache = Store(location), Cache()
     described = _described(store)
     for attempt in range(1, ATTEMPTS + 1):
-        entries = [entry for mode in modes for entry in _first(described, mode, samples)]
-        names = json.dumps([(entry.name, entry.sha256) for entry in entries])
+        chosen = {mode: _first(described, mode, samples) for mode in modes}
+        entries = [entry for found in chosen.values() for entry in found]
+        entries += [described.constants] if described.constants else []
+        local = described.local(chosen)
+        names = json.dumps([[(entry.name, entry.sha256) for entry in entries], local.modes])
         pin = cache.pin(cache.views / hashlib.sha256(names.encode()).hexdigest()[:32])
         try:
             store.fill(cache, pin.folder, entries)
+            _describe(pin.folder, local)
         except MissingObject as error:
             store = Store(location)
             now = _described(store)
@@ -117,6 +148,20 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
         else:
             return pin
     raise AssertionError
+
+
+def _describe(folder: Path, description: LocalDescription) -> None:
+    """Put the description beside the partitions, where it is not yet.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    if (folder / DESCRIPTION).exists():
+        return
+    try:
+        description.write(folder)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder / DESCRIPTION}: {error.strerror}") from error
 
 
 def has_samples(location: Location, mode: Mode = "training") -> bool:

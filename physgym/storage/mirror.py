@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
+from physgym.data import constants
+from physgym.data.description import DESCRIPTION, Mode, describe_partitions, partition_files
+from physgym.data.description import Description as LocalDescription
 from physgym.data.partition import Partition
-from physgym.data.writer import DESCRIPTION, Mode, describe_partitions, partition_files
 from physgym.errors import DatasetError, StorageError
 from physgym.files import write_atomically
 from physgym.storage.cache import Cache, read_state, state_file
@@ -99,7 +101,8 @@ class Mirror:
         if here and (gone_on or found is None) and self._state["published"]:
             for file in here:  # S3 had all of it, and has something else now
                 file.unlink()
-            (self.folder / DESCRIPTION).unlink(missing_ok=True)
+            for name in (DESCRIPTION, constants.CONSTANTS):
+                (self.folder / name).unlink(missing_ok=True)
             here = []
         entries = found.entries(mode) if found is not None else []
         if not resume:
@@ -116,7 +119,19 @@ class Mirror:
             self._save()
         # those that are there may have grown
         missing = [entry for entry in entries if not (self.folder / entry.name).exists()]
+        shared = found.constants if found is not None else None
+        if shared is not None and not (self.folder / shared.name).exists():
+            missing.append(shared)
         self._store.fill(self._cache, self.folder, missing)
+        if found is not None:
+            self._describe_here(found, mode)
+
+    def _describe_here(self, found: Description, mode: Mode) -> None:
+        """Let the folder's description name what S3 has of the mode, unless it knows better."""
+        here = LocalDescription.read(self.folder)
+        if mode in found.modes and mode not in here.modes:
+            local = found.local({mode: found.entries(mode)})
+            LocalDescription(here.modes | local.modes, here.constants or local.constants).write(self.folder)
 
     def begin(self) -> None:
         """Claim the place, so that other writers are noticed, and upload from now on.
@@ -125,7 +140,8 @@ class Mirror:
             StorageError: The server refuses or is away, or another writer was faster.
         """
         self._state["published"] = False
-        self._replace(self._described.modes if self._described else {}, final=False)
+        known = self._described
+        self._replace(known.modes if known else {}, known.data.get("constants") if known else None, final=False)
         self._thread = threading.Thread(target=self._keep_up, name=f"upload to {self.location}", daemon=True)
         self._thread.start()
 
@@ -174,7 +190,7 @@ class Mirror:
     def _publish(self, *, open_too: bool, final: bool) -> None:
         """Upload what S3 does not have, then the description, then delete what it names no longer."""
         assert self._described is not None
-        modes = self._described.modes
+        modes, here = self._described.modes, LocalDescription.read(self.folder)
         for mode in get_args(Mode):
             earlier = modes.get(mode, {}).get("partitions", [])
             known = {part["file"]: part for part in earlier}
@@ -193,12 +209,30 @@ class Mirror:
                 partitions.append(part)
                 entries.append(entry)
             if partitions:
-                described = describe_partitions(partitions)
+                described = describe_partitions(partitions, here.provenance(mode))
                 samples = sum(entry["samples"] for entry in entries)
                 modes[mode] = {**described, "samples": samples, "partitions": entries}
-        if final or modes != self._described.modes:
-            self._replace(modes, final=final)
+        shared = self._upload_constants(here)
+        if final or modes != self._described.modes or shared != self._described.data.get("constants"):
+            self._replace(modes, shared, final=final)
             self._delete_superseded()
+
+    def _upload_constants(self, here: LocalDescription) -> Any:
+        """Upload the values that are stored once, unless that is done; what the description says of them."""
+        assert self._described is not None
+        known = self._described.data.get("constants")
+        entry = here.constants
+        if not isinstance(entry, dict) or (isinstance(known, dict) and known.get("sha256") == entry["sha256"]):
+            return known if entry is None or isinstance(known, dict) else entry
+        file = self.folder / constants.CONSTANTS
+        digest, size = _sha256(file), file.stat().st_size
+        name = f"constants-{self._state['token']}-{digest[:16]}.npz"
+        self._state.setdefault("objects", []).append(name)
+        self._save()
+        if self._store.size(name) != size:
+            self._store.upload(file, name, lambda upload: self._save(parts=[*self._parts, (name, upload)]))
+        self._give_up_parts()
+        return {**entry, "object": name, "size": size, "digest": digest}
 
     def _partition(self, file: Path) -> Partition:
         """A partition of the folder, not opened again if it was uploaded and is the same."""
@@ -244,9 +278,11 @@ class Mirror:
         if self._parts:
             self._save(parts=[begun for begun in self._parts if not self._store.abort(*begun)])
 
-    def _replace(self, modes: dict[str, Any], *, final: bool) -> None:
+    def _replace(self, modes: dict[str, Any], shared: Any, *, final: bool) -> None:
         """Replace the description, on condition that it is ours."""
         data = {"format": "physgym-dataset", "version": 2, "modes": modes}
+        if shared is not None:
+            data["constants"] = shared
         if not final:
             data["writer"] = self._state["token"]
         text = json.dumps(data, indent=1).encode()
@@ -255,13 +291,13 @@ class Mirror:
         self._save()  # first, so that it is known to be ours if this process dies after the next line
         tag = self._store.replace(DESCRIPTION, text, None if before is None else before.tag)
         self._described = Description(data, sha256, tag)
-        old = [] if before is None else [entry.source for mode in before.modes for entry in before.entries(mode)]
+        old = [] if before is None else before.sources
         self._save(written=[sha256], objects=list(dict.fromkeys([*self._state.get("objects", []), *old])))
 
     def _delete_superseded(self) -> None:
         """Delete what the description named before, or what this writer has uploaded before it was killed."""
         assert self._described is not None
-        named = {entry.source for mode in self._described.modes for entry in self._described.entries(mode)}
+        named = set(self._described.sources)
         self._store.delete([name for name in self._state["objects"] if name not in named])
         self._save(objects=[name for name in self._state["objects"] if name in named])
 
@@ -304,6 +340,8 @@ class Mirror:
         for mode in self._described.modes:
             for entry in self._described.entries(mode):
                 self._adopt(self.folder / entry.name, entry.sha256)
+        if self._described.modes and (shared := self._described.constants) is not None:
+            self._adopt(self.folder / shared.name, shared.sha256)
         shutil.rmtree(self._copies, ignore_errors=True)
         self._save(published=True)
 

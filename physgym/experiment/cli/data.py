@@ -47,7 +47,7 @@ def generate(
         int | None, typer.Option(min=0, help="Seed; equal seeds give equal results.", show_default="0")
     ] = None,
     arg: EnvArguments = None,
-    mode: Annotated[str, typer.Option(help="training, validation or prediction.")] = "training",
+    mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
     actions: Actions = None,
     parameters: Parameters = None,
@@ -195,7 +195,7 @@ def export(
         list[str] | None,
         typer.Option(metavar="KEY=FIELD", help="What Minari's observations, actions, ... are; may be repeated."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="training, validation or prediction; a copy has all.")] = "training",
+    mode: Annotated[str, typer.Option(help="training, validation, test or prediction; a copy has all.")] = "training",
 ) -> None:
     """Copy a dataset: compressed, as arrays of numpy, or as a dataset of Minari.
 
@@ -240,7 +240,7 @@ def import_(
         list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
     ] = None,
     info: Annotated[list[str] | None, typer.Option(help="An info of Minari to keep; may be repeated.")] = None,
-    mode: Annotated[str, typer.Option(help="training, validation or prediction.")] = "training",
+    mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
 ) -> None:
     """Make a dataset of arrays of numpy or of a dataset of Minari.
 

@@ -102,7 +102,9 @@ def replay(
     overrides: Overrides = None,
     *,
     data: Annotated[Path, typer.Option(help="Dataset folder.")],
-    mode: Annotated[str, typer.Option(help="Part of the dataset: training, validation or prediction.")] = "training",
+    mode: Annotated[
+        str, typer.Option(help="Part of the dataset: training, validation, test or prediction.")
+    ] = "training",
     solver: Annotated[
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,

@@ -1,0 +1,304 @@
+"""The description of a dataset, ``dataset.json``: which partitions it has, what they hold and where it comes from.
+
+A partition is named before its first row is written. So the partitions that are named are the dataset: one that is
+missing, replaced or added by somebody else is noticed. Who wrote the samples with which code (the provenance) stands
+here alone, so that it changes no byte of the samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from physgym.data import constants
+from physgym.data.partition import SAMPLES, Partition
+from physgym.errors import ConfigError, DatasetError
+from physgym.files import absolute, lock, open_regular, read_regular, write_atomically
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["training", "validation", "test", "prediction"]
+DESCRIPTION = "dataset.json"
+LOCK = ".lock"
+FORMAT, VERSION = "physgym-dataset", 2
+UNKNOWN = "unknown"
+ATTEMPTS = 20  # to read a description and partitions that belong together while a writer is at work
+LARGEST = 1 << 30  # bytes of a description
+
+ADDED = (
+    "{folder} holds {file}, which its description does not name: it was copied there, or is of another dataset. Move "
+    "it away, or join datasets by giving their folders as a list"
+)
+MISSING = (
+    "{folder} lacks {file}, which its description names: the copy is incomplete, or it was removed. Restore it, or go "
+    "on without it: move away the partitions after it as well, then run physgym info {folder} --rebuild"
+)
+GAP = "{folder} has {file} but not the partition before it: the copy is incomplete. Restore the missing one"
+FOREIGN = "{file} has another {what} than {other} says: it is of another run. Move it away and restore the right one"
+REPLACED = (
+    "{file} is not the partition that {description} names: {problem}. Restore that one; or, if this one is right, run "
+    "physgym info {folder} --rebuild"
+)
+UNDESCRIBED = (
+    "{folder} has no {description}: it is taken to be the partitions that are there; one that is missing at the "
+    "end is not noticed. Write it anew with physgym info {folder} --rebuild"
+)
+REPEATED = "{file} begins with the same sample as {other}, episode {episode}, step {step}: it is a copy. Move it away"
+
+
+def partition_files(folder: Path, mode: str) -> list[Path]:
+    """Return the files that are named as partitions of a mode are, in order."""
+    pattern = re.compile(rf"{re.escape(mode)}-\d{{5}}\.h5")
+    return sorted(path for path in folder.glob(f"{mode}-*.h5") if pattern.fullmatch(path.name))
+
+
+def check_mode(mode: str) -> None:
+    """Raise ConfigError unless mode is one of a dataset's modes."""
+    if mode not in get_args(Mode):
+        raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``dataset.json`` says.
+
+    Attributes:
+        modes: By mode: partitions, fields, parameters, source, provenance.
+        constants: The file of values stored once per dataset, with its checksum; None where there is none.
+        text: The bytes of the file, None where there is none or it is damaged.
+    """
+
+    modes: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, Any] | str | None = None
+    text: bytes | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Description:
+        """Return the description of a folder, an empty one where it is missing or damaged."""
+        text = None
+        try:
+            text = read_regular(folder / DESCRIPTION, LARGEST)
+            data = json.loads(text)
+            modes = {mode: dict(data["modes"][mode]) for mode in get_args(Mode) if mode in data["modes"]}
+            for described in modes.values():
+                for part in described["partitions"]:
+                    if not (isinstance(part["file"], str) and int(part["samples"]) >= 0):
+                        raise ValueError(f"it names {part}")
+            return cls(modes, data.get("constants"), text)
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            log.warning(
+                "%s is no description of a dataset (%s); the partitions beside it are taken as they are. Write it anew "
+                "with physgym info %s --rebuild",
+                folder / DESCRIPTION,
+                error,
+                folder,
+            )
+            return cls(text=text)
+
+    def write(self, folder: Path, *, durable: bool = False) -> dict[str, Any]:
+        """Write the description in one instant, and return its content.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "modes": self.modes}
+        if self.constants is not None:
+            content["constants"] = self.constants
+        write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1), durable=durable)
+        return content
+
+    def provenance(self, mode: str) -> Any:
+        """Return where the samples of a mode come from.
+
+        "unknown" where the description is gone or says so, None where it was written before this was recorded.
+        """
+        return self.modes[mode].get("provenance") if mode in self.modes else UNKNOWN
+
+
+def describe_partitions(
+    partitions: Sequence[Partition], provenance: Any = UNKNOWN, reopened: Path | None = None
+) -> dict[str, Any]:
+    """Return what the description of a dataset says of the partitions of a mode.
+
+    Args:
+        partitions: All of them, at least one.
+        provenance: Where the samples come from; None to leave it out.
+        reopened: The sealed partition that is about to take further rows.
+    """
+    first = partitions[0]
+    parameters = first.layout.parameters
+    described = {
+        "samples": sum(part.count for part in partitions),
+        "partitions": [_entry(part, part.sealed and part.path != reopened) for part in partitions],
+        "fields": first.spec.to_json(),
+        "parameters": [] if parameters is None else parameters.to_json(),
+        "source": json.loads(first.attributes["source"]),
+        "names_all": True,  # every partition was named before it had rows; older writers named them when sealed
+    }
+    return described if provenance is None else {**described, "provenance": provenance}
+
+
+def _entry(part: Partition, sealed: bool) -> dict[str, Any]:
+    return {
+        "file": part.path.name,
+        "samples": part.count,
+        "sealed": sealed,
+        "sha256": part.checksum if sealed else "",
+    }
+
+
+def rebuild_description(path: str | Path) -> dict[str, Any]:
+    """Write ``dataset.json`` anew from the partitions; provenance and constants are kept where they are readable.
+
+    Returns:
+        Its content.
+
+    Raises:
+        DatasetError: The folder holds no partitions, one is damaged, a writer is at work, or the disk refuses.
+    """
+    folder = absolute(path)
+    found = {mode: [Partition(file) for file in partition_files(folder, mode)] for mode in get_args(Mode)}
+    if not any(found.values()):
+        raise DatasetError(f"{folder} holds no partitions")
+    for parts in found.values():
+        _check_run(folder, parts)
+    before = Description.read(folder)
+    modes = {}
+    for mode, parts in found.items():
+        if parts:
+            modes[mode] = describe_partitions(parts, before.provenance(mode))
+    with _not_written(folder):
+        try:
+            kept: dict[str, Any] | str | None = constants.recorded(folder)
+            if kept is None and before.constants is not None:
+                kept = UNKNOWN
+            return Description(modes, kept).write(folder)
+        except OSError as error:
+            raise DatasetError(f"cannot write {folder / DESCRIPTION}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _not_written(folder: Path) -> Any:
+    """Keep writers away from a folder; where none has been, nothing is made."""
+    try:
+        handle = open_regular(folder / LOCK, os.O_RDWR)
+    except OSError:
+        yield
+        return
+    try:
+        if lock(handle, folder, warn=False) == "taken":
+            raise DatasetError(f"{folder} is being written by another process, which keeps its description")
+        yield
+    finally:
+        os.close(handle)
+
+
+# --- opening
+
+
+def open_partitions(
+    folder: Path, mode: str, known: Mapping[Path, Partition] | None = None
+) -> tuple[list[Partition], Description]:
+    """Open the partitions of a mode, as the description names them, while a writer may be at work.
+
+    Args:
+        folder: The dataset.
+        mode: Which part of it.
+        known: Partitions that are open already; those that were not replaced are taken.
+
+    Returns:
+        The partitions in order, none where there are no samples; and the description.
+
+    Raises:
+        DatasetError: One is damaged, missing, replaced, or not of this dataset.
+    """
+    for attempt in range(ATTEMPTS):
+        description = Description.read(folder)
+        try:
+            return _agreed(folder, mode, description, known or {}), description
+        except DatasetError:
+            # a writer that is at work changes the description before it changes what there is
+            if attempt == ATTEMPTS - 1 or Description.read(folder).text == description.text:
+                raise
+    raise AssertionError
+
+
+def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Path, Partition]) -> list[Partition]:
+    described = description.modes.get(mode, {})
+    entries = {str(part["file"]): part for part in described.get("partitions", [])}
+    files = {file.name: file for file in partition_files(folder, mode)}
+    for name in entries:
+        if name not in files:
+            raise DatasetError(MISSING.format(folder=folder, file=name))
+    if isinstance(description.constants, Mapping) and not (folder / constants.CONSTANTS).exists():
+        raise DatasetError(constants.GONE.format(folder=folder, file=constants.CONSTANTS))
+
+    def opened(file: Path) -> Partition:
+        return known[file] if file in known and known[file].current else Partition(file)
+
+    parts = [opened(file) for file in files.values()]
+    unnamed = [part for part in parts if part.path.name not in entries]
+    if described.get("names_all"):
+        for part in unnamed:
+            if part.tables[SAMPLES].count or part.sealed:
+                raise DatasetError(ADDED.format(folder=folder, file=part.path.name))
+        # a writer was killed before it named it: there is nothing in it yet
+        parts = [part for part in parts if part not in unnamed]
+    if description.text is None and any(part.count for part in parts):
+        log.warning(UNDESCRIBED.format(folder=folder, description=DESCRIPTION))
+    _check_run(folder, parts)
+    for part in parts:
+        if part.path.name in entries:
+            _check_named(folder, part, described, entries[part.path.name])
+    vouched = {name for name, entry in entries.items() if entry.get("sealed")}
+    _check_repeated(parts, [part for part in parts if part.path.name not in vouched])
+    return parts
+
+
+def _check_run(folder: Path, parts: Sequence[Partition]) -> None:
+    """Raise DatasetError unless the partitions are those of one run, without a gap."""
+    for number, part in enumerate(parts):
+        if int(part.path.stem[-5:]) != number:
+            raise DatasetError(GAP.format(folder=folder, file=part.path.name))
+        if json.loads(part.attributes["source"]) != json.loads(parts[0].attributes["source"]):
+            raise DatasetError(FOREIGN.format(file=part.path, what="source", other=parts[0].path.name))
+
+
+def _check_named(folder: Path, part: Partition, described: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    """Raise DatasetError if a partition is not the one that the description names."""
+    if "source" in described and json.loads(part.attributes["source"]) != described["source"]:
+        raise DatasetError(FOREIGN.format(file=part.path, what="source", other=DESCRIPTION))
+    problem = None
+    if entry.get("sealed") and not part.sealed:
+        problem = "it is not complete"
+    elif entry.get("sealed") and part.checksum != entry.get("sha256"):
+        problem = f"its checksum is {part.checksum[:12]}, not {str(entry.get('sha256'))[:12]}"
+    elif part.count < int(entry["samples"]):
+        problem = f"it holds {part.count} samples, not {entry['samples']}"
+    if problem is not None:
+        raise DatasetError(REPLACED.format(file=part.path, description=DESCRIPTION, problem=problem, folder=folder))
+
+
+def _check_repeated(parts: Sequence[Partition], doubtful: Sequence[Partition]) -> None:
+    """Raise DatasetError if a partition that no checksum vouches for begins with the sample of another one."""
+    if not any(part.count for part in doubtful) or len(parts) < 2:
+        return
+    first = {part.path: _first_name(part) for part in parts if part.count}
+    for part in doubtful:
+        for other, name in first.items():
+            if part.count and other < part.path and first[part.path] == name:
+                raise DatasetError(REPEATED.format(file=part.path, other=other.name, episode=name[0], step=name[1]))
+
+
+def _first_name(part: Partition) -> tuple[int, int]:
+    episode, step = (int(part.read(f"index/{name}", 0, 1)[0]) for name in ("episode", "step"))
+    return episode, step
