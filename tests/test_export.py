@@ -6,17 +6,21 @@ import json
 import os
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.generate import generate
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, PhysGymError
 from physgym.experiment.cli import app
+from physgym.interop import arrays as numpy_files
 from physgym.interop.arrays import export_numpy, import_numpy
 from physgym.sample import Field, SampleSpec
+from tests import toys
 from tests.datasets import PARAMETERS, SOURCE, SPEC, assert_rows, rows, where, write
 
 
@@ -223,3 +227,55 @@ def test_info_of_an_archive_and_of_nothing(tmp_path):
     writer.append(rows(0, 0), **where(0, 0))
     writer.close()
     assert "there is no dataset" in physgym("info", tmp_path / "e", fault=DatasetError)
+
+
+@pytest.mark.parametrize("out", ["arrays", "arrays.npz"])
+def test_numpy_keeps_parameters_and_rejected_samples(tmp_path, out):
+    options = {"num_workers": 0, "progress": False, "seed": 3, "keep_rejected": True}
+    dataset = generate(toys.Tuned, tmp_path / "d", samples=20, **options)
+    assert dataset.parameters is not None
+    assert dataset.rejected is not None
+    assert len(dataset.rejected.reasons) > 0
+    export_numpy(dataset, tmp_path / out)
+    again = import_numpy(tmp_path / out, tmp_path / "e")
+    assert again.parameter_spec == dataset.parameter_spec
+    np.testing.assert_array_equal(again.parameter_episodes, dataset.parameter_episodes)
+    for name, value in dataset.parameters.items():
+        np.testing.assert_array_equal(again.parameters[name], value)
+    assert again.rejected.reasons == dataset.rejected.reasons
+    np.testing.assert_array_equal(again.rejected.step, dataset.rejected.step)
+    for name, value in dataset.rejected.samples.items():
+        np.testing.assert_array_equal(again.rejected.samples[name], value)
+
+
+@pytest.mark.parametrize("out", ["arrays", "arrays.npz"])
+def test_an_export_touches_nothing_of_others(tmp_path, out, monkeypatch):
+    dataset = write(tmp_path / "d", 5)
+    mine = tmp_path / f"{out}.tmp"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    export_numpy(dataset, tmp_path / out)
+    assert (mine / "thesis.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"d", out, mine.name}
+
+    def fails(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("physgym.interop.arrays._portions", fails)
+    with pytest.raises(DatasetError, match="No space left"):
+        export_numpy(dataset, tmp_path / f"second{Path(out).suffix}")
+    assert {path.name for path in tmp_path.iterdir()} == {"d", out, mine.name}
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    dataset = write(tmp_path / "d", 5)
+    beside = numpy_files._beside
+
+    def taken(dataset: SampleDataset) -> dict[str, np.ndarray]:
+        (tmp_path / "x.npz").write_text("mine")
+        return beside(dataset)
+
+    monkeypatch.setattr(numpy_files, "_beside", taken)
+    with pytest.raises(DatasetError, match="cannot write"):
+        export_numpy(dataset, tmp_path / "x.npz")
+    assert (tmp_path / "x.npz").read_text() == "mine"

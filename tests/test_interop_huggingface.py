@@ -84,3 +84,20 @@ def test_numbers_and_shapes_that_arrow_lacks_are_named(dtype, shape):
         pytest.skip("long double is double here")
     with pytest.raises(ConfigError, match="leave x out with SampleDataset"):
         features(SampleSpec([Field("x", shape, dtype, "input")]))
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2)])
+def test_numbers_that_would_be_read_as_negative_ones_are_refused(tmp_path, shape):
+    spec = SampleSpec([Field("n", shape, np.dtype("u8"), "input", ""), Field("m", (), np.dtype("u8"), "target", "")])
+    numbers = np.full((5, *shape), 2**63, "u8")
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(
+            {"n": numbers, "m": np.full(5, 2**63 - 1, "u8")},
+            episode=np.arange(5),
+            step=np.zeros(5, int),
+            seed=np.zeros(5, "u8"),
+        )
+    with pytest.raises(ConfigError, match="field 'n' holds 9223372036854775808"):
+        to_huggingface(SampleDataset(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
+    there = to_huggingface(SampleDataset(tmp_path / "d", fields=["m"]), cache_dir=str(tmp_path / "cache"))
+    assert column(there, "m").tolist() == [2**63 - 1] * 5

@@ -2,5 +2,31 @@
 
 from __future__ import annotations
 
-from physgym.data.loader import Loader as Loader
-from physgym.data.loader import StackedSampler as StackedSampler
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset as SampleDataset
+    from physgym.data.generate import SampleStream as SampleStream
+    from physgym.data.loader import Loader as Loader
+    from physgym.data.loader import StackedSampler as StackedSampler
+    from physgym.data.online import Online as Online
+    from physgym.data.writer import SampleWriter as SampleWriter
+
+# each where it is first asked for: who only writes needs no torch, and a worker none of it
+_LAZY = {
+    "Loader": "physgym.data.loader",
+    "Online": "physgym.data.online",
+    "SampleDataset": "physgym.data.dataset",
+    "SampleStream": "physgym.data.generate",
+    "SampleWriter": "physgym.data.writer",
+    "StackedSampler": "physgym.data.loader",
+}
+
+__all__ = ["Loader", "Online", "SampleDataset", "SampleStream", "SampleWriter", "StackedSampler"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'physgym.data' has no attribute {name!r}")

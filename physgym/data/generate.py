@@ -34,6 +34,7 @@ from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Acting, Loading, SamplerLike, draw_parameters, find_sampler
 from physgym.sim import NonFinite
 from physgym.spaces import Array
+from physgym.storage.location import Location, place
 from physgym.vector.entry import EnvLike, env_factory, find_spec
 from physgym.vector.predictions import Predictor
 from physgym.vector.rollouts import Episode
@@ -239,7 +240,7 @@ class SampleStream:
         self,
         env: EnvLike,
         *,
-        path: str | Path | None = None,
+        path: str | Path | Location | None = None,
         num_envs: int | None = None,
         num_workers: int | None = None,
         seed: int = 0,
@@ -695,9 +696,10 @@ def generate(
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}")
     if path is None:
         raise ConfigError("path must be a folder for the dataset; a SampleStream without one stores nothing")
+    folder = place(path)  # before a simulation changes the folder that the process is in
     stream = SampleStream(
         env,
-        path=path,
+        path=folder,
         num_envs=num_envs,
         num_workers=num_workers,
         seed=seed,
@@ -731,7 +733,7 @@ def generate(
                 interrupt.check()
         if not stream.stored:
             raise SampleError(f"all {stream.rejected} steps that the stored samples asked for were rejected")
-    return SampleDataset(path, mode=mode)
+    return SampleDataset(folder, mode=mode)
 
 
 def env_name(env: EnvLike) -> str:

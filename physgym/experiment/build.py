@@ -98,6 +98,7 @@ def train(
         KeyboardInterrupt: Ctrl-C while samples were generated; the text says where they are. During training it ends
             in the outcome instead.
     """
+    given, config = config, located(config)
     plan = _Plan(config, None if resume is None else _dataset_folder(config, resume), callbacks)
     ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
     if ranks.size > 1 and not _complete(config, resume):
@@ -110,7 +111,7 @@ def train(
         session = Path(ranks.share(str(new_session(config.session)) if ranks.rank == 0 else ""))
     folder = _dataset_folder(config, session)
     # the record stands before the first step, and names the folder that the session really has
-    recorded = config.model_copy(update={"session": str(session)}).model_dump()
+    recorded = given.model_copy(update={"session": str(session)}).model_dump()
     if ranks.rank > 0:
         return _train(plan, folder, session, None, resume=resume is not None)
     with Run(session, "train", recorded, origin) as run:
@@ -145,6 +146,7 @@ def generate_samples(
         ConfigError: The configuration has no environment.
         PhysGymError: What `physgym.generate` raises.
     """
+    given, config = config, located(config)
     env, load, options = _environment(config, "physgym generate"), _load(config), _generation(config)
     samples = None if load is not None and config.dataset.samples is config.dataset.mini is None else _wanted(config)
     if resume is not None:  # the part that was begun
@@ -154,7 +156,7 @@ def generate_samples(
         return cast(SampleDataset, make(config.dataset.path, resume=more))
     env_factory(env, _arguments(config))  # raises before there is a session
     session = new_session(config.session) if resume is None else resume
-    recorded = config.model_copy(update={"session": str(session)}).model_dump()
+    recorded = given.model_copy(update={"session": str(session)}).model_dump()
     with Run(session, "generate", recorded, origin) as run:
         run.accepted()
         if load is not None:
@@ -181,6 +183,23 @@ def shared_dataset(config: Config, folder: Path | Location) -> SampleDataset:
     """
     _existing_spec(config, folder)
     return _dataset(config, _generation(config), folder)
+
+
+def located(config: Config) -> Config:
+    """Return a configuration whose paths are absolute: a simulation may change the folder that the process is in."""
+
+    def at(path: str | None) -> str | None:
+        return None if path is None else str(place(path))
+
+    dataset, training = config.dataset, config.training
+    checkpoints = training.checkpoints.model_copy(update={"path": at(training.checkpoints.path)})
+    changed = {
+        "dataset": dataset.model_copy(update={"path": at(dataset.path), "load_samples": at(dataset.load_samples)}),
+        "network": config.network.model_copy(update={"start_from": at(config.network.start_from)}),
+        "training": training.model_copy(update={"checkpoints": checkpoints}),
+        "validation": config.validation.model_copy(update={"path": at(config.validation.path)}),
+    }
+    return config.model_copy(update=changed)
 
 
 class _Plan:

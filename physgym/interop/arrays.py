@@ -1,8 +1,9 @@
 """Datasets as plain files of numpy: `export_numpy` and `import_numpy`.
 
 A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its
-like, ``parameters/`` of the episodes that ``episodes/episode`` names, ``rejected/`` samples, and ``fields.json``, which
-`import_numpy` takes roles and units from and other readers may ignore.
+like, there too the parameters (``index/parameters/``) of the episodes that ``index/episodes/episode`` names and the
+rejected samples (``index/rejected/``); and ``fields.json``, which `import_numpy` takes roles and units from and other
+readers may ignore.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from physgym.spaces import Array
 
 PORTION = 1 << 24  # bytes that are read and written at a time
 DESCRIPTION = "fields.json"
-CLASH = "the field {name!r} lies in a group named {group}, as something else of the export does; rename it"
+CLASH = "a field of the dataset lies in a group named index, as the export's index does; rename it"
 
 
 def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = False) -> None:
@@ -49,12 +50,8 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
     out = absolute(out)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another name")
-    groups = {"index"}
-    groups |= set() if dataset.parameter_spec is None else {"parameters", "episodes"}
-    groups |= set() if dataset.rejected is None else {"rejected"}
-    for name in dataset.spec:
-        if (group := name.split("/")[0]) in groups:
-            raise DatasetError(CLASH.format(name=name, group=group))
+    if any(name.split("/")[0] == "index" for name in dataset.spec):
+        raise DatasetError(CLASH)
     described = {"fields": dataset.spec.to_json(), "source": dataset.source}
     if (parameters := dataset.parameter_spec) is not None:
         described["parameters"] = parameters.to_json()
@@ -90,12 +87,12 @@ def _beside(dataset: SampleDataset) -> dict[str, Array]:
     """What is stored beside the samples, by the names of its files."""
     found = {f"index/{name}": dataset.index(name) for name in INDEX}
     if (parameters := dataset.parameters) is not None:
-        found |= {f"parameters/{name}": value for name, value in parameters.items()}
-        found |= {f"episodes/{name}": value for name, value in dataset.parameter_names.items()}
+        found |= {f"index/parameters/{name}": value for name, value in parameters.items()}
+        found |= {f"index/episodes/{name}": value for name, value in dataset.parameter_names.items()}
     if (rejected := dataset.rejected) is not None:
-        found |= {f"rejected/data/{name}": value for name, value in rejected.samples.items()}
-        found |= {f"rejected/index/{name}": getattr(rejected, name) for name in INDEX}
-        found["rejected/reason"] = np.array([reason.encode() for reason in rejected.reasons], REASON)
+        found |= {f"index/rejected/data/{name}": value for name, value in rejected.samples.items()}
+        found |= {f"index/rejected/index/{name}": getattr(rejected, name) for name in INDEX}
+        found["index/rejected/reason"] = np.array([reason.encode() for reason in rejected.reasons], REASON)
     return found
 
 
@@ -224,22 +221,23 @@ class _Beside:
     def write(self, writer: SampleWriter) -> None:
         """Give it to a writer, before the samples."""
         if self.spec is not None:
-            names = {name: self.episodes[f"episodes/{name}"] for name in ("episode", "seed")}
-            writer.add_parameters({name: self.episodes[f"parameters/{name}"] for name in self.spec}, **names)
+            names = {name: self.episodes[f"index/episodes/{name}"] for name in ("episode", "seed")}
+            writer.add_parameters({name: self.episodes[f"index/parameters/{name}"] for name in self.spec}, **names)
         if self.rejected is not None:
-            samples = {name: self.rejected[f"rejected/data/{name}"] for name in writer.spec}
-            reasons = [reason.decode(errors="replace") for reason in self.rejected["rejected/reason"].tolist()]
-            writer.add_rejected(samples, reasons, **{name: self.rejected[f"rejected/index/{name}"] for name in INDEX})
+            samples = {name: self.rejected[f"index/rejected/data/{name}"] for name in writer.spec}
+            reasons = [reason.decode(errors="replace") for reason in self.rejected["index/rejected/reason"].tolist()]
+            names = {name: self.rejected[f"index/rejected/index/{name}"] for name in INDEX}
+            writer.add_rejected(samples, reasons, **names)
 
 
 def _taken(arrays: dict[str, Array], described: Mapping[str, Any]) -> _Beside:
     """Take out of the arrays of an export what is beside the samples; others have none."""
     if "parameters" not in described:
-        return _Beside(None, {}, _group(arrays, "rejected/") if "rejected/reason" in arrays else None)
+        return _Beside(None, {}, _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None)
     spec = SampleSpec.from_json(described["parameters"])
-    episodes = _group(arrays, "parameters/") | _group(arrays, "episodes/")
-    rejected = _group(arrays, "rejected/") if "rejected/reason" in arrays else None
-    wanted = {f"parameters/{name}" for name in spec} | {"episodes/episode", "episodes/seed"}
+    episodes = _group(arrays, "index/parameters/") | _group(arrays, "index/episodes/")
+    rejected = _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None
+    wanted = {f"index/parameters/{name}" for name in spec} | {"index/episodes/episode", "index/episodes/seed"}
     if missing := sorted(wanted - set(episodes)):
         raise DatasetError(f"the export lacks {missing}, which its {DESCRIPTION} names; restore a copy")
     return _Beside(spec, episodes, rejected)

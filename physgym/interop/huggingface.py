@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import partition_files
 from physgym.errors import ConfigError
@@ -18,6 +20,11 @@ except ModuleNotFoundError as error:
         f"physgym.interop.huggingface needs datasets: pip install 'physgym[huggingface]' ({error})", name=error.name
     ) from error
 
+MOST = np.iinfo(np.int64).max
+TOO_LARGE = (
+    "field {name!r} holds {value}: the formats of datasets make int64 of every integer, and numbers above {most} "
+    "negative. Leave the field out with SampleDataset(..., fields=[...]), or store it in two parts"
+)
 PORTION = 1 << 22  # bytes of samples that are read at a time
 ARRAYS = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D, 5: datasets.Array5D}
 
@@ -63,8 +70,9 @@ def to_huggingface(dataset: SampleDataset, **arguments: Any) -> datasets.Dataset
         **arguments: Of `datasets.Dataset.from_generator`, such as cache_dir, split or keep_in_memory.
 
     Raises:
-        ConfigError: Arrow has no dtype for a field.
+        ConfigError: Arrow has no dtype for a field, or `datasets` would read its numbers as others.
     """
+    _check_unsigned(dataset)
     files = [file for path in dataset.paths for file in partition_files(path, dataset.mode)]
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return datasets.Dataset.from_generator(
@@ -76,6 +84,17 @@ def to_huggingface(dataset: SampleDataset, **arguments: Any) -> datasets.Dataset
             **arguments,
         },
     )
+
+
+def _check_unsigned(dataset: SampleDataset) -> None:
+    """Raise ConfigError for numbers that `datasets` takes for negative ones, or not at all."""
+    names = [name for name, field in dataset.spec.items() if field.dtype.kind == "u" and field.dtype.itemsize == 8]
+    at_once = max(1, PORTION // max(1, dataset.spec.nbytes))
+    for start in range(0, len(dataset) if names else 0, at_once):
+        stop = min(start + at_once, len(dataset))
+        for name, values in dataset.read(start, stop, names).items():
+            if values.size and values.max() > MOST:
+                raise ConfigError(TOO_LARGE.format(name=name, value=values.max(), most=MOST))
 
 
 def _samples(dataset: SampleDataset) -> Iterator[Sample]:

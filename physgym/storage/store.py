@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 import os
+import queue
 import random
 import re
 import threading
@@ -28,6 +29,9 @@ PATIENCE = 60.0  # seconds that a server may be away before it is an error
 ATTEMPTS = 3  # at least, however long each takes
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between attempts
 CONNECT_TIMEOUT, READ_TIMEOUT, LEAST_TIMEOUT = 10.0, 60.0, 2.0  # seconds
+SLOW_REQUESTS = {"complete_multipart_upload": 10}  # in which the server copies everything; times of hanging allowed
+SLOWEST_UPLOAD = 8192  # bytes per second
+POLL = 0.2  # seconds
 SLOWEST = 64  # bytes per second; a server that sends less hangs
 FIRST_CHUNK = 64  # bytes that are read at first from a download, until it is seen how fast they come
 PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5 GiB, at most 10,000 of them
@@ -94,8 +98,7 @@ class Store:
         place = self.location
         settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
         try:
-            hangs = min(READ_TIMEOUT, max(LEAST_TIMEOUT, self.patience))
-            client = _client(place.endpoint, place.region, place.profile, hangs, os.getpid(), settings)
+            client = _client(place.endpoint, place.region, place.profile, self._hangs, os.getpid(), settings)
         except ModuleNotFoundError as error:
             raise ConfigError(NO_BOTO.format(location=place)) from error
         if "@" in client.meta.endpoint_url:
@@ -113,7 +116,7 @@ class Store:
         """A small object and its entity tag; None if there is none."""
 
         def get() -> tuple[bytes, str]:
-            found = self._client.get_object(**self._named(name))
+            found = self._call("get_object", **self._named(name))
             with contextlib.closing(found["Body"]) as body:
                 data, size = b"".join(_chunks(body)), found["ContentLength"]
             if len(data) != size:
@@ -137,7 +140,7 @@ class Store:
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
 
         def put() -> str:
-            answer: str = self._client.put_object(**self._named(name), Body=data, **condition)["ETag"]
+            answer: str = self._call("put_object", **self._named(name), Body=data, **condition)["ETag"]
             return answer
 
         try:
@@ -151,9 +154,8 @@ class Store:
     def size(self, name: str) -> int | None:
         """Bytes of an object, None if there is none."""
         try:
-            return int(
-                self._repeat(f"look for {name}", lambda: self._client.head_object(**self._named(name)))["ContentLength"]
-            )
+            found = self._repeat(f"look for {name}", lambda: self._call("head_object", **self._named(name)))
+            return int(found["ContentLength"])
         except MissingObject:
             return None
 
@@ -169,7 +171,7 @@ class Store:
         with file.open("rb") as stream:
             if size <= PART:
                 data = stream.read()
-                self._repeat(f"upload {name}", lambda: self._client.put_object(**self._named(name), Body=data))
+                self._repeat(f"upload {name}", lambda: self._call("put_object", **self._named(name), Body=data))
             else:
                 self._upload_parts(stream, size, name, begun)
         if (stored := self.size(name)) != size:
@@ -177,18 +179,18 @@ class Store:
 
     def _upload_parts(self, stream: Any, size: int, name: str, begun: Callable[[str], None]) -> None:
         named = self._named(name)
-        upload: str = self._repeat(f"upload {name}", lambda: self._client.create_multipart_upload(**named))["UploadId"]
+        upload: str = self._repeat(f"upload {name}", lambda: self._call("create_multipart_upload", **named))["UploadId"]
         begun(upload)
         parts: list[dict[str, Any]] = []
         try:
             for _ in range(0, size, part_size := max(PART, -(-size // 10_000))):
                 data, number = stream.read(part_size), len(parts) + 1
                 part = {**named, "UploadId": upload, "PartNumber": number, "Body": data}
-                answer = self._repeat(f"upload {name}", functools.partial(self._client.upload_part, **part))
+                answer = self._repeat(f"upload {name}", functools.partial(self._call, "upload_part", **part))
                 parts.append({"PartNumber": number, "ETag": answer["ETag"]})
             whole = {**named, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
             with contextlib.suppress(MissingObject):  # completed by an attempt whose answer was lost; its size tells
-                self._repeat(f"complete {name}", lambda: self._client.complete_multipart_upload(**whole))
+                self._repeat(f"complete {name}", lambda: self._call("complete_multipart_upload", **whole))
         except BaseException:
             self.abort(name, upload)
             raise
@@ -196,7 +198,7 @@ class Store:
     def abort(self, name: str, upload: str) -> bool:
         """Give up an upload in parts, so that its parts cost nothing; one attempt, whose success is returned."""
         try:
-            self._client.abort_multipart_upload(**self._named(name), UploadId=upload)
+            self._call("abort_multipart_upload", **self._named(name), UploadId=upload)
         except Exception as error:  # noqa: BLE001  # nothing depends on it
             log.debug("an upload of %s was left behind: %s", name, _shown(error))
             return "NoSuchUpload" in str(error)
@@ -236,7 +238,7 @@ class Store:
         def get() -> None:
             nonlocal done
             rest = {"Range": f"bytes={done}-"} if done else {}
-            found = self._client.get_object(**self._named(entry.source), **rest)
+            found = self._call("get_object", **self._named(entry.source), **rest)
             with contextlib.closing(found["Body"]) as body:
                 if (size := done + found["ContentLength"]) != entry.size:
                     where = self.location / entry.source
@@ -257,21 +259,66 @@ class Store:
     def delete(self, names: list[str]) -> None:
         """Delete objects; those that are not there do no harm."""
         for name in names:
-            self._repeat(f"delete {name}", functools.partial(self._client.delete_object, **self._named(name)))
+            self._repeat(f"delete {name}", functools.partial(self._call, "delete_object", **self._named(name)))
 
     def folders(self) -> list[str]:
         """Names of what lies below, up to the next slash."""
         prefix = self.location.key("")
 
         def pages() -> list[str]:
-            paginator = self._client.get_paginator("list_objects_v2")
-            found = paginator.paginate(Bucket=self.location.bucket, Prefix=prefix, Delimiter="/")
-            return [entry["Prefix"] for page in found for entry in page.get("CommonPrefixes", [])]
+            found: list[str] = []
+            more: dict[str, str] = {}
+            while True:
+                where = {"Bucket": self.location.bucket, "Prefix": prefix, "Delimiter": "/"}
+                page = self._call("list_objects_v2", **where, **more)
+                found += [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+                if not page.get("IsTruncated"):
+                    return found
+                more = {"ContinuationToken": page["NextContinuationToken"]}
 
         return [name.removeprefix(prefix).rstrip("/") for name in self._repeat(f"list {self.location}", pages)]
 
     def _named(self, name: str) -> dict[str, str]:
         return {"Bucket": self.location.bucket, "Key": self.location.key(name)}
+
+    @property
+    def _hangs(self) -> float:
+        """Seconds without a byte after which a server is taken to hang."""
+        return min(READ_TIMEOUT, max(LEAST_TIMEOUT, self.patience))
+
+    def _call(self, request: str, **arguments: Any) -> Any:
+        """Make one request; the body of an answer is for the caller to read.
+
+        It is made in a thread, which is left to itself where the answer does not come in time: boto's own timeout is
+        for each byte of it, so that a server that sends one now and then would be waited for without end.
+
+        Raises:
+            Dripping: There is no answer yet.
+            Stopped: The store was told to stop meanwhile.
+            Exception: What boto raises.
+        """
+        call, answer = getattr(self._client, request), queue.SimpleQueue[tuple[Any, Exception | None]]()
+
+        def run() -> None:
+            try:
+                answer.put((call(**arguments), None))
+            except Exception as error:  # noqa: BLE001  # raised below
+                answer.put((None, error))
+
+        wait = SLOW_REQUESTS.get(request, 2) * self._hangs + len(arguments.get("Body", b"")) / SLOWEST_UPLOAD
+        deadline = time.monotonic() + wait
+        threading.Thread(target=run, name=f"S3 {request}", daemon=True).start()
+        while True:
+            try:
+                found, error = answer.get(timeout=POLL)
+                break
+            except queue.Empty:
+                self._check_stop()
+                if time.monotonic() > deadline:
+                    raise Dripping(f"no whole answer in {wait:.0f} s") from None
+        if error is not None:
+            raise error
+        return found
 
     # --- patience
 

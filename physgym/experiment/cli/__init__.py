@@ -27,6 +27,7 @@ def main() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+    sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
     try:
         app()
     except PhysGymError as error:
@@ -39,3 +40,11 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)
+
+
+def _at_home(argument: str) -> str:
+    """Return an argument with ``~`` expanded in a path behind ``=``, which shells leave to programs."""
+    option, is_, path = argument.partition("=")
+    if is_ and (path == "~" or path.startswith("~/")):
+        return f"{option}={Path(path).expanduser()}"
+    return str(Path(argument).expanduser()) if argument == "~" or argument.startswith("~/") else argument
