@@ -13,12 +13,15 @@ import json
 import operator
 import subprocess
 import sys
+import time
+import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -31,7 +34,7 @@ from physgym.interrupt import Interrupt
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
-from physgym.samplers import Acting, Loading, SamplerLike, draw_parameters, find_sampler
+from physgym.samplers import Acting, Breed, Loading, SamplerLike, draw_parameters, find_sampler
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -41,16 +44,32 @@ from physgym.vector.rollouts import Episode
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
+if TYPE_CHECKING:
+    from physgym.training.events import Callback
+
 GIT_TIMEOUT = 5.0
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 BLOCK = 1 << 20  # bytes of stored samples that are read at once
 
 Name: TypeAlias = tuple[int, int]
 
-ENDED = "all stored samples were loaded {passes} times; load them more often (passes), or for ever (passes=None)"
+ENDED = (
+    "there are no more samples: all stored ones were loaded passes={passes} times, or all episodes={episodes} ended. "
+    "Raise what ended it, or leave it out"
+)
 OTHER_SOURCE = (
     "the saved position is one of {saved}, this stream produces {mine}. Continue with the same environment, arguments, "
     "samplers and seed"
+)
+ONE_EPISODE = (
+    "episode {episode} has given {given} of the {wanted} samples that are wanted, and goes on: an episode is sequential, so "
+    "that meanwhile the other workers ({others}) are of little use. Set max_steps (now {max_steps}), as to "
+    "max_steps={better}, and they share the work"
+)
+HINT_SECONDS = 1.0  # of generation before it is worth a hint
+BREED_ALONE = (
+    "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online training "
+    "(Online, dataset.produce: online), or another sampler, such as sobol"
 )
 NO_STATE = "not the state of a SampleStream: {error!r}"
 
@@ -219,6 +238,7 @@ class SampleStream:
             anew with its seed and parameters, and each of its samples gives, through the environment's
             ``load_sample(sample)``, the action of a step. Once in the order of the dataset; then again, shuffled.
         passes: How often `load` is run through; None for ever.
+        episodes: How many episodes there are, those of a resumed dataset included; None for no end.
 
     Attributes:
         spec: The sample fields.
@@ -228,6 +248,7 @@ class SampleStream:
         position: Episode and step of the sample that was handed out last, or, of a resumed dataset, stored last; None
             at the beginning.
         drawn: Names of the samples that were handed out last.
+        stopped: Why `stop` was called; empty where it was not.
 
     Raises:
         ConfigError: An argument is wrong, or the environment has no ``load_sample``.
@@ -259,6 +280,7 @@ class SampleStream:
         keep_rejected: bool = False,
         load: SampleDataset | None = None,
         passes: int | None = None,
+        episodes: int | None = None,
     ) -> None:
         try:
             seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
@@ -274,9 +296,12 @@ class SampleStream:
             num_envs = max(1, usable_cores() if num_workers is None else num_workers)
         if num_envs < 1:
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}; leave it out for one per worker")
+        if episodes is not None and (isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1):
+            raise ConfigError(f"episodes must be at least 1 and an integer, or None for no end, not {episodes!r}")
         if nonfinite not in get_args(NonFinite):
             raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
+        self._until = episodes
         self._env, self._kwargs = env, dict(env_kwargs or {})
         self._nonfinite, self._passes = nonfinite, passes
         self._stored_episodes = None if load is None else StoredEpisodes(load, seed=seed, passes=passes)
@@ -284,7 +309,7 @@ class SampleStream:
             self._stored_episodes.check(max_steps, actions)
         elif passes is not None:
             raise ConfigError("passes says how often stored samples are loaded; give them with load=")
-        self.seed, self.rejected, self.writer = seed, 0, None
+        self.seed, self.rejected, self.writer, self.stopped = seed, 0, None, ""
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self._limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
         factory = env_factory(env, self._kwargs)
@@ -362,16 +387,28 @@ class SampleStream:
 
         Raises:
             ConfigError: Samples were taken already; `load_state_dict` begins anew.
+            DatasetError: They do not fit on the disk.
         """
         if self._rows is not None:
             raise ConfigError("say how many samples are expected before the first one is taken")
+        if self.writer is not None and self._until is None and self._passes is None:
+            self.writer.check_room(samples)
         self._expected = samples
+
+    def stop(self, reason: str = "") -> None:
+        """End the generation that `generate` is at, after the event that calls this.
+
+        Args:
+            reason: Why, for whoever reads `stopped`.
+        """
+        self.stopped = reason or "a callback asked for it"
 
     def take(self, limit: int) -> Rows:
         """The next samples, at least one and at most `limit`; stored if there is a dataset.
 
         Returns:
-            The samples and their names. None of them once stored samples were loaded as often as `passes` says.
+            The samples and their names. None of them once stored samples were loaded as often as `passes` says, or the
+            last of `episodes` has ended.
 
         Raises:
             SampleError: A sample does not fit its declaration, or too many in a row were rejected.
@@ -387,11 +424,11 @@ class SampleStream:
         Raises:
             SampleError: As `take`.
             WorkerError: As `take`.
-            DatasetError: As `take`; or stored samples were loaded as often as `passes` says.
+            DatasetError: As `take`; or stored samples were loaded as often as `passes` says, or all `episodes` ended.
         """
         parts = self._hand_out(batch_size, batch_size)
         if not parts:
-            raise DatasetError(ENDED.format(passes=self._passes))
+            raise DatasetError(ENDED.format(passes=self._passes, episodes=self._until))
         # also of one part: what arrived need not be aligned in memory
         return {name: np.concatenate([part.samples[name] for part in parts]) for name in self.spec}
 
@@ -542,6 +579,8 @@ class SampleStream:
         else:
             episodes = self._stored_episodes.run(first)
         for episode, seed, options in episodes:
+            if self._until is not None and episode >= self._until:
+                return
             if self._draw is not None:
                 options["parameters"] = self._draw(episode)
             yield episode, seed, options
@@ -551,6 +590,25 @@ class SampleStream:
         if self.writer is None:
             return last[1] + 1
         return int(np.count_nonzero(self._stored_names().episodes == last[0]))
+
+    def _hint(self, wanted: int) -> Callable[[RolloutResult], None]:
+        """A function that is given the parts of a generation, and warns once where one episode makes up most of it."""
+        begun, workers = time.monotonic(), self._envs.num_workers
+        said = False
+
+        def look(part: RolloutResult) -> None:
+            nonlocal said
+            if said or workers < 2 or not len(part.steps):
+                return
+            episode, given = int(part.episodes[-1]), int(part.steps[-1]) + 1
+            goes_on = all(entry[0] != episode for entry in part.ended)
+            if goes_on and given > wanted / workers and time.monotonic() - begun > HINT_SECONDS:
+                said = True
+                figures = {"episode": episode, "given": given, "wanted": wanted, "others": workers - 1}
+                better, limit = max(1, wanted // (4 * workers)), self._limits["max_steps"]
+                warnings.warn(ONE_EPISODE.format(**figures, max_steps=limit, better=better), UserWarning, stacklevel=2)
+
+        return look
 
     def _ordered(self, last: Name | None, expected: int | None) -> Iterator[Rows]:
         """Samples in order of their names, from after the sample `last` (episode, step); maybe only so many."""
@@ -570,6 +628,7 @@ class SampleStream:
         early: dict[int, deque[RolloutResult | PhysGymError]] = {}
         chunk = following = first
         arrived_so_far = rejects_in_a_row = 0
+        hint = None if expected is None else self._hint(expected)
         while True:
             parts = early.setdefault(chunk, deque())
             while not parts:
@@ -602,6 +661,8 @@ class SampleStream:
                 chunk = following
             yield rows
             arrived_so_far += len(part.steps)
+            if hint is not None:
+                hint(part)
             if expected is not None and arrived_so_far >= expected:
                 return
 
@@ -647,18 +708,24 @@ def generate(
     nonfinite: NonFinite = "error",
     keep_rejected: bool = False,
     load: SampleDataset | None = None,
+    episodes: int | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> SampleDataset:
     """Generate samples of a simulation into a dataset.
 
-    The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, load, samples): the
-    number of workers, crashes and resumes do not change it.
+    The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, load, samples,
+    episodes): the number of workers, crashes and resumes do not change it. One of 50 samples that is continued to 100
+    is equal to one of 100 samples, and likewise of episodes.
+
+    Simulations make no steps beyond the last sample that is wanted. An episode is sequential: where one gives all the
+    samples, other workers are of no use, and a warning says so; set `max_steps` then.
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.
         path: Dataset folder, or ``s3://bucket/prefix``; must not hold samples of this mode unless `resume` is set.
         samples: How many samples the dataset shall have, those of a resumed one included. With `load` it may be left
-            out: then those that one pass over the stored samples gives.
+            out: then those that one pass over the stored samples gives; and with `episodes`.
         num_envs: Number of environments; by default one per worker.
         num_workers: Worker processes; by default one per usable core.
         seed: Seed of the run.
@@ -679,6 +746,12 @@ def generate(
             like others ("allow").
         keep_rejected: Whether to keep the samples of rejected steps, apart from the others.
         load: Stored samples that drive the simulation, see `SampleStream`.
+        episodes: How many episodes the dataset shall have, from their beginning to their end, those of a resumed one
+            included. With `samples` too it ends with what comes first.
+        callbacks: Their ``data_generation_begin(stream)``, then for each batch as it was stored
+            ``sample_begin(stream)`` and ``sample_end(stream, sample)`` for each of its samples and
+            ``data_generation_batch_end(stream, samples)``, then ``data_generation_end(stream)`` (also after Ctrl-C, not
+            after an error), and ``close()`` are called, with the `SampleStream`. ``stream.stop(reason)`` ends it.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -688,12 +761,16 @@ def generate(
         ConfigError: An argument is wrong.
         SampleError: The environment declares no samples, a sample does not fit, or too many were rejected.
         WorkerError: A worker died or did not answer, or an environment raised.
-        DatasetError: The folder holds samples already, or the disk refuses a write.
+        DatasetError: The folder holds samples already, the samples do not fit on the disk, or it refuses a write.
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
-    once = samples is None and load is not None
-    if not once and (not isinstance(samples, (int, np.integer)) or samples < 1):
+    once = samples is None and episodes is None and load is not None
+    if samples is None and episodes is None and load is None:
+        raise ConfigError("say how many samples there shall be (samples=), or how many episodes (episodes=)")
+    if samples is not None and (not isinstance(samples, (int, np.integer)) or samples < 1):
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}")
+    if isinstance(find_sampler(parameters, "parameters"), Breed):
+        raise ConfigError(BREED_ALONE)
     if path is None:
         raise ConfigError("path must be a folder for the dataset; a SampleStream without one stores nothing")
     folder = place(path)  # before a simulation changes the folder that the process is in
@@ -718,22 +795,84 @@ def generate(
         keep_rejected=keep_rejected,
         load=load,
         passes=1 if once else None,
+        episodes=episodes,
     )
     wanted = sys.maxsize if samples is None else samples
-    with stream:
+    with stream, _Told(callbacks, stream) as told:
         total = samples if load is None or samples is not None else len(load)
+        if samples is not None:
+            stream.expect(max(0, samples - stream.stored))
         with (
             Interrupt() as interrupt,
             Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar,
         ):
-            if samples is not None:
-                stream.expect(max(0, samples - stream.stored))
-            while stream.stored < wanted and len(rows := stream.take(wanted - stream.stored)):
+            told.begin()
+            while stream.stored < wanted and not stream.stopped and len(rows := stream.take(wanted - stream.stored)):
                 bar.update(len(rows), f"rejected {stream.rejected}")
+                told.batch(rows)
                 interrupt.check()
-        if not stream.stored:
-            raise SampleError(f"all {stream.rejected} steps that the stored samples asked for were rejected")
+            told.end()
+        if not stream.stored and not stream.stopped:
+            whose = "" if load is None else " that the stored samples asked for"
+            raise SampleError(f"all {stream.rejected} steps{whose} were rejected")
     return SampleDataset(folder, mode=mode)
+
+
+class _Told:
+    """Those callbacks that want to know what happens in a generation; a context that closes them.
+
+    Args:
+        callbacks: In the order in which an event reaches them.
+        stream: What they are told of.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], stream: SampleStream) -> None:
+        self._stream, self._callbacks, self._begun = stream, tuple(callbacks), False
+        self._singly: list[Callback] = []
+        if self._callbacks:
+            from physgym.training.events import Callback  # which needs torch
+
+            for callback in self._callbacks:
+                if not isinstance(callback, Callback):
+                    raise ConfigError(f"callbacks must be of physgym.training.Callback, not {callback!r}")
+                events = ("sample_begin", "sample_end")
+                if any(getattr(type(callback), name) is not getattr(Callback, name) for name in events):
+                    self._singly.append(callback)
+
+    def begin(self) -> None:
+        """Say that the generation begins."""
+        self._begun = True
+        for callback in self._callbacks:
+            callback.data_generation_begin(self._stream)
+
+    def batch(self, rows: Rows) -> None:
+        """Say what samples came."""
+        if self._singly:
+            for row in range(len(rows)):
+                sample = {name: column[row] for name, column in rows.samples.items()}
+                for callback in self._singly:
+                    callback.sample_begin(self._stream)
+                for callback in self._singly:
+                    callback.sample_end(self._stream, sample)
+        for callback in self._callbacks:
+            callback.data_generation_batch_end(self._stream, len(rows))
+
+    def end(self) -> None:
+        """Say that it has ended."""
+        if self._begun:
+            self._begun = False
+            for callback in self._callbacks:
+                callback.data_generation_end(self._stream)
+
+    def __enter__(self) -> _Told:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *args: object) -> None:
+        with ExitStack() as stack:
+            for callback in self._callbacks:
+                stack.callback(callback.close)
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self.end()
 
 
 def env_name(env: EnvLike) -> str:

@@ -41,6 +41,7 @@ from physgym.data.partition import (
     Partition,
     row_nbytes,
 )
+from physgym.data.room import check_room
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
 from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
@@ -466,6 +467,19 @@ class SampleWriter:
             self._fill = i + 1
             if self._interval == 0:
                 self._commit()
+
+    def check_room(self, samples: int) -> None:
+        """Raise an error where so many samples more do not fit on the disk; in a storage there is always room.
+
+        Args:
+            samples: How many are going to be appended.
+
+        Raises:
+            DatasetError: They need more than is free.
+        """
+        if self._mirror is None:
+            row = sum(row_nbytes(form) for form in self._layout.tables[SAMPLES].values())
+            check_room(self.path, samples, row)
 
     def add_parameters(self, parameters: Mapping[str, Array], *, episode: Array, seed: Array) -> None:
         """Take the parameters of episodes; they are stored with the first samples that follow.

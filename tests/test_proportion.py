@@ -1,0 +1,262 @@
+"""Work in proportion to what was asked: steps are counted, not seconds."""
+
+import os
+import shutil
+import time
+import warnings
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import physgym
+from physgym.data.generate import SampleStream
+from physgym.errors import ConfigError, DatasetError
+from physgym.training import Callback
+from physgym.vector.rollouts import Quota
+
+
+class Counting(physgym.Simulation):
+    """Writes a byte for every step; every `reject`-th step gives no sample."""
+
+    action_space = observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    sample_space = spaces.Dict(x=action_space)
+    sample_roles = {"x": "input"}  # noqa: RUF012
+    parameter_space = spaces.Dict(k=spaces.Box(0, 1, (), np.float32))
+
+    def __init__(self, log, pause=0.0, length=10**9, reject=0):
+        super().__init__()
+        self.log, self.pause, self.length, self.reject = log, pause, length, reject
+
+    def begin(self, options):
+        self.t, self.state = 0, self.np_random.random(2, np.float32)
+
+    def advance(self, action):
+        time.sleep(self.pause)
+        self.t += 1
+        self.state = self.state * np.float32(0.9) + action
+        with (Path(self.log) / str(os.getpid())).open("ab") as file:
+            file.write(b"x")
+        if self.reject and self.t % self.reject == 0:
+            raise physgym.RejectSample("on purpose")
+
+    def observation(self):
+        return self.state
+
+    def sample(self):
+        return {"x": self.state}
+
+    def outcome(self):
+        return 0.0, self.t >= self.length
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Generate into a folder; gives the dataset and the steps of each process."""
+    number = 0
+
+    def made(folder=None, *, env=None, **options):
+        nonlocal number
+        number += 1
+        log = tmp_path / f"steps-{number}"
+        log.mkdir()
+        folder = folder or tmp_path / f"data-{number}"
+        arguments = {"log": str(log), **(env or {})}
+        factory = lambda: Counting(**arguments)  # noqa: E731 - so that the log is no part of the source
+        dataset = physgym.generate(factory, folder, progress=False, **options)
+        return dataset, sorted(file.stat().st_size for file in log.iterdir())
+
+    return made
+
+
+def content(dataset):
+    return [path.read_bytes() for path in dataset.paths]
+
+
+def test_no_step_beyond_the_last_sample_that_is_wanted(run):
+    assert run(samples=1, num_workers=0)[1] == [1]
+    assert run(samples=50, num_workers=0)[1] == [50]
+    assert run(samples=50, num_workers=0, max_steps=20)[1] == [50]
+    assert run(samples=50, num_workers=1)[1] == [50]
+    dataset, steps = run(samples=50, num_workers=1, env={"reject": 5})
+    assert (len(dataset), steps) == (50, [62])  # every fifth of them was rejected
+
+
+def test_workers_share_the_work_and_none_begins_what_cannot_be_wanted(run):
+    dataset, steps = run(samples=80, num_workers=2, max_steps=10, env={"pause": 0.01})
+    assert len(dataset) == 80
+    assert sum(steps) <= 80 + 10  # an episode that is begun while k samples are missing makes k steps at most
+    assert max(steps) <= 50
+
+
+def test_an_endless_episode_makes_no_worker_step_further_than_the_samples_wanted(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        _, steps = run(samples=30, num_workers=2, env={"pause": 0.01})
+    assert max(steps) <= 30
+
+
+def test_a_hint_says_that_one_episode_leaves_workers_idle(run, monkeypatch):
+    monkeypatch.setattr("physgym.data.generate.HINT_SECONDS", 0.1)
+    with pytest.warns(UserWarning, match=r"an episode is sequential.*Set max_steps \(now 1000\), as to max_steps=5"):
+        run(samples=40, num_workers=2, env={"pause": 0.01})
+
+
+def test_what_shares_the_work_gets_no_hint(run, monkeypatch):
+    monkeypatch.setattr("physgym.data.generate.HINT_SECONDS", 0.0)
+    run(samples=40, num_workers=2, max_steps=5, env={"pause": 0.005})
+
+
+@pytest.mark.parametrize("reject", [0, 4])
+def test_a_dataset_that_was_continued_is_that_which_was_made_at_once(run, tmp_path, reject):
+    folder = tmp_path / "parts"
+    options = {"max_steps": 7, "keep_rejected": True, "parameters": "sobol", "env": {"reject": reject}}
+    for samples, workers in ((20, 0), (21, 1), (33, 2), (50, 0)):
+        parts, steps = run(folder, samples=samples, num_workers=workers, resume=samples > 20, **options)
+    whole, _ = run(samples=50, num_workers=0, **options)
+    assert len(parts) == len(whole) == 50
+    for field in ("x",):
+        assert np.array_equal(parts[:][field], whole[:][field])
+    assert np.array_equal(parts.index("step"), whole.index("step"))
+    assert sum(steps) <= 17 + 7 + 6
+
+
+def test_short_episodes_are_handed_out_many_at_a_time(run):
+    dataset, steps = run(samples=2000, num_workers=2, env={"length": 3})
+    assert len(dataset) == 2000
+    assert sum(steps) <= 2000 + 2 * 3
+
+
+def test_episodes_in_place_of_samples(run, tmp_path):
+    folder = tmp_path / "episodes"
+    dataset, steps = run(folder, episodes=3, num_workers=1, max_steps=4)
+    assert (len(dataset), sum(steps)) == (12, 12)
+    dataset, _ = run(folder, episodes=5, num_workers=2, max_steps=4, resume=True)
+    assert np.unique(dataset.episodes).tolist() == [0, 1, 2, 3, 4]
+    whole, _ = run(episodes=5, num_workers=0, max_steps=4)
+    assert np.array_equal(dataset[:]["x"], whole[:]["x"])
+
+
+def test_samples_and_episodes_end_with_what_comes_first(run):
+    assert len(run(samples=10, episodes=2, max_steps=4, num_workers=0)[0]) == 8
+    assert len(run(samples=5, episodes=2, max_steps=4, num_workers=0)[0]) == 5
+
+
+def test_a_stream_of_some_episodes_ends(tmp_path):
+    (tmp_path / "log").mkdir()
+    with SampleStream(Counting, env_kwargs={"log": str(tmp_path / "log")}, num_workers=0, max_steps=3, episodes=2) as s:
+        assert sum(len(s.take(100)) for _ in range(10)) == 6
+        with pytest.raises(DatasetError, match="all episodes=2 ended"):
+            s.draw(1)
+
+
+def test_more_may_be_taken_than_was_expected(tmp_path):
+    (tmp_path / "log").mkdir()
+
+    def samples(expected):
+        with SampleStream(Counting, env_kwargs={"log": str(tmp_path / "log")}, num_workers=1, max_steps=9) as stream:
+            if expected:
+                stream.expect(expected)
+            return np.concatenate([stream.draw(7)["x"] for _ in range(4)])
+
+    assert np.array_equal(samples(10), samples(None))
+
+
+@pytest.mark.parametrize("episodes", [0, -1, 1.5, True])
+def test_episodes_must_be_a_positive_integer(run, episodes):
+    with pytest.raises(ConfigError, match="episodes must be at least 1"):
+        run(episodes=episodes, num_workers=0)
+
+
+def test_neither_samples_nor_episodes(run):
+    with pytest.raises(ConfigError, match=r"samples=.*episodes="):
+        run(num_workers=0)
+
+
+def test_a_dataset_that_does_not_fit_on_the_disk_is_refused_before_the_first_step(run, monkeypatch, tmp_path):
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(40e9, 20e9, 20e9))
+    row = 8 + 28
+    with pytest.raises(DatasetError, match=r"need 98 GB, 20 GB are free"):
+        run(tmp_path / "large", samples=int(98e9) // row, num_workers=0)
+    assert not list((tmp_path / "steps-1").iterdir())
+    assert not list(tmp_path.glob("large/*.h5"))
+
+
+class Telling(Callback):
+    def __init__(self, stop=False):
+        self.told, self.stop = [], stop
+
+    def data_generation_begin(self, pipeline):
+        assert pipeline.stored == 0
+        self.told.append("begin")
+
+    def sample_begin(self, pipeline):
+        self.told.append("<")
+
+    def sample_end(self, pipeline, sample):
+        assert sample["x"].shape == (2,)
+        self.told.append(">")
+
+    def data_generation_batch_end(self, pipeline, samples):
+        self.told.append(samples)
+        if self.stop:
+            pipeline.stop("enough")
+
+    def data_generation_end(self, pipeline):
+        self.told.append("end")
+
+    def close(self):
+        self.told.append("close")
+
+
+def test_events_of_a_generation(run):
+    telling = Telling()
+    run(samples=8, max_steps=4, num_workers=0, callbacks=[telling])
+    batch = ["<", ">"] * 4 + [4]
+    assert telling.told == ["begin", *batch, *batch, "end", "close"]
+
+
+def test_a_callback_ends_a_generation(run):
+    telling = Telling(stop=True)
+    dataset, _ = run(samples=8, max_steps=4, num_workers=0, callbacks=[telling])
+    assert len(dataset) == 4
+    assert telling.told[-2:] == ["end", "close"]
+
+
+def test_callbacks_are_closed_after_an_error(tmp_path):
+    def fails():
+        env = Counting(str(tmp_path))
+        env.begin = lambda options: 1 / 0
+        return env
+
+    telling = Telling()
+    with pytest.raises(ZeroDivisionError):
+        physgym.generate(fails, tmp_path / "d", samples=3, num_workers=0, callbacks=[telling], progress=False)
+    assert telling.told == ["begin", "close"]
+
+
+def test_what_is_no_callback_is_refused(run):
+    with pytest.raises(ConfigError, match="callbacks must be of"):
+        run(samples=3, num_workers=0, callbacks=[print])
+
+
+def test_breed_is_refused_where_no_losses_drive_it(run):
+    with pytest.raises(ConfigError, match="by the losses of a training, and there are none here"):
+        run(samples=3, num_workers=0, parameters="breed")
+
+
+def test_the_end_is_left_to_free_workers():
+    quota = Quota(100)
+    assert (quota.room(ahead=False) > 0, quota.room(ahead=True)) == (True, 0)  # lengths are not known yet
+    quota.begin(0, 1)
+    quota.take(0, 10, [[0, 10, 10, 0.0, {}]])
+    quota.end(0)
+    assert (quota.missing, quota.length) == (90, 10)
+    assert (quota.room(ahead=False), quota.room(ahead=True)) == (9, 9)
+    quota.begin(1, 9)
+    assert (quota.room(ahead=False), quota.room(ahead=True)) == (0, 0)
+    quota.take(1, 15, [[1, 10, 10, 0.0, {}]])
+    assert quota.uncovered() == 0
