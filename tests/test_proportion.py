@@ -176,7 +176,7 @@ def test_neither_samples_nor_episodes(run):
 
 
 def test_a_dataset_that_does_not_fit_on_the_disk_is_refused_before_the_first_step(run, monkeypatch, tmp_path):
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(40e9, 20e9, 20e9))
     row = 8 + 28
     with pytest.raises(DatasetError, match=r"need 98 GB, 20 GB are free"):

@@ -62,14 +62,14 @@ OTHER_SOURCE = (
     "samplers and seed"
 )
 ONE_EPISODE = (
-    "episode {episode} has given {given} of the {wanted} samples that are wanted, and goes on: an episode is sequential, so "
-    "that meanwhile the other workers ({others}) are of little use. Set max_steps (now {max_steps}), as to "
+    "episode {episode} has given {given} of the {wanted} samples that are wanted, and goes on: an episode is sequential, "
+    "so that meanwhile the other workers ({others}) are of little use. Set max_steps (now {max_steps}), as to "
     "max_steps={better}, and they share the work"
 )
 HINT_SECONDS = 1.0  # of generation before it is worth a hint
 BREED_ALONE = (
-    "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online training "
-    "(Online, dataset.produce: online), or another sampler, such as sobol"
+    "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
+    "training (Online, dataset.produce: online), or another sampler, such as sobol"
 )
 NO_STATE = "not the state of a SampleStream: {error!r}"
 
