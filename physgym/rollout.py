@@ -25,6 +25,7 @@ ACTION_BLOCK = 32
 SEED_BLOCK = 1024
 DEFAULT_MAX_STEPS = 1000
 DEFAULT_MAX_REJECTS = 10
+TRUNCATED = "truncated"  # field of a sample, as of a `RecordTransition`
 
 NO_SAMPLE_SPACE = (
     "{env} declares no sample_space, so there is nothing to store. Set `sample_space` (a gymnasium.spaces.Dict) and "
@@ -50,6 +51,8 @@ class Transition:
         sample: The checked sample, None if the step has none.
         rejected: Why there is none; empty otherwise.
         rejected_sample: The sample of a rejected step as the environment gave it, unchecked; None if it gave none.
+        ending: How the episode ended with it: "terminated", "truncated" by the environment, or "cut" by the largest
+            number of steps; empty where it goes on.
     """
 
     step: int
@@ -61,6 +64,7 @@ class Transition:
     sample: Sample | None
     rejected: str
     rejected_sample: Any = None
+    ending: str = ""
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
@@ -160,6 +164,17 @@ def require_spec(env: gymnasium.Env[Any, Any]) -> SampleSpec:
     return spec
 
 
+def _truncated(sample: Sample, spec: SampleSpec) -> Sample:
+    """The sample with which an episode was cut, with its flag saying so, where it has a field ``truncated``.
+
+    What ends an episode from outside, a limit of steps or a wrapper, is not known to what made the sample.
+    """
+    field = spec.get(TRUNCATED)
+    if field is None or field.shape or field.dtype.kind not in "biu" or TRUNCATED not in sample:
+        return sample
+    return {**sample, TRUNCATED: field.dtype.type(1)}
+
+
 def run_episode(
     env: gymnasium.Env[Any, Any],
     spec: SampleSpec,
@@ -211,6 +226,7 @@ def run_episode(
         except SampleError as error:  # a simulation that checks itself does not know where it is
             raise SampleError(f"{where}, step {step}: {error}") from error
         last = bool(terminated or truncated or step == max_steps - 1)
+        ending = "" if not last else "terminated" if terminated else "truncated" if truncated else "cut"
         sample, rejected, kept_apart = info.get("sample"), "", None
         if sample is not None:
             if check or nonfinite == "reject":
@@ -220,7 +236,9 @@ def run_episode(
         else:
             rejected, kept_apart = str(info.get("rejected", "the step returned no sample")), info.get("rejected_sample")
         rejects = 0 if sample is not None else rejects + 1
-        yield Transition(step, action, observation, float(reward), last, info, sample, rejected, kept_apart)
+        if ending and not terminated and sample is not None:
+            sample = _truncated(sample, spec)
+        yield Transition(step, action, observation, float(reward), last, info, sample, rejected, kept_apart, ending)
         if rejects >= max_rejects:
             raise SampleError(TOO_MANY_REJECTS.format(where=where, count=rejects, limit=max_rejects, reason=rejected))
         if last:

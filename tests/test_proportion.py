@@ -71,10 +71,6 @@ def run(tmp_path):
     return made
 
 
-def content(dataset):
-    return [path.read_bytes() for path in dataset.paths]
-
-
 def test_no_step_beyond_the_last_sample_that_is_wanted(run):
     assert run(samples=1, num_workers=0)[1] == [1]
     assert run(samples=50, num_workers=0)[1] == [50]

@@ -17,7 +17,7 @@ from physgym.data import constants, loader
 from physgym.data.description import Description, Mode, check_mode, open_partitions
 from physgym.data.mapping import Stitched
 from physgym.data.memory import available_memory
-from physgym.data.partition import COPY, EPISODES, INDEX, REJECTED, Partition
+from physgym.data.partition import COPY, ENDINGS, EPISODES, INDEX, REJECTED, Partition
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
@@ -479,6 +479,20 @@ class SampleDataset:
         samples = {name: found[f"data/{name}"] for name in self.spec}
         reasons = [reason.decode(errors="replace") for reason in found["reason"].tolist()]
         return Rejected(samples, reasons, **{name: found[f"index/{name}"] for name in INDEX})
+
+    @property
+    def endings(self) -> dict[int, str] | None:
+        """How each episode ended, by its index; None where that was not stored, as by earlier versions.
+
+        That is "terminated", "truncated" (by the environment), "cut" (by ``max_steps``), or "unfinished": its end is
+        not in the dataset, as of the last episode where `samples` ended a generation.
+        """
+        found = self._beside(ENDINGS, "endings/")
+        if found is None:
+            return None
+        words = [word.decode() for word in found["how"].tolist()]
+        known = dict(zip(found["episode"].tolist(), words, strict=True))
+        return {episode: known.get(episode, "unfinished") for episode in np.unique(self.episodes).tolist()}
 
     def _beside(self, table: str, prefix: str) -> Sample | None:
         """Columns of another table that begin with a prefix, without it."""

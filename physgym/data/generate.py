@@ -62,7 +62,7 @@ OTHER_SOURCE = (
     "samplers and seed"
 )
 ONE_EPISODE = (
-    "episode {episode} has given {given} of the {wanted} samples that are wanted, and goes on: an episode is sequential, "
+    "episode {episode} has given {given} of the {wanted} samples wanted, and goes on: an episode is sequential, "
     "so that meanwhile the other workers ({others}) are of little use. Set max_steps (now {max_steps}), as to "
     "max_steps={better}, and they share the work"
 )
@@ -132,6 +132,8 @@ class Rows:
         apart: Names of rejected samples.
         rejected: These, as `samples`; empty without any.
         reasons: Why they were rejected.
+        ends: Names of the last steps of episodes that ended, whether these gave a sample or not.
+        endings: How they ended.
     """
 
     samples: Sample
@@ -141,6 +143,8 @@ class Rows:
     apart: Names = field(default_factory=Names)
     rejected: Sample = field(default_factory=dict)
     reasons: Sequence[str] = ()
+    ends: Names = field(default_factory=Names)
+    endings: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -168,6 +172,8 @@ class Rows:
             apart=_join_names(self.apart, rows.apart),
             rejected=_join(self.rejected, rows.rejected),
             reasons=[*self.reasons, *rows.reasons],
+            ends=_join_names(self.ends, rows.ends),
+            endings=[*self.endings, *rows.endings],
         )
 
     def write(self, writer: SampleWriter) -> None:
@@ -176,21 +182,26 @@ class Rows:
             writer.add_parameters(self.parameters, episode=self.told.episodes, seed=self.told.seeds)
         if len(self.apart):
             writer.add_rejected(self.rejected, self.reasons, **self.apart.as_arguments())
+        if len(self.ends):
+            writer.add_endings(episode=self.ends.episodes, steps=self.ends.steps + 1, how=self.endings)
         writer.append(self.samples, **self.names.as_arguments())
 
     def _beside(self, episode: int, step: int, *, later: bool) -> Rows:
         """Of what is stored beside the samples, that which belongs to samples up to a name, or behind it."""
-        if not len(self.told) and not len(self.apart):
+        if not len(self.told) and not len(self.apart) and not len(self.ends):
             return self
         told = (self.told.episodes > episode) == later
         apart = self.apart.after(episode, step) == later
+        ends = self.ends.after(episode, step) == later
         return replace(
             self,
             told=self.told.cut(told),
             parameters=_cut(self.parameters, told),
             apart=self.apart.cut(apart),
             rejected=_cut(self.rejected, apart),
-            reasons=[reason for reason, wanted in zip(self.reasons, apart.tolist(), strict=True) if wanted],
+            reasons=list(itertools.compress(self.reasons, apart.tolist())),
+            ends=self.ends.cut(ends),
+            endings=list(itertools.compress(self.endings, ends.tolist())),
         )
 
 
@@ -341,6 +352,7 @@ class SampleStream:
                     max_file_size=max_file_size,
                     parameters=self.parameter_spec,
                     rejected=keep_rejected,
+                    endings=True,
                     nonfinite="allow",  # the workers have decided
                     attributes=_attributes(env, self._kwargs, self._envs),
                     provenance=None if resume else {"git_commit": _git_commit()},
@@ -591,6 +603,11 @@ class SampleStream:
             return last[1] + 1
         return int(np.count_nonzero(self._stored_names().episodes == last[0]))
 
+    def _ended(self, last: Name) -> bool:
+        """Whether the dataset says that its last episode has ended with its last sample."""
+        dataset = None if self.writer is None else self.dataset()
+        return dataset is not None and dataset.endings is not None and dataset.endings[last[0]] != "unfinished"
+
     def _hint(self, wanted: int) -> Callable[[RolloutResult], None]:
         """A function that is given the parts of a generation, and warns once where one episode makes up most of it."""
         begun, workers = time.monotonic(), self._envs.num_workers
@@ -615,7 +632,9 @@ class SampleStream:
         if expected is not None and expected <= 0:
             return
         first, done = (0, -1) if last is None else last
-        if expected is not None and last is not None:
+        if last is not None and self._ended(last):
+            first, done = first + 1, -1
+        elif expected is not None and last is not None:
             expected += self._again(last)
         seeds: dict[int, int] = {}
 
@@ -642,7 +661,7 @@ class SampleStream:
             rows = _rows(part, seeds)
             if chunk == first and done >= 0:
                 rows = rows.after(first, done)
-            for episode, _, kept, _, rejected in part.ended:
+            for episode, _, kept, _, rejected, *_ in part.ended:
                 following = episode + 1
                 del seeds[episode]
                 self.rejected += len(rejected)
@@ -676,6 +695,9 @@ def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> Rows:
     if (apart := part.rejected) is not None:
         names = _names(apart.episodes, apart.steps, seeds)
         rows = replace(rows, apart=names, rejected=apart.samples, reasons=apart.reasons)
+    if ended := [entry for entry in part.ended if len(entry) > 5]:
+        episodes, steps = (np.array([entry[place] for entry in ended], np.int64) for place in (0, 1))
+        rows = replace(rows, ends=_names(episodes, steps - 1, seeds), endings=[entry[5] for entry in ended])
     return rows
 
 

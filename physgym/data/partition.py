@@ -48,8 +48,9 @@ ALIGNED = 1 << 12  # bytes; smaller datasets need not be aligned
 COPY = 1 << 24  # bytes that are copied or hashed at a time
 PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger pages, which are slow to come by
 
-SAMPLES, EPISODES, REJECTED = "samples", "episodes", "rejected"
-COUNTERS = {SAMPLES: "num_samples", EPISODES: "num_episodes", REJECTED: "num_rejected"}
+SAMPLES, EPISODES, REJECTED, ENDINGS = "samples", "episodes", "rejected", "endings"
+COUNTERS = {SAMPLES: "num_samples", EPISODES: "num_episodes", REJECTED: "num_rejected", ENDINGS: "num_endings"}
+ENDING: np.dtype[Any] = np.dtype("S10")  # how an episode ended: terminated, truncated or cut
 MOMENTS = ("mean", "std", "min", "max")
 
 Form = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of a row
@@ -63,11 +64,13 @@ class Layout:
         spec: Sample fields.
         parameters: Parameters that are stored per episode, None for none.
         rejected: Whether rejected samples are stored apart.
+        endings: Whether it is stored how each episode ended.
     """
 
     spec: SampleSpec
     parameters: SampleSpec | None = None
     rejected: bool = False
+    endings: bool = False
 
     @cached_property
     def tables(self) -> dict[str, dict[str, Form]]:
@@ -81,6 +84,13 @@ class Layout:
         if self.rejected:
             apart = {f"rejected/{name}": form for name, form in samples.items()}
             tables[REJECTED] = {**apart, "rejected/reason": ((), REASON)}
+        if self.endings:
+            number = INDEX["step"]
+            tables[ENDINGS] = {
+                "endings/episode": ((), INDEX["episode"]),
+                "endings/steps": ((), number),
+                "endings/how": ((), ENDING),
+            }
         return tables
 
     @cached_property
@@ -317,6 +327,7 @@ class Partition:
                 SampleSpec.from_json(fields),
                 SampleSpec.from_json(parameters) if parameters else None,
                 COUNTERS[REJECTED] in file,
+                COUNTERS[ENDINGS] in file,
             )
             self.sealed = bool(file["sealed"][0])  # before the counts, which are final then
             self.tables = {name: self._table(file, name) for name in self.layout.tables}

@@ -32,6 +32,8 @@ from physgym.data.description import describe_partitions as describe_partitions
 from physgym.data.description import partition_files as partition_files
 from physgym.data.description import rebuild_description as rebuild_description
 from physgym.data.partition import (
+    ENDING,
+    ENDINGS,
     EPISODES,
     REASON,
     REJECTED,
@@ -113,6 +115,7 @@ class SampleWriter:
         max_file_size: Largest size of a partition in bytes.
         parameters: Parameters to store per episode, by `add_parameters`.
         rejected: Whether to store rejected samples apart, by `add_rejected`.
+        endings: Whether to store how episodes ended, by `add_endings`; a continued dataset stores it if it did so.
         nonfinite: What to do with a sample that has a value which is not finite: "error" raises, "reject" leaves it
             out, "allow" stores it.
         durable: Whether a commit survives a power cut as well: it waits for the disk.
@@ -141,6 +144,7 @@ class SampleWriter:
         max_file_size: int = DEFAULT_MAX_FILE_SIZE,
         parameters: SampleSpec | None = None,
         rejected: bool = False,
+        endings: bool = False,
         nonfinite: NonFinite = "error",
         durable: bool = False,
         commit_interval: float = DEFAULT_COMMIT_INTERVAL,
@@ -160,7 +164,7 @@ class SampleWriter:
         self.path, self.spec, self.mode = found if isinstance(found, Path) else Path(), spec, mode
         for field in (*spec.values(), *(parameters or {}).values()):
             _check_storable(field)
-        self._layout = Layout(spec, parameters, rejected)
+        self._layout = Layout(spec, parameters, rejected, endings)
         self._capacity = self._layout.capacity(max_file_size)
         self._nonfinite, self._durable, self._interval = nonfinite, durable, commit_interval
         try:
@@ -261,6 +265,8 @@ class SampleWriter:
             self._described = {part["file"]: part for part in described["partitions"]}
         if self._provenance is None:
             self._provenance = description.provenance(self.mode)
+        if partitions and partitions[0].layout.endings != self._layout.endings:  # of a version that did not store them
+            self._layout = replace(self._layout, endings=partitions[0].layout.endings)
         for part in partitions:
             if part.spec != self.spec:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {self.spec}")
@@ -524,6 +530,24 @@ class SampleWriter:
         rows = {f"rejected/{name}": value for name, value in self._columns(samples, index, count).items()}
         rows["rejected/reason"] = np.array([_cut(reason) for reason in reasons], REASON)
         self._add_side(REJECTED, rows, count)
+
+    def add_endings(self, *, episode: Array, steps: Array, how: Sequence[str]) -> None:
+        """Take note of how episodes ended; it is stored with their last samples.
+
+        A continued dataset of a version that did not store this goes on without.
+
+        Args:
+            episode: Index of each episode, shape (n,), ascending.
+            steps: How many steps it had, shape (n,).
+            how: "terminated", "truncated" or "cut".
+
+        Raises:
+            DatasetError: The arrays do not fit.
+        """
+        if self._layout.endings:
+            words = np.array([word.encode() for word in how], ENDING)
+            rows = {"endings/episode": episode, "endings/steps": steps, "endings/how": words}
+            self._add_side(ENDINGS, rows, len(words))
 
     def _add_side(self, table: str, given: Mapping[str, Any], count: int) -> None:
         if table not in self._sides:
@@ -1115,6 +1139,8 @@ class _Side:
         """Episodes and steps of rows; parameters come before the first step."""
         if self._table == EPISODES:
             return rows["episodes/episode"], np.full(len(rows["episodes/episode"]), -1)
+        if self._table == ENDINGS:
+            return rows["endings/episode"], rows["endings/steps"] - 1
         return rows["rejected/index/episode"], rows["rejected/index/step"]
 
     @property

@@ -423,7 +423,7 @@ class Host:
                 self.made += 1
                 part.add(episode, transition)
             if transition.last:  # told together with the last sample, so that both are stored or neither
-                part.ended.append([episode, transition.step + 1, kept, reward, rejected])
+                part.ended.append([episode, transition.step + 1, kept, reward, rejected, transition.ending])
             if part.due():
                 part.send(emit, finite=request.nonfinite != "error")
             if self._enough(request):

@@ -55,6 +55,7 @@ _ROWS = struct.Struct("<BBHI")  # head of Step and of its replies: slot, flags, 
 _ALL = 0xFFFFFFFF  # number of rows: every environment of the worker
 _STREAM, _LAST, _INLINE = 1, 2, 4
 _INDEX = np.dtype("<u4")
+_ENDINGS = ("terminated", "truncated", "cut")
 _SLOT_LIMIT = 256  # a slot is one byte
 _DESCRIBED = frozenset(
     {
@@ -252,7 +253,8 @@ class RolloutResult:
         steps: Shape (n,), int64: its step in the episode.
         samples: Fields of shape (n, *field shape).
         ended: What became of each episode that ended: index, number of steps, number of samples, sum of the rewards,
-            reasons of rejected steps by step.
+            reasons of rejected steps by step, and, if the worker tells, how it ended: "terminated", "truncated" or
+            "cut" (by `max_steps`).
         last: Whether this completes the answer.
         parameters: Those of episodes that have begun, each before or with the first sample of its episode; may be None.
         rejected: Samples of rejected steps, where they were asked for; None if there are none.
@@ -968,7 +970,7 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
         isinstance(rejected, list) and len(rejected) == 3 and _are_names(*rejected[:2]) and _are_texts(*rejected[1:])
     ):
         raise ProtocolError("RolloutResult.rejected is wrong")
-    if not all(isinstance(entry, list) and len(entry) == 5 and _outcome_fits(*entry) for entry in ended):
+    if not all(isinstance(entry, list) and len(entry) in (5, 6) and _outcome_fits(*entry) for entry in ended):
         raise ProtocolError("RolloutResult.ended is wrong")
     if told is not None and (not _is_column(told) or len(set(told.tolist())) != len(told)):
         raise ProtocolError("RolloutResult.parameters is wrong")
@@ -1007,9 +1009,9 @@ def _are_texts(steps: Array, reasons: Any) -> bool:
     return isinstance(reasons, list) and len(reasons) == len(steps) and all(isinstance(why, str) for why in reasons)
 
 
-def _outcome_fits(episode: Any, steps: Any, kept: Any, reward: Any, rejected: Any) -> bool:
+def _outcome_fits(episode: Any, steps: Any, kept: Any, reward: Any, rejected: Any, how: Any = _ENDINGS[0]) -> bool:
     numbers = type(episode) is type(steps) is type(kept) is int and min(episode, steps, kept) >= 0
-    return numbers and isinstance(reward, (float, np.floating)) and isinstance(rejected, dict)
+    return numbers and isinstance(reward, (float, np.floating)) and isinstance(rejected, dict) and how in _ENDINGS
 
 
 _ENCODERS: dict[type[Any], Callable[[Any, Any], list[Buffer]]] = {
