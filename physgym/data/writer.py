@@ -165,7 +165,7 @@ class SampleWriter:
         for field in (*spec.values(), *(parameters or {}).values()):
             _check_storable(field)
         self._layout = Layout(spec, parameters, rejected, endings)
-        self._capacity = self._layout.capacity(max_file_size)
+        self._max_file_size, self._capacity = max_file_size, self._layout.capacity(max_file_size)
         self._nonfinite, self._durable, self._interval = nonfinite, durable, commit_interval
         try:
             self._source = json.dumps(dict(source or {}), sort_keys=True)
@@ -267,6 +267,7 @@ class SampleWriter:
             self._provenance = description.provenance(self.mode)
         if partitions and partitions[0].layout.endings != self._layout.endings:  # of a version that did not store them
             self._layout = replace(self._layout, endings=partitions[0].layout.endings)
+            self._capacity = self._layout.capacity(self._max_file_size)
         for part in partitions:
             if part.spec != self.spec:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {self.spec}")
