@@ -14,6 +14,7 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import Rows, SampleStream, env_name
+from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.evaluation import RolloutEvaluation
@@ -47,6 +48,7 @@ from physgym.sample import Sample, SampleSpec, declared
 from physgym.samplers import (
     Draw,
     EpisodePolicy,
+    LoadingEnv,
     NetworkPolicy,
     Sampler,
     SamplerLike,
@@ -145,6 +147,9 @@ class Runner:
             1 gives the bits of a single prediction, more is faster and equal to rounding.
         timeout: Seconds to wait for a worker.
         on_error: "raise", or "restart": a worker that dies or hangs is started again; the steps are the same.
+        load: Stored samples that drive the simulation in place of a sampler of actions, as in `physgym.generate`: each
+            gives one step, through the environment's ``load_sample(sample)``. A run without a number of steps goes
+            through them once; a longer one goes on with shuffled episodes.
 
     Attributes:
         env: The environment, None where it is in workers or there is none.
@@ -183,6 +188,7 @@ class Runner:
         batch_size: int = 1,
         timeout: float = DEFAULT_TIMEOUT,
         on_error: str = "raise",
+        load: SampleDataset | None = None,
     ) -> None:
         if seed < 0 or min(max_steps, max_rejects, batch_size) < 1:
             raise ConfigError(NUMBERS.format(numbers=f"{seed}, {batch_size}, {max_steps}, {max_rejects}"))
@@ -208,6 +214,10 @@ class Runner:
             "on_error": on_error,
         }
         self._stream: SampleStream | None = None
+        self._load = load
+        self._stored_episodes = None if load is None else StoredEpisodes(load, seed=seed, passes=None)
+        if self._stored_episodes is not None:
+            self._stored_episodes.check(max_steps, actions)
         self._apply_wanted = apply
         self.seed, self.stepping = seed, False
         self.last: RunStep | None = None
@@ -215,6 +225,10 @@ class Runner:
         self.spec = self.predictor.spec
         self._draw: Draw | None = None
         if env is None:
+            if load is not None:
+                raise ConfigError(
+                    "load= drives a simulation, and there is none; to replay stored samples: run(replay=)"
+                )
             return
         if num_envs is not None or num_workers is not None:
             self._stream = stream = self._open_stream()
@@ -228,8 +242,12 @@ class Runner:
                 raise
             return
         factory = env_factory(env, self._kwargs)
-        self.env = SurrogateEnv(factory, self.predictor) if surrogate else factory()
+        if surrogate:
+            self.env = SurrogateEnv(factory, self.predictor)
+        self.env = self.env or factory()
         try:
+            if load is not None:
+                self.env = LoadingEnv(self.env)
             self._prepare(self.env)
         except BaseException:
             self.env.close()
@@ -252,6 +270,8 @@ class Runner:
         self._policy = self._policies(self._acting, self.seed)
         self._draw = draw_parameters(self._drawing, declared(env, "parameter_space"), self.seed, str(env))
         self._parameter_spec = SampleSpec.parameters_of(env)
+        if self._stored_episodes is not None and self._draw is None:
+            self._stored_episodes.use_parameters(declared(env, "parameter_space"))
 
     # --- where steps come from
 
@@ -324,11 +344,19 @@ class Runner:
 
     def _solve(self, after: tuple[int, int] | None) -> Iterator[RunStep]:
         """Steps in this process, from behind one of them."""
-        for episode in itertools.count(after[0] if after else 0):
-            seed = episode_seed(self.seed, episode)
-            for step in self._episode(episode, seed, self._policy(episode), self.options(episode), **self._limits):
+        for episode, seed, options in self._episodes(after[0] if after else 0):
+            for step in self._episode(episode, seed, self._policy(episode), options, **self._limits):
                 if after is None or (episode, step.transition.step) > after:
                     yield step
+
+    def _episodes(self, first: int) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+        """Index, seed and options for the reset of the episodes of a run in this process."""
+        if self._stored_episodes is None:
+            for episode in itertools.count(first):
+                yield episode, episode_seed(self.seed, episode), self.options(episode)
+        else:
+            for episode, seed, options in self._stored_episodes.run(first):
+                yield episode, seed, options | (self.options(episode) or {})
 
     def options(self, episode: int) -> dict[str, Any] | None:
         """What the reset of an episode of a run in this process gets, by its index."""
@@ -524,10 +552,14 @@ class Runner:
             raise ConfigError(f"steps must be at least 1, not {steps}; None runs until Ctrl-C")
         if replay is None and self._env is None:
             raise ConfigError(NO_ENV)
+        if replay is None and steps is None and self._load is not None:
+            steps = len(self._load)  # once through
         if replay is None:
             if solver:
                 raise ConfigError("solver=True is for a replay: pass replay=, or leave it out")
             ledger = self._open_ledger(self.spec, self._run_source(), window=None if steps else WINDOW)
+            if steps is not None and self._writer is not None:
+                self._writer.check_room(steps)
             source = self._source(steps)
         else:
             steps = min(steps or len(replay), len(replay))
@@ -598,6 +630,7 @@ class Runner:
             actions=self._acting,
             parameters=self._drawing,
             nonfinite="allow",  # `Reporting` checks samples; a prediction need not be finite
+            load=self._load,
             **self._limits,
             **self._workers,
         )
@@ -653,6 +686,7 @@ class Runner:
             "parameters": None if self._drawing is None else self._drawing.describe(),
             "network": NetworkPolicy(self.predictor).describe()["weights"],
             "surrogate": self._surrogate,
+            **({} if self._stored_episodes is None else {"load": self._stored_episodes.describe()}),
         }
 
     def _replay_source(self, dataset: SampleDataset, solver: bool) -> dict[str, Any]:

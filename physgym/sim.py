@@ -24,7 +24,7 @@ from physgym.spaces import Array
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
 Predict = Callable[[Sample], Sample]
-NonFinite = Literal["error", "reject", "allow"]
+NonFinite = Literal["error", "reject", "allow"]  # what a value that is not finite is, in every part of physgym
 
 NO_NETWORK = (
     "the simulation asked for a prediction, but this pipeline has no network. Run it in a Runner, set "
@@ -117,6 +117,14 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 
     def info(self) -> dict[str, Any]:
         """Further entries of the info dictionary: numbers, strings, arrays."""
+        return {}
+
+    def constants(self) -> Mapping[str, Any]:
+        """Return the values that a dataset stores once, such as a mesh or a material: arrays by name.
+
+        Asked of every environment before its first episode, and equal in all of them, in every run and every resume;
+        ``dataset.constants`` has them. A plain environment may have this method too.
+        """
         return {}
 
     def sample_action(self, rng: np.random.Generator) -> ActType:

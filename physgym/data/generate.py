@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from physgym.data.constants import as_constants, differing
 from physgym.data.dataset import SampleDataset
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
@@ -70,6 +71,13 @@ HINT_SECONDS = 1.0  # of generation before it is worth a hint
 BREED_ALONE = (
     "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
     "training (Online, dataset.produce: online), or another sampler, such as sobol"
+)
+NO_CONSTANTS = (
+    "`constants` of environment {env} gives {got}; it must be a method that returns arrays by name, in all of them"
+)
+OTHER_CONSTANTS = (
+    "environment {env} has other constants than environment 0: {names}. They are stored once per dataset, so that they "
+    "are equal everywhere; what varies belongs to the sample, or to parameter_space"
 )
 NO_STATE = "not the state of a SampleStream: {error!r}"
 
@@ -357,6 +365,8 @@ class SampleStream:
                     attributes=_attributes(env, self._kwargs, self._envs),
                     provenance=None if resume else {"git_commit": _git_commit()},
                 )
+                if (constants := common_constants(self._envs)) or self.writer.constants:
+                    self.writer.set_constants(constants)
         except BaseException as error:
             self._close(type(error))
             raise
@@ -684,6 +694,27 @@ class SampleStream:
                 hint(part)
             if expected is not None and arrived_so_far >= expected:
                 return
+
+
+def common_constants(envs: SocketVectorEnv) -> dict[str, Array]:
+    """Return the constants of environments, see `physgym.Simulation.constants`; empty where they have none.
+
+    Raises:
+        SampleError: They differ from one environment to another.
+        ConfigError: They are no arrays by name.
+    """
+    having = envs.call("has_wrapper_attr", "constants")
+    if not any(having):
+        return {}
+    first: dict[str, Array] | None = None
+    for index, (has, values) in enumerate(zip(having, envs.call("constants") if all(having) else having, strict=True)):
+        if not has or not isinstance(values, Mapping):
+            raise ConfigError(NO_CONSTANTS.format(env=index, got=f"a {type(values).__name__}" if has else "nothing"))
+        found = as_constants(values)
+        first = found if first is None else first
+        if names := differing(first, found):
+            raise SampleError(OTHER_CONSTANTS.format(env=index, names=names))
+    return first or {}
 
 
 def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> Rows:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -48,13 +48,13 @@ from physgym.data.statistics import Accumulator, Statistics, merged, present_row
 from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
+from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
 
 if TYPE_CHECKING:
     from physgym.storage.mirror import Mirror
 
-NonFinite = Literal["error", "reject", "allow"]
 DEFAULT_MAX_FILE_SIZE = 1 << 30
 DEFAULT_BUFFER = 1 << 20
 DEFAULT_COMMIT_INTERVAL = 0.5
