@@ -374,6 +374,7 @@ class SampleStream:
         self.drawn = Names()
         self._rows: Iterator[Rows] | None = None  # None: to begin after the position
         self._written: Name | None = None  # what was stored then
+        self._behind: Name | None = None  # the last name that was taken from there
         self._expected: int | None = None  # how many samples are wanted after the position
         self._left = Rows({})  # what a take did not need
 
@@ -484,11 +485,12 @@ class SampleStream:
     def _hand_out(self, least: int, most: int) -> list[Rows]:
         """The next samples, fewer than `least` only at the end."""
         parts: list[Rows] = []
+        before = self.position
         try:
             while (count := sum(map(len, parts))) < least and (part := self._next(most - count)) is not None:
                 parts.append(part)
         except BaseException:
-            self._rows = None  # what was not handed out is not lost
+            self._rows, self.position = None, before  # what was not handed out is not lost
             raise
         if parts:
             self.drawn = _join_names(*(part.names for part in parts))
@@ -505,6 +507,7 @@ class SampleStream:
                 more = next(self._rows, None)
                 if more is None and self._expected is not None:
                     self._expected = None  # there may be more than that
+                    self.position = self._behind or self.position
                     self._begin()
                     continue
                 if more is None:
@@ -514,6 +517,7 @@ class SampleStream:
             # a part has either samples that are stored already or new ones
             if self.writer is not None and (self._written is None or rows.names.last > self._written):
                 rows.write(self.writer)
+            self._behind = rows.names.last
             if self.position is None or rows.names.first > self.position:
                 return rows
             if rows.names.last > self.position:
@@ -529,7 +533,7 @@ class SampleStream:
             if expected is not None:
                 names = self._stored_names()
                 expected -= len(names if self.position is None else names.cut(names.after(*self.position)))
-        self._left, self._written = Rows({}), stored
+        self._left, self._written, self._behind = Rows({}), stored, self.position
         produced = self._ordered(self.position if self.writer is None else stored, expected)
         self._rows = itertools.chain(again, produced)
 
