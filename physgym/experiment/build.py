@@ -151,7 +151,8 @@ def generate_samples(
     samples = None if load is not None and config.dataset.samples is config.dataset.mini is None else _wanted(config)
     if resume is not None:  # the part that was begun
         mode = next((part for part in get_args(Mode) if _has_samples(resume / "dataset", part)), mode)
-    make: Any = functools.partial(generate, env, samples=samples, mode=mode, load=load, **options)
+    options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
+    make: Any = functools.partial(generate, env, **options)
     if config.dataset.path is not None:
         return cast(SampleDataset, make(config.dataset.path, resume=more))
     env_factory(env, _arguments(config))  # raises before there is a session
@@ -260,7 +261,7 @@ def _make_trainer(
         training, validation = _split(config, dataset)
         per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
     else:
-        per_epoch = math.ceil(_wanted(config) / section.batch_size)
+        per_epoch = math.ceil((_wanted(config) or NEW_SAMPLES) / section.batch_size)
         if section.batches_per_epoch is not None:
             few = sys.maxsize if config.dataset.mini is None else per_epoch
             per_epoch = min(few, section.batches_per_epoch)
@@ -352,9 +353,24 @@ def _arguments(config: Config) -> dict[str, Any]:
     return {} if config.environment is None else dict(config.environment.arguments)
 
 
-def _wanted(config: Config) -> int:
-    """How many samples are to be generated."""
-    return min(config.dataset.samples or NEW_SAMPLES, config.dataset.mini or sys.maxsize)
+def _wanted(config: Config) -> int | None:
+    """How many samples are to be generated; None where it is a number of episodes alone."""
+    section = config.dataset
+    if section.samples is None and section.episodes is not None:
+        return section.mini
+    return min(section.samples or NEW_SAMPLES, section.mini or sys.maxsize)
+
+
+def _enough(config: Config, dataset: SampleDataset) -> bool:
+    """Whether a dataset has the samples, or the episodes, that a configuration wants."""
+    wanted, episodes = _wanted(config), config.dataset.episodes
+    if wanted is not None and len(dataset) >= wanted:
+        return True
+    if episodes is None:
+        return False
+    last, endings = int(dataset.episodes.max(initial=-1)), dataset.endings
+    ended = endings is not None and endings.get(last) != "unfinished"
+    return last + 1 > episodes or (last + 1 == episodes and ended)
 
 
 def _load(config: Config) -> SampleDataset | None:
@@ -419,10 +435,11 @@ def _continued(options: dict[str, Any], folder: Path | Location) -> dict[str, An
 def _check_samplers(config: Config) -> None:
     """Raise ConfigError if samples are to be added to a dataset that other samplers have made."""
     section = config.dataset
-    if section.path is None or section.samples is None or not _has_samples(folder := place(section.path)):
+    asked = section.samples is not None or section.episodes is not None
+    if section.path is None or not asked or not _has_samples(folder := place(section.path)):
         return
     dataset = SampleDataset(folder)
-    if len(dataset) >= _wanted(config):
+    if _enough(config, dataset):
         return
     for what in ("actions", "parameters"):
         wanted = build_sampler(getattr(config.sampler, what), what)
@@ -437,16 +454,16 @@ def _check_samplers(config: Config) -> None:
 
 def _dataset(config: Config, generation: dict[str, Any], folder: Path | Location) -> SampleDataset:
     """The dataset to train on, with as many samples as the configuration wants."""
-    wanted = config.dataset.samples
+    wanted, episodes = config.dataset.samples, config.dataset.episodes
     if _has_samples(folder):
         dataset = SampleDataset(folder, mini=config.dataset.mini)
-        if wanted is None or len(dataset) >= _wanted(config):
+        if (wanted is None and episodes is None) or _enough(config, SampleDataset(folder)):
             return dataset
     load = _load(config)
     if wanted is not None or load is None or config.dataset.mini is not None:
         wanted = _wanted(config)
     env, options = _environment(config, f"generating samples into {folder}"), _continued(generation, folder)
-    dataset = generate(env, str(folder), samples=wanted, resume=True, load=load, **options)
+    dataset = generate(env, str(folder), samples=wanted, episodes=episodes, resume=True, load=load, **options)
     return dataset if config.dataset.mini is None else dataset.subset(np.arange(min(config.dataset.mini, len(dataset))))
 
 
@@ -455,7 +472,11 @@ def _complete(config: Config, session: Path | None) -> bool:
     if config.dataset.produce != "before" or (config.dataset.path is None and session is None):
         return False
     folder = _dataset_folder(config, session or Path())
-    return _has_samples(folder) and len(SampleDataset(folder)) >= (_wanted(config) if config.dataset.samples else 1)
+    if not _has_samples(folder):
+        return False
+    return (config.dataset.samples is None and config.dataset.episodes is None) or _enough(
+        config, SampleDataset(folder)
+    )
 
 
 def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec | None:

@@ -136,6 +136,9 @@ class DatasetSection(Section):
     samples: int | None = Field(
         None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
     )
+    episodes: int | None = Field(
+        None, ge=1, description="how many episodes it shall have; with samples too, it ends with what comes first"
+    )
     mini: int | None = Field(None, ge=1, description="only the first so many samples, for a quick try; --mini sets it")
     produce: Literal["before", "first_epoch", "always", "online"] = Field(
         "before",
@@ -151,6 +154,12 @@ class DatasetSection(Section):
     timeout: float = Field(120.0, gt=0, description="seconds to wait for a worker")
     on_error: Literal["raise", "restart"] = Field("raise", description="what happens when a worker dies or hangs")
     online: OnlineSection = Field(default_factory=OnlineSection, description="with produce: online")
+
+    @model_validator(mode="after")
+    def _whole_episodes(self) -> DatasetSection:
+        if self.episodes is not None and self.produce != "before":
+            raise ValueError("episodes goes with produce: before; a training that produces asks for samples")
+        return self
 
 
 class NetworkSection(Section):

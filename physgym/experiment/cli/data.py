@@ -41,6 +41,10 @@ def generate(
     samples: Annotated[
         int | None, typer.Option(help="How many samples the dataset shall have.", show_default="1000")
     ] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(help="How many episodes it shall have; with --samples too, it ends with what comes first."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     envs: Annotated[int | None, typer.Option(help="Environments; by default one per worker.")] = None,
     seed: Annotated[
@@ -90,6 +94,7 @@ def generate(
     given = {
         "dataset.path": out,
         "dataset.samples": samples,
+        "dataset.episodes": episodes,
         "dataset.num_workers": workers,
         "dataset.num_envs": envs,
         "seed": seed,
