@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, iterate
 
 from physgym.errors import ConfigError, SampleError
+from physgym.returned import info_error, returned, reward_error
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import EpisodePolicy, Uniform
 from physgym.sim import NonFinite, Simulation
@@ -215,14 +216,18 @@ def run_episode(
     """
     policy = policy or sampler(env)
     rng = generator or ActionGenerator().of(seed)
-    observation, info = env.reset(seed=seed, options=None if options is None else dict(options))
+    observation, info = returned("reset", env.reset(seed=seed, options=None if options is None else dict(options)), 2)
+    if error := info_error(info):
+        raise SampleError(f"{where}: {error}")
     if begun is not None:
         begun(info)
     check_finite, rejects = nonfinite == "error", 0
     for step in range(max_steps):
         action = policy(observation, rng)
         try:
-            observation, reward, terminated, truncated, info = env.step(action)
+            observation, reward, terminated, truncated, info = returned("step", env.step(action), 5)
+            if wrong := info_error(info) or (reward_error(reward) if type(reward) is not float else None):
+                raise wrong
         except SampleError as error:  # a simulation that checks itself does not know where it is
             raise SampleError(f"{where}, step {step}: {error}") from error
         last = bool(terminated or truncated or step == max_steps - 1)

@@ -20,6 +20,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, ProtocolError, SampleError, UnequalSpaces
+from physgym.returned import info_error, returned, reward_error, unpacked_error
 from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
 from physgym.sample import Columns, SampleSpec, declared, flat_items
 from physgym.samplers import EpisodePolicy
@@ -58,8 +59,6 @@ RESTARTED = "worker_restarted"  # key of an info: the episode was cut because it
 EPISODE_ENDED = (
     'the episode has ended; with autoreset_mode DISABLED call reset(options={"reset_mask": ...}) before the next step'
 )
-RETURNED = "{name} must return {count} values, {what}; it returned {got}"
-WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
 WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {want}"
 NO_PARAMETERS = (
     'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
@@ -251,7 +250,7 @@ class Host:
         after_restart, self._seeds[index] = self._seeds[index], None
         if after_restart is not None and kwargs.get("seed") is None:
             kwargs["seed"] = after_restart
-        observation, info = _returned("reset", self.envs[index].reset(**kwargs), 2)
+        observation, info = returned("reset", self.envs[index].reset(**kwargs), 2)
         self.ended[index] = False
         slot.write(index, observation)
         return _taken_info(info)
@@ -268,7 +267,7 @@ class Host:
         lost: list[int] = []
         flush = time.perf_counter() + FLUSH_SECONDS if request.stream else 0.0
         sent = 0
-        returned: Any = _NOTHING
+        values: Any = _NOTHING
         for place, (i, action) in enumerate(zip(rows, actions, strict=True)):
             doing[0] = first + i
             try:
@@ -281,8 +280,8 @@ class Host:
                     info = self._reset_one(slot, i)
                     rewards[i], terminations[i], truncations[i] = 0.0, False, False
                 else:
-                    returned = steps[i](action)
-                    observation, reward, terminated, truncated, info = returned
+                    values = steps[i](action)
+                    observation, reward, terminated, truncated, info = values
                     rewards[i] = reward
                     terminations[i] = terminated
                     truncations[i] = truncated
@@ -302,9 +301,9 @@ class Host:
                 if info:
                     infos[i] = info
             except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
-                if isinstance(error, (TypeError, ValueError)) and returned is not _NOTHING:
-                    error = _unpacked("step", returned, 5) or _reward_error(returned[1]) or error
-                returned = _NOTHING
+                if isinstance(error, (TypeError, ValueError)) and values is not _NOTHING:
+                    error = unpacked_error("step", values, 5) or reward_error(values[1]) or error
+                values = _NOTHING
                 failures.append(self._failed(i, error, "step"))
             if flush and time.perf_counter() > flush and place + 1 < len(rows):
                 emit(self._results(slot, rows[sent : place + 1], infos, failures, lost, last=False))
@@ -661,32 +660,10 @@ def failure(env: int, error: BaseException, doing: str = "") -> Failure:
     return Failure(env, f"{kind.__module__}:{kind.__qualname__}", str(error), text, doing)
 
 
-def _unpacked(name: str, values: Any, count: int) -> Exception | None:
-    """The error for a return value of the wrong form, None if its form is right."""
-    if isinstance(values, tuple) and len(values) == count:
-        return None
-    got = f"{len(values)} values" if isinstance(values, tuple) else f"a {type(values).__name__}"
-    return SampleError(RETURNED.format(name=name, count=count, what=WHAT[count], got=got))
-
-
-def _reward_error(reward: Any) -> Exception | None:
-    try:
-        float(reward)
-    except (TypeError, ValueError):
-        return SampleError(f"the reward must be a number, not {reward!r}")
-    return None
-
-
-def _returned(name: str, values: Any, count: int) -> Any:
-    if error := _unpacked(name, values, count):
-        raise error
-    return values
-
-
 def _taken_info(info: Any) -> dict[str, Any]:
     """An info as it is now, since an environment may write into the same dictionary and arrays in its next step."""
-    if not isinstance(info, dict):
-        raise SampleError(f"info must be a dictionary, not a {type(info).__name__}")
+    if error := info_error(info):
+        raise error
     taken: dict[str, Any] = batching.taken(info)
     return taken
 
