@@ -492,7 +492,13 @@ class SampleDataset:
             return None
         words = [word.decode() for word in found["how"].tolist()]
         known = dict(zip(found["episode"].tolist(), words, strict=True))
-        return {episode: known.get(episode, "unfinished") for episode in np.unique(self.episodes).tolist()}
+        return {episode: known.get(episode, "unfinished") for episode in np.unique(self.index("episode")).tolist()}
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Steps of each episode that ended, by its index, rejected ones included; empty where that was not stored."""
+        found = self._beside(ENDINGS, "endings/")
+        return {} if found is None else dict(zip(found["episode"].tolist(), found["steps"].tolist(), strict=True))
 
     def _beside(self, table: str, prefix: str) -> Sample | None:
         """Columns of another table that begin with a prefix, without it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import operator
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from physgym.interrupt import Interrupt
 from physgym.progress import Progress
 from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
 from physgym.sample import Sample, SampleSpec
-from physgym.samplers import Acting, Breed, Loading, SamplerLike, draw_parameters, find_sampler
+from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_parameters, find_sampler
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -71,6 +72,11 @@ HINT_SECONDS = 1.0  # of generation before it is worth a hint
 BREED_ALONE = (
     "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
     "training (Online, dataset.produce: online), or another sampler, such as sobol"
+)
+THROUGH = (
+    "{count} episodes went through all {what}, and {rejected} of their {steps} steps were rejected: the dataset has "
+    "fewer samples than {wanted}, since those that are missing would only repeat the first ones. Take more {what}, or "
+    "ask for more samples than there are steps if they shall be repeated"
 )
 NO_CONSTANTS = (
     "`constants` of environment {env} gives {got}; it must be a method that returns arrays by name, in all of them"
@@ -336,6 +342,8 @@ class SampleStream:
             factory = Acting(factory, self._acting, seed)
         if load is not None:
             factory = Loading(factory)
+        self._round: int | None = None  # episodes after which what is drawn begins again
+        self._through = False  # whether it ended there
         self._patience: float | None = None  # that of the environments
         self._envs = SocketVectorEnv(
             [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
@@ -350,6 +358,10 @@ class SampleStream:
             self._draw = draw_parameters(self._drawing, space, seed, env_name(env))
             if self._stored_episodes is not None and self._draw is None:
                 self._stored_episodes.use_parameters(space)
+            if self._stored_episodes is not None:
+                self._round = len(self._stored_episodes)
+            elif isinstance(self._drawing, Grid) and space is not None:
+                self._round = math.prod(self._drawing.counts(space))
             if path is not None:
                 self.writer = SampleWriter(
                     path,
@@ -505,7 +517,7 @@ class SampleStream:
         while True:
             while not len(self._left):
                 more = next(self._rows, None)
-                if more is None and self._expected is not None:
+                if more is None and self._expected is not None and not self._through:
                     self._expected = None  # there may be more than that
                     self.position = self._behind or self.position
                     self._begin()
@@ -622,6 +634,35 @@ class SampleStream:
         dataset = None if self.writer is None else self.dataset()
         return dataset is not None and dataset.endings is not None and dataset.endings[last[0]] != "unfinished"
 
+    def _after_a_round(self, wanted: int) -> Callable[[RolloutResult], bool] | None:
+        """A function that is given the parts of a generation, and says when to end it after a round of what is drawn.
+
+        That is where so many samples would have come from one round but for rejected steps: the first points would give
+        the first samples again.
+        """
+        if (count := self._round) is None:
+            return None
+        dataset = self.dataset() if self.stored else None
+        known = {} if dataset is None else dataset.lengths
+        made = sum(steps for episode, steps in known.items() if episode < count)  # in the episodes of the round
+        seen = count - 1 in known
+
+        def over(part: RolloutResult) -> bool:
+            nonlocal made, seen
+            made += sum(entry[1] for entry in part.ended if entry[0] < count)
+            seen = seen or any(entry[0] == count - 1 for entry in part.ended)
+            if not seen or wanted > made or self._expected is None:
+                return False
+            kept = self.stored + int(np.count_nonzero(part.episodes < count))
+            if kept >= wanted:
+                return False
+            what = "points of the grid" if self._stored_episodes is None else "stored samples"
+            figures = {"count": count, "what": what, "rejected": made - kept, "steps": made, "wanted": wanted}
+            warnings.warn(THROUGH.format(**figures), UserWarning, stacklevel=2)
+            return True
+
+        return over
+
     def _hint(self, wanted: int) -> Callable[[RolloutResult], None]:
         """A function that is given the parts of a generation, and warns once where one episode makes up most of it."""
         begun, workers = time.monotonic(), self._envs.num_workers
@@ -662,6 +703,7 @@ class SampleStream:
         chunk = following = first
         arrived_so_far = rejects_in_a_row = 0
         hint = None if expected is None else self._hint(expected)
+        over = None if expected is None else self._after_a_round(self.stored + (self._expected or 0))
         while True:
             parts = early.setdefault(chunk, deque())
             while not parts:
@@ -692,6 +734,10 @@ class SampleStream:
             if part.last:
                 del early[chunk]
                 chunk = following
+            if over is not None and over(part):
+                self._through = True
+                yield rows.cut(rows.names.episodes < (self._round or 0))
+                return
             yield rows
             arrived_so_far += len(part.steps)
             if hint is not None:

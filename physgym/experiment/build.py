@@ -368,7 +368,7 @@ def _enough(config: Config, dataset: SampleDataset) -> bool:
         return True
     if episodes is None:
         return False
-    last, endings = int(dataset.episodes.max(initial=-1)), dataset.endings
+    last, endings = int(dataset.index("episode").max(initial=-1)), dataset.endings
     ended = endings is not None and endings.get(last) != "unfinished"
     return last + 1 > episodes or (last + 1 == episodes and ended)
 
