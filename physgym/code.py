@@ -153,12 +153,28 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     )  # fmt: skip
 
 
+def recorded_code(session: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the record of the code from whose samples the network of a session has learned; None without one.
+
+    Args:
+        session: Its folder, or a checkpoint in it.
+    """
+    folder = Path(session)
+    for place in (folder, *list(folder.parents)[:2]):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+            run = json.loads((place / "record.json").read_bytes())["runs"][-1]
+            code = (run.get("dataset") or {}).get("code") or run.get("code")
+            return dict(code) if code else None
+    return None
+
+
 def describe_made(env: Any) -> dict[str, list[str]]:
     """Say of an environment which classes it is of, and which files it reads, as text.
 
     Args:
         env: The environment, maybe with wrappers around it; those of Gymnasium and of physgym are left out.
     """
+    env = getattr(env.unwrapped, "simulation", env) if type(env.unwrapped).__module__ == "physgym.surrogate" else env
     layers, layer = [], env
     while layer is not env.unwrapped:
         if type(layer).__module__.partition(".")[0] not in AROUND:

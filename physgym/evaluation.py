@@ -27,9 +27,9 @@ from physgym.vector.entry import EnvLike, env_factory
 class RolloutEvaluation:
     """How well a network does in its simulation, as figures: what ``Trainer(rollout=...)`` takes.
 
-    Episodes are those of a `Runner` with this seed, the same at every call; episodes of generation with another seed
-    than the dataset's are unseen ones. The figures depend on the network alone, but for the time. Environments are made
-    and closed within the call, and the global random generators of Python, NumPy and torch are left as they were.
+    Episodes are those of a `Runner` with this seed and ``part="evaluation"``, the same at every call: no part of a
+    dataset has them, whatever its seed. The figures depend on the network alone, but for the time. Environments are
+    made and closed within the call, and the global random generators of Python, NumPy and torch are left as they were.
 
     With `horizons`, the network also makes whole episodes in place of the solver (`SurrogateEnv`), from the same
     resets under the same actions, and what it predicts is compared with the solver's trajectory step by step: the error
@@ -66,7 +66,7 @@ class RolloutEvaluation:
             raise ConfigError(f"steps and horizons must be at least 1, not {steps} and {list(horizons)}")
         self._factory = env_factory(env, dict(env_kwargs or {}))
         self._steps, self._horizons = steps, sorted(set(horizons))
-        self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps}
+        self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps, "part": "evaluation"}
         self._options |= {"actions": actions, "parameters": parameters, "apply": not horizons}
 
     def __call__(self, predictor: Predictor) -> dict[str, float]:

@@ -24,6 +24,10 @@ Policy = Callable[[Any, np.random.Generator], Any]
 
 ACTION_BLOCK = 32
 SEED_BLOCK = 1024
+SEED_RULE = 2  # by which the seeds of a part follow from that of the run; datasets record theirs
+# what the seeds of a part are derived with; written numbers, since datasets depend on them
+PARTS = {"validation": 1, "test": 2, "prediction": 3, "evaluation": 4}
+PART_KEY = 0x70617274
 DEFAULT_MAX_STEPS = 1000
 DEFAULT_MAX_REJECTS = 10
 TRUNCATED = "truncated"  # field of a sample, as of a `RecordTransition`
@@ -69,8 +73,45 @@ class Transition:
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
-    """Seed of an episode: a function of the run's seed and the episode's index alone, below 2**63."""
+    """Seed of an episode: a function of the seed of the run, or of its part, and the episode's index, below 2**63."""
     return _seeds(run_seed, episode // SEED_BLOCK)[episode % SEED_BLOCK]
+
+
+def part_seed(run_seed: int, part: str, rule: int = SEED_RULE) -> int:
+    """Return the seed from which the episodes and samplers of a part draw.
+
+    Those of the part "training" are the seed of the run itself; all other parts have one of their own, so that what
+    validates a network, tests it or runs it is not what it was trained on.
+
+    Args:
+        run_seed: Seed of the run.
+        part: "training", "validation", "test", "prediction" (a `Runner`) or "evaluation" (`RolloutEvaluation`).
+        rule: 2, or 1 for what was made before parts had seeds of their own.
+
+    Raises:
+        ConfigError: There is no such part, or no such rule.
+    """
+    if rule not in (1, SEED_RULE):
+        raise ConfigError(f"the seeds follow from rule {rule!r}; this physgym knows 1 and {SEED_RULE}. Use a newer one")
+    if part == "training" or rule == 1:
+        return run_seed
+    if part not in PARTS:
+        raise ConfigError(f"a part must be one of {('training', *PARTS)}, not {part!r}")
+    state = np.random.SeedSequence(run_seed, spawn_key=(PART_KEY, PARTS[part])).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def seeds_of(source: Mapping[str, Any], mode: str) -> tuple[str, int]:
+    """Return the part and the rule with which the seeds of a stored part were derived, for `part_seed`.
+
+    Args:
+        source: What the dataset records as its source.
+        mode: The part that it is, which counts where the source does not say.
+    """
+    told = source.get("seeds")
+    if not isinstance(told, Mapping):
+        return mode, 1
+    return str(told.get("part", mode)), int(told.get("rule", 1))
 
 
 @functools.lru_cache(maxsize=64)

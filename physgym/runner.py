@@ -6,17 +6,20 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from physgym.code import Code, check_same, code_of, describe_made, recorded_code
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import Rows, SampleStream, env_name
+from physgym.data.generate import Rows, SampleStream, env_name, recorded_source
+from physgym.data.provenance import begun, code_of_part, continued
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import SampleWriter, close_after, partition_files
-from physgym.errors import ConfigError, DatasetError, SampleError
+from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
 from physgym.evaluation import RolloutEvaluation
 from physgym.files import absolute, replacing
 from physgym.interrupt import Interrupt
@@ -37,12 +40,15 @@ from physgym.reporting import (
 from physgym.rollout import (
     DEFAULT_MAX_REJECTS,
     DEFAULT_MAX_STEPS,
+    SEED_RULE,
     Policy,
     Transition,
     episode_policy,
     episode_seed,
+    part_seed,
     require_spec,
     run_episode,
+    seeds_of,
 )
 from physgym.sample import Sample, SampleSpec, declared
 from physgym.samplers import (
@@ -128,7 +134,7 @@ class Runner:
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes the environment; None to replay stored samples alone.
         predictor: A trained network, or the folder of its session or checkpoint.
-        seed: Seed of the run; episodes are those that generation with this seed would give.
+        seed: Seed of the run. Episodes are others than those of generation with this seed, see `part`.
         env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them.
         actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
         parameters: What draws the parameters of episodes, likewise.
@@ -150,6 +156,13 @@ class Runner:
         load: Stored samples that drive the simulation in place of a sampler of actions, as in `physgym.generate`: each
             gives one step, through the environment's ``load_sample(sample)``. A run without a number of steps goes
             through them once; a longer one goes on with shuffled episodes.
+        part: Whose seeds the episodes have: "prediction" has its own, as has "evaluation"; with "training" episodes are
+            those that generation with this seed gives, with "validation" and "test" those of such parts.
+
+        learned: Record of the code of the simulation whose samples the network was trained on, see `physgym.code`; by
+            default that of the session that `predictor` names, if it does.
+        allow_changed_code: Whether to go on where the simulation has other code than that, than a record that is
+            resumed, or than a dataset that is replayed with the solver.
 
     Attributes:
         env: The environment, None where it is in workers or there is none.
@@ -189,9 +202,15 @@ class Runner:
         timeout: float = DEFAULT_TIMEOUT,
         on_error: str = "raise",
         load: SampleDataset | None = None,
+        part: str = "prediction",
+        learned: Mapping[str, Any] | None = None,
+        allow_changed_code: bool = False,
     ) -> None:
         if seed < 0 or min(max_steps, max_rejects, batch_size) < 1:
             raise ConfigError(NUMBERS.format(numbers=f"{seed}, {batch_size}, {max_steps}, {max_rejects}"))
+        self._allow_changed_code = allow_changed_code
+        if learned is None and isinstance(predictor, (str, Path)):
+            learned = recorded_code(predictor)
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
         self._outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
@@ -199,6 +218,10 @@ class Runner:
         self._env, self._kwargs = env, dict(env_kwargs or {})
         self._compare, self._surrogate, self._batch_size = compare, surrogate, batch_size
         self._folder, self._resume = None if record is None else place(record), resume
+        self._part: tuple[str, int] = part, SEED_RULE
+        if resume and record is not None and (made := recorded_source(record, "prediction")) is not None:
+            self._part = seeds_of(made, part)
+        self._part_seed = part_seed(seed, *self._part)
         self._writer: SampleWriter | None = None
         self._recorded = ""  # what: a run or a replay
         self._parameter_spec: SampleSpec | None = None
@@ -215,7 +238,7 @@ class Runner:
         }
         self._stream: SampleStream | None = None
         self._load = load
-        self._stored_episodes = None if load is None else StoredEpisodes(load, seed=seed, passes=None)
+        self._stored_episodes = None if load is None else StoredEpisodes(load, seed=self._part_seed, passes=None)
         if self._stored_episodes is not None:
             self._stored_episodes.check(max_steps, actions)
         self._apply_wanted = apply
@@ -237,6 +260,7 @@ class Runner:
             apart = self._outputs if self._surrogate else []  # of the sample, in which they are predictions
             try:
                 check_fields(self.predictor, SampleSpec([*self.spec.values(), *apart]))
+                self._check_learned(learned)
             except ConfigError as error:
                 self._close_stream(type(error))
                 raise
@@ -249,6 +273,7 @@ class Runner:
             if load is not None:
                 self.env = LoadingEnv(self.env)
             self._prepare(self.env)
+            self._check_learned(learned)
         except BaseException:
             self.env.close()
             raise
@@ -267,8 +292,8 @@ class Runner:
         self.spec, self._sampled = spec, require_spec(env)
         self._apply = prediction_user(env) if self._apply_wanted else None
         self._timed = _Timed(env)
-        self._policy = self._policies(self._acting, self.seed)
-        self._draw = draw_parameters(self._drawing, declared(env, "parameter_space"), self.seed, str(env))
+        self._policy = self._policies(self._acting, self._part_seed)
+        self._draw = draw_parameters(self._drawing, declared(env, "parameter_space"), self._part_seed, str(env))
         self._parameter_spec = SampleSpec.parameters_of(env)
         if self._stored_episodes is not None and self._draw is None:
             self._stored_episodes.use_parameters(declared(env, "parameter_space"))
@@ -353,7 +378,7 @@ class Runner:
         """Index, seed and options for the reset of the episodes of a run in this process."""
         if self._stored_episodes is None:
             for episode in itertools.count(first):
-                yield episode, episode_seed(self.seed, episode), self.options(episode)
+                yield episode, episode_seed(self._part_seed, episode), self.options(episode)
         else:
             for episode, seed, options in self._stored_episodes.run(first):
                 yield episode, seed, options | (self.options(episode) or {})
@@ -420,7 +445,10 @@ class Runner:
         if "load" in source:
             raise DatasetError(LOADED)
         acting = self._acting or rebuild_sampler(source.get("actions"), "actions")
-        policy = self._policies(acting, source.get("seed", self.seed))
+        made_by = code_of_part(dataset.provenance)
+        if made_by is not None and made_by.get("hash") != "unknown":  # what comes out is compared in any case
+            check_same(made_by, self.code, f"the dataset in {dataset.paths[0]}", allow=self._allow_changed_code)
+        policy = self._policies(acting, part_seed(source.get("seed", self.seed), *seeds_of(source, dataset.mode)))
         options = self._stored_parameters(dataset)
         max_steps = source.get("max_steps", self._limits["max_steps"])
         limits = {"max_steps": max_steps, "max_rejects": max_steps, "nonfinite": source.get("nonfinite", "error")}
@@ -626,6 +654,7 @@ class Runner:
         return SampleStream(
             factory,
             seed=self.seed,
+            seeds=self._part,
             predictor=_Answers(self.predictor, self._batch_size),
             actions=self._acting,
             parameters=self._drawing,
@@ -665,6 +694,8 @@ class Runner:
                     parameters=None if what == "replay" and "solver" not in source else self._parameter_spec,
                     nonfinite="allow",  # samples are checked, and a prediction is what it is
                 )
+                if self._env is not None:
+                    self._record_code(self._writer)
                 if what == "run":
                     self._after = self._writer.last or self._after
             elif what != self._recorded or what == "replay":
@@ -672,6 +703,32 @@ class Runner:
             self._recorded = what
         self._ledger = Ledger(sample, self._outputs, compare=compare, writer=self._writer, window=window)
         return self._ledger
+
+    @cached_property
+    def code(self) -> Code:
+        """The code of the simulation, see `physgym.code`."""
+        if self._stream is not None:
+            return code_of(self._env, self._kwargs, self._stream.made)
+        return code_of(self._env, self._kwargs, None if self.env is None else describe_made(self.env))
+
+    def _record_code(self, writer: SampleWriter) -> None:
+        if not writer.count:
+            writer.provenance = begun(self.code)
+            return
+        where = f"the record in {writer.path}"
+        try:
+            writer.provenance = continued(
+                writer.provenance, self.code, writer.count, where, allow=self._allow_changed_code
+            )
+        except ChangedCode:
+            self._writer = None
+            writer.close()
+            raise
+
+    def _check_learned(self, learned: Mapping[str, Any] | None) -> None:
+        """Refuse a simulation of other code than that whose samples the network has learned from."""
+        if learned is not None:
+            check_same(learned, self.code, "what the network was trained on", allow=self._allow_changed_code)
 
     def _run_source(self) -> dict[str, Any]:
         """Where the steps of a run come from; with this a replay can make them again."""
@@ -687,6 +744,7 @@ class Runner:
             "network": NetworkPolicy(self.predictor).describe()["weights"],
             "surrogate": self._surrogate,
             **({} if self._stored_episodes is None else {"load": self._stored_episodes.describe()}),
+            **({} if self._part[1] == 1 else {"seeds": {"part": self._part[0], "rule": self._part[1]}}),
         }
 
     def _replay_source(self, dataset: SampleDataset, solver: bool) -> dict[str, Any]:

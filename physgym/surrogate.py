@@ -130,6 +130,11 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         return self._bare
 
     @property
+    def simulation(self) -> Env:
+        """The simulation that is stood in for, without the wrappers around it."""
+        return self._core.env
+
+    @property
     def predictor(self) -> Any:
         """The network."""
         return self._network.predictor

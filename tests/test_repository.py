@@ -207,7 +207,8 @@ def test_networks_curves_and_caches_do_not_make_a_repository_dirty(repository):
         (repository / name).touch()
     found = find_repository(repository)
     assert {name.partition("/")[0] for name in found.untracked} == {"alone"}
-    assert len(found.untracked) == 4
+    assert len(found.untracked) == 2  # those of the suffix .json
+    assert len(found.others) == 2
 
 
 def test_datasets_do_not_make_a_repository_dirty(repository):
@@ -222,8 +223,9 @@ def test_datasets_do_not_make_a_repository_dirty(repository):
     (data / "foreign" / "training-00000.h5").touch()
     (data / "foreign" / "dataset.json").write_text("[" * 100_000)
     assert find_repository(repository).untracked == (
-        "data/foreign/dataset.json", "data/foreign/training-00000.h5", "data/spring/sim.py",
+        "data/foreign/dataset.json", "data/spring/sim.py",
     )  # fmt: skip
+    assert find_repository(repository).others == ("data/foreign/training-00000.h5",)
 
 
 def test_a_dataset_that_is_begun_does_not_make_a_repository_dirty(repository):
@@ -236,12 +238,13 @@ def test_a_dataset_that_is_begun_does_not_make_a_repository_dirty(repository):
     assert not find_repository(repository).dirty
     (data / "training-00000.py").touch()
     (data / "weights.h5").touch()
-    assert find_repository(repository).untracked == ("data/training-00000.py", "data/weights.h5")
+    assert find_repository(repository).untracked == ("data/training-00000.py",)
+    assert find_repository(repository).others == ("data/weights.h5",)
     (data / "dataset.json").write_text("{}")  # of somebody else
-    assert "data/training-00000.h5" in find_repository(repository).untracked
+    assert "data/training-00000.h5" in find_repository(repository).others
     (data / "dataset.json").unlink()
     (data / ".lock").unlink()
-    assert "data/training-00000.h5" in find_repository(repository).untracked
+    assert "data/training-00000.h5" in find_repository(repository).others
 
 
 def test_a_session_that_is_being_made_does_not_make_a_repository_dirty(repository, monkeypatch):
@@ -391,14 +394,14 @@ def test_what_a_patch_cannot_hold_is_named(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(tested, "LARGEST", 1000)
     monkeypatch.setattr(tested, "LARGEST_TOGETHER", 2500)
     for number in range(3):
-        (repository / f"small{number}").write_bytes(bytes(900))
-    with pytest.raises(ConfigError, match=r"0\.0 MB  small0"):
+        (repository / f"small{number}.py").write_bytes(bytes(900))
+    with pytest.raises(ConfigError, match=r"0\.0 MB  small0.py"):
         make_patch(find_repository(repository))
-    (repository / "small0").unlink()
-    (repository / "large one").write_bytes(bytes(1001))
-    with pytest.raises(ConfigError, match=r"at most .*\n  0\.0 MB  large one\nCommit them, or add them to \.gitignore"):
+    (repository / "small0.py").unlink()
+    (repository / "a.py").write_bytes(bytes(1001))
+    with pytest.raises(ConfigError, match=r"at most .*\n  0\.0 MB  a.py\nCommit them, or add them to \.gitignore"):
         make_patch(find_repository(repository))
-    (repository / "large one").unlink()
+    (repository / "a.py").unlink()
     assert make_patch(find_repository(repository))
 
     inner = repository / "inner"

@@ -21,7 +21,7 @@ from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.metrics import compare
 from physgym.nn import MLP, Predictor
 from physgym.reporting import Ledger
-from physgym.rollout import episode_seed
+from physgym.rollout import episode_seed, part_seed
 from physgym.runner import Runner, RunReport, SaveFrames, SurrogateEnv
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
@@ -64,10 +64,10 @@ def test_the_network_is_compared_with_the_solver():
     assert (report.network_seconds > 0).all()
 
 
-def test_a_run_shows_the_episodes_that_generation_with_its_seed_gives(tmp_path):
+def test_a_run_shows_the_episodes_that_generation_with_its_seed_gives_where_it_is_told_to(tmp_path):
     dataset = generate(toys.Flaky, tmp_path / "d", samples=12, num_workers=1, seed=9, progress=False)
     network = Predictor(MLP.from_spec(dataset.spec, hidden=(4,)), dataset.spec)
-    with Runner(toys.Flaky, network, seed=9) as runner:
+    with Runner(toys.Flaky, network, seed=9, part="training") as runner:
         kept = (step for step in runner.steps() if step.prediction is not None)
         for sample, step in zip(dataset, kept, strict=False):
             np.testing.assert_array_equal(sample["x"], step.transition.sample["x"])
@@ -157,7 +157,7 @@ def tuned_predictor() -> Predictor:
 def test_a_run_with_samplers_is_that_of_generation_and_its_record_can_be_replayed(tmp_path):
     samplers = {"actions": "sobol", "parameters": "lhs:8"}
     dataset = generate(toys.Tuned, tmp_path / "d", samples=20, num_workers=1, seed=3, progress=False, **samplers)
-    with Runner(toys.Tuned, tuned_predictor(), seed=3, record=tmp_path / "r", **samplers) as runner:
+    with Runner(toys.Tuned, tuned_predictor(), seed=3, part="training", record=tmp_path / "r", **samplers) as runner:
         report = runner.run(40, progress=False)
     recorded = SampleDataset(tmp_path / "r", mode="prediction")
     assert len(recorded) == report.steps - report.rejected > 20
@@ -380,7 +380,7 @@ def test_a_killed_worker_loses_nothing_that_came_before(tmp_path):
         """In its fourth episode, which nothing brings back."""
 
         def reset(self, *, seed=None, options=None):
-            if seed == episode_seed(5, 3):
+            if seed == episode_seed(part_seed(5, "prediction"), 3):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().reset(seed=seed, options=options)
 
@@ -395,7 +395,7 @@ def test_a_killed_worker_loses_nothing_that_came_before(tmp_path):
 
 class FailsLater(toys.Line):
     def step(self, action):
-        if self.np_random_seed == episode_seed(0, 2) and self.count == 2:
+        if self.np_random_seed == episode_seed(part_seed(0, "prediction"), 2) and self.count == 2:
             raise OSError("no licence")
         return super().step(action)
 
@@ -604,7 +604,7 @@ def test_the_simulation_gets_no_prediction_that_is_not_finite():
 def test_stored_samples_are_predicted_without_a_simulation(tmp_path):
     dataset = generate(toys.Flaky, tmp_path / "d", samples=30, num_workers=0, seed=9, progress=False)
     network = mlp(toys.Flaky)
-    with Runner(toys.Flaky, network, seed=9) as runner:
+    with Runner(toys.Flaky, network, seed=9, part="training") as runner:
         expected = runner.run(replay=dataset, solver=True, progress=False)
     events = Recorder()
     with Runner(None, network, record=tmp_path / "r") as runner:

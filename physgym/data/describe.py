@@ -13,6 +13,7 @@ from physgym.data import constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Description, Mode, open_partitions
 from physgym.data.partition import EPISODES, REJECTED, Partition
+from physgym.data.provenance import described
 from physgym.data.statistics import Statistics
 from physgym.errors import DatasetError
 from physgym.storage.location import Location, place
@@ -55,8 +56,8 @@ def describe(path: str | Path) -> Iterator[str]:
         yield from (f"  {line}" for line in _partitions(partitions))
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
         yield from (f"  {line}" for line in _apart(partitions))
-        if dataset is not None and dataset.provenance is not None:
-            yield f"  provenance: {json.dumps(dataset.provenance)}"
+        if dataset is not None:
+            yield from (f"  {line}" for line in described(dataset.provenance))
     folder = partitions[0].path.parent
     for name, value in constants.read(folder, Description.read(folder).constants).items():
         yield f"constant {name}: {value.dtype} {value.shape}"

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import operator
-import subprocess
 import sys
 import time
 import warnings
@@ -27,14 +26,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from physgym.code import Code, check_same, code_of
 from physgym.data.constants import as_constants, differing
 from physgym.data.dataset import SampleDataset
+from physgym.data.partition import Partition
+from physgym.data.provenance import begun, continued
 from physgym.data.stored import StoredEpisodes
-from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
+from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
 from physgym.interrupt import Interrupt
 from physgym.progress import Progress
-from physgym.rollout import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, NO_SAMPLE_SPACE, TOO_MANY_REJECTS, episode_seed
+from physgym.rollout import (
+    DEFAULT_MAX_REJECTS,
+    DEFAULT_MAX_STEPS,
+    NO_SAMPLE_SPACE,
+    SEED_RULE,
+    TOO_MANY_REJECTS,
+    episode_seed,
+    part_seed,
+    seeds_of,
+)
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_parameters, find_sampler
 from physgym.sim import NonFinite
@@ -49,7 +60,6 @@ from physgym.vector.wire import RolloutResult
 if TYPE_CHECKING:
     from physgym.training.events import Callback
 
-GIT_TIMEOUT = 5.0
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 BLOCK = 1 << 20  # bytes of stored samples that are read at once
 
@@ -241,7 +251,7 @@ class SampleStream:
         path: Dataset folder, or ``s3://bucket/prefix``, in which everything drawn is stored; None stores nothing.
         num_envs: Number of environments; by default one per worker.
         num_workers: Worker processes; by default one per usable core.
-        seed: Seed of the run; episode i gets a seed derived from it and i.
+        seed: Seed of the run; episode i of a part gets a seed derived from it, the part (`mode`) and i.
         env_kwargs: Arguments of the environment's constructor.
         mode: Which part of the dataset to write.
         resume: Continue the dataset at `path` after its last sample.
@@ -264,6 +274,10 @@ class SampleStream:
             ``load_sample(sample)``, the action of a step. Once in the order of the dataset; then again, shuffled.
         passes: How often `load` is run through; None for ever.
         episodes: How many episodes there are, those of a resumed dataset included; None for no end.
+        seeds: Part and rule from which seeds are derived, as `physgym.rollout.part_seed` has them; those of `mode` by
+            default.
+        allow_changed_code: Whether to go on with another code of the simulation than that which made what is there;
+            the dataset records both.
 
     Attributes:
         spec: The sample fields.
@@ -306,6 +320,8 @@ class SampleStream:
         load: SampleDataset | None = None,
         passes: int | None = None,
         episodes: int | None = None,
+        seeds: tuple[str, int] | None = None,
+        allow_changed_code: bool = False,
     ) -> None:
         try:
             seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
@@ -328,18 +344,23 @@ class SampleStream:
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self._until = episodes
         self._env, self._kwargs = env, dict(env_kwargs or {})
+        self._part: tuple[str, int] = (mode, SEED_RULE) if seeds is None else seeds
+        if resume and path is not None and (made := recorded_source(path, mode)) is not None:
+            self._part = seeds_of(made, mode)
+        drawn = part_seed(seed, *self._part)
         self._nonfinite, self._passes = nonfinite, passes
-        self._stored_episodes = None if load is None else StoredEpisodes(load, seed=seed, passes=passes)
+        self._stored_episodes = None if load is None else StoredEpisodes(load, seed=drawn, passes=passes)
         if self._stored_episodes is not None:
             self._stored_episodes.check(max_steps, actions)
         elif passes is not None:
             raise ConfigError("passes says how often stored samples are loaded; give them with load=")
         self.seed, self.rejected, self.writer, self.stopped = seed, 0, None, ""
+        self._part_seed, self._allow_changed_code = drawn, allow_changed_code
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self._limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
         factory = env_factory(env, self._kwargs)
         if self._acting is not None:
-            factory = Acting(factory, self._acting, seed)
+            factory = Acting(factory, self._acting, drawn)
         if load is not None:
             factory = Loading(factory)
         self._round: int | None = None  # episodes after which what is drawn begins again
@@ -355,7 +376,7 @@ class SampleStream:
             self.spec: SampleSpec = spec
             self.parameter_spec = self._envs.parameter_spec
             space = self._envs.parameter_space
-            self._draw = draw_parameters(self._drawing, space, seed, env_name(env))
+            self._draw = draw_parameters(self._drawing, space, drawn, env_name(env))
             if self._stored_episodes is not None and self._draw is None:
                 self._stored_episodes.use_parameters(space)
             if self._stored_episodes is not None:
@@ -375,8 +396,8 @@ class SampleStream:
                     endings=True,
                     nonfinite="allow",  # the workers have decided
                     attributes=_attributes(env, self._kwargs, self._envs),
-                    provenance=None if resume else {"git_commit": _git_commit()},
                 )
+                self._record_code(allow_changed_code)
                 if (constants := common_constants(self._envs)) or self.writer.constants:
                     self.writer.set_constants(constants)
         except BaseException as error:
@@ -391,6 +412,30 @@ class SampleStream:
         self._left = Rows({})  # what a take did not need
 
     @cached_property
+    def code(self) -> Code:
+        """The code of the simulation, see `physgym.code`."""
+        return code_of(self._env, self._kwargs, self.made)
+
+    @property
+    def made(self) -> Mapping[str, Any] | None:
+        """What the environments say of their classes and files."""
+        found: Mapping[str, Any] | None = self._envs.description.get("code")
+        return found
+
+    def _record_code(self, allow: bool) -> None:
+        """Note which code makes the samples, in the description of the dataset.
+
+        Raises:
+            ChangedCode: It is not that which made the samples that are there.
+        """
+        assert self.writer is not None
+        if self.writer.count == 0:
+            self.writer.provenance = begun(self.code)
+            return
+        where = f"the part {self.writer.mode} of {self.writer.path}"
+        self.writer.provenance = continued(self.writer.provenance, self.code, self.writer.count, where, allow=allow)
+
+    @cached_property
     def source(self) -> dict[str, Any]:
         """What the samples are a function of, as JSON data, which a dataset stores."""
         source = {
@@ -402,6 +447,8 @@ class SampleStream:
             "parameters": None if self._drawing is None else self._drawing.describe(),
             "nonfinite": self._nonfinite,
         }
+        if self._part[1] > 1:
+            source["seeds"] = {"part": self._part[0], "rule": self._part[1]}
         if self._stored_episodes is not None:
             source |= {"actions": {"sampler": "load_sample"}, "load": self._stored_episodes.describe()}
         return source
@@ -469,7 +516,8 @@ class SampleStream:
 
     def state_dict(self) -> dict[str, Any]:
         """The place after the samples that were handed out last, as JSON data."""
-        return {"position": None if self.position is None else list(self.position), "source": self.source}
+        position = None if self.position is None else list(self.position)
+        return {"position": position, "source": self.source, "code": self.code.to_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a place: the next samples are those that came after it, to the bit, whatever is stored.
@@ -481,6 +529,7 @@ class SampleStream:
 
         Raises:
             ConfigError: It is the state of another stream.
+            ChangedCode: The simulation has other code than when it was saved.
         """
         position: Name | None = None
         try:
@@ -490,8 +539,10 @@ class SampleStream:
             source = state["source"] if state else None
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(NO_STATE.format(error=error)) from error
-        if source is not None and _plain(source) != _plain(self.source):
+        if source is not None and _as_now(_plain(source)) != _as_now(_plain(self.source)):
             raise ConfigError(OTHER_SOURCE.format(saved=source, mine=self.source))
+        if position is not None:
+            check_same(state.get("code"), self.code, "what was saved", allow=self._allow_changed_code)
         self.position, self.drawn, self._rows, self._expected = position, Names(), None, None
 
     def _hand_out(self, least: int, most: int) -> list[Rows]:
@@ -613,7 +664,7 @@ class SampleStream:
         """Index, seed and options of the episodes, from the index `first` on."""
         episodes: Iterator[tuple[int, int, dict[str, Any]]]
         if self._stored_episodes is None:
-            episodes = ((episode, episode_seed(self.seed, episode), {}) for episode in itertools.count(first))
+            episodes = ((episode, episode_seed(self._part_seed, episode), {}) for episode in itertools.count(first))
         else:
             episodes = self._stored_episodes.run(first)
         for episode, seed, options in episodes:
@@ -813,6 +864,7 @@ def generate(
     load: SampleDataset | None = None,
     episodes: int | None = None,
     callbacks: Sequence[Callback] = (),
+    allow_changed_code: bool = False,
     progress: bool = True,
 ) -> SampleDataset:
     """Generate samples of a simulation into a dataset.
@@ -855,6 +907,8 @@ def generate(
             ``sample_begin(stream)`` and ``sample_end(stream, sample)`` for each of its samples and
             ``data_generation_batch_end(stream, samples)``, then ``data_generation_end(stream)`` (also after Ctrl-C, not
             after an error), and ``close()`` are called, with the `SampleStream`. ``stream.stop(reason)`` ends it.
+        allow_changed_code: With `resume`: go on with another code of the simulation than that which made what is there;
+            the dataset records both.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -864,6 +918,7 @@ def generate(
         ConfigError: An argument is wrong.
         SampleError: The environment declares no samples, a sample does not fit, or too many were rejected.
         WorkerError: A worker died or did not answer, or an environment raised.
+        ChangedCode: The simulation has other code than that which made what is there, or it is unknown.
         DatasetError: The folder holds samples already, the samples do not fit on the disk, or it refuses a write.
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
@@ -899,6 +954,7 @@ def generate(
         load=load,
         passes=1 if once else None,
         episodes=episodes,
+        allow_changed_code=allow_changed_code,
     )
     wanted = sys.maxsize if samples is None else samples
     with stream, _Told(callbacks, stream) as told:
@@ -978,6 +1034,23 @@ class _Told:
                 self.end()
 
 
+def recorded_source(path: str | Path | Location, mode: str) -> dict[str, Any] | None:
+    """Return the source of a part of a dataset; None where there is no such part yet."""
+    folder = place(path)
+    if isinstance(folder, Path):
+        files = partition_files(folder, mode)
+        return dict(json.loads(Partition(files[0]).attributes["source"])) if files else None
+    try:
+        return SampleDataset(path, mode=mode).source  # type: ignore[arg-type]  # the writer checks it
+    except (DatasetError, ConfigError):
+        return None
+
+
+def _as_now(source: dict[str, Any]) -> dict[str, Any]:
+    """A source, of training by the rule of now where it does not say; both rules give it the same seeds."""
+    return {"seeds": {"part": "training", "rule": SEED_RULE}, **source}
+
+
 def env_name(env: EnvLike) -> str:
     """What a dataset records as its environment."""
     if isinstance(env, EnvSpec):
@@ -1015,18 +1088,3 @@ def _env_spec(env: EnvLike, kwargs: Mapping[str, Any]) -> str:
         return spec.to_json()
     except (TypeError, ValueError):  # an entry point or argument that JSON does not know
         return ""
-
-
-def _git_commit() -> str:
-    """The commit of the repository around the working directory, empty if there is none."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""

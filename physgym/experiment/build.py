@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Component, Config, TransformsSection
-from physgym.experiment.session import Run, new_session
+from physgym.experiment.session import Run, is_empty, new_session
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.rollout import require_spec
@@ -100,6 +101,7 @@ def train(
     """
     given, config = config, located(config)
     plan = _Plan(config, None if resume is None else _dataset_folder(config, resume), callbacks)
+    plan.generation["allow_changed_code"] = origin is not None and origin.allow_changed_code
     ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
     if ranks.size > 1 and not _complete(config, resume):
         raise ConfigError(f"{ALONE}: physgym generate, then dataset.path")
@@ -118,11 +120,16 @@ def train(
         try:
             return _train(plan, folder, session, run, resume=resume is not None)
         except KeyboardInterrupt as interrupt:
+            if is_empty(session):
+                there = f"samples are in {folder}" if _has_samples(folder) else "nothing is kept"
+                text = f"interrupted before the training; {there}. Begin again with the same command"
+                raise KeyboardInterrupt(text) from None
             kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
             if checkpoints := list_checkpoints(config.training.checkpoints.path or session / "networks"):
                 kept = f"the last complete checkpoint is {list(checkpoints)[-1]}"
             run.outcome = str(interrupt) or "interrupted before the training"
-            raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: physgym resume {session}") from None
+            onward = f"physgym resume {shlex.quote(str(session))}"
+            raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: {onward}") from None
 
 
 def generate_samples(
@@ -132,6 +139,7 @@ def generate_samples(
     *,
     mode: Mode = "training",
     more: bool = False,
+    allow_changed_code: bool = False,
 ) -> SampleDataset:
     """Generate the samples that a configuration describes: where ``dataset.path`` says, or in a session of their own.
 
@@ -141,6 +149,7 @@ def generate_samples(
         origin: How this run came about, for the record of a session.
         mode: Part of the dataset to write.
         more: Continue the dataset in ``dataset.path`` after its last sample.
+        allow_changed_code: Continue it with another code of the simulation too; of a session `origin` says it.
 
     Raises:
         ConfigError: The configuration has no environment.
@@ -149,6 +158,7 @@ def generate_samples(
     given, config = config, located(config)
     env, load, options = _environment(config, "physgym generate"), _load(config), _generation(config)
     samples = None if load is not None and config.dataset.samples is config.dataset.mini is None else _wanted(config)
+    options["allow_changed_code"] = allow_changed_code or (origin is not None and origin.allow_changed_code)
     if resume is not None:  # the part that was begun
         mode = next((part for part in get_args(Mode) if _has_samples(resume / "dataset", part)), mode)
     options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
@@ -165,8 +175,12 @@ def generate_samples(
         try:
             dataset: SampleDataset = make(session / "dataset", resume=resume is not None)
         except KeyboardInterrupt:
-            text = f"interrupted; complete samples are in {session}. Continue with: physgym resume {session}"
-            raise KeyboardInterrupt(text) from None
+            if is_empty(session):
+                raise KeyboardInterrupt("interrupted before the first sample; nothing is kept") from None
+            onward = f"physgym resume {shlex.quote(str(session))}"
+            raise KeyboardInterrupt(
+                f"interrupted; complete samples are in {session}. Continue with: {onward}"
+            ) from None
         run.describe_dataset(dataset)
         return dataset
 
@@ -176,14 +190,14 @@ def check(config: Config) -> None:
     _Plan(config, None, ())
 
 
-def shared_dataset(config: Config, folder: Path | Location) -> SampleDataset:
+def shared_dataset(config: Config, folder: Path | Location, *, allow_changed_code: bool = False) -> SampleDataset:
     """The samples of several trainings that a configuration describes, generated where they are missing.
 
     Raises:
         PhysGymError: What `physgym.generate` raises, and as `train` if the folder holds others.
     """
     _existing_spec(config, folder)
-    return _dataset(config, _generation(config), folder)
+    return _dataset(config, _generation(config) | {"allow_changed_code": allow_changed_code}, folder)
 
 
 def located(config: Config) -> Config:
@@ -329,11 +343,10 @@ def _split(config: Config, dataset: SampleDataset) -> tuple[SampleDataset, Sampl
 def _rollout(config: Config) -> RolloutEvaluation:
     section = config.validation.rollout
     assert section is not None
-    # another seed than that of the training gives episodes that it has not seen
     return RolloutEvaluation(
         _environment(config, "validation.rollout"),
         steps=section.steps,
-        seed=config.seed + 1,
+        seed=config.seed,
         env_kwargs=_arguments(config),
         max_steps=config.dataset.max_steps,
         horizons=tuple(section.horizons),

@@ -31,6 +31,7 @@ NUMERICS = (
     *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "MKL_CBWR"),
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "OMP_DYNAMIC", "PYTHONHASHSEED"),
 )
+OTHERS = 1000  # files that are no code which a record names
 DRIVER = Path("/proc/driver/nvidia")
 PLACES = ("WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "SLURM_JOB_ID", "SLURM_JOB_NODELIST")
 
@@ -46,6 +47,7 @@ class Origin:
         edits: Flags and overrides, as they were given.
         repository: Around the folder, None where there is none.
         patch: All that is not committed, None where it is not stored.
+        allow_changed_code: Whether what is resumed may go on with another code of the simulation.
     """
 
     command: tuple[str, ...]
@@ -54,6 +56,7 @@ class Origin:
     edits: Mapping[str, Any] = field(default_factory=dict)
     repository: Repository | None = None
     patch: bytes | None = None
+    allow_changed_code: bool = False
 
     @classmethod
     def here(
@@ -62,6 +65,7 @@ class Origin:
         edits: Mapping[str, Any] | None = None,
         *,
         save_diff: bool = False,
+        allow_changed_code: bool = False,
     ) -> Self:
         """What can be seen from here.
 
@@ -69,6 +73,7 @@ class Origin:
             config_file: The configuration file.
             edits: Flags and overrides, as they were given.
             save_diff: Whether to keep what is not committed.
+            allow_changed_code: Whether what is resumed may go on with another code of the simulation.
 
         Raises:
             ConfigError: There are changes that cannot be kept.
@@ -82,7 +87,7 @@ class Origin:
         if save_diff and repository is not None and repository.dirty:
             patch = make_patch(repository)
         file = None if config_file is None else str(config_file)
-        return cls(_command(), str(folder), file, dict(edits or {}), repository, patch)
+        return cls(_command(), str(folder), file, dict(edits or {}), repository, patch, allow_changed_code)
 
     def record(self) -> dict[str, Any]:
         """All of this as JSON data, but for the patch, and the packages and the machine beside it."""
@@ -122,6 +127,7 @@ def _git_record(repository: Repository | None) -> dict[str, Any] | None:
         "dirty": repository.dirty,
         "changed": list(repository.changed),
         "untracked": list(repository.untracked),
+        "others": list(repository.others[:OTHERS]),
         "problem": repository.problem,
         "import_folders": import_folders(repository.root),
     }

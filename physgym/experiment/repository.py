@@ -22,10 +22,15 @@ from physgym.data.constants import CONSTANTS
 from physgym.data.description import DESCRIPTION, LOCK, Mode
 from physgym.data.writer import LEFTOVER
 from physgym.errors import ConfigError
+from physgym.experiment.settings import Settings, read_settings
 
 TIMEOUT = 120.0  # seconds for a command of git
 SHOWN = 20  # files that a message names
 LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
+DATA = (".json", ".yaml", ".yml", ".toml")  # which are code elsewhere
+SESSION = ("record.json", "config.yaml")
+EXPORTED = "fields.json"
+SMALL, SMALL_TOGETHER = 1_000_000, 10_000_000  # likewise of those that are no code
 CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training.safetensors")
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
 HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_beside`
@@ -43,7 +48,12 @@ NO_GIT = "git is not installed"
 NO_REPOSITORY = "this folder is in no git repository, so that nobody could run the same again"
 NO_COMMIT = "the repository {root} has no commit yet, so that nobody could run the same again"
 DIRTY = "the repository {root} has changes that are not committed, so that nobody could run the same again:\n{files}"
-COMMIT = "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo)"
+COMMIT = (
+    "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo). The "
+    "setting uncommitted of [tool.physgym] in pyproject.toml, or the variable PHYSGYM_UNCOMMITTED, decides that for "
+    "all runs: refuse, save-diff or unrecorded"
+)
+UNRECORDED = "{reason}\nIt runs without a session folder or any other record, as {where} says"
 NEED_GIT = "Install it, or run without a record (--allow-dirty-repo)"
 INIT = "Make one (git init, git add, git commit), or run without a record (--allow-dirty-repo)"
 QUESTION = "Run all the same, without a session folder or any other record? [y/N] "
@@ -64,9 +74,10 @@ class Repository:
         branch: Its branch, None where no branch is checked out.
         remote: Address of the branch's remote, else of "origin", else of the first; without user names and passwords
             of web addresses.
-        changed: Files that are in the commit or the index and differ from the commit, from the root on.
-        untracked: Files that git does not know and does not ignore, without datasets, checkpoints and curves of
-            physgym, and without ``__pycache__``.
+        changed: Files that are in the commit or the index and differ from the commit, from the root on; without
+            documents, see `physgym.experiment.settings`.
+        untracked: Files of code that git does not know and does not ignore, without what lies in sessions and datasets.
+        others: Files that are no code: those that git does not know and does not ignore, and changed documents.
         submodules: Those of `changed` that are submodules.
         problem: Why git refuses to say more, None where it does not.
     """
@@ -78,6 +89,7 @@ class Repository:
     remote: str | None = None
     changed: tuple[str, ...] = ()
     untracked: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     submodules: tuple[str, ...] = ()
     problem: str | None = None
 
@@ -160,10 +172,19 @@ def find_repository(folder: Path | None = None) -> Repository | None:
 def _read(root: Path, folder: Path) -> Repository:
     prefix = _line(git(folder, "rev-parse", "--show-prefix")).rstrip("/") or "."
     heads, changed, untracked, submodules = _status(root)
-    if left := set(_not_ours(root, untracked)):
+    settings = read_settings(root)
+
+    def is_code(file: str) -> bool:
+        if file.endswith("/"):  # a repository of its own
+            return True
+        return settings.is_code(file) and not (Path(file).suffix in DATA and _in_ours(root, Path(file)))
+
+    if left := set(filter(is_code, _not_ours(root, untracked))):
         # a session that was just being made shows before its .gitignore does, and not when looked at again
         heads, changed, untracked, submodules = _status(root)
         left.intersection_update(_not_ours(root, untracked))
+    documents = {file for file in changed if settings.is_document(file)}
+    others = {file for file in _not_ours(root, untracked) if not is_code(file)} | documents
     commit, branch = heads.get("branch.oid"), heads.get("branch.head")
     branch = None if branch == "(detached)" else branch
     return Repository(
@@ -172,8 +193,9 @@ def _read(root: Path, folder: Path) -> Repository:
         None if commit == "(initial)" else commit,
         branch,
         _remote(root, branch),
-        tuple(sorted(changed)),
+        tuple(sorted(set(changed) - documents)),
         tuple(sorted(left)),
+        tuple(sorted(others)),
         tuple(sorted(submodules)),
     )
 
@@ -243,6 +265,14 @@ def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
             yield file
 
 
+def _in_ours(root: Path, file: Path) -> bool:
+    """Whether a file lies in a session or a dataset, or describes exported arrays."""
+    if file.name == EXPORTED:
+        return any((root / file.parent).glob("*.npy")) or any((root / file.parent).glob("*/*.npy"))
+    around = (root / parent for parent in file.parents if parent != Path())
+    return any(_is_dataset(folder) or all((folder / name).is_file() for name in SESSION) for folder in around)
+
+
 def _is_dataset(folder: Path) -> bool:
     try:
         found = json.loads((folder / DESCRIPTION).read_bytes())
@@ -251,7 +281,14 @@ def _is_dataset(folder: Path) -> bool:
     return isinstance(found, dict) and found.get("format") == "physgym-dataset"
 
 
-def check_repository(repository: Repository | None, *, allow_dirty: bool, save_diff: bool, yes: bool) -> bool:
+def check_repository(
+    repository: Repository | None,
+    *,
+    allow_dirty: bool,
+    save_diff: bool,
+    yes: bool,
+    settings: Settings | None = None,
+) -> bool:
     """Whether a run is recorded, which it is where it can be run again from a commit.
 
     Args:
@@ -259,6 +296,7 @@ def check_repository(repository: Repository | None, *, allow_dirty: bool, save_d
         allow_dirty: Run without a record where there are changes or no commit; asks first.
         save_diff: Take changes as they are, because the session stores them.
         yes: Do not ask.
+        settings: What holds where no argument says what happens with changes.
 
     Returns:
         True: record it. False: run it without a record.
@@ -266,9 +304,13 @@ def check_repository(repository: Repository | None, *, allow_dirty: bool, save_d
     Raises:
         ConfigError: There are changes, or there is no commit; the text names the files and says what to do.
     """
+    settings = Settings() if settings is None else settings
     refusal = _refusal(repository, save_diff=save_diff)
     if not refusal:
         return True
+    if not allow_dirty and settings.uncommitted == "unrecorded":
+        print(UNRECORDED.format(reason=refusal.rpartition("\n")[0] or refusal, where=settings.where), file=sys.stderr)
+        return False
     if not allow_dirty:
         raise ConfigError(refusal)
     if not yes:
@@ -317,6 +359,8 @@ def shown(name: str) -> str:
 def make_patch(repository: Repository) -> bytes:
     """All that differs from the commit, as a patch for `git apply`, with the contents of untracked files.
 
+    Of untracked files that are no code those that are small.
+
     The index and the objects that this takes are made in a temporary folder.
 
     Raises:
@@ -329,7 +373,7 @@ def make_patch(repository: Repository) -> bytes:
     _check_patch(repository)
     with _apart(repository.root) as environment:
         git(repository.root, "read-tree", repository.commit, environment=environment)
-        names = (*repository.changed, *repository.untracked)
+        names = (*repository.changed, *repository.untracked, *_small(repository))
         there = {name for name in names if _is_file(repository.root, name)}
         for option, some in (("--force-remove", [name for name in names if name not in there]), ("--add", there)):
             stdin = b"".join(os.fsencode(name) + b"\0" for name in some)
@@ -389,6 +433,16 @@ def _check_patch(repository: Repository) -> None:
             f"--save-diff stores untracked files of at most {LARGEST / 1e6:.0f} MB each, "
             f"{LARGEST_TOGETHER / 1e6:.0f} MB together:\n{names}\nCommit them, or add them to .gitignore"
         )
+
+
+def _small(repository: Repository) -> Iterator[str]:
+    """Files that are no code and small, which may be what a simulation reads."""
+    left = SMALL_TOGETHER
+    for name in repository.others:
+        size = _size(repository.root / name)
+        if size <= SMALL and size <= left and not name.endswith("/"):
+            left -= size
+            yield name
 
 
 def _size(path: Path) -> int:

@@ -21,6 +21,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from physgym.code import Code, check_same, code_of
+from physgym.data.description import LOCK
+from physgym.data.provenance import code_of_part
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.experiment.config import Loader, read_yaml
 from physgym.experiment.provenance import Origin, dataset_hash
@@ -58,6 +61,8 @@ NO_FOLDER = (
 NO_DATA = "{key}: {what} cannot be kept in a configuration file; {remedy}"
 BUSY = "another process works in {session}; wait for it, or use another session"
 CANNOT_WRITE = "cannot write {file}: {reason}"
+NOTES = "--- notes: what is written below this line is kept ---"
+MADE = ("dataset", "networks", "stats", "trials")  # what holds what was made
 CONTENT = {
     "dataset/": "samples, unless the configuration names another place",
     "networks/": "checkpoints",
@@ -114,6 +119,52 @@ def new_session(path: str | Path) -> Path:
             return folder
 
 
+def is_empty(session: Path) -> bool:
+    """Whether nothing was made in a session yet: no samples, no networks, no curves."""
+    own = {CONFIG, RECORD, INFO, ".gitignore", *MADE, *(file.name for file in session.glob("changes-*.patch"))}
+    if any(entry.name not in own for entry in session.iterdir()):
+        return False
+    made = (entry for name in MADE for entry in (session / name).rglob("*"))
+    return not any(entry.is_file() and entry.name != LOCK for entry in made)
+
+
+def discard(session: Path) -> None:
+    """Remove a session in which nothing was made; what a user has put there stays, and the folder with it."""
+    names = [CONFIG, RECORD, INFO, ".gitignore", *(file.name for file in session.glob("changes-*.patch"))]
+    with contextlib.suppress(OSError):
+        for name in names:
+            (session / name).unlink(missing_ok=True)
+        for folder in MADE:
+            (session / folder / LOCK).unlink(missing_ok=True)
+            if (session / folder).is_dir():
+                (session / folder).rmdir()
+        session.rmdir()
+
+
+def _notes(info: Path) -> str:
+    """What a user has written below the line for notes; in an older file, below everything."""
+    try:
+        text = info.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    _, found, notes = text.partition(f"\n{NOTES}\n")
+    if not found:
+        *_, last = CONTENT.values()
+        _, _, notes = text.partition(last)
+    return notes.lstrip("\n")
+
+
+def _code_of(config: Mapping[str, Any]) -> Code | None:
+    """The code of the simulation of a configuration; None where it names none, or one that others will refuse."""
+    env = get(config, "environment", "id")
+    if not isinstance(env, str):
+        return None
+    try:
+        return code_of(env, get(config, "environment", "arguments") or {})
+    except ConfigError:
+        return None
+
+
 class Run:
     """One run of a session, in its record; a session that was resumed has several.
 
@@ -153,6 +204,8 @@ class Run:
             self._lock.release()
             raise ConfigError(CANNOT_WRITE.format(file=session / RECORD, reason=error.strerror or error)) from error
         except BaseException:
+            if not (session / RECORD).exists():
+                discard(session)
             self._lock.release()
             raise
 
@@ -160,6 +213,9 @@ class Run:
         self._text = to_yaml(self._config)
         before = read_record(self.session) if (self.session / RECORD).exists() else {"runs": []}
         earlier = before["runs"]
+        code = _code_of(self._config)
+        if earlier and code is not None:
+            check_same(earlier[-1].get("code"), code, f"the session {self.session}", allow=origin.allow_changed_code)
         number, patch = len(earlier) + 1, None
         if origin.patch is not None:
             patch = f"changes-{number}.patch"
@@ -171,6 +227,7 @@ class Run:
             "outcome": None,
             **origin.record(),
             "patch": patch,
+            "code": None if code is None else code.to_json(),
             "start_from": _digest_of(start_of(self._config)),
             "actions_from": _digest_of(actions_of(self._config)),
             "dataset": None,
@@ -215,7 +272,8 @@ class Run:
     def _save(self) -> None:
         text = json.dumps(_plain(self._record), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomically(self.session / RECORD, text + "\n")
-        write_atomically(self.session / INFO, describe(json.loads(text), self._run["outcome"] or UNFINISHED))
+        told = describe(json.loads(text), self._run["outcome"] or UNFINISHED)
+        write_atomically(self.session / INFO, f"{told}\n{NOTES}\n{_notes(self.session / INFO)}")
 
     def describe_dataset(self, dataset: SampleDataset, what: Samples = "dataset") -> None:
         """Note which samples are used: where they are, how many, and their hash; again where there are more now.
@@ -230,7 +288,8 @@ class Run:
         """
         # of what is in S3 a copy is read
         path = get(self._config, *SAMPLES[what]) or ", ".join(map(str, dataset.paths))
-        samples = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
+        samples: dict[str, Any] = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
+        samples["code"] = code_of_part(dataset.provenance)
         notes = self._run if what == "dataset" else self._run["others"]
         if samples != notes.get(what):
             notes[what] = samples
@@ -270,6 +329,10 @@ class Run:
                 self._take_config()
             if not self._accepted and isinstance(error, PhysGymError) and len(self._record["runs"]) > 1:
                 self._forget()
+                return
+            refused = isinstance(error, (ConfigError, CheckpointError, KeyboardInterrupt))
+            if refused and len(self._record["runs"]) == 1 and is_empty(self.session):
+                discard(self.session)  # the name is free for the right one
                 return
             self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
             with contextlib.suppress(PhysGymError):  # a damaged checkpoint says so when it is used
@@ -456,12 +519,14 @@ class _GitPart(BaseModel):
     dirty: bool
     changed: list[str]
     untracked: list[str]
+    others: list[str] = []  # later than the rest
 
 
 class _DatasetPart(BaseModel):
     path: str
     samples: int
     hash: str
+    code: dict[str, Any] | None = None  # later than the rest
 
 
 class _RunPart(BaseModel):
@@ -482,6 +547,7 @@ class _RunPart(BaseModel):
     threads: int | None
     environment: dict[str, str]
     dataset: _DatasetPart | None
+    code: dict[str, Any] | None = None  # later than the rest
     others: dict[str, _DatasetPart] = {}  # later than the rest
     results: dict[str, Any]
     weights: str | None
@@ -621,10 +687,13 @@ def _details(run: Mapping[str, Any]) -> list[str]:
         f"code:     {_code(run)}",
         *(f"          changed {shown(name)}" for name in found.get("changed", [])),
         *(f"          untracked {shown(name)}" for name in found.get("untracked", [])),
+        *(f"          beside    {shown(name)}" for name in found.get("others", [])),
         f"machine:  {run['host']}, {hardware.get('cpu')}, {hardware.get('cores')} cores, {memory}, {gpus}",
         f"software: Python {run['python']}, {run['platform']}, {len(run['packages'])} packages in {RECORD}",
         f"threads:  {run['threads'] or 'unknown'}{': ' if more else ''}{' '.join(more)}",
     ]
+    if code := run.get("code"):
+        lines.append(f"solver:   code {str(code.get('hash'))[:16]}, {len(code.get('modules', ()))} modules")
     if run["edits"]:
         lines.append(f"edits:    {json.dumps(run['edits'], ensure_ascii=False)}")
     samples = {"dataset": run["dataset"], **run.get("others", {})}

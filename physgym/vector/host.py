@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
+from physgym.code import describe_made
 from physgym.errors import ConfigError, ProtocolError, SampleError, UnequalSpaces
 from physgym.returned import info_error, returned, reward_error, unpacked_error
 from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
@@ -169,6 +170,7 @@ class Host:
             "metadata": _json_only(env.metadata),
             "render_mode": env.render_mode,
             "max_episode_steps": getattr(env.spec, "max_episode_steps", None),
+            "code": describe_made(env),
         }
 
     def _further_spaces(self) -> list[Any]:

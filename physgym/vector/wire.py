@@ -1049,8 +1049,11 @@ def _agree(ready: Ready) -> Agreement:
         raise ProtocolError(f"a worker announces {ready.count} environments")
     try:
         described = ready.description
-        if set(described) != _DESCRIBED:
-            raise ValueError(f"its keys must be {sorted(_DESCRIBED)}")
+        if set(described) - {"code"} != _DESCRIBED:
+            raise ValueError(f"its keys must be {sorted(_DESCRIBED)}, and maybe code")
+        for names in (described.get("code") or {}).values():
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError("code must be lists of texts")
         if not isinstance(described["metadata"], dict) or len(described["observation_spaces"]) not in (0, ready.count):
             raise ValueError("metadata or observation_spaces are wrong")
         for fields in (described["sample_fields"] or [], described["parameter_fields"] or []):

@@ -132,7 +132,8 @@ def generate(
         if not log:
             raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")
     try:
-        dataset = generate_samples(config, origin=origin, mode=mode, more=resume)  # type: ignore[arg-type]
+        allowed = flags.allow_changed_code
+        dataset = generate_samples(config, None, origin, mode=mode, more=resume, allow_changed_code=allowed)  # type: ignore[arg-type]
     except KeyboardInterrupt as interrupt:
         if config.dataset.path is None:
             print(f"\n{interrupt}", file=sys.stderr)

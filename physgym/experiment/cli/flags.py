@@ -46,6 +46,13 @@ class Flags:
     save_diff: Annotated[
         bool, typer.Option("--save-diff", help="Run with uncommitted changes, and keep them with the session.")
     ] = False
+    allow_changed_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed-code",
+            help="Go on where the simulation has other code than what is continued; both are recorded.",
+        ),
+    ] = False
     y: Annotated[bool, typer.Option("--y", "-y", help="Do not ask.")] = False
     find_replace: Annotated[
         list[str] | None,
@@ -78,7 +85,7 @@ class Flags:
         return load_config(config_of(source), self.edits(overrides))
 
     def origin(
-        self, source: Path | None, overrides: Sequence[str] | None, *, checked: bool = True
+        self, source: Path | None, overrides: Sequence[str] | None, *, checked: bool = True, keep_diff: bool = False
     ) -> tuple[Origin, bool]:
         """Where a run of that configuration comes from, and whether it is logged.
 
@@ -86,17 +93,28 @@ class Flags:
             source: The configuration.
             overrides: Changed keys.
             checked: Whether uncommitted changes matter.
+            keep_diff: Whether changes are kept, as what is resumed has kept its own.
 
         Raises:
             ConfigError: The repository is missing or has changes that nobody allowed.
         """
         from physgym.experiment.provenance import Origin
         from physgym.experiment.repository import check_repository, find_repository
+        from physgym.experiment.settings import read_settings
 
-        dirty = {"allow_dirty": self.allow_dirty_repo, "save_diff": self.save_diff, "yes": self.y}
-        log = not self.no_logging and (not checked or check_repository(find_repository(), **dirty))
+        repository = find_repository()
+        settings = read_settings(None if repository is None else repository.root)
+        keep = self.save_diff or keep_diff or (settings.uncommitted == "save-diff" and not self.allow_dirty_repo)
+        log = not self.no_logging and (
+            not checked
+            or check_repository(
+                repository, allow_dirty=self.allow_dirty_repo, save_diff=keep, yes=self.y, settings=settings
+            )
+        )
         file = None if source is None else config_of(source)
-        return Origin.here(file, self.edits(overrides).record(), save_diff=self.save_diff and log), log
+        allowed = self.allow_changed_code
+        edits = self.edits(overrides).record()
+        return Origin.here(file, edits, save_diff=keep and log, allow_changed_code=allowed), log
 
 
 class Command(TyperCommand):

@@ -21,6 +21,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.order=2."),
 ]
+ChangedCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed-code", help="Run also where the simulation has other code than what the network learned from."
+    ),
+]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
 Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")]
 
@@ -48,6 +54,7 @@ def run(
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_SIZE, show_default="1")] = None,
     actions: Actions = None,
     parameters: Parameters = None,
+    allow_changed_code: ChangedCode = False,
     cpu: Cpu = False,
 ) -> None:
     """Run a trained network inside its simulation, next to the solver.
@@ -91,6 +98,7 @@ def run(
         record=chosen.record,
         resume=resume,
         batch_size=chosen.batch_size,
+        allow_changed_code=allow_changed_code,
         actions=build_sampler(chosen.actions, "actions", "runner"),
         parameters=build_sampler(chosen.parameters, "parameters", "runner"),
     )
@@ -116,6 +124,7 @@ def replay(
     actions: Annotated[
         str | None, typer.Option(metavar="SAMPLER", help="With --solver: what gave the actions, if it was a network.")
     ] = None,
+    allow_changed_code: ChangedCode = False,
     cpu: Cpu = False,
 ) -> None:
     """Let a trained network predict the stored samples of a dataset again, without the simulation.
@@ -135,6 +144,7 @@ def replay(
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
     more: dict[str, Any] = {"record": record, "batch_size": batch_size, "actions": actions}
+    more["allow_changed_code"] = allow_changed_code
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
 
 
@@ -150,6 +160,7 @@ def _run(
     **more: Any,
 ) -> None:
     """Run a session's network, with the solver or on stored samples alone, and print the report."""
+    from physgym.code import recorded_code
     from physgym.experiment.build import load_network
     from physgym.runner import Runner, SaveFrames
 
@@ -158,6 +169,8 @@ def _run(
         if config is None or config.environment is None:
             raise ConfigError("environment: missing; name the simulation, as in environment.id=physgym/Beam-v0")
         env, more["env_kwargs"] = config.environment.id, dict(config.environment.arguments)
+        if _environment_of(session) == env and stored is None:
+            more["learned"] = recorded_code(session)
         if frames is not None:
             more["env_kwargs"]["render_mode"] = "rgb_array"
     try:
@@ -183,3 +196,11 @@ def _run(
             left = () if not steps else ("--steps", str(steps - report.steps))
             print(f"interrupted; continue with: {again('--resume', *left)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+def _environment_of(session: Path) -> str | None:
+    """The simulation that a session names; one that is put in its place has other code."""
+    from physgym.experiment.session import read_config
+
+    environment = read_config(session).get("environment")
+    return environment.get("id") if isinstance(environment, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,5 +85,5 @@ def report(found: Found, section: SearchSection) -> None:
         print("the time was over before all trials were begun", file=sys.stderr)
     if found.interrupted:
         if found.session is not None:
-            print(f"interrupted; continue with: physgym resume {found.session}", file=sys.stderr)
+            print(f"interrupted; continue with: physgym resume {shlex.quote(str(found.session))}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +78,7 @@ def resume(
     last = read_record(session)["runs"][-1]
     _check_folder(session, config, last["folder"])
     # what did not start from a commit need not go on from one
-    origin, log = flags.origin(session, overrides, checked=last["git"] is not None)
+    origin, log = flags.origin(session, overrides, checked=last["git"] is not None, keep_diff=last["patch"] is not None)
     if not log:
         raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
     if ray is not None and last["kind"] != "search":
@@ -137,7 +138,9 @@ def _report(outcome: Outcome) -> None:
     if outcome.session is not None:
         print(f"session: {outcome.session}\ncurves:  tensorboard --logdir {outcome.session / 'stats'}")
     if outcome.history.interrupted:
-        onward = "nothing was kept" if outcome.session is None else f"continue with: physgym resume {outcome.session}"
+        onward = "nothing was kept"
+        if outcome.session is not None:
+            onward = f"continue with: physgym resume {shlex.quote(str(outcome.session))}"
         print(f"interrupted; {onward}", file=sys.stderr)
 
 

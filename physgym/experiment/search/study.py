@@ -6,6 +6,7 @@ This process alone writes Optuna's journal, so that none that is killed can leav
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import sys
 import tempfile
@@ -170,7 +171,7 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
         (session / TRIALS).mkdir(exist_ok=True)
         shared: dict[str, Any] = {}
         if not space.own_samples():
-            shared = {"dataset__path": _samples(space, session, run)}
+            shared = {"dataset__path": _samples(space, session, run, origin.allow_changed_code)}
         # processes are ended before Ctrl-C raises again
         with Presses() as presses, _pool(space.section, config, session, ray) as pool:
             patch = read_record(session)["runs"][-1]["patch"]
@@ -209,17 +210,17 @@ def _check_points(space: Space) -> None:
     raise faults[0]
 
 
-def _samples(space: Space, session: Path, run: Run) -> str:
+def _samples(space: Space, session: Path, run: Run, allow: bool) -> str:
     """Make the samples that all trials train on; where they are."""
     from physgym.experiment.build import shared_dataset
 
     config = space.config({})
     folder = config.dataset.path or str(session / "dataset")
     try:
-        run.describe_dataset(shared_dataset(config, place(folder)))
+        run.describe_dataset(shared_dataset(config, place(folder), allow_changed_code=allow))
     except KeyboardInterrupt:
         run.outcome = "interrupted before the first trial"
-        raise KeyboardInterrupt(f"{run.outcome}. Continue with: physgym resume {session}") from None
+        raise KeyboardInterrupt(f"{run.outcome}. Continue with: physgym resume {shlex.quote(str(session))}") from None
     return folder
 
 
