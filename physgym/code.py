@@ -187,14 +187,20 @@ def describe_made(env: Any) -> dict[str, list[str]]:
     return {"classes": list(dict.fromkeys(names)), "files": [os.fspath(name) for name in files]}
 
 
-def differences(before: Code, now: Code) -> list[str]:
+def differences(before: Code, now: Code, *, made_alike: bool = True) -> list[str]:
     """Name what differs between two codes, one text each; empty if they are the same.
 
     Where an environment was made for one of them only, what stands in the other alone is no difference.
+
+    Args:
+        before: The one.
+        now: The other.
+        made_alike: Whether what makes the environment is to be the same too: a class, a lambda and an id may make the
+            same simulation.
     """
     found = [f"it is unknown ({reason})" for code in (before, now) for reason in code.unknown]
-    both = before.made == now.made
-    for part in PARTS:
+    both = made_alike and before.made == now.made
+    for part in PARTS if made_alike else PARTS[:-1]:
         old, new = getattr(before, part), getattr(now, part)
         for name in sorted({*old, *new}):
             if old.get(name) == new.get(name) or (not both and (name not in old or name not in new)):
@@ -212,7 +218,9 @@ def _difference(part: str, name: str, old: str | None, new: str | None) -> str:
     return f"{kind}{name} has changed ({old[:SHORT]}, now {new[:SHORT]})"
 
 
-def check_same(before: Mapping[str, Any] | None, now: Code, where: str, *, allow: bool = False) -> list[str]:
+def check_same(
+    before: Mapping[str, Any] | None, now: Code, where: str, *, allow: bool = False, made_alike: bool = True
+) -> list[str]:
     """Refuse code that is not that of before.
 
     Args:
@@ -220,6 +228,7 @@ def check_same(before: Mapping[str, Any] | None, now: Code, where: str, *, allow
         now: The code of now.
         where: What was made with the code of before, for the message.
         allow: Go on all the same.
+        made_alike: As in `differences`.
 
     Returns:
         The differences that were allowed.
@@ -231,7 +240,7 @@ def check_same(before: Mapping[str, Any] | None, now: Code, where: str, *, allow
         warnings.warn(UNRECORDED.format(where=where), UserWarning, stacklevel=3)
         return []
     old = Code.from_json(before)
-    found = differences(old, now)
+    found = differences(old, now, made_alike=made_alike)
     if found and not allow:
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         raise ChangedCode(

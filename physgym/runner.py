@@ -447,7 +447,8 @@ class Runner:
         acting = self._acting or rebuild_sampler(source.get("actions"), "actions")
         made_by = code_of_part(dataset.provenance)
         if made_by is not None and made_by.get("hash") != "unknown":  # what comes out is compared in any case
-            check_same(made_by, self.code, f"the dataset in {dataset.paths[0]}", allow=self._allow_changed_code)
+            where = f"the dataset in {dataset.paths[0]}"
+            check_same(made_by, self.code, where, allow=self._allow_changed_code, made_alike=False)
         policy = self._policies(acting, part_seed(source.get("seed", self.seed), *seeds_of(source, dataset.mode)))
         options = self._stored_parameters(dataset)
         max_steps = source.get("max_steps", self._limits["max_steps"])
@@ -728,7 +729,13 @@ class Runner:
     def _check_learned(self, learned: Mapping[str, Any] | None) -> None:
         """Refuse a simulation of other code than that whose samples the network has learned from."""
         if learned is not None:
-            check_same(learned, self.code, "what the network was trained on", allow=self._allow_changed_code)
+            check_same(
+                learned,
+                self.code,
+                "what the network was trained on",
+                allow=self._allow_changed_code,
+                made_alike=False,
+            )
 
     def _run_source(self) -> dict[str, Any]:
         """Where the steps of a run come from; with this a replay can make them again."""

@@ -422,6 +422,10 @@ class SampleStream:
         found: Mapping[str, Any] | None = self._envs.description.get("code")
         return found
 
+    def episode_seed(self, episode: int) -> int:
+        """The seed of an episode, by its index; of stored samples that are loaded, those have their own."""
+        return episode_seed(self._part_seed, episode)
+
     def _record_code(self, allow: bool) -> None:
         """Note which code makes the samples, in the description of the dataset.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ OVERLAP = (
     "{count} of the {total} episodes of {first} are among those of {second}: they have the same simulation, arguments "
     "and seeds, so that {consequence}. Generate one of them with another seed, or as another part (mode={mode!r})"
 )
+UNSEEN = "an error measured on them is no error on unseen samples"
 SAME_PARAMETERS = (
     "{count} of the {total} episodes of {first} have the parameters of episodes of {second}, with other seeds: where "
     "the parameters alone say what happens, they are the same episodes"
@@ -113,28 +115,57 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
     common = np.intersect1d(own, others, assume_unique=True)
     figures = {"total": len(own), "first": names[0], "second": names[1]}
     if len(common):
-        consequence = "an error measured on them is no error on unseen samples"
-        return OVERLAP.format(count=len(common), **figures, consequence=consequence, mode="validation")
+        return OVERLAP.format(count=len(common), **figures, consequence=UNSEEN, mode="validation")
     if (count := _equal_parameters(first, second)) and first.source.get("parameters") is not None:
         return SAME_PARAMETERS.format(count=count, **figures)
     return ""
 
 
-def overlaps_with_run(dataset: SampleDataset, source: Mapping[str, Any], seeds: Sequence[int]) -> int:
-    """Return how many of the seeds of a run are those of episodes of a dataset, of the same simulation."""
-    if dataset.source.get("env") != source.get("env") or not len(dataset):
-        return 0
-    return int(np.isin(np.asarray(seeds, np.uint64), _seeds(dataset)).sum())
+def overlaps_with_stream(dataset: SampleDataset, stream: Any) -> str:
+    """Say which episodes of a dataset a stream of fresh samples gives as well; empty for none, or if nothing tells.
+
+    Args:
+        dataset: Samples that are to be unseen.
+        stream: A `SampleStream`, or what has one as its ``stream``.
+    """
+    stream = getattr(stream, "stream", stream)
+    source, draws = getattr(stream, "source", None), getattr(stream, "episode_seed", None)
+    if not isinstance(source, Mapping) or draws is None or not len(dataset):
+        return ""
+    if _simulation(source) not in map(_simulation, _sources(dataset)):
+        return ""
+    episodes, first = np.unique(dataset.index("episode"), return_index=True)
+    pairs = zip(episodes.tolist(), dataset.index("seed")[first].tolist(), strict=True)
+    count = sum(draws(episode) == seed for episode, seed in pairs)
+    if not count:
+        return ""
+    figures = {"total": len(episodes), "first": "the validation samples", "second": "those that are produced"}
+    return OVERLAP.format(count=count, **figures, consequence=UNSEEN, mode="validation")
+
+
+def warn_of_overlap(validation: Any, training: Any) -> None:
+    """Warn where samples to validate on are among those of a training, if both say where they come from."""
+    from physgym.data.dataset import SampleDataset
+
+    if not isinstance(validation, SampleDataset):
+        return
+    if isinstance(training, SampleDataset):
+        text = overlaps(validation, training, ("the validation samples", "the training samples"))
+    else:
+        text = overlaps_with_stream(validation, training)
+    if text:
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def _same_simulation(first: SampleDataset, second: SampleDataset) -> bool:
-    """Whether both come from one simulation, with arguments and actions that give equal episodes for equal seeds."""
-    told = [
-        [json.dumps([part.get(name) for name in ("env", "env_kwargs", "actions")]) for part in _sources(dataset)]
-        for dataset in (first, second)
-    ]
-    known = all("env" in source for dataset in (first, second) for source in _sources(dataset))
-    return known and bool(set(told[0]) & set(told[1]))
+    """Whether both come from one simulation with the same arguments, which gives equal episodes for equal seeds."""
+    told = [set(filter(None, map(_simulation, _sources(dataset)))) for dataset in (first, second)]
+    return bool(told[0] & told[1])
+
+
+def _simulation(source: Mapping[str, Any]) -> str:
+    """Simulation and arguments as a text; empty where the source does not say."""
+    return json.dumps([source["env"], source.get("env_kwargs")], sort_keys=True) if source.get("env") else ""
 
 
 def _sources(dataset: SampleDataset) -> list[Mapping[str, Any]]:

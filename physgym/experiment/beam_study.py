@@ -180,6 +180,7 @@ def make_trainer(budget: Budget, dataset: SampleDataset, folder: Path, seed: int
         optimization=optimization,
         transforms=Transforms.normalization(training, physical_loss=True),
         session=folder,
+        record=False,
         seed=seed,
     )
 

@@ -272,15 +272,15 @@ def _make_trainer(
         dataset = _dataset(config, plan.generation, folder)
         if run is not None:
             run.describe_dataset(dataset)
-        training, validation = _split(config, dataset)
+        training, validation = _split(config, dataset, folder)
         per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
     else:
         per_epoch = math.ceil((_wanted(config) or NEW_SAMPLES) / section.batch_size)
         if section.batches_per_epoch is not None:
             few = sys.maxsize if config.dataset.mini is None else per_epoch
             per_epoch = min(few, section.batches_per_epoch)
-    if config.validation.path is not None:
-        validation = SampleDataset(config.validation.path, mini=config.dataset.mini)
+    if (held := _held_out(config, folder)) is not None:
+        validation = SampleDataset(held, mode=_part_of(held), mini=config.dataset.mini)
         if run is not None:
             run.describe_dataset(validation, "validation")
     if run is not None and (load := _load(config)) is not None:
@@ -308,6 +308,7 @@ def _make_trainer(
             validation=validation,
             optimization=build_optimization(config, network, section.epochs * per_epoch),
             session=session,
+            record=False,
             seed=config.seed,
             device=config.device,
             callbacks=callbacks,
@@ -330,9 +331,25 @@ def _make_trainer(
     return trainer, source
 
 
-def _split(config: Config, dataset: SampleDataset) -> tuple[SampleDataset, SampleDataset | None]:
+def _held_out(config: Config, folder: Path | Location) -> str | Path | Location | None:
+    """Where there are samples to validate on: ``validation.path``, or the part of the dataset itself for that."""
+    if config.validation.path is not None:
+        return place(config.validation.path)
+    if config.dataset.produce == "before" and config.validation.fraction and _has_samples(folder, "validation"):
+        return folder
+    return None
+
+
+def _part_of(folder: str | Path | Location) -> Mode:
+    """The part of a dataset to validate on: that which was made for it, else the only one there is."""
+    return "validation" if _has_samples(place(folder), "validation") else "training"
+
+
+def _split(
+    config: Config, dataset: SampleDataset, folder: Path | Location
+) -> tuple[SampleDataset, SampleDataset | None]:
     """Samples to train and to validate on."""
-    if config.validation.path is not None or not config.validation.fraction:
+    if _held_out(config, folder) is not None or not config.validation.fraction:
         return dataset, None
     if config.dataset.mini is not None and len(np.unique(dataset.episodes)) < 2:
         print(f"no validation: the first {len(dataset)} samples are of one episode", file=sys.stderr)
@@ -421,7 +438,7 @@ def _has_samples(folder: Path | Location, mode: Mode = "training") -> bool:
         return bool(partition_files(folder, mode))
     from physgym.storage.datasets import has_samples  # which needs a package that not everyone has
 
-    return has_samples(folder)
+    return has_samples(folder, mode)
 
 
 def _generation(config: Config) -> dict[str, Any]:

@@ -201,6 +201,8 @@ def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
         return ConfigError(REFUSED.format(session=session, reason=reason))
 
     last, outcome = runs[-1], state(session)
+    if last.get("from_python"):
+        raise refuse("a program in Python made it, of which the configuration knows a part; run that again")
     if any(run["kind"] != last["kind"] for run in runs) or last["kind"] not in KINDS:
         kind = last["kind"]
         hint = {"search": "; run physgym search with its config.yaml", "demo": "; run physgym demo"}.get(kind, "")

@@ -247,8 +247,13 @@ class RolloutSection(Section):
 class ValidationSection(Section):
     """The phases of validation: a cheap one after every epoch, and a costlier one."""
 
-    fraction: float = Field(0.1, ge=0, lt=1, description="of the episodes, held out; 0 holds out none")
-    path: str | None = Field(None, description="dataset to validate on, in place of episodes that are held out")
+    fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="of the episodes, held out where the dataset has no validation part; 0 for no validation",
+    )
+    path: str | None = Field(None, description="dataset to validate on: its validation part if it has one")
     rollout: RolloutSection | None = Field(None, description="null for none")
 
 

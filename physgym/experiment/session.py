@@ -180,6 +180,7 @@ class Run:
         kind: What is done.
         config: The resolved configuration.
         origin: How the run came about; by default what can be seen from here.
+        from_python: Whether a program made it, of which the configuration knows a part.
 
     Attributes:
         session: The folder.
@@ -190,11 +191,19 @@ class Run:
         ConfigError: Another process works in the session, its record is damaged, or the disk refuses.
     """
 
-    def __init__(self, session: Path, kind: Kind, config: Mapping[str, Any], origin: Origin | None = None) -> None:
+    def __init__(
+        self,
+        session: Path,
+        kind: Kind,
+        config: Mapping[str, Any],
+        origin: Origin | None = None,
+        *,
+        from_python: bool = False,
+    ) -> None:
         self.session = session
         self.results: dict[str, Any] = {}
         self.outcome = "completed"
-        self._terminated = False
+        self._terminated, self._from_python = False, from_python
         origin = Origin.here() if origin is None else origin
         self._config = dict(config)
         self._lock: Any = _locked(session)
@@ -222,6 +231,7 @@ class Run:
             write_atomically(self.session / patch, origin.patch)
         self._run: dict[str, Any] = {
             "kind": kind,
+            "from_python": self._from_python,
             "start": _now(),
             "end": None,
             "outcome": None,
@@ -548,6 +558,7 @@ class _RunPart(BaseModel):
     environment: dict[str, str]
     dataset: _DatasetPart | None
     code: dict[str, Any] | None = None  # later than the rest
+    from_python: bool = False  # likewise
     others: dict[str, _DatasetPart] = {}  # later than the rest
     results: dict[str, Any]
     weights: str | None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.data.loader import Loader, Shuffle
+from physgym.data.provenance import warn_of_overlap
 from physgym.data.statistics import Statistics, of_samples
 from physgym.data.workers import LOST, gathered_by_workers, is_death
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
@@ -134,6 +135,9 @@ class Trainer:
         rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
             one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
         rollout_every: How often.
+        record: Whether the session gets the record that `physgym list`, `show` and `run` read. A folder that holds a
+            session already is continued with `resume`, or with a network that is a `Predictor`; otherwise the new
+            session is another one, with a number behind its name, which is said.
 
     Started by ``torchrun``, the processes train one network together: each on its part of every batch, so that
     `batch_size` is that of each. Only the first one writes.
@@ -150,6 +154,7 @@ class Trainer:
         stopping: Whether `stop` was called.
         in_step: Whether an optimization step was begun and not completed, as after a second Ctrl-C.
         ranks: The processes that train together.
+        session: The session's folder, None without one.
 
     Raises:
         ConfigError: Arguments contradict each other, or the network does not fit the samples.
@@ -186,6 +191,7 @@ class Trainer:
         loader_workers: int = 0,
         rollout: Callable[[Predictor], Mapping[str, float]] | None = None,
         rollout_every: int = 1,
+        record: bool = True,
     ) -> None:
         for name, choice, choices in (
             ("produce", produce, get_args(Produce)),
@@ -206,6 +212,12 @@ class Trainer:
             session = local(session, "the session (networks may be in S3: callbacks=[Checkpoints('s3://...')])")
         check_device(device)
         self.ranks = Ranks(device)
+        if session is not None and record and resume is False and not isinstance(network, Predictor):
+            from physgym.experiment.from_python import own_session  # which this package stands below
+
+            session = Path(self.ranks.share(str(own_session(session)) if self.ranks.rank == 0 else ""))
+        self.session = None if session is None else Path(session)
+        self._recorded = record and session is not None and self.ranks.rank == 0
         if self.ranks.size > 1 and source is not None:
             raise ConfigError(ALONE)
         self.on_nonfinite, self.loader_workers = on_nonfinite, loader_workers
@@ -252,6 +264,8 @@ class Trainer:
         self.fields = tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
         if self.validation is not None:
             check_alike(self.validation, spec, self.fields)
+            if not isinstance(validation, (int, float)):
+                warn_of_overlap(self.validation, self.training if source is None else source)
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}
@@ -294,6 +308,11 @@ class Trainer:
                 raise CheckpointError(OTHER_RANKS.format(rank=self.ranks.rank, step=self.step))
 
     @property
+    def held_out(self) -> bool:
+        """Whether the samples to validate on were held out from the dataset."""
+        return isinstance(self._held_out, (int, float))
+
+    @property
     def num_batches(self) -> int:
         """Batches in an epoch, on each process."""
         if self.training is None:
@@ -322,6 +341,15 @@ class Trainer:
             DatasetError: There are no samples, or a process that loads them died.
             CheckpointError: A checkpoint cannot be written.
         """
+        if not self._recorded:
+            return self._fit()
+        from physgym.experiment.from_python import recorded  # which this package stands below
+
+        assert self.session is not None
+        with recorded(self, self.session):
+            return self._fit()
+
+    def _fit(self) -> History:
         if self._generators is not None:  # only now: building the parts of a training may draw from them
             set_generator_states(self._generators)
             self._generators = None

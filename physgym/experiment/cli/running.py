@@ -169,12 +169,12 @@ def _run(
         if config is None or config.environment is None:
             raise ConfigError("environment: missing; name the simulation, as in environment.id=physgym/Beam-v0")
         env, more["env_kwargs"] = config.environment.id, dict(config.environment.arguments)
-        if _environment_of(session) == env and stored is None:
+        if _environment_of(session) in (None, env) and stored is None:
             more["learned"] = recorded_code(session)
         if frames is not None:
             more["env_kwargs"]["render_mode"] = "rgb_array"
     try:
-        with Runner(env, load_network(config, session, which), **more) as runner:
+        with Runner(env, load_network(None if _by_python(session) else config, session, which), **more) as runner:
             report = runner.run(
                 steps or None,
                 replay=stored,
@@ -204,3 +204,10 @@ def _environment_of(session: Path) -> str | None:
 
     environment = read_config(session).get("environment")
     return environment.get("id") if isinstance(environment, dict) else None
+
+
+def _by_python(session: Path) -> bool:
+    """Whether a program in Python trained it, so that its configuration does not know the network."""
+    from physgym.experiment.session import RECORD, read_record
+
+    return (session / RECORD).exists() and bool(read_record(session)["runs"][-1].get("from_python"))

@@ -76,6 +76,12 @@ def resume(
     stored = load_config(config_of(session))
     config = flags.load(session, overrides)
     last = read_record(session)["runs"][-1]
+    if last.get("from_python"):
+        raise ConfigError(
+            f"{session} was trained by a program in Python ({shlex.join(last['command'])}), which alone knows its "
+            f"network and callbacks. Continue it there, with everything else as it was: "
+            f"Trainer(..., session={str(session)!r}, resume=True).fit()"
+        )
     _check_folder(session, config, last["folder"])
     # what did not start from a commit need not go on from one
     origin, log = flags.origin(session, overrides, checked=last["git"] is not None, keep_diff=last["patch"] is not None)

@@ -1,0 +1,87 @@
+"""Sessions of trainings that are made in Python: the same record as those of the command line have."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from physgym.data.dataset import SampleDataset
+from physgym.errors import ConfigError
+from physgym.experiment.provenance import Origin
+from physgym.experiment.session import CONFIG, RECORD, Run, check_session, new_session
+from physgym.files import write_atomically
+
+if TYPE_CHECKING:
+    from physgym.training.trainer import Trainer
+
+DESCRIPTION = "trained from Python"
+
+
+def is_taken(session: Path) -> bool:
+    """Whether a folder has the record of a session, networks or curves."""
+    if (session / RECORD).exists() or (session / CONFIG).exists():
+        return True
+    return any(path.is_file() for name in ("networks", "stats") for path in (session / name).rglob("*"))
+
+
+def own_session(path: str | Path) -> Path:
+    """Return the folder of a new training: the wanted one, or one with a number behind it where that is taken.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    wanted = check_session(path)
+    return new_session(wanted) if is_taken(wanted) else wanted
+
+
+@contextlib.contextmanager
+def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
+    """Write the record of a training that is made in Python, from its beginning to its end.
+
+    Raises:
+        ConfigError: Another process works in the session, its record is damaged, or the disk refuses.
+    """
+    try:
+        made = not session.exists()
+        session.mkdir(parents=True, exist_ok=True)
+        if made:
+            write_atomically(session / ".gitignore", "*\n")
+    except OSError as error:
+        raise ConfigError(f"cannot make the session folder {session}: {error.strerror}") from error
+    with Run(session, "train", _config(trainer, session), Origin.here(), from_python=True) as run:
+        run.accepted()
+        if isinstance(trainer.training, SampleDataset):
+            run.describe_dataset(trainer.training)
+        if isinstance(trainer.validation, SampleDataset) and not trainer.held_out:
+            run.describe_dataset(trainer.validation, "validation")
+        try:
+            yield
+        finally:
+            history = trainer.history
+            run.outcome = f"stopped: {history.stopped}" if history.stopped else run.outcome
+            run.outcome = "interrupted" if history.interrupted else run.outcome
+            run.results = dict(history.epochs[-1]) if history.epochs else {}
+
+
+def _config(trainer: Trainer, session: Path) -> dict[str, Any]:
+    """What is known of a training, as far as a configuration has it."""
+    config: dict[str, Any] = {
+        "session": str(session),
+        "description": DESCRIPTION,
+        "seed": trainer.seed,
+        "dataset": {},
+        "training": {"epochs": trainer.epochs, "batch_size": trainer.batch_size},
+    }
+    if isinstance(trainer.training, SampleDataset):
+        config["dataset"] = {"path": str(trainer.training.paths[0]), "samples": None}
+        source = trainer.training.source
+    else:
+        source = getattr(trainer.source, "source", {})
+    env, arguments = source.get("env"), source.get("env_kwargs")
+    if isinstance(env, str) and env in gymnasium.registry:
+        config["environment"] = {"id": env, "arguments": arguments if isinstance(arguments, dict) else {}}
+    return config
