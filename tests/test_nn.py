@@ -377,6 +377,14 @@ def test_predict_names_a_wrong_sample(sample, message):
         predictor.predict(sample)
 
 
+def test_predict_names_fields_of_unequal_length():
+    predictor = Predictor(MLP.from_spec(SPEC, hidden=(8,)), SPEC)
+    for counts in ((5, 4), (1, 3), (0, 2)):
+        batch = {"force": np.zeros((counts[0], 4, 3)), "young": np.zeros(counts[1])}
+        with pytest.raises(SampleError, match=rf"equally many samples; they hold .*{counts[0]}, 'young': {counts[1]}"):
+            predictor.predict(batch, batched=True)
+
+
 def test_a_network_of_the_wrong_output_shape_is_an_error_at_once():
     with pytest.raises(ConfigError, match=r"network MLP predicts field 'moved' with shape \(4, 2\).* \(4, 3\)"):
         Predictor(MLP((4, 3), (4, 2)), SPEC, inputs=["force"], outputs=["moved"])

@@ -9,7 +9,9 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
 from physgym.errors import ConfigError
-from physgym.nn import Optimization
+from physgym.nn import MLP, Optimization
+from physgym.training import Trainer, load_checkpoint
+from tests.memory_samples import MemorySamples, linear_samples, spec_of
 
 
 @pytest.fixture
@@ -199,3 +201,108 @@ def test_an_optimizer_that_asks_for_the_gradient_again_gets_it(network):
 def test_nonsense_is_refused(network, options, message):
     with pytest.raises(ConfigError, match=message):
         Optimization(network, **options)
+
+
+# --- what a method of one's own returns
+
+
+def returning(network, **methods):
+    made = type("Own", (Optimization,), {name: lambda *_, value=value: value for name, value in methods.items()})
+    return made(network)
+
+
+def test_a_tensor_from_transform_loss_is_the_loss(network):
+    class Weighted(Optimization):
+        def transform_loss(self, loss, prediction, target):
+            return 2 * loss
+
+    values = Weighted(network).losses(fields(u=3), fields(u=1))
+    assert {name: value.item() for name, value in values.items()} == {"loss": pytest.approx(8)}
+
+
+ONE = torch.ones((), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"Own\.transform_loss returned None; return the loss, or a dictionary"),
+        ((ONE, ONE), r"Own\.transform_loss returned a tuple; return the loss, or a dictionary"),
+        (1.0, r"Own\.transform_loss returned a float; return the loss"),
+        ({"energy": ONE}, r"\['energy'\] of a batch need a 'loss' .* it is missing. Own\.transform_loss returned it"),
+        ({"loss": None}, r"it is None. Own\.transform_loss returned it"),
+        ({"loss": ONE, "energy": torch.ones(3)}, r"'energy' of the loss has shape \(3,\).* Own\.transform_loss"),
+        (
+            {"loss": ONE, "energy": "high"},
+            r"Own\.transform_loss returned 'high' as 'energy'; values to log are numbers",
+        ),
+        ({"loss": ONE, "energy": None}, r"Own\.transform_loss returned None as 'energy'"),
+        (torch.ones(4), r"'loss' of the loss has shape \(4,\).* Own\.transform_loss returned it"),
+    ],
+)
+def test_what_transform_loss_must_return_is_named(network, value, message):
+    with pytest.raises(ConfigError, match=message):
+        returning(network, transform_loss=value).losses(fields(u=3), fields(u=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"it is None. Own\.compute_loss returned it"),
+        (1.0, r"it is a float. Own\.compute_loss returned it"),
+        ({"loss": ONE}, r"it is a dict. Own\.compute_loss returned it"),
+        (torch.ones(4, 2), r"'loss' of the loss has shape \(4, 2\).* Own\.compute_loss returned it"),
+    ],
+)
+def test_what_compute_loss_must_return_is_named(network, value, message):
+    with pytest.raises(ConfigError, match=message):
+        returning(network, compute_loss=value).losses(fields(u=3), fields(u=1))
+
+
+# --- a network that only computes
+
+
+class Mean(nn.Module):
+    """A network without parameters."""
+
+    def forward(self, x):
+        return x.mean(1, keepdim=True).expand(x.shape[0], 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": torch.optim.SGD, "lr": 0.1, "clip_norm": 1.0, "scheduler": partial(ExponentialLR, gamma=0.5)},
+        {"optimizer": torch.optim.LBFGS},
+        {"precision": "float16"},
+    ],
+)
+def test_a_network_without_parameters_is_trained_saved_resumed_and_run(tmp_path, options):
+    samples = linear_samples(40)
+    arrays = {"x": samples.arrays["force"].reshape(40, 6), "y": samples.arrays["displacement"][:, :2]}
+    samples = MemorySamples(arrays, spec_of(arrays, {"x": "input", "y": "target"}), samples.episodes)
+
+    def trainer(**more):
+        network = Mean()
+        optimization = Optimization(network, **options)
+        assert optimization.idle
+        assert optimization.parameters == []
+        return Trainer(network, samples, optimization=optimization, session=tmp_path, progress=False, **more)
+
+    first = trainer(epochs=2)
+    history = first.fit()
+    assert history["loss"] == pytest.approx([history["loss"][0]] * 2)
+    resumed = trainer(epochs=3, resume=True)
+    assert resumed.fit()["loss"][-1] == pytest.approx(history["loss"][0])
+    loaded = load_checkpoint(tmp_path, network=Mean())
+    assert loaded.num_parameters == 0
+    assert loaded.predict({"x": arrays["x"]}, batched=True)["y"].shape == (40, 2)
+
+
+def test_gradients_that_are_off_are_said():
+    samples = linear_samples(40)
+    network = MLP.from_spec(samples.spec, hidden=(4,))
+    for off in (torch.no_grad, torch.inference_mode):
+        with off(), pytest.raises(ConfigError, match=r"gradients are off: fit is called under torch\.no_grad"):
+            Trainer(network, samples, epochs=1, progress=False).fit()

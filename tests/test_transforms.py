@@ -22,6 +22,7 @@ from physgym.nn import (
     describe,
     register,
 )
+from physgym.sample import Field, SampleSpec
 from physgym.training import load_checkpoint, save_checkpoint
 from tests.memory_samples import MemorySamples, spec_of
 
@@ -51,6 +52,17 @@ class Scale(Transform):
 class Shift(Transform):
     def forward(self, fields):
         return {name: value + 1 for name, value in fields.items()}
+
+
+class Select(Transform):
+    """Gives one field under a name, and no other."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, fields):
+        return {self.name: next(iter(fields.values()))}
 
 
 def tensors(arrays):
@@ -272,3 +284,140 @@ def test_a_held_prediction_in_physical_units_survives_a_checkpoint(tmp_path):
     assert not (predicted[:, [1, 2]] == 7).any()
     loaded = load_checkpoint(save_checkpoint(tmp_path / "one", predictor))
     np.testing.assert_array_equal(loaded.predict({"x": x}, batched=True)["y"], predicted)
+
+
+# --- what is not a number, and what is not there
+
+
+def fields_of(**fields):
+    roles = {"y": "target"}
+    return SampleSpec(
+        [
+            Field(n, v.shape[1:], v.dtype, roles.get(n, "input"), kind=kind, mask=mask)
+            for n, (v, kind, mask) in fields.items()
+        ]
+    )
+
+
+def test_flags_one_hot_and_bool_are_not_normalized():
+    arrays = {
+        "wall": (RNG.integers(0, 2, (50, 4, 4)).astype("f4"), "flag", ""),
+        "material": (np.eye(3, dtype="f4")[RNG.integers(0, 3, 50)], "one-hot", ""),
+        "wet": (RNG.random((50, 4, 4)) < 0.5, "number", ""),
+        "load": (RNG.normal(5, 2, (50, 3)).astype("f4"), "number", ""),
+        "y": (RNG.integers(0, 2, (50, 2)).astype("f4"), "flag", ""),
+    }
+    samples = MemorySamples({name: value for name, (value, *_) in arrays.items()}, fields_of(**arrays))
+    transforms = Transforms.normalization(samples)
+    assert list(transforms.before_prediction.shapes) == ["load"]
+    assert list(transforms.before_apply.transform.shapes) == []
+    given = tensors(samples.arrays)
+    assert all(
+        torch.equal(value, given[name]) for name, value in transforms.before_prediction(given).items() if name != "load"
+    )
+
+
+def test_a_float_field_of_zeros_and_ones_gets_a_hint(caplog):
+    flags = RNG.integers(0, 2, (50, 4)).astype("f4")
+    for values, hinted in (
+        (flags, True),
+        (flags * 0.5, False),
+        (RNG.random((50, 4)), False),
+        (np.ones((50, 4)), False),
+    ):
+        caplog.clear()
+        Normalize.from_statistics({"wall": Statistics.of(values)})
+        assert ("'wall' holds nothing but zeros and ones" in caplog.text) is hinted
+
+
+def test_padding_with_nan_is_normalized_by_what_is_there():
+    values = np.full((100, 6), np.nan, "f4")
+    for i in range(100):
+        values[i, : 1 + i % 5] = 1000 + 10 * RNG.normal(size=1 + i % 5)
+    normal = Normalize.from_statistics({"y": Statistics.of(values)})({"y": torch.from_numpy(values)})["y"].numpy()
+    for component in normal.T[:5]:
+        known = component[np.isfinite(component)]
+        assert (abs(known.mean()) < 1e-3, abs(known.std() - 1) < 1e-3) == (True, True)
+    assert np.array_equal(np.isfinite(normal), np.isfinite(values))
+    filled = Normalize.from_statistics({"y": Statistics.of(values)})({"y": torch.full((1, 6), 1000.0)})["y"]
+    assert filled.abs().max() < 1  # also the component that no sample has
+    for scale in ("field", "component", "auto"):
+        with pytest.warns(UserWarning, match="no value of field 'y' is finite in any sample, so it is not normalized"):
+            nothing = Normalize.from_statistics({"y": Statistics.of(np.full((9, 4), np.nan))}, scale=scale)
+        assert nothing({"y": torch.full((1, 4), 3.0)})["y"].tolist() == [[3.0] * 4]
+
+
+def test_zero_padding_that_a_mask_names_does_not_enter():
+    number = RNG.integers(1, 6, 200).astype("i4")
+    there = np.arange(6) < number[:, None]
+    points = np.where(there[..., None], RNG.normal(1000, 10, (200, 6, 2)), 0).astype("f4")
+    arrays = {
+        "points": (points, "number", "number"),
+        "number": (number, "number", ""),
+        "y": (points[:, 0], "number", ""),
+    }
+    samples = MemorySamples({name: value for name, (value, *_) in arrays.items()}, fields_of(**arrays))
+    normalize = Transforms.normalization(samples, ["points"]).before_prediction
+    normal = normalize({"points": torch.from_numpy(points)})["points"].numpy()[there]
+    assert abs(normal.mean()) < 0.01
+    assert abs(normal.std() - 1) < 0.05
+
+
+@pytest.mark.parametrize(("scale", "axis"), [("channel", 1), ("channel_last", 3)])
+def test_a_scale_for_each_channel(scale, axis):
+    y = RNG.normal(size=(50, 4, 4, 4)) * np.reshape([1, 1e5, 1e-3, 0], [-1 if a == axis else 1 for a in range(4)])
+    normalize = Normalize.from_statistics(moments({"y": y}), scale=scale)
+    normal = normalize({"y": torch.from_numpy(y)})["y"]
+    for channel in normal.unbind(axis)[:3]:
+        assert channel.std().item() == pytest.approx(1, rel=0.05)
+    assert not normal.unbind(axis)[3].any()
+    assert torch.allclose(normalize.inverse({"y": normal})["y"], torch.from_numpy(y))
+    assert torch.equal(rebuilt(normalize)({"y": torch.from_numpy(y)})["y"], normal)
+    with pytest.raises(ConfigError, match=r"'a' is 'channel', one for each channel, but it has shape \(3,\)"):
+        Normalize({"a": (3,)}, "channel")
+
+
+class Nothing(Transform):
+    def forward(self, fields):
+        pass
+
+    def inverse(self, fields):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("transforms", "where"),
+    [
+        (Transforms(before_prediction=Nothing()), "before_prediction, Nothing, returned None"),
+        (Transforms(before_apply=Nothing()), "before_apply, Nothing, returned None"),
+        (Transforms(before_apply=Compose([Nothing(), Transform()])), "in Compose, Nothing, returned None"),
+        (Transforms(before_apply=Inverse(Compose([Nothing()]))), "in Compose, Nothing, returned None"),
+        (Transforms(before_apply=Select("x")), r"before_apply, Select, returned no field \['y'\]; it gave \['x'\]"),
+    ],
+)
+def test_a_hook_that_returns_something_else_is_named(transforms, where):
+    spec = SampleSpec([Field("x", (2,), np.dtype("f4"), "input"), Field("y", (2,), np.dtype("f4"), "target")])
+    with pytest.raises(ConfigError, match=where):
+        Predictor(MLP(2, 2), spec, transforms=transforms)
+
+
+def test_a_hook_before_the_loss_that_returns_something_else_is_named():
+    x = {"a": torch.ones(1)}
+
+    class Both(LossTransform):
+        def __init__(self, result):
+            super().__init__()
+            self.result = result
+
+        def forward(self, prediction, target):
+            return self.result
+
+    for result, message in (
+        (None, "Both, returned a NoneType instead of two dictionaries"),
+        ((x,), "returned 1 values instead of two"),
+        ((x, None), "before_loss, Both, returned None instead of a dictionary"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Transforms(before_loss=Both(result)).for_loss(x, x)
+    with pytest.raises(ConfigError, match="before_loss, Nothing, returned None"):
+        Transforms(before_loss=LossTransform(on_target=Nothing())).for_loss(x, x)

@@ -19,7 +19,7 @@ def main(samples=400, epochs=15, out="sessions/physics"):
     dataset = physgym.generate(
         "physgym/Heat-v0", f"{out}/dataset", samples=samples, env_kwargs={"size": SIZE}, num_workers=2, resume=True
     )
-    network = UNet.from_spec(dataset.spec, width=8, depth=2, norm="none", residual=True)
+    network = UNet.from_spec(dataset.spec, width=8, depth=2, norm="none", residual="temperature")
     trainer = Trainer(
         network,
         dataset,

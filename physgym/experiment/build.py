@@ -592,7 +592,10 @@ def build_transforms(config: Config, network: nn.Module | Predictor, spec: Sampl
         inputs, outputs = field_names(spec, config.inputs, config.outputs)
         if unknown := [name for name in _by_name(section.scale) if name not in (*inputs, *outputs)]:
             raise ConfigError(f"transforms.scale: {unknown[0]!r} is none of the fields {(*inputs, *outputs)}")
-        normal = Transforms.normalizing(spec, inputs, outputs, scale=section.scale, physical_loss=section.physical_loss)
+        loss_units = section.physical_loss
+        normal = Transforms.normalizing(
+            spec, inputs, outputs, scale=section.scale, physical_loss=loss_units, network=network
+        )
     loss = normal.before_loss
     return Transforms(
         _composed(*places["before_prediction"], normal.before_prediction),

@@ -175,12 +175,17 @@ class NetworkSection(Section):
     which: str = Field("last", description="which checkpoint of it: last, best, an epoch or a name")
 
 
+Scale = Literal["auto", "field", "component", "channel", "channel_last"]
+
+
 class TransformsSection(Section):
     """What happens to fields around the network."""
 
     normalize: bool = Field(True, description="normalize inputs and outputs by the training samples")
-    scale: Literal["auto", "field", "component"] | dict[str, Literal["auto", "field", "component"]] = Field(
-        "auto", description="of the normalization: one number per field or per component; for all fields or by name"
+    scale: Scale | dict[str, Scale] = Field(
+        "auto",
+        description="of the normalization: one number per field, channel (of the first or last axis) or component; for "
+        "all fields or by name",
     )
     physical_loss: bool = Field(False, description="compute the loss in physical units, not in normalized ones")
     before_prediction: list[Transform] = Field(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
-from physgym.nn.grid import CONV, GridNetwork
+from physgym.nn.grid import CONV, Axis, GridNetwork
 from physgym.nn.mlp import activation_class
 from physgym.nn.registry import register
 
@@ -40,7 +40,7 @@ class FNO(GridNetwork):
     Args:
         dimensions: Of the grid: 1, 2 or 3.
         in_channels: Channels of all inputs together; a field without a channel axis counts as one.
-        out_channels: Channels of the output.
+        out_channels: Channels of the output, or a list for several outputs, as for `UNet`.
         modes: Fourier modes kept along each axis, the constant one included: one number or one per axis. A grid needs
             at least ``2 * modes - 1`` points, the padding included.
         width: Channels of the layers.
@@ -51,7 +51,10 @@ class FNO(GridNetwork):
         coordinates: Feed the position too: without padding as sine and cosine along each axis, whose grid is taken
             as 0, 1/n, ..., (n-1)/n of the period; with padding as a number from 0 at the first point of an axis to 1 at
             its last one. Without it, shifting the input along a periodic axis shifts the output.
+        residual: What is added to the output, as for `UNet`.
         nodes: Nodes per axis of the grid, for fields that list nodes, as for `UNet`.
+        channel_axis: Where fields have their channels, as for `UNet`.
+        inputs: Names of the input fields, as for `UNet`.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -61,7 +64,7 @@ class FNO(GridNetwork):
         self,
         dimensions: int,
         in_channels: int,
-        out_channels: int,
+        out_channels: int | Sequence[int | None] | None,
         *,
         modes: int | Sequence[int] = 16,
         width: int = 64,
@@ -70,13 +73,19 @@ class FNO(GridNetwork):
         activation: str = "gelu",
         padding: float = 0.0,
         coordinates: bool = True,
+        residual: bool | Sequence[int | None] = False,
         nodes: Sequence[int] | None = None,
+        channel_axis: Axis = "first",
+        inputs: Sequence[str] | None = None,
     ) -> None:
         super().__init__(
             dimensions,
             in_channels,
             out_channels,
             nodes,
+            channel_axis=channel_axis,
+            residual=residual,
+            inputs=inputs,
             modes=modes if isinstance(modes, int) else list(modes),
             width=width,
             depth=depth,
@@ -101,7 +110,7 @@ class FNO(GridNetwork):
         self.pointwise = nn.ModuleList(CONV[dimensions](width, width, 1) for _ in range(depth))
         self.activation = activation_class(activation)()
         self.project = CONV[dimensions](width, projection, 1)
-        self.head = CONV[dimensions](projection, out_channels, 1)
+        self.head = CONV[dimensions](projection, self.out_channels, 1)
 
     def compute(self, x: Tensor) -> Tensor:
         """The network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid).
@@ -111,7 +120,7 @@ class FNO(GridNetwork):
         """
         grid = x.shape[2:]
         if self.coordinates:
-            x = torch.cat([x, self._positions(x).expand(len(x), *(-1,) * (1 + len(grid)))], 1)
+            x = torch.cat([x, self._positions(x).expand(x.shape[0], *(-1,) * (1 + len(grid)))], 1)
         h = self.lift(x)  # (batch, width, *grid)
         strips = [math.ceil(self.padding * size) for size in grid]
         for axis, (size, strip, modes) in enumerate(zip(grid, strips, self.modes, strict=True)):

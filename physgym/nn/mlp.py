@@ -22,6 +22,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
     "relu": nn.ReLU,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
@@ -57,6 +58,7 @@ class MLP(nn.Module):
             the hidden layers learn only the rest, which they start by predicting as zero.
         layer_norm: Normalize the input of each hidden layer but the first over its features.
         dropout: Probability to drop a hidden unit while training.
+        bias: Whether layers add a constant; without, a homogeneous activation such as "relu" maps zero to zero.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -74,6 +76,7 @@ class MLP(nn.Module):
         linear_skip: bool = False,
         layer_norm: bool = False,
         dropout: float = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.input_shapes, _ = _shapes(input_shapes)
@@ -92,6 +95,7 @@ class MLP(nn.Module):
             "linear_skip": linear_skip,
             "layer_norm": layer_norm,
             "dropout": dropout,
+            "bias": bias,
         }
         self.residual, self.block_layers = residual, block_layers
         self.sizes = [math.prod(shape) for shape in self.output_shapes]
@@ -102,12 +106,13 @@ class MLP(nn.Module):
         for index, (fan_in, width) in enumerate(zip((inputs, *self.hidden), self.hidden, strict=False)):
             norm = [nn.LayerNorm(fan_in)] if layer_norm and index else []
             drop = [nn.Dropout(dropout)] if dropout else []
-            self.layers.append(nn.Sequential(*norm, nn.Linear(fan_in, width), make_activation(), *drop))
-        self.head = nn.Linear(self.hidden[-1] if self.hidden else inputs, outputs)
+            self.layers.append(nn.Sequential(*norm, nn.Linear(fan_in, width, bias), make_activation(), *drop))
+        self.head = nn.Linear(self.hidden[-1] if self.hidden else inputs, outputs, bias)
         self.skip = nn.Linear(inputs, outputs, bias=False) if linear_skip else None
         if linear_skip:
             nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+            if bias:
+                nn.init.zeros_(self.head.bias)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -167,7 +172,8 @@ class MLP(nn.Module):
         if self._one_output:
             return cast(Tensor, y.unflatten(1, self.output_shapes[0]) if self.output_shapes[0] else y.squeeze(1))
         return tuple(
-            part.reshape(-1, *shape) for part, shape in zip(y.split(self.sizes, 1), self.output_shapes, strict=True)
+            part.reshape(part.shape[0], *shape)
+            for part, shape in zip(y.split(self.sizes, 1), self.output_shapes, strict=True)
         )
 
 

@@ -6,7 +6,7 @@ import cmath
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, SupportsFloat, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,20 @@ SHAPES = (
 BY_CLOSURE = (
     "{name} computes gradients within its step, where {what} is not known; leave out {argument}, or use another one"
 )
-NO_SCALAR = "the value {name!r} of the loss has shape {shape}; it must be one number for the batch, such as the mean"
-NO_LOSS = "the values {names} of a batch need a 'loss' that is a tensor with a gradient; it is a {kind}"
+NO_SCALAR = (
+    "the value {value!r} of the loss has shape {shape}; it must be one number for the batch, such as the mean. "
+    "{name}.{method} returned it"
+)
+NO_LOSS = (
+    "the values {names} of a batch need a 'loss' that is a tensor with a gradient; it is {kind}. {name}.{method} "
+    "returned it"
+)
+NO_VALUES = (
+    "{name}.transform_loss returned {got}; return the loss, or a dictionary of named values with the one to minimize: "
+    '{{"loss": loss, "energy": energy}}'
+)
+NO_NUMBER = "{name}.{method} returned {value!r} as {entry!r}; values to log are numbers or tensors of one number"
+FROZEN = "the network has no trainable parameter among {count}; set requires_grad of what is to be trained"
 OTHER_KIND = "{path} is {got} in the state, where this optimization has {want}"
 OTHER_PARTS = "the state has {got}, this optimization has {want}; build it as when the state was saved"
 
@@ -58,6 +70,9 @@ class Optimization:
             stays what it is: the result is that of one part, up to rounding.
         precision: In which the network computes: "bfloat16" and "float16" are mixed precision (torch.autocast; weights
             stay as they are), "float16" with a scaled loss.
+
+    Attributes:
+        idle: Whether the network has no parameters at all, so that there is nothing to optimize.
 
     Raises:
         ConfigError: The arguments contradict each other.
@@ -86,6 +101,7 @@ class Optimization:
             raise ConfigError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
         if not callable(loss):
             raise ConfigError(f"loss must be a loss class or a function of (prediction, target), not {loss!r}")
+        self.idle = False
         self.loss: Loss = loss() if isinstance(loss, type) else loss
         if isinstance(optimizer, torch.optim.Optimizer):
             if lr is not None:
@@ -93,9 +109,13 @@ class Optimization:
             self.optimizer = optimizer
         else:
             parameters = network.parameters() if isinstance(network, nn.Module) else network
-            trained = [parameter for parameter in parameters if parameter.requires_grad]
-            if not trained:
-                raise ConfigError("the network has no trainable parameter")
+            every = list(parameters)
+            trained = [parameter for parameter in every if parameter.requires_grad]
+            if every and not trained:
+                raise ConfigError(FROZEN.format(count=len(every)))
+            if not every:  # a network that only computes: the loop runs, and nothing changes
+                trained = [nn.Parameter(torch.zeros(0))]
+                self.idle = True
             try:
                 self.optimizer = optimizer(trained) if lr is None else optimizer(trained, lr=lr)
             except (ValueError, TypeError) as error:
@@ -112,12 +132,14 @@ class Optimization:
             ):
                 if given:
                     raise ConfigError(BY_CLOSURE.format(name="LBFGS", what=what, argument=argument))
-        device = self.parameters[0].device.type
+        device = next((parameter.device.type for parameter in self.parameters), "cpu")
         self.scaler = torch.amp.GradScaler(device) if precision == "float16" else None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """What is optimized."""
+        if self.idle:
+            return []
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
@@ -169,8 +191,8 @@ class Optimization:
             raise ConfigError(NO_TARGET.format(fields=list(target), predicted=list(prediction)))
         return sum(losses[1:], losses[0])
 
-    def transform_loss(self, loss: Tensor, prediction: Fields, target: Fields) -> Mapping[str, Tensor]:
-        """Named values of a batch: "loss" is what is minimized, the others are logged.
+    def transform_loss(self, loss: Tensor, prediction: Fields, target: Fields) -> Mapping[str, Tensor] | Tensor:
+        """Named values of a batch: "loss" is what is minimized, the others are logged. A tensor is the loss alone.
 
         Override it to add a physical term, or to log one::
 
@@ -189,16 +211,33 @@ class Optimization:
         """What to minimize, under the name "loss", and what else to log; scalars.
 
         Raises:
-            ConfigError: There is no loss, or it is no scalar.
+            ConfigError: `compute_loss` or `transform_loss` returned something else; the text names it.
         """
-        values = dict(self.transform_loss(self.compute_loss(prediction, target), prediction, target))
+        loss: Any = self.compute_loss(prediction, target)
+        self._check_loss("compute_loss", {"loss": loss})
+        returned: Any = self.transform_loss(loss, prediction, target)
+        if isinstance(returned, Tensor):
+            returned = {"loss": returned}
+        if not isinstance(returned, Mapping):
+            got = "None" if returned is None else f"a {type(returned).__name__}"
+            raise ConfigError(NO_VALUES.format(name=type(self).__name__, got=got))
+        values = dict(returned)
+        self._check_loss("transform_loss", values)
+        return values
+
+    def _check_loss(self, method: str, values: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless all that a method returned are numbers, and the loss is a tensor."""
+        told = {"name": type(self).__name__, "method": method}
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise ConfigError(NO_SCALAR.format(name=name, shape=tuple(value.shape)))
+            if isinstance(value, Tensor):
+                if value.numel() != 1:
+                    raise ConfigError(NO_SCALAR.format(value=name, shape=tuple(value.shape), **told))
+            elif name != "loss" and not isinstance(value, SupportsFloat):
+                raise ConfigError(NO_NUMBER.format(value=value, entry=name, **told))
         loss = values.get("loss")
         if not isinstance(loss, Tensor):
-            raise ConfigError(NO_LOSS.format(names=list(values), kind=type(loss).__name__))
-        return values
+            kind = "missing" if "loss" not in values else "None" if loss is None else f"a {type(loss).__name__}"
+            raise ConfigError(NO_LOSS.format(names=list(values), kind=kind, **told))
 
     def zero_grad(self) -> None:
         """Forget the gradient of the last batch."""
@@ -231,6 +270,10 @@ class Optimization:
             closure: Computes the gradient of the batch anew and returns the loss; for optimizers that ask for it more
                 than once, as `torch.optim.LBFGS` does.
         """
+        if self.idle:
+            if not isinstance(self.optimizer, torch.optim.LBFGS):  # which would want a gradient
+                self.optimizer.step()  # so that a schedule goes on
+            return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self.clip_norm is not None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError, SampleError
-from physgym.nn.transforms import Fields, Transforms
+from physgym.nn.feeding import Feeding
+from physgym.nn.transforms import Fields, Transforms, checked_fields
+from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, Sample, SampleSpec
 
 ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
@@ -30,6 +32,16 @@ PREDICTED_SHAPE = (
 )
 SAMPLE_MISSING = "the prediction needs field {name!r}, which is missing; there are {known}"
 SAMPLE_SHAPE = "field {name!r} has shape {got}; the network was made for {want}"
+UNEQUAL = "the fields of a batch must hold equally many samples; they hold {counts}"
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A network that takes over from the fields what was left open when it was made, such as what a residual adds."""
+
+    def settle(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> None: ...  # noqa: D102
+
+    def summary(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> str: ...  # noqa: D102
 
 
 class Predictor(nn.Module):
@@ -40,21 +52,26 @@ class Predictor(nn.Module):
 
     Args:
         network: Any module; called with one tensor of shape (batch, *shape) per input field, returns a tensor of
-            shape (batch, *shape), or a tuple of them or dictionary by name if there are several output fields.
+            shape (batch, *shape), or a tuple of them or dictionary by name if there are several output fields. Where
+            the parameters of its `forward` are names of fields, fields reach it by name, else in the order of `inputs`.
         spec: Fields of the samples; those that are not needed are ignored.
-        inputs: Names of the fields that feed the network, in the order of its arguments; by default those of role
-            "input".
+        inputs: Names of the fields that feed the network; by default those of role "input", in the order of `spec`.
         outputs: Names of the fields that it predicts; by default those of role "target".
         transforms: What happens around the network; nothing by default.
+        feeding: Which field reaches which argument, where it is not to follow from the network: that of a checkpoint.
 
     Attributes:
         spec: The input and output fields.
         inputs: Names of the input fields.
         outputs: Names of the output fields.
+        feeding: Which field reaches which argument.
 
     Raises:
-        ConfigError: A field is unknown, or the network does not fit the fields' shapes; it is tried on zeros.
+        ConfigError: A field is unknown, parameters of `forward` are names of some input fields but not of all, or the
+            network does not fit the fields' shapes; it is tried on zeros.
     """
+
+    feeding: Feeding
 
     def __init__(
         self,
@@ -64,13 +81,30 @@ class Predictor(nn.Module):
         inputs: Sequence[str] | None = None,
         outputs: Sequence[str] | None = None,
         transforms: Transforms | None = None,
+        feeding: Feeding | None = None,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs = field_names(spec, inputs, outputs)
         self.spec = SampleSpec([field for field in spec.values() if field.name in {*self.inputs, *self.outputs}])
         self.network = network
         self.transforms = Transforms() if transforms is None else transforms
-        self._try_on_zeros()
+        inner = unwrapped(network)
+        if isinstance(inner, Settling):
+            inner.settle(self.spec, self.inputs, self.outputs)
+        self._try_on_zeros(feeding, [name for name in spec if name not in self.inputs])
+
+    @property
+    def summary(self) -> str:
+        """What was built, for people: the network, its fields, and how they are fed."""
+        inner = unwrapped(self.network)
+        if isinstance(inner, Settling):
+            text = inner.summary(self.spec, self.inputs, self.outputs)
+        else:
+            fed, given = (
+                ", ".join(f"{name} {self.spec[name].shape}" for name in names) for names in (self.inputs, self.outputs)
+            )
+            text = f"{type(inner).__name__}: {fed} to {given}"
+        return f"{text}; {self.feeding}" if len(self.feeding.fields) > 1 else text
 
     @property
     def device(self) -> torch.device:
@@ -113,11 +147,11 @@ class Predictor(nn.Module):
         Raises:
             ConfigError: The network returned another number of outputs.
         """
-        fed = self.transforms.before_prediction({name: fields[name] for name in self.inputs})
+        fed = self._fed(fields)
         dtype = self.dtype
         # integers pass as they are: they may be indices into an embedding
-        arguments = [value.to(dtype) if value.is_floating_point() else value for value in fed.values()]
-        result = self.network(*arguments)
+        fed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in fed.items()}
+        result = self.feeding(self.network, fed)
         if isinstance(result, Tensor) and len(self.outputs) == 1:
             return {self.outputs[0]: result}
         if isinstance(result, Mapping) and set(result) == set(self.outputs):
@@ -126,6 +160,11 @@ class Predictor(nn.Module):
             return dict(zip(self.outputs, result, strict=True))
         got = f"{len(result)} outputs" if isinstance(result, (tuple, list, dict)) else f"a {type(result).__name__}"
         raise ConfigError(OUTPUT_COUNT.format(network=self._name, got=got, names=list(self.outputs)))
+
+    def _fed(self, fields: Mapping[str, Any]) -> Fields:
+        """What the network is fed: the input fields, and what else their transform makes of them."""
+        given = self.transforms.before_prediction({name: fields[name] for name in self.inputs})
+        return checked_fields(given, "before_prediction", self.transforms.before_prediction)
 
     @torch.no_grad()
     def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
@@ -139,8 +178,8 @@ class Predictor(nn.Module):
             The output fields in physical units, with the declared dtypes, and a batch axis if the input has one.
 
         Raises:
-            SampleError: A field is missing, or has not the declared shape, or the network gives an output another
-                shape than it gave when the predictor was made.
+            SampleError: A field is missing, or has not the declared shape, the fields of a batch hold different numbers
+                of samples, or the network gives an output another shape than it gave when the predictor was made.
         """
         fed: dict[str, Any] = {}
         for name in self.inputs:
@@ -151,6 +190,8 @@ class Predictor(nn.Module):
                 got = value.shape[batched:] if batched else value.shape
                 raise SampleError(SAMPLE_SHAPE.format(name=name, got=got, want=want))
             fed[name] = value if batched else value[np.newaxis]
+        if len({len(value) for value in fed.values()}) > 1:
+            raise SampleError(UNEQUAL.format(counts={name: len(value) for name, value in fed.items()}))
         if self.training:
             with evaluating(self):
                 arrays = self._predict(fed)
@@ -159,7 +200,7 @@ class Predictor(nn.Module):
         return arrays if batched else {name: value[0] for name, value in arrays.items()}
 
     def _predict(self, fed: Mapping[str, Any]) -> Sample:
-        applied = self.transforms.before_apply(self(self.tensors(fed)))
+        applied = self._applied(self(self.tensors(fed)))
         count = len(next(iter(fed.values())))
         arrays: Sample = {}
         for name in self.outputs:
@@ -170,22 +211,38 @@ class Predictor(nn.Module):
             arrays[name] = _to_array(value, field)
         return arrays
 
+    def _applied(self, prediction: Fields) -> Fields:
+        """A prediction in physical units."""
+        applied = self.transforms.before_apply(prediction)
+        return checked_fields(applied, "before_apply", self.transforms.before_apply, self.outputs)
+
     @property
     def _name(self) -> str:
-        return f"the network {type(self.network).__name__}"
+        return f"the network {type(unwrapped(self.network)).__name__}"
 
     @torch.no_grad()
-    def _try_on_zeros(self) -> None:
+    def _try_on_zeros(self, feeding: Feeding | None, others: Sequence[str]) -> None:
         # two samples: a network that mixes up the batch axis with another one shows it, one that drops it too
         zeros = {name: np.zeros((2, *self.spec[name].shape), self.spec[name].dtype) for name in self.inputs}
         with evaluating(self):
             try:
-                prediction = self(self.tensors(zeros))
+                tensors = self.tensors(zeros)
+                if feeding is None:
+                    made = self._fed(tensors)
+                    order = [
+                        *(name for name in self.inputs if name in made),
+                        *(n for n in made if n not in self.inputs),
+                    ]
+                    feeding = Feeding.of(self.network, order, others)
+                self.feeding = feeding
+                prediction = self(tensors)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                if isinstance(error, ConfigError):
+                    raise
                 fields = {name: self.spec[name].shape for name in self.inputs}
                 raise ConfigError(INPUT.format(network=self._name, fields=fields, error=error)) from error
             try:
-                applied = self.transforms.before_apply(prediction)
+                applied = self._applied(prediction)
             except ConfigError as error:
                 self._check_outputs(prediction, cause=error)
                 raise

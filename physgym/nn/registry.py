@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import nn
 
 from physgym.errors import ConfigError
+from physgym.nn.wrapped import unwrapped
 
 UNKNOWN = "{name!r} is not a registered module; there are {known}. Decorate its class with `physgym.nn.register`."
 
@@ -53,9 +54,12 @@ def registered() -> tuple[str, ...]:
 def describe(module: nn.Module) -> dict[str, Any]:
     """A module as JSON data: its registered name and constructor arguments; `build` is the inverse.
 
+    One that is compiled or wrapped for parallel computation is described as what it is inside.
+
     Returns:
         ``{"name": ..., "config": ...}``; ``config`` is None for a module that cannot be built from a description.
     """
+    module = unwrapped(module)
     name = type(module).__name__
     if _CLASSES.get(name) is not type(module) or not isinstance(module, Describable):
         return {"name": f"{type(module).__module__}.{type(module).__qualname__}", "config": None}

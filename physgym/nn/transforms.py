@@ -6,8 +6,10 @@ network to its device and into its checkpoint.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, Self, cast, get_args
+from typing import Any, Literal, Protocol, Self, cast, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,11 +17,12 @@ from torch import Tensor, nn
 
 from physgym.errors import ConfigError
 from physgym.nn.registry import register
-from physgym.sample import SampleSpec
+from physgym.nn.wrapped import unwrapped
+from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
 
 Fields = dict[str, Tensor]
-Scale = Literal["auto", "field", "component"]
+Scale = Literal["auto", "field", "component", "channel", "channel_last"]
 
 RELATIVE_FLOOR = 1e-3  # smallest scale of a component relative to the scale of its field
 ROUNDING = 1e-12  # spread relative to the mean that is rounding of a constant in float64
@@ -27,11 +30,29 @@ ROUNDING = 1e-12  # spread relative to the mean that is rounding of a constant i
 NO_INVERSE = "{name} has no inverse; override `inverse`, or do not use it where its effect must be undone"
 FIELD_SHAPE = "field {name!r} has shape {got} where it is normalized; its statistics have {want}"
 HELD_SHAPE = "field {name!r} has shape {got} where parts of it are held; their mask has {want}"
+HOOK = (
+    "the transform {where}, {name}, returned {got} instead of a dictionary of tensors by field; return the given "
+    "fields with what has changed: {{**fields, ...}}"
+)
+HOOK_LACKS = "the transform {where}, {name}, returned no field {names}; it gave {known}"
+PAIR = "the transform before_loss, {name}, returned {got} instead of two dictionaries: (prediction, target)"
+NOT_ONE = "the scale of field {name!r} is {kind!r}, one for each channel, but it has shape {shape}"
+NOTHING_KNOWN = "no value of field {name!r} is finite in any sample, so it is not normalized"
+ZEROS_AND_ONES = (
+    "field %r holds nothing but zeros and ones, and is normalized like any number; if it is a flag or one-hot, declare "
+    'it: sample_kinds = {%r: "flag"}, or Field(..., kind="flag")'
+)
 NO_FIELD = "there is no field {name!r} to transform; there are {known}"
 
 
+log = logging.getLogger(__name__)
+
+
 class Moments(Protocol):
-    """Mean and standard deviation of a field over samples; `physgym.data.Statistics` is one."""
+    """Mean and standard deviation of a field over samples; `physgym.data.Statistics` is one.
+
+    Where they have them, `counts` (number of values of each component), `min` and `max` are used too.
+    """
 
     @property
     def mean(self) -> Array: ...  # noqa: D102
@@ -48,6 +69,21 @@ class Normalizable(Protocol):
 
     @property
     def statistics(self) -> Mapping[str, Moments]: ...  # noqa: D102
+
+
+def checked_fields(fields: Any, where: str, transform: nn.Module, needed: Iterable[str] = ()) -> Fields:
+    """What a transform returned, if it is fields.
+
+    Raises:
+        ConfigError: It is not, or needed ones are missing; the text names the transform.
+    """
+    name = type(transform).__name__
+    if not isinstance(fields, Mapping):
+        got = "None" if fields is None else f"a {type(fields).__name__}"
+        raise ConfigError(HOOK.format(where=where, name=name, got=got))
+    if missing := [one for one in needed if one not in fields]:
+        raise ConfigError(HOOK_LACKS.format(where=where, name=name, names=missing, known=list(fields)))
+    return cast(Fields, fields)
 
 
 @register
@@ -93,13 +129,13 @@ class Compose(Transform):
     def forward(self, fields: Fields) -> Fields:
         """Apply all, the first one first."""
         for transform in self.transforms:
-            fields = transform(fields)
+            fields = checked_fields(transform(fields), "in Compose", transform)
         return fields
 
     def inverse(self, fields: Fields) -> Fields:
         """Undo all, the last one first."""
         for transform in reversed(self.transforms):
-            fields = cast(Transform, transform).inverse(fields)
+            fields = checked_fields(cast(Transform, transform).inverse(fields), "in Compose", transform)
         return fields
 
     @property
@@ -139,12 +175,17 @@ class Normalize(Transform):
     """Shifts and scales fields to zero mean and unit deviation: ``(x - mean) / scale``.
 
     The mean is taken off component by component. The scale of a field is one number ("field": the root mean square of
-    its components' standard deviations) or one per component ("component"). One number keeps the proportions within
-    the field: nodes that hardly move, next to a clamped end, stay small instead of being blown up to the size of the
-    others together with their errors. One per component suits a vector of unlike quantities. "auto" takes "component"
-    for scalars and vectors and "field" for arrays of two and more axes, which hold one quantity at many places.
+    its components' standard deviations), one per channel ("channel": of the first axis, for (channels, *grid);
+    "channel_last": of the last one) or one per component ("component"). One number keeps the proportions within the
+    field: nodes that hardly move, next to a clamped end, stay small instead of being blown up to the size of the others
+    together with their errors. One per channel does so for each of several quantities on a grid, such as velocity and
+    pressure. One per component suits a vector of unlike quantities. "auto" takes "component" for scalars and vectors;
+    "channel" for arrays of three and more axes whose first one is shorter than the others, as channels are; else
+    "field". What a field declares, or the network knows, about grid and channels goes before: see
+    `Transforms.normalizing`.
 
-    No scale is zero: a component's is at least a thousandth of its field's, and a constant field's is one.
+    No scale is zero: a component's is at least a thousandth of its field's, and that of a constant field or channel is
+    one. A component without a finite value in any sample has the mean and scale of its field.
 
     Args:
         shapes: Shape of each field to normalize, without the batch axis.
@@ -165,7 +206,7 @@ class Normalize(Transform):
         # buffers have numbers, since a field's name may hold a slash or a dot; not fitted, they change nothing
         for index, (name, shape) in enumerate(self.shapes.items()):
             self.register_buffer(f"mean_{index}", torch.zeros(shape))
-            self.register_buffer(f"scale_{index}", torch.ones(shape if self.scale[name] == "component" else ()))
+            self.register_buffer(f"scale_{index}", torch.ones(_scale_shape(shape, self.scale[name])))
 
     @classmethod
     def from_statistics(
@@ -195,11 +236,13 @@ class Normalize(Transform):
 
         Args:
             statistics: Moments of at least the fields given to the constructor.
+
+        Warns:
+            UserWarning: No value of a field is finite in any sample; it is left as it is.
         """
         self.fitted = True
         for index, (name, kind) in enumerate(self.scale.items()):
-            mean = np.asarray(statistics[name].mean, np.float64)
-            scale = _safe_scale(mean, np.asarray(statistics[name].std, np.float64), kind)
+            mean, scale = _shift_and_scale(name, statistics[name], kind)
             self.get_buffer(f"mean_{index}").copy_(torch.from_numpy(mean))
             self.get_buffer(f"scale_{index}").copy_(torch.from_numpy(scale))
         return self
@@ -321,7 +364,10 @@ class LossTransform(nn.Module):
 
     def forward(self, prediction: Fields, target: Fields) -> tuple[Fields, Fields]:
         """Transformed predicted fields, and transformed fields of the samples; tensors of shape (batch, *shape)."""
-        return self.on_prediction(prediction), self.on_target(target)
+        return (
+            checked_fields(self.on_prediction(prediction), "before_loss", self.on_prediction),
+            checked_fields(self.on_target(target), "before_loss", self.on_target),
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -359,10 +405,11 @@ class Transforms(nn.Module):
         *,
         scale: Scale | Mapping[str, Scale] = "auto",
         physical_loss: bool = False,
+        network: nn.Module | None = None,
     ) -> Self:
         """Normalized inputs, and predictions that the network makes in normalized units.
 
-        Only floating-point fields are normalized: integers may be labels.
+        Only floating-point fields are normalized, unless they are declared as flags or one-hot: integers may be labels.
 
         Args:
             dataset: The training samples, and no others: what validates must not have been seen.
@@ -370,10 +417,10 @@ class Transforms(nn.Module):
             outputs: Fields that it predicts, by default those of role "target".
             scale: How to scale, see `Normalize`; for all fields or by name.
             physical_loss: Compute the loss in physical units, instead of in the normalized ones.
+            network: The network, which may know where fields have their channels, as `UNet` and `FNO` do.
         """
-        return cls.normalizing(dataset.spec, inputs, outputs, scale=scale, physical_loss=physical_loss).fit(
-            dataset.statistics
-        )
+        made = cls.normalizing(dataset.spec, inputs, outputs, scale=scale, physical_loss=physical_loss, network=network)
+        return made.fit(dataset.statistics)
 
     @classmethod
     def normalizing(
@@ -384,17 +431,41 @@ class Transforms(nn.Module):
         *,
         scale: Scale | Mapping[str, Scale] = "auto",
         physical_loss: bool = False,
+        network: nn.Module | None = None,
     ) -> Self:
-        """As `normalization`, for samples yet to come: it changes nothing until `fit` gives it their moments."""
+        """As `normalization`, for samples yet to come: it changes nothing until `fit` gives it their moments.
+
+        Where the scale is "auto", a field that is declared to lie on a grid (``sample_dimensions``) has one scale for
+        each channel, or one where it has no channels; the same holds for fields of a network that knows its grid.
+        """
         fed, predicted = (
-            Normalize({name: spec[name].shape for name in names if spec[name].dtype.kind == "f"}, scale)
-            for names in (
-                spec.names("input") if inputs is None else inputs,
-                spec.names("target") if outputs is None else outputs,
+            Normalize(
+                {f.name: f.shape for f in fields},
+                {f.name: _scale_of(f, scale, network) for f in fields},
+            )
+            for fields in (
+                [spec[n] for n in names if spec[n].dtype.kind == "f" and spec[n].kind == "number"]
+                for names in (
+                    spec.names("input") if inputs is None else inputs,
+                    spec.names("target") if outputs is None else outputs,
+                )
             )
         )
         back = Inverse(predicted)
         return cls(fed, LossTransform(back, None) if physical_loss else LossTransform(None, predicted), back)
+
+    def for_loss(self, prediction: Fields, target: Fields) -> tuple[Fields, Fields]:
+        """What prediction and target are in the loss: what `before_loss` makes of them.
+
+        Raises:
+            ConfigError: It returned something else.
+        """
+        pair: Any = self.before_loss(prediction, target)
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            got = f"{len(pair)} values" if isinstance(pair, (tuple, list)) else f"a {type(pair).__name__}"
+            raise ConfigError(PAIR.format(name=type(self.before_loss).__name__, got=got))
+        one, other = (checked_fields(fields, "before_loss", self.before_loss) for fields in pair)
+        return one, other
 
     @property
     def fitted(self) -> bool:
@@ -426,15 +497,95 @@ def _choose(scale: Scale | Mapping[str, Scale], name: str, shape: tuple[int, ...
     kind = scale if isinstance(scale, str) else scale.get(name, "auto")
     if kind not in get_args(Scale):
         raise ConfigError(f"the scale of field {name!r} is {kind!r}, which is none of {get_args(Scale)}")
+    if kind in ("channel", "channel_last") and len(shape) < 2:
+        raise ConfigError(NOT_ONE.format(name=name, kind=kind, shape=shape))
     if kind == "auto":
-        return "component" if len(shape) <= 1 else "field"
+        if len(shape) <= 1:
+            return "component"
+        return "channel" if len(shape) > 2 and shape[0] < min(shape[1:]) else "field"
     return kind
 
 
-def _safe_scale(mean: Array, std: Array, kind: Scale) -> Array:
-    """What to divide by: shape () for "field", that of the field for "component"; nowhere zero, float64."""
-    whole = np.sqrt(np.mean(np.square(std)))
+def _scale_of(field: Field, scale: Scale | Mapping[str, Scale], network: nn.Module | None) -> Scale:
+    """The scale of a field: as it is given, else as the field or the network says where there are channels."""
+    kind = scale if isinstance(scale, str) else scale.get(field.name, "auto")
+    if kind != "auto" or not field.shape:
+        return kind
+    if (
+        network is not None
+        and isinstance(inner := unwrapped(network), Scaling)
+        and (own := inner.scale_of(field.shape))
+    ):
+        return cast(Scale, own)
+    if field.dimensions is None:
+        return "auto"
+    if field.dimensions == len(field.shape):
+        return "field"
+    return "channel" if field.shape[0] <= field.shape[-1] else "channel_last"
+
+
+@runtime_checkable
+class Scaling(Protocol):
+    """A network that knows where fields of a shape have their channels."""
+
+    def scale_of(self, shape: tuple[int, ...]) -> str | None:
+        """The scale for a field of this shape; None where it does not know."""
+
+
+def _scale_shape(shape: tuple[int, ...], kind: Scale) -> tuple[int, ...]:
+    """The shape of the scale of a field, which broadcasts to the field's."""
+    if kind == "component":
+        return shape
+    if kind == "channel":
+        return (shape[0], *(1,) * (len(shape) - 1))
+    return shape[-1:] if kind == "channel_last" else ()
+
+
+def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, Array]:
+    """The mean, shape of the field, and what to divide by, which broadcasts to it and is nowhere zero; float64."""
+    mean, std = (np.array(value, np.float64) for value in (moments.mean, moments.std))
+    counts = getattr(moments, "counts", None)
+    known = np.ones(mean.shape, bool) if counts is None else np.asarray(counts) > 0
+    if mean.size and not known.any():
+        warnings.warn(NOTHING_KNOWN.format(name=name), UserWarning, stacklevel=4)
+        return np.zeros_like(mean), np.ones(_scale_shape(mean.shape, kind))
+    _hint(name, moments, known)
+    wholes = []
+    for group in _groups(mean.shape, kind):
+        here = known[group]
+        whole, parts = _safe_scale(mean[group][here], std[group][here])
+        if not here.all():  # a component that no sample has
+            mean[group] = np.where(here, mean[group], mean[group][here].mean() if here.any() else 0.0)
+        wholes.append(whole)
+        if kind == "component":
+            scale = np.full(mean.shape, whole)
+            scale[here] = parts
+            return mean, scale
+    return mean, np.reshape(wholes, _scale_shape(mean.shape, kind))
+
+
+def _groups(shape: tuple[int, ...], kind: Scale) -> list[tuple[Any, ...]]:
+    """The parts of a field that have a scale of their own."""
+    if kind == "channel":
+        return [(channel,) for channel in range(shape[0])]
+    return [(..., channel) for channel in range(shape[-1])] if kind == "channel_last" else [(...,)]
+
+
+def _hint(name: str, moments: Moments, known: Array) -> None:
+    """Say of a field that holds zeros and ones alone that it may be a flag."""
+    low, high = getattr(moments, "min", None), getattr(moments, "max", None)
+    if low is None or high is None or not known.any():
+        return
+    low, high, mean, std = (np.asarray(value)[known] for value in (low, high, moments.mean, moments.std))
+    # of numbers from 0 to 1 these alone have a variance as large as their mean allows
+    if low.min() == 0 and high.max() == 1 and np.allclose(std**2, mean * (1 - mean), rtol=0, atol=1e-6):
+        log.warning(ZEROS_AND_ONES, name, name)
+
+
+def _safe_scale(mean: Array, std: Array) -> tuple[float, Array]:
+    """What to divide by: one number for all components, and one for each; neither is zero."""
+    whole = float(np.sqrt(np.mean(np.square(std)))) if std.size else 0.0
     # samples that are all equal have a spread of zero up to rounding; dividing by it would blow up that rounding
     if whole <= ROUNDING * np.max(np.abs(mean), initial=0.0):
-        whole, std = np.float64(1.0), np.ones_like(std)
-    return np.asarray(whole if kind == "field" else np.maximum(std, RELATIVE_FLOOR * whole))
+        return 1.0, np.ones_like(std)
+    return whole, np.maximum(std, RELATIVE_FLOOR * whole)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
-from physgym.nn.grid import CONV, GridNetwork
+from physgym.nn.grid import CONV, Axis, GridNetwork
 from physgym.nn.mlp import activation_class
 from physgym.nn.registry import register
 
 Norm = Literal["group", "batch", "none"]
-Boundary = Literal["zeros", "replicate", "circular"]
+Boundary = Literal["zeros", "replicate", "circular", "valid"]
+Merge = Literal["concatenate", "add"]
 
 CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
     1: nn.ConvTranspose1d,
@@ -42,16 +43,24 @@ class UNet(GridNetwork):
     Args:
         dimensions: Of the grid: 1, 2 or 3.
         in_channels: Channels of all inputs together; a field without a channel axis counts as one.
-        out_channels: Channels of the output.
+        out_channels: Channels of the output; or a list with those of each of several outputs. None stands for an output
+            without a channel axis; a single output of one channel has none if the first input on the grid has none.
         depth: How many times the grid is halved.
         width: Channels at the full size; or at each of the depth + 1 sizes, the full one first, in place of doubling.
+        convolutions: How many in a row at each size, on either way.
+        merge: How the features of the way down are joined: "concatenate", or "add" for half the channels.
         norm: Normalization after each convolution: over groups of channels, over the batch, or none.
         activation: Name of the activation, a key of `physgym.nn.mlp.ACTIVATIONS`.
         boundary: What convolutions see beyond the edge: "zeros", "replicate" (the edge's value), or "circular" for
-            periodic domains, exact where 2**depth divides the sizes.
-        residual: Add the first `out_channels` input channels to the output, so that the network learns a change.
+            periodic domains, exact where 2**depth divides the sizes. With "valid" none sees beyond it: the input is
+            extended once, by the edge's value, by as many points as the convolutions take off.
+        residual: What is added to the output, so that the network learns a change: True for the input field that
+            corresponds to each output, see `from_spec`, or for each output channel the number of an input channel, or
+            None. Without named fields, True adds the first `out_channels` channels of a single input.
         nodes: Nodes per axis of the grid, for fields that list nodes: shape (n_nodes, channels) or (n_nodes,), the
             last axis of the grid running fastest. The output has shape (n_nodes, out_channels).
+        channel_axis: Where fields have their channels: "first", (channels, *grid), or "last", (*grid, channels).
+        inputs: Names of the input fields, in the order of the arguments.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -61,43 +70,54 @@ class UNet(GridNetwork):
         self,
         dimensions: int,
         in_channels: int,
-        out_channels: int,
+        out_channels: int | Sequence[int | None] | None,
         *,
         depth: int = 3,
         width: int | Sequence[int] = 32,
+        convolutions: int = 2,
+        merge: Merge = "concatenate",
         norm: Norm = "group",
         activation: str = "relu",
         boundary: Boundary = "zeros",
-        residual: bool = False,
+        residual: bool | Sequence[int | None] = False,
         nodes: Sequence[int] | None = None,
+        channel_axis: Axis = "first",
+        inputs: Sequence[str] | None = None,
     ) -> None:
         super().__init__(
             dimensions,
             in_channels,
             out_channels,
             nodes,
+            channel_axis=channel_axis,
+            residual=residual,
+            inputs=inputs,
             depth=depth,
             width=width if isinstance(width, int) else list(width),
+            convolutions=convolutions,
+            merge=merge,
             norm=norm,
             activation=activation,
             boundary=boundary,
-            residual=residual,
         )
         widths = [width * 2**level for level in range(depth + 1)] if isinstance(width, int) else list(width)
         if depth < 0 or len(widths) != depth + 1 or min(widths) < 1:
             raise ConfigError(WIDTH.format(depth=depth, width=width))
-        if norm not in get_args(Norm) or boundary not in get_args(Boundary):
-            raise ConfigError(f"norm is one of {get_args(Norm)} and boundary one of {get_args(Boundary)}")
-        if residual and out_channels > in_channels:
-            raise ConfigError(f"residual adds the input's first {out_channels} channels, but it has {in_channels}")
-        self.depth, self.residual, self.boundary = depth, residual, boundary
+        if norm not in get_args(Norm) or boundary not in get_args(Boundary) or merge not in get_args(Merge):
+            raise ConfigError(
+                f"norm is one of {get_args(Norm)}, boundary one of {get_args(Boundary)}, merge one of {get_args(Merge)}"
+            )
+        if convolutions < 1:
+            raise ConfigError(f"convolutions must be at least 1, not {convolutions}")
+        self.depth, self.convolutions, self.merge, self.boundary = depth, convolutions, merge, boundary
 
         def block(fan_in: int, fan_out: int) -> nn.Sequential:
-            """Two convolutions, each with its normalization and activation."""
+            """Convolutions, each with its normalization and activation."""
             parts: list[nn.Module] = []
-            for channels in (fan_in, fan_out):
+            padding = {"padding": 0} if boundary == "valid" else {"padding": 1, "padding_mode": boundary}
+            for channels in (fan_in, *[fan_out] * (convolutions - 1)):
                 # a normalization over the batch subtracts each channel's mean, and with it any bias
-                conv = CONV[dimensions](channels, fan_out, 3, padding=1, padding_mode=boundary, bias=norm != "batch")
+                conv = cast(Any, CONV[dimensions])(channels, fan_out, 3, bias=norm != "batch", **padding)
                 if norm == "none":  # nothing else keeps the magnitude from layer to layer
                     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
                 parts += [conv, *_norm(norm, dimensions, fan_out), activation_class(activation)()]
@@ -107,20 +127,39 @@ class UNet(GridNetwork):
         self.pool = POOL[dimensions](2)
         self.down = nn.ModuleList(block(a, b) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(CONV_TRANSPOSE[dimensions](b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
-        self.join = nn.ModuleList(block(2 * a, a) for a in widths[:-1])
-        self.head = CONV[dimensions](widths[0], out_channels, 1)
+        self.join = nn.ModuleList(block(2 * a if merge == "concatenate" else a, a) for a in widths[:-1])
+        self.head = CONV[dimensions](widths[0], self.out_channels, 1)
 
     def compute(self, x: Tensor) -> Tensor:
         """The network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid)."""
-        h = self.first(self._padded(x))  # (batch, width, *padded)
+        h = self.first(self._extended(x) if self.boundary == "valid" else self._padded(x))  # (batch, width, *padded)
         skips = []
         for down in self.down:
             skips.append(h)
             h = down(self.pool(h))  # half the size, twice the channels
         for up, join, skip in zip(reversed(self.up), reversed(self.join), reversed(skips), strict=True):
-            h = join(torch.cat([skip, up(h)], 1))
+            h = up(h)
+            skip = _inner(skip, h.shape[2:]) if self.boundary == "valid" else skip
+            h = join(skip + h if self.merge == "add" else torch.cat([skip, h], 1))
         y: Tensor = self.head(h)[(..., *(slice(size) for size in x.shape[2:]))]  # (batch, out_channels, *grid)
-        return y + x[:, : self.out_channels] if self.residual else y
+        return y
+
+    def _extended(self, x: Tensor) -> Tensor:
+        """The input with as many more points, at both ends of each axis, as convolutions without padding take off."""
+        for axis, size in enumerate(x.shape[2:], start=2):
+            before, total = self._margin(size, self.depth)
+            at = torch.arange(total, device=x.device) - before
+            x = x.index_select(axis, at.clamp(0, size - 1))
+        return x
+
+    def _margin(self, size: int, levels: int) -> tuple[int, int]:
+        """For an output of a size the points that an axis of the input needs before it, and in all."""
+        taken = self.convolutions  # at each end, by the convolutions at one size
+        if levels == 0:
+            return taken, size + 2 * taken
+        half = (size + 2 * taken + 1) // 2  # of the way up, at the size below
+        before, below = self._margin(half, levels - 1)
+        return taken + 2 * before + taken, 2 * below + 2 * taken
 
     def _padded(self, x: Tensor) -> Tensor:
         """The input with each size raised to a multiple of 2**depth."""
@@ -133,6 +172,13 @@ class UNet(GridNetwork):
             beyond = beyond % size if self.boundary == "circular" else beyond.clamp(max=size - 1)
             x = torch.cat([x, x.index_select(axis, beyond)], axis)
         return x
+
+
+def _inner(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """The middle of a field of shape (batch, channels, *larger grid)."""
+    for axis, size in enumerate(grid, start=2):
+        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
+    return x
 
 
 def _norm(norm: Norm, dimensions: int, channels: int) -> list[nn.Module]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from physgym.errors import ConfigError
-from physgym.progress import Progress
+from physgym.progress import Progress, say
 from physgym.spaces import Array
 from physgym.training.events import Callback
 
@@ -37,13 +37,17 @@ BAD_MESH = "mesh {name!r}: {what} has shape {got}; wanted is {want}, or a batch{
 
 
 class ProgressBar(Callback):
-    """A bar over all batches of a training on a terminal, a line now and then elsewhere."""
+    """What is trained; then a bar over all batches of a training on a terminal, a line now and then elsewhere."""
 
     every_rank = False
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._validation = ""
+
+    def train_begin(self, trainer: Trainer) -> None:
+        """Say what was built: the network, its grid and channels, how fields are fed."""
+        say(trainer.predictor.summary)
 
     def data_generation_begin(self, pipeline: Trainer) -> None:
         """Show how many samples are to be produced."""

@@ -13,9 +13,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -27,9 +29,12 @@ from torch import nn
 
 from physgym._version import __version__
 from physgym.errors import CheckpointError, ConfigError, PhysGymError, SampleError, StorageError
+from physgym.nn.feeding import Feeding
+from physgym.nn.grid import GridNetwork
 from physgym.nn.predictor import Predictor
 from physgym.nn.registry import build, describe
 from physgym.nn.transforms import Transforms
+from physgym.nn.wrapped import plain_names, unwrapped
 from physgym.sample import SampleSpec
 from physgym.storage.location import Location, place
 from physgym.training.state import decode, encode, storable
@@ -49,6 +54,12 @@ UNKNOWN_CLASS = "{path} holds the {argument} {name}, which cannot be built from 
 NO_STATE = "{path} holds a network, but not the training that made it, so that it cannot be continued from there"
 NO_JSON = "the entry {name} of the manifest is no JSON data: {error}"
 EDITED = "{name} was changed after it was written"
+UNRECORDED = (
+    "{path} has no record of how fields are fed to its network, as versions before made it: the fields {inputs} are "
+    "passed in this order, and a residual adds the first input channels, as when it was written. Saving it again "
+    "records that"
+)
+WRAPPERS = re.compile(r"^(network\.)(?:_orig_mod\.|module\.)+")
 MISMATCH = "the weights in {path} do not fit {network}: {problem}"
 
 # what reading a damaged file ends in, one way or another
@@ -82,13 +93,15 @@ def save_checkpoint(
     path = found
     state, state_tensors = encode(training)
     tensors = {}
-    for name, value in predictor.state_dict().items():
+    weights = predictor.state_dict()
+    plain = plain_names(predictor, weights)  # as they are without torch.compile or replicas around a network
+    for name, value in weights.items():
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(f"the state {name!r} of the network is a {type(value).__name__}, not a tensor")
         if (tensor := storable(value)) is None:
             kind = f"a tensor of {value.dtype} on {value.device.type}, {value.layout}"
             raise CheckpointError(f"the state {name!r} of the network is {kind}, which cannot be saved")
-        tensors[name] = tensor
+        tensors[plain[name]] = tensor
     manifest = {
         "format": FORMAT,
         "physgym": __version__,
@@ -97,6 +110,7 @@ def save_checkpoint(
         "transforms": _description(predictor.transforms),
         "inputs": list(predictor.inputs),
         "outputs": list(predictor.outputs),
+        "feeding": predictor.feeding.to_json() | {"residual": _residual(predictor.network)},
         "fields": predictor.spec.to_json(),
         "parameters": predictor.num_parameters,
         "time": time.time(),
@@ -179,8 +193,10 @@ def load_checkpoint(
         if not isinstance(around, Transforms):
             raise TypeError(f"its transforms are a {type(around).__name__}")
         spec = SampleSpec.from_json(manifest["fields"])
-        predictor = Predictor(network, spec, inputs=manifest["inputs"], outputs=manifest["outputs"], transforms=around)
-        tensors = load_file(path / WEIGHTS)
+        feeding = _feeding(path, manifest, network)
+        names = {"inputs": manifest["inputs"], "outputs": manifest["outputs"]}
+        predictor = Predictor(network, spec, **names, transforms=around, feeding=feeding)
+        tensors = _named_as(predictor, load_file(path / WEIGHTS))
         _take_dtypes(predictor, tensors, anew)
         _check_weights(path, predictor, tensors)
         predictor.load_state_dict(tensors)
@@ -218,6 +234,7 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
         encoded = json.loads((path / STATE).read_text())
     except DAMAGE as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
+    tensors = _named_as(predictor, tensors)
     try:
         state = decode(encoded, state_tensors)
     except CheckpointError as error:
@@ -225,7 +242,57 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
     _check_weights(path, predictor, tensors, dtypes=True)
     if not isinstance(state, dict):
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{STATE} holds no state of a training"))
+    predictor.feeding = _feeding(path, manifest, predictor.network)
     return state, tensors
+
+
+def _residual(network: nn.Module) -> list[int | None] | None:
+    """The input channels that a network adds to its output; None for one that adds none, or says nothing of it."""
+    inner = unwrapped(network)
+    return list(inner.residual) if isinstance(inner, GridNetwork) and isinstance(inner.residual, tuple) else None
+
+
+def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Feeding:
+    """How the fields were fed to a network; what a residual adds to is settled as it was.
+
+    Raises:
+        CheckpointError: The network adds other channels to its output.
+    """
+    inner, inputs = unwrapped(network), manifest["inputs"]
+    record = manifest.get("feeding")
+    if record is None:
+        warnings.warn(UNRECORDED.format(path=path, inputs=inputs), UserWarning, stacklevel=3)
+        made = manifest["network"].get("config") or {}
+        for part in inner.modules():
+            if isinstance(part, GridNetwork):
+                part.add_first_channels(anyhow=part is inner and made.get("residual") is True)
+        return Feeding("order", tuple(inputs))
+    feeding, added = (
+        Feeding.from_json({key: record.get(key) for key in ("by", "positional", "keywords")}),
+        record["residual"],
+    )
+    if added is not None and isinstance(inner, GridNetwork):
+        if inner.residual is True:
+            inner.residual = tuple(added)
+        if _residual(inner) != added:
+            problem = f"the residual adds the input channels {added} there, here {inner.residual}"
+            raise CheckpointError(
+                MISMATCH.format(path=path, network=f"the network {type(inner).__name__}", problem=problem)
+            )
+    return feeding
+
+
+def _named_as(predictor: Predictor, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors under the names that they have in a predictor, whose network may be compiled or wrapped.
+
+    Versions before saved a wrapped network's weights with the names that the wrappers give them.
+    """
+    plain = plain_names(predictor, predictor.state_dict())
+    names = {short: name for name, short in plain.items()}
+    if set(tensors) != set(names):
+        shorter = {WRAPPERS.sub(r"\1", name): tensor for name, tensor in tensors.items()}
+        tensors = shorter if set(shorter) == set(names) else tensors
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def _check_weights(
@@ -415,11 +482,25 @@ def _problem(manifest: Any) -> str | None:
         **{name: isinstance(manifest[name], dict) for name in ("network", "transforms")},
         "score": type(score) in (int, float) and math.isfinite(score),
         "run": isinstance(manifest.get("run", ""), str),
+        "feeding": _is_feeding(manifest),
         "files": isinstance(files, dict) and WEIGHTS in files and set(files) <= {WEIGHTS, STATE, STATE_TENSORS},
     }
     if wrong := [name for name, right in sound.items() if not right]:
         return f"in {MANIFEST}, {wrong[0]} is {str(manifest[wrong[0]])[:100]}"
     return None if manifest.get("digest", seal := _seal(manifest)) == seal else EDITED.format(name=MANIFEST)
+
+
+def _is_feeding(manifest: Mapping[str, Any]) -> bool:
+    record = manifest.get("feeding")
+    if record is None:
+        return "feeding" not in manifest
+    try:
+        Feeding.from_json({key: record[key] for key in ("by", "positional", "keywords")})
+        added = record["residual"]
+    except (ConfigError, TypeError, KeyError):
+        return False
+    numbers = isinstance(added, list) and all(c is None or (type(c) is int and c >= 0) for c in added)
+    return added is None or numbers
 
 
 def _are_texts(value: Any) -> bool:

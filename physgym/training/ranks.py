@@ -50,7 +50,7 @@ class Ranks:
         Raises:
             ConfigError: torch refuses to.
         """
-        if self.size == 1:
+        if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
             return module
         try:
             return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)

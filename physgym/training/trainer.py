@@ -27,6 +27,7 @@ from physgym.interrupt import Interrupt
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Transforms
+from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.storage.location import local
@@ -72,6 +73,12 @@ NOT_COMPILED = (
     'leave compile out, or try compile={{"backend": "aot_eager"}}'
 )
 NO_GRADIENT = "no gradient follows from the loss: something between the prediction and it is detached, or not of torch"
+GRADIENTS_OFF = (
+    "gradients are off: fit is called under torch.no_grad() or torch.inference_mode(); call it outside of that"
+)
+COMPILED_PREDICTOR = (
+    "the network is a Predictor that is compiled or wrapped; pass the Predictor itself, with compile=True"
+)
 FIXED = "a Predictor has its {name} already; leave {name} out, or pass its network"
 MISFIT = "the predictor was made for field {name!r} of shape {want}; the samples have {got}"
 DIVERGED = (
@@ -118,7 +125,8 @@ class Trainer:
         callbacks: Called at the events, before the trainer's own. A `TensorBoard` or `Checkpoints` among them takes
             the place of the trainer's own.
         progress: Whether to show a progress bar.
-        inputs: Fields that feed the network, in the order of its arguments; by default those of role "input".
+        inputs: Fields that feed the network; by default those of role "input", in the order of the samples. They reach
+            the parameters of its `forward` that have their names, else its arguments in this order.
         outputs: Fields that it predicts; by default those of role "target".
         loss_fields: Fields that the loss gets from the samples; by default `outputs`.
         transforms: What happens to fields around the network; by default a normalization. Normalizations that have no
@@ -246,13 +254,15 @@ class Trainer:
         else:
             raise ConfigError(BOTH.format(what="none" if dataset is None else "both"))
 
+        if not isinstance(network, Predictor) and isinstance(unwrapped(network), Predictor):
+            raise ConfigError(COMPILED_PREDICTOR)
         if isinstance(network, Predictor):
             self.predictor = _checked(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
             self._normalizes = False
         else:
             inputs, outputs = field_names(spec, inputs, outputs)
             if normalize and transforms is None:
-                transforms = Transforms.normalizing(spec, inputs, outputs)
+                transforms = Transforms.normalizing(spec, inputs, outputs, network=network)
             self._normalizes = transforms is not None and not transforms.fitted
             check_fields(spec, inputs, (*outputs, *(loss_fields or ())), normalized=self._normalizes)
             self.predictor = Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
@@ -269,7 +279,7 @@ class Trainer:
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}
-        if not any(id(parameter) in mine for parameter in self.optimization.parameters):
+        if not self.optimization.idle and not any(id(parameter) in mine for parameter in self.optimization.parameters):
             raise ConfigError(NOT_MINE)
         self.optimization.to(self.ranks.device)
         # a call of the wrapped module is what averages gradients over processes; the predictor shares its weights
@@ -380,6 +390,7 @@ class Trainer:
     def _train(self, interrupt: Interrupt) -> None:
         """The training loop."""
         emit, optimization = self._callbacks.emit, self.optimization
+        log.info("%s", self.predictor.summary)
         emit("train_begin", self)
         self._prepare()
         while self.epoch < self.epochs and not self._stops():
@@ -440,8 +451,10 @@ class Trainer:
                 if not math.isfinite(values["loss"]):
                     self._elsewhere = math.isfinite(own["loss"])
                     return values
+                if self.optimization.idle:
+                    continue
                 if not losses["loss"].requires_grad:
-                    raise ConfigError(NO_GRADIENT)
+                    raise ConfigError(NO_GRADIENT if torch.is_grad_enabled() else GRADIENTS_OFF)
                 share = _length(part) / _length(batch)
                 self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         return values
@@ -474,7 +487,7 @@ class Trainer:
             if self.optimization.precision != "float32":
                 prediction = {name: value.to(predictor.dtype) for name, value in prediction.items()}
             target = {name: fields[name] for name in self.loss_fields}
-            return self.optimization.losses(*predictor.transforms.before_loss(prediction, target))
+            return self.optimization.losses(*predictor.transforms.for_loss(prediction, target))
 
     @torch.no_grad()
     def evaluate(self, samples: Samples) -> dict[str, float]:

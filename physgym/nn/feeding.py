@@ -1,0 +1,215 @@
+"""`Feeding`: which input field of a network reaches which argument of its `forward`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from physgym.errors import ConfigError
+from physgym.nn.wrapped import unwrapped
+
+PARTLY = (
+    "{network} has forward({parameters}), where {matched} are names of its input fields {fields}, but {problem}. Name "
+    "all parameters after the fields, which then reach them by name, or none: then fields come in the order of `inputs`"
+)
+OTHERS = (
+    "{network} has forward({parameters}), where {names} are fields of the samples that do not feed it; its input "
+    "fields are {fields}. Set inputs={wanted}, or rename the parameters: then the fields come in the order of `inputs`"
+)
+LACKING = "the transform before_prediction left out {names}, which feed {network}; it gives {known}"
+NO_FEEDING = "how fields are fed is no record of that: {data}"
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A network that takes its fields one after the other, and may know which ones it was made for.
+
+    Attributes:
+        input_fields: Names of the fields in the order of its arguments; None where it was made without names.
+    """
+
+    input_fields: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """Which field reaches which argument of a network.
+
+    Attributes:
+        by: "name" where parameters of `forward` are names of fields, else "order".
+        positional: The fields that are passed by position, in this order.
+        keywords: The fields that are passed by keyword: parameter to field.
+    """
+
+    by: str
+    positional: tuple[str, ...]
+    keywords: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, network: nn.Module, fields: Sequence[str], others: Collection[str] = ()) -> Feeding:
+        """How fields are fed to a network: by name where the parameters of its `forward` are field names.
+
+        A parameter stands for a field of its name; of a nested field such as ``state/velocity`` also ``state_velocity``
+        and, unless two fields end alike, ``velocity``.
+
+        Args:
+            network: The network; wrappers around it are looked through.
+            fields: What feeds it.
+            others: Names of fields that do not feed it.
+
+        Raises:
+            ConfigError: Some of the parameters are names of fields, but not all; or they are those of other fields.
+        """
+        inner = unwrapped(network)
+        name = f"the network {type(inner).__name__}"
+        if isinstance(inner, Listing) and set(made := inner.input_fields or ()) == set(fields):
+            return cls("order", tuple(made))
+        parameters, own = _signature(inner)
+        known = _aliases(fields)
+        matched = {p.name: known[p.name] for p in parameters if p.name in known and p.kind not in _VARIABLE}
+        needed = [p.name for p in parameters if _required(p) and p.name not in matched]
+        left = tuple(one for one in fields if one not in matched.values())
+        if not own:  # of what it wraps, as it seems: only a full match counts
+            whole = bool(matched) and not needed and not left
+            return _by_name(parameters, matched, ()) if whole else cls("order", tuple(fields))
+        kinds = {p.kind for p in parameters}
+        if not matched:
+            taken = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+            if taken and not needed:
+                return cls("name", (), {one: one for one in fields})
+            foreign = [p.name for p in parameters if p.name in others and _required(p)]
+            if foreign and len(fields) > 1:
+                text = OTHERS.format(
+                    network=name, parameters=_shown(parameters), names=foreign, fields=list(fields), wanted=foreign
+                )
+                raise ConfigError(text)
+            return cls("order", tuple(fields))
+        problem = ""
+        if needed:
+            problem = f"{needed} are not"
+        elif left and not kinds & set(_VARIABLE):
+            problem = f"there is none for {list(left)}"
+        if problem:
+            text = PARTLY.format(
+                network=name, parameters=_shown(parameters), matched=list(matched), fields=list(fields), problem=problem
+            )
+            raise ConfigError(text)
+        return _by_name(parameters, matched, left)
+
+    def __call__(self, network: nn.Module, fed: Mapping[str, Tensor]) -> Any:
+        """Call a network with fields.
+
+        Raises:
+            ConfigError: A field is missing.
+        """
+        try:
+            positional = [fed[name] for name in self.positional]
+            keywords = {parameter: fed[name] for parameter, name in self.keywords.items()}
+        except KeyError:
+            missing = [name for name in (*self.positional, *self.keywords.values()) if name not in fed]
+            shown = f"the network {type(unwrapped(network)).__name__}"
+            raise ConfigError(LACKING.format(names=missing, network=shown, known=list(fed))) from None
+        return network(*positional, **keywords)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What is fed."""
+        return (*self.positional, *self.keywords.values())
+
+    def __str__(self) -> str:
+        return f"fed by {self.by}: {', '.join(self.fields)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The feeding as plain JSON data; `from_json` is the inverse."""
+        return {"by": self.by, "positional": list(self.positional), "keywords": dict(self.keywords)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Feeding:
+        """The feeding that `to_json` described.
+
+        Raises:
+            ConfigError: It is no such description.
+        """
+        match data:
+            case {"by": "name" | "order" as by, "positional": list(positional), "keywords": dict(keywords)} if all(
+                isinstance(text, str) for text in (*positional, *keywords, *keywords.values())
+            ):
+                return cls(by, tuple(positional), dict(keywords))
+        raise ConfigError(NO_FEEDING.format(data=str(data)[:100]))
+
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _by_name(parameters: Sequence[inspect.Parameter], matched: Mapping[str, str], left: tuple[str, ...]) -> Feeding:
+    """By position as far as there is no gap, so that hooks and replicas see plain arguments; then by keyword."""
+    positional: list[str] = []
+    keywords: dict[str, str] = {}
+    gap = False
+    for parameter in parameters:
+        if parameter.name in matched and parameter.kind not in _VARIABLE:
+            if parameter.kind in POSITIONAL and not gap:
+                positional.append(matched[parameter.name])
+            else:
+                keywords[parameter.name] = matched[parameter.name]
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and not gap:
+            positional += left
+            left = ()
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            keywords |= {name: name for name in left}
+        else:
+            gap = True
+    return Feeding("name", tuple(positional), keywords)
+
+
+def _signature(module: nn.Module) -> tuple[list[inspect.Parameter], bool]:
+    """The parameters of `forward`, and whether they are its own: one that passes on all has those of what it wraps."""
+    parameters = _parameters(module)
+    inner = list(module.children())
+    if parameters and {p.kind for p in parameters} <= set(_VARIABLE) and len(inner) == 1:
+        found, _ = _signature(unwrapped(inner[0]))
+        if found and not {p.kind for p in found} <= set(_VARIABLE):
+            return found, False
+    return parameters, True
+
+
+def _parameters(module: nn.Module) -> list[inspect.Parameter]:
+    schema = getattr(module.forward, "schema", None)  # of TorchScript
+    if schema is not None:
+        empty, kind = inspect.Parameter.empty, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return [
+            inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else empty)
+            for a in schema.arguments
+            if a.name != "self"
+        ]
+    try:
+        return list(inspect.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in _VARIABLE
+
+
+def _shown(parameters: Sequence[inspect.Parameter]) -> str:
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    return ", ".join(f"{stars.get(p.kind, '')}{p.name}" for p in parameters)
+
+
+def _aliases(fields: Sequence[str]) -> dict[str, str]:
+    """The names by which a parameter may stand for a field."""
+    found = {name: name for name in fields}
+    for short in (lambda name: re.sub(r"\W", "_", name), lambda name: name.rpartition("/")[2]):
+        made = {name: short(name) for name in fields}
+        counts = Counter(made.values())
+        found = {alias: name for name, alias in made.items() if counts[alias] == 1} | found
+    return found

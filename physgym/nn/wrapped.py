@@ -1,0 +1,52 @@
+"""Networks inside wrappers that change nothing but how they are computed: torch.compile, parallel replicas."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself, without the wrappers of torch.compile and of parallel computation around it."""
+    while (inner := _inner(module)) is not None:
+        module = getattr(module, inner)
+    return module
+
+
+def plain_names(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """The names of a module's weights as they are without any wrapper inside, by their names as they are.
+
+    Args:
+        module: The module.
+        names: Names of weights and buffers, such as the keys of its ``state_dict()``.
+    """
+    wrappers = sorted(_wrappers(module), key=len, reverse=True)  # the innermost first, so that the outer ones still fit
+    plain = {}
+    for name in names:
+        short = name
+        for prefix in wrappers:
+            if short.startswith(prefix):
+                kept = prefix.rstrip(".").rpartition(".")[0]
+                short = f"{kept}.{short.removeprefix(prefix)}" if kept else short.removeprefix(prefix)
+        plain[name] = short
+    return plain
+
+
+def _inner(module: nn.Module) -> str | None:
+    """The name of the module in a wrapper; None if it is none."""
+    if isinstance(module, (DataParallel, DistributedDataParallel)):
+        return "module"
+    compiler = sys.modules.get(
+        "torch._dynamo.eval_frame"
+    )  # whose import takes a second; without it nothing is compiled
+    return "_orig_mod" if compiler is not None and isinstance(module, compiler.OptimizedModule) else None
+
+
+def _wrappers(module: nn.Module) -> Iterator[str]:
+    """The prefixes of names that are those of wrappers, such as ``network._orig_mod.``."""
+    for path, part in module.named_modules():
+        if (inner := _inner(part)) is not None:
+            yield f"{path}.{inner}." if path else f"{inner}."

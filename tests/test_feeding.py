@@ -1,0 +1,344 @@
+"""Which field reaches which argument of a network, in training, use, checkpoints, and through wrappers."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from physgym.errors import CheckpointError, ConfigError
+from physgym.nn import MLP, Predictor, Transform, Transforms, UNet
+from physgym.nn.feeding import Feeding
+from physgym.nn.wrapped import unwrapped
+from physgym.sample import Field, SampleSpec
+from physgym.training import Trainer, load_checkpoint, save_checkpoint
+from physgym.training import checkpoint as checkpoints
+from tests.memory_samples import MemorySamples, spec_of
+
+F4 = np.dtype("f4")
+SPEC = SampleSpec(
+    [
+        Field("position", (3,), F4, "input"),
+        Field("velocity", (3,), F4, "input"),
+        Field("next", (3,), F4, "target"),
+        Field("mass", (3,), F4, "additional"),
+    ]
+)
+SAMPLE = {"position": np.full(3, 1.0, "f4"), "velocity": np.full(3, 10.0, "f4")}
+
+
+def network(signature: str, body: str = "velocity + 100 * position") -> nn.Module:
+    """A network with a given ``forward``, and a weight that changes nothing."""
+    space: dict = {}
+    exec(f"def forward(self, {signature}): return self.one * ({body})", space)  # noqa: S102 - our own text
+    made = type("Net", (nn.Module,), {"forward": space["forward"]})()
+    made.one = nn.Parameter(torch.ones(()))
+    return made
+
+
+def fed(module: nn.Module, spec: SampleSpec = SPEC, sample=SAMPLE, **options) -> float:
+    return float(Predictor(module, spec, **options).predict(sample)["next"][0])
+
+
+@pytest.mark.parametrize(
+    ("signature", "body"),
+    [
+        ("velocity, position", "velocity + 100 * position"),
+        ("position, velocity", "velocity + 100 * position"),
+        ("velocity, position, scale=1.0", "scale * velocity + 100 * position"),
+        ("velocity, scale=1.0, position=None", "scale * velocity + 100 * position"),
+        ("velocity, *, position", "velocity + 100 * position"),
+        ("*, velocity, position", "velocity + 100 * position"),
+        ("velocity, *others", "velocity + 100 * others[0]"),
+        ("velocity, **others", "velocity + 100 * others['position']"),
+        ("**fields", "fields['velocity'] + 100 * fields['position']"),
+        ("velocity, position, **ignored", "velocity + 100 * position"),
+    ],
+)
+def test_fields_go_by_name_where_the_parameters_are_their_names(signature, body):
+    predictor = Predictor(network(signature, body), SPEC)
+    assert predictor.feeding.by == "name"
+    assert set(predictor.feeding.fields) == {"velocity", "position"}
+    assert predictor.predict(SAMPLE)["next"][0] == 110
+
+
+@pytest.mark.parametrize("signature", ["a, b", "*fields", "a, *fields", "a, b, scale=1.0"])
+def test_other_parameters_get_them_in_the_order_of_inputs(signature):
+    body = {"*fields": "fields[0] + 100 * fields[1]", "a, *fields": "a + 100 * fields[0]"}.get(signature, "a + 100 * b")
+    assert fed(network(signature, body)) == 1 + 100 * 10
+    assert fed(network(signature, body), inputs=["velocity", "position"]) == 10 + 100 * 1
+
+
+@pytest.mark.parametrize(
+    ("signature", "problem"),
+    [
+        ("velocity, x", r"\['velocity'\] are names of its input fields .* \['x'\] are not"),
+        ("x, velocity", r"\['x'\] are not"),
+        ("velocity, x=None", r"there is none for \['position'\]"),
+        ("velocity", r"there is none for \['position'\]"),
+        ("mass, velocity", r"\['mass'\] are not"),
+    ],
+)
+def test_names_of_some_but_not_all_are_an_error(signature, problem):
+    with pytest.raises(ConfigError, match=rf"network Net has forward\(.*{problem}"):
+        Predictor(network(signature, "velocity"), SPEC)
+
+
+def test_names_of_fields_that_do_not_feed_it_are_an_error():
+    with pytest.raises(ConfigError, match=r"\['mass', 'next'\] are fields of the samples that do not feed it"):
+        Predictor(network("mass, next", "mass"), SPEC)
+
+
+def test_a_single_field_needs_no_name():
+    for signature in ("x", "position", "next", "x, scale=1.0"):
+        first = signature.split(",")[0]
+        assert fed(network(signature, first), inputs=["position"]) == 1
+    with pytest.raises(ConfigError, match=r"\['x'\] are not"):
+        fed(network("x, position=None", "x"), inputs=["position"])
+
+
+def nested(*names):
+    return SampleSpec([*(Field(name, (3,), F4, "input") for name in names), Field("next", (3,), F4, "target")])
+
+
+@pytest.mark.parametrize("names", [("velocity", "position"), ("state_velocity", "state_position")])
+def test_nested_fields_have_names_too(names):
+    spec = nested("state/position", "state/velocity")
+    sample = {f"state/{name}": value for name, value in SAMPLE.items()}
+    assert fed(network(", ".join(names), f"{names[0]} + 100 * {names[1]}"), spec, sample) == 110
+    assert fed(network("**all", "all['state/velocity'] + 100 * all['state/position']"), spec, sample) == 110
+    alike = nested("a/x", "b/x")
+    values = {"a/x": SAMPLE["position"], "b/x": SAMPLE["velocity"]}
+    assert fed(network("b_x, a_x", "b_x + 100 * a_x"), alike, values) == 110
+    assert Feeding.of(network("x, y", "x"), ["a/x", "b/x"]).by == "order"  # x would be either
+
+
+def test_a_training_with_names_in_another_order_learns_what_it_should():
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=(64, 3)).astype("f4") for name in ("position", "velocity")}
+    arrays["next"] = arrays["velocity"] + 100 * arrays["position"]
+    samples = MemorySamples(arrays, spec_of(arrays, {"position": "input", "velocity": "input", "next": "target"}))
+    trainer = Trainer(
+        network("velocity, position"), samples, epochs=1, normalize=False, progress=False, validation=None
+    )
+    assert trainer.fit()["loss"][0] < 1e-6
+
+
+class PassesOn(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+WRAPPERS = {
+    "compiled": lambda m: torch.compile(m, backend="eager"),
+    "parallel": nn.DataParallel,
+    "compiled parallel": lambda m: nn.DataParallel(torch.compile(m, backend="eager")),
+    "parallel compiled": lambda m: torch.compile(nn.DataParallel(m), backend="eager"),
+    "passing on": PassesOn,
+    "passing on a compiled one": lambda m: PassesOn(torch.compile(m, backend="eager")),
+    "averaged": AveragedModel,
+    "traced": lambda m: torch.fx.symbolic_trace(m),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrappers_are_looked_through(wrapper):
+    assert fed(WRAPPERS[wrapper](network("velocity, position"))) == 110
+    assert fed(WRAPPERS[wrapper](network("a, b", "a + 100 * b"))) == 1001
+
+
+class Named(nn.Module):
+    def forward(self, velocity, position):
+        return velocity + 100 * position
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_torchscript_is_looked_through():
+    example = (torch.zeros(2, 3), torch.zeros(2, 3))
+    for made in (torch.jit.script(Named()), torch.jit.trace(Named(), example)):
+        assert fed(made) == 110
+
+
+class Squares(Transform):
+    """Adds a field, and returns the others in another order."""
+
+    def forward(self, fields):
+        return {"squared": fields["velocity"] ** 2, **dict(reversed(fields.items()))}
+
+
+def test_a_transform_may_add_fields_and_change_their_order():
+    transforms = Transforms(before_prediction=Squares())
+    by_name = network("squared, velocity, position", "squared + 1000 * velocity + 100 * position")
+    assert fed(by_name, transforms=transforms) == 100 + 10_000 + 100
+    in_order = network("a, b, c", "a + 100 * b + 10000 * c")
+    assert fed(in_order, transforms=transforms) == 1 + 1000 + 1_000_000
+
+
+# --- checkpoints
+
+
+def manifest_of(path: Path) -> dict:
+    return json.loads((path / "manifest.json").read_text())
+
+
+def without_record(path: Path) -> Path:
+    """A checkpoint as versions before wrote it."""
+    manifest = {name: value for name, value in manifest_of(path).items() if name not in ("feeding", "digest")}
+    manifest["digest"] = checkpoints._seal(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_a_checkpoint_records_how_fields_are_fed(tmp_path):
+    written = save_checkpoint(tmp_path / "one", Predictor(network("velocity, position"), SPEC))
+    assert manifest_of(written)["feeding"] == {
+        "by": "name",
+        "positional": ["velocity", "position"],
+        "keywords": {},
+        "residual": None,
+    }
+    # the record holds, whatever the parameters are called meanwhile
+    again = load_checkpoint(written, network=network("v, p", "v + 100 * p"))
+    assert again.predict(SAMPLE)["next"][0] == 110
+    assert load_checkpoint(save_checkpoint(tmp_path / "two", again), network=network("v, p", "v")).feeding.by == "name"
+
+
+def test_one_without_the_record_is_fed_as_it_was_with_a_warning(tmp_path):
+    written = without_record(save_checkpoint(tmp_path / "one", Predictor(network("velocity, position"), SPEC)))
+    with pytest.warns(UserWarning, match=r"no record of how fields are fed .* \['position', 'velocity'\] are passed"):
+        old = load_checkpoint(written, network=network("velocity, position"))
+    assert old.predict(SAMPLE)["next"][0] == 1 + 100 * 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = save_checkpoint(tmp_path / "two", old)
+        assert load_checkpoint(saved, network=network("velocity, position")).predict(SAMPLE)["next"][0] == 1001
+
+
+@pytest.mark.parametrize("record", [None, [], {"by": "luck", "positional": [], "keywords": {}, "residual": None}, {}])
+def test_a_broken_record_is_an_incomplete_checkpoint(tmp_path, record):
+    written = save_checkpoint(tmp_path / "one", Predictor(network("velocity, position"), SPEC))
+    manifest = manifest_of(written) | {"feeding": record}
+    manifest["digest"] = checkpoints._seal(manifest)
+    (written / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"is not a complete checkpoint: in manifest\.json, feeding is"):
+        load_checkpoint(written, network=network("velocity, position"))
+
+
+def grid_spec():
+    shapes = {"feed": (6,), "kill": (6,), "uv": (2, 6), "uv_next": (2, 6)}
+    return SampleSpec([Field(n, s, F4, "target" if n == "uv_next" else "input") for n, s in shapes.items()])
+
+
+GRID = {"feed": np.full(6, 111.0), "kill": np.full(6, 222.0), "uv": np.full((2, 6), 7.0)}
+
+
+def silent(module: UNet) -> UNet:
+    """A network that gives what its residual adds, and nothing else."""
+    nn.init.zeros_(module.head.weight)
+    nn.init.zeros_(module.head.bias)
+    return module
+
+
+def test_a_checkpoint_records_what_a_residual_adds_to(tmp_path):
+    made = silent(UNet.from_spec(grid_spec(), dimensions=1, depth=1, width=4, residual=True))
+    written = save_checkpoint(tmp_path / "one", Predictor(made, grid_spec()))
+    assert manifest_of(written)["feeding"]["residual"] == [2, 3]
+    for given in ({}, {"network": UNet(1, 4, 2, depth=1, width=4, residual=True)}):
+        assert (load_checkpoint(written, **given).predict(GRID)["uv_next"] == 7).all()
+    with pytest.raises(CheckpointError, match=r"adds the input channels \[2, 3\] there, here \(0, 1\)"):
+        load_checkpoint(written, network=UNet(1, 4, 2, depth=1, width=4, residual=[0, 1]))
+
+
+def test_the_residual_of_an_old_checkpoint_stays_what_it_was(tmp_path):
+    made = silent(UNet(1, 4, 2, depth=1, width=4, residual=True))
+    written = save_checkpoint(tmp_path / "one", Predictor(made, grid_spec()))
+    manifest = manifest_of(written)
+    manifest["network"]["config"]["residual"] = True  # which is what they had
+    (written / "manifest.json").write_text(json.dumps(manifest))
+    without_record(written)
+    for given in ({}, {"network": UNet(1, 4, 2, depth=1, width=4, residual=True)}):
+        with pytest.warns(UserWarning, match="a residual adds the first input channels"):
+            old = load_checkpoint(written, **given)
+        assert np.unique(old.predict(GRID)["uv_next"]).tolist() == [111, 222]
+    again = load_checkpoint(save_checkpoint(tmp_path / "two", old))
+    assert np.unique(again.predict(GRID)["uv_next"]).tolist() == [111, 222]
+
+
+def training(tmp_path: Path, module: nn.Module, **options) -> Trainer:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=(32, 3)).astype("f4") for name in ("position", "velocity")}
+    arrays["next"] = arrays["velocity"] + 100 * arrays["position"]
+    samples = MemorySamples(arrays, spec_of(arrays, {"position": "input", "velocity": "input", "next": "target"}))
+    return Trainer(module, samples, session=tmp_path / "s", progress=False, validation=None, **options)
+
+
+def test_a_resumed_training_feeds_as_before(tmp_path):
+    training(tmp_path, network("velocity, position"), epochs=1).fit()
+    folder = next((tmp_path / "s" / "networks").iterdir())
+    assert training(tmp_path, network("velocity, position"), epochs=2, resume=True).predictor.feeding.by == "name"
+    without_record(folder)
+    with pytest.warns(UserWarning, match="no record of how fields are fed"):
+        old = training(tmp_path, network("velocity, position"), epochs=2, resume=True)
+    assert old.predictor.feeding == Feeding("order", ("position", "velocity"))
+
+
+# --- compiled and wrapped networks
+
+
+COMPILED = [name for name in WRAPPERS if name not in ("passing on", "averaged", "traced", "passing on a compiled one")]
+
+
+@pytest.mark.parametrize("wrapper", COMPILED)
+def test_a_wrapped_network_is_saved_as_what_it_is(tmp_path, wrapper):
+    made = WRAPPERS[wrapper](MLP([(3,), (3,)], (3,), hidden=(4,)))
+    assert type(unwrapped(made)) is MLP
+    trainer = training(tmp_path, made, epochs=1)
+    trainer.fit()
+    want = trainer.predictor.predict(SAMPLE)["next"]
+    bare = MLP([(3,), (3,)], (3,), hidden=(4,))
+    for given in ({}, {"network": bare}, {"network": WRAPPERS[wrapper](MLP([(3,), (3,)], (3,), hidden=(4,)))}):
+        loaded = load_checkpoint(tmp_path / "s", **given)
+        np.testing.assert_allclose(loaded.predict(SAMPLE)["next"], want, rtol=1e-5)
+    # a resume with or without the wrapper
+    for again in (MLP([(3,), (3,)], (3,), hidden=(4,)), WRAPPERS[wrapper](MLP([(3,), (3,)], (3,), hidden=(4,)))):
+        resumed = training(tmp_path, again, epochs=2, resume=True)
+        assert resumed.step == trainer.step
+        np.testing.assert_allclose(resumed.predictor.predict(SAMPLE)["next"], want, rtol=1e-5)
+
+
+def test_a_compiled_part_of_a_network_is_saved_under_its_own_name(tmp_path):
+    def made(compiled):
+        inner = MLP([(3,), (3,)], (3,), hidden=(4,))
+        return PassesOn(torch.compile(inner, backend="eager") if compiled else inner)
+
+    predictor = Predictor(made(True), SPEC)
+    written = save_checkpoint(tmp_path / "one", predictor)
+    for compiled in (False, True):
+        loaded = load_checkpoint(written, network=made(compiled))
+        np.testing.assert_allclose(loaded.predict(SAMPLE)["next"], predictor.predict(SAMPLE)["next"], rtol=1e-5)
+
+
+def test_weights_that_were_saved_with_the_names_of_wrappers_are_found(tmp_path, monkeypatch):
+    predictor = Predictor(WRAPPERS["parallel compiled"](MLP([(3,), (3,)], (3,), hidden=(4,))), SPEC)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "plain_names", lambda _, names: {name: name for name in names})
+        written = save_checkpoint(tmp_path / "one", predictor)
+    loaded = load_checkpoint(written, network=MLP([(3,), (3,)], (3,), hidden=(4,)))
+    np.testing.assert_allclose(loaded.predict(SAMPLE)["next"], predictor.predict(SAMPLE)["next"], rtol=1e-5)
+
+
+def test_a_compiled_predictor_is_refused_with_the_cure(tmp_path):
+    compiled = torch.compile(Predictor(MLP([(3,), (3,)], (3,)), SPEC), backend="eager")
+    with pytest.raises(ConfigError, match="pass the Predictor itself, with compile=True"):
+        training(tmp_path, compiled, epochs=1)
