@@ -13,6 +13,7 @@ from physgym import errors as errors
 from physgym._version import __version__ as __version__
 from physgym.descriptors import fill_standard
 from physgym.errors import RejectSample as RejectSample
+from physgym.factories import factory as factory
 from physgym.sample import RecordTransition as RecordTransition
 from physgym.sim import Simulation as Simulation
 
@@ -38,6 +39,7 @@ __all__ = [
     "SampleDataset",
     "Simulation",
     "SocketVectorEnv",
+    "factory",
     "generate",
     "make_vec",
 ]

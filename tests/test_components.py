@@ -20,6 +20,7 @@ OWN = '''
 """What a user may write."""
 import gymnasium
 import numpy as np
+import physgym
 import torch
 from torch import nn
 from physgym.envs.spring import Spring
@@ -63,6 +64,17 @@ def push(observation, generator):
     return np.full(1, 0.25, np.float32)
 
 number = 3
+
+@physgym.factory
+def wrong():
+    return 3
+
+@physgym.factory
+def made(hidden=4):
+    return Net(hidden)
+
+def annotated(hidden: int = 4) -> nn.Module:
+    return Net(hidden)
 '''
 
 
@@ -132,17 +144,35 @@ def test_every_class_may_be_one_of_the_user(own):
     ("changes", "text"),
     [
         ({"network": {"type": "own_parts:Nett"}}, "network.type: own_parts has no 'Nett'; did you mean 'Net'?"),
-        ({"network": {"type": "own_parts:cubed", "arguments": {}}}, r"network.arguments: .*missing"),
-        ({"network": {"type": "own_parts:number", "arguments": {}}}, "network.arguments: 3 is not a class or a"),
-        ({"network": {"type": "builtins:dict", "arguments": {}}}, "gives {}, which is no torch.nn.Module"),
+        (
+            {"network": {"type": "own_parts:cubed", "arguments": {}}},
+            "own_parts:cubed is a function, and nothing else is called than a subclass of torch's Module",
+        ),
+        ({"network": {"type": "own_parts:number", "arguments": {}}}, "network.type: own_parts:number is no class, and"),
+        (
+            {"network": {"type": "builtins:dict", "arguments": {}}},
+            "builtins:dict is the class dict, and nothing else is called",
+        ),
         ({"optimization": {"loss": "own_part:cubed"}}, "optimization.loss: importing 'own_part' failed"),
         ({"optimization": {"optimizer": {"type": "sgd", "arguments": {"x": 1}}}}, "unexpected keyword argument 'x'"),
         ({"optimization": {"schedule": {"type": "step"}}}, "optimization.schedule: .*step_size"),
         ({"optimization": {"type": "own_parts:Terms"}}, "optimization: .*weight"),
-        ({"optimization": {"type": "own_parts:Net"}}, "optimization: "),
+        ({"optimization": {"type": "own_parts:Net"}}, "optimization.type: own_parts:Net is the class Net"),
+        ({"optimization": {"loss": "os:system"}}, "name a function of .prediction, target."),
+        (
+            {"optimization": {"loss": {"type": "subprocess:run", "arguments": {"args": "touch x"}}}},
+            "subprocess:run is a",
+        ),
+        ({"optimization": {"optimizer": "own_parts:Net"}}, "subclass of torch's Optimizer"),
+        ({"optimization": {"schedule": "own_parts:Net"}}, "optimization.schedule: own_parts:Net is the class"),
+        ({"network": {"type": "own_parts:wrong"}}, "network.type: own_parts:wrong gives 3|gives 3, which is no"),
+        ({"transforms": {"before_loss": [{"type": "os:mkdir", "arguments": {"path": "x"}}]}}, "os:mkdir is a function"),
+        ({"sampler": {"actions": {"type": "os:mkdir", "arguments": {"path": "x"}}}}, "function of .observation, gen"),
+        ({"sampler": {"parameters": "os:getcwd"}}, "sampler.parameters: os:getcwd is a function"),
+        ({"environment": {"id": "os:system"}}, "no environment 'os:system' is registered"),
         (
             {"training": {"callbacks": ["own_parts:Net"]}},
-            "training.callbacks: own_parts:Net is no physgym.training.Callback",
+            "training.callbacks: own_parts:Net is the class Net, .* physgym's Callback",
         ),
         ({"sampler": {"actions": {"type": "lhs", "arguments": {"x": 1}}}}, "sampler.actions: .*unexpected"),
         ({"environment": {"id": "own_parts:Net"}}, "no environment 'own_parts:Net' is registered"),
@@ -153,6 +183,21 @@ def test_what_does_not_fit_is_named_before_anything_is_made(own, changes, text):
     with pytest.raises(ConfigError, match=text):
         train(config(own, **changes))
     assert not (own / "session").exists()
+
+
+@pytest.mark.parametrize("name", ["made", "annotated"])
+def test_functions_that_make_a_part_are_called(own, name):
+    trainer = train(config(own, network={"type": f"own_parts:{name}", "arguments": {"hidden": 3}}), log=False).trainer
+    assert trainer.predictor.network.layers[0].out_features == 3
+
+
+def test_a_configuration_runs_nothing_else(own, monkeypatch):
+    monkeypatch.chdir(own)
+    for key in ("network", "optimization"):
+        section = {"type": "os:system", "arguments": {"command": "touch run"}}
+        with pytest.raises(ConfigError, match="os:system is a function"):
+            train(config(own, **{key: section if key == "network" else {"type": section}}))
+    assert not (own / "run").exists()
 
 
 def test_transforms_lie_around_a_normalization_that_has_the_training_samples_moments(own):

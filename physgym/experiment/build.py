@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import shlex
 import sys
@@ -16,6 +15,7 @@ from typing import Any, cast, get_args
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import SampleStream, env_name, generate
@@ -27,6 +27,7 @@ from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Component, Config, TransformsSection
 from physgym.experiment.session import Run, is_empty, new_session
+from physgym.factories import takes
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.rollout import require_spec
@@ -53,6 +54,11 @@ from physgym.vector.entry import env_factory
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 SPANNING = ("cosine", "one_cycle")  # schedules over the whole training, which advance with every batch
+# a function is a loss where its second parameter has such a name, and a policy likewise
+TARGETS = ("target", "targets", "truth", "expected", "label", "labels", "y", "y_true")
+GENERATORS = ("generator", "rng", "random", "np_random")
+LOSS_FUNCTION = "; or name a function of (prediction, target), with parameters of these names"
+POLICY = "; or name a function of (observation, generator), with parameters of these names"
 NO_SIMULATION = "environment: missing; {what} needs the simulation"
 
 
@@ -231,10 +237,7 @@ class _Plan:
         self.generation = _generation(config)
         self.callbacks = list(callbacks)
         for part in config.training.callbacks:
-            made = _make(part, components.CALLBACKS, "training.callbacks")
-            if not isinstance(made, Callback):
-                raise ConfigError(f"training.callbacks: {part.type} is no physgym.training.Callback")
-            self.callbacks.append(made)
+            self.callbacks.append(_make(part, components.CALLBACKS, "training.callbacks", Callback))
 
 
 def _train(
@@ -537,8 +540,13 @@ def _env_spec(config: Config) -> SampleSpec:
 # --- parts that the configuration names
 
 
-def _make(part: Component, known: Mapping[str, str], key: str) -> Any:
-    return components.make(components.find(part.type, known, key), key, **part.arguments)
+def _make(part: Component, known: Mapping[str, str], key: str, wanted: type, instead: str = "") -> Any:
+    """A part of a kind that the configuration names; `instead` says what else would do."""
+    found = components.find_class(part.type, known, key, wanted, instead=instead)
+    made = components.make(found, key, **part.arguments)
+    if not isinstance(made, wanted):
+        raise ConfigError(f"{key}: {part.type} gives {made!r}, which is no {wanted.__module__}.{wanted.__name__}")
+    return made
 
 
 def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sampler | None:
@@ -552,9 +560,9 @@ def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sa
             return rebuild_sampler({"sampler": name, **part.arguments}, f"{key}.{what}")
         return find_sampler(part.type, what)
     found = components.find(part.type, {}, f"{key}.{what}")
-    if inspect.isclass(found) or part.arguments:
-        found = components.make(found, f"{key}.{what}", **part.arguments)
-    return find_sampler(found, what)
+    if what == "actions" and not part.arguments and takes(found, *GENERATORS):
+        return find_sampler(found, what)
+    return find_sampler(_make(part, {}, f"{key}.{what}", Sampler, POLICY if what == "actions" else ""), what)
 
 
 def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
@@ -567,7 +575,7 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
                 "leave these out"
             )
         return load_checkpoint(section.start_from, as_which(section.which))
-    found = components.find(section.type, components.NETWORKS, "network.type")
+    found = components.find_class(section.type, components.NETWORKS, "network.type", nn.Module)
     torch.manual_seed(config.seed)
     if hasattr(found, "from_spec"):
         found = functools.partial(found.from_spec, spec, inputs=config.inputs, outputs=config.outputs)
@@ -584,7 +592,7 @@ def build_transforms(config: Config, network: nn.Module | Predictor, spec: Sampl
     if isinstance(network, Predictor):
         return None
     places = {
-        name: [_make(part, components.TRANSFORMS, f"transforms.{name}") for part in getattr(section, name)]
+        name: [_make(part, components.TRANSFORMS, f"transforms.{name}", nn.Module) for part in getattr(section, name)]
         for name in ("before_prediction", "before_loss", "before_apply")
     }
     normal = Transforms()
@@ -617,17 +625,19 @@ def build_optimization(config: Config, network: nn.Module | Predictor, steps: in
     section = config.optimization
     key = "optimization"
     loss = components.find(section.loss.type, components.LOSSES, f"{key}.loss")
-    if inspect.isclass(loss):
-        loss = components.make(loss, f"{key}.loss", **section.loss.arguments)
-    elif section.loss.arguments:
-        loss = functools.partial(loss, **section.loss.arguments)
-    optimizer = components.find(section.optimizer.type, components.OPTIMIZERS, f"{key}.optimizer")
+    if takes(loss, *TARGETS):
+        loss = functools.partial(loss, **section.loss.arguments) if section.loss.arguments else loss
+    else:
+        loss = _make(section.loss, components.LOSSES, f"{key}.loss", nn.Module, LOSS_FUNCTION)
+    optimizer = components.find_class(
+        section.optimizer.type, components.OPTIMIZERS, f"{key}.optimizer", torch.optim.Optimizer
+    )
     arguments = dict(section.optimizer.arguments)
     if section.weight_decay:
         arguments["weight_decay"] = section.weight_decay
     every = section.schedule_every or ("batch" if section.schedule.type in SPANNING else "epoch")
     optimization = components.make(
-        components.find(section.type.type, components.OPTIMIZATIONS, f"{key}.type"),
+        components.find_class(section.type.type, components.OPTIMIZATIONS, f"{key}.type", Optimization),
         key,
         network.network if isinstance(network, Predictor) else network,
         loss=loss,
@@ -655,7 +665,8 @@ def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
     }
     if part.type == "constant" and not part.arguments:
         return None
-    found = components.find(part.type, components.SCHEDULES, "optimization.schedule")
+    kinds = (LRScheduler, ReduceLROnPlateau)
+    found = components.find_class(part.type, components.SCHEDULES, "optimization.schedule", *kinds)
     arguments = {**spans.get(part.type, {}), **part.arguments}
     return lambda optimizer: components.make(found, "optimization.schedule", optimizer, **arguments)
 
@@ -679,8 +690,10 @@ def load_network(config: Config | None, session: Path, which: str = "last") -> P
     check_device(config.device)
     around, place = config.transforms, config.training.checkpoints.path or session
     for part in (*around.before_prediction, *around.before_loss, *around.before_apply):
-        components.find(part.type, components.TRANSFORMS, "transforms")  # importing the module registers its classes
-    components.find(config.network.type, components.NETWORKS, "network.type")
+        components.find_class(
+            part.type, components.TRANSFORMS, "transforms", nn.Module
+        )  # importing the module registers its classes
+    components.find_class(config.network.type, components.NETWORKS, "network.type", nn.Module)
     manifest = read_manifest(find_checkpoint(place, as_which(which)))
     given: dict[str, Any] = {}
     if config.network.start_from is None:

@@ -1,4 +1,8 @@
-"""Classes that a configuration names: by a registered name, or as ``module:attr``. Nothing is evaluated."""
+"""Classes that a configuration names: by a registered name, or as ``module:attr``.
+
+Nothing is evaluated, and nothing is called but classes of the wanted kind and functions marked as factories. To look
+for a name its module is imported, which runs the code of that module.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physgym.errors import ConfigError
+from physgym.factories import makes
 
 # what short names stand for; strings, so that checking a configuration imports nothing
 NETWORKS = {name: f"physgym.nn:{name}" for name in ("MLP", "UNet", "FNO")}
@@ -62,8 +67,33 @@ def check_sampler(name: str, known: Sequence[str]) -> str:
     return name if name.partition(":")[0] in known else check_name(name, known)
 
 
+def find_class(name: str, known: Mapping[str, str], key: str, *wanted: type, instead: str = "") -> Any:
+    """Return what a configuration names to have something made: a class of a kind, or a function that makes one.
+
+    Args:
+        name: A name in `known`, or ``module:attr``.
+        known: ``module:attr`` by registered name.
+        key: Key of the configuration, for errors.
+        wanted: The class must be a subclass of one of these, what the function makes too.
+        instead: What else would do, for the error.
+
+    Raises:
+        ConfigError: The module cannot be imported, has nothing of that name, or something else.
+    """
+    found = find(name, known, key)
+    if makes(found, wanted):
+        return found
+    kind = " or ".join(f"{one.__module__.split('.')[0]}'s {one.__name__}" for one in wanted)
+    other = "a function" if callable(found) else "no class"
+    what = f"the class {found.__qualname__}" if inspect.isclass(found) else other
+    raise ConfigError(
+        f"{key}: {name} is {what}, and nothing else is called than a subclass of {kind} or a function that makes one. "
+        f"Mark such a function with @physgym.factory, or annotate what it returns{instead}"
+    )
+
+
 def find(name: str, known: Mapping[str, str], key: str) -> Any:
-    """The class or function that a configuration names.
+    """Return what a configuration names; it is not called.
 
     Args:
         name: A name in `known`, or ``module:attr``.
