@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file
@@ -178,10 +179,8 @@ def test_a_generation_is_run_again(there):
     assert len(physgym.SampleDataset(there / "sessions" / "samples-again-again" / "dataset")) == 420
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_goes_to_the_training_and_then_all_is_tidied_up(there, number, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def begin_long_run(there):
+    """A reproduction whose training would not end, when it has saved its first checkpoint; and its session."""
     long = there / "sessions" / "long-again"
     shutil.copytree(there / "sessions" / "mine", long)
     config = yaml.safe_load((long / "config.yaml").read_text())
@@ -198,6 +197,33 @@ def test_ctrl_c_goes_to_the_training_and_then_all_is_tidied_up(there, number, tm
     deadline = time.monotonic() + 60
     while not list(again.glob("networks/epoch-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
+    return process, again
+
+
+@pytest.mark.slow
+def test_a_killed_reproduction_leaves_nothing_running_and_the_next_one_tidies_up(there, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process, again = begin_long_run(there)
+    pid = read_record(again)["runs"][-1]["pid"]
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the training goes on"
+        time.sleep(0.1)
+    assert len(list(tmp_path.glob("physgym-again-*"))) == 1
+    mine = tmp_path / "physgym-again-mine"  # a name like theirs, and not theirs
+    git(there, "worktree", "add", "-q", "--detach", str(mine / "tree"))
+    tested._remove_abandoned(there)
+    assert [path.name for path in tmp_path.glob("physgym-again-*")] == ["physgym-again-mine"]
+    git(there, "worktree", "remove", "--force", str(mine / "tree"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_goes_to_the_training_and_then_all_is_tidied_up(there, number, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process, again = begin_long_run(there)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else 128 + number), output

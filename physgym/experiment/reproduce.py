@@ -21,11 +21,21 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, get_args
 
+from physgym.children import Child, capture
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
-from physgym.experiment.repository import NO_GIT, add_worktree, find_repository, has_commit, remove_worktree, shown
+from physgym.experiment.repository import (
+    NO_GIT,
+    GitError,
+    add_worktree,
+    find_repository,
+    git,
+    has_commit,
+    remove_worktree,
+    shown,
+)
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import (
     CONFIG,
@@ -41,9 +51,11 @@ from physgym.experiment.session import (
     state,
     weights_digest,
 )
+from physgym.files import lock
 from physgym.storage.location import Location, place
 
 AGAIN = "again"
+TEMPORARY, OWNED = "physgym-again-", ".owned"  # folders with the code of a run, and the file whose lock says whose
 PATHS = (*SAMPLES.values(), ("network", "start_from"))  # keys of configurations that are paths to what is read
 KINDS = {"train": "training", "generate": "generation"}
 LISTED = 20  # packages of another version that are named
@@ -287,8 +299,8 @@ def _free(wanted: Path) -> Path:
 
 def _absolute(value: Any, base: Path) -> str:
     """A path, which meant one below the folder, as one from everywhere."""
-    found = place(str(value))
-    return str(value) if isinstance(found, Location) else str(base / found)
+    local = Path(str(value)).expanduser()
+    return str(value) if isinstance(place(str(value)), Location) else str(base / local)
 
 
 def _check_samples(session: Path, path: str, then: Mapping[str, Any]) -> None:
@@ -324,17 +336,42 @@ def _mode(session: Path) -> str:
 @contextlib.contextmanager
 def _worktree(root: Path, commit: str, patch: bytes, *, keep: bool) -> Iterator[Path]:
     """The files of a commit, with a patch, in a temporary folder."""
-    temporary = Path(tempfile.mkdtemp(prefix="physgym-again-"))
+    _remove_abandoned(root)
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY))
     folder = temporary / (root.name or "repository")
+    owner = os.open(temporary / OWNED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        lock(owner, temporary, warn=False)  # which ends with this process, whatever ends it
         add_worktree(root, folder, commit, patch)
         yield folder
     finally:
+        os.close(owner)
         if keep:
+            (temporary / OWNED).unlink()
             print(f"the code is in {folder}; git -C {root} worktree remove --force {folder} removes it")
         else:
             remove_worktree(root, folder)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove the worktrees of reproductions that were killed: a file that only they make says which these are."""
+    try:
+        listed = os.fsdecode(git(root, "worktree", "list", "--porcelain", "-z")).split("\0")
+    except GitError:  # an older git has no -z; the next one removes them
+        return
+    for folder in (Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")):
+        temporary = folder.parent
+        if not temporary.name.startswith(TEMPORARY):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(temporary / OWNED, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if lock(descriptor, temporary, warn=False) == "held":
+                    remove_worktree(root, folder)
+                    shutil.rmtree(temporary, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _environment(then: Mapping[str, Any], worktree: Path) -> dict[str, str]:
@@ -356,15 +393,8 @@ def _check_modules(
     """Raise where modules that the configuration names would be imported from the repository as it is now."""
     names = sorted({"physgym", *_modules(config)})
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", FIND, *names],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=120,
-            check=True,
-        )
+        done = capture([sys.executable, "-c", FIND, *names], cwd=folder, environment=environment, timeout=120)
+        done.check_returncode()
         found = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         raise ConfigError(f"Python cannot be run in {folder}: {error}") from error
@@ -398,7 +428,7 @@ class _Signals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._interrupts = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -426,21 +456,17 @@ class _Signals:
     def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, int]:
         """The number of a process, and with which code it ended."""
         # a group of its own: a terminal would send Ctrl-C to both, and twice means to stop at once
-        with subprocess.Popen(
-            command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, process_group=0
-        ) as process:
-            self._process = process
+        with Child(command, environment, cwd=folder, stdin=subprocess.DEVNULL) as child:
+            self._child = child
             try:
                 if self.received is not None:  # just before
                     self._send(self.received)
-                while process.poll() is None:
+                while child.process.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(timeout=POLL)
+                        child.process.wait(timeout=POLL)
             finally:
-                self._process = None
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-        return process.pid, process.returncode
+                self._child = None
+        return child.pid, child.process.returncode
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -449,9 +475,8 @@ class _Signals:
         self._send(signal.SIGKILL if self._interrupts >= PATIENCE else number)
 
     def _send(self, number: int) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+        if self._child is not None:
+            self._child.send(number)
 
 
 def _session_of(pid: int, wanted: Path) -> Path | None:

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from physgym.children import Child
 from physgym.vector.process import exit_text
 
 MODULE = "physgym.experiment.search.worker"
@@ -56,16 +57,17 @@ class Worker:
 
     def __init__(self, folder: str, environment: Mapping[str, str], log: str) -> None:
         with Path(log).open("ab") as output:
-            self._process = subprocess.Popen(
+            # Ctrl-C in a terminal reaches the search alone, which decides
+            self._child = Child(
                 [sys.executable, "-m", MODULE],
+                {**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
                 cwd=folder,
-                env={**os.environ, **environment},
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C in a terminal reaches the search alone, which decides
             )
+        self._process = self._child.process
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input: IO[bytes] = self._process.stdin
@@ -107,12 +109,9 @@ class Worker:
             self._input.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(PATIENCE)
+        status = self._child.end()
         self.output.close()
-        return self._process.returncode
+        return status
 
 
 class Processes:
