@@ -101,8 +101,29 @@ class Edits:
 
 
 def read_yaml(text: str) -> Any:
-    """The data of a YAML text; raises yaml.YAMLError."""
-    return yaml.load(text, Loader)
+    """Return the data of a YAML text.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+        ValueError: Its aliases make more of it than a configuration can be.
+    """
+    data = yaml.load(text, Loader)
+    _check_size(data)
+    return data
+
+
+def _check_size(data: Any) -> None:
+    """Raise ValueError where aliases repeat so much that checking the data would not end."""
+    rest, count = [data], 0
+    while rest:
+        item = rest.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ValueError(f"with its aliases it has more than {MOST_VALUES:,} values, or one that holds itself")
+        if isinstance(item, dict):
+            rest.extend(item.values())
+        elif isinstance(item, list):
+            rest.extend(item)
 
 
 def load_config(path: str | Path, edits: Edits | Sequence[str] = ()) -> Config:
@@ -217,7 +238,7 @@ def _typed(text: str, path: Sequence[str]) -> Any:
         if text in ("null", "~", "") and annotation is not str:
             return None
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-        return read_yaml(text) if quoted else text
+        return read_yaml(text) if quoted or _is_collection(text) else text
     if annotation is None or annotation is Any:
         return read_yaml(text)
     adapter = TypeAdapter(annotation)
@@ -228,6 +249,15 @@ def _typed(text: str, path: Sequence[str]) -> Any:
         adapter.validate_python(text, strict=True)
         return text
     return read_yaml(text)  # the schema will say what is wrong with it
+
+
+def _is_collection(text: str) -> bool:
+    """Whether a text is a list or a mapping in YAML, which the schema refuses where it wants a text."""
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return False
+    with contextlib.suppress(yaml.YAMLError, ValueError):
+        return isinstance(read_yaml(text), (list, dict))
+    return False
 
 
 # --- the schema, by key
