@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 import physgym
 from physgym.data import generate
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
 from physgym.experiment import cli
-from physgym.experiment.build import train
+from physgym.experiment.build import generate_samples, train
 from physgym.experiment.config import check_config, load_config
 from physgym.training import Callback, list_checkpoints
 from physgym.training.trainer import Trainer
@@ -186,3 +186,25 @@ def test_a_schedule_over_all_epochs_is_not_prolonged(tmp_path, monkeypatch, iden
     train(config(tmp_path, optimization={"schedule": "cosine"}))
     with pytest.raises(ConfigError, match=r"spans the 3 epochs .*network\.start_from="):
         call("resume", tmp_path / "session", "training.epochs=5")
+
+
+def test_several_datasets_are_read_as_one(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        options = {"samples": 40, "max_steps": 10, "num_workers": 0, "progress": False, "seed": seed}
+        physgym.generate("physgym/Spring-v0", tmp_path / name, **options)
+    data = {
+        "session": str(tmp_path / "session"),
+        "dataset": {"path": [str(tmp_path / "a"), str(tmp_path / "b")]},
+        "network": {"arguments": {"hidden": [4]}},
+        "training": {"epochs": 1},
+        "validation": {"fraction": 0},
+    }
+    outcome = train(check_config(data, "test"))
+    assert len(outcome.trainer.training) == 80
+    assert len(np.unique(outcome.trainer.training.episodes)) == 8  # those of the same number are not one
+    data["dataset"]["path"] = [str(tmp_path / "a"), str(tmp_path / "c")]
+    with pytest.raises(DatasetError, match=r"there is no dataset at .*c"):
+        train(check_config(data, "test"))
+    data["environment"] = {"id": "physgym/Spring-v0"}
+    with pytest.raises(ConfigError, match="writes one dataset"):
+        generate_samples(check_config(data, "test"))

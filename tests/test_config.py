@@ -316,3 +316,49 @@ def _dotted(data, prefix=""):
         yield prefix + name
         if isinstance(value, dict):
             yield from _dotted(value, f"{prefix}{name}.")
+
+
+# --- lists, several datasets, aliases
+
+
+@pytest.mark.parametrize("override", ["session=[a,b]", "dataset.load_samples=[a, b]", "session={a: 1}"])
+def test_a_list_where_a_text_is_wanted_is_an_error(tmp_path, override):
+    file = tmp_path / "c.yaml"
+    file.write_text("environment: {id: physgym/Spring-v0}\n")
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        load_config(file, [override])
+    key, _, text = override.partition("=")
+    quoted = load_config(file, [f"{key}='{text}'"]).model_dump()
+    for part in key.split("."):
+        quoted = quoted[part]
+    assert quoted == text
+
+
+def test_a_text_in_brackets_that_is_no_list_stays_a_text(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("environment: {id: physgym/Spring-v0}\n")
+    assert load_config(file, ["description=[x] first"]).description == "[x] first"
+
+
+def test_several_datasets_are_a_list(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("dataset: {path: [a, b]}\nvalidation: {path: [c]}\n")
+    config = load_config(file)
+    assert (config.dataset.path, config.validation.path) == (["a", "b"], ["c"])
+    assert load_config(file, ["dataset.path=[x,y]"]).dataset.path == ["x", "y"]
+    assert load_config(file, ["dataset.path=z"]).dataset.path == "z"
+    for wrong in ("dataset.path=[]", "dataset.samples=10", "dataset.produce=online"):
+        with pytest.raises(ConfigError, match="dataset"):
+            load_config(file, ["environment.id=physgym/Spring-v0", wrong])
+
+
+def test_aliases_that_grow_without_bound_are_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    file.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="aliases"):
+        load_config(file)
+    file.write_text("a: &a [*a]")
+    with pytest.raises(ConfigError, match=r"aliases|holds itself|not YAML"):
+        load_config(file)

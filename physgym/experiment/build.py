@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -53,12 +53,15 @@ from physgym.training.trainer import ALONE, check_device
 from physgym.vector.entry import env_factory
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
+OPTIONS |= {"max_file_size"}
 SPANNING = ("cosine", "one_cycle")  # schedules over the whole training, which advance with every batch
 # a function is a loss where its second parameter has such a name, and a policy likewise
 TARGETS = ("target", "targets", "truth", "expected", "label", "labels", "y", "y_true")
 GENERATORS = ("generator", "rng", "random", "np_random")
 LOSS_FUNCTION = "; or name a function of (prediction, target), with parameters of these names"
 POLICY = "; or name a function of (observation, generator), with parameters of these names"
+Folder: TypeAlias = Path | Location | list[Path | Location]  # of a dataset, or of several
+ONE_DATASET = "dataset.path: physgym generate writes one dataset; name one folder"
 NO_SIMULATION = "environment: missing; {what} needs the simulation"
 
 
@@ -169,6 +172,8 @@ def generate_samples(
         mode = next((part for part in get_args(Mode) if _has_samples(resume / "dataset", part)), mode)
     options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
     make: Any = functools.partial(generate, env, **options)
+    if isinstance(config.dataset.path, list):
+        raise ConfigError(ONE_DATASET)
     if config.dataset.path is not None:
         return cast(SampleDataset, make(config.dataset.path, resume=more))
     env_factory(env, _arguments(config))  # raises before there is a session
@@ -196,7 +201,7 @@ def check(config: Config) -> None:
     _Plan(config, None, ())
 
 
-def shared_dataset(config: Config, folder: Path | Location, *, allow_changed_code: bool = False) -> SampleDataset:
+def shared_dataset(config: Config, folder: Folder, *, allow_changed_code: bool = False) -> SampleDataset:
     """The samples of several trainings that a configuration describes, generated where they are missing.
 
     Raises:
@@ -209,8 +214,10 @@ def shared_dataset(config: Config, folder: Path | Location, *, allow_changed_cod
 def located(config: Config) -> Config:
     """Return a configuration whose paths are absolute: a simulation may change the folder that the process is in."""
 
-    def at(path: str | None) -> str | None:
-        return None if path is None else str(place(path))
+    def at(path: Any) -> Any:
+        if path is None:
+            return None
+        return str(place(path)) if isinstance(path, str) else [at(one) for one in path]
 
     dataset, training = config.dataset, config.training
     checkpoints = training.checkpoints.model_copy(update={"path": at(training.checkpoints.path)})
@@ -226,7 +233,7 @@ def located(config: Config) -> Config:
 class _Plan:
     """The parts of a training that need no samples; making them finds what is wrong."""
 
-    def __init__(self, config: Config, folder: Path | Location | None, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, config: Config, folder: Folder | None, callbacks: Sequence[Callback]) -> None:
         self.config = config
         check_device(config.device)
         _check_samplers(config)
@@ -240,9 +247,7 @@ class _Plan:
             self.callbacks.append(_make(part, components.CALLBACKS, "training.callbacks", Callback))
 
 
-def _train(
-    plan: _Plan, folder: Path | Location, session: Path | None, run: Run | None, *, resume: bool = False
-) -> Outcome:
+def _train(plan: _Plan, folder: Folder, session: Path | None, run: Run | None, *, resume: bool = False) -> Outcome:
     """The training, in a session or without one."""
     trainer, source = _make_trainer(plan, folder, session, run, resume=resume)
     if run is not None:
@@ -264,7 +269,7 @@ def _train(
 
 
 def _make_trainer(
-    plan: _Plan, folder: Path | Location, session: Path | None, run: Run | None, *, resume: bool
+    plan: _Plan, folder: Folder, session: Path | None, run: Run | None, *, resume: bool
 ) -> tuple[Trainer, SampleSource | None]:
     """The trainer with its samples: a dataset, generated if need be, or a source that produces them."""
     config, section = plan.config, plan.config.training
@@ -410,7 +415,7 @@ def _load(config: Config) -> SampleDataset | None:
     return None if config.dataset.load_samples is None else SampleDataset(config.dataset.load_samples)
 
 
-def _source(plan: _Plan, folder: Path | Location, *, resume: bool) -> SampleSource:
+def _source(plan: _Plan, folder: Folder, *, resume: bool) -> SampleSource:
     """What produces samples while training."""
     config, section = plan.config, plan.config.dataset
     stored = None if section.produce == "always" and section.path is None else folder
@@ -432,11 +437,18 @@ def _source(plan: _Plan, folder: Path | Location, *, resume: bool) -> SampleSour
         raise
 
 
-def _dataset_folder(config: Config, session: Path) -> Path | Location:
-    return place(config.dataset.path) if config.dataset.path else session / "dataset"
+def _dataset_folder(config: Config, session: Path) -> Folder:
+    return places(config.dataset.path) if config.dataset.path else session / "dataset"
 
 
-def _has_samples(folder: Path | Location, mode: Mode = "training") -> bool:
+def places(path: str | list[str]) -> Folder:
+    """Where a dataset is, or several that are read as one."""
+    return place(path) if isinstance(path, str) else [place(one) for one in path]
+
+
+def _has_samples(folder: Folder, mode: Mode = "training") -> bool:
+    if isinstance(folder, list):
+        return all(_has_samples(one, mode) for one in folder)
     if not isinstance(folder, Location):
         return bool(partition_files(folder, mode))
     from physgym.storage.datasets import has_samples  # which needs a package that not everyone has
@@ -455,7 +467,7 @@ def _generation(config: Config) -> dict[str, Any]:
     }
 
 
-def _continued(options: dict[str, Any], folder: Path | Location) -> dict[str, Any]:
+def _continued(options: dict[str, Any], folder: Folder) -> dict[str, Any]:
     """Options of generation, with those that a dataset was made with where the configuration does not give others."""
     if not _has_samples(folder):
         return options
@@ -469,7 +481,7 @@ def _check_samplers(config: Config) -> None:
     """Raise ConfigError if samples are to be added to a dataset that other samplers have made."""
     section = config.dataset
     asked = section.samples is not None or section.episodes is not None
-    if section.path is None or not asked or not _has_samples(folder := place(section.path)):
+    if section.path is None or not asked or not _has_samples(folder := places(section.path)):
         return
     dataset = SampleDataset(folder)
     if _enough(config, dataset):
@@ -485,9 +497,11 @@ def _check_samplers(config: Config) -> None:
             )
 
 
-def _dataset(config: Config, generation: dict[str, Any], folder: Path | Location) -> SampleDataset:
+def _dataset(config: Config, generation: dict[str, Any], folder: Folder) -> SampleDataset:
     """The dataset to train on, with as many samples as the configuration wants."""
     wanted, episodes = config.dataset.samples, config.dataset.episodes
+    if isinstance(folder, list):
+        return SampleDataset(folder, mini=config.dataset.mini)
     if _has_samples(folder):
         dataset = SampleDataset(folder, mini=config.dataset.mini)
         if (wanted is None and episodes is None) or _enough(config, SampleDataset(folder)):
@@ -512,16 +526,18 @@ def _complete(config: Config, session: Path | None) -> bool:
     )
 
 
-def _existing_spec(config: Config, folder: Path | Location | None) -> SampleSpec | None:
+def _existing_spec(config: Config, folder: Folder | None) -> SampleSpec | None:
     """The fields of the dataset in a folder, or of that which the configuration names; None if there is none yet."""
-    path = folder or config.dataset.path
-    if path is None or not _has_samples(place(path)):
+    path = folder or (None if config.dataset.path is None else places(config.dataset.path))
+    if path is None or not (isinstance(path, list) or _has_samples(path)):
         return None
     dataset = SampleDataset(path)
-    recorded = dataset.source.get("env")
-    if config.environment is not None and recorded not in (None, env_name(config.environment.id)):
+    for one in path if isinstance(path, list) else [path]:
+        recorded = SampleDataset(one).source.get("env")
+        if config.environment is None or recorded in (None, env_name(config.environment.id)):
+            continue
         raise ConfigError(
-            f"dataset.path: {path} holds samples of {recorded}, the configuration names "
+            f"dataset.path: {one} holds samples of {recorded}, the configuration names "
             f"{config.environment.id}; set environment.id, or choose another dataset"
         )
     return dataset.spec

@@ -18,6 +18,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.schema import MINI, Component, Config, missing_samples
 
 NEW_SAMPLES = 1000  # where there is no dataset and the configuration does not say how many
+MOST_VALUES = 100_000  # of a configuration, its aliases followed
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -273,7 +273,9 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
     samples = {"dataset": then["dataset"], **(then.get("others") or {})}
     for what, (section, name) in SAMPLES.items():
         if value := get(config, section, name):
-            path = changes[f"{section}.{name}"] = _absolute(value, base)
+            path = changes[f"{section}.{name}"] = (
+                [_absolute(one, base) for one in value] if isinstance(value, list) else _absolute(value, base)
+            )
             if what == "dataset" and (produce := get(config, "dataset", "produce")) not in (None, "before"):
                 # such a training makes them anew, in its session; if always, it keeps them only where that is said
                 changes["dataset.path"] = str(wanted / "dataset") if produce == "always" else None
@@ -303,7 +305,7 @@ def _absolute(value: Any, base: Path) -> str:
     return str(value) if isinstance(place(str(value)), Location) else str(base / local)
 
 
-def _check_samples(session: Path, path: str, then: Mapping[str, Any]) -> None:
+def _check_samples(session: Path, path: str | list[str], then: Mapping[str, Any]) -> None:
     try:
         now = dataset_hash(SampleDataset(path, mini=max(1, then["samples"])))
     except DatasetError as error:

@@ -127,11 +127,16 @@ class OnlineSection(Section):
     samples: int | None = Field(None, ge=1, description="end the production after so many; null goes on")
 
 
+Folders = Annotated[list[str], Field(min_length=1)]
+
+
 class DatasetSection(Section):
     """The samples: where they are, and how missing ones are made."""
 
-    path: str | None = Field(
-        None, description="dataset folder or s3://bucket/prefix; by default 'dataset' in the session"
+    path: str | Folders | None = Field(
+        None,
+        description="dataset folder or s3://bucket/prefix; by default 'dataset' in the session. A list names datasets "
+        "that are there and are read as one",
     )
     samples: int | None = Field(
         None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
@@ -152,8 +157,16 @@ class DatasetSection(Section):
     nonfinite: Literal["error", "reject", "allow"] = Field("error", description="what a sample with NaN or infinity is")
     keep_rejected: bool = Field(False, description="keep the samples of rejected steps apart, with the reasons")
     timeout: float = Field(120.0, gt=0, description="seconds to wait for a worker")
+    max_file_size: int = Field(1 << 30, ge=1, description="largest size of a file of the dataset, in bytes")
     on_error: Literal["raise", "restart"] = Field("raise", description="what happens when a worker dies or hangs")
     online: OnlineSection = Field(default_factory=OnlineSection, description="with produce: online")
+
+    @model_validator(mode="after")
+    def _several(self) -> DatasetSection:
+        made = self.samples is not None or self.episodes is not None or self.produce != "before"
+        if isinstance(self.path, list) and made:
+            raise ValueError("several datasets (path) are taken as they stand; leave out samples, episodes and produce")
+        return self
 
     @model_validator(mode="after")
     def _whole_episodes(self) -> DatasetSection:

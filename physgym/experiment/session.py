@@ -297,7 +297,8 @@ class Run:
             ConfigError: The disk refuses.
         """
         # of what is in S3 a copy is read
-        path = get(self._config, *SAMPLES[what]) or ", ".join(map(str, dataset.paths))
+        named = get(self._config, *SAMPLES[what]) or dataset.paths
+        path = named if isinstance(named, str) else ", ".join(map(str, named))
         samples: dict[str, Any] = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
         samples["code"] = code_of_part(dataset.provenance)
         notes = self._run if what == "dataset" else self._run["others"]

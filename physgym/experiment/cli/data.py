@@ -87,7 +87,7 @@ def generate(
 
     physgym generate examples/beam.yaml dataset.path=data/beam
     """
-    from physgym.experiment.build import generate_samples
+    from physgym.experiment.build import ONE_DATASET, generate_samples
     from physgym.experiment.config import check_config
     from physgym.storage import Location, place
 
@@ -123,6 +123,9 @@ def generate(
         flags.edits(changes).data(data)
         config = check_config(data, "the command")
     origin = None
+    if isinstance(config.dataset.path, list):
+        raise ConfigError(ONE_DATASET)
+    there = None if config.dataset.path is None else place(config.dataset.path)
     if config.dataset.path is not None and flags.save_diff:
         raise ConfigError("--save-diff keeps changes in a session, which there is none with --out or dataset.path")
     if config.dataset.path is None:
@@ -135,15 +138,14 @@ def generate(
         allowed = flags.allow_changed_code
         dataset = generate_samples(config, None, origin, mode=mode, more=resume, allow_changed_code=allowed)  # type: ignore[arg-type]
     except KeyboardInterrupt as interrupt:
-        if config.dataset.path is None:
+        if there is None:
             print(f"\n{interrupt}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        there = place(config.dataset.path)
         some = isinstance(there, Location) or there.exists()
         kept = f"complete samples are in {there}" if some else "no sample was complete"
         print(f"\ninterrupted; {kept}. Continue with: {again('--resume')}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{len(dataset)} samples in {place(config.dataset.path) if config.dataset.path else dataset.paths[0]}")
+    print(f"{len(dataset)} samples in {there or dataset.paths[0]}")
     for field in dataset.spec.values():
         unit = f" [{field.unit}]" if field.unit else ""
         print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")

@@ -33,7 +33,6 @@ from physgym.experiment.search.worker import pack_origin
 from physgym.experiment.session import CONFIG, Run, new_session, read_config, read_record
 from physgym.files import absolute
 from physgym.progress import Progress
-from physgym.storage.location import place
 
 if TYPE_CHECKING:
     import optuna
@@ -210,14 +209,14 @@ def _check_points(space: Space) -> None:
     raise faults[0]
 
 
-def _samples(space: Space, session: Path, run: Run, allow: bool) -> str:
+def _samples(space: Space, session: Path, run: Run, allow: bool) -> str | list[str]:
     """Make the samples that all trials train on; where they are."""
-    from physgym.experiment.build import shared_dataset
+    from physgym.experiment.build import places, shared_dataset
 
     config = space.config({})
     folder = config.dataset.path or str(session / "dataset")
     try:
-        run.describe_dataset(shared_dataset(config, place(folder), allow_changed_code=allow))
+        run.describe_dataset(shared_dataset(config, places(folder), allow_changed_code=allow))
     except KeyboardInterrupt:
         run.outcome = "interrupted before the first trial"
         raise KeyboardInterrupt(f"{run.outcome}. Continue with: physgym resume {shlex.quote(str(session))}") from None
