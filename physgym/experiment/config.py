@@ -248,7 +248,8 @@ def _typed(text: str, path: Sequence[str]) -> Any:
         return value
     with contextlib.suppress(ValidationError):
         adapter.validate_python(text, strict=True)
-        return text
+        if not _is_collection(text):
+            return text
     return read_yaml(text)  # the schema will say what is wrong with it
 
 
