@@ -165,7 +165,7 @@ def test_every_class_may_be_one_of_the_user(own):
         ),
         ({"optimization": {"optimizer": "own_parts:Net"}}, "subclass of torch's Optimizer"),
         ({"optimization": {"schedule": "own_parts:Net"}}, "optimization.schedule: own_parts:Net is the class"),
-        ({"network": {"type": "own_parts:wrong"}}, "network.type: own_parts:wrong gives 3|gives 3, which is no"),
+        ({"network": {"type": "own_parts:wrong", "arguments": {}}}, "own_parts:wrong gives 3, which is no"),
         ({"transforms": {"before_loss": [{"type": "os:mkdir", "arguments": {"path": "x"}}]}}, "os:mkdir is a function"),
         ({"sampler": {"actions": {"type": "os:mkdir", "arguments": {"path": "x"}}}}, "function of .observation, gen"),
         ({"sampler": {"parameters": "os:getcwd"}}, "sampler.parameters: os:getcwd is a function"),
