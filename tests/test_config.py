@@ -342,9 +342,11 @@ def test_a_text_in_brackets_that_is_no_list_stays_a_text(tmp_path):
 
 def test_several_datasets_are_a_list(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("dataset: {path: [a, b]}\nvalidation: {path: [c]}\n")
+    file.write_text("dataset: {path: [a, b]}\n")
     config = load_config(file)
-    assert (config.dataset.path, config.validation.path) == (["a", "b"], ["c"])
+    assert config.dataset.path == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"validation\.path"):
+        load_config(file, ["validation.path=[a,b]"])
     assert load_config(file, ["dataset.path=[x,y]"]).dataset.path == ["x", "y"]
     assert load_config(file, ["dataset.path=z"]).dataset.path == "z"
     for wrong in ("dataset.path=[]", "dataset.samples=10", "dataset.produce=online"):

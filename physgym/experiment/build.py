@@ -339,7 +339,7 @@ def _make_trainer(
     return trainer, source
 
 
-def _held_out(config: Config, folder: Path | Location) -> str | Path | Location | None:
+def _held_out(config: Config, folder: Folder) -> Folder | None:
     """Where there are samples to validate on: ``validation.path``, or the part of the dataset itself for that."""
     if config.validation.path is not None:
         return place(config.validation.path)
@@ -348,14 +348,12 @@ def _held_out(config: Config, folder: Path | Location) -> str | Path | Location 
     return None
 
 
-def _part_of(folder: str | Path | Location) -> Mode:
+def _part_of(folder: Folder) -> Mode:
     """The part of a dataset to validate on: that which was made for it, else the only one there is."""
-    return "validation" if _has_samples(place(folder), "validation") else "training"
+    return "validation" if _has_samples(folder, "validation") else "training"
 
 
-def _split(
-    config: Config, dataset: SampleDataset, folder: Path | Location
-) -> tuple[SampleDataset, SampleDataset | None]:
+def _split(config: Config, dataset: SampleDataset, folder: Folder) -> tuple[SampleDataset, SampleDataset | None]:
     """Samples to train and to validate on."""
     if _held_out(config, folder) is not None or not config.validation.fraction:
         return dataset, None
