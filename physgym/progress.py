@@ -70,8 +70,9 @@ class Progress:
         if self._total is not None and rate and self._count < self._total:
             left = f", {(self._total - self._count) / rate:.0f} s left"
         text = f"{self._description}: {self._count}{whole} in {seconds:.0f} s, {rate:.3g} {self._unit}/s{left}{note}"
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        if sys.stderr is not None:  # the program was started without
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
 
     def __enter__(self) -> Self:
         return self

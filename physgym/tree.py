@@ -28,6 +28,7 @@ from pathlib import Path
 MARK = "PHYSGYM_TREE"  # variable with the marks of the trees to which a process belongs
 PATIENCE = 1.0  # seconds until all of a tree must have ended: a process that the kernel holds cannot be waited for
 PAUSE = 0.002
+GLANCE = 0.25  # seconds between looks of a guard, which remembers what it saw
 PROC = "/proc"
 
 
@@ -155,12 +156,13 @@ def send(process: Process, number: int) -> None:
             os.close(handle)
 
 
-def end(trees: Collection[Tree], *, whole: bool = False) -> None:
+def end(trees: Collection[Tree], *, whole: bool = False, known: Collection[Process] = ()) -> None:
     """End what processes have started, at once.
 
     Args:
         trees: Of these processes.
         whole: Whether to end the roots too.
+        known: Members that may not be found any more, since their parents have ended.
     """
     if sys.platform != "linux":
         return
@@ -169,7 +171,7 @@ def end(trees: Collection[Tree], *, whole: bool = False) -> None:
         send(root, signal.SIGSTOP)  # or it would start more meanwhile
     deadline = time.monotonic() + PATIENCE
     found = members(trees)
-    for process in (*living, *found):
+    for process in {*living, *found, *known}:
         send(process, signal.SIGKILL)
     # what was started between the look and the end of its parent
     while found and time.monotonic() < deadline:
@@ -188,10 +190,24 @@ def guard(lifeline: int, tree: Tree) -> None:
     assert tree.root is not None
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
+    known: list[Process] = []
     with contextlib.suppress(OSError):
         poll.register(os.pidfd_open(tree.root.pid), select.POLLIN)
-        poll.poll()
-    end([tree], whole=True)
+        while not poll.poll(GLANCE * 1000):
+            known = [process for pid in descendants(tree.root.pid) if (process := look(pid)) is not None]
+    end([tree], whole=True, known=known)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the numbers of the processes that a living process and its descendants have started, at little cost."""
+    found, waiting = [], [pid]
+    while waiting:
+        with contextlib.suppress(OSError):  # gone, or a kernel that does not tell
+            for file in Path(PROC, str(waiting.pop()), "task").glob("*/children"):
+                children = [int(child) for child in file.read_text().split()]
+                found += children
+                waiting += children
+    return found
 
 
 def start_guard(lifeline: int, mark: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, ProtocolError
 from physgym.spaces import Array, Leaf
 
@@ -147,6 +148,11 @@ class Arena:
             *observations, rewards, terminations, truncations = (take(leaf) for leaf in results.leaves)
             self.slots.append(Slot(observations, rewards, terminations, truncations))
 
+    def release(self) -> None:
+        """Let go of the memory, which is given back once nobody has a view of it any more."""
+        self.doing = np.full(1, IDLE, "<i4")
+        self.actions, self.slots = [], []
+
     @staticmethod
     def size(actions: Layout, results: Layout, rows: int, slots: int) -> int:
         """Bytes of an arena."""
@@ -162,9 +168,9 @@ def _aligned(size: int) -> int:
 def make_file() -> int:
     """The descriptor of an empty piece of memory that has no name and ends with the processes that hold it."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("physgym", os.MFD_CLOEXEC)
+        return above_standard(os.memfd_create("physgym", os.MFD_CLOEXEC))
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return above_standard(os.dup(file.fileno()))
 
 
 def reserve(file: int, size: int, rows: int) -> None:

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.code import describe_made
-from physgym.errors import ConfigError, ProtocolError, SampleError, UnequalSpaces
+from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError, UnequalSpaces
 from physgym.returned import info_error, returned, reward_error, unpacked_error
 from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
 from physgym.sample import Columns, SampleSpec, declared, flat_items
@@ -55,6 +55,8 @@ FLUSH_SECONDS = 2e-4  # a streamed step answers in parts that took so long: mess
 ROLLOUT_SECONDS = 0.05  # likewise for samples, which are written to disk at the other end
 ROLLOUT_BYTES = 1 << 20
 SIGN_OF_LIFE = 1.0  # a rollout whose steps give no samples still answers so often
+CLOSING_SECONDS = 0.05  # how often a rollout looks whether it is to end
+LONGEST_TEXT, LONGEST_TRACEBACK = 1 << 14, 1 << 16  # characters of an exception's message and of its traceback
 RESTARTED = "worker_restarted"  # key of an info: the episode was cut because its worker had to be started again
 
 EPISODE_ENDED = (
@@ -69,6 +71,7 @@ OTHER_PARAMETERS = (
     'episode {episode}: parameter {name!r} was to be {asked}, info["parameters"] has {got}. Use options["parameters"] '
     "in reset, and report what is used"
 )
+CUT_SHORT = "episode {episode} was cut short, since the vector env is being closed"
 NO_NETWORK = (
     "the simulation asked for a prediction, but this pipeline has no network. Pass predictor= to the vector env, run "
     "the simulation in a Runner, or do not ask during generation."
@@ -92,16 +95,23 @@ class Host:
         ask: How to get a prediction that an environment asks for in the middle of a step.
         seeds: Where the worker was started again, the seed for the next reset of each environment; its episode counts
             as cut until then.
+        closing: Whether the parent wants to close, which ends a rollout between two steps.
 
     Raises:
         UnequalSpaces: The environments differ.
     """
 
     def __init__(
-        self, envs: Sequence[Env], mode: AutoresetMode, ask: Ask, seeds: Sequence[int | None] | None = None
+        self,
+        envs: Sequence[Env],
+        mode: AutoresetMode,
+        ask: Ask,
+        seeds: Sequence[int | None] | None = None,
+        closing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.envs = list(envs)
         self.mode = mode
+        self._closing, self._next_look = closing, 0.0
         self.observation_space = envs[0].observation_space
         self.action_space = envs[0].action_space
         self.leaves = walk.leaves(self.observation_space)
@@ -221,7 +231,11 @@ class Host:
             try:
                 self._guard(i, "close", env.close)
             except RequestFailed as error:
-                failed = failed or error
+                if failed is None:
+                    failed = error
+                elif failed.__cause__ is not None:
+                    other = failure(i, error.__cause__ or error)
+                    failed.__cause__.add_note(f"At the same time: close of environment {i}: {other.message}")
         if failed is not None:
             raise failed
 
@@ -429,6 +443,16 @@ class Host:
                 part.send(emit, finite=request.nonfinite != "error")
             if self._enough(request):
                 return
+            if self._to_close():
+                raise ClosedError(CUT_SHORT.format(episode=episode))
+
+    def _to_close(self) -> bool:
+        """Whether the environments are to be closed; asked for now and then."""
+        now = time.perf_counter()
+        if now < self._next_look:
+            return False
+        self._next_look = now + CLOSING_SECONDS
+        return self._closing()
 
     def _enough(self, request: Rollout) -> bool:
         """Whether no further sample of a rollout is wanted."""
@@ -656,10 +680,26 @@ class _Asker:
 
 
 def failure(env: int, error: BaseException, doing: str = "") -> Failure:
-    """An exception as a message."""
+    """An exception as a message, of bounded length, whatever the exception makes of being asked for its text."""
     kind = type(error)
-    text = "".join(traceback.format_exception(error))
-    return Failure(env, f"{kind.__module__}:{kind.__qualname__}", str(error), text, doing)
+    try:
+        message = str(error)
+    except Exception as fault:  # noqa: BLE001 - the exception is what counts, not what its text is
+        message = f"({kind.__qualname__}.__str__ raised {type(fault).__name__})"
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as fault:  # noqa: BLE001 - likewise
+        text = f"(its traceback cannot be formatted: {type(fault).__name__})"
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    return Failure(env, _sendable(name), _sendable(message), _sendable(text, LONGEST_TRACEBACK), _sendable(doing))
+
+
+def _sendable(text: str, longest: int = LONGEST_TEXT) -> str:
+    """A text without lone surrogates, cut in the middle where it is longer than a person would read."""
+    if len(text) > longest:
+        kept = longest // 2
+        text = f"{text[:kept]} [... {len(text) - 2 * kept} characters are left out ...] {text[-kept:]}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _taken_info(info: Any) -> dict[str, Any]:

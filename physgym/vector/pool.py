@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pickle
 import secrets
 import select
 import socket
 import sys
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,20 +26,21 @@ from typing import Any
 import cloudpickle
 from gymnasium.vector import AutoresetMode
 
-from physgym import errors
+from physgym import errors, tree
+from physgym.children import Lifeline
+from physgym.descriptors import fill_standard
 from physgym.errors import ClosedError, ConfigError, PhysGymError, ProtocolError, WaitTimeout, WorkerError
 from physgym.vector import process
 from physgym.vector.arena import IDLE, SLOTS, Arena
 from physgym.vector.host import EnvFactory, Host, RequestFailed, failure
-from physgym.vector.process import Handle, Lifeline
-from physgym.vector.transport import Channel, Listener, PeerGone, admit, challenge
+from physgym.vector.process import Handle
+from physgym.vector.transport import Channel, Listener, PeerGone, above, admit, challenge
 from physgym.vector.wire import (
     DONE,
     Agreement,
     Attach,
     Attached,
     Close,
-    Closed,
     Failure,
     Hello,
     Message,
@@ -52,10 +55,13 @@ from physgym.vector.wire import (
 )
 from physgym.vector.worker import Boot, build, run, served
 
-CLOSE_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 5.0  # seconds that environments get to close
+BUSY_TIMEOUT = 0.2  # seconds that a worker gets to come to the end of what it computes
+END_TIMEOUT = 0.5  # seconds that a process gets to end once its environments are closed
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
 HANDSHAKE_POLL = 0.1
-STRANGERS = 16  # connections at a time that have not proved to be workers
+CLOSING_POLL = 0.02
+STRANGERS = 64  # connections at a time that have not proved to be workers
 STRANGER_SECONDS = 10.0
 
 NO_ANSWER = "{worker}: no answer for {timeout:g} s {doing}. Raise timeout= if this takes longer"
@@ -64,6 +70,8 @@ GONE = "{worker} {how} {doing}. Anything it wrote to stderr stands above"
 TORN = "{worker} was interrupted in the middle of a message and had to be ended; call restart_workers() and reset"
 IS_GONE = "{worker} is gone since an earlier error; call restart_workers() and reset, or close this vector env"
 CLOSED = "the vector env is closed; make a new one"
+FOREIGN = "the vector env belongs to the process that made it, of which this one is a fork; make one here"
+NOT_CLOSED = "{error}\n\nThe environments of this worker were ended without having closed in full"
 CLOSING = "the vector env is being closed"
 UNSENDABLE = (
     "an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it, or use {fork}"
@@ -172,18 +180,17 @@ class RemoteWorker(Worker):
         """Whether it has to be started again before it can be asked anything."""
         return self.channel is None or self.ready is None
 
-    def release(self) -> None:
-        """Let go of everything but the process."""
+    def hang_up(self) -> None:
+        """Let go of the connection: an idle worker ends."""
         if self.channel is not None:
             self.channel.close()
             self.channel = None
+
+    def release(self) -> None:
+        """Let go of everything but the process, which the kernel then ends."""
+        self.hang_up()
         if self.lifeline is not None:
             self.lifeline.close()
-
-    def files(self) -> list[int]:
-        """Descriptors at this end."""
-        found = [] if self.channel is None else [self.channel.fileno()]
-        return found if self.lifeline is None else [*found, self.lifeline.write]
 
 
 class LocalWorker(Worker):
@@ -202,12 +209,18 @@ class LocalWorker(Worker):
         return f"this process ({self.name})"
 
 
-def _release(workers: Sequence[Worker], patience: float) -> None:
+def _release(workers: Sequence[Worker], patience: float, owner: int) -> None:
+    """End workers, unless this is a fork of the process to which they belong."""
+    if os.getpid() != owner:
+        return
     remote = [worker for worker in workers if isinstance(worker, RemoteWorker)]
+    handles = [worker.handle for worker in remote if worker.handle is not None]
+    known = process.families(handles) if patience else []
+    for worker in remote:
+        worker.hang_up()
+    process.reap(handles, patience, known)
     for worker in remote:
         worker.release()
-    process.reap([worker.handle for worker in remote if worker.handle is not None], patience)
-    for worker in remote:
         worker.handle = None
 
 
@@ -247,9 +260,12 @@ class WorkerPool:
         self._questions: list[tuple[RemoteWorker, Predict]] = []
         self._arena: tuple[int, int] | None = None  # rows, size
         self.closed = False
+        self.end_text = CLOSED
         self.workers: list[Worker] = []
+        _POOLS.add(self)
+        fill_standard()  # descriptors below 3 are never ours, nor a worker's
         # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
-        self._finalizer = weakref.finalize(self, _release, self.workers, 0.0)
+        self._finalizer = weakref.finalize(self, _release, self.workers, 0.0, os.getpid())
         if num_workers == 0:
             self.workers.append(LocalWorker(self._local_host()))
             self.agreement = self._agreed()
@@ -298,16 +314,13 @@ class WorkerPool:
         try:
             deadline = time.monotonic() + self.settings.timeout
             for worker in workers:
-                payload = self._start(worker, listener, seeds)
-                if self.settings.context == "spawn":
-                    assert worker.lifeline is not None
-                    worker.lifeline.tell(len(payload).to_bytes(8, "little") + payload)
+                self._start(worker, listener, seeds)
             self._handshake(workers, listener, deadline)
         finally:
             if listener is not None:
                 listener.close()
 
-    def _start(self, worker: RemoteWorker, listener: Listener | None, seeds: Sequence[int | None] | None) -> bytes:
+    def _start(self, worker: RemoteWorker, listener: Listener | None, seeds: Sequence[int | None] | None) -> None:
         factories = [self._factories[i] for i in worker.envs]
         boot = Boot(
             None if listener is None else listener.address,
@@ -319,13 +332,14 @@ class WorkerPool:
             self.settings.timeout,
             [str(Path(entry).resolve()) for entry in sys.path],
             None if seeds is None else list(seeds),
+            tree.new_mark(),
         )
         payload = b"" if self.settings.context == "fork" else boot.to_line() + _pickled(factories)
         ours = theirs = None
         try:
             worker.lifeline = Lifeline()
             if listener is None:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                ours, theirs = map(above, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
                 worker.channel = Channel(ours, Role.PARENT)
         except OSError as error:
             raise WorkerError(process.NO_DESCRIPTORS.format(index=worker.index, error=error.strerror)) from error
@@ -337,7 +351,6 @@ class WorkerPool:
             with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
                 challenge(worker.channel)
             self._watch(worker)
-        return payload
 
     def _run(
         self,
@@ -349,20 +362,19 @@ class WorkerPool:
     ) -> None:
         lifeline = worker.lifeline
         assert lifeline is not None
-        inherited = [file for w in self.workers if isinstance(w, RemoteWorker) for file in w.files()]
         memory = -1 if self.memory is None else self.memory
         worker.handle = process.start(
             self.settings.context,
             index=worker.index,
+            mark=boot.mark,
             payload=payload,
+            # what is forked lets go of the ends of this process, see `_let_go`
             run=lambda: run(boot, lambda: factories, lifeline.read, theirs, memory),
             target=served,
             lifeline=lifeline,
             sock=theirs,
             memory=self.memory,
-            inherited=inherited,
         )
-        lifeline.close_read()
 
     def _watch(self, worker: RemoteWorker) -> None:
         assert worker.channel is not None
@@ -388,45 +400,42 @@ class WorkerPool:
         for worker in workers:
             if worker.channel is not None:
                 poll.register(worker.channel.fileno(), select.POLLIN)
-        lifelines = {w.lifeline.write: w.lifeline for w in workers if w.lifeline is not None and w.lifeline.untold}
-        for file in lifelines:
-            poll.register(file, select.POLLOUT)
         try:
             while any(worker.ready is None for worker in workers):
                 # a worker that dies before it dials shows by its process alone, hence the short waits
                 for file, _ in poll.poll(HANDSHAKE_POLL * 1000):
-                    if file in lifelines:
-                        lifelines[file].go_on()
-                        if not lifelines[file].untold:
-                            poll.unregister(file)
-                            del lifelines[file]
-                    elif file in self._by_file:
+                    if file in self._by_file:
                         self._greeted(self._by_file[file])
                     elif file in strangers:
                         self._identify(strangers, file, poll, workers)
                     elif listener is not None and (channel := listener.accept()) is not None:
+                        while len(strangers) >= STRANGERS:  # who has said nothing for longest makes room
+                            self._dismiss(strangers, next(iter(strangers)), poll)
                         strangers[channel.fileno()] = channel, time.monotonic()
                         poll.register(channel.fileno(), select.POLLIN)
                         with contextlib.suppress(PeerGone):  # which shows when it is read
                             challenge(channel)
-                if listener is not None:  # who comes while too many are unknown waits in the kernel's queue
-                    poll.register(listener.fileno(), select.POLLIN if len(strangers) < STRANGERS else 0)
                 now = time.monotonic()
                 for worker in workers:
                     assert worker.handle is not None
                     if worker.channel is None and worker.handle.poll() is not None:
                         raise self._death(worker).error
-                for file, (channel, since) in list(strangers.items()):
+                for file, (_, since) in list(strangers.items()):
                     if now - since > STRANGER_SECONDS:
-                        poll.unregister(file)
-                        channel.close()
-                        del strangers[file]
-                if now >= deadline:
-                    late = ", ".join(str(worker) for worker in workers if worker.ready is None)
+                        self._dismiss(strangers, file, poll)
+                late = ", ".join(str(worker) for worker in workers if worker.ready is None)
+                if late and now >= deadline:
                     raise WorkerError(NOT_READY.format(worker=late, timeout=self.settings.timeout))
         finally:
             for channel, _ in strangers.values():
                 channel.close()
+
+    @staticmethod
+    def _dismiss(strangers: dict[int, tuple[Channel, float]], file: int, poll: Any) -> None:
+        """Close the connection of somebody who has not proved to be a worker."""
+        channel, _ = strangers.pop(file)
+        poll.unregister(file)
+        channel.close()
 
     def _greeted(self, worker: RemoteWorker) -> None:
         """Go on with the handshake of a worker that has connected."""
@@ -465,9 +474,7 @@ class WorkerPool:
             if worker is None or not admit(channel, hello, self._token):
                 raise ProtocolError("a stranger")
         except ProtocolError:
-            poll.unregister(file)
-            channel.close()
-            del strangers[file]
+            self._dismiss(strangers, file, poll)
             return
         del strangers[file]
         worker.channel = channel
@@ -509,7 +516,7 @@ class WorkerPool:
             ProtocolError: The message cannot be sent; nothing has changed.
         """
         if self.closed:
-            raise ClosedError(CLOSED)
+            raise ClosedError(self.end_text)
         if isinstance(worker, LocalWorker):
             self._serve(worker, message)
             return
@@ -583,7 +590,7 @@ class WorkerPool:
         polled = False
         while True:
             if self.closed:
-                raise ClosedError(CLOSED)
+                raise ClosedError(self.end_text)
             while self._inbox:
                 worker, reply = self._inbox.popleft()
                 before = time.monotonic()
@@ -723,12 +730,11 @@ class WorkerPool:
     def end(self, worker: RemoteWorker) -> None:
         """End a worker at once; its requests are kept for whoever wants to ask them again."""
         self._forget(worker)
-        worker.release()
         self._questions = [(w, question) for w, question in self._questions if w is not worker]
         if worker.handle is not None:
-            worker.handle.signal(9)
-            process.reap([worker.handle], 1.0)
+            process.reap([worker.handle], 0.0)
             worker.handle = None
+        worker.release()
         worker.torn = False
         worker.made = 0
         worker.ready = None
@@ -768,8 +774,13 @@ class WorkerPool:
 
     # --- end
 
-    def close(self, timeout: float) -> None:
-        """Close the environments and end the workers; those that take longer than `timeout` seconds by force."""
+    def close(self, timeout: float | None = None) -> None:
+        """Close the environments and end the workers.
+
+        Args:
+            timeout: Seconds after which those that are not done are ended by force; by default `CLOSE_TIMEOUT` for
+                environments that close, and `BUSY_TIMEOUT` for workers in the middle of something else.
+        """
         self.closed = True
         if self._finalizer.detach() is None:
             return
@@ -780,49 +791,118 @@ class WorkerPool:
             except RequestFailed as failed:
                 raise self._local_fault(self.workers[0], failed).error from None
             return
-        deadline = time.monotonic() + timeout
-        remote = [worker for worker in self.workers if isinstance(worker, RemoteWorker) and worker.channel is not None]
+        began = time.monotonic()
+        failures = self._await_closed(
+            self._ask_to_close(),
+            began + (CLOSE_TIMEOUT if timeout is None else timeout),
+            began + (BUSY_TIMEOUT if timeout is None else timeout),
+        )
+        self._end_all(END_TIMEOUT)
+        for error in failures:
+            warnings.warn(NOT_CLOSED.format(error=error), RuntimeWarning, stacklevel=4)
+
+    def _ask_to_close(self) -> list[RemoteWorker]:
+        """Ask the workers to close; those that could be asked."""
+        asked = []
         asking = {id(worker) for worker, _ in self._questions}
-        for worker in remote:
-            assert worker.channel is not None
-            with contextlib.suppress(ProtocolError):
+        for worker in self.workers:
+            if not isinstance(worker, RemoteWorker) or worker.channel is None:
+                continue
+            with contextlib.suppress(ProtocolError):  # gone, or interrupted in the middle of a message
                 if id(worker) in asking:
                     worker.channel.send(Prediction({}, CLOSING))
                 worker.channel.send(Close())
-        open_ = {worker.channel.fileno(): worker for worker in remote if worker.channel is not None}
+                asked.append(worker)
+        return asked
+
+    def _await_closed(self, workers: Sequence[RemoteWorker], until: float, busy_until: float) -> list[PhysGymError]:
+        """Wait for workers to close.
+
+        Args:
+            workers: Which ones.
+            until: When to stop waiting for those that close.
+            busy_until: When to stop waiting for those that are in the middle of something else.
+
+        Returns:
+            What environments raised.
+        """
+        open_ = {worker.channel.fileno(): worker for worker in workers if worker.channel is not None}
+        errors: list[PhysGymError] = []
         poll = select.poll()
-        for file in open_:
-            poll.register(file, select.POLLIN)
-        while open_ and time.monotonic() < deadline:
-            for file, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                worker = open_[file]
+        while open_:
+            now = time.monotonic()
+            for file, worker in list(open_.items()):
                 assert worker.channel is not None
-                try:
-                    worker.channel.flush()
-                    messages = worker.channel.receive()
-                    for message in messages:
-                        if isinstance(message, Predict):
-                            worker.channel.send(Prediction({}, CLOSING))
-                except ProtocolError:
-                    messages = [Closed()]
-                if any(isinstance(message, (Closed, Failure)) for message in messages):
+                deadline = until if worker.channel.connection.closing else busy_until
+                # a dead worker whose environment has forked may still be heard
+                if now >= deadline or (worker.handle is not None and worker.handle.poll() is not None):
+                    del open_[file]
+                else:
+                    poll.register(file, select.POLLIN | (select.POLLOUT if worker.channel.unsent else 0))
+            for file in [file for file, _ in poll.poll(CLOSING_POLL * 1000 if open_ else 0)]:
+                if file not in open_:
+                    poll.unregister(file)
+                elif self._closes(open_[file], errors):
                     poll.unregister(file)
                     del open_[file]
-        self._end_all(max(0.5, deadline - time.monotonic()))
+        return errors
+
+    def _closes(self, worker: RemoteWorker, errors: list[PhysGymError]) -> bool:
+        """Take in what a worker says that was asked to close; whether it has closed, or will not any more."""
+        assert worker.channel is not None
+        try:
+            worker.channel.flush()
+            messages = worker.channel.receive()
+            if any(isinstance(message, Predict) for message in messages):
+                worker.channel.send(Prediction({}, CLOSING))
+        except ProtocolError:
+            return True
+        if worker.channel.connection.state != "closed":
+            return False
+        if isinstance(messages[-1], Failure):  # an earlier one is that of a request that nobody waits for
+            errors.append(self.reported(worker, messages[-1]).error)
+        return True
 
     def _end_all(self, patience: float) -> None:
-        _release(self.workers, patience)
+        _release(self.workers, patience, os.getpid())
         self._questions.clear()
         self._by_file.clear()
         self._poll = select.poll()
         for worker in self.workers:
             worker.requests.clear()
+            worker.doing = None  # a view of the shared memory, which is to be given back
 
     def kill(self) -> None:
         """End all workers at once."""
         self.closed = True
         if self._finalizer.detach() is not None:
             self._end_all(0.0)
+
+    def disown(self) -> None:
+        """In a fork of the process to which the workers belong: let go of them, without ending them."""
+        if self.workers and isinstance(self.workers[0], LocalWorker):
+            return  # the environments are copies
+        self._finalizer.detach()
+        self.closed, self.end_text = True, FOREIGN
+        for worker in self.workers:
+            if isinstance(worker, RemoteWorker):
+                worker.hang_up()
+                worker.handle = None
+            worker.requests.clear()
+
+
+_POOLS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a process that was forked from this one; `physgym.children` lets go of the lifelines."""
+    for pool in list(_POOLS):
+        with contextlib.suppress(Exception):
+            pool.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _pickled(factories: list[EnvFactory]) -> bytes:
@@ -848,19 +928,35 @@ def remote_error(message: Failure, env: int | None, place: str, envs: tuple[int,
     if found is not WorkerError and any(base.__module__ == PhysGymError.__module__ for base in found.__bases__[1:]):
         text = f"{place}: {message.message}"  # says itself what to do
     try:
-        return found(text, **arguments)  # type: ignore[no-any-return]
-    except Exception:  # noqa: BLE001 - a class whose constructor wants something else
+        return _made(found, text, arguments)
+    except Exception:  # noqa: BLE001 - a class that cannot be made without its constructor
         return WorkerError(text, **arguments)  # type: ignore[arg-type]
+
+
+def _made(kind: type[Any], text: str, arguments: dict[str, Any]) -> WorkerError:
+    """An exception without the constructor of its class, which may want anything."""
+    new = next(
+        vars(base)["__new__"] for base in kind.__mro__ if base.__module__ == "builtins" and "__new__" in vars(base)
+    )
+    error: WorkerError = new(kind, text)
+    error.args = (text,)
+    for name, value in arguments.items():
+        setattr(error, name, value)
+    return error
 
 
 def _error_class(name: str) -> type[Any]:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
+        found = getattr(found, "__dict__", {}).get(part)  # a module's own __getattr__ might import something
     if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(WorkerError, found):
         return WorkerError
     bases = (found,) if issubclass(found, WorkerError) else (WorkerError, found)
     if bases not in _ERRORS:
-        _ERRORS[bases] = type(found.__name__, bases, {"__module__": found.__module__, "__str__": errors.first_argument})
+        described = {"__module__": found.__module__, "__str__": errors.first_argument}
+        try:
+            _ERRORS[bases] = type(found.__name__, bases, described)
+        except Exception:  # noqa: BLE001 - a class that allows no subclass, or not of this kind
+            _ERRORS[bases] = WorkerError
     return _ERRORS[bases]

@@ -11,10 +11,15 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from physgym import tree
+from physgym.children import Lifeline
+from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, WorkerError
+from physgym.tree import Tree
+from physgym.vector.arena import make_file
 
 # one BLAS thread per worker: workers are the parallelism, and bits depend on the number of threads
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -30,6 +35,7 @@ class Handle(Protocol):
     """A child process."""
 
     pid: int
+    tree: Tree
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None while it runs."""
@@ -41,15 +47,17 @@ class Handle(Protocol):
 class _Spawned:
     """A fresh interpreter."""
 
-    def __init__(self, files: Sequence[int]) -> None:
+    def __init__(self, files: Sequence[int], mark: str) -> None:
+        variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from physgym.vector.worker import main; main()", *map(str, files)],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
+            env=tree.marked(variables, mark),
             pass_fds=[file for file in files if file >= 0],
             start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone, which decides
         )
         self.pid = self._process.pid
+        self.tree = Tree(tree.look(self.pid), mark)
 
     def poll(self) -> int | None:
         return self._process.poll()
@@ -61,13 +69,13 @@ class _Spawned:
 class _Forked:
     """A copy of this process."""
 
-    def __init__(self, run: Any, inherited: Iterable[int]) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    def __init__(self, run: Any, mark: str) -> None:
+        _flush_output()
         self._status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _child(run, inherited)
+            _child(run)
+        self.tree = Tree(tree.look(self.pid), mark)
 
     def poll(self) -> int | None:
         if self._status is None:
@@ -85,13 +93,16 @@ class _Forked:
             os.kill(self.pid, number)
 
 
-def _child(run: Any, inherited: Iterable[int]) -> None:
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # there may be none, or its reader be gone
+            stream.flush()
+
+
+def _child(run: Any) -> None:
     status = 1
     try:
         os.setsid()
-        for file in inherited:  # else other workers would not see their parent end
-            with contextlib.suppress(OSError):
-                os.close(file)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         run()
@@ -101,22 +112,23 @@ def _child(run: Any, inherited: Iterable[int]) -> None:
     except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush_output()
         os._exit(status)
 
 
 class _Served:
     """A fork of multiprocessing's server process, which has imported the worker's modules once."""
 
-    def __init__(self, target: Any, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, target: Any, arguments: tuple[Any, ...], mark: str) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["physgym.vector.worker"])
         self._process = context.Process(target=target, args=arguments, daemon=True)
         self._process.start()
+        # else every fork of this process would end it when it exits
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
         assert self._process.pid is not None
         self.pid = self._process.pid
+        self.tree = Tree(tree.look(self.pid), mark)
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -127,64 +139,24 @@ class _Served:
                 os.kill(self.pid, number)
 
 
-class Lifeline:
-    """A pipe from parent to child whose end tells the child that its parent is gone.
-
-    Attributes:
-        untold: What the child has not been told yet.
-    """
-
-    def __init__(self) -> None:
-        self.read, self.write = os.pipe()
-        os.set_blocking(self.write, False)
-        self.untold = memoryview(b"")
-
-    def close_read(self) -> None:
-        """The parent's copy of the child's end."""
-        if self.read >= 0:
-            os.close(self.read)
-            self.read = -1
-
-    def close(self) -> None:
-        """Let the child end."""
-        self.close_read()
-        if self.write >= 0:
-            os.close(self.write)
-            self.write = -1
-
-    def tell(self, data: bytes) -> None:
-        """Write as much as the pipe takes; `go_on` writes the rest. A child that is gone is noticed elsewhere."""
-        self.untold = memoryview(data)
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Write more of it."""
-        try:
-            while self.untold:
-                self.untold = self.untold[os.write(self.write, self.untold) :]
-        except BlockingIOError:
-            pass
-        except BrokenPipeError:
-            self.untold = memoryview(b"")
-
-
 def start(
     context: str,
     *,
     index: int,
+    mark: str,
     payload: bytes,
     run: Any,
     target: Any,
     lifeline: Lifeline,
     sock: socket.socket | None,
     memory: int | None,
-    inherited: Iterable[int],
 ) -> Handle:
     """Start a worker process.
 
     Args:
         context: "spawn", "forkserver" or "fork".
         index: Which worker it is.
+        mark: Of its tree of processes.
         payload: What a process that shares no memory with its parent must know.
         run: Called in a fork, without arguments.
         target: Called in a process of the fork server with payload, descriptor of the lifeline, socket and descriptor
@@ -192,7 +164,6 @@ def start(
         lifeline: Ends the process when this process ends.
         sock: The worker's end of its connection, None if it dials.
         memory: Descriptor of the shared memory, if there is some.
-        inherited: Descriptors that a fork must close.
 
     Raises:
         WorkerError: The system refuses.
@@ -201,14 +172,31 @@ def start(
     memory_file = -1 if memory is None else memory
     try:
         if context == "spawn":
-            return _Spawned([lifeline.read, sock_file, memory_file])
-        if context == "fork":
-            return _Forked(run, inherited)
-        pass_on = multiprocessing.reduction.DupFd
-        context_files = _Files(pass_on, lifeline.read, sock_file, memory_file)
-        return _Served(target, (payload, context_files))
+            with _written(payload) as told:
+                handle: Handle = _Spawned([lifeline.read, sock_file, memory_file, told], mark)
+        elif context == "fork":
+            handle = _Forked(run, mark)
+        else:
+            pass_on = multiprocessing.reduction.DupFd
+            handle = _Served(target, (payload, _Files(pass_on, lifeline.read, sock_file, memory_file)), mark)
     except OSError as error:
         raise WorkerError(NO_DESCRIPTORS.format(index=index, error=error.strerror)) from error
+    lifeline.bind(handle.pid)
+    return handle
+
+
+@contextlib.contextmanager
+def _written(payload: bytes) -> Iterator[int]:
+    """Give the descriptor of a file without a name that holds some bytes, read from its beginning."""
+    file = make_file()
+    try:
+        rest = memoryview(payload)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.lseek(file, 0, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
 
 
 class _Files:
@@ -222,25 +210,41 @@ class _Files:
 
 
 def _received(*files: Any) -> tuple[int, ...]:
-    return tuple(-1 if file is None else file.detach() for file in files)
+    return tuple(-1 if file is None else above_standard(file.detach()) for file in files)
 
 
-def reap(handles: Sequence[Handle], patience: float) -> None:
-    """Wait for processes to end, and end those that do not."""
-    for number in (None, signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + (patience if number is None else 1.0)
-        for handle in handles:
-            if number is not None and handle.poll() is None:
-                handle.signal(number)
-                handle.signal(signal.SIGCONT)  # a stopped process would not see it
-        pause = 0.0005
-        while any(handle.poll() is None for handle in handles) and time.monotonic() < deadline:
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
+def families(handles: Sequence[Handle]) -> list[tree.Process]:
+    """Return what processes have started, while they live: afterwards some of it may not be found any more."""
+    return tree.members([handle.tree for handle in handles]) if handles else []
+
+
+def reap(handles: Sequence[Handle], patience: float, known: Sequence[tree.Process] = ()) -> None:
+    """Wait for processes to end, and end those that do not, and all that they have started.
+
+    Args:
+        handles: The processes.
+        patience: Seconds to wait.
+        known: What they have started, as far as that is known.
+    """
+    if not handles:
+        return
+    _await(handles, patience)
+    tree.end([handle.tree for handle in handles], whole=True, known=known)
     for handle in handles:
-        if handle.poll() != 0:  # it could not close its environments; what they started is in its group
+        if handle.poll() is None:
+            handle.signal(signal.SIGKILL)
+    _await(handles, 1.0)
+    if sys.platform != "linux":
+        for handle in handles:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(handle.pid, signal.SIGKILL)
+
+
+def _await(handles: Sequence[Handle], patience: float) -> None:
+    deadline, pause = time.monotonic() + patience, 0.0005
+    while any(handle.poll() is None for handle in handles) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
 
 
 def exit_text(status: int | None) -> str:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import select
 import socket
+import time
 from collections import deque
 
+from physgym.descriptors import STANDARD, above_standard
 from physgym.errors import ConfigError, ProtocolError
-from physgym.vector.wire import Challenge, Connection, Hello, Message, Prediction, Role, Welcome
+from physgym.vector.wire import Challenge, Close, Connection, Hello, Message, Prediction, Role, Welcome
 
 LOOPBACK = "127.0.0.1"
+BACKLOG = 1024  # connections that wait in the kernel: workers are not to wait behind those who say nothing
+REDIAL = 0.05  # seconds until a worker that was turned away dials again
 SOCKET_BUFFER = 1 << 20  # samples of a rollout pass with few switches between the processes
 
 
@@ -34,7 +39,7 @@ class Channel:
     """
 
     def __init__(self, sock: socket.socket, role: Role) -> None:
-        self.sock = sock
+        self.sock = sock = above(sock)
         self.connection = Connection(role)
         self.nonce = secrets.token_bytes(32)
         self._inbox: deque[Message] = deque()
@@ -132,9 +137,24 @@ class Channel:
         self._inbox.extendleft(reversed(waiting))
         return message
 
+    def asked_to_close(self) -> bool:
+        """Whether `Close` is among the requests that wait; for the worker's end. Raises as `receive` does."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        while poll.poll(0):
+            self._inbox.extend(self.receive())
+        return any(isinstance(message, Close) for message in self._inbox)
+
     def close(self) -> None:
         """Close the socket; calling it again does no harm."""
         self.sock.close()
+
+
+def above(sock: socket.socket) -> socket.socket:
+    """Return a socket whose descriptor is none of the standard ones; one whose is, is closed."""
+    if sock.fileno() not in STANDARD:
+        return sock
+    return socket.socket(fileno=above_standard(sock.detach()))
 
 
 def _gone(error: OSError) -> PeerGone:
@@ -155,7 +175,7 @@ class Listener:
         if not 0 <= port <= 65535:
             raise ConfigError(f"port must be between 0 (any free one) and 65535, not {port}")
         try:
-            self.sock = socket.create_server((LOOPBACK, port), backlog=128)
+            self.sock = above(socket.create_server((LOOPBACK, port), backlog=BACKLOG))
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {LOOPBACK}:{port}: {error.strerror}. Use port=0 for a free one"
@@ -164,10 +184,10 @@ class Listener:
         self.address: tuple[str, int] = self.sock.getsockname()[:2]
 
     def accept(self) -> Channel | None:
-        """The next connection as a channel, None if there is none after all."""
+        """The next connection as a channel, None if there is none after all, or no descriptor for it."""
         try:
             sock, _ = self.sock.accept()
-        except (BlockingIOError, ConnectionError):
+        except OSError:
             return None
         return Channel(sock, Role.PARENT)
 
@@ -183,6 +203,37 @@ class Listener:
 def dial(address: tuple[str, int], timeout: float) -> Channel:
     """Connect to a parent."""
     return Channel(socket.create_connection(address, timeout), Role.WORKER)
+
+
+def join(address: tuple[str, int], timeout: float, token: bytes, worker: int, pid: int) -> Channel:
+    """Connect to a parent and shake hands; where it was crowded by others, again and again.
+
+    Args:
+        address: Of the parent.
+        timeout: Seconds for it.
+        token: The secret.
+        worker: Index of this worker.
+        pid: Its process.
+
+    Raises:
+        ProtocolError: The parent is another one.
+        PeerGone: It turns this worker away.
+        OSError: Nobody listens.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        channel = dial(address, max(REDIAL, deadline - time.monotonic()))
+        try:
+            greet(channel, token, worker, pid)
+            return channel
+        except PeerGone:
+            channel.close()
+            if time.monotonic() >= deadline:
+                raise
+        except BaseException:
+            channel.close()
+            raise
+        time.sleep(REDIAL)
 
 
 # --- proof that both ends know the token, which itself never travels

@@ -21,6 +21,8 @@ from physgym.errors import ProtocolError
 
 MAX_NESTED = 32
 MAX_SPACE = 1 << 30  # bytes of one value of a space: bounds are arrays of this size
+MAX_DESCRIBED = 1 << 31  # likewise of all spaces in one message together
+MAX_FIELDS, MAX_FIELD = 8, 32  # of a message of the handshake: how many, and bytes of a name
 MAX_DIMENSIONS = 64
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -110,6 +112,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._depth = 0
+        self._described = 0  # bytes of one value of each space so far
 
     def unpack(self, data: Buffer) -> Any:
         self._depth += 1
@@ -144,7 +147,11 @@ class _Decoder:
         if code == _GRAPH:
             return GraphInstance(*self.unpack(data))
         if code == _SPACE:
-            return decode_space(self.unpack(data))
+            described = self.unpack(data)
+            self._described += space_size(described)
+            if self._described > MAX_DESCRIBED:
+                raise ValueError(f"the spaces of a message together exceed the limit of {MAX_DESCRIBED} bytes")
+            return decode_space(described)
         if code == _GENERATOR:
             state = self.unpack(data)
             _check_positions(state)
@@ -219,6 +226,15 @@ def _check_positions(state: dict[str, Any]) -> None:
             raise ValueError(f"position {position} of a random generator is outside of its table")
 
 
+def space_size(data: Any) -> int:
+    """Return the bytes of one value of a described space.
+
+    Raises:
+        ValueError: As `check_size`.
+    """
+    return check_size(_arrays(data))
+
+
 def decode_space(data: Any) -> spaces.Space[Any]:
     """The space of a description that came over the wire; small descriptions of huge spaces are refused unread.
 
@@ -230,8 +246,8 @@ def decode_space(data: Any) -> spaces.Space[Any]:
     return walk.from_json(data)
 
 
-def check_size(arrays: Iterable[tuple[Any, Any]]) -> None:
-    """Check pairs of shape and dtype, as in a description, before any array of that kind is made.
+def check_size(arrays: Iterable[tuple[Any, Any]]) -> int:
+    """Check pairs of shape and dtype, as in a description, before any array of that kind is made; return their bytes.
 
     Raises:
         ValueError: One is no shape or no dtype of numbers, or together they are too large.
@@ -248,6 +264,7 @@ def check_size(arrays: Iterable[tuple[Any, Any]]) -> None:
         total += math.prod(shape) * int(match[1])
         if total > MAX_SPACE:
             raise ValueError(f"values of {total} bytes exceed the limit of {MAX_SPACE}")
+    return total
 
 
 def _arrays(data: Any) -> Iterator[tuple[Any, Any]]:
@@ -269,6 +286,27 @@ def _arrays(data: Any) -> Iterator[tuple[Any, Any]]:
             elif "dtype" in item:
                 yield [], item["dtype"]
             waiting += [(item[key], depth + 1) for key in ("spaces", "space", "nodes", "edges") if key in item]
+
+
+def decode_plain(data: Buffer) -> dict[str, int | bytes]:
+    """A map from texts to integers and bytes, as long as the data at most; nothing else is even begun to be made.
+
+    Raises:
+        ProtocolError: The bytes are not such a map.
+    """
+    try:
+        value = msgpack.unpackb(
+            data, ext_hook=_no_extension, max_map_len=MAX_FIELDS, max_array_len=0, max_ext_len=0, max_str_len=MAX_FIELD
+        )
+    except Exception as error:
+        raise ProtocolError(f"a message holds a value that cannot be decoded: {error!r}") from error
+    if not isinstance(value, dict) or not all(type(part) in (int, bytes) for part in value.values()):
+        raise ProtocolError("a message of the handshake holds something other than integers and bytes")
+    return value
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code} does not belong into the handshake")
 
 
 def decode_value(data: Buffer) -> Any:

@@ -42,8 +42,6 @@ from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
 from physgym.vector.host import RESTARTED
 from physgym.vector.pool import (
-    CLOSE_TIMEOUT,
-    CLOSED,
     IS_GONE,
     Fault,
     RemoteWorker,
@@ -348,12 +346,17 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         timeout, terminate = kwargs.get("timeout"), bool(kwargs.get("terminate"))
         if getattr(self, "_state", "") in ("reset", "step", "call"):
             warnings.warn(CLOSING.format(state=self._state), UserWarning, stacklevel=3)
-        if terminate:
-            self._pool.kill()
-        else:
-            self._pool.close(CLOSE_TIMEOUT if timeout is None else float(timeout))
-        if self._memory is not None:
-            self._memory()
+        try:
+            if terminate:
+                self._pool.kill()
+            else:
+                self._pool.close(None if timeout is None else float(timeout))
+        finally:
+            # at once: whoever handles an error may hold this object for long
+            if (arena := getattr(self, "_arena", None)) is not None:
+                arena.release()
+            if self._memory is not None:
+                self._memory()
 
     def __enter__(self) -> SocketVectorEnv:
         return self
@@ -581,7 +584,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             WorkerError: A worker died or did not answer, or an environment raised. What others returned is kept.
         """
         if self._pool.closed:
-            raise ClosedError(CLOSED)
+            raise ClosedError(self._pool.end_text)
         sent = int(self._in_flight.sum())
         if not 1 <= min_envs <= sent:
             raise WrongValue(
@@ -700,7 +703,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _begin(self, name: str) -> None:
         """Make sure that a call can begin; until its requests are out, it counts as interrupted."""
         if self.closed or self._pool.closed:
-            raise ClosedError(CLOSED)
+            raise ClosedError(self._pool.end_text)
         if self._state == "send":
             raise PendingCallError(SENT.format(name=name), "send")
         if self._state not in ("", "interrupted"):
@@ -761,7 +764,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _wait(self, name: str, timeout: float | None) -> None:
         """Collect the answers to the call that was begun."""
         if self._pool.closed:
-            raise ClosedError(CLOSED)
+            raise ClosedError(self._pool.end_text)
         if self._state != name:
             raise NoPendingCallError(NOT_BEGUN.format(name=name), name)
         self._collect(timeout)
@@ -945,7 +948,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             WorkerError: One does not come up.
         """
         if self._pool.closed:
-            raise ClosedError(CLOSED)
+            raise ClosedError(self._pool.end_text)
         if self._state == "interrupted":
             self._drain()
         for worker in self._pool.workers:

@@ -41,7 +41,15 @@ from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Buffer, Layout, results_layout
 from physgym.vector.infos import Infos
-from physgym.vector.values import check_size, decode_space, decode_value, encode_value
+from physgym.vector.values import (
+    MAX_DESCRIBED,
+    check_size,
+    decode_plain,
+    decode_space,
+    decode_value,
+    encode_value,
+    space_size,
+)
 
 MAGIC = b"PG"
 VERSION = 3
@@ -344,10 +352,29 @@ Message: TypeAlias = (
     Challenge | Hello | Welcome | Ready | Attach | Attached | Reset | Step | Results | Rollout | RolloutResult | Call
     | CallResult | Predict | Prediction | Close | Closed | Failure
 )  # fmt: skip
-MESSAGE_TYPES: tuple[type[Any], ...] = (
-    Challenge, Hello, Welcome, Ready, Attach, Attached, Reset, Step, Results, Rollout, RolloutResult, Call, CallResult,
-    Predict, Prediction, Close, Closed, Failure,
-)  # fmt: skip
+# the numbers of docs/protocol.md: a new message gets a new number, and none is ever given again
+CODES: dict[type[Any], int] = {
+    Challenge: 0,
+    Hello: 1,
+    Welcome: 2,
+    Ready: 3,
+    Attach: 4,
+    Attached: 5,
+    Reset: 6,
+    Step: 7,
+    Results: 8,
+    Rollout: 9,
+    RolloutResult: 10,
+    Call: 11,
+    CallResult: 12,
+    Predict: 13,
+    Prediction: 14,
+    Close: 15,
+    Closed: 16,
+    Failure: 17,
+}
+MESSAGE_TYPES: tuple[type[Any], ...] = tuple(CODES)
+_UNPROVED = frozenset({Challenge, Hello, Welcome})
 REPLIES: dict[type[Any], type[Any]] = {
     Attach: Attached,
     Reset: Results,
@@ -356,7 +383,7 @@ REPLIES: dict[type[Any], type[Any]] = {
     Call: CallResult,
     Close: Closed,
 }
-_CODES = {kind: code for code, kind in enumerate(MESSAGE_TYPES)}
+_KINDS = {code: kind for kind, code in CODES.items()}
 
 
 # In shared memory a step of all environments, and its answer where there is no info, say nothing but "now": these very
@@ -364,7 +391,7 @@ _CODES = {kind: code for code, kind in enumerate(MESSAGE_TYPES)}
 BELLS = tuple(Step(slot) for slot in range(SLOTS))
 DONE = Results()
 _BELL = struct.Struct(HEADER.format + _ROWS.format.lstrip("<"))
-_STEP, _RESULTS = _CODES[Step], _CODES[Results]
+_STEP, _RESULTS = CODES[Step], CODES[Results]
 
 
 # --- layouts
@@ -473,6 +500,11 @@ class Connection:
         self._filled = 0
         self._head: tuple[type[Any], int, int] | None = None  # of the frame under way: kind, sequence, length
 
+    @property
+    def closing(self) -> bool:
+        """Whether the worker has nothing left to answer but `Close`."""
+        return self.state == "closed" or (bool(self.pending) and self.pending[0].kind is Close)
+
     # sending
 
     def send(self, message: Message) -> list[Buffer]:
@@ -499,7 +531,7 @@ class Connection:
         # only now: what cannot be sent changes no state
         sequence = self._expected(kind)
         self._advance(message, self.role, sequence)
-        return [HEADER.pack(MAGIC, VERSION, _CODES[kind], sequence, length), *body]
+        return [HEADER.pack(MAGIC, VERSION, CODES[kind], sequence, length), *body]
 
     def _bell(self, message: Message) -> bytes | None:
         """The frame of one of the short messages, None if it has to take the long way."""
@@ -604,14 +636,14 @@ class Connection:
             raise ProtocolError(
                 f"peer speaks version {version} of the protocol, this end {VERSION}; update one of them"
             )
-        if code >= len(MESSAGE_TYPES):
+        kind = _KINDS.get(code)
+        if kind is None:
             raise ProtocolError(f"unknown message type {code}")
         limit = MAX_BODY
         if self.agreement is None:
             limit = MAX_BODY_BEFORE_READY if self.state == "building" else MAX_BODY_BEFORE_WELCOME
         if length > limit:
             raise ProtocolError(f"a body of {length} bytes exceeds the limit of {limit}")
-        kind = MESSAGE_TYPES[code]
         self._check(kind, self._other, sequence)  # before memory is spent on the body
         self._head = kind, sequence, length
 
@@ -628,7 +660,9 @@ class Connection:
                 raise ProtocolError(f"the body of a {kind.__name__} is wrong: {error}") from error
         else:
             try:
-                message = kind(**_checked(kind, decode_value(body)))
+                # who has not proved itself is given no work but to read a few numbers and bytes
+                content = decode_plain(body) if kind in _UNPROVED else decode_value(body)
+                message = kind(**_checked(kind, content))
             except TypeError as error:
                 raise ProtocolError(f"the body of a {kind.__name__} is wrong: {error}") from error
         self._check_content(message)
@@ -1043,6 +1077,16 @@ def _checked(kind: type[Any], content: Any) -> dict[str, Any]:
     return content
 
 
+def _described_size(described: dict[str, Any]) -> int:
+    """Bytes of one value of each space in a description, before any of the spaces is made.
+
+    Raises:
+        ValueError: One is too large, or not described as it must be.
+    """
+    told = [described[f"{name}_space"] for name in ("observation", "action", "sample", "parameter")]
+    return sum(space_size(data) for data in (*told, *described["observation_spaces"]) if data is not None)
+
+
 def _agree(ready: Ready) -> Agreement:
     """The agreement from a description that came over the wire: any fault in it is the peer's."""
     if ready.count < 1:
@@ -1056,10 +1100,13 @@ def _agree(ready: Ready) -> Agreement:
                 raise ValueError("code must be lists of texts")
         if not isinstance(described["metadata"], dict) or len(described["observation_spaces"]) not in (0, ready.count):
             raise ValueError("metadata or observation_spaces are wrong")
+        total = _described_size(described)
         for fields in (described["sample_fields"] or [], described["parameter_fields"] or []):
-            check_size((field["shape"], field["dtype"]) for field in fields)
+            total += check_size((field["shape"], field["dtype"]) for field in fields)
             if not all(field["role"] in get_args(FieldRole) and isinstance(field["unit"], str) for field in fields):
                 raise ValueError("a field has another role, or a unit that is no text")
+        if total > MAX_DESCRIBED:
+            raise ValueError(f"values of {total} bytes exceed the limit of {MAX_DESCRIBED} for all spaces together")
         for name in ("sample", "parameter"):
             space, fields = described[f"{name}_space"], described[f"{name}_fields"]
             if (space is None) != (fields is None):

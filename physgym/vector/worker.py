@@ -7,11 +7,9 @@ factories as cloudpickle; never over a socket). It never imports torch, h5py or 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -22,12 +20,17 @@ from typing import Any
 import cloudpickle
 from gymnasium.vector import AutoresetMode
 
+from physgym import tree
+from physgym.descriptors import fill_standard
 from physgym.errors import ProtocolError
 from physgym.vector.arena import Arena
 from physgym.vector.host import Env, EnvFactory, Host, RequestFailed, failure
 from physgym.vector.process import THREAD_VARIABLES
-from physgym.vector.transport import Channel, PeerGone, dial, greet
+from physgym.vector.transport import Channel, PeerGone, greet, join
 from physgym.vector.wire import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
+
+FAREWELL = 2.0  # seconds to wait for the parent to hang up once the environments are closed
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Boot:
         timeout: Seconds to wait for the parent when connecting.
         sys_path: The parent's module search path, so that its modules import here.
         seeds: Where the worker takes the place of one that died: seeds for the next reset of each environment.
+        mark: Of its tree of processes; in the environment of all that it starts.
     """
 
     address: tuple[str, int] | None
@@ -55,6 +59,7 @@ class Boot:
     timeout: float
     sys_path: list[str]
     seeds: list[int | None] | None
+    mark: str
 
     def to_line(self) -> bytes:
         """One line of JSON."""
@@ -70,16 +75,14 @@ class Boot:
 
 
 def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]], memory: int) -> None:
-    """Greet the parent, build the environments, then answer requests until `Close` or the end of the connection.
+    """Build the environments, then answer requests until `Close` or the end of the connection.
 
     Args:
-        channel: Connected to the parent.
+        channel: Connected to the parent, which was greeted.
         boot: What the parent said.
         load: Gives the env factories; may import the user's modules.
         memory: Descriptor of the shared memory, negative if there is none.
     """
-    channel.sock.settimeout(boot.timeout)
-    greet(channel, bytes.fromhex(boot.token), boot.worker, os.getpid())
     channel.sock.settimeout(None)  # a parent may be idle for hours; its death ends the connection
 
     def ask(question: Predict) -> Prediction:
@@ -88,7 +91,7 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
 
     try:
         envs = [_build(factory, boot, i) for i, factory in enumerate(load())]
-        host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds)
+        host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close)
         channel.send(Ready(len(envs), host.describe()))
     except PeerGone:
         raise
@@ -116,7 +119,16 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
                 raise
             channel.send(failure(-1, error))
         if isinstance(message, Close):
+            _await_end(channel)
             return
+
+
+def _await_end(channel: Channel) -> None:
+    """Wait until the parent hangs up: it looks first at what this process has started."""
+    channel.sock.settimeout(FAREWELL)
+    with contextlib.suppress(ProtocolError):
+        while True:
+            channel.receive()
 
 
 def _answer(message: Message, host: Host, boot: Boot, memory: int, emit: Callable[[Message], None]) -> Message:
@@ -149,37 +161,71 @@ def build(factory: EnvFactory, env_index: int, num_envs: int) -> Env:
     return env
 
 
-def end_with_parent(lifeline: int) -> None:
-    """End this process when the pipe to its parent closes, also while an environment computes."""
-    # the kernel does it where it can, even while an environment holds Python's lock
-    if hasattr(fcntl, "F_SETSIG"):
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-            fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+def end_with_parent(lifeline: int, mark: str) -> None:
+    """End this process, with all that it has started, when the pipe to its parent closes.
+
+    The kernel does it as well where it can, even while an environment holds Python's lock: see `Lifeline.bind`.
+    """
 
     def watch() -> None:
         while os.read(lifeline, 4096):
             pass
+        mine = tree.look(os.getpid())
+        with contextlib.suppress(Exception):
+            tree.end([tree.Tree(mine, mark)])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def guard_children(lifeline: int, mark: str) -> None:
+    """Have a guard watch this process from the moment at which an environment starts a process.
+
+    Where the parent is killed, the kernel ends the worker's session alone; the guard ends what has left it.
+    """
+    mine, guarded = os.getpid(), False
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal guarded
+        if event in STARTS and not guarded and os.getpid() == mine:
+            guarded = True
+            with contextlib.suppress(Exception):
+                tree.start_guard(lifeline, mark)
+
+    sys.addaudithook(hook)
+
+
+def _keep_from_forks(lifeline: int, channel: Channel) -> None:
+    """Have processes that are forked from this one let go of its connections: nobody shall take them for this one."""
+
+    def close() -> None:
+        channel.close()
+        with contextlib.suppress(OSError):
+            os.close(lifeline)
+
+    os.register_at_fork(after_in_child=close)
 
 
 def run(
     boot: Boot, load: Callable[[], Sequence[EnvFactory]], lifeline: int, sock: socket.socket | None, memory: int
 ) -> None:
     """Be a worker until the parent closes the connection or dies."""
-    end_with_parent(lifeline)
+    os.environ.update(tree.marked(os.environ, boot.mark))
+    end_with_parent(lifeline, boot.mark)
     if hasattr(os, "SCHED_BATCH"):
         # a worker that wakes up shall not push the parent off its core before the parent has woken the others
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    token = bytes.fromhex(boot.token)
     if sock is not None:
         channel = Channel(sock, Role.WORKER)
+        channel.sock.settimeout(boot.timeout)
+        greet(channel, token, boot.worker, os.getpid())
     else:
         assert boot.address is not None
-        channel = dial(boot.address, boot.timeout)
+        channel = join(boot.address, boot.timeout, token, boot.worker, os.getpid())
+    _keep_from_forks(lifeline, channel)
+    guard_children(lifeline, boot.mark)
     try:
         serve(channel, boot, load, memory)
     except PeerGone:
@@ -188,23 +234,14 @@ def run(
         channel.close()
 
 
-def _read_exactly(file: int, size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.read(file, min(size, 1 << 20))
-        if not part:
-            os._exit(1)  # the parent is gone
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
 def main() -> None:
-    """Entry point of a spawned worker: descriptors as arguments, everything else through the lifeline."""
-    lifeline, sock, memory = (int(argument) for argument in sys.argv[1:4])
+    """Entry point of a spawned worker: descriptors as arguments, everything else in the file of the last one."""
+    files = [int(argument) for argument in sys.argv[1:5]]
     sys.argv[1:] = []
-    length = int.from_bytes(_read_exactly(lifeline, 8), "little")
-    _main(_read_exactly(lifeline, length), lifeline, sock, memory)
+    lifeline, sock, memory, told = files
+    with open(told, "rb") as file:  # noqa: PTH123 - a descriptor
+        payload = file.read()
+    _main(payload, lifeline, sock, memory)
 
 
 def served(payload: bytes, files: tuple[int, int, int]) -> None:
@@ -215,6 +252,7 @@ def served(payload: bytes, files: tuple[int, int, int]) -> None:
 
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    fill_standard()
     _main(payload, *files)
 
 
