@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
 from physgym._version import __version__
+from physgym.children import capture
 from physgym.errors import ConfigError
 from physgym.experiment.repository import Repository, find_repository, git, make_patch
 
@@ -212,7 +213,8 @@ def _gpus() -> list[str]:
         return found
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=20, check=True, stdin=subprocess.DEVNULL)
+        done = capture(command, timeout=20)
+        done.check_returncode()
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from physgym.children import capture
 from physgym.data.constants import CONSTANTS
 from physgym.data.description import DESCRIPTION, LOCK, Mode
 from physgym.data.writer import LEFTOVER
@@ -122,14 +123,9 @@ def git(
     variables |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", **(environment or {})}
     options = [word for pin in PINNED for word in ("-c", pin)]
     try:
-        done = subprocess.run(
-            ["git", *options, *arguments],
-            cwd=folder,
-            env=variables,
-            input=stdin,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
+        # a server that git leaves behind may hold its output open
+        done = capture(
+            ["git", *options, *arguments], cwd=folder, environment=variables, stdin=stdin or b"", timeout=timeout
         )
     except FileNotFoundError as error:
         raise GitError(NO_GIT if shutil.which("git") is None else f"there is no folder {folder}") from error
