@@ -31,7 +31,9 @@ from physgym.data.description import check_mode as check_mode
 from physgym.data.description import describe_partitions as describe_partitions
 from physgym.data.description import partition_files as partition_files
 from physgym.data.description import rebuild_description as rebuild_description
+from physgym.data.names import TakenNames
 from physgym.data.partition import (
+    COPY,
     ENDING,
     ENDINGS,
     EPISODES,
@@ -180,6 +182,7 @@ class SampleWriter:
         self._buffer: dict[str, Array] = {name: np.zeros((rows, *shape), dt) for name, (shape, dt) in forms.items()}
         self._size, self._fill = rows, 0
         self._portion: _Portion | None = None  # what `_store` is at
+        self._taken = TakenNames(self._stored_names)
         self._names = [self._buffer[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
         self._targets = [(name, self._buffer[f"data/{name}"], f.shape, f.dtype) for name, f in spec.items()]
 
@@ -363,6 +366,20 @@ class SampleWriter:
             if self._partitions:
                 self._describe()
 
+    def _stored_names(self) -> Iterator[tuple[Array, Array]]:
+        """Episodes and steps of all samples, those that wait included."""
+        for part in self._partitions:
+            written = part.tables[SAMPLES].written
+            step = COPY // 16
+            for start in range(0, written, step):
+                stop = min(written, start + step)
+                episodes, steps = (part.read(f"index/{name}", start, stop) for name in ("episode", "step"))
+                yield episodes, steps
+        if self._portion is not None:
+            rows, left = self._portion.rows, slice(self._portion.done, self._portion.count)
+            yield rows["index/episode"][left], rows["index/step"][left]
+        yield self._names[0][: self._fill], self._names[1][: self._fill]
+
     @property
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of all committed samples of this mode, by real-valued field."""
@@ -392,27 +409,34 @@ class SampleWriter:
         Raises:
             SampleError: A value is not finite; the text names field, episode and step. What came before is stored. It
                 may be raised by a later call, since samples are looked at when they leave the buffer.
-            DatasetError: The arrays do not fit the fields, or the disk refuses the write, now or in the time since the
-                last call.
+            DatasetError: The arrays do not fit the fields, there is a sample of the same episode and step already, or
+                the disk refuses the write, now or in the time since the last call.
         """
         count = len(episode)
         index = (episode, step, seed, env)
         with self._lock:
-            self._usable()
-            if self._fill + count > self._size:
-                self._flush()
-            if count > self._size or not self._buffered(samples, index, count):
-                names = dict(zip(("episode", "step", "seed"), index, strict=False))
-                rows = self._columns(samples, {**names, "env": np.zeros(count, "i4") if env is None else env}, count)
-                if count > self._size:
+            try:
+                self._usable()
+                if self._fill + count > self._size:
                     self._flush()
-                    self._store_rows(rows, count)
-                else:
-                    for name, column in rows.items():
-                        self._buffer[name][self._fill : self._fill + count] = column
-                    self._fill += count
-            if self._interval == 0:
-                self._commit()
+                if count > self._size or not self._buffered(samples, index, count):
+                    names = dict(zip(("episode", "step", "seed"), index, strict=False))
+                    rows = self._columns(
+                        samples, {**names, "env": np.zeros(count, "i4") if env is None else env}, count
+                    )
+                    self._taken.take(rows["index/episode"], rows["index/step"])
+                    if count > self._size:
+                        self._flush()
+                        self._store_rows(rows, count)
+                    else:
+                        for name, column in rows.items():
+                            self._buffer[name][self._fill : self._fill + count] = column
+                        self._fill += count
+                if self._interval == 0:
+                    self._commit()
+            except BaseException:
+                self._taken.forget()  # those of samples that are not stored are free again
+                raise
 
     def _buffered(self, samples: Mapping[str, Array], index: Sequence[Any], count: int) -> bool:
         """Put samples of exactly the right form in the buffer; the others need a closer look."""
@@ -432,6 +456,10 @@ class SampleWriter:
             ):
                 return False
             target[start:end] = 0 if value is None else value
+        if count == 1:
+            self._taken.take_one(int(self._names[0][start]), int(self._names[1][start]))
+        else:
+            self._taken.take(self._names[0][start:end], self._names[1][start:end])
         self._fill = end
         return True
 
@@ -450,30 +478,35 @@ class SampleWriter:
             DatasetError: As `append`.
         """
         with self._lock:
-            self._usable()
-            if self._fill == self._size:
-                self._flush()
-            i = self._fill
-            if len(sample) != len(self._targets):
-                raise self._other_fields(sample)
-            for name, target, shape, dtype in self._targets:
-                value = sample.get(name)
-                if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
-                    if name not in sample:
-                        raise self._other_fields(sample)
-                    value = _column(f"data/{name}", [value], shape, dtype, 1)[0]
-                target[i] = value
             try:
-                episodes, steps, seeds, envs = self._names
-                episodes[i], steps[i] = operator.index(episode), operator.index(step)
-                seeds[i], envs[i] = operator.index(seed), operator.index(env)
-            except (TypeError, OverflowError) as error:
-                raise DatasetError(
-                    f"episode {episode}, step {step}, seed {seed}, env {env} do not name a sample: {error}"
-                ) from error
-            self._fill = i + 1
-            if self._interval == 0:
-                self._commit()
+                self._usable()
+                if self._fill == self._size:
+                    self._flush()
+                i = self._fill
+                if len(sample) != len(self._targets):
+                    raise self._other_fields(sample)
+                for name, target, shape, dtype in self._targets:
+                    value = sample.get(name)
+                    if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
+                        if name not in sample:
+                            raise self._other_fields(sample)
+                        value = _column(f"data/{name}", [value], shape, dtype, 1)[0]
+                    target[i] = value
+                try:
+                    episodes, steps, seeds, envs = self._names
+                    episodes[i], steps[i] = operator.index(episode), operator.index(step)
+                    seeds[i], envs[i] = operator.index(seed), operator.index(env)
+                except (TypeError, OverflowError) as error:
+                    raise DatasetError(
+                        f"episode {episode}, step {step}, seed {seed}, env {env} do not name a sample: {error}"
+                    ) from error
+                self._taken.take_one(int(episode), int(step))
+                self._fill = i + 1
+                if self._interval == 0:
+                    self._commit()
+            except BaseException:
+                self._taken.forget()  # those of samples that are not stored are free again
+                raise
 
     def check_room(self, samples: int) -> None:
         """Raise an error where so many samples more do not fit on the disk; in a storage there is always room.
@@ -696,6 +729,7 @@ class SampleWriter:
                     count=len(bad),
                     index=tuple(int(i) for i in bad[0]),
                 )
+                self._taken.forget()  # it and those after it are not stored
                 before = self._finite(rows, first)
                 return before if before.error is not None else replace(before, error=SampleError(text))
             if REJECTED in self._sides:
