@@ -77,8 +77,8 @@ def test_plain_h5py_reads_it_and_it_explains_itself(tmp_path):
     with h5py.File(tmp_path / "d" / "training-00000.h5") as file:
         np.testing.assert_array_equal(file["data/x"][:], rows(0, 6)["x"])
         np.testing.assert_array_equal(file["data/group/flags"][:], rows(0, 6)["group/flags"])
-        assert file["data/x"].attrs["role"] == "input"
-        assert file["data/x"].attrs["unit"] == "m"
+        assert file["data/x"].attrs["role"] == b"input"
+        assert file["data/x"].attrs["unit"] == b"m"
         assert file["sealed"][0] == 1
         assert file["index/env"][:].tolist() == [0] * 6
         assert file["num_samples"][0] == 6

@@ -21,7 +21,9 @@ from physgym.data.partition import (
     Column,
     Partition,
     create_contiguous,
+    describe_columns,
     replace,
+    write_small,
 )
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import temporary_beside
@@ -133,17 +135,12 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
     temporary = temporary_beside(target)
     checksum = source.checksum if source.sealed else source.digest()
     try:
-        with (
-            h5py.File(source.path, "r") as old,
-            h5py.File(temporary, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as new,
-        ):
-            _copy_small(source, old, new, checksum)
-            if filters:
-                new.attrs.update({"archive": True, "compression": compression})
+        with h5py.File(temporary, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as new:
+            _copy_small(source, new, checksum, {"archive": True, "compression": compression} if filters else {})
             for table in source.tables.values():
                 for column in table.columns.values():
                     _copy_rows(source, column, table.count, new, filters, bar)
-                    new[column.name].attrs.update(old[column.name].attrs)
+            describe_columns(new, source.layout)
         if Partition(temporary).digest() != checksum:
             raise DatasetError(
                 f"{source.path} is damaged: its rows do not match its checksum, so there is no copy of it"
@@ -153,23 +150,17 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
         temporary.unlink(missing_ok=True)
 
 
-def _copy_small(source: Partition, old: h5py.File, new: h5py.File, checksum: str) -> None:
+def _copy_small(source: Partition, new: h5py.File, checksum: str, more: Mapping[str, Any]) -> None:
     """Everything but the rows: attributes, counters, statistics; as a seal would write them."""
-    new.attrs.update({name: value for name, value in old.attrs.items() if name not in ("archive", "compression")})
-    columns = {name for table in source.tables.values() for name in table.columns}
+    kept = {name: value for name, value in source.attributes.items() if name not in ("archive", "compression")}
+    write_small(new, source.layout, kept | dict(more))
     values: dict[str, Any] = {"sealed": 1, "checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
     values |= {COUNTERS[name]: table.count for name, table in source.tables.items()}
     for field, statistics in source.statistics.items():
         values[f"statistics/{field}/count"] = statistics.count
         values |= {f"statistics/{field}/{moment}": getattr(statistics, moment) for moment in MOMENTS}
-
-    def visit(name: str, dataset: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(dataset, h5py.Dataset) and name not in columns:
-            create_contiguous(new, name, dataset.shape, dataset.dtype)
-            new[name][...] = values.get(name, dataset[()] if dataset.size else 0)
-            new[name].attrs.update(dataset.attrs)
-
-    old.visititems(visit)
+    for name, value in values.items():
+        new[name][...] = value
 
 
 def _copy_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -235,15 +236,16 @@ class SampleDataset:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             return self.read(start, max(start, stop)) if step == 1 else self.gather(np.arange(start, stop, step))
-        if not isinstance(index, (int, np.integer)):
+        if (number := _number(index)) is None:
             return self.gather(index)
+        index = number
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a dataset with {len(self)}")
         return {name: value[0] for name, value in self.gather(np.array([index % len(self)])).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several samples at once, as `torch.utils.data.DataLoader` asks for them."""
-        batch = self.gather(np.asarray(indices))
+        batch = self.gather(np.asarray(indices) if len(indices) else np.zeros(0, np.int64))
         columns = [(name, list(value)) for name, value in batch.items()]
         return [{name: column[i] for name, column in columns} for i in range(len(indices))]
 
@@ -561,6 +563,24 @@ def _open(
     if not sum(part.count for part in partitions):
         raise DatasetError(f"{shown} holds no {mode} samples; generate some first, or choose another mode")
     return partitions, description
+
+
+def _number(index: Any) -> int | None:
+    """One integer, of whatever makes one: Python's, numpy's, an array or a tensor without axes; None where it is none.
+
+    Raises:
+        ConfigError: It is a flag, which names no sample.
+    """
+    if type(index) is int:
+        return index
+    if isinstance(index, (bool, np.bool_)) or (getattr(index, "shape", None) == () and "bool" in str(index.dtype)):
+        raise ConfigError(f"{index!r} is a flag, which is no index of a sample; a mask has shape (number of samples,)")
+    if isinstance(index, (list, tuple)) or getattr(index, "shape", ()) != ():
+        return None
+    try:
+        return operator.index(index)
+    except TypeError:
+        return None
 
 
 def _integers(indices: Any, length: int) -> Array:

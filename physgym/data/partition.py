@@ -15,6 +15,8 @@ import errno
 import hashlib
 import io
 import json
+import logging
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -28,11 +30,20 @@ import numpy as np
 
 from physgym import files
 from physgym.data.statistics import Statistics, collect, real_fields
+from physgym.data.texts import GROUP, read_attributes, text_dtype, write_text, write_texts
 from physgym.errors import DatasetError
-from physgym.sample import SampleSpec
+from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
 
+log = logging.getLogger(__name__)
+
 FORMAT = "physgym-partition"
+TOO_SMALL = (
+    "max_file_size={given} is less than the smallest partition of these samples takes, {least} bytes with one sample; "
+    "the files are larger than that"
+)
+KINDS = "biufcSV"  # of a field's dtype
+FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, 32001, 32004, 32015}  # the last: blosc, lz4, zstd
 VERSION = 2
 INDEX: dict[str, np.dtype[Any]] = {
     "episode": np.dtype("<i8"),
@@ -98,15 +109,6 @@ class Layout:
         """Bytes of a row of all tables together."""
         return sum(row_nbytes(form) for columns in self.tables.values() for form in columns.values())
 
-    def capacity(self, max_file_size: int) -> int:
-        """Samples of a partition of at most that size, at least one.
-
-        Whole pages of every field where there are so many, so that full partitions follow one another in memory.
-        """
-        capacity = max(1, max_file_size // self.row_nbytes)
-        together = max(rows_per_page(field.nbytes, ALIGNED) for field in self.spec.values())
-        return capacity // together * together if capacity >= together else capacity
-
 
 def _fields(group: str, spec: SampleSpec) -> dict[str, Form]:
     return {f"{group}/{name}": (field.shape, field.dtype) for name, field in spec.items()}
@@ -115,7 +117,7 @@ def _fields(group: str, spec: SampleSpec) -> dict[str, Form]:
 def row_nbytes(form: Form) -> int:
     """Bytes of one row of a column."""
     shape, dtype = form
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
 
 
 def rows_per_page(row: int, page: int) -> int:
@@ -182,34 +184,78 @@ def replace(temporary: Path, final: Path, *, durable: bool) -> None:
 
 def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
     """Write the metadata of a file without rows."""
+    _image(layout, capacities, attributes).save(path)
+
+
+def file_size(layout: Layout, capacity: int, attributes: Mapping[str, Any]) -> int:
+    """Return the bytes of a partition with room for so many rows in every table, its metadata included."""
+    return _image(layout, dict.fromkeys(layout.tables, capacity), attributes).size
+
+
+def capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
+    """Return how many samples a partition has whose file is not larger than that, at least one.
+
+    Whole pages of every field where there are so many, so that full partitions follow one another in memory.
+    """
+    least = file_size(layout, 1, attributes)
+    if max_file_size < least:
+        log.warning(TOO_SMALL.format(given=max_file_size, least=least))
+        return max(1, max_file_size // layout.row_nbytes)
+    padding = ALIGNMENT * sum(len(columns) for columns in layout.tables.values())
+    found = 1 + (max_file_size - least - padding) // layout.row_nbytes
+    if found < 16 * padding // layout.row_nbytes:  # where the padding matters, it is looked at
+        found = max(1, 1 + (max_file_size - least) // layout.row_nbytes)
+        while (excess := file_size(layout, found, attributes) - max_file_size) > 0:
+            found = max(1, found - max(1, excess // layout.row_nbytes))
+    together = max(rows_per_page(field.nbytes, ALIGNED) for field in layout.spec.values())
+    return found // together * together if found >= together else found
+
+
+def _image(layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _Image:
     image = _Image()
     with h5py.File(image, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
-        spec, parameters = layout.spec, layout.parameters
-        texts = {
-            "fields": json.dumps(spec.to_json()),
-            "parameters": json.dumps([] if parameters is None else parameters.to_json()),
-        }
-        # sorted, since a copy shall have the same bytes
-        file.attrs.update(dict(sorted({"format": FORMAT, "version": VERSION, **texts, **attributes}.items())))
-        number = np.dtype("<u8")
-        for table in layout.tables:
-            create_contiguous(file, COUNTERS[table], (1,), number)
-        create_contiguous(file, "sealed", (1,), number)
-        for name in (*(COUNTERS[table] for table in layout.tables), "sealed"):
-            file[name][0] = 0
-        create_contiguous(file, "checksum", (32,), np.dtype("u1"))
-        for field in real_fields(spec):
-            create_contiguous(file, f"statistics/{field.name}/count", (1,), number)
-            for moment in MOMENTS:
-                create_contiguous(file, f"statistics/{field.name}/{moment}", field.shape, np.dtype("<f8"))
+        write_small(file, layout, attributes)
         for table, columns in layout.tables.items():
             for name, (shape, dtype) in columns.items():
                 create_contiguous(file, name, (capacities[table], *shape), dtype)
-        for name, field in spec.items():
-            file[f"data/{name}"].attrs.update({"role": field.role, "unit": field.unit})
-        for name, field in (parameters or {}).items():
-            file[f"parameters/{name}"].attrs.update({"unit": field.unit})
-    image.save(path)
+        describe_columns(file, layout)
+    return image
+
+
+def write_small(file: h5py.File, layout: Layout, attributes: Mapping[str, Any]) -> None:
+    """Write everything but the columns: attributes, counters, and the place of what a seal adds."""
+    spec, parameters = layout.spec, layout.parameters
+    given = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fields": json.dumps(spec.to_json()),
+        "parameters": json.dumps([] if parameters is None else parameters.to_json()),
+    }
+    for name, text in write_texts(file, given | dict(attributes)).items():
+        create_contiguous(file, name, (), text_dtype(text))
+        file[name][()] = text
+    number = np.dtype("<u8")
+    for name in (*(COUNTERS[table] for table in layout.tables), "sealed"):
+        create_contiguous(file, name, (1,), number)
+        file[name][0] = 0
+    create_contiguous(file, "checksum", (32,), np.dtype("u1"))
+    for field in real_fields(spec):
+        for name, form in _statistics_forms(field).items():
+            create_contiguous(file, f"statistics/{field.name}/{name}", *form)
+
+
+def describe_columns(file: h5py.File, layout: Layout) -> None:
+    """Write what the columns are, for readers that know no physgym."""
+    for name, field in layout.spec.items():
+        write_text(file[f"data/{name}"], "role", field.role)
+        write_text(file[f"data/{name}"], "unit", field.unit)
+    for name, field in (layout.parameters or {}).items():
+        write_text(file[f"parameters/{name}"], "unit", field.unit)
+
+
+def _statistics_forms(field: Field) -> dict[str, Form]:
+    """The datasets of a field's statistics."""
+    return {"count": ((1,), np.dtype("<u8"))} | {moment: (field.shape, np.dtype("<f8")) for moment in MOMENTS}
 
 
 class _Image(io.RawIOBase):
@@ -225,6 +271,11 @@ class _Image(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         return self._position
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
 
     def tell(self) -> int:
         return self._position
@@ -311,7 +362,11 @@ class Partition:
         """Read everything but the rows; whether the file is still the same."""
         self._held = _Held(self.path)  # until it is parsed, so that its number does not name another file
         with h5py.File(self.path, "r") as file:
-            self.attributes: dict[str, Any] = {name: _plain(value) for name, value in file.attrs.items()}
+            self.attributes: dict[str, Any] = read_attributes(file, self._held.handle)
+            if file.id.links.exists(GROUP.encode()):
+                names = list(file[GROUP]) if _hard(file, GROUP) else []
+                texts = {name: dataset_of(file, f"{GROUP}/{name}") for name in names}
+                self.attributes |= {name: bytes(text[()]).decode() for name, text in texts.items()}
             if self.attributes.get("format") != FORMAT:
                 raise DatasetError(f"{self.path} is an HDF5 file, but not a partition that physgym wrote")
             if self.attributes["version"] != VERSION:
@@ -326,10 +381,13 @@ class Partition:
             self.layout = Layout(
                 SampleSpec.from_json(fields),
                 SampleSpec.from_json(parameters) if parameters else None,
-                COUNTERS[REJECTED] in file,
-                COUNTERS[ENDINGS] in file,
+                *(file.id.links.exists(COUNTERS[table].encode()) for table in (REJECTED, ENDINGS)),
             )
-            self.sealed = bool(file["sealed"][0])  # before the counts, which are final then
+            for field in (*self.layout.spec.values(), *(self.layout.parameters or {}).values()):
+                if field.dtype.kind not in KINDS or field.dtype.names or field.dtype.subdtype:
+                    raise ValueError(f"{field.name} has dtype {field.dtype}, which no partition has")
+            self.sealed = bool(dataset_of(file, "sealed")[0])  # before the counts and the checksum, final then
+            self._checksum = dataset_of(file, "checksum")[()].tobytes().hex() if self.sealed else ""
             self.tables = {name: self._table(file, name) for name in self.layout.tables}
         self._identity = _identity(os.fstat(self._held.handle))
         return self._identity[0] == self.path.stat().st_ino
@@ -337,12 +395,12 @@ class Partition:
     def _table(self, file: h5py.File, name: str) -> Table:
         columns, capacity = {}, None
         for dataset, (shape, dtype) in self.layout.tables[name].items():
-            found = file[dataset]
+            found = dataset_of(file, dataset, archive=self.archive)
             capacity = len(found) if capacity is None else capacity
             if found.shape != (capacity, *shape) or found.dtype != dtype:
                 raise ValueError(f"{dataset} holds {found.dtype} {found.shape}, not {dtype} {(capacity, *shape)}")
             columns[dataset] = Column(dataset, shape, dtype, self._offset(found))
-        counter = file[COUNTERS[name]]
+        counter = dataset_of(file, COUNTERS[name], archive=self.archive)
         count = int(counter[0])
         return Table(name, columns, capacity or 0, count, count, self._offset(counter))
 
@@ -384,9 +442,7 @@ class Partition:
         """SHA-256 of the committed rows as the seal has it, hexadecimal; empty where the partition is not sealed."""
         if not self.sealed:
             return ""
-        with _readable(self.path), h5py.File(self.path, "r") as file:
-            found = file["checksum"][()].tobytes().hex()
-        return found if self.current else self.digest()  # a writer that continues it may have replaced the file
+        return self._checksum
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
@@ -409,11 +465,12 @@ class Partition:
         found = {}
         with _readable(self.path), h5py.File(self.path, "r") as file:
             for field in real_fields(self.spec):
-                group = file[f"statistics/{field.name}"]
-                moments = [group[name][()] for name in MOMENTS]
+                group = f"statistics/{field.name}"
+                forms = _statistics_forms(field)
+                count, *moments = (dataset_of(file, f"{group}/{name}", archive=self.archive) for name in forms)
                 if any(moment.shape != field.shape for moment in moments):
-                    raise ValueError(f"{group.name} does not have the shape of the field")
-                found[field.name] = Statistics(int(group["count"][0]), *moments)
+                    raise ValueError(f"{group} does not have the shape of the field")
+                found[field.name] = Statistics(int(count[0]), *(moment[()] for moment in moments))
         return found
 
     def _computed(self, spec: SampleSpec) -> dict[str, Statistics]:
@@ -444,11 +501,12 @@ class Partition:
         try:
             if column.offset is None:
                 with _open_archive(self.path) as file:
-                    _check_filters(self.path, file[name])
+                    dataset = dataset_of(file, name, archive=True)
+                    _check_filters(self.path, dataset)
                     for i, (start, stop) in enumerate(runs):
                         target = self._target(column, stop - start, outs[i] if outs else None)
                         if target.size:
-                            file[name].read_direct(target, np.s_[start:stop])
+                            dataset.read_direct(target, np.s_[start:stop])
                         yield target
                 return
             with self.opened() as (handle, part):
@@ -459,7 +517,7 @@ class Partition:
                         assert column.offset is not None
                         self._fill(handle, target, column.offset + start * column.row)
                     yield target
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise DatasetError(f"cannot read {name} of {self.path}: {error}") from error
 
     def _column(self, name: str) -> Column:
@@ -477,7 +535,7 @@ class Partition:
         if not self._held.closed:
             yield self._held.handle, self
             return
-        handle = os.open(self.path, os.O_RDONLY)
+        handle = files.open_regular(self.path)
         try:
             if _identity(os.fstat(handle)) == self._identity:
                 yield handle, self
@@ -601,7 +659,7 @@ class Partition:
                 small |= {f"statistics/{name}/{moment}": getattr(s, moment) for moment in MOMENTS}
             places = {name: (file[name].id.get_offset(), value) for name, value in small.items() if value.size}
             flag = file["sealed"].id.get_offset()
-        handle = os.open(path, os.O_RDWR)
+        handle = files.open_regular(path, os.O_RDWR)
         try:
             for offset, value in places.values():
                 pwrite_all(handle, np.ascontiguousarray(value), offset)
@@ -635,7 +693,7 @@ class _Held:
     """A file descriptor that is closed with its owner."""
 
     def __init__(self, path: Path) -> None:
-        self.handle = os.open(path, os.O_RDONLY)
+        self.handle = files.open_regular(path)
         self._finalizer = weakref.finalize(self, os.close, self.handle)
 
     @property
@@ -664,8 +722,48 @@ def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def dataset_of(file: h5py.File, name: str, *, archive: bool = False) -> h5py.Dataset:
+    """Return a dataset as only a writer of ours makes it: its bytes are in this file, and are what they seem.
+
+    Args:
+        file: The open file.
+        name: Of the dataset.
+        archive: Whether it may be compressed.
+
+    Raises:
+        ValueError: It is a link, virtual, kept in another file, or compressed in a way that no archive has.
+    """
+    if not _hard(file, name):
+        raise ValueError(f"{name} is a link to another place, which no partition has")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{name} is no dataset")
+    creation = found.id.get_create_plist()
+    layout = creation.get_layout()
+    if creation.get_external_count() or layout == h5py.h5d.VIRTUAL:
+        raise ValueError(f"the values of {name} are in another file, which no partition has")
+    if layout == h5py.h5d.CHUNKED and archive:
+        if foreign := {creation.get_filter(i)[0] for i in range(creation.get_nfilters())} - FILTERS:
+            raise ValueError(f"{name} has the filters {sorted(foreign)}, which no archive has")
+    elif layout == h5py.h5d.CHUNKED:
+        raise ValueError(f"{name} is not contiguous; a compressed copy is made by physgym export --compress")
+    elif layout != h5py.h5d.CONTIGUOUS:
+        raise ValueError(f"{name} is not contiguous, which no partition has")
+    return found
+
+
+def _hard(file: h5py.File, name: str) -> bool:
+    """Whether every part of a name leads to a place in this file."""
+    group = file
+    *above, last = name.split("/")
+    for part in (*above, last):
+        if group.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            return False
+        if part is not last:
+            group = group[part]
+            if not isinstance(group, h5py.Group):
+                return False
+    return True
 
 
 def pwrite_all(handle: int, array: Array, offset: int) -> None:
@@ -688,7 +786,7 @@ class Appender:
 
     def __init__(self, partition: Partition, *, durable: bool = False) -> None:
         self.partition, self._durable = partition, durable
-        self._handle = os.open(partition.path, os.O_RDWR)
+        self._handle = files.open_regular(partition.path, os.O_RDWR)
 
     def write(self, table: str, rows: Mapping[str, Array]) -> None:
         """Write rows (dataset name to array (n, *row shape)), which fit, after those written before.

@@ -43,6 +43,7 @@ from physgym.data.partition import (
     Appender,
     Layout,
     Partition,
+    capacity,
     row_nbytes,
 )
 from physgym.data.room import check_room
@@ -114,7 +115,7 @@ class SampleWriter:
         mode: Which part of the dataset to write.
         source: JSON data that says where the samples come from; a continued dataset must have the same.
         resume: Continue existing samples of this mode; without it their existence is an error.
-        max_file_size: Largest size of a partition in bytes.
+        max_file_size: Largest size of a partition's file in bytes, its metadata included.
         parameters: Parameters to store per episode, by `add_parameters`.
         rejected: Whether to store rejected samples apart, by `add_rejected`.
         endings: Whether to store how episodes ended, by `add_endings`; a continued dataset stores it if it did so.
@@ -167,7 +168,7 @@ class SampleWriter:
         for field in (*spec.values(), *(parameters or {}).values()):
             _check_storable(field)
         self._layout = Layout(spec, parameters, rejected, endings)
-        self._max_file_size, self._capacity = max_file_size, self._layout.capacity(max_file_size)
+        self._max_file_size = max_file_size
         self._nonfinite, self._durable, self._interval = nonfinite, durable, commit_interval
         try:
             self._source = json.dumps(dict(source or {}), sort_keys=True)
@@ -175,6 +176,7 @@ class SampleWriter:
             raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
         self._provenance = None if provenance is None else _json(provenance, "provenance")
         self._attributes = {"mode": mode, "source": self._source, "physgym": __version__, **(attributes or {})}
+        self._capacity = capacity(self._layout, max_file_size, self._attributes)
         self.discarded = 0
 
         forms = self._layout.tables[SAMPLES]
@@ -270,7 +272,7 @@ class SampleWriter:
             self._provenance = description.provenance(self.mode)
         if partitions and partitions[0].layout.endings != self._layout.endings:  # of a version that did not store them
             self._layout = replace(self._layout, endings=partitions[0].layout.endings)
-            self._capacity = self._layout.capacity(self._max_file_size)
+            self._capacity = capacity(self._layout, self._max_file_size, self._attributes)
         for part in partitions:
             if part.spec != self.spec:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {self.spec}")

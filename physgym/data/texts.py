@@ -1,0 +1,157 @@
+"""Texts of a partition's root group: attributes of a fixed length, and the long ones in datasets of their own.
+
+Older partitions have attributes of variable length, which lie in the global heap of HDF5. It may loop for ever where a
+heap is damaged, so they are read here, from the bytes of the file and in as many steps as the heap has places.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+LONGEST = 60_000  # bytes of an attribute; HDF5 holds 64 kB in an object header
+GROUP = "texts"  # of the longer ones
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ATTRIBUTE, CONTINUATION = 0x0C, 0x10  # messages of an object header
+VARIABLE = 9  # class of datatypes
+MOST = 1 << 26  # bytes of a header block or a heap
+
+OTHER = "its attribute {name!r} is of a kind that no partition has"
+
+
+def write_texts(file: h5py.File, values: Mapping[str, Any]) -> dict[str, bytes]:
+    """Write texts and numbers as attributes of the root; the texts that are too long are returned."""
+    long = {}
+    for name, value in sorted(values.items()):
+        if not isinstance(value, str):
+            file.attrs[name] = value
+        elif len(data := value.encode()) > LONGEST:
+            long[f"{GROUP}/{name}"] = data
+        else:
+            write_text(file, name, value)
+    return long
+
+
+def write_text(item: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
+    """Write a text as an attribute of a fixed length."""
+    data = value.encode()
+    item.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+
+
+def text_dtype(data: bytes) -> np.dtype[Any]:
+    """Return the type of a dataset that holds one text."""
+    found: np.dtype[Any] = h5py.string_dtype("utf-8", max(1, len(data)))
+    return found
+
+
+def read_attributes(file: h5py.File, handle: int) -> dict[str, Any]:
+    """Return the attributes of the root, texts as texts.
+
+    Args:
+        file: The open file.
+        handle: A descriptor of it.
+
+    Raises:
+        ValueError: One is of a kind that no partition has, or damaged.
+    """
+    found: dict[str, Any] = {}
+    variable = []
+    for name in file.attrs:
+        attribute = h5py.h5a.open(file.id, name.encode())
+        kind = attribute.get_type()
+        if attribute.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
+            raise ValueError(OTHER.format(name=name))
+        if isinstance(kind, h5py.h5t.TypeStringID):
+            if kind.is_variable_str():
+                variable.append(name)
+            else:
+                found[name] = bytes(file.attrs[name]).decode()
+        elif isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeEnumID)):
+            value = file.attrs[name]
+            found[name] = value.item() if isinstance(value, np.generic) else value
+        else:
+            raise ValueError(OTHER.format(name=name))
+    if variable:
+        texts = dict(_variable_texts(handle))
+        found |= {name: texts[name] for name in variable}
+    return found
+
+
+def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
+    """The root's attributes that are texts of variable length."""
+    head = _bytes(handle, 0, 96)
+    if head[:8] != SIGNATURE or head[8] != 0 or head[13:15] != b"\x08\x08" or _number(head, 24):
+        raise ValueError("its superblock is not one of a partition")
+    for message in _attributes(handle, _number(head, 64)):
+        version, _, name_size, type_size, space_size = struct.unpack_from("<BBHHH", message)
+        if version not in (1, 3):
+            raise ValueError(f"an attribute has version {version}")
+        start = 8 if version == 1 else 9
+        sizes = [_padded(size) if version == 1 else size for size in (name_size, type_size, space_size)]
+        name = message[start : start + name_size].split(b"\0")[0].decode()
+        kind = message[start + sizes[0] : start + sizes[0] + type_size]
+        if len(kind) > 1 and kind[0] & 15 == VARIABLE and kind[1] & 15 == 1:
+            length, address, index = struct.unpack_from("<IQI", message, start + sum(sizes))
+            yield name, _of_heap(handle, address, index)[:length].decode() if length else ""
+
+
+def _attributes(handle: int, address: int) -> Iterator[bytes]:
+    """The messages of an object header that are attributes."""
+    version, _, count, _, size = struct.unpack("<BBHII", _bytes(handle, address, 12))
+    if version != 1:
+        raise ValueError(f"its root has a header of version {version}")
+    blocks, seen = [(address + 16, size)], set()
+    while blocks:
+        place, size = blocks.pop()
+        if place in seen or size > MOST:
+            raise ValueError("the header of its root is damaged")
+        seen.add(place)
+        block, at = _bytes(handle, place, size), 0
+        while at + 8 <= size and count > 0:
+            kind, length = struct.unpack_from("<HH", block, at)
+            body = block[at + 8 : at + 8 + length]
+            if kind == CONTINUATION:
+                blocks.append((_number(body, 0), _number(body, 8)))
+            elif kind == ATTRIBUTE:
+                yield body
+            at, count = at + 8 + length, count - 1
+
+
+def _of_heap(handle: int, address: int, wanted: int) -> bytes:
+    """An object of a global heap."""
+    head = _bytes(handle, address, 16)
+    size = _number(head, 8)
+    if head[:5] != b"GCOL\x01" or size > MOST:
+        raise ValueError("its heap of texts is damaged")
+    heap, at = _bytes(handle, address, size), 16
+    while at + 16 <= size:
+        index, length = struct.unpack_from("<H6xQ", heap, at)
+        if index == 0 or length > size - at - 16:
+            break
+        if index == wanted:
+            return heap[at + 16 : at + 16 + length]
+        at += 16 + _padded(length)
+    raise ValueError("its heap of texts is damaged")
+
+
+def _number(data: bytes, at: int) -> int:
+    (found,) = struct.unpack_from("<Q", data, at)
+    return int(found)
+
+
+def _padded(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def _bytes(handle: int, at: int, size: int) -> bytes:
+    if at >= 1 << 62:
+        raise ValueError("an address in it is damaged")
+    found = os.pread(handle, size, at)
+    if len(found) < size:
+        raise ValueError("it ends early")
+    return found
