@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import tempfile
 import zipfile
@@ -33,6 +34,15 @@ from physgym.spaces import Array
 
 PORTION = 1 << 24  # bytes that are read and written at a time
 DESCRIPTION = "fields.json"
+LOOKED_AT = 256  # rows
+ONE_EACH = (
+    "nothing says which rows belong together, so that each of the {count} rows is an episode of its own, and a split "
+    "puts neighbours into different parts. Name the column of episodes: episode=... (physgym import --episode COLUMN)"
+)
+OVERLAP = (
+    "The rows of {names} overlap, as windows of one series do: split that way, training and validation share values"
+)
+log = logging.getLogger(__name__)
 CLASH = "a field of the dataset lies in a group named index, as the export's index does; rename it"
 
 
@@ -140,17 +150,26 @@ def import_numpy(
     *,
     roles: Mapping[str, Role] | None = None,
     units: Mapping[str, str] | None = None,
+    episode: str | Array | None = None,
+    step: str | Array | None = None,
     mode: Mode = "training",
     progress: bool = False,
 ) -> SampleDataset:
     """Store arrays of numpy as samples: the first axis counts them.
 
+    Parts of a dataset are split by episode, so it matters which rows belong together: windows of one series that
+    overlap, as episodes of their own, put the same values into training and validation. Where nothing says it, every
+    row becomes an episode, which is logged as a warning, with the fields whose rows are seen to overlap.
+
     Args:
-        source: A folder of ``.npy`` files, a file ``.npz``, or arrays by field name. Where they have no
-            ``index/episode``, every sample is an episode of its own.
+        source: A folder of ``.npy`` files, a file ``.npz``, or arrays by field name; those of an export have the names
+            of their samples in ``index/episode`` and ``index/step``.
         path: The new dataset's folder.
         roles: Field name to "input", "target" or "additional", the default where there is no ``fields.json``.
         units: Field name to unit.
+        episode: The episode of each row, integers of shape (n,), or the name of the array that holds them, which is no
+            field then.
+        step: The step of each row in its episode, likewise; by default rows of an episode are counted in their order.
         mode: Which part of the dataset to write.
         progress: Whether to show how far it is.
 
@@ -158,12 +177,16 @@ def import_numpy(
         The new dataset.
 
     Raises:
-        ConfigError: `roles` or `units` name no field, or a role does not exist.
-        DatasetError: There are no arrays or no rows, their lengths differ, or `path` holds samples already.
+        ConfigError: `roles` or `units` name no field, `episode` or `step` no array, or a role does not exist.
+        DatasetError: There are no arrays or no rows, their lengths differ, an episode and step is there twice, or
+            `path` holds samples already.
     """
     with contextlib.ExitStack() as stack:
         arrays, described = _opened(source, stack)
         index: dict[str, Array | None] = {name: arrays.pop(f"index/{name}", None) for name in INDEX}
+        for name, given in (("episode", episode), ("step", step)):
+            if given is not None:
+                index[name] = _names(name, given, arrays)
         beside = _taken(arrays, described)
         if not arrays:
             raise DatasetError(f"{source} holds no arrays")
@@ -180,6 +203,9 @@ def import_numpy(
         count = next(iter(shapes.values()))[0]
         if index["episode"] is None:
             index["episode"] = np.arange(count)
+            log.warning("%s", assumption(count, _overlapping(arrays)))
+        elif index["step"] is None:
+            index["step"] = _counted(np.asarray(index["episode"]))
         filled = {name: np.zeros(count, INDEX[name]) if value is None else value for name, value in index.items()}
         at_once = max(1, PORTION // max(1, spec.nbytes))
         with (
@@ -245,6 +271,55 @@ def _taken(arrays: dict[str, Array], described: Mapping[str, Any]) -> _Beside:
 
 def _group(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     return {name: arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+
+
+def assumption(count: int, overlapping: list[str]) -> str:
+    """Return what an import without a column of episodes says."""
+    text = ONE_EACH.format(count=count)
+    return f"{text}. {OVERLAP.format(names=', '.join(overlapping))}" if overlapping else text
+
+
+def _names(what: str, given: str | Array, arrays: dict[str, Array]) -> Array:
+    """The column of episodes or steps that an argument gives.
+
+    Raises:
+        ConfigError: There is no such array, or it holds no integers.
+    """
+    if isinstance(given, str):
+        if given not in arrays:
+            raise ConfigError(f"{what}={given!r} names none of the arrays {sorted(arrays)}")
+        given = arrays.pop(given)
+    column = np.asarray(given)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    whole = column.astype(np.int64) if column.dtype.kind in "iuf" and np.isfinite(column).all() else None
+    if column.ndim != 1 or whole is None or (whole != column).any():
+        raise ConfigError(f"{what} must be integers of shape (n,), not {column.dtype} {column.shape}")
+    return whole
+
+
+def _counted(episodes: Array) -> Array:
+    """The steps of rows that are counted within each episode, in their order."""
+    order = np.argsort(episodes, kind="stable")
+    begins = np.flatnonzero(np.diff(episodes[order], prepend=episodes[order[0]] - 1))
+    counts = np.diff(np.append(begins, len(episodes)))
+    steps = np.empty(len(episodes), np.int64)
+    steps[order] = np.arange(len(episodes)) - np.repeat(begins, counts)
+    return steps
+
+
+def _overlapping(arrays: Mapping[str, Array]) -> list[str]:
+    """The fields whose rows are windows of one series, each a step after the one before, by the first rows."""
+    found = []
+    for name, array in arrays.items():
+        if array.ndim < 2 or array.shape[1] < 2 or len(array) < 3:
+            continue
+        some = np.asarray(array[:LOOKED_AT])
+        shifted = (some[1:, :-1] == some[:-1, 1:]).reshape(len(some) - 1, -1).all(1)
+        varies = (some[1:] != some[:-1]).reshape(len(some) - 1, -1).any(1)
+        if (shifted & varies).mean() > 0.5:
+            found.append(name)
+    return found
 
 
 def _opened(

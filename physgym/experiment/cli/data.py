@@ -248,6 +248,12 @@ def import_(
         list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
     ] = None,
     info: Annotated[list[str] | None, typer.Option(help="An info of Minari to keep; may be repeated.")] = None,
+    episode: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The array that says which rows belong to one episode.")
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The array with the step of each row in its episode.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
 ) -> None:
     """Make a dataset of arrays of numpy or of a dataset of Minari.
@@ -257,7 +263,17 @@ def import_(
     if Path(source).exists():
         from physgym.interop.arrays import import_numpy
 
-        dataset = import_numpy(source, out, roles=pairs_of(role, "--role"), mode=mode, progress=True)  # type: ignore[arg-type]
+        dataset = import_numpy(
+            source,
+            out,
+            roles=pairs_of(role, "--role"),  # type: ignore[arg-type]
+            episode=episode,
+            step=step,
+            mode=mode,  # type: ignore[arg-type]
+            progress=True,
+        )
+    elif episode is not None or step is not None:
+        raise ConfigError("--episode and --step are for arrays of numpy; a dataset of Minari has its own episodes")
     else:
         with needs("minari", "minari"):
             from physgym.interop.minari import import_minari
