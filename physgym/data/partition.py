@@ -213,8 +213,9 @@ def capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) 
 
 def _image(layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _Image:
     image = _Image()
-    with h5py.File(image, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
+    with h5py.File(image, "w", libver=LIBVER) as file:  # statistics of wide fields need no pages of their own
         write_small(file, layout, attributes)
+    with h5py.File(image, "r+", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
         for table, columns in layout.tables.items():
             for name, (shape, dtype) in columns.items():
                 create_contiguous(file, name, (capacities[table], *shape), dtype)
