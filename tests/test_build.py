@@ -16,7 +16,7 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.experiment import cli
 from physgym.experiment.build import generate_samples, train
 from physgym.experiment.config import check_config, load_config
-from physgym.training import Callback, list_checkpoints
+from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer
 from tests.repositories import ignoring
 
@@ -209,3 +209,10 @@ def test_several_datasets_are_read_as_one(tmp_path):
     data["environment"] = {"id": "physgym/Spring-v0"}
     with pytest.raises(ConfigError, match="writes one dataset"):
         generate_samples(check_config(data, "test"))
+
+
+def test_a_network_of_double_precision(tmp_path):
+    outcome = train(config(tmp_path, optimization={"precision": "float64"}, training={"epochs": 1}))
+    weights = last(outcome.session)
+    assert {value.dtype for name, value in weights.items() if name.startswith("network.")} == {torch.float64}
+    assert load_checkpoint(outcome.session).dtype == torch.float64

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast, get_args
+from typing import Any, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -588,7 +588,7 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
                 f"network.start_from: {section.start_from} brings its arguments, inputs, outputs and transforms; "
                 "leave these out"
             )
-        return load_checkpoint(section.start_from, as_which(section.which))
+        return _precise(config, load_checkpoint(section.start_from, as_which(section.which)))
     found = components.find_class(section.type, components.NETWORKS, "network.type", nn.Module)
     torch.manual_seed(config.seed)
     if hasattr(found, "from_spec"):
@@ -596,8 +596,17 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
     network = components.make(found, "network.arguments", **section.arguments)
     if not isinstance(network, nn.Module):
         raise ConfigError(f"network.type: {section.type} gives {network!r}, which is no torch.nn.Module")
+    network = _precise(config, network)
     Predictor(network, spec, inputs=config.inputs, outputs=config.outputs)  # raises if it does not fit the fields
     return network
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _precise(config: Config, network: Network) -> Network:
+    """A network with weights of the precision that the configuration asks for; its batches follow them."""
+    return network.double() if config.optimization.precision == "float64" else network
 
 
 def build_transforms(config: Config, network: nn.Module | Predictor, spec: SampleSpec) -> Transforms | None:
@@ -661,7 +670,7 @@ def build_optimization(config: Config, network: nn.Module | Predictor, steps: in
         scheduler_every=every,
         clip_norm=section.clip_norm,
         accumulate=section.accumulate,
-        precision=section.precision,
+        precision="float32" if section.precision == "float64" else section.precision,
         **section.type.arguments,
     )
     if not isinstance(optimization, Optimization):

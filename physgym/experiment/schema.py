@@ -230,7 +230,9 @@ class OptimizationSection(Section):
     )
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
     accumulate: int = Field(1, ge=1, description="parts in which the gradient of a batch is computed")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the network computes")
+    precision: Literal["float32", "float64", "bfloat16", "float16"] = Field(
+        "float32", description="in which the network computes; with float64 its weights are float64"
+    )
 
 
 class CheckpointsSection(Section):
