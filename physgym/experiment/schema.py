@@ -326,7 +326,9 @@ class Config(Section):
     environment: EnvironmentSection | None = Field(None, description="null trains on the samples of dataset.path alone")
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     dataset: DatasetSection = Field(default_factory=DatasetSection)
-    inputs: list[str] | None = Field(None, description="fields that feed the network; by default those of role input")
+    inputs: list[str] | None = Field(
+        None, description="fields that feed the network, by name or in this order; by default those of role input"
+    )
     outputs: list[str] | None = Field(None, description="fields that it predicts; by default those of role target")
     loss_fields: list[str] | None = Field(None, description="fields that the loss gets; by default the outputs")
     network: NetworkSection = Field(default_factory=NetworkSection)
