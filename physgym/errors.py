@@ -71,6 +71,10 @@ class UnequalSpaces(ConfigError, RuntimeError):
     """The environments of one vector env do not fit together."""
 
 
+class SharedProcess(ConfigError):
+    """Environments that declare ``physgym.single`` in their metadata are to share a process."""
+
+
 class WaitTimeout(PhysGymError, TimeoutError, multiprocessing.TimeoutError):
     """The time that a caller was ready to wait is over; nothing is lost, the call can be waited for again."""
 

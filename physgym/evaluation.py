@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from physgym.samplers import SamplerLike
 from physgym.spaces import Array
 from physgym.surrogate import SurrogateEnv
 from physgym.training.events import Callback
-from physgym.vector.entry import EnvLike, env_factory
+from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.entry import EnvLike, env_factories
+from physgym.vector.folders import Folder
 
 
 class RolloutEvaluation:
@@ -40,7 +42,8 @@ class RolloutEvaluation:
         env: Registered id, `EnvSpec`, or a callable that makes the environment.
         steps: Steps of the solver.
         seed: Seed of the run.
-        env_kwargs: Arguments of the environment's constructor.
+        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
+            ``env_kwargs[e % k]``.
         actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
         parameters: What draws the parameters of episodes, likewise.
         max_steps: Truncate an episode after so many steps.
@@ -56,7 +59,7 @@ class RolloutEvaluation:
         steps: int = 50,
         *,
         seed: int = 0,
-        env_kwargs: Mapping[str, Any] | None = None,
+        env_kwargs: Arguments = None,
         actions: SamplerLike = None,
         parameters: SamplerLike = None,
         max_steps: int = DEFAULT_MAX_STEPS,
@@ -64,7 +67,8 @@ class RolloutEvaluation:
     ) -> None:
         if min([steps, *horizons]) < 1:
             raise ConfigError(f"steps and horizons must be at least 1, not {steps} and {list(horizons)}")
-        self._factory = env_factory(env, dict(env_kwargs or {}))
+        self._env, self._kwargs = env, check_arguments(env_kwargs)
+        self._factories = env_factories(env, self._kwargs)
         self._steps, self._horizons = steps, sorted(set(horizons))
         self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps, "part": "evaluation"}
         self._options |= {"actions": actions, "parameters": parameters, "apply": not horizons}
@@ -87,9 +91,9 @@ class RolloutEvaluation:
         """
         from physgym.runner import Runner  # which offers this class too
 
-        with _undisturbed(), evaluating(predictor):
+        with Folder(), _undisturbed(), evaluating(predictor):
             collector = _Episodes()
-            with Runner(self._factory, predictor, **self._options) as runner:
+            with Runner(self._env, predictor, env_kwargs=self._kwargs, **self._options) as runner:
                 report = runner.run(self._steps, callbacks=[collector] if self._horizons else (), progress=False)
             if report.interrupted:
                 raise KeyboardInterrupt
@@ -102,35 +106,52 @@ class RolloutEvaluation:
     def _drift(self, predictor: Predictor, solver: _Episodes) -> dict[str, float]:
         """Errors of trajectories that the network makes alone."""
         errors: dict[str, list[float]] = {}
-        with SurrogateEnv(self._factory(), predictor) as surrogate:
-            for seed, options, steps in solver.episodes:
-                surrogate.reset(seed=seed, options=options)
-                for number, (action, target) in enumerate(steps[: self._horizons[-1]], start=1):
-                    surrogate.step(action)
-                    if number not in self._horizons:
-                        continue
-                    for name, value in (surrogate.prediction or {}).items():
-                        if name in target:
-                            errors.setdefault(f"horizon_{number}/{name}", []).append(_error(value, target[name]))
+        for index, factory in enumerate(self._factories):
+            own = [one for one in solver.episodes if one.number % len(self._factories) == index]
+            if not own:
+                continue
+            with SurrogateEnv(factory(), predictor) as surrogate:
+                for episode in own:
+                    self._compare(surrogate, episode, errors)
         return {name: float(np.mean(errors[name])) for name in sorted(errors, key=_by_horizon)}
+
+    def _compare(self, surrogate: SurrogateEnv, episode: _Episode, errors: dict[str, list[float]]) -> None:
+        """Make an episode with the network alone, and add its errors at the horizons."""
+        surrogate.reset(seed=episode.seed, options=episode.options)
+        for number, (action, target) in enumerate(episode.steps[: self._horizons[-1]], start=1):
+            surrogate.step(action)
+            if number not in self._horizons:
+                continue
+            for name, value in (surrogate.prediction or {}).items():
+                if name in target:
+                    errors.setdefault(f"horizon_{number}/{name}", []).append(_error(value, target[name]))
+
+
+class _Episode(NamedTuple):
+    """What the solver did in an episode: its index and seed, the options of its reset, actions and targets."""
+
+    number: int
+    seed: int
+    options: dict[str, Any] | None
+    steps: list[tuple[Any, Sample]]
 
 
 class _Episodes(Callback):
     """Seeds, actions and targets of a run, up to the first rejected step of each episode."""
 
     def __init__(self) -> None:
-        self.episodes: list[tuple[int, dict[str, Any] | None, list[tuple[Any, Sample]]]] = []
+        self.episodes: list[_Episode] = []
         self._last, self._open = -1, False
 
     def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
         step = pipeline.last
         if step.episode != self._last:
             self._last, self._open = step.episode, True
-            self.episodes.append((step.seed, pipeline.options(step.episode), []))
+            self.episodes.append(_Episode(step.episode, step.seed, pipeline.options(step.episode), []))
         self._open = self._open and bool(sample)
         if self._open:
             targets = {name: np.array(step.transition.sample[name]) for name in step.prediction}
-            self.episodes[-1][2].append((copy.deepcopy(step.transition.action), targets))
+            self.episodes[-1].steps.append((copy.deepcopy(step.transition.action), targets))
 
 
 def _error(prediction: Array, target: Array) -> float:

@@ -5,6 +5,7 @@ torch is not imported here, since workers use it.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +19,12 @@ from gymnasium import spaces
 from physgym import spaces as walk
 from physgym.errors import SampleError
 from physgym.metrics import Errors, compare
+from physgym.placement import Env
 from physgym.rollout import TOO_MANY_REJECTS, Transition, require_spec
 from physgym.sample import Field, Sample, SampleSpec, declared
 from physgym.sim import Simulation
 from physgym.spaces import Array
 from physgym.surrogate import SurrogateEnv, nonfinite
-from physgym.vector.host import EnvFactory
 
 if TYPE_CHECKING:
     from physgym.data.writer import SampleWriter
@@ -379,18 +380,18 @@ class Reported:
     """Makes the environments of workers.
 
     Args:
-        factory: Makes one simulation.
+        make: Makes one simulation from the arguments of its constructor.
         surrogate: Whether the network stands in for its solver.
         arguments: Of `Reporting`.
     """
 
-    def __init__(self, factory: EnvFactory, surrogate: bool, arguments: Mapping[str, Any]) -> None:
-        self._factory, self._surrogate, self._arguments = factory, surrogate, dict(arguments)
+    def __init__(self, make: Callable[..., Env], surrogate: bool, arguments: Mapping[str, Any]) -> None:
+        self._make, self._surrogate, self._arguments = make, surrogate, dict(arguments)
 
-    def __call__(self) -> gymnasium.Env[Any, Any]:
+    def __call__(self, **kwargs: Any) -> Env:
         """Make one."""
-        env = SurrogateEnv(self._factory) if self._surrogate else self._factory()
-        return Reporting(env, **self._arguments)
+        make = functools.partial(self._make, **kwargs)
+        return Reporting(SurrogateEnv(make) if self._surrogate else make(), **self._arguments)
 
 
 _SOLVER, _REASON = "run/solver_seconds", "run/reason"

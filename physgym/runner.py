@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from physgym.code import Code, check_same, code_of, describe_made, recorded_code
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import Rows, SampleStream, env_name, recorded_source
+from physgym.data.generate import Rows, SampleStream, describable, env_name, recorded_source
 from physgym.data.provenance import begun, code_of_part, continued
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import SampleWriter, close_after, partition_files
@@ -54,7 +55,7 @@ from physgym.sample import Sample, SampleSpec, declared
 from physgym.samplers import (
     Draw,
     EpisodePolicy,
-    LoadingEnv,
+    Loading,
     NetworkPolicy,
     Sampler,
     SamplerLike,
@@ -68,7 +69,10 @@ from physgym.storage.location import place
 from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
-from physgym.vector.entry import EnvLike, env_factory
+from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.entry import EnvLike, env_factories, env_maker
+from physgym.vector.folders import Folder
+from physgym.vector.variants import ARGUMENTS, Variants
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
 __all__ = [
@@ -106,6 +110,10 @@ OTHER_PARAMETERS = (
     "the dataset was made with given parameters of episodes, of which it holds {known}; the simulation declares "
     "{space}. Use the simulation with which it was made"
 )
+OTHER_ARGUMENTS = (
+    "the dataset was made with {made} different arguments in turn, this runner has {given}. Make the Runner with the "
+    'list that dataset.source["env_kwargs"] says'
+)
 JOINED = (
     "{count} datasets were joined, whose episodes cannot be told apart by what the solver needs. Replay them one at a "
     "time, or without the solver"
@@ -135,7 +143,8 @@ class Runner:
         env: Registered id, `EnvSpec`, or a callable that makes the environment; None to replay stored samples alone.
         predictor: A trained network, or the folder of its session or checkpoint.
         seed: Seed of the run. Episodes are others than those of generation with this seed, see `part`.
-        env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them.
+        env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them; of a list of k dictionaries,
+            episode e has ``env_kwargs[e % k]``.
         actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
         parameters: What draws the parameters of episodes, likewise.
         record: Dataset folder that gets samples, predictions and errors, in mode "prediction", or ``s3://bucket/prefix``;
@@ -186,7 +195,7 @@ class Runner:
         predictor: Predictor | str | Path,
         *,
         seed: int = 0,
-        env_kwargs: Mapping[str, Any] | None = None,
+        env_kwargs: Arguments = None,
         actions: SamplerLike = None,
         parameters: SamplerLike = None,
         record: str | Path | None = None,
@@ -215,7 +224,7 @@ class Runner:
         self._outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
-        self._env, self._kwargs = env, dict(env_kwargs or {})
+        self._env, self._kwargs = env, check_arguments(env_kwargs)
         self._compare, self._surrogate, self._batch_size = compare, surrogate, batch_size
         self._folder, self._resume = None if record is None else place(record), resume
         self._part: tuple[str, int] = part, SEED_RULE
@@ -240,7 +249,7 @@ class Runner:
         self._load = load
         self._stored_episodes = None if load is None else StoredEpisodes(load, seed=self._part_seed, passes=None)
         if self._stored_episodes is not None:
-            self._stored_episodes.check(max_steps, actions)
+            self._stored_episodes.check(max_steps, actions, len(self._kwargs))
         self._apply_wanted = apply
         self.seed, self.stepping = seed, False
         self.last: RunStep | None = None
@@ -265,18 +274,34 @@ class Runner:
                 self._close_stream(type(error))
                 raise
             return
-        factory = env_factory(env, self._kwargs)
-        if surrogate:
-            self.env = SurrogateEnv(factory, self.predictor)
-        self.env = self.env or factory()
-        try:
-            if load is not None:
-                self.env = LoadingEnv(self.env)
-            self._prepare(self.env)
-            self._check_learned(learned)
-        except BaseException:
-            self.env.close()
-            raise
+        self._place = Folder()
+        with self._place:
+            self._every = self._in_process(env)
+            try:
+                self.env = self._every.select(0)
+                self._prepare(self.env)
+                self._check_learned(learned)
+            except BaseException:
+                self._every.close()
+                raise
+
+    def _in_process(self, env: EnvLike) -> Variants:
+        """The environments of this process, one for each of the arguments."""
+        factories = env_factories(env, self._kwargs)
+        if self._surrogate:
+            factories = [functools.partial(SurrogateEnv, factory, self.predictor) for factory in factories]
+        if self._stored_episodes is not None:
+            factories = [Loading(factory) for factory in factories]
+        return Variants(factories)
+
+    def _enter(self, episode: int) -> int:
+        """Step the environment of an episode's arguments from now on; return which arguments these are."""
+        with self._place:
+            env = self._every.select(episode % len(self._kwargs))
+            if env is not self.env:
+                self.env = env
+                self._prepare(env)
+        return self._every.index
 
     def _prepare(self, env: gymnasium.Env[Any, Any]) -> None:
         """Get ready to step the environment in this process."""
@@ -370,6 +395,7 @@ class Runner:
     def _solve(self, after: tuple[int, int] | None) -> Iterator[RunStep]:
         """Steps in this process, from behind one of them."""
         for episode, seed, options in self._episodes(after[0] if after else 0):
+            self._enter((options or {}).pop(ARGUMENTS, episode))
             for step in self._episode(episode, seed, self._policy(episode), options, **self._limits):
                 if after is None or (episode, step.transition.step) > after:
                     yield step
@@ -380,7 +406,7 @@ class Runner:
             for episode in itertools.count(first):
                 yield episode, episode_seed(self._part_seed, episode), self.options(episode)
         else:
-            for episode, seed, options in self._stored_episodes.run(first):
+            for episode, seed, options in self._stored_episodes.run(first, len(self._kwargs)):
                 yield episode, seed, options | (self.options(episode) or {})
 
     def options(self, episode: int) -> dict[str, Any] | None:
@@ -449,7 +475,8 @@ class Runner:
         if made_by is not None and made_by.get("hash") != "unknown":  # what comes out is compared in any case
             where = f"the dataset in {dataset.paths[0]}"
             check_same(made_by, self.code, where, allow=self._allow_changed_code, made_alike=False)
-        policy = self._policies(acting, part_seed(source.get("seed", self.seed), *seeds_of(source, dataset.mode)))
+        self._check_listed(source.get("env_kwargs"))
+        policies: dict[int, EpisodePolicy] = {}
         options = self._stored_parameters(dataset)
         max_steps = source.get("max_steps", self._limits["max_steps"])
         limits = {"max_steps": max_steps, "max_rejects": max_steps, "nonfinite": source.get("nonfinite", "error")}
@@ -459,7 +486,11 @@ class Runner:
             rows.setdefault((episode, seed), {})[step] = row
         for (episode, seed), stored in rows.items():
             where, last, step = f"episode {episode}", max(stored), -1
-            for again in self._episode(episode, seed, policy(episode), options(episode), **limits):
+            if self._enter(episode) not in policies:
+                drawn = part_seed(source.get("seed", self.seed), *seeds_of(source, dataset.mode))
+                policies[self._every.index] = self._policies(acting, drawn)
+            policy = policies[self._every.index](episode)
+            for again in self._episode(episode, seed, policy, options(episode), **limits):
                 step = again.transition.step
                 if step in stored:
                     _check_same(dataset[stored[step]], again, f"{where}, step {step}")
@@ -468,6 +499,11 @@ class Runner:
                     break
             if step < last:
                 raise DatasetError(DIFFERS.format(where=where, name="length"))
+
+    def _check_listed(self, recorded: Any) -> None:
+        """Raise DatasetError where the episodes of a dataset had others of several arguments than they would have."""
+        if isinstance(recorded, list) and len(recorded) != len(self._kwargs):
+            raise DatasetError(OTHER_ARGUMENTS.format(made=len(recorded), given=len(self._kwargs)))
 
     def _refuse_joined(self, dataset: SampleDataset) -> None:
         if len(dataset.paths) == 1:
@@ -518,7 +554,7 @@ class Runner:
             begun=lambda info: self._record_parameters(info, episode, seed),
             **limits,
         )
-        for transition in transitions:
+        while (transition := self._in_place(transitions)) is not None:
             solver, network, prediction = self._timed.seconds, np.nan, None
             if transition.sample is not None and isinstance(env, SurrogateEnv):
                 solver, network, prediction = np.nan, env.network_seconds, dict(env.prediction or {})
@@ -526,8 +562,14 @@ class Runner:
             elif transition.sample is not None:
                 prediction, network = self._predict(transition.sample)
                 if self._apply is not None and not nonfinite(prediction):
-                    self._apply(prediction)
+                    with self._place:
+                        self._apply(prediction)
             yield RunStep(episode, transition, prediction, solver, network, seed, 0, self._compare)
+
+    def _in_place(self, transitions: Iterator[Transition]) -> Transition | None:
+        """The next step, made in the working folder of the environment."""
+        with self._place:
+            return next(transitions, None)
 
     def _predict(self, sample: Sample) -> tuple[Sample, float]:
         start = time.perf_counter()
@@ -635,7 +677,8 @@ class Runner:
     def _close(self, error: type[BaseException] | None) -> None:
         try:
             if self.env is not None:
-                self.env.close()
+                with self._place:
+                    self._every.close()
             self._close_stream(error)
         finally:
             if self._writer is not None and not self._writer.closed:
@@ -647,13 +690,15 @@ class Runner:
 
     def _open_stream(self) -> SampleStream:
         assert self._env is not None
-        factory = Reported(
-            env_factory(self._env, self._kwargs),
+        env_factories(self._env, self._kwargs)  # raises where an argument is wrong
+        every = Reported(
+            env_maker(self._env),
             self._surrogate,
             {"inputs": self.predictor.inputs, "outputs": self._outputs, "apply": self._apply_wanted, **self._limits},
         )
         return SampleStream(
-            factory,
+            every,
+            env_kwargs=self._kwargs,
             seed=self.seed,
             seeds=self._part,
             predictor=_Answers(self.predictor, self._batch_size),
@@ -743,7 +788,7 @@ class Runner:
             return {}
         return {
             "env": env_name(self._env),
-            "env_kwargs": json.loads(json.dumps(self._kwargs, default=repr)),
+            "env_kwargs": describable(self._kwargs),
             "seed": self.seed,
             "max_steps": self._limits["max_steps"],
             "actions": None if self._acting is None else self._acting.describe(),

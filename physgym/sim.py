@@ -6,15 +6,17 @@ the parts that a simulation has: draw parameters, advance the solver, observe, h
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from physgym import placement
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import Kind, Role, Sample, SampleSpec, flat_items
@@ -57,8 +59,9 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     ``self.parameters`` and the info of the reset have them.
 
     Attributes:
-        env_index: Which of the parallel environments this is, from 0.
-        num_envs: How many there are.
+        env_index: Which of the parallel environments this is, from 0; known in the constructor. A sample must not
+            depend on it.
+        num_envs: How many there are; likewise.
         predictor: What `predict` asks, set by a pipeline that has a network.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
         nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
@@ -81,6 +84,14 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     env_index: int = 0
     num_envs: int = 1
     predictor: Predict | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make one that knows its placement before its constructor runs."""
+        made = super().__new__(cls)
+        for name, value in placement.current()._asdict().items():
+            with contextlib.suppress(AttributeError):  # a property of the subclass's own
+                setattr(made, name, value)
+        return made
 
     def __init__(self, *, simulations_per_step: int = 1, render_mode: str | None = None) -> None:
         if simulations_per_step < 1:

@@ -19,11 +19,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import TimeLimit
 
+from physgym import placement
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import RecordTransition, Sample, SampleSpec, flat_items
 from physgym.sim import Predict, Simulation
 from physgym.spaces import Array
+from physgym.vector.arguments import Arguments, check_arguments, one_each
 from physgym.vector.entry import EnvLike, env_factory
 
 if TYPE_CHECKING:
@@ -208,7 +210,8 @@ class SurrogateVectorEnv(SyncVectorEnv):
         env: Registered id, `EnvSpec`, or a callable that makes one simulation.
         predictor: A `physgym.nn.Predictor`, or the folder of its session or checkpoint.
         num_envs: Number of environments.
-        env_kwargs: Arguments of the simulation's constructor, ``render_mode`` among them.
+        env_kwargs: Arguments of the simulation's constructor, ``render_mode`` among them; or a list, one dictionary for
+            each environment.
         autoreset_mode: What happens when an episode ends, as in Gymnasium.
         reward: As in `SurrogateEnv`.
         terminated: As in `SurrogateEnv`.
@@ -228,7 +231,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         predictor: Predictor | str | Path,
         num_envs: int = 1,
         *,
-        env_kwargs: Mapping[str, Any] | None = None,
+        env_kwargs: Arguments = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         reward: Judge | None = None,
         terminated: Judge | None = None,
@@ -240,10 +243,15 @@ class SurrogateVectorEnv(SyncVectorEnv):
         if not hasattr(self.predictor, "predict"):
             raise ConfigError(f"a batched step needs a physgym.nn.Predictor, not {self.predictor!r}")
         made: list[SurrogateEnv] = []
+        each = one_each(check_arguments(env_kwargs), num_envs, listed=isinstance(env_kwargs, Sequence))
 
         def make() -> SurrogateEnv:
-            made.append(SurrogateEnv(env, self.predictor, env_kwargs=env_kwargs, reward=reward, terminated=terminated))
-            return made[-1]
+            with placement.at(len(made), num_envs):
+                one = SurrogateEnv(
+                    env, self.predictor, env_kwargs=each[len(made)], reward=reward, terminated=terminated
+                )
+            made.append(one)
+            return one
 
         try:
             super().__init__([make] * num_envs, copy=copy, autoreset_mode=autoreset_mode)

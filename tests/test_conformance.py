@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import os
+import random
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from physgym.envs.spring import Spring
 from physgym.errors import ConfigError
-from physgym.testing import EnvConformance, check_env
+from physgym.testing import ConformanceNote, EnvConformance, check_env
+from physgym.testing.isolation import find_influence
 from tests import toys
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/BeamFull-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
@@ -187,9 +193,134 @@ class Unfed(Forgetful):
         return {"state": self._state, "force": action}
 
 
+class ByIndex(toys.Flaky):
+    """Each environment has an offset of its own."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(reject_above=2.0)
+        self.offset = np.float32(self.env_index / 10)
+
+    def sample(self):
+        return {"x": self.x, "y": self.offset - self.x / 2}
+
+
+class ByCount(ByIndex):
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.offset = np.float32(self.num_envs / 10)
+
+
+class Walk(toys.Line):
+    """Moves by what `draw` gives."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        self.seed(seed)
+        return observation, info
+
+    def seed(self, seed):
+        raise NotImplementedError
+
+    def step(self, action):
+        return np.full(3, self.draw(), np.float32), *super().step(action)[1:]
+
+
+class GlobalNumpy(Walk):
+    def seed(self, seed):
+        np.random.seed(seed)  # noqa: NPY002
+
+    def draw(self):
+        return np.random.rand()  # noqa: NPY002
+
+
+class GlobalPython(Walk):
+    def seed(self, seed):
+        random.seed(seed)
+
+    def draw(self):
+        return random.random()
+
+
+class GlobalTorch(Walk):
+    def seed(self, seed):
+        torch.manual_seed(seed)
+
+    def draw(self):
+        return float(torch.rand(()))
+
+
+class OwnFolder(Walk):
+    """Works in a folder of its own, as wrappers of solvers do that write files."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        os.chdir(tempfile.mkdtemp())
+
+    def seed(self, seed):
+        Path("state").write_text("0")
+
+    def draw(self):
+        state = int(Path("state").read_text()) + 1
+        Path("state").write_text(str(state))
+        return state
+
+
+COUNTED = {"steps": 0}
+
+
+class ModuleVariable(Walk):
+    def seed(self, seed):
+        COUNTED["steps"] = 0
+
+    def draw(self):
+        COUNTED["steps"] += 1
+        return COUNTED["steps"]
+
+
+class ClassVariable(Walk):
+    counted = 0
+
+    def seed(self, seed):
+        ClassVariable.counted = 0
+
+    def draw(self):
+        ClassVariable.counted += 1
+        return ClassVariable.counted
+
+
+class Library:
+    """Something that is up for all, until somebody shuts it down."""
+
+    users = 0
+
+
+class ClosedForAll(Walk):
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        Library.users = 1
+
+    def seed(self, seed):
+        return
+
+    def step(self, action):
+        return np.full(3, Library.users, np.float32), 1.0, False, False, {"sample": self.make_sample(action)}
+
+    def close(self):
+        Library.users = 0
+
+
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
+        (ByIndex, "'y' differs at step 0 with another env_index"),
+        (ByCount, "'y' differs at step 0 with another num_envs"),
+        (GlobalNumpy, r"the observation differs at step 0 .* They share numpy's global generator .* self.np_random"),
+        (GlobalPython, r"They share Python's global generator \(random\). Draw from self.np_random"),
+        (GlobalTorch, r"They share torch's global generator .*. Pass a torch.Generator of the instance's own"),
+        (OwnFolder, r"They share the working folder of the process. .*: use absolute paths; or declare metadata"),
+        (ModuleVariable, r"They share the variable COUNTED of module tests.test_conformance. Keep it in the instance"),
+        (ClassVariable, r"They share the attribute counted of class ClassVariable. Keep it in the instance"),
+        (ClosedForAll, r"differs at step 5 .* They share the attribute users of class Library"),
         (Forgetful, "must lead to its observation; it differs at step 0"),
         (Misfed, "must give the input fields as the sample of the step has them; 'force' differs"),
         (Unfed, "'parameters' is missing"),
@@ -217,6 +348,52 @@ def test_a_broken_rule_is_found_and_said(make, rule):
         check_env(lambda render_mode=None: make(), lambda name, fault: seen.update({name: fault}))
     assert any(seen.values())
     assert "" in seen.values()  # it goes on after a broken rule
+
+
+@pytest.mark.parametrize("make", [GlobalNumpy, OwnFolder, ModuleVariable, ClassVariable])
+def test_an_environment_that_declares_to_be_single_may_share_things(make):
+    class Single(make):
+        metadata = {"physgym.single": True}  # noqa: RUF012
+
+    home, numbers = Path.cwd(), np.random.get_state()  # noqa: NPY002
+    suite = EnvConformance()
+    suite.make_env = Single
+    suite.test_instances_do_not_influence_each_other()
+    suite.test_equal_through_a_worker()
+    os.chdir(home)
+    np.random.set_state(numbers)  # noqa: NPY002
+
+
+def test_the_process_is_left_as_it_was():
+    home, numbers = Path.cwd(), np.random.get_state()  # noqa: NPY002
+    for make in (OwnFolder, GlobalNumpy):
+        find_influence(make, (1, 2), 3)
+    assert Path.cwd() == home
+    np.testing.assert_equal(np.random.get_state(), numbers)  # noqa: NPY002
+
+
+class Nearly(Spring):
+    """Takes over a prediction but for an error."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode=render_mode)
+
+    def adopt(self, action, prediction):
+        super().adopt(action, {name: 1.02 * value for name, value in prediction.items()})
+
+
+def test_an_approximate_adopt_is_a_note():
+    faults, notes = {}, {}
+    check_env(
+        lambda render_mode=None: Nearly(), lambda *said: faults.update([said]), lambda *said: notes.update([said])
+    )
+    assert set(faults.values()) == {""}
+    assert list(notes) == ["test_a_network_can_stand_in_for_the_solver"]
+    assert "leads near its observation, not to it: at step 0 it is 2.0%" in "".join(notes.values())
+    suite = EnvConformance()
+    suite.make_env = Nearly
+    with pytest.warns(ConformanceNote, match="leads near its observation"):
+        suite.test_a_network_can_stand_in_for_the_solver()
 
 
 def test_an_unknown_id_is_said():

@@ -33,8 +33,9 @@ from physgym.data.partition import Partition
 from physgym.data.provenance import begun, continued
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after, partition_files
-from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
+from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, UnequalSpaces
 from physgym.interrupt import Interrupt
+from physgym.placement import EnvFactory
 from physgym.progress import Progress
 from physgym.rollout import (
     DEFAULT_MAX_REJECTS,
@@ -51,9 +52,11 @@ from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_par
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
-from physgym.vector.entry import EnvLike, env_factory, find_spec
+from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.entry import EnvLike, episode_factory, find_spec
 from physgym.vector.predictions import Predictor
 from physgym.vector.rollouts import Episode
+from physgym.vector.variants import ARGUMENTS
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
 
@@ -94,6 +97,10 @@ NO_CONSTANTS = (
 OTHER_CONSTANTS = (
     "environment {env} has other constants than environment 0: {names}. They are stored once per dataset, so that they "
     "are equal everywhere; what varies belongs to the sample, or to parameter_space"
+)
+SAME_SPACES = (
+    "a list of arguments (env_kwargs) belongs to the episodes of one dataset, and must not change its spaces and "
+    "fields; make a dataset for each instead. {error}"
 )
 NO_STATE = "not the state of a SampleStream: {error!r}"
 
@@ -252,7 +259,8 @@ class SampleStream:
         num_envs: Number of environments; by default one per worker.
         num_workers: Worker processes; by default one per usable core.
         seed: Seed of the run; episode i of a part gets a seed derived from it, the part (`mode`) and i.
-        env_kwargs: Arguments of the environment's constructor.
+        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
+            ``env_kwargs[e % k]``, whichever worker runs it.
         mode: Which part of the dataset to write.
         resume: Continue the dataset at `path` after its last sample.
         max_steps: Truncate an episode after so many steps.
@@ -304,7 +312,7 @@ class SampleStream:
         num_envs: int | None = None,
         num_workers: int | None = None,
         seed: int = 0,
-        env_kwargs: Mapping[str, Any] | None = None,
+        env_kwargs: Arguments = None,
         mode: Mode = "training",
         resume: bool = False,
         max_steps: int = DEFAULT_MAX_STEPS,
@@ -343,7 +351,7 @@ class SampleStream:
             raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self._until = episodes
-        self._env, self._kwargs = env, dict(env_kwargs or {})
+        self._env, self._kwargs = env, check_arguments(env_kwargs)
         self._part: tuple[str, int] = (mode, SEED_RULE) if seeds is None else seeds
         if resume and path is not None and (made := recorded_source(path, mode)) is not None:
             self._part = seeds_of(made, mode)
@@ -351,24 +359,25 @@ class SampleStream:
         self._nonfinite, self._passes = nonfinite, passes
         self._stored_episodes = None if load is None else StoredEpisodes(load, seed=drawn, passes=passes)
         if self._stored_episodes is not None:
-            self._stored_episodes.check(max_steps, actions)
+            self._stored_episodes.check(max_steps, actions, len(self._kwargs))
         elif passes is not None:
             raise ConfigError("passes says how often stored samples are loaded; give them with load=")
         self.seed, self.rejected, self.writer, self.stopped = seed, 0, None, ""
         self._part_seed, self._allow_changed_code = drawn, allow_changed_code
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         self._limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
-        factory = env_factory(env, self._kwargs)
-        if self._acting is not None:
-            factory = Acting(factory, self._acting, drawn)
-        if load is not None:
-            factory = Loading(factory)
+        factory = episode_factory(env, self._kwargs, self._driven)
         self._round: int | None = None  # episodes after which what is drawn begins again
         self._through = False  # whether it ended there
         self._patience: float | None = None  # that of the environments
-        self._envs = SocketVectorEnv(
-            [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
-        )
+        try:
+            self._envs = SocketVectorEnv(
+                [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
+            )
+        except UnequalSpaces as error:
+            if len(self._kwargs) == 1:
+                raise
+            raise UnequalSpaces(SAME_SPACES.format(error=error)) from error
         try:
             spec = self._envs.sample_spec
             if spec is None:
@@ -411,6 +420,12 @@ class SampleStream:
         self._expected: int | None = None  # how many samples are wanted after the position
         self._left = Rows({})  # what a take did not need
 
+    def _driven(self, factory: EnvFactory) -> EnvFactory:
+        """The factory with what gives the actions."""
+        if self._acting is not None:
+            factory = Acting(factory, self._acting, self._part_seed)
+        return factory if self._stored_episodes is None else Loading(factory)
+
     @cached_property
     def code(self) -> Code:
         """The code of the simulation, see `physgym.code`."""
@@ -444,7 +459,7 @@ class SampleStream:
         """What the samples are a function of, as JSON data, which a dataset stores."""
         source = {
             "env": env_name(self._env),
-            "env_kwargs": _describable(self._kwargs),
+            "env_kwargs": describable(self._kwargs),
             "seed": self.seed,
             "max_steps": self._limits["max_steps"],
             "actions": None if self._acting is None else self._acting.describe(),
@@ -670,10 +685,12 @@ class SampleStream:
         if self._stored_episodes is None:
             episodes = ((episode, episode_seed(self._part_seed, episode), {}) for episode in itertools.count(first))
         else:
-            episodes = self._stored_episodes.run(first)
+            episodes = self._stored_episodes.run(first, len(self._kwargs))
         for episode, seed, options in episodes:
             if self._until is not None and episode >= self._until:
                 return
+            if len(self._kwargs) > 1:
+                options.setdefault(ARGUMENTS, episode % len(self._kwargs))
             if self._draw is not None:
                 options["parameters"] = self._draw(episode)
             yield episode, seed, options
@@ -852,7 +869,7 @@ def generate(
     num_envs: int | None = None,
     num_workers: int | None = None,
     seed: int = 0,
-    env_kwargs: Mapping[str, Any] | None = None,
+    env_kwargs: Arguments = None,
     mode: Mode = "training",
     resume: bool = False,
     max_steps: int = DEFAULT_MAX_STEPS,
@@ -888,7 +905,8 @@ def generate(
         num_envs: Number of environments; by default one per worker.
         num_workers: Worker processes; by default one per usable core.
         seed: Seed of the run.
-        env_kwargs: Arguments of the environment's constructor.
+        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
+            ``env_kwargs[e % k]``, whichever worker runs it.
         mode: Which part of the dataset to write.
         resume: Continue the dataset at `path` after its last sample.
         max_steps: Truncate an episode after so many steps.
@@ -1068,26 +1086,28 @@ def _plain(data: Any) -> Any:
     return json.loads(json.dumps(data))
 
 
-def _describable(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as JSON data; what JSON does not know is described by its repr."""
-    described: dict[str, Any] = json.loads(json.dumps(kwargs, default=repr))
-    return described
+def describable(each: Sequence[Mapping[str, Any]]) -> Any:
+    """Arguments as JSON data, a list where episodes have different ones; what JSON does not know is its repr."""
+    return json.loads(json.dumps(each[0] if len(each) == 1 else each, default=repr))
 
 
-def _attributes(env: EnvLike, kwargs: Mapping[str, Any], envs: SocketVectorEnv) -> dict[str, str]:
+def _attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:
     """What a dataset says of its origin for whoever finds it; nothing depends on it."""
     described = envs.description
     names = ("observation", "action", "sample", "parameter")
     spaces = {f"{name}_space": described[f"{name}_space"] for name in names}
-    return {"env_spec": _env_spec(env, kwargs), "spaces": json.dumps(spaces)}
+    return {"env_spec": _env_spec(env, each), "spaces": json.dumps(spaces)}
 
 
-def _env_spec(env: EnvLike, kwargs: Mapping[str, Any]) -> str:
-    """Gymnasium's description of a registered environment, empty where there is none."""
+def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
+    """Gymnasium's description of a registered environment with the arguments of all episodes; empty without one."""
     if not isinstance(env, (str, EnvSpec)):
         return ""
     spec = copy.deepcopy(find_spec(env))
-    spec.kwargs.update(kwargs)
+    told = [describable([one]) for one in each]
+    spec.kwargs.update(
+        {name: value for name, value in each[0].items() if all(one.get(name) == told[0][name] for one in told)}
+    )
     try:
         return spec.to_json()
     except (TypeError, ValueError):  # an entry point or argument that JSON does not know

@@ -15,6 +15,7 @@ from physgym.data.order import permutation
 from physgym.errors import ConfigError, DatasetError
 from physgym.samplers import LOAD_SAMPLES
 from physgym.spaces import Array, leaf_spaces, unflatten
+from physgym.vector.variants import ARGUMENTS
 from physgym.vector.wire import MAX_BODY
 
 BLOCK = 1 << 20  # bytes of samples that are read at once
@@ -31,6 +32,10 @@ TOO_LARGE = (
 OTHER_PARAMETERS = (
     "the dataset to load has the parameters {known} of its episodes, the simulation has {wanted}. Say with parameters= "
     "where they come from, or load a dataset that has them"
+)
+OTHER_ARGUMENTS = (
+    "the samples to load were made with {made} different arguments in turn, env_kwargs lists {given}. List as many, in "
+    "the same order, or give one dictionary for all episodes"
 )
 JOINED = "several datasets with parameters of episodes were joined; load them one at a time"
 
@@ -72,14 +77,22 @@ class StoredEpisodes:
         """Episodes of a pass."""
         return len(self._lengths)
 
-    def check(self, max_steps: int, actions: Any) -> None:
+    def check(self, max_steps: int, actions: Any, arguments: int) -> None:
         """Whether they can be run under these limits.
+
+        Args:
+            max_steps: Of an episode.
+            actions: What draws them.
+            arguments: How many there are, of which each episode has its own.
 
         Raises:
             ConfigError: They cannot; the text says what to change.
         """
         if actions is not None:
             raise ConfigError(WITH_ACTIONS)
+        made = self._dataset.source.get("env_kwargs")
+        if isinstance(made, list) and arguments not in (1, len(made)):
+            raise ConfigError(OTHER_ARGUMENTS.format(made=len(made), given=arguments))
         if (longest := int(self._lengths.max())) > max_steps:
             raise ConfigError(TOO_LONG.format(steps=longest, limit=max_steps))
         if (size := longest * self._dataset.row_nbytes) > LARGEST:
@@ -115,11 +128,13 @@ class StoredEpisodes:
         of = {"source": self._dataset.source, "fields": list(self._dataset.spec)}
         return {**of, "samples": len(self._rows), "names": digest.hexdigest()}
 
-    def run(self, first: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def run(self, first: int, arguments: int = 1) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Index, seed and options for the reset of the episodes.
 
         Args:
             first: Index of the first one.
+            arguments: How many there are. Which ones an episode has follows from its index in the dataset, so that it
+                meets the counterpart of the simulation that made it, also where the order is shuffled.
         """
         count = len(self)
         for number in itertools.count(first // count):
@@ -129,6 +144,8 @@ class StoredEpisodes:
             begin = first % count if number == first // count else 0
             for place, samples in self._read(order[begin:]):
                 options: dict[str, Any] = {LOAD_SAMPLES: samples}
+                if arguments > 1:
+                    options[ARGUMENTS] = int(self._episodes[place]) % arguments
                 if self._parameters is not None:
                     options["parameters"] = self._parameters(place)
                 yield number * count + begin, int(self._seeds[place]), options

@@ -50,7 +50,7 @@ from physgym.training import (
 from physgym.training.checkpoint import as_which, read_manifest
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
-from physgym.vector.entry import env_factory
+from physgym.vector.entry import env_factories
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 OPTIONS |= {"max_file_size"}
@@ -176,7 +176,7 @@ def generate_samples(
         raise ConfigError(ONE_DATASET)
     if config.dataset.path is not None:
         return cast(SampleDataset, make(config.dataset.path, resume=more))
-    env_factory(env, _arguments(config))  # raises before there is a session
+    env_factories(env, environment_arguments(config))  # raises before there is a session
     session = new_session(config.session) if resume is None else resume
     recorded = given.model_copy(update={"session": str(session)}).model_dump()
     with Run(session, "generate", recorded, origin) as run:
@@ -370,7 +370,7 @@ def _rollout(config: Config) -> RolloutEvaluation:
         _environment(config, "validation.rollout"),
         steps=section.steps,
         seed=config.seed,
-        env_kwargs=_arguments(config),
+        env_kwargs=environment_arguments(config),
         max_steps=config.dataset.max_steps,
         horizons=tuple(section.horizons),
     )
@@ -385,8 +385,15 @@ def _environment(config: Config, what: str) -> str:
     return config.environment.id
 
 
-def _arguments(config: Config) -> dict[str, Any]:
-    return {} if config.environment is None else dict(config.environment.arguments)
+def environment_arguments(config: Config, **more: Any) -> list[dict[str, Any]]:
+    """Return the arguments of the environment, as a list: of k entries, episode e has those at e modulo k.
+
+    Args:
+        config: Names them.
+        **more: Further ones of each.
+    """
+    named = {} if config.environment is None else config.environment.arguments
+    return [{**one, **more} for one in ([named] if isinstance(named, dict) else named)]
 
 
 def _wanted(config: Config) -> int | None:
@@ -459,7 +466,7 @@ def _generation(config: Config) -> dict[str, Any]:
     return {
         **config.dataset.model_dump(include=OPTIONS),
         "seed": config.seed,
-        "env_kwargs": _arguments(config),
+        "env_kwargs": environment_arguments(config),
         "actions": build_sampler(config.sampler.actions, "actions"),
         "parameters": build_sampler(config.sampler.parameters, "parameters"),
     }
@@ -542,9 +549,8 @@ def _existing_spec(config: Config, folder: Folder | None) -> SampleSpec | None:
 
 
 def _env_spec(config: Config) -> SampleSpec:
-    env = env_factory(
-        _environment(config, f"a new dataset in {config.dataset.path or 'the session'}"), _arguments(config)
-    )()
+    name = _environment(config, f"a new dataset in {config.dataset.path or 'the session'}")
+    env = env_factories(name, environment_arguments(config))[0]()
     try:
         return require_spec(env)
     finally:

@@ -50,6 +50,24 @@ def _check_plain(value: Any, path: str = "") -> Any:
 Arguments = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
 
 
+def _check_arguments(value: Any) -> Any:
+    """Arguments of an environment, if they are a section, or a list of sections with something in it."""
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("the list is empty; leave the key out, or list the arguments of the episodes")
+        for index, one in enumerate(value):
+            if not isinstance(one, Mapping):
+                raise ValueError(
+                    f"{index}: {one!r} is no section; list the arguments by name, as in [{{size: 1}}, ...]"
+                )
+    elif not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no section and no list of sections")
+    return _check_plain(value)
+
+
+EnvironmentArguments = Annotated[dict[str, Any] | list[dict[str, Any]], BeforeValidator(_check_arguments)]
+
+
 class Component(Section):
     """A class with arguments; where it has none, its name alone will do."""
 
@@ -100,7 +118,10 @@ class EnvironmentSection(Section):
     """Which simulation."""
 
     id: str = Field(description="registered id; 'module:id' imports a module first; 'module:Class' needs no id")
-    arguments: Arguments = Field(default_factory=dict, description="of the environment's constructor")
+    arguments: EnvironmentArguments = Field(
+        default_factory=dict,
+        description="of the environment's constructor; of a list of k, episode e has those at e modulo k",
+    )
 
 
 class SamplerSection(Section):

@@ -22,13 +22,17 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from physgym.errors import PhysGymError, ProtocolError, SampleError
+from physgym.placement import build
 from physgym.rollout import Transition, run_episode, sampler
 from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten
 from physgym.surrogate import lacking_hooks
+from physgym.testing.isolation import find_influence
 from physgym.vector import SocketVectorEnv
 from physgym.vector.entry import find_spec
+from physgym.vector.folders import Folder
 from physgym.vector.values import encode_value
+from physgym.vector.variants import SINGLE
 
 Env = gymnasium.Env[Any, Any]
 
@@ -64,10 +68,28 @@ ADOPTED = (
     "adopt(action, prediction) with the targets of the solver's step must lead to its observation; it differs at step "
     "{step}. Take over all that `advance` would have changed"
 )
+APPROXIMATE = (
+    "adopt(action, prediction) with the targets of the solver's step leads near its observation, not to it: at step "
+    "{step} it is {error:.1%} of the largest value away. If that is meant so, smaller errors of a network are not seen"
+)
+INFLUENCE = (
+    "instances in one process must not influence each other: beside another one, {what} differs at {step} from what "
+    "the instance gives alone. They share {cause}. {cure}; or declare metadata['physgym.single'] = True, for one "
+    "environment per worker process"
+)
+PLACED = (
+    "equal seeds must give equal episodes in every environment; {what} differs at step {step} with another {name}. "
+    "Which environment runs an episode, and how many there are, depends on the number of workers, and so would a "
+    "dataset. Use it for ports and file names alone; what differs between episodes is a parameter"
+)
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
 ROLES = "sample_space needs at least one field of role {role!r} in sample_roles, for a network to train on"
+
+
+class ConformanceNote(UserWarning):
+    """What holds only nearly, and may be meant so."""
 
 
 class EnvConformance:
@@ -134,6 +156,24 @@ class EnvConformance:
         if difference := _difference(space, self._episode(spec, SEED), self._episode(spec, SEED)):
             raise AssertionError(SAME_SEED.format(what=difference[0], step=difference[1]))
 
+    def test_episodes_are_the_same_in_every_environment(self) -> None:
+        """An episode depends on its seed, not on ``env_index`` and ``num_envs``."""
+        spec, space = self._spec(), self.make_env().observation_space
+        first = self._episode(spec, SEED)
+        for name, place in (("num_envs", (0, 7)), ("env_index", (3, 7))):
+            if difference := _difference(space, first, self._episode(spec, SEED, place=place)):
+                raise AssertionError(PLACED.format(what=difference[0], step=difference[1], name=name))
+
+    def test_instances_do_not_influence_each_other(self) -> None:
+        """Two instances in a process, stepped in turn, give what each gives alone; see ``physgym.single``."""
+        env = self.make_env()
+        env.close()
+        if env.metadata.get(SINGLE):
+            return
+        if (found := find_influence(self.make_env, (SEED, SEED + 1), STEPS)) is not None:
+            step = "the reset" if found.step < 0 else f"step {found.step}"
+            raise AssertionError(INFLUENCE.format(what=found.what, step=step, cause=found.cause, cure=found.cure))
+
     def test_parameters_are_reported(self) -> None:
         """A reset reports the parameters of its episode, if the environment declares some."""
         env = self.make_env()
@@ -193,8 +233,13 @@ class EnvConformance:
 
     def test_equal_through_a_worker(self) -> None:
         """A socket vector env gives what Gymnasium's own in-process one gives."""
-        reference = SyncVectorEnv([self.make_env] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-        ours = SocketVectorEnv([self.make_env] * 2, num_workers=1, autoreset_mode=AutoresetMode.SAME_STEP)
+        mode = AutoresetMode.SAME_STEP
+        reference = SyncVectorEnv([self._in_own_folder] * 2, autoreset_mode=mode)
+        count = 1 if reference.metadata.get(SINGLE) else 2
+        if count == 1:
+            reference.close()
+            reference = SyncVectorEnv([self._in_own_folder], autoreset_mode=mode)
+        ours = SocketVectorEnv([self.make_env] * count, num_workers=1, autoreset_mode=mode)
         try:
             sampling = self.make_env()
             sampling.reset(seed=SEED)
@@ -206,8 +251,8 @@ class EnvConformance:
                     space = reference.observation_space if what == "observation" else None
                     same = _bits(a, b) if space is None else _equal(space, a, b)
                     _require(same, VECTOR.format(what=f"the {what}", step=step))
-                empty: Any = create_empty_array(single, 2)
-                actions = concatenate(single, [draw(None, rng) for _ in range(2)], empty)
+                empty: Any = create_empty_array(single, count)
+                actions = concatenate(single, [draw(None, rng) for _ in range(count)], empty)
                 results = [env.step(actions)[:4] for env in (reference, ours)]  # type: ignore[misc]
         finally:
             reference.close()
@@ -231,12 +276,16 @@ class EnvConformance:
                 for name in spec.names("input"):
                     _require(name in fed, FED.format(name=name, what="is missing", step=step))
                     _require(_close(fed[name], sample[name]), FED.format(name=name, what="differs", step=step))
-                hooked.adopt(action, {name: sample[name] for name in spec.names("target")})
                 expected: Any = solver.unwrapped
-                pairs = zip(
-                    *(flatten(hooked.observation_space, o.observation()) for o in (hooked, expected)), strict=True
-                )
-                _require(all(_close(a, b) for a, b in pairs), ADOPTED.format(step=step))
+                before = _observed(hooked)
+                hooked.adopt(action, {name: sample[name] for name in spec.names("target")})
+                after, wanted = _observed(hooked), _observed(expected)
+                if not all(map(_close, after, wanted)):
+                    _require(_distance(after, wanted) < _distance(before, wanted), ADOPTED.format(step=step))
+                    warnings.warn(
+                        APPROXIMATE.format(step=step, error=_distance(after, wanted)), ConformanceNote, stacklevel=2
+                    )
+                    break
                 if terminated or truncated:
                     break
         solver.close()
@@ -269,11 +318,38 @@ class EnvConformance:
         assert spec is not None
         return spec
 
-    def _episode(self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None) -> list[Transition]:
-        env = self.make_env()
+    def _in_own_folder(self) -> Env:
+        """An environment that leaves the process where it was, as one in a worker of several environments does."""
+        with (folder := Folder()):
+            return _OwnFolder(self.make_env(), folder)
+
+    def _episode(
+        self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None, place: tuple[int, int] = (0, 1)
+    ) -> list[Transition]:
+        env = build(self.make_env, *place)
         transitions = list(run_episode(env, spec, seed=seed, max_steps=STEPS, options=options))
         env.close()
         return transitions
+
+
+class _OwnFolder(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Works in a folder of its own."""
+
+    def __init__(self, env: Env, folder: Folder) -> None:
+        super().__init__(env)
+        self._folder = folder
+
+    def reset(self, **kwargs: Any) -> Any:
+        with self._folder:
+            return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        with self._folder:
+            return self.env.step(action)
+
+    def close(self) -> None:
+        with self._folder:
+            self.env.close()
 
 
 class _Registered(EnvConformance):
@@ -292,12 +368,17 @@ def rules(suite: EnvConformance) -> dict[str, Callable[[], None]]:
     return {name: getattr(suite, name) for name in dict.fromkeys(names) if inspect.ismethod(getattr(suite, name))}
 
 
-def check_env(env: str | Callable[..., Env], report: Callable[[str, str], None] | None = None) -> None:
+def check_env(
+    env: str | Callable[..., Env],
+    report: Callable[[str, str], None] | None = None,
+    note: Callable[[str, str], None] | None = None,
+) -> None:
     """Check an environment against all rules.
 
     Args:
         env: Registered id, or a callable that makes one and accepts ``render_mode``.
         report: Called for each rule with its name and the broken rule's text, empty if it holds.
+        note: Called with the name of a rule that holds only nearly, and what there is to say; by default a warning.
 
     Raises:
         AssertionError: Rules are broken; the text lists all of them.
@@ -311,8 +392,15 @@ def check_env(env: str | Callable[..., Env], report: Callable[[str, str], None] 
     broken = []
     for name, rule in rules(suite).items():
         try:
-            rule()
+            with Folder(), warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("default", ConformanceNote)
+                rule()
             text = ""
+            for warning in said:
+                if note is not None and issubclass(warning.category, ConformanceNote):
+                    note(name, str(warning.message))
+                else:
+                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
             text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
             broken.append(f"{name}: {text}")
@@ -386,6 +474,19 @@ def _bits(a: Array, b: Array) -> bool:
 def _close(a: Any, b: Any) -> bool:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=CLOSE * np.abs(b).max(initial=0)))
+
+
+def _observed(env: Any) -> list[Array]:
+    return [np.array(leaf) for leaf in flatten(env.observation_space, env.observation())]
+
+
+def _distance(first: list[Array], second: list[Array]) -> float:
+    """The largest difference, relative to the largest value of the second."""
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(first, second, strict=True)]
+    if any(a.shape != b.shape for a, b in pairs):
+        return np.inf
+    largest = max((np.abs(b).max(initial=0) for _, b in pairs), default=0.0)
+    return float(max((np.abs(a - b).max(initial=0) for a, b in pairs), default=0.0) / max(largest, 1e-300))
 
 
 def _equal(space: gymnasium.Space[Any], a: Any, b: Any) -> bool:

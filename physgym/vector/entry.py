@@ -10,30 +10,41 @@ import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ConfigError
-from physgym.vector.host import EnvFactory
+from physgym.placement import EnvFactory
+from physgym.vector.arguments import Arguments, check_arguments, one_each
+from physgym.vector.variants import ByEpisode
 from physgym.vector.vector_env import SocketVectorEnv
 
 EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
 
 MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker", "render_mode")  # of gymnasium.make itself
+NOT_IN_MAIN = (
+    "{id} has the entry point '__main__:{name}', but the running program defines no {name!r}. Define it before the "
+    "environment is made, register the class itself (entry_point={name}), or put it into a module of its own"
+)
 VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:])  # all but the factories
 
 
-def make_vec(env: str | EnvSpec, num_envs: int = 1, **kwargs: Any) -> SocketVectorEnv:
+def make_vec(
+    env: str | EnvSpec, num_envs: int | None = None, *, env_kwargs: Arguments = None, **kwargs: Any
+) -> SocketVectorEnv:
     """Make a vector environment of a registered simulation.
 
     Args:
         env: Registered id, or an `EnvSpec`.
-        num_envs: Number of environments.
+        num_envs: Number of environments; by default as many as `env_kwargs` lists, else 1.
+        env_kwargs: Arguments of the constructors that differ: a list, one dictionary for each environment.
         **kwargs: What `SocketVectorEnv` knows (``num_workers``, ``autoreset_mode``, ``on_error`` and so on) goes there,
-            everything else to the environment's constructor.
+            everything else to the constructor of every environment.
 
     Returns:
         The vector environment; close it, or use it in a ``with`` statement.
@@ -42,12 +53,54 @@ def make_vec(env: str | EnvSpec, num_envs: int = 1, **kwargs: Any) -> SocketVect
         ConfigError: The id is unknown or an argument is wrong.
         WorkerError: An environment's constructor raised.
     """
+    spec = find_spec(env)
+    if isinstance(env_kwargs, Mapping) and "env_kwargs" in _parameters(spec):
+        env_kwargs, kwargs = None, {**kwargs, "env_kwargs": env_kwargs}  # an argument of the constructor's own
+    listed = isinstance(env_kwargs, Sequence)
+    each = check_arguments(env_kwargs)
+    if num_envs is None:
+        num_envs = len(each) if listed else 1
     if num_envs < 1:
         raise ConfigError(f"num_envs must be at least 1, not {num_envs}")
     vector_kwargs = {name: kwargs.pop(name) for name in VECTOR_ARGUMENTS if name in kwargs}
-    venv = SocketVectorEnv([env_factory(env, kwargs)] * num_envs, **vector_kwargs)
-    venv.spec = find_spec(env)
+    factories = env_factories(env, [{**kwargs, **own} for own in each])
+    venv = SocketVectorEnv(one_each(factories, num_envs, listed=listed), **vector_kwargs)
+    venv.spec = spec
     return venv
+
+
+def env_factories(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> list[EnvFactory]:
+    """Return one `env_factory` for each of several arguments.
+
+    Raises:
+        ConfigError: As `env_factory`; the text says for which.
+    """
+    factories = []
+    for index, kwargs in enumerate(each):
+        try:
+            factories.append(env_factory(env, kwargs))
+        except ConfigError as error:
+            if len(each) == 1:
+                raise
+            raise ConfigError(f"arguments {index} of {len(each)}: {error}") from error
+    return factories
+
+
+def episode_factory(
+    env: EnvLike, each: Sequence[Mapping[str, Any]], around: Callable[[EnvFactory], EnvFactory] = lambda made: made
+) -> EnvFactory:
+    """Return what makes the environment of all episodes, where episode e has the arguments ``each[e % len(each)]``.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment.
+        each: Arguments of the constructor.
+        around: What to put around the factory for each of them.
+
+    Raises:
+        ConfigError: As `env_factory`.
+    """
+    factories = [around(factory) for factory in env_factories(env, each)]
+    return factories[0] if len(factories) == 1 else ByEpisode(factories)
 
 
 def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
@@ -60,16 +113,68 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
     Raises:
         ConfigError: The id is unknown, or the constructor lacks an argument.
     """
+    maker = env_maker(env)
+    if isinstance(maker, Registered):
+        _check_names(maker.spec, kwargs)
+    return functools.partial(maker, **kwargs)
+
+
+def env_maker(env: EnvLike) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """Return what makes one environment from the arguments of its constructor, in this process or in a worker.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment.
+
+    Raises:
+        ConfigError: The id is unknown.
+    """
     if isinstance(env, gymnasium.Env):
         raise ConfigError(f"got the environment {env} itself; pass its id, or a callable that makes a new one")
     if isinstance(env, (str, EnvSpec)):
-        spec = find_spec(env)
-        _check_arguments(spec, kwargs)
-        # the spec travels, not the id: a worker need not have run the code that registered it
-        return functools.partial(gymnasium.make, spec, **kwargs)
+        return Registered(find_spec(env))
     if not callable(env):
         raise ConfigError(f"an environment is an id, an EnvSpec, or a callable that makes one, not {env!r}")
-    return functools.partial(env, **kwargs)
+    return env
+
+
+class Registered:
+    """Makes environments of a registration, also where the code that registered them has not run.
+
+    What its entry points name in ``__main__`` (a script, a notebook, stdin) travels along: another process has another
+    ``__main__``.
+
+    Args:
+        spec: The registration.
+
+    Raises:
+        ConfigError: ``__main__`` lacks what an entry point names.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.spec = spec
+        self._process = os.getpid()
+        self._main = {name: _of_main(spec, name) for name in _names_in_main(spec)}
+
+    def __call__(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+        """Make one."""
+        if os.getpid() != self._process:
+            for name, found in self._main.items():
+                setattr(sys.modules["__main__"], name, found)
+        return gymnasium.make(self.spec, **kwargs)
+
+
+def _names_in_main(spec: EnvSpec) -> list[str]:
+    """The names that a registration's entry points have in ``__main__``."""
+    points = [spec.entry_point, *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
+    named = [point.partition(":") for point in points if isinstance(point, str)]
+    return [name for module, _, name in named if module == "__main__"]
+
+
+def _of_main(spec: EnvSpec, name: str) -> Any:
+    try:
+        return getattr(sys.modules["__main__"], name)
+    except AttributeError as error:
+        raise ConfigError(NOT_IN_MAIN.format(id=spec.id, name=name)) from error
 
 
 def find_spec(env: str | EnvSpec) -> EnvSpec:
@@ -100,10 +205,15 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
         ) from error
 
 
-def _check_arguments(spec: EnvSpec, kwargs: Mapping[str, Any]) -> None:
-    """Find a misspelled argument here, where the error can name the right one, instead of in every worker."""
+def _parameters(spec: EnvSpec) -> Mapping[str, inspect.Parameter]:
+    """The parameters of what makes the environment."""
     creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
-    parameters = inspect.signature(creator).parameters
+    return inspect.signature(creator).parameters
+
+
+def _check_names(spec: EnvSpec, kwargs: Mapping[str, Any]) -> None:
+    """Find a misspelled argument here, where the error can name the right one, instead of in every worker."""
+    parameters = _parameters(spec)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     known = list(dict.fromkeys([*(name for name in parameters if name != "self"), *MAKE_ARGUMENTS]))

@@ -6,9 +6,12 @@ workers has one in its own process.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import itertools
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +24,7 @@ from gymnasium.vector import AutoresetMode
 from physgym import spaces as walk
 from physgym.code import describe_made
 from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError, UnequalSpaces
+from physgym.placement import Env
 from physgym.returned import info_error, returned, reward_error, unpacked_error
 from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
 from physgym.sample import Columns, SampleSpec, declared, flat_items
@@ -29,6 +33,8 @@ from physgym.sim import Simulation
 from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import IDLE, Arena, Layout, Slot, results_layout
+from physgym.vector.folders import Folder, here
+from physgym.vector.variants import Variants, described
 from physgym.vector.wire import (
     DONE,
     Call,
@@ -46,8 +52,6 @@ from physgym.vector.wire import (
     Step,
 )
 
-Env: TypeAlias = gymnasium.Env[Any, Any]
-EnvFactory: TypeAlias = Callable[[], Env]
 Emit: TypeAlias = Callable[[Message], None]
 Ask: TypeAlias = Callable[[Predict], Prediction]
 
@@ -78,6 +82,14 @@ NO_NETWORK = (
 )
 
 
+LATE_FOLDER = (
+    "an environment left the process in the working folder {folder} in a step, after {count} steps in which none did. "
+    "Which one it was is not known, and others may have used its folder. Change the folder in the constructor or in "
+    'reset, come back before the step ends, or declare metadata["physgym.single"] = True: one environment per process'
+)
+WATCHED_STEPS = 16  # of each environment, after which of its folder is looked at resets and whole messages alone
+
+
 class RequestFailed(Exception):
     """An environment raised while a request was served; the cause is its exception."""
 
@@ -96,6 +108,8 @@ class Host:
         seeds: Where the worker was started again, the seed for the next reset of each environment; its episode counts
             as cut until then.
         closing: Whether the parent wants to close, which ends a rollout between two steps.
+        folders: The working folders in which their constructors left the process; by default they did not change it.
+        local: Whether the process is not theirs alone, and is to be left in the folder in which it was.
 
     Raises:
         UnequalSpaces: The environments differ.
@@ -108,6 +122,9 @@ class Host:
         ask: Ask,
         seeds: Sequence[int | None] | None = None,
         closing: Callable[[], bool] = lambda: False,
+        *,
+        folders: Sequence[Folder] = (),
+        local: bool = False,
     ) -> None:
         self.envs = list(envs)
         self.mode = mode
@@ -126,6 +143,7 @@ class Host:
                         i=i, name="observation_space", got=env.observation_space, want=self.observation_space
                     )
                 )
+        self._check_samples()
         self.spec = SampleSpec.from_env(envs[0])
         self.parameter_spec = SampleSpec.parameters_of(envs[0])
         self.count = len(self.envs)
@@ -134,7 +152,19 @@ class Host:
         self._seeds = list(seeds) if seeds is not None else [None] * self.count
         self._action_leaves = walk.leaves(self.action_space)
         self._objects: list[list[Any]] = [[None] * self.count for leaf in self.leaves if leaf.variable]
-        self._steps = [env.step for env in self.envs]
+        self._folders = list(folders) or [Folder() for _ in self.envs]
+        self._local, self._home = local, here()
+        self._alone = self.count == 1 and not local  # nobody minds in which folder it works
+        self._apart = False  # whether one was seen in another folder than the others
+        self._unwatched = [WATCHED_STEPS] * self.count  # steps until a step is made without looking at the folder
+        self._steps: list[Callable[[Any], Any]] = [
+            functools.partial(self._step_in_folder, i) for i in range(self.count)
+        ]
+        if self._alone:
+            self._steps = [env.step for env in self.envs]
+            if self._folders[0].path:
+                os.chdir(self._folders[0].path)
+        self._look_apart()
         self._policies: dict[int, EpisodePolicy] = {}
         self._generator = ActionGenerator()
         self.made = 0  # samples of all rollouts
@@ -143,7 +173,19 @@ class Host:
         self._use(Arena(*self.layouts(), self.count, 1), 0, 0)
         for i, env in enumerate(self.envs):
             if hasattr(env.unwrapped, "predictor"):
-                env.unwrapped.predictor = _Asker(i, ask)
+                env.unwrapped.predictor = _Asker(i, ask, self._folders[i] if local else None)
+
+    def _check_samples(self) -> None:
+        """Raise UnequalSpaces where the environments declare other samples, or other parameters of an episode."""
+        first = described(self.envs[0])
+        names = ["sample_fields", "parameter_space"]
+        if isinstance(self.envs[0], Variants):  # of one dataset
+            names = list(first)
+        for i, env in enumerate(self.envs[1:], start=1):
+            found = described(env)
+            for name in names:
+                if found[name] != first[name]:
+                    raise UnequalSpaces(_DIFFERENT.format(i=i, name=name, got=found[name], want=first[name]))
 
     def layouts(self) -> tuple[Layout, Layout]:
         """Layouts of actions and results."""
@@ -180,7 +222,7 @@ class Host:
             "metadata": _json_only(env.metadata),
             "render_mode": env.render_mode,
             "max_episode_steps": getattr(env.spec, "max_episode_steps", None),
-            "code": describe_made(env),
+            "code": describe_made(env.present if isinstance(env, Variants) else env),
         }
 
     def _further_spaces(self) -> list[Any]:
@@ -195,13 +237,42 @@ class Host:
         Raises:
             RequestFailed: An environment raised.
         """
+        home = here() if self._local else self._home
         try:
             reply = self._serve(message, emit)
         except Exception:
             self._doing[0] = IDLE
             raise
+        finally:
+            left = "" if self._alone else _return_to(home)
         self._doing[0] = IDLE  # stays where an environment ends the process, so that the parent can name it
+        if left:
+            self._keep_apart(left)
         return reply
+
+    def _keep_apart(self, folder: str) -> None:
+        """Deal with a folder in which a step left the process that was not looked at."""
+        self._look_apart(now=True)
+        if self.count > 1:
+            raise RequestFailed(0, "step") from ConfigError(LATE_FOLDER.format(folder=folder, count=WATCHED_STEPS))
+        self._folders[0].path = folder
+
+    def _look_apart(self, *, now: bool = False) -> None:
+        """From the first one on that is in a folder of its own, every environment gets its folder for all it does."""
+        if not self._apart and not self._alone and (now or any(folder.path for folder in self._folders)):
+            self._apart = True
+            self._steps[:] = [functools.partial(self._step_in_folder, i) for i in range(self.count)]
+
+    def _step_in_folder(self, index: int, action: Any) -> Any:
+        """A step in the environment's working folder; the first ones are, and all where folders differ."""
+        with self._folders[index]:
+            values = self.envs[index].step(action)
+        self._look_apart()
+        if not self._apart:
+            self._unwatched[index] -= 1
+            if self._unwatched[index] <= 0:
+                self._steps[index] = self.envs[index].step
+        return values
 
     def _serve(self, message: Message, emit: Emit) -> Message:
         match message:
@@ -266,7 +337,10 @@ class Host:
         after_restart, self._seeds[index] = self._seeds[index], None
         if after_restart is not None and kwargs.get("seed") is None:
             kwargs["seed"] = after_restart
-        observation, info = returned("reset", self.envs[index].reset(**kwargs), 2)
+        with self._folders[index] if not self._alone else _ANYWHERE:
+            values = self.envs[index].reset(**kwargs)
+        self._look_apart()
+        observation, info = returned("reset", values, 2)
         self.ended[index] = False
         slot.write(index, observation)
         return _taken_info(info)
@@ -388,7 +462,7 @@ class Host:
         spec = self._guard(0, "rollout", lambda: self.spec or require_spec(self.envs[0]))
         part = _Part(spec, self.parameter_spec, request.keep_rejected)
         index, doing = 0, "rollout"
-        own = [env.unwrapped for env in self.envs if isinstance(env.unwrapped, Simulation)]
+        own = [env.unwrapped for env in self.envs if isinstance(env.unwrapped, (Simulation, Variants))]
         try:
             for simulation in own:
                 simulation.nonfinite = "allow"  # it is decided here, where the step has a name
@@ -466,12 +540,24 @@ class Host:
     def _guard(self, index: int, doing: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._doing[0] = self._first + index
         try:
-            return work(*args, **kwargs)
+            with self._folders[index] if not self._alone else _ANYWHERE:
+                result = work(*args, **kwargs)
         except Exception as error:
             raise RequestFailed(index, doing) from error
+        self._look_apart()
+        return result
+
+
+def _return_to(home: str) -> str:
+    """Bring the process back to a folder; return the other one in which it was, else an empty text."""
+    if not home or (now := here()) == home:
+        return ""
+    os.chdir(home)
+    return now
 
 
 _NOTHING = object()
+_ANYWHERE = contextlib.nullcontext()
 _DIFFERENT = (
     "environment {i} of this worker has {name} {got}, the first one {want}; environments of one vector env need equal "
     "spaces"
@@ -669,11 +755,12 @@ class _Part:
 class _Asker:
     """What an environment calls to get a prediction from its pipeline's network."""
 
-    def __init__(self, index: int, ask: Ask) -> None:
-        self._index, self._ask = index, ask
+    def __init__(self, index: int, ask: Ask, folder: Folder | None) -> None:
+        self._index, self._ask, self._folder = index, ask, folder
 
     def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        answer = self._ask(Predict(self._index, inputs))
+        with _ANYWHERE if self._folder is None else self._folder.left():  # the network is not the environment's
+            answer = self._ask(Predict(self._index, inputs))
         if answer.error:
             raise SampleError(answer.error)
         return answer.fields

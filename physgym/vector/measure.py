@@ -9,9 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from physgym.vector.host import Ask, EnvFactory, Host, failure
+from physgym.placement import EnvFactory, build
+from physgym.vector.folders import Folder
+from physgym.vector.host import Ask, Host, failure
 from physgym.vector.pool import remote_error
-from physgym.vector.worker import build
+from physgym.vector.variants import SINGLE
 
 MEASURE_SECONDS = 0.1
 MEASURE_STEPS = 200
@@ -37,9 +39,12 @@ def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> i
         WorkerError: The environment raised.
     """
     try:
-        times = _step_times(factories[0], len(factories), ask)
+        with Folder():
+            times = _step_times(factories[0], len(factories), ask)
     except Exception as error:
         raise remote_error(failure(0, error, "measuring its step"), 0, "environment 0") from error
+    if times is None:
+        return len(factories) if len(factories) > 1 else 0
     return choose(len(factories), float(times.mean()), float(times.std()), cores)
 
 
@@ -55,9 +60,12 @@ def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
     return workers
 
 
-def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
+    """Seconds of some steps; None for an environment that has a process of its own anyway."""
     env = build(factory, 0, num_envs)
     try:
+        if env.metadata.get(SINGLE):
+            return None
         Host([env], AutoresetMode.DISABLED, ask)  # tells it whom to ask
         space = copy.deepcopy(env.action_space)  # which may belong to all environments of the class
         space.seed(0)

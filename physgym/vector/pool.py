@@ -29,10 +29,19 @@ from gymnasium.vector import AutoresetMode
 from physgym import errors, tree
 from physgym.children import Lifeline
 from physgym.descriptors import fill_standard
-from physgym.errors import ClosedError, ConfigError, PhysGymError, ProtocolError, WaitTimeout, WorkerError
+from physgym.errors import (
+    ClosedError,
+    ConfigError,
+    PhysGymError,
+    ProtocolError,
+    SharedProcess,
+    WaitTimeout,
+    WorkerError,
+)
+from physgym.placement import EnvFactory
 from physgym.vector import process
 from physgym.vector.arena import IDLE, SLOTS, Arena
-from physgym.vector.host import EnvFactory, Host, RequestFailed, failure
+from physgym.vector.host import Host, RequestFailed, failure
 from physgym.vector.process import Handle
 from physgym.vector.transport import Channel, Listener, PeerGone, above, admit, challenge
 from physgym.vector.wire import (
@@ -53,7 +62,7 @@ from physgym.vector.wire import (
     RolloutResult,
     Step,
 )
-from physgym.vector.worker import Boot, build, run, served
+from physgym.vector.worker import Boot, build_all, run, served
 
 CLOSE_TIMEOUT = 5.0  # seconds that environments get to close
 BUSY_TIMEOUT = 0.2  # seconds that a worker gets to come to the end of what it computes
@@ -73,6 +82,10 @@ CLOSED = "the vector env is closed; make a new one"
 FOREIGN = "the vector env belongs to the process that made it, of which this one is a fork; make one here"
 NOT_CLOSED = "{error}\n\nThe environments of this worker were ended without having closed in full"
 CLOSING = "the vector env is being closed"
+ALONE_HERE = (
+    "num_workers=0 puts {count} environments into this process, but they declare physgym.single: one environment per "
+    "process. Leave num_workers out, or make one environment"
+)
 UNSENDABLE = (
     "an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it, or use {fork}"
 )
@@ -298,15 +311,23 @@ class WorkerPool:
     # --- start
 
     def _local_host(self) -> Host:
-        envs = []
-        for i, factory in enumerate(self._factories):
-            try:
-                envs.append(build(factory, i, len(self._factories)))
-            except Exception as error:
-                for env in envs:
-                    env.close()
-                raise remote_error(failure(i, error, "construction"), i, f"environment {i}") from error
-        return Host(envs, self.settings.autoreset_mode, lambda question: self._predict([question])[0])
+        count = len(self._factories)
+        try:
+            envs, folders = build_all(self._factories, 0, count, ALONE_HERE)
+        except RequestFailed as failed:
+            error = failed.__cause__ or failed
+            if isinstance(error, SharedProcess):
+                raise error from None
+            raise remote_error(
+                failure(failed.env, error, failed.doing), failed.env, f"environment {failed.env}"
+            ) from error
+        return Host(
+            envs,
+            self.settings.autoreset_mode,
+            lambda question: self._predict([question])[0],
+            folders=folders,
+            local=True,
+        )
 
     def _launch(self, workers: Sequence[RemoteWorker], seeds: Sequence[int | None] | None) -> None:
         """Start processes, and wait until each has connected, proved itself and built its environments."""

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from physgym import tree
@@ -123,7 +124,8 @@ class _Served:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["physgym.vector.worker"])
         self._process = context.Process(target=target, args=arguments, daemon=True)
-        self._process.start()
+        with _importable_main():
+            self._process.start()
         # else every fork of this process would end it when it exits
         multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
         assert self._process.pid is not None
@@ -137,6 +139,21 @@ class _Served:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """Keep multiprocessing from looking for the file of a program that has none, such as one from stdin."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or Path(file).exists():
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
 
 
 def start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import operator
 import os
@@ -10,7 +11,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
@@ -20,6 +21,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_differing_spaces, batch_space, iterate
 
+from physgym import placement
 from physgym import spaces as walk
 from physgym.errors import (
     ClosedError,
@@ -29,6 +31,7 @@ from physgym.errors import (
     PhysGymError,
     ProtocolError,
     SampleError,
+    SharedProcess,
     UnequalSpaces,
     WorkerError,
     WrongType,
@@ -40,6 +43,8 @@ from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
+from physgym.vector.arguments import Arguments, check_arguments, one_each
+from physgym.vector.folders import Folder
 from physgym.vector.host import RESTARTED
 from physgym.vector.pool import (
     IS_GONE,
@@ -52,6 +57,7 @@ from physgym.vector.pool import (
 from physgym.vector.predictions import Predictor, answer
 from physgym.vector.process import check_context
 from physgym.vector.rollouts import Episode, Rollouts
+from physgym.vector.variants import ByEpisode
 from physgym.vector.wire import (
     BELLS,
     Attach,
@@ -120,6 +126,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         max_restarts: For "restart": how many per minute, before the fault is raised after all.
         predictor: The network that answers environments which ask in the middle of a step: a `physgym.nn.Predictor`, or
             a callable that maps fields with a batch axis to fields with a batch axis.
+        env_kwargs: Arguments with which the callables are called: a list, one dictionary for each environment, or one
+            dictionary for all.
 
     Attributes:
         predictor: As the argument; may be set at any time.
@@ -147,10 +155,14 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         on_error: str = "raise",
         max_restarts: int = DEFAULT_RESTARTS,
         predictor: Predictor = None,
+        env_kwargs: Arguments = None,
     ) -> None:
         factories = list(env_fns)
         if not factories:
             raise ConfigError("env_fns is empty; a vector env needs at least one environment")
+        if env_kwargs is not None:
+            given = one_each(check_arguments(env_kwargs), len(factories), listed=not isinstance(env_kwargs, Mapping))
+            factories = [functools.partial(make, **own) for make, own in zip(factories, given, strict=True)]
         self.num_envs = len(factories)
         self.copy = copy
         self.predictor = predictor
@@ -170,7 +182,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         memory = _memory() if shared else None
         try:
             # bound methods of this object would keep it alive for ever
-            self._pool = WorkerPool(factories, count, settings, self._answerer(), memory)
+            try:
+                self._pool = WorkerPool(factories, count, settings, self._answerer(), memory)
+            except SharedProcess:
+                if not count:
+                    raise
+                self._pool = WorkerPool(factories, self.num_envs, settings, self._answerer(), memory)
         except BaseException:
             if memory is not None:
                 os.close(memory)
@@ -221,14 +238,19 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = agreed.observation_space, agreed.action_space
         if walk.is_custom(first["observation_space"]) or walk.is_custom(first["action_space"]):
             # a space of the user's own class cannot be described on the wire; an environment of ours has it
-            env = factories[0]()
-            self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
-            env.close()
+            with (
+                Folder(),
+                placement.at(self.num_envs, self.num_envs + 1),
+            ):  # beside those of the workers, whose ports are taken
+                env = factories[0]()
+                self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+                env.close()
         observed: list[Any] = []
+        of_samples = ["sample_space"] if isinstance(factories[0], ByEpisode) else []  # the samples of one dataset
         for worker in workers:
             assert worker.ready is not None
             description = worker.ready.description
-            for key in ("action_space", "sample_fields", "parameter_space"):
+            for key in ("action_space", "sample_fields", "parameter_space", *of_samples):
                 if description[key] != first[key]:
                     raise UnequalSpaces(
                         f"{key} of {worker} is {description[key]}, that of environment 0 is {first[key]}; "

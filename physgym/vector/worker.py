@@ -18,19 +18,28 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import cloudpickle
+import gymnasium
 from gymnasium.vector import AutoresetMode
 
 from physgym import tree
 from physgym.descriptors import fill_standard
-from physgym.errors import ProtocolError
+from physgym.errors import ProtocolError, SharedProcess
+from physgym.placement import Env, EnvFactory, build
 from physgym.vector.arena import Arena
-from physgym.vector.host import Env, EnvFactory, Host, RequestFailed, failure
+from physgym.vector.folders import Folder
+from physgym.vector.host import Host, RequestFailed, failure
 from physgym.vector.process import THREAD_VARIABLES
 from physgym.vector.transport import Channel, PeerGone, greet, join
+from physgym.vector.variants import SINGLE
 from physgym.vector.wire import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
 
 FAREWELL = 2.0  # seconds to wait for the parent to hang up once the environments are closed
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
+TOGETHER = "{count} environments that declare physgym.single are to share a worker"
+NOT_REGISTERED = (
+    "{error} A worker has not run the program that registered it: pass the id itself or its EnvSpec in place of a "
+    'callable, write "module:id", or import the module that registers it inside of the callable'
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,8 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
         return channel.next_prediction()
 
     try:
-        envs = [_build(factory, boot, i) for i, factory in enumerate(load())]
-        host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close)
+        envs, folders = build_all(load(), boot.first_env, boot.num_envs)
+        host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close, folders=folders)
         channel.send(Ready(len(envs), host.describe()))
     except PeerGone:
         raise
@@ -144,21 +153,36 @@ def _answer(message: Message, host: Host, boot: Boot, memory: int, emit: Callabl
     return host.serve(message, emit)
 
 
-def _build(factory: EnvFactory, boot: Boot, index: int) -> Env:
-    try:
-        return build(factory, boot.first_env + index, boot.num_envs)
-    except Exception as error:
-        raise RequestFailed(index, "construction") from error
+def build_all(
+    factories: Sequence[EnvFactory], first_env: int, num_envs: int, together: str = TOGETHER
+) -> tuple[list[Env], list[Folder]]:
+    """Return the environments of a process, and the working folders in which their constructors left it.
 
+    Args:
+        factories: One for each.
+        first_env: Index of the first one among all.
+        num_envs: How many there are in all processes.
+        together: What to say where they must not share a process.
 
-def build(factory: EnvFactory, env_index: int, num_envs: int) -> Env:
-    """Make an environment and tell it its place, which it may want to know, for instance to open a port of its own."""
-    env = factory()
-    for name, value in (("env_index", env_index), ("num_envs", num_envs)):
-        if hasattr(env.unwrapped, name):
-            with contextlib.suppress(AttributeError):  # a property of the environment's own
-                setattr(env.unwrapped, name, value)
-    return env
+    Raises:
+        RequestFailed: A constructor raised, or the environments must not share a process.
+    """
+    envs: list[Env] = []
+    folders = [Folder() for _ in factories]
+    for index, factory in enumerate(factories):
+        try:
+            with folders[index]:
+                envs.append(build(factory, first_env + index, num_envs))
+            if envs[-1].metadata.get(SINGLE) and len(factories) > 1:
+                raise SharedProcess(together.format(count=len(factories)))
+        except Exception as error:
+            if isinstance(error, gymnasium.error.UnregisteredEnv):
+                error.args = (NOT_REGISTERED.format(error=error),)
+            for env, folder in zip(envs, folders, strict=False):
+                with contextlib.suppress(Exception), folder:
+                    env.close()
+            raise RequestFailed(index, "construction") from error
+    return envs, folders
 
 
 def end_with_parent(lifeline: int, mark: str) -> None:

@@ -161,18 +161,17 @@ def _run(
 ) -> None:
     """Run a session's network, with the solver or on stored samples alone, and print the report."""
     from physgym.code import recorded_code
-    from physgym.experiment.build import load_network
+    from physgym.experiment.build import environment_arguments, load_network
     from physgym.runner import Runner, SaveFrames
 
     env: str | None = None
     if solver:
         if config is None or config.environment is None:
             raise ConfigError("environment: missing; name the simulation, as in environment.id=physgym/Beam-v0")
-        env, more["env_kwargs"] = config.environment.id, dict(config.environment.arguments)
+        pictures = {} if frames is None else {"render_mode": "rgb_array"}
+        env, more["env_kwargs"] = config.environment.id, environment_arguments(config, **pictures)
         if _environment_of(session) in (None, env) and stored is None:
             more["learned"] = recorded_code(session)
-        if frames is not None:
-            more["env_kwargs"]["render_mode"] = "rgb_array"
     try:
         with Runner(env, load_network(None if _by_python(session) else config, session, which), **more) as runner:
             report = runner.run(

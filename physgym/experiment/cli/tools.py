@@ -46,8 +46,11 @@ def check(env: EnvId) -> None:
     def report(rule: str, fault: str) -> None:
         print(f"{'FAIL' if fault else 'ok  '} {rule.removeprefix('test_').replace('_', ' ')}")
 
+    def note(rule: str, text: str) -> None:
+        print(f"note {rule.removeprefix('test_').replace('_', ' ')}: {text}")
+
     try:
-        check_env(env, report)
+        check_env(env, report, note)
     except AssertionError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from None

@@ -1,0 +1,59 @@
+"""Which of the parallel environments one is, known while it is made: a constructor may open a port of its own.
+
+A `physgym.Simulation` has it as ``self.env_index`` and ``self.num_envs`` from the first line of its constructor on; any
+other environment asks `current`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeAlias
+
+import gymnasium
+
+Env: TypeAlias = gymnasium.Env[Any, Any]
+EnvFactory: TypeAlias = Callable[[], Env]
+
+
+class Placement(NamedTuple):
+    """Which of the parallel environments one is.
+
+    Attributes:
+        env_index: Its index, from 0.
+        num_envs: How many there are.
+    """
+
+    env_index: int = 0
+    num_envs: int = 1
+
+
+ALONE = Placement()
+_current: ContextVar[Placement] = ContextVar("physgym_placement", default=ALONE)
+
+
+def current() -> Placement:
+    """Return the placement of the environment that is being made; index 0 of 1 where no pipeline makes one."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def at(env_index: int, num_envs: int) -> Iterator[None]:
+    """Make an environment at this placement within the ``with`` statement; other threads do not see it."""
+    token = _current.set(Placement(env_index, num_envs))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def build(factory: EnvFactory, env_index: int, num_envs: int) -> Env:
+    """Return a new environment that knows its placement, also in its constructor."""
+    with at(env_index, num_envs):
+        env = factory()
+    for name, value in (("env_index", env_index), ("num_envs", num_envs)):
+        if hasattr(env.unwrapped, name):
+            with contextlib.suppress(AttributeError):  # a property of the environment's own
+                setattr(env.unwrapped, name, value)
+    return env

@@ -1,0 +1,53 @@
+"""Arguments of environments' constructors: the same for all, or a list of different ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from physgym.errors import ConfigError
+
+Arguments: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+T = TypeVar("T")
+
+FORM = (
+    "env_kwargs are the arguments of the constructor by name, a dictionary, or a list of such dictionaries, not {got!r}"
+)
+EMPTY = "env_kwargs is an empty list; leave it out, or give a dictionary for each environment or episode"
+NUMBER = (
+    "{given} are given for {wanted} environments. Give one for each of them; where a dataset is made a list belongs to "
+    "the episodes instead, and may have any length"
+)
+
+
+def check_arguments(env_kwargs: Arguments) -> list[dict[str, Any]]:
+    """Return arguments as a list, which has one entry where they are the same for all.
+
+    Raises:
+        ConfigError: They have another form.
+    """
+    if env_kwargs is None:
+        return [{}]
+    each = [env_kwargs] if isinstance(env_kwargs, Mapping) else env_kwargs
+    if not isinstance(each, (list, tuple)):
+        raise ConfigError(FORM.format(got=env_kwargs))
+    if not each:
+        raise ConfigError(EMPTY)
+    for one in each:
+        if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
+            raise ConfigError(FORM.format(got=one))
+    return [dict(one) for one in each]
+
+
+def one_each(values: Sequence[T], num_envs: int, *, listed: bool) -> list[T]:
+    """Return a value for each environment: one that is for all of them, or one of a list.
+
+    Raises:
+        ConfigError: The list has another length.
+    """
+    if not listed:
+        return [values[0]] * num_envs
+    if len(values) != num_envs:
+        raise ConfigError(NUMBER.format(given=f"{len(values)} arguments", wanted=num_envs))
+    return list(values)
