@@ -100,7 +100,7 @@ class Variants(gymnasium.Env[Any, Any]):
         place, places = self._placement
         env = placement.build(self._factories[index], place + index * places, places * len(self._factories))
         self._made[index] = env
-        spaces = described(env) if len(self._factories) > 1 else {}
+        spaces = {**described(env), "constants": _constants(env)} if len(self._factories) > 1 else {}
         self._spaces = self._spaces or spaces
         for name, want in self._spaces.items():
             if spaces[name] != want:
@@ -182,7 +182,7 @@ class Variants(gymnasium.Env[Any, Any]):
 
 
 def described(env: Env) -> dict[str, Any]:
-    """Return what all samples of a dataset have in common: spaces, fields and constants, as JSON data."""
+    """Return the spaces and fields of an environment, as JSON data."""
     found: dict[str, Any] = {
         "observation_space": walk.to_json(env.observation_space),
         "action_space": walk.to_json(env.action_space),
@@ -191,7 +191,7 @@ def described(env: Env) -> dict[str, Any]:
         space = declared(env, name)
         found[name] = None if space is None else walk.to_json(space)
     spec = SampleSpec.from_env(env)
-    return {**found, "sample_fields": None if spec is None else spec.to_json(), "constants": _constants(env)}
+    return {**found, "sample_fields": None if spec is None else spec.to_json()}
 
 
 def _constants(env: Env) -> dict[str, Any]:
