@@ -89,6 +89,11 @@ ROWS = 256  # steps that are taken from workers, or read from a dataset, at once
 ROW_BYTES = 1 << 20
 
 NUMBERS = "seed must not be negative, batch_size, max_steps and max_rejects at least 1; got {numbers}"
+NO_PREDICTOR = (
+    "a Runner takes a physgym.nn.Predictor or the folder of a session or checkpoint, not {got!r}: it needs to know "
+    "which fields feed the network and which it predicts: Predictor(module, spec, inputs=[...], outputs=[...]). "
+    "A function of fields alone is for SocketVectorEnv(predictor=...) and SurrogateEnv"
+)
 NO_ENV = "this runner has no environment: pass one to Runner, or stored samples (replay=) without solver=True"
 NO_FIELD = "the network is fed with {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
 OTHER_FIELD = "the network predicts {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
@@ -217,6 +222,8 @@ class Runner:
     ) -> None:
         if seed < 0 or min(max_steps, max_rejects, batch_size) < 1:
             raise ConfigError(NUMBERS.format(numbers=f"{seed}, {batch_size}, {max_steps}, {max_rejects}"))
+        if not isinstance(predictor, (Predictor, str, Path)):
+            raise ConfigError(NO_PREDICTOR.format(got=predictor))
         self._allow_changed_code = allow_changed_code
         if learned is None and isinstance(predictor, (str, Path)):
             learned = recorded_code(predictor)

@@ -15,7 +15,9 @@ import physgym
 from physgym import placement
 from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError
-from physgym.runner import SurrogateVectorEnv
+from physgym.experiment.build import check
+from physgym.experiment.config import check_config
+from physgym.runner import Runner, SurrogateVectorEnv
 from tests import toys
 
 # what a notebook, a script, stdin or -c defines in __main__
@@ -203,3 +205,45 @@ def test_the_environment_that_shows_its_spaces_takes_no_placement_of_another(tmp
     with physgym.SocketVectorEnv([Custom] * 2, num_workers=1, context="fork") as envs:
         envs.reset(seed=0)
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2"}
+
+
+class Passing(toys.Flaky):
+    """Passes its keyword arguments on."""
+
+    def __init__(self, gain=1.0, **kwargs):
+        super().__init__(**kwargs)
+
+
+gym.register("toy/Passing-v0", Passing)
+
+
+@pytest.mark.parametrize("env", ["toy/Passing-v0", Passing])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_misspelled_argument_that_is_passed_on_is_said(env, workers):
+    with pytest.raises(ConfigError, match=r"has no argument 'reject_abov'; did you mean 'reject_above'\?$"):
+        SampleStream(env, num_workers=workers, env_kwargs={"gain": 2.0, "reject_abov": 1.0})
+
+
+def test_a_configuration_says_what_is_wrong_with_arguments():
+    data = {"environment": {"id": "toy/Passing-v0", "arguments": {"reject_abov": 1.0}}}
+    with pytest.raises(ConfigError, match="environment: toy/Passing-v0 has no argument 'reject_abov'; did you mean"):
+        check(check_config(data, "test"))
+
+
+def test_any_fault_of_a_constructor_is_told_with_the_arguments():
+    def broken(depth=1):
+        raise RuntimeError("no licence")
+
+    gym.register("toy/Broken-v0", broken)
+    try:
+        data = {"environment": {"id": "toy/Broken-v0", "arguments": {"depth": 2}}}
+        with pytest.raises(ConfigError, match=r"Broken-v0 with \{'depth': 2\} raised RuntimeError: no licence"):
+            check(check_config(data, "test"))
+    finally:
+        del gym.registry["toy/Broken-v0"]
+
+
+@pytest.mark.parametrize("predictor", [lambda fields: {"y": fields["x"]}, None, 3])
+def test_a_runner_says_what_it_takes_for_a_network(predictor):
+    with pytest.raises(ConfigError, match=r"a Runner takes a physgym.nn.Predictor or the folder of a session"):
+        Runner(toys.Line, predictor)

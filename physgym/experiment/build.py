@@ -21,7 +21,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.generate import SampleStream, env_name, generate
 from physgym.data.online import Online
 from physgym.data.writer import Mode, partition_files
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.provenance import Origin
@@ -51,6 +51,7 @@ from physgym.training.checkpoint import as_which, read_manifest
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
 from physgym.vector.entry import env_factories
+from physgym.vector.folders import Folder
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 OPTIONS |= {"max_file_size"}
@@ -550,11 +551,20 @@ def _existing_spec(config: Config, folder: Folder | None) -> SampleSpec | None:
 
 def _env_spec(config: Config) -> SampleSpec:
     name = _environment(config, f"a new dataset in {config.dataset.path or 'the session'}")
-    env = env_factories(name, environment_arguments(config))[0]()
-    try:
-        return require_spec(env)
-    finally:
-        env.close()
+    arguments = environment_arguments(config)
+    factory = env_factories(name, arguments)[0]
+    with Folder():
+        try:
+            env = factory()
+        except PhysGymError as error:
+            raise ConfigError(f"environment: {error}") from error
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"environment: making {name} with {arguments[0]} raised {what}") from error
+        try:
+            return require_spec(env)
+        finally:
+            env.close()
 
 
 # --- parts that the configuration names

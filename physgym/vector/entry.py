@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -54,7 +55,7 @@ def make_vec(
         WorkerError: An environment's constructor raised.
     """
     spec = find_spec(env)
-    if isinstance(env_kwargs, Mapping) and "env_kwargs" in _parameters(spec):
+    if isinstance(env_kwargs, Mapping) and "env_kwargs" in _parameters(_creator(spec)):
         env_kwargs, kwargs = None, {**kwargs, "env_kwargs": env_kwargs}  # an argument of the constructor's own
     listed = isinstance(env_kwargs, Sequence)
     each = check_arguments(env_kwargs)
@@ -116,7 +117,20 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
     maker = env_maker(env)
     if isinstance(maker, Registered):
         _check_names(maker.spec, kwargs)
-    return functools.partial(maker, **kwargs)
+    return functools.partial(_make, maker, dict(kwargs))
+
+
+def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """An environment; a constructor that passes its ``**kwargs`` on finds a misspelled argument only when it runs."""
+    try:
+        return maker(**kwargs)
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[1] not in kwargs:
+            raise
+        creator = _creator(maker.spec) if isinstance(maker, Registered) else maker
+        name = maker.spec.id if isinstance(maker, Registered) else getattr(creator, "__name__", repr(creator))
+        raise ConfigError(_no_argument(name, found[1], _parameters(creator))) from error
 
 
 def env_maker(env: EnvLike) -> Callable[..., gymnasium.Env[Any, Any]]:
@@ -205,23 +219,42 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
         ) from error
 
 
-def _parameters(spec: EnvSpec) -> Mapping[str, inspect.Parameter]:
-    """The parameters of what makes the environment."""
-    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
-    return inspect.signature(creator).parameters
+def _creator(spec: EnvSpec) -> Callable[..., Any]:
+    """What makes the environment of a registration."""
+    return spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+
+
+def _parameters(creator: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a callable; of a class that takes others (``**kwargs``) those of its base classes too."""
+    found = dict(inspect.signature(creator).parameters)
+    if inspect.isclass(creator) and _takes_others(found):
+        for made in (vars(base)["__init__"] for base in creator.__mro__[1:-1] if "__init__" in vars(base)):
+            for name, parameter in inspect.signature(made).parameters.items():
+                found.setdefault(name, parameter)
+    return found
+
+
+def _takes_others(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _check_names(spec: EnvSpec, kwargs: Mapping[str, Any]) -> None:
     """Find a misspelled argument here, where the error can name the right one, instead of in every worker."""
-    parameters = _parameters(spec)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    parameters = _parameters(_creator(spec))
+    if _takes_others(parameters):
         return
-    known = list(dict.fromkeys([*(name for name in parameters if name != "self"), *MAKE_ARGUMENTS]))
     for name in kwargs:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ConfigError(f"{spec.id} has no argument {name!r}; {hint}")
+        if name not in parameters and name not in MAKE_ARGUMENTS:
+            raise ConfigError(_no_argument(spec.id, name, parameters))
+
+
+def _no_argument(env: str, name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """What is wrong with an argument that a constructor lacks."""
+    named = (n for n, p in parameters.items() if n != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    known = list(dict.fromkeys([*named, *MAKE_ARGUMENTS]))
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"{env} has no argument {name!r}; {hint}"
 
 
 def __getattr__(name: str) -> Callable[..., SocketVectorEnv]:
