@@ -177,7 +177,7 @@ def test_an_evaluation_has_the_arguments_of_each_episode():
     predictor = network()
     found = RolloutEvaluation(Gain, 9, env_kwargs=LIST, horizons=[1, 3])(predictor)
     errors = {}
-    with Runner(Gain, predictor, env_kwargs=LIST, apply=False) as runner:
+    with Runner(Gain, predictor, env_kwargs=LIST, apply=False, part="evaluation") as runner:
         for _, step in zip(range(9), runner.steps(), strict=False):
             assert step.transition.sample["gain"] == 1.0 + step.episode % 3
             target = step.transition.sample["y"]
