@@ -50,8 +50,8 @@ from physgym.training import (
 from physgym.training.checkpoint import as_which, read_manifest
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
+from physgym.vector import folders
 from physgym.vector.entry import env_factories
-from physgym.vector.folders import Folder
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 OPTIONS |= {"max_file_size"}
@@ -553,7 +553,7 @@ def _env_spec(config: Config) -> SampleSpec:
     name = _environment(config, f"a new dataset in {config.dataset.path or 'the session'}")
     arguments = environment_arguments(config)
     factory = env_factories(name, arguments)[0]
-    with Folder():
+    with folders.Folder():
         try:
             env = factory()
         except PhysGymError as error:
