@@ -288,21 +288,18 @@ def _arrays(data: Any) -> Iterator[tuple[Any, Any]]:
             waiting += [(item[key], depth + 1) for key in ("spaces", "space", "nodes", "edges") if key in item]
 
 
-def decode_plain(data: Buffer) -> dict[str, int | bytes]:
-    """A map from texts to integers and bytes, as long as the data at most; nothing else is even begun to be made.
+def decode_plain(data: Buffer) -> Any:
+    """Return a value of at most a few numbers, texts, bytes and small maps of them; nothing larger is begun to be made.
 
     Raises:
-        ProtocolError: The bytes are not such a map.
+        ProtocolError: The bytes are not such a value.
     """
     try:
-        value = msgpack.unpackb(
+        return msgpack.unpackb(
             data, ext_hook=_no_extension, max_map_len=MAX_FIELDS, max_array_len=0, max_ext_len=0, max_str_len=MAX_FIELD
         )
     except Exception as error:
         raise ProtocolError(f"a message holds a value that cannot be decoded: {error!r}") from error
-    if not isinstance(value, dict) or not all(type(part) in (int, bytes) for part in value.values()):
-        raise ProtocolError("a message of the handshake holds something other than integers and bytes")
-    return value
 
 
 def _no_extension(code: int, data: bytes) -> Any:

@@ -1072,7 +1072,8 @@ def _checked(kind: type[Any], content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or set(content) != set(declared):
         raise ProtocolError(f"the body of a {kind.__name__} must have the keys {sorted(declared)}")
     for name, value in content.items():
-        if not isinstance(value, _FIELD_TYPES[declared[name].type]):
+        told = declared[name].type
+        if not isinstance(value, _FIELD_TYPES[told]) or (type(value) is bool and told == "int"):
             raise ProtocolError(f"{kind.__name__}.{name} is a {type(value).__name__}, not {declared[name].type}")
     return content
 
