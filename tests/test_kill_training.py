@@ -381,7 +381,7 @@ def sweep_way(root: Path, way: int, first: int, stride: int) -> dict:
                 assert outcome.killed
             elif way == FAIL:
                 assert re.match("cannot (write|delete|save) .*No space left", str(outcome.refused))
-                assert not list(networks.glob(".tmp-*"))
+                assert not list(networks.glob(".*.tmp"))
             else:
                 assert outcome.refused is None
             known = max(save for save in (0, *SAVES) if save <= max(0, outcome.acknowledged - (way == FAIL)))

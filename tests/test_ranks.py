@@ -136,6 +136,51 @@ def with_buffers(folder):
     return told(trainer, evaluated=evaluated)
 
 
+class Heads(nn.Module):
+    """Has a layer that nothing uses, one that only one of the processes uses, and a prediction outside the loss."""
+
+    def __init__(self, sometimes=False):
+        super().__init__()
+        self.used, self.unused, self.other = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(6, 1)
+        self.here, self.sometimes = nn.Linear(6, 4), sometimes
+
+    def forward(self, force):
+        flat = force.flatten(1)
+        here = self.sometimes and self.training and os.environ.get("RANK", "0") == "0"
+        return self.used(flat) + (self.here(flat) if here else 0), self.other(flat).squeeze(1)
+
+
+class Scaled(nn.Module):
+    """A loss with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, prediction, target):
+        return (prediction - target).square().mean() * torch.exp(-self.log_scale) + self.log_scale
+
+
+def layers_without_gradient(folder):
+    found = {}
+    for name, sometimes in {"never": False, "in_one": True}.items():
+        trainer = made(Heads(sometimes), outputs=["displacement", "energy"], loss_fields=["displacement"], accumulate=2)
+        before = told(trainer)["state"]
+        trainer.fit()
+        found[name] = {"before": before, "after": told(trainer)}
+    return found
+
+
+def loss_with_weights(folder):
+    torch.manual_seed(0)
+    network, loss = MLP((3, 2), 4, hidden=()), Scaled()
+    optimizer = torch.optim.Adam([*network.parameters(), *loss.parameters()], lr=1e-2)
+    options = {"epochs": 1, "batch_size": 16, "validation": 0, "progress": False, "seed": 3, "normalize": False}
+    optimization = Optimization(network, loss=loss, optimizer=optimizer)
+    Trainer(network, linear_samples(320), optimization=optimization, **options).fit()
+    return {"scale": loss.log_scale.detach().clone()}
+
+
 def few_to_validate_on(folder):
     """A single batch, and a single sample."""
     return {n: made(validation=linear_samples(n, seed=5), epochs=1).fit()["validation_loss"] for n in (1, 16, 17)}
@@ -240,7 +285,7 @@ def who_listens(folder):
 TOGETHER = [
     *(as_one, in_parts, undisturbed, interrupted_and_continued, with_buffers, few_to_validate_on, nan_in_one),
     *(stopped_by_one, interrupted_in_one, second_order, compiled, from_one_to_two, others_see_another_checkpoint),
-    *(what_is_refused, worker_processes, who_listens),
+    *(what_is_refused, worker_processes, who_listens, layers_without_gradient, loss_with_weights),
 ]
 
 
@@ -381,6 +426,25 @@ def test_there_may_be_less_to_validate_on_than_processes(ranks):
     first, second = ranks(few_to_validate_on)
     assert first == second
     assert np.isfinite(list(first.values())).all()
+
+
+def test_layers_without_gradient_train_on(ranks):
+    """Also where only one of the processes uses a layer, and where a prediction is not in the loss."""
+    for name in ("never", "in_one"):
+        first, second = (found[name] for found in ranks(layers_without_gradient))
+        assert identical(first["after"]["state"], second["after"]["state"])
+        changed = {part for part, was in first["before"].items() if not torch.equal(was, first["after"]["state"][part])}
+        trained = ("used", "here") if name == "in_one" else ("used",)
+        assert changed == {f"network.{layer}.{what}" for layer in trained for what in ("weight", "bias")}
+    alone = made(Heads(), outputs=["displacement", "energy"], loss_fields=["displacement"], batch_size=32)
+    alone.fit()
+    close(ranks(layers_without_gradient)[0]["never"]["after"]["state"], told(alone)["state"])
+
+
+def test_weights_of_a_loss_are_the_same_in_all_processes(ranks):
+    first, second = ranks(loss_with_weights)
+    assert first["scale"] != 0
+    assert torch.equal(first["scale"], second["scale"])
 
 
 def test_nan_in_one_process_ends_or_skips_in_both(ranks):

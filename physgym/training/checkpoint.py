@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 import tempfile
@@ -27,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from physgym import files as disk
 from physgym._version import __version__
 from physgym.errors import CheckpointError, ConfigError, PhysGymError, SampleError, StorageError
 from physgym.nn.feeding import Feeding
@@ -37,7 +37,7 @@ from physgym.nn.transforms import Transforms
 from physgym.nn.wrapped import plain_names, unwrapped
 from physgym.sample import SampleSpec
 from physgym.storage.location import Location, place
-from physgym.training.state import decode, encode, storable
+from physgym.training.state import can_store, copied, decode, encode
 
 Place = TypeVar("Place", Path, Location)
 
@@ -45,7 +45,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "network.safetensors"
 STATE, STATE_TENSORS = "training.json", "training.safetensors"
-TEMPORARY = ".tmp-"  # prefix of a directory that is being written or deleted
+# a directory that is being written or deleted; the second form is that of earlier versions
+TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.tmp|\.tmp-.+-\d+-\d+")
 
 NONE_HERE = "there is no checkpoint at {path}"
 INCOMPLETE = "{path} is not a complete checkpoint: {problem}. Take another one, or copy it again."
@@ -61,6 +62,16 @@ UNRECORDED = (
 )
 WRAPPERS = re.compile(r"^(network\.)(?:_orig_mod\.|module\.)+")
 MISMATCH = "the weights in {path} do not fit {network}: {problem}"
+NO_TENSOR = (
+    "the state {name!r} of the network is a {kind}, which a checkpoint does not hold: it takes dense tensors of "
+    "numbers. {remedy}"
+)
+NOT_PERSISTENT = "Register it with persistent=False and build it anew in the constructor, or keep it as dense tensors"
+NOT_EXTRA = "Return a tensor from get_extra_state, or keep it in a callback's state_dict"
+NOT_FINITE = (
+    "the checkpoint {path} holds numbers that are not finite in {names}: it is that of a training that diverged. Take "
+    "an earlier one (which=...), or the best one"
+)
 
 # what reading a damaged file ends in, one way or another
 DAMAGE = (
@@ -92,16 +103,10 @@ def save_checkpoint(
         return _save_remote(found, predictor, training, progress)
     path = found
     state, state_tensors = encode(training)
-    tensors = {}
+    check_network(predictor)
     weights = predictor.state_dict()
     plain = plain_names(predictor, weights)  # as they are without torch.compile or replicas around a network
-    for name, value in weights.items():
-        if not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"the state {name!r} of the network is a {type(value).__name__}, not a tensor")
-        if (tensor := storable(value)) is None:
-            kind = f"a tensor of {value.dtype} on {value.device.type}, {value.layout}"
-            raise CheckpointError(f"the state {name!r} of the network is {kind}, which cannot be saved")
-        tensors[plain[name]] = tensor
+    tensors = {plain[name]: copied(value) for name, value in weights.items()}
     manifest = {
         "format": FORMAT,
         "physgym": __version__,
@@ -116,7 +121,7 @@ def save_checkpoint(
         "time": time.time(),
         **{name: _plain(name, value) for name, value in progress.items()},
     }
-    temporary = _temporary(path)
+    temporary = disk.temporary_beside(path)
     try:
         temporary.mkdir(parents=True)
         save_file(tensors, temporary / WEIGHTS)
@@ -129,18 +134,29 @@ def save_checkpoint(
         manifest["digest"] = _seal(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
         for name in files:  # safetensors lets nobody but the owner read
-            shutil.copymode(temporary / MANIFEST, temporary / name)
+            disk.copy_mode(temporary / MANIFEST, temporary / name)
         for file in (*(temporary / name for name in (*files, MANIFEST)), temporary):
-            _flush(file)
+            disk.flush(file)
         if path.exists():
             delete_checkpoint(path)
         temporary.rename(path)
-        _flush(path.parent)
+        disk.flush(path.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def check_network(predictor: Predictor) -> None:
+    """Raise CheckpointError unless a checkpoint can hold the state of a network and its transforms."""
+    for name, value in predictor.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            text = NO_TENSOR.format(name=name, kind=type(value).__name__, remedy=NOT_EXTRA)
+            raise CheckpointError(text)
+        if not can_store(value):
+            kind = f"tensor of {value.dtype} on {value.device.type}, {value.layout}"
+            raise CheckpointError(NO_TENSOR.format(name=name, kind=kind, remedy=NOT_PERSISTENT))
 
 
 def _save_remote(
@@ -207,6 +223,7 @@ def load_checkpoint(
             name = f"the network {type(network).__name__}"
             raise CheckpointError(MISMATCH.format(path=path, network=name, problem=error)) from error
         raise
+    _warn_of_nonfinite(path, predictor, tensors)
     return predictor.to(device).eval()
 
 
@@ -243,6 +260,7 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
     if not isinstance(state, dict):
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{STATE} holds no state of a training"))
     predictor.feeding = _feeding(path, manifest, predictor.network)
+    _warn_of_nonfinite(path, predictor, tensors)
     return state, tensors
 
 
@@ -293,6 +311,21 @@ def _named_as(predictor: Predictor, tensors: dict[str, torch.Tensor]) -> dict[st
         shorter = {WRAPPERS.sub(r"\1", name): tensor for name, tensor in tensors.items()}
         tensors = shorter if set(shorter) == set(names) else tensors
     return {names.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def _warn_of_nonfinite(path: Path, predictor: Predictor, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Name the tensors of a network that has diverged; it may be wanted all the same, to see where."""
+    weights = {name for name, _ in predictor.named_parameters()}
+    bad = []
+    for name, value in tensors.items():
+        if value.is_floating_point() or value.is_complex():
+            # infinities in buffers may be meant, such as those of a mask of attention
+            broken = ~value.isfinite() if name in weights else value.isnan()
+            if count := int(broken.sum()):
+                bad.append(f"{name} ({count} of {value.numel()})")
+    if bad:
+        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more tensors" if len(bad) > 5 else "")
+        warnings.warn(NOT_FINITE.format(path=path, names=shown), RuntimeWarning, stacklevel=3)
 
 
 def _check_weights(
@@ -420,7 +453,7 @@ def delete_checkpoint(path: Path | Location) -> None:
         from physgym.storage.networks import delete_checkpoint as delete
 
         return delete(path, MANIFEST)
-    temporary = _temporary(path)
+    temporary = disk.temporary_beside(path)
     try:
         path.rename(temporary)
         shutil.rmtree(temporary)
@@ -432,8 +465,11 @@ def delete_leftovers(folder: Path | Location) -> None:
     """Delete what a killed process has left half written or half deleted; in S3 nothing is."""
     if isinstance(folder, Location):
         return
-    for directory in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(directory, ignore_errors=True)
+    ours = {MANIFEST, WEIGHTS, STATE, STATE_TENSORS}
+    for directory in folder.glob(".*"):
+        hidden = TEMPORARY.fullmatch(directory.name) and directory.is_dir() and not directory.is_symlink()
+        if hidden and {file.name for file in directory.iterdir()} <= ours:  # nothing of anybody else's is there
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -569,21 +605,7 @@ def _take_dtypes(predictor: Predictor, tensors: Mapping[str, torch.Tensor], pref
             value.data = value.data.to(tensors[name].dtype)
 
 
-def _temporary(path: Path) -> Path:
-    """A hidden name next to a path, so that a rename between them is atomic."""
-    return path.parent / f"{TEMPORARY}{path.name}-{os.getpid()}-{time.monotonic_ns()}"
-
-
 def _digest(file: Path) -> list[Any]:
     """Size and SHA-256 of a file."""
     with file.open("rb") as stream:
         return [file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()]
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or directory is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

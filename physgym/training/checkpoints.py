@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from physgym import files
 from physgym.errors import CheckpointError, ConfigError
 from physgym.storage.location import Location, place
 from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
@@ -42,12 +42,13 @@ class Lock:
         except OSError as error:
             raise CheckpointError(f"cannot save checkpoints in {folder}: {error}") from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            found = files.lock(self._descriptor, folder)
+        except OSError as error:
             self.release()
-            raise CheckpointError(BUSY.format(folder=folder)) from error
-        except OSError:
-            pass  # a file system without locks
+            raise CheckpointError(f"cannot save checkpoints in {folder}: {error}") from error
+        if found == "taken":
+            self.release()
+            raise CheckpointError(BUSY.format(folder=folder)) from BlockingIOError()
         self._held.add(self)
 
     def release(self) -> None:

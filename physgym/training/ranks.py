@@ -5,15 +5,22 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from physgym.errors import ConfigError
+from physgym.training.launch import meet, read_launch, read_local_rank, say_apart
+
+TOGETHER = 32 << 20  # bytes of gradients in one message
+
+OTHER_NETWORK = (
+    "the {size} processes have networks of other shapes or dtypes; all of them must build the same one, from the same "
+    "arguments"
+)
 
 
 class Ranks:
@@ -23,6 +30,9 @@ class Ranks:
     gloo's sockets are on loopback. The store by which torchrun's processes find each other is not: torch lets it listen
     on all interfaces, without a password, so keep its port behind a firewall.
 
+    Gradients are averaged after the backward pass, not by torch's DistributedDataParallel: that takes every layer to
+    have a gradient, every prediction to enter the loss, and knows no parameters of the loss.
+
     Args:
         device: Where to compute; of several GPUs each process takes its own for "cuda".
 
@@ -30,36 +40,88 @@ class Ranks:
         rank: Number of this process, from 0.
         size: How many there are.
         device: Where this process computes.
+
+    Raises:
+        ConfigError: The environment variables of a launcher are incomplete or wrong, or the others do not come.
+        KeyboardInterrupt: Ctrl-C while waiting for them.
     """
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            _stay_here()
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-            atexit.register(_leave)
+        if dist.is_available() and not dist.is_initialized():
+            launch = read_launch()
+            if launch.size > 1:
+                _stay_here()
+                backend = "nccl" if self.device.type == "cuda" else "gloo"
+                meet(lambda: dist.init_process_group(backend), launch)
+                atexit.register(_leave)
+            else:
+                say_apart()
         together: bool = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         if self.size > 1 and str(self.device) == "cuda":
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            self.device = torch.device("cuda", read_local_rank())
             torch.cuda.set_device(self.device)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose call the gradients of all processes are averaged for; alone the module itself.
+    def alike(self, tensors: Iterable[Tensor]) -> None:
+        """Give parameters and buffers the values that they have in the first process.
 
         Raises:
-            ConfigError: torch refuses to.
+            ConfigError: They have not the same shapes and dtypes in all processes.
         """
-        if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
-            return module
-        try:
-            return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"the network cannot be trained by {self.size} processes together: {error}") from error
+        if self.size == 1:
+            return
+        known = list({id(tensor): tensor for tensor in tensors}.values())
+        described = repr([(tuple(tensor.shape), str(tensor.dtype)) for tensor in known])
+        if self.differ(zlib.crc32(described.encode())):
+            raise ConfigError(OTHER_NETWORK.format(size=self.size))
+        self._take(known)
 
-    def apart(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients inside are not averaged yet, unless they are the last of the batch."""
-        return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
+    def _take(self, tensors: Iterable[Tensor]) -> None:
+        """Take over the values of the first process, bit for bit."""
+        known = [tensor for tensor in tensors if tensor.layout is torch.strided and tensor.numel()]
+        with torch.no_grad():
+            for together in _groups(known):
+                flat = torch.cat([tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in together])
+                dist.broadcast(flat, 0)
+                parts = flat.split([tensor.nbytes for tensor in together])
+                for tensor, part in zip(together, parts, strict=True):
+                    # a copy lies where the bytes of larger numbers must begin
+                    tensor.copy_(part.clone().view(tensor.dtype).reshape(tensor.shape))
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their means over all processes.
+
+        A parameter without a gradient in some of them counts as zero there; without one in all it stays without. So
+        layers that a batch, or a loss, does not use are no fault, whichever they are.
+        """
+        if self.size == 1:
+            return
+        known = [parameter for parameter in parameters if parameter.requires_grad]
+        if not known:
+            return
+        used = torch.tensor([parameter.grad is not None for parameter in known], dtype=torch.int32, device=self.device)
+        dist.all_reduce(used)
+        gradients = []
+        for parameter, count in zip(known, used.tolist(), strict=True):
+            if count and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        with torch.no_grad():
+            for sparse in (gradient for gradient in gradients if gradient.layout is not torch.strided):
+                dist.all_reduce(sparse)
+                sparse /= self.size
+            kinds: dict[torch.dtype, list[Tensor]] = {}
+            for gradient in (gradient for gradient in gradients if gradient.layout is torch.strided):
+                numbers = torch.view_as_real(gradient) if gradient.is_complex() else gradient
+                kinds.setdefault(numbers.dtype, []).append(numbers)
+            for together in (group for kind in kinds.values() for group in _groups(kind)):
+                flat = torch.cat([numbers.reshape(-1) for numbers in together])
+                dist.all_reduce(flat)
+                flat /= self.size
+                for numbers, part in zip(together, flat.split([n.numel() for n in together]), strict=True):
+                    numbers.copy_(part.reshape(numbers.shape))
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag whether a process has set it."""
@@ -96,14 +158,27 @@ class Ranks:
     def agree(self, module: nn.Module) -> None:
         """Take over the buffers of the first process: each has seen other samples, as in batch normalization."""
         if self.size > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, 0)
+            self._take(module.buffers())
 
     def _sum(self, values: list[float]) -> list[float]:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         total: list[float] = tensor.tolist()
         return total
+
+
+def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors in groups that fit into one message, of `TOGETHER` bytes unless it is a single tensor."""
+    group: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if group and size + tensor.nbytes > TOGETHER:
+            yield group
+            group, size = [], 0
+        group.append(tensor)
+        size += tensor.nbytes
+    if group:
+        yield group
 
 
 def _stay_here() -> None:

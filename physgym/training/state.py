@@ -32,10 +32,13 @@ TOO_DEEP = "the state {path} contains itself, or more than {limit} levels"
 BROKEN = "{path} is not as a checkpoint writes it: {problem}"
 
 
-def storable(tensor: Tensor) -> Tensor | None:
-    """A copy of a tensor as it can be saved, None where it cannot be."""
-    if tensor.dtype not in DTYPES or tensor.layout is not torch.strided or tensor.is_meta:
-        return None
+def can_store(tensor: Tensor) -> bool:
+    """Whether a file of tensors takes one: dense, of numbers that it knows, and with a memory."""
+    return tensor.dtype in DTYPES and tensor.layout is torch.strided and not tensor.is_meta
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy of a tensor as it is saved."""
     # with a memory of its own: safetensors refuses tensors that share it, as tied weights do
     return tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
 
@@ -73,8 +76,8 @@ def _encode(tree: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any
             return {"dict": {key: _encode(value, f"{path}/{key}", tensors, depth + 1) for key, value in tree.items()}}
         pairs = ((_key(key, path), key, value) for key, value in tree.items())
         return {"items": [[name, _encode(value, f"{path}/{key}", tensors, depth + 1)] for name, key, value in pairs]}
-    if isinstance(tree, Tensor) and (tensor := storable(tree)) is not None:
-        return {"tensor": _add(tensor, path, tensors)}
+    if isinstance(tree, Tensor) and can_store(tree):
+        return {"tensor": _add(copied(tree), path, tensors)}
     if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
         kind, size = tree.dtype.kind, tree.dtype.itemsize
         if kind in "biuf" and size <= 8:

@@ -282,12 +282,11 @@ class Trainer:
         if not self.optimization.idle and not any(id(parameter) in mine for parameter in self.optimization.parameters):
             raise ConfigError(NOT_MINE)
         self.optimization.to(self.ranks.device)
-        # a call of the wrapped module is what averages gradients over processes; the predictor shares its weights
-        self._wrapped = self.ranks.wrap(self.predictor)
-        self._forward: Any = self._wrapped
+        self.ranks.alike((*self.optimization.parameters, *self.predictor.parameters(), *self.predictor.buffers()))
+        self._forward: Any = self.predictor
         if compile:
             try:
-                self._forward = torch.compile(self._wrapped, **(compile if isinstance(compile, Mapping) else {}))
+                self._forward = torch.compile(self.predictor, **(compile if isinstance(compile, Mapping) else {}))
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ConfigError(f"torch.compile refuses the network or its arguments: {error}") from error
 
@@ -439,24 +438,25 @@ class Trainer:
         The values are the means over all processes, so that what follows from them is the same in all.
         """
         parts = min(self.optimization.accumulate, _length(batch))
+        self.ranks.agree(self.predictor)
         self.optimization.zero_grad()
         means = Means()
         for number in range(parts):
             part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
-            with self.ranks.apart(self._wrapped, last=number == parts - 1):
-                losses = self.losses(part)  # the forward pass
-                own = _floats(losses)
-                means.add(self.ranks.means(own), samples=_length(part))
-                values = means.values()
-                if not math.isfinite(values["loss"]):
-                    self._elsewhere = math.isfinite(own["loss"])
-                    return values
-                if self.optimization.idle:
-                    continue
-                if not losses["loss"].requires_grad:
-                    raise ConfigError(NO_GRADIENT if torch.is_grad_enabled() else GRADIENTS_OFF)
-                share = _length(part) / _length(batch)
-                self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
+            losses = self.losses(part)  # the forward pass
+            own = _floats(losses)
+            means.add(self.ranks.means(own), samples=_length(part))
+            values = means.values()
+            if not math.isfinite(values["loss"]):
+                self._elsewhere = math.isfinite(own["loss"])
+                return values
+            if self.optimization.idle:
+                continue
+            if not losses["loss"].requires_grad:
+                raise ConfigError(NO_GRADIENT if torch.is_grad_enabled() else GRADIENTS_OFF)
+            share = _length(part) / _length(batch)
+            self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
+        self.ranks.average(self.optimization.parameters)
         return values
 
     def _closure(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -471,9 +471,7 @@ class Trainer:
         Returns:
             Scalars by name; "loss" is the one to minimize.
         """
-        predictor = self.predictor
-        # without gradients there is nothing to average, and processes may evaluate different numbers of batches
-        forward = self._forward if torch.is_grad_enabled() or self.ranks.size == 1 else predictor
+        predictor, forward = self.predictor, self._forward
         fields = predictor.tensors(arrays)  # name -> (batch, *shape)
         with self.optimization.autocast(predictor.device):
             try:
