@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
@@ -88,7 +87,7 @@ class StackedSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return _num_batches(len(self.dataset), self.world_size, self.batch_size, self.drop_last)
+        return num_batches(len(self.dataset), self.batch_size, self.world_size, self.drop_last)
 
     def __iter__(self) -> Iterator[Array]:
         """The batches of the next epoch: indices of shape (batch,), int64."""
@@ -150,6 +149,7 @@ class Loader:
         rank: Which part of the order to load, where several processes train together.
         world_size: Number of these equal parts; fewer than this many samples are left out of an epoch.
         drop_last: Whether to leave out a last batch that is smaller.
+        min_batch: A last batch of fewer samples than this joins the one before it, which is larger then.
         fields: Only these fields, in this order; all by default.
         pin_memory: Whether the tensors are in pinned memory, from which copies to a CUDA device overlap with
             computing; by default if there is one.
@@ -179,6 +179,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        min_batch: int = 1,
         fields: Sequence[str] | None = None,
         pin_memory: bool | None = None,
         prefetch: int = 2,
@@ -188,13 +189,14 @@ class Loader:
         import torch  # here: whoever reads arrays need not wait for it
 
         _check_arguments(batch_size, seed, epoch, rank, world_size)
-        for name, value in {"window": window, "block": block}.items():
+        for name, value in {"window": window, "block": block, "min_batch": min_batch}.items():
             if value < 1:
                 raise ConfigError(POSITIVE.format(name=name, value=value))
         if prefetch < 0:
             raise ConfigError(f"prefetch must not be negative, got {prefetch}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last, self.prefetch = rank, world_size, drop_last, prefetch
+        self.min_batch = min_batch
         self.fields = list(dataset.spec) if fields is None else list(fields)
         if unknown := [name for name in self.fields if name not in dataset.spec]:
             raise ConfigError(f"fields {unknown} are not in the dataset, which has {list(dataset.spec)}")
@@ -218,7 +220,7 @@ class Loader:
         self._position = self._at(epoch, 0)
 
     def __len__(self) -> int:
-        return _num_batches(len(self.dataset), self.world_size, self.batch_size, self.drop_last)
+        return num_batches(len(self.dataset), self.batch_size, self.world_size, self.drop_last, self.min_batch)
 
     def __repr__(self) -> str:
         return f"Loader({self.dataset!r}, {self.batch_size}, {len(self)} batches, {self.order}: {self.reason})"
@@ -265,7 +267,8 @@ class Loader:
         Raises:
             ConfigError: The state is of a loader with another order.
         """
-        want = self._settings(len(self.dataset))
+        want = {"min_batch": self.min_batch, **self._settings(len(self.dataset))}
+        state = {"min_batch": 1, **state}
         if set(state) != {"epoch", "batch", *want}:
             raise ConfigError(NO_STATE.format(got=sorted(state), want=sorted({"epoch", "batch", *want})))
         least = {"epoch": 0, "batch": 0, **dict.fromkeys(("block", "window"), int(state["order"] == "window"))}
@@ -299,6 +302,7 @@ class Loader:
             "length": length,
             "world_size": self.world_size,
             "drop_last": self.drop_last,
+            **({"min_batch": self.min_batch} if self.min_batch > 1 else {}),
             "order": self.order,
             "block": self._block if by_window else 0,
             "window": self._window if by_window else 0,
@@ -314,9 +318,14 @@ class Loader:
     def batch_indices(self, epoch: int, batch: int = 0) -> Iterator[Array]:
         """Which samples the batches of an epoch hold, from one of them on; reads none."""
         position = self._at(epoch, batch)
-        rows, share = self._rows(position)(), position.length // self.world_size
+        rows, share, size = self._rows(position)(), self._share(position), self.batch_size
         for number in range(batch, position.batches):
-            yield rows.indices(number * self.batch_size, min((number + 1) * self.batch_size, share))
+            yield rows.indices(number * size, share if number == position.batches - 1 else (number + 1) * size)
+
+    def _share(self, position: Position) -> int:
+        """How many samples this rank loads in an epoch."""
+        share = position.length // self.world_size
+        return position.batches * self.batch_size if self.drop_last else share
 
     def _rows(self, position: Position) -> Callable[[], Rows]:
         """Makes the samples of an epoch on this rank, in its order; refers to the dataset, not to the loader."""
@@ -330,7 +339,7 @@ class Loader:
 
     def _chunks(self, position: Position) -> Iterator[Chunk]:
         """What is to be gathered from a position on."""
-        share = position.length // self.world_size
+        share = self._share(position)
         spec = self.dataset.spec if self.pin_memory else None
         wanted = range(position.batch, position.batches)
         return chunks(self._rows(position), self.fields, spec, wanted, share, self.batch_size, self._chunk)
@@ -422,13 +431,20 @@ def _choose(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -
     return (at_once, False, reason) if fits else (by_window, True, reason)
 
 
-def _num_batches(length: int, world_size: int, batch_size: int, drop_last: bool) -> int:
+def num_batches(length: int, batch_size: int, world_size: int = 1, drop_last: bool = False, min_batch: int = 1) -> int:
+    """Return how many batches an epoch has on each rank; the arguments are those of a `Loader`.
+
+    Raises:
+        ConfigError: There is none, because of `drop_last`.
+        DatasetError: There are fewer samples than ranks.
+    """
     share = length // world_size
     if share == 0:
         raise DatasetError(TOO_FEW.format(length=length, world_size=world_size))
     if drop_last and share < batch_size:
         raise ConfigError(TOO_SHORT.format(share=share, batch_size=batch_size))
-    return share // batch_size if drop_last else math.ceil(share / batch_size)
+    whole, left = divmod(share, batch_size)
+    return max(1, whole + int(left >= max(1, min_batch) and not drop_last))
 
 
 def _check_arguments(batch_size: int, seed: int, epoch: int, rank: int, world_size: int) -> None:

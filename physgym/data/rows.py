@@ -188,7 +188,9 @@ class Chunk:
         import torch
 
         start = (index - self.first) * self.batch_size
-        parts = {name: value[start : start + self.batch_size] for name, value in self.data.items()}
+        # a small last batch may have joined this one
+        stop = None if index == self.first + self.batches - 1 else start + self.batch_size
+        parts = {name: value[start:stop] for name, value in self.data.items()}
         # slices of an array, not of a tensor: tensors sliced from one count their changes in place together, and
         # changing one batch would make the gradients of another one impossible
         return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in parts.items()}
@@ -209,15 +211,15 @@ def chunks(
         rows: Makes the samples of the epoch in its order; called with the first chunk, in the thread that gathers.
         fields: Their fields.
         pinned: Describes the fields if they are to be in pinned memory.
-        batches: Numbers of the batches.
+        batches: Numbers of the batches, up to the last one of the epoch.
         share: Number of samples in the epoch.
-        batch_size: Samples per batch; the last one has fewer if they do not go round.
+        batch_size: Samples per batch; the last one takes what is left, be it fewer or more.
         together: Batches per chunk.
     """
     source = rows()
     for first in batches[::together]:
         last = min(first + together, batches.stop)
-        start, stop = first * batch_size, min(last * batch_size, share)
+        start, stop = first * batch_size, share if last == batches.stop else last * batch_size
         data: Mapping[str, Array | Tensor]
         if pinned is None:
             data = {name: as_native(value) for name, value in source.take(start, stop).items()}

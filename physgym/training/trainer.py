@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +39,7 @@ from physgym.training.arguments import (
     check_validation,
     whole,
 )
+from physgym.training.batches import Batches, LastBatch, check_last_batch, divide, refusal
 from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpoints import Checkpoints
@@ -91,6 +92,7 @@ ELSEWHERE = "in another process"
 BEFORE = "The network has the weights from before this batch."
 BROKEN = "The weights are not finite themselves, after an earlier step."
 ALL_SKIPPED = "no batch of epoch {epoch} had a finite loss. Lower the learning rate, or look for bad samples"
+ONE_TO_EVALUATE = "the network needs more than one sample to be evaluated, and there is a single one; hold out more"
 NO_FOLDER = "resume=True looks for the last checkpoint in the session; give a session, or the path of a checkpoint"
 OTHER_SETTINGS = "{path} is of a training with other settings: {differences}. Set them as they were to continue it"
 OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
@@ -113,6 +115,9 @@ class Trainer:
         batches_per_epoch: Batches per epoch at most, of all by default; needed with a source.
         shuffle: How stored samples are shuffled, see `physgym.data.Loader`: by default as fits the memory that is
             free. Samples about as large as that are shuffled the same way in every run only if this says how.
+        last_batch: What happens where the samples do not fill the last batch of an epoch: "keep" trains on the smaller
+            one, "join" adds it to the one before, "drop" leaves it out. "auto" keeps it, but for a single sample that
+            the network cannot be trained on, as with batch normalization: that joins the batch before.
         validation: Fraction of the episodes to hold out, or samples of their own; 0 or None for no validation. A
             source that always produces has nothing to hold out, since it shows every sample once: its training loss
             is one on unseen samples.
@@ -181,6 +186,7 @@ class Trainer:
         batch_size: int = 32,
         batches_per_epoch: int | None = None,
         shuffle: Shuffle = True,
+        last_batch: LastBatch = "auto",
         validation: float | Samples | None = 0.1,
         optimization: Optimization | None = None,
         session: str | Path | None = None,
@@ -212,6 +218,7 @@ class Trainer:
             batches_per_epoch = whole("batches_per_epoch", batches_per_epoch, 1)
         rollout_every, seed = whole("rollout_every", rollout_every, 1), whole("seed", seed, 0)
         loader_workers = whole("loader_workers", loader_workers, 0)
+        check_last_batch(last_batch)
         check_validation(validation)
         check_parts(network, optimization, callbacks)
         if not isinstance(compile, (bool, Mapping)):
@@ -234,6 +241,8 @@ class Trainer:
         self.seed, self.source, self.shuffle = seed, source, shuffle
         self.training: Samples | None
         self.validation: Samples | None
+        self.last_batch: LastBatch = last_batch
+        self._divided: Batches | None = None  # how the training samples are
         self._held_out = validation
         self._always = source is not None and produce == "always"
         self._drawn: deque[Drawn] = deque()  # for the statistics, yet to be trained on
@@ -310,6 +319,13 @@ class Trainer:
         self._elsewhere = False  # whether the loss that is not finite is that of another process
         if self.training is not None:
             self._normalize(self.training)
+            assert self.num_batches
+        elif batches_per_epoch is not None:
+            wanted = batches_per_epoch * batch_size
+            made = divide(self.predictor, wanted, batch_size, accumulate=self.optimization.accumulate)
+            self._divided = made if self._always else None
+        if self.validation is not None and len(self.validation) == 1 and self._refuses_one:
+            raise ConfigError(ONE_TO_EVALUATE)
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
             self._resume(resume, saving[0] if saving else None if session is None else Path(session) / "networks")
@@ -327,8 +343,22 @@ class Trainer:
         if self.training is None:
             assert self.batches_per_epoch is not None
             return self.batches_per_epoch
-        available = math.ceil(len(self.training) // self.ranks.size / self.batch_size)
-        return min(available, self.batches_per_epoch or available)
+        return self._division().count(len(self.training), self.batch_size, self.ranks.size, self.batches_per_epoch)
+
+    def _division(self) -> Batches:
+        """How the training samples are divided into batches; found out once."""
+        if self._divided is None:
+            assert self.training is not None
+            self._divided = divide(
+                self.predictor,
+                len(self.training),
+                self.batch_size,
+                last_batch=self.last_batch,
+                ranks=self.ranks.size,
+                accumulate=self.optimization.accumulate,
+                at_most=self.batches_per_epoch,
+            )
+        return self._divided
 
     def stop(self, reason: str) -> None:
         """End the training after the event that is being called; ``history.stopped`` gets the reason."""
@@ -437,7 +467,8 @@ class Trainer:
 
         The values are the means over all processes, so that what follows from them is the same in all.
         """
-        parts = min(self.optimization.accumulate, _length(batch))
+        least = 1 if self._divided is None else self._divided.least
+        parts = max(1, min(self.optimization.accumulate, _length(batch) // least))
         self.ranks.agree(self.predictor)
         self.optimization.zero_grad()
         means = Means()
@@ -491,7 +522,10 @@ class Trainer:
     def evaluate(self, samples: Samples) -> dict[str, float]:
         """The means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""
         means = Means()
-        loader = self._load(samples, shuffle=False)
+        lone = len(samples) % self.batch_size == 1 and self._refuses_one
+        if lone and len(samples) == 1:
+            raise ConfigError(ONE_TO_EVALUATE)
+        loader = self._load(samples, shuffle=False, min_batch=2 if lone else 1)
         # each process evaluates its share of the batches, unless they do not go round
         shared = len(loader) >= self.ranks.size
         rank, size = (self.ranks.rank, self.ranks.size) if shared else (0, 1)
@@ -500,6 +534,11 @@ class Trainer:
                 means.add(_floats(self.losses(tensors)), samples=_length(tensors))
         values = means.over(self.ranks) if shared else means.values()
         return {name: value for name, value in values.items() if name != "samples"}
+
+    @cached_property
+    def _refuses_one(self) -> bool:
+        """Whether the network cannot be evaluated on a single sample."""
+        return refusal(self.predictor, training=False) is not None
 
     def _stops(self) -> bool:
         """Whether a callback wants to stop, in any of the processes.
@@ -597,7 +636,9 @@ class Trainer:
         assert self.training is not None
         if self._loader is None:
             rank, size = self.ranks.rank, self.ranks.size
-            self._loader = self._load(self.training, self.shuffle, rank=rank, world_size=size)
+            divided = self._division()
+            part = {"drop_last": divided.drop_last, "min_batch": divided.min_batch}
+            self._loader = self._load(self.training, self.shuffle, rank=rank, world_size=size, **part)
             if self._order is not None:
                 self._loader.load_state_dict(self._order)
         return self._loader
