@@ -1,13 +1,105 @@
-"""Ctrl-C between two steps of something, never within one."""
+"""Ctrl-C between two steps of something, never within one; and the signals by which batch systems announce an end."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import Any, Self
+
+# SLURM and others end jobs by TERM, announce that by USR1, USR2 or what else was asked for, and send XCPU where the
+# time on a processor is over; HUP comes of a terminal that is closed
+ANNOUNCING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+ENDING = (signal.SIGTERM, signal.SIGHUP, *ANNOUNCING)
+INSISTING = 2.0  # seconds after which TERM again means at once; before, it is the same one sent to a group as well
+
+_listeners: list[Callable[[], None]] = []  # of the main thread: the last one is told of an end
+
+
+@contextmanager
+def told_of_end(listener: Callable[[], None]) -> Iterator[None]:
+    """Within the block a function is called, in the main thread, where a batch system wants an end."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+class BatchSignals:
+    """Within it TERM, HUP, USR1, USR2 and XCPU do what Ctrl-C does: what runs is completed, saved, and ends.
+
+    The commands of ``physgym`` install it, and exit with 128 + the number of the signal. In a program of your own::
+
+        with BatchSignals() as signals:
+            history = trainer.fit()
+        if signals.received:
+            sys.exit(128 + signals.received)
+
+    A second one is part of the same end, and ignored; only TERM or HUP again, some seconds later, ends the process at
+    once. Signals that are ignored, or have a handler of the user's, stay as they are. Outside of the main thread
+    nothing changes. A process that is forked off ends by TERM and HUP as ever, and takes no notice of the others.
+
+    Attributes:
+        received: The signal that came first, None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._since, self._process = 0.0, os.getpid()
+        self._installed: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._process = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, self._on_signal)
+                    self._installed.append(number)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        for number in self._installed:
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, signal.SIG_DFL)
+        self._installed.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            if number not in ANNOUNCING:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
+            with contextlib.suppress(OSError):  # not by a stream, in which it may have come
+                os.write(2, f"\n{signal.Signals(number).name}: what runs is completed and saved\n".encode())
+            if not _listeners:
+                raise KeyboardInterrupt
+            _listeners[-1]()
+        elif number not in ANNOUNCING and time.monotonic() - self._since > INSISTING:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+def outlive_announcements() -> None:
+    """In a worker process: take no notice of what batch systems send to all processes of a job before they end it.
+
+    The parent hears it too, and ends its workers when it is done.
+    """
+
+    def nothing(number: int, frame: FrameType | None) -> None:
+        """Is a function, since what is ignored would be ignored by programs that a simulation starts as well."""
+
+    if threading.current_thread() is threading.main_thread():
+        for number in ANNOUNCING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, nothing)
 
 
 class Interrupt:
@@ -29,17 +121,21 @@ class Interrupt:
     def __init__(self, *, patient: bool = False) -> None:
         self._previous: object = None
         self._patient, self._holding = patient, False
+        self._told: Any = None
         self.waiting = False
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            self._told = told_of_end(self._end)
+            self._told.__enter__()
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._previous = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(self, *args: object) -> None:
+        if self._told is not None:
+            self._told.__exit__(None, None, None)
+            self._told = None
         if self._previous is not None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._previous = None
@@ -71,4 +167,10 @@ class Interrupt:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         again, self.waiting = self.waiting, True
         if not self._patient and (again or not self._holding):
+            raise KeyboardInterrupt
+
+    def _end(self) -> None:
+        """A batch system wants an end: as the first Ctrl-C, whatever came before."""
+        self.waiting = True
+        if not self._patient and not self._holding:
             raise KeyboardInterrupt

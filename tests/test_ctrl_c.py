@@ -90,13 +90,14 @@ def physgym(*arguments):
     assert not app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-def interrupt(*arguments, times=1, finish=False):
+def interrupt(*arguments, times=1, finish=False, number=signal.SIGINT):
     """Run a command up to the gate and press Ctrl-C; returns what it printed.
 
     Args:
         arguments: Of the command.
         times: How often, with a short pause.
         finish: Let what waits at the gate go on after the first one.
+        number: Another signal, which goes to all processes of the command, as a batch system sends it.
     """
     for name in ("waiting", "go"):
         Path(name).unlink(missing_ok=True)
@@ -107,10 +108,13 @@ def interrupt(*arguments, times=1, finish=False):
         until(lambda: Path("waiting").exists() or process.poll() is not None)
         assert process.poll() is None, Path("log").read_text()
         begin = time.monotonic()
-        for number in range(times):
-            time.sleep(0.05 * number)  # two at the same instant are one
+        for time_ in range(times):
+            time.sleep(0.05 * time_)  # two at the same instant are one
+            if number != signal.SIGINT:
+                for worker in psutil.Process(process.pid).children(recursive=True):
+                    worker.send_signal(number)
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, number)
         if finish:
             Path("go").touch()
         code = process.wait(PATIENCE)
@@ -120,8 +124,8 @@ def interrupt(*arguments, times=1, finish=False):
             process.kill()
             process.wait()
     text = Path("log").read_text()
-    assert code in INTERRUPTED[:times], text
-    assert seconds < AT_ONCE, text
+    assert code in (INTERRUPTED[:times] if number == signal.SIGINT else (128 + number,)), text
+    assert seconds < AT_ONCE or number != signal.SIGINT, text
     assert "Traceback" not in text
     assert "\r" not in text
     until(lambda: not left_behind())

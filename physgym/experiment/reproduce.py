@@ -52,6 +52,7 @@ from physgym.experiment.session import (
     weights_digest,
 )
 from physgym.files import lock
+from physgym.interrupt import ENDING
 from physgym.storage.location import Location, place
 
 AGAIN = "again"
@@ -435,7 +436,7 @@ class _Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGINT, *ENDING):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._on_signal)
         return self

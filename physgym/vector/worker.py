@@ -24,6 +24,7 @@ from gymnasium.vector import AutoresetMode
 from physgym import tree
 from physgym.descriptors import fill_standard
 from physgym.errors import ProtocolError, SharedProcess
+from physgym.interrupt import outlive_announcements
 from physgym.placement import Env, EnvFactory, build
 from physgym.vector.arena import Arena
 from physgym.vector.folders import Folder
@@ -92,6 +93,7 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
         load: Gives the env factories; may import the user's modules.
         memory: Descriptor of the shared memory, negative if there is none.
     """
+    outlive_announcements()
     channel.sock.settimeout(None)  # a parent may be idle for hours; its death ends the connection
 
     def ask(question: Predict) -> Prediction:

@@ -1,6 +1,7 @@
 """The command line, ``physgym COMMAND``; see ``physgym --help``.
 
-Every expected fault is one message and exit code 2.
+Every expected fault is one message and exit code 2. Ctrl-C ends with 130, and a signal of a batch system (TERM, HUP,
+USR1, USR2, XCPU), which does the same, with 128 + its number.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from physgym.errors import PhysGymError
 # each module adds its commands
 from physgym.experiment.cli import data, new, running, search, sessions, tools, training  # noqa: F401
 from physgym.experiment.cli.app import INTERRUPTED, USAGE, app
+from physgym.interrupt import BatchSignals
 
 __all__ = ["app", "main"]
 
@@ -28,6 +30,16 @@ def main() -> None:
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
     sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
+    with BatchSignals() as signals:
+        try:
+            _run()
+        except SystemExit as end:
+            if signals.received is not None and end.code not in (0, None):
+                sys.exit(128 + signals.received)
+            raise
+
+
+def _run() -> None:
     try:
         app()
     except PhysGymError as error:

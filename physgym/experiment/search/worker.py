@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment.search.section import PRUNED
+from physgym.interrupt import outlive_announcements
 from physgym.training.events import Callback
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ def main() -> None:
     # shells ignore Ctrl-C for what runs in the background, and Ray blocks it; both would be inherited
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    outlive_announcements()
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     with contextlib.suppress(KeyboardInterrupt):  # nothing is at work
