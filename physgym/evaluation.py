@@ -73,6 +73,12 @@ class RolloutEvaluation:
         self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps, "part": "evaluation"}
         self._options |= {"actions": actions, "parameters": parameters, "apply": not horizons}
 
+    def names(self, predictor: Predictor) -> list[str]:
+        """Return the names of the figures, where every episode reaches every horizon."""
+        errors = [f"relative_l2/{name}" for name in predictor.outputs]
+        horizons = [f"horizon_{number}/{name}" for number in self._horizons for name in predictor.outputs]
+        return [*errors, "latency_ms", *horizons]
+
     def __call__(self, predictor: Predictor) -> dict[str, float]:
         """Run it.
 

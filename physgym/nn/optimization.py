@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from physgym.errors import ConfigError
+from physgym.errors import CheckpointError, ConfigError
 from physgym.nn.transforms import Fields
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -46,6 +46,10 @@ NO_VALUES = (
 NO_NUMBER = "{name}.{method} returned {value!r} as {entry!r}; values to log are numbers or tensors of one number"
 FROZEN = "the network has no trainable parameter among {count}; set requires_grad of what is to be trained"
 OTHER_KIND = "{path} is {got} in the state, where this optimization has {want}"
+STATELESS = (
+    "the scheduler {name} cannot be saved: it needs the methods state_dict and load_state_dict, as those of "
+    "torch.optim.lr_scheduler have them. Add them, or train without a session"
+)
 OTHER_PARTS = "the state has {got}, this optimization has {want}; build it as when the state was saved"
 
 
@@ -288,8 +292,9 @@ class Optimization:
 
     def end_batch(self) -> None:
         """Advance a scheduler that counts batches."""
-        if isinstance(self.scheduler, LRScheduler) and self.scheduler_every == "batch":
-            self.scheduler.step()
+        # also one of the user's own, which need not be derived from torch's
+        if self.scheduler is not None and self.scheduler_every == "batch":
+            self.scheduler.step()  # never a ReduceLROnPlateau, which looks at epochs
 
     def end_epoch(self, loss: float) -> None:
         """Advance a scheduler that counts epochs.
@@ -303,9 +308,15 @@ class Optimization:
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training: of the optimizer, the scheduler, the scaler, and a loss with a state."""
+        """All that changes while training: of the optimizer, the scheduler, the scaler, and a loss with a state.
+
+        Raises:
+            CheckpointError: A scheduler has no `state_dict`.
+        """
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
         if self.scheduler is not None:
+            if not all(callable(getattr(self.scheduler, name, None)) for name in ("state_dict", "load_state_dict")):
+                raise CheckpointError(STATELESS.format(name=_name(self.scheduler)))
             state["scheduler"] = self.scheduler.state_dict()
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()

@@ -16,22 +16,21 @@ import torch
 from physgym.errors import ConfigError
 from physgym.progress import Progress, say
 from physgym.spaces import Array
-from physgym.training.events import Callback
+from physgym.training.events import Callback, Mode
+from physgym.training.monitors import NOT_THERE, ROLLOUT
 
 if TYPE_CHECKING:
+    from physgym.nn.optimization import Optimization
     from physgym.training.curves import CurveWriter
     from physgym.training.history import History
     from physgym.training.trainer import Trainer
 
 Every = Literal["batch", "epoch"]
-Mode = Literal["min", "max"]
 
-ROLLOUT = "rollout_"  # in front of the names of values that not every epoch has
 TOGETHER = 100  # batches whose curves are written together,
 PATIENCE = 10.0  # at the latest after so many seconds
 WINDOW = 50  # values over which TensorBoard shows mean and variance of a loss
 
-NOT_THERE = "{what} watches {name!r}, which an epoch of this training does not give; there are {known}"
 NOT_OPEN = "TensorBoard's writer is open only while a training runs: from train_begin to close"
 BAD_MESH = "mesh {name!r}: {what} has shape {got}; wanted is {want}, or a batch{of} of that"
 
@@ -40,6 +39,7 @@ class ProgressBar(Callback):
     """What is trained; then a bar over all batches of a training on a terminal, a line now and then elsewhere."""
 
     every_rank = False
+    adds = ()
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -123,6 +123,7 @@ class TensorBoard(Callback):
     """
 
     every_rank = False
+    adds = ()
 
     def __init__(
         self,
@@ -360,6 +361,8 @@ class EarlyStopping(Callback):
         ConfigError: An argument is wrong; in training, if there is no such value.
     """
 
+    adds = ()
+
     def __init__(
         self,
         monitor: str = "validation_loss",
@@ -375,6 +378,7 @@ class EarlyStopping(Callback):
         if mode not in get_args(Mode):
             raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
         self.monitor, self.patience, self.min_delta, self.mode = monitor, patience, min_delta, mode
+        self.watches = (monitor,)
         self.best: float | None = None
         self.waited = 0
 
@@ -438,12 +442,7 @@ class LearningRateMonitor(Callback):
 
     def batch_begin(self, trainer: Trainer, batch: Mapping[str, Any]) -> None:
         """Note them before a scheduler changes them."""
-        groups = trainer.optimization.optimizer.param_groups
-        if len(groups) == 1:
-            self._rates = {"lr": float(groups[0]["lr"])}
-        else:
-            named = ((group.get("name", number), group["lr"]) for number, group in enumerate(groups))
-            self._rates = {f"lr_{name}": float(rate) for name, rate in named}
+        self._rates = rates_of(trainer.optimization)
 
     def batch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
         """Add them to the values of a batch."""
@@ -454,6 +453,15 @@ class LearningRateMonitor(Callback):
         """Add them to the values of an epoch."""
         if self.every == "epoch":
             values.update(self._rates)
+
+
+def rates_of(optimization: Optimization) -> dict[str, float]:
+    """Return the learning rates of all parameter groups by name."""
+    groups = optimization.optimizer.param_groups
+    if len(groups) == 1:
+        return {"lr": float(groups[0]["lr"])}
+    named = ((group.get("name", number), group["lr"]) for number, group in enumerate(groups))
+    return {f"lr_{name}": float(rate) for name, rate in named}
 
 
 def _array(value: Any) -> Array:

@@ -359,8 +359,8 @@ def find_checkpoint(path: str | Path | Location, which: str | int = "last") -> P
 
     Args:
         path: A checkpoint, a folder of checkpoints, or a session.
-        which: Which one of a folder: "last", "best" (of the lowest validation loss, or training loss where there was
-            no validation), the number of epochs done, or a name.
+        which: Which one of a folder: "last", "best" (by the value that `Checkpoints` was told, or the validation loss,
+            or the training loss where there was no validation), the number of epochs done, or a name.
 
     Raises:
         CheckpointError: There is none.

@@ -8,13 +8,13 @@ import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from physgym import files
 from physgym.errors import CheckpointError, ConfigError
 from physgym.storage.location import Location, place
 from physgym.training.checkpoint import best_of, delete_checkpoint, delete_leftovers, list_checkpoints, save_checkpoint
-from physgym.training.events import Callback
+from physgym.training.events import Callback, Mode
 
 if TYPE_CHECKING:
     from physgym.training.history import History
@@ -81,13 +81,18 @@ class Checkpoints(Callback):
         steps: Also save after every so many batches.
         minutes: Also save after the batch with which so many minutes have passed since the last time.
         keep: How many of the newest ones to keep; None keeps all.
-        best: Also keep the one with the lowest validation loss, or training loss without validation.
+        best: Also keep the best one: by default that with the lowest validation loss, or training loss without
+            validation.
+        monitor: The value of an epoch by which the best one is chosen, such as "rollout_relative_l2/next_state": an
+            epoch without it is none of the best.
+        mode: Whether small values of it are better ("min") or large ones ("max").
 
     Raises:
-        ConfigError: A number is not positive.
+        ConfigError: A number is not positive, or the mode is something else.
     """
 
     every_rank = False
+    adds = ()
 
     def __init__(
         self,
@@ -98,10 +103,16 @@ class Checkpoints(Callback):
         minutes: float | None = None,
         keep: int | None = 1,
         best: bool = True,
+        monitor: str | None = None,
+        mode: Mode = "min",
     ) -> None:
         for name, number in {"every": every, "steps": steps, "minutes": minutes, "keep": keep}.items():
             if number is not None and not number > 0:
                 raise ConfigError(f"{name} must be positive, not {number}")
+        if mode not in get_args(Mode):
+            raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
+        self.monitor, self.mode = monitor, mode
+        self.watches = () if monitor is None else (monitor,)
         self.folder: Any = place(folder)  # a path or a place in S3
         self.every, self.steps, self.minutes, self.keep, self.best = every, steps, minutes, keep, best
         self._saved_step = 0
@@ -162,8 +173,15 @@ class Checkpoints(Callback):
     def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Save, and delete what need not be kept."""
         if trainer.epoch % self.every == 0 or trainer.epoch >= trainer.epochs or trainer.stopping:
-            score = values.get("validation_loss", values["loss"])
-            self._save(trainer, values=dict(values), **({"score": score} if math.isfinite(score) else {}))
+            self._save(trainer, values=dict(values), **self._score(values))
+
+    def _score(self, values: Mapping[str, float]) -> dict[str, Any]:
+        """What the best checkpoint has the lowest one of, and which value it is."""
+        name = self.monitor or ("validation_loss" if "validation_loss" in values else "loss")
+        value = values.get(name, math.nan)
+        if not math.isfinite(value):
+            return {}
+        return {"score": value if self.mode == "min" else -value, "monitor": name}
 
     def train_end(self, trainer: Trainer, history: History) -> None:
         """Save what an interrupted epoch has achieved."""

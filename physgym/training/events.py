@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,9 @@ Event = Literal[
     "sample_end",
     "prediction_end",
 ]
+
+
+Mode = Literal["min", "max"]  # what is better
 
 
 class Callback:
@@ -56,9 +59,15 @@ class Callback:
     Attributes:
         every_rank: Where several processes train together: whether it is called in all of them, or in the first one
             alone, as what writes files is.
+        watches: Names of values of an epoch that it needs. Whether there will be such is found out before the first
+            batch.
+        adds: Names of values that it adds in `epoch_end`. A class that has the method and does not tell may add
+            anything, so that whether what callbacks after it watch is there is found out after the first epoch.
     """
 
     every_rank: bool = True
+    watches: Sequence[str] = ()
+    adds: Sequence[str] = ()
 
     def train_begin(self, trainer: Trainer) -> None:
         """The training starts, or continues; ``trainer.epoch`` and ``trainer.step`` say where."""

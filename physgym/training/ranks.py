@@ -84,7 +84,7 @@ class Ranks:
             for together in _groups(known):
                 flat = torch.cat([tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in together])
                 dist.broadcast(flat, 0)
-                parts = flat.split([tensor.nbytes for tensor in together])
+                parts = torch.split(flat, [tensor.nbytes for tensor in together])
                 for tensor, part in zip(together, parts, strict=True):
                     # a copy lies where the bytes of larger numbers must begin
                     tensor.copy_(part.clone().view(tensor.dtype).reshape(tensor.shape))
@@ -120,7 +120,7 @@ class Ranks:
                 flat = torch.cat([numbers.reshape(-1) for numbers in together])
                 dist.all_reduce(flat)
                 flat /= self.size
-                for numbers, part in zip(together, flat.split([n.numel() for n in together]), strict=True):
+                for numbers, part in zip(together, torch.split(flat, [n.numel() for n in together]), strict=True):
                     numbers.copy_(part.reshape(numbers.shape))
 
     def any(self, *flags: bool) -> list[bool]:

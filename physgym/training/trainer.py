@@ -45,6 +45,7 @@ from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_
 from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback, Callbacks
 from physgym.training.history import History, Means
+from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
 from physgym.training.samples import Drawn, Samples, SampleSource
 from physgym.training.state import (
@@ -285,6 +286,7 @@ class Trainer:
             check_alike(self.validation, spec, self.fields)
             if not isinstance(validation, (int, float)):
                 warn_of_overlap(self.validation, self.training if source is None else source)
+        self._spec = spec
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}
@@ -326,6 +328,17 @@ class Trainer:
             self._divided = made if self._always else None
         if self.validation is not None and len(self.validation) == 1 and self._refuses_one:
             raise ConfigError(ONE_TO_EVALUATE)
+        self._saves = any(isinstance(callback, Checkpoints) for callback in (*callbacks, *own))
+        if self._saves:
+            check_saved(self.predictor, self.optimization, called)
+        check_watched(
+            called,
+            self._loss_names,
+            validated=self._has_validation,
+            rollout=self._rollout,
+            predictor=self.predictor,
+            metrics=getattr(source, "metrics", dict)(),
+        )
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
             self._resume(resume, saving[0] if saving else None if session is None else Path(session) / "networks")
@@ -421,6 +434,8 @@ class Trainer:
         emit, optimization = self._callbacks.emit, self.optimization
         log.info("%s", self.predictor.summary)
         emit("train_begin", self)
+        if self._saves:  # callbacks may have changed the optimizer, and have their state now
+            check_saved(self.predictor, optimization, self._callbacks, begun=True)
         self._prepare()
         while self.epoch < self.epochs and not self._stops():
             emit("epoch_begin", self)
@@ -534,6 +549,17 @@ class Trainer:
                 means.add(_floats(self.losses(tensors)), samples=_length(tensors))
         values = means.over(self.ranks) if shared else means.values()
         return {name: value for name, value in values.items() if name != "samples"}
+
+    @property
+    def _has_validation(self) -> bool:
+        """Whether there are samples to validate on, or will be once the source has produced all."""
+        if self.validation is not None:
+            return True
+        later = self.training is None and not self._always and isinstance(self._held_out, (int, float))
+        return later and bool(self._held_out)
+
+    def _loss_names(self) -> set[str] | None:
+        return loss_names(self.predictor, self.optimization, self.losses, self._spec, self.fields)
 
     @cached_property
     def _refuses_one(self) -> bool:

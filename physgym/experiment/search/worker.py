@@ -92,6 +92,7 @@ class Report(Callback):
     """
 
     every_rank = False
+    adds = ()
 
     def __init__(self, metric: str, channel: Channel) -> None:
         self.metric, self._channel, self.pruned = metric, channel, False
