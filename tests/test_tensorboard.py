@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Optimization
-from physgym.training import Callback, Checkpoints, TensorBoard, Trainer
+from physgym.training import Callback, Checkpoints, TensorBoard, Trainer, curves
 from physgym.training.callbacks import WINDOW
 from tests.memory_samples import linear_samples
 
@@ -386,17 +387,67 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+class Limit(Callback):
+    """Lets the disk be full from one step to another one."""
+
+    def __init__(self, first, last):
+        self.first, self.last = first, last
+
+    def batch_end(self, trainer, values):
+        if trainer.step == self.first:
+            self.block = files_of_at_most(20_000)
+            self.block.__enter__()
+        elif trainer.step == self.last:
+            self.block.__exit__(None, None, None)
+
+
 @pytest.mark.parametrize("histograms", [False, True])
-def test_a_full_disk_is_a_config_error_that_names_the_file(tmp_path, histograms):
+def test_a_disk_that_is_full_for_a_while_ends_nothing_and_loses_nothing(tmp_path, histograms):
     board = TensorBoard(tmp_path, histograms=histograms)
-    run = trainer(callbacks=[board], epochs=500, batch_size=8)
+    run = trainer(callbacks=[Limit(10, 800), board], epochs=40, batch_size=8)
+    with pytest.warns(RuntimeWarning, match=f"written to {tmp_path}.* now: File too large. They are kept") as seen:
+        run.fit()
+    assert len(seen) == 1
+    assert run.epoch == 40
+    assert curve(read(tmp_path), "batch/loss")[0] == list(range(1, run.step + 1))
+    assert curve(read(tmp_path), "epoch/loss")[0] == list(range(1, 41))
+
+
+def test_a_disk_that_stays_full_costs_the_last_curves_alone(tmp_path):
+    run = trainer(callbacks=[Limit(10, 10**9), TensorBoard(tmp_path)], epochs=40, batch_size=8)
     with (
         files_of_at_most(20_000),
-        pytest.raises(ConfigError, match=f"cannot be written to {tmp_path}.*: File too large. Make room"),
+        pytest.warns(RuntimeWarning, match="They are kept in memory"),
+        pytest.warns(RuntimeWarning, match="given up"),
     ):
         run.fit()
-    assert 0 < run.step < 500 * run.num_batches
-    assert curve(read(tmp_path), "batch/loss")[0][0] == 1  # what was written before can be read
+    assert run.epoch == 40
+    steps = curve(read(tmp_path), "batch/loss")[0]
+    assert steps == list(range(1, len(steps) + 1))  # what was written before can be read
+    assert steps
+
+
+def test_what_does_not_fit_into_the_memory_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "KEPT", 10_000)
+    run = trainer(callbacks=[Limit(10, 10**9), TensorBoard(tmp_path)], epochs=40, batch_size=8)
+    with files_of_at_most(20_000), pytest.warns(RuntimeWarning) as seen:
+        run.fit()
+    assert [("now:" in str(w.message), "left out" in str(w.message), "given up" in str(w.message)) for w in seen] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+
+
+def test_a_folder_that_is_deleted_is_made_again(tmp_path):
+    class Delete(Callback):
+        def epoch_begin(self, trainer):
+            if trainer.epoch == 1:
+                shutil.rmtree(tmp_path / "stats")
+
+    with pytest.warns(RuntimeWarning, match="was deleted; its curves go on in a new file"):
+        trainer(callbacks=[Delete(), TensorBoard(tmp_path / "stats")], epochs=3).fit()
+    assert curve(read(tmp_path / "stats"), "epoch/loss")[0] == [2, 3]
 
 
 def test_folders_that_cannot_be_written(tmp_path):

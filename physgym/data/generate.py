@@ -504,6 +504,15 @@ class SampleStream:
         """
         self.stopped = reason or "a callback asked for it"
 
+    @property
+    def predictor(self) -> Predictor:
+        """What answers simulations that ask for a prediction in the middle of a step; may be set at any time."""
+        return self._envs.predictor
+
+    @predictor.setter
+    def predictor(self, predictor: Predictor) -> None:
+        self._envs.predictor = predictor
+
     def take(self, limit: int) -> Rows:
         """The next samples, at least one and at most `limit`; stored if there is a dataset.
 

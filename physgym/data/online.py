@@ -38,6 +38,12 @@ OVER = (
 )
 STUCK = "the simulation did not end within {seconds:.0f} s, so that its thread still runs; use workers (num_workers=)"
 
+# in the record of every epoch
+METRICS = (
+    *("online_waiting", "online_paused", "online_repeats", "online_most_repeats"),
+    *("online_received", "online_seen", "online_unseen"),
+)
+
 
 @dataclass(frozen=True)
 class OnlineReport:
@@ -161,6 +167,15 @@ class Online:
         self._paused = self._waited = self._first = 0.0
         self._began = self._arrived = self._end = 0.0
         self._before = 0  # samples that had come before the first draw
+
+    @property
+    def predictor(self) -> Any:
+        """What answers simulations that ask for a prediction in the middle of a step; may be set at any time."""
+        return self.stream.predictor
+
+    @predictor.setter
+    def predictor(self, predictor: Any) -> None:
+        self.stream.predictor = predictor
 
     # --- the training's side
 
@@ -311,15 +326,9 @@ class Online:
     def metrics(self) -> dict[str, float]:
         """Figures of `report`, for the record of an epoch."""
         report = self.report()
-        return {
-            "online_waiting": report.waiting,
-            "online_paused": report.paused,
-            "online_repeats": report.repeats,
-            "online_most_repeats": float(report.most),
-            "online_received": float(report.received),
-            "online_seen": float(report.seen),
-            "online_unseen": float(report.unseen),
-        }
+        counts = (report.most, report.received, report.seen, report.unseen)
+        figures = (report.waiting, report.paused, report.repeats, *map(float, counts))
+        return dict(zip(METRICS, figures, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the stream and the buffer's random generator, as JSON data; not what is in the buffer."""

@@ -19,21 +19,22 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import SampleStream, env_name, generate
-from physgym.data.online import Online
+from physgym.data.online import METRICS, Online
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import components
-from physgym.experiment.config import NEW_SAMPLES
+from physgym.experiment.config import NEW_SAMPLES, check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Component, Config, TransformsSection
-from physgym.experiment.session import Run, is_empty, new_session
+from physgym.experiment.session import CONFIG, Run, is_empty, new_session, read_config
 from physgym.factories import takes
+from physgym.files import absolute
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.rollout import require_spec
 from physgym.runner import RolloutEvaluation
 from physgym.sample import SampleSpec
-from physgym.samplers import Sampler, find_sampler, rebuild_sampler
+from physgym.samplers import NetworkPolicy, Sampler, find_sampler, rebuild_sampler
 from physgym.storage.location import Location, place
 from physgym.training import (
     Callback,
@@ -47,7 +48,10 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
+from physgym.training.answers import answers_of
+from physgym.training.batches import divide
 from physgym.training.checkpoint import as_which, read_manifest
+from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
 from physgym.vector import folders
@@ -55,7 +59,10 @@ from physgym.vector.entry import env_factories
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 OPTIONS |= {"max_file_size"}
-SPANNING = ("cosine", "one_cycle")  # schedules over the whole training, which advance with every batch
+# schedules over the whole training, which advance with every batch, and the argument that says how long that is
+SPANNING = {"cosine": "T_max", "one_cycle": "total_steps"}
+# what torch leaves open; the others have defaults there
+SCHEDULE_DEFAULTS: dict[str, dict[str, Any]] = {"step": {"step_size": 5, "gamma": 0.5}, "exponential": {"gamma": 0.95}}
 # a function is a loss where its second parameter has such a name, and a policy likewise
 TARGETS = ("target", "targets", "truth", "expected", "label", "labels", "y", "y_true")
 GENERATORS = ("generator", "rng", "random", "np_random")
@@ -197,9 +204,14 @@ def generate_samples(
         return dataset
 
 
-def check(config: Config) -> None:
-    """Raise what `train` would raise before the first sample is generated."""
-    _Plan(config, None, ())
+def check(config: Config, metric: str | None = None) -> None:
+    """Raise what `train` would raise before the first sample is generated.
+
+    Args:
+        config: What to do.
+        metric: A value of an epoch that is wanted.
+    """
+    _Plan(config, None, (), metric)
 
 
 def shared_dataset(config: Config, folder: Folder, *, allow_changed_code: bool = False) -> SampleDataset:
@@ -234,18 +246,75 @@ def located(config: Config) -> Config:
 class _Plan:
     """The parts of a training that need no samples; making them finds what is wrong."""
 
-    def __init__(self, config: Config, folder: Folder | None, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Folder | None,
+        callbacks: Sequence[Callback],
+        metric: str | None = None,
+    ) -> None:
         self.config = config
         check_device(config.device)
         _check_samplers(config)
         self.spec = _existing_spec(config, folder) or _env_spec(config)
         self.network = build_network(config, self.spec)
-        build_optimization(config, self.network, 1)  # the number of steps is not known yet
+        optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
         self.generation = _generation(config)
         self.callbacks = list(callbacks)
         for part in config.training.callbacks:
             self.callbacks.append(_make(part, components.CALLBACKS, "training.callbacks", Callback))
+        if config.training.early_stopping is not None:
+            self.callbacks.append(EarlyStopping(**config.training.early_stopping.model_dump()))
+        self._foresee(optimization, metric)
+
+    def predictor(self) -> Predictor:
+        """The network as it is before the training, with its fields and transforms."""
+        if isinstance(self.network, Predictor):
+            return self.network
+        names = {"inputs": self.config.inputs, "outputs": self.config.outputs}
+        return Predictor(self.network, self.spec, transforms=self.transforms, **names)
+
+    def _foresee(self, optimization: Optimization, metric: str | None) -> None:
+        """Raise what the trainer would raise of values that are watched and states that are saved."""
+        config, predictor = self.config, self.predictor()
+        fields = config.loss_fields or predictor.outputs
+
+        def losses(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+            tensors = predictor.tensors(batch)
+            target = {name: tensors[name] for name in fields}
+            return optimization.losses(*predictor.transforms.before_loss(predictor(tensors), target))
+
+        check_saved(predictor, optimization, self.callbacks)
+        produce, validation = config.dataset.produce, config.validation
+        held_out = validation.fraction > 0 and produce in ("before", "first_epoch")
+        check_watched(
+            [*self.callbacks, _checkpoints(config, Path("session")), *([] if metric is None else [Watch(metric)])],
+            lambda: loss_names(predictor, optimization, losses, self.spec, [*predictor.inputs, *fields]),
+            validated=validation.path is not None or held_out,
+            rollout=None if validation.rollout is None else _rollout(config),
+            predictor=predictor,
+            metrics=METRICS if produce == "online" else (),
+        )
+
+
+class Watch(Callback):
+    """A value that somebody else watches, such as a search."""
+
+    adds = ()
+
+    def __init__(self, name: str) -> None:
+        self.watches = (name,)
+
+
+def _checkpoints(config: Config, session: Path) -> Checkpoints:
+    """What saves a training: the best one by what early stopping looks at, unless it is told otherwise."""
+    section, stopping = config.training.checkpoints, config.training.early_stopping
+    chosen: dict[str, Any] = section.model_dump(exclude={"path"})
+    if section.monitor is None and stopping is not None:
+        chosen |= {"monitor": stopping.monitor, "mode": section.mode or stopping.mode}
+    chosen["mode"] = chosen["mode"] or "min"
+    return Checkpoints(section.path or session / "networks", **chosen)
 
 
 def _train(plan: _Plan, folder: Folder, session: Path | None, run: Run | None, *, resume: bool = False) -> Outcome:
@@ -278,11 +347,11 @@ def _make_trainer(
     validation: SampleDataset | float | None = config.validation.fraction
     source = None
     if config.dataset.produce == "before":
-        dataset = _dataset(config, plan.generation, folder)
+        dataset = _dataset(config, plan.generation | {"predictor": answers_of(plan.predictor())}, folder)
         if run is not None:
             run.describe_dataset(dataset)
         training, validation = _split(config, dataset, folder)
-        per_epoch = min(math.ceil(len(training) / section.batch_size), section.batches_per_epoch or sys.maxsize)
+        per_epoch = _batches(plan, training)
     else:
         per_epoch = math.ceil((_wanted(config) or NEW_SAMPLES) / section.batch_size)
         if section.batches_per_epoch is not None:
@@ -295,11 +364,8 @@ def _make_trainer(
     if run is not None and (load := _load(config)) is not None:
         run.describe_dataset(load, "load_samples")
     callbacks = list(plan.callbacks)
-    if section.early_stopping is not None:
-        callbacks.append(EarlyStopping(**section.early_stopping.model_dump()))
     if session is not None:
-        options = section.checkpoints.model_dump(exclude={"path"})
-        callbacks.append(Checkpoints(section.checkpoints.path or session / "networks", **options))
+        callbacks.append(_checkpoints(config, session))
         callbacks.append(TensorBoard(session / "stats", **config.stats.model_dump()))
     network, rollout = plan.network, config.validation.rollout
     trained = isinstance(network, Predictor)  # and has its fields and transforms
@@ -314,6 +380,8 @@ def _make_trainer(
             epochs=section.epochs,
             batch_size=section.batch_size,
             batches_per_epoch=per_epoch,
+            shuffle=section.shuffle,
+            last_batch=section.last_batch,
             validation=validation,
             optimization=build_optimization(config, network, section.epochs * per_epoch),
             session=session,
@@ -338,6 +406,15 @@ def _make_trainer(
             source.close()
         raise
     return trainer, source
+
+
+def _batches(plan: _Plan, samples: SampleDataset) -> int:
+    """How many batches an epoch has on each process, over which a schedule may span."""
+    section, ranks, predictor = plan.config.training, Ranks(plan.config.device).size, plan.predictor()
+    size, limit = section.batch_size, section.batches_per_epoch
+    options: dict[str, Any] = {"ranks": ranks, "accumulate": plan.config.optimization.accumulate, "at_most": limit}
+    divided = divide(predictor, len(samples), size, last_batch=section.last_batch, **options)
+    return divided.count(len(samples), size, ranks, limit)
 
 
 def _held_out(config: Config, folder: Folder) -> Folder | None:
@@ -583,11 +660,13 @@ def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sa
     """The sampler of actions or parameters."""
     if part is None:
         return None
-    name, colon, _ = part.type.partition(":")
+    name, colon, argument = part.type.partition(":")
     ours = components.ACTION_SAMPLERS if what == "actions" else components.PARAMETER_SAMPLERS
     if name in ours:
         if part.arguments and not colon:
             return rebuild_sampler({"sampler": name, **part.arguments}, f"{key}.{what}")
+        if name == "network" and argument and absolute(argument).exists():
+            return NetworkPolicy(trained_network(absolute(argument)))  # also one of a class of one's own
         return find_sampler(part.type, what)
     found = components.find(part.type, {}, f"{key}.{what}")
     if what == "actions" and not part.arguments and takes(found, *GENERATORS):
@@ -604,7 +683,7 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
                 f"network.start_from: {section.start_from} brings its arguments, inputs, outputs and transforms; "
                 "leave these out"
             )
-        return _precise(config, load_checkpoint(section.start_from, as_which(section.which)))
+        return _precise(config, trained_network(section.start_from, section.which))
     found = components.find_class(section.type, components.NETWORKS, "network.type", nn.Module)
     torch.manual_seed(config.seed)
     if hasattr(found, "from_spec"):
@@ -694,6 +773,14 @@ def build_optimization(config: Config, network: nn.Module | Predictor, steps: in
     return optimization
 
 
+def planned(config: Config) -> bool:
+    """Whether the learning rate depends on how many epochs were planned, so that there cannot be more."""
+    part = config.optimization.schedule
+    if part.type == "one_cycle":
+        return True  # it refuses to go on after its end
+    return part.type in SPANNING and SPANNING[part.type] not in part.arguments
+
+
 def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
     """What makes the learning-rate schedule of an optimizer, over so many of its steps."""
     part, lr = config.optimization.schedule, config.optimization.lr
@@ -706,39 +793,86 @@ def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
         return None
     kinds = (LRScheduler, ReduceLROnPlateau)
     found = components.find_class(part.type, components.SCHEDULES, "optimization.schedule", *kinds)
-    arguments = {**spans.get(part.type, {}), **part.arguments}
+    arguments = {**spans.get(part.type, {}), **SCHEDULE_DEFAULTS.get(part.type, {}), **part.arguments}
     return lambda optimizer: components.make(found, "optimization.schedule", optimizer, **arguments)
 
 
 # --- a trained network
 
 
-def load_network(config: Config | None, session: Path, which: str = "last") -> Predictor:
+def load_network(config: Config | None, session: Path, which: str | None = None) -> Predictor:
     """The trained network of a session, also one of a class that the configuration alone can make.
 
     Args:
         config: The session's configuration, None if it has none.
         session: Its folder.
-        which: Which checkpoint.
+        which: Which checkpoint; by default the best one where early stopping may have ended the training, since the
+            last one is worse then, else the last one.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
     if config is None:
-        return load_checkpoint(session, as_which(which))
+        return trained_network(session, which or "last")
     check_device(config.device)
-    around, place = config.transforms, config.training.checkpoints.path or session
-    for part in (*around.before_prediction, *around.before_loss, *around.before_apply):
-        components.find_class(
-            part.type, components.TRANSFORMS, "transforms", nn.Module
-        )  # importing the module registers its classes
-    components.find_class(config.network.type, components.NETWORKS, "network.type", nn.Module)
-    manifest = read_manifest(find_checkpoint(place, as_which(which)))
+    path = config.training.checkpoints.path or session
+    return _load_with(config, find_checkpoint(path, as_which(which or usual_checkpoint(config))), config.device)
+
+
+def usual_checkpoint(config: Config) -> str:
+    """Which checkpoint of a training is meant where nobody says it."""
+    section = config.training
+    return "best" if section.early_stopping is not None and section.checkpoints.best else "last"
+
+
+def trained_network(path: str | Path, which: str = "last") -> Predictor:
+    """The network of a checkpoint, also one of a class that the configuration of its session alone can make.
+
+    Args:
+        path: A session, a folder of checkpoints, or a checkpoint.
+        which: Which one of several.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is damaged, or its class is unknown.
+    """
+    found = find_checkpoint(path, as_which(which))
+    config = _config_around(absolute(path), found)
+    return load_checkpoint(found) if config is None else _load_with(config, found, "cpu")
+
+
+def _config_around(path: Path, checkpoint: Path) -> Config | None:
+    """The configuration of the session that a checkpoint is of; None where there is none."""
+    for folder in (path, checkpoint.parent, checkpoint.parent.parent):
+        if (folder / CONFIG).is_file():
+            return check_config(read_config(folder), str(folder / CONFIG))
+    return None
+
+
+def _load_with(config: Config, checkpoint: Path, device: str) -> Predictor:
+    """The network of a checkpoint, by the configuration of its training."""
+    _import_classes(config)
+    manifest = read_manifest(checkpoint)
     given: dict[str, Any] = {}
-    if config.network.start_from is None:
-        spec = SampleSpec.from_json(manifest["fields"])
-        if manifest["network"]["config"] is None:
-            given["network"] = build_network(config, spec)
-        if manifest["transforms"]["config"] is None:
-            given["transforms"] = build_transforms(config, given.get("network", nn.Identity()), spec)
-    return load_checkpoint(place, as_which(which), device=config.device, **given)
+    spec = SampleSpec.from_json(manifest["fields"])
+    if manifest["network"]["config"] is None:
+        made = build_network(config, spec)
+        given["network"] = made.network if isinstance(made, Predictor) else made
+    if manifest["transforms"]["config"] is None:
+        around = build_transforms(config, given.get("network", nn.Identity()), spec)
+        begun = config.network.start_from
+        given["transforms"] = around if begun is None else trained_network(begun, config.network.which).transforms
+    return load_checkpoint(checkpoint, device=device, **given)
+
+
+def _import_classes(config: Config) -> None:
+    """Import the modules of the classes that a configuration names, and that its first session named: it registers."""
+    around = config.transforms
+    for part in (*around.before_prediction, *around.before_loss, *around.before_apply):
+        components.find_class(part.type, components.TRANSFORMS, "transforms", nn.Module)
+    components.find_class(config.network.type, components.NETWORKS, "network.type", nn.Module)
+    begun = config.network.start_from
+    # what was loaded from there is part of this session now: it may have been deleted
+    if begun is not None and "://" not in begun and absolute(begun).is_dir():
+        path = find_checkpoint(begun, as_which(config.network.which))
+        if (first := _config_around(absolute(begun), path)) is not None:
+            _import_classes(first)

@@ -244,7 +244,9 @@ class OptimizationSection(Section):
     lr: float = Field(1e-3, gt=0, description="learning rate")
     weight_decay: float = Field(0.0, ge=0)
     schedule: Schedule = Field(
-        Component(type="constant"), description="of the learning rate; cosine and one_cycle span all epochs"
+        Component(type="constant"),
+        description="of the learning rate; cosine and one_cycle span all epochs, step halves it every 5, exponential "
+        "takes 5 % off in each, plateau a tenth where the loss stays; arguments change that",
     )
     schedule_every: Literal["batch", "epoch"] | None = Field(
         None, description="when it advances; by default every batch for cosine and one_cycle, else every epoch"
@@ -265,6 +267,12 @@ class CheckpointsSection(Section):
     keep: int | None = Field(1, ge=1, description="how many of the newest; null keeps all")
     path: str | None = Field(None, description="folder or s3://bucket/prefix; by default 'networks' in the session")
     best: bool = Field(True, description="also keep the best one")
+    monitor: str | None = Field(
+        None,
+        description="value of an epoch by which the best is chosen, such as rollout_relative_l2/FIELD; by default that "
+        "of early_stopping, else the validation loss",
+    )
+    mode: Literal["min", "max"] | None = Field(None, description="whether small or large ones are better; min")
 
 
 class EarlyStoppingSection(Section):
@@ -273,6 +281,7 @@ class EarlyStoppingSection(Section):
     monitor: str = Field("validation_loss", description="value of an epoch that is to fall")
     patience: int = Field(10, ge=1, description="epochs without a lower one")
     min_delta: float = Field(0.0, ge=0, description="what counts as lower")
+    mode: Literal["min", "max"] = Field("min", description="whether it is to fall, or to rise")
 
 
 class RolloutSection(Section):
@@ -304,6 +313,14 @@ class TrainingSection(Section):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=1)
     batches_per_epoch: int | None = Field(None, ge=1, description="at most; null takes all samples")
+    shuffle: bool | Literal["random", "window"] = Field(
+        True, description="how samples are shuffled: true as fits the memory, random, window, or false"
+    )
+    last_batch: Literal["auto", "keep", "join", "drop"] = Field(
+        "auto",
+        description="one that is not filled: keep it, join it to the one before, drop it; auto joins a single sample "
+        "where the network needs more",
+    )
     early_stopping: EarlyStoppingSection | None = Field(None, description="null for none")
     checkpoints: CheckpointsSection = Field(default_factory=CheckpointsSection)
     callbacks: list[TrainingCallback] = Field(default_factory=list, description="of the training's events")
@@ -325,7 +342,10 @@ class RunnerSection(Section):
     """How `physgym run SESSION` runs the network; its options override this."""
 
     steps: int = Field(100, ge=0, description="0 goes on until Ctrl-C")
-    which: str = Field("last", description="which checkpoint: last, best, an epoch or a name")
+    which: str | None = Field(
+        None,
+        description="which checkpoint: last, best, an epoch or a name; null is best with early_stopping, else last",
+    )
     seed: int = Field(1, ge=0, description="other than the training's shows unseen episodes")
     num_workers: int | None = Field(None, ge=1, description="worker processes; null runs it in this one")
     num_envs: int | None = Field(None, ge=1, description="environments in workers; by default one per worker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from physgym.training.events import Callback
 
 if TYPE_CHECKING:
     from physgym.training.trainer import Trainer
+
+
+log = logging.getLogger(__name__)
 
 
 class Answers(Callback):
@@ -63,3 +67,12 @@ class Answers(Callback):
         known = copy.deepcopy(predictor)
         known.zero_grad(set_to_none=True)
         return known.eval()
+
+
+def answers_of(predictor: Predictor) -> Answers | None:
+    """Return what answers with a network, None for one that cannot be copied."""
+    try:
+        return Answers(predictor)
+    except Exception as error:  # noqa: BLE001 - of whatever a network is made
+        log.info("simulations cannot ask this network, which cannot be copied: %s", error)
+        return None

@@ -114,6 +114,7 @@ class TensorBoard(Callback):
 
     A resumed training continues its curves from where the checkpoint was saved: what had been written after that is
     removed from its event files. A new training in a folder that has curves writes to a subfolder, ``run-2`` and so on.
+    What cannot be written for a while, as on a full disk, is a warning; it is kept, and written later.
 
     Args:
         folder: Where to write; made if it is not there.
@@ -168,7 +169,7 @@ class TensorBoard(Callback):
             statistics: Whether to add the curves ``<name>_mean`` and ``<name>_variance`` over the last 50 values.
 
         Raises:
-            ConfigError: No training runs, the value is no number, or the file cannot be written.
+            ConfigError: No training runs, or the value is no number.
         """
         values = {name: value} | (self._statistics(name, value) if statistics else {})
         self.writer.add_values(values, self._step if step is None else step)
@@ -193,7 +194,7 @@ class TensorBoard(Callback):
             step: Where on the axis; ``trainer.step`` by default.
 
         Raises:
-            ConfigError: A shape is wrong, no training runs, or the file cannot be written.
+            ConfigError: A shape is wrong, or no training runs.
         """
         points = _batched(name, "vertices", vertices, np.float32)
         count, parts = points.shape[1], {"vertices": points}

@@ -6,7 +6,9 @@ that thread costs a training several times as long as writing to a buffer.
 
 from __future__ import annotations
 
+import io
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,16 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 from physgym.errors import ConfigError
 
 FLUSH_EVERY = 10.0  # seconds after which readers see what was written, at the latest with the next event
-BUFFER = 1 << 16  # bytes; the events of several hundred batches
+BUFFER = 1 << 16  # bytes that are written together: the events of several hundred batches
 
+KEPT = 64 << 20  # bytes that are kept at most while they cannot be written
+
+FAILS = (
+    "the curves for TensorBoard cannot be written to {path} now: {reason}. They are kept in memory and written when "
+    "that works again; the training goes on"
+)
+NOT_KEPT = "{path} cannot be written for so long that {size} MB of curves are kept; those that follow are left out"
+GIVEN_UP = "the last curves could not be written to {path}, and are given up"
 CANNOT_WRITE = (
     "the curves for TensorBoard cannot be written to {path}: {reason}. Make room there, or choose another folder; a "
     "training with checkpoints can be resumed"
@@ -37,58 +47,96 @@ def cannot_write(path: Path, error: OSError) -> ConfigError:
 class EventFile(FileWriter):
     """One event file.
 
+    A write that fails (a full disk, a quota, a folder that was deleted) ends nothing: there is a warning, what was to
+    be written is kept in memory, and it is written as soon as that works again.
+
     Args:
         path: Where; must not be there yet. Folders are made.
 
     Raises:
-        ConfigError: It cannot be made; later from every method, if it cannot be written.
+        ConfigError: It cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
         # not that of the base class, which starts a thread
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("xb", buffering=BUFFER)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        self._records, self._failed, self._flushed = RecordWriter(self._file), False, 0.0
+        self._kept = io.BytesIO()  # records that are still to be written
+        self._records = RecordWriter(self._kept)
+        self._flushed, self._failing, self._full = 0.0, False, False
+        self._file = self._made()
+        self._size = 0  # bytes in the file that are whole records
         self.add_event(Event(file_version="brain.Event:2"))
+
+    def _made(self) -> Any:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self.path.open("xb", buffering=0)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def get_logdir(self) -> str:
         """The folder."""
         return str(self.path.parent)
 
     def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
-        """Write an event, to the buffer at least."""
+        """Write an event, to memory at least."""
         event.wall_time = now = time.time() if walltime is None else walltime
         if step is not None:
             event.step = int(step)
-        try:
+        size = self._kept.tell()
+        if size > KEPT:
+            if not self._full:
+                self._full = True
+                warnings.warn(NOT_KEPT.format(path=self.path, size=KEPT >> 20), RuntimeWarning, stacklevel=2)
+        else:
             self._records.write(event.SerializeToString())
-        except OSError as error:
-            self._fail(error)
-        if not 0 <= now - self._flushed < FLUSH_EVERY:
+        if not 0 <= now - self._flushed < FLUSH_EVERY or (size > BUFFER and not self._failing):
             self._flushed = now
             self.flush()
 
     def flush(self) -> None:
-        """Let readers see what was written; does nothing where that failed before."""
+        """Let readers see what was written; what cannot be written stays in memory."""
+        data = memoryview(self._kept.getvalue())
+        if not data:
+            return
         try:
-            if not self._failed:
-                self._file.flush()
+            self._reopen()
+            self._file.seek(self._size)
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
         except OSError as error:
-            self._fail(error)
+            with suppress(OSError):  # half a record would hide those after it from readers
+                self._file.truncate(self._size)
+            if not self._failing:
+                self._failing = True
+                text = FAILS.format(path=self.path, reason=error.strerror or error)
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return
+        self._size += len(data)
+        self._kept.seek(0)
+        self._kept.truncate()
+        self._failing = self._full = False
+
+    def _reopen(self) -> None:
+        """Make the file anew where somebody has deleted it, or the folder: nobody would find what is written to it."""
+        if self.path.exists():
+            return
+        warnings.warn(f"{self.path} was deleted; its curves go on in a new file", RuntimeWarning, stacklevel=3)
+        self._file.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file, self._size = self.path.open("wb", buffering=0), 0
+        first = io.BytesIO()
+        RecordWriter(first).write(Event(file_version="brain.Event:2").SerializeToString())
+        self._size = self._file.write(first.getvalue())
 
     def close(self) -> None:
         """Close the file; what could not be written is given up."""
         self.flush()
-        with suppress(OSError):  # it would try once more, and end with the error that was raised already
+        if self._kept.tell():
+            warnings.warn(GIVEN_UP.format(path=self.path), RuntimeWarning, stacklevel=2)
+        with suppress(OSError):
             self._file.close()
-
-    def _fail(self, error: OSError) -> None:
-        self._failed = True
-        raise cannot_write(self.path, error) from error
 
 
 class CurveWriter(SummaryWriter):

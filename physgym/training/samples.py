@@ -41,8 +41,9 @@ class SampleSource(Protocol):
     Where it has them, the trainer also uses ``stored`` (how many samples are stored, those of an earlier run included;
     the first epoch draws what is missing), ``drawn`` (episodes and steps of the last batch, for messages),
     ``state_dict`` and ``load_state_dict`` (the position after the last batch, to resume it; an empty state is the
-    beginning), ``metrics()`` (figures that enter the record of every epoch), and ``hurry()`` (called before `close`
-    after Ctrl-C, when nothing that takes long shall be waited for).
+    beginning), ``predictor`` (what answers simulations that ask for a prediction; set where it is None), ``metrics()``
+    (figures that enter the record of every epoch), and ``hurry()`` (called before `close` after Ctrl-C, when nothing
+    that takes long shall be waited for).
     """
 
     @property

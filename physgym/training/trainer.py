@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from physgym.data.loader import Loader, Shuffle
 from physgym.data.provenance import warn_of_overlap
@@ -31,6 +32,7 @@ from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.storage.location import local
+from physgym.training.answers import answers_of
 from physgym.training.arguments import (
     check_alike,
     check_fields,
@@ -44,6 +46,7 @@ from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpoints import Checkpoints
 from physgym.training.events import Callback, Callbacks
+from physgym.training.foreign import Feed, as_samples
 from physgym.training.history import History, Means
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
@@ -94,6 +97,11 @@ BEFORE = "The network has the weights from before this batch."
 BROKEN = "The weights are not finite themselves, after an earlier step."
 ALL_SKIPPED = "no batch of epoch {epoch} had a finite loss. Lower the learning rate, or look for bad samples"
 ONE_TO_EVALUATE = "the network needs more than one sample to be evaluated, and there is a single one; hold out more"
+NOTHING_HELD_OUT = (
+    "the batches of a loader cannot be divided by episode: give samples or a loader as validation, or validation=None"
+)
+FEED_ALONE = "several processes cannot share a loader of your own; pass its dataset, which the trainer divides"
+FEED_WORKERS = "loader_workers gathers samples of a dataset; a loader of your own has num_workers"
 NO_FOLDER = "resume=True looks for the last checkpoint in the session; give a session, or the path of a checkpoint"
 OTHER_SETTINGS = "{path} is of a training with other settings: {differences}. Set them as they were to continue it"
 OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
@@ -107,8 +115,12 @@ class Trainer:
     Args:
         network: The network, with its initial weights; a module, or a `Predictor` to train it further with the
             normalization that it has.
-        dataset: Samples to train on.
-        source: In place of a dataset, what produces samples. The trainer closes it once it needs no more.
+        dataset: Samples to train on: a `physgym.SampleDataset`, or what torch has: a `Dataset` whose items are
+            dictionaries of fields or pairs (input, target), a `Subset` of either, or a `DataLoader` or
+            `IterableDataset` of one's own, whose batches come as they are.
+        source: In place of a dataset, what produces samples. The trainer closes it once it needs no more. Where it
+            has no predictor, simulations that ask for a prediction are answered by the network in training, with the
+            weights of the last completed epoch.
         produce: When the source produces: "first_epoch" draws ``batches_per_epoch`` batches once, then trains on them
             in all epochs as on a dataset; "always" trains on fresh samples alone.
         epochs: How many epochs to train.
@@ -179,7 +191,7 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module | Predictor,
-        dataset: Samples | None = None,
+        dataset: Samples | Dataset[Any] | DataLoader[Any] | None = None,
         *,
         source: SampleSource | None = None,
         produce: Produce = "first_epoch",
@@ -188,7 +200,7 @@ class Trainer:
         batches_per_epoch: int | None = None,
         shuffle: Shuffle = True,
         last_batch: LastBatch = "auto",
-        validation: float | Samples | None = 0.1,
+        validation: float | Samples | Dataset[Any] | DataLoader[Any] | None = 0.1,
         optimization: Optimization | None = None,
         session: str | Path | None = None,
         seed: int = 0,
@@ -220,7 +232,6 @@ class Trainer:
         rollout_every, seed = whole("rollout_every", rollout_every, 1), whole("seed", seed, 0)
         loader_workers = whole("loader_workers", loader_workers, 0)
         check_last_batch(last_batch)
-        check_validation(validation)
         check_parts(network, optimization, callbacks)
         if not isinstance(compile, (bool, Mapping)):
             raise ConfigError(f"compile must be True, False, or the arguments of torch.compile, not {compile!r}")
@@ -241,26 +252,33 @@ class Trainer:
         self.epochs, self.batch_size, self.batches_per_epoch = epochs, batch_size, batches_per_epoch
         self.seed, self.source, self.shuffle = seed, source, shuffle
         self.training: Samples | None
-        self.validation: Samples | None
+        self.validation: Samples | Feed | None
         self.last_batch: LastBatch = last_batch
         self._divided: Batches | None = None  # how the training samples are
-        self._held_out = validation
         self._always = source is not None and produce == "always"
         self._drawn: deque[Drawn] = deque()  # for the statistics, yet to be trained on
         self._handed: Drawn | None = None  # the batch of a source that is to be trained on next
         self._last: Drawn | None = None  # that which was trained on last
         self._loader: Loader | None = None  # of the training samples
-        for what, samples in (("dataset", dataset), ("source", source)):
+        given, held_out = as_samples(dataset, batch_size), as_samples(validation, batch_size)
+        self._held_out: float | Samples | Feed | None = held_out
+        self._feed = given if isinstance(given, Feed) else None  # batches that somebody else makes
+        for what, samples in (("dataset", given), ("source", source)):
             if samples is not None:
                 check_samples(what, samples)
-        if dataset is not None and source is None:
-            spec = dataset.spec
-            self.training, self.validation = self._divide(dataset)
-        elif source is not None and dataset is None:
+        check_validation(held_out)
+        if self._feed is not None and source is None:
+            self._check_feed(self._feed)
+            spec = self._feed.spec
+            self.training, self.validation = None, None if isinstance(held_out, (int, float)) else held_out
+        elif given is not None and source is None:
+            spec = given.spec
+            self.training, self.validation = self._divide(given)
+        elif source is not None and given is None:
             if batches_per_epoch is None:
                 raise ConfigError(NO_LENGTH)
             spec = source.spec
-            self.training, self.validation = None, None if isinstance(validation, (int, float)) else validation
+            self.training, self.validation = None, None if isinstance(held_out, (int, float)) else held_out
         else:
             raise ConfigError(BOTH.format(what="none" if dataset is None else "both"))
 
@@ -306,6 +324,10 @@ class Trainer:
         self.stopping = self.in_step = False
         self._interrupt = Interrupt()
         own: list[Callback] = [ProgressBar()] if progress else []
+        if source is not None and getattr(source, "predictor", self) is None:
+            # simulations that ask for a prediction get that of the network in training
+            source.predictor = answers = answers_of(self.predictor)  # type: ignore[attr-defined]
+            own += [] if answers is None else [answers]
         if session is not None and not any(isinstance(callback, TensorBoard) for callback in callbacks):
             own.append(TensorBoard(Path(session) / "stats"))
         if session is not None and not any(isinstance(callback, Checkpoints) for callback in callbacks):
@@ -322,11 +344,14 @@ class Trainer:
         if self.training is not None:
             self._normalize(self.training)
             assert self.num_batches
+        elif self._feed is not None:
+            self._normalize(self._feed)
         elif batches_per_epoch is not None:
             wanted = batches_per_epoch * batch_size
             made = divide(self.predictor, wanted, batch_size, accumulate=self.optimization.accumulate)
             self._divided = made if self._always else None
-        if self.validation is not None and len(self.validation) == 1 and self._refuses_one:
+        lone = self.validation is not None and not isinstance(self.validation, Feed) and len(self.validation) == 1
+        if lone and self._refuses_one:
             raise ConfigError(ONE_TO_EVALUATE)
         self._saves = any(isinstance(callback, Checkpoints) for callback in (*callbacks, *own))
         if self._saves:
@@ -354,8 +379,9 @@ class Trainer:
     def num_batches(self) -> int:
         """Batches in an epoch, on each process."""
         if self.training is None:
-            assert self.batches_per_epoch is not None
-            return self.batches_per_epoch
+            limit, length = self.batches_per_epoch, None if self._feed is None else self._feed.num_batches
+            assert limit is not None or length is not None
+            return min(number for number in (limit, length) if number is not None)
         return self._division().count(len(self.training), self.batch_size, self.ranks.size, self.batches_per_epoch)
 
     def _division(self) -> Batches:
@@ -534,9 +560,16 @@ class Trainer:
             return self.optimization.losses(*predictor.transforms.for_loss(prediction, target))
 
     @torch.no_grad()
-    def evaluate(self, samples: Samples) -> dict[str, float]:
+    def evaluate(self, samples: Samples | Feed) -> dict[str, float]:
         """The means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""
         means = Means()
+        if isinstance(samples, Feed):
+            before = generator_states()
+            with evaluating(self.predictor), closing(samples.batches(self.seed)) as given:
+                for tensors in given:
+                    means.add(_floats(self.losses(tensors)), samples=_length(tensors))
+            set_generator_states(before)
+            return means.values()
         lone = len(samples) % self.batch_size == 1 and self._refuses_one
         if lone and len(samples) == 1:
             raise ConfigError(ONE_TO_EVALUATE)
@@ -581,17 +614,29 @@ class Trainer:
 
     # --- samples
 
-    def _divide(self, samples: Samples) -> tuple[Samples, Samples | None]:
+    def _check_feed(self, feed: Feed) -> None:
+        """Raise ConfigError unless batches that somebody else makes can be trained on as is asked for."""
+        if isinstance(self._held_out, (int, float)) and self._held_out:
+            raise ConfigError(NOTHING_HELD_OUT)
+        if feed.num_batches is None and self.batches_per_epoch is None:
+            raise ConfigError(NO_LENGTH)
+        if self.ranks.size > 1:
+            raise ConfigError(FEED_ALONE)
+        if self.loader_workers:
+            raise ConfigError(FEED_WORKERS)
+
+    def _divide(self, samples: Samples) -> tuple[Samples, Samples | Feed | None]:
         """The samples to train on, and those to validate on."""
         if len(samples) == 0:
             raise DatasetError(EMPTY.format(what="dataset"))
-        training, validation = samples, None
+        training: Samples = samples
+        validation: Samples | Feed | None = None
         if not isinstance(self._held_out, (int, float)):
             validation = self._held_out
         elif self._held_out:
             training, validation = samples.split(self._held_out, self.seed)
         for what, part in (("training part of the dataset", training), ("validation part", validation)):
-            if part is not None and len(part) == 0:
+            if part is not None and not isinstance(part, Feed) and len(part) == 0:
                 raise DatasetError(EMPTY.format(what=what))
         return training, validation
 
@@ -645,7 +690,7 @@ class Trainer:
         position: Any = getattr(self.source, "state_dict", dict)()
         return Drawn(samples, getattr(self.source, "drawn", None), position)
 
-    def _normalize(self, samples: Samples) -> None:
+    def _normalize(self, samples: Samples | Feed) -> None:
         """Make the trainer's own normalization from training samples."""
         if self._normalizes and self.step == 0:
             self.predictor.transforms.fit(samples.statistics)
@@ -683,6 +728,11 @@ class Trainer:
                         # a state for each process would fit only as many of them
                         seed_generators(_seed_of(self.seed, self.ranks.rank, self.step))
                     yield self.predictor.tensors(batch)
+            return
+        if self._feed is not None:
+            left = self.num_batches - self.batch
+            for batch in islice(self._feed.batches(_seed_of(self.seed, self.epoch), self.batch), left):
+                yield self.predictor.tensors({name: batch[name] for name in self.fields})
             return
         while self.batch < self.num_batches:
             self._handed = self._drawn.popleft() if self._drawn else self._draw()

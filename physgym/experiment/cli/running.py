@@ -36,7 +36,7 @@ def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
     overrides: Overrides = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps; 0 goes on until Ctrl-C.", show_default="100")] = None,
-    which: Annotated[str | None, typer.Option(help=WHICH, show_default="last")] = None,
+    which: Annotated[str | None, typer.Option(help=WHICH)] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Seed of the run; other than the training's shows unseen episodes.", show_default="1"),
@@ -117,7 +117,7 @@ def replay(
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,
     steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
-    which: Annotated[str, typer.Option(help=WHICH)] = "last",
+    which: Annotated[str | None, typer.Option(help=WHICH)] = None,
     record: Record = None,
     frames: Frames = None,
     batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 1,
@@ -151,7 +151,7 @@ def replay(
 def _run(
     session: Path,
     config: Config | None,
-    which: str,
+    which: str | None,
     steps: int,
     *,
     frames: Path | None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,13 +96,36 @@ def resume(
     if last["kind"] == "generate":
         _resume_generation(config, session, origin)
         return
-    schedule = config.optimization.schedule.type
-    if config.training.epochs != stored.training.epochs and schedule != "constant":
-        raise ConfigError(
-            f"training.epochs: the schedule {schedule} spans the {stored.training.epochs} epochs "
-            f"that were planned. Start a new session with network.start_from={session}"
-        )
+    _check_epochs(session, config, stored)
     _train(config, session, origin)
+
+
+def _check_epochs(session: Path, config: Config, stored: Config) -> None:
+    """Raise ConfigError where there are to be other epochs than the learning rate was planned for."""
+    from physgym.experiment.build import planned
+
+    if config.training.epochs != stored.training.epochs and planned(stored):
+        raise ConfigError(
+            f"training.epochs: the schedule {stored.optimization.schedule.type} spans the {stored.training.epochs} "
+            "epochs that were planned. Train its network further in a new session: "
+            f"{further(session, stored, config.training.epochs - stored.training.epochs)}"
+        )
+
+
+def further(session: Path, config: Config, epochs: int) -> str:
+    """Return the command that trains the network of a session further, in a session of its own."""
+    from physgym.experiment.schema import TransformsSection
+
+    begun = {"start_from": str(session), "which": "last"}
+    changes: dict[str, Any] = {"network": begun, "training.epochs": max(1, epochs)}
+    # what the network brings along
+    changes |= {name: None for name in ("inputs", "outputs") if getattr(config, name) is not None}
+    if config.transforms != TransformsSection():
+        changes["transforms"] = {}
+    if config.dataset.path is None and (session / "dataset").is_dir():
+        changes |= {"dataset.path": str(session / "dataset"), "dataset.samples": None}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return shlex.join(["physgym", "train", str(session), *overrides])
 
 
 def _check_folder(session: Path, config: Config, folder: str) -> None:

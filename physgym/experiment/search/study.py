@@ -204,7 +204,7 @@ def _check_points(space: Space) -> None:
     faults = []
     for end in (0, -1):
         try:
-            return check(space.config(space.corner(end)))
+            return check(space.config(space.corner(end)), space.section.metric)
         except PhysGymError as error:
             faults.append(error)
     raise faults[0]
