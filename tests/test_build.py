@@ -185,7 +185,7 @@ def test_a_schedule_over_all_epochs_is_not_prolonged(tmp_path, monkeypatch, iden
     ignoring(tmp_path)
     monkeypatch.chdir(tmp_path)
     train(config(tmp_path, optimization={"schedule": "cosine"}))
-    with pytest.raises(ConfigError, match=r"spans the 3 epochs .*network\.start_from="):
+    with pytest.raises(ConfigError, match=r"spans the 3 epochs .*physgym train .*start_from"):
         call("resume", tmp_path / "session", "training.epochs=5")
 
 

@@ -530,6 +530,10 @@ def test_an_unknown_metric_ends_the_search_with_those_that_are_there(tmp_path, p
         report.epoch_end(Trainer(), {"validation_loss": 1.0, "loss": 2.0})
     pool = pretend(parabola)
     text = str(raised.value)
+    with pytest.raises(ConfigError, match=r"search\.metric watches 'accuracy', .*'loss', .*'validation_loss'"):
+        search(config(tmp_path, metric="accuracy", trials=50))  # before there is a session
+    assert not (tmp_path / "search").exists()
+    monkeypatch.setattr(searching, "_check_points", lambda space: None)  # as where a callback might add it
     monkeypatch.setattr(pool, "_train", lambda number: pool.messages.append((number, impossible(text))))
     with pytest.raises(ConfigError, match="there are loss, validation_loss"):
         search(config(tmp_path, metric="accuracy", trials=50))

@@ -299,9 +299,10 @@ class _Plan:
 
 
 class Watch(Callback):
-    """A value that somebody else watches, such as a search."""
+    """A value that a search watches."""
 
     adds = ()
+    called = "search.metric"
 
     def __init__(self, name: str) -> None:
         self.watches = (name,)

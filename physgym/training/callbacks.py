@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from physgym.errors import ConfigError
+from physgym.files import absolute
 from physgym.progress import Progress, say
 from physgym.spaces import Array
 from physgym.training.events import Callback, Mode
@@ -133,7 +134,7 @@ class TensorBoard(Callback):
         histograms: bool = False,
         charts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder)  # whatever the working directory becomes
         self.histograms = histograms
         self.charts = {title: list(names) for title, names in (charts or {}).items()}
         self._writer: CurveWriter | None = None

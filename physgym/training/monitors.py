@@ -64,7 +64,8 @@ def check_watched(
             if name not in known:
                 more = NO_VALIDATION if name.startswith(VALIDATION) and not validated else ""
                 more = NO_ROLLOUT if name.startswith(ROLLOUT) and rollout is None else more
-                text = NOT_THERE.format(what=type(callback).__name__, name=name, known=sorted(known))
+                what = getattr(callback, "called", type(callback).__name__)
+                text = NOT_THERE.format(what=what, name=name, known=sorted(known))
                 raise ConfigError(text + more)
         known |= set(callback.adds)
         uncertain = uncertain or _adds_untold(callback)
