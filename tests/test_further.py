@@ -215,7 +215,6 @@ def test_the_best_is_that_which_early_stopping_looks_at(place):
             },
             "'rollout_latency_ms', 'rollout_relative_l2/next_state'",
         ),
-        ({"optimization": {"schedule": "tests.test_further:Stateless"}}, "Stateless cannot be saved"),
         ({"network": {"type": "tests.test_further:Counts", "arguments": {}}}, "get_extra_state"),
     ],
     ids=str,
@@ -224,16 +223,6 @@ def test_what_never_comes_or_cannot_be_kept_is_said_before_there_is_a_session(pl
     with pytest.raises(physgym.errors.PhysGymError, match=text):
         train(config(place, **changes))
     assert not (place / "session").exists()
-
-
-class Stateless:
-    """A schedule without a state."""
-
-    def __init__(self, optimizer):
-        self.optimizer = optimizer
-
-    def step(self):
-        pass
 
 
 class Counts(Net):

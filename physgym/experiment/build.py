@@ -272,7 +272,7 @@ class _Plan:
         """The network as it is before the training, with its fields and transforms."""
         if isinstance(self.network, Predictor):
             return self.network
-        names = {"inputs": self.config.inputs, "outputs": self.config.outputs}
+        names: dict[str, Any] = {"inputs": self.config.inputs, "outputs": self.config.outputs}
         return Predictor(self.network, self.spec, transforms=self.transforms, **names)
 
     def _foresee(self, optimization: Optimization, metric: str | None) -> None:
