@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.errors import SampleError
-from physgym.spaces import Array, Leaf, fixed_leaves, leaves
+from physgym.spaces import Array, Leaf, fixed_leaves, leaf_spaces, leaves
 
 Role = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
@@ -195,7 +195,7 @@ class SampleSpec(Mapping[str, Field]):
             return None
         if not isinstance(space, spaces.Dict):
             raise SampleError(f"{name} must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
-        found = fixed_leaves(space)
+        found = fields_of(space)
         if not found:
             raise SampleError(f"{name} needs at least one field; give it one, or take it away")
         roles = cast(dict[str, Role], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
@@ -277,7 +277,7 @@ class SampleSpec(Mapping[str, Field]):
                 if not np.can_cast(value.dtype, field.dtype, "same_kind"):
                     raise SampleError(DTYPE.format(name=field.name, got=value.dtype, want=field.dtype, **told))
                 cast_value = value.astype(field.dtype)
-                if field.dtype.kind in "iu" and not np.array_equal(cast_value, value):
+                if field.dtype.kind in "iuSU" and not np.array_equal(cast_value, value):
                     raise SampleError(RANGE.format(name=field.name, want=field.dtype, **told))
                 value = cast_value
             checked[field.name] = value
@@ -429,6 +429,22 @@ def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
             yield from flat_items({str(i): item for i, item in enumerate(value)}, name)
         else:
             yield name, value
+
+
+def fields_of(space: spaces.Space[Any]) -> list[Leaf]:
+    """The arrays of a space of samples, a text being one of its greatest length.
+
+    Raises:
+        ConfigError: The space holds one without a fixed shape and dtype (Sequence, Graph, OneOf).
+    """
+    inner = leaf_spaces(space)
+    found = []
+    for leaf in leaves(space):
+        part = inner[leaf.path]
+        found.append(Leaf(leaf.path, (), np.dtype(f"U{part.max_length}")) if isinstance(part, spaces.Text) else leaf)
+    if any(leaf.variable for leaf in found):
+        fixed_leaves(space)  # which says so
+    return found
 
 
 def declared(env: gymnasium.Env[Any, Any], name: str) -> Any:

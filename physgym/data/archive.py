@@ -25,6 +25,7 @@ from physgym.data.partition import (
     replace,
     write_small,
 )
+from physgym.data.texts import encoded, on_disk
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import temporary_beside
 from physgym.progress import Progress
@@ -168,13 +169,17 @@ def _copy_rows(
 ) -> None:
     shape, per_chunk = (count, *column.shape), max(1, min(count, CHUNK // max(1, column.row)))
     if filters and count and column.row:
-        new.create_dataset(column.name, shape, column.dtype, chunks=(per_chunk, *column.shape), **filters)
+        new.create_dataset(column.name, shape, on_disk(column.dtype), chunks=(per_chunk, *column.shape), **filters)
     else:
-        create_contiguous(new, column.name, shape, column.dtype)
+        create_contiguous(new, column.name, shape, on_disk(column.dtype))
     at_once = per_chunk * max(1, PORTION // max(1, per_chunk * column.row))  # whole chunks: each is compressed once
     for start in range(0, count if column.row else 0, at_once):
         stop = min(count, start + at_once)
-        new[column.name].write_direct(source.read(column.name, start, stop), dest_sel=np.s_[start:stop])
+        rows = source.read(column.name, start, stop)
+        if rows.dtype.kind == "U":
+            new[column.name][start:stop] = encoded(rows).view(on_disk(rows.dtype))
+        else:
+            new[column.name].write_direct(rows, dest_sel=np.s_[start:stop])
         bar.update((stop - start) * column.row)
 
 

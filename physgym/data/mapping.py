@@ -52,13 +52,17 @@ class Stitched:
 
     @staticmethod
     def possible(partitions: Sequence[Partition], columns: Sequence[str]) -> bool:
-        """Whether the columns can be stitched: no archive, no other layout than physgym writes, no gigantic rows."""
+        """Whether the columns can be stitched: no archive, no text, no layout but physgym's, no gigantic rows."""
         for name in columns:
             addresses = 0
             for part in partitions:
                 column = part.tables[SAMPLES].columns[name]
                 size = part.count * column.row
-                if column.offset is None or (column.offset % mmap.PAGESIZE and size > COPIED):
+                if (
+                    column.offset is None
+                    or column.dtype.kind == "U"
+                    or (column.offset % mmap.PAGESIZE and size > COPIED)
+                ):
                     return False
                 addresses += size + mmap.PAGESIZE * column.row
             if addresses > LARGEST:

@@ -30,7 +30,7 @@ import numpy as np
 
 from physgym import files
 from physgym.data.statistics import Statistics, collect, real_fields
-from physgym.data.texts import GROUP, read_attributes, text_dtype, write_text, write_texts
+from physgym.data.texts import GROUP, decoded, encoded, on_disk, read_attributes, text_dtype, write_text, write_texts
 from physgym.errors import DatasetError
 from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
@@ -42,7 +42,7 @@ TOO_SMALL = (
     "max_file_size={given} is less than the smallest partition of these samples takes, {least} bytes with one sample; "
     "the files are larger than that"
 )
-KINDS = "biufcSV"  # of a field's dtype
+KINDS = "biufcSUV"  # of a field's dtype
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, 32001, 32004, 32015}  # the last: blosc, lz4, zstd
 VERSION = 2
 INDEX: dict[str, np.dtype[Any]] = {
@@ -218,7 +218,7 @@ def _image(layout: Layout, capacities: Mapping[str, int], attributes: Mapping[st
     with h5py.File(image, "r+", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
         for table, columns in layout.tables.items():
             for name, (shape, dtype) in columns.items():
-                create_contiguous(file, name, (capacities[table], *shape), dtype)
+                create_contiguous(file, name, (capacities[table], *shape), on_disk(dtype))
         describe_columns(file, layout)
     return image
 
@@ -398,7 +398,7 @@ class Partition:
         for dataset, (shape, dtype) in self.layout.tables[name].items():
             found = dataset_of(file, dataset, archive=self.archive)
             capacity = len(found) if capacity is None else capacity
-            if found.shape != (capacity, *shape) or found.dtype != dtype:
+            if found.shape != (capacity, *shape) or found.dtype != on_disk(dtype):
                 raise ValueError(f"{dataset} holds {found.dtype} {found.shape}, not {dtype} {(capacity, *shape)}")
             columns[dataset] = Column(dataset, shape, dtype, self._offset(found))
         counter = dataset_of(file, COUNTERS[name], archive=self.archive)
@@ -506,7 +506,9 @@ class Partition:
                     _check_filters(self.path, dataset)
                     for i, (start, stop) in enumerate(runs):
                         target = self._target(column, stop - start, outs[i] if outs else None)
-                        if target.size:
+                        if target.size and column.dtype.kind == "U":
+                            target[...] = decoded(dataset[start:stop], column.dtype)
+                        elif target.size:
                             dataset.read_direct(target, np.s_[start:stop])
                         yield target
                 return
@@ -517,6 +519,10 @@ class Partition:
                     if target.size:
                         assert column.offset is not None
                         self._fill(handle, target, column.offset + start * column.row)
+                        if column.dtype.kind == "U":
+                            target[...] = decoded(target.reshape(-1).view(on_disk(column.dtype)), column.dtype).reshape(
+                                target.shape
+                            )
                     yield target
         except (OSError, RuntimeError, ValueError) as error:
             raise DatasetError(f"cannot read {name} of {self.path}: {error}") from error
@@ -584,7 +590,7 @@ class Partition:
                 step = max(1, COPY // max(1, column.row))
                 for start in range(0, table.count if column.row else 0, step):
                     rows = self.read(column.name, start, min(table.count, start + step))
-                    digest.update(rows.reshape(-1).view(np.uint8).data)
+                    digest.update(encoded(rows).reshape(-1).view(np.uint8).data)
                     if done is not None:
                         done(rows.nbytes)
         return digest.hexdigest()
@@ -797,7 +803,7 @@ class Appender:
         """
         into = self.partition.tables[table]
         for name, column in into.columns.items():
-            data = np.ascontiguousarray(rows[name], column.dtype)
+            data = np.ascontiguousarray(encoded(rows[name]), on_disk(column.dtype))
             if data.size:
                 assert column.offset is not None
                 pwrite_all(self._handle, data, column.offset + into.written * column.row)

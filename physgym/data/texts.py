@@ -14,6 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from physgym.spaces import Array
+
 LONGEST = 60_000  # bytes of an attribute; HDF5 holds 64 kB in an object header
 GROUP = "texts"  # of the longer ones
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -79,6 +81,36 @@ def read_attributes(file: h5py.File, handle: int) -> dict[str, Any]:
     if variable:
         texts = dict(_variable_texts(handle))
         found |= {name: texts[name] for name in variable}
+    return found
+
+
+def on_disk(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return how values lie in a file: texts as UTF-8 of a fixed length, padded with zeros; the others as they are."""
+    if dtype.kind != "U":
+        return dtype
+    found: np.dtype[Any] = h5py.string_dtype("utf-8", dtype.itemsize)  # four bytes are enough for any character
+    return found
+
+
+def encoded(rows: Array) -> Array:
+    """Return texts as they lie in a file, other arrays as they are.
+
+    Raises:
+        UnicodeEncodeError: A text has half a character, which UTF-8 cannot hold.
+    """
+    if rows.dtype.kind != "U":
+        return rows
+    found: Array = np.char.encode(rows, "utf-8").astype(f"S{rows.dtype.itemsize}")
+    return found
+
+
+def decoded(raw: Array, dtype: np.dtype[Any]) -> Array:
+    """Return texts of a file as texts.
+
+    Raises:
+        UnicodeDecodeError: They are none.
+    """
+    found: Array = np.char.decode(raw, "utf-8").astype(dtype)
     return found
 
 

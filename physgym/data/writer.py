@@ -48,6 +48,7 @@ from physgym.data.partition import (
 )
 from physgym.data.room import check_room
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
+from physgym.data.texts import encoded
 from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
@@ -184,6 +185,7 @@ class SampleWriter:
         self._buffer: dict[str, Array] = {name: np.zeros((rows, *shape), dt) for name, (shape, dt) in forms.items()}
         self._size, self._fill = rows, 0
         self._portion: _Portion | None = None  # what `_store` is at
+        self._looked_at = any(field.dtype.kind == "U" for field in spec.values())  # texts, which may not be storable
         self._taken = TakenNames(self._stored_names)
         self._names = [self._buffer[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
         self._targets = [(name, self._buffer[f"data/{name}"], f.shape, f.dtype) for name, f in spec.items()]
@@ -443,7 +445,7 @@ class SampleWriter:
     def _buffered(self, samples: Mapping[str, Array], index: Sequence[Any], count: int) -> bool:
         """Put samples of exactly the right form in the buffer; the others need a closer look."""
         start, end = self._fill, self._fill + count
-        if len(samples) != len(self._targets):
+        if len(samples) != len(self._targets) or self._looked_at:
             return False
         for name, target, shape, dtype in self._targets:
             value = samples.get(name)
@@ -489,10 +491,16 @@ class SampleWriter:
                     raise self._other_fields(sample)
                 for name, target, shape, dtype in self._targets:
                     value = sample.get(name)
-                    if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
+                    if (
+                        type(value) is not np.ndarray
+                        or value.dtype != dtype
+                        or value.shape != shape
+                        or dtype.kind == "U"
+                    ):
                         if name not in sample:
                             raise self._other_fields(sample)
                         value = _column(f"data/{name}", [value], shape, dtype, 1)[0]
+                        _check_texts({name: value})
                     target[i] = value
                 try:
                     episodes, steps, seeds, envs = self._names
@@ -618,7 +626,10 @@ class SampleWriter:
         given = {f"data/{name}": value for name, value in samples.items()}
         given |= {f"index/{name}": value for name, value in index.items()}
         forms = self._layout.tables[SAMPLES]
-        return {name: _column(name, given[name], shape, dtype, count) for name, (shape, dtype) in forms.items()}
+        columns = {name: _column(name, given[name], shape, dtype, count) for name, (shape, dtype) in forms.items()}
+        if self._looked_at:
+            _check_texts(columns)
+        return columns
 
     def _other_fields(self, samples: Mapping[str, Any]) -> DatasetError:
         missing, extra = sorted(set(self.spec) - set(samples)), sorted(set(samples) - set(self.spec))
@@ -1113,8 +1124,10 @@ def _cut(reason: str) -> bytes:
 def _check_storable(field: Field) -> None:
     """Raise ConfigError if HDF5 cannot hold a field as it is declared."""
     dtype, text = field.dtype, f"{field.name}{field.unit}"
-    if dtype.kind not in "biufcSV" or dtype.names or dtype.subdtype or not dtype.itemsize:
-        raise ConfigError(f"{field.name} has dtype {dtype}; a dataset holds numbers, flags and bytes of a fixed length")
+    if dtype.kind not in "biufcSUV" or dtype.names or dtype.subdtype or not dtype.itemsize:
+        raise ConfigError(
+            f"{field.name} has dtype {dtype}; a dataset holds numbers, flags, and texts and bytes of a fixed length"
+        )
     if "\0" in text or text.encode(errors="replace").decode() != text:
         raise ConfigError(f"the name or unit of {field.name!r} is no text that HDF5 can hold; rename it")
 
@@ -1137,10 +1150,19 @@ def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any],
         index = not name.startswith("data/") and column.dtype.kind in "iu" and dtype.kind in "iu"
         if not index:  # seeds come as signed numbers as well
             raise DatasetError(f"{name} has dtype {column.dtype}, which does not convert to {dtype}")
-    if dtype.kind in "iuS" and not _same(column, dtype):
+    if dtype.kind in "iuSU" and not _same(column, dtype):
         raise DatasetError(f"{name} has values that {dtype} cannot hold")
     with np.errstate(over="ignore"):  # what becomes infinite is not finite, which is looked at
         return column.astype(dtype)
+
+
+def _check_texts(columns: Mapping[str, Array]) -> None:
+    """Raise DatasetError if a text cannot be stored as UTF-8."""
+    for name, column in columns.items():
+        try:
+            encoded(column)
+        except UnicodeEncodeError as error:
+            raise DatasetError(f"{name} has a text that cannot be stored: {error}") from error
 
 
 def _same(values: Array, dtype: np.dtype[Any]) -> bool:

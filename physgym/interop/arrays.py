@@ -197,8 +197,8 @@ def import_numpy(
             )
         if not next(iter(shapes.values()))[0]:
             raise DatasetError(f"the arrays have no rows, so there is nothing to store; their shapes: {shapes}")
-        if wrong := {name: str(value.dtype) for name, value in arrays.items() if value.dtype.kind not in "biufcS"}:
-            raise DatasetError(f"a field holds numbers, flags or bytes, not {wrong}; convert or leave out these arrays")
+        if wrong := {name: str(value.dtype) for name, value in arrays.items() if value.dtype.kind not in "biufcSU"}:
+            raise DatasetError(f"a field holds numbers, flags, texts or bytes, not {wrong}; leave out these arrays")
         spec = _spec(arrays, described, roles or {}, units or {})
         count = next(iter(shapes.values()))[0]
         if index["episode"] is None:

@@ -39,6 +39,7 @@ _GENERATORS = {
 _PLAIN_KINDS = "biufcSUmM"
 _DTYPE = re.compile(r"[<>|=][biufcSUmM]\d{1,9}(\[\d{0,9}\w{1,2}\])?")
 _SPACE_DTYPE = re.compile(r"[<>|=][biuf](\d{1,2})")
+_TEXT_DTYPE = re.compile(r"[<>|=]U(\d{1,6})")
 
 
 class _Encoder:
@@ -246,7 +247,7 @@ def decode_space(data: Any) -> spaces.Space[Any]:
     return walk.from_json(data)
 
 
-def check_size(arrays: Iterable[tuple[Any, Any]]) -> int:
+def check_size(arrays: Iterable[tuple[Any, Any]], *, texts: bool = False) -> int:
     """Check pairs of shape and dtype, as in a description, before any array of that kind is made; return their bytes.
 
     Raises:
@@ -255,13 +256,14 @@ def check_size(arrays: Iterable[tuple[Any, Any]]) -> int:
     total = 0
     for shape, dtype in arrays:
         match = _SPACE_DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
-        if match is None:
+        text = _TEXT_DTYPE.fullmatch(dtype) if texts and isinstance(dtype, str) else None
+        if match is None and text is None:
             raise ValueError(f"{dtype!r} is no dtype of numbers")
         if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"{shape!r} is no shape")
         if not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError(f"{shape!r} is no shape")
-        total += math.prod(shape) * int(match[1])
+        total += math.prod(shape) * (int(match[1]) if match is not None else 4 * int(text[1]) if text else 0)
         if total > MAX_SPACE:
             raise ValueError(f"values of {total} bytes exceed the limit of {MAX_SPACE}")
     return total

@@ -35,7 +35,7 @@ from gymnasium import spaces
 from physgym import spaces as walk
 from physgym.errors import ProtocolError
 from physgym.sample import Role as FieldRole
-from physgym.sample import Sample, SampleSpec
+from physgym.sample import Sample, SampleSpec, fields_of
 from physgym.sim import NonFinite
 from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
@@ -1103,7 +1103,7 @@ def _agree(ready: Ready) -> Agreement:
             raise ValueError("metadata or observation_spaces are wrong")
         total = _described_size(described)
         for fields in (described["sample_fields"] or [], described["parameter_fields"] or []):
-            total += check_size((field["shape"], field["dtype"]) for field in fields)
+            total += check_size(((field["shape"], field["dtype"]) for field in fields), texts=True)
             if not all(field["role"] in get_args(FieldRole) and isinstance(field["unit"], str) for field in fields):
                 raise ValueError("a field has another role, or a unit that is no text")
         if total > MAX_DESCRIBED:
@@ -1113,7 +1113,7 @@ def _agree(ready: Ready) -> Agreement:
             if (space is None) != (fields is None):
                 raise ValueError(f"there is either {name}_space or {name}_fields without the other")
             if space is not None:
-                pairs = (walk.leaves(decode_space(space)), _leaves(SampleSpec.from_json(fields)))
+                pairs = (fields_of(decode_space(space)), _leaves(SampleSpec.from_json(fields)))
                 # a described space has the machine's byte order
                 first, second = ([(x.path, x.shape, x.dtype.newbyteorder("=")) for x in leaves] for leaves in pairs)
                 if first != second:
