@@ -298,7 +298,12 @@ def decode_plain(data: Buffer) -> Any:
     """
     try:
         return msgpack.unpackb(
-            data, ext_hook=_no_extension, max_map_len=MAX_FIELDS, max_array_len=0, max_ext_len=0, max_str_len=MAX_FIELD
+            data,
+            ext_hook=_no_extension,
+            max_map_len=MAX_FIELDS,
+            max_array_len=MAX_FIELDS,
+            max_ext_len=0,
+            max_str_len=MAX_FIELD,
         )
     except Exception as error:
         raise ProtocolError(f"a message holds a value that cannot be decoded: {error!r}") from error
