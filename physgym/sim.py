@@ -7,8 +7,9 @@ the parts that a simulation has: draw parameters, advance the solver, observe, h
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -63,6 +64,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             depend on it.
         num_envs: How many there are; likewise.
         predictor: What `predict` asks, set by a pipeline that has a network.
+        files_read: Files that the simulation reads, such as a mesh or an executable: what is in them belongs to its
+            code, which datasets and sessions record.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
         nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
             whoever runs the simulation to decide.
@@ -80,6 +83,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     parameter_space: spaces.Dict | None = None
     parameter_units: ClassVar[dict[str, str]] = {}
     parameters: Mapping[str, Any] = {}
+    files_read: Sequence[str | os.PathLike[str]] = ()
     nonfinite: NonFinite = "error"
     env_index: int = 0
     num_envs: int = 1

@@ -580,7 +580,7 @@ def test_a_session_has_networks_and_stats_and_nothing_without(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     trainer().fit()
     assert not list(tmp_path.iterdir())
-    trainer(session="run/one").fit()
+    trainer(session="run/one", record=False).fit()
     assert sorted(path.name for path in (tmp_path / "run/one").iterdir()) == ["networks", "stats"]
 
 

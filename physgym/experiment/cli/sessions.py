@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -76,7 +77,7 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
             "description": str(error),
         } | nothing
     last = record["runs"][-1]
-    results = last["results"]
+    results = last["results"] or _saved_results(session)
     return {
         "session": name,
         "path": str(session),
@@ -88,6 +89,20 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
         "loss": results.get("loss"),
         "description": record["description"],
     }
+
+
+def _saved_results(session: Path) -> dict[str, Any]:
+    """What the last checkpoint says of a training that was killed, or runs; empty where there is none."""
+    found: dict[float, dict[str, Any]] = {}
+    for file in session.glob("networks/*/manifest.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+            manifest = json.loads(file.read_bytes())
+            values = manifest.get("values")
+            found[float(manifest["time"])] = {
+                **(values if isinstance(values, dict) else {}),
+                "epoch": manifest["epoch"],
+            }
+    return found[max(found)] if found else {}
 
 
 def _cell(value: Any) -> str:
