@@ -131,6 +131,7 @@ def is_empty(session: Path) -> bool:
 def discard(session: Path) -> None:
     """Remove a session in which nothing was made; what a user has put there stays, and the folder with it."""
     names = [CONFIG, RECORD, INFO, ".gitignore", *(file.name for file in session.glob("changes-*.patch"))]
+    ours = (session / ".gitignore").exists()  # as `new_session` makes one
     with contextlib.suppress(OSError):
         for name in names:
             (session / name).unlink(missing_ok=True)
@@ -138,7 +139,8 @@ def discard(session: Path) -> None:
             (session / folder / LOCK).unlink(missing_ok=True)
             if (session / folder).is_dir():
                 (session / folder).rmdir()
-        session.rmdir()
+        if ours:
+            session.rmdir()
 
 
 def _notes(info: Path) -> str:
