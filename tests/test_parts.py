@@ -109,3 +109,11 @@ def test_the_validation_part_validates(tmp_path):
         assert run["others"]["validation"]["hash"] != run["dataset"]["hash"]
     outcome = train(check_config({**data, "validation": {"fraction": 0}}, "the test"))
     assert outcome.trainer.validation is None
+
+
+def test_the_two_sides_of_a_split_have_nothing_in_common(tmp_path):
+    dataset = generate(
+        toys.Tuned, tmp_path / "d", samples=40, num_workers=1, progress=False, parameters="sobol", max_steps=4
+    )
+    training, validation = dataset.split(0.3, seed=0)
+    assert overlaps(validation, training) == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,10 +179,11 @@ def _equal_parameters(first: SampleDataset, second: SampleDataset) -> int:
     """How many episodes of the first have the very parameters of one of the second."""
     rows = []
     for dataset in (first, second):
-        stored = dataset.parameters
-        if not stored:
+        stored, whose = dataset.parameters, dataset.parameter_episodes
+        if not stored or whose is None or len(dataset.paths) > 1:  # of joined ones nothing tells whose they are
             return 0
-        columns = [np.ascontiguousarray(column).reshape(len(column), -1) for column in stored.values()]
+        there = np.isin(whose, dataset.index("episode"))  # a dataset that was split keeps the parameters of all
+        columns = [np.ascontiguousarray(column[there]).reshape(there.sum(), -1) for column in stored.values()]
         rows.append([b"".join(part.tobytes() for part in row) for row in zip(*columns, strict=True)])
-    there = set(rows[1])
-    return sum(row in there for row in itertools.chain(rows[0]))
+    known = set(rows[1])
+    return sum(row in known for row in rows[0])
