@@ -34,7 +34,7 @@ def test_a_training_in_python_is_a_session(tmp_path, monkeypatch, capsys):
     first.fit()
     record = read_record(first.session)
     assert state(first.session) == "completed"
-    assert record["runs"][0]["dataset"]["samples"] == 36
+    assert record["runs"][0]["dataset"]["samples"] == 30
     assert record["runs"][0]["results"]["epoch"] == 1
     second = made(dataset, session="sessions/first")
     second.fit()
