@@ -162,8 +162,11 @@ class _Turns:
         for step in range(steps + AFTER_CLOSE):
             self.step = step
             if step == steps and 1 in self._envs:
+                before = self._variables(1)
                 with self._own(1):
-                    self._envs.pop(1).close()
+                    self._envs[1].close()
+                self._note(1, before)
+                del self._envs[1]
             for place in [*self._envs]:
                 if step >= steps and place != 0:
                     continue
