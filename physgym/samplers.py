@@ -13,8 +13,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import json
 import math
+import operator
 import os
+import threading
 from abc import ABC
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +30,7 @@ from gymnasium import spaces
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
-from physgym.files import absolute
+from physgym.files import absolute, write_atomically
 from physgym.spaces import Array, Leaf
 
 ActionPolicy: TypeAlias = Callable[[Any, np.random.Generator], Any]
@@ -625,9 +628,14 @@ class Breed(Sampler):
         end: Part of children after `breakpoint` updates.
         breakpoint: Number of updates until then.
         window: Number of the latest parameters that can be parents.
+        choices: A file of `save` with what an earlier run chose, to be chosen again; what goes beyond it is drawn.
 
     Attributes:
         updates: Number of updates so far.
+
+    In online training the losses of the network drive it (`Trainer` sees to that), and what it chose stands in the
+    session. Nothing else calls `update`, so that generation without a training refuses it. All methods may be called
+    from any thread.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -643,7 +651,13 @@ class Breed(Sampler):
     name = "breed"
 
     def __init__(
-        self, sigma: float = 0.1, start: float = 0.0, end: float = 0.7, breakpoint: int = 3, window: int = 256
+        self,
+        sigma: float = 0.1,
+        start: float = 0.0,
+        end: float = 0.7,
+        breakpoint: int = 3,
+        window: int = 256,
+        choices: str | os.PathLike[str] | None = None,
     ) -> None:
         if not (math.isfinite(sigma) and sigma > 0):
             raise ConfigError(f"Breed: sigma must be positive and finite, not {sigma}")
@@ -658,6 +672,10 @@ class Breed(Sampler):
         self._parents: Array | None = None  # points, shape (n, size), n at most window
         self._losses: Array = np.zeros(0)
         self._densities: Array = np.zeros(0)
+        self._lock = threading.RLock()  # simulations ask in another thread than that which trains
+        self._chosen: dict[int, list[Any]] = {}  # episode to the values of its leaves
+        if choices is not None:
+            self._take_choices(Path(choices))
 
     def describe(self) -> dict[str, Any]:
         """See `Sampler.describe`."""
@@ -679,12 +697,59 @@ class Breed(Sampler):
             raise ConfigError(f"Breed: its parents have {learned} components, parameter_space has {cube.size}")
         self._cube = cube
 
+        layout = walk.leaves(space)
+
         def draw(episode: int) -> Any:
-            rng = stream(seed, _PARAMETERS, self.updates, episode)
-            point = self._child(rng) if rng.random() < self.ratio else rng.random(cube.size)
-            return cube.value(cube.columns(point[np.newaxis]), 0)
+            with self._lock:
+                if episode not in self._chosen:
+                    rng = stream(seed, _PARAMETERS, self.updates, episode)
+                    point = self._child(rng) if rng.random() < self.ratio else rng.random(cube.size)
+                    self._chosen[episode] = [column[0].tolist() for column in cube.columns(point[np.newaxis])]
+                values = zip(layout, self._chosen[episode], strict=True)
+                return cube.value([np.array([value], leaf.dtype) for leaf, value in values], 0)
 
         return draw
+
+    def learn(self, losses: Mapping[int, float]) -> None:
+        """Take note of how hard the episodes that it chose are to learn.
+
+        Args:
+            losses: Loss of each, by its index; episodes that it did not choose are left out.
+
+        Raises:
+            ConfigError: As `update`.
+        """
+        with self._lock:
+            known = sorted(set(losses) & set(self._chosen))
+            if not known or self._cube is None:
+                return
+            columns = zip(*(self._chosen[episode] for episode in known), strict=True)
+            parameters = {path: np.array(column) for path, column in zip(self._cube.paths, columns, strict=True)}
+            self.update(parameters, [losses[episode] for episode in known])
+
+    def recall(self, episodes: Array, parameters: Mapping[str, Array]) -> None:
+        """Take stored parameters of episodes as those that were chosen.
+
+        Args:
+            episodes: Their indices, shape (n,).
+            parameters: Values by path, shape (n, *leaf shape).
+        """
+        columns = [column.tolist() for column in parameters.values()]
+        with self._lock:
+            self._chosen.update(zip(episodes.tolist(), map(list, zip(*columns, strict=True)), strict=True))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what it chose so far, by episode: a file of JSON for `choices`."""
+        with self._lock:
+            text = json.dumps({"sampler": self.name, "chosen": sorted(self._chosen.items())})
+        write_atomically(Path(path), text)
+
+    def _take_choices(self, path: Path) -> None:
+        try:
+            chosen = json.loads(path.read_text())["chosen"]
+            self._chosen = {operator.index(episode): list(values) for episode, values in chosen}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"Breed: choices={str(path)!r} is no file that Breed.save wrote: {error!r}") from error
 
     def update(self, parameters: Mapping[str, Any], losses: Any) -> None:
         """Take note of how hard some parameters are to learn.
@@ -709,18 +774,21 @@ class Breed(Sampler):
             raise ConfigError("Breed.update: losses must be finite and not negative")
         if not ((points >= 0) & (points <= 1)).all():
             raise ConfigError("Breed.update: there are parameters out of their bounds")
-        density = self._density(points)
-        known = np.zeros((0, self._cube.size)) if self._parents is None else self._parents
-        self._parents = np.concatenate([known, points])[-self.window :]
-        self._losses = np.concatenate([self._losses, losses])[-self.window :]
-        self._densities = np.concatenate([self._densities, density])[-self.window :]
-        self.updates += 1
+        with self._lock:
+            density = self._density(points)
+            known = np.zeros((0, self._cube.size)) if self._parents is None else self._parents
+            self._parents = np.concatenate([known, points])[-self.window :]
+            self._losses = np.concatenate([self._losses, losses])[-self.window :]
+            self._densities = np.concatenate([self._densities, density])[-self.window :]
+            self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What `update` has learned, as JSON data."""
-        parents = None if self._parents is None else self._parents.tolist()
-        learned = {"losses": self._losses.tolist(), "densities": self._densities.tolist()}
-        return {"updates": self.updates, "parents": parents, **learned}
+        """What `update` has learned and what was chosen, as JSON data."""
+        with self._lock:
+            parents = None if self._parents is None else self._parents.tolist()
+            learned = {"losses": self._losses.tolist(), "densities": self._densities.tolist()}
+            chosen = [[episode, values] for episode, values in self._chosen.items()]
+            return {"updates": self.updates, "parents": parents, **learned, "chosen": chosen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`.
@@ -732,12 +800,15 @@ class Breed(Sampler):
             parents = None if state["parents"] is None else np.array(state["parents"], np.float64)
             losses, densities = (np.array(state[name], np.float64) for name in ("losses", "densities"))
             updates = int(state["updates"])
+            chosen = {operator.index(episode): list(values) for episode, values in state.get("chosen", ())}
             number = 0 if parents is None else len(parents)
             if losses.shape != (number,) or densities.shape != (number,):
                 raise ValueError(f"{number} parents, {losses.shape} losses and {densities.shape} densities")
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"not the state of a Breed sampler: {error!r}") from error
-        self.updates, self._parents, self._losses, self._densities = updates, parents, losses, densities
+        with self._lock:
+            self.updates, self._parents, self._losses, self._densities = updates, parents, losses, densities
+            self._chosen = chosen | self._chosen  # what is stored already stays
 
     def _weights(self) -> Array:
         # neither the largest losses nor points where nothing was drawn may overflow

@@ -18,7 +18,7 @@ from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.rollout import ActionGenerator, episode_seed, run_episode
 from physgym.sample import SampleSpec
-from physgym.samplers import Breed, Gaussian, Grid, LatinHypercube, NetworkPolicy, Sobol, Uniform
+from physgym.samplers import Gaussian, Grid, LatinHypercube, NetworkPolicy, Sobol, Uniform
 from physgym.vector.rollouts import CHUNKS_AHEAD, LARGEST_CHUNK
 from tests import toys
 
@@ -304,7 +304,7 @@ SAMPLERS = {
     "sobol": ("sobol", "sobol"),
     "lhs": (LatinHypercube(8), "lhs:8"),
     "grid": (Grid(4), "grid:2"),
-    "breed and policy": (follow, Breed()),
+    "policy": (follow, "uniform"),
     "network": (network, None),
 }
 

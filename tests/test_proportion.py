@@ -144,7 +144,7 @@ def test_a_stream_of_some_episodes_ends(tmp_path):
     (tmp_path / "log").mkdir()
     with SampleStream(Counting, env_kwargs={"log": str(tmp_path / "log")}, num_workers=0, max_steps=3, episodes=2) as s:
         assert sum(len(s.take(100)) for _ in range(10)) == 6
-        with pytest.raises(DatasetError, match="all episodes=2 ended"):
+        with pytest.raises(DatasetError, match="all episodes=2 have ended"):
             s.draw(1)
 
 
@@ -167,7 +167,7 @@ def test_episodes_must_be_a_positive_integer(run, episodes):
 
 
 def test_neither_samples_nor_episodes(run):
-    with pytest.raises(ConfigError, match=r"samples=.*episodes="):
+    with pytest.raises(ConfigError, match=r"samples must be at least 1.* or say how many episodes="):
         run(num_workers=0)
 
 

@@ -68,10 +68,8 @@ BLOCK = 1 << 20  # bytes of stored samples that are read at once
 
 Name: TypeAlias = tuple[int, int]
 
-ENDED = (
-    "there are no more samples: all stored ones were loaded passes={passes} times, or all episodes={episodes} ended. "
-    "Raise what ended it, or leave it out"
-)
+ENDED = "all stored samples were loaded {passes} times; load them more often (passes), or for ever (passes=None)"
+NO_MORE = "all episodes={episodes} have ended, and there are no more samples; raise episodes, or leave it out"
 OTHER_SOURCE = (
     "the saved position is one of {saved}, this stream produces {mine}. Continue with the same environment, arguments, "
     "samplers and seed"
@@ -413,6 +411,8 @@ class SampleStream:
             self._close(type(error))
             raise
         self.position: Name | None = None if self.writer is None else self.writer.last
+        if self.breed is not None and self.position is not None:
+            self._recall(self.breed)
         self.drawn = Names()
         self._rows: Iterator[Rows] | None = None  # None: to begin after the position
         self._written: Name | None = None  # what was stored then
@@ -471,6 +471,17 @@ class SampleStream:
         if self._stored_episodes is not None:
             source |= {"actions": {"sampler": "load_sample"}, "load": self._stored_episodes.describe()}
         return source
+
+    def _recall(self, breed: Breed) -> None:
+        """Let episodes that are stored have the parameters that they had."""
+        stored = self.dataset()
+        if stored is not None and stored.parameters is not None and stored.parameter_episodes is not None:
+            breed.recall(stored.parameter_episodes, stored.parameters)
+
+    @property
+    def breed(self) -> Breed | None:
+        """The sampler of parameters, where it is one that losses drive."""
+        return self._drawing if isinstance(self._drawing, Breed) else None
 
     @property
     def stored(self) -> int:
@@ -538,7 +549,8 @@ class SampleStream:
         """
         parts = self._hand_out(batch_size, batch_size)
         if not parts:
-            raise DatasetError(ENDED.format(passes=self._passes, episodes=self._until))
+            text = NO_MORE if self._passes is None else ENDED
+            raise DatasetError(text.format(passes=self._passes, episodes=self._until))
         # also of one part: what arrived need not be aligned in memory
         return {name: np.concatenate([part.samples[name] for part in parts]) for name in self.spec}
 
@@ -954,10 +966,9 @@ def generate(
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
     once = samples is None and episodes is None and load is not None
-    if samples is None and episodes is None and load is None:
-        raise ConfigError("say how many samples there shall be (samples=), or how many episodes (episodes=)")
-    if samples is not None and (not isinstance(samples, (int, np.integer)) or samples < 1):
-        raise ConfigError(f"samples must be at least 1 and an integer, not {samples}")
+    left_out = samples is None and (episodes is not None or load is not None)
+    if not left_out and (not isinstance(samples, (int, np.integer)) or samples < 1):
+        raise ConfigError(f"samples must be at least 1 and an integer, not {samples}; or say how many episodes=")
     if isinstance(find_sampler(parameters, "parameters"), Breed):
         raise ConfigError(BREED_ALONE)
     if path is None:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import SampleStream, env_name, generate
+from physgym.data.generate import BREED_ALONE, SampleStream, env_name, generate
 from physgym.data.online import METRICS, Online
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import ConfigError, PhysGymError
@@ -34,7 +34,7 @@ from physgym.nn.predictor import field_names
 from physgym.rollout import require_spec
 from physgym.runner import RolloutEvaluation
 from physgym.sample import SampleSpec
-from physgym.samplers import NetworkPolicy, Sampler, find_sampler, rebuild_sampler
+from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
 from physgym.storage.location import Location, place
 from physgym.training import (
     Callback,
@@ -542,12 +542,15 @@ def _has_samples(folder: Folder, mode: Mode = "training") -> bool:
 
 def _generation(config: Config) -> dict[str, Any]:
     """Options of generation."""
+    parameters = build_sampler(config.sampler.parameters, "parameters")
+    if isinstance(parameters, Breed) and config.dataset.produce != "online":
+        raise ConfigError(f"sampler.{BREED_ALONE}")
     return {
         **config.dataset.model_dump(include=OPTIONS),
         "seed": config.seed,
         "env_kwargs": environment_arguments(config),
         "actions": build_sampler(config.sampler.actions, "actions"),
-        "parameters": build_sampler(config.sampler.parameters, "parameters"),
+        "parameters": parameters,
     }
 
 

@@ -53,7 +53,9 @@ from physgym.experiment.session import (
 )
 from physgym.files import lock
 from physgym.interrupt import ENDING
+from physgym.samplers import Breed
 from physgym.storage.location import Location, place
+from physgym.training.breeding import CHOICES
 
 AGAIN = "again"
 TEMPORARY, OWNED = "physgym-again-", ".owned"  # folders with the code of a run, and the file whose lock says whose
@@ -291,6 +293,14 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
         path = _absolute(actions[0], base)
         changes["sampler.actions.type"] = f"{NETWORK}{path}"
         _check_weights(OTHER_ACTIONS, session, path, actions[1], then.get("actions_from"))
+    parameters = get(config, "sampler", "parameters")
+    kind: Any = parameters
+    arguments: Mapping[str, Any] = {}
+    if isinstance(parameters, Mapping):
+        kind, arguments = parameters.get("type"), parameters.get("arguments") or {}
+    if kind == Breed.name and (chosen := (base / session / CHOICES)).exists():
+        # its choices follow from losses, and these from the speed of both sides
+        changes["sampler.parameters"] = {"type": kind, "arguments": {**arguments, "choices": str(chosen)}}
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
 
 

@@ -42,6 +42,7 @@ from physgym.training.arguments import (
     whole,
 )
 from physgym.training.batches import Batches, LastBatch, check_last_batch, divide, refusal
+from physgym.training.breeding import breeding_of
 from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpoints import Checkpoints
@@ -332,6 +333,8 @@ class Trainer:
             own.append(TensorBoard(Path(session) / "stats"))
         if session is not None and not any(isinstance(callback, Checkpoints) for callback in callbacks):
             own.append(Checkpoints(Path(session) / "networks"))
+        breeding = breeding_of(source, None if session is None else Path(session))
+        own += [] if breeding is None else [breeding]
         called = [call for call in (*callbacks, *own) if call.every_rank or self.ranks.rank == 0]
         # checkpoints hold the state of the other callbacks, which must have seen the event
         called.sort(key=lambda call: isinstance(call, Checkpoints))
@@ -398,6 +401,12 @@ class Trainer:
                 at_most=self.batches_per_epoch,
             )
         return self._divided
+
+    @property
+    def drawn_episodes(self) -> Array:
+        """Episode of each sample of the batch that is trained on, shape (batch,); empty without a source."""
+        names = None if self._handed is None else self._handed.names
+        return np.zeros(0, np.int64) if names is None else np.asarray(names.episodes)
 
     def stop(self, reason: str) -> None:
         """End the training after the event that is being called; ``history.stopped`` gets the reason."""
