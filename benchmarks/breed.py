@@ -1,7 +1,7 @@
 """What `Breed` gains over uniform parameters: the error of a network trained online for a number of steps, three seeds.
 
 The springs of `physgym/Spring-v0`, whose parameters are stiffness, mass, friction and the state at the beginning. One
-simulation has 20 steps; both trainings see equally many batches. Errors are mean squared errors of the normalized outputs
+simulation has 20 steps; both trainings see equally many batches. Errors are mean squared errors of normalized outputs
 over 2,000 samples of other simulations with uniform parameters, and over their hardest tenth.
 """
 
