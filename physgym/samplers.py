@@ -734,7 +734,8 @@ class Breed(Sampler):
             episodes: Their indices, shape (n,).
             parameters: Values by path, shape (n, *leaf shape).
         """
-        columns = [column.tolist() for column in parameters.values()]
+        paths = list(parameters) if self._cube is None else self._cube.paths
+        columns = [parameters[path].tolist() for path in paths]
         with self._lock:
             self._chosen.update(zip(episodes.tolist(), map(list, zip(*columns, strict=True)), strict=True))
 

@@ -45,17 +45,17 @@ def test_losses_drive_the_sampler_and_what_it_chose_is_recorded(tmp_path):
     _, dataset = trained(tmp_path, breed)
     assert breed.updates >= 1
     chosen = dict(json.loads((tmp_path / "session" / CHOICES).read_text())["chosen"])
-    (stored,) = dataset.parameters.values()
-    for episode, value in zip(dataset.parameter_episodes.tolist(), stored.tolist(), strict=True):
-        assert chosen[episode] == [value]
+    columns = [column.tolist() for column in dataset.parameters.values()]
+    for row, episode in enumerate(dataset.parameter_episodes.tolist()):
+        assert chosen[episode] == [column[row] for column in columns]
 
 
 def test_a_continued_training_keeps_what_was_chosen(tmp_path):
     _, before = trained(tmp_path, Breed())
     breed = Breed()
     _, after = trained(tmp_path, breed, resume=True, epochs=3)
-    (then,), (now,) = before.parameters.values(), after.parameters.values()
-    assert np.array_equal(now[: len(then)], then)
+    for name, then in before.parameters.items():
+        assert np.array_equal(after.parameters[name][: len(then)], then)
     assert breed.updates >= 1
 
 
@@ -68,7 +68,7 @@ def test_what_was_chosen_can_be_chosen_again(tmp_path):
     later = [draw(episode) for episode in range(20, 40)]
     breed.save(tmp_path / "choices.json")
     again = Breed(choices=tmp_path / "choices.json").parameters(space, 0)
-    assert [again(episode) for episode in range(40)] == first + later
+    assert str([again(episode) for episode in range(40)]) == str(first + later)
     assert breed.updates == 1
 
 
@@ -89,7 +89,7 @@ def test_a_training_without_a_buffer_refuses_it(tmp_path):
     with SampleStream(toys.Tuned, path=tmp_path / "d", num_workers=0, parameters="breed") as stream:
         network = MLP.from_spec(stream.spec, hidden=(8,))
         with pytest.raises(ConfigError, match="by the losses of a training, and there are none here"):
-            Trainer(network, source=stream, produce="always", batches_per_epoch=2, progress=False)
+            Trainer(network, source=stream, produce="always", epochs=1, batches_per_epoch=2, progress=False)
 
 
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
