@@ -674,6 +674,7 @@ class Breed(Sampler):
         self._densities: Array = np.zeros(0)
         self._lock = threading.RLock()  # simulations ask in another thread than that which trains
         self._chosen: dict[int, list[Any]] = {}  # episode to the values of its leaves
+        self._fixed: dict[int, list[Any]] = {}  # likewise, of episodes that are not drawn anew
         if choices is not None:
             self._take_choices(Path(choices))
 
@@ -701,7 +702,9 @@ class Breed(Sampler):
 
         def draw(episode: int) -> Any:
             with self._lock:
-                if episode not in self._chosen:
+                if episode in self._fixed:
+                    self._chosen[episode] = self._fixed[episode]
+                else:
                     rng = stream(seed, _PARAMETERS, self.updates, episode)
                     point = self._child(rng) if rng.random() < self.ratio else rng.random(cube.size)
                     self._chosen[episode] = [column[0].tolist() for column in cube.columns(point[np.newaxis])]
@@ -737,7 +740,13 @@ class Breed(Sampler):
         paths = list(parameters) if self._cube is None else self._cube.paths
         columns = [parameters[path].tolist() for path in paths]
         with self._lock:
-            self._chosen.update(zip(episodes.tolist(), map(list, zip(*columns, strict=True)), strict=True))
+            self._fixed.update(zip(episodes.tolist(), map(list, zip(*columns, strict=True)), strict=True))
+            self._chosen.update(self._fixed)
+
+    def keep(self) -> None:
+        """Let all episodes that were chosen so far keep their parameters, whatever is learned later."""
+        with self._lock:
+            self._fixed = self._chosen | self._fixed
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what it chose so far, by episode: a file of JSON for `choices`."""
@@ -748,7 +757,7 @@ class Breed(Sampler):
     def _take_choices(self, path: Path) -> None:
         try:
             chosen = json.loads(path.read_text())["chosen"]
-            self._chosen = {operator.index(episode): list(values) for episode, values in chosen}
+            self._fixed = {operator.index(episode): list(values) for episode, values in chosen}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"Breed: choices={str(path)!r} is no file that Breed.save wrote: {error!r}") from error
 
@@ -809,7 +818,7 @@ class Breed(Sampler):
             raise ConfigError(f"not the state of a Breed sampler: {error!r}") from error
         with self._lock:
             self.updates, self._parents, self._losses, self._densities = updates, parents, losses, densities
-            self._chosen = chosen | self._chosen  # what is stored already stays
+            self._chosen = chosen | self._fixed  # what is stored already stays
 
     def _weights(self) -> Array:
         # neither the largest losses nor points where nothing was drawn may overflow

@@ -628,6 +628,8 @@ class SampleStream:
 
     def _begin(self) -> None:
         """Begin after the position: with what is stored, else with the production."""
+        if self.breed is not None:
+            self.breed.keep()  # an episode that was begun has its parameters
         stored = None if self.writer is None else self.writer.last
         again: Iterator[Rows] = iter(())
         expected = self._expected

@@ -112,6 +112,7 @@ class Breeding(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Callback.load_state_dict`."""
         self.breed.load_state_dict(state["breed"])
+        self.breed.keep()
         self._batches = int(state["batches"])
         self._sums = {int(episode): float(total) for episode, total, _ in state["sums"]}
         self._counts = {int(episode): int(count) for episode, _, count in state["sums"]}
