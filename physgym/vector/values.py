@@ -300,6 +300,7 @@ def decode_plain(data: Buffer) -> Any:
         return msgpack.unpackb(
             data,
             ext_hook=_no_extension,
+            strict_map_key=False,
             max_map_len=MAX_FIELDS,
             max_array_len=MAX_FIELDS,
             max_ext_len=0,
