@@ -797,7 +797,9 @@ def test_bodies_with_other_fields_or_types_are_refused(kind):
         refused(kind, encode_value(body), "must have the keys")
     for name in fields:
         refused(kind, encode_value({key: value for key, value in fields.items() if key != name}), "must have the keys")
-        refused(kind, encode_value({**fields, name: 1j}), rf"{kind.__name__}\.{name} is a complex")
+        # before Welcome no extension type is even decoded
+        text = "cannot be decoded" if kind in wire._UNPROVED else rf"{kind.__name__}\.{name} is a complex"
+        refused(kind, encode_value({**fields, name: 1j}), text)
 
 
 def head(*values: int, rows: Any = ()) -> bytes:
