@@ -16,7 +16,10 @@ from physgym.spaces import Array
 KIND = "dtype {got} does not convert to {want} without losing its kind"
 VALUE = "the value {value!r} of dtype {got}, at index {index}, cannot be held by {want}"
 MASKED = "it is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
+NO_NUMBER = "it is not a number: {error}"
 NO_ARRAY = "it is not an array: {error}"
+
+_FLOAT = np.dtype(np.float64)
 
 
 class CastError(ValueError):
@@ -37,7 +40,7 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
         raise CastError(MASKED.format(count=count, want=dtype))
     try:
         array = np.asarray(value)
-    except (ValueError, OverflowError, TypeError) as error:
+    except (ValueError, OverflowError, TypeError, RuntimeError) as error:  # the last one of tensors with a gradient
         raise CastError(NO_ARRAY.format(error=error)) from error
     if array.dtype == dtype:
         return array
@@ -51,15 +54,39 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
     return changed
 
 
+def as_number(value: Any) -> float:
+    """Return a number as Python's float.
+
+    Args:
+        value: A number, a scalar or array without axes, or an object that knows itself as a float (a fraction).
+
+    Raises:
+        CastError: It is something else, or a float cannot hold it.
+    """
+    if value.__class__ is float:
+        return value
+    if not isinstance(value, (np.ndarray, np.generic, str, bytes, complex, int)) and hasattr(value, "__float__"):
+        try:
+            return float(value)
+        except (ValueError, OverflowError, TypeError, RuntimeError) as error:
+            raise CastError(NO_NUMBER.format(error=error)) from error
+    array = as_dtype(value, _FLOAT)
+    if array.shape:
+        raise CastError(NO_NUMBER.format(error=f"it has shape {array.shape}"))
+    return float(array)
+
+
 def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    if "V" in (source.kind, target.kind):  # of a structured dtype no field is looked at
+        return False
     integers = source.kind in "iu" and target.kind in "iu"
     return integers or bool(np.can_cast(source, target, "same_kind"))
 
 
 def _lost(before: Array, after: Array) -> Array | None:
     """Where a cast destroyed a value; None where it cannot."""
-    if np.can_cast(before.dtype, after.dtype, "safe") and before.dtype.kind not in "iu":
-        return None
+    if np.can_cast(before.dtype, after.dtype, "safe") and not (before.dtype.kind in "iu" and after.dtype.kind in "fc"):
+        return None  # but for large integers, which numpy calls safe in a float64
     if before.dtype.kind in "fc":
         lost: Array = np.isfinite(before) & ~np.isfinite(after)
         return lost
@@ -69,8 +96,11 @@ def _lost(before: Array, after: Array) -> Array | None:
         return lost
     if before.dtype.kind in "iu":
         return _inexact(before, after)
-    if before.dtype.kind in "SUmM":
+    if before.dtype.kind in "SU":
         lost = after.astype(before.dtype) != before
+        return lost
+    if before.dtype.kind in "mM":
+        lost = (after.astype(before.dtype) != before) & ~np.isnat(before)
         return lost
     return None
 

@@ -1,46 +1,108 @@
-"""What `reset` and `step` of an environment returned: the errors for values of another form."""
+"""What an environment returns from `step` and `reset`: looked at before it is used, taken before it can change."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
+
+from physgym.casting import CastError, as_number
 from physgym.errors import SampleError
 
 RETURNED = "{name} must return {count} values, {what}; it returned {got}"
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
-WRONG_REWARD = "the reward must be a number, not {reward!r}"
-WRONG_INFO = "info must be a dictionary, not a {kind}"
+REWARD = "the reward must be a number, not {reward!r}; {error}"
+INFO = "info must be a dictionary, not a {kind}"
+FLAG = "{name} must be True or False, not {flag!r}"
 
-
-def unpacked_error(name: str, values: Any, count: int) -> SampleError | None:
-    """Return the error for a return value of the wrong form, None if its form is right."""
-    several = isinstance(values, (tuple, list))
-    if several and len(values) == count:
-        return None
-    got = f"{len(values)} values" if several else f"a {type(values).__name__}"
-    return SampleError(RETURNED.format(name=name, count=count, what=WHAT[count], got=got))
-
-
-def reward_error(reward: Any) -> SampleError | None:
-    """Return the error for a reward that is no number, None if it is one; a text is none."""
-    try:
-        float(reward)
-    except (TypeError, ValueError):
-        return SampleError(WRONG_REWARD.format(reward=reward))
-    return SampleError(WRONG_REWARD.format(reward=reward)) if isinstance(reward, (str, bytes)) else None
-
-
-def info_error(info: Any) -> SampleError | None:
-    """Return the error for an info that is no dictionary, None if it is one."""
-    return None if isinstance(info, dict) else SampleError(WRONG_INFO.format(kind=type(info).__name__))
+_IMMUTABLE = frozenset({bool, int, float, complex, str, bytes, type(None), np.float64, np.float32, np.int64, np.bool_})
 
 
 def returned(name: str, values: Any, count: int) -> Any:
-    """Return the values that `reset` or `step` returned, if there are so many.
+    """Return what `step` or `reset` gave, if it has so many values.
+
+    Args:
+        name: "step" or "reset".
+        values: What it returned.
+        count: 5 or 2.
 
     Raises:
-        SampleError: There are not.
+        SampleError: It has not.
     """
-    if error := unpacked_error(name, values, count):
-        raise error
-    return values
+    several = isinstance(values, (tuple, list))
+    if several and len(values) == count:
+        return values
+    got = f"{len(values)} values" if several else f"a {type(values).__name__}"
+    raise SampleError(RETURNED.format(name=name, count=count, what=WHAT[count], got=got))
+
+
+def info_of(info: Any) -> dict[str, Any]:
+    """Return an info that is a dictionary.
+
+    Raises:
+        SampleError: It is none.
+    """
+    if isinstance(info, dict):
+        return info
+    raise SampleError(INFO.format(kind=type(info).__name__))
+
+
+def reward_of(reward: Any) -> float:
+    """Return a reward as a float; NaN is one.
+
+    Raises:
+        SampleError: It is no number, or a float64 cannot hold it.
+    """
+    try:
+        return as_number(reward)
+    except CastError as error:
+        raise SampleError(REWARD.format(reward=reward, error=error)) from error
+
+
+def flag_of(name: str, flag: Any) -> bool:
+    """Return a flag that is one, or a number that stands for one.
+
+    Args:
+        name: "terminated" or "truncated".
+        flag: What the environment gave.
+
+    Raises:
+        SampleError: It is neither, such as a text.
+    """
+    if flag.__class__ is bool:
+        return flag
+    if (isinstance(flag, (int, float)) or hasattr(flag, "dtype")) and not np.ma.is_masked(flag):
+        array = np.asarray(flag)
+        if not array.shape and array.dtype.kind in "biuf" and array in (0, 1):
+            return bool(array)
+    raise SampleError(FLAG.format(name=name, flag=flag))
+
+
+def taken(value: Any) -> Any:
+    """Return a value as it is now: what can change later is copied.
+
+    Args:
+        value: Arrays, numbers, texts, random generators, and dictionaries, lists and tuples of them. Objects of other
+            classes stay what they are.
+    """
+    kind = value.__class__
+    if kind in _IMMUTABLE:
+        return value
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: taken(item) for key, item in value.items()}
+    if kind is list:
+        return [taken(item) for item in value]
+    if isinstance(value, tuple):
+        parts = [taken(item) for item in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    if kind is np.ndarray and value.dtype == object:
+        items = np.empty(value.size, object)
+        for place, item in enumerate(value.ravel().tolist()):
+            items[place] = taken(item)
+        return items.reshape(value.shape)
+    if isinstance(value, (np.ndarray, list, set, bytearray, np.random.Generator)):
+        return copy.deepcopy(value)
+    return value

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, iterate
 
 from physgym.errors import ConfigError, SampleError
-from physgym.returned import info_error, returned, reward_error
+from physgym.returned import flag_of, info_of, returned, reward_of
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import EpisodePolicy, Uniform
 from physgym.sim import NonFinite, Simulation
@@ -258,8 +258,10 @@ def run_episode(
     policy = policy or sampler(env)
     rng = generator or ActionGenerator().of(seed)
     observation, info = returned("reset", env.reset(seed=seed, options=None if options is None else dict(options)), 2)
-    if error := info_error(info):
-        raise SampleError(f"{where}: {error}")
+    try:
+        info_of(info)
+    except SampleError as error:
+        raise SampleError(f"{where}: {error}") from error
     if begun is not None:
         begun(info)
     check_finite, rejects = nonfinite == "error", 0
@@ -267,11 +269,11 @@ def run_episode(
         action = policy(observation, rng)
         try:
             observation, reward, terminated, truncated, info = returned("step", env.step(action), 5)
-            if wrong := info_error(info) or (reward_error(reward) if type(reward) is not float else None):
-                raise wrong
+            info, reward = info_of(info), reward_of(reward)
+            terminated, truncated = flag_of("terminated", terminated), flag_of("truncated", truncated)
         except SampleError as error:  # a simulation that checks itself does not know where it is
             raise SampleError(f"{where}, step {step}: {error}") from error
-        last = bool(terminated or truncated or step == max_steps - 1)
+        last = terminated or truncated or step == max_steps - 1
         ending = "" if not last else "terminated" if terminated else "truncated" if truncated else "cut"
         sample, rejected, kept_apart = info.get("sample"), "", None
         if sample is not None:
@@ -284,7 +286,7 @@ def run_episode(
         rejects = 0 if sample is not None else rejects + 1
         if ending and not terminated and sample is not None:
             sample = _truncated(sample, spec)
-        yield Transition(step, action, observation, float(reward), last, info, sample, rejected, kept_apart, ending)
+        yield Transition(step, action, observation, reward, last, info, sample, rejected, kept_apart, ending)
         if rejects >= max_rejects:
             raise SampleError(TOO_MANY_REJECTS.format(where=where, count=rejects, limit=max_rejects, reason=rejected))
         if last:

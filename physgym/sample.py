@@ -9,8 +9,8 @@ An environment declares its samples next to its other spaces: ``sample_space`` (
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -19,7 +19,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from physgym.casting import CastError, as_dtype
 from physgym.errors import SampleError
+from physgym.returned import flag_of, returned, reward_of, taken
 from physgym.spaces import Array, Leaf, fixed_leaves, leaf_spaces, leaves
 
 Role = Literal["input", "target", "additional"]
@@ -29,16 +31,12 @@ InfoKey = Literal["sample", "parameters"]  # where an info has fields
 
 _SPACES: dict[InfoKey, str] = {"sample": "sample_space", "parameters": "parameter_space"}
 
+FIELD = "field {field!r} needs a tuple of integers as its shape and a numpy dtype: {error}"
 NO_FIELDS = '{where}: info["{of}"] must be a dictionary of fields, not {got}'
 MISSING = "{where}: field {name!r} is missing; {space} has {expected}. Return it or take it out of the space."
 EXTRA = "{where}: field {name!r} is not in {space}, which has {expected}. Add it there or leave it out."
 SHAPE = '{where}: info["{of}"][{name!r}] has shape {got}; {space} says {want}. Return {want} or change the space.'
-DTYPE = (
-    '{where}: info["{of}"][{name!r}] has dtype {got}, which does not convert to {want} without losing its kind. '
-    "Convert it or change the space."
-)
-RAGGED = '{where}: info["{of}"][{name!r}] is not an array: {error}. Return one of shape {want}.'
-RANGE = '{where}: info["{of}"][{name!r}] has values that {want} cannot hold. Change them, or the dtype of the space.'
+VALUE = '{where}: info["{of}"][{name!r}] does not fit {space}: {error}. Convert it, or change the dtype of the space.'
 NOT_FINITE = (
     '{where}: info["sample"][{name!r}] holds {count} non-finite values, the first at index {index}. '
     "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
@@ -60,8 +58,8 @@ class Field:
 
     Attributes:
         name: Path of the field; nested fields join their keys with ``/``.
-        shape: Shape of one sample's array.
-        dtype: dtype on the wire and on disk.
+        shape: Shape of one sample's array; an integer for one axis.
+        dtype: dtype on the wire and on disk; what `numpy.dtype` takes, such as ``"float32"``, becomes one.
         role: "input" feeds the network, "target" is what it predicts, "additional" is kept beside.
         unit: Physical unit, for people; empty if none.
         dimensions: How many of its axes are those of a grid: all, or all but one for channels. None says nothing.
@@ -79,6 +77,14 @@ class Field:
     dimensions: int | None = dataclasses.field(default=None, compare=False)
     kind: Kind = dataclasses.field(default="number", compare=False)
     mask: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            shape = (self.shape,) if isinstance(self.shape, (int, np.integer)) else self.shape
+            object.__setattr__(self, "shape", tuple(operator.index(side) for side in shape))
+            object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        except TypeError as error:
+            raise SampleError(FIELD.format(field=self.name, error=error)) from error
 
     @property
     def nbytes(self) -> int:
@@ -245,7 +251,7 @@ class SampleSpec(Mapping[str, Field]):
     def check(
         self, sample: Mapping[str, Any], where: str = "sample", *, finite: bool = True, of: InfoKey = "sample"
     ) -> Sample:
-        """One sample as a flat dictionary of arrays with the declared shapes and dtypes.
+        """One sample as a flat dictionary of arrays with the declared shapes and dtypes, copied from those given.
 
         Args:
             sample: Field names to values, nested as in the sample space.
@@ -257,30 +263,22 @@ class SampleSpec(Mapping[str, Field]):
             SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
         """
         told = {"where": where, "of": of, "space": _SPACES[of]}
-        with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported below
-            checked = self._cast(self._flat(sample, told), told)
+        checked = self._cast(self._flat(sample, told), told)
         if finite:
             self.check_finite(checked, where)
         return checked
 
     def _cast(self, flat: Mapping[str, Any], told: dict[str, str]) -> Sample:
-        """Arrays with the declared shapes and dtypes."""
+        """Copies with the declared shapes and dtypes."""
         checked: Sample = {}
         for field in self._fields.values():
             try:
-                value = np.asarray(flat[field.name])
-            except ValueError as error:
-                raise SampleError(RAGGED.format(name=field.name, error=error, want=field.shape, **told)) from error
+                value = as_dtype(flat[field.name], field.dtype)
+            except CastError as error:
+                raise SampleError(VALUE.format(name=field.name, error=error, **told)) from error
             if value.shape != field.shape:
                 raise SampleError(SHAPE.format(name=field.name, got=value.shape, want=field.shape, **told))
-            if value.dtype != field.dtype:
-                if not np.can_cast(value.dtype, field.dtype, "same_kind"):
-                    raise SampleError(DTYPE.format(name=field.name, got=value.dtype, want=field.dtype, **told))
-                cast_value = value.astype(field.dtype)
-                if field.dtype.kind in "iuSU" and not np.array_equal(cast_value, value):
-                    raise SampleError(RANGE.format(name=field.name, want=field.dtype, **told))
-                value = cast_value
-            checked[field.name] = value
+            checked[field.name] = value.copy()
         return checked
 
     def check_finite(self, sample: Mapping[str, Array], where: str = "sample") -> None:
@@ -301,7 +299,7 @@ class SampleSpec(Mapping[str, Field]):
         alike = sample.__class__ is dict and sample.keys() == self._fields.keys()
         if alike and all(value.__class__ is np.ndarray for value in sample.values()):
             return cast(dict[str, Any], sample)  # flat already, as nearly always
-        given = dict(flat_items(sample))
+        given = dict(self._items(sample))
         for name in self:
             if name not in given:
                 raise SampleError(MISSING.format(name=name, expected=list(self), **told))
@@ -309,6 +307,16 @@ class SampleSpec(Mapping[str, Field]):
             if name not in self:
                 raise SampleError(EXTRA.format(name=name, expected=list(self), **told))
         return given
+
+    def _items(self, values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+        """The values of a nested sample with their paths; a tuple may nest fields, or be the value of one."""
+        for key, value in values.items():
+            name = f"{path}/{key}" if path else str(key)
+            inner = {str(i): item for i, item in enumerate(value)} if isinstance(value, tuple) else value
+            if name not in self._fields and isinstance(inner, Mapping):
+                yield from self._items(inner, name)
+            else:
+                yield name, value
 
 
 def present(field: Field, mask: Field, values: Array) -> Array:
@@ -495,23 +503,22 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's own."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._observation = copy.deepcopy(observation)
+        observation, info = returned("reset", self.env.reset(seed=seed, options=options), 2)
+        self._observation = taken(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's own; ``info["sample"]`` is the transition, as copies."""
-        before = self._observation
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        # an array is copied much faster than by deepcopy
-        self._observation = observation.copy() if isinstance(observation, np.ndarray) else copy.deepcopy(observation)
+        before, applied = self._observation, taken(action)  # which the environment may change in its step
+        observation, reward, terminated, truncated, info = returned("step", self.env.step(action), 5)
+        self._observation = taken(observation)
         sample = {
             "observation": before,
-            "action": action,
-            "next_observation": self._observation,
-            "reward": float(reward),
-            "terminated": _FLAGS[bool(terminated)],
-            "truncated": _FLAGS[bool(truncated)],
+            "action": applied,
+            "next_observation": taken(observation),
+            "reward": reward_of(reward),
+            "terminated": _FLAGS[flag_of("terminated", terminated)],
+            "truncated": _FLAGS[flag_of("truncated", truncated)],
         }
         return observation, reward, terminated, truncated, {**info, "sample": sample}
 

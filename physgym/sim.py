@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 from physgym import placement
 from physgym import spaces as walk
+from physgym.casting import CastError, as_dtype
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import Kind, Role, Sample, SampleSpec, flat_items
 from physgym.samplers import NO_LOAD_SAMPLE, Cube
@@ -262,9 +263,9 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                 raise ConfigError(UNKNOWN_PARAMETER.format(env=env, name=name, known=list(known)))
             space, wrong = known[name], ""
             try:
-                values[name] = np.asarray(value).astype(space.dtype, casting="same_kind")[()]
-            except (TypeError, ValueError):
-                wrong = f"give numbers of dtype {space.dtype}"
+                values[name] = as_dtype(value, np.dtype(space.dtype))[()]
+            except CastError as error:
+                wrong = f"give numbers of dtype {space.dtype}: {error}"
             box = isinstance(space, spaces.Box)  # which takes arrays alone, a Discrete scalars
             if not wrong and not space.contains(np.asarray(values[name]) if box else values[name]):
                 wrong = "give a value within it, or widen it"

@@ -220,16 +220,16 @@ def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
                 lowest, highest = _extremes(dtype)
                 low, has_low = _from_bound(data["low"], shape, dtype, lowest)
                 high, has_high = _from_bound(data["high"], shape, dtype, highest)
-                box = spaces.Box(low, high, shape, dtype.type)
+                box = spaces.Box(low, high, shape, dtype)  # whose type alone has no byte order
                 box.bounded_below, box.bounded_above = has_low, has_high
                 return box
             case "Discrete":
                 dtype = np.dtype(data["dtype"])
-                return spaces.Discrete(data["n"], start=data["start"], dtype=dtype.type)
+                return spaces.Discrete(data["n"], start=data["start"], dtype=dtype)
             case "MultiDiscrete":
                 dtype = np.dtype(data["dtype"])
                 nvec, start = np.array(data["nvec"], dtype), np.array(data["start"], dtype)
-                return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
+                return spaces.MultiDiscrete(nvec, dtype=dtype, start=start)
             case "MultiBinary":
                 return spaces.MultiBinary(data["n"])
             case "Text":

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from physgym import SocketVectorEnv
-from physgym.errors import PhysGymError
+from physgym.errors import PhysGymError, SampleError
+from tests.test_wire import assert_same
 
 ALL_WORKERS = pytest.mark.parametrize("num_workers", [0, 1, 2])
 
@@ -129,3 +131,309 @@ def test_a_value_that_cannot_travel_is_named_by_its_key(value, text):
         envs.reset()
         with pytest.raises(PhysGymError, match=text):
             envs.step(np.zeros(1, int))
+
+
+# --- observations, rewards, flags
+
+
+class Seen(Env):
+    """Observes a value from its first reset on."""
+
+    def __init__(self, space: spaces.Space[Any], value: Any) -> None:
+        self.observation_space, self.value = space, value
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self.value, {}
+
+    def step(self, action: Any) -> Any:
+        return self.value, 0.0, False, False, {}
+
+
+BYTES = spaces.Box(0, 255, (2,), np.uint8)
+FLOATS = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+NUMBER = spaces.Box(-np.inf, np.inf, (), np.float32)
+HALF = spaces.Box(-np.inf, np.inf, (2,), np.float16)
+LONG = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "text"),
+    [
+        (BYTES, np.array([0.5, 1], np.float32), "'' .*dtype float32 does not convert to uint8"),
+        (BYTES, np.array([7, 300]), r"the value 300 of dtype int64, at index \(1,\), cannot be held by uint8"),
+        (BYTES, np.array([7, -1], np.int8), "the value -1 of dtype int8"),
+        (BYTES, [7, 300], "the value 300"),
+        (BYTES, np.array([True, None], object), "dtype object does not convert"),
+        (BYTES, np.ma.MaskedArray([1, 2], [False, True], np.uint8), "a masked array with 1 missing values"),
+        (FLOATS, np.array([1, 1e300]), r"the value 1e\+300 of dtype float64"),
+        (FLOATS, np.array([1j, 1]), "dtype complex128 does not convert to float32"),
+        (FLOATS, np.array([2**24 + 1, 0]), "the value 16777217"),
+        (FLOATS, np.array(["1", "2"]), "dtype <U1 does not convert"),
+        (FLOATS, [[1.0], [2.0, 3.0]], "it is not an array"),
+        (FLOATS, np.ones(3), r"has shape \(3,\); observation_space says \(2,\)"),
+        (HALF, np.array([1, 1e5], np.float32), "cannot be held by float16"),
+        (LONG, np.array([2**53 + 1, 0]), "the value 9007199254740993"),
+        (NUMBER, "1.5", "dtype <U3 does not convert"),
+        (NUMBER, None, "dtype object"),
+        (spaces.Discrete(3), 1.0, "dtype float64 does not convert to int64"),
+        (spaces.Discrete(3, dtype=np.int8), 300, "the value 300 of dtype int64"),
+        (spaces.MultiBinary(2), np.array([0.0, 1.0]), "dtype float64 does not convert to int8"),
+        (spaces.MultiDiscrete([3, 3]), np.array([1.5, 1]), "dtype float64 does not convert to int64"),
+        (spaces.Dict(a=BYTES, b=FLOATS), {"a": np.array([1.7, 0]), "b": np.ones(2)}, "'a' .*dtype float64"),
+        (spaces.Dict(x=spaces.Tuple([FLOATS, BYTES])), {"x": (np.ones(2), np.array([1, 256]))}, "'x/1' .*value 256"),
+    ],
+)
+def test_an_observation_that_a_space_cannot_hold_is_an_error(space, value, text):
+    envs = SocketVectorEnv([lambda: Seen(space, value)] * 2, num_workers=0)
+    with pytest.raises(SampleError, match=f"environment 0.*observation .*{text}"):
+        envs.reset()
+    envs.close()
+
+
+def test_an_observation_of_a_worker_is_checked_as_well():
+    camera = [lambda: Seen(BYTES, np.ones(2, np.uint8)), lambda: Seen(BYTES, np.array([0.5, 1]))]
+    envs = SocketVectorEnv(camera, num_workers=1)
+    with pytest.raises(SampleError, match=r"environment 1: observation '' .*float64 does not convert to uint8"):
+        envs.reset()
+    envs.close()
+
+
+def test_signed_and_unsigned_integers_are_of_one_kind():  # Sync refuses them
+    with SocketVectorEnv([lambda: Seen(BYTES, np.array([7, 255]))], num_workers=0) as envs:
+        assert_same(envs.reset()[0], np.array([[7, 255]], np.uint8))
+
+
+KEPT: list[tuple[spaces.Space[Any], Any]] = [
+    (FLOATS, np.array([0.1, 0.2])),
+    (FLOATS, np.array([1, 2])),
+    (FLOATS, np.array([True, False])),
+    (FLOATS, np.array([np.nan, np.inf])),
+    (FLOATS, [0.1, 2]),
+    (FLOATS, np.array([1, 2], ">f8")),
+    (FLOATS, np.ma.MaskedArray([1.0, 2.0], [False, False])),
+    (HALF, np.array([0.1, 65504.0])),
+    (BYTES, np.array([7, 255], np.uint16)),
+    (HALF, (7, 255.0)),
+    (NUMBER, 1.5),
+    (NUMBER, np.float64(0.1)),
+    (NUMBER, np.array(7)),
+    (spaces.Discrete(3), 2),
+    (spaces.Discrete(3), np.uint8(2)),
+    (spaces.MultiBinary(2), np.array([True, False])),
+    (spaces.MultiDiscrete([3, 3]), np.array([1, 2], np.uint8)),
+    (spaces.Box(-9, 9, (2,), np.dtype(">f4")), np.array([1, 2], ">f4")),
+    (spaces.Box(-9, 9, (2,), np.dtype(">f4")), np.array([1, 2], "<f4")),
+    (spaces.MultiDiscrete([300, 300], dtype=np.dtype(">i4")), np.array([1, 2])),
+    (spaces.Dict(a=NUMBER, b=BYTES), {"a": 1, "b": np.array([1, 2], np.uint8)}),
+    (spaces.Dict({"": FLOATS}), {"": np.ones(2)}),
+    (spaces.Dict({"": FLOATS, "b": spaces.Text(3)}), {"": np.ones(2), "b": "xyz"}),
+]
+LAYOUTS = [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 1, "shared_memory": False}]
+
+
+def assert_observed_as_by_sync(space: spaces.Space[Any], value: Any, **kwargs: Any) -> None:
+    factories = [lambda: Seen(space, value)] * 2
+    sync = SyncVectorEnv(factories)
+    with SocketVectorEnv(factories, **kwargs) as envs:
+        assert envs.single_observation_space == space
+        assert_same(envs.reset()[0], sync.reset()[0])
+        assert_same(envs.step(np.zeros(2, int))[0], sync.step(np.zeros(2, int))[0])
+
+
+@pytest.mark.parametrize(("space", "value"), KEPT)
+def test_an_observation_that_keeps_its_value_is_as_sync_has_it(space, value):
+    assert_observed_as_by_sync(space, value, num_workers=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nested_observations_that_keep_their_values_are_as_sync_has_them(layout):
+    names = [f"k{i:02d}" for i in range(len(KEPT))]
+    space = spaces.Dict(dict(zip(names, (space for space, _ in KEPT), strict=True)))
+    assert_observed_as_by_sync(space, dict(zip(names, (value for _, value in KEPT), strict=True)), **layout)
+
+
+class Paid(Env):
+    """Has a reward and flags of any kind."""
+
+    def __init__(self, reward: Any = 0.0, terminated: Any = False, truncated: Any = False) -> None:
+        self.values = reward, terminated, truncated
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), *self.values, {}
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (("1.5",), "the reward must be a number, not '1.5'"),
+        ((b"1",), "the reward must be a number"),
+        ((None,), "the reward must be a number, not None"),
+        ((1 + 1j,), "the reward must be a number"),
+        ((np.ones(1),), r"the reward must be a number.*shape \(1,\)"),
+        (([1.0],), r"the reward must be a number.*shape \(1,\)"),
+        ((2**53 + 1,), "cannot be held by float64"),
+        ((np.ma.masked,), "the reward must be a number"),
+        ((0.0, "no"), "terminated must be True or False, not 'no'"),
+        ((0.0, None), "terminated must be True or False"),
+        ((0.0, False, np.zeros(2)), "truncated must be True or False"),
+    ],
+)
+def test_a_reward_that_is_no_number_and_a_flag_that_is_none_are_errors(values, text):
+    with SocketVectorEnv([lambda: Paid(*values)], num_workers=0) as envs:
+        envs.reset()
+        with pytest.raises(SampleError, match=f"environment 0.*{text}"):
+            envs.step(np.zeros(1, int))
+
+
+@pytest.mark.parametrize(
+    "reward", [1, True, np.float32(0.1), np.int8(3), np.array(2.5), np.nan, np.inf, Fraction(1, 3)]
+)
+def test_a_reward_is_as_sync_has_it(reward):
+    rewards = []
+    for envs in (SyncVectorEnv([lambda: Paid(reward)]), SocketVectorEnv([lambda: Paid(reward)], num_workers=0)):
+        envs.reset()
+        rewards.append(envs.step(np.zeros(1, int))[1])
+        envs.close()
+    assert_same(rewards[1], rewards[0])
+
+
+@pytest.mark.parametrize("flag", [np.True_, 1, np.array(True), np.int8(1)])
+def test_a_flag_may_be_a_number(flag):
+    with SocketVectorEnv([lambda: Paid(0.0, flag)], num_workers=0) as envs:
+        envs.reset()
+        assert envs.step(np.zeros(1, int))[2].tolist() == [True]
+
+
+class Reusing(Env):
+    """Observes lists and arrays that all its like share."""
+
+    observation_space = spaces.Dict(x=spaces.Sequence(spaces.Discrete(99)), y=spaces.Box(0, 99, (1,), np.float32))
+    items: list[int] = []  # noqa: RUF012 - that it is shared is the point
+    array = np.zeros(1, np.float32)
+
+    def _observation(self, value: int) -> Any:
+        self.items[:] = [value]
+        self.array[:] = value
+        return {"x": self.items, "y": self.array}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self._observation(0), {}
+
+    def step(self, action: Any) -> Any:
+        return self._observation(int(action)), 0.0, False, False, {}
+
+
+@ALL_WORKERS
+def test_an_observation_is_taken_when_it_is_returned(num_workers):
+    with SocketVectorEnv([Reusing] * 3, num_workers=num_workers) as envs:
+        envs.reset()
+        seen = envs.step(np.array([1, 2, 3]))[0]
+    assert (seen["x"], seen["y"].ravel().tolist()) == (([1], [2], [3]), [1, 2, 3])
+
+
+# --- actions
+
+
+class Acted(Env):
+    """Says in its info what it was given."""
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.action_space = space
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, {"given": repr(described(action))}
+
+
+def described(action: Any) -> Any:
+    if isinstance(action, dict):
+        return {key: described(value) for key, value in action.items()}
+    if isinstance(action, tuple):
+        return tuple(described(value) for value in action)
+    array = action if isinstance(action, np.ndarray) else np.asarray(action)
+    return type(action).__name__.replace("list", "ndarray"), array.dtype.str, array.tolist()
+
+
+DISCRETE, BOX = spaces.Discrete(9), spaces.Box(-9, 9, (2,), np.float32)
+BIG = spaces.Box(-9, 9, (2,), np.dtype(">f4"))
+
+
+GIVEN: list[tuple[spaces.Space[Any], Any]] = [
+    (DISCRETE, np.array([1, 2])),
+    (DISCRETE, np.array([1, 2], np.int32)),
+    (DISCRETE, np.array([1, 2], ">i8")),
+    (DISCRETE, np.array([1, 2.5])),
+    (DISCRETE, [1, 2]),
+    (DISCRETE, (1, 2.5)),
+    (DISCRETE, [np.int8(1), np.int32(2)]),
+    (spaces.Discrete(9, dtype=np.int8), np.array([1, 300])),
+    (BOX, np.array([[0.1, 0.2], [0.3, 0.4]])),
+    (BOX, np.array([[1, 2], [3, 4]], np.float32)),
+    (BOX, np.array([[1, 2], [3, 4]], ">f4")),
+    (BOX, [[1, 2], [3, 4.5]]),
+    (BOX, [np.array([0.1, 0.2]), np.array([1, 2], np.float32)]),
+    (BOX, [np.array([1, 2], ">f4"), np.array([3, 4], ">f4")]),
+    (BOX, np.ma.MaskedArray(np.ones((2, 2), np.float32), [[False, True], [False, False]])),
+    (BIG, np.array([[1, 2], [3, 4]], ">f4")),
+    (BIG, np.array([[1, 2], [3, 4]], "<f4")),
+    (spaces.MultiBinary(2), np.array([[True, False], [False, True]])),
+    (spaces.MultiDiscrete([3, 3]), np.array([[1, 2], [0, 1]], np.int32)),
+    (spaces.Dict(a=DISCRETE, b=BOX), {"a": np.array([1, 2], np.uint8), "b": np.ones((2, 2))}),
+    (spaces.Dict(a=DISCRETE, b=BOX), {"a": [1, 2.5], "b": [[1, 2], [3.5, 4]]}),
+    (spaces.Tuple([DISCRETE, spaces.Text(3)]), (np.array([1, 2], np.int32), ("a", "b"))),
+    (spaces.Dict(x=spaces.Tuple([DISCRETE, BIG])), {"x": (np.array([1, 2]), np.ones((2, 2), ">f4"))}),
+    (spaces.Dict({"": DISCRETE}), {"": np.array([1, 2])}),
+]
+
+
+def assert_acted_as_by_sync(space: spaces.Space[Any], actions: Any, **kwargs: Any) -> None:
+    sync = SyncVectorEnv([lambda: Acted(space)] * 2)
+    sync.reset()
+    expected = sync.step(actions)[4]["given"].tolist()
+    with SocketVectorEnv([lambda: Acted(space)] * 2, **kwargs) as envs:
+        envs.reset()
+        assert envs.step(actions)[4]["given"].tolist() == expected
+        envs.send(actions)
+        *_, infos, ids = envs.recv(2)
+        assert [infos["given"][ids.tolist().index(env)] for env in range(2)] == expected
+
+
+@pytest.mark.parametrize(("space", "actions"), GIVEN)
+def test_actions_arrive_as_they_were_given(space, actions):
+    assert_acted_as_by_sync(space, actions, num_workers=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nested_actions_arrive_as_they_were_given(layout):
+    names = [f"k{i:02d}" for i in range(len(GIVEN))]
+    space = spaces.Dict(dict(zip(names, (space for space, _ in GIVEN), strict=True)))
+    assert_acted_as_by_sync(space, dict(zip(names, (actions for _, actions in GIVEN), strict=True)), **layout)
+
+
+@pytest.mark.parametrize("place", [0, 4, 14])
+def test_plain_actions_arrive_in_a_worker_as_they_were_given(place):
+    assert_acted_as_by_sync(*GIVEN[place], num_workers=1)
+
+
+class Keeping(Env):
+    """Keeps the actions that it was given."""
+
+    action_space = spaces.Box(-9, 9, (1,), np.float32)
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def step(self, action: Any) -> Any:
+        self.kept.append(action)
+        return np.zeros(1, np.float32), 0.0, False, False, {"kept": [float(kept[0]) for kept in self.kept]}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@ALL_WORKERS
+def test_an_action_that_was_kept_does_not_change(num_workers, dtype):
+    actions = np.zeros((2, 1), dtype)
+    with SocketVectorEnv([Keeping] * 2, num_workers=num_workers) as envs:
+        envs.reset()
+        for value in range(3):
+            actions[:] = value
+            infos = envs.step(actions)[4]
+    assert infos["kept"].tolist() == [[0, 1, 2], [0, 1, 2]]

@@ -22,10 +22,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
+from physgym.casting import CastError, as_dtype
 from physgym.code import describe_made
 from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
-from physgym.returned import info_error, returned, reward_error, unpacked_error
+from physgym.returned import flag_of, info_of, returned, reward_of, taken
 from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
 from physgym.sample import Columns, SampleSpec, declared, flat_items
 from physgym.samplers import EpisodePolicy
@@ -67,6 +68,10 @@ EPISODE_ENDED = (
     'the episode has ended; with autoreset_mode DISABLED call reset(options={"reset_mask": ...}) before the next step'
 )
 WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {want}"
+WRONG_VALUE = (
+    "observation {path!r} does not fit observation_space, which says {want}: {error}. Convert it in the environment, "
+    "or change the space"
+)
 NO_PARAMETERS = (
     'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
     "take parameter_space away"
@@ -151,6 +156,7 @@ class Host:
         self._cut = [seeds is not None] * self.count
         self._seeds = list(seeds) if seeds is not None else [None] * self.count
         self._action_leaves = walk.leaves(self.action_space)
+        self._plain_action = walk.children(self.action_space) is None
         self._objects: list[list[Any]] = [[None] * self.count for leaf in self.leaves if leaf.variable]
         self._folders = list(folders) or [Folder() for _ in self.envs]
         self._local, self._home = local, here()
@@ -357,7 +363,6 @@ class Host:
         lost: list[int] = []
         flush = time.perf_counter() + FLUSH_SECONDS if request.stream else 0.0
         sent = 0
-        values: Any = _NOTHING
         for place, (i, action) in enumerate(zip(rows, actions, strict=True)):
             doing[0] = first + i
             try:
@@ -370,9 +375,13 @@ class Host:
                     info = self._reset_one(slot, i)
                     rewards[i], terminations[i], truncations[i] = 0.0, False, False
                 else:
-                    values = steps[i](action)
+                    values: Any = steps[i](action)
+                    if values.__class__ is not tuple or len(values) != 5:
+                        values = returned("step", values, 5)
                     observation, reward, terminated, truncated, info = values
-                    rewards[i] = reward
+                    rewards[i] = reward if reward.__class__ is float else reward_of(reward)
+                    if terminated.__class__ is not bool or truncated.__class__ is not bool:
+                        terminated, truncated = flag_of("terminated", terminated), flag_of("truncated", truncated)
                     terminations[i] = terminated
                     truncations[i] = truncated
                     if terminated or truncated:
@@ -391,9 +400,6 @@ class Host:
                 if info:
                     infos[i] = info
             except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
-                if isinstance(error, (TypeError, ValueError)) and values is not _NOTHING:
-                    error = unpacked_error("step", values, 5) or reward_error(values[1]) or error
-                values = _NOTHING
                 failures.append(self._failed(i, error, "step"))
             if flush and time.perf_counter() > flush and place + 1 < len(rows):
                 emit(self._results(slot, rows[sent : place + 1], infos, failures, lost, last=False))
@@ -443,14 +449,14 @@ class Host:
             leaves = [array.copy() for array in self._actions]
         else:
             leaves = [array[request.rows] for array in self._actions]
-        if len(leaves) == 1 and not request.objects and not self._action_leaves[0].path:
+        if self._plain_action and not request.objects:
             return list(leaves[0])
         fixed = iter(leaves)
         columns: list[Any] = [None if leaf.variable else next(fixed) for leaf in self._action_leaves]
         for place, values in enumerate(request.objects):
             if values is not None:
                 columns[place] = values
-        if len(columns) == 1 and not self._action_leaves[0].path:
+        if self._plain_action:
             return list(columns[0])
         if not columns:
             return [walk.unflatten(self.action_space, iter(())) for _ in rows]
@@ -556,7 +562,6 @@ def _return_to(home: str) -> str:
     return now
 
 
-_NOTHING = object()
 _ANYWHERE = contextlib.nullcontext()
 _DIFFERENT = (
     "environment {i} of this worker has {name} {got}, the first one {want}; environments of one vector env need equal "
@@ -583,12 +588,16 @@ def _writer(
     slot: Slot, leaves: list[Leaf], objects: list[list[Any]], space: gymnasium.Space[Any]
 ) -> Callable[[int, Any], None]:
     """A function that stores the observation of one environment; made for the layout, as it is the innermost one."""
-    if len(leaves) == 1 and not leaves[0].path and not leaves[0].variable:
-        (buffer,), shape = slot.observations, leaves[0].shape
+    if walk.children(space) is None and not leaves[0].variable:
+        (buffer,), leaf = slot.observations, leaves[0]
+        array_shape, array_dtype, numbers = leaf.shape, leaf.dtype, _numbers(leaf)
 
         def write_array(index: int, value: Any) -> None:
-            if getattr(value, "shape", None) != shape:
-                _check_shape(value, leaves[0])
+            if value.__class__ is np.ndarray:
+                if value.dtype is not array_dtype or value.shape != array_shape:
+                    value = _fitted(value, leaf)
+            elif value.__class__ not in numbers:
+                value = _fitted(value, leaf)
             buffer[index] = value
 
         return write_array
@@ -597,29 +606,47 @@ def _writer(
     keys = list(space.keys()) if isinstance(space, gymnasium.spaces.Dict) else []
     flat = isinstance(space, gymnasium.spaces.Dict) and all(walk.children(s) is None for s in space.values())
     if flat and not any(leaf.variable for leaf in leaves):
-        items = [(k, leaf.shape, target, leaf) for k, leaf, target in zip(keys, leaves, targets, strict=True)]
+        items = [
+            (k, leaf.shape, leaf.dtype, target, leaf) for k, leaf, target in zip(keys, leaves, targets, strict=True)
+        ]
 
         def write_dict(index: int, value: Any) -> None:
-            for key, shape, target, leaf in items:
+            for key, shape, dtype, target, leaf in items:
                 part = value[key]
-                if getattr(part, "shape", None) != shape:
-                    _check_shape(part, leaf)
+                if part.__class__ is not np.ndarray or part.dtype is not dtype or part.shape != shape:
+                    part = _fitted(part, leaf)
                 target[index] = part
 
         return write_dict
 
     def write(index: int, value: Any) -> None:
         for target, leaf, part in zip(targets, leaves, walk.flatten(space, value), strict=True):
-            if not leaf.variable and getattr(part, "shape", None) != leaf.shape:
-                _check_shape(part, leaf)
-            target[index] = part
+            target[index] = taken(part) if leaf.variable else _fitted(part, leaf)
 
     return write
 
 
-def _check_shape(value: Any, leaf: Leaf) -> None:
-    if np.shape(value) != leaf.shape:
-        raise SampleError(WRONG_SHAPE.format(path=leaf.path, got=np.shape(value), want=leaf.shape))
+def _numbers(leaf: Leaf) -> tuple[type, ...]:
+    """Classes of single numbers that are values of a leaf as they are."""
+    own = {np.dtype(np.float64): float, np.dtype(np.int64): int, np.dtype(np.bool_): bool}
+    if leaf.shape:
+        return ()
+    return (leaf.dtype.type, own[leaf.dtype]) if leaf.dtype in own else (leaf.dtype.type,)
+
+
+def _fitted(value: Any, leaf: Leaf) -> Array:
+    """A value with the dtype of a leaf.
+
+    Raises:
+        SampleError: It has another shape or kind, or the dtype cannot hold it.
+    """
+    try:
+        array = as_dtype(value, leaf.dtype)
+    except CastError as error:
+        raise SampleError(WRONG_VALUE.format(path=leaf.path, want=leaf.dtype, error=error)) from error
+    if array.shape != leaf.shape:
+        raise SampleError(WRONG_SHAPE.format(path=leaf.path, got=array.shape, want=leaf.shape))
+    return array
 
 
 class _Part:
@@ -665,7 +692,7 @@ class _Part:
         if options is not None and "parameters" in options:
             got = self._parameters.last()
             for name, asked in flat_items(options["parameters"]):
-                if name not in got or not np.array_equal(got[name], np.asarray(asked, got[name].dtype)):
+                if name not in got or not _is_asked(got[name], asked):
                     shown = got.get(name, "none")
                     raise SampleError(OTHER_PARAMETERS.format(episode=episode, name=name, asked=asked, got=shown))
         self._begun.append(episode)
@@ -752,6 +779,14 @@ class _Part:
         self._samples.cut(row)
 
 
+def _is_asked(used: Array, asked: Any) -> bool:
+    """Whether a parameter is what it was to be, as far as its dtype can hold that."""
+    try:
+        return np.array_equal(used, as_dtype(asked, used.dtype))
+    except CastError:
+        return False
+
+
 class _Asker:
     """What an environment calls to get a prediction from its pipeline's network."""
 
@@ -791,10 +826,7 @@ def _sendable(text: str, longest: int = LONGEST_TEXT) -> str:
 
 def _taken_info(info: Any) -> dict[str, Any]:
     """An info as it is now, since an environment may write into the same dictionary and arrays in its next step."""
-    if error := info_error(info):
-        raise error
-    taken: dict[str, Any] = batching.taken(info)
-    return taken
+    return taken(info_of(info))  # type: ignore[no-any-return]  # which keeps dictionaries
 
 
 def _call(request: Call, place: int, env: Env) -> Any:

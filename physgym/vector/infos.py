@@ -10,7 +10,6 @@ usual case and much cheaper than a dictionary each; else as they are.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,31 +25,6 @@ FINAL = "final_obs"  # Gymnasium keeps these as objects, dictionaries too
 _SCALARS = (int, float, bool)
 _NATIVE = {kind: np.dtype(kind) for kind in _SCALARS}
 _COLUMNAR = (bool, int, float, complex, str, bytes, np.generic, np.ndarray)  # what may be an element of an array
-_IMMUTABLE = frozenset({bool, int, float, complex, str, bytes, type(None), np.float64, np.float32, np.int64, np.bool_})
-
-
-def taken(value: Any) -> Any:
-    """A value of an info as it is now: what can change later is copied, objects of other classes are as they are."""
-    kind = value.__class__
-    if kind in _IMMUTABLE:
-        return value
-    if kind is np.ndarray and not value.dtype.hasobject:
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: taken(item) for key, item in value.items()}
-    if kind is list:
-        return [taken(item) for item in value]
-    if isinstance(value, tuple):
-        parts = [taken(item) for item in value]
-        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
-    if kind is np.ndarray and value.dtype == object:
-        items = np.empty(value.size, object)
-        for place, item in enumerate(value.ravel().tolist()):
-            items[place] = taken(item)
-        return items.reshape(value.shape)
-    if isinstance(value, (np.ndarray, list, set, bytearray, np.random.Generator)):
-        return copy.deepcopy(value)
-    return value
 
 
 def pack(infos: dict[int, Info]) -> Infos | None:

@@ -37,6 +37,7 @@ from physgym.errors import (
     WrongType,
     WrongValue,
 )
+from physgym.returned import taken
 from physgym.rollout import episode_seed
 from physgym.sample import SampleSpec
 from physgym.sim import NonFinite
@@ -298,7 +299,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._pool.attach(self.num_envs, self._arena)
         observed, acted = walk.leaves(self.single_observation_space), walk.leaves(self.single_action_space)
         self._observed, self._acted = observed, acted
-        self._plain_action = len(acted) == 1 and not acted[0].path and not acted[0].variable
+        self._plain_action = walk.children(self.single_action_space) is None and not acted[0].variable
+        self._plain_observation = walk.children(self.single_observation_space) is None and not observed[0].variable
         self._objects: list[list[Any]] = [[None] * self.num_envs for leaf in observed if leaf.variable]
         self._slot = 0
         self._state = ""
@@ -1045,11 +1047,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         Returns:
             What does not belong there, as in `Step.objects`.
         """
-        if self._plain_action:
-            array = np.asarray(actions)
+        if self._plain_action and actions.__class__ is np.ndarray:
             target = self._arena.actions[0]
-            if array.dtype == target.dtype and array.shape == (number, *target.shape[1:]):
-                target[where] = array
+            if actions.dtype == target.dtype and actions.shape == (number, *target.shape[1:]):
+                target[where] = actions
                 return []
         try:
             columns = walk.flatten(self.single_action_space, actions)
@@ -1062,11 +1063,13 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             if leaf.variable:
                 objects[place] = list(column)
                 continue
-            target, array = next(fixed), np.asarray(column)
-            if array.dtype == target.dtype:
-                target[where] = array
+            target, given = next(fixed), _as_given(column, leaf)
+            if given.__class__ is np.ndarray and given.dtype == target.dtype:
+                target[where] = given
             else:  # an environment gets what it would get without a vector env around it
-                objects[place] = array
+                objects[place] = given
+        if self._pool.local:  # without a worker in between they would be the caller's own arrays
+            objects = taken(objects)
         return [] if all(values is None for values in objects) else objects
 
     def _check_columns(self, columns: list[Any], number: int) -> None:
@@ -1089,12 +1092,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             if len(single) != number:
                 raise ValueError(f"{len(single)} actions for {number} environments")
             flat = [walk.flatten(self.single_action_space, action) for action in single]
-            columns: list[Any] = [
-                [row[i] for row in flat]
-                if leaf.variable
-                else np.stack([np.asarray(row[i]).reshape(leaf.shape) for row in flat])
-                for i, leaf in enumerate(self._acted)
-            ]
+            columns: list[Any] = [[row[i] for row in flat] for i in range(len(self._acted))]
+            for i, leaf in enumerate(self._acted):
+                if not leaf.variable:
+                    columns[i] = [_one_action(value, leaf.shape) for value in columns[i]]
             self._check_columns(columns, number)
         except (TypeError, ValueError, KeyError, IndexError) as error:
             kind = WrongType if isinstance(error, TypeError) else WrongValue
@@ -1121,11 +1122,32 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         fixed = self._arena.slots[self._slot].observations
         if self.copy:
             fixed = [array.copy() for array in fixed]
-        if len(fixed) == 1 and len(self._observed) == 1 and not self._observed[0].path:
+        if self._plain_observation:
             return fixed[0]
         columns, objects = iter(fixed), iter(self._objects)
         parts = [tuple(next(objects)) if leaf.variable else next(columns) for leaf in self._observed]
         return self._nested(parts)
+
+
+def _as_given(column: Any, leaf: walk.Leaf) -> Any:
+    """Actions of a leaf as the caller gave them: an array, or a list where each has a dtype of its own."""
+    if isinstance(column, np.ma.MaskedArray):
+        return column if np.ma.is_masked(column) else column.data
+    if not isinstance(column, (list, tuple)):
+        return np.asarray(column)
+    rows = [_one_action(value, leaf.shape) for value in column]
+    dtypes = {getattr(row, "dtype", None) for row in rows}
+    if len(dtypes) > 1 or None in dtypes or any(isinstance(row, np.ma.MaskedArray) for row in rows):
+        return rows
+    return np.stack(rows).astype(rows[0].dtype, copy=False)  # stacked they have the machine's byte order
+
+
+def _one_action(value: Any, shape: tuple[int, ...]) -> Any:
+    """An array of a shape, or a single number as it is."""
+    if not shape and isinstance(value, (int, float, complex, np.generic)):
+        return value
+    array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+    return array.reshape(shape) if isinstance(array, np.ma.MaskedArray) else array.reshape(shape)[()]
 
 
 def _some(values: Any, places: Array) -> Any:

@@ -160,8 +160,8 @@ class Step:
         slot: Where the results belong.
         rows: Local indices of the environments, in the order in which to step them; None for all.
         actions: Leaves of shape (rows, *leaf shape); None if they lie in shared memory.
-        objects: What does not lie in the arrays, if anything: per leaf of the action space None or one value per row (a
-            list where they vary in size, an array where they have another dtype than the space).
+        objects: What does not lie in the arrays, if anything: per leaf of the action space None or one value per row
+            (an array where they have another dtype than the space, a list where they vary in size or dtype).
         stream: Whether to answer in parts as environments finish.
     """
 
@@ -887,9 +887,9 @@ def _decode_actions(objects: Any, leaves: list[Leaf], number: int) -> list[Any]:
         raise ProtocolError(f"expected values of {len(leaves)} leaves of the action space")
     for leaf, values in zip(leaves, objects, strict=True):
         fits = values is None and not leaf.variable
-        if leaf.variable:
-            fits = isinstance(values, list) and len(values) == number
-        elif isinstance(values, np.ndarray):
+        if isinstance(values, list):
+            fits = len(values) == number
+        elif not leaf.variable and isinstance(values, np.ndarray):
             fits = values.shape == (number, *leaf.shape)
         if not fits:
             raise ProtocolError(f"expected {number} actions {leaf.path!r}, got {type(values).__name__}")
