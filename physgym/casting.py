@@ -13,17 +13,18 @@ import numpy as np
 
 from physgym.spaces import Array
 
-KIND = "dtype {got} does not convert to {want} without losing its kind"
-VALUE = "the value {value!r} of dtype {got}, at index {index}, cannot be held by {want}"
-MASKED = "it is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
-NO_NUMBER = "it is not a number: {error}"
-NO_ARRAY = "it is not an array: {error}"
+# what a value does wrong; callers say whose value it is
+KIND = "has dtype {got}, which does not convert to {want} without losing its kind"
+VALUE = "has values that {want} cannot hold, the first {value!r} of dtype {got} at index {index}"
+MASKED = "is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
+NO_ARRAY = "is not an array: {error}"
+NO_NUMBER = "is not a number: {error}"
 
 _FLOAT = np.dtype(np.float64)
 
 
 class CastError(ValueError):
-    """An array cannot be had with a dtype; the text says why, callers say where."""
+    """An array cannot be had with a dtype; the text says what it does wrong, such as "has dtype <U3, which ..."."""
 
 
 def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:

@@ -12,7 +12,7 @@ from physgym.errors import SampleError
 
 RETURNED = "{name} must return {count} values, {what}; it returned {got}"
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
-REWARD = "the reward must be a number, not {reward!r}; {error}"
+REWARD = "the reward must be a number, not {reward!r}, which {error}"
 INFO = "info must be a dictionary, not a {kind}"
 FLAG = "{name} must be True or False, not {flag!r}"
 

@@ -36,7 +36,7 @@ NO_FIELDS = '{where}: info["{of}"] must be a dictionary of fields, not {got}'
 MISSING = "{where}: field {name!r} is missing; {space} has {expected}. Return it or take it out of the space."
 EXTRA = "{where}: field {name!r} is not in {space}, which has {expected}. Add it there or leave it out."
 SHAPE = '{where}: info["{of}"][{name!r}] has shape {got}; {space} says {want}. Return {want} or change the space.'
-VALUE = '{where}: info["{of}"][{name!r}] does not fit {space}: {error}. Convert it, or change the dtype of the space.'
+VALUE = '{where}: info["{of}"][{name!r}] {error}. Convert it, or change the dtype in {space}.'
 NOT_FINITE = (
     '{where}: info["sample"][{name!r}] holds {count} non-finite values, the first at index {index}. '
     "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
@@ -80,7 +80,8 @@ class Field:
 
     def __post_init__(self) -> None:
         try:
-            shape = (self.shape,) if isinstance(self.shape, (int, np.integer)) else self.shape
+            given: Any = self.shape  # people write numbers
+            shape = (given,) if isinstance(given, (int, np.integer)) else given
             object.__setattr__(self, "shape", tuple(operator.index(side) for side in shape))
             object.__setattr__(self, "dtype", np.dtype(self.dtype))
         except TypeError as error:

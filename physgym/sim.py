@@ -265,7 +265,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             try:
                 values[name] = as_dtype(value, np.dtype(space.dtype))[()]
             except CastError as error:
-                wrong = f"give numbers of dtype {space.dtype}: {error}"
+                wrong = f"give numbers of dtype {space.dtype}; the value {error}"
             box = isinstance(space, spaces.Box)  # which takes arrays alone, a Discrete scalars
             if not wrong and not space.contains(np.asarray(values[name]) if box else values[name]):
                 wrong = "give a value within it, or widen it"

@@ -159,28 +159,28 @@ LONG = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 @pytest.mark.parametrize(
     ("space", "value", "text"),
     [
-        (BYTES, np.array([0.5, 1], np.float32), "'' .*dtype float32 does not convert to uint8"),
-        (BYTES, np.array([7, 300]), r"the value 300 of dtype int64, at index \(1,\), cannot be held by uint8"),
-        (BYTES, np.array([7, -1], np.int8), "the value -1 of dtype int8"),
-        (BYTES, [7, 300], "the value 300"),
-        (BYTES, np.array([True, None], object), "dtype object does not convert"),
+        (BYTES, np.array([0.5, 1], np.float32), "'' has dtype float32, which does not convert to uint8"),
+        (BYTES, np.array([7, 300]), r"that uint8 cannot hold, the first 300 of dtype int64 at index \(1,\)"),
+        (BYTES, np.array([7, -1], np.int8), "the first -1 of dtype int8"),
+        (BYTES, [7, 300], "the first 300"),
+        (BYTES, np.array([True, None], object), "dtype object, which does not convert"),
         (BYTES, np.ma.MaskedArray([1, 2], [False, True], np.uint8), "a masked array with 1 missing values"),
-        (FLOATS, np.array([1, 1e300]), r"the value 1e\+300 of dtype float64"),
-        (FLOATS, np.array([1j, 1]), "dtype complex128 does not convert to float32"),
-        (FLOATS, np.array([2**24 + 1, 0]), "the value 16777217"),
-        (FLOATS, np.array(["1", "2"]), "dtype <U1 does not convert"),
-        (FLOATS, [[1.0], [2.0, 3.0]], "it is not an array"),
+        (FLOATS, np.array([1, 1e300]), r"the first 1e\+300 of dtype float64"),
+        (FLOATS, np.array([1j, 1]), "dtype complex128, which does not convert to float32"),
+        (FLOATS, np.array([2**24 + 1, 0]), "the first 16777217"),
+        (FLOATS, np.array(["1", "2"]), "dtype <U1, which does not convert"),
+        (FLOATS, [[1.0], [2.0, 3.0]], "is not an array"),
         (FLOATS, np.ones(3), r"has shape \(3,\); observation_space says \(2,\)"),
-        (HALF, np.array([1, 1e5], np.float32), "cannot be held by float16"),
-        (LONG, np.array([2**53 + 1, 0]), "the value 9007199254740993"),
-        (NUMBER, "1.5", "dtype <U3 does not convert"),
+        (HALF, np.array([1, 1e5], np.float32), "that float16 cannot hold"),
+        (LONG, np.array([2**53 + 1, 0]), "the first 9007199254740993"),
+        (NUMBER, "1.5", "dtype <U3, which does not convert"),
         (NUMBER, None, "dtype object"),
-        (spaces.Discrete(3), 1.0, "dtype float64 does not convert to int64"),
-        (spaces.Discrete(3, dtype=np.int8), 300, "the value 300 of dtype int64"),
-        (spaces.MultiBinary(2), np.array([0.0, 1.0]), "dtype float64 does not convert to int8"),
-        (spaces.MultiDiscrete([3, 3]), np.array([1.5, 1]), "dtype float64 does not convert to int64"),
+        (spaces.Discrete(3), 1.0, "dtype float64, which does not convert to int64"),
+        (spaces.Discrete(3, dtype=np.int8), 300, "the first 300 of dtype int64"),
+        (spaces.MultiBinary(2), np.array([0.0, 1.0]), "dtype float64, which does not convert to int8"),
+        (spaces.MultiDiscrete([3, 3]), np.array([1.5, 1]), "dtype float64, which does not convert to int64"),
         (spaces.Dict(a=BYTES, b=FLOATS), {"a": np.array([1.7, 0]), "b": np.ones(2)}, "'a' .*dtype float64"),
-        (spaces.Dict(x=spaces.Tuple([FLOATS, BYTES])), {"x": (np.ones(2), np.array([1, 256]))}, "'x/1' .*value 256"),
+        (spaces.Dict(x=spaces.Tuple([FLOATS, BYTES])), {"x": (np.ones(2), np.array([1, 256]))}, "'x/1' .*first 256"),
     ],
 )
 def test_an_observation_that_a_space_cannot_hold_is_an_error(space, value, text):
@@ -193,7 +193,7 @@ def test_an_observation_that_a_space_cannot_hold_is_an_error(space, value, text)
 def test_an_observation_of_a_worker_is_checked_as_well():
     camera = [lambda: Seen(BYTES, np.ones(2, np.uint8)), lambda: Seen(BYTES, np.array([0.5, 1]))]
     envs = SocketVectorEnv(camera, num_workers=1)
-    with pytest.raises(SampleError, match=r"environment 1: observation '' .*float64 does not convert to uint8"):
+    with pytest.raises(SampleError, match=r"environment 1: observation '' .*float64, which does not convert to uint8"):
         envs.reset()
     envs.close()
 
@@ -271,7 +271,7 @@ class Paid(Env):
         ((1 + 1j,), "the reward must be a number"),
         ((np.ones(1),), r"the reward must be a number.*shape \(1,\)"),
         (([1.0],), r"the reward must be a number.*shape \(1,\)"),
-        ((2**53 + 1,), "cannot be held by float64"),
+        ((2**53 + 1,), "values that float64 cannot hold"),
         ((np.ma.masked,), "the reward must be a number"),
         ((0.0, "no"), "terminated must be True or False, not 'no'"),
         ((0.0, None), "terminated must be True or False"),

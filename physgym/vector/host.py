@@ -69,8 +69,7 @@ EPISODE_ENDED = (
 )
 WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {want}"
 WRONG_VALUE = (
-    "observation {path!r} does not fit observation_space, which says {want}: {error}. Convert it in the environment, "
-    "or change the space"
+    "observation {path!r} {error}; observation_space says {want}. Convert it in the environment, or change the space"
 )
 NO_PARAMETERS = (
     'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
