@@ -50,6 +50,7 @@ from physgym.data.room import check_room
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
 from physgym.data.texts import encoded
 from physgym.descriptors import above_standard
+from physgym.casting import CastError, as_dtype
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
 from physgym.sim import NonFinite
@@ -413,7 +414,7 @@ class SampleWriter:
         Raises:
             SampleError: A value is not finite; the text names field, episode and step. What came before is stored. It
                 may be raised by a later call, since samples are looked at when they leave the buffer.
-            DatasetError: The arrays do not fit the fields, there is a sample of the same episode and step already, or
+            DatasetError: The arrays do not fit the fields, in kind or values, there is a sample of the same episode and step already, or
                 the disk refuses the write, now or in the time since the last call.
         """
         count = len(episode)
@@ -499,7 +500,7 @@ class SampleWriter:
                     ):
                         if name not in sample:
                             raise self._other_fields(sample)
-                        value = _column(f"data/{name}", [value], shape, dtype, 1)[0]
+                        value = _column(f"data/{name}", value, shape, dtype)
                         _check_texts({name: value})
                     target[i] = value
                 try:
@@ -599,7 +600,7 @@ class SampleWriter:
         forms = self._layout.tables[table]
         if set(given) != set(forms):
             raise DatasetError(f"got {sorted(given)}, the dataset has {sorted(forms)}")
-        rows = {name: _column(name, given[name], shape, dtype, count).copy() for name, (shape, dtype) in forms.items()}
+        rows = {name: _column(name, given[name], (count, *shape), dtype).copy() for name, (shape, dtype) in forms.items()}
         with self._lock:
             self._usable()
             self._sides[table].add(rows)
@@ -626,7 +627,7 @@ class SampleWriter:
         given = {f"data/{name}": value for name, value in samples.items()}
         given |= {f"index/{name}": value for name, value in index.items()}
         forms = self._layout.tables[SAMPLES]
-        columns = {name: _column(name, given[name], shape, dtype, count) for name, (shape, dtype) in forms.items()}
+        columns = {name: _column(name, given[name], (count, *shape), dtype) for name, (shape, dtype) in forms.items()}
         if self._looked_at:
             _check_texts(columns)
         return columns
@@ -1132,28 +1133,19 @@ def _check_storable(field: Field) -> None:
         raise ConfigError(f"the name or unit of {field.name!r} is no text that HDF5 can hold; rename it")
 
 
-def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> Array:
-    """Values as a column (count, *shape) of a dtype.
+def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Values as an array of a shape and dtype.
 
     Raises:
         DatasetError: They do not fit.
     """
     try:
-        column = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{name} is not an array: {error}") from error
-    if column.shape != (count, *shape):
-        raise DatasetError(f"{name} has shape {column.shape}; {count} samples need {(count, *shape)}")
-    if column.dtype == dtype:
-        return column
-    if not np.can_cast(column.dtype, dtype, "same_kind"):
-        index = not name.startswith("data/") and column.dtype.kind in "iu" and dtype.kind in "iu"
-        if not index:  # seeds come as signed numbers as well
-            raise DatasetError(f"{name} has dtype {column.dtype}, which does not convert to {dtype}")
-    if dtype.kind in "iuSU" and not _same(column, dtype):
-        raise DatasetError(f"{name} has values that {dtype} cannot hold")
-    with np.errstate(over="ignore"):  # what becomes infinite is not finite, which is looked at
-        return column.astype(dtype)
+        column = as_dtype(value, dtype)
+    except CastError as error:
+        raise DatasetError(f"{name} {error}") from error
+    if column.shape != shape:
+        raise DatasetError(f"{name} has shape {column.shape}; it needs {shape}")
+    return column
 
 
 def _check_texts(columns: Mapping[str, Array]) -> None:

@@ -1,0 +1,134 @@
+"""The one rule for casts: the kind fits, and no value is destroyed."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from physgym.casting import CastError, as_dtype, as_number
+
+INTEGERS = st.sampled_from(["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i2", ">u8"]).map(np.dtype)
+FLOATS = st.sampled_from(["f2", "f4", "f8", ">f4"]).map(np.dtype)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)
+
+
+@given(st.data(), INTEGERS, INTEGERS, SHAPES)
+def test_an_integer_is_held_exactly_or_refused(data, before, after, shape):
+    array = data.draw(hnp.arrays(before, shape))
+    numbers, limits = [int(i) for i in array.ravel()], np.iinfo(after)
+    if all(limits.min <= number <= limits.max for number in numbers):
+        changed = as_dtype(array, after)
+        assert (changed.dtype, changed.shape) == (after, array.shape)
+        assert [int(i) for i in changed.ravel()] == numbers
+    else:
+        with pytest.raises(CastError, match=r"has values that .* cannot hold"):
+            as_dtype(array, after)
+
+
+@given(st.data(), INTEGERS, FLOATS, SHAPES)
+def test_an_integer_in_a_float_is_exact_or_refused(data, before, after, shape):
+    array = data.draw(hnp.arrays(before, shape))
+    numbers = [int(i) for i in array.ravel()]
+    with np.errstate(all="ignore"):
+        held = [after.type(number) for number in array.ravel()]
+    if all(np.isfinite(x) and int(x) == number for x, number in zip(held, numbers, strict=True)):
+        assert [int(x) for x in as_dtype(array, after).ravel()] == numbers
+    else:
+        with pytest.raises(CastError, match="has values that float"):
+            as_dtype(array, after)
+
+
+@given(st.data(), FLOATS, FLOATS, SHAPES)
+def test_a_float_is_rounded_but_stays_finite(data, before, after, shape):
+    array = data.draw(hnp.arrays(before, shape))
+    with np.errstate(all="ignore"):
+        plain = array.astype(after)
+    if (np.isfinite(array) == np.isfinite(plain)).all():
+        changed = as_dtype(array, after)
+        assert changed.dtype == after
+        assert np.array_equal(changed, plain, equal_nan=True)
+    else:
+        with pytest.raises(CastError, match="cannot hold"):
+            as_dtype(array, after)
+
+
+@given(st.data(), st.sampled_from("?iufcSU"), st.sampled_from("?iufcSU"))
+def test_a_kind_that_does_not_fit_is_refused(data, before, after):
+    source, target = np.dtype(before), np.dtype(after)
+    assume(not (source.kind in "iu" and target.kind in "iu"))
+    assume(not np.can_cast(source, target, "same_kind"))
+    array = data.draw(hnp.arrays(source, 2)) if before not in "SU" else np.array(["1", "2"], source)
+    with pytest.raises(CastError, match=f"has dtype .*, which does not convert to {target}"):
+        as_dtype(array, target)
+
+
+def test_the_same_dtype_is_the_same_array():
+    for dtype in ("f4", ">f4", "U3", "?", [("a", "i4")]):
+        array = np.zeros(3, dtype)
+        assert as_dtype(array, np.dtype(dtype)) is array
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "text"),
+    [
+        ([1, 300], "u1", r"the first 300 of dtype int64 at index \(1,\)"),
+        (2**63, "i8", "the first 9223372036854775808 of dtype uint64"),
+        (-1, "u8", "the first -1 of dtype int64"),
+        (2**80, "i8", "has dtype object"),
+        (2**53 + 1, "f8", "9007199254740993"),
+        (2**53 + 1, "c16", "9007199254740993"),
+        (1e39, "f4", "float32 cannot hold"),
+        (1e39j, "c8", "complex64 cannot hold"),
+        (np.ma.MaskedArray([1, 2], [True, False]), "i8", "is a masked array with 1 missing values"),
+        (np.ma.masked, "f8", "is a masked array"),
+        (np.array(["abc"]), "U2", "the first 'abc'"),
+        (np.array([b"abc"]), "S2", "the first b'abc'"),
+        (np.array([1], "m8[ms]"), "m8[s]", "the first"),
+        (np.zeros(2, [("a", "i8")]), [("a", "i1")], "has dtype"),
+        ([[1], [2, 3]], "f4", "is not an array"),
+        (None, "f4", "has dtype object"),
+    ],
+    ids=repr,
+)
+def test_what_would_be_destroyed_is_named(value, dtype, text):
+    with pytest.raises(CastError, match=text):
+        as_dtype(value, np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [
+        (np.array([np.nan, np.inf, 0.1]), "f4", [np.nan, np.inf, np.float32(0.1)]),
+        (np.ma.MaskedArray([1, 2], [False, False]), "f4", [1, 2]),
+        (True, "f4", 1.0),
+        (np.array(["NaT", "0"], "m8[s]"), "m8[ms]", np.array(["NaT", "0"], "m8[ms]")),
+        (np.array([2000, 0], "m8[ms]"), "m8[s]", np.array([2, 0], "m8[s]")),
+        (np.array(["NaT"], "m8[ms]"), "m8[s]", np.array(["NaT"], "m8[s]")),
+        (np.array(["ab", "c"], "U5"), "U2", ["ab", "c"]),
+        (np.array([1, 2], "<i4"), ">i4", [1, 2]),
+    ],
+    ids=repr,
+)
+def test_what_is_not_destroyed_is_cast(value: Any, dtype: str, expected: Any):
+    changed = as_dtype(value, np.dtype(dtype))
+    assert changed.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(changed, np.asarray(expected, dtype))
+
+
+@pytest.mark.parametrize("value", [1, True, 1.0, np.float32(1), np.int8(1), np.array(1), Fraction(1), Decimal(1)])
+def test_a_number_is_a_float(value):
+    assert as_number(value) == 1.0
+    assert type(as_number(value)) is float
+
+
+@pytest.mark.parametrize("value", ["1", b"1", None, 1j, [1.0], np.ones(1), np.ma.masked, 2**53 + 1, Fraction(10**400)])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(CastError):
+        as_number(value)
