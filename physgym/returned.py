@@ -91,8 +91,8 @@ def taken(value: Any) -> Any:
         return value
     if kind is np.ndarray and not value.dtype.hasobject:
         return value.copy()
-    if isinstance(value, dict):
-        return {key: taken(item) for key, item in value.items()}
+    if kind is dict or isinstance(value, dict):
+        return {key: item if item.__class__ in _IMMUTABLE else taken(item) for key, item in value.items()}
     if kind is list:
         return [taken(item) for item in value]
     if isinstance(value, tuple):

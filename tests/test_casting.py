@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -41,7 +42,7 @@ def test_an_integer_in_a_float_is_exact_or_refused(data, before, after, shape):
     if all(np.isfinite(x) and int(x) == number for x, number in zip(held, numbers, strict=True)):
         assert [int(x) for x in as_dtype(array, after).ravel()] == numbers
     else:
-        with pytest.raises(CastError, match="has values that float"):
+        with pytest.raises(CastError, match="cannot hold, the first"):
             as_dtype(array, after)
 
 
@@ -59,13 +60,16 @@ def test_a_float_is_rounded_but_stays_finite(data, before, after, shape):
             as_dtype(array, after)
 
 
-@given(st.data(), st.sampled_from("?iufcSU"), st.sampled_from("?iufcSU"))
+KINDS = st.sampled_from(["?", "i4", "u2", "f4", "c8", "S3", "U3"])
+
+
+@given(st.data(), KINDS, KINDS)
 def test_a_kind_that_does_not_fit_is_refused(data, before, after):
     source, target = np.dtype(before), np.dtype(after)
     assume(not (source.kind in "iu" and target.kind in "iu"))
     assume(not np.can_cast(source, target, "same_kind"))
-    array = data.draw(hnp.arrays(source, 2)) if before not in "SU" else np.array(["1", "2"], source)
-    with pytest.raises(CastError, match=f"has dtype .*, which does not convert to {target}"):
+    array = data.draw(hnp.arrays(source, 2)) if source.kind not in "SU" else np.array(["1", "2"], source)
+    with pytest.raises(CastError, match=re.escape(f"which does not convert to {target}")):
         as_dtype(array, target)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from physgym.errors import ProtocolError
+from physgym.returned import taken
 from physgym.vector import infos as batching
 from physgym.vector.infos import merge, pack
 from physgym.vector.values import decode_value, encode_value
@@ -181,7 +182,7 @@ def test_a_value_is_taken_as_it_is():
     objects = np.full((1, 1), None, object)
     objects[0, 0] = [1]
     now = {"a": np.ones(2), "b": [np.ones(1), {"c": bytearray(b"x")}], "d": (np.ones(1),), "o": objects}
-    then = batching.taken(now)
+    then = taken(now)
     assert_same(then, now)
     now["a"][:], now["b"][0][:], now["b"][1]["c"][:], now["d"][0][:], now["o"][0, 0][:] = 0, 0, b"y", 0, [0]
     now["b"].append(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from fractions import Fraction
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from physgym import SocketVectorEnv
-from physgym.errors import PhysGymError, SampleError
+from physgym import RecordTransition, Simulation, SocketVectorEnv
+from physgym.errors import ConfigError, PhysGymError, SampleError
+from physgym.sample import Field
 from tests.test_wire import assert_same
 
 ALL_WORKERS = pytest.mark.parametrize("num_workers", [0, 1, 2])
@@ -437,3 +440,155 @@ def test_an_action_that_was_kept_does_not_change(num_workers, dtype):
             actions[:] = value
             infos = envs.step(actions)[4]
     assert infos["kept"].tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+# --- one object in several places
+
+
+class Count(Env):
+    """Counts its steps, in its observation."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        return np.full(1, self.count, np.float32), 0.0, False, False, {}
+
+    def itself(self) -> Count:
+        return self
+
+
+def shared(form: str) -> list[Any]:
+    """Factories that hand out one environment, in several ways."""
+    one, pool = Count(), [Count(), Count()]
+    return {
+        "closure": [lambda: one] * 4,
+        "wrapped": [lambda: gymnasium.wrappers.TimeLimit(one, 5) for _ in range(4)],
+        "partial": [functools.partial(gymnasium.wrappers.TimeLimit, one, 5)] * 4,
+        "method": [one.itself] * 4,
+        "default": [lambda env=one: env for _ in range(4)],
+        "pool": [lambda i=i: pool[i // 2] for i in range(4)],
+    }[form]
+
+
+@pytest.mark.parametrize("form", ["closure", "wrapped", "partial", "method", "default", "pool"])
+@pytest.mark.parametrize("num_workers", [0, 2, 4])
+def test_the_same_environment_twice_is_an_error(form, num_workers):
+    with pytest.raises(ConfigError, match=r"environments 0 and 1 are the same object.*lambda: MyEnv"):
+        SocketVectorEnv(shared(form), num_workers=num_workers)
+
+
+@pytest.mark.parametrize("context", ["spawn", "fork", "forkserver"])
+def test_one_worker_finds_the_same_environment_twice(context):
+    with pytest.raises(ConfigError, match="environments 0 and 1 are the same object"):
+        SocketVectorEnv(shared("wrapped")[:2], num_workers=1, context=context)
+
+
+def test_a_function_that_remembers_its_environment_is_found_in_a_process():
+    known: list[Count] = []
+
+    def make() -> Count:
+        known[:] = known or [Count()]
+        return known[0]
+
+    with pytest.raises(ConfigError, match="environments 0 and 1 are the same object"):
+        SocketVectorEnv([make, make], num_workers=0)
+
+
+def test_factories_may_hold_an_environment_that_they_do_not_hand_out():
+    template, pool = Count(), [Count() for _ in range(4)]
+    for factories in ([lambda: copy.deepcopy(template)] * 4, [lambda i=i: pool[i] for i in range(4)]):
+        with SocketVectorEnv(factories, num_workers=2) as envs:
+            envs.reset()
+            assert envs.step(np.zeros(4, int))[0].ravel().tolist() == [1, 1, 1, 1]
+
+
+# --- recorded transitions
+
+
+class Clipping(Env):
+    """Clips its action in place, and writes into one observation."""
+
+    observation_space = action_space = spaces.Box(-9, 9, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.state = np.zeros(1, np.float32)
+        return self.state, {}
+
+    def step(self, action: Any) -> Any:
+        np.clip(action, -0.5, 0.5, out=action)
+        self.state += 1
+        return self.state, 0.0, False, False, {}
+
+
+def test_recorded_transitions_are_copies():
+    env = RecordTransition(Clipping())
+    env.reset()
+    action, samples = np.zeros(1, np.float32), []
+    for value in (0.9, 0.1, 0.2):
+        action[:] = value
+        samples.append(env.step(action)[4]["sample"])
+        samples[-1]["next_observation"] -= 100  # which is the next sample's observation no longer
+    assert [round(float(sample["action"][0]), 6) for sample in samples] == [0.9, 0.1, 0.2]
+    assert [float(sample["observation"][0]) for sample in samples] == [0, 1, 2]
+    assert [float(sample["next_observation"][0]) for sample in samples] == [-99, -98, -97]
+
+
+class Old(Env):
+    """Has the interface of old Gym."""
+
+    def step(self, action: Any) -> Any:
+        return super().step(action)[:4]
+
+
+def test_the_old_interface_is_named_where_transitions_are_recorded():
+    env = RecordTransition(Old())
+    env.reset()
+    with pytest.raises(SampleError, match=r"step must return 5 values, .*; it returned 4 values"):
+        env.step(0)
+
+
+class Solver(Simulation):
+    """Hands out the arrays that it computes in."""
+
+    observation_space = action_space = spaces.Box(-9, 9, (1,), np.float32)
+    sample_space = spaces.Dict(x=action_space, many=spaces.Box(-9, 9, (2,), np.float32))
+    parameter_space = spaces.Dict(k=spaces.Box(0, 99, (), np.int8))
+
+    def begin(self, options: dict[str, Any]) -> None:
+        self.state = np.zeros(1, np.float32)
+
+    def advance(self, action: Any) -> None:
+        self.state += 1
+
+    def observation(self) -> Any:
+        return self.state
+
+    def sample(self) -> Any:
+        return {"x": self.state, "many": (1.0, 2)}  # a tuple may be the value of a field
+
+
+def test_samples_of_a_simulation_are_copies():
+    env = Solver()
+    env.reset(seed=0)
+    samples = [env.step(np.zeros(1, np.float32))[4]["sample"] for _ in range(3)]
+    assert [float(sample["x"][0]) for sample in samples] == [1, 2, 3]
+    assert samples[0]["many"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("value", [1.5, 300, "3"])
+def test_a_parameter_is_used_as_it_was_given_or_refused(value):
+    with pytest.raises(ConfigError, match=r"'k' = .*give numbers of dtype int8"):
+        Solver().reset(seed=0, options={"parameters": {"k": value}})
+
+
+def test_a_field_takes_what_numpy_calls_a_dtype():
+    for dtype in (np.float32, "float32", np.dtype("f4"), "<f4"):
+        field = Field("x", [np.int64(3)], dtype, "input")
+        assert (field.shape, field.dtype) == ((3,), np.dtype(np.float32))
+        assert Field("x", (3,), np.dtype("f4"), "input") == field
+    assert Field("x", 3, float, "input").shape == (3,)
+    with pytest.raises(SampleError, match="field 'x' needs"):
+        Field("x", (3,), "no such dtype", "input")

@@ -35,6 +35,7 @@ from physgym.spaces import Array, Leaf
 from physgym.vector import infos as batching
 from physgym.vector.arena import IDLE, Arena, Layout, Slot, results_layout
 from physgym.vector.folders import Folder, here
+from physgym.vector.sharing import refuse_same
 from physgym.vector.variants import Variants, described
 from physgym.vector.wire import (
     DONE,
@@ -117,6 +118,7 @@ class Host:
 
     Raises:
         UnequalSpaces: The environments differ.
+        WrongValue: Two are the same object.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Host:
         folders: Sequence[Folder] = (),
         local: bool = False,
     ) -> None:
+        refuse_same(envs)
         self.envs = list(envs)
         self.mode = mode
         self._closing, self._next_look = closing, 0.0
@@ -362,6 +365,7 @@ class Host:
         lost: list[int] = []
         flush = time.perf_counter() + FLUSH_SECONDS if request.stream else 0.0
         sent = 0
+        values: Any = _NOTHING
         for place, (i, action) in enumerate(zip(rows, actions, strict=True)):
             doing[0] = first + i
             try:
@@ -374,9 +378,7 @@ class Host:
                     info = self._reset_one(slot, i)
                     rewards[i], terminations[i], truncations[i] = 0.0, False, False
                 else:
-                    values: Any = steps[i](action)
-                    if values.__class__ is not tuple or len(values) != 5:
-                        values = returned("step", values, 5)
+                    values = steps[i](action)
                     observation, reward, terminated, truncated, info = values
                     rewards[i] = reward if reward.__class__ is float else reward_of(reward)
                     if terminated.__class__ is not bool or truncated.__class__ is not bool:
@@ -399,7 +401,8 @@ class Host:
                 if info:
                     infos[i] = info
             except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
-                failures.append(self._failed(i, error, "step"))
+                failures.append(self._failed(i, _explained(values, error), "step"))
+                values = _NOTHING
             if flush and time.perf_counter() > flush and place + 1 < len(rows):
                 emit(self._results(slot, rows[sent : place + 1], infos, failures, lost, last=False))
                 sent, infos, failures, lost = place + 1, {}, [], []
@@ -562,10 +565,21 @@ def _return_to(home: str) -> str:
 
 
 _ANYWHERE = contextlib.nullcontext()
+_NOTHING = object()
 _DIFFERENT = (
     "environment {i} of this worker has {name} {got}, the first one {want}; environments of one vector env need equal "
     "spaces"
 )
+
+
+def _explained(values: Any, error: Exception) -> Exception:
+    """The error for what `step` returned where that is not of its form, else the error that it led to."""
+    if isinstance(error, (TypeError, ValueError)) and values is not _NOTHING:
+        try:
+            returned("step", values, 5)
+        except SampleError as wrong:
+            return wrong
+    return error
 
 
 def _view(array: Any) -> Any:

@@ -58,6 +58,7 @@ from physgym.vector.pool import (
 from physgym.vector.predictions import Predictor, answer
 from physgym.vector.process import check_context
 from physgym.vector.rollouts import Episode, Rollouts
+from physgym.vector.sharing import refuse_shared
 from physgym.vector.variants import ByEpisode
 from physgym.vector.wire import (
     BELLS,
@@ -137,6 +138,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     Raises:
         ConfigError: An argument is wrong, or the port is taken.
         UnequalSpaces: The environments do not fit together.
+        WrongValue: Two callables give the same environment.
         WorkerError: A worker died or did not answer, or an environment's constructor raised.
     """
 
@@ -178,6 +180,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self.restarts = 0
         self._restarted: deque[float] = deque()
         count = self._count(num_workers, factories)
+        if count > 1:  # who has all environments compares them itself
+            refuse_shared(factories)
         settings = Settings(self.autoreset_mode, check_context(context), transport, port, self.timeout)
         shared = shared_memory and transport == "unix" and count > 0
         memory = _memory() if shared else None

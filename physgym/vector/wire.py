@@ -1114,7 +1114,7 @@ def _agree(ready: Ready) -> Agreement:
                 raise ValueError(f"there is either {name}_space or {name}_fields without the other")
             if space is not None:
                 pairs = (fields_of(decode_space(space)), _leaves(SampleSpec.from_json(fields)))
-                # a described space has the machine's byte order
+                # a worker that describes spaces in the machine's byte order may have fields of the other one
                 first, second = ([(x.path, x.shape, x.dtype.newbyteorder("=")) for x in leaves] for leaves in pairs)
                 if first != second:
                     raise ValueError(f"{name}_fields are not those of {name}_space")
