@@ -22,6 +22,7 @@ import numpy as np
 
 from physgym import files
 from physgym._version import __version__
+from physgym.casting import CastError, as_dtype
 from physgym.data import constants
 from physgym.data.description import DESCRIPTION as DESCRIPTION
 from physgym.data.description import LOCK as LOCK
@@ -50,7 +51,6 @@ from physgym.data.room import check_room
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
 from physgym.data.texts import encoded
 from physgym.descriptors import above_standard
-from physgym.casting import CastError, as_dtype
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
 from physgym.sim import NonFinite
@@ -600,7 +600,9 @@ class SampleWriter:
         forms = self._layout.tables[table]
         if set(given) != set(forms):
             raise DatasetError(f"got {sorted(given)}, the dataset has {sorted(forms)}")
-        rows = {name: _column(name, given[name], (count, *shape), dtype).copy() for name, (shape, dtype) in forms.items()}
+        rows = {
+            name: _column(name, given[name], (count, *shape), dtype).copy() for name, (shape, dtype) in forms.items()
+        }
         with self._lock:
             self._usable()
             self._sides[table].add(rows)
