@@ -414,8 +414,8 @@ class SampleWriter:
         Raises:
             SampleError: A value is not finite; the text names field, episode and step. What came before is stored. It
                 may be raised by a later call, since samples are looked at when they leave the buffer.
-            DatasetError: The arrays do not fit the fields, in kind or values, there is a sample of the same episode and step already, or
-                the disk refuses the write, now or in the time since the last call.
+            DatasetError: The arrays do not fit the fields, in kind or values, there is a sample of the same episode
+                and step already, or the disk refuses the write, now or in the time since the last call.
         """
         count = len(episode)
         index = (episode, step, seed, env)
