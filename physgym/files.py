@@ -39,6 +39,14 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return given.absolute()
 
 
+def short(path: str | os.PathLike[str]) -> str:
+    """Return a path as a person may type it here: relative where it is in the current folder, else as it is."""
+    text = os.fspath(path)
+    with contextlib.suppress(OSError, ValueError):  # the folder may be gone
+        return str(Path(text).relative_to(Path.cwd()))
+    return text
+
+
 def temporary_beside(file: Path) -> Path:
     """Return a hidden name in the folder of a file that nobody else has; nothing is made."""
     return file.with_name(f".{file.name}-{secrets.token_hex(8)}.tmp")

@@ -252,5 +252,6 @@ def test_progress_of_what_is_generated_counts_what_is_stored(capsys):
     run = trainer(source=source, batches_per_epoch=4, epochs=1, callbacks=[bar])
     run.fit()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("generate: 128/128")
+    assert lines[0].startswith("MLP: ")  # what was built
+    assert lines[1].startswith("generate: 128/128")
     assert "train: " in lines[-1]

@@ -49,7 +49,7 @@ def test_it_trains(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # as where a user starts it
     config = load_config(FILES[name], small(FILES[name]))
     outcome = train(config)
-    assert outcome.session == Path(config.session)
+    assert outcome.session == Path(config.session).absolute()
     assert [epoch["epoch"] for epoch in outcome.history.epochs] == [1]
     assert outcome.trainer.step == 2
     assert len(SampleDataset(outcome.session / "dataset")) == config.dataset.samples

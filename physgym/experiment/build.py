@@ -28,7 +28,7 @@ from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Component, Config, TransformsSection
 from physgym.experiment.session import CONFIG, Run, is_empty, new_session, read_config
 from physgym.factories import takes
-from physgym.files import absolute
+from physgym.files import absolute, short
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.rollout import require_spec
@@ -141,11 +141,11 @@ def train(
                 there = f"samples are in {folder}" if _has_samples(folder) else "nothing is kept"
                 text = f"interrupted before the training; {there}. Begin again with the same command"
                 raise KeyboardInterrupt(text) from None
-            kept = f"complete samples are in {folder}" if _has_samples(folder) else "no sample was complete"
+            kept = f"complete samples are in {short(str(folder))}" if _has_samples(folder) else "no sample was complete"
             if checkpoints := list_checkpoints(config.training.checkpoints.path or session / "networks"):
-                kept = f"the last complete checkpoint is {list(checkpoints)[-1]}"
+                kept = f"the last complete checkpoint is {short(str(list(checkpoints)[-1]))}"
             run.outcome = str(interrupt) or "interrupted before the training"
-            onward = f"physgym resume {shlex.quote(str(session))}"
+            onward = f"physgym resume {shlex.quote(short(session))}"
             raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: {onward}") from None
 
 
@@ -196,9 +196,9 @@ def generate_samples(
         except KeyboardInterrupt:
             if is_empty(session):
                 raise KeyboardInterrupt("interrupted before the first sample; nothing is kept") from None
-            onward = f"physgym resume {shlex.quote(str(session))}"
+            onward = f"physgym resume {shlex.quote(short(session))}"
             raise KeyboardInterrupt(
-                f"interrupted; complete samples are in {session}. Continue with: {onward}"
+                f"interrupted; complete samples are in {short(session)}. Continue with: {onward}"
             ) from None
         run.describe_dataset(dataset)
         return dataset

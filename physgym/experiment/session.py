@@ -28,7 +28,7 @@ from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.experiment.config import Loader, read_yaml
 from physgym.experiment.provenance import Origin, dataset_hash
 from physgym.experiment.repository import shown
-from physgym.files import lock, write_atomically
+from physgym.files import lock, short, write_atomically
 from physgym.storage.location import Location, local, place
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def new_session(path: str | Path) -> Path:
             raise ConfigError(f"cannot make the session folder {folder}: {error.strerror}") from error
         else:
             if number > 1:
-                print(f"{wanted} is taken; this session is {folder}", file=sys.stderr)
+                print(f"{short(wanted)} is taken; this session is {short(folder)}", file=sys.stderr)
             return folder
 
 

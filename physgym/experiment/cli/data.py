@@ -21,6 +21,7 @@ from physgym.experiment.cli.app import (
     pairs_of,
 )
 from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.files import short
 
 
 @app.command(cls=Command)
@@ -142,10 +143,10 @@ def generate(
             print(f"\n{interrupt}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         some = isinstance(there, Location) or there.exists()
-        kept = f"complete samples are in {there}" if some else "no sample was complete"
+        kept = f"complete samples are in {short(str(there))}" if some else "no sample was complete"
         print(f"\ninterrupted; {kept}. Continue with: {again('--resume')}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{len(dataset)} samples in {there or dataset.paths[0]}")
+    print(f"{len(dataset)} samples in {short(str(there or dataset.paths[0]))}")
     for field in dataset.spec.values():
         unit = f" [{field.unit}]" if field.unit else ""
         print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")

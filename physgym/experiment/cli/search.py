@@ -12,6 +12,7 @@ import typer
 
 from physgym.experiment.cli.app import INTERRUPTED, app
 from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.files import short
 
 if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
@@ -78,12 +79,13 @@ def report(found: Found, section: SearchSection) -> None:
     if found.best is not None:
         print(table_of(found.rows, section))
     if found.session is not None:
-        print(f"session: {found.session}\nresults: {found.session / RESULTS}")
+        print(f"session: {short(found.session)}\nresults: {short(found.session / RESULTS)}")
         if found.best is not None:
-            print(f"network: {found.session / 'trials' / found.best.name}\nbest:    {found.session / BEST}")
+            where = (short(found.session / "trials" / found.best.name), short(found.session / BEST))
+            print("network: {}\nbest:    {}".format(*where))
     if found.timed_out:
         print("the time was over before all trials were begun", file=sys.stderr)
     if found.interrupted:
         if found.session is not None:
-            print(f"interrupted; continue with: physgym resume {shlex.quote(str(found.session))}", file=sys.stderr)
+            print(f"interrupted; continue with: physgym resume {shlex.quote(short(found.session))}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)

@@ -14,6 +14,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.cli.app import INTERRUPTED, app, config_of
 from physgym.experiment.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.experiment.cli.search import Ray, resume_search
+from physgym.files import short
 
 if TYPE_CHECKING:
     from physgym.experiment.build import Outcome
@@ -167,11 +168,11 @@ def _report(outcome: Outcome) -> None:
     if outcome.history.stopped:
         print(f"stopped: {outcome.history.stopped}")
     if outcome.session is not None:
-        print(f"session: {outcome.session}\ncurves:  tensorboard --logdir {outcome.session / 'stats'}")
+        print(f"session: {short(outcome.session)}\ncurves:  tensorboard --logdir {short(outcome.session / 'stats')}")
     if outcome.history.interrupted:
         onward = "nothing was kept"
         if outcome.session is not None:
-            onward = f"continue with: physgym resume {shlex.quote(str(outcome.session))}"
+            onward = f"continue with: physgym resume {shlex.quote(short(outcome.session))}"
         print(f"interrupted; {onward}", file=sys.stderr)
 
 
@@ -183,4 +184,4 @@ def _resume_generation(config: Config, session: Path, origin: Origin) -> None:
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{len(dataset)} samples in {dataset.paths[0]}")
+    print(f"{len(dataset)} samples in {short(dataset.paths[0])}")

@@ -31,7 +31,7 @@ from physgym.experiment.search.section import SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.worker import pack_origin
 from physgym.experiment.session import CONFIG, Run, new_session, read_config, read_record
-from physgym.files import absolute
+from physgym.files import absolute, short
 from physgym.interrupt import told_of_end
 from physgym.progress import Progress
 
@@ -220,7 +220,7 @@ def _samples(space: Space, session: Path, run: Run, allow: bool) -> str | list[s
         run.describe_dataset(shared_dataset(config, places(folder), allow_changed_code=allow))
     except KeyboardInterrupt:
         run.outcome = "interrupted before the first trial"
-        raise KeyboardInterrupt(f"{run.outcome}. Continue with: physgym resume {shlex.quote(str(session))}") from None
+        raise KeyboardInterrupt(f"{run.outcome}. Continue with: physgym resume {shlex.quote(short(session))}") from None
     return folder
 
 
