@@ -190,7 +190,7 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
             ["generate", "sims:toy/Line-v0", "--out", "data", "--samples", "0"],
             "dataset.samples: Input should be greater than or equal to 1 (got 0)",
         ),
-        (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "test"], "mode must be one of"),
+        (["generate", "sims:toy/Line-v0", "--out", "data", "--mode", "tset"], "mode must be one of"),
         (
             ["generate", "sims:toy/Line-v0", "--out", "data", "--actions", "sobel"],
             "sampler.actions: unknown name; did you mean 'sobol'?",
@@ -214,7 +214,7 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         (["run", "."], "is not a session: it has no config.yaml"),
         (["run", "sessions/none", "--steps", "-1"], "Invalid value for '--steps'"),
         (["replay", "sessions/none"], "Missing option '--data'"),
-        (["replay", "sessions/none", "--data", "none"], "there is no dataset at none"),
+        (["replay", "sessions/none", "--data", "none"], "/none: "),
         (["replay", "sessions/none", "--data", "none", "--frames", "f"], "add --solver"),
         (["check", "physgym/Nothing-v0"], "no environment"),
         (["generate"], "Missing argument"),

@@ -155,6 +155,10 @@ def test_a_folder_that_is_removed_while_it_is_written(tmp_path, what):
         shutil.rmtree(folder) if what == "folder" else (folder / "training-00000.h5").unlink()
         with pytest.raises(DatasetError, match=r"training-00000\.h5.*6 (committed )?samples"):
             _append(writer, range(6, 9))
+    if what == "partition":  # which the description names
+        with pytest.raises(DatasetError, match=r"lacks training-00000\.h5"):
+            produce(folder)
+        return
     produce(folder)  # the same command begins again
     assert check(folder, TOTAL) == TOTAL
 
