@@ -52,4 +52,6 @@ def test_it_trains(name, tmp_path, monkeypatch):
     assert outcome.session == Path(config.session).absolute()
     assert [epoch["epoch"] for epoch in outcome.history.epochs] == [1]
     assert outcome.trainer.step == 2
-    assert len(SampleDataset(outcome.session / "dataset")) == config.dataset.samples
+    made, wanted = len(SampleDataset(outcome.session / "dataset")), config.dataset.samples
+    # a training that ends ends its simulators: how far they have come by then is not the training's business
+    assert 0 < made <= wanted if config.dataset.produce == "online" else made == wanted
