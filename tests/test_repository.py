@@ -214,7 +214,7 @@ def test_networks_curves_and_caches_do_not_make_a_repository_dirty(repository):
 def test_datasets_do_not_make_a_repository_dirty(repository):
     data = repository / "data"
     with SampleWriter(data / "spring", SampleSpec([Field("x", (3,), np.dtype("f4"), "input")])) as writer:
-        name = {key: np.zeros(2, np.int64) for key in ("episode", "step")}
+        name = {"episode": np.zeros(2, np.int64), "step": np.arange(2)}
         writer.append({"x": np.zeros((2, 3), np.float32)}, seed=np.zeros(2, np.uint64), **name)
     assert (data / "spring" / "dataset.json").exists()
     assert not find_repository(repository).dirty

@@ -120,7 +120,7 @@ def away(observation, rng):
 
 
 @pytest.mark.parametrize(
-    ("actions", "parameters"), [("gaussian", "sobol"), ("sobol", None), ("grid:3", "lhs:4"), (away, "breed")]
+    ("actions", "parameters"), [("gaussian", "sobol"), ("sobol", None), ("grid:3", "lhs:4"), (away, "uniform")]
 )
 def test_a_replay_has_the_parameters_and_actions_of_the_dataset(tmp_path, actions, parameters):
     made = {"actions": actions, "parameters": parameters, "nonfinite": "allow"}
