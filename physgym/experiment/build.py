@@ -578,7 +578,7 @@ def _check_samplers(config: Config) -> None:
         made = dataset.source.get(what)
         if wanted is not None and wanted.describe() != made:
             raise ConfigError(
-                f"sampler.{what}: {section.path} has {len(dataset)} of {section.samples} samples, made with "
+                f"sampler.{what}: {short(str(folder))} has {len(dataset)} of {section.samples} samples, made with "
                 f"{made or 'none'}, the configuration says {wanted.describe()}. Take the dataset as it stands "
                 f"(dataset.samples=null), leave the sampler to it (sampler.{what}=null), or name another place"
             )

@@ -166,7 +166,11 @@ class Rollouts:
         request = reply.request if isinstance(reply, Fault) and reply.request is not None else None
         if request is None and worker.requests:
             request = worker.requests[0]
-        return self._chunk_of[request.episodes[0][0]] if isinstance(request, Rollout) else -1
+        if not isinstance(request, Rollout):
+            return -1
+        # the first episodes of the request may have ended before the fault
+        under_way = (self._chunk_of[entry[0]] for entry in request.episodes if entry[0] in self._chunk_of)
+        return next(under_way, -1)
 
     def _feed(self) -> None:
         """Give every worker that has room its next chunk."""
