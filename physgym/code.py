@@ -13,8 +13,10 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.metadata
+import inspect
 import json
 import linecache
 import os
@@ -30,7 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ChangedCode, ConfigError
 
@@ -146,11 +150,29 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         for entry in made.get("classes", ()):
             found.named_class(*str(entry).partition(":")[::2])
         files = _read_files(found.folder, [str(name) for name in made.get("files", ())])
+    else:
+        files = _read_files(found.folder, _declared_files(env))
     commit, dirty = _repository(found.folder or Path.cwd())
     return Code(
         found.modules, found.packages, files, found.texts, found.values, tuple(dict.fromkeys(found.unknown)), commit,
         dirty, made is not None,
     )  # fmt: skip
+
+
+def _declared_files(env: Any) -> list[str]:
+    """Return the files that the class of a simulation names, where no environment was made that could say it."""
+    try:
+        if isinstance(env, str):
+            module, _, name = env.rpartition(":")
+            env = getattr(importlib.import_module(module), name, None) if module else None
+            env = env if inspect.isclass(env) else gymnasium.spec(name)
+        if isinstance(env, EnvSpec):
+            env = env.entry_point if callable(env.entry_point) else load_env_creator(str(env.entry_point))
+    except Exception:  # noqa: BLE001 - whoever makes the environment will say it
+        return []
+    files = getattr(env, "files_read", ())
+    files = [files] if isinstance(files, (str, os.PathLike)) else files
+    return [os.fspath(name) for name in files] if isinstance(files, (list, tuple)) else []
 
 
 def recorded_code(session: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ from physgym.experiment.config import check_config
 from physgym.nn import MLP, Predictor
 from physgym.runner import RolloutEvaluation, Runner, SurrogateVectorEnv
 from physgym.sample import SampleSpec
+from physgym.vector import SocketVectorEnv
+from tests import toys
 
 UNIT = spaces.Box(-1, 1, (2,), np.float32)
 
@@ -313,3 +315,24 @@ def test_a_runner_with_stored_samples_has_the_arguments_of_each(tmp_path):
     with Runner(Gain, network(), load=some, env_kwargs=LIST) as runner:
         for _, step, gain in zip(range(len(some)), runner.steps(), column(some, "gain"), strict=False):
             assert step.transition.sample["gain"] == gain
+
+
+class Counting(toys.Line):
+    """Changes what it was given."""
+
+    def __init__(self, counts=None):
+        super().__init__()
+        self.counts = counts
+
+    def reset(self, *, seed=None, options=None):
+        self.counts["resets"] += 1
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_environment_changes_its_own_arguments_alone(workers):
+    mine = {"resets": 0}
+    with SocketVectorEnv([Counting] * 2, num_workers=workers, env_kwargs={"counts": mine}) as envs:
+        envs.reset()
+        assert [counts["resets"] for counts in envs.get_attr("counts")] == [1, 1]
+    assert mine == {"resets": 0}

@@ -155,7 +155,6 @@ def test_every_class_may_be_one_of_the_user(own):
         ),
         ({"optimization": {"loss": "own_part:cubed"}}, "optimization.loss: importing 'own_part' failed"),
         ({"optimization": {"optimizer": {"type": "sgd", "arguments": {"x": 1}}}}, "unexpected keyword argument 'x'"),
-        ({"optimization": {"schedule": {"type": "step"}}}, "optimization.schedule: .*step_size"),
         ({"optimization": {"type": "own_parts:Terms"}}, "optimization: .*weight"),
         ({"optimization": {"type": "own_parts:Net"}}, "optimization.type: own_parts:Net is the class Net"),
         ({"optimization": {"loss": "os:system"}}, "name a function of .prediction, target."),

@@ -347,14 +347,14 @@ def test_training_on_in_the_same_process_continues_the_curves(tmp_path):
 
 def test_a_new_training_in_the_same_session_is_a_run_of_its_own(tmp_path):
     for epochs in (1, 2, 3):
-        trainer(session=tmp_path, epochs=epochs).fit()
+        trainer(session=tmp_path, epochs=epochs, record=False).fit()
     for place, epochs in (("", 1), ("run-2", 2), ("run-3", 3)):
         assert curve(read(tmp_path / "stats" / place), "epoch/loss")[0] == list(range(1, epochs + 1))
 
 
 def test_a_resumed_run_in_a_subfolder_goes_on_there(tmp_path):
-    trainer(session=tmp_path, epochs=2).fit()
-    trainer(session=tmp_path, epochs=2).fit()
+    trainer(session=tmp_path, epochs=2, record=False).fit()
+    trainer(session=tmp_path, epochs=2, record=False).fit()
     before = event_files(tmp_path)
     trainer(session=tmp_path, epochs=4, resume=True).fit()
     assert curve(read(tmp_path / "stats/run-2"), "epoch/loss")[0] == [1, 2, 3, 4]

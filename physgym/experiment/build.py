@@ -17,9 +17,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from physgym.code import check_same, code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import BREED_ALONE, SampleStream, env_name, generate
 from physgym.data.online import METRICS, Online
+from physgym.data.provenance import code_of_part
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import components
@@ -351,6 +353,7 @@ def _make_trainer(
         dataset = _dataset(config, plan.generation | {"predictor": answers_of(plan.predictor())}, folder)
         if run is not None:
             run.describe_dataset(dataset)
+        _check_physics(config, dataset, plan)
         training, validation = _split(config, dataset, folder)
         per_epoch = _batches(plan, training)
     else:
@@ -416,6 +419,17 @@ def _batches(plan: _Plan, samples: SampleDataset) -> int:
     options: dict[str, Any] = {"ranks": ranks, "accumulate": plan.config.optimization.accumulate, "at_most": limit}
     divided = divide(predictor, len(samples), size, last_batch=section.last_batch, **options)
     return divided.count(len(samples), size, ranks, limit)
+
+
+def _check_physics(config: Config, dataset: SampleDataset, plan: _Plan) -> None:
+    """Raise ChangedCode where rollouts would compare the network with another simulation than it learns from."""
+    recorded = code_of_part(dataset.provenance)
+    if config.environment is None or config.validation.rollout is None or recorded is None:
+        return
+    now = code_of(config.environment.id, config.environment.arguments)
+    folders = ", ".join(map(str, dataset.paths))
+    where = f"the dataset in {folders}, to which validation.rollout compares the simulation,"
+    check_same(recorded, now, where, allow=bool(plan.generation.get("allow_changed_code")), made_alike=False)
 
 
 def _held_out(config: Config, folder: Folder) -> Folder | None:

@@ -347,7 +347,12 @@ class Mirror:
 
     def _adopt(self, file: Path, sha256: str) -> None:
         """Leave a file to the cache, if it is what S3 has."""
-        if file.exists() and not file.is_symlink() and (self._hashed.get(file.name) or _sha256(file)) == sha256:
+        if not file.exists() or file.is_symlink():
+            return
+        uploaded = self._uploaded.get(file.name)
+        # what was uploaded may have been a sealed copy of this file, which is open still
+        itself = uploaded is not None and uploaded[0].path == file
+        if ((itself and self._hashed.get(file.name)) or _sha256(file)) == sha256:
             self._cache.adopt(file, sha256)
 
     def stop(self) -> None:

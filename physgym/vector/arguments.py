@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from physgym.errors import ConfigError
@@ -51,3 +52,19 @@ def one_each(values: Sequence[T], num_envs: int, *, listed: bool) -> list[T]:
     if len(values) != num_envs:
         raise ConfigError(NUMBER.format(given=f"{len(values)} arguments", wanted=num_envs))
     return list(values)
+
+
+def make_with(make: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Make an environment with arguments of its own, which it may change."""
+    return make(**own_copies(arguments))
+
+
+def own_copies(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments that an environment may change: copies, but of what cannot be copied."""
+    copies = {}
+    for name, value in kwargs.items():
+        try:
+            copies[name] = copy.deepcopy(value)
+        except Exception:  # noqa: BLE001 - a connection, a lock: what its class says of copies is its own
+            copies[name] = value
+    return copies

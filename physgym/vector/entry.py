@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ConfigError
 from physgym.placement import EnvFactory
-from physgym.vector.arguments import Arguments, check_arguments, one_each
+from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
 from physgym.vector.variants import ByEpisode
 from physgym.vector.vector_env import SocketVectorEnv
 
@@ -123,7 +123,7 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
 def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """An environment; a constructor that passes its ``**kwargs`` on finds a misspelled argument only when it runs."""
     try:
-        return maker(**kwargs)
+        return maker(**own_copies(kwargs))
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[1] not in kwargs:

@@ -44,7 +44,7 @@ from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.vector import infos as batching
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
-from physgym.vector.arguments import Arguments, check_arguments, one_each
+from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
 from physgym.vector.folders import Folder
 from physgym.vector.host import RESTARTED
 from physgym.vector.pool import (
@@ -165,7 +165,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError("env_fns is empty; a vector env needs at least one environment")
         if env_kwargs is not None:
             given = one_each(check_arguments(env_kwargs), len(factories), listed=not isinstance(env_kwargs, Mapping))
-            factories = [functools.partial(make, **own) for make, own in zip(factories, given, strict=True)]
+            factories = [functools.partial(make_with, make, own) for make, own in zip(factories, given, strict=True)]
         self.num_envs = len(factories)
         self.copy = copy
         self.predictor = predictor
