@@ -37,6 +37,8 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
     Raises:
         CastError: The kind does not fit, a value would be destroyed, or values are missing.
     """
+    if isinstance(value, (list, tuple)) and any(isinstance(part, np.ma.MaskedArray) for part in value):
+        value = np.ma.array(value)  # of a list, numpy would drop the masks
     if isinstance(value, np.ma.MaskedArray) and (count := int(np.ma.getmaskarray(value).sum())):
         raise CastError(MASKED.format(count=count, want=dtype))
     try:

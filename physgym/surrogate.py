@@ -21,6 +21,7 @@ from gymnasium.wrappers import TimeLimit
 
 from physgym import placement
 from physgym import spaces as walk
+from physgym.casting import CastError, as_dtype
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import RecordTransition, Sample, SampleSpec, flat_items
 from physgym.sim import Predict, Simulation
@@ -368,7 +369,9 @@ class _Core(gymnasium.Env[Any, Any]):
         given = self._inputs(action)
         names = given if self._network.inputs is None else self._network.inputs
         try:
-            return {name: np.asarray(given[name], self.fields[name].dtype) for name in names}
+            return {
+                name: _cast(f"input {name} of {self._name}", given[name], self.fields[name].dtype) for name in names
+            }
         except KeyError as error:
             raise ConfigError(NO_INPUT.format(env=self._name, got=list(given), name=error.args[0])) from error
 
@@ -615,17 +618,25 @@ def _keeper(space: spaces.Space[Any]) -> Callable[[Any], Any]:
     return lambda value: value
 
 
+def _cast(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
+    try:
+        return as_dtype(value, dtype)
+    except CastError as error:
+        raise SampleError(f"{name} {error}") from error
+
+
 def _box_keeper(space: spaces.Box) -> Callable[[Any], Any]:
     low, high, dtype = space.low, space.high, space.dtype
     real = np.issubdtype(dtype, np.floating)
     bounded = not real or bool(np.isfinite(low).any() or np.isfinite(high).any())
 
     def keep(value: Any) -> Any:
-        array = np.asarray(value)
-        if array.dtype != dtype:
-            if not real and array.dtype.kind == "f":
-                array = np.clip(np.rint(array), low, high)  # before a cast that would wrap around
-            array = array.astype(dtype)
+        array = np.asanyarray(value)
+        if real:
+            array = _cast("the predicted observation", array, dtype)
+        elif array.dtype != dtype:
+            array = np.rint(array) if array.dtype.kind == "f" else array
+            array = np.clip(array, low, high).astype(dtype)  # a cast of others would wrap around
         return np.clip(array, low, high) if bounded else array
 
     return keep

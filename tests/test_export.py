@@ -279,3 +279,22 @@ def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch
     with pytest.raises(DatasetError, match="cannot write"):
         export_numpy(dataset, tmp_path / "x.npz")
     assert (tmp_path / "x.npz").read_text() == "mine"
+
+
+def test_missing_values_are_refused(tmp_path):
+    x = np.zeros((3, 2))
+    gap = np.ma.array(x, mask=[[0, 0], [0, 1], [0, 0]])
+    for arrays, options in (
+        ({"x": gap}, {}),
+        ({"x": [*gap]}, {}),
+        ({"x": x, "index/step": gap[:, 1]}, {}),
+        ({"x": x}, {"episode": np.ma.array([0, 0, 1], mask=[0, 1, 0])}),
+    ):
+        with pytest.raises(DatasetError, match="is a masked array with 1 missing values"):
+            import_numpy(arrays, tmp_path / "d", **options)
+    with pytest.raises(DatasetError, match="x setting an array element with a sequence"):
+        import_numpy({"x": [[1.0], [1.0, 2.0]]}, tmp_path / "d")
+    whole = import_numpy({"x": np.ma.array(x + 1)}, tmp_path / "d", episode=np.ma.array([0, 0, 1]))
+    assert whole[:]["x"].tolist() == (x + 1).tolist()
+    with pytest.raises(ConfigError, match="episode must be integers"):
+        import_numpy({"x": x}, tmp_path / "e", episode=np.full(3, 1e300))

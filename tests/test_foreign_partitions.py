@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 
 import h5py
 import numpy as np
 import pytest
 
+from physgym.data import partition
+from physgym.data import writer as writer_module
 from physgym.data.archive import archive
 from physgym.data.dataset import SampleDataset
 from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
-from physgym.errors import DatasetError
-from tests.datasets import SPEC, assert_rows, rows, where, write
+from physgym.errors import ConfigError, DatasetError
+from physgym.sample import Field, SampleSpec
+from tests.datasets import PARAMETERS, SOURCE, SPEC, assert_rows, rows, where, write
 from tests.older import PARTITION
 
 SECRET = b"root:x:0:0:of the reader alone" * 100
@@ -172,11 +176,45 @@ def test_long_texts_survive(tmp_path):
 
 
 @pytest.mark.parametrize("most", [70_000, 300_000, 1 << 20])
-def test_no_file_is_larger_than_was_said(tmp_path, most):
+def test_no_file_is_larger_than_was_said_and_few_are_much_smaller(tmp_path, most):
+    count = most // 60
     with SampleWriter(tmp_path / "d", SPEC, max_file_size=most, rejected=True) as writer:
-        for start in range(0, most // 40, 1000):
-            writer.append(rows(start, start + 1000), **where(start, start + 1000))
+        for start in range(0, count, 1000):
+            stop = min(count, start + 1000)
+            writer.append(rows(start, stop), **where(start, stop))
             assert all(file.stat().st_size <= most for file in (tmp_path / "d").glob("*.h5"))
-    files = list((tmp_path / "d").glob("*.h5"))
-    assert len(files) > 1
-    assert all(file.stat().st_size <= most for file in files)
+    sizes = [file.stat().st_size for file in (tmp_path / "d").glob("*.h5")]
+    assert 1 < len(sizes) < 100
+    assert all(size <= most for size in sizes)
+
+
+def test_a_size_that_no_sample_fits_in_is_refused_with_the_smallest_that_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "capacity", partition.capacity)  # as it is outside of tests
+    with pytest.raises(ConfigError, match=r"max_file_size=65 is too small.*Set max_file_size to \d+ or more") as found:
+        SampleWriter(tmp_path / "d", SPEC, source=SOURCE, max_file_size=65)
+    assert not (tmp_path / "d").exists()
+    least = int(re.search(r"to (\d+) or more", str(found.value)).group(1))
+    with pytest.raises(ConfigError, match=f"max_file_size to {least}"):
+        SampleWriter(tmp_path / "d", SPEC, source=SOURCE, max_file_size=least - 1)
+    with SampleWriter(tmp_path / "d", SPEC, source=SOURCE, max_file_size=least) as writer:
+        writer.append(rows(0, 2), **where(0, 2))
+    assert [part.count for part in SampleDataset(tmp_path / "d").partitions] == [1, 1]
+    assert all(file.stat().st_size <= least for file in (tmp_path / "d").glob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SampleSpec([Field("x", (), np.dtype("f4"), "input")]),
+        SampleSpec([Field(f"{'long ' * 50}/{i}/{'deep/' * 8}x", (3,), np.dtype("f8"), "input") for i in range(40)]),
+        SampleSpec([Field("x", (50_000,), np.dtype("f8"), "input")]),
+    ],
+    ids=["small", "many", "wide"],
+)
+def test_the_size_of_large_files_is_calculated_and_nearly_what_was_said(spec, monkeypatch):
+    layout, attributes = partition.Layout(spec, PARAMETERS, True, True), {"source": "é" * 70_000}
+    most = 1 << 30
+    size = partition.file_size
+    monkeypatch.setattr(partition, "file_size", None)  # it takes long
+    count = partition.capacity(layout, most, attributes)
+    assert 0.95 * most < size(layout, count, attributes) <= most

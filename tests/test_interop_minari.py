@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -314,6 +315,32 @@ def test_a_dataset_that_minari_made_becomes_samples(tmp_path, root):
 
 
 @pytest.mark.filterwarnings("ignore:.*env_spec is None.*:UserWarning")
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        (np.full(4, 300), r"cost of episode 1 has values that int8 cannot hold, the first 300 of dtype int64 at index"),
+        (np.full(4, 0.5), "cost of episode 1 has dtype float64, which does not convert to int8"),
+        (np.ma.array(np.ones(4, "i1"), mask=[0, 0, 1, 0]), "cost of episode 1 is a masked array with 1 missing values"),
+        (np.full(4, 3), None),
+    ],
+)
+def test_episodes_of_another_dtype_than_the_first_fit_or_are_refused(tmp_path, root, monkeypatch, cost, text):
+    made = collected(root)
+    kept = []
+    for i, episode in enumerate(made.iterate_episodes()):
+        known = cost if i == 1 else np.full(len(episode), i, np.int8)
+        kept.append(replace(episode, infos={**episode.infos, "cost": known}))
+    monkeypatch.setattr(type(made), "iterate_episodes", lambda self, indices=None: iter(kept))
+    if text is not None:
+        with pytest.raises(DatasetError, match=text):
+            import_minari(made, tmp_path / "d", infos=["cost"])
+        assert not (tmp_path / "d").exists()
+        return
+    dataset = import_minari(made, tmp_path / "d", infos=["cost"])
+    assert dataset.spec["cost"].dtype == np.int8
+    assert dataset[:]["cost"][dataset.index("episode") == 1].tolist() == [3] * 4
+
+
 def test_the_spaces_of_minari_come_along(tmp_path, root):
     made = collected(root)
     again = export_minari(import_minari(made, tmp_path / "d"), "foreign/again-v0")

@@ -335,7 +335,7 @@ def end(state, epochs, value):
 def pretend(monkeypatch):
     """Searches whose trials are pretended; what `pretend(behave)` returns is the pool."""
     monkeypatch.setattr(searching, "_check_points", lambda space: None)
-    monkeypatch.setattr(searching, "_samples", lambda space, session, run: "data")
+    monkeypatch.setattr(searching, "_samples", lambda space, session, run, allow: "data")
     monkeypatch.setattr(Origin, "here", classmethod(lambda cls: cls(("physgym", "search"), "/")))
 
     def pretended(behave, *, plots=False, **options):
@@ -766,7 +766,7 @@ def test_workers_share_cores_and_gpus(monkeypatch):
 
 def test_a_worker_that_does_not_start_says_where_to_look(tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "MODULE", "physgym.no_such_module")
-    monkeypatch.setattr(searching, "_samples", lambda space, session, run: "data")
+    monkeypatch.setattr(searching, "_samples", lambda space, session, run, allow: "data")
     with pytest.raises(WorkerError, match=r"ended with exit status 1 before it was ready; see .*workers\.log"):
         search(config(tmp_path))
     assert "no_such_module" in (tmp_path / "search" / "workers.log").read_text()
@@ -978,7 +978,7 @@ def test_a_ray_cluster_takes_the_trials(tmp_path, monkeypatch):
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr(searching, "_samples", lambda space, session, run: "data")
+    monkeypatch.setattr(searching, "_samples", lambda space, session, run, allow: "data")
     with pytest.raises(ConfigError, match=r"--ray needs ray: pip install 'physgym\[ray\]'"):
         search(config(tmp_path), ray="auto")
 

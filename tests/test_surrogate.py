@@ -13,6 +13,7 @@ from gymnasium.wrappers import RescaleAction, TimeLimit
 from torch import nn
 
 from physgym import RejectSample, Simulation, SocketVectorEnv, generate
+from physgym import surrogate as surrogate_module
 from physgym.envs.spring import Spring, propagator
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import MLP, Predictor
@@ -212,6 +213,19 @@ def test_observations_stay_within_their_space():
         assert env.observation_space.contains(observation)
     assert observation["level"] == 10
     assert reward > 10  # the state itself is what the network says
+
+
+def test_no_cast_destroys_what_a_network_predicts_or_is_fed():
+    keep = surrogate_module._keeper(spaces.Box(0, 255, (2,), np.uint8))
+    assert keep(np.array([300, -1])).tolist() == [255, 0]  # and not 44, which uint8 makes of 300
+    keep = surrogate_module._keeper(spaces.Box(-np.inf, np.inf, (2,), np.float32))
+    with pytest.raises(
+        SampleError, match="the predicted observation has values that float32 cannot hold, the first 1e"
+    ):
+        keep(np.array([1.0, 1e300]))
+    with pytest.raises(SampleError, match="has dtype complex128, which does not convert to float32"):
+        keep(np.array([1j, 1.0]))
+    assert keep(np.array([1.0, 0.1])).dtype == np.float32
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

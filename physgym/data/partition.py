@@ -31,7 +31,7 @@ import numpy as np
 from physgym import files
 from physgym.data.statistics import Statistics, collect, real_fields
 from physgym.data.texts import GROUP, decoded, encoded, on_disk, read_attributes, text_dtype, write_text, write_texts
-from physgym.errors import DatasetError
+from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
 
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = "physgym-partition"
 TOO_SMALL = (
-    "max_file_size={given} is less than the smallest partition of these samples takes, {least} bytes with one sample; "
-    "the files are larger than that"
+    "max_file_size={given} is too small: a file with a single one of these samples takes {least} bytes, its metadata "
+    "included. Set max_file_size to {least} or more"
 )
 KINDS = "biufcSUV"  # of a field's dtype
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, 32001, 32004, 32015}  # the last: blosc, lz4, zstd
@@ -196,19 +196,34 @@ def capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) 
     """Return how many samples a partition has whose file is not larger than that, at least one.
 
     Whole pages of every field where there are so many, so that full partitions follow one another in memory.
+
+    Raises:
+        ConfigError: Not even one sample fits.
     """
-    least = file_size(layout, 1, attributes)
-    if max_file_size < least:
-        log.warning(TOO_SMALL.format(given=max_file_size, least=least))
-        return max(1, max_file_size // layout.row_nbytes)
     padding = ALIGNMENT * sum(len(columns) for columns in layout.tables.values())
-    found = 1 + (max_file_size - least - padding) // layout.row_nbytes
-    if found < 16 * padding // layout.row_nbytes:  # where the padding matters, it is looked at
-        found = max(1, 1 + (max_file_size - least) // layout.row_nbytes)
-        while (excess := file_size(layout, found, attributes) - max_file_size) > 0:
-            found = max(1, found - max(1, excess // layout.row_nbytes))
+    found = (max_file_size - _most_metadata(layout, attributes) - padding) // layout.row_nbytes
+    if found < max(1, 16 * padding // layout.row_nbytes):  # where the padding matters, or one sample, it is looked at
+        least = file_size(layout, 1, attributes)
+        if max_file_size < least:
+            raise ConfigError(TOO_SMALL.format(given=max_file_size, least=least))
+        found, too_many = 1, 1 + max_file_size // layout.row_nbytes
+        while too_many - found > 1 + found // 16:  # nearly the most: each look takes time
+            middle = (found + too_many) // 2
+            fits = file_size(layout, middle, attributes) <= max_file_size
+            found, too_many = (middle, too_many) if fits else (found, middle)
     together = max(rows_per_page(field.nbytes, ALIGNED) for field in layout.spec.values())
     return found // together * together if found >= together else found
+
+
+def _most_metadata(layout: Layout, attributes: Mapping[str, Any]) -> int:
+    """The bytes that a file's metadata do not exceed.
+
+    HDF5, asked for the exact number, takes ten times as long as all else in opening a writer.
+    """
+    parameters = layout.parameters.to_json() if layout.parameters is not None else []
+    texts = len(json.dumps([layout.spec.to_json(), parameters, dict(attributes)]))
+    moments = sum(math.prod(field.shape) for field in layout.spec.values()) * len(MOMENTS) * 8
+    return ALIGNMENT * sum(len(columns) for columns in layout.tables.values()) + 4 * texts + moments
 
 
 def _image(layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _Image:

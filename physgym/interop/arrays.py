@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from physgym.casting import CastError, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.partition import INDEX, REASON
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
@@ -178,8 +179,8 @@ def import_numpy(
 
     Raises:
         ConfigError: `roles` or `units` name no field, `episode` or `step` no array, or a role does not exist.
-        DatasetError: There are no arrays or no rows, their lengths differ, an episode and step is there twice, or
-            `path` holds samples already.
+        DatasetError: There are no arrays or no rows, values of a masked array are missing, the lengths differ, an
+            episode and step is there twice, or `path` holds samples already.
     """
     with contextlib.ExitStack() as stack:
         arrays, described = _opened(source, stack)
@@ -289,10 +290,11 @@ def _names(what: str, given: str | Array, arrays: dict[str, Array]) -> Array:
         if given not in arrays:
             raise ConfigError(f"{what}={given!r} names none of the arrays {sorted(arrays)}")
         given = arrays.pop(given)
-    column = np.asarray(given)
+    column = _whole(what, given)
     if column.ndim == 2 and column.shape[1] == 1:
         column = column[:, 0]
-    whole = column.astype(np.int64) if column.dtype.kind in "iuf" and np.isfinite(column).all() else None
+    with np.errstate(invalid="ignore"):  # a number that is too large differs below
+        whole = column.astype(np.int64) if column.dtype.kind in "iuf" and np.isfinite(column).all() else None
     if column.ndim != 1 or whole is None or (whole != column).any():
         raise ConfigError(f"{what} must be integers of shape (n,), not {column.dtype} {column.shape}")
     return whole
@@ -327,7 +329,7 @@ def _opened(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays by name, memory-mapped where they are files, and what is known of them."""
     if isinstance(source, Mapping):
-        return {name: np.asarray(value) for name, value in source.items()}, {}
+        return {name: _whole(name, value) for name, value in source.items()}, {}
     folder = absolute(source)
     try:
         if folder.suffix == ".npz":
@@ -342,6 +344,18 @@ def _opened(
         return arrays, json.loads(description.read_text()) if description.exists() else {}
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"cannot read arrays from {source}: {error}") from error
+
+
+def _whole(name: str, value: Any) -> Array:
+    """An array as it is, of which no value is missing.
+
+    Raises:
+        DatasetError: Values are missing, or it is no array.
+    """
+    try:
+        return as_dtype(value, value.dtype if isinstance(value, np.ndarray) else np.asarray(value).dtype)
+    except (CastError, ValueError, TypeError, RuntimeError) as error:
+        raise DatasetError(f"{name} {error}") from error
 
 
 def _spec(

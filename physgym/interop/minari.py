@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym._version import __version__
+from physgym.casting import CastError, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
@@ -33,6 +34,7 @@ except ModuleNotFoundError as error:
         f"physgym.interop.minari needs Minari: pip install 'physgym[minari]' ({error})", name=error.name
     ) from error
 
+FLAG = np.dtype(np.int8)
 # what `physgym.RecordTransition` calls them
 TRANSITION: dict[str, str] = {
     "observations": "observation",
@@ -368,7 +370,8 @@ def import_minari(
 
     Raises:
         ConfigError: A space has no fixed layout, or an info is not in the data.
-        DatasetError: There is no such Minari dataset, it has no steps, or `path` holds samples already.
+        DatasetError: There is no such Minari dataset, it has no steps, an episode has values that the dtypes of the
+            first one cannot hold, or `path` holds samples already.
     """
     if isinstance(source, str):
         try:
@@ -449,7 +452,7 @@ class _Transitions:
                 values[self._leaves["truncations"][""]][-1] = 0  # the end was the dataset's, not the episode's
             begin, count = int(known.get(f"{OURS}_step", 0)), len(episode)
             samples = {
-                name: values[name].astype(field.dtype, copy=False).reshape(count, *field.shape)
+                name: _column(f"{name} of episode {episode.id}", values[name], field.dtype).reshape(count, *field.shape)
                 for name, field in self.spec.items()
             }
             yield (
@@ -469,8 +472,8 @@ class _Transitions:
             "next_observations": episode.observations,
             "actions": episode.actions,
             "rewards": episode.rewards,
-            "terminations": np.asarray(episode.terminations, np.int8),
-            "truncations": np.asarray(episode.truncations, np.int8),
+            "terminations": _column(f"terminations of episode {episode.id}", episode.terminations, FLAG),
+            "truncations": _column(f"truncations of episode {episode.id}", episode.truncations, FLAG),
         }
         values = {}
         for key, leaves in self._leaves.items():
@@ -486,7 +489,7 @@ class _Transitions:
                     )
                 if path not in leaves:
                     continue
-                column = np.asarray(column)[1:] if key == "next_observations" else np.asarray(column)[:count]
+                column = np.asanyarray(column)[1:] if key == "next_observations" else np.asanyarray(column)[:count]
                 values[leaves[path]] = column.copy() if key == "truncations" else column
         for name in self._infos:
             values[name] = self._info(episode, name, count)
@@ -501,9 +504,22 @@ class _Transitions:
                     f"it has {sorted(episode.infos or ())}"
                 )
             value = value[part]
-        column = np.asarray(value)
+        column = np.asanyarray(value)
         if column.dtype.kind not in "biufcS" or len(column) not in (count, count + 1):
             raise ConfigError(
                 f"info {name!r} of episode {episode.id} is no array with a row per step: {column.dtype} {column.shape}"
             )
-        return column[len(column) - count :]  # the first of T + 1 is the reset's
+        rows: Array = column[len(column) - count :]  # the first of T + 1 is the reset's
+        return rows
+
+
+def _column(name: str, values: Any, dtype: np.dtype[Any]) -> Array:
+    """Values with a dtype.
+
+    Raises:
+        DatasetError: They do not fit.
+    """
+    try:
+        return as_dtype(values, dtype)
+    except CastError as error:
+        raise DatasetError(f"{name} {error}") from error

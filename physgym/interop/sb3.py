@@ -11,7 +11,8 @@ import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 
-from physgym.errors import ConfigError
+from physgym.casting import CastError, as_dtype
+from physgym.errors import ConfigError, SampleError
 from physgym.interop import unbatch_infos
 from physgym.spaces import Array
 from physgym.vector import SocketVectorEnv
@@ -24,6 +25,7 @@ except ModuleNotFoundError as error:
         f"physgym.interop.sb3 needs Stable-Baselines3: pip install stable-baselines3 ({error})", name=error.name
     ) from error
 
+REWARD = np.dtype(np.float32)  # of Stable-Baselines3
 TRUNCATED = "TimeLimit.truncated"
 TERMINAL_OBSERVATION = "terminal_observation"
 
@@ -123,6 +125,7 @@ class SB3VecEnv(VecEnv):
         Raises:
             ConfigError: The actions do not fit the action space.
             WorkerError: A worker died or did not answer, or an environment raised.
+            SampleError: A reward is too large for float32.
         """
         observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
         dones = terminations | truncations
@@ -140,7 +143,10 @@ class SB3VecEnv(VecEnv):
                     infos[i][TERMINAL_OBSERVATION] = final_observations[i]
         for info, truncated in zip(infos, (truncations & ~terminations).tolist(), strict=True):
             info[TRUNCATED] = truncated
-        return observations, rewards.astype(np.float32), dones, infos
+        try:
+            return observations, as_dtype(rewards, REWARD), dones, infos
+        except CastError as error:
+            raise SampleError(f"a reward {error}, the dtype of Stable-Baselines3's rewards; scale it") from error
 
     def close(self) -> None:
         """Close the environments and end the workers; doing it twice does no harm."""
