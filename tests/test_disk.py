@@ -111,7 +111,7 @@ def test_a_fault_at_any_call_is_told_and_can_be_recovered_from(shim, tmp_path, n
 def fill(folder: str, total: int) -> str | None:
     """Write until the disk is full; the error's text."""
     try:
-        produce(Path(folder), total=total, batch=50, side=True, per_file=1000)
+        produce(Path(folder), total=total, batch=50, side=True, per_file=4000)
     except DatasetError as error:
         return str(error)
     return None
@@ -138,7 +138,7 @@ def test_a_disk_that_is_really_full(tmp_path):
         assert mount("-o", "remount,size=16m", str(disk))
         assert in_processes("tests.test_disk:fill", [job]) == [None]
         assert check(disk / "d", total, side=True) == total
-        produce(tmp_path / "reference", total=total, batch=50, side=True, per_file=1000)
+        produce(tmp_path / "reference", total=total, batch=50, side=True, per_file=4000)
         assert_same_files(disk / "d", tmp_path / "reference")
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
