@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from tests import sizes  # noqa: F401  # small files count the bytes of rows alone
 from tests.repositories import identity, repository
 
 __all__ = ["identity", "repository"]  # fixtures of all tests

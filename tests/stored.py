@@ -13,6 +13,7 @@ from physgym.data.partition import Layout
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError
 from physgym.sample import Field, SampleSpec
+from tests import sizes  # noqa: F401  # in processes of their own too
 
 SPEC = SampleSpec(
     [
