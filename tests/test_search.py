@@ -42,7 +42,7 @@ from tests.repositories import commit
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "search.yaml"
-GUIDE = Path(__file__).parents[1] / "docs" / "search.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "hyperparameters.md"
 PATIENCE = 100.0  # seconds, of a machine that others use too
 
 
