@@ -42,6 +42,7 @@ from tests.repositories import commit
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "search.yaml"
+CHECK_POINTS = searching._check_points
 GUIDE = Path(__file__).parents[1] / "docs" / "hyperparameters.md"
 PATIENCE = 100.0  # seconds, of a machine that others use too
 
@@ -530,6 +531,7 @@ def test_an_unknown_metric_ends_the_search_with_those_that_are_there(tmp_path, p
         report.epoch_end(Trainer(), {"validation_loss": 1.0, "loss": 2.0})
     pool = pretend(parabola)
     text = str(raised.value)
+    monkeypatch.setattr(searching, "_check_points", CHECK_POINTS)
     with pytest.raises(ConfigError, match=r"search\.metric watches 'accuracy', .*'loss', .*'validation_loss'"):
         search(config(tmp_path, metric="accuracy", trials=50))  # before there is a session
     assert not (tmp_path / "search").exists()
