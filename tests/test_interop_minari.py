@@ -341,6 +341,7 @@ def test_episodes_of_another_dtype_than_the_first_fit_or_are_refused(tmp_path, r
     assert dataset[:]["cost"][dataset.index("episode") == 1].tolist() == [3] * 4
 
 
+@pytest.mark.filterwarnings("ignore:.*env_spec is None.*:UserWarning")
 def test_the_spaces_of_minari_come_along(tmp_path, root):
     made = collected(root)
     again = export_minari(import_minari(made, tmp_path / "d"), "foreign/again-v0")

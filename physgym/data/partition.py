@@ -665,8 +665,8 @@ class Partition:
                     rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
                     for start in range(0, table.count, rows_at_once):
                         stop = min(table.count, start + rows_at_once)
-                        rows = {name: self.read(name, start, stop) for name in table.columns}
-                        appender.write(table.name, rows)
+                        # unnamed: the next portion is not read while this one is still there
+                        appender.write(table.name, {name: self.read(name, start, stop) for name in table.columns})
                 appender.commit()
             if statistics is not None:
                 self._finish(temporary, statistics, copy.digest(), durable=False)
