@@ -279,7 +279,7 @@ def test_foreign_and_damaged_hdf5_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"y": np.zeros(2)}, r"y has shape \(2,\); it needs \(3,\)"),
+        ({"y": np.zeros(2)}, r"y has shape \(2,\); 3 samples need \(3,\)"),
         ({"x": np.zeros((3, 2, 3), "c8")}, "dtype complex64"),
         ({"extra": np.zeros(3)}, "beyond those of the dataset"),
     ],

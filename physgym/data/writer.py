@@ -601,7 +601,7 @@ class SampleWriter:
         if set(given) != set(forms):
             raise DatasetError(f"got {sorted(given)}, the dataset has {sorted(forms)}")
         rows = {
-            name: _column(name, given[name], (count, *shape), dtype).copy() for name, (shape, dtype) in forms.items()
+            name: _column(name, given[name], shape, dtype, count).copy() for name, (shape, dtype) in forms.items()
         }
         with self._lock:
             self._usable()
@@ -629,7 +629,7 @@ class SampleWriter:
         given = {f"data/{name}": value for name, value in samples.items()}
         given |= {f"index/{name}": value for name, value in index.items()}
         forms = self._layout.tables[SAMPLES]
-        columns = {name: _column(name, given[name], (count, *shape), dtype) for name, (shape, dtype) in forms.items()}
+        columns = {name: _column(name, given[name], shape, dtype, count) for name, (shape, dtype) in forms.items()}
         if self._looked_at:
             _check_texts(columns)
         return columns
@@ -1135,8 +1135,8 @@ def _check_storable(field: Field) -> None:
         raise ConfigError(f"the name or unit of {field.name!r} is no text that HDF5 can hold; rename it")
 
 
-def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Values as an array of a shape and dtype.
+def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], count: int | None = None) -> Array:
+    """Values as an array of a shape and dtype; with a count, of so many samples.
 
     Raises:
         DatasetError: They do not fit.
@@ -1145,8 +1145,10 @@ def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any])
         column = as_dtype(value, dtype)
     except CastError as error:
         raise DatasetError(f"{name} {error}") from error
-    if column.shape != shape:
-        raise DatasetError(f"{name} has shape {column.shape}; it needs {shape}")
+    wanted = shape if count is None else (count, *shape)
+    if column.shape != wanted:
+        who = "it needs" if count is None else f"{count} samples need"
+        raise DatasetError(f"{name} has shape {column.shape}; {who} {wanted}")
     return column
 
 
