@@ -600,9 +600,7 @@ class SampleWriter:
         forms = self._layout.tables[table]
         if set(given) != set(forms):
             raise DatasetError(f"got {sorted(given)}, the dataset has {sorted(forms)}")
-        rows = {
-            name: _column(name, given[name], shape, dtype, count).copy() for name, (shape, dtype) in forms.items()
-        }
+        rows = {name: _column(name, given[name], shape, dtype, count).copy() for name, (shape, dtype) in forms.items()}
         with self._lock:
             self._usable()
             self._sides[table].add(rows)
