@@ -75,7 +75,7 @@ def test_run_goes_on_where_it_was_told_to_end(folder, trained):
 
 @pytest.mark.slow
 def test_search_ends_its_trials_in_order(folder):
-    search = {"space": {"optimization.lr": {"low": 1e-4, "high": 1e-2, "log": True}}, "trials": 3, "workers": 1}
+    search = {"parameters": {"optimization.lr": {"low": 1e-4, "high": 1e-2, "log": True}}, "trials": 3, "workers": 1}
     text = interrupt("search", config(**gated(at=5), search=search), finish=True, number=signal.SIGUSR2)
     assert said(text) == ["resume", "sessions/line"]
     assert read_record(Path("sessions/line"))["runs"][-1]["outcome"] == "interrupted"
