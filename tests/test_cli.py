@@ -214,7 +214,7 @@ GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
         (["run", "."], "is not a session: it has no config.yaml"),
         (["run", "sessions/none", "--steps", "-1"], "Invalid value for '--steps'"),
         (["replay", "sessions/none"], "Missing option '--data'"),
-        (["replay", "sessions/none", "--data", "none"], "/none: "),
+        (["replay", "sessions/none", "--data", "none"], "there is no dataset at /"),
         (["replay", "sessions/none", "--data", "none", "--frames", "f"], "add --solver"),
         (["check", "physgym/Nothing-v0"], "no environment"),
         (["generate"], "Missing argument"),

@@ -29,6 +29,7 @@ from gymnasium.envs.registration import EnvSpec
 from physgym.code import Code, check_same, code_of
 from physgym.data.constants import as_constants, differing
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import check_mode
 from physgym.data.partition import Partition
 from physgym.data.provenance import begun, continued
 from physgym.data.stored import StoredEpisodes
@@ -350,6 +351,7 @@ class SampleStream:
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self._until = episodes
         self._env, self._kwargs = env, check_arguments(env_kwargs)
+        check_mode(mode)
         self._part: tuple[str, int] = (mode, SEED_RULE) if seeds is None else seeds
         if resume and path is not None and (made := recorded_source(path, mode)) is not None:
             self._part = seeds_of(made, mode)
