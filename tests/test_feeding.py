@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+from collections import namedtuple
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -158,16 +161,134 @@ def test_wrappers_are_looked_through(wrapper):
 
 
 class Named(nn.Module):
-    def forward(self, velocity, position):
+    def forward(this, velocity, position):  # TorchScript lists the module under the name that it has here
         return velocity + 100 * position
+
+
+class NamedAfter(nn.Module):
+    def forward(self, velocity, *, position):
+        return velocity + 100 * position
+
+
+class Other(nn.Module):
+    def forward(net, a, b):
+        return a + 100 * b
+
+
+def reloaded(made: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.jit.save(made, file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
+EXAMPLE = (torch.zeros(2, 3), torch.zeros(2, 3))
+SCRIPTS = {
+    "script": torch.jit.script,
+    "trace": lambda m: torch.jit.trace(m, EXAMPLE),
+    "frozen": lambda m: torch.jit.freeze(torch.jit.script(m.eval())),
+    "loaded": lambda m: reloaded(torch.jit.script(m)),
+    "loaded trace": lambda m: reloaded(torch.jit.trace(m, EXAMPLE)),
+    "traced wrapper": lambda m: torch.jit.trace(PassesOn(m), EXAMPLE),
+    "wrapped script": lambda m: nn.DataParallel(torch.jit.script(m)),
+    "passed on": lambda m: PassesOn(torch.jit.script(m)),
+    "compiled": lambda m: torch.compile(m, backend="eager"),
+}
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-def test_torchscript_is_looked_through():
-    example = (torch.zeros(2, 3), torch.zeros(2, 3))
-    for made in (torch.jit.script(Named()), torch.jit.trace(Named(), example)):
-        assert fed(made) == 110
+@pytest.mark.parametrize("made", SCRIPTS)
+def test_torchscript_is_looked_through_whatever_the_module_is_called(made):
+    predictor = Predictor(SCRIPTS[made](Named()), SPEC)
+    assert (predictor.feeding.by, predictor.predict(SAMPLE)["next"][0]) == ("name", 110)
+    assert fed(SCRIPTS[made](Other())) == 1001
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_torchscript_of_functions_keywords_and_lists():
+    assert fed(torch.jit.script(NamedAfter())) == 110
+    alone = nn.Module()
+    alone.forward = torch.jit.script(weighted)
+    assert fed(alone) == 110  # there is no module among its arguments
+    listing = torch.jit.trace(MLP([(3,), (3,)], (3,), hidden=()), EXAMPLE)  # both are called "value" in there
+    assert Predictor(listing, SPEC).feeding == Feeding("order", ("position", "velocity"))
+    values = nested("value", "x")  # which is no field's name then
+    assert Predictor(listing, values).feeding == Feeding("order", ("value", "x"))
+
+
+def weighted(velocity: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    return velocity + 100 * position
+
+
+def test_what_passes_all_on_has_the_errors_of_what_it_wraps():
+    with pytest.raises(ConfigError, match=r"\['x'\] are not"):
+        Predictor(PassesOn(network("velocity, x", "velocity")), SPEC)
+
+
+# --- outputs
+
+
+BOTH = SampleSpec([Field("x", (3,), F4, "input"), *(Field(n, (3,), F4, "target") for n in ("flow/p", "flow/u"))])
+
+
+class Gives(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return self.make(x, x + 1)
+
+
+Swapped = namedtuple("Swapped", ["u", "p"])
+
+
+class Typed(NamedTuple):
+    flow_u: torch.Tensor
+    flow_p: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda u, p: (p, u),
+        lambda u, p: [p, u],
+        Swapped,
+        Typed,
+        lambda u, p: {"u": u, "p": p},
+        lambda u, p: {"flow/u": u, "flow/p": p},
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda m: m, WRAPPERS["compiled"], nn.DataParallel])
+def test_outputs_with_names_are_taken_by_them(make, wrap):
+    found = Predictor(wrap(Gives(make)), BOTH).predict({"x": np.zeros(3)})
+    assert {name: value[0] for name, value in found.items()} == {"flow/u": 0, "flow/p": 1}
+
+
+Unlike = namedtuple("Unlike", ["mean", "p"])
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (Unlike, r"the named tuple Unlike of \['mean', 'p'\] for the fields .*\['mean'\] are none of them and \['fl"),
+        (lambda u, p: {"u": u, "p": p, "hidden": p}, r"a dictionary of .*: \['hidden'\] are none of them\. Name"),
+        (lambda u, p: {"u": u}, r"a dictionary of \['u'\] for .*: \['flow/p'\] are missing"),
+        (lambda u, p: {"u": u, "flow/u": u, "p": p}, "two of them name one field"),
+    ],
+)
+def test_outputs_of_other_names_are_named(make, problem):
+    with pytest.raises(ConfigError, match=problem):
+        Predictor(Gives(make), BOTH)
+
+
+def test_a_single_output_with_a_name_is_that_field():
+    one = spec_of({"x": np.zeros((1, 3), "f4"), "y": np.zeros((1, 3), "f4")}, {"x": "input", "y": "target"})
+    assert Predictor(Gives(lambda x, y: {"y": y}), one).predict({"x": np.zeros(3)})["y"][0] == 1
+    with pytest.raises(ConfigError, match=r"\['z'\] are none of them and \['y'\] are missing"):
+        Predictor(Gives(lambda x, y: namedtuple("Z", "z")(y)), one)
 
 
 class Squares(Transform):

@@ -44,7 +44,10 @@ def predicted(module, fields, value=1.0):
     ("fed", "given", "more", "said"),
     [
         ((12,), (12,), {}, "1-D grid 12, 1 channel in, 1 out"),
-        ((8, 8), (8, 8), {}, "2-D grid 8 x 8, 1 channel in, 1 out"),
+        ((8, 8), (8, 8), {"dimensions": 2}, "2-D grid 8 x 8, 1 channel in, 1 out"),
+        ((8, 8), (8, 8), {"dimensions": 1, "channel_axis": "first"}, "1-D grid 8, 8 channels in, 8 out"),
+        ((8, 8, 8), (8, 8, 8), {"dimensions": 3}, "3-D grid 8 x 8 x 8, 1 channel in, 1 out"),
+        ((8, 8, 8), (8, 8), {"channel_axis": "last"}, "2-D grid 8 x 8, 8 channels in, 1 out, channels last"),
         ((6, 9), (2, 6, 9), {}, "2-D grid 6 x 9, 1 channel in, 2 out"),
         ((6, 9), (6, 9, 2), {}, "2-D grid 6 x 9, 1 channel in, 2 out, channels last"),
         ((2, 9, 9), (2, 9, 9), {"dimensions": 2}, "2-D grid 9 x 9, 2 channels in, 2 out"),
@@ -78,6 +81,15 @@ def test_what_shapes_are_read_as_is_said_and_holds(kind, options, fed, given, mo
             ["dimensions=1: 1-D grid 100, 2 channels in, 2 out", "dimensions=2: 2-D grid 2 x 100, 1 channel in"],
         ),
         ((9, 9, 2), ["channel_axis='last': 2-D grid 9 x 9, 2 channels in, 2 out", "dimensions=3: 3-D grid 9 x 9 x 2"]),
+        (
+            (8, 8),
+            ["dimensions=1: 1-D grid 8, 8 channels in, 8 out", "dimensions=2: 2-D grid 8 x 8, 1 channel in, 1 out"],
+        ),
+        ((8, 8, 8), ["dimensions=2: 2-D grid 8 x 8, 8 ch", "channel_axis='last': 2-D grid 8 x 8, 8", "3-D grid 8 x 8"]),
+        (
+            (3, 3, 16),
+            ["dimensions=2: 2-D grid 3 x 16, 3 ch", "channel_axis='last': 2-D grid 3 x 3, 16", "3-D grid 3 x"],
+        ),
     ],
 )
 @pytest.mark.parametrize(("kind", "options"), NETWORKS)
@@ -98,6 +110,33 @@ def test_declared_dimensions_settle_it():
         UNet.from_spec(spec({"a": (2, 9, 9), "uv": (2, 9, 9)}, {"y": (2, 9, 9)}, uv=2, a=3), **UNET)
     kept = SampleSpec.from_json(json.loads(json.dumps(declared.to_json())))
     assert UNet.from_spec(kept, **UNET).in_channels == 2
+
+
+@pytest.mark.parametrize(("kind", "options"), NETWORKS)
+@pytest.mark.parametrize(
+    ("fed", "given", "declared"),
+    [
+        ((8, 8, 8), (8, 8, 8), 2),
+        ((3, 3, 16), (3, 3, 16), 2),
+        ((16, 3, 3), (16, 3, 3), 2),
+        ((3, 16, 3), (3, 16, 3), 2),
+        ((8, 8), (8, 8), 1),
+        ((8, 8), (8, 8, 8), None),
+        ((3, 3), (3, 3, 3), None),
+    ],
+)
+def test_as_many_channels_as_points_are_asked_about(kind, options, fed, given, declared):
+    fields = spec({"x": fed}, {"y": given}, **({} if declared is None else {"x": declared}))
+    with pytest.raises(ConfigError, match=r'can be read in 2 ways.*channel_axis="first" or "last"'):
+        kind.from_spec(fields, **options)
+    for axis, grid in (("first", given[1:]), ("last", given[:-1])):
+        made = kind.from_spec(fields, channel_axis=axis, **options)
+        assert made.channel_axis == axis
+        assert f"{len(grid)}-D grid {' x '.join(map(str, grid))}, " in Predictor(made, fields).summary
+
+
+def test_fewer_channels_than_points_are_first():
+    assert UNet.from_spec(spec({"x": (2, 9, 9)}, {"y": (2, 9, 9)}, x=2), **UNET).channel_axis == "first"
 
 
 def test_more_channels_than_points_are_asked_about():

@@ -7,8 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
@@ -72,12 +73,12 @@ class Feeding:
         name = f"the network {type(inner).__name__}"
         if isinstance(inner, Listing) and set(made := inner.input_fields or ()) == set(fields):
             return cls("order", tuple(made))
-        parameters, own = _signature(inner)
-        known = _aliases(fields)
+        parameters, passing = _signature(inner)
+        known = field_aliases(fields)
         matched = {p.name: known[p.name] for p in parameters if p.name in known and p.kind not in _VARIABLE}
         needed = [p.name for p in parameters if _required(p) and p.name not in matched]
         left = tuple(one for one in fields if one not in matched.values())
-        if not own:  # of what it wraps, as it seems: only a full match counts
+        if passing == "some":  # what it does with them before is not known: only a full match counts
             whole = bool(matched) and not needed and not left
             return _by_name(parameters, matched, ()) if whole else cls("order", tuple(fields))
         kinds = {p.kind for p in parameters}
@@ -170,30 +171,37 @@ def _by_name(parameters: Sequence[inspect.Parameter], matched: Mapping[str, str]
     return Feeding("name", tuple(positional), keywords)
 
 
-def _signature(module: nn.Module) -> tuple[list[inspect.Parameter], bool]:
-    """The parameters of `forward`, and whether they are its own: one that passes on all has those of what it wraps."""
+def _signature(module: nn.Module) -> tuple[list[inspect.Parameter], Literal["none", "some", "all"]]:
+    """The parameters of `forward`, and what it passes on: one that passes on all has those of what it wraps."""
     parameters = _parameters(module)
+    kinds = {p.kind for p in parameters}
     inner = list(module.children())
-    if parameters and {p.kind for p in parameters} <= set(_VARIABLE) and len(inner) == 1:
+    if kinds and kinds <= set(_VARIABLE) and len(inner) == 1:
         found, _ = _signature(unwrapped(inner[0]))
         if found and not {p.kind for p in found} <= set(_VARIABLE):
-            return found, False
-    return parameters, True
+            return found, "all" if kinds == set(_VARIABLE) else "some"
+    return parameters, "none"
 
 
 def _parameters(module: nn.Module) -> list[inspect.Parameter]:
-    schema = getattr(module.forward, "schema", None)  # of TorchScript
-    if schema is not None:
-        empty, kind = inspect.Parameter.empty, inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return [
-            inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else empty)
-            for a in schema.arguments
-            if a.name != "self"
-        ]
+    if (schema := getattr(module.forward, "schema", None)) is not None:
+        return _scripted(schema.arguments[isinstance(module.forward, torch.ScriptMethod) :])
     try:
         return list(inspect.signature(module.forward).parameters.values())
     except (TypeError, ValueError):
         return []
+
+
+def _scripted(arguments: Sequence[Any]) -> list[inspect.Parameter]:
+    """The parameters of a function of TorchScript; the module itself, whatever its name there, is none of them."""
+    kinds, empty = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY), inspect.Parameter.empty
+    counts = Counter(a.name for a in arguments)
+    if any(count > 1 for count in counts.values()):  # `trace` names what came in `*fields` after variables inside
+        return [inspect.Parameter(f"argument_{at}", inspect.Parameter.POSITIONAL_ONLY) for at in range(len(arguments))]
+    return [
+        inspect.Parameter(a.name, kinds[a.kwarg_only], default=a.default_value if a.has_default_value() else empty)
+        for a in arguments
+    ]
 
 
 def _required(parameter: inspect.Parameter) -> bool:
@@ -205,8 +213,8 @@ def _shown(parameters: Sequence[inspect.Parameter]) -> str:
     return ", ".join(f"{stars.get(p.kind, '')}{p.name}" for p in parameters)
 
 
-def _aliases(fields: Sequence[str]) -> dict[str, str]:
-    """The names by which a parameter may stand for a field."""
+def field_aliases(fields: Sequence[str]) -> dict[str, str]:
+    """The names by which a parameter, or an output of a network, may stand for a field."""
     found = {name: name for name in fields}
     for short in (lambda name: re.sub(r"\W", "_", name), lambda name: name.rpartition("/")[2]):
         made = {name: short(name) for name in fields}

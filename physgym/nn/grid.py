@@ -23,11 +23,12 @@ SCALARS = "none of the fields of this {name} has a grid; a number alone needs an
 CHANNELS = "the fields have {got} channels together; this {name} was made for in_channels={want}"
 READINGS = (
     "the fields {fields} can be read in {count} ways by a {name}: {readings}. Say which: dimensions=, the number of "
-    "axes of the grid, or declare it with the fields (sample_dimensions = {{{first!r}: 2}})"
+    "axes of the grid (in a configuration network: {{arguments: {{dimensions: 2}}}}), or declare it with the fields "
+    "(sample_dimensions = {{{first!r}: 2}})"
 )
 CHANNEL_AXIS = (
     "the fields {fields} can be read in 2 ways by a {name}: {readings}. Say which axis counts the channels: "
-    'channel_axis="first" or "last"'
+    'channel_axis="first" or "last" (in a configuration network: {{arguments: {{channel_axis: first}}}})'
 )
 GRIDS = "the fields {fields} do not lie on one grid of {dimensions} axes; a {name} needs all of them on the same one"
 DECLARED = "field {field!r} is declared with dimensions={got}, the {name} is made with {want}"
@@ -159,8 +160,8 @@ class GridNetwork(nn.Module):
             outputs: Names of the fields that it predicts, by default those of role "target".
             dimensions: Of the grid; by default as the fields declare it, or as their shapes say it where they can be
                 read in one way only.
-            channel_axis: Where fields have their channels, "first" or "last"; by default first, unless only the
-                other reading puts all fields on one grid.
+            channel_axis: Where fields have their channels, "first" or "last"; by default where only one of them puts
+                all fields on one grid, else first where these channels are fewer than the points along any axis.
             nodes: Nodes per axis, where the fields list nodes.
             residual: Which input field is added to the output, so that the network learns a change: its name, or names
                 by output field; True takes the input of the output's name, or the only one of its shape.
@@ -412,8 +413,6 @@ def _read(
         return "; ".join(dict.fromkeys(texts))
 
     counts = sorted({count for count, _ in found})
-    if len(counts) > 1 and len({*shown.values()}) == 1 and len({*next(iter(shown.values()))}) == 1:
-        counts = counts[-1:]  # as many channels as points along every axis: no reading of fields without channels
     if len(counts) > 1:
         ways = [key for key in found if key[1] == "first" or not _same(shown.values(), *key)]
         text = READINGS.format(
@@ -421,7 +420,8 @@ def _read(
         )
         raise ConfigError(text)
     ways = [key for key in found if key[0] == counts[0]]
-    if len(ways) > 1 and any(len(shape) > counts[0] and shape[0] > shape[-1] for shape in shown.values()):
+    # two channels of 48 x 48 points are plain; as many channels as points somewhere, or more, are not
+    if len(ways) > 1 and any(len(shape) > counts[0] and shape[0] >= min(shape[1:]) for shape in shown.values()):
         raise ConfigError(CHANNEL_AXIS.format(fields=shown, name=name, readings=readings(ways)))
     return ways[0]
 

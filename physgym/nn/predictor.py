@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError, SampleError
-from physgym.nn.feeding import Feeding
+from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, Sample, SampleSpec
@@ -22,6 +22,10 @@ NO_ROLE = 'no field has the role "{role}", so name {argument}=[...]; the samples
 NO_FIELD = "{argument} names {name!r}, which the samples lack; they have {known}"
 INPUT = "{network} does not accept its input fields {fields}: {error}. Change the network or `inputs`."
 OUTPUT_COUNT = "{network} returned {got} for the fields {names}. Return a tensor for one field, a tuple for several."
+OUTPUT_NAMES = (
+    "{network} returned {kind} of {got} for the fields {names}: {problem}. Name each output after its field, or return "
+    "a plain tuple in the order of `outputs`"
+)
 OUTPUT_SHAPE = (
     "{network} predicts field {name!r} with shape {got}; the samples say {want}. "
     "Change the network's output shape, or convert it in the transform before_apply."
@@ -52,8 +56,9 @@ class Predictor(nn.Module):
 
     Args:
         network: Any module; called with one tensor of shape (batch, *shape) per input field, returns a tensor of
-            shape (batch, *shape), or a tuple of them or dictionary by name if there are several output fields. Where
-            the parameters of its `forward` are names of fields, fields reach it by name, else in the order of `inputs`.
+            shape (batch, *shape), or a tuple of them if there are several output fields; a dictionary or a named
+            tuple by the names of the fields. Where the parameters of its `forward` are names of fields, fields reach
+            it by name, else in the order of `inputs`.
         spec: Fields of the samples; those that are not needed are ignored.
         inputs: Names of the fields that feed the network; by default those of role "input", in the order of `spec`.
         outputs: Names of the fields that it predicts; by default those of role "target".
@@ -145,7 +150,7 @@ class Predictor(nn.Module):
             The output fields, shape (batch, *shape), in the dtype of the weights.
 
         Raises:
-            ConfigError: The network returned another number of outputs.
+            ConfigError: The network returned another number of outputs, or such of other names.
         """
         fed = self._fed(fields)
         dtype = self.dtype
@@ -154,12 +159,27 @@ class Predictor(nn.Module):
         result = self.feeding(self.network, fed)
         if isinstance(result, Tensor) and len(self.outputs) == 1:
             return {self.outputs[0]: result}
-        if isinstance(result, Mapping) and set(result) == set(self.outputs):
-            return {name: result[name] for name in self.outputs}
+        if isinstance(result, Mapping):
+            return self._named(result, "a dictionary")
+        if isinstance(result, tuple) and (names := getattr(result, "_fields", None)):
+            return self._named(dict(zip(names, result, strict=True)), f"the named tuple {type(result).__name__}")
         if isinstance(result, (tuple, list)) and len(result) == len(self.outputs):
             return dict(zip(self.outputs, result, strict=True))
-        got = f"{len(result)} outputs" if isinstance(result, (tuple, list, dict)) else f"a {type(result).__name__}"
+        got = f"{len(result)} outputs" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
         raise ConfigError(OUTPUT_COUNT.format(network=self._name, got=got, names=list(self.outputs)))
+
+    def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
+        """The output fields from outputs that have names, which are those of the fields."""
+        aliases = field_aliases(self.outputs)
+        named = {aliases.get(name, name): value for name, value in result.items()}
+        if set(named) == set(self.outputs) and len(named) == len(result):
+            return {name: named[name] for name in self.outputs}
+        extra, missing = ([n for n in a if n not in b] for a, b in ((named, self.outputs), (self.outputs, named)))
+        texts = (f"{extra} are none of them" if extra else "", f"{missing} are missing" if missing else "")
+        problem = " and ".join(text for text in texts if text) or "two of them name one field"
+        names = list(self.outputs)
+        text = OUTPUT_NAMES.format(network=self._name, kind=kind, got=list(result), names=names, problem=problem)
+        raise ConfigError(text)
 
     def _fed(self, fields: Mapping[str, Any]) -> Fields:
         """What the network is fed: the input fields, and what else their transform makes of them."""
@@ -291,7 +311,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     if not module.training:
         yield
         return
-    modes = [(part, part.training) for part in module.modules()]
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # a frozen one has none
     module.eval()
     try:
         yield
