@@ -26,9 +26,9 @@ class Counting(physgym.Simulation):
     sample_roles = {"x": "input"}  # noqa: RUF012
     parameter_space = spaces.Dict(k=spaces.Box(0, 1, (), np.float32))
 
-    def __init__(self, log, pause=0.0, length=10**9, reject=0):
+    def __init__(self, log="", pause=0.0, length=10**9, reject=0):
         super().__init__()
-        self.log, self.pause, self.length, self.reject = log, pause, length, reject
+        self.log, self.pause, self.length, self.reject = log or os.environ["STEPS"], pause, length, reject
 
     def begin(self, options):
         self.t, self.state = 0, self.np_random.random(2, np.float32)
@@ -53,7 +53,7 @@ class Counting(physgym.Simulation):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
     """Generate into a folder; gives the dataset and the steps of each process."""
     number = 0
 
@@ -63,9 +63,8 @@ def run(tmp_path):
         log = tmp_path / f"steps-{number}"
         log.mkdir()
         folder = folder or tmp_path / f"data-{number}"
-        arguments = {"log": str(log), **(env or {})}
-        factory = lambda: Counting(**arguments)  # noqa: E731 - so that the log is no part of the source
-        dataset = physgym.generate(factory, folder, progress=False, **options)
+        monkeypatch.setenv("STEPS", str(log))  # no argument: a dataset is continued by the same source alone
+        dataset = physgym.generate(Counting, folder, env_kwargs=env or {}, progress=False, **options)
         return dataset, sorted(file.stat().st_size for file in log.iterdir())
 
     return made

@@ -612,6 +612,7 @@ def test_a_writer_that_was_overtaken_stops_soon(bucket, tmp_path, monkeypatch):
 
 CHILD = """
 import time
+from tests import sizes
 from tests.datasets import SOURCE, SPEC, rows, where
 from physgym.data.writer import SampleWriter
 writer = SampleWriter({url!r}, SPEC, source=SOURCE, max_file_size={size})
