@@ -152,16 +152,18 @@ def raw_append(pool: list[bytes], size: Size, s: Settings) -> float:
 
 def our_append(pool: Pool, size: Size, s: Settings, *, commit=False, seal=False, single=False, **options) -> float:
     batch = len(next(iter(pool[0].values())))
-    index = {name: np.zeros(batch, "u8" if name == "seed" else "i8") for name in ("episode", "step", "seed")}
+    index = {"episode": np.zeros(batch, "i8"), "step": np.arange(batch), "seed": np.zeros(batch, "u8")}
     backed(s.folder, s.bytes)
     with below(s.folder) as folder:
         writer = SampleWriter(folder / "d", size.spec, **options)
         parts = itertools.cycle([{k: v[0] for k, v in b.items()} for b in pool] if single else pool)
+        numbers = itertools.count()
 
         def step() -> int:
             if single:
-                writer.add(next(parts), episode=0, step=0, seed=0)
+                writer.add(next(parts), episode=0, step=next(numbers), seed=0)
             else:
+                index["step"] += batch  # in place: names that cost next to nothing to make
                 writer.append(next(parts), **index)
             if commit:
                 writer.commit()

@@ -37,6 +37,6 @@ def children() -> dict[int, str]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             found[process.pid] = " ".join(process.cmdline())
-    # Python's resource tracker and its fork server belong to the test process and live as long as it
-    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+    # Python's resource tracker and its fork server belong to the test process and live as long as it, as does ours
+    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "tests.commands")
     return {pid: command for pid, command in found.items() if not any(server in command for server in servers)}

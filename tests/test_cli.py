@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from physgym import SampleDataset
+from tests.commands import SCRIPT, run_command
 from tests.repositories import ignoring
 
-SCRIPT = Path(sys.executable).with_name("physgym")
 SIMS = """
 import time
 import gymnasium
@@ -45,15 +45,7 @@ def folder(tmp_path, monkeypatch, identity):
 
 
 def physgym(folder, *arguments, code=0):
-    done = subprocess.run(
-        [SCRIPT, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-        stdin=subprocess.DEVNULL,
-    )
+    done = run_command(folder, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -14,6 +14,7 @@ import tests
 from physgym.errors import ConfigError
 from physgym.experiment import project as module
 from physgym.experiment.project import new_project
+from tests.commands import run_command
 
 BIN = Path(sys.executable).parent
 ROOT = Path(next(iter(tests.__path__))).parent
@@ -48,16 +49,20 @@ def somebody(nobody, monkeypatch):
 def call(folder, *command, code=0):
     """What a command prints, which is run as a user would in this folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(
-        [BIN / command[0], *command[1:]],
-        cwd=folder,
-        env={**environment, **NOBODY, **IDENTITY},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    environment = {**environment, **NOBODY, **IDENTITY}
+    if command[0] == "physgym":
+        done = run_command(folder, *command[1:], env=environment)
+    else:
+        done = subprocess.run(
+            [BIN / command[0], *command[1:]],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
