@@ -18,6 +18,7 @@ KIND = "has dtype {got}, which does not convert to {want} without losing its kin
 VALUE = "has values that {want} cannot hold, the first {value!r} of dtype {got} at index {index}"
 MASKED = "is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
 NO_ARRAY = "is not an array: {error}"
+NO_TEXT = "is a list of texts with {value!r} among them"
 NO_NUMBER = "is not a number: {error}"
 
 _FLOAT = np.dtype(np.float64)
@@ -45,6 +46,8 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError, RuntimeError) as error:  # the last one of tensors with a gradient
         raise CastError(NO_ARRAY.format(error=error)) from error
+    if array.dtype.kind in "SU" and isinstance(value, (list, tuple)) and (odd := _no_text(value)) is not None:
+        raise CastError(NO_TEXT.format(value=odd))  # of which numpy has made a text
     if array.dtype == dtype:
         return array
     if not _fits(array.dtype, dtype):
@@ -82,8 +85,21 @@ def as_number(value: Any) -> float:
 def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     if "V" in (source.kind, target.kind):  # of a structured dtype no field is looked at
         return False
+    if target.kind in "SU":  # numpy writes any number as a text
+        return source.kind == target.kind
     integers = source.kind in "iu" and target.kind in "iu"
     return integers or bool(np.can_cast(source, target, "same_kind"))
+
+
+def _no_text(values: Any) -> Any:
+    """Return a value of nested lists that is no text; None if all are."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            if (odd := _no_text(value)) is not None:
+                return odd
+        elif not isinstance(value, (str, bytes)) and not (isinstance(value, np.ndarray) and value.dtype.kind in "SU"):
+            return value
+    return None
 
 
 def _lost(before: Array, after: Array) -> Array | None:

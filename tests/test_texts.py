@@ -101,3 +101,28 @@ def test_a_simulation_declares_them(tmp_path, workers):
     assert dataset[:]["label"].tolist() == ["step 1", "step 2", "step 3"] * 2
     with pytest.raises(SampleError, match="label"):
         physgym.generate(Long, tmp_path / "e", samples=6, num_workers=workers, max_steps=3, progress=False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.arange(2), np.array([1.5, 2]), np.array([True, False]), np.array([b"x", b"y"]), ["a", 1], [None, "a"]],
+    ids=str,
+)
+def test_only_texts_are_texts(tmp_path, wrong):
+    where = {"episode": np.zeros(2, int), "step": np.arange(2), "seed": np.zeros(2, "u8")}
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        with pytest.raises(DatasetError, match="name"):
+            writer.append({"x": np.zeros(2, "f4"), "name": wrong}, **where)
+        writer.append({"x": np.zeros(2, "f4"), "name": ["a", "b"]}, **where)
+
+
+def test_fields_beside_texts_are_mapped(tmp_path):
+    where = {"episode": np.zeros(6, int), "step": np.arange(6), "seed": np.zeros(6, "u8")}
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        writer.append({"x": np.arange(6, dtype="f4"), "name": TEXTS}, **where)
+    dataset = SampleDataset(tmp_path / "d")
+    assert dataset.arrays["x"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert dataset.arrays["name"].tolist() == TEXTS.tolist()
+    picked = dataset.gather([5, 0, 2])
+    assert (picked["x"].tolist(), picked["name"].tolist()) == ([5, 0, 2], [TEXTS[5], TEXTS[0], TEXTS[2]])
+    assert set(dataset.gather([1], fields=["name"])) == {"name"}

@@ -278,13 +278,14 @@ class SampleDataset:
         rows = indices if self._rows is None else self._rows[indices]
         batch = self._targets(names, len(rows), out)
         stitched = self._stitched
+        mapped = {} if stitched is None else stitched.arrays
+        self._read_rows(rows, {name: target for name, target in batch.items() if name not in mapped})
         if stitched is None:
-            self._read_rows(rows, batch)
             return batch
         places = stitched.place(rows)
-        for name, target in batch.items():
+        for name in batch.keys() & mapped.keys():
             # clip, because raise would copy; the indices have been looked at
-            np.take(stitched.arrays[name], places, axis=0, out=target, mode="clip")
+            np.take(mapped[name], places, axis=0, out=batch[name], mode="clip")
         return batch
 
     def _targets(self, names: list[str], count: int, out: Mapping[str, Array] | None = None) -> Sample:
@@ -328,7 +329,9 @@ class SampleDataset:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Whole fields as read-only memory-mapped arrays, shape (len(self), *field shape); nothing is read yet.
+        """Whole fields as read-only memory-mapped arrays, shape (len(self), *field shape); of them nothing is read yet.
+
+        Text fields, which are stored in another way than they are used, are read.
 
         Raises:
             DatasetError: The rows do not follow one another in memory: rows were selected, it is an archive, or
@@ -340,16 +343,20 @@ class SampleDataset:
                 f"the rows of {', '.join(map(str, self.paths))} do not follow one another in memory; use gather, a "
                 "slice, or read"
             )
-        return {name: stitched.arrays[name][: len(self)] for name in self.spec}
+        texts = [name for name in self.spec if name not in stitched.arrays]
+        found = self.read(0, len(self), texts) if texts else {}
+        for array in found.values():
+            array.flags.writeable = False
+        return {name: found[name] if name in found else stitched.arrays[name][: len(self)] for name in self.spec}
 
     def _names(self, fields: Sequence[str] | None) -> list[str]:
         return list(self.spec) if fields is None else list(_subset(self.spec, fields))
 
     @cached_property
     def _stitched(self) -> Stitched | None:
-        """All partitions as one array per field; None where they are better read."""
+        """All partitions as one array per field but texts; None where they are better read."""
         parts = [part for _, part in self._partitions]
-        columns = {name: f"data/{name}" for name in self.spec}
+        columns = {name: f"data/{name}" for name, field in self.spec.items() if field.dtype.kind != "U"}
         if not Stitched.possible(parts, list(columns.values())):
             return None
         # a page is the least that a map reads, and more than that it reads ahead in vain
@@ -367,7 +374,7 @@ class SampleDataset:
 
     def _read_rows(self, rows: Array, batch: Sample) -> None:
         """Rows of the partitions in any order: those that follow one another at once, each partition opened once."""
-        if not len(rows):
+        if not len(rows) or not batch:
             return
         order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
         rows = rows if order is None else rows[order]
