@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 
@@ -17,6 +18,11 @@ __all__ = ["identity", "repository"]  # fixtures of all tests
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+
+def label(value) -> str:
+    """A parameter as part of a test's name, without addresses: all processes of tests must collect the same names."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
+from tests.conftest import label
 from tests.memory_samples import MemorySource, linear_samples
 
 
@@ -110,7 +111,7 @@ def made(network=None, folder=None, *, callbacks=(), scheduler=None, samples=Non
         ),
         ({"callbacks": [Saves([1])]}, "state_dict of Saves gave a list, not a dict"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_cannot_be_saved_is_said_when_the_trainer_is_built(tmp_path, options, text):
     with pytest.raises(CheckpointError, match=text):
@@ -172,7 +173,7 @@ def rolled(predictor):
         ("lr_0", {"callbacks": [LearningRateMonitor()], "two": True}),
         ("rollout_error", {"rollout": rolled}),
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_an_epoch_gives_may_be_watched(monitor, options):
     callbacks = [*options.pop("callbacks", ()), EarlyStopping(monitor, patience=9)]
@@ -193,7 +194,7 @@ def test_what_an_epoch_gives_may_be_watched(monitor, options):
         ("rollout_error", {}, "There is no rollout"),
         ("gap", {"callbacks": [TensorBoard("unused"), LearningRateMonitor("batch")][:1]}, "does not give"),
     ],
-    ids=str,
+    ids=label,
 )
 @pytest.mark.parametrize("kind", [EarlyStopping, Checkpoints])
 def test_what_no_epoch_gives_is_said_when_the_trainer_is_built(tmp_path, monitor, options, text, kind):

@@ -23,7 +23,7 @@ from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedE
 from physgym.nn import MLP, Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints
-from tests.conftest import children
+from tests.conftest import children, label
 from tests.memory_samples import MemorySamples, MemorySource, linear_samples
 
 
@@ -107,7 +107,7 @@ class Changing(nn.Module):
         ({"dataset": columns(y="O"), "normalize": False}, "field 'y' has dtype object"),
         ({"dataset": columns(x="c8")}, "field 'x' is complex, which has no such normalization"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_arguments_that_make_no_sense_are_named(options, message):
     with pytest.raises(ConfigError, match=message):

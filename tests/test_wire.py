@@ -45,6 +45,7 @@ from physgym.vector.wire import (
     Step,
     Welcome,
 )
+from tests.conftest import label
 
 COUNT = 3
 OBSERVATION = spaces.Dict(
@@ -474,7 +475,7 @@ UNSENDABLE = [
 ]
 
 
-@pytest.mark.parametrize("message", UNSENDABLE, ids=repr)
+@pytest.mark.parametrize("message", UNSENDABLE, ids=label)
 def test_what_cannot_travel_is_not_sent_and_changes_nothing(message):
     parent, worker = asked(Call("call", "x"))
     before = state_of(parent)
@@ -513,7 +514,7 @@ UNSENDABLE_REPLIES = [
 ]
 
 
-@pytest.mark.parametrize(("request_", "reply"), UNSENDABLE_REPLIES, ids=repr)
+@pytest.mark.parametrize(("request_", "reply"), UNSENDABLE_REPLIES, ids=label)
 def test_a_reply_that_does_not_fit_its_request_is_not_sent_and_changes_nothing(request_, reply):
     parent, worker = asked(request_)
     before = state_of(worker)
@@ -523,7 +524,7 @@ def test_a_reply_that_does_not_fit_its_request_is_not_sent_and_changes_nothing(r
     assert type(feed(parent, joined(worker.send(EXAMPLES[Failure])))[0]) is Failure
 
 
-@pytest.mark.parametrize(("request_", "reply"), UNSENDABLE_REPLIES, ids=repr)
+@pytest.mark.parametrize(("request_", "reply"), UNSENDABLE_REPLIES, ids=label)
 def test_a_reply_that_does_not_fit_its_request_is_not_taken_either(request_, reply, monkeypatch):
     parent, worker = asked(request_)
     monkeypatch.setattr(worker, "_check_content", lambda message: None)
@@ -969,7 +970,7 @@ WRONG_CONTENTS = [
 ]
 
 
-@pytest.mark.parametrize("message", WRONG_CONTENTS, ids=repr)
+@pytest.mark.parametrize("message", WRONG_CONTENTS, ids=label)
 def test_right_types_with_wrong_contents_are_refused(message):
     refused(type(message), encode_value(wire._plain(message)))
 
