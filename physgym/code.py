@@ -37,6 +37,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ChangedCode, ConfigError
+from physgym.syntax import Lazy, Text, remember
 
 GIT_TIMEOUT = 5.0
 SHOWN = 8  # differences that a message names
@@ -145,10 +146,11 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         for name, value in table.items():
             if not _is_plain(value):  # plain ones stand in the source of a dataset
                 found.value(f"arguments[{number}].{name}", value)
+    for entry in (made or {}).get("classes", ()):
+        found.named_class(*str(entry).partition(":")[::2])
+    remember()
     files: dict[str, str] = {}
     if made is not None:
-        for entry in made.get("classes", ()):
-            found.named_class(*str(entry).partition(":")[::2])
         files = _read_files(found.folder, [str(name) for name in made.get("files", ())])
     else:
         files = _read_files(found.folder, _declared_files(env))
@@ -470,7 +472,7 @@ class _Search:
             return
         text, tree = found
         self.texts[key] = _digest(text.encode())
-        for imported in _imports(tree, module, is_package=False):
+        for imported in _imports(Text(tree=tree), module, is_package=False):
             for name in _resolved(imported):
                 self.module(name)
         names = _names(tree)
@@ -683,10 +685,10 @@ def _lazily(package: _Place, name: str) -> Iterator[str]:
         lazy = _lazy(package.file, *_stamp(package.file))
     except OSError:
         return
-    if lazy is None or name in lazy[0]:
+    if lazy is None or name in lazy.bound:
         return
     inside = package.name if package.is_package else package.name.rpartition(".")[0]
-    for text in lazy[1]:
+    for text in lazy.texts:
         for candidate in dict.fromkeys((text.lstrip("."), f"{inside}.{text.lstrip('.')}")):
             if _place(candidate).kind == "own":
                 yield candidate
@@ -708,111 +710,35 @@ def _read_once(file: str, name: str, is_package: bool, *_: int) -> tuple[str, tu
     digest = _digest(data)[:32]
     if file.endswith(COMPILED) or b"\0" in data[:1024]:
         return digest, ()
-    try:
-        return digest, tuple(_imports(ast.parse(data), name, is_package))
-    except (SyntaxError, ValueError):  # it cannot be imported either
-        return digest, ()
+    return digest, tuple(_imports(Text(data), name, is_package))
 
 
 @functools.cache
-def _lazy(file: str, *_: int) -> tuple[frozenset[str], tuple[str, ...]] | None:
-    """Names that a module binds, and the texts in it that may name modules; None without a ``__getattr__``."""
-    data = Path(file).read_bytes()
-    if b"__getattr__" not in data:
-        return None
-    try:
-        tree = ast.parse(data)
-    except (SyntaxError, ValueError):
-        return None
-    bound = set()
-    for node in _statements(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-            bound.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            bound |= {(one.asname or one.name).partition(".")[0] for one in node.names}
-        else:
-            bound |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    if "__getattr__" not in bound:
-        return None
-    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return frozenset(bound), tuple(sorted(t for t in texts if t.replace(".", "a").isidentifier()))
+def _lazy(file: str, *_: int) -> Lazy | None:
+    return Text(Path(file).read_bytes()).lazy
 
 
-def _statements(tree: ast.AST) -> Iterator[ast.stmt]:
-    """Statements that are carried out when a module is imported; not what stands there for type checkers alone."""
-    for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, (ast.stmt, ast.ExceptHandler)):
-            continue
-        if isinstance(node, ast.If) and _for_types(node.test):
-            yield from node.orelse
-            continue
-        if isinstance(node, ast.stmt):
-            yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield from _statements(node)
-
-
-def _for_types(test: ast.expr) -> bool:
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
-
-
-def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[_Import]:
-    """What a text imports, also within functions; not what it imports for type checkers alone."""
+def _imports(text: Text, name: str, is_package: bool) -> Iterator[_Import]:
+    """What a text imports, as a module of that name."""
     package = name if is_package else name.rpartition(".")[0]
-    aliases: dict[str, str] = {}  # names in the text that stand for modules
-    by_call = False
-    for node in _bodies(tree):
-        if isinstance(node, ast.Import):
-            for one in node.names:
-                yield _Import(one.name)
-                top = one.name.partition(".")[0]
-                aliases[one.asname or top] = one.name if one.asname else top
-                by_call = by_call or top == "importlib"
-        elif isinstance(node, ast.ImportFrom):
-            by_call = by_call or node.module == "importlib"
-            if (module := _absolute(node, package)) is not None:
-                for one in node.names:
-                    yield _Import(module, "" if one.name == "*" else one.name)
-    aliases = {alias: module for alias, module in aliases.items() if _place(module).kind == "own"}
-    if not aliases and not by_call:
-        return
-    for inner in ast.walk(tree):
-        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id in aliases:
-            yield _Import(aliases[inner.value.id], inner.attr)
-        elif isinstance(inner, ast.Call) and (text := _imported_by_call(inner)):
-            yield _Import(f"{package}{text}" if text.startswith(".") else text)
+    imports = text.imports
+    for dots, module, taken in imports.modules:
+        if (absolute := _absolute(dots, module, package)) is not None:
+            yield _Import(absolute, taken)
+    aliases = {alias: module for alias, module in imports.aliases.items() if _place(module).kind == "own"}
+    for alias, used in text.uses if aliases or imports.by_call else ():
+        if alias in aliases:
+            yield _Import(aliases[alias], used)
+        elif not alias:
+            yield _Import(f"{package}{used}" if used.startswith(".") else used)
 
 
-def _bodies(tree: ast.AST) -> Iterator[ast.stmt]:
-    """All statements of a text but those for type checkers, without a look at expressions."""
-    waiting: list[Any] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.stmt):
-            yield node
-        if not (isinstance(node, ast.If) and _for_types(node.test)):
-            waiting += getattr(node, "body", ()) if isinstance(getattr(node, "body", ()), list) else ()
-            waiting += (*getattr(node, "handlers", ()), *getattr(node, "finalbody", ()), *getattr(node, "cases", ()))
-        waiting += getattr(node, "orelse", ()) if isinstance(getattr(node, "orelse", ()), list) else ()
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str | None:
-    if not node.level:
-        return node.module
-    for _ in range(node.level - 1):
+def _absolute(dots: int, module: str, package: str) -> str | None:
+    if not dots:
+        return module or None
+    for _ in range(dots - 1):
         package = package.rpartition(".")[0]
-    return ".".join(filter(None, (package, node.module))) or None
-
-
-def _imported_by_call(node: ast.Call) -> str:
-    """The module of a call of ``import_module("name")`` or ``__import__("name")``; empty if it is another call."""
-    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    first = node.args[0] if node.args else None
-    if called in ("import_module", "__import__") and isinstance(first, ast.Constant) and isinstance(first.value, str):
-        return first.value
-    return ""
+    return ".".join(filter(None, (package, module))) or None
 
 
 def _names(tree: ast.AST) -> set[str]:

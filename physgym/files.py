@@ -20,6 +20,7 @@ from typing import Literal
 
 from physgym.descriptors import above_standard
 
+CACHE_VARIABLE = "PHYSGYM_CACHE"
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
@@ -37,6 +38,11 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     with contextlib.suppress(RuntimeError):  # of an unknown user: a name like others, as in shells
         given = given.expanduser()
     return given.absolute()
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user's caches: that of the environment variable PHYSGYM_CACHE, or ~/.cache/physgym."""
+    return absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/physgym")
 
 
 def short(path: str | os.PathLike[str]) -> str:

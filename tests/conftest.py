@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
+import shutil
 import signal
+import tempfile
 import time
 
 import psutil
@@ -18,6 +21,10 @@ __all__ = ["identity", "repository"]  # fixtures of all tests
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+if "PHYSGYM_CACHE" not in os.environ:  # the developer's own is left alone
+    os.environ["PHYSGYM_CACHE"] = tempfile.mkdtemp(prefix="physgym-tests-")
+    atexit.register(shutil.rmtree, os.environ["PHYSGYM_CACHE"], ignore_errors=True)
 
 
 def label(value) -> str:

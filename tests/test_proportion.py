@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 import physgym
 from physgym.data.generate import SampleStream
@@ -26,9 +27,12 @@ class Counting(physgym.Simulation):
     sample_roles = {"x": "input"}  # noqa: RUF012
     parameter_space = spaces.Dict(k=spaces.Box(0, 1, (), np.float32))
 
-    def __init__(self, log="", pause=0.0, length=10**9, reject=0):
+    def __init__(self, log=None, pause=0.0, length=10**9, reject=0, short=0, spec=None):
         super().__init__()
-        self.log, self.pause, self.length, self.reject = log or os.environ["STEPS"], pause, length, reject
+        self.log = log or os.environ["STEPS"]  # so that it is no part of the simulation
+        self.pause, self.length, self.reject, self.short = pause, length, reject, short
+        if spec:
+            self.spec = EnvSpec("Counting-v0", max_episode_steps=spec)
 
     def begin(self, options):
         self.t, self.state = 0, self.np_random.random(2, np.float32)
@@ -49,7 +53,7 @@ class Counting(physgym.Simulation):
         return {"x": self.state}
 
     def outcome(self):
-        return 0.0, self.t >= self.length
+        return 0.0, self.t >= (self.short if self.short and self.parameters["k"] < 0.5 else self.length)
 
 
 @pytest.fixture
@@ -81,16 +85,51 @@ def test_no_step_beyond_the_last_sample_that_is_wanted(run):
 
 def test_workers_share_the_work_and_none_begins_what_cannot_be_wanted(run):
     dataset, steps = run(samples=80, num_workers=2, max_steps=10, env={"pause": 0.01})
-    assert len(dataset) == 80
-    assert sum(steps) <= 80 + 10  # an episode that is begun while k samples are missing makes k steps at most
+    assert (len(dataset), sum(steps)) == (80, 80)
     assert max(steps) <= 50
+
+
+@pytest.mark.parametrize(("samples", "length"), [(50, 7), (8, 7), (33, 4)])
+def test_the_last_episode_ends_with_the_last_sample_that_is_wanted(run, samples, length):
+    dataset, steps = run(samples=samples, num_workers=2, max_steps=length, env={"pause": 0.002})
+    assert (len(dataset), sum(steps)) == (samples, samples)
+
+
+def test_a_limit_of_the_environment_counts_as_one_of_its_episodes(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, steps = run(samples=60, num_workers=2, env={"pause": 0.005, "length": 20, "spec": 20})
+    assert sum(steps) == 60
+    assert min(steps) >= 20
+
+
+@pytest.mark.parametrize("reject", [2, 5])
+def test_where_steps_are_rejected_a_handful_more_are_made(run, reject):
+    options = {"samples": 50, "max_steps": 7, "env": {"reject": reject, "pause": 0.001}}
+    alone, needed = run(num_workers=0, **options)
+    dataset, steps = run(num_workers=2, **options)
+    assert sum(needed) <= sum(steps) <= sum(needed) + 7
+    for name in ("episode", "step"):
+        assert np.array_equal(dataset.index(name), alone.index(name))
+    assert np.array_equal(dataset[:]["x"], alone[:]["x"])
+
+
+@pytest.mark.parametrize("samples", [12, 40])
+def test_an_episode_that_stopped_too_early_goes_on_where_it_was(run, samples):
+    # every other episode is short, so that the last one is wanted further than it seemed
+    options = {"samples": samples, "max_steps": 9, "env": {"pause": 0.01, "short": 4}}
+    alone, _ = run(num_workers=0, **options)
+    dataset, steps = run(num_workers=2, **options)
+    assert sum(steps) <= samples + 3
+    assert np.array_equal(dataset.index("episode"), alone.index("episode"))
+    assert np.array_equal(dataset[:]["x"], alone[:]["x"])
 
 
 def test_an_endless_episode_makes_no_worker_step_further_than_the_samples_wanted(run):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         _, steps = run(samples=30, num_workers=2, env={"pause": 0.01})
-    assert max(steps) <= 30
+    assert steps == [30]  # the other worker has nothing to do
 
 
 def test_a_hint_says_that_one_episode_leaves_workers_idle(run, monkeypatch):
@@ -244,14 +283,41 @@ def test_breed_is_refused_where_no_losses_drive_it(run):
 
 
 def test_the_end_is_left_to_free_workers():
-    quota = Quota(100)
-    assert (quota.room(ahead=False) > 0, quota.room(ahead=True)) == (True, 0)  # lengths are not known yet
+    quota = Quota(100, 60)
+    assert (quota.room(ahead=False), quota.room(ahead=True)) == (2, 0)  # lengths are not known yet
     quota.begin(0, 1)
+    assert (quota.limit(), quota.limit(own=[0])) == (40, 100)
     quota.take(0, 10, [[0, 10, 10, 0.0, {}]])
     quota.end(0)
-    assert (quota.missing, quota.length) == (90, 10)
+    assert (quota.limit(), quota.length) == (90, 10)
     assert (quota.room(ahead=False), quota.room(ahead=True)) == (9, 9)
-    quota.begin(1, 9)
+    quota.begin(1, 8)
+    quota.begin(9, 1)
+    assert (quota.limit(1), quota.limit(9), quota.limit()) == (90, 10, 0)
     assert (quota.room(ahead=False), quota.room(ahead=True)) == (0, 0)
-    quota.take(1, 15, [[1, 10, 10, 0.0, {}]])
-    assert quota.uncovered() == 0
+    quota.take(1, 14, [[1, 10, 10, 0.0, {}]])
+    assert (quota.limit(9), quota.limit()) == (10, 0)
+    quota.take(1, 10, [])  # the second one is longer than the others: as long again, at least
+    assert quota.limit(9) == 100 - 10 - 24 - 14 - 6 * 10
+    assert not quota.met
+
+
+def test_lengths_that_differ_make_the_end_cautious():
+    quota = Quota(30, 60)
+    quota.begin(0, 2)
+    quota.take(0, 20, [[0, 8, 8, 0.0, {}], [1, 12, 12, 0.0, {}]])
+    quota.end(0)
+    quota.begin(2, 1)
+    assert quota.room(ahead=False) == 0
+    quota = Quota(32, 60)
+    quota.begin(0, 2)
+    quota.take(0, 20, [[0, 8, 8, 0.0, {}], [1, 12, 12, 0.0, {}]])
+    quota.end(0)
+    quota.begin(2, 1)
+    assert (quota.room(ahead=False), quota.limit()) == (1, -2)
+    quota.take(2, 8, [[2, 8, 8, 0.0, {}]])
+    quota.end(2)
+    assert (quota.limit(), quota.met) == (4, False)
+    quota.begin(3, 1)
+    quota.take(3, 4, [])
+    assert quota.met

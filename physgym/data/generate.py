@@ -77,8 +77,8 @@ OTHER_SOURCE = (
 )
 ONE_EPISODE = (
     "episode {episode} has given {given} of the {wanted} samples wanted, and goes on: an episode is sequential, "
-    "so that meanwhile the other workers ({others}) are of little use. Set max_steps (now {max_steps}), as to "
-    "max_steps={better}, and they share the work"
+    "so that meanwhile the other workers ({others}) have little or nothing to do. Set max_steps (now {max_steps}), as "
+    "to max_steps={better}, and they share the work"
 )
 HINT_SECONDS = 1.0  # of generation before it is worth a hint
 BREED_ALONE = (
@@ -919,8 +919,8 @@ def generate(
     episodes): the number of workers, crashes and resumes do not change it. One of 50 samples that is continued to 100
     is equal to one of 100 samples, and likewise of episodes.
 
-    Simulations make no steps beyond the last sample that is wanted. An episode is sequential: where one gives all the
-    samples, other workers are of no use, and a warning says so; set `max_steps` then.
+    Simulations make no steps beyond the last sample that is wanted. An episode is sequential: where one can give all
+    the samples, other workers have nothing to do, and a warning says so; set `max_steps` then.
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, StorageError
-from physgym.files import absolute, lock, temporary_beside
+from physgym.files import CACHE_VARIABLE, absolute, cache_folder, lock, temporary_beside
 
-FOLDER_VARIABLE, SIZE_VARIABLE = "PHYSGYM_CACHE", "PHYSGYM_CACHE_SIZE"
+FOLDER_VARIABLE, SIZE_VARIABLE = CACHE_VARIABLE, "PHYSGYM_CACHE_SIZE"
 SIZE = 50_000_000_000  # bytes
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 LOCK_TIMEOUT = 60.0  # seconds for the lock of the whole cache, which is held for file operations only
@@ -96,7 +96,7 @@ class Cache:
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
-        self.root = absolute(root or os.environ.get(FOLDER_VARIABLE) or "~/.cache/physgym")
+        self.root = cache_folder() if root is None else absolute(root)
         self.limit = _size(os.environ.get(SIZE_VARIABLE, "")) if limit is None else limit
         self.objects, self.views, self.writing = (self.root / name for name in ("objects", "views", "writing"))
         try:

@@ -14,7 +14,8 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -176,6 +177,7 @@ class Host:
         self._policies: dict[int, EpisodePolicy] = {}
         self._generator = ActionGenerator()
         self.made = 0  # samples of all rollouts
+        self._stopped: _Running | None = None  # the episode in which the limit of the last rollout came
         # without shared memory, rows are kept here and travel in messages
         self._inline = True
         self._use(Arena(*self.layouts(), self.count, 1), 0, 0)
@@ -283,13 +285,14 @@ class Host:
         return values
 
     def _serve(self, message: Message, emit: Emit) -> Message:
+        stopped, self._stopped = self._stopped, None
         match message:
             case Step():
                 return self._step(message, emit)
             case Reset():
                 return self._reset(message)
             case Rollout():
-                return self._rollout(message, emit)
+                return self._rollout(message, emit, stopped if message.goes_on else None)
             case Call():
                 return CallResult(self._call(message))
             case _:
@@ -466,7 +469,7 @@ class Host:
 
     # --- rollouts
 
-    def _rollout(self, request: Rollout, emit: Emit) -> RolloutResult:
+    def _rollout(self, request: Rollout, emit: Emit, stopped: _Running | None) -> RolloutResult:
         spec = self._guard(0, "rollout", lambda: self.spec or require_spec(self.envs[0]))
         part = _Part(spec, self.parameter_spec, request.keep_rejected)
         index, doing = 0, "rollout"
@@ -475,13 +478,15 @@ class Host:
             for simulation in own:
                 simulation.nonfinite = "allow"  # it is decided here, where the step has a name
             for entry in request.episodes:
+                if self._enough(request):
+                    break
                 episode = entry[0]
                 index = episode % self.count
                 self.ended[index] = True  # whatever was going on in this environment is over
                 doing = f"rollout of episode {episode}"
-                self._guard(index, doing, self._run_episode, index, entry, request, part, emit)
-                if self._enough(request):
-                    break
+                goes_on = stopped is not None and stopped.episode == episode
+                running = stopped if goes_on else None
+                self._guard(index, doing, self._run_episode, index, entry, request, part, emit, running)
             result: RolloutResult = self._guard(index, doing, part.result, finite=request.nonfinite != "error")
             return result
         except RequestFailed:
@@ -492,12 +497,37 @@ class Host:
             for simulation in own:
                 simulation.nonfinite = "error"
 
-    def _run_episode(self, index: int, entry: Sequence[Any], request: Rollout, part: _Part, emit: Emit) -> None:
+    def _run_episode(
+        self, index: int, entry: Sequence[Any], request: Rollout, part: _Part, emit: Emit, running: _Running | None
+    ) -> None:
+        if running is None:
+            running = _Running(entry[0], self._transitions(index, entry, request, part))
+        episode, rejected = running.episode, running.rejected
+        for transition in running.transitions:
+            running.reward += transition.reward
+            if transition.sample is None:
+                rejected[transition.step] = transition.rejected
+                part.reject(episode, transition)
+            else:
+                running.kept += 1
+                self.made += 1
+                part.add(episode, transition)
+            if transition.last:  # told together with the last sample, so that both are stored or neither
+                told = [transition.step + 1, running.kept, running.reward, rejected, transition.ending]
+                part.ended.append([episode, *told])
+            if part.due():
+                part.send(emit, finite=request.nonfinite != "error")
+            if self._enough(request):
+                self._stopped = None if transition.last else running
+                return
+            if self._to_close():
+                raise ClosedError(CUT_SHORT.format(episode=episode))
+
+    def _transitions(self, index: int, entry: Sequence[Any], request: Rollout, part: _Part) -> Iterator[Transition]:
+        """An episode, from its beginning."""
         episode, seed = entry[0], entry[1]
         options = entry[2] if len(entry) > 2 else None
-        reward, kept = 0.0, 0
-        rejected: dict[int, str] = {}
-        for transition in run_episode(
+        return run_episode(
             self.envs[index],
             part.spec,
             seed=seed,
@@ -510,23 +540,7 @@ class Host:
             options=options,
             begun=lambda info: part.begin(episode, info, options),
             generator=self._generator.of(seed),
-        ):
-            reward += transition.reward
-            if transition.sample is None:
-                rejected[transition.step] = transition.rejected
-                part.reject(episode, transition)
-            else:
-                kept += 1
-                self.made += 1
-                part.add(episode, transition)
-            if transition.last:  # told together with the last sample, so that both are stored or neither
-                part.ended.append([episode, transition.step + 1, kept, reward, rejected, transition.ending])
-            if part.due():
-                part.send(emit, finite=request.nonfinite != "error")
-            if self._enough(request):
-                return
-            if self._to_close():
-                raise ClosedError(CUT_SHORT.format(episode=episode))
+        )
 
     def _to_close(self) -> bool:
         """Whether the environments are to be closed; asked for now and then."""
@@ -660,6 +674,25 @@ def _fitted(value: Any, leaf: Leaf) -> Array:
     if array.shape != leaf.shape:
         raise SampleError(WRONG_SHAPE.format(path=leaf.path, got=array.shape, want=leaf.shape))
     return array
+
+
+@dataclass(slots=True)
+class _Running:
+    """An episode of a rollout.
+
+    Attributes:
+        episode: Its index.
+        transitions: Its steps, from the next one on.
+        reward: Sum of its rewards.
+        kept: Number of its samples.
+        rejected: Its rejected steps, and why.
+    """
+
+    episode: int
+    transitions: Iterator[Transition]
+    reward: float = 0.0
+    kept: int = 0
+    rejected: dict[int, str] = field(default_factory=dict)
 
 
 class _Part:

@@ -572,6 +572,11 @@ class WorkerPool:
         """Drop replies that nobody has taken."""
         self._inbox.clear()
 
+    def untaken(self, worker: Worker) -> int:
+        """Return how many samples came from a worker that nobody has taken yet."""
+        parts = (reply for sender, reply in self._inbox if sender is worker)
+        return sum(len(part.steps) for part in parts if isinstance(part, RolloutResult))
+
     def _serve(self, worker: LocalWorker, message: Message) -> None:
         def emit(part: Message) -> None:
             if isinstance(part, RolloutResult):
@@ -670,6 +675,7 @@ class WorkerPool:
         """Keep in a worker's requests what is still unanswered."""
         if isinstance(reply, RolloutResult):
             worker.made += len(reply.steps)
+            _count_ended(worker, sum(entry[2] for entry in reply.ended))
         if getattr(reply, "last", True):
             worker.requests.popleft()
             return
@@ -952,6 +958,15 @@ def remote_error(message: Failure, env: int | None, place: str, envs: tuple[int,
         return _made(found, text, arguments)
     except Exception:  # noqa: BLE001 - a class that cannot be made without its constructor
         return WorkerError(text, **arguments)  # type: ignore[arg-type]
+
+
+def _count_ended(worker: Worker, samples: int) -> None:
+    """Note in the limits of requests what episodes gave that ended, which do not run again if the worker restarts."""
+    if samples:
+        for place, request in enumerate(worker.requests):
+            if isinstance(request, Rollout) and request.limit:
+                limit = max(1, request.limit - samples)
+                worker.requests[place] = replace(request, limit=limit, made=request.made + samples)
 
 
 def _made(kind: type[Any], text: str, arguments: dict[str, Any]) -> WorkerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that 
 CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
 LARGEST_CHUNK = 1024
 CHUNK_BYTES = 16 << 20  # of the options of its episodes, which may hold stored samples
+TINY = 1e-6  # of a sample: what comes of means is no sample more
 CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
 
 Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
@@ -40,49 +41,114 @@ class _Asked:
     chunk: int
 
 
+@dataclass(slots=True)
+class _Given:
+    """What a chunk has given.
+
+    Attributes:
+        left: Episodes that have not ended.
+        samples: Samples that came.
+        partly: Those among them of the episode under way.
+        complete: Whether nothing more comes.
+    """
+
+    left: int
+    samples: int = 0
+    partly: int = 0
+    complete: bool = False
+
+
 class Quota:
     """How many samples are still wanted, and how many those episodes will give that are under way.
 
+    Episodes are wanted in their order: the last one is wanted as far as those before it do not give enough.
+
     Args:
         wanted: Samples of all episodes together; None for no end.
+        longest: Samples that an episode gives at most, which is what one is taken to give until the first has ended.
 
     Attributes:
-        missing: Samples that have not arrived; infinite where there is no end.
         length: Samples of an episode, the mean over those that have ended; None before the first one.
     """
 
-    def __init__(self, wanted: int | None) -> None:
-        self.missing = math.inf if wanted is None else float(wanted)
+    def __init__(self, wanted: int | None, longest: int) -> None:
+        self._wanted = math.inf if wanted is None else float(wanted)
+        self._longest = longest
         self.length: float | None = None
-        self._ended = self._given = 0
-        self._left: dict[int, int] = {}  # episodes to come, by chunk
-        self._partly: dict[int, int] = {}  # samples of these that came already, by chunk
+        self._ended = self._kept = self._squares = 0
+        self._settled = 0  # samples of chunks that are complete, as are all before them
+        self._chunks: dict[int, _Given] = {}  # the others, in their order
+
+    @property
+    def endless(self) -> bool:
+        """Whether all samples are wanted that there are."""
+        return math.isinf(self._wanted)
+
+    @property
+    def met(self) -> bool:
+        """Whether the samples that are wanted have come."""
+        first = next(iter(self._chunks.values()), None)
+        return self._settled + (0 if first is None else first.samples) >= self._wanted
 
     def begin(self, chunk: int, episodes: int) -> None:
         """Take note that a chunk was handed out."""
-        self._left[chunk], self._partly[chunk] = episodes, 0
+        self._chunks[chunk] = _Given(episodes)
 
     def take(self, chunk: int, samples: int, ended: Sequence[Any]) -> None:
         """Take note of samples and of episodes that ended, as in a `RolloutResult`."""
-        self.missing -= samples
-        kept = sum(entry[2] for entry in ended)
-        self._left[chunk] -= len(ended)
-        self._partly[chunk] += samples - kept
-        self._ended, self._given = self._ended + len(ended), self._given + kept
+        given, kept = self._chunks[chunk], sum(entry[2] for entry in ended)
+        given.samples += samples
+        given.left -= len(ended)
+        given.partly += samples - kept
+        self._ended, self._kept = self._ended + len(ended), self._kept + kept
+        self._squares += sum(entry[2] ** 2 for entry in ended)
         if ended:
-            self.length = self._given / self._ended
+            self.length = self._kept / self._ended
 
     def end(self, chunk: int) -> None:
         """Take note that a chunk is complete."""
-        self._left.pop(chunk, None)
-        self._partly.pop(chunk, None)
+        if chunk in self._chunks:
+            self._chunks[chunk].complete = True
+        for first in [*self._chunks]:
+            if not self._chunks[first].complete:
+                return
+            self._settled += self._chunks.pop(first).samples
 
-    def uncovered(self) -> float:
-        """How many samples will be missing when the episodes under way have ended, by the mean length of others."""
-        if self.length is None or math.isinf(self.missing):
-            return self.missing
-        length = self.length
-        return self.missing - sum(max(0.0, n * length - self._partly[chunk]) for chunk, n in self._left.items())
+    def limit(self, chunk: int | None = None, own: Collection[int] = ()) -> int:
+        """Return how many samples are wanted for sure, where those before them give as many as may well be.
+
+        Whoever stops there goes on if they give fewer: waiting costs less than steps that nobody wants.
+
+        Args:
+            chunk: Of this chunk; None: of one behind all that are under way.
+            own: Chunks of which only that counts which they have given.
+        """
+        return math.ceil(self._missing(2.0, chunk, own) - TINY)
+
+    def _missing(self, caution: float, chunk: int | None = None, own: Collection[int] = ()) -> float:
+        """How many samples will be missing when the episodes before a chunk have ended."""
+        missing = self._wanted - self._settled
+        for first, given in self._chunks.items():
+            missing -= given.samples
+            if first == chunk:
+                break
+            missing -= 0 if first in own else self._rest(given, caution)
+        return missing
+
+    def _rest(self, given: _Given, caution: float) -> float:
+        """How many samples a chunk is still to give: by the mean length of episodes, and some deviations more."""
+        if given.complete or not given.left:
+            return 0.0
+        length = self._longest if self.length is None else self.length
+        # an episode that is longer than others goes on for as long again
+        rest = length - given.partly if given.partly <= length else min(given.partly, self._longest - given.partly)
+        rest = max(0.0, rest) + (given.left - 1) * length
+        return rest + caution * self._deviation * math.sqrt(given.left)
+
+    @property
+    def _deviation(self) -> float:
+        """The standard deviation of the samples of an episode."""
+        return math.sqrt(max(0.0, self._squares / self._ended - (self.length or 0.0) ** 2)) if self._ended else 0.0
 
     def room(self, *, ahead: bool) -> int:
         """How many episodes more to hand out at once.
@@ -91,14 +157,15 @@ class Quota:
             ahead: To a worker that is busy. That is done while the samples of all episodes under way, as far as their
                 lengths are known, do not suffice: the end is left to workers that are free.
         """
-        if math.isinf(self.missing):
+        if self.endless:
             return LARGEST_CHUNK
-        if self.missing <= 0:
+        needed = self._missing(0.0)
+        if needed < TINY:
             return 0
-        if self.length is None:
-            return 0 if ahead else LARGEST_CHUNK
-        episodes = self.uncovered() / max(self.length, 1e-3)
-        return min(LARGEST_CHUNK, int(episodes) if ahead else math.ceil(episodes))
+        if self.length is None and ahead:
+            return 0
+        episodes = needed / max(self._longest if self.length is None else self.length, 1e-3)
+        return min(LARGEST_CHUNK, int(episodes) if ahead else math.ceil(episodes - TINY))
 
 
 class Rollouts:
@@ -110,7 +177,9 @@ class Rollouts:
         limits: The other fields of a `Rollout`.
         settle: Deals with what is no sample; gives the error that ends a chunk.
         wanted: How many samples are wanted, those of the first episodes; None for all. No worker makes a step that
-            cannot be wanted: an episode that begins while k samples are missing ends with its k-th one.
+            cannot be wanted: an episode that begins while k samples are missing stops with its k-th one. Those that
+            episodes before it will give are taken to be there; where they give fewer, it goes on.
+        longest: How many steps an episode has at most, if less than the limit says.
     """
 
     def __init__(
@@ -120,6 +189,7 @@ class Rollouts:
         limits: Mapping[str, Any],
         settle: Callable[[Worker, Message | Fault], PhysGymError | None],
         wanted: int | None = None,
+        longest: int | None = None,
     ) -> None:
         self._pool, self._source, self._settle = pool, iter(episodes), settle
         self._limits = dict(limits)
@@ -134,7 +204,9 @@ class Rollouts:
         self._fault: PhysGymError | None = None
         self._ended: dict[int, float] = {}  # when a worker completed its last chunk
         self._asked: dict[int, deque[_Asked]] = {worker.index: deque() for worker in pool.workers}
-        self._quota = Quota(wanted)
+        self._quota = Quota(wanted, min(limits["max_steps"], longest or limits["max_steps"]))
+        self._entries: dict[int, list[Any]] = {}  # the episodes of a chunk that may stop before its end
+        self._stopped: dict[int, int] = {}  # worker with which a chunk has stopped
 
     def run(self) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """The samples."""
@@ -154,9 +226,9 @@ class Rollouts:
             chunk = self._asked[worker.index][0].chunk
             if reply.last:
                 self._adapt(worker)
-            yield from self._parts(chunk, reply)
+            yield from self._parts(worker, chunk, reply)
             self._feed()
-        if self._quota.missing <= 0:
+        if self._quota.met:
             return
         if self._left or next(self._source, None) is not None:
             raise self._fault or WorkerError("no worker is left to run the episodes")
@@ -181,10 +253,15 @@ class Rollouts:
                 continue
             if isinstance(worker, LocalWorker) and self._pool.waiting:
                 return  # what it has made already may be enough
-            if len(worker.requests) >= room or self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
+            if len(worker.requests) >= room or self._go_on(worker):
+                continue
+            if self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
             most = min(self._size, self._quota.room(ahead=bool(worker.requests)))
-            if most < 1:
+            # what the worker makes before counts towards the limit
+            own = [asked.chunk for asked in self._asked[worker.index]]
+            limit = 0 if self._quota.endless else self._quota.limit(own=own)
+            if most < 1 or (limit < 1 and not self._quota.endless):
                 continue
             chunk: list[Any] = []
             size = 0
@@ -202,12 +279,29 @@ class Rollouts:
             self._order[first], self._left[first] = self._begun, len(chunk)
             self._begun += 1
             self._chunk_of.update(dict.fromkeys([entry[0] for entry in chunk], first))
-            self._asked[worker.index].append(_Asked(time.monotonic(), len(chunk), first))
-            limit = 0 if math.isinf(self._quota.missing) else int(self._quota.missing)
+            if not self._quota.endless:
+                self._entries[first] = chunk
             self._quota.begin(first, len(chunk))
-            self._pool.post(worker, Rollout(chunk, **self._limits, limit=limit, made=worker.made))
+            self._post(worker, first, chunk, limit)
             if isinstance(worker, LocalWorker):
                 return  # it has run already
+
+    def _post(self, worker: Worker, first: int, chunk: list[Any], limit: int, *, goes_on: bool = False) -> None:
+        self._asked[worker.index].append(_Asked(time.monotonic(), len(chunk), first))
+        made = worker.made - self._pool.untaken(worker)  # those that the limit was computed from
+        self._pool.post(worker, Rollout(chunk, **self._limits, limit=limit, made=made, goes_on=goes_on))
+
+    def _go_on(self, worker: Worker) -> bool:
+        """Whether a worker has stopped in a chunk, in which it is to go on as soon as that is known to be wanted."""
+        stopped = (first for first, index in self._stopped.items() if index == worker.index)
+        for first in sorted(stopped, key=lambda first: self._order[first]):
+            limit = self._quota.limit(first)
+            if limit > 0:
+                del self._stopped[first]
+                chunk = [entry for entry in self._entries[first] if entry[0] in self._chunk_of]
+                self._post(worker, first, chunk, limit, goes_on=True)
+            return True
+        return False
 
     def _adapt(self, worker: Worker) -> None:
         """Choose the size of chunks by the time that the last one took."""
@@ -221,7 +315,7 @@ class Rollouts:
         wanted = int(CHUNK_SECONDS / max(took / size, 1e-6))
         self._size = max(1, min(wanted, 2 * self._size, LARGEST_CHUNK))
 
-    def _parts(self, first: int, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
+    def _parts(self, worker: Worker, first: int, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
         """The part of a reply that is new, which that after the restart of a worker need not be."""
         new = _unseen(reply.episodes, reply.steps, self._seen)
         if new is not None:
@@ -244,8 +338,12 @@ class Rollouts:
             self._told.discard(episode)
             self._left[first] -= 1
         self._quota.take(first, len(reply.steps), reply.ended)
-        if reply.last:
+        if reply.last and self._left[first]:
+            self._stopped[first] = worker.index
+            reply = replace(reply, last=False)
+        elif reply.last:
             self._quota.end(first)
+            self._entries.pop(first, None)
             del self._left[first], self._order[first]
         yield first, reply
 

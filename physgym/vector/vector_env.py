@@ -71,6 +71,7 @@ from physgym.vector.wire import (
     Prediction,
     Reset,
     Results,
+    Rollout,
     RolloutResult,
     Step,
 )
@@ -708,7 +709,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         call = self._calls
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected}
-        for part in Rollouts(self._pool, episodes, limits, self._settle_rollout, samples).run():
+        longest = self._max_episode_steps
+        for part in Rollouts(self._pool, episodes, limits, self._settle_rollout, samples, longest).run():
             yield part
             if self._calls != call:
                 raise PendingCallError("another call has ended this rollout", "rollout")
@@ -943,7 +945,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             elif isinstance(request, Call):
                 self._errors.append(fault.error)  # calling twice is not the same as calling once
             elif not isinstance(request, Attach):  # which a restart sends itself
-                self._pool.post(worker, request)
+                self._pool.post(worker, replace(request, made=0) if isinstance(request, Rollout) else request)
 
     def _may_restart(self) -> bool:
         """Whether a worker may be started again now; if so, it counts."""

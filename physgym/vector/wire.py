@@ -211,6 +211,8 @@ class Rollout:
             one; the episode under way and those after it do not end.
         made: How many samples the parent has had of the worker when it asked. What the worker has made since, in the
             rollouts before this one, counts towards `limit`.
+        goes_on: Whether the rollout before this one stopped in the first episode, by its limit. The worker goes on with
+            it where it still can, else it begins the episode anew.
     """
 
     episodes: list[Any]
@@ -220,6 +222,7 @@ class Rollout:
     keep_rejected: bool = False
     limit: int = 0
     made: int = 0
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,289 @@
+"""What texts of Python import and bind, read from their syntax trees and remembered from one process to the next.
+
+Parsing takes most of the time that it takes to find the code of a simulation, and what a text says does not depend on
+where it stands. What was read of a text is therefore kept under the hash of the text, in one small file of the user's
+cache folder. The hash is always that of the text as it is now; where the file is missing, broken or foreign, texts are
+parsed as if there were none.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import gc
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from physgym.files import cache_folder, read_regular, write_atomically
+
+VERSION = 1  # of what is remembered
+MOST_TEXTS = 4000
+LARGEST = 64 << 20  # bytes of the file in which it is
+
+
+class Imports(NamedTuple):
+    """What a text imports, also within functions; not what it imports for type checkers alone.
+
+    Attributes:
+        modules: For each import the dots before it, the module, and the name that is taken from it, empty for none.
+        aliases: Names in the text that stand for modules.
+        by_call: Whether it may import by a call of ``importlib``.
+    """
+
+    modules: tuple[tuple[int, str, str], ...]
+    aliases: dict[str, str]
+    by_call: bool
+
+
+class Lazy(NamedTuple):
+    """A module with a ``__getattr__`` of its own.
+
+    Attributes:
+        bound: Names that it binds.
+        texts: Texts in it that may name modules.
+    """
+
+    bound: frozenset[str]
+    texts: tuple[str, ...]
+
+
+class Text:
+    """The text of a module, or a part of one that was parsed already.
+
+    Args:
+        data: The text.
+        tree: Its syntax tree; what is read of it is not remembered then.
+    """
+
+    def __init__(self, data: bytes = b"", tree: ast.AST | None = None) -> None:
+        self._data, self._given = data, tree
+        self._key = "" if tree is not None else hashlib.sha256(data).hexdigest()
+
+    @functools.cached_property
+    def _tree(self) -> ast.AST:
+        if self._given is not None:
+            return self._given
+        try:
+            with uncollected():
+                return ast.parse(self._data)
+        except (SyntaxError, ValueError):  # it cannot be imported either
+            return ast.Module([], [])
+
+    @property
+    def imports(self) -> Imports:
+        """What it imports by statements."""
+        found = self._remembered("imports", lambda: _imports(self._tree))
+        modules = tuple((int(dots), str(module), str(name)) for dots, module, name in found[0])
+        return Imports(modules, dict(found[1]), bool(found[2]))
+
+    @property
+    def uses(self) -> list[tuple[str, str]]:
+        """Attributes of its aliases that it names, and after an empty text what it imports by calls, in their order."""
+        found = self._remembered("uses", lambda: _uses(self._tree, self.imports.aliases))
+        return [(str(alias), str(name)) for alias, name in found]
+
+    @property
+    def lazy(self) -> Lazy | None:
+        """What it may take names from where it has a ``__getattr__``; None where it has none."""
+        if b"__getattr__" not in self._data:
+            return None
+        found = self._remembered("lazy", lambda: _lazy(self._tree))
+        return None if found is None else Lazy(frozenset(map(str, found[0])), tuple(map(str, found[1])))
+
+    def _remembered(self, what: str, read: Callable[[], Any]) -> Any:
+        if not self._key:
+            return read()
+        known = _memory().texts.setdefault(self._key, {})
+        if what not in known or not FITS[what](known[what]):
+            known[what] = read()
+            _memory().changed = True
+        _memory().used[self._key] = None
+        return known[what]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from looking at syntax trees, which have no cycles: that takes longer than parsing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+# --- the memory
+
+
+class _Memory:
+    """What was read of texts, by their hashes.
+
+    Args:
+        texts: What other processes have read.
+    """
+
+    def __init__(self, texts: dict[str, dict[str, Any]]) -> None:
+        self.texts = texts
+        self.used: dict[str, None] = {}
+        self.changed = False
+
+
+@functools.cache
+def _memory() -> _Memory:
+    # what is in the file may be anything
+    with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        file = _file()
+        if file.stat().st_uid == os.getuid():  # in a folder that many share, others may write what they like
+            texts = json.loads(read_regular(file, LARGEST))["texts"]
+            return _Memory({key: found for key, found in texts.items() if isinstance(found, dict)})
+    return _Memory({})
+
+
+def _file() -> Path:
+    return cache_folder() / f"imports-{VERSION}-{sys.version_info[0]}.{sys.version_info[1]}.json"
+
+
+def remember() -> None:
+    """Keep what was read for the next process; where that is not possible it is read again."""
+    memory = _memory()
+    if not memory.changed:
+        return
+    memory.changed = False
+    unused = [key for key in memory.texts if key not in memory.used]
+    kept = [*unused, *memory.used][-MOST_TEXTS:]
+    data = json.dumps({"texts": {key: memory.texts[key] for key in kept}}, separators=(",", ":"))
+    with contextlib.suppress(OSError):
+        file = _file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, data, durable=False)
+
+
+def _is_pair(found: Any) -> bool:
+    return isinstance(found, (list, tuple)) and len(found) == 2 and all(isinstance(text, str) for text in found)
+
+
+def _is_imports(found: Any) -> bool:
+    return (
+        isinstance(found, (list, tuple))
+        and len(found) == 3
+        and isinstance(found[0], (list, tuple))
+        and all(
+            isinstance(one, (list, tuple)) and len(one) == 3 and type(one[0]) is int and _is_pair(one[1:])
+            for one in found[0]
+        )
+        and isinstance(found[1], dict)
+        and all(isinstance(module, str) for module in found[1].values())
+        and isinstance(found[2], bool)
+    )
+
+
+def _is_uses(found: Any) -> bool:
+    return isinstance(found, (list, tuple)) and all(map(_is_pair, found))
+
+
+def _is_lazy(found: Any) -> bool:
+    if found is None:
+        return True
+    return (
+        isinstance(found, (list, tuple))
+        and len(found) == 2
+        and all(isinstance(part, (list, tuple)) and all(isinstance(text, str) for text in part) for part in found)
+    )
+
+
+FITS: dict[str, Callable[[Any], bool]] = {"imports": _is_imports, "uses": _is_uses, "lazy": _is_lazy}
+
+
+# --- syntax trees
+
+
+def _imports(tree: ast.AST) -> list[Any]:
+    modules: list[tuple[int, str, str]] = []
+    aliases: dict[str, str] = {}
+    by_call = False
+    for node in _bodies(tree):
+        if isinstance(node, ast.Import):
+            for one in node.names:
+                modules.append((0, one.name, ""))
+                top = one.name.partition(".")[0]
+                aliases[one.asname or top] = one.name if one.asname else top
+                by_call = by_call or top == "importlib"
+        elif isinstance(node, ast.ImportFrom):
+            by_call = by_call or node.module == "importlib"
+            for one in node.names:
+                modules.append((node.level, node.module or "", "" if one.name == "*" else one.name))
+    return [modules, aliases, by_call]
+
+
+def _uses(tree: ast.AST, aliases: dict[str, str]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id in aliases:
+            found.append((inner.value.id, inner.attr))
+        elif isinstance(inner, ast.Call) and (text := _imported_by_call(inner)):
+            found.append(("", text))
+    return list(dict.fromkeys(found))
+
+
+def _bodies(tree: ast.AST) -> Iterator[ast.stmt]:
+    """All statements of a text but those for type checkers, without a look at expressions."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.stmt):
+            yield node
+        if not (isinstance(node, ast.If) and _for_types(node.test)):
+            waiting += getattr(node, "body", ()) if isinstance(getattr(node, "body", ()), list) else ()
+            waiting += (*getattr(node, "handlers", ()), *getattr(node, "finalbody", ()), *getattr(node, "cases", ()))
+        waiting += getattr(node, "orelse", ()) if isinstance(getattr(node, "orelse", ()), list) else ()
+
+
+def _for_types(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _imported_by_call(node: ast.Call) -> str:
+    """The module of a call of ``import_module("name")`` or ``__import__("name")``; empty if it is another call."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    first = node.args[0] if node.args else None
+    if called in ("import_module", "__import__") and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        return first.value
+    return ""
+
+
+def _lazy(tree: ast.AST) -> list[list[str]] | None:
+    bound = set()
+    for node in _statements(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            bound.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound |= {(one.asname or one.name).partition(".")[0] for one in node.names}
+        else:
+            bound |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    if "__getattr__" not in bound:
+        return None
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return [sorted(bound), sorted(t for t in texts if t.replace(".", "a").isidentifier())]
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.stmt]:
+    """Statements that are carried out when a module is imported; not what stands there for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.stmt, ast.ExceptHandler)):
+            continue
+        if isinstance(node, ast.If) and _for_types(node.test):
+            yield from node.orelse
+            continue
+        if isinstance(node, ast.stmt):
+            yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield from _statements(node)
