@@ -829,7 +829,7 @@ WRONG_STEPS = {
     head(0, 0, 0, ALL) + encode_value([None, ["a", "b"]]): "expected 3 actions 'word', got list",
     head(0, 0, 0, ALL) + encode_value([None, "abc"]): "expected 3 actions 'word', got str",
     head(0, 0, 0, ALL) + encode_value([None, None]): "expected 3 actions 'word', got None",
-    head(0, 0, 0, ALL) + encode_value([[1, 2, 3], ["a"] * 3]): "expected 3 actions 'force', got list",
+    head(0, 0, 0, ALL) + encode_value([[1, 2], ["a"] * 3]): "expected 3 actions 'force', got list",
     head(0, 0, 0, ALL) + encode_value([np.zeros((3, 1)), ["a"] * 3]): "expected 3 actions 'force', got ndarray",
 }
 
