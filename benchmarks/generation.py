@@ -2,6 +2,9 @@
 
 For the shipped simulations the bare loop runs the same seeded episodes and throws the samples away. For CartPole and
 the environment that computes for a millisecond it only steps, with one action, and resets where an episode ends.
+
+At the end: seconds for few samples of a slow simulation, the start of the processes and their end included, by one
+worker and by two, with episodes of a known length. Their ratio shows whether the work is in proportion.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ import gymnasium as gym  # noqa: E402
 from gymnasium.wrappers import TimeLimit  # noqa: E402
 from workloads import Busy  # noqa: E402
 
-from physgym import RecordTransition  # noqa: E402
+from physgym import RecordTransition, generate  # noqa: E402
 from physgym.data.generate import SampleStream  # noqa: E402
 from physgym.rollout import episode_seed, require_spec, run_episode  # noqa: E402
 
 WORKERS = 2
+FEW, LENGTH, PAUSE = 400, 50, 0.010  # samples, steps of an episode, seconds of a step
 
 
 def raw(env_id, samples):
@@ -57,6 +61,32 @@ def millisecond():
     return RecordTransition(TimeLimit(Busy(), 100))
 
 
+class Slow(gym.Env):
+    """Takes its time for a step, in which it does nothing; an episode never ends."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), "f4")
+    action_space = gym.spaces.Box(-1, 1, (2,), "f4")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.random(2, "f4"), {}
+
+    def step(self, action):
+        time.sleep(PAUSE)
+        return self.np_random.random(2, "f4"), 0.0, False, False, {}
+
+
+def slow():
+    return RecordTransition(Slow())
+
+
+def seconds_for_few(workers):
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        generate(slow, Path(folder) / "d", samples=FEW, max_steps=LENGTH, num_workers=workers, progress=False)
+        return time.perf_counter() - start
+
+
 def generated(env_id, samples):
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -87,6 +117,10 @@ def main() -> None:
         bare, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
         name = env_id if isinstance(env_id, str) else env_id.__name__
         print(f"{name:<20}{samples:>9}{bare:>13,.0f}{ours:>11,.0f}{ours / (WORKERS * bare):>11.2f}", flush=True)
+    rounds = [(seconds_for_few(1), seconds_for_few(WORKERS)) for _ in range(arguments.repeats)]
+    one, both = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(f"{FEW} samples, {1000 * PAUSE:.0f} ms a step, max_steps={LENGTH}: one worker {one:.2f} s, ", end="")
+    print(f"{WORKERS} workers {both:.2f} s, ratio {both / one:.2f}")
 
 
 if __name__ == "__main__":
