@@ -384,9 +384,7 @@ class Nearly(Spring):
 
 def test_an_approximate_adopt_is_a_note():
     faults, notes = {}, {}
-    check_env(
-        lambda render_mode=None: Nearly(), lambda *said: faults.update([said]), lambda *said: notes.update([said])
-    )
+    check_env(Nearly, lambda *said: faults.update([said]), lambda *said: notes.update([said]))
     assert set(faults.values()) == {""}
     assert list(notes) == ["test_a_network_can_stand_in_for_the_solver"]
     assert "leads near its observation, not to it: at step 0 it is 2.0%" in "".join(notes.values())
