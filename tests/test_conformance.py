@@ -387,7 +387,7 @@ def test_an_approximate_adopt_is_a_note():
     check_env(Nearly, lambda *said: faults.update([said]), lambda *said: notes.update([said]))
     assert set(faults.values()) == {""}
     assert list(notes) == ["test_a_network_can_stand_in_for_the_solver"]
-    assert "leads near its observation, not to it: at step 0 it is 2.0%" in "".join(notes.values())
+    assert "leads near its observation, not to it: at step 0 it is 0.1%" in "".join(notes.values())
     suite = EnvConformance()
     suite.make_env = Nearly
     with pytest.warns(ConformanceNote, match="leads near its observation"):
