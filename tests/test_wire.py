@@ -993,7 +993,7 @@ def test_deep_nesting_ends_no_process(kind, depth):
     ("data", "text"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "not a physgym frame"),
-        (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 3"),
+        (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 4"),
         (frame(Challenge, version=1), "speaks version 1"),
         (frame(Challenge, code=99), "unknown message type 99"),
         (frame(Challenge, code=18), "unknown message type 18"),

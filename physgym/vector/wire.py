@@ -52,7 +52,7 @@ from physgym.vector.values import (
 )
 
 MAGIC = b"PG"
-VERSION = 3
+VERSION = 4
 HEADER = struct.Struct("<2sBBIQ")
 MAX_BODY = 1 << 30
 MAX_BODY_BEFORE_READY = 1 << 24  # descriptions of spaces may list bounds
