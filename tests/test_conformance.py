@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import random
 import subprocess
@@ -289,6 +290,65 @@ class ClassVariable(Walk):
         return ClassVariable.counted
 
 
+class Counter:
+    """A solver's library that counts."""
+
+    def __init__(self):
+        self.count = 0
+
+
+class Borrowed(Walk):
+    def __init__(self, counter=Counter()):  # noqa: B008 - that is the fault
+        super().__init__()
+        self.counter = counter
+
+    def seed(self, seed):
+        self.counter.count = 0
+
+    def draw(self):
+        self.counter.count += 1
+        return self.counter.count
+
+
+def lending(cls=Borrowed):
+    """A factory whose closure holds what it gives to all."""
+    counter = Counter()
+    return lambda: cls(counter)
+
+
+def counting():
+    number = 0
+
+    class Caught(Walk):
+        def seed(self, seed):
+            nonlocal number
+            number = 0
+
+        def draw(self):
+            nonlocal number
+            number += 1
+            return number
+
+    return Caught
+
+
+class Remembering(Walk):
+    def seed(self, seed):
+        self.draw(-self.draw(0))
+
+    def draw(self, more=1, known=[0]):  # noqa: B006 - that is the fault
+        known[0] += more
+        return known[0]
+
+
+class Unseen(Borrowed):
+    """Shares an object that nothing comes of in the first steps."""
+
+    def draw(self):
+        self.counter.count += 1
+        return 1
+
+
 class Library:
     """Something that is up for all, until somebody shuts it down."""
 
@@ -321,6 +381,13 @@ class ClosedForAll(Walk):
         (OwnFolder, r"They share the working folder of the process. .*: use absolute paths; or declare metadata"),
         (ModuleVariable, r"They share the variable COUNTED of module tests.test_conformance. Keep it in the instance"),
         (ClassVariable, r"They share the attribute counted of class ClassVariable. Keep it in the instance"),
+        (
+            Borrowed,
+            r"the default argument 0 of Borrowed.__init__, the object that both have as counter. Keep it in the",
+        ),
+        (lending(), r"the object that both have as counter. Keep it in the instance"),
+        (counting(), r"the variable number that .*draw has caught"),
+        (Remembering, r"the default argument 1 of Remembering.draw"),
         (ClosedForAll, r"differs at step 5 .* They share the attribute users of class Library"),
         (Forgetful, "must lead to its observation; it differs at step 0"),
         (Misfed, "must give the input fields as the sample of the step has them; 'force' differs"),
@@ -371,6 +438,15 @@ def test_the_process_is_left_as_it_was():
         find_influence(make, (1, 2), 3)
     assert Path.cwd() == home
     np.testing.assert_equal(np.random.get_state(), numbers)  # noqa: NPY002
+
+
+def test_an_object_that_two_instances_share_is_said_also_where_nothing_comes_of_it():
+    with pytest.warns(
+        ConformanceNote, match="share the object that both have as counter, and a step of one changed it"
+    ):
+        assert find_influence(lending(Unseen), (1, 2), 3) is None
+    assert find_influence(lambda: Unseen(Counter()), (1, 2), 3) is None
+    assert "factory" in find_influence(functools.partial(Borrowed, Counter()), (1, 2), 3).cause
 
 
 class Nearly(Spring):

@@ -505,6 +505,36 @@ def test_factories_may_hold_an_environment_that_they_do_not_hand_out():
             assert envs.step(np.zeros(4, int))[0].ravel().tolist() == [1, 1, 1, 1]
 
 
+class Around(Count):
+    """An environment with another one in an attribute."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__()
+        vars(self).update(parts)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_environments_with_the_same_one_inside_are_an_error(num_workers):
+    inner = Count()
+    forms = {
+        "solver": lambda: Around(solver=inner),
+        "fleet.1": lambda: Around(fleet=[1, gymnasium.wrappers.TimeLimit(inner, 5)]),
+        "a": functools.partial(gymnasium.wrappers.TimeLimit, Around(by_name={"a": inner}), 5),
+    }
+    for name, factory in forms.items():
+        match = rf"environments 0 and 1 (have the same environment inside .*as .*{name}|are the same object)"
+        with pytest.raises(ConfigError, match=match):
+            SocketVectorEnv([factory, factory], num_workers=num_workers)
+
+
+def test_environments_with_others_of_their_own_inside_are_none():
+    template = Count()
+    factories = [lambda: Around(solver=Count(), other=Around(inner=copy.deepcopy(template)))] * 2
+    for num_workers in (0, 2):
+        with SocketVectorEnv(factories, num_workers=num_workers) as envs:
+            envs.reset()
+
+
 # --- recorded transitions
 
 

@@ -3,6 +3,6 @@
 ``pytest --physgym-env ID`` runs the suite on a registered environment.
 """
 
-from physgym.testing.conformance import ConformanceNote as ConformanceNote
 from physgym.testing.conformance import EnvConformance as EnvConformance
 from physgym.testing.conformance import check_env as check_env
+from physgym.testing.isolation import ConformanceNote as ConformanceNote

@@ -27,7 +27,7 @@ from physgym.rollout import Transition, run_episode, sampler
 from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten
 from physgym.surrogate import lacking_hooks
-from physgym.testing.isolation import find_influence
+from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.vector import SocketVectorEnv
 from physgym.vector.entry import find_spec
 from physgym.vector.folders import Folder
@@ -86,10 +86,6 @@ CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
 ROLES = "sample_space needs at least one field of role {role!r} in sample_roles, for a network to train on"
-
-
-class ConformanceNote(UserWarning):
-    """What holds only nearly, and may be meant so."""
 
 
 class EnvConformance:

@@ -6,12 +6,16 @@ kept apart for each of them, one thing after the other, until they do not: that 
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import os
 import random
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -34,6 +38,11 @@ IGNORED = (type, ModuleType, gymnasium.Space)
 FOLDER = "the working folder of the process"
 PYTHON, NUMPY = "Python's global generator (random)", "numpy's global generator (numpy.random)"
 TORCH = "torch's global generator (torch.manual_seed)"
+OBJECT = "the object that both have as "
+UNSEEN = (
+    "two instances share {what}, and a step of one changed it. Nothing came of it in the steps made here, but each "
+    "had better have its own"
+)
 SOMETHING = "something that belongs to the process: a library's state, a file, a variable"
 CURES = {
     FOLDER: "physgym's workers keep a folder for each environment, other programs do not: use absolute paths",
@@ -42,6 +51,10 @@ CURES = {
     TORCH: "Pass a torch.Generator of the instance's own",
     SOMETHING: "Keep it in the instance",
 }
+
+
+class ConformanceNote(UserWarning):
+    """What holds only nearly, and may be meant so."""
 
 
 class Kept(NamedTuple):
@@ -94,6 +107,8 @@ def find_influence(make: Callable[[], Env], seeds: tuple[int, int], steps: int) 
 
         changed: dict[str, None] = {}
         if (found := differs()) is None:
+            if objects := [name for name in changed if name.startswith(OBJECT)]:
+                warnings.warn(UNSEEN.format(what=", ".join(objects)), ConformanceNote, stacklevel=2)
             return None
         causes = [name for name in process if differs(name) is None]
         if causes:
@@ -205,7 +220,10 @@ class _Turns:
                 self._apart[name].write(state)
 
     def _variables(self, place: int) -> dict[str, Any]:
-        return _variables(type(self._envs[place].unwrapped)) if len(self._envs) > 1 else {}
+        if len(self._envs) < 2:
+            return {}
+        kind = type(self._envs[place].unwrapped)
+        return {**_variables(kind), **_caught(self._make, kind), **_common([*self._envs.values()])}
 
     def _note(self, place: int, before: Mapping[str, Any]) -> None:
         after = self._variables(place) if before else {}
@@ -261,6 +279,63 @@ def _held(cls: type[Any]) -> dict[str, Any]:
         for name, value in data.items()
         if not isinstance(value, IGNORED)
     }
+
+
+def _caught(make: Any, kind: type[Any]) -> dict[str, Any]:
+    """The values of what the factory and the methods of an instance's classes have caught, or have as defaults."""
+    found: dict[str, Any] = {}
+    own = [cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] not in LIBRARIES]
+    for thing in (make, *(part for cls in own for part in vars(cls).values())):
+        while isinstance(thing, functools.partial):
+            found |= {f"an argument of the factory ({name})": _form(v) for name, v in thing.keywords.items()}
+            found |= {f"an argument of the factory ({place})": _form(v) for place, v in enumerate(thing.args)}
+            thing = thing.func
+        function = inspect.unwrap(getattr(thing, "__func__", getattr(thing, "fget", thing)))
+        if not isinstance(function, FunctionType):
+            continue
+        name = function.__qualname__
+        for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            with contextlib.suppress(ValueError):  # an empty cell
+                if not isinstance(cell.cell_contents, IGNORED) and not callable(cell.cell_contents):
+                    found[f"the variable {free} that {name} has caught"] = _form(cell.cell_contents)
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        found |= {f"the default argument {place} of {name}": _form(value) for place, value in enumerate(defaults)}
+    return found
+
+
+def _common(envs: Sequence[Env]) -> dict[str, Any]:
+    """The values of the objects that two instances both have somewhere in their attributes."""
+    first, second = (_objects(env) for env in envs[:2])
+    return {f"{OBJECT}{name}": _form(value) for key, (name, value) in first.items() if key in second}
+
+
+def _objects(env: Env) -> dict[int, tuple[str, Any]]:
+    """Objects in the attributes of an environment that can change, by identity, and where they are."""
+    found: dict[int, tuple[str, Any]] = {}
+    layer = env
+    waiting: list[tuple[str, Any, int]] = []
+    while layer is not env.unwrapped:
+        waiting += [(name, value, 0) for name, value in vars(layer).items() if name != "env"]
+        layer = getattr(layer, "env", env.unwrapped)
+    waiting += [(name, value, 0) for name, value in getattr(layer, "__dict__", {}).items()]
+    while waiting:
+        name, value, depth = waiting.pop()
+        kind = type(value)
+        plain = isinstance(value, (dict, list, set, np.ndarray, np.random.Generator))
+        if id(value) in found or depth > DEEP or isinstance(value, IGNORED) or (callable(value) and not plain):
+            continue
+        if isinstance(value, tuple):
+            waiting += [(f"{name}[{place}]", part, depth + 1) for place, part in enumerate(value[:LARGE])]
+            continue
+        if not plain and (kind.__module__.partition(".")[0] in LIBRARIES or not hasattr(value, "__dict__")):
+            continue
+        found[id(value)] = name, value
+        if isinstance(value, (list, dict)) and len(value) <= LARGE:
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{name}[{key!r}]", part, depth + 1) for key, part in parts]
+        elif not plain:
+            waiting += [(f"{name}.{key}", part, depth + 1) for key, part in vars(value).items()]
+    return found
 
 
 def _form(value: Any, depth: int = DEEP) -> Any:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium
 
 from physgym.errors import WrongValue
 
+Env: TypeAlias = gymnasium.Env[Any, Any]
+
 SAME = (
     "environments {first} and {second} are the same object ({env}), so that a step of one is a step of the other. "
     "Let each callable make its own: [lambda: MyEnv(...) for _ in range(n)], not env = MyEnv(...); [lambda: env] * n"
+)
+INSIDE = (
+    "environments {first} and {second} have the same environment inside ({env}, as {name}), so that a step of one is a "
+    "step of the other. Let each make its own: [lambda: Outer(MyEnv()) for _ in range(n)], not env = MyEnv(); "
+    "[lambda: Outer(env)] * n"
 )
 DEEPEST = 5  # what a factory holds is looked for so far inside of what it holds
 MOST = 1000  # elements of a container that are looked at
@@ -34,10 +41,43 @@ def refuse_same(envs: Sequence[gymnasium.Env[Any, Any]], indices: Iterable[int] 
         WrongValue: Two are the same.
     """
     known: dict[int, int] = {}
-    for env, index in zip(envs, range(len(envs)) if indices is None else indices, strict=False):
+    places = list(range(len(envs)) if indices is None else indices)
+    for env, index in zip(envs, places, strict=False):
         first = known.setdefault(id(env.unwrapped), index)
         if first != index:
             raise WrongValue(SAME.format(first=first, second=index, env=env))
+    for env, index in zip(envs, places, strict=False):
+        for key, (name, inner) in inside(env).items():
+            first = known.setdefault(key, index)
+            if first != index:
+                raise WrongValue(INSIDE.format(first=first, second=index, env=inner, name=name))
+
+
+def inside(env: Env) -> dict[int, tuple[str, Env]]:
+    """Return the environments that an environment consists of, without wrappers, and what it calls them.
+
+    That is the innermost one, and what stands in attributes of all layers, also in lists, tuples and dictionaries.
+    """
+    found: dict[int, tuple[str, Env]] = {}
+    seen: dict[int, Any] = {}
+    waiting: list[tuple[str, Any, int]] = [("env", env, 0)]
+    while waiting:
+        name, thing, depth = waiting.pop()
+        if id(thing) in seen or depth > DEEPEST:
+            continue
+        if isinstance(thing, gymnasium.Env):
+            if not isinstance(thing, gymnasium.Wrapper):
+                found[id(thing)] = name, thing
+            parts: Iterable[tuple[Any, Any]] = getattr(thing, "__dict__", {}).items()
+        elif isinstance(thing, dict):
+            parts = list(thing.items())[:MOST]
+        elif isinstance(thing, (list, tuple)):
+            parts = enumerate(thing[:MOST])
+        else:
+            continue
+        seen[id(thing)] = thing
+        waiting += [(str(key) if depth == 0 else f"{name}.{key}", part, depth + 1) for key, part in parts]
+    return found
 
 
 def refuse_shared(factories: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
@@ -61,7 +101,7 @@ def refuse_shared(factories: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) ->
             env = factories[index]()
         except Exception:  # noqa: BLE001 - its worker says what is wrong
             return
-        if id(env.unwrapped) not in held[index]:
+        if not held[index] & {id(env.unwrapped), *inside(env)}:
             env.close()
             return
         envs.append(env)
