@@ -15,12 +15,13 @@ from physgym.spaces import Array
 
 # what a value does wrong; callers say whose value it is
 KIND = "has dtype {got}, which does not convert to {want} without losing its kind"
-VALUE = "has values that {want} cannot hold, the first {value!r} of dtype {got} at index {index}"
+VALUE = "has values that {want} cannot hold, the first {value} of dtype {got} at index {index}"
 MASKED = "is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
 NO_ARRAY = "is not an array: {error}"
 NO_TEXT = "is a list of texts with {value!r} among them"
 NO_NUMBER = "is not a number: {error}"
 
+LARGEST_SHOWN = 256  # bits of an integer that is written out
 _FLOAT = np.dtype(np.float64)
 
 
@@ -50,13 +51,17 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
         raise CastError(NO_TEXT.format(value=odd))  # of which numpy has made a text
     if array.dtype == dtype:
         return array
+    if array.dtype == object and isinstance(value, (int, list, tuple)) and dtype.kind in "iufc":
+        whole = array.ravel().tolist()
+        if whole and all(isinstance(one, int) for one in whole):  # some have more than 64 bits
+            return _of_large(whole, array.shape, dtype)
     if not _fits(array.dtype, dtype):
         raise CastError(KIND.format(got=array.dtype, want=dtype))
     with np.errstate(all="ignore"):  # an overflow becomes inf, which is reported below
         changed = array.astype(dtype)
     if (lost := _lost(array, changed)) is not None and lost.any():
         index = tuple(int(i) for i in np.argwhere(lost)[0])
-        raise CastError(VALUE.format(value=array[index].item(), got=array.dtype, index=index, want=dtype))
+        raise CastError(VALUE.format(value=repr(array[index].item()), got=array.dtype, index=index, want=dtype))
     return changed
 
 
@@ -80,6 +85,34 @@ def as_number(value: Any) -> float:
     if array.shape:
         raise CastError(NO_NUMBER.format(error=f"it has shape {array.shape}"))
     return float(array)
+
+
+def _of_large(integers: list[int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return Python's integers as an array of a shape.
+
+    Raises:
+        CastError: One of them is not held exactly.
+    """
+    found = np.empty(len(integers), dtype)
+    for place, integer in enumerate(integers):
+        try:
+            with np.errstate(all="ignore"):
+                found[place] = integer if dtype.kind in "iu" else float(integer)
+            real = found[place].real
+            exact = bool(np.isfinite(real)) and int(real) == integer
+        except (OverflowError, ValueError):
+            exact = False
+        if not exact:
+            index = tuple(int(i) for i in np.unravel_index(place, shape))
+            raise CastError(VALUE.format(value=shown(integer), got="int (Python's)", index=index, want=dtype))
+    return found.reshape(shape)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message names it: very large integers, which Python may refuse to write out, by their size."""
+    if isinstance(value, int) and value.bit_length() > LARGEST_SHOWN:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:

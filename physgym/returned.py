@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from physgym.casting import CastError, as_number
+from physgym.casting import CastError, as_number, shown
 from physgym.errors import SampleError
 
 RETURNED = "{name} must return {count} values, {what}; it returned {got}"
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
-REWARD = "the reward must be a number, not {reward!r}, which {error}"
+REWARD = "the reward must be a number, not {reward}, which {error}"
 INFO = "info must be a dictionary, not a {kind}"
-FLAG = "{name} must be True or False, not {flag!r}"
+FLAG = "{name} must be True or False, not {flag}"
 
 _IMMUTABLE = frozenset({bool, int, float, complex, str, bytes, type(None), np.float64, np.float32, np.int64, np.bool_})
 
@@ -57,7 +57,7 @@ def reward_of(reward: Any) -> float:
     try:
         return as_number(reward)
     except CastError as error:
-        raise SampleError(REWARD.format(reward=reward, error=error)) from error
+        raise SampleError(REWARD.format(reward=shown(reward), error=error)) from error
 
 
 def flag_of(name: str, flag: Any) -> bool:
@@ -76,7 +76,7 @@ def flag_of(name: str, flag: Any) -> bool:
         array = np.asarray(flag)
         if not array.shape and array.dtype.kind in "biuf" and array in (0, 1):
             return bool(array)
-    raise SampleError(FLAG.format(name=name, flag=flag))
+    raise SampleError(FLAG.format(name=name, flag=shown(flag)))
 
 
 def taken(value: Any) -> Any:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from physgym.casting import CastError, as_dtype, as_number
+from physgym.errors import SampleError
+from physgym.vector import SocketVectorEnv
 
 INTEGERS = st.sampled_from(["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i2", ">u8"]).map(np.dtype)
 FLOATS = st.sampled_from(["f2", "f4", "f8", ">f4"]).map(np.dtype)
@@ -136,3 +139,72 @@ def test_a_number_is_a_float(value):
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(CastError):
         as_number(value)
+
+
+LARGE = 2**70
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "uint8", ">i4"])
+@pytest.mark.parametrize("value", [LARGE, -LARGE, [1, LARGE], [[LARGE, 2]], 10**5000])
+def test_integers_of_more_bits_than_numpy_has_are_named(dtype, value):
+    with pytest.raises(CastError, match=r"has values that .* cannot hold, the first .* of dtype int \(Python's\)"):
+        as_dtype(value, np.dtype(dtype))
+
+
+def test_large_integers_stay_what_they_are_or_are_refused():
+    for dtype in ("float32", "float64", "complex64"):
+        found = as_dtype([LARGE, -1], np.dtype(dtype))
+        assert (found.dtype, found.tolist()) == (np.dtype(dtype), [LARGE, -1])
+    for value in (LARGE + 1, 10**400, 10**5000, -(10**400)):
+        with pytest.raises(CastError, match="cannot hold"):
+            as_number(value)
+    with pytest.raises(CastError, match=r"the first an integer of 1329 bits .* at index \(1, 0\)"):
+        as_dtype([[1], [10**400]], np.dtype("f8"))
+    assert as_number(LARGE) == 2.0**70
+    with pytest.raises(CastError, match="losing its kind"):
+        as_dtype([LARGE], np.dtype(bool))
+    with pytest.raises(CastError, match="losing its kind"):
+        as_dtype(np.array([1], object), np.dtype("i8"))
+
+
+class Large(gymnasium.Env):
+    """Observes an integer of more than 64 bits."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, space, observation, reward=0.0):
+        self.observation_space, self.observation, self.reward = space, observation, reward
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation, self.reward, False, False, {}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("space", "observation", "path"),
+    [
+        (gymnasium.spaces.Discrete(3), LARGE, "''"),
+        (gymnasium.spaces.MultiDiscrete([3, 3]), [LARGE, 1], "''"),
+        (gymnasium.spaces.Box(0, 9, (), np.int64), -LARGE, "''"),
+        (gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(3)), {"a": LARGE}, "'a'"),
+    ],
+    ids=["Discrete", "MultiDiscrete", "Box", "Dict"],
+)
+def test_an_observation_of_many_bits_is_said_as_any_that_does_not_fit(space, observation, path, num_workers):
+    with SocketVectorEnv([lambda: Large(space, observation)] * 2, num_workers=num_workers) as envs:
+        envs.reset()
+        with pytest.raises(SampleError, match=rf"environment 0: observation {path} has values that int64 cannot hold"):
+            envs.step([0, 0])
+
+
+def test_a_reward_of_many_bits():
+    space = gymnasium.spaces.Discrete(3)
+    with SocketVectorEnv([lambda: Large(space, 1, LARGE), lambda: Large(space, 1, 10**5000)], num_workers=0) as envs:
+        envs.reset()
+        with pytest.raises(
+            SampleError, match="environment 1: the reward must be a number, not an integer of 16610 bits"
+        ):
+            envs.step([0, 0])

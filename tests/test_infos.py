@@ -254,3 +254,48 @@ def test_infos_of_another_form_are_refused(infos):
 def test_infos_of_the_right_form_are_taken():
     for infos in (None, ([1], [{"x": 1}]), ([1, 0], {"x": np.zeros((2, 3)), "y": {"z": ["a", None]}})):
         assert batching.check(infos, 2) is infos
+
+
+def test_what_numpy_calls_masked_travels_as_itself_also_inside_of_others():
+    for value in (np.ma.masked, [1, np.ma.masked], {"a": (np.ma.masked, 2.5)}):
+        found = decode_value(encode_value({"x": value}))["x"]
+        assert str(found) == str(value)
+    assert decode_value(encode_value(np.ma.masked)) is np.ma.masked
+    batch = ours({0: {"x": np.ma.masked}, 1: {"x": 1.5}}, 2)
+    assert batch["x"][0] is np.ma.masked
+    assert batch["x"][1] == 1.5
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f8", ">U3", ">M8[s]", "<c8"])
+@pytest.mark.parametrize("mask", [[False, True], [False, False]])
+def test_masked_arrays_keep_dtype_and_byte_order(dtype, mask):
+    array = np.ma.MaskedArray(np.zeros(2, dtype), mask)
+    for infos in ({0: {"x": array}, 1: {"x": array}}, {0: {"x": array}, 1: {"x": 1}}):
+        directly: dict[str, Any] = {}
+        merge(directly, pack(infos), 2)
+        travelled = ours(infos, 2)
+        for one, other in zip(directly["x"], travelled["x"], strict=True):
+            assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+            assert np.ma.is_masked(one) == np.ma.is_masked(other)
+        assert travelled["x"][0].dtype == array.dtype
+
+
+class Stubborn:
+    """Has no attribute that can be written or read."""
+
+    def __getattribute__(self, name):
+        if name in ("__class__", "__module__"):
+            return object.__getattribute__(self, name)
+        raise AttributeError("no")
+
+
+def test_whatever_cannot_travel_is_named_by_its_key():
+    with pytest.raises(ProtocolError, match="'deep/x'"):
+        encode_value({"deep": {"x": Stubborn()}})
+
+
+def test_a_structured_masked_array_is_an_object_in_process():
+    array = np.ma.MaskedArray([(1, 2.0)], [(False, True)], dtype="i4,f4")
+    batch: dict[str, Any] = {}
+    merge(batch, pack({0: {"x": array}, 1: {"x": array}}), 2)
+    assert batch["x"][0] is array

@@ -625,7 +625,10 @@ def _writer(
                     value = _fitted(value, leaf)
             elif value.__class__ not in numbers:
                 value = _fitted(value, leaf)
-            buffer[index] = value
+            try:
+                buffer[index] = value
+            except OverflowError:  # of an integer of Python's own
+                buffer[index] = _fitted(value, leaf)
 
         return write_array
     fixed, variable = iter(slot.observations), iter(objects)

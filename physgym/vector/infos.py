@@ -153,7 +153,9 @@ def _stored(target: Array, row: int, value: Any) -> bool:
     if value.__class__ is np.ndarray and _alike(target, value.dtype, value.shape):
         target[row] = value
         return True
-    if not isinstance(value, _COLUMNAR) or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+    if not isinstance(value, _COLUMNAR) or (
+        isinstance(value, np.ma.MaskedArray) and (value.dtype.names or np.ma.is_masked(value))
+    ):
         return False
     array = np.asarray(value)
     if array.shape != target.shape[1:] or _kind(array.dtype) != _kind(target.dtype):

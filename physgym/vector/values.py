@@ -69,6 +69,8 @@ class _Encoder:
 
 
 def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
+    if value is np.ma.masked:  # numpy's one missing value, which cannot be taken apart
+        return msgpack.ExtType(_MASKED, pack([]))
     if isinstance(value, np.ma.MaskedArray):
         parts = [np.ma.getdata(value), np.ma.getmaskarray(value), np.asarray(value.fill_value)]
         return msgpack.ExtType(_MASKED, pack([np.asarray(part) for part in parts]))
@@ -144,7 +146,8 @@ class _Decoder:
                 flat[i] = item
             return flat.reshape(_shape(shape))
         if code == _MASKED:
-            return _masked(*self.unpack(data))
+            parts = self.unpack(data)
+            return _masked(*parts) if parts else np.ma.masked
         if code == _GRAPH:
             return GraphInstance(*self.unpack(data))
         if code == _SPACE:
@@ -170,7 +173,7 @@ def encode_value(value: Any) -> bytes:
     """
     try:
         return _Encoder().pack(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
         key = _culprit(value)
         raise ProtocolError(f"{key!r}: {error}" if key else str(error)) from error
 
@@ -186,7 +189,7 @@ def _culprit(value: Any, path: str = "", depth: int = 0) -> str:
         for inner, part in parts:
             try:
                 _Encoder().pack(part)
-            except (TypeError, ValueError, OverflowError, RecursionError):
+            except (TypeError, ValueError, OverflowError, RecursionError, AttributeError):
                 return _culprit(part, inner, depth + 1)
     return path
 
