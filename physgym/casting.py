@@ -109,7 +109,7 @@ def _of_large(integers: list[int], shape: tuple[int, ...], dtype: np.dtype[Any])
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message names it: very large integers, which Python may refuse to write out, by their size."""
+    """Return a value as a message names it: a very large integer, which Python may not write out, by its size."""
     if isinstance(value, int) and value.bit_length() > LARGEST_SHOWN:
         return f"an integer of {value.bit_length()} bits"
     return repr(value)
