@@ -7,16 +7,19 @@ neither: float64 becomes float32 without a word.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from physgym.errors import SampleError
 from physgym.spaces import Array
 
 # what a value does wrong; callers say whose value it is
 KIND = "has dtype {got}, which does not convert to {want} without losing its kind"
 VALUE = "has values that {want} cannot hold, the first {value} of dtype {got} at index {index}"
-MASKED = "is a masked array with {count} missing values, which an array of dtype {want} cannot keep"
+MASKED = "is a masked array with {count} missing values, which {want} cannot keep; fill them, and give the mask apart"
+FIELD = "field {name!r} for {whose} {error}"
 NO_ARRAY = "is not an array: {error}"
 NO_TEXT = "is a list of texts with {value!r} among them"
 NO_NUMBER = "is not a number: {error}"
@@ -39,16 +42,7 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
     Raises:
         CastError: The kind does not fit, a value would be destroyed, or values are missing.
     """
-    if isinstance(value, (list, tuple)) and any(isinstance(part, np.ma.MaskedArray) for part in value):
-        value = np.ma.array(value)  # of a list, numpy would drop the masks
-    if isinstance(value, np.ma.MaskedArray) and (count := int(np.ma.getmaskarray(value).sum())):
-        raise CastError(MASKED.format(count=count, want=dtype))
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError, TypeError, RuntimeError) as error:  # the last one of tensors with a gradient
-        raise CastError(NO_ARRAY.format(error=error)) from error
-    if array.dtype.kind in "SU" and isinstance(value, (list, tuple)) and (odd := _no_text(value)) is not None:
-        raise CastError(NO_TEXT.format(value=odd))  # of which numpy has made a text
+    array = as_array(value, f"an array of dtype {dtype}")
     if array.dtype == dtype:
         return array
     if array.dtype == object and isinstance(value, (int, list, tuple)) and dtype.kind in "iufc":
@@ -63,6 +57,46 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
         index = tuple(int(i) for i in np.argwhere(lost)[0])
         raise CastError(VALUE.format(value=repr(array[index].item()), got=array.dtype, index=index, want=dtype))
     return changed
+
+
+def as_array(value: Any, want: str = "an array without a mask") -> Array:
+    """Return what numpy makes of a value, of whatever dtype.
+
+    Args:
+        value: An array, or what numpy makes one of.
+        want: What is wanted, for the message about missing values.
+
+    Raises:
+        CastError: Values are missing, or it is no array.
+    """
+    if count := _missing(value):
+        raise CastError(MASKED.format(count=count, want=want))
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError, TypeError, RuntimeError) as error:  # the last one of tensors with a gradient
+        raise CastError(NO_ARRAY.format(error=error)) from error
+    if array.dtype.kind in "SU" and isinstance(value, (list, tuple)) and (odd := _no_text(value)) is not None:
+        raise CastError(NO_TEXT.format(value=odd))  # of which numpy has made a text
+    return array
+
+
+def as_arrays(fields: Mapping[str, Any], whose: str) -> dict[str, Array]:
+    """Return what numpy makes of fields, each of its own dtype.
+
+    Args:
+        fields: Values by name.
+        whose: To whom they are given, for a message.
+
+    Raises:
+        SampleError: Values are missing, or one is no array.
+    """
+    found = {}
+    for name, value in fields.items():
+        try:
+            found[name] = as_array(value)
+        except CastError as error:
+            raise SampleError(FIELD.format(name=name, whose=whose, error=error)) from error
+    return found
 
 
 def as_number(value: Any) -> float:
@@ -113,6 +147,13 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > LARGEST_SHOWN:
         return f"an integer of {value.bit_length()} bits"
     return repr(value)
+
+
+def _missing(value: Any) -> int:
+    """How many values are missing: of a list, too, whose masks numpy would drop."""
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.ma.getmaskarray(value).sum())
+    return sum(map(_missing, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:

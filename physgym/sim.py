@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from physgym import placement
 from physgym import spaces as walk
-from physgym.casting import CastError, as_dtype
+from physgym.casting import CastError, as_arrays, as_dtype
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import Kind, Role, Sample, SampleSpec, flat_items
 from physgym.samplers import NO_LOAD_SAMPLE, Cube
@@ -218,11 +218,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             Predicted fields by name.
 
         Raises:
-            SampleError: The pipeline has no network.
+            SampleError: The pipeline has no network, or values of a masked array are missing.
         """
         if self.predictor is None:
             raise SampleError(NO_NETWORK)
-        return self.predictor({name: np.asarray(value) for name, value in inputs.items()})
+        return self.predictor(as_arrays(inputs, "predict"))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from physgym.casting import as_arrays
 from physgym.errors import ConfigError, SampleError
 from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
@@ -133,8 +134,13 @@ class Predictor(nn.Module):
 
         An array may begin anywhere in memory, and for most beginnings a product of small matrices differs in its last
         bit: what is predicted and learned would depend on where an array happens to lie.
+
+        Raises:
+            SampleError: Values of a masked array are missing.
         """
         device = self.device
+        masked = {name: value for name, value in batch.items() if isinstance(value, np.ma.MaskedArray)}
+        as_arrays(masked, "the network")  # which refuses missing values
         tensors = {name: to_tensor(value).to(device, non_blocking=True) for name, value in batch.items()}
         if device.type != "cpu":
             return tensors
@@ -198,14 +204,15 @@ class Predictor(nn.Module):
             The output fields in physical units, with the declared dtypes, and a batch axis if the input has one.
 
         Raises:
-            SampleError: A field is missing, or has not the declared shape, the fields of a batch hold different numbers
-                of samples, or the network gives an output another shape than it gave when the predictor was made.
+            SampleError: A field or some of its values are missing, it has not the declared shape, the fields of a batch
+                hold different numbers of samples, or the network gives an output another shape than it gave when the
+                predictor was made.
         """
         fed: dict[str, Any] = {}
         for name in self.inputs:
             if name not in sample:
                 raise SampleError(SAMPLE_MISSING.format(name=name, known=list(sample)))
-            value, want = np.asarray(sample[name]), self.spec[name].shape
+            value, want = as_arrays({name: sample[name]}, "the network")[name], self.spec[name].shape
             if value.ndim != len(want) + batched or value.shape[batched:] != want:
                 got = value.shape[batched:] if batched else value.shape
                 raise SampleError(SAMPLE_SHAPE.format(name=name, got=got, want=want))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from physgym.casting import as_arrays
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field, Role, Sample, SampleSpec
@@ -169,7 +170,13 @@ class Feed:
         if skip:
             set_generator_states(before)
         for item in loaded:
-            yield {name: torch.as_tensor(value) for name, value in _fields_of(item, self._kind).items()}
+            yield {name: self._tensor(value, name) for name, value in _fields_of(item, self._kind).items()}
+
+    def _tensor(self, value: Any, name: str) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        as_arrays({name: value}, f"a {self._kind}")  # which refuses missing values
+        return torch.as_tensor(value)
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
@@ -199,7 +206,7 @@ def _fields_of(item: Any, kind: str) -> dict[str, Any]:
 
 
 def _array(value: Any, name: str, kind: str) -> Array:
-    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else as_arrays({name: value}, f"a {kind}")[name]
     if array.dtype.kind not in "biufc":
         raise ConfigError(NO_ARRAY.format(name=name, kind=kind, what=f"a {type(value).__name__} of {array.dtype}"))
     return array

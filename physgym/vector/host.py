@@ -23,7 +23,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
-from physgym.casting import CastError, as_dtype
+from physgym.casting import CastError, as_arrays, as_dtype
 from physgym.code import describe_made
 from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
@@ -843,6 +843,7 @@ class _Asker:
         self._index, self._ask, self._folder = index, ask, folder
 
     def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        inputs = as_arrays(inputs, "the network")
         with _ANYWHERE if self._folder is None else self._folder.left():  # the network is not the environment's
             answer = self._ask(Predict(self._index, inputs))
         if answer.error:
