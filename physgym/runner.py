@@ -6,18 +6,27 @@ import functools
 import itertools
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 
 from physgym.code import Code, check_same, code_of, describe_made, recorded_code
+from physgym.data.constants import as_constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import Rows, SampleStream, describable, env_name, recorded_source
-from physgym.data.provenance import begun, code_of_part, continued
+from physgym.data.provenance import (
+    begun,
+    code_of_part,
+    continued,
+    learned_samples,
+    overlaps,
+    overlaps_with_draws,
+)
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
@@ -69,7 +78,7 @@ from physgym.storage.location import place
 from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
-from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.arguments import Arguments, check_arguments, defaults_of
 from physgym.vector.entry import EnvLike, env_factories, env_maker
 from physgym.vector.folders import Folder
 from physgym.vector.variants import ARGUMENTS, Variants
@@ -96,6 +105,7 @@ NO_PREDICTOR = (
 )
 NO_ENV = "this runner has no environment: pass one to Runner, or stored samples (replay=) without solver=True"
 NO_FIELD = "the network is fed with {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
+TRAINED_ON = "the samples that the network was trained on"
 OTHER_FIELD = "the network predicts {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
 IN_WORKERS = "a replay with the solver runs in this process: make the Runner without num_envs and num_workers"
 NO_PICTURE = (
@@ -172,7 +182,8 @@ class Runner:
             through them once; a longer one goes on with shuffled episodes.
         part: Whose seeds the episodes have: "prediction" has its own, as has "evaluation"; with "training" episodes are
             those that generation with this seed gives, with "validation" and "test" those of such parts.
-
+        trained_on: The samples that the network was trained on: a run or a replay of the same episodes is warned of; by
+            default those of the session that `predictor` names, if they are found.
         learned: Record of the code of the simulation whose samples the network was trained on, see `physgym.code`; by
             default that of the session that `predictor` names, if it does.
         allow_changed_code: Whether to go on where the simulation has other code than that, than a record that is
@@ -217,6 +228,7 @@ class Runner:
         on_error: str = "raise",
         load: SampleDataset | None = None,
         part: str = "prediction",
+        trained_on: SampleDataset | None = None,
         learned: Mapping[str, Any] | None = None,
         allow_changed_code: bool = False,
     ) -> None:
@@ -227,6 +239,9 @@ class Runner:
         self._allow_changed_code = allow_changed_code
         if learned is None and isinstance(predictor, (str, Path)):
             learned = recorded_code(predictor)
+        if trained_on is None and isinstance(predictor, (str, Path)):
+            trained_on = learned_samples(predictor)
+        self._trained_on, self._compared = trained_on, False
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
         self._outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
@@ -336,6 +351,7 @@ class Runner:
         """Steps of the run, from where it stands, without end."""
         if self._env is None:
             raise ConfigError(NO_ENV)
+        self._warn_of_overlap(None)
         ledger = self._open_ledger(self.spec, self._run_source(), window=1)
         return self._kept(self._source(None), ledger, advance=True)
 
@@ -356,8 +372,9 @@ class Runner:
                 environment in this process, or the fields do not fit.
             DatasetError: The simulation does not give what is stored, or cannot be told what to do.
         """
+        self._warn_of_overlap(dataset)
         source, sample = self._replayed(dataset, len(dataset), solver)
-        ledger = self._open_ledger(sample, self._replay_source(dataset, solver), window=1)
+        ledger = self._open_ledger(sample, self._replay_source(dataset, solver), window=1, replayed=dataset)
         return self._kept(source, ledger, advance=False)
 
     def _kept(self, source: Iterator[RunStep], ledger: Ledger, *, advance: bool) -> Iterator[RunStep]:
@@ -632,6 +649,7 @@ class Runner:
             raise ConfigError(NO_ENV)
         if replay is None and steps is None and self._load is not None:
             steps = len(self._load)  # once through
+        self._warn_of_overlap(replay)
         if replay is None:
             if solver:
                 raise ConfigError("solver=True is for a replay: pass replay=, or leave it out")
@@ -642,7 +660,7 @@ class Runner:
         else:
             steps = min(steps or len(replay), len(replay))
             source, sample = self._replayed(replay, steps, solver)
-            ledger = self._open_ledger(sample, self._replay_source(replay, solver))
+            ledger = self._open_ledger(sample, self._replay_source(replay, solver), replayed=replay)
         self.stepping = self.env is not None and (replay is None or solver)
         report = RunReport(units={f.name: f.unit for f in self._outputs})
         events = Callbacks(callbacks)
@@ -731,7 +749,13 @@ class Runner:
         if isinstance(folder, Path) and not self._resume and partition_files(folder, "prediction"):
             raise DatasetError(TAKEN.format(path=folder))
 
-    def _open_ledger(self, sample: SampleSpec, source: dict[str, Any], window: int | None = None) -> Ledger:
+    def _open_ledger(
+        self,
+        sample: SampleSpec,
+        source: dict[str, Any],
+        window: int | None = None,
+        replayed: SampleDataset | None = None,
+    ) -> Ledger:
         if self._ledger is not None:
             self._ledger.flush()
         compare = self._compare
@@ -749,6 +773,8 @@ class Runner:
                 )
                 if self._env is not None:
                     self._record_code(self._writer)
+                if (constants := self._constants(replayed)) or self._writer.constants:
+                    self._writer.set_constants(constants)
                 if what == "run":
                     self._after = self._writer.last or self._after
             elif what != self._recorded or what == "replay":
@@ -756,6 +782,18 @@ class Runner:
             self._recorded = what
         self._ledger = Ledger(sample, self._outputs, compare=compare, writer=self._writer, window=window)
         return self._ledger
+
+    def _constants(self, replayed: SampleDataset | None) -> Mapping[str, Any]:
+        """What the record stores once: of the samples that are replayed, else of the simulation."""
+        if replayed is not None:
+            return replayed.constants
+        if self._stream is not None:
+            return self._stream.constants
+        assert self.env is not None
+        if not self.env.has_wrapper_attr("constants"):
+            return {}
+        found = self.env.get_wrapper_attr("constants")
+        return as_constants(found() if callable(found) else found)
 
     @cached_property
     def code(self) -> Code:
@@ -766,12 +804,17 @@ class Runner:
 
     def _record_code(self, writer: SampleWriter) -> None:
         if not writer.count:
-            writer.provenance = begun(self.code)
+            writer.provenance = begun(self.code, describable([defaults_of(self._env)]))
             return
         where = f"the record in {writer.path}"
         try:
             writer.provenance = continued(
-                writer.provenance, self.code, writer.count, where, allow=self._allow_changed_code
+                writer.provenance,
+                self.code,
+                writer.count,
+                where,
+                allow=self._allow_changed_code,
+                defaults=describable([defaults_of(self._env)]),
             )
         except ChangedCode:
             self._writer = None
@@ -788,6 +831,23 @@ class Runner:
                 allow=self._allow_changed_code,
                 made_alike=False,
             )
+
+    def _warn_of_overlap(self, replay: SampleDataset | None) -> None:
+        """Warn where the network has learned from the episodes that are replayed, or run."""
+        if self._trained_on is None or (replay is None and self._compared):
+            return
+        if replay is not None:
+            text = overlaps(replay, self._trained_on, ("the replayed samples", TRAINED_ON))
+        elif self._stored_episodes is not None:
+            text = overlaps(cast(SampleDataset, self._load), self._trained_on, ("the loaded samples", TRAINED_ON))
+        else:
+            source = {"env": env_name(cast(EnvLike, self._env)), "env_kwargs": describable(self._kwargs)}
+            draws, known = functools.partial(episode_seed, self._part_seed), describable([defaults_of(self._env)])
+            names = ("this run", TRAINED_ON)
+            text = overlaps_with_draws(self._trained_on, source, known, draws, names, drawn=True)
+            self._compared = True
+        if text:
+            warnings.warn(text, UserWarning, stacklevel=3)
 
     def _run_source(self) -> dict[str, Any]:
         """Where the steps of a run come from; with this a replay can make them again."""

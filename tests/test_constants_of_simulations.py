@@ -7,6 +7,9 @@ from gymnasium import spaces
 
 import physgym
 from physgym.errors import ConfigError, DatasetError, SampleError
+from physgym.interop.arrays import export_numpy, import_numpy
+from physgym.nn import MLP, Predictor
+from physgym.runner import Runner
 
 
 class Meshed(physgym.Simulation):
@@ -112,3 +115,39 @@ def test_a_step_reads_stored_samples(tmp_path, workers):
     stored = made(Meshed, tmp_path / "stored", samples=10)
     dataset = made(Reading, tmp_path / "d", env_kwargs={"path": str(tmp_path / "stored")}, num_workers=workers)
     assert np.array_equal(dataset[:]["x"], stored[:4]["x"])
+
+
+class Answering(Meshed):
+    """The same, with something to predict."""
+
+    sample_space = spaces.Dict(x=Meshed.action_space, y=Meshed.action_space)
+    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
+
+    def sample(self):
+        return {"x": self.state, "y": 2 * self.state}
+
+
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 1}])
+def test_the_record_of_a_run_has_the_constants_too(tmp_path, workers):
+    dataset = made(Answering, tmp_path / "d")
+    predictor = Predictor(MLP.from_spec(dataset.spec, hidden=()), dataset.spec)
+    with Runner(Answering, predictor, max_steps=2, record=tmp_path / "run", **workers) as runner:
+        runner.run(3, progress=False)
+    with Runner(None, predictor, record=tmp_path / "replay") as runner:
+        runner.run(replay=dataset, progress=False)
+    for name in ("run", "replay"):
+        found = physgym.SampleDataset(tmp_path / name, mode="prediction").constants
+        assert set(found) == {"mesh/nodes", "density"}
+        assert np.array_equal(found["mesh/nodes"], dataset.constants["mesh/nodes"])
+
+
+@pytest.mark.parametrize("out", ["plain", "plain.npz"])
+def test_constants_and_endings_go_through_plain_files(tmp_path, out):
+    dataset = made(Meshed, tmp_path / "d", samples=7, max_steps=3)
+    export_numpy(dataset, tmp_path / out)
+    again = import_numpy(tmp_path / out, tmp_path / "again")
+    assert again.endings == dataset.endings == {0: "cut", 1: "cut", 2: "unfinished"}
+    assert again.lengths == dataset.lengths == {0: 3, 1: 3}
+    assert again.constants.keys() == dataset.constants.keys()
+    assert np.array_equal(again.constants["mesh/nodes"], dataset.constants["mesh/nodes"])
+    assert list(again.spec) == ["x"]

@@ -14,9 +14,16 @@ from torch import nn
 
 import physgym
 from physgym.data.generate import SampleStream
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import cli
-from physgym.experiment.build import check, load_network, train, trained_network
+from physgym.experiment.build import (
+    check,
+    generate_samples,
+    load_network,
+    shared_dataset,
+    train,
+    trained_network,
+)
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.session import CONFIG
 from physgym.nn import MLP, Transform
@@ -280,6 +287,20 @@ def test_before_the_training_the_network_answers_as_it_begins(place, produce, wo
     with torch.no_grad():
         want = untrained(torch.from_numpy(samples["x"]))
     np.testing.assert_allclose(samples["guess"], want, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_training_the_network_answers_as_one_would_begin(place):
+    changes = {"dataset": {"num_workers": 0, "samples": 20, "max_steps": 10}}
+    trained = train(asking(place, **changes))
+    want = physgym.SampleDataset(trained.session / "dataset")[:]["guess"]
+    assert np.abs(want).max() > 0
+    generated = generate_samples(asking(place, session=str(place / "apart"), **changes))
+    shared = shared_dataset(asking(place, **changes), place / "shared")
+    for dataset in (generated, shared):
+        assert np.array_equal(dataset[:]["guess"], want)
+    wrong = asking(place, session=str(place / "wrong"), **changes).model_copy(update={"outputs": ["z"]})
+    with pytest.raises(PhysGymError, match="outputs names 'z', which the samples lack"):
+        generate_samples(wrong)
 
 
 @pytest.mark.parametrize("produce", ["always", "online"])

@@ -101,3 +101,17 @@ def test_numbers_that_would_be_read_as_negative_ones_are_refused(tmp_path, shape
         to_huggingface(SampleDataset(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
     there = to_huggingface(SampleDataset(tmp_path / "d", fields=["m"]), cache_dir=str(tmp_path / "cache"))
     assert column(there, "m").tolist() == [2**63 - 1] * 5
+
+
+def test_texts_arrive_as_texts(tmp_path):
+    spec = SampleSpec(
+        [Field("x", (1,), "f4", "input"), Field("name", (), "<U8", "target"), Field("two", (2,), "<U3", "target")]
+    )
+    names = np.array(["steel", "", "Stähle"], "<U8")
+    values = {"x": np.zeros((3, 1), "f4"), "name": names, "two": np.array([["a", "bcd"]] * 3)}
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(values, episode=np.arange(3), step=np.zeros(3, int), seed=np.zeros(3, np.uint64))
+    there = to_huggingface(SampleDataset(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
+    assert there.features["name"] == datasets.Value("string")
+    assert there["name"][:] == names.tolist()
+    assert there[1]["two"] == ["a", "bcd"]

@@ -364,6 +364,23 @@ def test_what_cannot_be_imported_is_named(tmp_path, root):
         import_minari(made, tmp_path / "d")
 
 
+def test_texts_come_along_as_infos(tmp_path):
+    spec = SampleSpec(
+        [Field("x", (2,), "f4", "input"), Field("y", (2,), "f4", "target"), Field("name", (), "<U8", "target")]
+    )
+    names = np.array(["steel", "", "Stähle"], "<U8")
+    values = {"x": np.zeros((3, 2), "f4"), "y": np.ones((3, 2), "f4"), "name": names}
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(values, episode=np.zeros(3, int), step=np.arange(3), seed=np.zeros(3, np.uint64))
+    fields = {"observations": "x", "actions": "y"}
+    export_minari(SampleDataset(tmp_path / "d"), "beam/random-v0", fields=fields)
+    again = import_minari("beam/random-v0", tmp_path / "again")
+    assert again.spec == spec
+    assert again[:]["name"].tolist() == names.tolist()
+    with pytest.raises(ConfigError, match="Minari's spaces do not hold <U8, the dtype of name"):
+        export_minari(SampleDataset(tmp_path / "d"), "beam/random-v1", fields={**fields, "actions": ["y", "name"]})
+
+
 def test_memory_is_bounded_both_ways(tmp_path, monkeypatch):
     """What it takes does not grow with the dataset; most of it is what the writer takes to seal a partition."""
     spec = SampleSpec(

@@ -360,6 +360,27 @@ def test_samples_that_are_not_finite_can_be_allowed():
 # --- continued trainings
 
 
+class Slow(toys.Line):
+    """Endless, and counts the steps of all of its kind."""
+
+    steps = 0
+
+    def step(self, action):
+        Slow.steps += 1
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, False, info
+
+
+def test_simulations_make_no_steps_beyond_the_samples_that_it_takes(tmp_path):
+    Slow.steps = 0
+    stream = SampleStream(Slow, path=tmp_path / "d", num_workers=0, max_steps=1000)
+    with Online(stream, capacity=64, minimum=8, samples=24) as source:
+        while source.report().received < 24:
+            source.draw(8)
+        assert len(source.dataset()) == 24
+    assert Slow.steps <= 24 + 4
+
+
 def test_a_reservoir_begins_with_stored_samples_that_count_as_drawn(tmp_path):
     physgym.generate(toys.Line, tmp_path / "d", samples=100, num_workers=0, progress=False)
     stored = physgym.SampleDataset(tmp_path / "d")[:]["x"]

@@ -18,7 +18,9 @@ from physgym.experiment.config import check_config
 from physgym.experiment.session import read_record
 from physgym.nn import MLP
 from physgym.rollout import episode_seed, part_seed
+from physgym.runner import Runner
 from physgym.training import Trainer
+from physgym.vector.arguments import defaults_of
 from tests import toys
 
 
@@ -88,6 +90,114 @@ def test_parameters_that_both_drew_are_said(tmp_path):
     )
     assert not set(first.index("seed").tolist()) & set(second.index("seed").tolist())
     assert "have the parameters of episodes" in overlaps(first, second)
+
+
+def several(folder, arguments=None, kind=toys.Tuned, **more):
+    return generate(kind, folder, samples=12, env_kwargs=arguments, num_workers=0, max_steps=2, progress=False, **more)
+
+
+class Gain(toys.Line):
+    """A simulation with an argument of its own, beside those of its base class."""
+
+    def __init__(self, gain=1.0, offset=(0, 1), **more):
+        super().__init__(**more)
+        self.gain, self.offset = gain, offset
+
+
+def test_defaults_that_are_written_out_hide_no_overlap(tmp_path):
+    plain = several(tmp_path / "plain", kind=Gain)
+    for number, alike in enumerate(
+        [
+            {"gain": 1.0},
+            {"gain": 1},
+            {"gain": np.float32(1)},
+            {"offset": (0, 1)},
+            {"offset": [0, 1], "render_mode": None},
+        ]
+    ):
+        text = overlaps(plain, several(tmp_path / str(number), alike, kind=Gain))
+        assert "6 of the 6 episodes of the first are among those of the second" in text
+    assert overlaps(plain, several(tmp_path / "other", {"gain": 2.0}, kind=Gain)) == ""
+    spring = generate("physgym/Spring-v0", tmp_path / "s", samples=4, num_workers=0, max_steps=2, progress=False)
+    assert defaults_of("physgym/Spring-v0").items() >= {"time_step": 0.1}.items()
+    assert overlaps(
+        spring,
+        generate(
+            "physgym/Spring-v0", tmp_path / "t", samples=4, num_workers=0, max_steps=2, env_kwargs={"time_step": 0.1},
+            progress=False,
+        ),
+    )  # fmt: skip
+
+
+def test_arguments_by_episode_hide_no_overlap(tmp_path):
+    plain = several(tmp_path / "plain", kind=Gain)
+    mixed = several(tmp_path / "mixed", [{"gain": 2.0}, {"gain": 1.0}, {}], kind=Gain)
+    assert "4 of the 6 episodes of the first" in overlaps(mixed, plain)
+    assert "4 of the 6 episodes of the first" in overlaps(plain, mixed)
+    assert "6 of the 6" in overlaps(mixed, several(tmp_path / "again", [{"gain": 2}, {}, {"gain": 1}], kind=Gain))
+    assert "2 of the 6" in overlaps(mixed, several(tmp_path / "two", [{"gain": 1.0}, {"gain": 3.0}], kind=Gain))
+    network = MLP.from_spec(plain.spec, hidden=())
+    options = {"produce": "always", "batches_per_epoch": 1, "epochs": 1, "progress": False}
+    kwargs = [{"gain": 1.0}, {"gain": 2.0}]
+    said = pytest.warns(UserWarning, match="3 of the 6 episodes of the validation samples")
+    with SampleStream(Gain, num_workers=0, max_steps=2, env_kwargs=kwargs) as stream, said:
+        Trainer(network, source=stream, validation=plain, **options)
+
+
+def test_a_record_of_before_has_no_defaults_and_its_resume_adds_no_run(tmp_path):
+    several(tmp_path / "d", kind=Gain)
+    file = tmp_path / "d" / "dataset.json"
+    stored = json.loads(file.read_text())
+    assert stored["modes"]["training"]["provenance"]["runs"][0].pop("defaults") == {
+        "gain": 1.0, "offset": [0, 1], "render_mode": None,
+    }  # fmt: skip
+    file.write_text(json.dumps(stored))
+    again = generate(Gain, tmp_path / "d", samples=16, num_workers=0, max_steps=2, progress=False, resume=True)
+    assert len(again.provenance["runs"]) == 1
+
+
+class Loads(Gain):
+    """The same from stored samples."""
+
+    def load_sample(self, sample):
+        return np.zeros(self.action_space.shape, self.action_space.dtype)
+
+
+def test_loaded_samples_are_the_episodes_that_they_were(tmp_path):
+    training = several(tmp_path / "d", kind=Loads)
+    with pytest.warns(UserWarning, match="its part training are among those of the part validation gets by loading"):
+        copied = several(tmp_path / "d", kind=Loads, load=training, mode="validation")
+    assert "6 of the 6" in overlaps(copied, training)
+    with pytest.warns(UserWarning, match="samples of the part training are loaded and made again as part test"):
+        elsewhere = several(tmp_path / "e", {"gain": 2.0}, kind=Loads, load=training, mode="test")
+    assert "6 of the 6" in overlaps(elsewhere, training)  # other arguments, but the episodes that were loaded
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        several(tmp_path / "f", kind=Loads, load=training)
+        several(tmp_path / "d", kind=Loads, mode="test")
+
+
+def test_a_run_of_what_was_trained_on_is_said(tmp_path):
+    training, fresh = several(tmp_path / "d", kind=Loads), several(tmp_path / "f", kind=Loads, seed=1)
+    network = MLP.from_spec(training.spec, hidden=())
+    Trainer(network, training, epochs=1, session=tmp_path / "s", progress=False).fit()
+    with Runner(Loads, tmp_path / "s", max_steps=2, env_kwargs={"gain": 1.0}, part="training") as runner:
+        with pytest.warns(
+            UserWarning, match="6 episodes of the samples that the network was trained on are drawn again"
+        ):
+            runner.run(2, progress=False)
+        with pytest.warns(UserWarning, match="6 of the 6 episodes of the replayed samples are among those of the sam"):
+            runner.run(replay=training, progress=False)
+    with pytest.warns(UserWarning, match="replayed samples"), Runner(None, tmp_path / "s") as runner:
+        runner.run(replay=training, progress=False)
+    said = pytest.warns(UserWarning, match="6 of the 6 episodes of the loaded samples")
+    with Runner(Loads, tmp_path / "s", max_steps=2, load=training) as runner, said:
+        runner.run(2, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Runner(Loads, tmp_path / "s", max_steps=2) as runner:
+            runner.run(2, progress=False)
+            runner.run(replay=fresh, progress=False)
 
 
 def test_the_validation_part_validates(tmp_path):

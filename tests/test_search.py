@@ -36,6 +36,7 @@ from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.study import resume_search, search
 from physgym.experiment.session import read_config, read_record, state
+from physgym.factories import factory
 from physgym.runner import Runner
 from physgym.training import load_checkpoint
 from tests.repositories import commit
@@ -383,6 +384,59 @@ def test_it_finds_the_best_value(tmp_path, pretend, sampler):
     record = read_record(found.session)["runs"][0]
     assert (record["kind"], record["outcome"]) == ("search", "completed")
     assert record["results"] == {"trial": found.best.number, "validation_loss": found.best.value}
+
+
+def lowest(seed):
+    """A sampler of one's own."""
+    from optuna.samplers import PartialFixedSampler, RandomSampler
+
+    return PartialFixedSampler({"optimization.lr": 1e-4}, RandomSampler(seed=seed))
+
+
+marked = factory(lambda seed: lowest(seed))
+nothing = factory(lambda: 5)
+
+
+@factory
+def strict():
+    """A pruner of one's own, which ends all."""
+    from optuna.pruners import ThresholdPruner
+
+    return ThresholdPruner(upper=-1)
+
+
+def test_samplers_and_pruners_of_ones_own(tmp_path, pretend):
+    pretend(parabola)
+    own = {"sampler": "tests.test_search:marked", "pruner": "tests.test_search:strict"}
+    changes = {"training": {"epochs": 4}}
+    found = search(config(tmp_path, trials=3, startup=1, **own, changes=changes))
+    assert {row.values["optimization.lr"] for row in found.rows} == {1e-4}
+    assert {row.state for row in found.rows} == {"pruned"}
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ({"sampler": "tests.test_search:lowest"}, "search.sampler: .* is a function, and nothing else is called"),
+        (
+            {"sampler": "tests.test_search:config"},
+            "search.sampler: .* nothing else is called than a subclass of optuna",
+        ),
+        ({"pruner": "tests.test_search:marked"}, "search.pruner: .*seed"),
+        ({"pruner": "tests.test_search:nothing"}, "search.pruner: it gives 5, which is no optuna"),
+        ({"sampler": "no.such:Module"}, "search.sampler: importing 'no.such' failed"),
+    ],
+)
+def test_wrong_ones_are_named_before_there_is_a_session(tmp_path, pretend, section, text):
+    pretend(parabola)
+    with pytest.raises(ConfigError, match=text):
+        search(config(tmp_path, **section))
+    assert not (tmp_path / "search").exists()
+
+
+def test_unknown_samplers_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"search\.sampler: unknown name; did you mean 'random'\?"):
+        config(tmp_path, sampler="randon")
 
 
 def test_the_best_configuration_reads_as_it_was(tmp_path, pretend):

@@ -208,6 +208,17 @@ class SampleDataset:
         """The files, in order."""
         return [part for _, part in self._partitions]
 
+    def origins(self) -> tuple[list[tuple[dict[str, Any], Any]], Array]:
+        """Where the samples come from, and which of these each sample has: shape (len(self),).
+
+        Returns:
+            Source and provenance of each partition, see `source` and `provenance`; and its number for each sample.
+        """
+        provenances = self.provenances
+        each = [(json.loads(part.attributes["source"]), provenances[folder]) for folder, part in self._partitions]
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        return each, np.searchsorted(self._bounds, rows, side="right") - 1
+
     @property
     def row_nbytes(self) -> int:
         """Bytes of one sample, of the fields that are read."""
@@ -508,6 +519,11 @@ class SampleDataset:
         """Steps of each episode that ended, by its index, rejected ones included; empty where that was not stored."""
         found = self._beside(ENDINGS, "endings/")
         return {} if found is None else dict(zip(found["episode"].tolist(), found["steps"].tolist(), strict=True))
+
+    @property
+    def ended(self) -> Sample | None:
+        """Episodes that ended: "episode", "steps" and "how" (bytes), each of shape (episodes,); None as `endings`."""
+        return self._beside(ENDINGS, "endings/")
 
     def _beside(self, table: str, prefix: str) -> Sample | None:
         """Columns of another table that begin with a prefix, without it."""

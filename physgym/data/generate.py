@@ -31,7 +31,7 @@ from physgym.data.constants import as_constants, differing
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import check_mode
 from physgym.data.partition import Partition
-from physgym.data.provenance import begun, continued
+from physgym.data.provenance import begun, continued, warn_of_parts
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, UnequalSpaces
@@ -53,7 +53,7 @@ from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_par
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
-from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.arguments import Arguments, check_arguments, defaults_of
 from physgym.vector.entry import EnvLike, episode_factory, find_spec
 from physgym.vector.predictions import Predictor
 from physgym.vector.rollouts import Episode
@@ -356,7 +356,7 @@ class SampleStream:
         if resume and path is not None and (made := recorded_source(path, mode)) is not None:
             self._part = seeds_of(made, mode)
         drawn = part_seed(seed, *self._part)
-        self._nonfinite, self._passes = nonfinite, passes
+        self._nonfinite, self._passes, self._load = nonfinite, passes, load
         self._stored_episodes = None if load is None else StoredEpisodes(load, seed=drawn, passes=passes)
         if self._stored_episodes is not None:
             self._stored_episodes.check(max_steps, actions, len(self._kwargs))
@@ -407,7 +407,8 @@ class SampleStream:
                     attributes=_attributes(env, self._kwargs, self._envs),
                 )
                 self._record_code(allow_changed_code)
-                if (constants := common_constants(self._envs)) or self.writer.constants:
+                warn_of_parts(self, self.writer)
+                if (constants := self.constants) or self.writer.constants:
                     self.writer.set_constants(constants)
         except BaseException as error:
             self._close(type(error))
@@ -439,6 +440,21 @@ class SampleStream:
         found: Mapping[str, Any] | None = self._envs.description.get("code")
         return found
 
+    @property
+    def constants(self) -> dict[str, Array]:
+        """Arrays that the simulation gives once, see `common_constants`."""
+        return common_constants(self._envs)
+
+    @cached_property
+    def defaults(self) -> Any:
+        """The arguments of the constructor where none are given, as JSON data."""
+        return describable([defaults_of(self._env)])
+
+    @property
+    def loaded(self) -> SampleDataset | None:
+        """The samples whose episodes are run again; None where episodes are drawn."""
+        return self._load
+
     def episode_seed(self, episode: int) -> int:
         """The seed of an episode, by its index; of stored samples that are loaded, those have their own."""
         return episode_seed(self._part_seed, episode)
@@ -451,10 +467,12 @@ class SampleStream:
         """
         assert self.writer is not None
         if self.writer.count == 0:
-            self.writer.provenance = begun(self.code)
+            self.writer.provenance = begun(self.code, self.defaults)
             return
         where = f"the part {self.writer.mode} of {self.writer.path}"
-        self.writer.provenance = continued(self.writer.provenance, self.code, self.writer.count, where, allow=allow)
+        self.writer.provenance = continued(
+            self.writer.provenance, self.code, self.writer.count, where, allow=allow, defaults=self.defaults
+        )
 
     @cached_property
     def source(self) -> dict[str, Any]:
@@ -489,6 +507,11 @@ class SampleStream:
     def stored(self) -> int:
         """How many samples the dataset has, those that it had at first included; 0 without one."""
         return 0 if self.writer is None else self.writer.count
+
+    @property
+    def begun(self) -> bool:
+        """Whether samples were taken, since it was made or its state was loaded."""
+        return self._rows is not None
 
     def expect(self, samples: int) -> None:
         """Say that only so many samples more will be taken: simulations make no steps beyond them.

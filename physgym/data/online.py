@@ -237,6 +237,8 @@ class Online:
         self._began = self._arrived = now
         self._preload()
         self._before = self._buffer.received
+        if math.isfinite(self._samples) and isinstance(self.stream, SampleStream) and not self.stream.begun:
+            self.stream.expect(max(0, int(self._samples) - self._buffer.received))
         self._thread = threading.Thread(target=self._produce, name="physgym-online", daemon=True)
         atexit.register(self.close)  # for a program that forgets to: no thread may run while the interpreter ends
         self._thread.start()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +16,7 @@ import numpy as np
 from physgym._version import __version__
 from physgym.code import Code, check_same, warn_unknown
 from physgym.data.description import UNKNOWN
+from physgym.errors import PhysGymError
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
@@ -26,16 +31,38 @@ SAME_PARAMETERS = (
     "{count} of the {total} episodes of {first} have the parameters of episodes of {second}, with other seeds: where "
     "the parameters alone say what happens, they are the same episodes"
 )
+DRAWN_AGAIN = (
+    "{count} episodes of {second} are drawn again by {first}: they have the same simulation, arguments and seeds, so "
+    "that {consequence}. Run with another seed, or as another part"
+)
+LOADED_PART = (
+    "samples of the part {other} are loaded and made again as part {mode}: where a network learns from the ones, "
+    "{consequence}, unless those that are loaded are held out"
+)
+UNSEEN_PARTS = ("training", "validation", "test")
 REPEATED_UNKNOWN = {"hash": "unknown", "unknown": ["the description of the dataset says nothing of it"]}
 
 
-def begun(code: Code) -> dict[str, Any]:
-    """Return the provenance of a part that is begun with a code."""
+def begun(code: Code, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the provenance of a part that is begun with a code.
+
+    Args:
+        code: That of the simulation.
+        defaults: The arguments of its constructor where none are given, JSON data.
+    """
     warn_unknown(code)
-    return {"runs": [_run(code, 0)]}
+    return {"runs": [_run(code, 0, defaults)]}
 
 
-def continued(provenance: Any, code: Code, samples: int, where: str, *, allow: bool = False) -> dict[str, Any]:
+def continued(
+    provenance: Any,
+    code: Code,
+    samples: int,
+    where: str,
+    *,
+    allow: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the provenance of a part that is continued.
 
     Args:
@@ -44,6 +71,7 @@ def continued(provenance: Any, code: Code, samples: int, where: str, *, allow: b
         samples: How many samples there are.
         where: What is continued, for a message.
         allow: Go on with another code.
+        defaults: See `begun`.
 
     Raises:
         ChangedCode: The code is another one, or unknown, and that is not allowed.
@@ -51,7 +79,7 @@ def continued(provenance: Any, code: Code, samples: int, where: str, *, allow: b
     runs = runs_of(provenance)
     recorded = REPEATED_UNKNOWN if provenance == UNKNOWN else runs[-1].get("code") if runs else None
     check_same(recorded, code, where, allow=allow)
-    run = _run(code, samples)
+    run = _run(code, samples, defaults)
     if runs and _without_place(runs[-1]) == _without_place(run):
         return {**provenance, "runs": runs}
     return {"runs": [*runs, run]}
@@ -89,12 +117,14 @@ def described(provenance: Any) -> Iterator[str]:
         before = code
 
 
-def _run(code: Code, samples: int) -> dict[str, Any]:
-    return {"samples": samples, "code": code.to_json(), "physgym": __version__}
+def _run(code: Code, samples: int, defaults: Mapping[str, Any] | None) -> dict[str, Any]:
+    run = {"samples": samples, "code": code.to_json(), "physgym": __version__}
+    return run | ({"defaults": dict(defaults)} if defaults else {})
 
 
 def _without_place(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(json.dumps(run)).items() if name != "samples"}
+    # the defaults follow from the code, and runs of before do not have them
+    return {name: value for name, value in json.loads(json.dumps(run)).items() if name not in ("samples", "defaults")}
 
 
 # --- what two parts have in common
@@ -103,43 +133,85 @@ def _without_place(run: Mapping[str, Any]) -> dict[str, Any]:
 def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] = ("the first", "the second")) -> str:
     """Say which episodes two datasets have in common, by simulation, arguments and seeds; empty for none.
 
+    Arguments that were not given count as those that the constructor has by default. An episode of samples that were
+    made by loading stored ones is also the episode that was loaded.
+
     Args:
         first: Samples that are to be unseen, such as those of a validation.
         second: Those that they are compared with, such as those of a training.
         names: What to call them.
     """
-    if not (_same_simulation(first, second) and len(first) and len(second)):
+    if not (len(first) and len(second)):
         return ""
-    own, others = _seeds(first), _seeds(second)
-    common = np.intersect1d(own, others, assume_unique=True)
-    figures = {"total": len(own), "first": names[0], "second": names[1]}
-    if len(common):
-        return OVERLAP.format(count=len(common), **figures, consequence=UNSEEN, mode="validation")
+    defaults = _defaults(second) | _defaults(first)
+    own, others = _episodes(first, defaults), _episodes(second, defaults)
+    alike = own.keys() & others.keys()
+    if not alike:
+        return ""
+    figures = {"total": len(np.unique(first.index("seed"))), "first": names[0], "second": names[1]}
+    count = len(np.unique(np.concatenate([np.intersect1d(own[text][1], others[text][1]) for text in alike])))
+    if count:
+        return OVERLAP.format(count=count, **figures, consequence=UNSEEN, mode="validation")
     if (count := _equal_parameters(first, second)) and first.source.get("parameters") is not None:
         return SAME_PARAMETERS.format(count=count, **figures)
     return ""
 
 
-def overlaps_with_stream(dataset: SampleDataset, stream: Any) -> str:
+def overlaps_with_draws(
+    dataset: SampleDataset,
+    source: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    draws: Callable[[int], int],
+    names: Sequence[str],
+    *,
+    drawn: bool = False,
+) -> str:
+    """Say which episodes of a dataset are drawn by a run as well; empty for none.
+
+    Args:
+        dataset: The samples.
+        source: Where the samples of the run come from, as it would record it: environment and arguments.
+        defaults: The arguments of the constructor where none are given.
+        draws: The seed of an episode of the run, by its index.
+        names: What to call the samples that are to be unseen, and the others.
+        drawn: Whether those of the run are the ones to be unseen; else those of the dataset.
+    """
+    texts = _simulations(source, {str(source.get("env")): defaults})
+    if not texts or not len(dataset):
+        return ""
+    found = _episodes(dataset, _defaults(dataset) | {str(source.get("env")): defaults})
+    count = total = 0
+    for text, (episodes, seeds) in found.items():
+        total += len(episodes)
+        if text in texts:
+            count += sum(
+                texts[episode % len(texts)] == text and draws(episode) == seed
+                for episode, seed in zip(episodes.tolist(), seeds.tolist(), strict=True)
+            )
+    figures = {"first": names[0], "second": names[1], "consequence": UNSEEN, "mode": "validation"}
+    if not count:
+        return ""
+    if drawn:
+        return DRAWN_AGAIN.format(count=count, **figures)
+    return OVERLAP.format(count=count, total=total, **figures)
+
+
+def overlaps_with_stream(dataset: SampleDataset, stream: Any, names: Sequence[str] | None = None) -> str:
     """Say which episodes of a dataset a stream of fresh samples gives as well; empty for none, or if nothing tells.
 
     Args:
         dataset: Samples that are to be unseen.
         stream: A `SampleStream`, or what has one as its ``stream``.
+        names: What to call the samples of the dataset, and those of the stream.
     """
     stream = getattr(stream, "stream", stream)
     source, draws = getattr(stream, "source", None), getattr(stream, "episode_seed", None)
-    if not isinstance(source, Mapping) or draws is None or not len(dataset):
+    names = ("the validation samples", "those that are produced") if names is None else names
+    if not isinstance(source, Mapping) or draws is None:
         return ""
-    if _simulation(source) not in map(_simulation, _sources(dataset)):
-        return ""
-    episodes, first = np.unique(dataset.index("episode"), return_index=True)
-    pairs = zip(episodes.tolist(), dataset.index("seed")[first].tolist(), strict=True)
-    count = sum(draws(episode) == seed for episode, seed in pairs)
-    if not count:
-        return ""
-    figures = {"total": len(episodes), "first": "the validation samples", "second": "those that are produced"}
-    return OVERLAP.format(count=count, **figures, consequence=UNSEEN, mode="validation")
+    if (loaded := getattr(stream, "loaded", None)) is not None:
+        return overlaps(dataset, loaded, (names[0], f"{names[1]} by loading them"))
+    return overlaps_with_draws(dataset, source, getattr(stream, "defaults", {}), draws, names)
 
 
 def warn_of_overlap(validation: Any, training: Any) -> None:
@@ -156,23 +228,109 @@ def warn_of_overlap(validation: Any, training: Any) -> None:
         warnings.warn(text, UserWarning, stacklevel=3)
 
 
-def _same_simulation(first: SampleDataset, second: SampleDataset) -> bool:
-    """Whether both come from one simulation with the same arguments, which gives equal episodes for equal seeds."""
-    told = [set(filter(None, map(_simulation, _sources(dataset)))) for dataset in (first, second)]
-    return bool(told[0] & told[1])
+def warn_of_parts(stream: Any, writer: Any) -> None:
+    """Warn where a part that is written gets episodes that another part has: of its dataset, or one that is loaded.
+
+    Parts draw seeds of their own, unless they go on with those of an earlier version, or load samples.
+
+    Args:
+        stream: The `SampleStream` that makes the samples.
+        writer: The `SampleWriter` of the part.
+    """
+    from physgym.data.dataset import SampleDataset
+    from physgym.data.description import partition_files
+
+    mode, loaded = writer.mode, stream.loaded
+    if mode not in UNSEEN_PARTS or (loaded is None and stream.source.get("seeds", {}).get("part") == mode):
+        return
+    texts = []
+    for other in UNSEEN_PARTS if isinstance(writer.path, Path) else ():
+        if other != mode and partition_files(writer.path, other):
+            dataset = SampleDataset(writer.path, mode=other)  # type: ignore[arg-type]  # it is one of these
+            texts.append(overlaps_with_stream(dataset, stream, (f"its part {other}", f"the part {mode} gets")))
+    if not any(texts) and loaded is not None and loaded.mode in UNSEEN_PARTS and loaded.mode != mode:
+        texts = [LOADED_PART.format(other=loaded.mode, mode=mode, consequence=UNSEEN)]
+    for text in filter(None, texts):
+        warnings.warn(text, UserWarning, stacklevel=4)
 
 
-def _simulation(source: Mapping[str, Any]) -> str:
-    """Simulation and arguments as a text; empty where the source does not say."""
-    return json.dumps([source["env"], source.get("env_kwargs")], sort_keys=True) if source.get("env") else ""
+def learned_samples(session: str | os.PathLike[str]) -> SampleDataset | None:
+    """Return the samples that the network of a session has learned from, None where they are not found.
+
+    Args:
+        session: Its folder, or a checkpoint in it.
+    """
+    from physgym.data.dataset import SampleDataset
+
+    folder = Path(session)
+    for place in (folder, *list(folder.parents)[:2]):
+        with contextlib.suppress(
+            OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, PhysGymError
+        ):
+            run = json.loads((place / "record.json").read_bytes())["runs"][-1]
+            used = run["dataset"]
+            paths = [path for path in used["path"].split(", ") if "://" not in path]  # nothing is fetched for this
+            dataset = SampleDataset(paths)
+            if run.get("from_python"):  # which notes what is left after a split, and not which rows these are
+                return dataset
+            return dataset.subset(np.arange(min(len(dataset), int(used["samples"]))))
+    return None
 
 
-def _sources(dataset: SampleDataset) -> list[Mapping[str, Any]]:
-    return [json.loads(text) for text in dict.fromkeys(part.attributes["source"] for part in dataset.partitions)]
+def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Indices and seeds of the episodes of a dataset, by simulation and arguments as a text."""
+    origins, which = dataset.origins()
+    episodes, seeds = dataset.index("episode"), dataset.index("seed")
+    found: dict[str, list[Any]] = {}
+    for number, (source, _) in enumerate(origins):
+        rows = np.flatnonzero(which == number)
+        _, first = np.unique(episodes[rows], return_index=True)
+        names = np.stack([episodes[rows[first]].astype(np.uint64), seeds[rows[first]].astype(np.uint64)])
+        texts = _simulations(source, defaults)
+        loaded = source.get("load")
+        if isinstance(loaded, Mapping) and isinstance(loaded.get("source"), Mapping):
+            # whose arguments an episode has depends on its index there, which is not recorded
+            for text in {*texts, *_simulations(loaded["source"], defaults)}:
+                found.setdefault(text, []).append(names)
+            continue
+        for place, text in enumerate(texts):
+            found.setdefault(text, []).append(names[:, names[0] % len(texts) == place])
+    return {text: tuple(np.unique(np.concatenate(parts, 1), axis=1)) for text, parts in found.items()}
 
 
-def _seeds(dataset: SampleDataset) -> Any:
-    return np.unique(dataset.index("seed"))
+def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Simulation and arguments as texts, one for each of the arguments; empty where the source does not say."""
+    if not source.get("env"):
+        return []
+    given, known = source.get("env_kwargs"), defaults.get(str(source["env"])) or {}
+    each = given if isinstance(given, list) else [given]
+    whole = [{**known, **(one or {})} for one in each]
+    for one in whole:
+        one.pop("render_mode", None)  # which shows what happens, and changes nothing
+    return [json.dumps([source["env"], _number(one)], sort_keys=True) for one in whole]
+
+
+def _number(value: Any) -> Any:
+    """JSON data in which equal numbers are alike: 1.0 and 1, and those of NumPy, which are recorded as texts."""
+    if isinstance(value, dict):
+        return {name: _number(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_number(part) for part in value]
+    if isinstance(value, str) and (of_numpy := re.fullmatch(r"np\.(?:float|u?int)\d+\((.+)\)", value)):
+        try:
+            value = float(of_numpy[1])
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _defaults(dataset: SampleDataset) -> dict[str, Any]:
+    """Arguments of the constructors where none were given, by simulation, as far as they are recorded."""
+    found = {}
+    for source, provenance in dataset.origins()[0]:
+        if (runs := runs_of(provenance)) and isinstance(known := runs[-1].get("defaults"), Mapping):
+            found[str(source.get("env"))] = dict(known)
+    return found
 
 
 def _equal_parameters(first: SampleDataset, second: SampleDataset) -> int:

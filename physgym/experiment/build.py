@@ -50,7 +50,7 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
-from physgym.training.answers import answers_of
+from physgym.training.answers import Asked, answers_of
 from physgym.training.batches import divide
 from physgym.training.checkpoint import as_which, read_manifest
 from physgym.training.monitors import check_saved, check_watched, loss_names
@@ -181,6 +181,7 @@ def generate_samples(
     if resume is not None:  # the part that was begun
         mode = next((part for part in get_args(Mode) if _has_samples(resume / "dataset", part)), mode)
     options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
+    options["predictor"] = _asked(config)
     make: Any = functools.partial(generate, env, **options)
     if isinstance(config.dataset.path, list):
         raise ConfigError(ONE_DATASET)
@@ -223,7 +224,31 @@ def shared_dataset(config: Config, folder: Folder, *, allow_changed_code: bool =
         PhysGymError: What `physgym.generate` raises, and as `train` if the folder holds others.
     """
     _existing_spec(config, folder)
-    return _dataset(config, _generation(config) | {"allow_changed_code": allow_changed_code}, folder)
+    more = {"allow_changed_code": allow_changed_code, "predictor": _asked(config)}
+    return _dataset(config, _generation(config) | more, folder)
+
+
+def _asked(config: Config) -> Asked:
+    """What answers a simulation that asks the network while samples are generated without a training.
+
+    It is the network with which the training of this configuration would begin, so that its samples are the same.
+    """
+
+    def make() -> Predictor:
+        spec = _env_spec(config)
+        network = build_network(config, spec)
+        return _predictor(config, network, spec, build_transforms(config, network, spec))
+
+    return Asked(make)
+
+
+def _predictor(
+    config: Config, network: nn.Module | Predictor, spec: SampleSpec, transforms: Transforms | None
+) -> Predictor:
+    """A network with its fields and transforms, as it is before the training."""
+    if isinstance(network, Predictor):
+        return network
+    return Predictor(network, spec, transforms=transforms, inputs=config.inputs, outputs=config.outputs)
 
 
 def located(config: Config) -> Config:
@@ -272,10 +297,7 @@ class _Plan:
 
     def predictor(self) -> Predictor:
         """The network as it is before the training, with its fields and transforms."""
-        if isinstance(self.network, Predictor):
-            return self.network
-        names: dict[str, Any] = {"inputs": self.config.inputs, "outputs": self.config.outputs}
-        return Predictor(self.network, self.spec, transforms=self.transforms, **names)
+        return _predictor(self.config, self.network, self.spec, self.transforms)
 
     def _foresee(self, optimization: Optimization, metric: str | None) -> None:
         """Raise what the trainer would raise of values that are watched and states that are saved."""

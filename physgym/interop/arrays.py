@@ -1,9 +1,10 @@
 """Datasets as plain files of numpy: `export_numpy` and `import_numpy`.
 
 A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its
-like, there too the parameters (``index/parameters/``) of the episodes that ``index/episodes/episode`` names and the
-rejected samples (``index/rejected/``); and ``fields.json``, which `import_numpy` takes roles and units from and other
-readers may ignore.
+like, there too the parameters (``index/parameters/``) of the episodes that ``index/episodes/episode`` names, how
+episodes ended (``index/endings/``), the rejected samples (``index/rejected/``) and what is stored once
+(``index/constants/``); and ``fields.json``, which `import_numpy` takes roles and units from and other readers may
+ignore.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from physgym.spaces import Array
 
 PORTION = 1 << 24  # bytes that are read and written at a time
 DESCRIPTION = "fields.json"
+CONSTANT = "index/constants/"
 LOOKED_AT = 256  # rows
 ONE_EACH = (
     "nothing says which rows belong together, so that each of the {count} rows is an episode of its own, and a split "
@@ -104,6 +106,8 @@ def _beside(dataset: SampleDataset) -> dict[str, Array]:
         found |= {f"index/rejected/data/{name}": value for name, value in rejected.samples.items()}
         found |= {f"index/rejected/index/{name}": getattr(rejected, name) for name in INDEX}
         found["index/rejected/reason"] = np.array([reason.encode() for reason in rejected.reasons], REASON)
+    found |= {f"index/endings/{name}": value for name, value in (dataset.ended or {}).items()}
+    found |= {f"{CONSTANT}{name}": value for name, value in dataset.constants.items()}
     return found
 
 
@@ -218,6 +222,7 @@ def import_numpy(
                 nonfinite="allow",
                 parameters=beside.spec,
                 rejected=beside.rejected is not None,
+                endings=bool(beside.endings),
             ) as writer,
             all_or_nothing(writer),
             Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
@@ -239,11 +244,15 @@ class _Beside:
         spec: The parameters of episodes, None without any.
         episodes: These, and the names of their episodes.
         rejected: Rejected samples with their names and reasons, None where they were not kept.
+        endings: How episodes ended, empty where nothing says it.
+        constants: What is stored once.
     """
 
     spec: SampleSpec | None
     episodes: Mapping[str, Array]
     rejected: Mapping[str, Array] | None
+    endings: Mapping[str, Array]
+    constants: Mapping[str, Array]
 
     def write(self, writer: SampleWriter) -> None:
         """Give it to a writer, before the samples."""
@@ -255,19 +264,27 @@ class _Beside:
             reasons = [reason.decode(errors="replace") for reason in self.rejected["index/rejected/reason"].tolist()]
             names = {name: self.rejected[f"index/rejected/index/{name}"] for name in INDEX}
             writer.add_rejected(samples, reasons, **names)
+        if self.endings:
+            told = {name: self.endings[f"index/endings/{name}"] for name in ("episode", "steps")}
+            words = [word.decode(errors="replace") for word in self.endings["index/endings/how"].tolist()]
+            writer.add_endings(**told, how=words)
+        if self.constants:
+            writer.set_constants(self.constants)
 
 
 def _taken(arrays: dict[str, Array], described: Mapping[str, Any]) -> _Beside:
     """Take out of the arrays of an export what is beside the samples; others have none."""
+    rejected = _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None
+    endings = _group(arrays, "index/endings/") if "index/endings/how" in arrays else {}
+    constants = {name.removeprefix(CONSTANT): value for name, value in _group(arrays, CONSTANT).items()}
     if "parameters" not in described:
-        return _Beside(None, {}, _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None)
+        return _Beside(None, {}, rejected, endings, constants)
     spec = SampleSpec.from_json(described["parameters"])
     episodes = _group(arrays, "index/parameters/") | _group(arrays, "index/episodes/")
-    rejected = _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None
     wanted = {f"index/parameters/{name}" for name in spec} | {"index/episodes/episode", "index/episodes/seed"}
     if missing := sorted(wanted - set(episodes)):
         raise DatasetError(f"the export lacks {missing}, which its {DESCRIPTION} names; restore a copy")
-    return _Beside(spec, episodes, rejected)
+    return _Beside(spec, episodes, rejected, endings, constants)
 
 
 def _group(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:

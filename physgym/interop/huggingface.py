@@ -44,14 +44,14 @@ def features(spec: SampleSpec) -> datasets.Features:
 def _feature(field: Field) -> Any:
     long = field.dtype.kind == "f" and field.dtype.itemsize > 8
     empty = field.shape == (0,)
-    if field.dtype.kind not in "biufS" or long or empty:
+    if field.dtype.kind not in "biufSU" or long or empty:
         what = f"{field.dtype} of shape {field.shape}" if empty else str(field.dtype)
         raise ConfigError(
             f"Arrow, in which datasets keeps its data, has no {what}; leave {field.name} out with "
             "SampleDataset(..., fields=[...])"
         )
-    name = "binary" if field.dtype.kind == "S" else field.dtype.name
-    if len(field.shape) in ARRAYS and name != "binary":
+    name = {"S": "binary", "U": "string"}.get(field.dtype.kind, field.dtype.name)
+    if len(field.shape) in ARRAYS and field.dtype.kind not in "SU":
         return ARRAYS[len(field.shape)](field.shape, name)
     feature = datasets.Value(name)
     for length in reversed(field.shape):
@@ -102,4 +102,5 @@ def _samples(dataset: SampleDataset) -> Iterator[Sample]:
     for start in range(0, len(dataset), at_once):
         portion = dataset[start : start + at_once]
         for i in range(len(next(iter(portion.values())))):
-            yield {name: value[i] for name, value in portion.items()}
+            # Arrow does not know the texts of NumPy
+            yield {name: value[i].tolist() if value.dtype.kind == "U" else value[i] for name, value in portion.items()}

@@ -326,7 +326,10 @@ class _Episodes:
             node = infos
             for parent in parents:
                 node = node.setdefault(parent, {})
-            node[last] = np.concatenate([np.zeros_like(part[name][:1]), part[name]])
+            column = np.concatenate([np.zeros_like(part[name][:1]), part[name]])
+            node[last] = (
+                np.char.encode(column, "utf-8") if column.dtype.kind == "U" else column
+            )  # HDF5 knows bytes alone
         return EpisodeBuffer(
             seed=seed,
             observations=self._nest("observations", observations),
@@ -416,12 +419,14 @@ class _Transitions:
         self._source = source
         self._space = {"observations": source.observation_space, "actions": source.action_space}
         self.sample_space: spaces.Dict | None = None
+        self._texts: set[str] = set()  # which Minari holds as bytes
         if ours:
             self._leaves: dict[str, Leaves] = ours["leaves"]
             self._infos = list(ours["infos"])
             if unknown := sorted(set(infos) - set(self._infos)):
                 raise ConfigError(f"{source.id} has no infos {unknown}; it has {self._infos}, which are kept anyway")
             self.spec = SampleSpec.from_json(ours["fields"])
+            self._texts = {name for name, field in self.spec.items() if field.dtype.kind == "U"}
             return
         self._infos = list(infos)
         self._leaves = {}
@@ -493,6 +498,8 @@ class _Transitions:
                 values[leaves[path]] = column.copy() if key == "truncations" else column
         for name in self._infos:
             values[name] = self._info(episode, name, count)
+            if name in self._texts and values[name].dtype.kind == "S":
+                values[name] = np.char.decode(values[name], "utf-8")
         return values
 
     def _info(self, episode: minari.EpisodeData, name: str, count: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +67,27 @@ class Answers(Callback):
         known = copy.deepcopy(predictor)
         known.zero_grad(set_to_none=True)
         return known.eval()
+
+
+class Asked:
+    """What answers with a network that is made when it is asked for the first time.
+
+    Samples are generated without a training too, and most simulations ask for nothing.
+
+    Args:
+        make: Makes the network: that with which a training would begin.
+    """
+
+    def __init__(self, make: Callable[[], Predictor]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._answers: Answers | None = None
+
+    def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
+        """Predict in physical units, see `Answers.predict`."""
+        with self._lock:
+            if self._answers is None:
+                self._answers = Answers(self._make())
+        return self._answers.predict(sample, batched=batched)
 
 
 def answers_of(predictor: Predictor) -> Answers | None:

@@ -161,6 +161,7 @@ def _run(
 ) -> None:
     """Run a session's network, with the solver or on stored samples alone, and print the report."""
     from physgym.code import recorded_code
+    from physgym.data.provenance import learned_samples
     from physgym.experiment.build import environment_arguments, load_network
     from physgym.runner import Runner, SaveFrames
 
@@ -172,6 +173,7 @@ def _run(
         env, more["env_kwargs"] = config.environment.id, environment_arguments(config, **pictures)
         if _environment_of(session) in (None, env) and stored is None:
             more["learned"] = recorded_code(session)
+    more["trained_on"] = learned_samples(session)
     try:
         with Runner(env, load_network(None if _by_python(session) else config, session, which), **more) as runner:
             report = runner.run(

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from physgym.experiment.components import REFERENCE, check_name
+
+SAMPLERS, PRUNERS = ("tpe", "gp", "random", "grid"), ("median", "halving", "hyperband", "none")
 NEW_TRIALS = 20  # where the section does not say how many
 PRUNED = "pruned by the search"  # why a training stopped that a search ended early
 
@@ -101,6 +104,14 @@ def _is_nested(value: Any) -> bool:
     return all(isinstance(inner, Mapping) for inner in value.values())
 
 
+def _named(known: tuple[str, ...]) -> AfterValidator:
+    return AfterValidator(lambda name: check_name(name, known))
+
+
+def _names_of(known: tuple[str, ...]) -> dict[str, Any]:
+    return {"anyOf": [{"enum": list(known)}, {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}]}
+
+
 class SearchSection(BaseModel):
     """A search for the best values of some keys: many trainings, called trials."""
 
@@ -119,11 +130,15 @@ class SearchSection(BaseModel):
     metric: str = Field("validation_loss", description="value of an epoch that is to be best")
     which: Literal["best", "last"] = Field("best", description="whether its best epoch counts, or the last one")
     direction: Literal["minimize", "maximize"] = "minimize"
-    sampler: Literal["tpe", "gp", "random", "grid"] = Field(
-        "tpe", description="what chooses values: Parzen trees, Gaussian process, at random, all combinations"
+    sampler: Annotated[str, _named(SAMPLERS), WithJsonSchema(_names_of(SAMPLERS))] = Field(
+        "tpe",
+        description="what chooses values: tpe (Parzen trees), gp (Gaussian process), random, grid (all combinations), "
+        "or module:attr, a sampler of Optuna",
     )
-    pruner: Literal["median", "halving", "hyperband", "none"] = Field(
-        "median", description="what ends trials early: worse than the median, successive halving, hyperband"
+    pruner: Annotated[str, _named(PRUNERS), WithJsonSchema(_names_of(PRUNERS))] = Field(
+        "median",
+        description="what ends trials early: median (worse than it), halving (successive halving), hyperband, none, or "
+        "module:attr, a pruner of Optuna",
     )
     startup: int = Field(
         5, ge=1, description="trials at random from which tpe and gp learn first; also before median ends any"

@@ -6,6 +6,7 @@ This process alone writes Optuna's journal, so that none that is killed can leav
 from __future__ import annotations
 
 import contextlib
+import inspect
 import shlex
 import signal
 import sys
@@ -22,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from physgym.errors import ConfigError, PhysGymError, WorkerError, needs
+from physgym.experiment.components import find_class, make
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Config
 from physgym.experiment.search.pool import Pool, Processes, environments
 from physgym.experiment.search.report import Row, write_best, write_plots, write_results
-from physgym.experiment.search.section import SearchSection
+from physgym.experiment.search.section import PRUNERS, SAMPLERS, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.worker import pack_origin
 from physgym.experiment.session import CONFIG, Run, new_session, read_config, read_record
@@ -38,6 +40,7 @@ from physgym.progress import Progress
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial, Trial
+
 
 JOURNAL, TRIALS, LOG = "study.jsonl", "trials", "workers.log"
 NAME = "search"  # of the study; which trials hyperband puts together depends on it
@@ -109,6 +112,8 @@ def search(config: Config, origin: Origin | None = None, *, log: bool = True, ra
     """
     space = _space_of(config)
     space.own_samples()
+    make_sampler(space, 0)  # own ones may be wrong
+    make_pruner(space.section, 1)
     _check_points(space)
     with contextlib.ExitStack() as stack:
         if log:
@@ -307,6 +312,10 @@ def make_sampler(space: Space, number: int) -> optuna.samplers.BaseSampler:
 
     section = space.section
     seed = int(np.random.SeedSequence((section.seed, number)).generate_state(1)[0])
+    if section.sampler not in SAMPLERS:
+        kind = find_class(section.sampler, {}, "search.sampler", samplers.BaseSampler)
+        own: samplers.BaseSampler = _made(kind, "search.sampler", samplers.BaseSampler, seed=seed)
+        return own
     if section.sampler == "random":
         return samplers.RandomSampler(seed=seed)
     if section.sampler == "tpe":
@@ -327,6 +336,10 @@ def make_pruner(section: SearchSection, epochs: int) -> optuna.pruners.BasePrune
     """What ends trials early; Optuna's steps are epochs from 0."""
     from optuna import pruners
 
+    if section.pruner not in PRUNERS:
+        kind = find_class(section.pruner, {}, "search.pruner", pruners.BasePruner)
+        own: pruners.BasePruner = _made(kind, "search.pruner", pruners.BasePruner)
+        return own
     if section.pruner == "median":
         return pruners.MedianPruner(n_startup_trials=section.startup, n_warmup_steps=section.warmup)
     if section.pruner == "halving":
@@ -334,6 +347,15 @@ def make_pruner(section: SearchSection, epochs: int) -> optuna.pruners.BasePrune
     if section.pruner == "hyperband":
         return pruners.HyperbandPruner(min_resource=section.warmup, max_resource=max(epochs, section.warmup))
     return pruners.NopPruner()
+
+
+def _made(kind: Any, key: str, wanted: type, **options: Any) -> Any:
+    """A part of Optuna that a configuration names as ``module:attr``, with the options that it has parameters for."""
+    parameters = inspect.signature(kind).parameters
+    made = make(kind, key, **{name: value for name, value in options.items() if name in parameters})
+    if not isinstance(made, wanted):
+        raise ConfigError(f"{key}: it gives {made!r}, which is no {wanted.__module__}.{wanted.__name__}")
+    return made
 
 
 # --- the loop
