@@ -845,7 +845,7 @@ class Runner:
             draws, known = functools.partial(episode_seed, self._part_seed), describable([defaults_of(self._env)])
             names = ("this run", TRAINED_ON)
             text = overlaps_with_draws(self._trained_on, source, known, draws, names, drawn=True)
-            self._compared = True
+        self._compared = self._compared or replay is None
         if text:
             warnings.warn(text, UserWarning, stacklevel=3)
 

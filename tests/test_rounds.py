@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 import physgym
+from physgym.data.generate import SampleStream
 
 
 class Steady(physgym.Simulation):
@@ -74,3 +75,14 @@ def test_stored_samples_are_not_loaded_again_for_those_that_were_rejected(tmp_pa
     with pytest.warns(UserWarning, match="5 episodes went through all stored samples"):
         dataset = made(tmp_path / "d", 5, load=stored, parameters=None)
     assert dataset[:]["k"].tolist() == [0, 2, 3]
+
+
+def test_a_production_that_goes_on_says_that_points_come_once_more(tmp_path):
+    options = {"parameters": "grid:5", "num_workers": 0}
+    with SampleStream(lambda: Steady((1.0, 4.0)), path=tmp_path / "d", **options) as stream:
+        assert stream.draw(3)["k"].tolist() == [0, 2, 3]
+        with pytest.warns(UserWarning, match="the 5 points of the grid gave 3 samples, 2 steps were rejected"):
+            assert stream.draw(2)["k"].tolist() == [0, 2]
+        stream.draw(4)  # once is enough
+    with SampleStream(lambda: Steady(()), path=tmp_path / "e", **options) as stream:
+        stream.draw(10)

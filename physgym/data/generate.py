@@ -85,6 +85,10 @@ BREED_ALONE = (
     "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
     "training (Online, dataset.produce: online), or another sampler, such as sobol"
 )
+ONCE_MORE = (
+    "the {count} points of the grid gave {stored} samples, {rejected} steps were rejected: the first points come once "
+    "more, and give the same samples again. Take more points, or fewer samples (dataset.samples, batches_per_epoch)"
+)
 THROUGH = (
     "{count} episodes went through all {what}, and {rejected} of their {steps} steps were rejected: the dataset has "
     "fewer samples than {wanted}, since those that are missing would only repeat the first ones. Take more {what}, or "
@@ -369,6 +373,7 @@ class SampleStream:
         factory = episode_factory(env, self._kwargs, self._driven)
         self._round: int | None = None  # episodes after which what is drawn begins again
         self._through = False  # whether it ended there
+        self._repeats = False  # whether it was said that it did not
         self._patience: float | None = None  # that of the environments
         try:
             self._envs = SocketVectorEnv(
@@ -783,6 +788,17 @@ class SampleStream:
 
         return over
 
+    def _say_again(self, rows: Rows) -> None:
+        """Warn once where stored samples repeat the first points of a grid, since others were rejected."""
+        if self._round is None or not len(rows) or int(rows.names.episodes[-1]) < self._round:
+            return
+        stores = self.writer is not None and isinstance(self._drawing, Grid)
+        if stores and self.rejected and not self._repeats:
+            self._repeats = True
+            stored = 0 if self.writer is None else self.writer.count
+            text = ONCE_MORE.format(count=self._round, rejected=self.rejected, stored=stored)
+            warnings.warn(text, UserWarning, stacklevel=2)
+
     def _hint(self, wanted: int) -> Callable[[RolloutResult], None]:
         """A function that is given the parts of a generation, and warns once where one episode makes up most of it."""
         begun, workers = time.monotonic(), self._envs.num_workers
@@ -854,6 +870,8 @@ class SampleStream:
             if part.last:
                 del early[chunk]
                 chunk = following
+            if expected is None:
+                self._say_again(rows)
             if over is not None and over(part):
                 self._through = True
                 yield rows.cut(rows.names.episodes < (self._round or 0))
