@@ -86,8 +86,8 @@ BREED_ALONE = (
     "training (Online, dataset.produce: online), or another sampler, such as sobol"
 )
 ONCE_MORE = (
-    "the {count} points of the grid gave {stored} samples, {rejected} steps were rejected: the first points come once "
-    "more, and give the same samples again. Take more points, or fewer samples (dataset.samples, batches_per_epoch)"
+    "some of the {count} points of the grid were rejected, and there are no others: the first ones come once more, and "
+    "give the same samples again. Take more points, or fewer samples (dataset.samples, batches_per_epoch)"
 )
 THROUGH = (
     "{count} episodes went through all {what}, and {rejected} of their {steps} steps were rejected: the dataset has "
@@ -650,6 +650,8 @@ class SampleStream:
             # a part has either samples that are stored already or new ones
             if self.writer is not None and (self._written is None or rows.names.last > self._written):
                 rows.write(self.writer)
+                if self._expected is None:
+                    self._say_again(rows)
             self._behind = rows.names.last
             if self.position is None or rows.names.first > self.position:
                 return rows
@@ -792,12 +794,9 @@ class SampleStream:
         """Warn once where stored samples repeat the first points of a grid, since others were rejected."""
         if self._round is None or not len(rows) or int(rows.names.episodes[-1]) < self._round:
             return
-        stores = self.writer is not None and isinstance(self._drawing, Grid)
-        if stores and self.rejected and not self._repeats:
+        if isinstance(self._drawing, Grid) and self.rejected and not self._repeats:
             self._repeats = True
-            stored = 0 if self.writer is None else self.writer.count
-            text = ONCE_MORE.format(count=self._round, rejected=self.rejected, stored=stored)
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warnings.warn(ONCE_MORE.format(count=self._round), UserWarning, stacklevel=2)
 
     def _hint(self, wanted: int) -> Callable[[RolloutResult], None]:
         """A function that is given the parts of a generation, and warns once where one episode makes up most of it."""
@@ -870,8 +869,6 @@ class SampleStream:
             if part.last:
                 del early[chunk]
                 chunk = following
-            if expected is None:
-                self._say_again(rows)
             if over is not None and over(part):
                 self._through = True
                 yield rows.cut(rows.names.episodes < (self._round or 0))
