@@ -364,19 +364,22 @@ def test_what_cannot_be_imported_is_named(tmp_path, root):
         import_minari(made, tmp_path / "d")
 
 
-def test_texts_come_along_as_infos(tmp_path):
-    spec = SampleSpec(
-        [Field("x", (2,), "f4", "input"), Field("y", (2,), "f4", "target"), Field("name", (), "<U8", "target")]
-    )
+def test_texts_and_numbers_come_along_as_infos(tmp_path):
+    fields = [Field("x", (2,), "f4", "input"), Field("y", (2,), "f4", "target"), Field("mass", (), "f8", "target")]
+    spec = SampleSpec([*fields, Field("name", (), "<U8", "target"), Field("two", (2,), "S3", "target")])
     names = np.array(["steel", "", "Stähle"], "<U8")
-    values = {"x": np.zeros((3, 2), "f4"), "y": np.ones((3, 2), "f4"), "name": names}
+    values = {"x": np.zeros((3, 2), "f4"), "y": np.ones((3, 2), "f4"), "mass": np.arange(3.0), "name": names}
+    values["two"] = np.array([[b"a", b"bc"]] * 3, "S3")
     with SampleWriter(tmp_path / "d", spec) as writer:
         writer.append(values, episode=np.zeros(3, int), step=np.arange(3), seed=np.zeros(3, np.uint64))
     fields = {"observations": "x", "actions": "y"}
-    export_minari(SampleDataset(tmp_path / "d"), "beam/random-v0", fields=fields)
-    again = import_minari("beam/random-v0", tmp_path / "again")
-    assert again.spec == spec
-    assert again[:]["name"].tolist() == names.tolist()
+    for form in ("hdf5", "arrow", "parquet"):
+        made = export_minari(SampleDataset(tmp_path / "d"), f"beam/{form}-v0", fields=fields, data_format=form)
+        again = import_minari(made, tmp_path / form)
+        assert again.spec == spec
+        assert again[:]["name"].tolist() == names.tolist()
+        assert again[:]["two"].tolist() == [[b"a", b"bc"]] * 3
+        assert again[:]["mass"].tolist() == [0, 1, 2]
     with pytest.raises(ConfigError, match="Minari's spaces do not hold <U8, the dtype of name"):
         export_minari(SampleDataset(tmp_path / "d"), "beam/random-v1", fields={**fields, "actions": ["y", "name"]})
 

@@ -118,7 +118,8 @@ def export_minari(
         )
     taken = {field for leaves in roles.values() for field in leaves.values()}
     others = [name for name in dataset.spec if name not in taken] if infos else []
-    episodes = _Episodes(dataset, roles, found, others)
+    # Minari writes infos without an axis to Arrow and Parquet, and cannot read them
+    episodes = _Episodes(dataset, roles, found, others, with_axis=data_format in ("arrow", "parquet"))
     try:
         parse_dataset_id(dataset_id)  # Minari itself asks too late, when it has made a folder that then is in its way
     except (ValueError, TypeError) as error:
@@ -267,9 +268,16 @@ class _Episodes:
     """The episodes of a dataset, several at a time, as Minari takes them, with what else is known of each."""
 
     def __init__(
-        self, dataset: SampleDataset, roles: dict[str, Leaves], space: dict[str, spaces.Space[Any]], infos: list[str]
+        self,
+        dataset: SampleDataset,
+        roles: dict[str, Leaves],
+        space: dict[str, spaces.Space[Any]],
+        infos: list[str],
+        *,
+        with_axis: bool,
     ) -> None:
         self._dataset, self._roles, self._space, self._infos = dataset, roles, space, infos
+        self._with_axis = with_axis  # an axis of length one for infos of a single value a step
         self._fields = [*{field: None for leaves in roles.values() for field in leaves.values()}, *infos]
 
     def __iter__(self) -> Iterator[tuple[list[EpisodeBuffer], list[dict[str, int]]]]:
@@ -327,9 +335,11 @@ class _Episodes:
             for parent in parents:
                 node = node.setdefault(parent, {})
             column = np.concatenate([np.zeros_like(part[name][:1]), part[name]])
-            node[last] = (
-                np.char.encode(column, "utf-8") if column.dtype.kind == "U" else column
-            )  # HDF5 knows bytes alone
+            if self._with_axis and column.ndim == 1:
+                column = column[:, np.newaxis]
+            if column.dtype.kind == "U":  # HDF5 knows bytes alone
+                column = np.char.encode(column, "utf-8")
+            node[last] = column
         return EpisodeBuffer(
             seed=seed,
             observations=self._nest("observations", observations),
@@ -419,14 +429,14 @@ class _Transitions:
         self._source = source
         self._space = {"observations": source.observation_space, "actions": source.action_space}
         self.sample_space: spaces.Dict | None = None
-        self._texts: set[str] = set()  # which Minari holds as bytes
+        self._texts: dict[str, str] = {}  # kinds of the dtypes of what Minari holds as bytes, or objects
         if ours:
             self._leaves: dict[str, Leaves] = ours["leaves"]
             self._infos = list(ours["infos"])
             if unknown := sorted(set(infos) - set(self._infos)):
                 raise ConfigError(f"{source.id} has no infos {unknown}; it has {self._infos}, which are kept anyway")
             self.spec = SampleSpec.from_json(ours["fields"])
-            self._texts = {name for name, field in self.spec.items() if field.dtype.kind == "U"}
+            self._texts = {name: f.dtype.kind for name, f in self.spec.items() if f.dtype.kind in "SU"}
             return
         self._infos = list(infos)
         self._leaves = {}
@@ -498,7 +508,7 @@ class _Transitions:
                 values[leaves[path]] = column.copy() if key == "truncations" else column
         for name in self._infos:
             values[name] = self._info(episode, name, count)
-            if name in self._texts and values[name].dtype.kind == "S":
+            if self._texts.get(name) == "U" and values[name].dtype.kind == "S":
                 values[name] = np.char.decode(values[name], "utf-8")
         return values
 
@@ -512,6 +522,8 @@ class _Transitions:
                 )
             value = value[part]
         column = np.asanyarray(value)
+        if name in self._texts and column.dtype == object:  # of Arrow
+            column = np.array(column.tolist())
         if column.dtype.kind not in "biufcS" or len(column) not in (count, count + 1):
             raise ConfigError(
                 f"info {name!r} of episode {episode.id} is no array with a row per step: {column.dtype} {column.shape}"
