@@ -364,6 +364,8 @@ class _Search:
             self.value(name, value.__self__, depth + 1)
         elif isinstance(value, types.FunctionType):
             self._function(name, value, depth)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self.value(name, value.__wrapped__, depth + 1)
         elif isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
             self.module(str(getattr(value, "__module__", None) or "builtins"), name)
         else:

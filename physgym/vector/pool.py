@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from gymnasium.vector import AutoresetMode
 
 from physgym import errors, tree
@@ -42,6 +41,7 @@ from physgym.placement import EnvFactory
 from physgym.vector import process
 from physgym.vector.arena import IDLE, SLOTS, Arena
 from physgym.vector.host import Host, RequestFailed, failure
+from physgym.vector.pickling import dump
 from physgym.vector.process import Handle
 from physgym.vector.transport import Channel, Listener, PeerGone, above, admit, challenge
 from physgym.vector.wire import (
@@ -934,7 +934,7 @@ if hasattr(os, "register_at_fork"):
 
 def _pickled(factories: list[EnvFactory]) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(factories))
+        return dump(factories)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise ConfigError(UNSENDABLE.format(error=error, fork='context="fork"')) from error
 
