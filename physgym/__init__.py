@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from physgym import interrupt as interrupt  # before all that takes time to import: signals may come meanwhile
+
+# isort: split
 from physgym import envs as envs
 from physgym import errors as errors
 from physgym._version import __version__ as __version__

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +87,52 @@ class BatchSignals:
         elif number not in ANNOUNCING and time.monotonic() - self._since > INSISTING:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+class Command(BatchSignals):
+    """The same for the command line, from its beginning: as long as it imports what it needs, nothing is to be saved.
+
+    Until `begin` a signal, Ctrl-C included, ends the process at once, with 128 + its number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._importing = True
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler and self._importing:
+            signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def begin(self) -> None:
+        """From now on there is something to save."""
+        self._importing = False
+        if signal.getsignal(signal.SIGINT) == self._on_signal:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._importing and os.getpid() == self._process:
+            os._exit(128 + number)  # an exception may get lost in what is imported
+        super()._on_signal(number, frame)
+
+
+def _is_command() -> bool:
+    """Whether the process was started as ``physgym`` or ``python -m physgym``."""
+    program = sys.argv[0] if sys.argv else ""
+    if (started := sys.modules.get("multiprocessing.process")) is not None and started.parent_process() is not None:
+        return False  # one of its children, which has its arguments
+    if program == "-m":  # as long as Python looks for the module
+        return ("-m", "physgym") in itertools.pairwise(sys.orig_argv)
+    return os.path.basename(program) == "physgym"  # noqa: PTH119 - pathlib takes time to import
+
+
+_command = Command().__enter__() if _is_command() else None
+
+
+def command() -> Command:
+    """Return what watches the command line: since this module was imported, where the process is ``physgym``."""
+    return _command or Command()
 
 
 def outlive_announcements() -> None:

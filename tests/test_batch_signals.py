@@ -82,6 +82,55 @@ def test_search_ends_its_trials_in_order(folder):
     Path("armed").unlink(missing_ok=True)
 
 
+# --- while a command imports what it needs
+
+WAITS = """
+import pathlib, time
+pathlib.Path("importing").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        *(("gymnasium", number) for number in (*ENDING, signal.SIGINT)),
+        ("typer", signal.SIGUSR2),
+        ("typer", signal.SIGINT),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_signal_that_comes_during_imports_is_in_the_status(tmp_path, module, number):
+    (tmp_path / f"{module}.py").write_text(WAITS)  # stands before the real one
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = subprocess.Popen(
+        [sys.executable, "-m", "physgym", "schema"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "importing").exists() and command.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    command.send_signal(number)
+    _, said = command.communicate(timeout=30)
+    assert (command.returncode, said) == (128 + number, b"")
+
+
+def test_only_the_command_itself_listens_from_the_beginning(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/physgym", "train"])
+    assert interrupts._is_command()
+    monkeypatch.setattr(sys, "argv", ["-m", "train"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-W", "ignore", "-m", "physgym", "train"])
+    assert interrupts._is_command()
+    for arguments in (["python", "-m", "pytest", "physgym"], ["python", "-m", "physgym.vector.worker"], []):
+        monkeypatch.setattr(sys, "orig_argv", arguments)
+        assert not interrupts._is_command()
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert not interrupts._is_command()
+
+
 # --- the parts
 
 

@@ -17,26 +17,34 @@ from physgym.errors import PhysGymError
 # each module adds its commands
 from physgym.experiment.cli import data, new, running, search, sessions, tools, training  # noqa: F401
 from physgym.experiment.cli.app import INTERRUPTED, USAGE, app
-from physgym.interrupt import BatchSignals
+from physgym.interrupt import command
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Entry point of the console script."""
+    signals = command()
+    try:
+        with signals:
+            signals.begin()
+            _prepare()
+            _run()
+    except KeyboardInterrupt:  # before or after all that minds it
+        sys.exit(INTERRUPTED if signals.received is None else 128 + signals.received)
+    except SystemExit as end:
+        if signals.received is not None and end.code not in (0, None):
+            sys.exit(128 + signals.received)
+        raise
+
+
+def _prepare() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as under some schedulers
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
     sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
-    with BatchSignals() as signals:
-        try:
-            _run()
-        except SystemExit as end:
-            if signals.received is not None and end.code not in (0, None):
-                sys.exit(128 + signals.received)
-            raise
 
 
 def _run() -> None:
