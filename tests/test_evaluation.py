@@ -46,7 +46,7 @@ def test_it_gives_the_figures_of_a_run():
     network = spring_network()
     figures = RolloutEvaluation("physgym/Spring-v0", 30, seed=4)(network)
     assert figures.keys() == {"relative_l2/next_state", "latency_ms"}
-    with Runner("physgym/Spring-v0", network, seed=4) as runner:
+    with Runner("physgym/Spring-v0", network, seed=4, part="evaluation") as runner:
         errors = runner.run(30, progress=False).errors["next_state"]
     assert figures["relative_l2/next_state"] == errors.relative_l2.mean()
     assert figures["latency_ms"] > 0

@@ -53,6 +53,7 @@ from physgym.training import (
 from physgym.training.answers import Asked, answers_of
 from physgym.training.batches import divide
 from physgym.training.checkpoint import as_which, read_manifest
+from physgym.training.foreign import Feed, TorchSamples, as_samples
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
@@ -175,6 +176,8 @@ def generate_samples(
         PhysGymError: What `physgym.generate` raises.
     """
     given, config = config, located(config)
+    if config.dataset.type is not None:
+        raise ConfigError("dataset.type: names samples that are there, and there are none to generate; leave it out")
     env, load, options = _environment(config, "physgym generate"), _load(config), _generation(config)
     samples = None if load is not None and config.dataset.samples is config.dataset.mini is None else _wanted(config)
     options["allow_changed_code"] = allow_changed_code or (origin is not None and origin.allow_changed_code)
@@ -283,7 +286,8 @@ class _Plan:
         self.config = config
         check_device(config.device)
         _check_samplers(config)
-        self.spec = _existing_spec(config, folder) or _env_spec(config)
+        self.own = own_samples(config)
+        self.spec = self.own.spec if self.own is not None else _existing_spec(config, folder) or _env_spec(config)
         self.network = build_network(config, self.spec)
         optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
@@ -311,7 +315,7 @@ class _Plan:
 
         check_saved(predictor, optimization, self.callbacks)
         produce, validation = config.dataset.produce, config.validation
-        held_out = validation.fraction > 0 and produce in ("before", "first_epoch")
+        held_out = validation.fraction > 0 and produce in ("before", "first_epoch") and not isinstance(self.own, Feed)
         check_watched(
             [*self.callbacks, _checkpoints(config, Path("session")), *([] if metric is None else [Watch(metric)])],
             lambda: loss_names(predictor, optimization, losses, self.spec, [*predictor.inputs, *fields]),
@@ -368,10 +372,13 @@ def _make_trainer(
 ) -> tuple[Trainer, SampleSource | None]:
     """The trainer with its samples: a dataset, generated if need be, or a source that produces them."""
     config, section = plan.config, plan.config.training
-    training: SampleDataset | None = None
-    validation: SampleDataset | float | None = config.validation.fraction
+    training: SampleDataset | TorchSamples | Feed | None = None
+    validation: SampleDataset | TorchSamples | float | None = config.validation.fraction
     source = None
-    if config.dataset.produce == "before":
+    if plan.own is not None:
+        training, validation = _split_own(plan.own, config)
+        per_epoch = _own_batches(plan, training)
+    elif config.dataset.produce == "before":
         dataset = _dataset(config, plan.generation | {"predictor": answers_of(plan.predictor())}, folder)
         if run is not None:
             run.describe_dataset(dataset)
@@ -400,7 +407,7 @@ def _make_trainer(
     try:
         trainer = Trainer(
             network,
-            training,
+            cast(Any, training),  # of which it knows more kinds than it says
             source=source,
             produce="first_epoch" if config.dataset.produce == "first_epoch" else "always",
             epochs=section.epochs,
@@ -434,7 +441,50 @@ def _make_trainer(
     return trainer, source
 
 
-def _batches(plan: _Plan, samples: SampleDataset) -> int:
+def own_samples(config: Config) -> TorchSamples | Feed | None:
+    """The samples that a configuration names by a class of its own; None where it names none.
+
+    Raises:
+        ConfigError: It is no dataset or loader of torch, or its samples are no fields.
+    """
+    part, key = config.dataset.type, "dataset.type"
+    if part is None:
+        return None
+    kinds = (torch.utils.data.Dataset, torch.utils.data.DataLoader)
+    found = components.find_class(part.type, {}, key, *kinds)
+    torch.manual_seed(config.seed)
+    made = components.make(found, key, **part.arguments)
+    if not isinstance(made, kinds):
+        raise ConfigError(f"{key}: {part.type} gives {made!r}, which is no dataset or loader of torch")
+    samples = cast(TorchSamples | Feed, as_samples(made, config.training.batch_size))
+    endless = isinstance(samples, Feed) and samples.num_batches is None
+    if endless and config.training.batches_per_epoch is None:
+        raise ConfigError("training.batches_per_epoch: missing; the loader does not say how long it is")
+    if config.dataset.mini is None or isinstance(samples, Feed):
+        return samples
+    return samples.subset(np.arange(min(len(samples), config.dataset.mini)))
+
+
+def _split_own(own: TorchSamples | Feed, config: Config) -> tuple[TorchSamples | Feed, TorchSamples | None]:
+    """Samples of one's own to train and to validate on; of a loader nothing can be held out."""
+    fraction = config.validation.fraction
+    if isinstance(own, Feed) or config.validation.path is not None or not fraction:
+        return own, None
+    return own.split(fraction, config.seed)
+
+
+def _own_batches(plan: _Plan, samples: TorchSamples | Feed) -> int:
+    """How many batches an epoch has."""
+    if not isinstance(samples, Feed):
+        return _batches(plan, samples)
+    limit = plan.config.training.batches_per_epoch
+    few = (
+        sys.maxsize if (mini := plan.config.dataset.mini) is None else math.ceil(mini / plan.config.training.batch_size)
+    )
+    return min(samples.num_batches or sys.maxsize, limit or sys.maxsize, few)
+
+
+def _batches(plan: _Plan, samples: SampleDataset | TorchSamples) -> int:
     """How many batches an epoch has on each process, over which a schedule may span."""
     section, ranks, predictor = plan.config.training, Ranks(plan.config.device).size, plan.predictor()
     size, limit = section.batch_size, section.batches_per_epoch
@@ -639,6 +689,8 @@ def _dataset(config: Config, generation: dict[str, Any], folder: Folder) -> Samp
 
 def _complete(config: Config, session: Path | None) -> bool:
     """Whether there are all samples that a training wants."""
+    if config.dataset.type is not None:
+        return True
     if config.dataset.produce != "before" or (config.dataset.path is None and session is None):
         return False
     folder = _dataset_folder(config, session or Path())

@@ -58,6 +58,8 @@ def check_name(name: str, known: Sequence[str]) -> str:
     if name in known or REFERENCE.fullmatch(name):
         return name
     near = difflib.get_close_matches(name.partition(":")[0], known, 1, cutoff=0.5)
+    if not known:
+        raise ValueError("unknown name; give your own as module:attr")
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)};"
     raise ValueError(f"unknown name; {hint} your own as module:attr")
 

@@ -110,6 +110,7 @@ Schedule = Annotated[Component, Named(tuple(components.SCHEDULES))]
 OptimizationKind = Annotated[Component, Named(tuple(components.OPTIMIZATIONS))]
 Transform = Annotated[Component, Named(tuple(components.TRANSFORMS))]
 TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
+OwnSamples = Annotated[Component, Named(())]
 ActionSampler = Annotated[Component, Named(components.ACTION_SAMPLERS, components.check_sampler)]
 ParameterSampler = Annotated[Component, Named(components.PARAMETER_SAMPLERS, components.check_sampler)]
 
@@ -159,6 +160,11 @@ class DatasetSection(Section):
         description="dataset folder or s3://bucket/prefix; by default 'dataset' in the session. A list names datasets "
         "that are there and are read as one",
     )
+    type: OwnSamples | None = Field(
+        None,
+        description="samples of your own in place of path, as module:attr: a torch Dataset or DataLoader, or a "
+        "function that makes one",
+    )
     samples: int | None = Field(
         None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
     )
@@ -187,6 +193,16 @@ class DatasetSection(Section):
         made = self.samples is not None or self.episodes is not None or self.produce != "before"
         if isinstance(self.path, list) and made:
             raise ValueError("several datasets (path) are taken as they stand; leave out samples, episodes and produce")
+        return self
+
+    @model_validator(mode="after")
+    def _own(self) -> DatasetSection:
+        made = (self.path, self.samples, self.episodes, self.load_samples)
+        if self.type is not None and (any(value is not None for value in made) or self.produce != "before"):
+            raise ValueError(
+                "samples of one's own (type) are taken as they stand; leave out path, samples, episodes, "
+                "load_samples and produce"
+            )
         return self
 
     @model_validator(mode="after")
@@ -397,7 +413,7 @@ def missing_samples(data: Mapping[str, Any]) -> str:
 
     if data.get("environment") is not None:
         return ""
-    if of("dataset", "path") is None:
+    if of("dataset", "path") is None and of("dataset", "type") is None:
         return "environment: missing; name a simulation, or a dataset in dataset.path"
     if of("dataset", "produce") not in (None, "before") or of("validation", "rollout") is not None:
         return "environment: missing; dataset.produce and validation.rollout need the simulation"

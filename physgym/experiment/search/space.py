@@ -145,7 +145,7 @@ class Space:
             ConfigError: Trials with samples of their own would share a folder.
         """
         dataset = self._data["dataset"]
-        if "dataset.path" in self.keys:
+        if "dataset.path" in self.keys or dataset.get("type") is not None:
             return True
         changing = [key for key in self.keys if key.split(".")[0] in SAMPLES and key not in NOT_SAMPLES]
         if dataset["produce"] != "before":
