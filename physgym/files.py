@@ -29,6 +29,15 @@ NO_LOCKS = (
     "the same time. Make sure that there is none, or mount it with locks"
 )
 
+NO_FLUSHED_FOLDERS = (
+    "the file system of {path} cannot write folders through to the disk ({error}): what is in files is safe, but after "
+    "a power cut the names of the last ones may be missing. Nothing is lost where a process is killed"
+)
+NO_MODES = (
+    "the file system of {path} does not change permissions ({error}): files have those that it gives them, so that "
+    "other users may be able to read them, or not"
+)
+
 LockState = Literal["held", "taken", "unsupported"]
 
 
@@ -120,15 +129,16 @@ def read_regular(file: Path, largest: int) -> bytes:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or a folder is on the disk; a folder whose file system cannot do that is left as it is.
+    """Wait until a file or a folder is on the disk; of a folder whose file system cannot do that a warning says so.
 
     Raises:
         OSError: The disk refuses.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
         if path.is_dir():
+            _say_once(NO_FLUSHED_FOLDERS, path, error)
             return
         raise
     try:
@@ -136,14 +146,36 @@ def flush(path: Path) -> None:
     except OSError as error:
         if not (path.is_dir() and error.errno in NO_FLUSH):
             raise
+        _say_once(NO_FLUSHED_FOLDERS, path, error)
     finally:
         os.close(descriptor)
 
 
 def copy_mode(source: Path, target: Path) -> None:
-    """Give a file the permissions of another one where the file system allows it."""
-    with contextlib.suppress(OSError):
+    """Give a file the permissions of another one where the file system allows it; else say so."""
+    try:
         shutil.copymode(source, target)
+    except OSError as error:
+        _say_once(NO_MODES, target, error)
+
+
+def change_mode(path: Path, mode: int) -> None:
+    """Give a file or folder permissions where the file system allows it; else say so."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        _say_once(NO_MODES, path, error)
+
+
+_said: set[str] = set()
+
+
+def _say_once(text: str, path: Path, error: OSError) -> None:
+    """Warn of what a file system lacks, once in a process."""
+    if text not in _said:
+        _said.add(text)
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        warnings.warn(text.format(path=path, error=reason), RuntimeWarning, stacklevel=4)
 
 
 def lock(descriptor: int, path: Path, *, shared: bool = False, warn: bool = True) -> LockState:

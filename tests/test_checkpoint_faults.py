@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from physgym import files
 from physgym.errors import CheckpointError, ConfigError
 from physgym.nn import Optimization
 from physgym.training import (
@@ -279,7 +280,12 @@ def test_a_file_system_without_modes_locks_and_flushing_of_folders_is_enough(tmp
     monkeypatch.setattr(os, "chmod", chmod)
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(os, "fsync", flush)
-    with pytest.warns(RuntimeWarning, match="has no locks"):
+    monkeypatch.setattr(files, "_said", set())
+    with (
+        pytest.warns(RuntimeWarning, match="has no locks"),
+        pytest.warns(RuntimeWarning, match="does not change permissions"),
+        pytest.warns(RuntimeWarning, match="cannot write folders through to the disk"),
+    ):
         made(folder=tmp_path).fit()
     load_checkpoint(tmp_path, network=Flat())
 

@@ -18,6 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from physgym.errors import ConfigError
+from physgym.files import change_mode
 
 SUFFIX = ".template"
 GIT_TIMEOUT = 30.0  # seconds
@@ -77,7 +78,7 @@ def new_project(path: str | Path, *, git: bool = True) -> Project:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         try:
-            temporary.chmod(0o777 & ~_umask())  # mkdtemp leaves it to its owner alone
+            change_mode(temporary, 0o777 & ~_umask())  # mkdtemp leaves it to its owner alone
             _write(temporary, names)
             note = _under_git(temporary, folder) if git else ""
             temporary.rename(folder)

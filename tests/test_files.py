@@ -1,0 +1,82 @@
+"""File systems that lack something: go on with one warning that names it, or an error."""
+
+import errno
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+from physgym import files
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(files, "_said", set())
+
+
+@pytest.fixture
+def no_flushed_folders(monkeypatch):
+    fsync = os.fsync
+
+    def refuse(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.fixture
+def no_modes(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+
+
+def test_a_folder_that_cannot_be_flushed_is_said_once(tmp_path, no_flushed_folders):
+    with pytest.warns(RuntimeWarning, match=rf"file system of {tmp_path} cannot write folders .*\(Invalid argument\)"):
+        files.write_atomically(tmp_path / "a", "text")
+    files.write_atomically(tmp_path / "b", "text")  # warnings are errors
+    assert (tmp_path / "b").read_text() == "text"
+
+
+def test_a_folder_that_cannot_be_opened_is_said_as_well(tmp_path, monkeypatch):
+    def refuse(path, *args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.warns(RuntimeWarning, match=r"cannot write folders through to the disk \(Permission denied\)"):
+        files.flush(tmp_path)
+
+
+def test_a_disk_that_refuses_a_file_is_an_error(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write_atomically(tmp_path / "a", "text")
+    with pytest.raises(OSError, match="Input/output error"):
+        files.flush(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_permissions_that_cannot_be_changed_are_said_once(tmp_path, no_modes):
+    (tmp_path / "a").touch()
+    with pytest.warns(
+        RuntimeWarning, match=rf"of {tmp_path}/a does not change permissions \(Operation not permitted\)"
+    ):
+        files.change_mode(tmp_path / "a", 0o600)
+    files.copy_mode(tmp_path / "a", tmp_path / "a")
+
+
+def test_each_kind_is_said_of_its_own(tmp_path, no_modes, no_flushed_folders):
+    (tmp_path / "a").touch()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            files.copy_mode(tmp_path / "a", tmp_path / "a")
+            files.flush(tmp_path)
+    assert len(said) == 2
