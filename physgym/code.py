@@ -15,7 +15,6 @@ import functools
 import hashlib
 import importlib
 import importlib.machinery
-import importlib.metadata
 import inspect
 import json
 import linecache
@@ -24,7 +23,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import sysconfig
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +35,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ChangedCode, ConfigError
+from physgym.made import describe_made as describe_made
 from physgym.syntax import Lazy, Text, remember
 
 GIT_TIMEOUT = 5.0
@@ -46,8 +45,6 @@ DEEPEST = 6  # objects within objects that are looked at
 LONGEST = 200  # letters of a value that are kept as they are
 COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 INSTALLED = {"site-packages", "dist-packages"}
-# packages whose wrappers around an environment are not part of the simulation
-AROUND = ("gymnasium", "physgym")
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 READER = (
     "{where} was made by other code of the simulation than that of now: {differences}. Then {before}, now {now}. Take "
@@ -190,25 +187,6 @@ def recorded_code(session: str | os.PathLike[str]) -> dict[str, Any] | None:
             code = (run.get("dataset") or {}).get("code") or run.get("code")
             return dict(code) if code else None
     return None
-
-
-def describe_made(env: Any) -> dict[str, list[str]]:
-    """Say of an environment which classes it is of, and which files it reads, as text.
-
-    Args:
-        env: The environment, maybe with wrappers around it; those of Gymnasium and of physgym are left out.
-    """
-    env = getattr(env.unwrapped, "simulation", env) if type(env.unwrapped).__module__ == "physgym.surrogate" else env
-    layers, layer = [], env
-    while layer is not env.unwrapped:
-        if type(layer).__module__.partition(".")[0] not in AROUND:
-            layers.append(type(layer))
-        layer = getattr(layer, "env", env.unwrapped)
-    classes = [c for kind in (*layers, type(env.unwrapped)) for c in kind.__mro__ if c is not object]
-    names = [f"{c.__module__}:{c.__qualname__}" for c in classes if c.__module__ not in ("typing", "abc")]
-    files = getattr(env.unwrapped, "files_read", ())
-    files = [files] if isinstance(files, (str, os.PathLike)) else files
-    return {"classes": list(dict.fromkeys(names)), "files": [os.fspath(name) for name in files]}
 
 
 def differences(before: Code, now: Code, *, made_alike: bool = True) -> list[str]:
@@ -604,12 +582,16 @@ def _sorted_place(name: str, file: str | None, folders: tuple[str, ...] | None) 
 
 @functools.cache
 def _python_folders() -> tuple[Path, ...]:
+    import sysconfig
+
     return tuple({Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
 
 
 @functools.cache
 def _version(top: str) -> tuple[str, str] | None:
     """Name and version of the distribution that has a package."""
+    import importlib.metadata  # with the modules for mail, which workers have no use for
+
     with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
         return top, importlib.metadata.version(top)
     # importlib.metadata.packages_distributions takes seconds

@@ -24,8 +24,8 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.casting import CastError, as_arrays, as_dtype
-from physgym.code import describe_made
 from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError, UnequalSpaces
+from physgym.made import describe_made
 from physgym.placement import Env
 from physgym.returned import flag_of, info_of, returned, reward_of, taken
 from physgym.rollout import ActionGenerator, Transition, episode_policy, require_spec, run_episode
