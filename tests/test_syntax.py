@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from physgym import syntax
+from physgym import code, syntax
 from physgym.code import code_of
 
 TEXT = b"""
@@ -142,11 +142,13 @@ def test_a_text_that_is_no_python_imports_nothing(folder):
 
 
 def test_the_code_of_a_simulation_is_the_same_whether_texts_are_remembered_or_not(folder, parsed):
+    forget = (code._read_once.cache_clear, code._lazy.cache_clear)  # what this process has read of files
+    for clear in forget:
+        clear()
     first = code_of("physgym/Spring-v0")
     many = len(parsed)
     again()
-    from physgym.code import _read_once
-
-    _read_once.cache_clear()
+    for clear in forget:
+        clear()
     assert code_of("physgym/Spring-v0").to_json() == first.to_json()
-    assert len(parsed) == many
+    assert len(parsed) == many > 50
