@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -573,16 +574,19 @@ def test_a_dataset_says_where_it_comes_from(tmp_path, monkeypatch):
     assert physgym.spaces.from_json(described["action_space"]).high == 2.0
     assert set(described) == {"observation_space", "action_space", "sample_space", "parameter_space"}
     (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "own_line.py").write_text("from tests.toys import Line\nclass OwnLine(Line):\n    pass\n")
     monkeypatch.chdir(tmp_path / "nowhere")
+    monkeypatch.syspath_prepend(tmp_path / "nowhere")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    plain = generate(toys.Line, tmp_path / "e", samples=5, num_workers=1, progress=False)
-    assert plain.attributes["env_spec"] == plain.provenance["git_commit"] == ""
+    own = importlib.import_module("own_line").OwnLine
+    plain = generate(own, tmp_path / "e", samples=5, num_workers=0, progress=False)
+    assert plain.attributes["env_spec"] == plain.provenance["runs"][0]["code"]["commit"] == ""
     subprocess.run(
         "git init -q && git -c user.name=a -c user.email=b commit -q --allow-empty -m c", shell=True, check=True
     )
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    again = generate(toys.Line, tmp_path / "f", samples=5, num_workers=1, progress=False)
-    assert again.provenance["git_commit"] == commit
+    again = generate(own, tmp_path / "f", samples=5, num_workers=0, progress=False)
+    assert again.provenance["runs"][0]["code"]["commit"] == commit
     assert "git_commit" not in again.attributes
     for folder in ("e", "f"):  # a commit changes no byte of the samples
         assert len(list((tmp_path / folder).glob("*.h5"))) == 1
