@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import random
 import secrets
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -70,7 +70,8 @@ def run(path: Path, samples: int, seed: int, **options) -> SampleDataset:
 
 def hurry() -> None:
     """Small buffers, so that there is a commit every few milliseconds, and processes that start quickly."""
-    importlib.import_module("scipy.stats.qmc")  # once, instead of in every process that is forked
+    with tempfile.TemporaryDirectory() as folder:  # imports and looks at the code once, not in each forked process
+        run(Path(folder) / "d", 1, 0, num_workers=0)
     generation.SampleWriter = functools.partial(generation.SampleWriter, buffer_size=20 * ROW, commit_interval=0.01)
     generation.SocketVectorEnv = functools.partial(generation.SocketVectorEnv, context="fork", max_restarts=10**6)
 
