@@ -414,7 +414,7 @@ def test_a_disk_that_is_full_for_a_while_ends_nothing_and_loses_nothing(tmp_path
 
 
 def test_a_disk_that_stays_full_costs_the_last_curves_alone(tmp_path):
-    run = trainer(callbacks=[Limit(10, 10**9), TensorBoard(tmp_path)], epochs=40, batch_size=8)
+    run = trainer(callbacks=[TensorBoard(tmp_path)], epochs=40, batch_size=8)
     with (
         files_of_at_most(20_000),
         pytest.warns(RuntimeWarning, match="They are kept in memory"),
@@ -429,7 +429,7 @@ def test_a_disk_that_stays_full_costs_the_last_curves_alone(tmp_path):
 
 def test_what_does_not_fit_into_the_memory_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(curves, "KEPT", 10_000)
-    run = trainer(callbacks=[Limit(10, 10**9), TensorBoard(tmp_path)], epochs=40, batch_size=8)
+    run = trainer(callbacks=[TensorBoard(tmp_path)], epochs=40, batch_size=8)
     with files_of_at_most(20_000), pytest.warns(RuntimeWarning) as seen:
         run.fit()
     assert [("now:" in str(w.message), "left out" in str(w.message), "given up" in str(w.message)) for w in seen] == [
