@@ -12,7 +12,8 @@ demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile -m "not alone"
+	$(BIN)/pytest -m alone
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -448,6 +448,7 @@ def interrupt(folder, *arguments, when):
     return time.monotonic() - start, process.returncode, output
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_generating(folder):
     seconds, code, output = interrupt(
         folder, "generate", "sims:toy/Slow-v0", "--out", "data", "--samples", "5000",
@@ -460,6 +461,7 @@ def test_ctrl_c_while_generating(folder):
     assert len(SampleDataset(folder / "data")) > 0
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_training(folder):
     physgym(folder, *GENERATE[:-4], "--samples", "64", "sims:toy/Line-v0")
     session = folder / "sessions" / "line"
@@ -472,6 +474,7 @@ def test_ctrl_c_while_training(folder):
     assert "relative L2" in physgym(folder, "run", "sessions/line", "--steps", "3").stdout
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_running(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     shutil.rmtree(folder / "sessions" / "line" / "stats")

@@ -42,6 +42,8 @@ from tests.memory_samples import MemorySource, linear_samples
 from tests.repositories import ignoring
 from tests.toys import Gated, wait_at_gate
 
+pytestmark = pytest.mark.alone
+
 SCRIPT = Path(sys.executable).with_name("physgym")
 MARK = "PHYSGYM_INTERRUPTED"  # environment variable by which processes that outlive their parent are found
 PATIENCE = 60.0  # seconds, of a machine that others use too

@@ -97,6 +97,7 @@ def shim(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_at_any_call_is_told_and_can_be_recovered_from(shim, tmp_path, name):
     jobs = [{"name": name, "first": 1 + i, "stride": 2, "folder": str(tmp_path / str(i))} for i in range(2)]

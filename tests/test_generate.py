@@ -125,6 +125,7 @@ def test_a_killed_parent_loses_nothing_that_was_committed(tmp_path):
     assert content(dataset) == content(want)
 
 
+@pytest.mark.alone
 def test_ctrl_c_keeps_what_is_complete_and_ends_within_two_seconds(tmp_path):
     code = (
         "import sys; from physgym import generate; from tests.toys import Slow\n"

@@ -187,6 +187,7 @@ KILLS = 50
 SEEDS = (1, 2)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("what", ["parents", "workers"])

@@ -88,6 +88,7 @@ def swept(shim, tmp_path, name, way):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "way"),
     [

@@ -520,6 +520,7 @@ def test_ctrl_c_during_the_validation_loses_nothing():
     assert torch.equal(weights(run.predictor), weights(whole.predictor))
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_waiting_for_samples_ends_within_two_seconds(tmp_path):
     sent = []
 

@@ -15,6 +15,8 @@ from physgym import Simulation, SocketVectorEnv
 from physgym.errors import ConfigError, SampleError, WorkerError
 from tests.vectors import receive
 
+pytestmark = pytest.mark.alone
+
 TRANSPORTS = [{}, {"shared_memory": False}, {"transport": "tcp"}, {"num_workers": 0}]
 
 

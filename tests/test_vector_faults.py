@@ -28,6 +28,8 @@ from physgym.vector.pool import RemoteWorker, WorkerPool
 from tests import toys
 from tests.vectors import receive
 
+pytestmark = pytest.mark.alone
+
 KILL, HANG, RAISE, STOP = 2, 3, 4, 5
 
 
