@@ -552,8 +552,9 @@ def test_a_state_that_is_no_dictionary_is_refused_when_it_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("busy", [0.0, 1.0])
-def test_a_loading_process_that_dies_is_an_error_of_the_dataset(busy):
-    """Also where torch reports it in the midst of something else."""
+def test_a_loading_process_that_dies_is_an_error_of_the_dataset(busy, monkeypatch):
+    """Also where torch reports it in the midst of something else, out of which no error gets: then after a while."""
+    monkeypatch.setattr("physgym.data.workers.TIMEOUT", 20.0)
 
     class Kill(Callback):
         def batch_end(self, run, values):
