@@ -43,6 +43,8 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
         CastError: The kind does not fit, a value would be destroyed, or values are missing.
     """
     array = as_array(value, f"an array of dtype {dtype}")
+    if array.dtype.kind in "fc" and dtype.kind in "fc" and isinstance(value, (list, tuple)):
+        _check_integers(value, dtype)  # which numpy has rounded beside a float
     if array.dtype == dtype:
         return array
     if array.dtype == object and isinstance(value, (int, list, tuple)) and dtype.kind in "iufc":
@@ -163,6 +165,20 @@ def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
         return source.kind == target.kind
     integers = source.kind in "iu" and target.kind in "iu"
     return integers or bool(np.can_cast(source, target, "same_kind"))
+
+
+def _check_integers(values: Any, dtype: np.dtype[Any]) -> None:
+    """Raise CastError where nested lists hold an integer that a floating-point dtype does not hold exactly."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            _check_integers(value, dtype)
+        elif isinstance(value, (np.ndarray, np.integer)) and value.dtype.kind in "iu":
+            as_dtype(np.asarray(value), dtype)
+        elif isinstance(value, int):
+            with np.errstate(all="ignore"):
+                real = float(np.array(value, dtype).real) if abs(value) < 1 << 1000 else np.inf
+            if not np.isfinite(real) or int(real) != value:
+                raise CastError(VALUE.format(value=value, got="int (Python's)", index="()", want=dtype))
 
 
 def _no_text(values: Any) -> Any:

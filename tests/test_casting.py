@@ -208,3 +208,26 @@ def test_a_reward_of_many_bits():
             SampleError, match="environment 1: the reward must be a number, not an integer of 16610 bits"
         ):
             envs.step([0, 0])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([2**53 + 1, 1.5], "f8"),
+        ([[2**53 + 1, 1.0]], "f8"),
+        ([np.int64(2**53 + 1), 1.5], "f8"),
+        ([np.array([1.5, 2]), np.array([2**53 + 1, 2])], "f8"),
+        ([np.array([2**63 + 1], "u8"), np.array([-1])], "f8"),
+        ([2**24 + 1, 1.0], "f4"),
+        ([2**53 + 1, 1j], "c16"),
+    ],
+    ids=str,
+)
+def test_integers_of_a_list_are_not_rounded_beside_a_float(values, dtype):
+    with pytest.raises(CastError, match="cannot hold"):
+        as_dtype(values, np.dtype(dtype))
+
+
+def test_integers_beside_floats_that_fit_are_taken():
+    assert as_dtype([2**53, 1.5, True, np.int8(3)], np.dtype("f8")).tolist() == [2.0**53, 1.5, 1.0, 3.0]
+    assert as_dtype([[1, 2.5], (3, 4)], np.dtype("f4")).tolist() == [[1.0, 2.5], [3.0, 4.0]]

@@ -27,6 +27,7 @@ from tests.killing import assert_same_files, in_processes
 
 MARK = "PHYSGYM_KILLED"  # environment variable by which processes that outlive their parent are found
 ROW = 300  # bytes, about
+SIZE = 260_000  # bytes of a file, of which some hundred rows take a half
 
 
 class Walk(Simulation):
@@ -65,7 +66,7 @@ class Walk(Simulation):
 
 def run(path: Path, samples: int, seed: int, **options) -> SampleDataset:
     options |= {"keep_rejected": True, "parameters": "sobol", "num_envs": 4, "progress": False}
-    return physgym.generate(Walk, path, samples=samples, seed=seed, max_file_size=400 * ROW, **options)
+    return physgym.generate(Walk, path, samples=samples, seed=seed, max_file_size=SIZE, **options)
 
 
 def hurry() -> None:

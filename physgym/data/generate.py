@@ -8,6 +8,9 @@ name of the sample that was handed out last: whatever is stored, what comes afte
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
+import hashlib
 import itertools
 import json
 import math
@@ -1149,8 +1152,26 @@ def _plain(data: Any) -> Any:
 
 
 def describable(each: Sequence[Mapping[str, Any]]) -> Any:
-    """Arguments as JSON data, a list where episodes have different ones; what JSON does not know is its repr."""
-    return json.loads(json.dumps(each[0] if len(each) == 1 else each, default=repr))
+    """Arguments as JSON data, a list where episodes have different ones; what JSON does not know is a text."""
+    return json.loads(json.dumps(each[0] if len(each) == 1 else each, default=_as_text))
+
+
+def _as_text(value: Any) -> Any:
+    """What says of a value all by which it may differ: the bytes of arrays, fields of a dataclass, else its repr."""
+    if not isinstance(value, np.ndarray) and hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of torch
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return {"array": list(value.shape), "of": value.tolist()}
+    if isinstance(value, np.ndarray):
+        parts = [np.ma.getdata(value), *([np.ma.getmaskarray(value)] if np.ma.isMaskedArray(value) else [])]
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+        return f"array of {value.dtype.str} {value.shape}, sha256 {digest}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return {type(value).__qualname__: fields}
+    if isinstance(value, functools.partial):
+        return {"partial": [value.func, list(value.args), value.keywords]}
+    return repr(value)
 
 
 def _attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:

@@ -9,12 +9,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from physgym._version import __version__
-from physgym.code import Code, check_same, warn_unknown
+from physgym.code import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN
 from physgym.errors import PhysGymError
 
@@ -25,6 +25,10 @@ NAMED = 8  # of a hash and a commit in what is said
 OVERLAP = (
     "{count} of the {total} episodes of {first} are among those of {second}: they have the same simulation, arguments "
     "and seeds, so that {consequence}. Generate one of them with another seed, or as another part (mode={mode!r})"
+)
+OTHER_CODE = (
+    "{first} were made by other code of the simulation than {second}: {differences}. Generate one of them again, or "
+    "take them for what they are: samples of two simulations"
 )
 UNSEEN = "an error measured on them is no error on unseen samples"
 SAME_PARAMETERS = (
@@ -39,6 +43,7 @@ LOADED_PART = (
     "samples of the part {other} are loaded and made again as part {mode}: where a network learns from the ones, "
     "{consequence}, unless those that are loaded are held out"
 )
+Simulated: TypeAlias = tuple[str, Mapping[str, Any]]  # a simulation, and a record of its code
 UNSEEN_PARTS = ("training", "validation", "test")
 REPEATED_UNKNOWN = {"hash": "unknown", "unknown": ["the description of the dataset says nothing of it"]}
 
@@ -215,17 +220,56 @@ def overlaps_with_stream(dataset: SampleDataset, stream: Any, names: Sequence[st
 
 
 def warn_of_overlap(validation: Any, training: Any) -> None:
-    """Warn where samples to validate on are among those of a training, if both say where they come from."""
+    """Warn where samples to validate on are among those of a training, or of other code, if both say what they are of.
+
+    The samples of a training are also compared with one another, where they lie in several folders.
+    """
     from physgym.data.dataset import SampleDataset
 
-    if not isinstance(validation, SampleDataset):
-        return
+    codes = _codes(training) if isinstance(training, SampleDataset) else _code_of_stream(training)
+    texts = []
     if isinstance(training, SampleDataset):
-        text = overlaps(validation, training, ("the validation samples", "the training samples"))
-    else:
-        text = overlaps_with_stream(validation, training)
-    if text:
+        texts.append(_other_code(codes[1:], codes[:1], ("some of the training samples", "others")))
+    if isinstance(validation, SampleDataset):
+        names = ("the validation samples", "the training samples")
+        texts.append(_other_code(_codes(validation), codes, names))
+        if isinstance(training, SampleDataset):
+            texts.append(overlaps(validation, training, names))
+        else:
+            texts.append(overlaps_with_stream(validation, training))
+    for text in filter(None, texts):
         warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def _codes(dataset: SampleDataset) -> list[Simulated]:
+    """The simulation of each folder of a dataset, and the code that made its last samples, where both are recorded."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for source, provenance in dataset.origins()[0]:
+        if (code := code_of_part(provenance)) is not None:
+            found.setdefault((str(source.get("env")), str(code.get("hash"))), code)
+    return [(env, code) for (env, _), code in found.items()]
+
+
+def _code_of_stream(stream: Any) -> list[Simulated]:
+    stream = getattr(stream, "stream", stream)
+    source, code = getattr(stream, "source", None), getattr(stream, "code", None)
+    return [(str(source.get("env")), code.to_json())] if isinstance(source, Mapping) and isinstance(code, Code) else []
+
+
+def _other_code(
+    first: Sequence[tuple[str, Mapping[str, Any]]],
+    second: Sequence[tuple[str, Mapping[str, Any]]],
+    names: Sequence[str],
+) -> str:
+    """Say how the code of one simulation differs in two places; empty where it does not, or is unknown in one."""
+    for env, code in first:
+        for other, before in second:
+            pair = Code.from_json(before), Code.from_json(code)
+            if env != other or any(one.unknown for one in pair):
+                continue
+            if found := differences(*pair, made_alike=False):
+                return OTHER_CODE.format(first=names[0], second=names[1], differences="; ".join(found[:SHOWN]))
+    return ""
 
 
 def warn_of_parts(stream: Any, writer: Any) -> None:
@@ -241,13 +285,17 @@ def warn_of_parts(stream: Any, writer: Any) -> None:
     from physgym.data.description import partition_files
 
     mode, loaded = writer.mode, stream.loaded
-    if mode not in UNSEEN_PARTS or (loaded is None and stream.source.get("seeds", {}).get("part") == mode):
+    if mode not in UNSEEN_PARTS:
         return
+    seeds_of_its_own = loaded is None and stream.source.get("seeds", {}).get("part") == mode
     texts = []
     for other in UNSEEN_PARTS if isinstance(writer.path, Path) else ():
         if other != mode and partition_files(writer.path, other):
             dataset = SampleDataset(writer.path, mode=other)  # type: ignore[arg-type]  # it is one of these
-            texts.append(overlaps_with_stream(dataset, stream, (f"its part {other}", f"the part {mode} gets")))
+            names = (f"the samples of the part {mode}", f"those of its part {other}")
+            texts.append(_other_code(_code_of_stream(stream), _codes(dataset), names))
+            if not seeds_of_its_own:
+                texts.append(overlaps_with_stream(dataset, stream, (f"its part {other}", f"the part {mode} gets")))
     if not any(texts) and loaded is not None and loaded.mode in UNSEEN_PARTS and loaded.mode != mode:
         texts = [LOADED_PART.format(other=loaded.mode, mode=mode, consequence=UNSEEN)]
     for text in filter(None, texts):

@@ -465,11 +465,16 @@ def delete_leftovers(folder: Path | Location) -> None:
     """Delete what a killed process has left half written or half deleted; in S3 nothing is."""
     if isinstance(folder, Location):
         return
-    ours = {MANIFEST, WEIGHTS, STATE, STATE_TENSORS}
     for directory in folder.glob(".*"):
         hidden = TEMPORARY.fullmatch(directory.name) and directory.is_dir() and not directory.is_symlink()
-        if hidden and {file.name for file in directory.iterdir()} <= ours:  # nothing of anybody else's is there
+        if hidden and all(_is_ours(file.name) for file in directory.iterdir()):  # nothing of anybody else's is there
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file of a checkpoint has this name, or had it until it was complete."""
+    begun = re.fullmatch(r"\.(.+)-[0-9a-f]{16}\.tmp", name)
+    return (begun[1] if begun else name) in {MANIFEST, WEIGHTS, STATE, STATE_TENSORS}
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

@@ -303,8 +303,8 @@ class Trainer:
         self.fields = tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
         if self.validation is not None:
             check_alike(self.validation, spec, self.fields)
-            if not isinstance(validation, (int, float)):
-                warn_of_overlap(self.validation, self.training if source is None else source)
+        held_out = isinstance(validation, (int, float))  # of the same samples
+        warn_of_overlap(None if held_out else self.validation, self.training if source is None else source)
         self._spec = spec
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
