@@ -1,0 +1,116 @@
+"""Samples of two codes of a simulation that meet: in validation, in other parts of a folder, in joined folders."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+import physgym
+from physgym.errors import ConfigError, DatasetError
+from physgym.nn import MLP
+from physgym.training import Trainer
+
+TEXT = """
+import numpy as np
+from gymnasium import spaces
+import physgym
+
+class Own(physgym.Simulation):
+    action_space = observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    sample_space = spaces.Dict(x=action_space, y=spaces.Box(-np.inf, np.inf, (2,), np.float32))
+    sample_roles = {"x": "input", "y": "target"}
+
+    def __init__(self, mesh=None):
+        super().__init__()
+
+    def begin(self, options):
+        self.a = np.zeros(2, np.float32)
+
+    def advance(self, action):
+        self.a = np.asarray(action, np.float32)
+
+    def observation(self):
+        return self.a
+
+    def sample(self):
+        return {"x": self.a, "y": FACTOR * self.a}
+"""
+OPTIONS = {"samples": 20, "num_workers": 0, "max_steps": 5, "progress": False}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A function that gives the simulation with a factor, each time as code that was just written."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def with_factor(factor):
+        (tmp_path / "own_physics.py").write_text(f"{TEXT}\nFACTOR = np.float32({factor})\n")
+        sys.modules.pop("own_physics", None)
+        importlib.invalidate_caches()
+        return importlib.import_module("own_physics").Own
+
+    yield with_factor
+    sys.modules.pop("own_physics", None)
+
+
+def fit(data, **options):
+    Trainer(MLP.from_spec(data.spec, hidden=(4,)), data, epochs=1, progress=False, **options).fit()
+
+
+def test_validation_of_another_code_is_said(own, tmp_path):
+    old = physgym.generate(own(1), tmp_path / "old", **OPTIONS)
+    same = physgym.generate(own(1), tmp_path / "same", mode="validation", **OPTIONS)
+    fit(old, validation=same)
+    new = physgym.generate(own(3), tmp_path / "new", mode="validation", **OPTIONS)
+    with pytest.warns(UserWarning, match=r"the validation samples were made by other code .*module own_physics"):
+        fit(old, validation=new)
+
+
+def test_folders_of_two_codes_that_are_joined_are_said(own, tmp_path):
+    physgym.generate(own(1), tmp_path / "old", **OPTIONS)
+    physgym.generate(own(3), tmp_path / "new", seed=1, **OPTIONS)
+    both = physgym.SampleDataset([tmp_path / "old", tmp_path / "new"])
+    with pytest.warns(UserWarning, match="some of the training samples were made by other code"):
+        fit(both, validation=None)
+
+
+def test_parts_of_a_folder_by_two_codes_are_said(own, tmp_path):
+    physgym.generate(own(1), tmp_path / "d", **OPTIONS)
+    with pytest.warns(UserWarning, match="the samples of the part validation were made by other code"):
+        physgym.generate(own(3), tmp_path / "d", mode="validation", **OPTIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        physgym.generate(own(3), tmp_path / "e", **OPTIONS)
+        physgym.generate(own(3), tmp_path / "e", mode="test", **OPTIONS)
+
+
+def array(place):
+    found = np.zeros(3000)
+    found[place] = 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (array(1500), array(1501)),
+        (np.array([0.12345678912]), np.array([0.12345678913])),
+        ([array(1500)], [array(1501)]),
+        ({"of": array(1500)}, {"of": array(1501)}),
+        (np.zeros(3), np.zeros(3, np.float32)),
+        (np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0, 2.0], mask=[True, False])),
+    ],
+    ids=["middle", "digits", "in a list", "in a dictionary", "dtype", "mask"],
+)
+def test_arrays_as_arguments_are_compared_as_a_whole(own, tmp_path, before, after):
+    cls = own(1)
+    physgym.generate(cls, tmp_path / "d", env_kwargs={"mesh": before}, **OPTIONS)
+    more = {**OPTIONS, "samples": 30, "resume": True}
+    with pytest.raises((ConfigError, DatasetError), match="env_kwargs"):
+        physgym.generate(cls, tmp_path / "d", env_kwargs={"mesh": after}, **more)
+    assert len(physgym.generate(cls, tmp_path / "d", env_kwargs={"mesh": before}, **more)) == 30
