@@ -389,7 +389,8 @@ def sweep_way(root: Path, way: int, first: int, stride: int) -> dict:
             found = attempts.run(go_on, networks).acknowledged
             assert found >= known, f"step {known} was saved, {found} is left"
             assert_same(result(networks), wanted)
-            assert {path.name for path in networks.iterdir()} <= {"epoch-0001", "epoch-0002"}
+            left = {path.name: sorted(file.name for file in path.iterdir()) for path in networks.iterdir()}
+            assert left.keys() <= {"epoch-0001", "epoch-0002"}, left
         except Exception:  # noqa: BLE001  # all points are to be tried
             failures.append((at, traceback.format_exc()[-1500:]))
     return {"calls": calls, "failures": failures}
