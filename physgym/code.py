@@ -7,6 +7,7 @@ edited counts as own code. Imports are read from the texts; nothing is imported 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import dataclasses
@@ -353,6 +354,23 @@ class _Search:
         for base in kind.__mro__:
             if base is kind or base.__module__ != kind.__module__:
                 self._defined(base.__module__, base.__qualname__, base)
+            for method in vars(base).values() if base.__module__ == "__main__" else ():
+                if isinstance(method, types.FunctionType):
+                    self._globals(method)
+
+    def _globals(self, function: types.FunctionType) -> None:
+        """Take the data of a script that one of its functions reads: a number given on the command line is in no text.
+
+        Of a namespace, as argparse makes one, the attributes count that the function names.
+        """
+        names = _mentioned(function.__code__)
+        for name in sorted(names & function.__globals__.keys()):
+            value = function.__globals__[name]
+            if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+                for attribute in sorted(names & vars(value).keys()):
+                    self._datum(f"{name}.{attribute}", getattr(value, attribute), 0)
+            elif _is_plain(value) and not name.startswith("__"):
+                self.values[f"global {name}"] = _plain(value)
 
     def _function(self, name: str, function: types.FunctionType, depth: int) -> None:
         own = self._defined(function.__module__ or "", function.__qualname__, function)
@@ -360,6 +378,8 @@ class _Search:
             self.value(name, inner, depth + 1)
         if not own:
             return
+        if function.__module__ == "__main__":
+            self._globals(function)
         if "<" in function.__qualname__:  # which of several with the same name
             self.values.setdefault(f"{function.__qualname__} of {name}", _constants(function.__code__))
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
@@ -505,6 +525,12 @@ def _plain(value: Any) -> str:
     else:
         text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:40]}... {_digest(text.encode())[:SHORT]}"
+
+
+def _mentioned(code: types.CodeType) -> set[str]:
+    """Names of globals and attributes in a function, and in those within it."""
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return {*code.co_names}.union(*map(_mentioned, inner))
 
 
 def _constants(code: types.CodeType) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 import warnings
 
@@ -114,3 +115,43 @@ def test_arrays_as_arguments_are_compared_as_a_whole(own, tmp_path, before, afte
     with pytest.raises((ConfigError, DatasetError), match="env_kwargs"):
         physgym.generate(cls, tmp_path / "d", env_kwargs={"mesh": after}, **more)
     assert len(physgym.generate(cls, tmp_path / "d", env_kwargs={"mesh": before}, **more)) == 30
+
+
+SCRIPT = """
+import argparse, sys
+import numpy as np, physgym
+parser = argparse.ArgumentParser()
+parser.add_argument("samples", type=int)
+parser.add_argument("--factor", type=float, default=1.0)
+args = parser.parse_args()
+MORE = 10 * args.factor
+{text}
+FACTOR = np.float32(1)
+
+class Reads(Own):
+    def sample(self):
+        return {{"x": self.a, "y": np.float32(MORE) * self.a}}
+
+def make():
+    return Own([args.factor])
+
+options = dict(num_workers=0, max_steps=5, progress=False, resume=True)
+for name, env in {{"function": make, "lambda": lambda: Own([args.factor]), "class": Reads}}.items():
+    try:
+        print(name, len(physgym.generate(env, name, samples=args.samples, **options)))
+    except physgym.errors.ChangedCode as error:
+        print(name, "refused", "args.factor" in str(error) or "global MORE" in str(error))
+"""
+
+
+def test_what_a_script_was_started_with_is_part_of_its_code(tmp_path):
+    (tmp_path / "program.py").write_text(SCRIPT.format(text=TEXT))
+
+    def run(*arguments):
+        command = [sys.executable, "program.py", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+        return done.stdout.split("\n")[:-1]
+
+    assert run("10") == ["function 10", "lambda 10", "class 10"]
+    assert run("20") == ["function 20", "lambda 20", "class 20"]  # what is not of the simulation may change
+    assert run("30", "--factor", "5") == [f"{name} refused True" for name in ("function", "lambda", "class")]
