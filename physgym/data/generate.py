@@ -536,8 +536,9 @@ class SampleStream:
         """
         if self._rows is not None:
             raise ConfigError("say how many samples are expected before the first one is taken")
-        if self.writer is not None and self._until is None and self._passes is None:
-            self.writer.check_room(samples)
+        if self.writer is not None and self._passes is None:
+            # an episode gives at least one sample, unless all are rejected
+            self.writer.check_room(samples if self._until is None else min(samples, self._until))
         self._expected = samples
 
     def stop(self, reason: str = "") -> None:
@@ -1048,6 +1049,8 @@ def generate(
         total = samples if load is None or samples is not None else len(load)
         if samples is not None:
             stream.expect(max(0, samples - stream.stored))
+        elif episodes is not None and load is None and stream.writer is not None:
+            stream.writer.check_room(episodes if stream.stored == 0 else 0)
         with (
             Interrupt() as interrupt,
             Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar,

@@ -654,6 +654,8 @@ class Trainer:
         if self.source is None:
             return
         assert self.batches_per_epoch is not None
+        if self._always:
+            self._expect((self.epochs * self.batches_per_epoch - self.step) * self.batch_size)
         if not self._always and self.training is None:
             self._produce(self.batches_per_epoch * self.batch_size)
             self.source.close()
@@ -683,6 +685,7 @@ class Trainer:
         count = getattr(self.source, "stored", 0)
         if count >= wanted:
             return
+        self._expect(wanted - count)
         self._callbacks.emit("data_generation_begin", self)
         while count < wanted:
             size = min(self.batch_size, wanted - count)
@@ -691,6 +694,12 @@ class Trainer:
             count += size
             self._callbacks.emit("data_generation_batch_end", self, size)
         self._callbacks.emit("data_generation_end", self)
+
+    def _expect(self, samples: int) -> None:
+        """Tell a source that can be told so how many samples will be drawn: it makes no steps beyond them."""
+        tell = getattr(self.source, "expect", None)
+        if tell is not None and samples > 0 and not getattr(self.source, "begun", False):
+            tell(samples)
 
     def _draw(self) -> Drawn:
         """The next batch of the source, with the position behind it: others may be drawn before it is trained on."""
