@@ -19,10 +19,13 @@ def describe_made(env: Any) -> dict[str, list[str]]:
     layers, layer = [], env
     while layer is not env.unwrapped:
         if type(layer).__module__.partition(".")[0] not in AROUND:
-            layers.append(type(layer))
+            layers.append(layer)
         layer = getattr(layer, "env", env.unwrapped)
-    classes = [c for kind in (*layers, type(env.unwrapped)) for c in kind.__mro__ if c is not object]
+    layers.append(env.unwrapped)
+    classes = [c for one in layers for c in type(one).__mro__ if c is not object]
     names = [f"{c.__module__}:{c.__qualname__}" for c in classes if c.__module__ not in ("typing", "abc")]
-    files = getattr(env.unwrapped, "files_read", ())
-    files = [files] if isinstance(files, (str, os.PathLike)) else files
-    return {"classes": list(dict.fromkeys(names)), "files": [os.fspath(name) for name in files]}
+    files: dict[str, None] = {}  # in their order
+    for one in layers:
+        told = getattr(one, "files_read", ())
+        files |= dict.fromkeys(map(os.fspath, [told] if isinstance(told, (str, os.PathLike)) else told))
+    return {"classes": list(dict.fromkeys(names)), "files": list(files)}

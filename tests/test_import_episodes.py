@@ -49,3 +49,10 @@ def test_wrong_columns_are_named(tmp_path):
         import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode="day")
     with pytest.raises(ConfigError, match="must be integers"):
         import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode=np.arange(4) / 2)
+
+
+def test_steps_without_episodes_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 2)), st=np.tile(np.arange(3), 2))
+    with pytest.raises(ConfigError, match="steps are given without the episodes"):
+        import_numpy(tmp_path / "a.npz", tmp_path / "d", step="st")
+    assert not (tmp_path / "d").exists()

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import warnings
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 import physgym
-from physgym.errors import ConfigError, DatasetError
+from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.nn import MLP
 from physgym.training import Trainer
 
 TEXT = """
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 import physgym
@@ -155,3 +157,24 @@ def test_what_a_script_was_started_with_is_part_of_its_code(tmp_path):
     assert run("10") == ["function 10", "lambda 10", "class 10"]
     assert run("20") == ["function 20", "lambda 20", "class 20"]  # what is not of the simulation may change
     assert run("30", "--factor", "5") == [f"{name} refused True" for name in ("function", "lambda", "class")]
+
+
+def test_files_that_a_wrapper_names_are_of_its_simulation(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gain.txt").write_text("1")
+    plain = own(1)
+
+    class Reading(gym.ActionWrapper):
+        files_read = ("gain.txt",)
+
+        def action(self, action):
+            return action * np.float32((tmp_path / "gain.txt").read_text())
+
+    def make():
+        return Reading(plain())
+
+    first = physgym.generate(make, tmp_path / "d", **OPTIONS)
+    assert list(first.provenance["runs"][0]["code"]["files"]) == ["gain.txt"]
+    (tmp_path / "gain.txt").write_text("2")
+    with pytest.raises(ChangedCode, match=r"gain\.txt has changed"):
+        physgym.generate(make, tmp_path / "d", **{**OPTIONS, "samples": 30, "resume": True})

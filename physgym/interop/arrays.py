@@ -35,6 +35,10 @@ from physgym.sample import Field, Role, SampleSpec
 from physgym.spaces import Array
 
 PORTION = 1 << 24  # bytes that are read and written at a time
+STEPS_OF_NOTHING = (
+    "steps are given without the episodes in which they are, so that they would be those of an episode each: name the "
+    "column of episodes as well (episode=, --episode)"
+)
 DESCRIPTION = "fields.json"
 CONSTANT = "index/constants/"
 LOOKED_AT = 256  # rows
@@ -207,6 +211,8 @@ def import_numpy(
         spec = _spec(arrays, described, roles or {}, units or {})
         count = next(iter(shapes.values()))[0]
         if index["episode"] is None:
+            if step is not None:
+                raise ConfigError(STEPS_OF_NOTHING)
             index["episode"] = np.arange(count)
             log.warning("%s", assumption(count, _overlapping(arrays)))
         elif index["step"] is None:
