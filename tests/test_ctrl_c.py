@@ -220,6 +220,8 @@ def test_train_once_while_samples_are_made(folder, produce):
     changes = {
         "dataset": {"samples": 40, "num_workers": 1, "produce": produce},
         "validation": {"fraction": 0.0 if produce == "always" else 0.2},
+        # no step is made beyond the samples that the training needs
+        "environment": {"id": "tests.toys:Gated", "arguments": {"at": 10}},
     }
     text = interrupt("train", config(**changes))
     assert said(text) == ["resume", "sessions/line"]
