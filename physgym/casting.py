@@ -42,7 +42,9 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
     Raises:
         CastError: The kind does not fit, a value would be destroyed, or values are missing.
     """
-    array = as_array(value, f"an array of dtype {dtype}")
+    if type(value) is np.ndarray and value.dtype == dtype:  # as nearly always
+        return value
+    array = as_array(value, dtype)
     if array.dtype.kind in "fc" and dtype.kind in "fc" and isinstance(value, (list, tuple)):
         _check_integers(value, dtype)  # which numpy has rounded beside a float
     if array.dtype == dtype:
@@ -50,7 +52,8 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
     if array.dtype == object and isinstance(value, (int, list, tuple)) and dtype.kind in "iufc":
         whole = array.ravel().tolist()
         if whole and all(isinstance(one, int) for one in whole):  # some have more than 64 bits
-            return _of_large(whole, array.shape, dtype)
+            _check_integers(value, dtype)
+            return array.astype(dtype)
     if not _fits(array.dtype, dtype):
         raise CastError(KIND.format(got=array.dtype, want=dtype))
     with np.errstate(all="ignore"):  # an overflow becomes inf, which is reported below
@@ -61,17 +64,18 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
     return changed
 
 
-def as_array(value: Any, want: str = "an array without a mask") -> Array:
+def as_array(value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return what numpy makes of a value, of whatever dtype.
 
     Args:
         value: An array, or what numpy makes one of.
-        want: What is wanted, for the message about missing values.
+        dtype: The one that is wanted of it, for the message about missing values.
 
     Raises:
         CastError: Values are missing, or it is no array.
     """
     if count := _missing(value):
+        want = "an array without a mask" if dtype is None else f"an array of dtype {dtype}"
         raise CastError(MASKED.format(count=count, want=want))
     try:
         array = np.asarray(value)
@@ -123,27 +127,6 @@ def as_number(value: Any) -> float:
     return float(array)
 
 
-def _of_large(integers: list[int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return Python's integers as an array of a shape.
-
-    Raises:
-        CastError: One of them is not held exactly.
-    """
-    found = np.empty(len(integers), dtype)
-    for place, integer in enumerate(integers):
-        try:
-            with np.errstate(all="ignore"):
-                found[place] = integer if dtype.kind in "iu" else float(integer)
-            real = found[place].real
-            exact = bool(np.isfinite(real)) and int(real) == integer
-        except (OverflowError, ValueError):
-            exact = False
-        if not exact:
-            index = tuple(int(i) for i in np.unravel_index(place, shape))
-            raise CastError(VALUE.format(value=shown(integer), got="int (Python's)", index=index, want=dtype))
-    return found.reshape(shape)
-
-
 def shown(value: Any) -> str:
     """Return a value as a message names it: a very large integer, which Python may not write out, by its size."""
     if isinstance(value, int) and value.bit_length() > LARGEST_SHOWN:
@@ -167,18 +150,25 @@ def _fits(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     return integers or bool(np.can_cast(source, target, "same_kind"))
 
 
-def _check_integers(values: Any, dtype: np.dtype[Any]) -> None:
-    """Raise CastError where nested lists hold an integer that a floating-point dtype does not hold exactly."""
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            _check_integers(value, dtype)
-        elif isinstance(value, (np.ndarray, np.integer)) and value.dtype.kind in "iu":
-            as_dtype(np.asarray(value), dtype)
-        elif isinstance(value, int):
-            with np.errstate(all="ignore"):
-                real = float(np.array(value, dtype).real) if abs(value) < 1 << 1000 else np.inf
-            if not np.isfinite(real) or int(real) != value:
-                raise CastError(VALUE.format(value=value, got="int (Python's)", index="()", want=dtype))
+def _check_integers(value: Any, dtype: np.dtype[Any], index: tuple[int, ...] = ()) -> None:
+    """Raise CastError where a value, or one in nested lists, is an integer that a dtype does not hold exactly."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        for place, part in enumerate(value):
+            _check_integers(part, dtype, (*index, place))
+    elif isinstance(value, (int, np.integer)) and not _holds(dtype, int(value)):
+        got = value.dtype if isinstance(value, np.integer) else "int (Python's)"
+        raise CastError(VALUE.format(value=shown(int(value)), got=got, index=index, want=dtype))
+
+
+def _holds(dtype: np.dtype[Any], integer: int) -> bool:
+    try:
+        with np.errstate(all="ignore"):
+            real = dtype.type(integer if dtype.kind in "iu" else float(integer)).real
+    except OverflowError:
+        return False
+    return bool(np.isfinite(real)) and int(real) == integer
 
 
 def _no_text(values: Any) -> Any:

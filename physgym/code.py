@@ -36,7 +36,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ChangedCode, ConfigError
-from physgym.made import describe_made as describe_made
+from physgym.fingerprint import as_plain_array, fingerprint
 from physgym.syntax import Lazy, Text, remember
 
 GIT_TIMEOUT = 5.0
@@ -499,7 +499,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, (np.ndarray, np.generic, os.PathLike, enum.Enum, *PLAIN)):
+    if isinstance(value, (np.generic, os.PathLike, enum.Enum, *PLAIN)) or as_plain_array(value) is not None:
         return True
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(map(_is_plain, value))
@@ -508,10 +508,8 @@ def _is_plain(value: Any) -> bool:
 
 def _plain(value: Any) -> str:
     """Data as a text that is the same in every process."""
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
-            return f"array {value.shape} of {_plain(value.tolist())}"
-        return f"array {value.dtype} {value.shape} {_digest(np.ascontiguousarray(value).tobytes())[:SHORT]}"
+    if (array := as_plain_array(value)) is not None:
+        return f"array {array.shape} of {_plain(array.tolist())}" if array.dtype.hasobject else fingerprint(array)
     if isinstance(value, np.generic):
         return f"{value.dtype} {value!r}"
     if isinstance(value, os.PathLike):

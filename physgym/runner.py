@@ -15,7 +15,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 
-from physgym.code import Code, check_same, code_of, describe_made, recorded_code
+from physgym.code import Code, check_same, code_of, recorded_code
 from physgym.data.constants import as_constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import Rows, SampleStream, describable, env_name, recorded_source
@@ -33,6 +33,7 @@ from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
 from physgym.evaluation import RolloutEvaluation
 from physgym.files import absolute, replacing
 from physgym.interrupt import Interrupt
+from physgym.made import describe_made
 from physgym.nn import Predictor
 from physgym.progress import Progress
 from physgym.reporting import (

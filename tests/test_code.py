@@ -14,8 +14,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from physgym.code import Code, check_same, code_of, describe_made, differences
+from physgym.code import Code, check_same, code_of, differences
 from physgym.errors import ChangedCode, ConfigError, DatasetError
+from physgym.made import describe_made
 from tests import toys
 
 

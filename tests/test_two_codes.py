@@ -10,6 +10,7 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import physgym
 from physgym.errors import ChangedCode, ConfigError, DatasetError
@@ -106,9 +107,10 @@ def array(place):
         ([array(1500)], [array(1501)]),
         ({"of": array(1500)}, {"of": array(1501)}),
         (np.zeros(3), np.zeros(3, np.float32)),
+        (torch.from_numpy(array(1500)), torch.from_numpy(array(1501))),
         (np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0, 2.0], mask=[True, False])),
     ],
-    ids=["middle", "digits", "in a list", "in a dictionary", "dtype", "mask"],
+    ids=["middle", "digits", "in a list", "in a dictionary", "dtype", "tensor", "mask"],
 )
 def test_arrays_as_arguments_are_compared_as_a_whole(own, tmp_path, before, after):
     cls = own(1)
@@ -178,3 +180,28 @@ def test_files_that_a_wrapper_names_are_of_its_simulation(own, tmp_path, monkeyp
     (tmp_path / "gain.txt").write_text("2")
     with pytest.raises(ChangedCode, match=r"gain\.txt has changed"):
         physgym.generate(make, tmp_path / "d", **{**OPTIONS, "samples": 30, "resume": True})
+
+
+def test_a_part_that_is_damaged_keeps_no_other_part_from_being_made(own, tmp_path):
+    physgym.generate(own(1), tmp_path / "d", **OPTIONS)
+    (tmp_path / "d" / "training-00000.h5").write_bytes(b"nothing")
+    assert len(physgym.generate(own(1), tmp_path / "d", mode="validation", **OPTIONS)) == 20
+
+
+@pytest.mark.parametrize("kind", ["tensor", "masked"])
+def test_what_a_lambda_has_caught_is_compared_as_a_whole(own, tmp_path, kind):
+    cls = own(1)
+    if kind == "tensor":
+        before, after = torch.zeros(3000), torch.zeros(3000)
+        after[1500] = 1
+    else:
+        before, after = (np.ma.array([1.0, 2.0], mask=mask) for mask in ([False, True], [True, False]))
+
+    def makes(mesh):
+        return lambda: cls(mesh)
+
+    physgym.generate(makes(before), tmp_path / "d", **OPTIONS)
+    more = {**OPTIONS, "samples": 30, "resume": True}
+    with pytest.raises(ChangedCode, match="mesh"):
+        physgym.generate(makes(after), tmp_path / "d", **more)
+    assert len(physgym.generate(makes(before), tmp_path / "d", **more)) == 30

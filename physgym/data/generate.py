@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -38,6 +37,7 @@ from physgym.data.provenance import begun, continued, warn_of_parts
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, UnequalSpaces
+from physgym.fingerprint import as_plain_array, fingerprint
 from physgym.interrupt import Interrupt
 from physgym.placement import EnvFactory
 from physgym.progress import Progress
@@ -537,7 +537,6 @@ class SampleStream:
         if self._rows is not None:
             raise ConfigError("say how many samples are expected before the first one is taken")
         if self.writer is not None and self._passes is None:
-            # an episode gives at least one sample, unless all are rejected
             self.writer.check_room(samples if self._until is None else min(samples, self._until))
         self._expected = samples
 
@@ -1049,8 +1048,8 @@ def generate(
         total = samples if load is None or samples is not None else len(load)
         if samples is not None:
             stream.expect(max(0, samples - stream.stored))
-        elif episodes is not None and load is None and stream.writer is not None:
-            stream.writer.check_room(episodes if stream.stored == 0 else 0)
+        elif episodes is not None and load is None and stream.writer is not None and not stream.stored:
+            stream.writer.check_room(episodes)  # an episode gives at least one sample, unless all are rejected
         with (
             Interrupt() as interrupt,
             Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar,
@@ -1161,14 +1160,8 @@ def describable(each: Sequence[Mapping[str, Any]]) -> Any:
 
 def _as_text(value: Any) -> Any:
     """What says of a value all by which it may differ: the bytes of arrays, fields of a dataclass, else its repr."""
-    if not isinstance(value, np.ndarray) and hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of torch
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.dtype.hasobject:
-        return {"array": list(value.shape), "of": value.tolist()}
-    if isinstance(value, np.ndarray):
-        parts = [np.ma.getdata(value), *([np.ma.getmaskarray(value)] if np.ma.isMaskedArray(value) else [])]
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
-        return f"array of {value.dtype.str} {value.shape}, sha256 {digest}"
+    if (array := as_plain_array(value)) is not None:
+        return {"array": list(array.shape), "of": array.tolist()} if array.dtype.hasobject else fingerprint(array)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
         return {type(value).__qualname__: fields}

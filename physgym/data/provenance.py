@@ -15,7 +15,7 @@ import numpy as np
 
 from physgym._version import __version__
 from physgym.code import SHOWN, Code, check_same, differences, warn_unknown
-from physgym.data.description import UNKNOWN
+from physgym.data.description import UNKNOWN, Description
 from physgym.errors import PhysGymError
 
 if TYPE_CHECKING:
@@ -256,11 +256,7 @@ def _code_of_stream(stream: Any) -> list[Simulated]:
     return [(str(source.get("env")), code.to_json())] if isinstance(source, Mapping) and isinstance(code, Code) else []
 
 
-def _other_code(
-    first: Sequence[tuple[str, Mapping[str, Any]]],
-    second: Sequence[tuple[str, Mapping[str, Any]]],
-    names: Sequence[str],
-) -> str:
+def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: Sequence[str]) -> str:
     """Say how the code of one simulation differs in two places; empty where it does not, or is unknown in one."""
     for env, code in first:
         for other, before in second:
@@ -273,7 +269,7 @@ def _other_code(
 
 
 def warn_of_parts(stream: Any, writer: Any) -> None:
-    """Warn where a part that is written gets episodes that another part has: of its dataset, or one that is loaded.
+    """Warn where a part that is written is of other code than another part, or gets episodes that another part has.
 
     Parts draw seeds of their own, unless they go on with those of an earlier version, or load samples.
 
@@ -282,20 +278,23 @@ def warn_of_parts(stream: Any, writer: Any) -> None:
         writer: The `SampleWriter` of the part.
     """
     from physgym.data.dataset import SampleDataset
-    from physgym.data.description import partition_files
 
     mode, loaded = writer.mode, stream.loaded
     if mode not in UNSEEN_PARTS:
         return
     seeds_of_its_own = loaded is None and stream.source.get("seeds", {}).get("part") == mode
+    description = Description.read(writer.path) if isinstance(writer.path, Path) else Description()
     texts = []
-    for other in UNSEEN_PARTS if isinstance(writer.path, Path) else ():
-        if other != mode and partition_files(writer.path, other):
+    for other in UNSEEN_PARTS:
+        if other == mode or other not in description.modes:
+            continue
+        names = (f"the samples of the part {mode}", f"those of its part {other}")
+        if (code := code_of_part(description.provenance(other))) is not None:
+            env = str((description.modes[other].get("source") or {}).get("env"))
+            texts.append(_other_code(_code_of_stream(stream), [(env, code)], names))
+        if not seeds_of_its_own:
             dataset = SampleDataset(writer.path, mode=other)  # type: ignore[arg-type]  # it is one of these
-            names = (f"the samples of the part {mode}", f"those of its part {other}")
-            texts.append(_other_code(_code_of_stream(stream), _codes(dataset), names))
-            if not seeds_of_its_own:
-                texts.append(overlaps_with_stream(dataset, stream, (f"its part {other}", f"the part {mode} gets")))
+            texts.append(overlaps_with_stream(dataset, stream, (f"its part {other}", f"the part {mode} gets")))
     if not any(texts) and loaded is not None and loaded.mode in UNSEEN_PARTS and loaded.mode != mode:
         texts = [LOADED_PART.format(other=loaded.mode, mode=mode, consequence=UNSEEN)]
     for text in filter(None, texts):

@@ -6,8 +6,10 @@ USR1, USR2, XCPU), which does the same, with 128 + its number.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import gc
 import os
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of the console script."""
+    atexit.register(gc.freeze)  # Python looks through all of torch for cycles when it ends, which takes a second
     signals = command()
     try:
         with signals:
