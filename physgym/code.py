@@ -16,7 +16,6 @@ import functools
 import hashlib
 import importlib
 import importlib.machinery
-import inspect
 import json
 import linecache
 import os
@@ -31,9 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ChangedCode, ConfigError
 from physgym.fingerprint import as_plain_array, fingerprint
@@ -161,16 +158,13 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
 
 def _declared_files(env: Any) -> list[str]:
     """Return the files that the class of a simulation names, where no environment was made that could say it."""
+    from physgym.vector.entry import creator_of
+
     try:
-        if isinstance(env, str):
-            module, _, name = env.rpartition(":")
-            env = getattr(importlib.import_module(module), name, None) if module else None
-            env = env if inspect.isclass(env) else gymnasium.spec(name)
-        if isinstance(env, EnvSpec):
-            env = env.entry_point if callable(env.entry_point) else load_env_creator(str(env.entry_point))
+        make, _ = creator_of(env)
     except Exception:  # noqa: BLE001 - whoever makes the environment will say it
         return []
-    files = getattr(env, "files_read", ())
+    files = getattr(make, "files_read", ())
     files = [files] if isinstance(files, (str, os.PathLike)) else files
     return [os.fspath(name) for name in files] if isinstance(files, (list, tuple)) else []
 

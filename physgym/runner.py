@@ -79,8 +79,8 @@ from physgym.storage.location import place
 from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
-from physgym.vector.arguments import Arguments, check_arguments, defaults_of
-from physgym.vector.entry import EnvLike, env_factories, env_maker
+from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.entry import EnvLike, defaults_of, env_factories, env_maker
 from physgym.vector.folders import Folder
 from physgym.vector.variants import ARGUMENTS, Variants
 from physgym.vector.vector_env import DEFAULT_TIMEOUT

@@ -20,7 +20,7 @@ from physgym.nn import MLP
 from physgym.rollout import episode_seed, part_seed
 from physgym.runner import Runner
 from physgym.training import Trainer
-from physgym.vector.arguments import defaults_of
+from physgym.vector.entry import defaults_of
 from tests import toys
 
 

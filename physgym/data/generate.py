@@ -56,8 +56,8 @@ from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_par
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
-from physgym.vector.arguments import Arguments, check_arguments, defaults_of
-from physgym.vector.entry import EnvLike, episode_factory, find_spec
+from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.entry import EnvLike, defaults_of, episode_factory, find_spec
 from physgym.vector.predictions import Predictor
 from physgym.vector.rollouts import Episode
 from physgym.vector.variants import ARGUMENTS

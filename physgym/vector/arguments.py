@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
-
-import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from physgym.errors import ConfigError
 
@@ -44,42 +39,6 @@ def check_arguments(env_kwargs: Arguments) -> list[dict[str, Any]]:
         if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
             raise ConfigError(FORM.format(got=one))
     return [dict(one) for one in each]
-
-
-def defaults_of(env: Any) -> dict[str, Any]:
-    """Return the arguments that a constructor has where none are given; what cannot be known is left out.
-
-    Args:
-        env: Registered id, `EnvSpec`, or a callable that makes the environment. Of an id they are those with which it
-            is registered, else those of its class.
-    """
-    try:
-        given: dict[str, Any] = {}
-        if isinstance(env, str):
-            module, _, name = env.rpartition(":")
-            inside = getattr(importlib.import_module(module), name, None) if module else None
-            env = inside if inspect.isclass(inside) else gymnasium.spec(env)
-        if isinstance(env, EnvSpec):
-            given = dict(env.kwargs)
-            env = env.entry_point if callable(env.entry_point) else load_env_creator(str(env.entry_point))
-        return _declared_defaults(env) | given
-    except Exception:  # noqa: BLE001 - of what makes the environment nothing is known then
-        return {}
-
-
-def _declared_defaults(make: Callable[..., Any]) -> dict[str, Any]:
-    """Defaults of a function, or of a class and of those to which it passes further arguments on."""
-    if not inspect.isclass(make):
-        return {p.name: p.default for p in inspect.signature(make).parameters.values() if p.default is not p.empty}
-    found: dict[str, Any] = {}
-    for kind in make.__mro__:
-        if "__init__" not in vars(kind):
-            continue
-        parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
-        found = {p.name: p.default for p in parameters if p.default is not p.empty} | found
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return found
 
 
 def one_each(values: Sequence[T], num_envs: int, *, listed: bool) -> list[T]:

@@ -219,6 +219,53 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
         ) from error
 
 
+def creator_of(env: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the class or function that makes an environment, and the arguments with which it is registered.
+
+    Args:
+        env: Registered id, `EnvSpec`, or the class or function itself.
+
+    Raises:
+        ConfigError: There is no such id.
+        Exception: What importing its module raises.
+    """
+    if not isinstance(env, (str, EnvSpec)):
+        return env, {}
+    spec = find_spec(env)
+    return spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point)), dict(
+        spec.kwargs
+    )
+
+
+def defaults_of(env: Any) -> dict[str, Any]:
+    """Return the arguments that a constructor has where none are given; what cannot be known is left out.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment. Of an id they are those with which it
+            is registered, else those of its class.
+    """
+    try:
+        make, given = creator_of(env)
+        return _declared_defaults(make) | given
+    except Exception:  # noqa: BLE001 - of what makes the environment nothing is known then
+        return {}
+
+
+def _declared_defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """Defaults of a function, or of a class and of those to which it passes further arguments on."""
+    if not inspect.isclass(make):
+        return {p.name: p.default for p in inspect.signature(make).parameters.values() if p.default is not p.empty}
+    found: dict[str, Any] = {}
+    for kind in make.__mro__:
+        if "__init__" not in vars(kind):
+            continue
+        parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        found = {p.name: p.default for p in parameters if p.default is not p.empty} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
 def _creator(spec: EnvSpec) -> Callable[..., Any]:
     """What makes the environment of a registration."""
     return spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
