@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from physgym.code import Code, code_of
+from physgym.data.provenance import other_code
 from physgym.errors import ConfigError
 from physgym.metrics import compare
 from physgym.nn import Predictor
@@ -26,6 +29,9 @@ from physgym.vector.entry import EnvLike, env_factories
 from physgym.vector.folders import Folder
 
 
+NAMES = "the steps of the rollout", "the samples that the network is trained on"
+
+
 class RolloutEvaluation:
     """How well a network does in its simulation, as figures: what ``Trainer(rollout=...)`` takes.
 
@@ -37,6 +43,9 @@ class RolloutEvaluation:
     resets under the same actions, and what it predicts is compared with the solver's trajectory step by step: the error
     that builds up when a network is fed with its own predictions. The simulation needs the hooks ``inputs`` and
     ``adopt`` then, and gets no predictions from the run beside.
+
+    A simulation of other code than that from whose samples the network learns is warned of: by a `Trainer` before it
+    begins, and by the first call with a network that remembers what it has learned from (`Predictor.learned`).
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes the environment.
@@ -72,6 +81,21 @@ class RolloutEvaluation:
         self._steps, self._horizons = steps, sorted(set(horizons))
         self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps, "part": "evaluation"}
         self._options |= {"actions": actions, "parameters": parameters, "apply": not horizons}
+        self._compared: Mapping[str, Any] | None = None
+
+    def compare_code(self, learned: Mapping[str, Any] | None, code: Code | None = None) -> None:
+        """Warn where the simulation has other code than that from whose samples a network learns; once for each.
+
+        Args:
+            learned: Record of that code, see `physgym.code`; None if it is not known.
+            code: The code of the simulation; by default it is found without making an environment.
+        """
+        if learned is None or learned == self._compared:
+            return
+        self._compared = learned
+        code = code_of(self._env, self._kwargs) if code is None else code
+        if text := other_code(code, learned, NAMES):
+            warnings.warn(text, UserWarning, stacklevel=3)
 
     def names(self, predictor: Predictor) -> list[str]:
         """Return the names of the figures, where every episode reaches every horizon."""
@@ -99,7 +123,9 @@ class RolloutEvaluation:
 
         with Folder(), _undisturbed(), evaluating(predictor):
             collector = _Episodes()
-            with Runner(self._env, predictor, env_kwargs=self._kwargs, **self._options) as runner:
+            with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:
+                if predictor.learned is not None:
+                    self.compare_code(predictor.learned.code, runner.code)
                 report = runner.run(self._steps, callbacks=[collector] if self._horizons else (), progress=False)
             if report.interrupted:
                 raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 
-from physgym.code import Code, check_same, code_of, recorded_code
+from physgym.code import Code, check_same, code_of
 from physgym.data.constants import as_constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import Rows, SampleStream, describable, env_name, recorded_source
@@ -23,7 +23,6 @@ from physgym.data.provenance import (
     begun,
     code_of_part,
     continued,
-    learned_samples,
     overlaps,
     overlaps_with_draws,
 )
@@ -184,9 +183,11 @@ class Runner:
         part: Whose seeds the episodes have: "prediction" has its own, as has "evaluation"; with "training" episodes are
             those that generation with this seed gives, with "validation" and "test" those of such parts.
         trained_on: The samples that the network was trained on: a run or a replay of the same episodes is warned of; by
-            default those of the session that `predictor` names, if they are found.
+            default those that `predictor` remembers (``predictor.learned``), as one does that a `Trainer` has trained
+            here, or that was loaded from a session whose dataset is still there.
         learned: Record of the code of the simulation whose samples the network was trained on, see `physgym.code`; by
-            default that of the session that `predictor` names, if it does.
+            default that which `predictor` remembers, which comes from its checkpoint or session. An empty one compares
+            nothing.
         allow_changed_code: Whether to go on where the simulation has other code than that, than a record that is
             resumed, or than a dataset that is replayed with the solver.
 
@@ -238,12 +239,10 @@ class Runner:
         if not isinstance(predictor, (Predictor, str, Path)):
             raise ConfigError(NO_PREDICTOR.format(got=predictor))
         self._allow_changed_code = allow_changed_code
-        if learned is None and isinstance(predictor, (str, Path)):
-            learned = recorded_code(predictor)
-        if trained_on is None and isinstance(predictor, (str, Path)):
-            trained_on = learned_samples(predictor)
         self._trained_on, self._compared = trained_on, False
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
+        if learned is None and self.predictor.learned is not None:
+            learned = self.predictor.learned.code
         self._outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
         self._acting, self._drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self._limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
@@ -824,7 +823,7 @@ class Runner:
 
     def _check_learned(self, learned: Mapping[str, Any] | None) -> None:
         """Refuse a simulation of other code than that whose samples the network has learned from."""
-        if learned is not None:
+        if learned:
             check_same(
                 learned,
                 self.code,
@@ -835,17 +834,23 @@ class Runner:
 
     def _warn_of_overlap(self, replay: SampleDataset | None) -> None:
         """Warn where the network has learned from the episodes that are replayed, or run."""
-        if self._trained_on is None or (replay is None and self._compared):
+        if replay is None and self._compared:
+            return
+        if (trained_on := self._trained_on) is None and self.predictor.learned is not None:
+            drawn = replay is None and self._stored_episodes is None
+            if not (drawn and self._part[0] == "evaluation"):  # whose seeds no part of a dataset has
+                trained_on = self.predictor.learned.samples
+        if trained_on is None:
             return
         if replay is not None:
-            text = overlaps(replay, self._trained_on, ("the replayed samples", TRAINED_ON))
+            text = overlaps(replay, trained_on, ("the replayed samples", TRAINED_ON))
         elif self._stored_episodes is not None:
-            text = overlaps(cast(SampleDataset, self._load), self._trained_on, ("the loaded samples", TRAINED_ON))
+            text = overlaps(cast(SampleDataset, self._load), trained_on, ("the loaded samples", TRAINED_ON))
         else:
             source = {"env": env_name(cast(EnvLike, self._env)), "env_kwargs": describable(self._kwargs)}
             draws, known = functools.partial(episode_seed, self._part_seed), describable([defaults_of(self._env)])
             names = ("this run", TRAINED_ON)
-            text = overlaps_with_draws(self._trained_on, source, known, draws, names, drawn=True)
+            text = overlaps_with_draws(trained_on, source, known, draws, names, drawn=True)
         self._compared = self._compared or replay is None
         if text:
             warnings.warn(text, UserWarning, stacklevel=3)

@@ -226,7 +226,7 @@ def warn_of_overlap(validation: Any, training: Any) -> None:
     """
     from physgym.data.dataset import SampleDataset
 
-    codes = _codes(training) if isinstance(training, SampleDataset) else _code_of_stream(training)
+    codes = codes_of(training)
     texts = []
     if isinstance(training, SampleDataset):
         texts.append(_other_code(codes[1:], codes[:1], ("some of the training samples", "others")))
@@ -239,6 +239,13 @@ def warn_of_overlap(validation: Any, training: Any) -> None:
             texts.append(overlaps_with_stream(validation, training))
     for text in filter(None, texts):
         warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def codes_of(samples: Any) -> list[Simulated]:
+    """Return what is recorded of the simulations that samples, or a stream of them, come from, and of their code."""
+    from physgym.data.dataset import SampleDataset
+
+    return _codes(samples) if isinstance(samples, SampleDataset) else _code_of_stream(samples)
 
 
 def _codes(dataset: SampleDataset) -> list[Simulated]:
@@ -266,6 +273,17 @@ def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: 
             if found := differences(*pair, made_alike=False):
                 return OTHER_CODE.format(first=names[0], second=names[1], differences="; ".join(found[:SHOWN]))
     return ""
+
+
+def other_code(code: Code, learned: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Say how the code of a simulation differs from that from which a network learns; empty where it does not.
+
+    Args:
+        code: That of the simulation.
+        learned: Record of the other one.
+        names: What to call the samples of both.
+    """
+    return _other_code([("", code.to_json())], [("", learned)], names)
 
 
 def warn_of_parts(stream: Any, writer: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, Sample, SampleSpec
+
+if TYPE_CHECKING:
+    from physgym.data.learned import Learned
 
 ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
 
@@ -71,6 +74,8 @@ class Predictor(nn.Module):
         inputs: Names of the input fields.
         outputs: Names of the output fields.
         feeding: Which field reaches which argument.
+        learned: What the network was trained on, as far as the checkpoint that it was loaded from, or the `Trainer`
+            that trained it here, says; None for a network of which nothing is known. A `Runner` compares it.
 
     Raises:
         ConfigError: A field is unknown, parameters of `forward` are names of some input fields but not of all, or the
@@ -78,6 +83,7 @@ class Predictor(nn.Module):
     """
 
     feeding: Feeding
+    learned: Learned | None = None
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from torch import nn
 
 from physgym import files as disk
 from physgym._version import __version__
+from physgym.data.learned import Learned
 from physgym.errors import CheckpointError, ConfigError, PhysGymError, SampleError, StorageError
 from physgym.nn.feeding import Feeding
 from physgym.nn.grid import GridNetwork
@@ -118,6 +119,7 @@ def save_checkpoint(
         "feeding": predictor.feeding.to_json() | {"residual": _residual(predictor.network)},
         "fields": predictor.spec.to_json(),
         "parameters": predictor.num_parameters,
+        "learned": None if predictor.learned is None else predictor.learned.to_json(),
         "time": time.time(),
         **{name: _plain(name, value) for name, value in progress.items()},
     }
@@ -224,6 +226,7 @@ def load_checkpoint(
             raise CheckpointError(MISMATCH.format(path=path, network=name, problem=error)) from error
         raise
     _warn_of_nonfinite(path, predictor, tensors)
+    predictor.learned = Learned.at(path, manifest.get("learned"))
     return predictor.to(device).eval()
 
 
@@ -526,6 +529,7 @@ def _problem(manifest: Any) -> str | None:
         "score": type(score) in (int, float) and math.isfinite(score),
         "run": isinstance(manifest.get("run", ""), str),
         "feeding": _is_feeding(manifest),
+        "learned": _is_learned(manifest.get("learned")),
         "files": isinstance(files, dict) and WEIGHTS in files and set(files) <= {WEIGHTS, STATE, STATE_TENSORS},
     }
     if wrong := [name for name, right in sound.items() if not right]:
@@ -544,6 +548,10 @@ def _is_feeding(manifest: Mapping[str, Any]) -> bool:
         return False
     numbers = isinstance(added, list) and all(c is None or (type(c) is int and c >= 0) for c in added)
     return added is None or numbers
+
+
+def _is_learned(record: Any) -> bool:
+    return record is None or (isinstance(record, dict) and isinstance(record.get("code"), dict))
 
 
 def _are_texts(value: Any) -> bool:

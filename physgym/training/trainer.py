@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from physgym.data.learned import Learned
 from physgym.data.loader import Loader, Shuffle
 from physgym.data.provenance import warn_of_overlap
 from physgym.data.statistics import Statistics, of_samples
@@ -305,6 +306,8 @@ class Trainer:
             check_alike(self.validation, spec, self.fields)
         held_out = isinstance(validation, (int, float))  # of the same samples
         warn_of_overlap(None if held_out else self.validation, self.training if source is None else source)
+        if (learned := Learned.of(self.training if source is None else source)) is not None:
+            getattr(rollout, "compare_code", lambda _: None)(learned.code)
         self._spec = spec
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
@@ -472,6 +475,7 @@ class Trainer:
         if self._saves:  # callbacks may have changed the optimizer, and have their state now
             check_saved(self.predictor, optimization, self._callbacks, begun=True)
         self._prepare()
+        self.predictor.learned = Learned.of(self.training or self.source) or self.predictor.learned
         while self.epoch < self.epochs and not self._stops():
             emit("epoch_begin", self)
             self.predictor.train()

@@ -171,8 +171,8 @@ def _run(
             raise ConfigError("environment: missing; name the simulation, as in environment.id=physgym/Beam-v0")
         pictures = {} if frames is None else {"render_mode": "rgb_array"}
         env, more["env_kwargs"] = config.environment.id, environment_arguments(config, **pictures)
-        if _environment_of(session) in (None, env) and stored is None:
-            more["learned"] = recorded_code(session)
+        compared = _environment_of(session) in (None, env) and stored is None
+        more["learned"] = recorded_code(session) if compared else {}
     more["trained_on"] = learned_samples(session)
     try:
         with Runner(env, load_network(None if _by_python(session) else config, session, which), **more) as runner:

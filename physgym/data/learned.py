@@ -1,0 +1,67 @@
+"""What a network was trained on, as far as it is recorded: a network that is run remembers it, and a run compares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from physgym.code import Code, recorded_code
+from physgym.data.dataset import SampleDataset
+from physgym.data.provenance import codes_of, learned_samples
+
+
+class Learned:
+    """What a network was trained on.
+
+    Args:
+        code: Record of the code of the simulation that made the samples, see `physgym.code`; None if nothing says it.
+        samples: The samples; None if they are not at hand.
+        checkpoint: Where the network was loaded from: a session around it may say which samples they were.
+    """
+
+    def __init__(
+        self,
+        code: Mapping[str, Any] | None = None,
+        samples: SampleDataset | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.code, self._samples, self._checkpoint = code, samples, checkpoint
+
+    @classmethod
+    def of(cls, training: Any) -> Learned | None:
+        """Return what samples, or a stream of them, say; None if they say nothing.
+
+        A code that is unknown in part can be compared with nothing within the program that trains.
+        """
+        found = [code for _, code in codes_of(training) if not Code.from_json(code).unknown]
+        samples = training if isinstance(training, SampleDataset) else None
+        return cls(found[0] if found else None, samples) if found or samples is not None else None
+
+    @classmethod
+    def at(cls, checkpoint: Path, record: Mapping[str, Any] | None) -> Learned:
+        """Return what a checkpoint and the session around it say.
+
+        Args:
+            checkpoint: Its folder.
+            record: What its manifest says, None if it says nothing, as those of versions before.
+        """
+        code = None if record is None else record.get("code")
+        return cls(recorded_code(checkpoint) if code is None else code, checkpoint=checkpoint)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return what the manifest of a checkpoint says of it."""
+        return None if self.code is None else {"code": dict(self.code)}
+
+    @property
+    def samples(self) -> SampleDataset | None:
+        """The samples, None if they are not found."""
+        if self._samples is None and self._checkpoint is not None:
+            self._samples = learned_samples(self._checkpoint)
+        return self._samples
+
+    def __deepcopy__(self, memo: Any) -> Learned:
+        return self  # networks are copied often, and samples are large
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Learned, (self.code, None, self._checkpoint)
