@@ -28,7 +28,6 @@ from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.entry import EnvLike, env_factories
 from physgym.vector.folders import Folder
 
-
 NAMES = "the steps of the rollout", "the samples that the network is trained on"
 
 

@@ -8,13 +8,13 @@ import shutil
 import warnings
 
 import pytest
-from tests.test_two_codes import OPTIONS, own  # noqa: F401 - a fixture
 
 import physgym
 from physgym.errors import ChangedCode
 from physgym.nn import MLP
 from physgym.runner import RolloutEvaluation, Runner
 from physgym.training import Trainer, load_checkpoint, save_checkpoint
+from tests.test_two_codes import OPTIONS, own  # noqa: F401 - a fixture
 
 OTHER = "what the network was trained on was made by other code .*module own_physics"
 

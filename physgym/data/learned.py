@@ -1,4 +1,4 @@
-"""What a network was trained on, as far as it is recorded: a network that is run remembers it, and a run compares it."""
+"""What a network was trained on, as far as it is recorded: it remembers that, and whoever runs it compares it."""
 
 from __future__ import annotations
 
