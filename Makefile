@@ -6,14 +6,19 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # pytest's and the demo's processes are the parallelism
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types bench docs gymnasium-suite clean
+.PHONY: demo test slow lint types bench docs gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest -n auto --dist loadfile -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not alone"
+	$(BIN)/pytest -m "alone and not slow"
+
+# the tests that "make test" leaves out, for half an hour
+slow: $(VENV)/.test
+	$(BIN)/pytest -n auto --dist loadfile -m "slow and not alone"
+	$(BIN)/pytest -m "slow and alone"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ from stores import EPISODE, STORES, Store  # noqa: E402
 from physgym import SampleDataset  # noqa: E402
 from physgym.data.generate import SampleStream  # noqa: E402
 from physgym.data.loader import Loader, StackedSampler  # noqa: E402
-from physgym.data.partition import Appender, Layout, Partition  # noqa: E402
+from physgym.data.partition import Appender, Layout, Partition, file_size  # noqa: E402
 from physgym.data.statistics import Accumulator  # noqa: E402
 from physgym.data.writer import SampleWriter  # noqa: E402
 from physgym.sample import Field, SampleSpec  # noqa: E402
@@ -287,7 +287,8 @@ def written(folder: Path, size: Size, nbytes: int) -> SampleDataset:
     """A dataset of about so many bytes in as many partitions as we say."""
     batch = max(1, min(4096, 4 * MB // size.row))
     pool, count = itertools.cycle(size.pool(batch)), max(2 * PARTITIONS, nbytes // size.row)
-    with SampleWriter(folder, size.spec, max_file_size=max(1, count * (size.row + 28) // PARTITIONS)) as writer:
+    largest = file_size(Layout(size.spec), -(-count // PARTITIONS), {})
+    with SampleWriter(folder, size.spec, max_file_size=largest) as writer:
         for start in range(0, count, batch):
             i = np.arange(start, min(count, start + batch))
             samples = {name: value[: len(i)] for name, value in next(pool).items()}

@@ -6,10 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 import physgym
 from physgym import generate
@@ -21,52 +19,8 @@ from physgym.nn import MLP, Predictor
 from physgym.runner import RolloutEvaluation, Runner, SurrogateVectorEnv
 from physgym.sample import SampleSpec
 from physgym.vector import SocketVectorEnv
-from tests import toys
+from tests.gains import Counting, Gain, Indexed, Weighed
 
-UNIT = spaces.Box(-1, 1, (2,), np.float32)
-
-
-class Gain(physgym.Simulation):
-    """Moves by its gain times the action, from a random place; says in the sample which arguments it has."""
-
-    action_space = UNIT
-    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
-
-    def __init__(self, gain=1.0, *, wide=9.0, size=2, top=9.0, begun=None, log=None, render_mode=None):
-        super().__init__(render_mode=render_mode)
-        self.observation_space = spaces.Box(-wide, wide, (size,), np.float32)
-        number = spaces.Box(0, top, (), np.float64)
-        self.sample_space = spaces.Dict(x=UNIT, y=UNIT, gain=number, index=number)
-        self.gain, self.begun, self.log = gain, begun, log
-
-    def begin(self, options):
-        if self.begun is not None:
-            Path(self.begun).touch()
-        self.y, self.count = self.np_random.uniform(-1, 1, 2).astype(np.float32), 0
-
-    def advance(self, action):
-        self.x, self.y, self.count = action, np.float32(self.gain / 4) * action, self.count + 1
-
-    def observation(self):
-        return self.y.copy()
-
-    def sample(self):
-        return {"x": self.x, "y": self.y, "gain": self.gain, "index": 0}
-
-    def outcome(self):
-        return 0.0, self.count == 3
-
-    def load_sample(self, sample):
-        return sample["x"]
-
-    def inputs(self, action):
-        return {"x": action}
-
-    def adopt(self, action, prediction):
-        self.x, self.y, self.count = action, prediction["y"], self.count + 1
-
-
-gym.register("toy/Gain-v0", Gain)
 LIST = [{"gain": 1.0}, {"gain": 2.0}, {"gain": 3.0}]
 QUICK = {"progress": False, "num_workers": 0}
 
@@ -84,6 +38,7 @@ def network(spec=None):
     return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
 
 
+@pytest.mark.slow
 def test_an_episode_has_arguments_of_its_own_whatever_runs_it(tmp_path):
     for place, (workers, envs) in enumerate([(0, None), (0, 4), (2, 5)]):
         options = {"samples": 40, "num_workers": workers, "num_envs": envs, "progress": False, "actions": "sobol"}
@@ -122,6 +77,7 @@ def test_a_stream_goes_on_with_the_same_list_alone():
         stream.load_state_dict(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("changed", [{"size": 3}, {"wide": 8.0}, {"top": 8.0}])
 def test_arguments_that_change_a_space_are_an_error_before_the_first_episode(tmp_path, changed, workers):
@@ -148,6 +104,7 @@ def test_a_wrong_name_says_in_which_arguments(tmp_path):
         generate("toy/Gain-v0", tmp_path / "d", samples=9, env_kwargs=[{}, {"gian": 1}], **QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surrogate", [False, True])
 def test_a_runner_has_the_arguments_of_generation(tmp_path, surrogate):
     options = {"env_kwargs": LIST, "seed": 3, "surrogate": surrogate}
@@ -190,6 +147,7 @@ def test_an_evaluation_has_the_arguments_of_each_episode():
     assert found["horizon_3/y"] == pytest.approx(np.mean(errors[2]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stored_episode_drives_the_counterpart_of_what_made_it(tmp_path, workers):
     made = generate(Gain, tmp_path / "d", samples=21, env_kwargs=LIST, **QUICK)
@@ -205,23 +163,6 @@ def test_a_stored_episode_drives_the_counterpart_of_what_made_it(tmp_path, worke
         assert set(stream.draw(9)["gain"]) == {5.0}
 
 
-class Indexed(Gain):
-    """Writes down its placement when it is made and closed, and its sample says nothing of it."""
-
-    def __init__(self, gain, log, render_mode=None):
-        super().__init__(gain, render_mode=render_mode)
-        self.log = log
-        self.say("open")
-
-    def say(self, what):
-        with Path(self.log).open("a") as file:
-            file.write(f"{what} {self.gain:.0f} {self.env_index} {self.num_envs}\n")
-
-    def close(self):
-        self.say("close")
-        super().close()
-
-
 def test_environments_of_several_arguments_are_made_once_and_have_places_of_their_own(tmp_path):
     log = tmp_path / "log"
     arguments = [{"gain": gain, "log": str(log)} for gain in (1.0, 2.0, 3.0)]
@@ -233,6 +174,7 @@ def test_environments_of_several_arguments_are_made_once_and_have_places_of_thei
     assert sorted(line.removeprefix("close ") for line in lines if line.startswith("close")) == sorted(opened)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_vector_env_takes_one_for_each_environment(workers):
     with physgym.make_vec("toy/Gain-v0", env_kwargs=LIST, num_workers=workers, wide=5.0) as envs:
@@ -271,6 +213,7 @@ def test_a_configuration_lists_arguments(tmp_path):
     assert dataset.source["env_kwargs"] == LIST
 
 
+@pytest.mark.slow
 def test_a_configuration_with_a_list_trains(tmp_path):
     data = configuration(tmp_path, produce="always")
     data["validation"] = {"fraction": 0.0, "rollout": {"steps": 6, "every": 1, "horizons": [2]}}
@@ -289,17 +232,6 @@ def test_a_configuration_with_a_wrong_list_says_so(tmp_path, arguments, text):
     assert "1 fault" in str(caught.value)
 
 
-class Weighed(Gain):
-    """Has a constant that may depend on an argument."""
-
-    def __init__(self, gain=1.0, weight=1.0, render_mode=None):
-        super().__init__(gain, render_mode=render_mode)
-        self.weight = weight
-
-    def constants(self):
-        return {"weight": np.array([self.weight])}
-
-
 @pytest.mark.parametrize("envs", [1, 2])
 def test_constants_are_the_same_for_all_arguments(tmp_path, envs):
     options = {"samples": 9, "num_envs": envs, **QUICK}
@@ -315,18 +247,6 @@ def test_a_runner_with_stored_samples_has_the_arguments_of_each(tmp_path):
     with Runner(Gain, network(), load=some, env_kwargs=LIST) as runner:
         for _, step, gain in zip(range(len(some)), runner.steps(), column(some, "gain"), strict=False):
             assert step.transition.sample["gain"] == gain
-
-
-class Counting(toys.Line):
-    """Changes what it was given."""
-
-    def __init__(self, counts=None):
-        super().__init__()
-        self.counts = counts
-
-    def reset(self, *, seed=None, options=None):
-        self.counts["resets"] += 1
-        return super().reset(seed=seed, options=options)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

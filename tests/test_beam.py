@@ -70,6 +70,7 @@ def tip_deflection(beam: Beam) -> float:
     return beam.solver.solve(forces).displacement[tip, 2].mean()
 
 
+@pytest.mark.slow
 def test_tip_deflection_agrees_with_independent_reference():
     reference = reference_deflection()
     timoshenko = 100**3 / (3 * 2000 * 15**4 / 12) + 100 / (5 / 6 * 2000 / 2.9 * 225)

@@ -175,6 +175,7 @@ def test_bad_arguments_are_named(kwargs, text):
         Burgers(**kwargs)
 
 
+@pytest.mark.slow
 def test_picture_shows_field_and_prediction():
     env = Burgers(size=64, render_mode="rgb_array")
     env.reset(seed=0)
@@ -186,6 +187,7 @@ def test_picture_shows_field_and_prediction():
     assert Burgers().render() is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*A Box observation space (minimum|maximum) value is -?infinity:UserWarning",  # a field has no bound
     "ignore:.*recommend.* a symmetric and normalized:UserWarning",  # the action is a field in units of the equation

@@ -260,6 +260,7 @@ def test_state_that_is_no_tensor_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_every_visible_checkpoint_is_whole(tmp_path):
     script = textwrap.dedent(
         """

@@ -63,6 +63,7 @@ def config(folder, **changes) -> str:
     return "line.yaml"
 
 
+@pytest.mark.slow
 def test_help_says_what_each_command_does(folder):
     text = physgym(folder, "--help").stdout
     for command in ("generate", "train", "run", "replay", "demo", "check"):
@@ -71,6 +72,7 @@ def test_help_says_what_each_command_does(folder):
     assert physgym(folder, "--version").stdout.startswith("physgym 0.")
 
 
+@pytest.mark.slow
 def test_generate_train_run(folder):
     done = physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--samples", "40", "--workers", "2")
     assert "40 samples in data" in done.stdout
@@ -101,6 +103,7 @@ def test_generate_train_run(folder):
     ]
 
 
+@pytest.mark.slow
 def test_replay(folder):
     physgym(folder, *GENERATE[:-4], "--samples", "64", "sims:toy/Line-v0")
     physgym(folder, "train", config(folder), "dataset.path=data")
@@ -116,6 +119,7 @@ def test_replay(folder):
     assert "relative L2" in physgym(folder, "replay", "sessions/line", *again).stdout
 
 
+@pytest.mark.slow
 def test_run_with_the_network_in_place_of_the_solver(folder):
     physgym(folder, "train", config(folder), "environment.id=physgym/Spring-v0", "dataset.samples=250")
     done = physgym(folder, "run", "sessions/line", "--steps", "30", "--surrogate", "--frames", "frames")
@@ -124,6 +128,7 @@ def test_run_with_the_network_in_place_of_the_solver(folder):
     assert len(list((folder / "frames").glob("*.png"))) == 30
 
 
+@pytest.mark.slow
 def test_generate_takes_samplers_and_keeps_what_was_rejected(folder):
     done = physgym(
         folder, "generate", "physgym/Spring-v0", "--out", "data", "--samples", "150", "--parameters", "sobol",
@@ -138,6 +143,7 @@ def test_generate_takes_samplers_and_keeps_what_was_rejected(folder):
     assert source["max_steps"] == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_samples_may_be_produced_in_three_ways(folder, produce):
     physgym(folder, "train", config(folder), f"dataset.produce={produce}", "dataset.samples=32")
@@ -147,6 +153,7 @@ def test_samples_may_be_produced_in_three_ways(folder, produce):
         assert len(SampleDataset(stored)) == 32
 
 
+@pytest.mark.slow
 def test_frames_of_a_run_are_pictures(folder):
     physgym(folder, "train", config(folder), "environment.id=physgym/Spring-v0", "dataset.samples=250")
     physgym(folder, "run", "sessions/line", "--steps", "3", "--frames", "frames")
@@ -165,6 +172,7 @@ def test_check_lists_the_rules(folder):
 GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -221,6 +229,7 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(folder, arguments, text
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_existing_dataset_is_refused(folder):
     physgym(folder, *GENERATE, "sims:toy/Line-v0")
     assert "already holds training samples" in physgym(folder, *GENERATE, "sims:toy/Line-v0", code=2).stderr
@@ -234,6 +243,7 @@ def test_a_partition_that_is_not_hdf5_is_named(folder):
     assert not (folder / "sessions").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_training_says_so_in_its_session(folder):
     environment = {"id": "sims:toy/NotANumber-v0"}
     physgym(folder, "train", config(folder, environment=environment), code=2)
@@ -265,6 +275,7 @@ def test_faults_are_found_before_anything_is_generated(folder, override, text):
     assert not (folder / "sessions").exists()
 
 
+@pytest.mark.slow
 def test_a_dataset_is_taken_as_it_stands_or_continued(folder):
     physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--samples", "40")
     overrides = ["dataset.path=data", "training.epochs=1"]
@@ -288,6 +299,7 @@ def test_a_network_that_does_not_fit_is_named(folder):
     assert "a field has shape (3,) without the batch axis; this UNet takes 2 axes" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_network_of_another_simulation_is_refused(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     file = folder / "sessions" / "line" / "config.yaml"
@@ -296,6 +308,7 @@ def test_a_network_of_another_simulation_is_refused(folder):
     assert "the network was trained on field" in done.stderr
 
 
+@pytest.mark.slow
 def test_frames_need_the_simulation_in_this_process(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     done = physgym(folder, "run", "sessions/line", "--frames", "f", "--workers", "2", code=2)
@@ -303,6 +316,7 @@ def test_frames_need_the_simulation_in_this_process(folder):
     assert not (folder / "f").exists()
 
 
+@pytest.mark.slow
 def test_flags_change_the_file_and_are_recorded(folder):
     flags = [
         "--find-replace",
@@ -330,6 +344,7 @@ def test_flags_change_the_file_and_are_recorded(folder):
     assert (made["network"]["type"], made["optimization"]["lr"], made["training"]["epochs"]) == ("MLP", 0.5, 1)
 
 
+@pytest.mark.slow
 def test_changes_that_are_not_committed_are_refused_or_run_without_a_record_or_kept(folder):
     (folder / ".gitignore").write_text("*\n!new.py\n")
     (folder / "new.py").write_text("x = 1\n")
@@ -349,6 +364,7 @@ def test_changes_that_are_not_committed_are_refused_or_run_without_a_record_or_k
     assert [path.name for path in (folder / "sessions").iterdir()] == ["line"]
 
 
+@pytest.mark.slow
 def test_a_session_is_trained_anew_as_it_was(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     done = physgym(folder, "train", "sessions/line", "training.epochs=2")
@@ -356,6 +372,7 @@ def test_a_session_is_trained_anew_as_it_was(folder):
     assert "epoch 2" in done.stdout
 
 
+@pytest.mark.slow
 def test_generation_in_a_session_goes_on(folder):
     physgym(folder, "generate", config(folder), "--samples", "20")
     assert len(SampleDataset(folder / "sessions" / "line" / "dataset")) == 20
@@ -381,6 +398,7 @@ def test_short_options_end_the_values_of_others(folder):
     assert "Usage: physgym train" in physgym(folder, "train", config(folder), *arguments).stdout
 
 
+@pytest.mark.slow
 def test_a_session_is_resumed_where_its_paths_mean_what_they_did(folder):
     physgym(folder, "train", config(folder), "dataset.path=data/mine", "training.epochs=1")
     other = folder / "other"
@@ -391,6 +409,7 @@ def test_a_session_is_resumed_where_its_paths_mean_what_they_did(folder):
     physgym(folder, "resume", "sessions/line", "training.epochs=2")
 
 
+@pytest.mark.slow
 def test_samples_of_another_sampler_are_not_mixed(folder):
     physgym(folder, "generate", "physgym/Spring-v0", "--out", "data", "--samples", "40", "--workers", "1")
     (folder / "c.yaml").write_text("environment: {id: physgym/Spring-v0}\nsampler: {parameters: sobol}\n")
@@ -404,6 +423,7 @@ def test_samples_of_another_sampler_are_not_mixed(folder):
     physgym(folder, *arguments)
 
 
+@pytest.mark.slow
 def test_closed_streams_are_no_obstacle(folder):
     command = f"{SCRIPT} train {config(folder)} training.epochs=1 >&- 2>&-"
     assert subprocess.run(["bash", "-c", command], cwd=folder, check=False, timeout=110).returncode == 0
@@ -412,6 +432,7 @@ def test_closed_streams_are_no_obstacle(folder):
     assert (done.returncode, done.stderr) == (2, b"error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.slow
 def test_replay_takes_overrides(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     data = ["--data", "sessions/line/dataset", "--steps", "4"]
@@ -448,6 +469,7 @@ def interrupt(folder, *arguments, when):
     return time.monotonic() - start, process.returncode, output
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_ctrl_c_while_generating(folder):
     seconds, code, output = interrupt(
@@ -461,6 +483,7 @@ def test_ctrl_c_while_generating(folder):
     assert len(SampleDataset(folder / "data")) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_ctrl_c_while_training(folder):
     physgym(folder, *GENERATE[:-4], "--samples", "64", "sims:toy/Line-v0")
@@ -474,6 +497,7 @@ def test_ctrl_c_while_training(folder):
     assert "relative L2" in physgym(folder, "run", "sessions/line", "--steps", "3").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_ctrl_c_while_running(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")

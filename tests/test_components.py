@@ -103,6 +103,7 @@ def config(folder, **changes):
     return check_config(data, "test")
 
 
+@pytest.mark.slow
 def test_every_class_may_be_one_of_the_user(own):
     settings = config(
         own,
@@ -199,6 +200,7 @@ def test_a_configuration_runs_nothing_else(own, monkeypatch):
     assert not (own / "run").exists()
 
 
+@pytest.mark.slow
 def test_transforms_lie_around_a_normalization_that_has_the_training_samples_moments(own):
     plain = train(config(own))
     around = {"before_prediction": ["own_parts:Doubled"], "before_apply": ["own_parts:Doubled"]}
@@ -230,6 +232,7 @@ def test_options_of_the_normalization(tmp_path, section, buffers):
         assert all(value.shape == () for name, value in found.items() if "scale_" in name)
 
 
+@pytest.mark.slow
 def test_a_dataset_is_enough(tmp_path):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, max_steps=50, progress=False)
     physgym.generate("physgym/Spring-v0", tmp_path / "other", samples=70, seed=1, num_workers=1, progress=False)
@@ -255,6 +258,7 @@ def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
     assert outcome.history["samples"][-1] <= 128
 
 
+@pytest.mark.slow
 def test_mini_is_the_most_there_is(tmp_path):
     options = {"produce": "first_epoch", "mini": 100, "max_steps": 10}
     outcome = train(config(tmp_path, dataset=options, training={"batches_per_epoch": 30}), log=False)
@@ -275,6 +279,7 @@ def test_transforms_that_cannot_apply_are_refused(tmp_path):
     assert not (tmp_path / "session-2").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_may_lie_elsewhere(tmp_path):
     outcome = train(config(tmp_path, training={"checkpoints": {"path": str(tmp_path / "weights")}}))
     assert not list_checkpoints(outcome.session / "networks")
@@ -283,6 +288,7 @@ def test_checkpoints_may_lie_elsewhere(tmp_path):
     assert train(settings, resume=outcome.session).history["epoch"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_dataset_that_was_begun_goes_on(tmp_path):
     generate_samples(config(tmp_path, dataset={"samples": 40}), mode="validation")
     more = generate_samples(config(tmp_path, dataset={"samples": 80}), tmp_path / "session")
@@ -308,6 +314,7 @@ def test_without_logging_nothing_is_kept(tmp_path, monkeypatch):
     assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.slow
 def test_samples_are_generated_in_a_session_or_where_the_configuration_says(tmp_path):
     made = generate_samples(config(tmp_path, sampler={"parameters": "sobol"}))
     assert made.paths == [tmp_path / "session" / "dataset"]
@@ -329,6 +336,7 @@ def test_the_stats_section_reaches_tensorboard(tmp_path):
     assert events.Tags()["histograms"]
 
 
+@pytest.mark.slow
 def test_the_runner_section_says_how_to_run(tmp_path, capsys):
     record = str(tmp_path / "record")
     outcome = train(config(tmp_path, runner={"steps": 7, "record": record, "seed": 5}))

@@ -53,6 +53,7 @@ def test_the_resolved_config_reads_back_as_itself(tmp_path):
     assert Config.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "texts"),
     [

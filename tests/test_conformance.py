@@ -11,7 +11,6 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 from physgym.envs.spring import Spring
@@ -244,9 +243,13 @@ class GlobalPython(Walk):
 
 class GlobalTorch(Walk):
     def seed(self, seed):
+        import torch  # not where all of this module's workers would take seconds for it
+
         torch.manual_seed(seed)
 
     def draw(self):
+        import torch
+
         return float(torch.rand(()))
 
 

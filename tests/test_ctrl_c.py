@@ -192,6 +192,7 @@ def readable(path, mode="training") -> int:
 GENERATE = ("generate", "tests.toys:Gated", "--samples", "40", "--workers", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["a folder", "a session"])
 def test_generate_once(folder, place):
     arguments = (*GENERATE, "--out", "data") if place == "a folder" else (*GENERATE, "session=sessions/line")
@@ -206,6 +207,7 @@ def test_generate_once(folder, place):
     assert_same_files(data, folder.parent / "undisturbed" / data)
 
 
+@pytest.mark.slow
 def test_generate_twice(folder):
     text = interrupt(*GENERATE, "--out", "data", times=2)
     assert readable("data") < 40
@@ -215,6 +217,7 @@ def test_generate_twice(folder):
     assert_same_files(Path("data"), folder.parent / "undisturbed" / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_train_once_while_samples_are_made(folder, produce):
     changes = {
@@ -256,6 +259,7 @@ def test_train_and_resume_once(folder):
         assert weights(folder / "sessions/line") == weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["batch_begin", "train_end"])
 def test_train_twice(folder, event):
     """The second one comes in the middle of a step, or before the network is saved."""
@@ -309,6 +313,7 @@ def trained(folder):
 RUN = ("run", "sessions/line", "--record", "record", "--steps", "30")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")])
 def test_run_once(folder, trained, workers):
     text = interrupt(*RUN, *workers)
@@ -326,6 +331,7 @@ def test_run_once(folder, trained, workers):
     assert (ours.episodes == theirs.episodes).all()
 
 
+@pytest.mark.slow
 def test_run_twice(folder, trained):
     interrupt(*RUN, times=2)
     done = readable("record", "prediction")
@@ -419,6 +425,7 @@ def test_other_commands_say_that_they_were_interrupted(folder, monkeypatch, caps
     assert capsys.readouterr().err.endswith("\ninterrupted\n")
 
 
+@pytest.mark.slow
 def test_an_interrupted_stream_does_not_wait_for_a_simulation(folder):
     def press():
         until(Path("waiting").exists)

@@ -209,6 +209,7 @@ def test_modes_live_side_by_side(tmp_path):
         SampleDataset(tmp_path / "d", mode="exam")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_torch_dataloader_takes_it(tmp_path, workers):
     dataset = write(tmp_path / "d", 23, max_file_size=7 * ROW).subset(np.arange(3, 23))
@@ -358,6 +359,7 @@ def test_files_of_the_user_are_left_alone(tmp_path):
     assert (tmp_path / "thesis.tmp").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_a_dataset_does_not_depend_on_the_portions_in_which_it_was_appended(tmp_path):
     write(tmp_path / "whole", 700, max_file_size=300 * ROW)
     with SampleWriter(tmp_path / "parts", SPEC, max_file_size=300 * ROW) as writer:

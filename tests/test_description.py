@@ -206,6 +206,7 @@ def test_provenance_is_in_the_description_alone(tmp_path):
     assert SampleDataset([tmp_path / "a", tmp_path / "b"]).provenances == [PROVENANCE, "unknown"]
 
 
+@pytest.mark.slow
 def test_provenance_survives_and_grows(folder):
     with SampleWriter(folder, SPEC, source=SOURCE, resume=True, max_file_size=SMALL) as writer:
         assert writer.provenance == PROVENANCE
@@ -258,6 +259,7 @@ def assert_constants(found):
         assert found[name].dtype == np.asarray(value).dtype
 
 
+@pytest.mark.slow
 def test_constants_are_stored_once_and_come_along(tmp_path):
     for mode in ("training", "test"):
         with SampleWriter(tmp_path / "d", SPEC, mode=mode, max_file_size=SMALL) as writer:

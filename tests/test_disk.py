@@ -100,12 +100,15 @@ def shim(tmp_path_factory):
 @pytest.mark.alone
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_at_any_call_is_told_and_can_be_recovered_from(shim, tmp_path, name):
-    jobs = [{"name": name, "first": 1 + i, "stride": 2, "folder": str(tmp_path / str(i))} for i in range(2)]
+    every = 1 if name in ("full", "failing") else 3  # of the others, one call in three
+    jobs = [
+        {"name": name, "first": 1 + i * every, "stride": 2 * every, "folder": str(tmp_path / str(i))} for i in range(2)
+    ]
     reports = in_processes("tests.test_disk:sweep", jobs, library=shim)
     failures = sorted(failure for report in reports for failure in report["failures"])
     points, refused = (sum(report[key] for report in reports) for key in ("points", "refused"))
     assert not failures, f"{len(failures)} of {points} faults; the first, at call {failures[0][0]}:\n{failures[0][1]}"
-    assert points >= 12
+    assert points >= 12 / every
     assert refused == 0 if FAULTS[name][0] == HALF_ONCE else refused > 0.5 * points
 
 

@@ -54,6 +54,7 @@ def test_the_flag_and_the_index_say_how_each_episode_ended(tmp_path, workers):
     assert not data["terminated"][others].any()
 
 
+@pytest.mark.slow
 def test_a_dataset_made_in_parts_has_the_same_bytes(tmp_path):
     options = {"max_steps": 5, "progress": False}
     for samples, workers in ((7, 0), (8, 1), (21, 2), (22, 0), (40, 1)):
@@ -90,6 +91,7 @@ def test_a_sample_without_the_flag_stays_as_it_is(tmp_path):
     assert len(dataset) == 12
 
 
+@pytest.mark.slow
 def test_a_whole_episode_is_not_run_again_by_a_resume(tmp_path):
     steps = []
 

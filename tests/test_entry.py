@@ -77,6 +77,7 @@ def run(program, folder, how):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "contexts"), [("script", ["spawn"]), ("-c", ["forkserver"]), ("stdin", ["forkserver", "fork", "spawn"])]
 )
@@ -126,6 +127,7 @@ class PlacedPlainly(toys.Line):
         self.known = tuple(placement.current())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("make", [Placed, PlacedPlainly])
 def test_a_constructor_knows_its_placement(make, workers):
@@ -134,6 +136,7 @@ def test_a_constructor_knows_its_placement(make, workers):
     assert placement.current() == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_constructor_knows_its_placement_where_samples_are_made(workers):
     with SampleStream(Placed, num_envs=2, num_workers=workers) as stream:
@@ -150,6 +153,7 @@ class DiesOnce(Placed):
         self.kill_switch = switch
 
 
+@pytest.mark.slow
 def test_a_constructor_knows_its_placement_after_a_restart(tmp_path):
     switch = tmp_path / "switch"
     with physgym.SocketVectorEnv([Placed, lambda: DiesOnce(str(switch))], num_workers=2, on_error="restart") as envs:
@@ -217,6 +221,7 @@ class Passing(toys.Flaky):
 gym.register("toy/Passing-v0", Passing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["toy/Passing-v0", Passing])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_misspelled_argument_that_is_passed_on_is_said(env, workers):

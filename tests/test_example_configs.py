@@ -44,6 +44,7 @@ def test_it_says_what_it_is_for_and_where_it_writes(name):
     assert config.session == f"sessions/{Path(name).stem}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_it_trains(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

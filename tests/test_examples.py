@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_learning_overlaps_with_simulating():
     done = subprocess.run(
         [sys.executable, EXAMPLES / "overlap.py"], capture_output=True, text=True, timeout=100, check=True

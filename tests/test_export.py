@@ -141,6 +141,7 @@ def test_arrays_that_make_no_dataset_are_named(tmp_path):
         export_numpy(SampleDataset(tmp_path / "e"), tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_the_commands_copy_a_dataset_and_bring_it_back(tmp_path):
     write(tmp_path / "d", 30, max_file_size=4000, parameters=PARAMETERS)
     d, small, back = tmp_path / "d", tmp_path / "small", tmp_path / "back"
@@ -180,6 +181,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     assert "pip install" in physgym("import", "beam/random-v0", "--out", tmp_path / "e", fault=ConfigError)
 
 
+@pytest.mark.slow
 def test_info_says_what_there_is(tmp_path):
     write(tmp_path / "d", 57, max_file_size=6000, parameters=PARAMETERS, rejected=True)
     write(tmp_path / "d", 8, mode="validation", close=False)

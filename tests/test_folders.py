@@ -6,7 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
@@ -20,39 +19,6 @@ from physgym.sample import SampleSpec
 from tests import toys
 
 
-class Filed(toys.Line):
-    """Counts its steps in a file of its working folder, which it chooses in the constructor, a reset or a step."""
-
-    def __init__(self, at="constructor", ends=True, render_mode=None):
-        super().__init__(render_mode)
-        self.at, self.ends, self.steps = at, ends, 0
-        self.move("constructor")
-
-    def move(self, where):
-        if self.at == where:
-            os.chdir(tempfile.mkdtemp())
-
-    def reset(self, *, seed=None, options=None):
-        self.move("reset")
-        Path("state").write_text("0")
-        return super().reset(seed=seed)
-
-    def step(self, action):
-        self.steps += 1
-        if self.steps == self.at:
-            text = Path("state").read_text()
-            self.move(self.steps)
-            Path("state").write_text(text)
-        count = int(Path("state").read_text()) + 1
-        Path("state").write_text(f"{count}")
-        _, *others, info = super().step(np.full(3, 0.1 * count, np.float32))
-        others[2] = others[2] and self.ends
-        return np.full(3, count, np.float32), *others, info
-
-    def where(self):
-        return str(Path.cwd())
-
-
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A working folder that has to be that of the process at any time."""
@@ -63,7 +29,9 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.parametrize("at", ["constructor", "reset"])
 def test_environments_of_a_process_have_folders_of_their_own(home, at, workers):
-    envs = physgym.SocketVectorEnv([lambda: Filed(at)] * 4, num_workers=workers, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = physgym.SocketVectorEnv(
+        [lambda: toys.Filed(at)] * 4, num_workers=workers, autoreset_mode=AutoresetMode.SAME_STEP
+    )
     assert Path.cwd() == home
     for call in (envs.reset, lambda: envs.reset(options={"reset_mask": np.array([True, False, True, False])})):
         call()
@@ -85,7 +53,7 @@ def test_environments_of_a_process_have_folders_of_their_own(home, at, workers):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_folder_that_one_of_the_first_steps_changes_is_its_own(home, workers):
     """Environments beside one that moves stay where the process is."""
-    makers = [lambda: Filed(3, ends=False), toys.Line, lambda: Filed("reset", ends=False)]
+    makers = [lambda: toys.Filed(3, ends=False), toys.Line, lambda: toys.Filed("reset", ends=False)]
     with physgym.SocketVectorEnv(makers, num_workers=workers) as envs:
         envs.reset()
         for count in range(1, 20):
@@ -96,7 +64,7 @@ def test_a_folder_that_one_of_the_first_steps_changes_is_its_own(home, workers):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_folder_that_a_later_step_changes_is_an_error_where_others_may_be_concerned(home, workers):
-    makers = [lambda: Filed(30, ends=False), toys.Line]
+    makers = [lambda: toys.Filed(30, ends=False), toys.Line]
     with physgym.SocketVectorEnv(makers, num_workers=workers) as envs:
         envs.reset()
         for _ in range(29):
@@ -112,7 +80,7 @@ def test_a_folder_that_a_later_step_changes_is_an_error_where_others_may_be_conc
 
 
 def test_the_parent_may_go_elsewhere_between_calls(home):
-    with physgym.SocketVectorEnv([Filed, toys.Line], num_workers=0) as envs:
+    with physgym.SocketVectorEnv([toys.Filed, toys.Line], num_workers=0) as envs:
         envs.reset()
         for count in range(1, 4):
             (home / f"{count}").mkdir()
@@ -121,11 +89,18 @@ def test_the_parent_may_go_elsewhere_between_calls(home):
             assert Path.cwd() == home / f"{count}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("at", ["constructor", "reset"])
 def test_a_dataset_of_environments_with_folders(home, at, workers):
     dataset = generate(
-        lambda at: Filed(at), "data", samples=24, num_envs=3, num_workers=workers, env_kwargs={"at": at}, progress=False
+        lambda at: toys.Filed(at),
+        "data",
+        samples=24,
+        num_envs=3,
+        num_workers=workers,
+        env_kwargs={"at": at},
+        progress=False,
     )
     assert Path.cwd() == home
     counted = dataset.read(0, 24, ["x"])["x"][:, 0]
@@ -134,7 +109,7 @@ def test_a_dataset_of_environments_with_folders(home, at, workers):
 
 
 def test_environments_of_several_arguments_have_folders_of_their_own(home):
-    with SampleStream(Filed, num_envs=1, num_workers=0, env_kwargs=[{}, {"at": "reset"}]) as stream:
+    with SampleStream(toys.Filed, num_envs=1, num_workers=0, env_kwargs=[{}, {"at": "reset"}]) as stream:
         counted = stream.draw(32)["x"][:, 0]
         assert Path.cwd() == home
     np.testing.assert_allclose(counted, np.tile([0.1, 0.2, 0.3, 0.4], 8), rtol=1e-6)
@@ -144,13 +119,13 @@ def test_a_runner_and_an_evaluation_leave_the_process_where_it_was(home):
     spec = SampleSpec.from_env(toys.Line())
     predictor = Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
     for arguments in ({}, [{}, {"at": "reset"}]):
-        with Runner(Filed, predictor, env_kwargs=arguments, record=f"record{len(arguments)}") as runner:
+        with Runner(toys.Filed, predictor, env_kwargs=arguments, record=f"record{len(arguments)}") as runner:
             assert Path.cwd() == home
             for _, step in zip(range(12), runner.steps(), strict=False):
                 assert Path.cwd() == home
                 assert step.transition.observation[0] == step.transition.step + 1
         assert Path.cwd() == home
-        RolloutEvaluation(Filed, 6, env_kwargs=arguments)(predictor)
+        RolloutEvaluation(toys.Filed, 6, env_kwargs=arguments)(predictor)
         assert Path.cwd() == home
 
 
@@ -177,7 +152,7 @@ def test_a_prediction_is_made_where_the_parent_is(home):
 
 
 def test_a_folder_that_is_gone_hurts_nobody(home):
-    class Cleaning(Filed):
+    class Cleaning(toys.Filed):
         def close(self):
             Path("state").unlink()
             Path.cwd().rmdir()
@@ -188,40 +163,10 @@ def test_a_folder_that_is_gone_hurts_nobody(home):
     assert Path.cwd() == home
 
 
-class Alone(gym.Env):
-    """Counts its steps in a variable of the class: its instances need processes of their own."""
-
-    metadata = {"physgym.single": True}  # noqa: RUF012
-    observation_space = toys.Line.observation_space
-    action_space = toys.Line.action_space
-    sample_space = toys.Line.sample_space
-    sample_roles = toys.Line.sample_roles
-    counted = 0
-    opened = 0
-
-    def __init__(self, gain=1.0):
-        Alone.opened += 1
-        self.gain = gain
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        assert Alone.opened == 1
-        Alone.counted = 0
-        return np.zeros(3, np.float32), {}
-
-    def step(self, action):
-        Alone.counted += 1
-        done = Alone.counted == 3
-        sample = {"x": action, "y": np.full(3, self.gain * Alone.counted), "flag": np.zeros(2, np.int8)}
-        return np.full(3, Alone.counted, np.float32), 0.0, False, done, {"sample": sample}
-
-    def close(self):
-        Alone.opened -= 1
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1, "auto"])
 def test_an_environment_that_is_single_has_a_worker_of_its_own(workers):
-    with physgym.SocketVectorEnv([Alone] * 3, num_workers=workers) as envs:
+    with physgym.SocketVectorEnv([toys.Alone] * 3, num_workers=workers) as envs:
         assert envs.num_workers == 3
         envs.reset()
         for count in (1, 2, 3):
@@ -230,24 +175,25 @@ def test_an_environment_that_is_single_has_a_worker_of_its_own(workers):
 
 def test_environments_that_are_single_do_not_share_this_process():
     with pytest.raises(SharedProcess, match="num_workers=0 puts 2 environments into this process"):
-        physgym.SocketVectorEnv([Alone] * 2, num_workers=0)
-    assert Alone.opened == 0
-    with physgym.SocketVectorEnv([Alone], num_workers=0) as envs:
+        physgym.SocketVectorEnv([toys.Alone] * 2, num_workers=0)
+    assert toys.Alone.opened == 0
+    with physgym.SocketVectorEnv([toys.Alone], num_workers=0) as envs:
         envs.reset()
-    assert Alone.opened == 0
+    assert toys.Alone.opened == 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_one_that_is_single_gives_way_to_that_of_other_arguments(workers):
     gains = [{"gain": 1.0}, {"gain": 10.0}, {"gain": 100.0}]
-    with SampleStream(Alone, num_workers=workers, env_kwargs=gains) as stream:
+    with SampleStream(toys.Alone, num_workers=workers, env_kwargs=gains) as stream:
         drawn = stream.draw(18)["y"][:, 0]
     assert drawn.tolist() == [gain * count for gain in (1, 10, 100, 1, 10, 100) for count in (1, 2, 3)]
-    assert Alone.opened == 0
+    assert toys.Alone.opened == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_started_again_finds_its_folder(home):
-    with physgym.SocketVectorEnv([Filed] * 2, num_workers=1, on_error="restart") as envs:
+    with physgym.SocketVectorEnv([toys.Filed] * 2, num_workers=1, on_error="restart") as envs:
         envs.reset(seed=0)
         envs.step(np.zeros((2, 3), np.float32))
         first = envs.call("where")
@@ -260,11 +206,11 @@ def test_a_worker_that_is_started_again_finds_its_folder(home):
 
 
 def test_the_error_of_a_constructor_leaves_the_process_where_it_was(home):
-    class Broken(Filed):
+    class Broken(toys.Filed):
         def __init__(self):
             super().__init__()
             raise ValueError("no licence")
 
     with pytest.raises(WorkerError, match="no licence"):
-        physgym.SocketVectorEnv([Filed, Broken], num_workers=0)
+        physgym.SocketVectorEnv([toys.Filed, Broken], num_workers=0)
     assert Path.cwd() == home

@@ -175,6 +175,7 @@ def test_long_texts_survive(tmp_path):
         assert_rows(SampleDataset(tmp_path / name), 0, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [70_000, 300_000, 1 << 20])
 def test_no_file_is_larger_than_was_said_and_few_are_much_smaller(tmp_path, most):
     count = most // 60

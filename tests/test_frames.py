@@ -122,6 +122,7 @@ def test_bad_arguments_are_named(kwargs, text):
         mesh_frame(**{"points": CUBE, "faces": CUBE_FACES, **kwargs})
 
 
+@pytest.mark.slow
 def test_frames_leave_no_window_behind_and_disturb_no_other():
     import vedo
 
@@ -146,6 +147,7 @@ def test_importing_frames_imports_no_viewer():
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_about_a_missing_display(tmp_path):
     code = (
         "import numpy as np; from physgym.frames import mesh_frame;"

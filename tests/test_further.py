@@ -58,6 +58,7 @@ def place(tmp_path, monkeypatch, identity):
 # --- more epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["plateau", "step", "exponential"])
 def test_schedules_that_span_nothing_allow_more_epochs(place, schedule):
     first = train(config(place, optimization={"schedule": schedule}))
@@ -130,6 +131,7 @@ class Scale(Transform):
         return {name: 2.0 * value for name, value in fields.items()}
 
 
+@pytest.mark.slow
 def test_a_configuration_continues_from_a_session_with_classes_of_ones_own(place):
     own = {"type": "tests.test_further:Net", "arguments": {"width": 5}}
     before = {"before_prediction": ["tests.test_further:Scale"]}
@@ -158,6 +160,7 @@ class Controller(nn.Module):
         return self.layer(x)
 
 
+@pytest.mark.slow
 def test_actions_come_from_a_network_of_ones_own(place):
     made = {"environment": {"id": "tests.test_further:Asking"}}
     first = train(config(place, network={"type": "tests.test_further:Controller", "arguments": {}}, **made))
@@ -170,6 +173,7 @@ def test_actions_come_from_a_network_of_ones_own(place):
 # --- which network is run
 
 
+@pytest.mark.slow
 def test_after_early_stopping_the_best_network_is_run(place):
     stopping = {"early_stopping": {"patience": 1, "min_delta": 1e9}, "epochs": 5}
     stopped = train(config(place, training=stopping, optimization={"lr": 0.5}))
@@ -185,6 +189,7 @@ def test_after_early_stopping_the_best_network_is_run(place):
         assert torch.equal(chosen.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_the_best_is_that_which_early_stopping_looks_at(place):
     stopping = {"monitor": "samples", "patience": 9, "mode": "max"}
     made = train(config(place, training={"early_stopping": stopping}))
@@ -275,6 +280,7 @@ def asking(folder, **changes):
     return config(folder, environment=environment, network={"arguments": {"hidden": []}}, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("produce", ["before", "first_epoch"])
 def test_before_the_training_the_network_answers_as_it_begins(place, produce, workers):

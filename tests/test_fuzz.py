@@ -154,6 +154,7 @@ def test_100000_mutated_frames_end_their_connections_and_nothing_else():
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024 < GROWTH
 
 
+@pytest.mark.slow
 def test_mutated_frames_leave_nothing_in_memory():
     campaign(500, 2)
     tracemalloc.start()

@@ -30,6 +30,7 @@ def content(dataset) -> dict[str, bytes]:
     return data | {name: dataset.index(name).tobytes() for name in ("episode", "step", "seed")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ["physgym/Spring-v0", "physgym/Beam-v0", toys.Flaky])
 def test_the_dataset_does_not_depend_on_the_workers(tmp_path, make):
     datasets = [
@@ -75,6 +76,7 @@ def test_rejects_count_across_episodes_of_one_step(tmp_path):
         generate(make, tmp_path / "d", samples=5, num_workers=2, max_rejects=4, progress=False)
 
 
+@pytest.mark.slow
 def test_resume_continues_after_the_last_sample(tmp_path):
     whole = generate(toys.Flaky, tmp_path / "whole", samples=50, num_workers=2, seed=1, progress=False)
     for samples in (7, 8, 21, 50):
@@ -88,6 +90,7 @@ def test_resume_continues_after_the_last_sample(tmp_path):
         generate(toys.Flaky, tmp_path / "part", samples=60, seed=2, resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_keeps_what_was_committed_and_resume_completes_it(tmp_path):
     whole = generate("physgym/Spring-v0", tmp_path / "whole", samples=250, num_workers=1, progress=False)
     switch = tmp_path / "switch"
@@ -105,6 +108,7 @@ def test_a_killed_worker_keeps_what_was_committed_and_resume_completes_it(tmp_pa
     assert len(whole) == 250
 
 
+@pytest.mark.slow
 def test_a_killed_parent_loses_nothing_that_was_committed(tmp_path):
     code = (
         "import sys; from physgym import generate; from tests.toys import Slow\n"
@@ -125,6 +129,7 @@ def test_a_killed_parent_loses_nothing_that_was_committed(tmp_path):
     assert content(dataset) == content(want)
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_ctrl_c_keeps_what_is_complete_and_ends_within_two_seconds(tmp_path):
     code = (
@@ -209,6 +214,7 @@ class NothingDeclared(toys.Line):
     parameter_space = toys.spaces.Dict({})
 
 
+@pytest.mark.slow
 def test_nothing_as_a_sample_or_as_parameters_is_said(tmp_path):
     with pytest.raises(SampleError, match="parameter_space needs at least one field"):
         generate(NothingDeclared, tmp_path / "d", samples=5, num_workers=1, progress=False)
@@ -223,6 +229,7 @@ class OneSlowEpisode(toys.Line):
         return super().reset(seed=seed, options=options)
 
 
+@pytest.mark.slow
 def test_a_slow_episode_does_not_let_the_others_run_away():
     begun = []
     names = ((begun.append(i), (i, episode_seed(0, i)))[1] for i in range(1_000_000))
@@ -254,6 +261,7 @@ def test_an_existing_dataset_is_not_touched(tmp_path):
     assert (tmp_path / "d" / "training-00000.h5").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stream_gives_batches_and_stores_them(tmp_path):
     with SampleStream(toys.Line, path=tmp_path / "d", num_workers=2, seed=2) as stream:
         first, second = stream.draw(6), stream.draw(6)
@@ -312,6 +320,7 @@ SAMPLERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_parameters_and_rejects_do_not_depend_on_the_workers(tmp_path, name):
     actions, parameters = SAMPLERS[name]
@@ -349,6 +358,7 @@ def test_samplers_parameters_and_rejects_do_not_depend_on_the_workers(tmp_path, 
         assert len(dataset.rejected.reasons) > 5
 
 
+@pytest.mark.slow
 def test_parameters_reach_the_simulation(tmp_path):
     dataset = generate(
         toys.Tuned, tmp_path / "d", samples=40, parameters="sobol", seed=2, num_workers=2, progress=False
@@ -377,6 +387,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_stored_rejects_and_parameters_follow_from_the_number_of_samples(tmp_path):
     whole = generate(toys.Tuned, tmp_path / "whole", samples=80, num_workers=2, num_envs=3, **OPTIONS)
     names = list(zip(whole.rejected.episode.tolist(), whole.rejected.step.tolist(), strict=True))
@@ -394,6 +405,7 @@ def test_stored_rejects_and_parameters_follow_from_the_number_of_samples(tmp_pat
     assert everything(part) == everything(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_changes_neither_parameters_nor_rejects(tmp_path, workers):
     want = everything(generate(toys.Tuned, tmp_path / "want", samples=200, num_workers=1, **OPTIONS))
@@ -431,6 +443,7 @@ class Broken(toys.Line):
         return sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
@@ -448,6 +461,7 @@ def test_a_fault_keeps_all_samples_before_it(tmp_path, fault, error, text, worke
     assert content(dataset) == content(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [toys.NotANumber, toys.Tuned])
 def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
     options = {"samples": 30, "num_workers": 2, "progress": False}
@@ -510,6 +524,7 @@ class Ignorant(toys.Line):
         return observation, {"parameters": {"gain": np.full(3 if late else 2, 0.5, np.float32)}}
 
 
+@pytest.mark.slow
 def test_parameters_that_an_environment_ignores_or_reports_in_another_form_are_named(tmp_path):
     with pytest.raises(SampleError, match=r"episode 0: parameter 'gain' was to be \[.*has \[0.5 0.5\]. Use options"):
         generate(Ignorant, tmp_path / "d", samples=5, parameters="sobol", num_workers=1, progress=False)
@@ -546,6 +561,7 @@ def test_actions_have_a_stream_of_their_own_for_every_seed():
     assert not np.isin(drawn[0], np.random.default_rng(0).random(100)).any()
 
 
+@pytest.mark.slow
 def test_a_sampler_that_does_not_fit_the_actions_is_named(tmp_path):
     class Free(toys.Line):
         action_space = toys.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -558,6 +574,7 @@ def test_a_sampler_that_does_not_fit_the_actions_is_named(tmp_path):
     assert dataset[:]["x"].mean() == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.slow
 def test_a_dataset_says_where_it_comes_from(tmp_path, monkeypatch):
     dataset = generate(
         "physgym/Spring-v0", tmp_path / "d", samples=5, num_workers=1, actions="sobol", progress=False,
@@ -616,6 +633,7 @@ def hundred():
         return batch, stream.drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "sizes"), [(0, (7, 30)), (0, (32, 1, 4)), (1, (7, 30)), (2, (32, 1, 4))])
 def test_a_stream_goes_on_at_a_saved_place(hundred, workers, sizes):
     want, names = hundred
@@ -645,6 +663,7 @@ def test_a_stream_goes_on_at_a_saved_place(hundred, workers, sizes):
         assert stream.stored == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "stored", "begin"),
     [(0, 40, 16), (0, 40, 0), (0, 10, 25), (0, 0, 25), (0, 25, 25), (1, 40, 0), (1, 10, 25), (2, 40, 16), (2, 0, 25)],
@@ -707,6 +726,7 @@ def test_a_draw_that_failed_loses_nothing(tmp_path, workers, store):
         assert fields(s.draw(30), s.draw(30)) == want
 
 
+@pytest.mark.slow
 def test_a_killed_training_that_always_produces_sees_the_same_batches(tmp_path):
     code = (
         "import json, sys; from pathlib import Path; from physgym.data.generate import SampleStream\n"

@@ -225,6 +225,7 @@ def test_the_pairs_that_gymnasium_changes_are_those_that_we_know(gymnasiums):
     assert rows == GYMNASIUM.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 @pytest.mark.parametrize("what", ["reset", "step", "end"])
 def test_every_two_kinds_of_values_stay_what_they_are(gymnasiums, what, num_workers):

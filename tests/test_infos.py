@@ -92,6 +92,7 @@ def drawn(data: Any, schema: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     return info
 
 
+@pytest.mark.slow
 @given(st.data(), schemas(), st.integers(1, 5), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_infos_are_batched_as_gymnasium_batches_them(data, schema, size, whole):
@@ -100,6 +101,7 @@ def test_infos_are_batched_as_gymnasium_batches_them(data, schema, size, whole):
     assert_same(ours(infos, size), gymnasiums(infos, size))
 
 
+@pytest.mark.slow
 @given(st.data(), schemas(), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_infos_of_several_workers_make_one_batch(data, schema, whole):

@@ -100,6 +100,7 @@ def assert_same(one: SampleDataset, two: SampleDataset) -> None:
         np.testing.assert_array_equal(two.index(name), one.index(name), err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_id", "data_format"),
     [
@@ -161,6 +162,7 @@ def test_an_episode_with_a_gap_is_cut_there(tmp_path):
     assert_same(dataset, import_minari(made, tmp_path / "e"))
 
 
+@pytest.mark.slow
 def test_portions_and_interleaved_episodes_make_no_difference(tmp_path, monkeypatch):
     dataset = record(tmp_path / "d", "CartPole-v1", 80)
     made = export_minari(dataset, "test/whole-v0")
@@ -202,6 +204,7 @@ def test_other_fields_travel_as_infos(tmp_path):
         import_minari(bare, tmp_path / "n", infos=["nothing"])
 
 
+@pytest.mark.slow
 def test_samples_of_a_simulation_need_a_mapping(tmp_path):
     dataset = datasets.write(tmp_path / "d", 12)
     with pytest.raises(ConfigError, match=r"what Minari's observations and actions are.*fields=.*RecordTransition"):
@@ -278,6 +281,7 @@ def collected(root) -> minari.MinariDataset:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*env_spec is None.*:UserWarning")
 def test_a_dataset_that_minari_made_becomes_samples(tmp_path, root):
     made = collected(root)
@@ -364,6 +368,7 @@ def test_what_cannot_be_imported_is_named(tmp_path, root):
         import_minari(made, tmp_path / "d")
 
 
+@pytest.mark.slow
 def test_texts_and_numbers_come_along_as_infos(tmp_path):
     fields = [Field("x", (2,), "f4", "input"), Field("y", (2,), "f4", "target"), Field("mass", (), "f8", "target")]
     spec = SampleSpec([*fields, Field("name", (), "<U8", "target"), Field("two", (2,), "S3", "target")])

@@ -53,6 +53,7 @@ def test_ppo_learns_cart_pole(ppo):
     assert "mean return of 100 episodes" in lines[-1]
 
 
+@pytest.mark.slow
 def test_training_is_the_same_on_gymnasiums_vector_env(ppo):
     runs = []
     for make in (physgym.make_vec, lambda *args: gym.make_vec(*args, vectorization_mode="sync")):

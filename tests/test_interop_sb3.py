@@ -135,6 +135,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_dummy_vec_env_step_for_step(case, view):
     ours, reference = view(CASES[case]), DummyVecEnv(CASES[case])
@@ -188,6 +189,7 @@ def test_options_and_seeds_are_used_once(view):
         ours.reset()
 
 
+@pytest.mark.slow
 def test_an_episode_that_a_restarted_worker_cut_is_a_truncated_one(view):
     ours = view(
         [lambda: Talkative(length=50), lambda: Talkative(length=50, dies_at=2)] * 2, on_error="restart", max_restarts=9
@@ -231,6 +233,7 @@ def test_attributes_and_methods(view):
     assert ours.env_method("add", 1) == [2, 2, 8]
 
 
+@pytest.mark.slow
 def test_wrappers_are_known_by_name(view):
     ours = view([lambda: Quiet(Talkative()), lambda: TimeLimit(Quiet(Talkative()), 9), lambda: Monitor(Talkative())])
     assert ours.env_is_wrapped(Quiet) == [True, True, False]
@@ -240,6 +243,7 @@ def test_wrappers_are_known_by_name(view):
     assert ours.env_is_wrapped(gym.ObservationWrapper) == [False, False, False]
 
 
+@pytest.mark.slow
 def test_pictures_are_tiled(view):
     ours = view([lambda: Talkative(render_mode="rgb_array")] * 3)
     ours.reset()
@@ -336,6 +340,7 @@ def test_dqn_learns():
     assert mean > 3 * RANDOM_RETURN
 
 
+@pytest.mark.slow
 def test_hindsight_replay_asks_the_environments_for_rewards(view):
     env = VecMonitor(view([lambda: BitFlippingEnv(n_bits=4, max_steps=8)] * 4))
     model = DQN("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, learning_starts=50, seed=0, device="cpu")

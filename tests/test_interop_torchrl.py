@@ -27,6 +27,7 @@ from torchrl.objectives.value import GAE
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_rollout_equals_that_of_the_sync_vector_env(mode):
     envs = physgym.make_vec("CartPole-v1", 4, num_workers=2, autoreset_mode=mode)

@@ -497,6 +497,7 @@ def test_a_function_that_remembers_its_environment_is_found_in_a_process():
         SocketVectorEnv([make, make], num_workers=0)
 
 
+@pytest.mark.slow
 def test_factories_may_hold_an_environment_that_they_do_not_hand_out():
     template, pool = Count(), [Count() for _ in range(4)]
     for factories in ([lambda: copy.deepcopy(template)] * 4, [lambda i=i: pool[i] for i in range(4)]):
@@ -527,6 +528,7 @@ def test_environments_with_the_same_one_inside_are_an_error(num_workers):
             SocketVectorEnv([factory, factory], num_workers=num_workers)
 
 
+@pytest.mark.slow
 def test_environments_with_others_of_their_own_inside_are_none():
     template = Count()
     factories = [lambda: Around(solver=Count(), other=Around(inner=copy.deepcopy(template)))] * 2

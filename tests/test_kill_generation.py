@@ -210,6 +210,7 @@ def test_fifty_random_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path, wh
         assert all(report["stages"] >= 8 for report in reports)  # they were killed at many places of the dataset
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_its_greeting_and_the_answer_is_started_again(tmp_path, monkeypatch):
     switch, real, greeted = tmp_path / "switch", pool.admit, []
 

@@ -311,6 +311,7 @@ def continue_with_fewer(folder: str) -> dict:
     return {"differ": weights["one"] != weights["two"], "same": weights["cut"] == weights["two"]}
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_as_many_threads_as_before(tmp_path):
     [found] = in_processes("tests.test_kill_training:continue_with_fewer", [{"folder": str(tmp_path)}])
     if not found["differ"]:

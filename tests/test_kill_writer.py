@@ -21,6 +21,7 @@ SCENARIOS = {
     "one by one": {"batch": 1, "commit_every": 1},
     "second mode": {"mode": "validation", "total": 5},
 }
+SOME = 3  # one call in so many is tried, but every one of "beside", in which all kinds of calls occur
 PREPARED = {"second mode": {"total": 5}}  # what is there before
 # what is there before, written with these options and not killed, and what it is continued with
 RESUMED = {
@@ -73,9 +74,9 @@ def shim(tmp_path_factory):
 
 
 def swept(shim, tmp_path, name, way):
-    shards = max(2, os.cpu_count() or 1)
+    shards, every = max(2, os.cpu_count() or 1), 1 if name == "beside" else SOME
     jobs = [
-        {"name": name, "way": way, "first": 1 + i, "stride": shards, "folder": str(tmp_path / str(i))}
+        {"name": name, "way": way, "first": 1 + i * every, "stride": shards * every, "folder": str(tmp_path / str(i))}
         for i in range(shards)
     ]
     reports = in_processes("tests.test_kill_writer:sweep", jobs, library=shim)
@@ -83,7 +84,8 @@ def swept(shim, tmp_path, name, way):
     points = sum(report["points"] for report in reports)
     assert not failures, f"{len(failures)} of {points} kills; the first, at call {failures[0][0]}:\n{failures[0][1]}"
     calls = reports[0]["calls"]
-    assert abs(points - sum(calls.values())) <= 10  # HDF5 does not always write its metadata in as many portions
+    # HDF5 does not always write its metadata in as many portions
+    assert abs(points * every - sum(calls.values())) <= 10 + every
     return points, calls
 
 
@@ -98,7 +100,7 @@ def swept(shim, tmp_path, name, way):
 )
 def test_a_writer_killed_at_any_call_loses_nothing_that_was_committed(shim, tmp_path, name, way):
     points, calls = swept(shim, tmp_path, name, way)
-    assert points >= 20
+    assert points >= 8
     assert calls["pwrite64"] >= 10
     assert ("rename" in calls) == (way == KILL)
 
@@ -120,6 +122,7 @@ def relentless(folder: str, step: int) -> dict:
     return {"kills": kills}
 
 
+@pytest.mark.slow
 def test_a_writer_killed_again_and_again_gets_there(shim, tmp_path):
     jobs = [{"folder": str(tmp_path / str(step)), "step": step} for step in (1, 8)]
     reports = in_processes("tests.test_kill_writer:relentless", jobs, library=shim)

@@ -174,6 +174,7 @@ def test_a_joined_batch_is_resumed_to_the_bit(tmp_path):
     assert all(torch.equal(state[name], value) for name, value in whole.predictor.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("shuffle", [False, "random"])
 def test_a_loader_joins_a_small_last_batch(shuffle, workers):

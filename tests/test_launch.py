@@ -81,6 +81,7 @@ def test_who_does_not_come_is_named_with_the_variables_and_not_waited_for_withou
     assert "unset WORLD_SIZE RANK MASTER_ADDR MASTER_PORT" in record.getMessage()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_wait_at_once():
     code = """
         import sys

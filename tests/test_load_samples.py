@@ -67,6 +67,7 @@ def test_stored_samples_drive_the_simulation(tmp_path, tuned):
     assert dataset.source["load"]["source"] == tuned.source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "envs"), [(0, 1), (1, 3), (2, 2)])
 def test_passes_are_shuffled_by_the_seed_and_do_not_depend_on_the_workers(tmp_path, tuned, workers, envs):
     with SampleStream(Driven, load=tuned, seed=7, num_workers=0) as stream:
@@ -121,6 +122,7 @@ def test_rejected_steps_are_left_out_as_ever(tmp_path, tuned):
         generate(Driven, tmp_path / "e", env_kwargs={"reject_above": -2}, **{**options, "max_rejects": 5})
 
 
+@pytest.mark.slow
 def test_a_plain_environment_and_a_wrapper_can_have_the_hook(tmp_path):
     line = generate(toys.Line, tmp_path / "line", samples=10, **QUICK)
 
@@ -182,6 +184,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path, tuned, env, options, error, te
     assert (tmp_path / "d").exists() == (env is Short)  # which has two samples before the error
 
 
+@pytest.mark.slow
 def test_errors_come_from_workers_as_well(tmp_path, tuned):
     for env, error, text in (
         (toys.Tuned, ConfigError, "environment 0: Tuned has no load_sample"),
@@ -217,6 +220,7 @@ class FromLine(toys.Tuned):
         return sample["x"][:2]
 
 
+@pytest.mark.slow
 def test_parameters_of_episodes(tmp_path, tuned):
     with pytest.raises(DatasetError, match=r"has the parameters \['gain', .*the simulation has \['age', 'gain'\]"):
         generate(OtherParameters, tmp_path / "d", load=tuned, **QUICK)
@@ -255,6 +259,7 @@ class Big(gym.Env):
         return sample["y"]
 
 
+@pytest.mark.slow
 def test_large_samples_travel_in_messages_of_limited_size(tmp_path, monkeypatch):
     big = generate(Big, tmp_path / "big", samples=120, num_workers=1, progress=False)
     sizes, episode = [], 40 * 40_004
@@ -278,6 +283,7 @@ def test_large_samples_travel_in_messages_of_limited_size(tmp_path, monkeypatch)
         np.testing.assert_array_equal(stream.draw(120)["x"], big[:]["x"])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(tmp_path, tuned):
     switch = tmp_path / "switch"
     want = generate(Driven, tmp_path / "want", load=tuned, **QUICK)

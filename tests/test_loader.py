@@ -685,6 +685,7 @@ def test_an_iterator_continues_on_both_sides_of_a_fork(prefetch, small_chunks):
     assert got + numbers(batches) == expected
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends_in_the_middle_of_an_epoch():
     code = """
 import sys, threading
@@ -744,6 +745,7 @@ def test_a_stored_dataset_may_grow_between_epochs(options, tmp_path):
     assert sorted(flat(one)) == list(range(90))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stacked_sampler_of_stored_samples(workers, tmp_path):
     store(tmp_path / "d", 0, 100)
@@ -756,6 +758,7 @@ def test_a_stacked_sampler_of_stored_samples(workers, tmp_path):
 # --- torch's DataLoader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stacked_sampler_hands_out_whole_batches(workers):
     dataset = Stored()

@@ -87,6 +87,7 @@ class Plain(gym.Env):
         return self.predictor({"x": MISSING if self.steps == 2 else WHOLE})["y"], 0.0, False, False, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Asking, Plain])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_simulation_that_asks_with_missing_values_is_told(kind, workers):

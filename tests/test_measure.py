@@ -51,6 +51,7 @@ def test_measuring_closes_its_environment_and_survives_short_episodes():
     assert Ending.closed == before + 1
 
 
+@pytest.mark.slow
 def test_auto_keeps_cheap_environments_here_and_gives_costly_ones_workers():
     with SocketVectorEnv([Ending] * 2, num_workers="auto") as envs:
         assert envs.num_workers == 0

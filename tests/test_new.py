@@ -83,12 +83,14 @@ def demo(tmp_path_factory):
     return folder / "demo_sim"
 
 
+@pytest.mark.slow
 def test_it_passes_its_own_tests(demo):
     said = call(demo, "pytest", "-q", "-W", "error")
     assert " passed" in said
     assert "skipped" not in said
 
 
+@pytest.mark.slow
 def test_its_simulation_keeps_the_rules(demo):
     said = call(demo, "physgym", "check", "demo_sim:demo_sim/DemoSim-v0")
     assert "FAIL" not in said
@@ -104,6 +106,7 @@ def test_its_network_is_trained_and_run(demo):
     assert git(demo, "status", "--porcelain") == ""  # what a training writes is no change of the repository
 
 
+@pytest.mark.slow
 def test_its_tests_find_a_mistake(somebody):
     made = new_project("broken")
     file = made.folder / "broken" / "simulation.py"
@@ -168,6 +171,7 @@ def test_names_that_would_not_work_are_refused_with_another(nobody, name, text):
     assert [path.name for path in nobody.iterdir()] == ["in"]
 
 
+@pytest.mark.slow
 def test_odd_names_that_work(somebody):
     code = "import sys, gymnasium\n"
     for name in ("my-sim", "Simulation", "Any", "x", "package", "some/where/np"):

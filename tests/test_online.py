@@ -442,6 +442,7 @@ def _pairs(online):
     return zip(online.drawn.episodes.tolist(), online.drawn.steps.tolist(), strict=True)
 
 
+@pytest.mark.slow
 def test_a_trainer_resumes(tmp_path):
     options = {"produce": "always", "batches_per_epoch": 10, "batch_size": 16, "progress": False}
     session = {"session": tmp_path / "session", "resume": True}
@@ -457,6 +458,7 @@ def weights(run):
     return {name: value.numpy().tobytes() for name, value in run.predictor.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_a_resumed_training_that_always_produces_ends_in_the_same_weights(tmp_path):
     options = {"produce": "always", "batches_per_epoch": 6, "batch_size": 7, "progress": False}
 
@@ -535,6 +537,7 @@ def started(folder, rule):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
 def test_a_killed_training_leaves_its_samples_and_nothing_else(tmp_path):
     process = started(tmp_path / "d", "reservoir")
@@ -547,6 +550,7 @@ def test_a_killed_training_leaves_its_samples_and_nothing_else(tmp_path):
         until(lambda: online.report().received == kept + 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
 def test_ctrl_c_ends_training_and_simulations(tmp_path):
     process = started(tmp_path / "d", "fifo")  # whose training waits most of the time
@@ -559,6 +563,7 @@ def test_ctrl_c_ends_training_and_simulations(tmp_path):
     assert len(physgym.SampleDataset(tmp_path / "d")) >= int(received) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
 def test_a_program_that_forgets_to_close_ends_all_the_same():
     code = (

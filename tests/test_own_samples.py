@@ -107,6 +107,7 @@ def test_they_are_trained_on(place, kind, more, validated):
     assert all(np.array_equal(loaded.predict({loaded.inputs[0]: X[0]})[name], value) for name, value in want.items())
 
 
+@pytest.mark.slow
 def test_a_session_of_them_goes_on(place):
     whole = train(config(place, own("Pairs"), session=str(place / "whole"), training={"epochs": 3}))
     first = train(config(place, own("Pairs"), training={"epochs": 2}))
@@ -148,6 +149,7 @@ def test_what_does_not_go_together_is_said(place):
     check(config(place, own("Pairs")))
 
 
+@pytest.mark.slow
 def test_a_few_are_tried(place):
     outcome = train(config(place, own("Pairs"), dataset={"type": own("Pairs"), "mini": 10}, training={"epochs": 1}))
     assert len(outcome.trainer.training) + len(outcome.trainer.validation) == 10

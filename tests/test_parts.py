@@ -43,6 +43,7 @@ def test_the_seeds_of_a_part_follow_from_run_and_part():
         part_seed(5, "training", rule=3)
 
 
+@pytest.mark.slow
 def test_a_part_from_before_goes_on_with_its_seeds_and_its_source(tmp_path):
     make(tmp_path / "d", 8, mode="validation", seed=3)
     file = tmp_path / "d" / "validation-00000.h5"
@@ -62,6 +63,7 @@ def test_a_part_from_before_goes_on_with_its_seeds_and_its_source(tmp_path):
         assert stream.episode_seed(7) == episode_seed(3, 7)
 
 
+@pytest.mark.slow
 def test_what_two_datasets_have_in_common_is_said(tmp_path):
     training = make(tmp_path / "a", 20)
     same, other, part = (
@@ -200,6 +202,7 @@ def test_a_run_of_what_was_trained_on_is_said(tmp_path):
             runner.run(replay=fresh, progress=False)
 
 
+@pytest.mark.slow
 def test_the_validation_part_validates(tmp_path):
     folder = tmp_path / "d"
     make(folder, 20)

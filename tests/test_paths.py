@@ -59,6 +59,7 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_simulation_that_changes_the_folder_moves_nothing(home):
     data = physgym.generate(Solver, "data", samples=12, num_workers=0, max_steps=4, progress=False)
     os.chdir(home)

@@ -81,6 +81,7 @@ SCRIPT = """
 WANTED = [1, 2, 3, 5, 6, 7, 8, 9, 10, 0, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["script", "command", "stdin"])
 def test_decorated_factories_of_main_reach_workers(way, tmp_path):
     contexts = ["spawn", "fork"] if way != "script" else ["spawn", "fork", "forkserver"]

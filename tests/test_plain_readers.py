@@ -52,6 +52,7 @@ def partition(request, tmp_path_factory) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_the_documented_code_runs(tmp_path):
     write(tmp_path / "data" / "beam", 23)
     first, *others = blocks("python")
@@ -88,6 +89,7 @@ def documented_names() -> dict[str, str]:
     return names
 
 
+@pytest.mark.slow
 def test_the_documented_interchange_runs(tmp_path, monkeypatch):
     pytest.importorskip("minari")
     pytest.importorskip("datasets")

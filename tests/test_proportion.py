@@ -1,59 +1,18 @@
 """Work in proportion to what was asked: steps are counted, not seconds."""
 
-import os
 import shutil
-import time
 import warnings
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
-from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 
 import physgym
 from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError
 from physgym.training import Callback
 from physgym.vector.rollouts import Quota
-
-
-class Counting(physgym.Simulation):
-    """Writes a byte for every step; every `reject`-th step gives no sample."""
-
-    action_space = observation_space = spaces.Box(-1, 1, (2,), np.float32)
-    sample_space = spaces.Dict(x=action_space)
-    sample_roles = {"x": "input"}  # noqa: RUF012
-    parameter_space = spaces.Dict(k=spaces.Box(0, 1, (), np.float32))
-
-    def __init__(self, log=None, pause=0.0, length=10**9, reject=0, short=0, spec=None):
-        super().__init__()
-        self.log = log or os.environ["STEPS"]  # so that it is no part of the simulation
-        self.pause, self.length, self.reject, self.short = pause, length, reject, short
-        if spec:
-            self.spec = EnvSpec("Counting-v0", max_episode_steps=spec)
-
-    def begin(self, options):
-        self.t, self.state = 0, self.np_random.random(2, np.float32)
-
-    def advance(self, action):
-        time.sleep(self.pause)
-        self.t += 1
-        self.state = self.state * np.float32(0.9) + action
-        with (Path(self.log) / str(os.getpid())).open("ab") as file:
-            file.write(b"x")
-        if self.reject and self.t % self.reject == 0:
-            raise physgym.RejectSample("on purpose")
-
-    def observation(self):
-        return self.state
-
-    def sample(self):
-        return {"x": self.state}
-
-    def outcome(self):
-        return 0.0, self.t >= (self.short if self.short and self.parameters["k"] < 0.5 else self.length)
+from tests.counting import Counting
 
 
 @pytest.fixture
@@ -74,6 +33,7 @@ def run(tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_no_step_beyond_the_last_sample_that_is_wanted(run):
     assert run(samples=1, num_workers=0)[1] == [1]
     assert run(samples=50, num_workers=0)[1] == [50]
@@ -103,6 +63,7 @@ def test_a_limit_of_the_environment_counts_as_one_of_its_episodes(run):
     assert min(steps) >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reject", [2, 5])
 def test_where_steps_are_rejected_a_handful_more_are_made(run, reject):
     options = {"samples": 50, "max_steps": 7, "env": {"reject": reject, "pause": 0.001}}
@@ -114,6 +75,7 @@ def test_where_steps_are_rejected_a_handful_more_are_made(run, reject):
     assert np.array_equal(dataset[:]["x"], alone[:]["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [12, 40])
 def test_an_episode_that_stopped_too_early_goes_on_where_it_was(run, samples):
     # every other episode is short, so that the last one is wanted further than it seemed
@@ -143,6 +105,7 @@ def test_what_shares_the_work_gets_no_hint(run, monkeypatch):
     run(samples=40, num_workers=2, max_steps=5, env={"pause": 0.005})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reject", [0, 4])
 def test_a_dataset_that_was_continued_is_that_which_was_made_at_once(run, tmp_path, reject):
     folder = tmp_path / "parts"
@@ -163,6 +126,7 @@ def test_short_episodes_are_handed_out_many_at_a_time(run):
     assert sum(steps) <= 2000 + 2 * 3
 
 
+@pytest.mark.slow
 def test_episodes_in_place_of_samples(run, tmp_path):
     folder = tmp_path / "episodes"
     dataset, steps = run(folder, episodes=3, num_workers=1, max_steps=4)

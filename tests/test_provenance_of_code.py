@@ -65,6 +65,7 @@ def make(folder, samples, **more):
     return generate("psim:Sim", folder, samples=samples, num_workers=1, progress=False, **more)
 
 
+@pytest.mark.slow
 def test_a_resume_refuses_another_solver_and_records_it_where_it_is_allowed(solver, tmp_path):
     first = solver(1.0)
     dataset = make(tmp_path / "d", 8)
@@ -87,6 +88,7 @@ def test_a_resume_refuses_another_solver_and_records_it_where_it_is_allowed(solv
     assert len(make(tmp_path / "d", 16, resume=True)) == 16  # with the last one it goes on
 
 
+@pytest.mark.slow
 def test_a_commit_between_two_parts_changes_no_byte(solver, tmp_path, repository):
     solver(1.0)
     make(tmp_path / "whole", 12)
@@ -113,6 +115,7 @@ def test_a_dataset_from_before_the_record_goes_on_with_a_warning(solver, tmp_pat
     described["modes"]["training"]["provenance"] = "unknown"
 
 
+@pytest.mark.slow
 def test_unknown_provenance_is_refused_like_a_change(solver, tmp_path):
     solver(1.0)
     make(tmp_path / "d", 4)
@@ -137,6 +140,7 @@ def test_a_saved_place_of_a_stream_is_of_its_code(solver):
         stream.load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_record_of_a_run_and_a_replay_compare_it(solver, tmp_path):
     solver(1.0)
     dataset = make(tmp_path / "d", 8)

@@ -27,6 +27,7 @@ def command(monkeypatch, capsys, *words):
     return done.out + done.err
 
 
+@pytest.mark.slow
 def test_a_training_in_python_is_a_session(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     dataset = generate("physgym/Spring-v0", "data", samples=40, max_steps=10, num_workers=1, progress=False)

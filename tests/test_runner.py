@@ -119,6 +119,7 @@ def away(observation, rng):
     return np.clip(rng.uniform(-1, 1, 2) - 0.1 * observation, -1, 1).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("actions", "parameters"), [("gaussian", "sobol"), ("sobol", None), ("grid:3", "lhs:4"), (away, "uniform")]
 )
@@ -154,6 +155,7 @@ def tuned_predictor() -> Predictor:
     return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
 
 
+@pytest.mark.slow
 def test_a_run_with_samplers_is_that_of_generation_and_its_record_can_be_replayed(tmp_path):
     samplers = {"actions": "sobol", "parameters": "lhs:8"}
     dataset = generate(toys.Tuned, tmp_path / "d", samples=20, num_workers=1, seed=3, progress=False, **samplers)
@@ -333,6 +335,7 @@ def run_all(env, folder, steps=23, **options):
 SAMPLERS = {"actions": "sobol", "parameters": "lhs:4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "workers", "options"),
     [
@@ -369,6 +372,7 @@ def test_workers_do_not_import_torch():
     assert [step.transition.sample["flag"].tolist() for step in steps] == [[0, 0]] * 5
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_that_came_before(tmp_path):
     switch = tmp_path / "switch"
     arguments = {"env_kwargs": {"kill_switch": str(switch)}, "num_workers": 2, "num_envs": 2}
@@ -400,6 +404,7 @@ class FailsLater(toys.Line):
         return super().step(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"num_workers": 0, "batch_size": 8}])
 def test_what_came_before_an_error_is_kept(tmp_path, options):
     runner = Runner(FailsLater, predictor(), record=tmp_path / "r", **options)
@@ -468,6 +473,7 @@ with Runner(toys.Line, predictor(2.2), record=sys.argv[1], resume=True) as runne
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_a_record_that_can_be_continued(tmp_path):
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
@@ -787,6 +793,7 @@ def test_a_run_without_end_keeps_the_figures_of_its_last_steps():
     np.testing.assert_array_equal(report.network_seconds, [step.network_seconds for step in steps[-len(kept) :]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["first_epoch", "always"])
 def test_a_trainer_learns_from_running_simulations(tmp_path, produce):
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ def network(dataset):
     return Predictor(MLP.from_spec(dataset.spec, hidden=(4,)), dataset.spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1])
 def test_stored_samples_drive_a_run_which_goes_through_them_once(tmp_path, stored, workers):
     options = {"load": stored, "record": tmp_path / "run", "num_workers": workers}

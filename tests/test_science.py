@@ -65,6 +65,7 @@ def test_samples_that_are_there_are_taken_and_networks_chosen(tmp_path):
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_an_unknown_part_is_named():
     done = run("burger")
     assert done.returncode == 2

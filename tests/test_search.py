@@ -363,6 +363,7 @@ def parabola(data, epoch):
     return (math.log10(data["optimization"]["lr"]) + 2) ** 2 + 1 / epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
 def test_it_finds_the_best_value(tmp_path, pretend, sampler):
     pool = pretend(parabola, plots=True)
@@ -829,6 +830,7 @@ def test_a_worker_that_does_not_start_says_where_to_look(tmp_path, monkeypatch):
     assert "no_such_module" in (tmp_path / "search" / "workers.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_the_search(tmp_path):
     pool = Processes([{}], tmp_path / "workers.log")
     pool.open(0)
@@ -888,6 +890,7 @@ def job_of(settings, folder, **values):
     }
 
 
+@pytest.mark.slow
 def test_a_trial_reports_its_epochs_and_may_be_ended(tmp_path, repository, monkeypatch):
     monkeypatch.chdir(repository)
     job = job_of(config(tmp_path), tmp_path)

@@ -244,6 +244,7 @@ with Run(Path(sys.argv[1]), "train", {}) as run:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", ["once", "twice"])
 def test_the_end_of_a_job_is_recorded(tmp_path, times):
     command = [sys.executable, "-c", TERMINATED, tmp_path, times]
@@ -284,6 +285,7 @@ with Run(Path(sys.argv[1]), "train", {}) as run:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_died(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -425,6 +427,7 @@ with Run(folder, "train", {"description": "Gr\\xf6\\xdfe"}):
 """
 
 
+@pytest.mark.slow
 def test_files_are_utf_8_whatever_the_locale(tmp_path):
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", NOT_UTF_8, tmp_path], env=environment, check=True, timeout=100)
@@ -579,6 +582,7 @@ def spring(folder, **options):
     return physgym.generate("physgym/Spring-v0", folder, **options)
 
 
+@pytest.mark.slow
 def test_the_hash_of_a_dataset_is_that_of_its_samples(tmp_path):
     dataset = spring(tmp_path / "a")
     found = dataset_hash(dataset)
@@ -597,6 +601,7 @@ def test_the_hash_of_a_dataset_is_that_of_its_samples(tmp_path):
     assert dataset_hash(physgym.SampleDataset(moved, mini=1000)) == found
 
 
+@pytest.mark.slow
 def test_a_dataset_is_described_with_its_run(tmp_path):
     spring(tmp_path / "data", samples=100)
     folder = new_session(tmp_path / "s")
@@ -611,6 +616,7 @@ def test_a_dataset_is_described_with_its_run(tmp_path):
     assert f"dataset: 150 samples in {tmp_path}/data, sha256 {last['hash'][:16]}" in info(folder)
 
 
+@pytest.mark.slow
 def test_all_samples_of_a_run_are_described(tmp_path):
     config = {"dataset": {"load_samples": "loaded"}, "validation": {"path": "s3://bucket/x"}}
     data = {what: spring(tmp_path / what, samples=20, seed=seed) for seed, what in enumerate(session.SAMPLES)}

@@ -73,6 +73,7 @@ def bits(values: list[Any]) -> list[tuple[Any, ...]]:
     return [(np.asarray(v).shape, np.asarray(v).dtype, np.asarray(v).tobytes()) for v in values]
 
 
+@pytest.mark.slow
 @given(SPACES)
 def test_a_space_survives_json(space):
     again = through_json(space)

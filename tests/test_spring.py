@@ -157,6 +157,7 @@ def test_bad_options_are_named():
         env.reset(seed=0, options={"parameters": {"mass": 99.0}})
 
 
+@pytest.mark.slow
 def test_picture_shows_state_and_prediction():
     env = Spring(render_mode="rgb_array")
     env.reset(seed=0)

@@ -464,6 +464,7 @@ def kind(value):
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
+@pytest.mark.slow
 def test_any_entry_of_the_manifest_may_be_of_another_kind(broken):
     manifest, rng, problems = json.loads((broken / "manifest.json").read_text()), random.Random(0), []
     for path in [place for place in places(manifest) if place]:
@@ -484,6 +485,7 @@ def test_any_entry_of_the_manifest_may_be_of_another_kind(broken):
 FREE = {"history", "versions", "source", "Tally-1", "gauss", "run", "state", "foreach", "fused"}
 
 
+@pytest.mark.slow
 def test_any_entry_of_the_training_may_be_of_another_kind(broken):
     state, rng, problems = json.loads((broken / "training.json").read_text()), random.Random(0), []
     for path in places(state):

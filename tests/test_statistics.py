@@ -99,6 +99,7 @@ def names(start, stop):
     return {"episode": rows // 5, "step": rows % 5, "seed": np.zeros(len(rows), np.uint64)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, 4000])
 def test_what_a_mask_leaves_out_is_in_no_statistics_of_a_dataset(tmp_path, size):
     samples, nans = padded(300)

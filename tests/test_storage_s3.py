@@ -167,6 +167,7 @@ def test_what_is_no_address_is_refused_without_repeating_a_secret(text):
     assert SECRET.replace("/", "") not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_boto3_the_error_names_the_extra_and_nothing_else_needs_it(tmp_path):
     code = (
         "import sys; sys.modules['boto3'] = None\n"
@@ -187,6 +188,7 @@ def test_without_boto3_the_error_names_the_extra_and_nothing_else_needs_it(tmp_p
 # --- datasets
 
 
+@pytest.mark.slow
 def test_a_dataset_in_s3_has_the_bytes_of_a_local_one(bucket, tmp_path):
     options = {"max_file_size": SMALL, "parameters": PARAMETERS, "rejected": True}
     dataset = write(bucket.url(), 40, **options)
@@ -234,6 +236,7 @@ def test_modes_share_a_place(bucket, tmp_path, monkeypatch):
     assert set(bucket.description()["modes"]) == {"training", "validation"}
 
 
+@pytest.mark.slow
 def test_a_dataset_is_continued_to_the_bytes_of_one_made_at_once(bucket, tmp_path, monkeypatch):
     write(bucket.url(), 10, max_file_size=SMALL)
     with pytest.raises(DatasetError, match="already holds training samples"):
@@ -247,6 +250,7 @@ def test_a_dataset_is_continued_to_the_bytes_of_one_made_at_once(bucket, tmp_pat
     assert len(bucket.objects()) == 1 + len(partitions(bucket))  # superseded partitions are deleted
 
 
+@pytest.mark.slow
 def test_generation_and_training_take_addresses(bucket, tmp_path):
     options = {"seed": 3, "num_workers": 1, "progress": False, "max_file_size": SMALL, "max_steps": 10}
     generate("physgym/Spring-v0", bucket.url(), samples=30, **options)
@@ -276,6 +280,7 @@ def test_generation_and_training_take_addresses(bucket, tmp_path):
 # --- while it is written
 
 
+@pytest.mark.slow
 def test_sealed_partitions_are_uploaded_in_the_background(bucket):
     with opened(bucket.url()) as writer:
         writer.append(rows(0, 40), **where(0, 40))
@@ -287,6 +292,7 @@ def test_sealed_partitions_are_uploaded_in_the_background(bucket):
     assert_rows(seen, 0, 40)
 
 
+@pytest.mark.slow
 def test_of_an_open_partition_a_copy_is_uploaded_from_time_to_time(bucket, monkeypatch):
     monkeypatch.setenv("PHYSGYM_S3_INTERVAL", "0.1")
     with opened(bucket.url(), max_file_size=1 << 20) as writer:
@@ -298,6 +304,7 @@ def test_of_an_open_partition_a_copy_is_uploaded_from_time_to_time(bucket, monke
     assert len(bucket.objects()) == 2
 
 
+@pytest.mark.slow
 def test_after_an_error_everything_committed_is_in_s3(bucket, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError), opened(bucket.url()) as writer:  # noqa: PT012
         writer.append(rows(0, 30), **where(0, 30))
@@ -314,6 +321,7 @@ def test_a_dataset_without_samples_leaves_nothing(bucket):
     write(bucket.url(), 10)
 
 
+@pytest.mark.slow
 def test_a_description_never_names_an_object_that_is_not_there(bucket, monkeypatch):
     monkeypatch.setenv("PHYSGYM_S3_INTERVAL", "0.1")
     checked = []
@@ -350,6 +358,7 @@ def test_a_server_that_comes_back_soon_is_not_noticed(bucket):
     assert not bucket.proxy.plan
 
 
+@pytest.mark.slow
 def test_while_the_server_is_away_nothing_is_lost_and_the_error_says_where_it_is(bucket, tmp_path, caplog):
     writer = opened(bucket.url())
     writer.append(rows(0, 20), **where(0, 20))
@@ -431,6 +440,7 @@ def test_an_upload_that_fails_leaves_no_parts(bucket, tmp_path, parts):
     assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)
 
 
+@pytest.mark.slow
 def test_parts_that_a_killed_writer_left_are_given_up(bucket, parts, monkeypatch):
     large = SampleSpec([Field("x", (1 << 20,), np.dtype("f4"), "input")])
 
@@ -545,6 +555,7 @@ def test_a_damaged_description_is_an_error(bucket, change):
         SampleDataset(bucket.url())
 
 
+@pytest.mark.slow
 def test_a_reader_with_an_old_description_reads_the_new_one(bucket, tmp_path, monkeypatch):
     write(bucket.url(), 10, max_file_size=SMALL)
     old = bucket.objects()["data/dataset.json"]
@@ -588,6 +599,7 @@ def test_a_second_writer_is_refused_or_takes_over_and_the_first_one_hears_of_it(
         opened(bucket.url(), resume=True)
 
 
+@pytest.mark.slow
 def test_a_writer_that_was_overtaken_stops_soon(bucket, tmp_path, monkeypatch):
     writer = opened(bucket.url())
     monkeypatch.setenv("PHYSGYM_CACHE", str(tmp_path / "other"))
@@ -630,6 +642,7 @@ def child(code: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["cache", "other"])
 @pytest.mark.parametrize("uploaded", [False, True])
 def test_a_killed_writer_is_continued(bucket, tmp_path, monkeypatch, machine, uploaded):
@@ -703,6 +716,7 @@ def test_what_was_not_uploaded_is_never_deleted_for_room(bucket, monkeypatch):
         assert writer.count == 20
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_cache_and_download_once(bucket, tmp_path, monkeypatch):
     write(bucket.url(), 40, max_file_size=SMALL)
     monkeypatch.setenv("PHYSGYM_CACHE", str(tmp_path / "other"))
@@ -935,6 +949,7 @@ def test_the_endpoint_comes_from_the_environment_too(bucket, monkeypatch):
     assert_rows(SampleDataset(Path(f"s3://{bucket.name}/data")), 0, 10)
 
 
+@pytest.mark.slow
 def test_a_training_from_a_configuration_uses_a_dataset_in_s3(bucket, tmp_path):
     data = {
         "session": str(tmp_path / "session"),

@@ -106,6 +106,7 @@ def store(server: Server, patience: float) -> Store:
     return Store(Location.parse(server.url), patience)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [hang, drip, drip_body, unavailable])
 def test_a_server_that_comes_back_is_waited_for(fault, caplog):
     caplog.set_level(logging.WARNING, "physgym.storage.store")
@@ -116,6 +117,7 @@ def test_a_server_that_comes_back_is_waited_for(fault, caplog):
     assert "once more" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["size", "delete", "replace", "folders", "upload"])
 def test_every_call_ends_with_an_error_that_says_how_long(call, tmp_path):
     file = tmp_path / "file"
@@ -135,6 +137,7 @@ def test_every_call_ends_with_an_error_that_says_how_long(call, tmp_path):
         assert time.monotonic() - begin < 30
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_given_up():
     with Server(drip_body) as server, pytest.raises(Unreachable, match=r"Dripping|no whole answer|bytes in"):
         store(server, 0.5).read("x")

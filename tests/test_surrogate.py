@@ -371,6 +371,7 @@ def test_an_error_of_one_environment_leaves_the_others_usable():
     envs.close()
 
 
+@pytest.mark.slow
 def test_surrogates_in_workers_ask_the_network_of_the_parent():
     network = untrained(short_spring())
     with SocketVectorEnv([lambda: SurrogateEnv(short_spring)] * 2, num_workers=1, predictor=network) as envs:

@@ -141,6 +141,7 @@ def test_a_text_that_is_no_python_imports_nothing(folder):
     assert read(b"def (") == (((), {}, False), [], None)
 
 
+@pytest.mark.slow
 def test_the_code_of_a_simulation_is_the_same_whether_texts_are_remembered_or_not(folder, parsed):
     forget = (code._read_once.cache_clear, code._lazy.cache_clear)  # what this process has read of files
     for clear in forget:

@@ -320,6 +320,7 @@ def session(folder, fail_at=None, resume=False, epochs=4):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failures", [(20,), (12, 27), (27, 26, 31), (23, 24, 25)])
 def test_a_resumed_training_has_the_curves_of_one_that_was_never_interrupted(tmp_path, failures):
     session(tmp_path / "whole").fit()
@@ -401,6 +402,7 @@ class Limit(Callback):
             self.block.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("histograms", [False, True])
 def test_a_disk_that_is_full_for_a_while_ends_nothing_and_loses_nothing(tmp_path, histograms):
     board = TensorBoard(tmp_path, histograms=histograms)
@@ -413,6 +415,7 @@ def test_a_disk_that_is_full_for_a_while_ends_nothing_and_loses_nothing(tmp_path
     assert curve(read(tmp_path), "epoch/loss")[0] == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_costs_the_last_curves_alone(tmp_path):
     run = trainer(callbacks=[TensorBoard(tmp_path)], epochs=40, batch_size=8)
     with (
@@ -427,6 +430,7 @@ def test_a_disk_that_stays_full_costs_the_last_curves_alone(tmp_path):
     assert steps
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_the_memory_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(curves, "KEPT", 10_000)
     run = trainer(callbacks=[TensorBoard(tmp_path)], epochs=40, batch_size=8)

@@ -94,6 +94,7 @@ class Long(Labelled):
     long = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_simulation_declares_them(tmp_path, workers):
     dataset = physgym.generate(Labelled, tmp_path / "d", samples=6, num_workers=workers, max_steps=3, progress=False)

@@ -435,6 +435,7 @@ def test_how_samples_are_shuffled_can_be_fixed(shuffle, monkeypatch):
     assert torch.equal(train(memory=1 << 40), first)
 
 
+@pytest.mark.slow
 def test_no_thread_outlives_a_training():
     def fail(trainer, values):
         raise ValueError("of a callback")

@@ -202,6 +202,7 @@ def test_a_bad_sample_without_axes_is_named(tmp_path):
         run.fit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("shuffle", ["random", "window", False])
 def test_a_bad_sample_is_named_in_a_part_of_a_dataset_and_after_a_resume(tmp_path, shuffle, workers):
@@ -273,6 +274,7 @@ class Spoiled(Simulation):
         return 0.0, self.count >= 3
 
 
+@pytest.mark.slow
 def test_a_bad_sample_of_a_source_is_named():
     options = {"num_workers": 1, "seed": 4, "nonfinite": "allow"}
     with SampleStream(Spoiled, **options) as stream:
@@ -370,6 +372,7 @@ def assert_resumes(folder, chosen, *, network=lambda: MLP((3, 2), 4, hidden=(8,)
     return set(rates.rates.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", ["batch", "epoch"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_go_on_where_they_were(tmp_path, name, every):
@@ -381,15 +384,18 @@ def test_schedules_go_on_where_they_were(tmp_path, name, every):
     assert len(assert_resumes(tmp_path, {"scheduler": SCHEDULES[name], "scheduler_every": every, **momentum})) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_go_on_where_they_were(tmp_path, name):
     assert_resumes(tmp_path, OPTIMIZERS[name])
 
 
+@pytest.mark.slow
 def test_a_compiled_network_goes_on_where_it_was(tmp_path):
     assert_resumes(tmp_path, {"optimizer": torch.optim.Adam}, compile={"backend": "eager"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_small_batches_begin_where_they_may(tmp_path, workers):
     """Batches of three are parts of an array that begins with the first batch that was loaded.
@@ -470,6 +476,7 @@ class Slow(MLP):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file between open() and its "with"
 @pytest.mark.parametrize("kind", ["stored", "always"])
 def test_ctrl_c_at_any_time_can_be_continued_to_the_same_bits(tmp_path, kind):
     """In the midst of a batch in parts, of the validation, of the writing of a checkpoint."""
@@ -551,6 +558,7 @@ def test_a_state_that_is_no_dictionary_is_refused_when_it_is_saved(tmp_path):
     assert not list_checkpoints(tmp_path / "networks")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [0.0, 1.0])
 def test_a_loading_process_that_dies_is_an_error_of_the_dataset(busy, monkeypatch):
     """Also where torch reports it in the midst of something else, out of which no error gets: then after a while."""

@@ -38,6 +38,7 @@ def test_examples_are_short():
         assert len(path.read_text().splitlines()) <= 40, path.name
 
 
+@pytest.mark.slow
 def test_from_scratch_and_further(tmp_path):
     main = example("from_scratch").main
     trainer = main(samples=100, epochs=2, out=tmp_path)
@@ -49,6 +50,7 @@ def test_from_scratch_and_further(tmp_path):
     assert len(SampleDataset(tmp_path / "dataset")) == 100
 
 
+@pytest.mark.slow
 def test_always(tmp_path):
     trainer = example("always").main(samples=100, epochs=2, out=tmp_path)
     assert trainer.source.position is not None
@@ -56,12 +58,14 @@ def test_always(tmp_path):
     assert len(trainer.history["validation_loss"]) == 2
 
 
+@pytest.mark.slow
 def test_from_dataset(tmp_path):
     trainer = example("from_dataset").main(samples=100, epochs=2, out=tmp_path)
     assert len(trainer.training) == 80
     assert trainer.source is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["first_epoch", "always"])
 def test_load_samples(tmp_path, produce):
     trainer = example("load_samples").main(samples=100, epochs=2, out=tmp_path, produce=produce)
@@ -71,6 +75,7 @@ def test_load_samples(tmp_path, produce):
     assert trainer.step == 4
 
 
+@pytest.mark.slow
 def test_from_network(tmp_path):
     first, beside, transferred = example("from_network").main(samples=100, epochs=2, out=tmp_path)
     names = [path.name for path in list_checkpoints(tmp_path / "first" / "networks")]
@@ -81,18 +86,21 @@ def test_from_network(tmp_path):
     assert transferred.predictor is not first.predictor
 
 
+@pytest.mark.slow
 def test_online(tmp_path):
     trainer = example("online").main(samples=200, epochs=2, out=tmp_path)
     assert trainer.step == 8
     assert trainer.source.report().received <= 200
 
 
+@pytest.mark.slow
 def test_physics(tmp_path):
     trainer = example("physics").main(samples=40, epochs=2, out=tmp_path)
     for epoch in trainer.history.epochs:
         assert epoch["loss"] == pytest.approx(epoch["error"] + 0.1 * epoch["residual"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_resume(tmp_path, capsys):
     whole, resumed = example("resume").main(samples=200, epochs=4, out=tmp_path)
     assert capsys.readouterr().out.endswith("the power is cut\nthe same weights: True\n")
@@ -104,6 +112,7 @@ def test_resume(tmp_path, capsys):
 GUIDE = ROOT / "docs" / "training.md"
 
 
+@pytest.mark.slow
 def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
     """All its blocks of Python, one after the other, in one namespace."""
     text = GUIDE.read_text()

@@ -148,6 +148,7 @@ for name, env in {{"function": make, "lambda": lambda: Own([args.factor]), "clas
 """
 
 
+@pytest.mark.slow
 def test_what_a_script_was_started_with_is_part_of_its_code(tmp_path):
     (tmp_path / "program.py").write_text(SCRIPT.format(text=TEXT))
 

@@ -64,6 +64,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES)
 @settings(max_examples=400, deadline=None)
 def test_values_come_back_with_type_and_bits(value):

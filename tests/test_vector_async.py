@@ -81,6 +81,7 @@ def test_results_do_not_change_when_an_environment_goes_on():
         assert first.tolist() == [[1, 1], [1, 1]]
 
 
+@pytest.mark.slow
 def test_the_fast_do_not_wait_for_the_slow():
     with SocketVectorEnv([Counting] * 4, num_workers=2) as envs:
         envs.reset()
@@ -97,6 +98,7 @@ def test_the_fast_do_not_wait_for_the_slow():
             seen += envs.recv(1, timeout=5)[5].tolist()
 
 
+@pytest.mark.slow
 def test_a_step_of_a_worker_is_answered_in_parts():
     with SocketVectorEnv([Counting] * 3, num_workers=1) as envs:
         envs.reset()
@@ -171,6 +173,7 @@ def test_an_error_of_one_leaves_the_results_of_the_others():
         assert dict(zip(ids.tolist(), obs["count"][:, 0].tolist(), strict=True)) == {0: 2, 1: 0, 2: 2, 3: 2}
 
 
+@pytest.mark.slow
 def test_large_messages_both_ways_do_not_stop_each_other():
     class Large(gym.Env):
         observation_space = action_space = spaces.Box(-1, 1, (1_000_000,), np.float32)
@@ -281,6 +284,7 @@ def test_a_network_that_fails_is_named_where_it_was_asked():
             envs.step(np.ones((2, 2), np.float32))
 
 
+@pytest.mark.slow
 def test_a_trained_network_answers_generation(tmp_path):
     from physgym.nn import MLP, Predictor
     from physgym.sample import SampleSpec

@@ -89,6 +89,7 @@ def copies(space, n):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array")  # of Box, for numbers
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("name", SPACES)
@@ -112,6 +113,7 @@ def test_every_space_as_observation_and_action(name, mode):
     reference.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kwargs",
     [{"shared_memory": False}, {"transport": "tcp"}, {"num_workers": 0}, {"context": "fork"}, {"num_workers": 1}],
@@ -173,6 +175,7 @@ def test_options_reach_every_environment_and_stay_the_callers():
     reference.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32])
 def test_actions_arrive_in_the_dtype_in_which_they_are_given(dtype):
     class Tell(gym.Env):
@@ -194,6 +197,7 @@ def test_actions_arrive_in_the_dtype_in_which_they_are_given(dtype):
     reference.close()
 
 
+@pytest.mark.slow
 def test_copies_and_views():
     def make():
         return gym.make("CartPole-v1")
@@ -262,6 +266,7 @@ def boxes(*highs):
     return [lambda high=high: Echo(spaces.Box(-1, high, (2,), np.float32)) for high in highs]
 
 
+@pytest.mark.slow
 def test_bounds_may_differ_where_that_is_said():
     with pytest.raises(RuntimeError, match="If this is intentional, use `observation_mode='different'` instead"):
         SocketVectorEnv(same_action(boxes(1, 2, 3)), num_workers=2)
@@ -285,6 +290,7 @@ def same_action(factories):
     return [lambda factory=factory: make(factory) for factory in factories]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_shapes_may_not_differ(num_workers):
     other = [lambda: Echo(spaces.Box(-1, 1, (2,))), lambda: Echo(spaces.Box(-1, 1, (3,)))]
@@ -350,6 +356,7 @@ def test_calls_in_two_parts_keep_their_order():
             envs.call("reset")
 
 
+@pytest.mark.slow
 def test_a_wait_that_is_too_short_loses_nothing():
     with SocketVectorEnv([lambda: Slow(0.6)] * 2, num_workers=2) as envs:
         envs.reset(seed=0)
@@ -359,6 +366,7 @@ def test_a_wait_that_is_too_short_loses_nothing():
         assert envs.step_wait()[1].tolist() == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_closing_with_a_call_pending_warns_and_does_not_wait():
     envs = SocketVectorEnv([lambda: Slow(30)] * 2, num_workers=2)
     envs.reset(seed=0)
@@ -422,6 +430,7 @@ def test_make_vec_takes_it_for_any_id():
     assert truncated[-1]
 
 
+@pytest.mark.slow
 def test_lambdas_and_closures_in_every_context():
     length = 4
 
@@ -435,6 +444,7 @@ def test_lambdas_and_closures_in_every_context():
             assert envs.get_attr("ends") == (4, 4, 4)
 
 
+@pytest.mark.slow
 def test_an_error_keeps_its_class_and_everything_else():
     class OwnError(Exception):
         def __init__(self, a, b):

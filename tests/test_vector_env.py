@@ -25,6 +25,7 @@ from physgym.vector.values import encode_value
 from tests.vectors import same
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
+STEPS = {"physgym/Beam-v0": 4, "physgym/Burgers-v0": 3}  # of those that take long
 
 
 class Counter(gym.Env):
@@ -68,6 +69,7 @@ class Counter(gym.Env):
         return a + b + self.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("env_id", [*SHIPPED, "CartPole-v1", None])
 def test_equals_the_sync_vector_env_seed_for_seed(env_id, mode):
@@ -79,7 +81,7 @@ def test_equals_the_sync_vector_env_seed_for_seed(env_id, mode):
         assert ours.metadata["autoreset_mode"] is mode
         same(reference.reset(seed=3), ours.reset(seed=3))
         reference.action_space.seed(0)
-        for _ in range(4 if env_id == "physgym/Beam-v0" else 25):
+        for _ in range(STEPS.get(env_id, 25)):
             actions = reference.action_space.sample()
             if env_id is None:
                 actions %= 7
@@ -119,6 +121,7 @@ def test_calls_attributes_and_placement():
             envs.set_attr("length", [1, 2])
 
 
+@pytest.mark.slow
 def test_gymnasium_makes_it_and_frames_travel():
     envs = gym.make_vec("physgym/Spring-v0", num_envs=3, render_mode="rgb_array", num_workers=1)
     with envs:
@@ -247,6 +250,7 @@ def test_a_killed_worker_is_an_error_with_its_signal():
         assert caught.value.env_indices == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_hanging_worker_is_an_error_after_the_timeout():
     with SocketVectorEnv([Counter] * 2, num_workers=2, timeout=1.5) as envs:
@@ -350,6 +354,7 @@ def test_close_is_repeatable_and_ends_the_workers():
     assert not any(worker.is_running() for worker in workers)
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_parent_is_killed():
     code = (
         "import threading, time; from tests.test_vector_env import Counter; from physgym import SocketVectorEnv\n"
@@ -402,6 +407,7 @@ def test_strangers_are_turned_away(monkeypatch):
                 pass
 
 
+@pytest.mark.slow
 def test_strangers_that_say_nothing_do_not_keep_the_workers_out(monkeypatch):
     strangers: list[socket.socket] = []
 

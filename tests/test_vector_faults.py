@@ -115,6 +115,7 @@ def test_environments_of_other_workers_are_usable_after_a_death():
             envs.send([0], [1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [HANG, STOP])
 def test_a_worker_that_does_not_answer(what):
     with SocketVectorEnv([Counter] * 4, num_workers=2, timeout=1.5) as envs:
@@ -127,6 +128,7 @@ def test_a_worker_that_does_not_answer(what):
         assert len(processes(envs)) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_the_middle_of_a_message():
     class Dying(gym.Env):
         observation_space = spaces.Box(-1, 1, (4_000_000,), np.float32)
@@ -236,6 +238,7 @@ def test_too_few_file_descriptors():
         envs.reset()
 
 
+@pytest.mark.slow
 def test_too_little_shared_memory():
     class Huge(Counter):
         observation_space = spaces.Box(-1, 1, (50_000_000,), np.float32)
@@ -256,6 +259,7 @@ class Small(Counter):
 # --- the end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [HANG, STOP])
 def test_close_ends_workers_that_do_not_answer(what):
     envs = SocketVectorEnv([Counter] * 2, num_workers=2)
@@ -270,6 +274,7 @@ def test_close_ends_workers_that_do_not_answer(what):
     assert not psutil.wait_procs(alive, 0)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{}, {"transport": "tcp"}, {"context": "fork"}, {"num_workers": 0}])
 def test_nothing_is_left_behind(kwargs):
     def state():
@@ -316,6 +321,7 @@ class HoldingTheLock(Counter):
         raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them through F_SETSIG")
 @pytest.mark.parametrize("context", ["spawn", "fork"])
 def test_workers_end_with_a_killed_parent_even_while_they_hold_pythons_lock(context):
@@ -339,6 +345,7 @@ def flag(tmp_path):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{}, {"shared_memory": False}, {"transport": "tcp"}, {"context": "fork"}])
 @pytest.mark.parametrize("what", [KILL, HANG, RAISE, STOP])
 def test_a_restart_reports_the_episode_as_truncated_and_goes_on(tmp_path, what, kwargs):
@@ -363,6 +370,7 @@ def test_a_restart_reports_the_episode_as_truncated_and_goes_on(tmp_path, what, 
         assert envs.get_attr("episodes")[:2] == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{}, {"shared_memory": False}])
 def test_a_restart_in_the_same_step_gives_the_last_and_the_first_observation(tmp_path, kwargs):
     file = flag(tmp_path)
@@ -379,6 +387,7 @@ def test_a_restart_in_the_same_step_gives_the_last_and_the_first_observation(tmp
         assert steps(envs, 0)[0].tolist() == [[4, 0], [1, 0]]
 
 
+@pytest.mark.slow
 def test_a_restart_without_autoreset_waits_for_the_reset(tmp_path):
     file = flag(tmp_path)
     options = {"num_workers": 2, "on_error": "restart", "autoreset_mode": AutoresetMode.DISABLED}
@@ -391,6 +400,7 @@ def test_a_restart_without_autoreset_waits_for_the_reset(tmp_path):
         assert steps(envs, 0)[0].tolist() == [[2, 0], [1, 0]]
 
 
+@pytest.mark.slow
 def test_seeds_after_a_restart_depend_on_the_first_seed_alone(tmp_path):
     class Drawing(Counter):
         def _observe(self):
@@ -448,6 +458,7 @@ def test_a_reset_is_asked_again(tmp_path):
         assert envs.np_random_seed == (4, 5)
 
 
+@pytest.mark.slow
 def test_send_and_recv_survive_restarts(tmp_path):
     file = flag(tmp_path)
     with SocketVectorEnv([lambda: Counter(flag=file)] * 4, num_workers=2, on_error="restart") as envs:
@@ -521,6 +532,7 @@ def test_two_hundred_random_kills_lose_nothing_and_invent_nothing():
     assert random_killing("spawn", 10, longest=3.0, seed=2) >= 10  # a new interpreter takes its time to start
 
 
+@pytest.mark.slow
 def test_generation_gives_the_same_samples_through_kills(tmp_path):
     kwargs = {"samples": 400, "seed": 3, "num_envs": 4, "progress": False}
     calm = physgym.generate(lambda: toys.Flaky(0.5), tmp_path / "calm", num_workers=1, **kwargs)

@@ -79,6 +79,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{}, {"shared_memory": False}, {"num_workers": 0}])
 @pytest.mark.parametrize("way", ["step", "send"])
 def test_an_interrupt_at_a_random_moment(kwargs, way):
@@ -154,6 +155,7 @@ def test_an_interrupted_prediction_is_asked_again():
         assert time.monotonic() - start < 4
 
 
+@pytest.mark.slow
 def test_closing_while_another_thread_waits():
     envs = SocketVectorEnv(toys_of(2), num_workers=2, timeout=20)
     envs.reset()
@@ -174,6 +176,7 @@ def test_closing_while_another_thread_waits():
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_a_refused_send_loses_nothing():
     with SocketVectorEnv(toys_of(2), num_workers=2) as envs:
         envs.reset()
@@ -209,6 +212,7 @@ def test_all_environments_that_raised_are_named():
         assert caught.value.env_indices == (0, 2, 3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_be_started_again_can_be_later(tmp_path):
     flag = tmp_path / "flag"
 
@@ -232,6 +236,7 @@ def test_a_worker_that_cannot_be_started_again_can_be_later(tmp_path):
             assert envs.reset()[0].tolist() == [[0, 0], [1, 0]]
 
 
+@pytest.mark.slow
 def test_no_time_is_time_enough_for_what_is_there():
     with SocketVectorEnv(toys_of(2), num_workers=2) as envs:
         envs.reset()
@@ -243,6 +248,7 @@ def test_no_time_is_time_enough_for_what_is_there():
             envs.recv(2, timeout=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", [None, lambda batch: batch])
 def test_infos_do_not_depend_on_who_is_faster(predictor):
     with SocketVectorEnv(toys_of(2), num_workers=2, predictor=predictor) as envs:
@@ -331,6 +337,7 @@ class FailsLater(toys.Line):
         return *results, info if self.good else {"rejected": "diverged"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "kind"), [("raise", ValueError), ("reject", SampleError)])
 def test_episodes_that_nobody_needs_may_fail(tmp_path, mode, kind):
     stored = []
@@ -346,6 +353,7 @@ def test_episodes_that_nobody_needs_may_fail(tmp_path, mode, kind):
     np.testing.assert_array_equal(stored[0], stored[2])
 
 
+@pytest.mark.slow
 def test_rejects_are_no_reason_to_start_a_worker_again(tmp_path):
     with pytest.raises(SampleError, match="max_rejects"):
         physgym.generate(

@@ -323,6 +323,7 @@ BIG = Ready(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 90_000), min_size=1, max_size=6), st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_bodies_larger_than_the_input_buffer_stand_between_small_ones(chunks, number):

@@ -108,6 +108,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(
     ("context", "how"), [*((context, "family") for context in CONTEXTS), ("spawn", "stop"), ("forkserver", "fork")]
@@ -155,6 +156,7 @@ class Solver(physgym.Simulation):
         return {"x": self.action, "y": self.state}
 
 
+@pytest.mark.slow
 @linux
 def test_generation_leaves_no_process(tmp_path):
     file = tmp_path / "pids"
@@ -209,6 +211,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_forks_of_the_parent_own_nothing(context):
     done = subprocess.run(
@@ -255,6 +258,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_closed_standard_streams(tmp_path, number):
@@ -290,6 +294,7 @@ class Slow(gym.Env):
         self.file.touch()
 
 
+@pytest.mark.slow
 def test_idle_environments_close_and_busy_workers_are_ended(tmp_path):
     envs = SocketVectorEnv([lambda i=i: Slow(tmp_path / str(i)) for i in range(2)], num_workers=2, context="fork")
     envs.reset()
@@ -301,6 +306,7 @@ def test_idle_environments_close_and_busy_workers_are_ended(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["0"]
 
 
+@pytest.mark.slow
 def test_who_waits_gets_the_end_of_a_step(tmp_path):
     class Short(Slow):
         def step(self, action):
@@ -447,6 +453,7 @@ def memory() -> int:
     return maps + sum("memfd:physgym" in name for name in files)
 
 
+@pytest.mark.slow
 @linux
 def test_memory_is_given_back_at_once(monkeypatch):
     class Large(Slow):

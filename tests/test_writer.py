@@ -96,6 +96,7 @@ def test_parameters_and_rejected_samples_are_stored_beside(tmp_path):
         SampleWriter(tmp_path / "d", SPEC, resume=True)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 25), max_size=12))
 @settings(max_examples=8, deadline=None)
 def test_the_files_do_not_depend_on_portions_commits_and_pauses(tmp_path_factory, portions):
@@ -108,6 +109,7 @@ def test_the_files_do_not_depend_on_portions_commits_and_pauses(tmp_path_factory
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_more_rejected_samples_than_accepted_ones_begin_a_new_partition(tmp_path):
     def fill(path, portion):
         with SampleWriter(path, SPEC, rejected=True, max_file_size=60 * ROW) as writer:
@@ -290,6 +292,7 @@ def test_a_reader_sees_more_after_refresh(tmp_path):
     dataset.verify()
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.data())
 @settings(max_examples=12, deadline=None)
 def test_gathering_equals_indexing_the_whole(tmp_path_factory, sizes, data):
@@ -432,6 +435,7 @@ def interrupted_writing(path, interrupting):
     SampleWriter(path, SPEC, resume=True, **options).close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # within the end of a generator
 def test_an_interrupt_at_any_place_loses_and_doubles_nothing(tmp_path):
     interrupted_writing(tmp_path / "whole", Interrupting(0))

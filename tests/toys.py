@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -183,3 +184,67 @@ def wait_at_gate():
         deadline = time.monotonic() + 60
         while not Path("go").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+class Filed(Line):
+    """Counts its steps in a file of its working folder, which it chooses in the constructor, a reset or a step."""
+
+    def __init__(self, at="constructor", ends=True, render_mode=None):
+        super().__init__(render_mode)
+        self.at, self.ends, self.steps = at, ends, 0
+        self.move("constructor")
+
+    def move(self, where):
+        if self.at == where:
+            os.chdir(tempfile.mkdtemp())
+
+    def reset(self, *, seed=None, options=None):
+        self.move("reset")
+        Path("state").write_text("0")
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.at:
+            text = Path("state").read_text()
+            self.move(self.steps)
+            Path("state").write_text(text)
+        count = int(Path("state").read_text()) + 1
+        Path("state").write_text(f"{count}")
+        _, *others, info = super().step(np.full(3, 0.1 * count, np.float32))
+        others[2] = others[2] and self.ends
+        return np.full(3, count, np.float32), *others, info
+
+    def where(self):
+        return str(Path.cwd())
+
+
+class Alone(gym.Env):
+    """Counts its steps in a variable of the class: its instances need processes of their own."""
+
+    metadata = {"physgym.single": True}  # noqa: RUF012
+    observation_space = Line.observation_space
+    action_space = Line.action_space
+    sample_space = Line.sample_space
+    sample_roles = Line.sample_roles
+    counted = 0
+    opened = 0
+
+    def __init__(self, gain=1.0):
+        Alone.opened += 1
+        self.gain = gain
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        assert Alone.opened == 1
+        Alone.counted = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        Alone.counted += 1
+        done = Alone.counted == 3
+        sample = {"x": action, "y": np.full(3, self.gain * Alone.counted), "flag": np.zeros(2, np.int8)}
+        return np.full(3, Alone.counted, np.float32), 0.0, False, done, {"sample": sample}
+
+    def close(self):
+        Alone.opened -= 1
