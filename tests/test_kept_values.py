@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import copy
+import enum
 import functools
 from fractions import Fraction
 from typing import Any
@@ -121,12 +124,21 @@ def test_what_is_masked_in_an_info_stays_masked(num_workers):
     assert (got.tolist(), got.dtype, got.fill_value) == ([1, None, 3], masked.dtype, -1)
 
 
+@ALL_WORKERS
+def test_what_is_structured_in_an_info_keeps_its_fields(num_workers):
+    structured = np.array([(1, 2.5), (3, 4.5)], [("a", "i1"), ("b", ">f8")])
+    with SocketVectorEnv([lambda: WithInfo(structured)] * 2, num_workers=num_workers) as envs:
+        envs.reset()
+        got = envs.step(np.zeros(2, int))[4]["sensors"]["depth"]
+    assert_same(got, np.stack([structured] * 2).astype(structured.dtype))
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         (range(3), r"'sensors/depth.*': a value of type builtins\.range cannot travel"),
         ([1, {"a": range(3)}], r"'sensors/depth.*\[1\]/a': a value of type builtins\.range"),
-        (np.zeros(2, [("x", "f4")]), r"'sensors/depth.*': a value of type numpy\.ndarray cannot travel.* structured"),
+        (np.zeros(2, [("x", "O")]), r"'sensors/depth.*': a value of type numpy\.ndarray cannot travel.*\('x', 'O'\)"),
     ],
 )
 def test_a_value_that_cannot_travel_is_named_by_its_key(value, text):
@@ -348,12 +360,17 @@ class Acted(Env):
 
 
 def described(action: Any) -> Any:
+    """Return an action in words: its class, and of what of numpy's the dtype, with those of all that is in it."""
+    kind = type(action).__name__
     if isinstance(action, dict):
-        return {key: described(value) for key, value in action.items()}
-    if isinstance(action, tuple):
-        return tuple(described(value) for value in action)
-    array = action if isinstance(action, np.ndarray) else np.asarray(action)
-    return type(action).__name__.replace("list", "ndarray"), array.dtype.str, array.tolist()
+        return kind, {key: described(value) for key, value in action.items()}
+    if isinstance(action, (tuple, list)):
+        return kind, [described(value) for value in action]
+    if isinstance(action, np.ndarray) and action.dtype == object:
+        return kind, action.shape, [described(value) for value in action.ravel().tolist()]
+    if isinstance(action, (np.ndarray, np.generic)):
+        return kind, str(action.dtype.descr), action.shape, repr(action.tolist())
+    return kind, repr(action)
 
 
 DISCRETE, BOX = spaces.Discrete(9), spaces.Box(-9, 9, (2,), np.float32)
@@ -385,36 +402,137 @@ GIVEN: list[tuple[spaces.Space[Any], Any]] = [
     (spaces.Tuple([DISCRETE, spaces.Text(3)]), (np.array([1, 2], np.int32), ("a", "b"))),
     (spaces.Dict(x=spaces.Tuple([DISCRETE, BIG])), {"x": (np.array([1, 2]), np.ones((2, 2), ">f4"))}),
     (spaces.Dict({"": DISCRETE}), {"": np.array([1, 2])}),
+    (DISCRETE, [1, 2**70]),
+    (DISCRETE, [True, 2]),
+    (DISCRETE, [None, -(2**70)]),
+    (DISCRETE, [1.5, 1 + 2j]),
+    (DISCRETE, "ab"),
+    (DISCRETE, {1: "a", 3: "b"}),
+    (DISCRETE, range(1, 3)),
+    (DISCRETE, [np.array(1), np.array(2)]),
+    (DISCRETE, [np.float32(1), np.float32(2)]),
+    (DISCRETE, [np.array([1]), 2]),
+    (DISCRETE, np.array([[1], [2]])),
+    (DISCRETE, np.array([1, 2], object)),
+    (DISCRETE, np.array([1, "a"], object)),
+    (DISCRETE, np.array([2**70, None], object)),
+    (DISCRETE, np.array(["a", "bc"])),
+    (DISCRETE, np.array([b"a", b"bc"])),
+    (DISCRETE, np.array(["2020-01-01", "2021-01-01"], "M8[D]")),
+    (DISCRETE, np.array([(1, 2.0), (3, 4.0)], [("a", "i1"), ("b", ">f8")])),
+    (DISCRETE, [np.array([(1, 2.0)], [("a", "i1"), ("b", ">f8")])[0], 1]),
+    (DISCRETE, np.ma.MaskedArray([1, 2], [True, False])),
+    (DISCRETE, [np.ma.masked, 2]),
+    (BOX, ["up", "down"]),
+    (BOX, [["a", "b"], ["c", "d"]]),
+    (BOX, np.array([["a", "b"], ["c", "d"]])),
+    (BOX, [(1, 2), [3, 4.5]]),
+    (BOX, [[], [1, [2, 3]]]),
+    (BOX, [{"x": np.ones(2)}, b"x"]),
+    (BOX, [np.zeros(2, np.float32), np.zeros(3, np.float32)]),
+    (BOX, [np.ones(2, np.float32), np.zeros(2, np.float32)]),
+    (BOX, np.ones((2, 2, 1), np.float32)),
+    (BOX, np.array([[1, 2.5], [3, None]], object)),
+    (BOX, np.array([np.ones(2), [1, "a"], None], object)[:2]),
+    (BOX, np.zeros((2, 2), np.dtype([("a", "i1"), ("b", "f8", (2,))], align=True))),
+    (BOX, np.ma.MaskedArray(np.ones((2, 2), np.float32))),
+    (BOX, np.ma.MaskedArray([[(1, 2.0)], [(3, 4.0)]], [[(True, False)], [(False, False)]], "i4,f4")),
+    (spaces.Text(9), np.array(["a", "bc"])),
+    (spaces.Text(9), [1, b"bc"]),
+    (spaces.Sequence(BOX), [(np.ones(2), [1]), ()]),
+    (spaces.Tuple([BOX, DISCRETE]), [[[1, 2], (3, 4)], np.array([1, None], object)]),
+    (spaces.Dict(a=DISCRETE, b=BOX), {"b": ["x", 2**70], "a": ["y", "z"], "c": object()}),
 ]
 
 
-def assert_acted_as_by_sync(space: spaces.Space[Any], actions: Any, **kwargs: Any) -> None:
-    sync = SyncVectorEnv([lambda: Acted(space)] * 2)
-    sync.reset()
-    expected = sync.step(actions)[4]["given"].tolist()
-    with SocketVectorEnv([lambda: Acted(space)] * 2, **kwargs) as envs:
+def given_to(make: Any, space: spaces.Space[Any], actions: Any, *, streamed: bool = False, **kwargs: Any) -> list[str]:
+    """Return what the two environments of a vector env say that they were given."""
+    with contextlib.closing(make([lambda: Acted(space)] * 2, **kwargs)) as envs:
         envs.reset()
-        assert envs.step(actions)[4]["given"].tolist() == expected
-        envs.send(actions)
+        if not streamed:
+            return list(envs.step(actions)[4]["given"])
+        envs.send(actions, [1, 0])
         *_, infos, ids = envs.recv(2)
-        assert [infos["given"][ids.tolist().index(env)] for env in range(2)] == expected
+        return [infos["given"][ids.tolist().index(env)] for env in (1, 0)]
 
 
 @pytest.mark.parametrize(("space", "actions"), GIVEN)
 def test_actions_arrive_as_they_were_given(space, actions):
-    assert_acted_as_by_sync(space, actions, num_workers=0)
+    expected = given_to(SyncVectorEnv, space, actions)
+    assert given_to(SocketVectorEnv, space, actions, num_workers=0) == expected
+    assert given_to(SocketVectorEnv, space, actions, num_workers=0, streamed=True) == expected
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nested_actions_arrive_as_they_were_given(layout):
     names = [f"k{i:02d}" for i in range(len(GIVEN))]
     space = spaces.Dict(dict(zip(names, (space for space, _ in GIVEN), strict=True)))
-    assert_acted_as_by_sync(space, dict(zip(names, (actions for _, actions in GIVEN), strict=True)), **layout)
+    actions = dict(zip(names, (actions for _, actions in GIVEN), strict=True))
+    expected = given_to(SyncVectorEnv, space, actions)
+    for streamed in (False, True):
+        assert given_to(SocketVectorEnv, space, actions, streamed=streamed, **layout) == expected
 
 
-@pytest.mark.parametrize("place", [0, 4, 14])
-def test_plain_actions_arrive_in_a_worker_as_they_were_given(place):
-    assert_acted_as_by_sync(*GIVEN[place], num_workers=1)
+@pytest.mark.parametrize("plain", [DISCRETE, BOX])
+def test_plain_actions_arrive_in_a_worker_as_they_were_given(plain):
+    factories = [lambda: Acted(plain)] * 2
+    with contextlib.closing(SyncVectorEnv(factories)) as sync, SocketVectorEnv(factories, num_workers=1) as envs:
+        sync.reset()
+        envs.reset()
+        for space, actions in GIVEN:
+            if space == plain:
+                assert list(envs.step(actions)[4]["given"]) == list(sync.step(actions)[4]["given"])
+
+
+class Move(enum.IntEnum):
+    """Actions with names."""
+
+    UP, DOWN = range(2)
+
+
+@ALL_WORKERS
+def test_instances_of_subclasses_arrive_as_instances_of_the_class(num_workers):
+    pair = collections.namedtuple("pair", "a b")
+    actions, same = [Move.UP, pair(1, Move.DOWN)], [0, (1, 1)]
+    expected = given_to(SyncVectorEnv, DISCRETE, same)
+    assert given_to(SocketVectorEnv, DISCRETE, actions, num_workers=num_workers) == expected
+
+
+@ALL_WORKERS
+def test_arrays_of_torch_arrive_as_arrays_of_numpy(num_workers):
+    torch = pytest.importorskip("torch")
+    pairs = [
+        (DISCRETE, torch.tensor([1, 2]), np.array([1, 2])),
+        (DISCRETE, [torch.tensor(1), torch.tensor(2.5)], [np.int64(1), np.float32(2.5)]),
+        (BOX, torch.ones(2, 2, dtype=torch.float16), np.ones((2, 2), np.float16)),
+        (BOX, [torch.ones(2), torch.ones(3)], [np.ones(2, np.float32), np.ones(3, np.float32)]),
+        (BOX, (torch.ones(2), [1, 2]), [np.ones(2, np.float32), [1, 2]]),
+    ]
+    space = spaces.Tuple([part for part, _, _ in pairs])
+    actions, same = (tuple(pair[place] for pair in pairs) for place in (1, 2))
+    expected = given_to(SyncVectorEnv, space, same)
+    assert given_to(SocketVectorEnv, space, actions, num_workers=num_workers) == expected
+
+
+@ALL_WORKERS
+def test_an_action_that_cannot_travel_is_named_with_its_environment(num_workers):
+    torch = pytest.importorskip("torch")
+    cases = [
+        ([1, object()], "the action of environment 1: a value of type builtins.object cannot travel .* use numbers"),
+        ([range(3), 1], "the action of environment 0: a value of type builtins.range cannot travel"),
+        (np.array([1, {2}], object), "the action of environment 1: a value of type builtins.set cannot travel"),
+        ([[1], [torch.ones(1)]], r"the action of environment 1: .*a value of type torch\.Tensor cannot travel"),
+        (torch.ones(2, requires_grad=True), r"an array of type torch\.Tensor does not become one of numpy: .*detach"),
+        (torch.ones(2, dtype=torch.bfloat16), r"an array of type torch\.Tensor does not become one of numpy: "),
+    ]
+    with SocketVectorEnv([lambda: Acted(DISCRETE)] * 2, num_workers=num_workers) as envs:
+        envs.reset()
+        for actions, text in cases:
+            with pytest.raises(ConfigError, match=text):
+                envs.step(actions)
+        with pytest.raises(ConfigError, match=r"the action of environment 0: a value of type builtins\.object"):
+            envs.send([1, object()], [1, 0])
+        assert "'2'" in envs.step([1, 2])[4]["given"][1]
 
 
 class Keeping(Env):

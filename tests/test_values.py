@@ -98,6 +98,15 @@ def objects(*items: Any) -> np.ndarray:
         np.arange(6).reshape(2, 3).T,
         np.arange(10)[::-3],
         np.datetime64("2020-01-01T00:00:01"),
+        np.array([(1, 2.5)], [("a", "i1"), ("b", ">f4", (2,))]),
+        np.zeros(2, np.dtype([("a", "i1"), ("b", "f8")], align=True)),
+        np.array(
+            [("x", (1,))], {"names": ["x", "y"], "formats": ["U3", [("q", "?")]], "offsets": [8, 4], "itemsize": 64}
+        ),
+        np.zeros((2, 0), [("a", "i4")]),
+        np.array([(1, 2.5)], [(("title", "a"), "i1"), ("b", "f4")])[0],
+        np.zeros(3, "V4"),
+        np.void(b"abc"),
         np.datetime64("NaT"),
         np.timedelta64(5, "25s"),
         np.array([1], "m8[1000s]"),
@@ -241,8 +250,8 @@ def test_a_generator_that_would_read_beside_its_table_is_refused(kind, change):
         lambda: None,
         datetime.datetime(2020, 1, 1),
         np.random.RandomState(1),
-        np.zeros(2, "V4"),
         np.zeros(2, [("a", "i4"), ("b", object)]),
+        np.zeros(2, []),
         np.array([object()]),
         OBJECTS.append,
         type,
@@ -296,6 +305,28 @@ def test_the_process_survives_deep_lists():
 
 def extension(code: int, content: Any) -> bytes:
     return msgpack.packb(msgpack.ExtType(code, msgpack.packb(content)))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "O",
+        "i4,f4",
+        ["<f8", [-1]],
+        ["<f8", [10**9, 10**9]],
+        {"fields": [["a", "<f8", 0, None]], "size": 4, "aligned": False},
+        {"fields": [["a", "<f8", -8, None]], "size": 8, "aligned": False},
+        {"fields": [["a", "|O", 0, None]], "size": 8, "aligned": False},
+        {"fields": [["a", "<i4", 0]], "size": 8, "aligned": False},
+        {"fields": []},
+        {"fields": [], "size": 2**40, "aligned": False},
+        None,
+    ],
+)
+def test_a_structure_that_is_none_is_refused(dtype):
+    content = encode_value([False, dtype, [1], bytes(8)])
+    with pytest.raises(ProtocolError, match="cannot be decoded"):
+        decode_value(msgpack.packb(msgpack.ExtType(11, content)))
 
 
 @pytest.mark.parametrize("code", [1, 2])

@@ -139,7 +139,7 @@ def test_actions_of_other_types_are_taken_and_wrong_ones_named():
         with pytest.raises(ConfigError, match="step takes an element of action_space"):
             envs.step([1, 2, 3])
         with pytest.raises(ValueError, match="actions do not fit"):
-            envs.step("ab")
+            envs.step("abc")
         with pytest.raises(TypeError, match="actions do not fit"):
             envs.step(0)
         assert envs.step(np.array([3, 4]))[1].tolist() == [3, 4]

@@ -27,16 +27,17 @@ MAX_DIMENSIONS = 64
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-_ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX, _OBJECTS, _GRAPH, _SPACE, _GENERATOR, _MASKED = range(1, 11)
+_ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX, _OBJECTS, _GRAPH, _SPACE, _GENERATOR, _MASKED, _STRUCTURED = range(1, 12)
 STRUCTURED = (
-    "a value of type {kind} cannot travel between processes where it is structured, as {dtype} is; use a dictionary "
-    "with an array for each of its fields"
+    "a value of type {kind} cannot travel between processes where its dtype is {dtype}; use a dictionary with an array "
+    "for each of its fields"
 )
 _GENERATORS = {
     kind.__name__: kind
     for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 }
-_PLAIN_KINDS = "biufcSUmM"
+PLAIN_KINDS = "biufcSUmM"
+_VOID = re.compile(r"\|V\d{1,9}")
 _DTYPE = re.compile(r"[<>|=][biufcSUmM]\d{1,9}(\[\d{0,9}\w{1,2}\])?")
 _SPACE_DTYPE = re.compile(r"[<>|=][biuf](\d{1,2})")
 _TEXT_DTYPE = re.compile(r"[<>|=]U(\d{1,6})")
@@ -74,14 +75,18 @@ def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
     if isinstance(value, np.ma.MaskedArray):
         parts = [np.ma.getdata(value), np.ma.getmaskarray(value), np.asarray(value.fill_value)]
         return msgpack.ExtType(_MASKED, pack([np.asarray(part) for part in parts]))
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _PLAIN_KINDS:
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in PLAIN_KINDS:
         code = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
         array = np.ascontiguousarray(value)
         if not _DTYPE.fullmatch(array.dtype.str):
             raise TypeError(f"arrays of dtype {array.dtype.str} cannot travel between processes")
         return msgpack.ExtType(code, msgpack.packb((array.dtype.str, np.shape(value), array.tobytes())))
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "V":
-        raise TypeError(STRUCTURED.format(kind=f"numpy.{type(value).__name__}", dtype=value.dtype))
+        described = _describe_dtype(value.dtype)
+        if described is None or not value.dtype.itemsize:
+            raise TypeError(STRUCTURED.format(kind=f"numpy.{type(value).__name__}", dtype=value.dtype))
+        scalar = not isinstance(value, np.ndarray)
+        return msgpack.ExtType(_STRUCTURED, pack([scalar, described, list(value.shape), value.tobytes()]))
     if isinstance(value, np.ndarray) and value.dtype == object:
         return msgpack.ExtType(_OBJECTS, pack([list(value.shape), value.ravel().tolist()]))
     if isinstance(value, GraphInstance):
@@ -133,6 +138,10 @@ class _Decoder:
                 raise ValueError(f"arrays of dtype {text!r} do not travel")
             array = np.frombuffer(content, text).reshape(_shape(shape)).copy()
             return array if code == _ARRAY else array[()]
+        if code == _STRUCTURED:
+            scalar, described, shape, content = self.unpack(data)
+            array = np.frombuffer(content, _described_dtype(described)).reshape(_shape(shape)).copy()
+            return array[()] if scalar is True else array
         if code == _TUPLE:
             return tuple(self.unpack(data))
         if code == _BIGINT:
@@ -214,11 +223,56 @@ def _shape(sides: Any) -> tuple[int, ...]:
     return tuple(sides)
 
 
+def _describe_dtype(dtype: np.dtype[Any]) -> Any:
+    """Return what `_described_dtype` makes a dtype from; None where a field of it is an object or the like."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        described = _describe_dtype(base)
+        return None if described is None else [described, list(shape)]
+    if dtype.names is None:
+        return dtype.str if dtype.kind in PLAIN_KINDS or _VOID.fullmatch(dtype.str) else None
+    assert dtype.fields is not None
+    fields = []
+    for name in dtype.names:
+        inner, offset, *title = dtype.fields[name]
+        described = _describe_dtype(inner)
+        if described is None or not all(isinstance(text, str) for text in title):
+            return None
+        fields.append([name, described, offset, title[0] if title else None])
+    return {"fields": fields, "size": dtype.itemsize, "aligned": dtype.isalignedstruct}
+
+
+def _described_dtype(described: Any, depth: int = 0) -> np.dtype[Any]:
+    """Return the dtype of a structured array that came over the wire.
+
+    Raises:
+        ValueError: It is none; numpy may raise others.
+    """
+    if depth > MAX_NESTED:
+        raise ValueError(f"dtypes are nested deeper than {MAX_NESTED}")
+    if isinstance(described, str):  # numpy would parse a whole language of dtypes, and fail in as many ways
+        if not (_DTYPE.fullmatch(described) or _VOID.fullmatch(described)):
+            raise ValueError(f"arrays of dtype {described!r} do not travel")
+        return np.dtype(described)
+    if isinstance(described, list):
+        base, shape = described
+        return np.dtype((_described_dtype(base, depth + 1), _shape(shape)))
+    names, inner, offsets, titles = zip(*described["fields"], strict=True) if described["fields"] else ((),) * 4
+    parts = {
+        "names": list(names),
+        "formats": [_described_dtype(part, depth + 1) for part in inner],
+        "offsets": list(offsets),
+        "titles": list(titles),
+        "itemsize": described["size"],
+    }
+    return np.dtype(parts, align=described["aligned"] is True)  # type: ignore[call-overload, no-any-return]
+
+
 def _masked(data: Any, mask: Any, fill: Any) -> Any:
     for part in (data, mask, fill):
         if not isinstance(part, np.ndarray):
             raise ValueError("a masked array consists of arrays")
-    if mask.dtype != np.bool_ or mask.shape != data.shape or fill.shape:
+    if mask.dtype != np.ma.make_mask_descr(data.dtype) or mask.shape != data.shape or fill.shape:
         raise ValueError(f"a mask {mask.dtype} {mask.shape} is none of an array of shape {data.shape}")
     return np.ma.MaskedArray(data, mask, fill_value=fill[()])
 

@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_differing_spaces, batch_space, iterate
+from gymnasium.vector.utils import batch_differing_spaces, batch_space
 
 from physgym import placement
 from physgym import spaces as walk
@@ -37,12 +37,12 @@ from physgym.errors import (
     WrongType,
     WrongValue,
 )
-from physgym.returned import taken
 from physgym.rollout import episode_seed
 from physgym.sample import SampleSpec
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.vector import infos as batching
+from physgym.vector.actions import columns_of, travelled
 from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
 from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
 from physgym.vector.folders import Folder
@@ -83,7 +83,6 @@ DEFAULT_RESTARTS = 10
 T = TypeVar("T")
 ObservationMode: TypeAlias = str | tuple[spaces.Space[Any], spaces.Space[Any]]
 
-ACTIONS = "the actions do not fit: {error}. step takes an element of action_space, {space}"
 PENDING = "Calling `{name}_async` while waiting for a pending call to `{state}` to complete"
 SENT = "{name} while results of send are still to come; take them with recv, or reset"
 NOT_BEGUN = "Calling `{name}_wait` without any prior call to `{name}_async`."
@@ -1058,55 +1057,23 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             if actions.dtype == target.dtype and actions.shape == (number, *target.shape[1:]):
                 target[where] = actions
                 return []
-        try:
-            columns = walk.flatten(self.single_action_space, actions)
-            self._check_columns(columns, number)
-        except (TypeError, ValueError, KeyError, IndexError):
-            columns = self._columns_one_by_one(actions, number)
+        whole = number == self.num_envs
+        space = self.action_space if whole else batch_space(self.single_action_space, number)
+        columns = columns_of(self.single_action_space, space, self._acted, actions, number)
         fixed = iter(self._arena.actions)
         objects: list[Any] = [None] * len(columns)
         for place, (leaf, column) in enumerate(zip(self._acted, columns, strict=True)):
-            if leaf.variable:
-                objects[place] = list(column)
-                continue
-            target, given = next(fixed), _as_given(column, leaf)
-            if given.__class__ is np.ndarray and given.dtype == target.dtype:
-                target[where] = given
-            else:  # an environment gets what it would get without a vector env around it
-                objects[place] = given
-        if self._pool.local:  # without a worker in between they would be the caller's own arrays
-            objects = taken(objects)
+            if not leaf.variable:
+                target = next(fixed)
+                if column.__class__ is np.ndarray and (column.dtype, column.shape) == (
+                    target.dtype,
+                    (number, *leaf.shape),
+                ):
+                    target[where] = column
+                    continue
+            envs = range(number) if isinstance(where, slice) else where.tolist()
+            objects[place] = travelled(column, leaf, envs, local=self._pool.local)
         return [] if all(values is None for values in objects) else objects
-
-    def _check_columns(self, columns: list[Any], number: int) -> None:
-        for leaf, column in zip(self._acted, columns, strict=True):
-            if leaf.variable:
-                if not isinstance(column, (list, tuple)) or len(column) != number:
-                    raise ValueError(f"not {number} values of {leaf.path!r}")
-            else:
-                array = np.asarray(column)
-                if array.shape != (number, *leaf.shape) or array.dtype.kind not in "biufc":
-                    raise ValueError(
-                        f"{leaf.path!r} has shape {array.shape} and dtype {array.dtype} instead of "
-                        f"{(number, *leaf.shape)} and {leaf.dtype}"
-                    )
-
-    def _columns_one_by_one(self, actions: Any, number: int) -> list[Any]:
-        space = self.action_space if number == self.num_envs else batch_space(self.single_action_space, number)
-        try:
-            single = list(iterate(space, actions))
-            if len(single) != number:
-                raise ValueError(f"{len(single)} actions for {number} environments")
-            flat = [walk.flatten(self.single_action_space, action) for action in single]
-            columns: list[Any] = [[row[i] for row in flat] for i in range(len(self._acted))]
-            for i, leaf in enumerate(self._acted):
-                if not leaf.variable:
-                    columns[i] = [_one_action(value, leaf.shape) for value in columns[i]]
-            self._check_columns(columns, number)
-        except (TypeError, ValueError, KeyError, IndexError) as error:
-            kind = WrongType if isinstance(error, TypeError) else WrongValue
-            raise kind(ACTIONS.format(error=error, space=self.action_space)) from error
-        return columns
 
     def _step_message(self, worker: Worker, where: Any, objects: list[Any], rows: list[int] | None) -> Step:
         actions = [array[where] for array in self._arena.actions] if self._inline else None
@@ -1133,27 +1100,6 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         columns, objects = iter(fixed), iter(self._objects)
         parts = [tuple(next(objects)) if leaf.variable else next(columns) for leaf in self._observed]
         return self._nested(parts)
-
-
-def _as_given(column: Any, leaf: walk.Leaf) -> Any:
-    """Actions of a leaf as the caller gave them: an array, or a list where each has a dtype of its own."""
-    if isinstance(column, np.ma.MaskedArray):
-        return column if np.ma.is_masked(column) else column.data
-    if not isinstance(column, (list, tuple)):
-        return np.asarray(column)
-    rows = [_one_action(value, leaf.shape) for value in column]
-    dtypes = {getattr(row, "dtype", None) for row in rows}
-    if len(dtypes) > 1 or None in dtypes or any(isinstance(row, np.ma.MaskedArray) for row in rows):
-        return rows
-    return np.stack(rows).astype(rows[0].dtype, copy=False)  # stacked they have the machine's byte order
-
-
-def _one_action(value: Any, shape: tuple[int, ...]) -> Any:
-    """An array of a shape, or a single number as it is."""
-    if not shape and isinstance(value, (int, float, complex, np.generic)):
-        return value
-    array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
-    return array.reshape(shape) if isinstance(array, np.ma.MaskedArray) else array.reshape(shape)[()]
 
 
 def _some(values: Any, places: Array) -> Any:

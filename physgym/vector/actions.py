@@ -1,0 +1,153 @@
+"""Actions as a vector env hands them on: every environment gets what `gymnasium.vector.SyncVectorEnv` would give it.
+
+Neither value nor dtype nor kind is changed: of an array an environment gets a row, of a list an item, whatever it is.
+Two things do not travel between processes, and therefore differ here, without worker processes as with them: arrays of
+other libraries (torch, jax) arrive as numpy arrays of the same dtype, instances of subclasses (of an array, a number, a
+text, a dictionary, a tuple) as instances of the class itself. What cannot travel at all is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import iterate
+
+from physgym import spaces as walk
+from physgym.errors import ProtocolError, WrongType, WrongValue
+from physgym.vector.values import PLAIN_KINDS, decode_value, encode_value
+
+# the actions of one leaf: an array, of which each environment gets a row, or a list, of which each gets an item
+Column: TypeAlias = "np.ndarray[Any, np.dtype[Any]] | list[Any]"
+
+UNFIT = "the actions do not fit: {error}. step takes an element of action_space, {space}"
+STUCK = "the action of environment {env}{leaf}: {error}"
+FOREIGN = (
+    "an array of type {kind} does not become one of numpy: {error}; pass a numpy array, as of `tensor.detach().cpu()`"
+)
+
+
+def columns_of(
+    single: spaces.Space[Any], batched: spaces.Space[Any], leaves: Sequence[walk.Leaf], actions: Any, number: int
+) -> list[Column]:
+    """Return the actions of each leaf of a space, one per environment.
+
+    Args:
+        single: The space of one action.
+        batched: That of `number` of them.
+        leaves: Of `single`.
+        actions: What the caller gave.
+        number: How many environments there are.
+
+    Raises:
+        WrongType: They cannot be divided among the environments.
+        WrongValue: They are too few or too many, or an array has other numbers per action than the space.
+    """
+    try:
+        try:
+            columns = walk.flatten(single, actions)
+        except (TypeError, ValueError, KeyError, IndexError):
+            columns = []
+        divided: list[Any] = [_of_numpy(column) for column in columns]
+        if len(divided) != len(leaves) or not all(_is_column(column, number) for column in divided):
+            divided = _one_by_one(single, batched, leaves, actions, number)
+        for column, leaf in zip(divided, leaves, strict=True):
+            _check_size(column, leaf)
+        return [_joined(column, leaf.variable) for column, leaf in zip(divided, leaves, strict=True)]
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        kind = WrongType if isinstance(error, TypeError) else WrongValue
+        raise kind(UNFIT.format(error=error, space=batched)) from error
+
+
+def _is_column(column: Any, number: int) -> bool:
+    """Whether it is seen at once that each environment gets one item."""
+    if isinstance(column, np.ndarray):
+        return column.ndim > 0 and len(column) == number
+    return isinstance(column, (list, tuple)) and len(column) == number
+
+
+def _check_size(column: Any, leaf: walk.Leaf) -> None:
+    """Raise ValueError where one array of numbers has more or fewer of them per action than the space.
+
+    Gymnasium hands on such rows, of which an environment that broadcasts makes wrong numbers without a word.
+    """
+    if leaf.variable or column.__class__ is not np.ndarray or column.dtype.kind not in "biufc":
+        return
+    if math.prod(column.shape[1:]) != math.prod(leaf.shape):
+        name = f"{leaf.path!r}" if leaf.path else "the array"
+        raise ValueError(f"{name} has shape {column.shape} instead of {(len(column), *leaf.shape)}")
+
+
+def _one_by_one(
+    single: spaces.Space[Any], batched: spaces.Space[Any], leaves: Sequence[walk.Leaf], actions: Any, number: int
+) -> list[Column]:
+    each = list(itertools.islice(iterate(batched, actions), number + 1))
+    if len(each) != number:
+        count = f"{len(each)}" if len(each) < number else f"more than {number}"
+        raise ValueError(f"{count} actions for {number} environments")
+    flat = [walk.flatten(single, action) for action in each]
+    return [[row[place] for row in flat] for place in range(len(leaves))]
+
+
+def _of_numpy(value: Any) -> Any:
+    """Return an array of another library as one of numpy, anything else as it is."""
+    if isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "__dlpack__"):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # it lies on a GPU, or has a dtype that numpy lacks
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(FOREIGN.format(kind=kind, error=error)) from error
+
+
+def _joined(column: Any, variable: bool) -> Column:
+    """Return a column as an array where its rows are the very actions, else as a list of them."""
+    if isinstance(column, np.ndarray):
+        masked = column.__class__ is np.ma.MaskedArray
+        whole = column.__class__ is np.ndarray or masked
+        if whole and not variable and (column.dtype.kind in PLAIN_KINDS or masked):
+            return column
+    items = list(column)
+    kinds = set(map(type, items))
+    if any(hasattr(kind, "__dlpack__") and not issubclass(kind, (np.ndarray, np.generic)) for kind in kinds):
+        items = [_of_numpy(item)[()] if hasattr(item, "__dlpack__") else item for item in items]
+        kinds = set(map(type, items))
+    if variable or len(kinds) != 1 or not issubclass(kind := kinds.pop(), (np.ndarray, np.generic)):
+        return items
+    dtype, shape = items[0].dtype, items[0].shape
+    alike = all(item.dtype == dtype and item.shape == shape for item in items)
+    # rows of one array are numbers, not arrays of no axis; of texts and structures it is not so clear
+    if not alike or dtype.kind not in "biufc" or kind is not (np.ndarray if shape else dtype.type):
+        return items
+    return np.stack(items).astype(dtype, copy=False)  # stacked they have the machine's byte order
+
+
+def travelled(column: Column, leaf: walk.Leaf, envs: Sequence[int], *, local: bool) -> Column:
+    """Return a column as it arrives in the environments.
+
+    Args:
+        column: As of `columns_of`.
+        leaf: Whose actions these are.
+        envs: The environments.
+        local: Whether they are in this process, and would get the caller's own objects.
+
+    Raises:
+        WrongType: An action cannot travel between processes.
+    """
+    if column.__class__ is np.ndarray and column.dtype.kind in PLAIN_KINDS:
+        return column.copy() if local else column
+    try:
+        data = encode_value(column)
+    except ProtocolError:
+        for env, action in zip(envs, column, strict=True):
+            try:
+                encode_value(action)
+            except ProtocolError as error:
+                name = f" for {leaf.path!r}" if leaf.path else ""
+                raise WrongType(STUCK.format(env=env, leaf=name, error=error)) from error
+        raise
+    return decode_value(data) if local else column
