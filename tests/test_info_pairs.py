@@ -243,3 +243,64 @@ def test_every_two_kinds_of_values_stay_what_they_are(gymnasiums, what, num_work
                     assert (batch["x"].dtype, batch["x"].shape) == (object, (2,)), pair
                 for index, name in enumerate(pair):
                     assert unchanged(value_in(batch, "x", index), KINDS[name]), (pair, index, batch["x"])
+
+
+NUMBERS: dict[str, Any] = {
+    "0-d float": np.array(1.5),
+    "0-d int": np.array(3),
+    "0-d int8": np.array(3, np.int8),
+    "0-d flag": np.array(True),
+    "0-d text": np.array("ab"),
+    "0-d object": np.array(None),
+    "np.float64": np.float64(1.5),
+    "np.int64": np.int64(3),
+    "np.float32": np.float32(1.5),
+    "np.bool": np.bool_(True),
+    "float": 1.5,
+    "int": 3,
+    "true": True,
+    "text": "ab",
+    "none": None,
+    "list": [1.5],
+    "floats": np.array([1.5]),
+}
+NESTED = {f"{{{name}}}": {"y": value} for name, value in NUMBERS.items() if name in ("0-d float", "np.int64", "int")}
+EXACT = {**NUMBERS, **NESTED}
+
+
+def exactly(value: Any) -> Any:
+    """A value in words, so that an array of no axis, a scalar of numpy's and a number of Python's differ."""
+    if isinstance(value, dict):
+        return {key: exactly(part) for key, part in value.items()}
+    return type(value), getattr(value, "dtype", None), np.shape(value), repr(value)
+
+
+class Exact(gymnasium.Env[Any, Any]):
+    """Has the info that its action numbers."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Discrete(len(EXACT))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, {"x": list(EXACT.values())[action]}
+
+
+def test_where_values_of_two_kinds_meet_each_is_the_very_one_however_many_workers_there_are():
+    with (
+        physgym.SocketVectorEnv([Exact] * 2, num_workers=0) as none,
+        physgym.SocketVectorEnv([Exact] * 2, num_workers=1) as one,
+        physgym.SocketVectorEnv([Exact] * 2, num_workers=2) as two,
+    ):
+        for envs in (none, one, two):
+            envs.reset()
+        for pair in itertools.product(EXACT, EXACT):
+            actions = np.array([list(EXACT).index(name) for name in pair])
+            found = [envs.step(actions)[4]["x"] for envs in (none, one, two)]
+            for batch in found:
+                if isinstance(batch, np.ndarray) and batch.dtype == object:
+                    assert [exactly(value) for value in batch] == [exactly(EXACT[name]) for name in pair], pair
+                else:
+                    assert_same(batch, found[0])

@@ -57,7 +57,12 @@ def columns_of(
             divided = _one_by_one(single, batched, leaves, actions, number)
         for column, leaf in zip(divided, leaves, strict=True):
             _check_size(column, leaf)
-        return [_joined(column, leaf.variable) for column, leaf in zip(divided, leaves, strict=True)]
+        columns = [_joined(column, leaf.variable) for column, leaf in zip(divided, leaves, strict=True)]
+        # an array travels as such where its rows have the shape that the space says
+        return [
+            column if isinstance(column, list) or column.shape[1:] == leaf.shape else list(column)
+            for column, leaf in zip(columns, leaves, strict=True)
+        ]
     except (TypeError, ValueError, KeyError, IndexError) as error:
         kind = WrongType if isinstance(error, TypeError) else WrongValue
         raise kind(UNFIT.format(error=error, space=batched)) from error

@@ -20,6 +20,9 @@ from physgym.spaces import Array
 Info: TypeAlias = dict[str, Any]
 # local indices of the environments, and either their infos or columns of them
 Infos: TypeAlias = tuple[list[int], list[Info] | dict[str, Any]]
+# by batch (its identity) and key: rows, what was put there where the batch's array cannot tell, and the batch, which
+# lives on with it, so that no other one gets its identity
+Origins: TypeAlias = dict[tuple[int, str], list[tuple[list[int], Any, Info]]]
 
 FINAL = "final_obs"  # Gymnasium keeps these as objects, dictionaries too
 _SCALARS = (int, float, bool)
@@ -57,12 +60,14 @@ def _column(values: list[Any]) -> Any:
         return None
     if kind in _SCALARS or issubclass(kind, np.number):
         try:
-            return np.array(values, kind)
+            column = np.array(values, kind)
         except OverflowError:
             return None
+        return (column,) if issubclass(kind, np.generic) and column.dtype in _NATIVE.values() else column
     if kind is np.ndarray:
         shape, dtype = values[0].shape, values[0].dtype
-        if dtype.hasobject or any(value.shape != shape or value.dtype != dtype for value in values):
+        # a row of a column of numbers is a number, whatever it was
+        if not shape or dtype.hasobject or any(value.shape != shape or value.dtype != dtype for value in values):
             return None
         return np.stack(values).astype(dtype, copy=False)  # stacked they have the machine's byte order
     if issubclass(kind, np.ndarray):
@@ -72,7 +77,14 @@ def _column(values: list[Any]) -> Any:
     return values  # objects: strings, None, lists
 
 
-def merge(batch: Info, infos: Infos | None, size: int, offset: int = 0, places: dict[int, int] | None = None) -> None:
+def merge(
+    batch: Info,
+    infos: Infos | None,
+    size: int,
+    offset: int = 0,
+    places: dict[int, int] | None = None,
+    origins: Origins | None = None,
+) -> None:
     """Add infos of some environments to those of a batch.
 
     Args:
@@ -81,59 +93,68 @@ def merge(batch: Info, infos: Infos | None, size: int, offset: int = 0, places: 
         size: Number of environments in the batch.
         offset: Place in the batch of the environment with local index 0.
         places: Place in the batch of each local index, instead of `offset`.
+        origins: One empty dictionary for all that is merged into a batch, changed in place.
     """
     if infos is None:
         return
+    origins = {} if origins is None else origins
     local, content = infos
     rows = [index + offset if places is None else places[index] for index in local]
     if isinstance(content, dict):
         # a slice writes faster than an index array, and is the usual case
         whole = len(rows) == rows[-1] - rows[0] + 1 and rows == sorted(rows)
-        _merge_columns(batch, content, size, rows, slice(rows[0], rows[-1] + 1) if whole else rows)
+        _merge_columns(batch, content, size, rows, slice(rows[0], rows[-1] + 1) if whole else rows, origins)
     else:
         for row, info in zip(rows, content, strict=True):
-            _merge_one(batch, info, size, row)
+            _merge_one(batch, info, size, row, origins)
 
 
-def _merge_columns(batch: Info, columns: dict[str, Any], size: int, rows: list[int], where: Any) -> None:
+def _merge_columns(
+    batch: Info, columns: dict[str, Any], size: int, rows: list[int], where: Any, origins: Origins
+) -> None:
     for key, column in columns.items():
         known = batch.get(key)
+        array = column[0] if isinstance(column, tuple) else column
         if isinstance(column, dict) and (known is None or isinstance(known, dict)):
-            _merge_columns(batch.setdefault(key, {}), column, size, rows, where)
-        elif isinstance(column, np.ndarray) and (known is None or _alike(known, column.dtype, column.shape[1:])):
+            _merge_columns(batch.setdefault(key, {}), column, size, rows, where, origins)
+        elif isinstance(array, np.ndarray) and (known is None or _alike(known, array.dtype, array.shape[1:])):
             if known is None:
-                batch[key] = np.zeros((size, *column.shape[1:]), column.dtype)
-            batch[key][where] = column
+                batch[key] = np.zeros((size, *array.shape[1:]), array.dtype)
+            batch[key][where] = array
+            if array is not column:
+                origins.setdefault((id(batch), key), []).append((rows, array, batch))
         elif isinstance(column, list) and (known is None or _alike(known, np.dtype(object), ())):
             objects = batch.setdefault(key, np.full(size, None, object))
             for row, value in zip(rows, column, strict=True):
                 objects[row] = value
         else:
             for place, row in enumerate(rows):
-                _put(batch, key, _element(column, place), size, row)
+                _put(batch, key, _element(column, place), size, row, origins)
                 _mark(batch, key, size, row)
             continue
         _mark(batch, key, size, where)
 
 
-def _merge_one(batch: Info, info: Info, size: int, row: int) -> None:
+def _merge_one(batch: Info, info: Info, size: int, row: int, origins: Origins) -> None:
     for key, value in info.items():
         known = batch.get(key)
         if isinstance(value, dict) and key != FINAL and (known is None or isinstance(known, dict)):
-            _merge_one(batch.setdefault(key, {}), value, size, row)
+            _merge_one(batch.setdefault(key, {}), value, size, row, origins)
         else:
-            _put(batch, key, value, size, row)
+            _put(batch, key, value, size, row, origins)
         _mark(batch, key, size, row)
 
 
-def _put(batch: Info, key: str, value: Any, size: int, row: int) -> None:
+def _put(batch: Info, key: str, value: Any, size: int, row: int, origins: Origins) -> None:
     """Store what is no dictionary among dictionaries; in an array of objects if another array would change it."""
     target = batch.get(key)
     if target is None:
         target = batch[key] = _empty_like(value, size, key)
     if not (isinstance(target, np.ndarray) and _stored(target, row, value)):
-        target = batch[key] = _as_objects(target, batch.get(f"_{key}"), size)
+        target = batch[key] = _as_objects(batch, key, size, origins)
         target[row] = value
+    elif isinstance(value, (np.generic, np.ndarray)) and not value.shape:
+        origins.setdefault((id(batch), key), []).append(([row], [value], batch))
 
 
 def _empty_like(value: Any, size: int, key: str) -> Array:
@@ -178,12 +199,13 @@ def _kind(dtype: np.dtype[Any]) -> str:
     return "i" if dtype.kind == "u" else dtype.kind
 
 
-def _as_objects(known: Any, mask: Any, size: int) -> Array:
+def _as_objects(batch: Info, key: str, size: int, origins: Origins) -> Array:
     """The values of a key of a batch as an array of objects."""
     objects = np.full(size, None, object)
+    mask = batch.get(f"_{key}")
     there = mask if isinstance(mask, np.ndarray) and mask.dtype == np.bool_ else np.zeros(size, np.bool_)
     for row in np.flatnonzero(there).tolist():
-        objects[row] = _of_row(known, row) if isinstance(known, dict) else _element(known, row)
+        objects[row] = _of_row(batch, key, row, origins)
     return objects
 
 
@@ -191,20 +213,26 @@ def _element(column: Any, place: int) -> Any:
     """One value of a column."""
     if isinstance(column, dict):
         return {key: _element(part, place) for key, part in column.items()}
+    if isinstance(column, tuple):  # of numpy's numbers
+        return column[0][place]
     if not isinstance(column, np.ndarray):
         return column[place]
     if column.ndim > 1:
         return column[place].copy()
-    # what a vector env cannot tell from a number of Python's is one
     return column[place].item() if column.dtype in _NATIVE.values() else column[place]
 
 
-def _of_row(batch: Info, row: int) -> Info:
-    """The info of one environment that a batch was made of."""
-    there = [key for key in batch if f"_{key}" in batch and batch[f"_{key}"][row]]
-    return {
-        key: _of_row(batch[key], row) if isinstance(batch[key], dict) else _element(batch[key], row) for key in there
-    }
+def _of_row(batch: Info, key: str, row: int, origins: Origins) -> Any:
+    """A value that one environment gave, of which a batch was made."""
+    known = batch[key]
+    if isinstance(known, dict):
+        there = [inner for inner in known if f"_{inner}" in known and known[f"_{inner}"][row]]
+        return {inner: _of_row(known, inner, row, origins) for inner in there}
+    if isinstance(known, np.ndarray) and known.dtype != object:
+        for rows, values, _ in origins.get((id(batch), key), ()):
+            if row in rows:
+                return values[rows.index(row)]
+    return _element(known, row)
 
 
 def _mark(batch: Info, key: str, size: int, where: Any) -> None:
@@ -245,6 +273,9 @@ def _columns_fit(columns: dict[Any, Any], count: int) -> bool:
 
 
 def _length(column: Any) -> int:
+    if isinstance(column, tuple):
+        native = len(column) == 1 and isinstance(column[0], np.ndarray) and column[0].dtype in _NATIVE.values()
+        return len(column[0]) if native and column[0].ndim == 1 else -1
     if isinstance(column, np.ndarray):
         return len(column) if column.ndim else -1
     return len(column) if isinstance(column, list) else -1

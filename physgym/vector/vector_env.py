@@ -650,10 +650,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         groups = [np.array(results.rows) + worker.envs.start for worker, results in self._ready]
         ids = np.concatenate(groups).astype(np.intp)
         infos: dict[str, Any] = {}
+        origins: batching.Origins = {}
         done = 0
         for (worker, results), group in zip(self._ready, groups, strict=True):
             places = {int(env) - worker.envs.start: done + place for place, env in enumerate(group)}
-            batching.merge(infos, results.infos, len(ids), places=places)
+            batching.merge(infos, results.infos, len(ids), places=places, origins=origins)
             done += len(group)
         slot = self._arena.slots[self._slot]
         received = (
@@ -799,8 +800,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._collect(timeout)
         self._state = ""
         # in the order of the environments, whoever was first: the first value decides on the dtype of a column
+        origins: batching.Origins = {}
         for start, infos in sorted(self._collected, key=lambda part: part[0]):
-            batching.merge(self._infos, infos, self.num_envs, start)
+            batching.merge(self._infos, infos, self.num_envs, start, origins=origins)
         if self._errors:
             self._raise()
 

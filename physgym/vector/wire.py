@@ -161,7 +161,7 @@ class Step:
         rows: Local indices of the environments, in the order in which to step them; None for all.
         actions: Leaves of shape (rows, *leaf shape); None if they lie in shared memory.
         objects: What does not lie in the arrays, if anything: per leaf of the action space None or one value per row
-            (an array where they have another dtype or shape than the space, a list where each is of its own kind).
+            (an array where they have another dtype than the space, a list where each is of its own kind).
         stream: Whether to answer in parts as environments finish.
     """
 
@@ -893,7 +893,7 @@ def _decode_actions(objects: Any, leaves: list[Leaf], number: int) -> list[Any]:
         if isinstance(values, list):
             fits = len(values) == number
         elif not leaf.variable and isinstance(values, np.ndarray):
-            fits = values.ndim > 0 and len(values) == number
+            fits = values.shape == (number, *leaf.shape)
         if not fits:
             raise ProtocolError(f"expected {number} actions {leaf.path!r}, got {type(values).__name__}")
     return objects
