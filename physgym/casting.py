@@ -21,7 +21,8 @@ VALUE = "has values that {want} cannot hold, the first {value} of dtype {got} at
 MASKED = "is a masked array with {count} missing values, which {want} cannot keep; fill them, and give the mask apart"
 FIELD = "field {name!r} for {whose} {error}"
 NO_ARRAY = "is not an array: {error}"
-NO_TEXT = "is a list of texts with {value!r} among them"
+NO_TEXT = "is a list of texts, or of bytes, with {value!r} among them"
+CUT_TEXT = "has the text {value!r}, which ends with a NUL character: numpy and HDF5 drop it. Leave it out"
 NO_NUMBER = "is not a number: {error}"
 
 LARGEST_SHOWN = 256  # bits of an integer that is written out
@@ -81,8 +82,12 @@ def as_array(value: Any, dtype: np.dtype[Any] | None = None) -> Array:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError, RuntimeError) as error:  # the last one of tensors with a gradient
         raise CastError(NO_ARRAY.format(error=error)) from error
-    if array.dtype.kind in "SU" and isinstance(value, (list, tuple)) and (odd := _no_text(value)) is not None:
-        raise CastError(NO_TEXT.format(value=odd))  # of which numpy has made a text
+    if array.dtype.kind in "SU" and isinstance(value, (list, tuple, str, bytes)):
+        _check_texts(value, str if array.dtype.kind == "U" else bytes)
+    elif array.dtype.kind == "f" and isinstance(value, (list, tuple)) and value and _are_integers(value):
+        array = np.array(value, object)  # numpy makes floats of integers of which some need 64 bits without a sign
+        if all(0 <= integer < 2**64 for integer in array.ravel().tolist()):
+            return array.astype(np.uint64)
     return array
 
 
@@ -171,15 +176,26 @@ def _holds(dtype: np.dtype[Any], integer: int) -> bool:
     return bool(np.isfinite(real)) and int(real) == integer
 
 
-def _no_text(values: Any) -> Any:
-    """Return a value of nested lists that is no text; None if all are."""
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            if (odd := _no_text(value)) is not None:
-                return odd
-        elif not isinstance(value, (str, bytes)) and not (isinstance(value, np.ndarray) and value.dtype.kind in "SU"):
-            return value
-    return None
+def _check_texts(value: Any, kind: type[Any]) -> None:
+    """Raise CastError where a text, or one in nested lists, does not become an element of an array of this kind."""
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _check_texts(part, kind)
+    elif isinstance(value, np.ndarray) and value.dtype.kind == ("U" if kind is str else "S"):
+        return
+    elif not isinstance(value, kind):
+        raise CastError(NO_TEXT.format(value=value))  # of which numpy has made a text
+    elif value[-1:] in ("\0", b"\0"):
+        raise CastError(CUT_TEXT.format(value=value))
+
+
+def _are_integers(value: Any) -> bool:
+    """Whether nested lists hold nothing but integers."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_are_integers, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "iu"
+    return isinstance(value, (int, np.integer))
 
 
 def _lost(before: Array, after: Array) -> Array | None:

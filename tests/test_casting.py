@@ -231,3 +231,46 @@ def test_integers_of_a_list_are_not_rounded_beside_a_float(values, dtype):
 def test_integers_beside_floats_that_fit_are_taken():
     assert as_dtype([2**53, 1.5, True, np.int8(3)], np.dtype("f8")).tolist() == [2.0**53, 1.5, 1.0, 3.0]
     assert as_dtype([[1, 2.5], (3, 4)], np.dtype("f4")).tolist() == [[1.0, 2.5], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "text"),
+    [
+        (["a", b"b"], "U5", r"a list of texts, or of bytes, with b'b' among them"),
+        ([b"a", "b"], "S5", r"a list of texts, or of bytes, with b'a' among them"),
+        ([["a"], [b"b"]], "U5", "with b'b' among them"),
+        (("a", np.array(b"b")), "U5", "among them"),
+        ("a\0", "U5", r"has the text 'a\\x00', which ends with a NUL character"),
+        (["ab", ("a\0", "b")][1:], "U5", "ends with a NUL character"),
+        ([b"b", b"a\0"], "S5", r"has the text b'a\\x00', which ends with a NUL"),
+        ([2**64 - 1, -1], "u8", "the first -1"),
+        ([2**64, 1], "u8", "the first 18446744073709551616"),
+        ([2**64 - 1, 1], "i8", "the first 18446744073709551615"),
+        ([2**64 - 1, 1], "f8", "the first 18446744073709551615"),
+        ([2**64 - 1, 1.0], "u8", "does not convert"),
+    ],
+)
+def test_what_numpy_would_change_in_a_list_is_refused(value, dtype, text):
+    with pytest.raises(CastError, match=text):
+        as_dtype(value, np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([2**64 - 1, 1], "u8"),
+        ([[2**64 - 1], (0,)], "u8"),
+        ([np.uint64(2**64 - 1), 1], "u8"),
+        ([np.array([2**64 - 1], "u8"), [1]], "u8"),
+        ([2**63, 1], "f8"),
+        (["a", "b\0c", np.str_("d")], "U5"),
+        ([b"a", np.array(b"b")], "S5"),
+    ],
+)
+def test_what_fits_in_a_list_is_kept(value, dtype):
+    array = as_dtype(value, np.dtype(dtype))
+    assert array.dtype == dtype
+    assert array.tolist() == [
+        part.tolist() if isinstance(part, np.ndarray) else list(part) if isinstance(part, tuple) else part
+        for part in value
+    ]

@@ -306,3 +306,9 @@ def test_a_structured_masked_array_is_an_object_in_process():
     batch: dict[str, Any] = {}
     merge(batch, pack({0: {"x": array}, 1: {"x": array}}), 2)
     assert batch["x"][0] is array
+
+
+def test_a_text_beside_an_array_without_axes_keeps_the_zero_at_its_end():
+    for text in ("a\0", b"a\0"):
+        batch = ours({0: {"x": np.array(text[:1])}, 1: {"x": text}}, 2)
+        assert batch["x"][1] == text

@@ -9,9 +9,10 @@ from gymnasium import spaces
 
 import physgym
 from physgym.data.archive import archive
+from physgym.data.constants import as_constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.errors import DatasetError, SampleError
+from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.interop.arrays import export_numpy, import_numpy
 from physgym.sample import Field, SampleSpec
 
@@ -67,6 +68,23 @@ def test_what_does_not_fit_is_an_error(tmp_path, wrong):
             writer.add({"x": np.float32(0), "name": wrong}, episode=0, step=0, seed=0)
         writer.append({"x": np.zeros(1, "f4"), "name": np.array(["fits"])}, **names(1))
     assert SampleDataset(tmp_path / "d")[0]["name"] == "fits"
+
+
+@pytest.mark.parametrize("wrong", ["a\0", ["a\0"], ["a", b"b"]])
+def test_a_text_that_numpy_would_cut_or_make_is_an_error_wherever_texts_enter(tmp_path, wrong):
+    listed = wrong if isinstance(wrong, list) else [wrong]
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        with pytest.raises(DatasetError, match=r"name .*(NUL|among them)"):
+            writer.append({"x": np.zeros(len(listed), "f4"), "name": listed}, **names(len(listed)))
+        if not isinstance(wrong, list):
+            with pytest.raises(DatasetError, match=r"name has the text 'a\\x00'"):
+                writer.add({"x": np.float32(0), "name": wrong}, episode=0, step=0, seed=0)
+            with pytest.raises(SampleError, match=r"name.* has the text 'a\\x00', which ends with a NUL"):
+                SPEC.check({"x": np.float32(0), "name": wrong})
+    with pytest.raises(DatasetError, match=r"name .*(NUL|among them)"):
+        import_numpy({"x": np.zeros(len(listed), "f4"), "name": listed}, tmp_path / "imported")
+    with pytest.raises(ConfigError, match=r"the constant 'material' .*(NUL|among them)"):
+        as_constants({"material": wrong})
 
 
 class Labelled(physgym.Simulation):

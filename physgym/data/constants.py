@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from physgym.casting import CastError, as_array
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import read_regular, write_atomically
 from physgym.spaces import Array
@@ -45,9 +46,9 @@ def as_constants(values: Mapping[str, Any]) -> dict[str, Array]:
         if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
             raise ConfigError(f"the constant {name!r} has missing values, which an array cannot keep; fill them")
         try:
-            array = np.array(value)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"the constant {name!r} is no array: {error}") from error
+            array = as_array(value).copy()
+        except CastError as error:
+            raise ConfigError(f"the constant {name!r} {error}") from error
         if array.dtype.kind not in KINDS:
             raise ConfigError(f"the constant {name!r} has dtype {array.dtype}; they are numbers, flags and texts")
         found[name] = array

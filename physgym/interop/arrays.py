@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from physgym.casting import CastError, as_dtype
+from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.partition import INDEX, REASON
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
@@ -376,7 +376,7 @@ def _whole(name: str, value: Any) -> Array:
         DatasetError: Values are missing, or it is no array.
     """
     try:
-        return as_dtype(value, value.dtype if isinstance(value, np.ndarray) else np.asarray(value).dtype)
+        return as_dtype(value, value.dtype if isinstance(value, np.ndarray) else as_array(value).dtype)
     except (CastError, ValueError, TypeError, RuntimeError) as error:
         raise DatasetError(f"{name} {error}") from error
 

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym._version import __version__
-from physgym.casting import CastError, as_dtype
+from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
@@ -523,7 +523,10 @@ class _Transitions:
             value = value[part]
         column = np.asanyarray(value)
         if name in self._texts and column.dtype == object:  # of Arrow
-            column = np.array(column.tolist())
+            try:
+                column = as_array(column.tolist())
+            except CastError as error:
+                raise DatasetError(f"info {name!r} of episode {episode.id} {error}") from error
         if column.dtype.kind not in "biufcS" or len(column) not in (count, count + 1):
             raise ConfigError(
                 f"info {name!r} of episode {episode.id} is no array with a row per step: {column.dtype} {column.shape}"

@@ -178,6 +178,8 @@ def _stored(target: Array, row: int, value: Any) -> bool:
         isinstance(value, np.ma.MaskedArray) and (value.dtype.names or np.ma.is_masked(value))
     ):
         return False
+    if isinstance(value, (str, bytes)) and value[-1:] in ("\0", b"\0"):  # which numpy's texts drop
+        return False
     array = np.asarray(value)
     if array.shape != target.shape[1:] or _kind(array.dtype) != _kind(target.dtype):
         return False
