@@ -34,7 +34,7 @@ import numpy as np
 
 from physgym.errors import ChangedCode, ConfigError
 from physgym.fingerprint import as_plain_array, fingerprint
-from physgym.syntax import Lazy, Text, remember
+from physgym.syntax import FILE, Lazy, Text, remember
 
 GIT_TIMEOUT = 5.0
 SHOWN = 8  # differences that a message names
@@ -154,6 +154,20 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         found.modules, found.packages, files, found.texts, found.values, tuple(dict.fromkeys(found.unknown)), commit,
         dirty, made is not None,
     )  # fmt: skip
+
+
+def caught(name: str, function: Any) -> dict[str, str]:
+    """Return what a function or another object that can be called brings along, as a factory does, as texts by name.
+
+    Args:
+        name: What to call it.
+        function: The function: its closure, its defaults, arguments of a partial, fields of an object.
+    """
+    _place.cache_clear()
+    found = _Search()
+    found.value(name, function)
+    remember()
+    return dict(sorted(found.values.items()))
 
 
 def _declared_files(env: Any) -> list[str]:
@@ -395,8 +409,17 @@ class _Search:
         elif isinstance(value, (list, tuple, set, frozenset)):
             for number, part in enumerate(sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value):
                 self._datum(f"{name}[{number}]", part, depth + 1)
+        elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+            self._datum(name, vars(value), depth)
         elif not seen:
+            if (weights := _weights(value)) is not None:
+                self._datum(name, weights, depth)
             self.value(name, value, depth + 1)
+            if (
+                isinstance(value, type) and depth < DEEPEST and not hasattr(value, "step")
+            ):  # those of a simulation change
+                for key, part in sorted(_held_by(value).items()):
+                    self._datum(f"{name}.{key}", part, depth + 1)
         elif self._defined(type(value).__module__, type(value).__qualname__, type(value)):
             self._class(type(value))
             for key, part in sorted(_fields(value).items()):
@@ -451,7 +474,8 @@ class _Search:
             self.folder = self.folder or Path(place.file).parent
         else:
             imported = ()
-        return [*_parents(place.name), *(found for one in imported for found in _resolved(one))]
+        parents = () if place.is_script else _parents(place.name)
+        return [*parents, *(found for one in imported for found in _resolved(one))]
 
     # --- texts without a file
 
@@ -486,10 +510,41 @@ def _globals(what: Any, module: str) -> Mapping[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Fields of an object of an own class."""
+    """Fields of an object of an own class: its own, and the data that its class holds for all."""
+    found = {} if hasattr(value, "step") else _held_by(type(value))
     if dataclasses.is_dataclass(value):
-        return {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}
-    return dict(getattr(value, "__dict__", {}))
+        return found | {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}
+    slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
+    found |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return found | dict(getattr(value, "__dict__", {}))
+
+
+def _weights(value: Any) -> dict[str, Any] | None:
+    """Weights and buffers of a network of torch, None for anything else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.nn.Module):
+        return None
+    return {name: part for name, part in value.state_dict().items() if as_plain_array(part) is not None}
+
+
+def _slots(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    named = [slots] if isinstance(slots, str) else list(slots)
+    mangled = [f"_{kind.__name__.lstrip('_')}{one}" if one.startswith("__") else one for one in named]
+    return [one for one in mangled if one not in ("__dict__", "__weakref__")]
+
+
+def _held_by(kind: type) -> dict[str, Any]:
+    """Attributes of a class, and of the own ones that it is derived from, that are data: a program may change them."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if _place(base.__module__).kind not in ("own", "missing"):
+            continue
+        for name, part in vars(base).items():
+            is_text = isinstance(part, type) or hasattr(type(part), "__get__")  # a function, a property, a slot
+            if not (is_text or name.startswith(("__", "_abc_"))):
+                found[name] = part
+    return found
 
 
 def _is_plain(value: Any) -> bool:
@@ -548,6 +603,7 @@ class _Place:
     is_package: bool = False
     package: str = ""
     version: str = ""
+    is_script: bool = False  # which another one carries out, and nobody imports
 
 
 def _main_file() -> str | None:
@@ -565,6 +621,8 @@ def _place(name: str) -> _Place:
     """Where a module is now; forgotten with every search, since modules may be written meanwhile."""
     if name in ("__main__", "__mp_main__"):
         return _place_of_main()
+    if Path(name).is_absolute():  # a file that is carried out
+        return _place_of_script(name)
     spec = _spec(name)
     if spec is None:
         return _Place("python" if name.partition(".")[0] in sys.stdlib_module_names else "missing", name)
@@ -584,6 +642,13 @@ def _place_of_main() -> _Place:
     if spec is not None and spec.name.endswith(".__main__"):
         name = spec.name
     return _sorted_place(name, file, None)
+
+
+def _place_of_script(file: str) -> _Place:
+    found = _sorted_place(file, file, None)
+    near = Path(file)
+    shown = str(near.relative_to(Path.cwd())) if near.is_relative_to(Path.cwd()) else near.name
+    return dataclasses.replace(found, name=shown, is_script=True) if found.kind == "own" else found
 
 
 @functools.cache
@@ -659,14 +724,21 @@ def _parents(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Import:
-    """An import: a module, and a name in it, which may be a module too; empty for none."""
+    """An import: a module, and a name in it, which may be a module too; empty for none.
+
+    With `FILE` as its name it is a file of Python that a module in a folder may carry out.
+    """
 
     module: str
     name: str = ""
+    folder: Path | None = None
 
 
 def _resolved(found: _Import) -> Iterator[str]:
-    """Names of the modules that an import reads."""
+    """Names of the modules that an import reads, and paths of the files."""
+    if found.name == FILE:
+        yield from _scripts(found.module, found.folder)
+        return
     top = _place(found.module)
     if top.kind in ("missing", "python"):
         return
@@ -712,7 +784,7 @@ def _read_once(file: str, name: str, is_package: bool, *_: int) -> tuple[str, tu
     digest = _digest(data)[:32]
     if file.endswith(COMPILED) or b"\0" in data[:1024]:
         return digest, ()
-    return digest, tuple(_imports(Text(data), name, is_package))
+    return digest, tuple(_imports(Text(data), name, is_package, Path(file).parent))
 
 
 @functools.cache
@@ -720,8 +792,8 @@ def _lazy(file: str, *_: int) -> Lazy | None:
     return Text(Path(file).read_bytes()).lazy
 
 
-def _imports(text: Text, name: str, is_package: bool) -> Iterator[_Import]:
-    """What a text imports, as a module of that name."""
+def _imports(text: Text, name: str, is_package: bool, folder: Path | None = None) -> Iterator[_Import]:
+    """What a text imports, as a module of that name in a folder, and the files there that it may carry out."""
     package = name if is_package else name.rpartition(".")[0]
     imports = text.imports
     for dots, module, taken in imports.modules:
@@ -731,8 +803,16 @@ def _imports(text: Text, name: str, is_package: bool) -> Iterator[_Import]:
     for alias, used in text.uses if aliases or imports.by_call else ():
         if alias in aliases:
             yield _Import(aliases[alias], used)
+        elif alias == FILE:
+            yield _Import(used, FILE, folder)  # whether it is there may change
         elif not alias:
             yield _Import(f"{package}{used}" if used.startswith(".") else used)
+
+
+def _scripts(name: str, folder: Path | None) -> list[str]:
+    """The files that a text may mean: below the working folder, and beside it."""
+    places = [Path(name).expanduser(), *([folder / name] if folder is not None else [])]
+    return list(dict.fromkeys(os.path.normpath(place.absolute()) for place in places if place.is_file()))
 
 
 def _absolute(dots: int, module: str, package: str) -> str | None:

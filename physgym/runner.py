@@ -18,7 +18,7 @@ import numpy as np
 from physgym.code import Code, check_same, code_of
 from physgym.data.constants import as_constants
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import Rows, SampleStream, describable, env_name, recorded_source
+from physgym.data.generate import Rows, SampleStream, as_recorded, describable, recorded_source
 from physgym.data.provenance import (
     begun,
     code_of_part,
@@ -79,7 +79,7 @@ from physgym.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, no
 from physgym.training.checkpoint import load_checkpoint
 from physgym.training.events import Callback, Callbacks
 from physgym.vector.arguments import Arguments, check_arguments
-from physgym.vector.entry import EnvLike, defaults_of, env_factories, env_maker
+from physgym.vector.entry import EnvLike, defaults_of, env_factories, env_maker, env_name
 from physgym.vector.folders import Folder
 from physgym.vector.variants import ARGUMENTS, Variants
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
@@ -250,8 +250,9 @@ class Runner:
         self._compare, self._surrogate, self._batch_size = compare, surrogate, batch_size
         self._folder, self._resume = None if record is None else place(record), resume
         self._part: tuple[str, int] = part, SEED_RULE
-        if resume and record is not None and (made := recorded_source(record, "prediction")) is not None:
-            self._part = seeds_of(made, part)
+        self._before = recorded_source(record, "prediction") if resume and record is not None else None
+        if self._before is not None:
+            self._part = seeds_of(self._before, part)
         self._part_seed = part_seed(seed, *self._part)
         self._writer: SampleWriter | None = None
         self._recorded = ""  # what: a run or a replay
@@ -859,7 +860,7 @@ class Runner:
         """Where the steps of a run come from; with this a replay can make them again."""
         if self._folder is None or self._env is None:
             return {}
-        return {
+        source = {
             "env": env_name(self._env),
             "env_kwargs": describable(self._kwargs),
             "seed": self.seed,
@@ -871,6 +872,7 @@ class Runner:
             **({} if self._stored_episodes is None else {"load": self._stored_episodes.describe()}),
             **({} if self._part[1] == 1 else {"seeds": {"part": self._part[0], "rule": self._part[1]}}),
         }
+        return as_recorded(source, self._before)
 
     def _replay_source(self, dataset: SampleDataset, solver: bool) -> dict[str, Any]:
         if self._folder is None:

@@ -10,6 +10,7 @@ MultiBinary, and Dict and Tuple of them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import itertools
@@ -29,6 +30,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
+from physgym.code import caught
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.files import absolute, write_atomically
 from physgym.spaces import Array, Leaf
@@ -871,9 +873,13 @@ class Policy(Sampler):
         self.function = function
 
     def describe(self) -> dict[str, Any]:
-        """See `Sampler.describe`; a function is known by its name alone."""
+        """See `Sampler.describe`; a function is known by its name and by what it has caught."""
         shown = self.function if hasattr(self.function, "__qualname__") else type(self.function)
-        return {"sampler": self.name, "function": f"{shown.__module__}:{shown.__qualname__}"}
+        values = caught("function", self.function)
+        if isinstance(self.function, functools.partial):
+            inner = self.function.func
+            values["function"] = f"{inner.__module__}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+        return {"sampler": self.name, "function": f"{shown.__module__}:{shown.__qualname__}", "values": values}
 
     def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
         """See `Sampler.actions`."""

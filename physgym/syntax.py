@@ -22,7 +22,11 @@ from typing import Any, NamedTuple
 
 from physgym.files import cache_folder, read_regular, write_atomically
 
-VERSION = 1  # of what is remembered
+VERSION = 2  # of what is remembered
+CALLS = (b"__import__", b"exec(", b"run_path", b"run_module", b"SourceFileLoader")
+FILE = "<file>"
+IMPORTING = {"import_module": "name", "__import__": "name", "run_module": "mod_name"}  # functions and their argument
+READING = ("exec", "run_path", "spec_from_file_location", "SourceFileLoader")  # functions that carry out files
 MOST_TEXTS = 4000
 LARGEST = 64 << 20  # bytes of the file in which it is
 
@@ -33,7 +37,7 @@ class Imports(NamedTuple):
     Attributes:
         modules: For each import the dots before it, the module, and the name that is taken from it, empty for none.
         aliases: Names in the text that stand for modules.
-        by_call: Whether it may import by a call of ``importlib``.
+        by_call: Whether it may import by calls: of ``importlib``, ``runpy``, ``__import__`` or ``exec``.
     """
 
     modules: tuple[tuple[int, str, str], ...]
@@ -78,13 +82,21 @@ class Text:
     @property
     def imports(self) -> Imports:
         """What it imports by statements."""
-        found = self._remembered("imports", lambda: _imports(self._tree))
+        found = self._remembered("imports", lambda: _imports(self._tree, by_call=self._calls))
         modules = tuple((int(dots), str(module), str(name)) for dots, module, name in found[0])
         return Imports(modules, dict(found[1]), bool(found[2]))
 
     @property
+    def _calls(self) -> bool:
+        """Whether it may carry out other code by calls that need no import; of a tree nothing tells but to look."""
+        return self._given is not None or any(word in self._data for word in CALLS)
+
+    @property
     def uses(self) -> list[tuple[str, str]]:
-        """Attributes of its aliases that it names, and after an empty text what it imports by calls, in their order."""
+        """Attributes of its aliases that it names, and what it carries out by calls, in their order.
+
+        Before a module that a call imports stands an empty text, before a file of Python that one may read `FILE`.
+        """
         found = self._remembered("uses", lambda: _uses(self._tree, self.imports.aliases))
         return [(str(alias), str(name)) for alias, name in found]
 
@@ -204,19 +216,18 @@ FITS: dict[str, Callable[[Any], bool]] = {"imports": _is_imports, "uses": _is_us
 # --- syntax trees
 
 
-def _imports(tree: ast.AST) -> list[Any]:
+def _imports(tree: ast.AST, *, by_call: bool = False) -> list[Any]:
     modules: list[tuple[int, str, str]] = []
     aliases: dict[str, str] = {}
-    by_call = False
     for node in _bodies(tree):
         if isinstance(node, ast.Import):
             for one in node.names:
                 modules.append((0, one.name, ""))
                 top = one.name.partition(".")[0]
                 aliases[one.asname or top] = one.name if one.asname else top
-                by_call = by_call or top == "importlib"
+                by_call = by_call or top in ("importlib", "runpy")
         elif isinstance(node, ast.ImportFrom):
-            by_call = by_call or node.module == "importlib"
+            by_call = by_call or (node.module or "").partition(".")[0] in ("importlib", "runpy")
             for one in node.names:
                 modules.append((node.level, node.module or "", "" if one.name == "*" else one.name))
     return [modules, aliases, by_call]
@@ -224,11 +235,16 @@ def _imports(tree: ast.AST) -> list[Any]:
 
 def _uses(tree: ast.AST, aliases: dict[str, str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
+    reads = False
     for inner in ast.walk(tree):
         if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id in aliases:
             found.append((inner.value.id, inner.attr))
-        elif isinstance(inner, ast.Call) and (text := _imported_by_call(inner)):
-            found.append(("", text))
+        elif isinstance(inner, ast.Call):
+            found += [("", text) for text in _imported_by_call(inner)]
+            reads = reads or _called(inner) in READING
+    if reads:  # which file a call reads is often said elsewhere: open(NAME), Path(__file__).with_name("solver.py")
+        texts = (one.value for one in ast.walk(tree) if isinstance(one, ast.Constant) and isinstance(one.value, str))
+        found += [(FILE, text) for text in texts if text.endswith(".py") and "\n" not in text]
     return list(dict.fromkeys(found))
 
 
@@ -251,13 +267,20 @@ def _for_types(test: ast.expr) -> bool:
     )
 
 
-def _imported_by_call(node: ast.Call) -> str:
-    """The module of a call of ``import_module("name")`` or ``__import__("name")``; empty if it is another call."""
-    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    first = node.args[0] if node.args else None
-    if called in ("import_module", "__import__") and isinstance(first, ast.Constant) and isinstance(first.value, str):
-        return first.value
-    return ""
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else str(getattr(node.func, "id", ""))
+
+
+def _imported_by_call(node: ast.Call) -> list[str]:
+    """The modules of a call of ``import_module("name")``, ``__import__("name")`` or ``run_module("name")``."""
+    called = _called(node)
+    if called not in IMPORTING:
+        return []
+    named = [one.value for one in node.keywords if one.arg == IMPORTING[called]]
+    first = next(iter([*node.args[:1], *named]), None)
+    if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
+        return []
+    return [first.value, f"{first.value}.__main__"] if called == "run_module" else [first.value]
 
 
 def _lazy(tree: ast.AST) -> list[list[str]] | None:

@@ -57,7 +57,7 @@ from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
 from physgym.vector.arguments import Arguments, check_arguments
-from physgym.vector.entry import EnvLike, defaults_of, episode_factory, find_spec
+from physgym.vector.entry import EnvLike, defaults_of, env_name, episode_factory, find_spec, same_name
 from physgym.vector.predictions import Predictor
 from physgym.vector.rollouts import Episode
 from physgym.vector.variants import ARGUMENTS
@@ -360,8 +360,9 @@ class SampleStream:
         self._env, self._kwargs = env, check_arguments(env_kwargs)
         check_mode(mode)
         self._part: tuple[str, int] = (mode, SEED_RULE) if seeds is None else seeds
-        if resume and path is not None and (made := recorded_source(path, mode)) is not None:
-            self._part = seeds_of(made, mode)
+        self._recorded = recorded_source(path, mode) if resume and path is not None else None
+        if self._recorded is not None:
+            self._part = seeds_of(self._recorded, mode)
         drawn = part_seed(seed, *self._part)
         self._nonfinite, self._passes, self._load = nonfinite, passes, load
         self._stored_episodes = None if load is None else StoredEpisodes(load, seed=drawn, passes=passes)
@@ -498,7 +499,7 @@ class SampleStream:
             source["seeds"] = {"part": self._part[0], "rule": self._part[1]}
         if self._stored_episodes is not None:
             source |= {"actions": {"sampler": "load_sample"}, "load": self._stored_episodes.describe()}
-        return source
+        return as_recorded(source, self._recorded)
 
     def _recall(self, breed: Breed) -> None:
         """Let episodes that are stored have the parameters that they had."""
@@ -612,7 +613,7 @@ class SampleStream:
             source = state["source"] if state else None
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(NO_STATE.format(error=error)) from error
-        if source is not None and _as_now(_plain(source)) != _as_now(_plain(self.source)):
+        if source is not None and _as_now(_plain(source)) != _as_now(as_recorded(_plain(self.source), source)):
             raise ConfigError(OTHER_SOURCE.format(saved=source, mine=self.source))
         if position is not None:
             check_same(state.get("code"), self.code, "what was saved", allow=self._allow_changed_code)
@@ -1140,12 +1141,20 @@ def _as_now(source: dict[str, Any]) -> dict[str, Any]:
     return {"seeds": {"part": "training", "rule": SEED_RULE}, **source}
 
 
-def env_name(env: EnvLike) -> str:
-    """What a dataset records as its environment."""
-    if isinstance(env, EnvSpec):
-        return env.id
-    # "module:id" names the same environment as the id alone
-    return env.rpartition(":")[2] if isinstance(env, str) else getattr(env, "__qualname__", repr(env))
+def as_recorded(source: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a source in the words of one that is recorded, where a version of before had fewer for the same.
+
+    Args:
+        source: In the words of now.
+        before: What is recorded; None if nothing is.
+    """
+    found, before = dict(source), before or {}
+    name, acting, told = before.get("env"), source.get("actions"), before.get("actions")
+    if isinstance(name, str) and same_name(name, source["env"]):  # without the module of a class
+        found["env"] = name
+    if isinstance(acting, dict) and told == {key: part for key, part in acting.items() if key != "values"}:
+        found["actions"] = told  # without what a function has caught
+    return found
 
 
 def _plain(data: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +17,7 @@ from physgym._version import __version__
 from physgym.code import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN, Description
 from physgym.errors import PhysGymError
+from physgym.vector.entry import same_name
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
@@ -149,7 +150,8 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
     if not (len(first) and len(second)):
         return ""
     defaults = _defaults(second) | _defaults(first)
-    own, others = _episodes(first, defaults), _episodes(second, defaults)
+    bare = _bare_names(first, second)
+    own, others = _episodes(first, defaults, bare), _episodes(second, defaults, bare)
     alike = own.keys() & others.keys()
     if not alike:
         return ""
@@ -181,10 +183,11 @@ def overlaps_with_draws(
         names: What to call the samples that are to be unseen, and the others.
         drawn: Whether those of the run are the ones to be unseen; else those of the dataset.
     """
-    texts = _simulations(source, {str(source.get("env")): defaults})
-    if not texts or not len(dataset):
+    if not len(dataset):
         return ""
-    found = _episodes(dataset, _defaults(dataset) | {str(source.get("env")): defaults})
+    bare = _bare_names(dataset)
+    texts = _simulations(source, {str(source.get("env")): defaults}, bare)
+    found = _episodes(dataset, _defaults(dataset) | {str(source.get("env")): defaults}, bare) if texts else {}
     count = total = 0
     for text, (episodes, seeds) in found.items():
         total += len(episodes)
@@ -268,7 +271,7 @@ def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: 
     for env, code in first:
         for other, before in second:
             pair = Code.from_json(before), Code.from_json(code)
-            if env != other or any(one.unknown for one in pair):
+            if not same_name(env, other) or any(one.unknown for one in pair):
                 continue
             if found := differences(*pair, made_alike=False):
                 return OTHER_CODE.format(first=names[0], second=names[1], differences="; ".join(found[:SHOWN]))
@@ -342,7 +345,14 @@ def learned_samples(session: str | os.PathLike[str]) -> SampleDataset | None:
     return None
 
 
-def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _bare_names(*datasets: SampleDataset) -> set[str]:
+    """Names of simulations without the module of their class, as versions before recorded them."""
+    sources = [source for dataset in datasets for source, _ in dataset.origins()[0]]
+    sources += [load["source"] for one in sources if isinstance(load := one.get("load"), Mapping) and "source" in load]
+    return {str(one["env"]) for one in sources if isinstance(one, Mapping) and ":" not in str(one.get("env", ":"))}
+
+
+def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any], bare: Collection[str]) -> dict[str, tuple[Any, Any]]:
     """Indices and seeds of the episodes of a dataset, by simulation and arguments as a text."""
     origins, which = dataset.origins()
     episodes, seeds = dataset.index("episode"), dataset.index("seed")
@@ -351,11 +361,11 @@ def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any]) -> dict[str, 
         rows = np.flatnonzero(which == number)
         _, first = np.unique(episodes[rows], return_index=True)
         names = np.stack([episodes[rows[first]].astype(np.uint64), seeds[rows[first]].astype(np.uint64)])
-        texts = _simulations(source, defaults)
+        texts = _simulations(source, defaults, bare)
         loaded = source.get("load")
         if isinstance(loaded, Mapping) and isinstance(loaded.get("source"), Mapping):
             # whose arguments an episode has depends on its index there, which is not recorded
-            for text in {*texts, *_simulations(loaded["source"], defaults)}:
+            for text in {*texts, *_simulations(loaded["source"], defaults, bare)}:
                 found.setdefault(text, []).append(names)
             continue
         for place, text in enumerate(texts):
@@ -363,16 +373,26 @@ def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any]) -> dict[str, 
     return {text: tuple(np.unique(np.concatenate(parts, 1), axis=1)) for text, parts in found.items()}
 
 
-def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """Simulation and arguments as texts, one for each of the arguments; empty where the source does not say."""
+def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any], bare: Collection[str]) -> list[str]:
+    """Simulation and arguments as texts, one for each of the arguments; empty where the source does not say.
+
+    Args:
+        source: Of samples.
+        defaults: The arguments of each simulation where none are given.
+        bare: Names of classes without their module: others of these names may be the same.
+    """
     if not source.get("env"):
         return []
-    given, known = source.get("env_kwargs"), defaults.get(str(source["env"])) or {}
+    named = str(source["env"])
+    given = source.get("env_kwargs")
+    known = defaults.get(named) or next((one for name, one in defaults.items() if same_name(name, named)), None) or {}
     each = given if isinstance(given, list) else [given]
     whole = [{**known, **(one or {})} for one in each]
     for one in whole:
         one.pop("render_mode", None)  # which shows what happens, and changes nothing
-    return [json.dumps([source["env"], _number(one)], sort_keys=True) for one in whole]
+    short = str(source["env"]).rpartition(":")[2]
+    name = short if short in bare else source["env"]
+    return [json.dumps([name, _number(one)], sort_keys=True) for one in whole]
 
 
 def _number(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.code import check_same, code_of
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import BREED_ALONE, SampleStream, env_name, generate
+from physgym.data.generate import BREED_ALONE, SampleStream, generate
 from physgym.data.online import METRICS, Online
 from physgym.data.provenance import code_of_part
 from physgym.data.writer import Mode, partition_files
@@ -58,7 +58,7 @@ from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
 from physgym.vector import folders
-from physgym.vector.entry import env_factories
+from physgym.vector.entry import env_factories, env_name, same_name
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 OPTIONS |= {"max_file_size"}
@@ -709,7 +709,7 @@ def _existing_spec(config: Config, folder: Folder | None) -> SampleSpec | None:
     dataset = SampleDataset(path)
     for one in path if isinstance(path, list) else [path]:
         recorded = SampleDataset(one).source.get("env")
-        if config.environment is None or recorded in (None, env_name(config.environment.id)):
+        if config.environment is None or recorded is None or same_name(recorded, env_name(config.environment.id)):
             continue
         raise ConfigError(
             f"dataset.path: {one} holds samples of {recorded}, the configuration names "

@@ -219,6 +219,33 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
         ) from error
 
 
+def env_name(env: EnvLike) -> str:
+    """Return what a dataset records as its environment: the id, or module and name of a class or function."""
+    if isinstance(env, str) and ":" in env:
+        short = env.rpartition(":")[2]
+        try:
+            env = find_spec(env)
+        except ConfigError:  # which whoever makes it says better
+            return short
+    if isinstance(env, EnvSpec):  # "module:id" names the same environment as the id alone
+        by_name = isinstance(env.entry_point, str) and env.entry_point.rpartition(":")[2] == env.id
+        return str(env.entry_point) if by_name and env.id not in gymnasium.registry else env.id
+    if isinstance(env, str):
+        return env
+    name = getattr(env, "__qualname__", None)
+    return repr(env) if name is None else f"{env.__module__}:{name}"
+
+
+def same_name(one: str | None, other: str | None) -> bool:
+    """Whether two names of environments, as datasets record them, may mean the same one.
+
+    Versions before recorded no module of a class.
+    """
+    if one is None or other is None or (":" in one and ":" in other):
+        return one == other
+    return one.rpartition(":")[2] == other.rpartition(":")[2]
+
+
 def creator_of(env: Any) -> tuple[Any, dict[str, Any]]:
     """Return the class or function that makes an environment, and the arguments with which it is registered.
 
