@@ -96,6 +96,7 @@ __all__ = [
 
 ROWS = 256  # steps that are taken from workers, or read from a dataset, at once
 ROW_BYTES = 1 << 20
+ENDLESS = 1 << 40  # steps that nobody makes
 
 NUMBERS = "seed must not be negative, batch_size, max_steps and max_rejects at least 1; got {numbers}"
 NO_PREDICTOR = (
@@ -446,6 +447,10 @@ class Runner:
         stream, most = self._stream, ROWS if self._batch_size == 1 else self._batch_size
         fault: Exception | None = None
         while fault is None:
+            if self._wanted is not None:
+                stream.want(self._wanted)  # no step is made beyond these
+            elif stream.begun:
+                stream.want(ENDLESS)
             wanted = most if self._wanted is None else max(1, min(most, self._wanted))
             least = 1 if self._batch_size == 1 else wanted
             rows: list[tuple[int, int, Transition, Sample | None, float, float]] = []

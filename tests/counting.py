@@ -48,3 +48,16 @@ class Counting(physgym.Simulation):
 
     def outcome(self):
         return 0.0, self.t >= (self.short if self.short and self.parameters["k"] < 0.5 else self.length)
+
+
+class Echo(Counting):
+    """Has something to predict, and is told of the prediction."""
+
+    sample_space = spaces.Dict(x=Counting.action_space, y=Counting.action_space)
+    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
+
+    def sample(self):
+        return {"x": np.clip(self.state, -1, 1), "y": np.clip(2 * self.state, -1, 1)}
+
+    def apply_prediction(self, prediction):
+        pass

@@ -1,18 +1,24 @@
 """Work in proportion to what was asked: steps are counted, not seconds."""
 
+import itertools
 import shutil
+import time
 import warnings
 from collections import namedtuple
 
 import numpy as np
 import pytest
+import torch
 
 import physgym
 from physgym.data.generate import SampleStream
 from physgym.errors import ConfigError, DatasetError
+from physgym.nn import MLP, Predictor
+from physgym.runner import Runner
+from physgym.sample import SampleSpec
 from physgym.training import Callback
 from physgym.vector.rollouts import Quota
-from tests.counting import Counting
+from tests.counting import Counting, Echo
 
 
 @pytest.fixture
@@ -285,3 +291,83 @@ def test_lengths_that_differ_make_the_end_cautious():
     quota.begin(3, 1)
     quota.take(3, 4, [])
     assert quota.met
+
+
+# --- runs of a network
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    spec = SampleSpec.from_env(Echo("unused"))
+    return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
+
+
+@pytest.fixture
+def steps_made(tmp_path, monkeypatch):
+    """A function that gives how many steps all processes have made until now."""
+    monkeypatch.setenv("STEPS", str(tmp_path))
+    return lambda: sum(file.stat().st_size for file in tmp_path.iterdir())
+
+
+SEVEN = {"max_steps": 7}
+RUNS = [
+    *itertools.product((None, 0), ({}, SEVEN, SEVEN | {"batch_size": 4}, {"apply": False}, {"max_steps": 1})),
+    *((1, {}), (2, {}), (2, SEVEN | {"apply": False, "batch_size": 4})),
+]
+
+
+@pytest.mark.parametrize(("workers", "options"), RUNS, ids=str)
+def test_a_run_makes_no_step_beyond_those_that_are_wanted(network, steps_made, workers, options):
+    kwargs = {"pause": 0.002}
+    with Runner(Echo, network, env_kwargs=kwargs, num_workers=workers, **options) as runner:
+        for steps, made in ((25, 25), (1, 26), (24, 50)):
+            assert runner.run(steps, progress=False).steps == steps
+            time.sleep(0.05)  # for what would be made in vain
+            assert steps_made() == made
+
+
+def test_a_run_in_pieces_has_the_steps_of_one_that_is_whole(network, steps_made):
+    runs = []
+    for workers, pieces in ((None, [40]), (0, [3, 1, 20, 16]), (0, [10, None]), (2, [3, 1, 20, None])):
+        runs.append(found := [])
+        with Runner(Echo, network, max_steps=9, env_kwargs={"short": 4}, num_workers=workers) as runner:
+            for piece in pieces:
+                if piece is None:  # without end
+                    for step in itertools.islice(runner.steps(), 40 - len(found)):
+                        found.append((step.episode, step.transition.step, step.transition.sample["y"].tolist()))
+                else:
+                    runner.run(piece, callbacks=[Collected(found)], progress=False)
+    assert len(runs[0]) == 40
+    assert all(run == runs[0] for run in runs)
+
+
+class Collected(Callback):
+    def __init__(self, found):
+        self.found = found
+
+    def sample_end(self, pipeline, sample):
+        step = pipeline.last
+        self.found.append((step.episode, step.transition.step, step.transition.sample["y"].tolist()))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_ended_early_goes_on_without_steps_in_vain(network, steps_made, workers):
+    class Ends(Callback):
+        def sample_end(self, pipeline, sample):
+            if pipeline.last.transition.step == 9:
+                raise KeyboardInterrupt
+
+    with Runner(Echo, network, env_kwargs={"pause": 0.002}, num_workers=workers) as runner:
+        assert runner.run(25, callbacks=[Ends()], progress=False).steps in (9, 10)
+        runner.run(30, progress=False)
+        assert runner.last.transition.step == 39
+        assert steps_made() == 40
+
+
+def test_rejected_steps_count_as_steps_of_a_run(network, steps_made):
+    for workers, made in ((None, 25), (0, 50)):
+        with Runner(Echo, network, env_kwargs={"reject": 5}, max_steps=8, num_workers=workers) as runner:
+            report = runner.run(25, progress=False)
+        assert (report.steps, report.rejected > 0) == (25, True)
+        assert steps_made() == made

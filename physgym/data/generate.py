@@ -59,7 +59,7 @@ from physgym.storage.location import Location, place
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.entry import EnvLike, defaults_of, env_name, episode_factory, find_spec, same_name
 from physgym.vector.predictions import Predictor
-from physgym.vector.rollouts import Episode
+from physgym.vector.rollouts import Demand, Episode
 from physgym.vector.variants import ARGUMENTS
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.vector.wire import RolloutResult
@@ -430,6 +430,8 @@ class SampleStream:
         self._written: Name | None = None  # what was stored then
         self._behind: Name | None = None  # the last name that was taken from there
         self._expected: int | None = None  # how many samples are wanted after the position
+        self._demand: Demand | None = None  # likewise, of the rollout under way
+        self._due = 0  # how many of them have not been handed out
         self._left = Rows({})  # what a take did not need
 
     def _driven(self, factory: EnvFactory) -> EnvFactory:
@@ -539,7 +541,21 @@ class SampleStream:
             raise ConfigError("say how many samples are expected before the first one is taken")
         if self.writer is not None and self._passes is None:
             self.writer.check_room(samples if self._until is None else min(samples, self._until))
-        self._expected = samples
+        self._expected = self._due = samples
+
+    def want(self, samples: int) -> None:
+        """Say that so many samples are wanted next, at least; other than `expect` at any time.
+
+        What was expected before and was not taken counts. Where nothing was expected there is no end.
+
+        Args:
+            samples: How many.
+        """
+        if self._rows is None:
+            self.expect(samples)
+        elif self._demand is not None and self._expected is not None and (more := samples - self._due) > 0:
+            self._demand.samples += more
+            self._expected, self._due = self._expected + more, samples
 
     def stop(self, reason: str = "") -> None:
         """End the generation that `generate` is at, after the event that calls this.
@@ -630,6 +646,7 @@ class SampleStream:
             self._rows, self.position = None, before  # what was not handed out is not lost
             raise
         if parts:
+            self._due -= sum(map(len, parts))
             self.drawn = _join_names(*(part.names for part in parts))
             self.position = self.drawn.last
         return parts
@@ -837,12 +854,14 @@ class SampleStream:
                 seeds[episode] = seed
                 yield (episode, seed, options) if options else (episode, seed)
 
-        arrivals = self._envs.rollout(names(), **self._limits, samples=expected)
+        self._demand = demand = None if expected is None else Demand(expected)
+        arrivals = self._envs.rollout(names(), **self._limits, samples=demand)
         early: dict[int, deque[RolloutResult | PhysGymError]] = {}
         chunk = following = first
         arrived_so_far = rejects_in_a_row = 0
         hint = None if expected is None else self._hint(expected)
-        over = None if expected is None else self._after_a_round(self.stored + (self._expected or 0))
+        stores = expected is not None and self.writer is not None
+        over = self._after_a_round(self.stored + (self._expected or 0)) if stores else None
         while True:
             parts = early.setdefault(chunk, deque())
             while not parts:
@@ -881,7 +900,7 @@ class SampleStream:
             arrived_so_far += len(part.steps)
             if hint is not None:
                 hint(part)
-            if expected is not None and arrived_so_far >= expected:
+            if demand is not None and arrived_so_far >= demand.samples:
                 return
 
 

@@ -58,21 +58,28 @@ class _Given:
     complete: bool = False
 
 
+@dataclass(slots=True)
+class Demand:
+    """How many samples are wanted of all episodes together, which may become more while they run."""
+
+    samples: int
+
+
 class Quota:
     """How many samples are still wanted, and how many those episodes will give that are under way.
 
     Episodes are wanted in their order: the last one is wanted as far as those before it do not give enough.
 
     Args:
-        wanted: Samples of all episodes together; None for no end.
+        wanted: Samples of all episodes together, maybe as a `Demand`, which may grow; None for no end.
         longest: Samples that an episode gives at most, which is what one is taken to give until the first has ended.
 
     Attributes:
         length: Samples of an episode, the mean over those that have ended; None before the first one.
     """
 
-    def __init__(self, wanted: int | None, longest: int) -> None:
-        self._wanted = math.inf if wanted is None else float(wanted)
+    def __init__(self, wanted: int | Demand | None, longest: int) -> None:
+        self._demand = Demand(wanted) if isinstance(wanted, int) else wanted
         self._longest = longest
         self.length: float | None = None
         self._ended = self._kept = self._squares = 0
@@ -80,9 +87,13 @@ class Quota:
         self._chunks: dict[int, _Given] = {}  # the others, in their order
 
     @property
+    def _wanted(self) -> float:
+        return math.inf if self._demand is None else float(self._demand.samples)
+
+    @property
     def endless(self) -> bool:
         """Whether all samples are wanted that there are."""
-        return math.isinf(self._wanted)
+        return self._demand is None
 
     @property
     def met(self) -> bool:
@@ -188,7 +199,7 @@ class Rollouts:
         episodes: Iterable[Episode],
         limits: Mapping[str, Any],
         settle: Callable[[Worker, Message | Fault], PhysGymError | None],
-        wanted: int | None = None,
+        wanted: int | Demand | None = None,
         longest: int | None = None,
     ) -> None:
         self._pool, self._source, self._settle = pool, iter(episodes), settle

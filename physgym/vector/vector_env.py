@@ -57,7 +57,7 @@ from physgym.vector.pool import (
 )
 from physgym.vector.predictions import Predictor, answer
 from physgym.vector.process import check_context
-from physgym.vector.rollouts import Episode, Rollouts
+from physgym.vector.rollouts import Demand, Episode, Rollouts
 from physgym.vector.sharing import refuse_shared
 from physgym.vector.variants import ByEpisode
 from physgym.vector.wire import (
@@ -681,7 +681,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         max_rejects: int,
         nonfinite: NonFinite = "error",
         keep_rejected: bool = False,
-        samples: int | None = None,
+        samples: int | Demand | None = None,
     ) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
 
@@ -693,7 +693,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 sample like others ("allow").
             keep_rejected: Whether results have the samples of rejected steps.
             samples: How many samples of the first episodes are wanted; None for all. No steps are made that cannot give
-                one of them, and the last episode need not come to its end.
+                one of them, and the last episode need not come to its end. A `Demand` may have grown whenever the next
+                sample is asked for.
 
         Yields:
             Samples as they arrive, with the index of the first episode of the chunk to which they belong; in place of
