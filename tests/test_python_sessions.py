@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
 from physgym import generate
 from physgym.errors import ConfigError
 from physgym.experiment.cli import main
-from physgym.experiment.session import INFO, Run, read_record, state
+from physgym.experiment.session import INFO, Run, read_config, read_record, state
 from physgym.nn import MLP
 from physgym.training import Trainer, load_checkpoint
+from tests import toys
 
 
 def made(dataset, **more):
@@ -87,3 +92,74 @@ def refused(session, error, *files):
         for name in files:
             (session / "networks" / name).touch()
         raise error
+
+
+SIMULATION = """
+from tests.toys import Line
+
+class Own(Line):
+    def __init__(self, factor=1):
+        super().__init__()
+
+def make():
+    return Own()
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user with a simulation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_module.py").write_text(SIMULATION)
+    yield importlib.import_module("own_module")
+    sys.modules.pop("own_module", None)
+
+
+OPTIONS = {"samples": 12, "num_workers": 0, "progress": False, "max_steps": 4}
+
+
+@pytest.mark.parametrize("arguments", [{"factor": 2}, [{"factor": 2}, {"factor": 3}]], ids=["one", "several"])
+@pytest.mark.parametrize("imported", [True, False], ids=["imported", "not imported"])
+def test_a_session_with_a_class_runs_in_its_simulation(own, arguments, imported, monkeypatch, capsys):
+    dataset = generate(own.Own, "data", env_kwargs=arguments, **OPTIONS)
+    if not imported:  # in the program that trains
+        del sys.modules["own_module"]
+    made(dataset, session="sessions/first").fit()
+    config = read_config(Path("sessions/first"))
+    assert (config.get("environment") is not None) == imported
+    if imported:
+        assert config["environment"] == {"id": "own_module:Own", "arguments": arguments}
+    assert "3 steps" in command(monkeypatch, capsys, "run", "sessions/first", "--steps", "3")
+    with pytest.warns(UserWarning, match="are among those of the samples that the network was trained on"):
+        said = command(monkeypatch, capsys, "replay", "sessions/first", "--data", "data", "--solver")
+    assert "12 steps" in said
+
+
+def local():
+    class Local(toys.Line):
+        pass
+
+    return Local
+
+
+@pytest.mark.parametrize("kind", ["local", "function", "script", "nothing"])
+def test_a_simulation_that_cannot_be_imported_by_its_name_is_said(own, kind, monkeypatch, capsys):
+    env = {"local": local(), "function": own.make, "script": own.Own, "nothing": own.make}[kind]
+    if kind == "script":
+        monkeypatch.setattr(own.Own, "__module__", "__main__")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made(generate(env, "data", **OPTIONS), session="sessions/first").fit()
+    if kind == "nothing":
+        shutil.rmtree("data")
+    said = " ".join(command(monkeypatch, capsys, "run", "sessions/first", "--steps", "3").split())
+    assert "environment.id=module:Class" in said
+    assert "Traceback" not in said
+    name = {
+        "script": "'__main__:Own'",
+        "function": "'own_module:make'",
+        "local": "Local'",
+        "nothing": "physgym/Beam-v0",
+    }
+    assert name[kind] in said

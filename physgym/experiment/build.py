@@ -26,6 +26,7 @@ from physgym.data.writer import Mode, partition_files
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES, check_config
+from physgym.experiment.produced import check_produced
 from physgym.experiment.provenance import Origin
 from physgym.experiment.schema import Component, Config, TransformsSection
 from physgym.experiment.session import CONFIG, Run, is_empty, new_session, read_config
@@ -284,6 +285,8 @@ class _Plan:
         metric: str | None = None,
     ) -> None:
         self.config = config
+        if folder is None:  # a session of before goes on as it was
+            check_produced(config)
         check_device(config.device)
         _check_samplers(config)
         self.own = own_samples(config)

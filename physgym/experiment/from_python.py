@@ -14,6 +14,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.provenance import Origin
 from physgym.experiment.session import CONFIG, RECORD, Run, check_session, new_session
 from physgym.files import write_atomically
+from physgym.vector.entry import is_importable
 
 if TYPE_CHECKING:
     from physgym.training.trainer import Trainer
@@ -82,6 +83,6 @@ def _config(trainer: Trainer, session: Path) -> dict[str, Any]:
     else:
         source = getattr(trainer.source, "source", {})
     env, arguments = source.get("env"), source.get("env_kwargs")
-    if isinstance(env, str) and env in gymnasium.registry:
-        config["environment"] = {"id": env, "arguments": arguments if isinstance(arguments, dict) else {}}
+    if isinstance(env, str) and (env in gymnasium.registry or is_importable(env)):
+        config["environment"] = {"id": env, "arguments": arguments or {}}
     return config

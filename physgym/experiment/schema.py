@@ -190,9 +190,11 @@ class DatasetSection(Section):
 
     @model_validator(mode="after")
     def _several(self) -> DatasetSection:
-        made = self.samples is not None or self.episodes is not None or self.produce != "before"
-        if isinstance(self.path, list) and made:
-            raise ValueError("several datasets (path) are taken as they stand; leave out samples, episodes and produce")
+        made = (self.samples, self.episodes, self.load_samples)
+        if isinstance(self.path, list) and (any(value is not None for value in made) or self.produce != "before"):
+            raise ValueError(
+                "several datasets (path) are taken as they stand; leave out samples, episodes, load_samples and produce"
+            )
         return self
 
     @model_validator(mode="after")

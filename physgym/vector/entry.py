@@ -236,6 +236,16 @@ def env_name(env: EnvLike) -> str:
     return repr(env) if name is None else f"{env.__module__}:{name}"
 
 
+def is_importable(name: str) -> bool:
+    """Whether a name that a dataset records is that of a class which another program can import.
+
+    It is looked up in what is imported here; the module of a script is another one elsewhere.
+    """
+    module, _, kind = name.rpartition(":")
+    found = None if module in ("__main__", "__mp_main__") else getattr(sys.modules.get(module), kind, None)
+    return isinstance(found, type) and issubclass(found, gymnasium.Env)
+
+
 def same_name(one: str | None, other: str | None) -> bool:
     """Whether two names of environments, as datasets record them, may mean the same one.
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from physgym.experiment.schema import Config
 
 WHICH = "Checkpoint: last, best, or an epoch that is kept."
+MISSING = (
+    "environment: missing; name the simulation, as in environment.id=physgym/Beam-v0, or environment.id=module:Class"
+)
+NOT_IMPORTABLE = (
+    "environment: missing; the samples of the training were made by {name!r}, which cannot be imported by that name: "
+    "{error}. Put the class at the top of a module that can be imported, and name it: environment.id=module:Class"
+)
 BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a single prediction."
 Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
 Overrides = Annotated[
@@ -167,8 +174,9 @@ def _run(
 
     env: str | None = None
     if solver:
-        if config is None or config.environment is None:
-            raise ConfigError("environment: missing; name the simulation, as in environment.id=physgym/Beam-v0")
+        assert config is not None
+        config = config if config.environment is not None else _with_simulation(config, session)
+        assert config.environment is not None
         pictures = {} if frames is None else {"render_mode": "rgb_array"}
         env, more["env_kwargs"] = config.environment.id, environment_arguments(config, **pictures)
         compared = _environment_of(session) in (None, env) and stored is None
@@ -197,6 +205,30 @@ def _run(
             left = () if not steps else ("--steps", str(steps - report.steps))
             print(f"interrupted; continue with: {again('--resume', *left)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+def _with_simulation(config: Config, session: Path) -> Config:
+    """The configuration of a session that names no simulation, with that which made its samples.
+
+    Raises:
+        ConfigError: They do not say it, or it cannot be imported by its name.
+    """
+    from physgym.data.provenance import learned_samples
+    from physgym.experiment.schema import EnvironmentSection
+    from physgym.vector.entry import find_spec
+
+    samples = learned_samples(session)
+    name = None if samples is None else samples.source.get("env")
+    if samples is None or not isinstance(name, str):
+        raise ConfigError(MISSING)
+    try:
+        if name.startswith("__main__:"):  # which is another program here
+            raise ConfigError("it is a class of a script")
+        find_spec(name)
+    except ConfigError as error:
+        raise ConfigError(NOT_IMPORTABLE.format(name=name, error=error)) from error
+    arguments = samples.source.get("env_kwargs") or {}
+    return config.model_copy(update={"environment": EnvironmentSection(id=name, arguments=arguments)})
 
 
 def _environment_of(session: Path) -> str | None:
