@@ -124,7 +124,7 @@ def test_every_class_may_be_one_of_the_user(own):
     import own_parts
 
     dataset = physgym.SampleDataset(outcome.session / "dataset")
-    assert dataset.source["env"] == "MySpring"
+    assert dataset.source["env"] == "own_parts:MySpring"
     assert np.unique(dataset[:]["force"]) == np.float32(0.25)
     assert outcome.trainer.predictor.network.layers[0].out_features == 3
     assert own_parts.Count.count == 2 * 10 * outcome.trainer.num_batches
@@ -252,7 +252,10 @@ def test_samples_to_validate_on_that_are_not_there_leave_no_process(tmp_path):
 
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always", "online"])
 def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
-    outcome = train(config(tmp_path, dataset={"produce": produce, "mini": 100, "max_steps": 10}), log=False)
+    dataset = {"produce": produce, "mini": 100, "max_steps": 10}
+    if produce == "online":
+        dataset["samples"] = None
+    outcome = train(config(tmp_path, dataset=dataset), log=False)
     if produce in ("before", "first_epoch"):
         assert len(outcome.trainer.training) + len(outcome.trainer.validation) in (100, 128)
     assert outcome.history["samples"][-1] <= 128
@@ -260,7 +263,7 @@ def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
 
 @pytest.mark.slow
 def test_mini_is_the_most_there_is(tmp_path):
-    options = {"produce": "first_epoch", "mini": 100, "max_steps": 10}
+    options = {"produce": "first_epoch", "samples": None, "mini": 100, "max_steps": 10}
     outcome = train(config(tmp_path, dataset=options, training={"batches_per_epoch": 30}), log=False)
     assert len(outcome.trainer.training) + len(outcome.trainer.validation) == 128  # whole batches
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, progress=False)

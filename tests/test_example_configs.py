@@ -22,11 +22,13 @@ def small(file: Path) -> list[str]:
     config = load_config(file)
     steps = gymnasium.spec(config.environment.id).max_episode_steps
     samples = max(8, 5 * steps // 2)  # of three episodes, so that one can be held out
-    changes = [f"dataset.samples={samples}", "dataset.num_workers=1", "training.epochs=1"]
+    changes = ["dataset.num_workers=1", "training.epochs=1"]
     changes += ["training.batch_size=4", "training.batches_per_epoch=2"]
     if config.dataset.produce == "online":
         # a training that ends ends its simulators: this one begins when they have made all
         changes += [f"dataset.online.minimum={samples}", f"dataset.online.samples={samples}"]
+    else:
+        changes += [f"dataset.samples={samples}"]
     if config.validation.rollout is not None:
         changes += ["validation.rollout.steps=2"]
     return changes

@@ -90,7 +90,7 @@ def test_inputs_and_outputs_are_recorded(tmp_path):
     np.testing.assert_array_equal(recorded[:]["error/y"], relative_l2(recorded[:]))
     assert recorded.spec["error/y"].dtype == np.float32
     assert recorded.index("step").tolist() == [0, 1, 2, 3, 0, 1]
-    assert recorded.source["env"] == "Line"
+    assert recorded.source["env"] == "tests.toys:Line"
     with pytest.raises(DatasetError, match="already holds prediction samples"):
         Runner(toys.Line, predictor(), record=tmp_path / "r")
 
