@@ -140,7 +140,7 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     for number, table in enumerate(arguments if isinstance(arguments, (list, tuple)) else [arguments or {}]):
         for name, value in table.items():
             if not _is_plain(value):  # plain ones stand in the source of a dataset
-                found.value(f"arguments[{number}].{name}", value)
+                found.datum(f"arguments[{number}].{name}", value, 0)
     for entry in (made or {}).get("classes", ()):
         found.named_class(*str(entry).partition(":")[::2])
     remember()
@@ -304,7 +304,7 @@ class _Search:
         elif env.entry_point is not None:
             self.value("entry_point", env.entry_point)
         for name, value in (env.kwargs or {}).items():
-            self.value(f"kwargs.{name}", value)
+            self.datum(f"kwargs.{name}", value, 0)
         for wrapper in env.additional_wrappers or ():
             if isinstance(wrapper.entry_point, str):
                 self.named_class(*wrapper.entry_point.partition(":")[::2])
@@ -345,10 +345,10 @@ class _Search:
             self.value(name, value.func, depth + 1)
             arguments = [*enumerate(value.args), *value.keywords.items()]
             for key, part in arguments:
-                self._datum(f"{name}({key})", part, depth)
+                self.datum(f"{name}({key})", part, depth)
         elif isinstance(value, types.MethodType):
             self.value(name, value.__func__, depth + 1)
-            self.value(name, value.__self__, depth + 1)
+            self.datum(name, value.__self__, depth)
         elif isinstance(value, types.FunctionType):
             self._function(name, value, depth)
         elif isinstance(value, functools._lru_cache_wrapper):
@@ -356,7 +356,7 @@ class _Search:
         elif isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
             self.module(str(getattr(value, "__module__", None) or "builtins"), name)
         else:
-            self._datum(name, value, depth, seen=True)
+            self.datum(name, value, depth, seen=True)
 
     def _class(self, kind: type) -> None:
         for base in kind.__mro__:
@@ -376,7 +376,7 @@ class _Search:
             value = function.__globals__[name]
             if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
                 for attribute in sorted(names & vars(value).keys()):
-                    self._datum(f"{name}.{attribute}", getattr(value, attribute), 0)
+                    self.datum(f"{name}.{attribute}", getattr(value, attribute), 0)
             elif _is_plain(value) and not name.startswith("__"):
                 self.values[f"global {name}"] = _plain(value)
 
@@ -393,37 +393,37 @@ class _Search:
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
         for free, cell in cells:
             with contextlib.suppress(ValueError):  # an empty cell
-                self._datum(f"{function.__qualname__}.{free}", cell.cell_contents, depth)
+                self.datum(f"{function.__qualname__}.{free}", cell.cell_contents, depth)
         for key, part in (function.__kwdefaults__ or {}).items():
-            self._datum(f"{function.__qualname__}({key})", part, depth)
+            self.datum(f"{function.__qualname__}({key})", part, depth)
         for number, part in enumerate(function.__defaults__ or ()):
-            self._datum(f"{function.__qualname__}({number})", part, depth)
+            self.datum(f"{function.__qualname__}({number})", part, depth)
 
-    def _datum(self, name: str, value: Any, depth: int, *, seen: bool = False) -> None:
+    def datum(self, name: str, value: Any, depth: int, *, seen: bool = False) -> None:
         """Take what may be data: numbers, texts, arrays, and containers of them; an object by its class and fields."""
         if _is_plain(value):
             self.values[name] = _plain(value)
         elif isinstance(value, Mapping):
             for key, part in value.items():
-                self._datum(f"{name}[{key!r}]", part, depth + 1)
+                self.datum(f"{name}[{key!r}]", part, depth + 1)
         elif isinstance(value, (list, tuple, set, frozenset)):
             for number, part in enumerate(sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value):
-                self._datum(f"{name}[{number}]", part, depth + 1)
+                self.datum(f"{name}[{number}]", part, depth + 1)
         elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
-            self._datum(name, vars(value), depth)
+            self.datum(name, vars(value), depth)
         elif not seen:
             if (weights := _weights(value)) is not None:
-                self._datum(name, weights, depth)
+                self.datum(name, weights, depth)
             self.value(name, value, depth + 1)
             if (
                 isinstance(value, type) and depth < DEEPEST and not hasattr(value, "step")
             ):  # those of a simulation change
                 for key, part in sorted(_held_by(value).items()):
-                    self._datum(f"{name}.{key}", part, depth + 1)
+                    self.datum(f"{name}.{key}", part, depth + 1)
         elif self._defined(type(value).__module__, type(value).__qualname__, type(value)):
             self._class(type(value))
             for key, part in sorted(_fields(value).items()):
-                self._datum(f"{name}.{key}", part, depth + 1)
+                self.datum(f"{name}.{key}", part, depth + 1)
 
     def _defined(self, module: str, qualname: str, what: Any) -> bool:
         """Take the module of a class or function, or its text where there is no such file; whether it is own code."""

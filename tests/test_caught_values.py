@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 import physgym
 from physgym.code import code_of, differences
@@ -49,10 +50,19 @@ class Fields:
     shared = 3.0
 
 
+class Factory:
+    def __init__(self, value):
+        self.value = value
+
+    def make(self):
+        return toys.Line(self.value)
+
+
 WAYS = {
     "a closure": lambda value: lambda: toys.Line(value),
     "a default": lambda value: lambda given=value: toys.Line(given),
     "a partial": lambda value: functools.partial(toys.Line, value),
+    "an object": lambda value: Factory(value).make,
     "a list": lambda value: (lambda values: lambda: toys.Line(values))([value]),
 }
 
@@ -77,6 +87,30 @@ def test_data_of_a_class_counts_where_an_object_is_caught(way, value, kind, name
     monkeypatch.setattr(kind, name, 7.0)
     (text,) = differences(before, code_of(WAYS[way](value)))
     assert f"{name} was" in text or f"{name}[" in text
+
+
+class Making:
+    gain = 1.0
+
+    @classmethod
+    def make(cls):
+        return toys.Line(cls.gain)
+
+
+@pytest.mark.parametrize("how", ["class method", "argument", "class as an argument", "registered"])
+def test_data_of_a_class_counts_wherever_it_enters(how, monkeypatch):
+    def found():
+        if how == "class method":
+            return code_of(Making.make)
+        if how == "registered":
+            return code_of(EnvSpec("Made-v0", entry_point="tests.toys:Line", kwargs={"render_mode": Making}))
+        return code_of(toys.Line, {"render_mode": Making() if how == "argument" else Making})
+
+    before = found()
+    assert not differences(before, found())
+    monkeypatch.setattr(Making, "gain", 2.0)
+    (text,) = differences(before, found())
+    assert "gain was 1.0, is 2.0" in text
 
 
 def weighted(weight):

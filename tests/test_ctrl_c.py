@@ -221,7 +221,7 @@ def test_generate_twice(folder):
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_train_once_while_samples_are_made(folder, produce):
     changes = {
-        "dataset": {"samples": 40, "num_workers": 1, "produce": produce},
+        "dataset": {"samples": 16, "num_workers": 1, "produce": produce},
         "validation": {"fraction": 0.0 if produce == "always" else 0.2},
         # no step is made beyond the samples that the training needs
         "environment": {"id": "tests.toys:Gated", "arguments": {"at": 10}},
