@@ -692,7 +692,7 @@ def test_what_is_stored_does_not_change_what_comes_after_a_place(tmp_path, hundr
         ({"position": [1, 2]}, "not the state of a SampleStream: KeyError"),
         ({"position": [1.5, 2], "source": {}}, "not the state of a SampleStream: TypeError"),
         ({"position": 3, "source": {}}, "not the state of a SampleStream: TypeError"),
-        ({"position": [1, 2], "source": {"env": "Other"}}, "one of {'env': 'Other'}, .* produces {'env': 'tests.toys:T"),
+        ({"position": [1, 2], "source": {"env": "Other"}}, "'Other'}, this stream produces {'env': 'tests.toys:T"),
     ],
 )  # fmt: skip
 def test_the_state_of_another_stream_is_refused(state, text):
