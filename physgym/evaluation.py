@@ -123,7 +123,7 @@ class RolloutEvaluation:
         with Folder(), _undisturbed(), evaluating(predictor):
             collector = _Episodes()
             with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:
-                if predictor.learned is not None:
+                if predictor.learned is not None and predictor.learned.code != self._compared:
                     self.compare_code(predictor.learned.code, runner.code)
                 report = runner.run(self._steps, callbacks=[collector] if self._horizons else (), progress=False)
             if report.interrupted:

@@ -136,6 +136,16 @@ def test_a_session_with_a_class_runs_in_its_simulation(own, arguments, imported,
     assert "12 steps" in said
 
 
+def test_a_training_on_stored_samples_goes_on_whatever_becomes_of_the_simulation(own):
+    dataset = generate(own.Own, "data", **OPTIONS)
+    trainer = made(dataset, session="sessions/first")
+    trainer.fit()
+    Path("own_module.py").write_text(f"{SIMULATION}# changed")
+    made(dataset, session="sessions/first", resume=True).fit()
+    first, second = (run["code"]["modules"]["own_module"] for run in read_record(trainer.session)["runs"])
+    assert first != second  # both are recorded
+
+
 def local():
     class Local(toys.Line):
         pass

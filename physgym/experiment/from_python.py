@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
             write_atomically(session / ".gitignore", "*\n")
     except OSError as error:
         raise ConfigError(f"cannot make the session folder {session}: {error.strerror}") from error
-    with Run(session, "train", _config(trainer, session), Origin.here(), from_python=True) as run:
+    # stored samples say themselves which code made them, and a stream compares its code with that of its state
+    origin = replace(Origin.here(), allow_changed_code=True)
+    with Run(session, "train", _config(trainer, session), origin, from_python=True) as run:
         run.accepted()
         if isinstance(trainer.training, SampleDataset):
             run.describe_dataset(trainer.training)
