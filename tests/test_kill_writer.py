@@ -21,7 +21,7 @@ SCENARIOS = {
     "one by one": {"batch": 1, "commit_every": 1},
     "second mode": {"mode": "validation", "total": 5},
 }
-SOME = 3  # one call in so many is tried, but every one of "beside", in which all kinds of calls occur
+SOME = 3  # one call in so many is tried, but every one where "beside", in which all kinds of calls occur, is killed
 PREPARED = {"second mode": {"total": 5}}  # what is there before
 # what is there before, written with these options and not killed, and what it is continued with
 RESUMED = {
@@ -74,7 +74,7 @@ def shim(tmp_path_factory):
 
 
 def swept(shim, tmp_path, name, way):
-    shards, every = max(2, os.cpu_count() or 1), 1 if name == "beside" else SOME
+    shards, every = max(2, os.cpu_count() or 1), 1 if (name, way) == ("beside", KILL) else SOME
     jobs = [
         {"name": name, "way": way, "first": 1 + i * every, "stride": shards * every, "folder": str(tmp_path / str(i))}
         for i in range(shards)
