@@ -122,6 +122,7 @@ class TestPlainEnv(EnvConformance):
 
 @pytest.mark.parametrize("env_id", SHIPPED)
 # advice about policies and scaling, which agents need and samplers do not
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*symmetric and normalized.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*unconventional shape.*:UserWarning")
 def test_stable_baselines_accepts_the_shipped_simulations(env_id):
@@ -493,6 +494,7 @@ def run_pytest(folder, *arguments):
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_the_plugin_runs_the_suite(tmp_path, monkeypatch):
     import tests
 

@@ -320,6 +320,7 @@ def test_mlp_without_bias_and_with_prelu():
 # --- export
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "shapes"),
     [

@@ -305,6 +305,7 @@ SHIPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", SHIPPED)
 def test_a_dataset_of_a_shipped_simulation_gives_itself(tmp_path, env):
     options = {"env_kwargs": SHIPPED[env], **QUICK}
