@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -20,6 +22,7 @@ from typing import Literal
 
 from physgym.descriptors import above_standard
 
+TEMPORARY = re.compile(r"\.(.+)-([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
 CACHE_VARIABLE = "PHYSGYM_CACHE"
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
@@ -63,8 +66,19 @@ def short(path: str | os.PathLike[str]) -> str:
 
 
 def temporary_beside(file: Path) -> Path:
-    """Return a hidden name in the folder of a file that nobody else has; nothing is made."""
-    return file.with_name(f".{file.name}-{secrets.token_hex(8)}.tmp")
+    """Return a hidden name in the folder of a file that nobody else has, see `is_temporary`; nothing is made."""
+    salt = secrets.token_hex(4)
+    return file.with_name(f".{file.name}-{salt}{_mark(file.name, salt)}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name was made by `temporary_beside`: half of what looks random in it follows from the rest."""
+    found = TEMPORARY.fullmatch(name)
+    return found is not None and found[3] == _mark(found[1], found[2])
+
+
+def _mark(name: str, salt: str) -> str:
+    return hashlib.sha256(f"physgym {salt} {name}".encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import operator
 import os
 import re
 import threading
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ from physgym.data.partition import (
 )
 from physgym.data.room import check_room
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
-from physgym.data.texts import encoded
+from physgym.data.texts import SIGNATURE, encoded
 from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec
@@ -64,11 +65,16 @@ DEFAULT_MAX_FILE_SIZE = 1 << 30
 DEFAULT_BUFFER = 1 << 20
 DEFAULT_COMMIT_INTERVAL = 0.5
 MOST_PARTITIONS = 100_000  # their names have five digits
-# files under construction that a killed writer left; no name of anybody else's
+# names like those of files under construction, which a killed writer leaves; see `_delete_leftovers`
 LEFTOVER = re.compile(r"\.(dataset\.json|constants\.npz|[a-z]+-\d{5}\.h5)-[0-9a-f]{16}\.tmp")
 MOVED = (
     "the folder was moved away, replaced or removed while it was written; nothing more is written. Move it back, then "
     "continue with resume"
+)
+BEGINNINGS = {".h5": SIGNATURE, ".json": b"{", ".npz": b"PK"}  # of files by suffix
+NOT_OURS = (
+    "{folder} has {names}, named like files that a killed writer leaves, but not known to be such; they are kept. "
+    "Delete them, or give them other names"
 )
 WAITING = 2  # full partitions that may wait for their seal before appending waits for it
 
@@ -259,9 +265,7 @@ class SampleWriter:
                 f"{self.path} already holds {self.mode} samples ({len(found)} partitions). "
                 "Continue it with physgym generate --resume (resume=True), or choose another folder"
             )
-        for leftover in self.path.iterdir():
-            if LEFTOVER.fullmatch(leftover.name):
-                leftover.unlink()
+        _delete_leftovers(self.path)
         partitions, description = open_partitions(self.path, self.mode)
         named = {part.path for part in partitions}
         for file in found:
@@ -1115,6 +1119,32 @@ def _differing(then: str, now: str) -> str:
     one, other = json.loads(then), json.loads(now)
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     return ", ".join(f"{name} ({one.get(name)}, the new samples with {other.get(name)})" for name in names)
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Delete the files under construction that a killed writer left; what may be somebody else's is named and kept."""
+    kept = []
+    for file in sorted(folder.iterdir()):
+        if (found := LEFTOVER.fullmatch(file.name)) is None:
+            continue
+        if files.is_temporary(file.name) and _begins(file, BEGINNINGS[Path(found[1]).suffix]):
+            file.unlink()
+        else:
+            kept.append(file.name)
+    if kept:
+        warnings.warn(NOT_OURS.format(folder=folder, names=", ".join(kept)), RuntimeWarning, stacklevel=4)
+
+
+def _begins(file: Path, beginning: bytes) -> bool:
+    """Whether a regular file begins like this, or ends within it."""
+    try:
+        handle = files.open_regular(file)
+    except OSError:
+        return False
+    try:
+        return beginning.startswith(os.read(handle, len(beginning)))
+    finally:
+        os.close(handle)
 
 
 def _cut(reason: str) -> bytes:
