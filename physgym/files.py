@@ -25,6 +25,7 @@ from physgym.descriptors import above_standard
 TEMPORARY = re.compile(r"\.(.+)-([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
 CACHE_VARIABLE = "PHYSGYM_CACHE"
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+NO_FLUSH_OF_FILES = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # never EIO or ENOSPC
 NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 NO_LOCKS = (
@@ -35,6 +36,10 @@ NO_LOCKS = (
 NO_FLUSHED_FOLDERS = (
     "the file system of {path} cannot write folders through to the disk ({error}): what is in files is safe, but after "
     "a power cut the names of the last ones may be missing. Nothing is lost where a process is killed"
+)
+NO_FLUSHED_FILES = (
+    "the file system of {path} cannot write files through to the disk ({error}): after a power cut what was written last "
+    "may be missing. Nothing is lost where a process is killed"
 )
 NO_MODES = (
     "the file system of {path} does not change permissions ({error}): files have those that it gives them, so that "
@@ -143,7 +148,7 @@ def read_regular(file: Path, largest: int) -> bytes:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or a folder is on the disk; of a folder whose file system cannot do that a warning says so.
+    """Wait until a file or a folder is on the disk; where its file system cannot do that a warning says so.
 
     Raises:
         OSError: The disk refuses.
@@ -156,13 +161,27 @@ def flush(path: Path) -> None:
             return
         raise
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if not (path.is_dir() and error.errno in NO_FLUSH):
-            raise
-        _say_once(NO_FLUSHED_FOLDERS, path, error)
+        flush_open(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def flush_open(descriptor: int, path: Path) -> None:
+    """Do what `flush` does with a file or a folder that is open.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if error.errno not in (NO_FLUSH if folder else NO_FLUSH_OF_FILES):
+            raise
+        if folder:
+            _say_once(NO_FLUSHED_FOLDERS, path, error)
+        else:
+            _say_once(NO_FLUSHED_FILES, path.parent, error)  # it may have a temporary name
 
 
 def copy_mode(source: Path, target: Path) -> None:

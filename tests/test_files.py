@@ -63,6 +63,35 @@ def test_a_disk_that_refuses_a_file_is_an_error(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_that_cannot_be_flushed_is_said_once(tmp_path, monkeypatch, number):
+    def refuse(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.warns(RuntimeWarning) as said:
+        files.write_atomically(tmp_path / "a", "text")
+    texts = [str(warning.message) for warning in said]
+    assert len(texts) == 2
+    assert f"file system of {tmp_path} cannot write files through to the disk ({os.strerror(number)})" in texts[0]
+    assert "cannot write folders" in texts[1]
+    files.write_atomically(tmp_path / "b", "text")  # warnings are errors
+    with (tmp_path / "b").open() as stream:
+        files.flush_open(stream.fileno(), tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "text"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EBADF, errno.EACCES])
+def test_a_disk_that_does_not_take_a_file_is_never_passed_over(tmp_path, monkeypatch, number):
+    def refuse(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        files.write_atomically(tmp_path / "a", "text")
+    assert not list(tmp_path.iterdir())
+
+
 def test_permissions_that_cannot_be_changed_are_said_once(tmp_path, no_modes):
     (tmp_path / "a").touch()
     with pytest.warns(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from physgym.errors import ConfigError, StorageError
+from physgym.files import flush_open
 from physgym.storage.cache import Cache, Entry
 from physgym.storage.location import SECRET, Location
 
@@ -253,7 +254,7 @@ class Store:
             while done < entry.size:
                 self._repeat(f"download {entry.source}", get, lambda: done)
             target.flush()
-            os.fsync(target.fileno())
+            flush_open(target.fileno(), file)
         return digest.hexdigest()
 
     def delete(self, names: list[str]) -> None:
