@@ -38,8 +38,8 @@ NO_FLUSHED_FOLDERS = (
     "a power cut the names of the last ones may be missing. Nothing is lost where a process is killed"
 )
 NO_FLUSHED_FILES = (
-    "the file system of {path} cannot write files through to the disk ({error}): after a power cut what was written last "
-    "may be missing. Nothing is lost where a process is killed"
+    "the file system of {path} cannot write files through to the disk ({error}): after a power cut what was written "
+    "last may be missing. Nothing is lost where a process is killed"
 )
 NO_MODES = (
     "the file system of {path} does not change permissions ({error}): files have those that it gives them, so that "

@@ -15,8 +15,9 @@ boto3 = pytest.importorskip("boto3", reason="pip install 'physgym[s3]'")
 
 from physgym.errors import StorageError  # noqa: E402
 from physgym.storage import store as stores  # noqa: E402
+from physgym.storage.cache import Entry  # noqa: E402
 from physgym.storage.location import Location  # noqa: E402
-from physgym.storage.store import Store, Unreachable  # noqa: E402
+from physgym.storage.store import Stopped, Store, Unreachable  # noqa: E402
 
 GOOD = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 5\r\n\r\nhello'
 
@@ -139,8 +140,44 @@ def test_every_call_ends_with_an_error_that_says_how_long(call, tmp_path):
 
 @pytest.mark.slow
 def test_a_server_that_drips_is_given_up():
-    with Server(drip_body) as server, pytest.raises(Unreachable, match=r"Dripping|no whole answer|bytes in"):
+    with Server(drip_body) as server, pytest.raises(Unreachable, match=r"Dripping|no whole answer|bytes? in"):
         store(server, 0.5).read("x")
+
+
+def late(connection, closed):
+    """Send most of a large object at once, and the rest as a drip."""
+    connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 100000\r\n\r\n' + bytes(90000))
+    while not closed.wait(0.1):
+        connection.sendall(b"x")
+
+
+@pytest.mark.parametrize("fault", [drip_body, late])
+def test_a_drip_does_not_outlast_patience(fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "FIRST_CHUNK", 1000)
+    file = tmp_path / "file"
+    file.touch()
+    with Server(fault) as server:
+        there = store(server, 0.5)
+        size = 1000 if fault is drip_body else 100000
+        entry = Entry("x", "x", size, "0" * 64)
+        for call in (lambda: there.read("x"), *([] if fault is late else [lambda: there.download(entry, file)])):
+            begin = time.monotonic()
+            with pytest.raises(Unreachable, match="the next bytes did not come in"):
+                call()
+            assert time.monotonic() - begin < 10  # 100 s for a byte after the other
+
+
+def test_what_waits_for_a_drip_can_be_stopped(monkeypatch):
+    monkeypatch.setattr(stores, "FIRST_CHUNK", 1000)
+    with Server(drip_body) as server:
+        there = store(server, 60)
+        timer = threading.Timer(0.5, there.stop.set)
+        timer.start()
+        begin = time.monotonic()
+        with pytest.raises(Stopped):
+            there.read("x")
+        assert time.monotonic() - begin < 10
+        timer.join()
 
 
 def test_a_redirect_without_end_is_named():

@@ -12,7 +12,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ SLOWEST = 64  # bytes per second; a server that sends less hangs
 FIRST_CHUNK = 64  # bytes that are read at first from a download, until it is seen how fast they come
 PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5 GiB, at most 10,000 of them
 CHUNK = 1 << 20  # bytes that are read at once from a download
+READ_AHEAD = 2  # such chunks
 
 AGAIN = {  # codes after which S3 wants a request repeated, beside those of status 5xx
     *("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"),
@@ -118,8 +119,7 @@ class Store:
 
         def get() -> tuple[bytes, str]:
             found = self._call("get_object", **self._named(name))
-            with contextlib.closing(found["Body"]) as body:
-                data, size = b"".join(_chunks(body)), found["ContentLength"]
+            data, size = b"".join(self._chunks(found["Body"])), found["ContentLength"]
             if len(data) != size:
                 raise KeyError("the rest of it")
             return data, found["ETag"]
@@ -240,12 +240,12 @@ class Store:
             nonlocal done
             rest = {"Range": f"bytes={done}-"} if done else {}
             found = self._call("get_object", **self._named(entry.source), **rest)
-            with contextlib.closing(found["Body"]) as body:
-                if (size := done + found["ContentLength"]) != entry.size:
-                    where = self.location / entry.source
-                    raise DamagedObject(f"{where} is damaged: it has {size} bytes instead of {entry.size}")
-                for chunk in _chunks(body):
-                    self._check_stop()
+            if (size := done + found["ContentLength"]) != entry.size:
+                found["Body"].close()
+                where = self.location / entry.source
+                raise DamagedObject(f"{where} is damaged: it has {size} bytes instead of {entry.size}")
+            with contextlib.closing(self._chunks(found["Body"])) as chunks:
+                for chunk in chunks:
                     target.write(chunk)
                     digest.update(chunk)
                     done += len(chunk)
@@ -320,6 +320,40 @@ class Store:
         if error is not None:
             raise error
         return found
+
+    def _chunks(self, body: Any) -> Generator[bytes]:
+        """Give the bytes of an answer, as many at a time as come in about a second; the answer is closed.
+
+        They are read in a thread, as requests are made, and for the same reason.
+
+        Raises:
+            Dripping: They come too slowly; those that came last are not given.
+            Stopped: The store was told to stop meanwhile.
+            Exception: What boto raises.
+        """
+        pieces, ends = queue.Queue[tuple[bytes, float, Exception | None]](READ_AHEAD), threading.Event()
+        threading.Thread(target=_read, args=(body, pieces, ends), name="S3 body", daemon=True).start()
+        try:
+            deadline = time.monotonic() + self._hangs
+            while True:
+                try:
+                    data, took, error = pieces.get(timeout=POLL)
+                except queue.Empty:
+                    self._check_stop()
+                    if time.monotonic() > deadline:
+                        raise Dripping(f"the next bytes did not come in {self._hangs:.0f} s") from None
+                    continue
+                self._check_stop()
+                if error is not None:
+                    raise error
+                if not data:
+                    return
+                if took > LEAST_TIMEOUT and len(data) < SLOWEST * took:
+                    raise Dripping(f"{len(data)} bytes in {took:.0f} s")
+                yield data
+                deadline = time.monotonic() + self._hangs
+        finally:
+            ends.set()
 
     # --- patience
 
@@ -424,23 +458,23 @@ class Store:
         raise StorageError(f"{where}: {problem}") from None
 
 
-def _chunks(body: Any) -> Iterator[bytes]:
-    """Give the bytes of an answer, as many at a time as come in about a second.
-
-    Raises:
-        Dripping: They come too slowly; those that came last are not given.
-    """
-    size = FIRST_CHUNK
-    while True:
-        begin = time.monotonic()
-        data: bytes = body.read(size)
-        took = time.monotonic() - begin
-        if not data:
-            return
-        if took > LEAST_TIMEOUT and len(data) < SLOWEST * took:
-            raise Dripping(f"{len(data)} bytes in {took:.0f} s")
-        yield data
-        size = min(2 * size, CHUNK) if took < 1 else max(size // 2, FIRST_CHUNK)
+def _read(body: Any, pieces: queue.Queue[tuple[bytes, float, Exception | None]], ends: threading.Event) -> None:
+    """Read the bytes of an answer into a queue, and close it; after the last ones come none, or an error."""
+    size, last = FIRST_CHUNK, False
+    with contextlib.closing(body):
+        while not last and not ends.is_set():
+            begin, error, data = time.monotonic(), None, b""
+            try:
+                data = body.read(size)
+            except Exception as raised:  # noqa: BLE001  # raised by who takes it out
+                error = raised
+            took = time.monotonic() - begin
+            last = error is not None or not data
+            size = min(2 * size, CHUNK) if took < 1 else max(size // 2, FIRST_CHUNK)
+            while not ends.is_set():
+                with contextlib.suppress(queue.Full):
+                    pieces.put((data, took, error), timeout=POLL)
+                    break
 
 
 def _of_disk(error: Exception) -> bool:
