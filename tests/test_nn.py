@@ -461,3 +461,18 @@ def test_a_prediction_does_not_depend_on_where_its_input_lies():
         placed[...] = x
         found.add(predictor.predict({"x": placed}, batched=True)["y"].tobytes())
     assert len(found) == 1
+
+
+def test_what_torch_exports_is_refused_with_a_remedy():
+    spec = SampleSpec([Field("x", (3,), F4, "input"), Field("y", (2,), F4, "target")])
+    exported = torch.export.export(nn.Linear(3, 2), (torch.zeros(4, 3),))
+    for network, name in (
+        (exported, "the ExportedProgram"),
+        (exported.module(), "the network"),
+        (nn.Sequential(nn.Identity(), exported.module()), "its part '1'"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"{name} was made by torch\.export: .*Pass the network that was exported"
+        ):
+            Predictor(network, spec)
+    Predictor(torch.fx.symbolic_trace(nn.Linear(3, 2)), spec)  # which can be trained

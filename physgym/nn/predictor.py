@@ -14,7 +14,7 @@ from physgym.casting import as_arrays
 from physgym.errors import ConfigError, SampleError
 from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
-from physgym.nn.wrapped import unwrapped
+from physgym.nn.wrapped import refuse_exported, unwrapped
 from physgym.sample import Field, Sample, SampleSpec
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Predictor(nn.Module):
             that trained it here, says; None for a network of which nothing is known. A `Runner` compares it.
 
     Raises:
-        ConfigError: A field is unknown, parameters of `forward` are names of some input fields but not of all, or the
-            network does not fit the fields' shapes; it is tried on zeros.
+        ConfigError: A field is unknown, torch.export made the network, parameters of `forward` are names of some input
+            fields but not of all, or the network does not fit the fields' shapes; it is tried on zeros.
     """
 
     feeding: Feeding
@@ -96,6 +96,7 @@ class Predictor(nn.Module):
         feeding: Feeding | None = None,
     ) -> None:
         super().__init__()
+        refuse_exported(network)
         self.inputs, self.outputs = field_names(spec, inputs, outputs)
         self.spec = SampleSpec([field for field in spec.values() if field.name in {*self.inputs, *self.outputs}])
         self.network = network

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
+from torch.fx import GraphModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from physgym.errors import ConfigError
+
+EXPORTED = (
+    "{network} was made by torch.export: such a module can be called, but has neither train() nor eval(), which "
+    "training and predicting need. Pass the network that was exported, with its weights "
+    "(network.load_state_dict(exported.state_dict)); torch.compile makes it fast"
+)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -14,6 +24,16 @@ def unwrapped(module: nn.Module) -> nn.Module:
     while (inner := _inner(module)) is not None:
         module = getattr(module, inner)
     return module
+
+
+def refuse_exported(network: Any) -> None:
+    """Raise ConfigError for what torch.export makes, and for a network with such a part."""
+    kind = type(network)
+    if (kind.__module__.partition(".")[0], kind.__name__) == ("torch", "ExportedProgram"):
+        raise ConfigError(EXPORTED.format(network="the ExportedProgram"))
+    for path, part in network.named_modules() if isinstance(network, nn.Module) else ():
+        if isinstance(part, GraphModule) and "train" in vars(part):  # which is the one that raises
+            raise ConfigError(EXPORTED.format(network=f"its part {path!r}" if path else "the network"))
 
 
 def plain_names(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
