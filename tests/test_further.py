@@ -311,9 +311,9 @@ def test_without_a_training_the_network_answers_as_one_would_begin(place):
 
 @pytest.mark.parametrize("produce", ["always", "online"])
 def test_while_it_trains_the_network_answers_as_the_epoch_began(place, produce):
-    dataset = {"produce": produce, "path": str(place / "data")}
+    dataset = {"produce": produce, "path": str(place / "data"), "samples": None}
     if produce == "online":
-        dataset |= {"online": {"capacity": 64, "minimum": 8}, "samples": None}
+        dataset |= {"online": {"capacity": 64, "minimum": 8}}
     training = {"epochs": 6, "batch_size": 8, "batches_per_epoch": 12}
     outcome = train(
         asking(place, dataset=dataset, training=training, optimization={"lr": 0.1}, validation={"fraction": 0.0})
