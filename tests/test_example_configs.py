@@ -56,4 +56,5 @@ def test_it_trains(name, tmp_path, monkeypatch):
     assert outcome.session == Path(config.session).absolute()
     assert [epoch["epoch"] for epoch in outcome.history.epochs] == [1]
     assert outcome.trainer.step == 2
-    assert len(SampleDataset(outcome.session / "dataset")) == config.dataset.samples
+    wanted = config.dataset.samples or config.dataset.online.samples
+    assert len(SampleDataset(outcome.session / "dataset")) == wanted
