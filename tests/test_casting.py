@@ -184,19 +184,19 @@ class Large(gymnasium.Env):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize(
-    ("space", "observation", "path"),
+    ("space", "observation", "name"),
     [
-        (gymnasium.spaces.Discrete(3), LARGE, "''"),
-        (gymnasium.spaces.MultiDiscrete([3, 3]), [LARGE, 1], "''"),
-        (gymnasium.spaces.Box(0, 9, (), np.int64), -LARGE, "''"),
-        (gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(3)), {"a": LARGE}, "'a'"),
+        (gymnasium.spaces.Discrete(3), LARGE, "the observation"),
+        (gymnasium.spaces.MultiDiscrete([3, 3]), [LARGE, 1], "the observation"),
+        (gymnasium.spaces.Box(0, 9, (), np.int64), -LARGE, "the observation"),
+        (gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(3)), {"a": LARGE}, "observation 'a'"),
     ],
     ids=["Discrete", "MultiDiscrete", "Box", "Dict"],
 )
-def test_an_observation_of_many_bits_is_said_as_any_that_does_not_fit(space, observation, path, num_workers):
+def test_an_observation_of_many_bits_is_said_as_any_that_does_not_fit(space, observation, name, num_workers):
     with SocketVectorEnv([lambda: Large(space, observation)] * 2, num_workers=num_workers) as envs:
         envs.reset()
-        with pytest.raises(SampleError, match=rf"environment 0: observation {path} has values that int64 cannot hold"):
+        with pytest.raises(SampleError, match=rf"environment 0: {name} has values that int64 cannot hold"):
             envs.step([0, 0])
 
 

@@ -293,7 +293,7 @@ class WrongObservation(Counter):
 def test_an_observation_of_the_wrong_shape_is_named():
     with (
         SocketVectorEnv([WrongObservation]) as envs,
-        pytest.raises(SampleError, match=r"observation '' has shape \(4,\); observation_space says \(3,\)"),
+        pytest.raises(SampleError, match=r"the observation has shape \(4,\); observation_space says \(3,\)"),
     ):
         envs.reset()
 

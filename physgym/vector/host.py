@@ -69,9 +69,9 @@ RESTARTED = "worker_restarted"  # key of an info: the episode was cut because it
 EPISODE_ENDED = (
     'the episode has ended; with autoreset_mode DISABLED call reset(options={"reset_mask": ...}) before the next step'
 )
-WRONG_SHAPE = "observation {path!r} has shape {got}; observation_space says {want}"
+WRONG_SHAPE = "{name} has shape {got}; observation_space says {want}"
 WRONG_VALUE = (
-    "observation {path!r} {error}; observation_space says {want}. Convert it in the environment, or change the space"
+    "{name} {error}; observation_space says {want}. Convert it in the environment, or change the space"
 )
 NO_PARAMETERS = (
     'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
@@ -673,10 +673,15 @@ def _fitted(value: Any, leaf: Leaf) -> Array:
     try:
         array = as_dtype(value, leaf.dtype)
     except CastError as error:
-        raise SampleError(WRONG_VALUE.format(path=leaf.path, want=leaf.dtype, error=error)) from error
+        raise SampleError(WRONG_VALUE.format(name=_observation(leaf), want=leaf.dtype, error=error)) from error
     if array.shape != leaf.shape:
-        raise SampleError(WRONG_SHAPE.format(path=leaf.path, got=array.shape, want=leaf.shape))
+        raise SampleError(WRONG_SHAPE.format(name=_observation(leaf), got=array.shape, want=leaf.shape))
     return array
+
+
+def _observation(leaf: Leaf) -> str:
+    """What a message calls it."""
+    return f"observation {leaf.path!r}" if leaf.path else "the observation"
 
 
 @dataclass(slots=True)
