@@ -208,7 +208,9 @@ def test_an_observation_that_a_space_cannot_hold_is_an_error(space, value, text)
 def test_an_observation_of_a_worker_is_checked_as_well():
     camera = [lambda: Seen(BYTES, np.ones(2, np.uint8)), lambda: Seen(BYTES, np.array([0.5, 1]))]
     envs = SocketVectorEnv(camera, num_workers=1)
-    with pytest.raises(SampleError, match=r"environment 1: the observation has dtype float64, which does not convert to uint8"):
+    with pytest.raises(
+        SampleError, match=r"environment 1: the observation has dtype float64, which does not convert to uint8"
+    ):
         envs.reset()
     envs.close()
 

@@ -70,9 +70,7 @@ EPISODE_ENDED = (
     'the episode has ended; with autoreset_mode DISABLED call reset(options={"reset_mask": ...}) before the next step'
 )
 WRONG_SHAPE = "{name} has shape {got}; observation_space says {want}"
-WRONG_VALUE = (
-    "{name} {error}; observation_space says {want}. Convert it in the environment, or change the space"
-)
+WRONG_VALUE = "{name} {error}; observation_space says {want}. Convert it in the environment, or change the space"
 NO_PARAMETERS = (
     'the environment declares a parameter_space, but the info of its reset has no "parameters". Return them there, or '
     "take parameter_space away"
