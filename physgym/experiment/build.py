@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from physgym.code import check_same, code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.generate import BREED_ALONE, SampleStream, generate
+from physgym.data.loader import TOO_SHORT
 from physgym.data.online import METRICS, Online
 from physgym.data.provenance import code_of_part
 from physgym.data.writer import Mode, partition_files
@@ -52,6 +53,7 @@ from physgym.training import (
     load_checkpoint,
 )
 from physgym.training.answers import Asked, answers_of
+from physgym.training.arguments import check_alike
 from physgym.training.batches import divide
 from physgym.training.checkpoint import as_which, read_manifest
 from physgym.training.foreign import Feed, TorchSamples, as_samples
@@ -131,6 +133,7 @@ def train(
             return _train(plan, _dataset_folder(config, Path(temporary)), None, None)
     session = resume
     if session is None:
+        plan.foresee_samples(ranks.size)
         session = Path(ranks.share(str(new_session(config.session)) if ranks.rank == 0 else ""))
     folder = _dataset_folder(config, session)
     # the record stands before the first step, and names the folder that the session really has
@@ -301,6 +304,28 @@ class _Plan:
         if config.training.early_stopping is not None:
             self.callbacks.append(EarlyStopping(**config.training.early_stopping.model_dump()))
         self._foresee(optimization, metric)
+
+    def foresee_samples(self, ranks: int) -> None:
+        """Raise what is wrong with samples that are there already, before a session takes its name.
+
+        Args:
+            ranks: Processes that train together.
+        """
+        config, predictor = self.config, self.predictor()
+        for key, path in (("dataset.path", config.dataset.path), ("validation.path", config.validation.path)):
+            for one in [path] if isinstance(path, str) else path or []:
+                if not isinstance(found := place(one), Location) and found.exists() and not found.is_dir():
+                    raise ConfigError(f"{key}: {one} is no folder; a dataset is one")
+        _load(config)
+        if config.validation.path is not None:
+            held = place(config.validation.path)
+            check_alike(SampleDataset(held, mode=_part_of(held)), self.spec, [*predictor.inputs, *predictor.outputs])
+        if self.own is None and config.dataset.mini is None and _complete(config, None):
+            folder = _dataset_folder(config, Path())
+            training, _ = _split(config, _dataset(config, self.generation, folder), folder)
+            share, size = len(training) // ranks, config.training.batch_size
+            if config.training.last_batch == "drop" and share < size:
+                raise ConfigError(TOO_SHORT.format(share=share, batch_size=size))
 
     def predictor(self) -> Predictor:
         """The network as it is before the training, with its fields and transforms."""

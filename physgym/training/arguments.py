@@ -11,6 +11,7 @@ from torch import nn
 
 from physgym.errors import ConfigError
 from physgym.nn.optimization import Optimization
+from physgym.nn.wrapped import refuse_exported
 from physgym.sample import SampleSpec
 from physgym.training.events import Callback
 
@@ -56,6 +57,7 @@ def check_samples(name: str, samples: Any) -> None:
 
 def check_parts(network: Any, optimization: Any, callbacks: Any) -> None:
     """Raise ConfigError unless the parts of a training are what they are to be."""
+    refuse_exported(network)
     if not isinstance(network, nn.Module):
         raise ConfigError(f"the network must be a torch.nn.Module or a Predictor, not {network!r}")
     if optimization is not None and not isinstance(optimization, Optimization):
