@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from physgym import generate
-from physgym.errors import ConfigError
+from physgym.errors import ChangedCode, ConfigError
 from physgym.experiment.cli import main
 from physgym.experiment.session import INFO, Run, read_config, read_record, state
 from physgym.nn import MLP
@@ -136,12 +136,15 @@ def test_a_session_with_a_class_runs_in_its_simulation(own, arguments, imported,
     assert "12 steps" in said
 
 
-def test_a_training_on_stored_samples_goes_on_whatever_becomes_of_the_simulation(own):
+def test_a_training_whose_simulation_has_changed_is_continued_where_that_is_allowed(own):
     dataset = generate(own.Own, "data", **OPTIONS)
     trainer = made(dataset, session="sessions/first")
     trainer.fit()
     Path("own_module.py").write_text(f"{SIMULATION}# changed")
-    made(dataset, session="sessions/first", resume=True).fit()
+    with pytest.raises(ChangedCode, match=r"the session .*first was made by other code .* own_module has changed"):
+        made(dataset, session="sessions/first", resume=True).fit()
+    assert len(read_record(trainer.session)["runs"]) == 1
+    made(dataset, session="sessions/first", resume=True, allow_changed_code=True).fit()
     first, second = (run["code"]["modules"]["own_module"] for run in read_record(trainer.session)["runs"])
     assert first != second  # both are recorded
 

@@ -46,6 +46,7 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: Another process works in the session, its record is damaged, or the disk refuses.
+        ChangedCode: The session's simulation had other code, and `trainer.allow_changed_code` is not set.
     """
     try:
         made = not session.exists()
@@ -54,8 +55,7 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
             write_atomically(session / ".gitignore", "*\n")
     except OSError as error:
         raise ConfigError(f"cannot make the session folder {session}: {error.strerror}") from error
-    # stored samples say themselves which code made them, and a stream compares its code with that of its state
-    origin = replace(Origin.here(), allow_changed_code=True)
+    origin = replace(Origin.here(), allow_changed_code=trainer.allow_changed_code)
     with Run(session, "train", _config(trainer, session), origin, from_python=True) as run:
         run.accepted()
         if isinstance(trainer.training, SampleDataset):

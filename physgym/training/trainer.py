@@ -166,6 +166,8 @@ class Trainer:
         record: Whether the session gets the record that `physgym list`, `show` and `run` read. A folder that holds a
             session already is continued with `resume`, or with a network that is a `Predictor`; otherwise the new
             session is another one, with a number behind its name, which is said.
+        allow_changed_code: Whether a recorded session may be continued though the code of its simulation has changed;
+            both codes are recorded then.
 
     Started by ``torchrun``, the processes train one network together: each on its part of every batch, so that
     `batch_size` is that of each. Only the first one writes.
@@ -183,6 +185,7 @@ class Trainer:
         in_step: Whether an optimization step was begun and not completed, as after a second Ctrl-C.
         ranks: The processes that train together.
         session: The session's folder, None without one.
+        allow_changed_code: As given.
 
     Raises:
         ConfigError: Arguments contradict each other, or the network does not fit the samples.
@@ -221,6 +224,7 @@ class Trainer:
         rollout: Callable[[Predictor], Mapping[str, float]] | None = None,
         rollout_every: int = 1,
         record: bool = True,
+        allow_changed_code: bool = False,
     ) -> None:
         for name, choice, choices in (
             ("produce", produce, get_args(Produce)),
@@ -247,6 +251,7 @@ class Trainer:
             session = Path(self.ranks.share(str(own_session(session)) if self.ranks.rank == 0 else ""))
         self.session = None if session is None else Path(session)
         self._recorded = record and session is not None and self.ranks.rank == 0
+        self.allow_changed_code = allow_changed_code
         if self.ranks.size > 1 and source is not None:
             raise ConfigError(ALONE)
         self.on_nonfinite, self.loader_workers = on_nonfinite, loader_workers
