@@ -73,15 +73,15 @@ class Lifeline:
 
     def close_read(self) -> None:
         """Let go of the child's end."""
-        if self.read >= 0:
-            os.close(self.read)
-            self.read = -1
+        read, self.read = self.read, -1  # first: an interrupt must not leave the number of what others may open
+        if read >= 0:
+            os.close(read)
 
     def close_write(self) -> None:
         """Let go of this process's end: a bound child ends."""
-        if self.write >= 0:
-            os.close(self.write)
-            self.write = -1
+        write, self.write = self.write, -1
+        if write >= 0:
+            os.close(write)
 
     def close(self) -> None:
         """Let go of both ends; calling it again does no harm."""

@@ -908,9 +908,9 @@ class Appender:
 
     def close(self) -> None:
         """Close the file without sealing it; calling it again does no harm."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        handle, self._handle = self._handle, -1  # first: an interrupt must not leave the number of what others may open
+        if handle >= 0:
+            os.close(handle)
 
     def __enter__(self) -> Appender:
         return self
