@@ -63,6 +63,7 @@ def test_converges_with_order_four_in_time():
     np.testing.assert_allclose(orders, 4, atol=0.2)
 
 
+@pytest.mark.slow
 def test_converges_exponentially_in_space():
     errors = []
     for size in (8, 16, 32):
@@ -72,6 +73,7 @@ def test_converges_exponentially_in_space():
     assert orders[1] > orders[0] + 2 > 8  # a power of the spacing would give equal orders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("viscosity", "bound"), [(0.1, 1e-5), (0.01, 2e-6)])
 def test_random_fields_agree_with_cole_hopf_on_a_finer_grid(viscosity, bound):
     coarse, fine = Burgers(viscosity=viscosity), Burgers(size=2048, viscosity=viscosity)

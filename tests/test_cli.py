@@ -162,6 +162,7 @@ def test_frames_of_a_run_are_pictures(folder):
     assert all(frame.read_bytes().startswith(b"\x89PNG") for frame in frames)
 
 
+@pytest.mark.slow
 def test_check_lists_the_rules(folder):
     assert "ok   samples fit the declaration" in physgym(folder, "check", "sims:toy/Line-v0").stdout
     done = physgym(folder, "check", "sims:toy/WrongShape-v0", code=2)
@@ -250,6 +251,7 @@ def test_a_failed_training_says_so_in_its_session(folder):
     assert "outcome: SampleError: " in (folder / "sessions" / "line" / "info.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "text"),
     [
@@ -287,6 +289,7 @@ def test_a_dataset_is_taken_as_it_stands_or_continued(folder):
     assert "data holds samples of toy/Line-v0, the configuration names physgym/Spring-v0" in done.stderr
 
 
+@pytest.mark.slow
 def test_arguments_in_scientific_notation_are_numbers(folder):
     arguments = ["--samples", "2", "--workers", "1", "--arg", "young_modulus=1e3"]
     physgym(folder, "generate", "physgym/Beam-v0", "--out", "data", *arguments)

@@ -229,6 +229,7 @@ def program(tmp_path, how, value):
     return Code.from_json(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_script_is_a_module(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     script = program(tmp_path, "script", 1)
@@ -236,6 +237,7 @@ def test_a_script_is_a_module(tmp_path, monkeypatch):
     assert differences(script, program(tmp_path, "script", 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["-c", "file"])
 def test_the_text_of_a_program_that_is_no_file_of_its_own(tmp_path, monkeypatch, how):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -246,6 +248,7 @@ def test_the_text_of_a_program_that_is_no_file_of_its_own(tmp_path, monkeypatch,
     assert "STIFFNESS was 1, is 2" in differences(given, program(tmp_path, how, 2))[0]
 
 
+@pytest.mark.slow
 def test_what_stands_nowhere_is_unknown_and_as_good_as_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     piped = program(tmp_path, "pipe", 1)

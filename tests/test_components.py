@@ -185,6 +185,7 @@ def test_what_does_not_fit_is_named_before_anything_is_made(own, changes, text):
     assert not (own / "session").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["made", "annotated"])
 def test_functions_that_make_a_part_are_called(own, name):
     trainer = train(config(own, network={"type": f"own_parts:{name}", "arguments": {"hidden": 3}}), log=False).trainer
@@ -219,6 +220,7 @@ def test_transforms_lie_around_a_normalization_that_has_the_training_samples_mom
     np.testing.assert_allclose(loaded.predict(batch, batched=True)["next_state"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "buffers"),
     [({"normalize": False}, 0), ({"scale": "field"}, 8), ({"scale": {"state": "field"}, "physical_loss": True}, 8)],
@@ -250,6 +252,7 @@ def test_samples_to_validate_on_that_are_not_there_leave_no_process(tmp_path):
         train(config(tmp_path, dataset={"produce": "always"}, validation={"path": str(tmp_path / "none")}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always", "online"])
 def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
     dataset = {"produce": produce, "mini": 100, "max_steps": 10}
@@ -272,6 +275,7 @@ def test_mini_is_the_most_there_is(tmp_path):
     assert len(train(config(tmp_path, dataset=loading), log=False).trainer.training) == 100
 
 
+@pytest.mark.slow
 def test_transforms_that_cannot_apply_are_refused(tmp_path):
     first = train(config(tmp_path))
     network = {"start_from": str(first.session), "arguments": {}}
@@ -299,6 +303,7 @@ def test_a_part_of_a_dataset_that_was_begun_goes_on(tmp_path):
     assert not list((tmp_path / "session" / "dataset").glob("training-*"))
 
 
+@pytest.mark.slow
 def test_mini_of_a_dataset_that_is_there_leaves_it_as_it_is(tmp_path, capsys):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, progress=False)
     outcome = train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "mini": 100}), log=False)
@@ -307,6 +312,7 @@ def test_mini_of_a_dataset_that_is_there_leaves_it_as_it_is(tmp_path, capsys):
     assert "no validation: the first 100 samples are of one episode" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_logging_nothing_is_kept(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -330,6 +336,7 @@ def test_samples_are_generated_in_a_session_or_where_the_configuration_says(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "session"]
 
 
+@pytest.mark.slow
 def test_the_stats_section_reaches_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

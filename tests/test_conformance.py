@@ -373,6 +373,7 @@ class ClosedForAll(Walk):
         Library.users = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "rule"),
     [

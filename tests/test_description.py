@@ -76,6 +76,7 @@ def of_another_seed(folder):
 WRONGS = [copied, copied_far_away, missing_in_the_middle, missing_at_the_end, renamed, exchanged, of_another_seed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONGS)
 def test_what_the_description_does_not_name_is_noticed_on_opening(folder, wrong):
     before = SampleDataset(folder)
@@ -117,6 +118,7 @@ def test_a_description_of_an_older_writer_may_lag_behind(folder):
     assert json.loads((folder / "dataset.json").read_text())["modes"]["training"]["names_all"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize(
     ("wrong", "text"),
@@ -143,6 +145,7 @@ def test_a_missing_description_is_said(folder, caplog):
     assert SampleDataset(folder).provenance == "unknown"
 
 
+@pytest.mark.slow
 def test_a_partition_is_named_before_its_first_row(tmp_path):
     with SampleWriter(tmp_path / "d", SPEC, max_file_size=SMALL, commit_interval=1000) as writer:
         for start in range(0, 57, 3):
@@ -174,6 +177,7 @@ def test_a_partition_that_grows_again_is_never_called_complete(folder):
     SampleDataset(folder).verify()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_folder_that_is_moved_away_gets_nothing_more(tmp_path, replaced):
     writer = SampleWriter(tmp_path / "d", SPEC, commit_interval=1000)

@@ -26,6 +26,7 @@ def home(tmp_path, monkeypatch):
     return Path.cwd()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.parametrize("at", ["constructor", "reset"])
 def test_environments_of_a_process_have_folders_of_their_own(home, at, workers):
@@ -62,6 +63,7 @@ def test_a_folder_that_one_of_the_first_steps_changes_is_its_own(home, workers):
             assert Path.cwd() == home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_folder_that_a_later_step_changes_is_an_error_where_others_may_be_concerned(home, workers):
     makers = [lambda: toys.Filed(30, ends=False), toys.Line]

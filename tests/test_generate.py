@@ -253,6 +253,7 @@ def test_numpy_integers_are_integers(tmp_path):
         generate(toys.Line, tmp_path / "e", samples=2.5)
 
 
+@pytest.mark.slow
 def test_an_existing_dataset_is_not_touched(tmp_path):
     generate(toys.Line, tmp_path / "d", samples=5, num_workers=1, progress=False)
     before = (tmp_path / "d" / "training-00000.h5").read_bytes()
@@ -484,6 +485,7 @@ def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
         generate(make, tmp_path / "wrong", nonfinite="ignore", **options)
 
 
+@pytest.mark.slow
 def test_a_rejected_step_without_a_fitting_sample_is_just_not_kept(tmp_path):
     dataset = generate(toys.Tuned, tmp_path / "d", samples=60, num_workers=1, keep_rejected=True, progress=False)
     x = dataset.rejected.samples["x"][:, 0]
@@ -712,6 +714,7 @@ class RaisesOnce(toys.Line):
         return super().make_sample(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("store", [False, True])
 def test_a_draw_that_failed_loses_nothing(tmp_path, workers, store):

@@ -155,6 +155,7 @@ def test_bad_arguments_are_named(kwargs, text):
         Heat(**kwargs)
 
 
+@pytest.mark.slow
 def test_picture_shows_fields_and_prediction():
     env = Heat(size=16, render_mode="rgb_array")
     env.reset(seed=0)

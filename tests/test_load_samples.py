@@ -318,6 +318,7 @@ def test_a_dataset_of_a_shipped_simulation_gives_itself(tmp_path, env):
         np.testing.assert_allclose(part[:][name], dataset[rows][name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_heat_conduction_gives_other_targets_for_the_same_inputs(tmp_path):
     dataset = generate("physgym/Heat-v0", tmp_path / "d", samples=30, env_kwargs={"size": 7}, **QUICK)
     slow = {"size": 7, "diffusivity": 5e-5}
@@ -372,6 +373,7 @@ def test_a_spring_of_other_parameters_takes_the_stored_states(tmp_path):
     assert not np.allclose(other[:]["next_state"], dataset[:]["next_state"])
 
 
+@pytest.mark.slow
 def test_a_sample_that_cannot_be_repeated_is_a_rejected_step(tmp_path):
     class Rejecting(DrivenLine):
         def load_sample(self, sample):

@@ -276,6 +276,7 @@ class EnergyAlone(Optimization):
         return self.energy(prediction["displacement"], target["forces"])
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_the_energy_alone(beam, solved):
     rng = np.random.default_rng(5)
     forces = np.array([beam.sample_action(rng) for _ in range(64)])

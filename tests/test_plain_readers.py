@@ -138,6 +138,7 @@ def test_files_do_not_depend_on_when_they_were_written(partition):
     assert set(times.values()) == {0}, times
 
 
+@pytest.mark.slow
 def test_c_reads_the_committed_rows(partition, tmp_path):
     compiler = tool("h5cc")
     (code,) = blocks("c")

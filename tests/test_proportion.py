@@ -49,18 +49,21 @@ def test_no_step_beyond_the_last_sample_that_is_wanted(run):
     assert (len(dataset), steps) == (50, [62])  # every fifth of them was rejected
 
 
+@pytest.mark.slow
 def test_workers_share_the_work_and_none_begins_what_cannot_be_wanted(run):
     dataset, steps = run(samples=80, num_workers=2, max_steps=10, env={"pause": 0.01})
     assert (len(dataset), sum(steps)) == (80, 80)
     assert max(steps) <= 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("samples", "length"), [(50, 7), (8, 7), (33, 4)])
 def test_the_last_episode_ends_with_the_last_sample_that_is_wanted(run, samples, length):
     dataset, steps = run(samples=samples, num_workers=2, max_steps=length, env={"pause": 0.002})
     assert (len(dataset), sum(steps)) == (samples, samples)
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_environment_counts_as_one_of_its_episodes(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -100,12 +103,14 @@ def test_an_endless_episode_makes_no_worker_step_further_than_the_samples_wanted
     assert steps == [30]  # the other worker has nothing to do
 
 
+@pytest.mark.slow
 def test_a_hint_says_that_one_episode_leaves_workers_idle(run, monkeypatch):
     monkeypatch.setattr("physgym.data.generate.HINT_SECONDS", 0.1)
     with pytest.warns(UserWarning, match=r"an episode is sequential.*Set max_steps \(now 1000\), as to max_steps=5"):
         run(samples=40, num_workers=2, env={"pause": 0.01})
 
 
+@pytest.mark.slow
 def test_what_shares_the_work_gets_no_hint(run, monkeypatch):
     monkeypatch.setattr("physgym.data.generate.HINT_SECONDS", 0.0)
     run(samples=40, num_workers=2, max_steps=5, env={"pause": 0.005})
@@ -126,6 +131,7 @@ def test_a_dataset_that_was_continued_is_that_which_was_made_at_once(run, tmp_pa
     assert sum(steps) <= 17 + 7 + 6
 
 
+@pytest.mark.slow
 def test_short_episodes_are_handed_out_many_at_a_time(run):
     dataset, steps = run(samples=2000, num_workers=2, env={"length": 3})
     assert len(dataset) == 2000
@@ -156,6 +162,7 @@ def test_a_stream_of_some_episodes_ends(tmp_path):
             s.draw(1)
 
 
+@pytest.mark.slow
 def test_more_may_be_taken_than_was_expected(tmp_path):
     (tmp_path / "log").mkdir()
 

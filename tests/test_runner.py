@@ -693,6 +693,7 @@ def test_a_dataset_that_stored_samples_drove_is_replayed_without_the_solver(tmp_
 # --- without a solver, without a comparison
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_workers": 0}, {"num_workers": 2}])
 def test_the_network_in_place_of_the_solver_is_compared_with_nothing(tmp_path, options):
     network = spring_predictor()

@@ -272,6 +272,7 @@ def test_numbers_without_axes_may_be_of_any_kind_that_fits():
     assert columns["b"].tolist() == [1] * 3
 
 
+@pytest.mark.slow
 def test_any_environment_becomes_a_sample_source(tmp_path):
     def make():
         return RecordTransition(gym.make("CartPole-v1"))

@@ -81,6 +81,7 @@ def test_a_space_survives_json(space):
     assert leaves(again) == leaves(space)  # names, order, shapes, dtypes
 
 
+@pytest.mark.slow
 @given(st.one_of(float_boxes(), integer_boxes()))
 def test_a_box_keeps_its_bounds_to_the_bit(space):
     again = through_json(space)
@@ -90,6 +91,7 @@ def test_a_box_keeps_its_bounds_to_the_bit(space):
     np.testing.assert_array_equal(again.bounded_above, space.bounded_above)
 
 
+@pytest.mark.slow
 @given(st.one_of(DISCRETE, MULTI_DISCRETE, MULTI_BINARY, integer_boxes()), st.integers(0, 2**31))
 def test_a_copy_draws_the_same_samples(space, seed):
     again = through_json(space)
@@ -98,6 +100,7 @@ def test_a_copy_draws_the_same_samples(space, seed):
     assert bits([space.sample()]) == bits([again.sample()])
 
 
+@pytest.mark.slow
 @given(SPACES, st.data())
 def test_unflatten_inverts_flatten(space, data):
     values = [

@@ -66,6 +66,7 @@ def test_overdamped_motion_follows_the_closed_form():
     np.testing.assert_allclose(found, exact, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_without_friction_energy_is_conserved():
     k, m = 10.0, 2.0
     env = spring(k, m, 0.0)
@@ -174,6 +175,7 @@ def test_picture_shows_state_and_prediction():
     assert Spring().render() is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*A Box observation space (minimum|maximum) value is -?infinity:UserWarning",  # a position has no bound
     "ignore:.*recommend.* a symmetric and normalized:UserWarning",  # the action is a force in newtons

@@ -579,6 +579,7 @@ def test_a_file_of_the_cache_that_was_cut_short_is_fetched_again(bucket):
 # --- several writers
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_or_takes_over_and_the_first_one_hears_of_it(bucket, tmp_path, monkeypatch):
     first = opened(bucket.url())
     with pytest.raises(DatasetError, match="another process"):

@@ -147,6 +147,7 @@ def test_a_surrogate_is_drawn_by_its_simulation():
         assert (before != env.render()).any()
 
 
+@pytest.mark.slow
 def test_gymnasium_makes_a_registered_surrogate(tmp_path):
     save_checkpoint(tmp_path / "network", untrained(gym.make("physgym/Spring-v0")))
     gym.register(

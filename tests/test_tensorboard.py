@@ -332,6 +332,7 @@ def test_a_resumed_training_has_the_curves_of_one_that_was_never_interrupted(tmp
     assert everything(folder / "stats") == everything(tmp_path / "whole" / "stats")
 
 
+@pytest.mark.slow
 def test_training_on_in_the_same_process_continues_the_curves(tmp_path):
     class Stops(Callback):
         def batch_end(self, trainer, values):

@@ -264,6 +264,7 @@ def test_a_value_that_cannot_travel_is_named(value):
         encode_value({"x": [value]})
 
 
+@pytest.mark.slow
 def test_text_and_numbers_that_cannot_be_encoded_are_refused():
     endless: list[Any] = []
     endless.append(endless)

@@ -129,6 +129,7 @@ def test_however_the_arrays_travel(name, kwargs):
     reference.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 0, 2**31, [1, 2, 3], [None, 4, None], np.int64(3)])
 def test_every_form_of_seed(seed):
     def make():
@@ -220,6 +221,7 @@ def test_copies_and_views():
             assert seen == {"views": (True, False), "copies": (False, True)}
 
 
+@pytest.mark.slow
 def test_same_step_keeps_the_value_that_the_environment_gave():
     class Numbers(Echo):
         def step(self, action):
@@ -250,6 +252,7 @@ class Shared(Echo):
         return self.state, 0.0, True, False, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_final_observation_is_not_overwritten_by_the_reset(num_workers):
     with SocketVectorEnv([Shared], autoreset_mode="SameStep", num_workers=num_workers) as envs:

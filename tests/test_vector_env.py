@@ -196,6 +196,7 @@ class Misbehaving(Counter):
         }[self.what]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "text"),
     [
@@ -241,6 +242,7 @@ def test_the_death_of_a_worker_whose_environment_forked_is_noticed():
         assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_an_error_with_its_signal():
     with SocketVectorEnv([Counter] * 4, num_workers=2) as envs:
         envs.reset(seed=0)
@@ -276,6 +278,7 @@ def test_a_worker_that_exits_while_building_is_an_error():
         SocketVectorEnv([lambda: os._exit(3)])
 
 
+@pytest.mark.slow
 def test_environments_must_have_equal_spaces():
     with pytest.raises(ConfigError, match="equal spaces"):
         SocketVectorEnv([Counter, lambda: gym.make("CartPole-v1")], num_workers=2)

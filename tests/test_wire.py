@@ -294,6 +294,7 @@ def test_every_message_survives_irregular_chunks(chunks, role):
     assert_same(replayed(role, chunks), said_to(role))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_step_and_its_results_come_back_bit_by_bit(data):
