@@ -61,14 +61,16 @@ from physgym.children import Child
 child = Child(["sh", "-c", "sleep 60 & echo $!; wait"])
 {"os.kill(child.pid, signal.SIGSTOP)" if stop else ""}
 if os.fork() == 0: time.sleep(5); os._exit(0)  # a fork does not hold the lifeline
-print(child.pid, flush=True)
+print("child", child.pid, flush=True)
 time.sleep(60)
 """
     parent = subprocess.Popen([PYTHON, "-c", program], stdout=subprocess.PIPE)
     try:
         assert parent.stdout is not None
-        lines = 1 if stop else 2
-        found = [psutil.Process(int(parent.stdout.readline())) for _ in range(lines)]
+        lines = [parent.stdout.readline().split()]
+        while len(lines) < (1 if stop else 2) or not any(line[0] == b"child" for line in lines):  # once it is a parent
+            lines.append(parent.stdout.readline().split())
+        found = [psutil.Process(int(line[-1])) for line in lines]
         everybody = psutil.Process(parent.pid).children(recursive=True)
     finally:
         parent.kill()

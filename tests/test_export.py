@@ -294,7 +294,7 @@ def test_missing_values_are_refused(tmp_path):
     ):
         with pytest.raises(DatasetError, match="is a masked array with 1 missing values"):
             import_numpy(arrays, tmp_path / "d", **options)
-    with pytest.raises(DatasetError, match="x setting an array element with a sequence"):
+    with pytest.raises(DatasetError, match="x is not an array: setting an array element with a sequence"):
         import_numpy({"x": [[1.0], [1.0, 2.0]]}, tmp_path / "d")
     whole = import_numpy({"x": np.ma.array(x + 1)}, tmp_path / "d", episode=np.ma.array([0, 0, 1]))
     assert whole[:]["x"].tolist() == (x + 1).tolist()

@@ -179,7 +179,7 @@ LONG = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 @pytest.mark.parametrize(
     ("space", "value", "text"),
     [
-        (BYTES, np.array([0.5, 1], np.float32), "'' has dtype float32, which does not convert to uint8"),
+        (BYTES, np.array([0.5, 1], np.float32), "has dtype float32, which does not convert to uint8"),
         (BYTES, np.array([7, 300]), r"that uint8 cannot hold, the first 300 of dtype int64 at index \(1,\)"),
         (BYTES, np.array([7, -1], np.int8), "the first -1 of dtype int8"),
         (BYTES, [7, 300], "the first 300"),
