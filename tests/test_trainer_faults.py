@@ -411,7 +411,7 @@ def test_small_batches_begin_where_they_may(tmp_path, workers):
         def forward(self, force):
             return self.layers(force)
 
-    options = {"network": Wide, "samples": 77, "batch_size": 3, "epochs": 1, "normalize": False}
+    options = {"network": Wide, "samples": 38, "batch_size": 3, "epochs": 1, "normalize": False}
     assert_resumes(tmp_path, {"optimizer": torch.optim.Adam}, loader_workers=workers, **options)
 
 
