@@ -187,6 +187,14 @@ def test_a_vector_env_takes_one_for_each_environment(workers):
         assert envs.get_attr("gain") == (4.0, 4.0)
 
 
+def test_a_vector_env_of_a_class_is_made_like_one_of_an_id():
+    with physgym.make_vec(Gain, env_kwargs=LIST, num_workers=0, wide=5.0) as envs:
+        assert envs.get_attr("gain") == (1.0, 2.0, 3.0)
+        assert envs.single_observation_space.high[0] == 5.0
+    with pytest.raises(ConfigError, match="an id, an EnvSpec, or a callable that makes one, not 3"):
+        physgym.make_vec(3, 2)
+
+
 def test_a_list_of_another_length_is_refused():
     with pytest.raises(ConfigError, match="3 arguments are given for 2 environments"):
         physgym.make_vec("toy/Gain-v0", 2, env_kwargs=LIST)

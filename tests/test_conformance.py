@@ -373,12 +373,23 @@ class ClosedForAll(Walk):
         Library.users = 0
 
 
+class WarmStarted(toys.Line):
+    """Begins with what is left of the last episode, which shows from the third step on."""
+
+    guess = 0.0
+
+    def make_sample(self, action):
+        self.guess = 0.5 * self.guess + float(action[0])
+        return {**super().make_sample(action), "y": np.full(3, self.guess if self.count > 2 else 0.0)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
         (ByIndex, "'y' differs at step 0 with another env_index"),
         (ByCount, "'y' differs at step 0 with another num_envs"),
+        (WarmStarted, "that has run other episodes sample field 'y' differs at step 2.*clear there what is left"),
         (GlobalNumpy, r"the observation differs at step 0 .* They share numpy's global generator .* self.np_random"),
         (GlobalPython, r"They share Python's global generator \(random\). Draw from self.np_random"),
         (GlobalTorch, r"They share torch's global generator .*. Pass a torch.Generator of the instance's own"),
@@ -503,9 +514,9 @@ def test_the_plugin_runs_the_suite(tmp_path, monkeypatch):
     (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0")
     assert code == 0, output
-    assert "16 passed" in output
+    assert "17 passed" in output
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Good-v0", "test_own.py")
-    assert "17 passed" in output, output
+    assert "18 passed" in output, output
     code, output = run_pytest(tmp_path, "--physgym-env", "my_sims:my/Bad-v0", "-k", "samples_fit")
     assert code == 1
     assert "sample_space says (3,)" in output

@@ -31,6 +31,10 @@ DIFFER = (
 DAMAGED = "{file} is no readable file of constants ({problem}). Restore a copy"
 REPLACED = "{file} is not the file of constants that dataset.json names: its checksum is wrong. Restore a copy"
 GONE = "{folder} lacks {file}, the constants that its description names. Restore a copy"
+LOST = (
+    "the constants of {folder} are unknown: {file} was not there when its description was written anew. Restore a copy, "
+    "or continue the dataset with its simulation, which gives them again"
+)
 
 
 def as_constants(values: Mapping[str, Any]) -> dict[str, Array]:
@@ -104,8 +108,8 @@ def read(folder: Path, entry: Mapping[str, Any] | str | None = None) -> dict[str
             raise DatasetError(GONE.format(folder=folder, file=CONSTANTS))
         if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
             raise DatasetError(REPLACED.format(file=file))
-    elif entry is not None:
-        raise DatasetError(GONE.format(folder=folder, file=CONSTANTS))
+    elif entry is not None and data is None:
+        raise DatasetError(LOST.format(folder=folder, file=CONSTANTS))
     return {} if data is None else decode(data, file)
 
 

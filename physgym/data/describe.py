@@ -11,7 +11,7 @@ import numpy as np
 
 from physgym.data import constants
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import Description, Mode, open_partitions
+from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
 from physgym.data.partition import EPISODES, REJECTED, Partition
 from physgym.data.provenance import described
 from physgym.data.statistics import Statistics
@@ -59,7 +59,11 @@ def describe(path: str | Path) -> Iterator[str]:
         if dataset is not None:
             yield from (f"  {line}" for line in described(dataset.provenance))
     folder = partitions[0].path.parent
-    for name, value in constants.read(folder, Description.read(folder).constants).items():
+    entry = Description.read(folder).constants
+    if entry == UNKNOWN and not (folder / constants.CONSTANTS).exists():
+        yield f"constants: {UNKNOWN}"
+        return
+    for name, value in constants.read(folder, entry).items():
         yield f"constant {name}: {value.dtype} {value.shape}"
 
 

@@ -186,10 +186,12 @@ def import_folders(root: Path) -> list[str]:
 @functools.cache
 def hardware() -> dict[str, Any]:
     """The machine: processor, cores that this process may use, memory in bytes, graphics processors, CUDA."""
+    from physgym.vector.vector_env import usable_cores
+
     torch = sys.modules.get("torch")
     return {
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": _gpus(),
         "cuda": None if torch is None else torch.version.cuda,

@@ -82,6 +82,11 @@ PLACED = (
     "Which environment runs an episode, and how many there are, depends on the number of workers, and so would a "
     "dataset. Use it for ports and file names alone; what differs between episodes is a parameter"
 )
+AFTER_ANOTHER = (
+    "equal seeds must give equal episodes, whatever was run before; in an instance that has run other episodes {what} "
+    "differs at step {step}. Which episodes an instance runs depends on the number of workers, and so would a dataset. "
+    "Begin anew at each reset: clear there what is left of the last episode"
+)
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
@@ -159,6 +164,17 @@ class EnvConformance:
         for name, place in (("num_envs", (0, 7)), ("env_index", (3, 7))):
             if difference := _difference(space, first, self._episode(spec, SEED, place=place)):
                 raise AssertionError(PLACED.format(what=difference[0], step=difference[1], name=name))
+
+    def test_an_episode_does_not_depend_on_those_before(self) -> None:
+        """An episode of an instance that has run others is that of a new one."""
+        spec, space = self._spec(), self.make_env().observation_space
+        env = build(self.make_env, 0, 1)
+        for seed in (SEED + 1, SEED + 2):
+            list(run_episode(env, spec, seed=seed, max_steps=STEPS))
+        again = list(run_episode(env, spec, seed=SEED, max_steps=STEPS))
+        env.close()
+        if difference := _difference(space, self._episode(spec, SEED), again):
+            raise AssertionError(AFTER_ANOTHER.format(what=difference[0], step=difference[1]))
 
     def test_instances_do_not_influence_each_other(self) -> None:
         """Two instances in a process, stepped in turn, give what each gives alone; see ``physgym.single``."""

@@ -36,12 +36,12 @@ VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:]
 
 
 def make_vec(
-    env: str | EnvSpec, num_envs: int | None = None, *, env_kwargs: Arguments = None, **kwargs: Any
+    env: EnvLike, num_envs: int | None = None, *, env_kwargs: Arguments = None, **kwargs: Any
 ) -> SocketVectorEnv:
-    """Make a vector environment of a registered simulation.
+    """Make a vector environment of a simulation.
 
     Args:
-        env: Registered id, or an `EnvSpec`.
+        env: Registered id, an `EnvSpec`, or a callable that makes an environment, such as its class.
         num_envs: Number of environments; by default as many as `env_kwargs` lists, else 1.
         env_kwargs: Arguments of the constructors that differ: a list, one dictionary for each environment.
         **kwargs: What `SocketVectorEnv` knows (``num_workers``, ``autoreset_mode``, ``on_error`` and so on) goes there,
@@ -54,8 +54,8 @@ def make_vec(
         ConfigError: The id is unknown or an argument is wrong.
         WorkerError: An environment's constructor raised.
     """
-    spec = find_spec(env)
-    if isinstance(env_kwargs, Mapping) and "env_kwargs" in _parameters(_creator(spec)):
+    spec = find_spec(env) if isinstance(env, (str, EnvSpec)) else None
+    if isinstance(env_kwargs, Mapping) and "env_kwargs" in _parameters(creator_of(env)[0]):
         env_kwargs, kwargs = None, {**kwargs, "env_kwargs": env_kwargs}  # an argument of the constructor's own
     listed = isinstance(env_kwargs, Sequence)
     each = check_arguments(env_kwargs)

@@ -97,8 +97,10 @@ RESTART_LIMIT = "{count} restarts of workers within a minute (max_restarts={limi
 
 def usable_cores() -> int:
     """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # Linux alone has it, and a sandbox may forbid it
+        return os.cpu_count() or 1
 
 
 class SocketVectorEnv(VectorEnv[Any, Any, Any]):
