@@ -32,8 +32,8 @@ DAMAGED = "{file} is no readable file of constants ({problem}). Restore a copy"
 REPLACED = "{file} is not the file of constants that dataset.json names: its checksum is wrong. Restore a copy"
 GONE = "{folder} lacks {file}, the constants that its description names. Restore a copy"
 LOST = (
-    "the constants of {folder} are unknown: {file} was not there when its description was written anew. Restore a copy, "
-    "or continue the dataset with its simulation, which gives them again"
+    "the constants of {folder} are unknown: {file} was not there when its description was written anew. Restore a "
+    "copy, or continue the dataset with its simulation, which gives them again"
 )
 
 
