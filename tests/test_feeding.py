@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from physgym.errors import CheckpointError, ConfigError
-from physgym.nn import MLP, Predictor, Transform, Transforms, UNet
+from physgym.nn import MLP, Predictor, Transform, Transforms, UNet, registry
 from physgym.nn.feeding import Feeding
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, SampleSpec
@@ -329,10 +330,66 @@ def test_a_checkpoint_records_how_fields_are_fed(tmp_path):
         "keywords": {},
         "residual": None,
     }
-    # the record holds, whatever the parameters are called meanwhile
-    again = load_checkpoint(written, network=network("v, p", "v + 100 * p"))
-    assert again.predict(SAMPLE)["next"][0] == 110
-    assert load_checkpoint(save_checkpoint(tmp_path / "two", again), network=network("v, p", "v")).feeding.by == "name"
+    in_order = save_checkpoint(tmp_path / "two", Predictor(network("v, p", "v + 100 * p"), SPEC))
+    again = load_checkpoint(in_order, network=network("velocity, position", "velocity + 100 * position"))
+    assert again.predict(SAMPLE)["next"][0] == 1 + 100 * 10  # what came first comes first, whatever it is called
+
+
+REORDERED = [
+    ("velocity, position", "velocity + 100 * position"),
+    ("position, velocity", "velocity + 100 * position"),
+    ("position, *, velocity", "velocity + 100 * position"),
+    ("position, scale=1.0, velocity=None", "scale * velocity + 100 * position"),
+    ("**fields", "fields['velocity'] + 100 * fields['position']"),
+    ("position, **others", "others['velocity'] + 100 * position"),
+]
+
+
+@pytest.mark.parametrize("written", REORDERED)
+def test_what_was_fed_by_name_is_fed_by_name_wherever_the_parameters_stand(tmp_path, written):
+    for name, wrap in {"plain": lambda m: m, "parallel": nn.DataParallel}.items():
+        saved = save_checkpoint(tmp_path / name, Predictor(wrap(network(*written)), SPEC))
+        for signature, body in REORDERED:
+            again = load_checkpoint(saved, network=wrap(network(signature, body)))
+            assert (again.feeding.by, again.predict(SAMPLE)["next"][0]) == ("name", 110)
+    saved = save_checkpoint(tmp_path / "passing on", Predictor(PassesOn(network("velocity, position")), SPEC))
+    again = load_checkpoint(saved, network=PassesOn(network("position, velocity")))
+    assert (again.feeding.by, again.predict(SAMPLE)["next"][0]) == ("name", 110)
+
+
+@pytest.mark.parametrize(
+    "signature", ["v, p", "position, p", "p, velocity", "*fields", "position, v=None", "mass, next"]
+)
+def test_names_that_are_no_parameters_any_more_are_refused(tmp_path, signature):
+    written = save_checkpoint(tmp_path / "one", Predictor(network("velocity, position"), SPEC))
+    shown = re.escape(signature.replace("=None", ""))
+    text = rf"\['velocity', 'position'\] were fed by name, and the network Net has forward\({shown}\)"
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint(written, network=network(signature, "1"))
+
+
+def test_a_single_field_may_have_another_name_by_now_if_there_is_one_place_for_it(tmp_path):
+    made = Predictor(network("position", "position"), SPEC, inputs=["position"])
+    written = save_checkpoint(tmp_path / "one", made)
+    for signature in ("x", "x, scale=1.0"):
+        assert load_checkpoint(written, network=network(signature, "x")).predict(SAMPLE)["next"][0] == 1
+    with pytest.raises(CheckpointError, match=r"\['position'\] were fed by name"):
+        load_checkpoint(written, network=network("scale=1.0, x=None", "scale"))
+
+
+class Moved(nn.Module):
+    config: ClassVar[dict] = {}
+
+    def forward(self, velocity, position):
+        return velocity + 100 * position
+
+
+def test_a_registered_class_whose_parameters_changed_places_is_fed_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_CLASSES", {**registry._CLASSES, "Moved": Moved})
+    written = save_checkpoint(tmp_path / "one", Predictor(Moved(), SPEC))
+    monkeypatch.setattr(Moved, "forward", lambda self, position, velocity: velocity + 100 * position)
+    again = load_checkpoint(written)
+    assert (again.feeding.positional, again.predict(SAMPLE)["next"][0]) == (("position", "velocity"), 110)
 
 
 def test_one_without_the_record_is_fed_as_it_was_with_a_warning(tmp_path):
@@ -405,9 +462,15 @@ def training(tmp_path: Path, module: nn.Module, **options) -> Trainer:
 
 
 def test_a_resumed_training_feeds_as_before(tmp_path):
-    training(tmp_path, network("velocity, position"), epochs=1).fit()
+    first = training(tmp_path, network("velocity, position"), epochs=1)
+    first.fit()
     folder = next((tmp_path / "s" / "networks").iterdir())
     assert training(tmp_path, network("velocity, position"), epochs=2, resume=True).predictor.feeding.by == "name"
+    other = training(tmp_path, network("position, velocity"), epochs=2, resume=True).predictor
+    assert other.feeding.positional == ("position", "velocity")
+    assert other.predict(SAMPLE)["next"][0] == first.predictor.predict(SAMPLE)["next"][0]
+    with pytest.raises(CheckpointError, match=r"\['velocity', 'position'\] were fed by name.*forward\(v, p\)"):
+        training(tmp_path, network("v, p", "v + 100 * p"), epochs=2, resume=True)
     without_record(folder)
     with pytest.warns(UserWarning, match="no record of how fields are fed"):
         old = training(tmp_path, network("velocity, position"), epochs=2, resume=True)

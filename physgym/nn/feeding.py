@@ -24,6 +24,11 @@ OTHERS = (
     "fields are {fields}. Set inputs={wanted}, or rename the parameters: then the fields come in the order of `inputs`"
 )
 LACKING = "the transform before_prediction left out {names}, which feed {network}; it gives {known}"
+RENAMED = (
+    "its fields {fields} were fed by name, and {network} has forward({parameters}) here, which has not all of these "
+    "names: what each parameter stands for is not known. Name them after the fields again, in any order, or take "
+    "(self, **fields)"
+)
 NO_FEEDING = "how fields are fed is no record of that: {data}"
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -104,6 +109,33 @@ class Feeding:
             )
             raise ConfigError(text)
         return _by_name(parameters, matched, left)
+
+    def onto(self, network: nn.Module) -> Feeding:
+        """Return how the same fields reach a network whose parameters may have other places than they had.
+
+        What was fed by name goes on by name, wherever the parameter of that name stands now; what was fed in an order
+        keeps it.
+
+        Args:
+            network: The network; wrappers around it are looked through.
+
+        Raises:
+            ConfigError: Fields were fed by name, and the parameters do not have these names.
+        """
+        if self.by == "order":
+            return self
+        inner = unwrapped(network)
+        parameters, _ = _signature(inner)
+        try:
+            found = Feeding.of(network, self.fields)
+        except ConfigError:
+            found = None  # some of the names are there
+        needed = [p for p in parameters if _required(p)] or parameters
+        alone = len(self.fields) == len(needed) == 1  # which cannot be taken for another one
+        if found is None or (found.by == "order" and not alone and not isinstance(inner, Listing)):
+            name = f"the network {type(inner).__name__}"
+            raise ConfigError(RENAMED.format(network=name, parameters=_shown(parameters), fields=list(self.fields)))
+        return found
 
     def __call__(self, network: nn.Module, fed: Mapping[str, Tensor]) -> Any:
         """Call a network with fields.

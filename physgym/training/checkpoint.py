@@ -274,10 +274,12 @@ def _residual(network: nn.Module) -> list[int | None] | None:
 
 
 def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Feeding:
-    """How the fields were fed to a network; what a residual adds to is settled as it was.
+    """How the fields are fed to a network: by name if they were, else in the order in which they were.
+
+    What a residual adds to is settled as it was.
 
     Raises:
-        CheckpointError: The network adds other channels to its output.
+        CheckpointError: The network adds other channels to its output, or its parameters have other names.
     """
     inner, inputs = unwrapped(network), manifest["inputs"]
     record = manifest.get("feeding")
@@ -300,7 +302,11 @@ def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Fee
             raise CheckpointError(
                 MISMATCH.format(path=path, network=f"the network {type(inner).__name__}", problem=problem)
             )
-    return feeding
+    try:
+        return feeding.onto(network)
+    except ConfigError as error:
+        shown = f"the network {type(inner).__name__}"
+        raise CheckpointError(MISMATCH.format(path=path, network=shown, problem=error)) from error
 
 
 def _named_as(predictor: Predictor, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
