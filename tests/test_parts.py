@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from physgym import SampleDataset, generate
+from physgym.data import SampleWriter
 from physgym.data.generate import SampleStream
 from physgym.data.provenance import overlaps
 from physgym.errors import ConfigError
@@ -19,6 +20,7 @@ from physgym.experiment.session import read_record
 from physgym.nn import MLP
 from physgym.rollout import episode_seed, part_seed
 from physgym.runner import Runner
+from physgym.sample import Field, SampleSpec
 from physgym.training import Trainer
 from physgym.vector.entry import defaults_of
 from tests import toys
@@ -230,3 +232,53 @@ def test_the_two_sides_of_a_split_have_nothing_in_common(tmp_path):
     )
     training, validation = dataset.split(0.3, seed=0)
     assert overlaps(validation, training) == ""
+
+
+def trained(dataset, **more):
+    return Trainer(MLP.from_spec(dataset.spec, hidden=(4,)), dataset, epochs=1, progress=False, **more)
+
+
+def test_a_fraction_of_folders_with_equal_episodes_is_warned_about(tmp_path):
+    one, other, alike = (several(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1), ("c", 0)))
+    joined = SampleDataset([one.paths[0], alike.paths[0]])
+    with pytest.warns(UserWarning, match="episodes of the validation samples are among those of the training samples"):
+        trained(joined, validation=0.4)
+    for dataset in (one, SampleDataset([one.paths[0], other.paths[0]])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            trained(dataset, validation=0.4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(joined, validation=None)
+
+
+def test_a_fraction_of_one_folder_is_not_looked_at(tmp_path, monkeypatch):
+    dataset = several(tmp_path / "a")
+    monkeypatch.setattr("physgym.data.provenance.overlaps", lambda *_: pytest.fail("it costs time"))
+    trained(dataset, validation=0.4)
+
+
+def test_episodes_of_one_folder_are_the_same_whatever_is_known_of_it(tmp_path):
+    spec = SampleSpec([Field("x", (2,), np.dtype("f4"), "input"), Field("y", (2,), np.dtype("f4"), "target")])
+    for name in ("a", "b"):
+        with SampleWriter(tmp_path / name, spec) as writer:  # which says nothing of a simulation
+            values = np.arange(24, dtype="f4").reshape(12, 2)
+            writer.append(
+                {"x": values, "y": values},
+                episode=np.arange(12) // 2,
+                step=np.arange(12) % 2,
+                seed=np.zeros(12, np.uint64),
+            )
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "a")
+    for paths in ([tmp_path / "a"] * 2, [tmp_path / "a", tmp_path / "b", link]):
+        with pytest.warns(UserWarning, match=f"of the training samples: both are read from {tmp_path / 'a'}"):
+            trained(SampleDataset(paths), validation=0.5)
+    whole = SampleDataset(tmp_path / "a")
+    with pytest.warns(UserWarning, match="6 of the 6 episodes of the validation samples are among those of the train"):
+        trained(whole, validation=whole)
+    training, held_out = whole.split(0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(training, validation=held_out)
+        trained(whole, validation=SampleDataset(tmp_path / "b"))

@@ -27,6 +27,10 @@ OVERLAP = (
     "{count} of the {total} episodes of {first} are among those of {second}: they have the same simulation, arguments "
     "and seeds, so that {consequence}. Generate one of them with another seed, or as another part (mode={mode!r})"
 )
+SAME_SAMPLES = (
+    "{count} of the {total} episodes of {first} are among those of {second}: both are read from {folder}, so that "
+    "{consequence}. Read each folder once, and give each of its episodes to one of them"
+)
 OTHER_CODE = (
     "{first} were made by other code of the simulation than {second}: {differences}. Generate one of them again, or "
     "take them for what they are: samples of two simulations"
@@ -140,7 +144,8 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
     """Say which episodes two datasets have in common, by simulation, arguments and seeds; empty for none.
 
     Arguments that were not given count as those that the constructor has by default. An episode of samples that were
-    made by loading stored ones is also the episode that was loaded.
+    made by loading stored ones is also the episode that was loaded. Episodes of one folder are the same whether or not
+    something is known of their simulation.
 
     Args:
         first: Samples that are to be unseen, such as those of a validation.
@@ -153,13 +158,16 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
     bare = _bare_names(first, second)
     own, others = _episodes(first, defaults, bare), _episodes(second, defaults, bare)
     alike = own.keys() & others.keys()
-    if not alike:
-        return ""
     figures = {"total": len(np.unique(first.index("seed"))), "first": names[0], "second": names[1]}
-    count = len(np.unique(np.concatenate([np.intersect1d(own[text][1], others[text][1]) for text in alike])))
+    equal = [np.intersect1d(own[text][1], others[text][1]) for text in alike]
+    count = len(np.unique(np.concatenate(equal))) if equal else 0
+    folder, same = _same_samples(first, second)
+    if same and same >= count:
+        figures["total"] = len(np.unique(first.episodes))
+        return SAME_SAMPLES.format(count=same, **figures, folder=folder, consequence=UNSEEN)
     if count:
         return OVERLAP.format(count=count, **figures, consequence=UNSEEN, mode="validation")
-    if (count := _equal_parameters(first, second)) and first.source.get("parameters") is not None:
+    if alike and (count := _equal_parameters(first, second)) and first.source.get("parameters") is not None:
         return SAME_PARAMETERS.format(count=count, **figures)
     return ""
 
@@ -222,10 +230,15 @@ def overlaps_with_stream(dataset: SampleDataset, stream: Any, names: Sequence[st
     return overlaps_with_draws(dataset, source, getattr(stream, "defaults", {}), draws, names)
 
 
-def warn_of_overlap(validation: Any, training: Any) -> None:
+def warn_of_overlap(validation: Any, training: Any, *, divided: bool = False) -> None:
     """Warn where samples to validate on are among those of a training, or of other code, if both say what they are of.
 
     The samples of a training are also compared with one another, where they lie in several folders.
+
+    Args:
+        validation: The samples to validate on.
+        training: Those of the training, or a stream of them.
+        divided: Whether both are parts of one dataset that was split by episode: within one folder they share none.
     """
     from physgym.data.dataset import SampleDataset
 
@@ -233,9 +246,9 @@ def warn_of_overlap(validation: Any, training: Any) -> None:
     texts = []
     if isinstance(training, SampleDataset):
         texts.append(_other_code(codes[1:], codes[:1], ("some of the training samples", "others")))
-    if isinstance(validation, SampleDataset):
+    if isinstance(validation, SampleDataset) and not (divided and len(validation.paths) == 1):
         names = ("the validation samples", "the training samples")
-        texts.append(_other_code(_codes(validation), codes, names))
+        texts += [] if divided else [_other_code(_codes(validation), codes, names)]
         if isinstance(training, SampleDataset):
             texts.append(overlaps(validation, training, names))
         else:
@@ -371,6 +384,31 @@ def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any], bare: Collect
         for place, text in enumerate(texts):
             found.setdefault(text, []).append(names[:, names[0] % len(texts) == place])
     return {text: tuple(np.unique(np.concatenate(parts, 1), axis=1)) for text, parts in found.items()}
+
+
+def _same_samples(first: SampleDataset, second: SampleDataset) -> tuple[Path | None, int]:
+    """A folder that two datasets read episodes of in common, and how many these are, of all such folders."""
+    if first.mode != second.mode:
+        return None, 0
+    own, others = _folders(first), _folders(second)
+    shared, count = None, 0
+    for folder in own.keys() & others.keys():
+        found = np.intersect1d(*(_episodes_in(dataset, of[folder]) for dataset, of in ((first, own), (second, others))))
+        shared, count = folder if len(found) else shared, count + len(found)
+    return shared, count
+
+
+def _folders(dataset: SampleDataset) -> dict[Path, list[int]]:
+    """The numbers of the partitions of a dataset, by their folder."""
+    found: dict[Path, list[int]] = {}
+    for number, part in enumerate(dataset.partitions):
+        found.setdefault(part.path.parent.resolve(), []).append(number)
+    return found
+
+
+def _episodes_in(dataset: SampleDataset, partitions: Sequence[int]) -> Any:
+    """The episodes of a dataset of which some partitions have samples."""
+    return dataset.index("episode")[np.isin(dataset.origins()[1], partitions)]
 
 
 def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any], bare: Collection[str]) -> list[str]:

@@ -309,8 +309,8 @@ class Trainer:
         self.fields = tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
         if self.validation is not None:
             check_alike(self.validation, spec, self.fields)
-        held_out = isinstance(validation, (int, float))  # of the same samples
-        warn_of_overlap(None if held_out else self.validation, self.training if source is None else source)
+        divided = isinstance(validation, (int, float))
+        warn_of_overlap(self.validation, self.training if source is None else source, divided=divided)
         if (learned := Learned.of(self.training if source is None else source)) is not None:
             getattr(rollout, "compare_code", lambda _: None)(learned.code)
         self._spec = spec
