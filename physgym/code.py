@@ -11,6 +11,7 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import dis
 import enum
 import functools
 import hashlib
@@ -362,21 +363,37 @@ class _Search:
         for base in kind.__mro__:
             if base is kind or base.__module__ != kind.__module__:
                 self._defined(base.__module__, base.__qualname__, base)
-            for method in vars(base).values() if base.__module__ == "__main__" else ():
-                if isinstance(method, types.FunctionType):
-                    self._globals(method)
+            own = base.__module__ == "__main__" or _place(base.__module__).kind in ("own", "missing")
+            for name, member in vars(base).items() if own else ():
+                for method in _functions(member):
+                    self._method(f"{base.__qualname__}.{name}", method, made_here="<locals>" in base.__qualname__)
+                    if base.__module__ == "__main__":
+                        self._globals(method)
+
+    def _method(self, name: str, method: types.FunctionType, *, made_here: bool) -> None:
+        """Take what a function of a class has caught, and its defaults where each run of another function makes it.
+
+        What the function itself sets is the state of a simulation, and no part of its code.
+        """
+        if INSTALLED & set(Path(method.__code__.co_filename).parts):  # what a decorator of a package makes
+            return
+        for free, part in _caught(method):
+            self.datum(f"{name}.{free}", part, 0)
+        defaults = [*enumerate(method.__defaults__ or ()), *(method.__kwdefaults__ or {}).items()]
+        for key, part in defaults if made_here else ():
+            self.datum(f"{name}({key})", part, 0)
 
     def _globals(self, function: types.FunctionType) -> None:
         """Take the data of a script that one of its functions reads: a number given on the command line is in no text.
 
-        Of a namespace, as argparse makes one, the attributes count that the function names.
+        Of a namespace, as argparse makes one, and of a dataclass the attributes count that the function names.
         """
         names = _mentioned(function.__code__)
         for name in sorted(names & function.__globals__.keys()):
             value = function.__globals__[name]
-            if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
-                for attribute in sorted(names & vars(value).keys()):
-                    self.datum(f"{name}.{attribute}", getattr(value, attribute), 0)
+            if isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
+                for attribute in sorted(names & fields_of(value).keys()):
+                    self.datum(f"{name}.{attribute}", getattr(value, attribute, None), 0)
             elif _is_plain(value) and not name.startswith("__"):
                 self.values[f"global {name}"] = _plain(value)
 
@@ -390,10 +407,8 @@ class _Search:
             self._globals(function)
         if "<" in function.__qualname__:  # which of several with the same name
             self.values.setdefault(f"{function.__qualname__} of {name}", _constants(function.__code__))
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-        for free, cell in cells:
-            with contextlib.suppress(ValueError):  # an empty cell
-                self.datum(f"{function.__qualname__}.{free}", cell.cell_contents, depth)
+        for free, part in _caught(function):
+            self.datum(f"{function.__qualname__}.{free}", part, depth)
         for key, part in (function.__kwdefaults__ or {}).items():
             self.datum(f"{function.__qualname__}({key})", part, depth)
         for number, part in enumerate(function.__defaults__ or ()):
@@ -512,11 +527,38 @@ def _globals(what: Any, module: str) -> Mapping[str, Any]:
 def _fields(value: Any) -> dict[str, Any]:
     """Fields of an object of an own class: its own, and the data that its class holds for all."""
     found = {} if hasattr(value, "step") else _held_by(type(value))
+    return found | fields_of(value)
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of an object by name; those of its class are none of its own."""
     if dataclasses.is_dataclass(value):
-        return found | {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}
+        return {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}
     slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
-    found |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     return found | dict(getattr(value, "__dict__", {}))
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _functions(member: Any) -> Iterator[types.FunctionType]:
+    """The functions of a member of a class: a method, one of a class, those of a property."""
+    if isinstance(member, property):
+        parts: list[Any] = [member.fget, member.fset, member.fdel]
+    else:
+        parts = [getattr(member, "__func__", None), getattr(member, "func", None), member]
+    yield from (part for part in parts if isinstance(part, types.FunctionType))
+
+
+def _caught(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function has caught, by name, but the class that it is of, and what it sets itself."""
+    own = {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_DEREF"}
+    for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        if free != "__class__" and free not in own:
+            with contextlib.suppress(ValueError):  # an empty cell
+                yield free, cell.cell_contents
 
 
 def _weights(value: Any) -> dict[str, Any] | None:
@@ -563,6 +605,8 @@ def _plain(value: Any) -> str:
         return f"{value.dtype} {value!r}"
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if isinstance(value, enum.Enum) and " at 0x" in repr(value):  # of a function or an object
+        return f"<{type(value).__qualname__}.{value.name}>"
     if isinstance(value, (set, frozenset)):
         text = f"{{{', '.join(sorted(map(_plain, value)))}}}"
     elif isinstance(value, Mapping):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from physgym.files import cache_folder, read_regular, write_atomically
 
-VERSION = 2  # of what is remembered
+VERSION = 3  # of what is remembered
 CALLS = (b"__import__", b"exec(", b"run_path", b"run_module", b"SourceFileLoader")
 FILE = "<file>"
 IMPORTING = {"import_module": "name", "__import__": "name", "run_module": "mod_name"}  # functions and their argument
@@ -235,13 +235,15 @@ def _imports(tree: ast.AST, *, by_call: bool = False) -> list[Any]:
 
 def _uses(tree: ast.AST, aliases: dict[str, str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    reads = False
+    reads, renamed = False, _renamed(tree)
     for inner in ast.walk(tree):
         if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id in aliases:
             found.append((inner.value.id, inner.attr))
         elif isinstance(inner, ast.Call):
-            found += [("", text) for text in _imported_by_call(inner)]
-            reads = reads or _called(inner) in READING
+            called = _called(inner)
+            called = renamed.get(called, called)
+            found += [("", text) for text in _imported_by_call(inner, called)]
+            reads = reads or called in READING
     if reads:  # which file a call reads is often said elsewhere: open(NAME), Path(__file__).with_name("solver.py")
         texts = (one.value for one in ast.walk(tree) if isinstance(one, ast.Constant) and isinstance(one.value, str))
         found += [(FILE, text) for text in texts if text.endswith(".py") and "\n" not in text]
@@ -271,9 +273,23 @@ def _called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else str(getattr(node.func, "id", ""))
 
 
-def _imported_by_call(node: ast.Call) -> list[str]:
+def _renamed(tree: ast.AST) -> dict[str, str]:
+    """Functions that import or carry out files, by the other names that a text gives to them."""
+    known = {*IMPORTING, *READING}
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {one.asname: one.name for one in node.names if one.asname and one.name in known}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, (ast.Attribute, ast.Name)):
+            name = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if name in known:
+                found |= {one.id: name for one in targets if isinstance(one, ast.Name)}
+    return found
+
+
+def _imported_by_call(node: ast.Call, called: str) -> list[str]:
     """The modules of a call of ``import_module("name")``, ``__import__("name")`` or ``run_module("name")``."""
-    called = _called(node)
     if called not in IMPORTING:
         return []
     named = [one.value for one in node.keywords if one.arg == IMPORTING[called]]

@@ -44,6 +44,83 @@ class Slotted:
         self.gain = gain
 
 
+def with_gain(gain, offset=0.0):
+    def doubled(function):
+        return lambda self: gain * function(self)
+
+    class Sim(toys.Line):
+        count = 0
+
+        def made(self):
+            nonlocal offset
+            offset += 1  # what it sets itself is its state
+            return super().reset(seed=0)
+
+    class Method(Sim):
+        def kept(self):
+            return gain
+
+    class Shown(Sim):
+        shown = property(lambda self: gain)
+
+    class Kept(Sim):
+        kept = functools.cached_property(lambda self: gain)
+
+    class Static(Sim):
+        kept = staticmethod(lambda: gain)
+
+    class Default(Sim):
+        def kept(self, given=gain):
+            return given
+
+    class Decorated(Sim):
+        kept = doubled(Sim.made)
+
+    class Wrapper(gymnasium.Wrapper):
+        def step(self, action):
+            return gain, *self.env.step(action)[1:]
+
+    named = {kind.__name__: kind for kind in (Method, Shown, Kept, Static, Default, Decorated)}
+    return named | {"around": lambda: Wrapper(toys.Line())}
+
+
+@pytest.mark.parametrize("way", with_gain(1.0))
+def test_what_the_methods_of_a_simulation_have_caught_counts(way):
+    before = code_of(with_gain(1.0)[way])
+    assert not differences(before, code_of(with_gain(1.0, offset=3.0)[way]))
+    assert any("was 1.0, is 2.0" in text for text in differences(before, code_of(with_gain(2.0)[way])))
+
+
+SCRIPT = """
+import dataclasses
+from tests import toys
+
+@dataclasses.dataclass
+class Conf:
+    gain: float
+    other: float = 1.0
+
+conf = Conf(1.0)
+
+class Sim(toys.Line):
+    @property
+    def gain(self):
+        return conf.gain
+"""
+
+
+def test_the_fields_of_a_dataclass_of_a_script_that_a_simulation_reads_count(monkeypatch):
+    script = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    script.__file__ = __file__
+    exec(SCRIPT, vars(script))  # noqa: S102 - the text of a script
+    before = code_of(script.Sim)
+    script.conf.other = 2.0
+    assert not differences(before, code_of(script.Sim))
+    script.conf.gain = 2.0
+    assert differences(before, code_of(script.Sim)) == ["value conf.gain was 1.0, is 2.0"]
+
+
 @dataclass
 class Fields:
     gain: float = 1.0
@@ -140,6 +217,10 @@ CALLS = {
     "exec": ("", 'exec(open("eworked.py").read(), found)'),
     "exec of a path": ("from pathlib import Path", 'exec((Path(__file__).parent / "eworked.py").read_text(), found)'),
     "exec of what is open": ("", 'with open("eworked.py") as file:\n        exec(file.read(), found)'),
+    "another name": ("from importlib import import_module as im", 'im("eworked").gain'),
+    "another name of a module": ("import importlib as il", 'il.import_module("eworked").gain'),
+    "another name for a run": ("from runpy import run_path as rp, run_module as rm", 'rp("eworked.py")["gain"]'),
+    "a name that is assigned": ("import importlib\nload = importlib.import_module", 'load("eworked").gain'),
     "load a file": ("import importlib.util as u", 'u.spec_from_file_location("any", "eworked.py")'),
 }
 
@@ -223,6 +304,56 @@ def test_partials_of_two_functions_are_two(tmp_path):
         )
 
 
+PUSH = """
+import numpy as np
+
+def push(observation, rng):
+    return np.full(3, 0.1, np.float32)
+
+class Push:
+    def __call__(self, observation, rng):
+        return self.act(observation)
+
+    def act(self, observation, rng=None):
+        return np.full(3, 0.1, np.float32)
+"""
+LAYOUT = (
+    PUSH.replace("    return", "    '''Give it.'''\n\n    # a comment\n    return", 1)
+    .replace("class Push:", "class Push:\n    '''Push.'''\n")
+    .replace("(3, 0.1, np.float32)", "(\n            3, 0.1, np.float32)")
+)
+PUSHES = {
+    "function": lambda module: module.push,
+    "object": lambda module: module.Push(),
+    "method": lambda module: module.Push().act,
+    "partial": lambda module: functools.partial(module.push),
+}
+
+
+@pytest.mark.parametrize("way", PUSHES)
+def test_the_text_of_a_function_of_actions_is_compared(way, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def generated(text, samples):
+        (tmp_path / "pushing.py").write_text(text)
+        sys.modules.pop("pushing", None)
+        importlib.invalidate_caches()
+        actions = PUSHES[way](importlib.import_module("pushing"))
+        options = {**OPTIONS, "samples": samples, "resume": samples > 4}
+        return physgym.generate(toys.Line, tmp_path / "d", actions=actions, **options)
+
+    try:
+        first = generated(PUSH, 4)
+        assert generated(LAYOUT, 8).source == first.source
+        with pytest.raises(DatasetError, match="another actions"):
+            generated(PUSH.replace("0.1", "0.9"), 12)
+        rewritten(tmp_path / "d")  # as a version of before wrote it, which knew names alone
+        assert len(generated(PUSH.replace("0.1", "0.9"), 12)) == 12
+    finally:
+        sys.modules.pop("pushing", None)
+
+
 # --- names of simulations
 
 
@@ -231,6 +362,7 @@ def as_before(file: Path, **changed):
     with h5py.File(file, "r+") as stored:
         source = json.loads(stored.attrs["source"])
         source["actions"].pop("values", None)
+        source["actions"].pop("text", None)
         stored.attrs["source"] = json.dumps({**source, **changed}, sort_keys=True)
 
 
@@ -241,6 +373,7 @@ def rewritten(folder: Path, **changed):
     for part in described["modes"].values():
         if "source" in part:
             part["source"]["actions"].pop("values", None)
+            part["source"]["actions"].pop("text", None)
             part["source"] |= changed
     (folder / "dataset.json").write_text(json.dumps(described))
 

@@ -8,8 +8,6 @@ name of the sample that was handed out last: whatever is stored, what comes afte
 from __future__ import annotations
 
 import copy
-import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -37,7 +35,7 @@ from physgym.data.provenance import begun, continued, warn_of_parts
 from physgym.data.stored import StoredEpisodes
 from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after, partition_files
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, UnequalSpaces
-from physgym.fingerprint import as_plain_array, fingerprint
+from physgym.identity import described
 from physgym.interrupt import Interrupt
 from physgym.placement import EnvFactory
 from physgym.progress import Progress
@@ -1171,8 +1169,10 @@ def as_recorded(source: dict[str, Any], before: Mapping[str, Any] | None) -> dic
     name, acting, told = before.get("env"), source.get("actions"), before.get("actions")
     if isinstance(name, str) and same_name(name, source["env"]):  # without the module of a class
         found["env"] = name
-    if isinstance(acting, dict) and told == {key: part for key, part in acting.items() if key != "values"}:
-        found["actions"] = told  # without what a function has caught
+    if isinstance(acting, dict) and isinstance(told, dict):
+        later = {key for key in ("values", "text") if key not in told}  # what a function has caught, and what it says
+        if told == {key: part for key, part in acting.items() if key not in later}:
+            found["actions"] = told
     return found
 
 
@@ -1182,20 +1182,8 @@ def _plain(data: Any) -> Any:
 
 
 def describable(each: Sequence[Mapping[str, Any]]) -> Any:
-    """Arguments as JSON data, a list where episodes have different ones; what JSON does not know is a text."""
-    return json.loads(json.dumps(each[0] if len(each) == 1 else each, default=_as_text))
-
-
-def _as_text(value: Any) -> Any:
-    """What says of a value all by which it may differ: the bytes of arrays, fields of a dataclass, else its repr."""
-    if (array := as_plain_array(value)) is not None:
-        return {"array": list(array.shape), "of": array.tolist()} if array.dtype.hasobject else fingerprint(array)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-        return {type(value).__qualname__: fields}
-    if isinstance(value, functools.partial):
-        return {"partial": [value.func, list(value.args), value.keywords]}
-    return repr(value)
+    """Arguments as JSON data, a list where episodes have different ones; see `physgym.identity.described`."""
+    return described(each[0] if len(each) == 1 else list(each))
 
 
 def _attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:

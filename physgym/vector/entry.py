@@ -233,7 +233,11 @@ def env_name(env: EnvLike) -> str:
     if isinstance(env, str):
         return env
     name = getattr(env, "__qualname__", None)
-    return repr(env) if name is None else f"{env.__module__}:{name}"
+    if name is None:
+        from physgym.identity import maker_text  # which imports much that a worker has no use for
+
+        return maker_text(env)
+    return f"{env.__module__}:{name}"
 
 
 def is_importable(name: str) -> bool:
