@@ -52,7 +52,8 @@ def environment():
     import tests
 
     folder = Path(next(iter(tests.__path__))).parent
-    return {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
+    # no __pycache__ in the project, whose status the tests look at
+    return {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def call(folder, *arguments, code=0):

@@ -285,7 +285,7 @@ class Store:
     @property
     def _hangs(self) -> float:
         """Seconds without a byte after which a server is taken to hang."""
-        return min(READ_TIMEOUT, max(LEAST_TIMEOUT, self.patience))
+        return min(READ_TIMEOUT, max(LEAST_TIMEOUT, self.patience / ATTEMPTS))
 
     def _call(self, request: str, **arguments: Any) -> Any:
         """Make one request; the body of an answer is for the caller to read.

@@ -24,6 +24,8 @@ from physgym.vector.values import PLAIN_KINDS, decode_value, encode_value
 # the actions of one leaf: an array, of which each environment gets a row, or a list, of which each gets an item
 Column: TypeAlias = "np.ndarray[Any, np.dtype[Any]] | list[Any]"
 
+IMMUTABLE = (int, float, bool, str, bytes, type(None))  # classes of actions that need no copy
+
 UNFIT = "the actions do not fit: {error}. step takes an element of action_space, {space}"
 STUCK = "the action of environment {env}{leaf}: {error}"
 FOREIGN = (
@@ -145,6 +147,8 @@ def travelled(column: Column, leaf: walk.Leaf, envs: Sequence[int], *, local: bo
     """
     if column.__class__ is np.ndarray and column.dtype.kind in PLAIN_KINDS:
         return column.copy() if local else column
+    if all(action.__class__ in IMMUTABLE for action in column):
+        return column
     try:
         data = encode_value(column)
     except ProtocolError:

@@ -142,8 +142,11 @@ def generate(
         if there is None:
             print(f"\n{interrupt}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        some = isinstance(there, Location) or there.exists()
-        kept = f"complete samples are in {short(str(there))}" if some else "no sample was complete"
+        kept = f"complete samples are in {short(str(there))}"
+        if isinstance(there, Location):  # where looking for them might take long
+            kept = f"complete samples, if there were any, are in {there}"
+        elif not there.exists():
+            kept = "no sample was complete"
         print(f"\ninterrupted; {kept}. Continue with: {again('--resume')}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(f"{len(dataset)} samples in {short(str(there or dataset.paths[0]))}")
