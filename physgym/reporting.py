@@ -9,7 +9,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -248,7 +248,9 @@ def record_fields(sample: SampleSpec, outputs: Sequence[Field], *, compare: bool
     predicted = [Field(f"{PREDICTION}{f.name}", f.shape, f.dtype, "additional", f.unit) for f in outputs]
     compared = [f for f in outputs if compare and f.name in sample]
     errors = [Field(f"{ERROR}{f.name}", (), np.dtype(np.float32), "additional") for f in compared]
-    return SampleSpec([*sample.values(), *predicted, *errors])
+    # a mask that the network predicts, or that was not loaded for a replay, is not stored
+    own = [replace(f, mask=f.mask if f.mask in sample else "") for f in sample.values()]
+    return SampleSpec([*own, *predicted, *errors])
 
 
 def without_additions(spec: SampleSpec) -> SampleSpec:

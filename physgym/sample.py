@@ -50,6 +50,7 @@ MASK = (
     "sample_masks says that {mask!r} tells which values of {name!r} are there; it must be an integer, how many rows "
     "are, or an array of the first or the last axes of {shape}, not of shape {got} and dtype {dtype}"
 )
+OWN_MASK = "field {name!r} cannot say itself which of its values are there; name another field as its mask"
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,11 @@ class SampleSpec(Mapping[str, Field]):
         if not field.mask or field.mask not in self._fields:  # a part of the fields may lack it
             return
         mask = self._fields[field.mask]
-        numbers = mask.dtype.kind in "iu" and not mask.shape
+        if mask is field:
+            raise SampleError(OWN_MASK.format(name=field.name))
         alike = mask.shape in (field.shape[: len(mask.shape)], field.shape[len(field.shape) - len(mask.shape) :])
-        if not (numbers and field.shape) and not (alike and mask.dtype.kind in "biuf"):
+        kinds = "biuf" if mask.shape or not field.shape else "b"  # a float is no number of rows
+        if not counts_rows(field, mask) and not (alike and mask.dtype.kind in kinds):
             text = MASK.format(mask=mask.name, name=field.name, shape=field.shape, got=mask.shape, dtype=mask.dtype)
             raise SampleError(text)
 
@@ -320,6 +323,11 @@ class SampleSpec(Mapping[str, Field]):
                 yield name, value
 
 
+def counts_rows(field: Field, mask: Field) -> bool:
+    """Whether a mask says how many rows of a field are there, and not which of its values."""
+    return mask.dtype.kind in "iu" and not mask.shape and bool(field.shape)
+
+
 def present(field: Field, mask: Field, values: Array) -> Array:
     """Which values of a field are there, as its mask says: flags that broadcast to (n, *field shape).
 
@@ -329,10 +337,7 @@ def present(field: Field, mask: Field, values: Array) -> Array:
             its first axes (the nodes of (nodes, 3)) or of its last ones (the grid of (channels, *grid)).
         values: Values of the mask, shape (n, *mask shape).
     """
-    if not mask.shape and mask.dtype.kind in "iu" and field.shape:
-        flags = np.arange(field.shape[0]) < values[:, None]
-    else:
-        flags = values != 0
+    flags = np.arange(field.shape[0]) < values[:, None] if counts_rows(field, mask) else values != 0
     axes = flags.ndim - 1
     if field.shape[:axes] == flags.shape[1:]:
         return flags.reshape(*flags.shape, *(1,) * (len(field.shape) - axes))

@@ -60,7 +60,8 @@ class SampleDataset:
         path: A dataset folder, or several that are read as one; all need the same fields. Also ``s3://bucket/prefix``,
             which is brought to a local cache, see `physgym.storage`.
         mode: Which part to read.
-        fields: Only these fields, in this order; all by default.
+        fields: Only these fields, in this order; all by default. What is padded keeps its mask for `statistics`,
+            whether or not that is among them.
         mini: Only the first so many samples.
         rows: Only these samples, by index; what `split` uses.
 
@@ -569,8 +570,25 @@ class SampleDataset:
         return {field.name: found[field.name] for field in real_fields(self.spec)}
 
     def compute_statistics(self) -> dict[str, Statistics]:
-        """Statistics per field and component, from the samples themselves."""
-        return collect(self.spec, len(self), lambda name, a, b: self.read(a, b, [name])[name], COPY)
+        """Statistics per field and component, from the samples themselves.
+
+        Masks are read for it where they are not among the fields of this dataset.
+        """
+        whole = self._with_masks()
+        found = collect(whole.spec, len(whole), lambda name, a, b: whole.read(a, b, [name])[name], COPY)
+        return {field.name: found[field.name] for field in real_fields(self.spec)}
+
+    def _with_masks(self) -> SampleDataset:
+        """The same samples with the masks of their fields."""
+        stored = self._partitions[0][1].spec
+        masks = {f.mask: stored[f.mask] for f in self.spec.values() if f.mask in stored and f.mask not in self.spec}
+        if not masks:
+            return self
+        whole = object.__new__(type(self))
+        whole.__dict__.update(self.__dict__, spec=SampleSpec([*self.spec.values(), *masks.values()]))
+        for made in ("statistics", "_stitched"):
+            whole.__dict__.pop(made, None)
+        return whole
 
 
 PAGE = 4096  # bytes

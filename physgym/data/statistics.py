@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from physgym.errors import SampleError
 from physgym.sample import Field, SampleSpec, present
 from physgym.spaces import Array
+
+UNMASKED = (
+    "field {name!r} is padded, and which of its values are there is said by its mask {mask!r}, which is not among the "
+    "fields {known}: its statistics would be those of the padding too. Load {mask!r} as well (add it to `fields`)"
+)
 
 
 def real_fields(spec: SampleSpec) -> list[Field]:
@@ -105,9 +111,15 @@ def collect(spec: SampleSpec, count: int, read: Read, at_once: int) -> dict[str,
 
 
 def of_samples(spec: SampleSpec, names: Iterable[str], samples: Mapping[str, Array]) -> dict[str, Statistics]:
-    """Statistics of some fields of samples in memory, by name; the masks of padded ones are applied."""
+    """Statistics of some fields of samples in memory, by name; the masks of padded ones are applied.
+
+    Raises:
+        SampleError: The mask of a field is not among the samples.
+    """
     found = {}
     for name in names:
+        if (mask := spec[name].mask) and not (mask in spec and mask in samples):
+            raise SampleError(UNMASKED.format(name=name, mask=mask, known=list(samples)))
         rows = len(samples[name])
         here = present_rows(spec, spec[name], lambda other, start, stop: samples[other][start:stop], 0, rows)
         found[name] = Statistics.of(samples[name], here)

@@ -53,7 +53,7 @@ from physgym.data.statistics import Accumulator, Statistics, merged, present_row
 from physgym.data.texts import SIGNATURE, encoded
 from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
-from physgym.sample import NOT_FINITE, Field, SampleSpec
+from physgym.sample import NOT_FINITE, Field, SampleSpec, counts_rows
 from physgym.sim import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -75,6 +75,14 @@ BEGINNINGS = {".h5": SIGNATURE, ".json": b"{", ".npz": b"PK"}  # of files by suf
 NOT_OURS = (
     "{folder} has {names}, named like files that a killed writer leaves, but not known to be such; they are kept. "
     "Delete them, or give them other names"
+)
+NO_MASK = (
+    "field {name!r} has the mask {mask!r}, which is no field of the samples; they have {known}. Add that field, or "
+    "take the mask away"
+)
+COUNT = (
+    "{where}: {name!r} says that {value} rows of {field!r} are there; it has {most}. A mask that is an integer counts "
+    "the rows from the first one"
 )
 WAITING = 2  # full partitions that may wait for their seal before appending waits for it
 
@@ -175,6 +183,7 @@ class SampleWriter:
         self.path, self.spec, self.mode = found if isinstance(found, Path) else Path(), spec, mode
         for field in (*spec.values(), *(parameters or {}).values()):
             _check_storable(field)
+        self._counts = _row_counts(spec)
         self._layout = Layout(spec, parameters, rejected, endings)
         self._max_file_size = max_file_size
         self._nonfinite, self._durable, self._interval = nonfinite, durable, commit_interval
@@ -416,8 +425,9 @@ class SampleWriter:
             env: Number of the simulation that gave each sample where a dataset has several, shape (n,); 0 by default.
 
         Raises:
-            SampleError: A value is not finite; the text names field, episode and step. What came before is stored. It
-                may be raised by a later call, since samples are looked at when they leave the buffer.
+            SampleError: A value is not finite, or a mask counts rows that its field does not have; the text names
+                field, episode and step. What came before is stored. It may be raised by a later call, since samples
+                are looked at when they leave the buffer.
             DatasetError: The arrays do not fit the fields, in kind or values, there is a sample of the same episode
                 and step already, or the disk refuses the write, now or in the time since the last call.
         """
@@ -671,14 +681,14 @@ class SampleWriter:
         if self._fill:
             with self._whole():
                 rows = {name: column[: self._fill] for name, column in self._buffer.items()}
-                self._portion, self._fill = self._finite(rows, self._fill), 0
+                self._portion, self._fill = self._checked(rows, self._fill), 0
             self._store()
 
     def _store_rows(self, rows: Mapping[str, Array], count: int) -> None:
         """Store samples that are too many for the buffer."""
         try:
             with self._whole():
-                self._portion = self._finite(rows, count)
+                self._portion = self._checked(rows, count)
             self._store()
         except BaseException:
             self._portion = None  # the caller may change the arrays
@@ -729,8 +739,22 @@ class SampleWriter:
         if error is not None:
             raise error
 
+    def _checked(self, rows: Mapping[str, Array], count: int) -> _Portion:
+        """The samples to store, which are those before one with a number of rows that its fields do not have."""
+        for name, (field, most) in self._counts.items():
+            values = rows[f"data/{name}"][:count]
+            wrong = (values < 0) | (values > most)
+            if wrong.any():
+                first = int(np.argmax(wrong))
+                where = f"episode {rows['index/episode'][first]}, step {rows['index/step'][first]}"
+                text = COUNT.format(where=where, name=name, value=values[first], field=field, most=most)
+                self._taken.forget()  # it and those after it are not stored
+                before = self._checked(rows, first)
+                return before if before.error is not None else replace(before, error=SampleError(text))
+        return self._finite(rows, count)
+
     def _finite(self, rows: Mapping[str, Array], count: int) -> _Portion:
-        """The samples to store."""
+        """Those of the samples that are finite, or are allowed not to be."""
         if self._nonfinite == "allow":
             return _Portion(rows, 0, count, None)
         for field in self.spec.values():
@@ -1161,6 +1185,23 @@ def _check_storable(field: Field) -> None:
         )
     if "\0" in text or text.encode(errors="replace").decode() != text:
         raise ConfigError(f"the name or unit of {field.name!r} is no text that HDF5 can hold; rename it")
+
+
+def _row_counts(spec: SampleSpec) -> dict[str, tuple[str, int]]:
+    """The masks that count rows: by name the field of the fewest rows that each is of, and how many these are.
+
+    Raises:
+        ConfigError: The mask of a field is no field.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for field in spec.values():
+        if field.mask and field.mask not in spec:
+            raise ConfigError(NO_MASK.format(name=field.name, mask=field.mask, known=list(spec)))
+        if field.mask and counts_rows(field, spec[field.mask]):
+            rows = field.shape[0]
+            if field.mask not in found or rows < found[field.mask][1]:
+                found[field.mask] = (field.name, rows)
+    return found
 
 
 def _column(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], count: int | None = None) -> Array:

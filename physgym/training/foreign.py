@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from physgym.casting import as_arrays
-from physgym.data.statistics import Statistics
+from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field, Role, Sample, SampleSpec
 from physgym.spaces import Array
@@ -71,7 +72,7 @@ class TorchSamples:
         if not len(self._indices):
             raise DatasetError(f"the {type(dataset).__name__} has no samples")
         self._kind = type(dataset).__name__
-        self.spec = _spec_of(_fields_of(dataset[int(self._indices[0])], self._kind), self._kind)
+        self.spec = _spec_of(_fields_of(dataset[int(self._indices[0])], self._kind), self._kind, _said_of(dataset))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -99,7 +100,8 @@ class TorchSamples:
         found = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
         for start in range(0, len(self), BLOCK):
             batch = self.gather(np.arange(start, min(start + BLOCK, len(self))))
-            found = {name: known.merge(Statistics.of(batch[name])) for name, known in found.items()}
+            more = of_samples(self.spec, self.spec, batch)
+            found = {name: known.merge(more[name]) for name, known in found.items()}
         return found
 
     def subset(self, indices: Array) -> TorchSamples:
@@ -145,7 +147,9 @@ class Feed:
         if first is None:
             raise DatasetError(f"the {self._kind} has no samples")
         batch = {name: _array(value, name, self._kind) for name, value in _fields_of(first, self._kind).items()}
-        self.spec = _spec_of({name: value[0] for name, value in batch.items()}, self._kind)
+        self.spec = _spec_of(
+            {name: value[0] for name, value in batch.items()}, self._kind, _said_of(getattr(loader, "dataset", None))
+        )
 
     @property
     def num_batches(self) -> int | None:
@@ -186,7 +190,9 @@ class Feed:
         before = generator_states()
         try:
             for batch in self.batches(0):
-                found = {name: known.merge(Statistics.of(batch[name].cpu().numpy())) for name, known in found.items()}
+                arrays = {name: batch[name].cpu().numpy() for name in self.spec}
+                more = of_samples(self.spec, self.spec, arrays)
+                found = {name: known.merge(more[name]) for name, known in found.items()}
                 count += len(next(iter(batch.values())))
                 if endless and count >= STATISTICS_SAMPLES:
                     break
@@ -212,8 +218,21 @@ def _array(value: Any, name: str, kind: str) -> Array:
     return array
 
 
-def _spec_of(sample: Mapping[str, Any], kind: str) -> SampleSpec:
+def _said_of(dataset: Any) -> Mapping[str, Field]:
+    """What is declared about the fields of a dataset, or of that in a `Subset` or `ConcatDataset`; mostly nothing."""
+    while isinstance(dataset, (Subset, ConcatDataset)):
+        dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
+    spec = getattr(dataset, "spec", None)
+    return spec if isinstance(spec, SampleSpec) else {}
+
+
+def _spec_of(sample: Mapping[str, Any], kind: str, said: Mapping[str, Field]) -> SampleSpec:
     arrays = {name: _array(value, name, kind) for name, value in sample.items()}
     pair = tuple(arrays) == PAIR
     roles: dict[str, Role] = {"input": "input", "target": "target"} if pair else {}
-    return SampleSpec([Field(n, v.shape, v.dtype, roles.get(n, "additional"), "") for n, v in arrays.items()])
+    fields = [Field(n, v.shape, v.dtype, roles.get(n, "additional"), "") for n, v in arrays.items()]
+    for place, field in enumerate(fields):
+        of = said.get(field.name)
+        if of is not None and (of.shape, of.dtype.kind) == (field.shape, field.dtype.kind):
+            fields[place] = replace(field, dimensions=of.dimensions, kind=of.kind, mask=of.mask)
+    return SampleSpec(fields)
