@@ -193,10 +193,23 @@ def recorded_code(session: str | os.PathLike[str]) -> dict[str, Any] | None:
     folder = Path(session)
     for place in (folder, *list(folder.parents)[:2]):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            run = json.loads((place / "record.json").read_bytes())["runs"][-1]
-            code = (run.get("dataset") or {}).get("code") or run.get("code")
-            return dict(code) if code else None
+            runs = json.loads((place / "record.json").read_bytes())["runs"]
+            for run in reversed(runs):
+                if code := (run.get("dataset") or {}).get("code"):
+                    return dict(code)
+                if (run.get("code") or {}).get("hash", "unknown") != "unknown":
+                    return dict(run["code"])
+            return last_known([run.get("code") for run in runs])
     return None
+
+
+def last_known(codes: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the last record of a code that is known, else the last record; None where there is none.
+
+    A run whose simulation could not be imported records no code, and must not open the door for another one.
+    """
+    recorded = [dict(code) for code in codes if code]
+    return next((code for code in reversed(recorded) if code.get("hash") != "unknown"), next(reversed(recorded), None))
 
 
 def differences(before: Code, now: Code, *, made_alike: bool = True) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib
 import json
 import math
 import os
@@ -21,9 +22,10 @@ import pytest
 from torch import nn
 
 import physgym
+from physgym.code import recorded_code
 from physgym.data.archive import archive
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError
+from physgym.errors import ChangedCode, ConfigError
 from physgym.experiment import provenance, session
 from physgym.experiment.provenance import Origin, dataset_hash, import_folders
 from physgym.experiment.repository import find_repository
@@ -373,6 +375,39 @@ def test_a_resume_that_is_accepted_changes_the_configuration(tmp_path, monkeypat
         assert read_config(tmp_path) == OTHERS
     assert read_config(tmp_path) == CONFIGURATION  # what was completed was accepted
     assert read_record(tmp_path)["seed"] == 7
+
+
+def test_a_simulation_that_cannot_be_imported_opens_no_door_for_another_one(tmp_path, monkeypatch):
+    folder = tmp_path / "session"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    config = {**CONFIGURATION, "environment": {"id": "gone_physics:Sim"}}
+    text = "import gymnasium\nclass Sim(gymnasium.Env):\n    gain = {}\n"
+
+    def run(body, *, allow=False):
+        (tmp_path / "gone_physics.py").write_text(body)
+        sys.modules.pop("gone_physics", None)
+        importlib.invalidate_caches()
+        origin = Origin(("physgym", "resume"), "/", None, {}, allow_changed_code=allow)
+        try:
+            with Run(folder, "train", config, origin):
+                pass
+            return [str((run["code"] or {}).get("hash")) for run in read_record(folder)["runs"]]
+        finally:
+            sys.modules.pop("gone_physics", None)
+
+    (first,) = run(text.format(1))
+    with pytest.raises(ChangedCode, match=r"unknown \(importing 'gone_physics' .* failed: ImportError: no"):
+        run("raise ImportError('no')")
+    assert run("raise ImportError('no')", allow=True) == [first, "unknown"]
+    with pytest.raises(ChangedCode, match="module gone_physics has changed"):
+        run(text.format(2))
+    assert recorded_code(folder)["hash"] == first
+    assert run(text.format(1)) == [first, "unknown", first]
+    assert run(text.format(2), allow=True)[:3] == [first, "unknown", first]
+    with pytest.raises(ChangedCode, match="module gone_physics has changed"):
+        run(text.format(1))
 
 
 # --- configurations as text

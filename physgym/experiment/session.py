@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from physgym.code import Code, check_same, code_of
+from physgym.code import Code, check_same, code_of, last_known
 from physgym.data.description import LOCK
 from physgym.data.provenance import code_of_part
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
@@ -157,14 +157,14 @@ def _notes(info: Path) -> str:
 
 
 def _code_of(config: Mapping[str, Any]) -> Code | None:
-    """The code of the simulation of a configuration; None where it names none, or one that others will refuse."""
+    """The code of the simulation of a configuration, unknown where it cannot be imported; None where it names none."""
     env = get(config, "environment", "id")
     if not isinstance(env, str):
         return None
     try:
         return code_of(env, get(config, "environment", "arguments") or {})
-    except ConfigError:
-        return None
+    except ConfigError as error:
+        return Code(unknown=(str(error),))
 
 
 class Run:
@@ -225,8 +225,11 @@ class Run:
         before = read_record(self.session) if (self.session / RECORD).exists() else {"runs": []}
         earlier = before["runs"]
         code = _code_of(self._config)
+        known = last_known([run.get("code") for run in earlier])
+        if code is not None and code.unknown and known is None:
+            code = None  # whoever makes the simulation says what is wrong with it
         if earlier and code is not None:
-            check_same(earlier[-1].get("code"), code, f"the session {self.session}", allow=origin.allow_changed_code)
+            check_same(known, code, f"the session {self.session}", allow=origin.allow_changed_code)
         number, patch = len(earlier) + 1, None
         if origin.patch is not None:
             patch = f"changes-{number}.patch"
