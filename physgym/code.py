@@ -224,6 +224,8 @@ def differences(before: Code, now: Code, *, made_alike: bool = True) -> list[str
             same simulation.
     """
     found = [f"it is unknown ({reason})" for code in (before, now) for reason in code.unknown]
+    if found and not all(any(getattr(code, part) for part in PARTS) for code in (before, now)):
+        return list(dict.fromkeys(found))  # of what could not be imported nothing is known
     both = made_alike and before.made == now.made
     for part in PARTS if made_alike else PARTS[:-1]:
         old, new = getattr(before, part), getattr(now, part)

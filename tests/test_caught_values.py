@@ -416,5 +416,5 @@ def test_overlaps_are_found_between_old_and_new_names(tmp_path):
     second = physgym.SampleDataset(tmp_path / "b")
     assert "2 of the 2 episodes" in overlaps(first, second)
     assert "2 of the 2 episodes" in overlaps(second, first)
-    rewritten(tmp_path / "b", env="other.module:Line")
-    assert not overlaps(first, physgym.SampleDataset(tmp_path / "b"))
+    rewritten(tmp_path / "b", env="other.module:Line")  # whose samples are equal all the same
+    assert "2 of the 2 episodes" in overlaps(first, physgym.SampleDataset(tmp_path / "b"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from physgym import SampleDataset, generate
 from physgym.data import SampleWriter
 from physgym.data.generate import SampleStream
-from physgym.data.provenance import overlaps
+from physgym.data.provenance import overlaps, overlaps_with_stream
 from physgym.errors import ConfigError
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config
@@ -83,6 +85,51 @@ def test_what_two_datasets_have_in_common_is_said(tmp_path):
         Trainer(
             network, source=stream, produce="always", batches_per_epoch=1, validation=same, epochs=1, progress=False
         )
+
+
+class Scaled(toys.Line):
+    def __init__(self, gain=1.0, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self.gain = gain
+
+    def make_sample(self, action):
+        return {**super().make_sample(action), "y": self.gain * action.astype(np.float64)}
+
+
+class Same(Scaled):
+    pass
+
+
+SPELLED = {
+    "id": lambda: "Scaled-v0",
+    "id behind a module": lambda: "tests.toys:Scaled-v0",
+    "spec": lambda: gymnasium.spec("Scaled-v0"),
+    "lambda": lambda: lambda: Scaled(),
+    "partial": lambda: functools.partial(Scaled, gain=1.0),
+    "make": lambda: lambda: gymnasium.make("Scaled-v0"),
+    "limit": lambda: lambda: gymnasium.wrappers.TimeLimit(Scaled(), 3),
+    "subclass": lambda: Same,
+}
+
+
+def test_however_a_simulation_is_spelled_its_episodes_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.setitem(gymnasium.registry, "Scaled-v0", gymnasium.envs.registration.EnvSpec("Scaled-v0", Scaled))
+    other = gymnasium.envs.registration.EnvSpec("Doubled-v0", Scaled, kwargs={"gain": 2.0})
+    monkeypatch.setitem(gymnasium.registry, "Doubled-v0", other)
+    options = {"samples": 8, "num_workers": 0, "progress": False}
+    first = generate(Scaled, tmp_path / "first", **options)
+    doubled = generate(Scaled, tmp_path / "doubled", env_kwargs={"gain": 2.0}, **options)
+    for name, make in SPELLED.items():
+        found = generate(make(), tmp_path / name, **options)
+        count = 3 if name == "limit" else 2
+        assert overlaps(found, first).startswith(f"2 of the {count} episodes"), name
+        assert overlaps(first, found).startswith("2 of the 2 episodes"), name
+        assert not overlaps(found, doubled), name
+    assert overlaps(generate("Doubled-v0", tmp_path / "v2", **options), doubled).startswith("2 of the 2")
+    assert not overlaps(SampleDataset(tmp_path / "v2"), first)
+    with SampleStream("Scaled-v0", num_workers=0) as stream:
+        assert overlaps_with_stream(first, stream).startswith("2 of the 2")
+        assert not overlaps_with_stream(doubled, stream)
 
 
 def test_parameters_that_both_drew_are_said(tmp_path):

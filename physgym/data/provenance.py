@@ -17,7 +17,7 @@ from physgym._version import __version__
 from physgym.code import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN, Description
 from physgym.errors import PhysGymError
-from physgym.vector.entry import same_name
+from physgym.vector.entry import class_name, same_name
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
@@ -27,6 +27,11 @@ OVERLAP = (
     "{count} of the {total} episodes of {first} are among those of {second}: they have the same simulation, arguments "
     "and seeds, so that {consequence}. Generate one of them with another seed, or as another part (mode={mode!r})"
 )
+EQUAL_SAMPLES = (
+    "{count} of the {total} episodes of {first} are among those of {second}: they have the same seeds and equal "
+    "samples (of the simulations {own} and {other}), so that {consequence}. Generate one of them with another seed, or "
+    "as another part (mode={mode!r})"
+)
 SAME_SAMPLES = (
     "{count} of the {total} episodes of {first} are among those of {second}: both are read from {folder}, so that "
     "{consequence}. Read each folder once, and give each of its episodes to one of them"
@@ -35,6 +40,7 @@ OTHER_CODE = (
     "{first} were made by other code of the simulation than {second}: {differences}. Generate one of them again, or "
     "take them for what they are: samples of two simulations"
 )
+COMPARED = 64  # episodes of two simulations with different names whose samples are compared
 UNSEEN = "an error measured on them is no error on unseen samples"
 SAME_PARAMETERS = (
     "{count} of the {total} episodes of {first} have the parameters of episodes of {second}, with other seeds: where "
@@ -143,6 +149,9 @@ def _without_place(run: Mapping[str, Any]) -> dict[str, Any]:
 def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] = ("the first", "the second")) -> str:
     """Say which episodes two datasets have in common, by simulation, arguments and seeds; empty for none.
 
+    A registered id names the simulation of its class. Where a simulation is named otherwise (by a lambda, a partial, a
+    wrapper around it), nothing tells its arguments: episodes of the same seeds are the same if their samples are equal.
+
     Arguments that were not given count as those that the constructor has by default. An episode of samples that were
     made by loading stored ones is also the episode that was loaded. Episodes of one folder are the same whether or not
     something is known of their simulation.
@@ -167,6 +176,8 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
         return SAME_SAMPLES.format(count=same, **figures, folder=folder, consequence=UNSEEN)
     if count:
         return OVERLAP.format(count=count, **figures, consequence=UNSEEN, mode="validation")
+    if text := _equal_samples(first, second, figures):
+        return text
     if alike and (count := _equal_parameters(first, second)) and first.source.get("parameters") is not None:
         return SAME_PARAMETERS.format(count=count, **figures)
     return ""
@@ -284,7 +295,7 @@ def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: 
     for env, code in first:
         for other, before in second:
             pair = Code.from_json(before), Code.from_json(code)
-            if not same_name(env, other) or any(one.unknown for one in pair):
+            if not _same_class(env, other) or any(one.unknown for one in pair):
                 continue
             if found := differences(*pair, made_alike=False):
                 return OTHER_CODE.format(first=names[0], second=names[1], differences="; ".join(found[:SHOWN]))
@@ -428,8 +439,9 @@ def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any], bare: C
     whole = [{**known, **(one or {})} for one in each]
     for one in whole:
         one.pop("render_mode", None)  # which shows what happens, and changes nothing
-    short = str(source["env"]).rpartition(":")[2]
-    name = short if short in bare else source["env"]
+    name = class_name(named)
+    short = name.rpartition(":")[2]
+    name = short if short in bare else name
     return [json.dumps([name, _number(one)], sort_keys=True) for one in whole]
 
 
@@ -454,6 +466,70 @@ def _defaults(dataset: SampleDataset) -> dict[str, Any]:
         if (runs := runs_of(provenance)) and isinstance(known := runs[-1].get("defaults"), Mapping):
             found[str(source.get("env"))] = dict(known)
     return found
+
+
+def _same_class(one: str, other: str) -> bool:
+    """Whether two names mean one simulation, of which the one may be an id and the other its class."""
+    return same_name(one, other) or same_name(class_name(one), class_name(other))
+
+
+def _equal_samples(first: SampleDataset, second: SampleDataset, figures: Mapping[str, Any]) -> str:
+    """Say which episodes have the same seeds and samples in simulations with different names; empty for none."""
+    most, named = 0, ("", "")
+    for (own, _), rows in _rows_by_source(first).items():
+        for (other, _), others in _rows_by_source(second).items():
+            if not _same_class(own, other) and (count := _equal_episodes(first, rows, second, others)):
+                most, named = max((most, named), (count, (own, other)))
+    if not most:
+        return ""
+    told = {"count": most, "own": named[0], "other": named[1], "consequence": UNSEEN, "mode": "validation"}
+    return EQUAL_SAMPLES.format(**figures, **told)
+
+
+def _rows_by_source(dataset: SampleDataset) -> dict[tuple[str, str], Any]:
+    """The rows of each simulation and arguments of a dataset, where its source says which they are."""
+    origins, which = dataset.origins()
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, (source, _) in enumerate(origins):
+        if source.get("env"):
+            key = str(source["env"]), json.dumps(source.get("env_kwargs"), sort_keys=True)
+            found.setdefault(key, []).append(number)
+    return {key: np.flatnonzero(np.isin(which, numbers)) for key, numbers in found.items()}
+
+
+def _equal_episodes(first: SampleDataset, rows: Any, second: SampleDataset, others: Any) -> int:
+    """How many episodes of the same seed have equal samples, by the first and the last step that both have."""
+    sides = []
+    common = np.intersect1d(first.index("seed")[rows], second.index("seed")[others])
+    for dataset, chosen in ((first, rows), (second, others)):
+        chosen = chosen[np.isin(dataset.index("seed")[chosen], common)]
+        names = np.empty(len(chosen), [("seed", np.uint64), ("step", np.int64)])
+        names["seed"], names["step"] = dataset.index("seed")[chosen], dataset.index("step")[chosen]
+        sides.append((chosen, names))
+    (own, own_names), (other, other_names) = sides
+    shared, left, right = np.intersect1d(own_names, other_names, return_indices=True)  # sorted
+    seeds, begins = np.unique(shared["seed"], return_index=True)
+    ends = np.append(begins[1:], len(shared))[: len(seeds)] - 1
+    looked = np.unique(np.linspace(0, len(seeds) - 1, min(len(seeds), COMPARED)).astype(np.int64))
+    equal = np.ones(len(looked), bool)
+    for places in (begins[looked], ends[looked]) if len(looked) else ():
+        equal &= _alike(first.gather(own[left[places]]), second.gather(other[right[places]]))
+    return len(seeds) if equal.all() else int(equal.sum())
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> Any:
+    """Which rows of two batches are equal in all their fields."""
+    if one.keys() != other.keys() or any(one[name].dtype != other[name].dtype for name in one):
+        return False
+    ordered = [[batch[name] for name in one] for batch in (one, other)]
+    rows = ([_as_bytes(row) for row in zip(*fields, strict=True)] for fields in ordered)
+    return np.array([mine == theirs for mine, theirs in zip(*rows, strict=True)], bool)
+
+
+def _as_bytes(row: Sequence[Any]) -> list[Any]:
+    """One sample as what can be compared: values that are not finite equal themselves."""
+    arrays = [np.asarray(value) for value in row]
+    return [(one.shape, one.tolist() if one.dtype.hasobject else one.tobytes()) for one in arrays]
 
 
 def _equal_parameters(first: SampleDataset, second: SampleDataset) -> int:

@@ -260,6 +260,17 @@ def same_name(one: str | None, other: str | None) -> bool:
     return one.rpartition(":")[2] == other.rpartition(":")[2]
 
 
+def class_name(name: str) -> str:
+    """Return module and class of what an id names, as datasets record a class; other names as they are.
+
+    An id that is registered with wrappers of its own is another simulation than its class.
+    """
+    spec = gymnasium.registry.get(name)
+    if spec is None or spec.additional_wrappers or spec.entry_point is None:
+        return name
+    return spec.entry_point if isinstance(spec.entry_point, str) else env_name(spec.entry_point)
+
+
 def creator_of(env: Any) -> tuple[Any, dict[str, Any]]:
     """Return the class or function that makes an environment, and the arguments with which it is registered.
 
