@@ -110,6 +110,24 @@ def as_arrays(fields: Mapping[str, Any], whose: str) -> dict[str, Array]:
     return found
 
 
+def as_field(value: Any, dtype: np.dtype[Any], name: str, whose: str) -> Array:
+    """Return the value of a field as an array with a dtype, or the array itself where it has it already.
+
+    Args:
+        value: As of `as_dtype`.
+        dtype: The dtype of the field.
+        name: Its name.
+        whose: To whom it is given, for a message.
+
+    Raises:
+        SampleError: As `as_dtype`; the text names the field.
+    """
+    try:
+        return as_dtype(value, dtype)
+    except CastError as error:
+        raise SampleError(FIELD.format(name=name, whose=whose, error=error)) from error
+
+
 def as_number(value: Any) -> float:
     """Return a number as Python's float.
 

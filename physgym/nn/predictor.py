@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physgym.casting import as_arrays
+from physgym.casting import FIELD, VALUE, as_arrays, as_field
 from physgym.errors import ConfigError, SampleError
 from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
@@ -20,6 +20,7 @@ from physgym.sample import Field, Sample, SampleSpec
 if TYPE_CHECKING:
     from physgym.data.learned import Learned
 
+WHOSE = "the network"
 ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
 
 NO_ROLE = 'no field has the role "{role}", so name {argument}=[...]; the samples have {known}'
@@ -40,6 +41,7 @@ PREDICTED_SHAPE = (
 )
 SAMPLE_MISSING = "the prediction needs field {name!r}, which is missing; there are {known}"
 SAMPLE_SHAPE = "field {name!r} has shape {got}; the network was made for {want}"
+NO_NUMBERS = "has dtype {dtype}, of which a network is fed nothing"
 UNEQUAL = "the fields of a batch must hold equally many samples; they hold {counts}"
 
 
@@ -137,17 +139,31 @@ class Predictor(nn.Module):
         return sum(tensor.numel() for tensor in self.network.parameters() if tensor.requires_grad)
 
     def tensors(self, batch: Mapping[str, Any]) -> Fields:
-        """Arrays as tensors on the network's device, each in its own dtype, where torch itself would lay them.
+        """Arrays as tensors on the network's device, where torch itself would lay them.
+
+        Arrays of the fields of `spec` get the dtype that is declared there, by the rule of `physgym.casting`; others,
+        and tensors, keep their own.
 
         An array may begin anywhere in memory, and for most beginnings a product of small matrices differs in its last
         bit: what is predicted and learned would depend on where an array happens to lie.
 
         Raises:
-            SampleError: Values of a masked array are missing.
+            SampleError: Values of an array are missing or no numbers, or the declared dtype cannot hold them.
         """
+        return self._tensors({n: v if isinstance(v, Tensor) else self._array(n, v) for n, v in batch.items()})
+
+    def _array(self, name: str, value: Any) -> Any:
+        """An array of the dtype that is declared for a field, or of its own if none is."""
+        if name in self.spec:
+            return as_field(value, self.spec[name].dtype, name, WHOSE)
+        array = as_arrays({name: value}, WHOSE)[name]
+        if array.dtype.kind not in "biufc":
+            error = NO_NUMBERS.format(dtype=array.dtype)
+            raise SampleError(FIELD.format(name=name, whose=WHOSE, error=error))
+        return array
+
+    def _tensors(self, batch: Mapping[str, Any]) -> Fields:
         device = self.device
-        masked = {name: value for name, value in batch.items() if isinstance(value, np.ma.MaskedArray)}
-        as_arrays(masked, "the network")  # which refuses missing values
         tensors = {name: to_tensor(value).to(device, non_blocking=True) for name, value in batch.items()}
         if device.type != "cpu":
             return tensors
@@ -211,15 +227,17 @@ class Predictor(nn.Module):
             The output fields in physical units, with the declared dtypes, and a batch axis if the input has one.
 
         Raises:
-            SampleError: A field or some of its values are missing, it has not the declared shape, the fields of a batch
-                hold different numbers of samples, or the network gives an output another shape than it gave when the
+            SampleError: A field or some of its values are missing, it has not the declared shape, the declared dtype
+                cannot hold its values (or that of the network: they become infinite), the fields of a batch hold
+                different numbers of samples, or the network gives an output another shape than it gave when the
                 predictor was made.
         """
         fed: dict[str, Any] = {}
         for name in self.inputs:
             if name not in sample:
                 raise SampleError(SAMPLE_MISSING.format(name=name, known=list(sample)))
-            value, want = as_arrays({name: sample[name]}, "the network")[name], self.spec[name].shape
+            field = self.spec[name]
+            value, want = as_field(sample[name], field.dtype, name, WHOSE), field.shape
             if value.ndim != len(want) + batched or value.shape[batched:] != want:
                 got = value.shape[batched:] if batched else value.shape
                 raise SampleError(SAMPLE_SHAPE.format(name=name, got=got, want=want))
@@ -234,7 +252,12 @@ class Predictor(nn.Module):
         return arrays if batched else {name: value[0] for name, value in arrays.items()}
 
     def _predict(self, fed: Mapping[str, Any]) -> Sample:
-        applied = self._applied(self(self.tensors(fed)))
+        tensors = self._tensors(fed)
+        dtype = self.dtype
+        wider = [value for value in fed.values() if value.dtype.kind == "f" and value.itemsize > dtype.itemsize]
+        if any((np.abs(value) > torch.finfo(dtype).max).any() for value in wider):
+            self._check_overflow(tensors)
+        applied = self._applied(self(tensors))
         count = len(next(iter(fed.values())))
         arrays: Sample = {}
         for name in self.outputs:
@@ -244,6 +267,18 @@ class Predictor(nn.Module):
                 raise SampleError(PREDICTED_SHAPE.format(network=self._name, name=name, got=got, want=want))
             arrays[name] = _to_array(value, field)
         return arrays
+
+    def _check_overflow(self, tensors: Fields) -> None:
+        """Raise SampleError where finite values, as they are fed, become infinite in the dtype of the weights."""
+        dtype = self.dtype
+        for name, value in self._fed(tensors).items():
+            if not value.is_floating_point():
+                continue
+            lost = value.isfinite() & ~value.to(dtype).isfinite()
+            if lost.any():
+                index = tuple(lost.nonzero()[0].tolist())
+                error = VALUE.format(value=value[index].item(), got=value.dtype, index=index, want=dtype)
+                raise SampleError(FIELD.format(name=name, whose=self._name, error=error))
 
     def _applied(self, prediction: Fields) -> Fields:
         """A prediction in physical units."""

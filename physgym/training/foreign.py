@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
-from physgym.casting import as_arrays
+from physgym.casting import as_arrays, as_field
 from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field, Role, Sample, SampleSpec
@@ -91,7 +91,7 @@ class TorchSamples:
                 if value.shape != (want := self.spec[name].shape):
                     words = {"number": rows[place], "kind": self._kind, "name": name}
                     raise DatasetError(OTHER_SHAPE.format(**words, got=value.shape, want=want))
-                batch[name][place] = value
+                batch[name][place] = as_field(value, batch[name].dtype, name, f"a {self._kind}")
         return batch
 
     @cached_property
@@ -179,7 +179,7 @@ class Feed:
     def _tensor(self, value: Any, name: str) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        as_arrays({name: value}, f"a {self._kind}")  # which refuses missing values
+        _array(value, name, self._kind)  # which refuses missing values, and what is no number
         return torch.as_tensor(value)
 
     @cached_property
