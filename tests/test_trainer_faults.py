@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from gymnasium import spaces
@@ -556,6 +559,35 @@ def test_a_state_that_is_no_dictionary_is_refused_when_it_is_saved(tmp_path):
     with pytest.raises(CheckpointError, match="state_dict of Odd gave a int, not a dict"):
         trainer(session=tmp_path, callbacks=[Odd()]).fit()
     assert not list_checkpoints(tmp_path / "networks")
+
+
+STUCK = """
+import os, time
+from tests.test_trainer_faults import columns, trainer
+class Stuck:
+    def __init__(self, samples):
+        self.samples, self.spec, self.split, self.statistics = samples, samples.spec, samples.split, samples.statistics
+    def __len__(self):
+        return len(self.samples)
+    def gather(self, indices, fields=None):
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+trainer(Stuck(columns(n=800)), validation=0, loader_workers=2, normalize=False).fit()
+"""
+
+
+@pytest.mark.slow
+def test_loading_processes_end_with_a_killed_training():
+    """Also where they are in the midst of a batch, and do not look whether anybody waits for it."""
+    training = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True)
+    try:
+        assert training.stdout is not None
+        loading = [psutil.Process(int(training.stdout.readline())) for _ in range(2)]
+    finally:
+        training.kill()
+        training.wait()
+    assert psutil.wait_procs(loading, 10)[1] == []
+    training.stdout.close()
 
 
 @pytest.mark.slow

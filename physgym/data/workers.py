@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from physgym.data.loader import Loader
 
 TIMEOUT = 300.0  # seconds to wait for a batch
+
+WATCH = 0.5  # seconds between looks of a worker at whether the process that started it is there
 
 LOST = "a worker that loads samples is lost or stuck: {error}. Use fewer workers, or repair the dataset's gather"
 
@@ -73,6 +79,7 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
             batch_size=None,
             num_workers=workers,
             timeout=TIMEOUT,
+            worker_init_fn=functools.partial(_end_with, os.getpid()),
             pin_memory=loader.pin_memory,
             # a generator of its own: it would draw from torch's, which the training uses
             generator=torch.Generator().manual_seed(loader.seed),
@@ -94,6 +101,20 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
     finally:
         if (shut := getattr(batches, "_shutdown_workers", None)) is not None:
             shut()
+
+
+def _end_with(parent: int, number: int) -> None:
+    """End this worker soon after the process that started it, which may be killed.
+
+    A worker of torch looks as well, but between batches alone, and then waits until what it has gathered is taken.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH)
+        os._exit(1)
+
+    threading.Thread(target=watch, name=f"watch of loader {number}", daemon=True).start()
 
 
 def is_death(error: BaseException) -> bool:
