@@ -569,6 +569,8 @@ def _functions(member: Any) -> Iterator[types.FunctionType]:
 
 def _caught(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """What a function has caught, by name, but the class that it is of, and what it sets itself."""
+    if not function.__code__.co_freevars:  # as nearly all; the look at instructions takes long
+        return
     own = {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_DEREF"}
     for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         if free != "__class__" and free not in own:

@@ -25,7 +25,7 @@ from physgym.descriptors import above_standard
 TEMPORARY = re.compile(r"\.(.+)-([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
 CACHE_VARIABLE = "PHYSGYM_CACHE"
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
-NO_FLUSH_OF_FILES = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # never EIO or ENOSPC
+NO_FLUSH_OF_FILES = UNSUPPORTED - {errno.ENOLCK}  # never EIO or ENOSPC
 NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 NO_LOCKS = (

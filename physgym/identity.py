@@ -122,8 +122,7 @@ class _Look:
 
     def _object(self, value: Any, depth: int) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-            return {type(value).__qualname__: self.at(fields, depth)}
+            return {type(value).__qualname__: self.at(fields_of(value), depth)}
         if isinstance(value, functools.partial):
             return {"partial": [self.at(part, depth) for part in (value.func, list(value.args), value.keywords)]}
         if isinstance(value, (set, frozenset)) and len(value) > 1:  # their order is another one in every process

@@ -33,7 +33,7 @@ from physgym import spaces as walk
 from physgym.code import caught
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.files import absolute, write_atomically
-from physgym.identity import text_digest
+from physgym.identity import named, text_digest
 from physgym.spaces import Array, Leaf
 
 ActionPolicy: TypeAlias = Callable[[Any, np.random.Generator], Any]
@@ -875,12 +875,10 @@ class Policy(Sampler):
 
     def describe(self) -> dict[str, Any]:
         """See `Sampler.describe`; a function is known by its name, its text and what it has caught."""
-        shown = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         values = caught("function", self.function)
         if isinstance(self.function, functools.partial):
-            inner = self.function.func
-            values["function"] = f"{inner.__module__}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
-        known = {"sampler": self.name, "function": f"{shown.__module__}:{shown.__qualname__}", "values": values}
+            values["function"] = named(self.function.func)
+        known = {"sampler": self.name, "function": named(self.function), "values": values}
         text = text_digest(self.function)
         return known if text is None else {**known, "text": text}
 

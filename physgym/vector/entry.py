@@ -284,9 +284,7 @@ def creator_of(env: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(env, (str, EnvSpec)):
         return env, {}
     spec = find_spec(env)
-    return spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point)), dict(
-        spec.kwargs
-    )
+    return _creator(spec), dict(spec.kwargs)
 
 
 def defaults_of(env: Any) -> dict[str, Any]:
