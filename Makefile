@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e
+# more options of pytest
+PYTEST_FLAGS ?=
 # pytest's and the demo's processes are the parallelism
 export OMP_NUM_THREADS ?= 1
 
@@ -12,13 +14,13 @@ demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not alone"
-	$(BIN)/pytest -m "alone and not slow"
+	$(BIN)/pytest $(PYTEST_FLAGS) -n auto --dist loadfile -m "not slow and not alone"
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "alone and not slow"
 
 # the tests that "make test" leaves out, for half an hour
 slow: $(VENV)/.test
-	$(BIN)/pytest -n auto --dist loadfile -m "slow and not alone"
-	$(BIN)/pytest -m "slow and alone"
+	$(BIN)/pytest $(PYTEST_FLAGS) -n auto --dist loadfile -m "slow and not alone"
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "slow and alone"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -386,6 +386,7 @@ def test_while_the_server_is_away_nothing_is_lost_and_the_error_says_where_it_is
     assert len(bucket.objects()) == 1 + len(partitions(bucket))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the one dropped
 def test_ctrl_c_ends_the_wait_for_a_server_and_loses_nothing(bucket, monkeypatch):
     monkeypatch.setenv("PHYSGYM_S3_PATIENCE", "60")
     writer = opened(bucket.url())

@@ -80,6 +80,7 @@ class Interrupted(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # within a callback of a weak reference
 @pytest.mark.parametrize("kwargs", [{}, {"shared_memory": False}, {"num_workers": 0}])
 @pytest.mark.parametrize("way", ["step", "send"])
 def test_an_interrupt_at_a_random_moment(kwargs, way):
