@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 
-from physgym.rollout import episode_seed, require_spec, run_episode  # noqa: E402
-from tests.test_beam import reference_deflection, tip_deflection  # noqa: E402
+from physgym.episode import episode_seed, require_spec, run_episode  # noqa: E402
+from tests.envs.test_beam import reference_deflection, tip_deflection  # noqa: E402
 
 REFINED = (40, 6, 6)  # quadratic elements of the reference
 

@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from physgym import SampleDataset, generate
-from physgym.metrics import compare
 from physgym.nn import FNO, MLP, Optimization, RelativeL2, Transforms, UNet
+from physgym.running.metrics import compare
 from physgym.training import Trainer
 
 BURGERS_FNO = partial(FNO.from_spec, modes=16, width=64, coordinates=False)

@@ -27,7 +27,7 @@ WORKLOAD = "cartpole"
 FEW, MANY = 2, 64  # environments
 STEPS = 20  # before memory is read: pages that every step touches shall be there
 TIMEOUT = 500.0  # seconds
-UNITS = {"physgym": "physgym.vector.worker"}  # what one worker imports
+UNITS = {"physgym": "physgym.worker.main"}  # what one worker imports
 UNIT = "gymnasium, numpy"
 # by default, unlike where only steps are measured; 64 interpreters that import TorchRL would fill many a memory
 OPTIONS = {"sb3": {}}

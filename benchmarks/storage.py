@@ -36,11 +36,11 @@ from isolated import call  # noqa: E402
 from stores import EPISODE, STORES, Store  # noqa: E402
 
 from physgym import SampleDataset  # noqa: E402
-from physgym.data.generate import SampleStream  # noqa: E402
-from physgym.data.loader import Loader, StackedSampler  # noqa: E402
 from physgym.data.partition import Appender, Layout, Partition, file_size  # noqa: E402
 from physgym.data.statistics import Accumulator  # noqa: E402
 from physgym.data.writer import SampleWriter  # noqa: E402
+from physgym.generation.generate import SampleStream  # noqa: E402
+from physgym.loading.loader import Loader, StackedSampler  # noqa: E402
 from physgym.sample import Field, SampleSpec  # noqa: E402
 
 MB = 1 << 20

@@ -5,7 +5,7 @@ The same study as ``physgym demo``, in some minutes on two cores.
 
 import argparse
 
-from physgym.experiment.beam_study import FULL_SIZE, LARGE, QUICK, study
+from physgym.demos.beam import FULL_SIZE, LARGE, QUICK, study
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -14,23 +14,23 @@ from physgym import interrupt as interrupt  # before all that takes time to impo
 from physgym import envs as envs
 from physgym import errors as errors
 from physgym._version import __version__ as __version__
-from physgym.descriptors import fill_standard
 from physgym.errors import RejectSample as RejectSample
 from physgym.factories import factory as factory
 from physgym.sample import RecordTransition as RecordTransition
-from physgym.sim import Simulation as Simulation
+from physgym.simulation import Simulation as Simulation
+from physgym.system.descriptors import fill_standard
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
-    from physgym.data.generate import generate as generate
-    from physgym.data.loader import Loader as Loader
+    from physgym.generation.generate import generate as generate
+    from physgym.loading.loader import Loader as Loader
     from physgym.vector import SocketVectorEnv as SocketVectorEnv
     from physgym.vector import make_vec as make_vec
 
 _LAZY = {
-    "Loader": "physgym.data.loader",
+    "Loader": "physgym.loading.loader",
     "SampleDataset": "physgym.data.dataset",
-    "generate": "physgym.data.generate",
+    "generate": "physgym.generation.generate",
     "SocketVectorEnv": "physgym.vector",
     "make_vec": "physgym.vector",
 }

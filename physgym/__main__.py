@@ -1,6 +1,6 @@
 """``python -m physgym`` is the command ``physgym``."""
 
-from physgym.experiment.cli import main
+from physgym.cli import main
 
 if __name__ == "__main__":
     main()

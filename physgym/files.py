@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from physgym.descriptors import above_standard
+from physgym.system.descriptors import above_standard
 
 TEMPORARY = re.compile(r"\.(.+)-([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
 CACHE_VARIABLE = "PHYSGYM_CACHE"

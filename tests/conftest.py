@@ -14,8 +14,8 @@ import time
 import psutil
 import pytest
 
-from tests import sizes  # noqa: F401  # small files count the bytes of rows alone
-from tests.repositories import identity, repository
+from tests.support import sizes  # noqa: F401  # small files count the bytes of rows alone
+from tests.support.repositories import identity, repository
 
 __all__ = ["identity", "repository"]  # fixtures of all tests
 
@@ -51,5 +51,5 @@ def children() -> dict[int, str]:
         with contextlib.suppress(psutil.NoSuchProcess):
             found[process.pid] = " ".join(process.cmdline())
     # Python's resource tracker and its fork server belong to the test process and live as long as it, as does ours
-    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "tests.commands")
+    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "tests.support.commands")
     return {pid: command for pid, command in found.items() if not any(server in command for server in servers)}

@@ -1,7 +1,7 @@
 """Fresh samples in every epoch: the simulations run as long as the training does, and nothing is stored."""
 
 import physgym
-from physgym.data.generate import SampleStream
+from physgym.data import SampleStream
 from physgym.nn import MLP
 from physgym.training import Trainer
 

@@ -1,6 +1,6 @@
 """Train from scratch: the simulations run before the first epoch; their samples are stored, and used in every epoch."""
 
-from physgym.data.generate import SampleStream
+from physgym.data import SampleStream
 from physgym.nn import MLP
 from physgym.training import Trainer
 

@@ -4,7 +4,7 @@ Here the samples are those of a coarse grid in a viscous fluid, and what is lear
 """
 
 import physgym
-from physgym.data.generate import SampleStream
+from physgym.data import SampleStream
 from physgym.nn import MLP
 from physgym.training import Trainer
 

@@ -3,8 +3,7 @@
 import torch
 
 import physgym
-from physgym.data.generate import SampleStream
-from physgym.data.online import Online
+from physgym.data import Online, SampleStream
 from physgym.nn import MLP
 from physgym.training import Trainer
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
-    from physgym.data.generate import SampleStream as SampleStream
-    from physgym.data.loader import Loader as Loader
-    from physgym.data.loader import StackedSampler as StackedSampler
-    from physgym.data.online import Online as Online
     from physgym.data.writer import SampleWriter as SampleWriter
+    from physgym.generation.generate import SampleStream as SampleStream
+    from physgym.generation.online import Online as Online
+    from physgym.loading.loader import Loader as Loader
+    from physgym.loading.loader import StackedSampler as StackedSampler
 
 # each where it is first asked for: who only writes needs no torch, and a worker none of it
 _LAZY = {
-    "Loader": "physgym.data.loader",
-    "Online": "physgym.data.online",
+    "Loader": "physgym.loading.loader",
+    "Online": "physgym.generation.online",
     "SampleDataset": "physgym.data.dataset",
-    "SampleStream": "physgym.data.generate",
+    "SampleStream": "physgym.generation.generate",
     "SampleWriter": "physgym.data.writer",
-    "StackedSampler": "physgym.data.loader",
+    "StackedSampler": "physgym.loading.loader",
 }
 
 __all__ = ["Loader", "Online", "SampleDataset", "SampleStream", "SampleWriter", "StackedSampler"]

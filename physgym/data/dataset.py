@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from physgym.data import constants, loader
+from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
-from physgym.data.mapping import Stitched
-from physgym.data.memory import available_memory
+from physgym.data.memory_map import Stitched
 from physgym.data.partition import COPY, ENDINGS, EPISODES, INDEX, REJECTED, Partition
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.errors import ConfigError, DatasetError
+from physgym.loading import loader
 from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
+from physgym.system.memory import available_memory
 
 if TYPE_CHECKING:
     from physgym.storage.cache import Pin
@@ -131,7 +132,7 @@ class SampleDataset:
         pins = {}
         for i, found in enumerate(self._places):
             if isinstance(found, Location):
-                from physgym.storage.datasets import fetch_dataset
+                from physgym.data.remote import fetch_dataset
 
                 pins[i] = fetch_dataset(found, (self.mode,), self._fetched)
                 self.paths[i] = pins[i].folder
@@ -417,7 +418,7 @@ class SampleDataset:
         epoch: int = 0,
         fields: Sequence[str] | None = None,
     ) -> Iterator[Sample]:
-        """Mini-batches of one epoch; see `physgym.data.loader.batches`."""
+        """Mini-batches of one epoch; see `physgym.loading.loader.batches`."""
         return loader.batches(self, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, fields=fields)
 
     # --- splitting

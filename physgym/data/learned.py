@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from physgym.code import Code, recorded_code
+from physgym.code.record import Code, recorded_code
 from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import codes_of, learned_samples
 
@@ -15,7 +15,8 @@ class Learned:
     """What a network was trained on.
 
     Args:
-        code: Record of the code of the simulation that made the samples, see `physgym.code`; None if nothing says it.
+        code: Record of the code of the simulation that made the samples, see `physgym.code.record`; None if nothing
+            says it.
         samples: The samples; None if they are not at hand.
         checkpoint: Where the network was loaded from: a session around it may say which samples they were.
     """

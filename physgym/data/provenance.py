@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from physgym._version import __version__
-from physgym.code import SHOWN, Code, check_same, differences, warn_unknown
+from physgym.code.record import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN, Description
 from physgym.errors import PhysGymError
-from physgym.vector.entry import class_name, same_name
+from physgym.vector.make import class_name, same_name
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
@@ -127,7 +127,7 @@ def described(provenance: Any) -> Iterator[str]:
         parts += [f"physgym {run['physgym']}"] if "physgym" in run else []
         yield f"from sample {run.get('samples', 0)}: {', '.join(parts)}"
         if before is not None:
-            from physgym.code import differences
+            from physgym.code.record import differences
 
             yield from (f"  {text}" for text in differences(Code.from_json(before), Code.from_json(code)))
         before = code

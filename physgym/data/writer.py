@@ -48,18 +48,18 @@ from physgym.data.partition import (
     capacity,
     row_nbytes,
 )
-from physgym.data.room import check_room
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
 from physgym.data.texts import SIGNATURE, encoded
-from physgym.descriptors import above_standard
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import NOT_FINITE, Field, SampleSpec, counts_rows
-from physgym.sim import NonFinite
+from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
+from physgym.system.descriptors import above_standard
+from physgym.system.disk_space import check_room
 
 if TYPE_CHECKING:
-    from physgym.storage.mirror import Mirror
+    from physgym.data.upload import Mirror
 
 DEFAULT_MAX_FILE_SIZE = 1 << 30
 DEFAULT_BUFFER = 1 << 20
@@ -219,7 +219,7 @@ class SampleWriter:
         self._described: dict[str, Any] = {}  # by file, as it names the partitions now
         self._mirror: Mirror | None = None
         if isinstance(found, Location):
-            from physgym.storage.mirror import Mirror
+            from physgym.data.upload import Mirror
 
             self._mirror = Mirror(found)
             self.path = self._mirror.folder

@@ -18,7 +18,7 @@ def register() -> None:
             gymnasium.register(
                 env_id,
                 entry_point=entry_point,
-                vector_entry_point=f"physgym.vector.entry:{env_id.removeprefix('physgym/').replace('-', '_')}",
+                vector_entry_point=f"physgym.vector.make:{env_id.removeprefix('physgym/').replace('-', '_')}",
                 max_episode_steps=max_episode_steps,
                 kwargs=kwargs,
             )

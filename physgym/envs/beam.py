@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from physgym.envs.elasticity import Block, BlockMesh, Solution, Solver
 from physgym.errors import ConfigError, SampleError
 from physgym.sample import Role
-from physgym.sim import Simulation
+from physgym.simulation import Simulation
 from physgym.spaces import Array
 
 Field = NDArray[np.float32]
@@ -219,7 +219,7 @@ class Beam(Simulation[Field, Field]):
         """
         if self.render_mode is None:
             return None
-        from physgym.frames import mesh_frame
+        from physgym.scene.frames import mesh_frame
 
         reach = np.array([0.0, LARGEST_DEFLECTION, LARGEST_DEFLECTION]) * self.mesh.size[0]
         low, high = self.rest_positions.min(0), self.rest_positions.max(0)

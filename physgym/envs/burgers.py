@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.errors import ConfigError, RejectSample
-from physgym.frames import curves_frame
 from physgym.sample import Role
-from physgym.sim import Simulation
+from physgym.scene.frames import curves_frame
+from physgym.simulation import Simulation
 from physgym.spaces import Array
 
 

@@ -10,9 +10,9 @@ from gymnasium import spaces
 from scipy.fft import dstn, idstn
 
 from physgym.errors import ConfigError, RejectSample
-from physgym.frames import Panel, image_frame
 from physgym.sample import Role
-from physgym.sim import Simulation
+from physgym.scene.frames import Panel, image_frame
+from physgym.simulation import Simulation
 from physgym.spaces import Array
 
 

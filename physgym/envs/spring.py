@@ -10,9 +10,9 @@ from gymnasium import spaces
 from scipy.linalg import expm
 
 from physgym.errors import ConfigError, RejectSample
-from physgym.frames import GHOST_COLOUR, MESH_COLOUR, figure_frame, new_figure, style
 from physgym.sample import Role
-from physgym.sim import Simulation
+from physgym.scene.frames import GHOST_COLOUR, MESH_COLOUR, figure_frame, new_figure, style
+from physgym.simulation import Simulation
 from physgym.spaces import Array
 
 Range = tuple[float, float]

@@ -17,13 +17,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from physgym.code import check_same, code_of
+from physgym.code.record import check_same, code_of
 from physgym.data.dataset import SampleDataset
-from physgym.data.generate import BREED_ALONE, SampleStream, generate
-from physgym.data.loader import TOO_SHORT
-from physgym.data.online import METRICS, Online
 from physgym.data.provenance import code_of_part
 from physgym.data.writer import Mode, partition_files
+from physgym.episode import require_spec
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES, check_config
@@ -33,10 +31,12 @@ from physgym.experiment.schema import Component, Config, TransformsSection
 from physgym.experiment.session import CONFIG, Run, is_empty, new_session, read_config
 from physgym.factories import takes
 from physgym.files import absolute, short
+from physgym.generation.generate import BREED_ALONE, SampleStream, generate
+from physgym.generation.online import METRICS, Online
+from physgym.loading.loader import TOO_SHORT
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
-from physgym.rollout import require_spec
-from physgym.runner import RolloutEvaluation
+from physgym.running.runner import RolloutEvaluation
 from physgym.sample import SampleSpec
 from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
 from physgym.storage.location import Location, place
@@ -53,15 +53,15 @@ from physgym.training import (
     load_checkpoint,
 )
 from physgym.training.answers import Asked, answers_of
-from physgym.training.arguments import check_alike
+from physgym.training.argument_checks import check_alike
 from physgym.training.batches import divide
-from physgym.training.checkpoint import as_which, read_manifest
+from physgym.training.checkpoint_files import as_which, read_manifest
 from physgym.training.foreign import Feed, TorchSamples, as_samples
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
-from physgym.vector import folders
-from physgym.vector.entry import env_factories, env_name, same_name
+from physgym.vector.make import env_factories, env_name, same_name
+from physgym.worker import folders
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
 OPTIONS |= {"max_file_size"}
@@ -649,7 +649,7 @@ def _has_samples(folder: Folder, mode: Mode = "training") -> bool:
         return all(_has_samples(one, mode) for one in folder)
     if not isinstance(folder, Location):
         return bool(partition_files(folder, mode))
-    from physgym.storage.datasets import has_samples  # which needs a package that not everyone has
+    from physgym.data.remote import has_samples  # which needs a package that not everyone has
 
     return has_samples(folder, mode)
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
 from physgym._version import __version__
-from physgym.children import capture
 from physgym.errors import ConfigError
 from physgym.experiment.repository import Repository, find_repository, git, make_patch
+from physgym.system.children import capture
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from physgym.children import capture
 from physgym.data.constants import CONSTANTS
 from physgym.data.description import DESCRIPTION, LOCK, Mode
 from physgym.data.writer import LEFTOVER
 from physgym.errors import ConfigError
 from physgym.experiment.settings import Settings, read_settings
+from physgym.system.children import capture
 
 TIMEOUT = 120.0  # seconds for a command of git
 SHOWN = 20  # files that a message names

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, get_args
 
-from physgym.children import Child, capture
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
@@ -55,6 +54,7 @@ from physgym.files import lock
 from physgym.interrupt import ENDING
 from physgym.samplers import Breed
 from physgym.storage.location import Location, place
+from physgym.system.children import Child, capture
 from physgym.training.breeding import CHOICES
 
 AGAIN = "again"

@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from physgym.code import Code, check_same, code_of, last_known
+from physgym.code.record import Code, check_same, code_of, last_known
 from physgym.data.description import LOCK
 from physgym.data.provenance import code_of_part
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
@@ -376,14 +376,14 @@ class Run:
         folder = place(elsewhere or self.session / "networks")
         if isinstance(folder, Path) and not folder.is_dir():
             return None
-        from physgym.training.checkpoint import WEIGHTS, list_checkpoints
+        from physgym.training.checkpoint_files import WEIGHTS, list_checkpoints
 
         last = list(list_checkpoints(folder).values())[-1:]  # of what is in S3 the weights are not fetched for that
         return str(last[0]["files"][WEIGHTS][1]) if last else None
 
 
 def _locked(session: Path) -> Any:
-    from physgym.training.checkpoints import Lock  # which needs torch
+    from physgym.training.checkpointing import Lock  # which needs torch
 
     if not session.is_dir():
         raise ConfigError(f"{session} is no session: there is no such folder")
@@ -412,7 +412,7 @@ def weights_digest(checkpoints: str | Path | Location, which: str = "last") -> s
     Raises:
         CheckpointError: It is damaged.
     """
-    from physgym.training.checkpoint import (
+    from physgym.training.checkpoint_files import (
         MANIFEST,
         WEIGHTS,
         as_which,

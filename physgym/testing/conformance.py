@@ -21,18 +21,18 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from physgym.episode import Transition, run_episode, sampler
 from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.placement import build
-from physgym.rollout import Transition, run_episode, sampler
+from physgym.protocol.msgpack_values import encode_value
+from physgym.running.surrogate import lacking_hooks
 from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten
-from physgym.surrogate import lacking_hooks
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.vector import SocketVectorEnv
-from physgym.vector.entry import find_spec
-from physgym.vector.folders import Folder
-from physgym.vector.values import encode_value
-from physgym.vector.variants import SINGLE
+from physgym.vector.make import find_spec
+from physgym.worker.folders import Folder
+from physgym.worker.variants import SINGLE
 
 Env = gymnasium.Env[Any, Any]
 

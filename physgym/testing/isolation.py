@@ -22,10 +22,10 @@ import gymnasium
 import numpy as np
 
 from physgym import placement
-from physgym.rollout import episode_policy
+from physgym.episode import episode_policy
 from physgym.sample import flat_items
 from physgym.spaces import Array, flatten
-from physgym.vector.folders import here
+from physgym.worker.folders import here
 
 Env = gymnasium.Env[Any, Any]
 

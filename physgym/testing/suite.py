@@ -8,7 +8,7 @@ import gymnasium
 import pytest
 
 from physgym.testing.conformance import EnvConformance
-from physgym.vector.entry import find_spec
+from physgym.vector.make import find_spec
 
 
 class TestEnvironment(EnvConformance):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from physgym.training.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar, TensorBoard
-from physgym.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from physgym.training.checkpoints import Checkpoints
+from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from physgym.training.checkpointing import Checkpoints
 from physgym.training.events import Callback
 from physgym.training.history import History
-from physgym.training.samples import Samples, SampleSource
+from physgym.training.sources import Samples, SampleSource
 from physgym.training.trainer import Trainer
 
 __all__ = [

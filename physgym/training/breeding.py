@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from physgym.data.generate import BREED_ALONE, SampleStream
-from physgym.data.online import Online
 from physgym.errors import ConfigError
+from physgym.generation.generate import BREED_ALONE, SampleStream
+from physgym.generation.online import Online
 from physgym.nn.predictor import evaluating
 from physgym.samplers import Breed
 from physgym.spaces import Array

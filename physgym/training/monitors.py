@@ -12,9 +12,9 @@ from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.sample import SampleSpec
-from physgym.training.checkpoint import check_network
+from physgym.training.checkpoint_files import check_network
 from physgym.training.events import Callback
-from physgym.training.state import encode, generator_states, set_generator_states
+from physgym.training.state_codec import encode, generator_states, set_generator_states
 
 ALWAYS = ("loss", "epoch", "lr", "seconds", "samples")  # in the record of every epoch
 VALIDATION, ROLLOUT = "validation_", "rollout_"

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from physgym.data.learned import Learned
-from physgym.data.loader import Loader, Shuffle
 from physgym.data.provenance import warn_of_overlap
 from physgym.data.statistics import Statistics, of_samples
-from physgym.data.workers import LOST, gathered_by_workers, is_death
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
 from physgym.interrupt import Interrupt
+from physgym.loading.gather_processes import LOST, gathered_by_workers, is_death
+from physgym.loading.loader import Loader, Shuffle
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Transforms
@@ -34,7 +34,7 @@ from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.storage.location import local
 from physgym.training.answers import answers_of
-from physgym.training.arguments import (
+from physgym.training.argument_checks import (
     check_alike,
     check_fields,
     check_parts,
@@ -45,15 +45,15 @@ from physgym.training.arguments import (
 from physgym.training.batches import Batches, LastBatch, check_last_batch, divide, refusal
 from physgym.training.breeding import breeding_of
 from physgym.training.callbacks import ProgressBar, TensorBoard
-from physgym.training.checkpoint import find_checkpoint, list_checkpoints, read_training
-from physgym.training.checkpoints import Checkpoints
+from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, read_training
+from physgym.training.checkpointing import Checkpoints
 from physgym.training.events import Callback, Callbacks
 from physgym.training.foreign import Feed, as_samples
 from physgym.training.history import History, Means
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
-from physgym.training.samples import Drawn, Samples, SampleSource
-from physgym.training.state import (
+from physgym.training.sources import Drawn, Samples, SampleSource
+from physgym.training.state_codec import (
     check_generators,
     check_training,
     generator_states,
@@ -161,7 +161,7 @@ class Trainer:
         loader_workers: Processes that gather batches; 0 for a thread of this one, which is faster unless gathering is
             slow Python. Gathering may use the global random generators only with workers.
         rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
-            one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
+            one; its values enter the record with the prefix "rollout_". See `physgym.running.runner.RolloutEvaluation`.
         rollout_every: How often.
         record: Whether the session gets the record that `physgym list`, `show` and `run` read. A folder that holds a
             session already is continued with `resume`, or with a network that is a `Predictor`; otherwise the new

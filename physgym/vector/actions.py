@@ -19,7 +19,7 @@ from gymnasium.vector.utils import iterate
 
 from physgym import spaces as walk
 from physgym.errors import ProtocolError, WrongType, WrongValue
-from physgym.vector.values import PLAIN_KINDS, decode_value, encode_value
+from physgym.protocol.msgpack_values import PLAIN_KINDS, decode_value, encode_value
 
 # the actions of one leaf: an array, of which each environment gets a row, or a list, of which each gets an item
 Column: TypeAlias = "np.ndarray[Any, np.dtype[Any]] | list[Any]"

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from physgym.vector.host import NO_NETWORK
-from physgym.vector.wire import Predict, Prediction
+from physgym.protocol.wire import Predict, Prediction
+from physgym.worker.env_group import NO_NETWORK
 
 Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here
 

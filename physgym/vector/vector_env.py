@@ -23,6 +23,7 @@ from gymnasium.vector.utils import batch_differing_spaces, batch_space
 
 from physgym import placement
 from physgym import spaces as walk
+from physgym.episode import episode_seed
 from physgym.errors import (
     ClosedError,
     ConfigError,
@@ -37,30 +38,10 @@ from physgym.errors import (
     WrongType,
     WrongValue,
 )
-from physgym.rollout import episode_seed
-from physgym.sample import SampleSpec
-from physgym.sim import NonFinite
-from physgym.spaces import Array
-from physgym.vector import infos as batching
-from physgym.vector.actions import columns_of, travelled
-from physgym.vector.arena import SLOTS, Arena, Slot, make_file, reserve
-from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
-from physgym.vector.folders import Folder
-from physgym.vector.host import RESTARTED
-from physgym.vector.pool import (
-    IS_GONE,
-    Fault,
-    RemoteWorker,
-    Settings,
-    Worker,
-    WorkerPool,
-)
-from physgym.vector.predictions import Predictor, answer
-from physgym.vector.process import check_context
-from physgym.vector.rollouts import Demand, Episode, Rollouts
-from physgym.vector.sharing import refuse_shared
-from physgym.vector.variants import ByEpisode
-from physgym.vector.wire import (
+from physgym.launch.processes import check_context
+from physgym.protocol import batched_infos as batching
+from physgym.protocol.buffers import SLOTS, Arena, Slot, make_file, reserve
+from physgym.protocol.wire import (
     BELLS,
     Attach,
     Attached,
@@ -75,6 +56,25 @@ from physgym.vector.wire import (
     RolloutResult,
     Step,
 )
+from physgym.sample import SampleSpec
+from physgym.simulation import NonFinite
+from physgym.spaces import Array
+from physgym.vector.actions import columns_of, travelled
+from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
+from physgym.vector.episode_schedule import Demand, Episode, Rollouts
+from physgym.vector.fleet import (
+    IS_GONE,
+    Fault,
+    RemoteWorker,
+    Settings,
+    Worker,
+    WorkerPool,
+)
+from physgym.vector.predictions import Predictor, answer
+from physgym.worker.env_group import RESTARTED
+from physgym.worker.folders import Folder
+from physgym.worker.sharing import refuse_shared
+from physgym.worker.variants import ByEpisode
 
 DEFAULT_TIMEOUT = 120.0
 LONGEST_TIMEOUT = 1e7
@@ -210,7 +210,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _count(self, num_workers: int | str | None, factories: list[Any]) -> int:
         if num_workers == "auto":
-            from physgym.vector.measure import best_num_workers
+            from physgym.vector.autotune import best_num_workers
 
             answer_all = self._answerer()
             return best_num_workers(factories, usable_cores(), lambda question: answer_all([question])[0])

@@ -14,8 +14,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from physgym.children import Child
-from physgym.vector.process import exit_text
+from physgym.launch.processes import exit_text
+from physgym.system.children import Child
 
 MODULE = "physgym.experiment.search.worker"
 PATIENCE = 10.0  # seconds for a process to end by itself

@@ -1,0 +1,72 @@
+"""The command line, ``physgym COMMAND``; see ``physgym --help``.
+
+Every expected fault is one message and exit code 2. Ctrl-C ends with 130, and a signal of a batch system (TERM, HUP,
+USR1, USR2, XCPU), which does the same, with 128 + its number.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import gc
+import os
+import sys
+from pathlib import Path
+
+# each module adds its commands
+from physgym.cli import data, new, running, search, sessions, tools, training  # noqa: F401
+from physgym.cli.app import INTERRUPTED, USAGE, app
+from physgym.errors import PhysGymError
+from physgym.interrupt import command
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    atexit.register(gc.freeze)  # Python looks through all of torch for cycles when it ends, which takes a second
+    signals = command()
+    try:
+        with signals:
+            signals.begin()
+            _prepare()
+            _run()
+    except KeyboardInterrupt:  # before or after all that minds it
+        sys.exit(INTERRUPTED if signals.received is None else 128 + signals.received)
+    except SystemExit as end:
+        if signals.received is not None and end.code not in (0, None):
+            sys.exit(128 + signals.received)
+        raise
+
+
+def _prepare() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as under some schedulers
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
+    with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
+        sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+    sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
+
+
+def _run() -> None:
+    try:
+        app()
+    except PhysGymError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _at_home(argument: str) -> str:
+    """Return an argument with ``~`` expanded in a path behind ``=``, which shells leave to programs."""
+    option, is_, path = argument.partition("=")
+    if is_ and (path == "~" or path.startswith("~/")):
+        return f"{option}={Path(path).expanduser()}"
+    return str(Path(argument).expanduser()) if argument == "~" or argument.startswith("~/") else argument

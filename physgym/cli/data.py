@@ -1,0 +1,286 @@
+"""Commands that make datasets, look at them and convert them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from physgym.cli.app import (
+    INTERRUPTED,
+    Actions,
+    EnvArguments,
+    Parameters,
+    again,
+    app,
+    arguments_of,
+    pairs_of,
+)
+from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.errors import ConfigError, needs
+from physgym.files import short
+
+
+@app.command(cls=Command)
+@with_flags
+def generate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|ENV",
+            help='YAML file, or a session; or an environment\'s id alone ("module:id" imports a module first).',
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        str | None, typer.Option(help="Dataset folder, or s3://bucket/prefix; by default in a new session.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="How many samples the dataset shall have.", show_default="1000")
+    ] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(help="How many episodes it shall have; with --samples too, it ends with what comes first."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
+    envs: Annotated[int | None, typer.Option(help="Environments; by default one per worker.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; equal seeds give equal results.", show_default="0")
+    ] = None,
+    arg: EnvArguments = None,
+    mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
+    actions: Actions = None,
+    parameters: Parameters = None,
+    keep_rejected: Annotated[
+        bool, typer.Option("--keep-rejected", help="Keep the samples of rejected steps apart, with the reasons.")
+    ] = False,
+    nonfinite: Annotated[
+        str | None,
+        typer.Option(
+            help="What a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored).",
+            show_default="error",
+        ),
+    ] = None,
+    max_rejects: Annotated[
+        int | None, typer.Option(help="Give up after so many rejected steps in a row.", show_default="10")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="End an episode after so many steps.", show_default="1000")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start a worker that dies or hangs again; the samples are the same.")
+    ] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a worker.", show_default="120")] = None,
+    *,
+    flags: Flags,
+) -> None:
+    """Run a simulation in parallel and store its samples.
+
+    The same command gives the same samples, whatever the number of workers, crashes and resumes. Options stand for keys
+    of the configuration; without --out and dataset.path there is a session, as of a training.
+
+    Examples: physgym generate physgym/Spring-v0 --out data/spring --samples 2000 --parameters sobol
+
+    physgym generate examples/beam.yaml dataset.path=data/beam
+    """
+    from physgym.experiment.build import ONE_DATASET, generate_samples
+    from physgym.experiment.config import check_config
+    from physgym.storage import Location, place
+
+    given = {
+        "dataset.path": out,
+        "dataset.samples": samples,
+        "dataset.episodes": episodes,
+        "dataset.num_workers": workers,
+        "dataset.num_envs": envs,
+        "seed": seed,
+        **{f"environment.arguments.{name}": value for name, value in arguments_of(arg).items()},
+        "sampler.actions": actions,
+        "sampler.parameters": parameters,
+        "dataset.keep_rejected": keep_rejected or None,
+        "dataset.nonfinite": nonfinite,
+        "dataset.max_rejects": max_rejects,
+        "dataset.max_steps": max_steps,
+        "dataset.on_error": "restart" if restart else None,
+        "dataset.timeout": timeout,
+    }
+    # JSON is YAML
+    made = [
+        f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"
+        for key, value in given.items()
+        if value is not None
+    ]
+    changes = [*made, *(overrides or ())]
+    file = Path(source) if source.endswith((".yaml", ".yml")) or Path(source).is_dir() else None
+    if file is not None:
+        config = flags.load(file, changes)
+    else:
+        data: dict[str, Any] = {"environment": {"id": source}}
+        flags.edits(changes).data(data)
+        config = check_config(data, "the command")
+    origin = None
+    if isinstance(config.dataset.path, list):
+        raise ConfigError(ONE_DATASET)
+    there = None if config.dataset.path is None else place(config.dataset.path)
+    if config.dataset.path is not None and flags.save_diff:
+        raise ConfigError("--save-diff keeps changes in a session, which there is none with --out or dataset.path")
+    if config.dataset.path is None:
+        if resume:
+            raise ConfigError("--resume goes with --out or dataset.path; a session goes on by physgym resume SESSION")
+        origin, log = flags.origin(file, changes)
+        if not log:
+            raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")
+    try:
+        allowed = flags.allow_changed_code
+        dataset = generate_samples(config, None, origin, mode=mode, more=resume, allow_changed_code=allowed)  # type: ignore[arg-type]
+    except KeyboardInterrupt as interrupt:
+        if there is None:
+            print(f"\n{interrupt}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        kept = f"complete samples are in {short(str(there))}"
+        if isinstance(there, Location):  # where looking for them might take long
+            kept = f"complete samples, if there were any, are in {there}"
+        elif not there.exists():
+            kept = "no sample was complete"
+        print(f"\ninterrupted; {kept}. Continue with: {again('--resume')}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    print(f"{len(dataset)} samples in {short(str(there or dataset.paths[0]))}")
+    for field in dataset.spec.values():
+        unit = f" [{field.unit}]" if field.unit else ""
+        print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")
+    if (parameters_of := dataset.parameter_episodes) is not None:
+        print(f"parameters of {len(parameters_of)} episodes: {', '.join(dataset.parameters or {})}")
+    if dataset.rejected is not None:
+        print(f"{len(dataset.rejected.reasons)} rejected samples")
+
+
+@app.command()
+def info(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every partition with its checksum.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Write dataset.json anew, from the partitions alone.")
+    ] = False,
+) -> None:
+    """Say what a dataset holds: samples, partitions, fields with statistics, where it comes from.
+
+    Example: physgym info data/beam --verify
+    """
+    from physgym.data.dataset import SampleDataset
+    from physgym.data.summary import describe, stored
+    from physgym.data.writer import rebuild_description
+
+    if rebuild:
+        rebuild_description(data)
+    for line in describe(data):
+        print(line)
+    if verify:
+        modes = {mode: parts for mode, parts in stored(data).items() if any(part.count for part in parts)}
+        for mode in modes:
+            SampleDataset(data, mode=mode).verify(progress=True)
+        sealed = [part.sealed for parts in modes.values() for part in parts]
+        unsealed = len(sealed) - sum(sealed)
+        note = f"; {unsealed} open ones have none yet" if unsealed else ""
+        print(f"the checksums of {sum(sealed)} partitions are right{note}")
+
+
+@app.command()
+def export(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder, or file .npz, to write.")] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD", help="Copy with zstd, blosc, lz4 or gzip; none makes an archive a dataset again."
+        ),
+    ] = None,
+    level: Annotated[int | None, typer.Option(help="Compression level.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted compressed copy.")] = False,
+    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="numpy or minari.")] = None,
+    name: Annotated[str | None, typer.Option(help='Name in Minari, such as "beam/random-v0".')] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=FIELD", help="What Minari's observations, actions, ... are; may be repeated."),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="training, validation, test or prediction; a copy has all.")] = "training",
+) -> None:
+    """Copy a dataset: compressed, as arrays of numpy, or as a dataset of Minari.
+
+    Example: physgym export data/beam --compress zstd --out beam-archive
+    """
+    from physgym.data.dataset import SampleDataset
+    from physgym.formats.archive import archive
+
+    if (compress is None) == (to is None):
+        raise ConfigError("say either --compress METHOD or --to FORMAT")
+    if to == "minari":
+        if name is None:
+            raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
+        with needs("minari", "minari"):
+            from physgym.formats.minari import export_minari
+
+            fields = pairs_of(field, "--field") or None
+            made = export_minari(SampleDataset(data, mode=mode), name, fields=fields, progress=True)  # type: ignore[arg-type]
+        print(f"{made.total_episodes} episodes, {made.total_steps} steps in {made.storage.data_path}")
+        return
+    if out is None:
+        raise ConfigError("add --out, where to write")
+    if compress is not None:
+        try:
+            archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
+    elif to == "numpy":
+        from physgym.formats.numpy_arrays import export_numpy
+
+        export_numpy(SampleDataset(data, mode=mode), out, progress=True)  # type: ignore[arg-type]
+    else:
+        raise ConfigError(f"--to must be numpy or minari, not {to!r}")
+    print(f"written: {out}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Folder of .npy files, a file .npz, or the name of a Minari dataset.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder.")],
+    role: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
+    ] = None,
+    info: Annotated[list[str] | None, typer.Option(help="An info of Minari to keep; may be repeated.")] = None,
+    episode: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The array that says which rows belong to one episode.")
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The array with the step of each row in its episode.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
+) -> None:
+    """Make a dataset of arrays of numpy or of a dataset of Minari.
+
+    Example: physgym import D4RL/pen/human-v2 --out data/pen
+    """
+    if Path(source).exists():
+        from physgym.formats.numpy_arrays import import_numpy
+
+        dataset = import_numpy(
+            source,
+            out,
+            roles=pairs_of(role, "--role"),  # type: ignore[arg-type]
+            episode=episode,
+            step=step,
+            mode=mode,  # type: ignore[arg-type]
+            progress=True,
+        )
+    elif episode is not None or step is not None:
+        raise ConfigError("--episode and --step are for arrays of numpy; a dataset of Minari has its own episodes")
+    else:
+        with needs("minari", "minari"):
+            from physgym.formats.minari import import_minari
+
+            dataset = import_minari(source, out, infos=info or (), mode=mode, progress=True)  # type: ignore[arg-type]
+    print(f"{len(dataset)} samples in {out}")

@@ -1,0 +1,246 @@
+"""Commands that run trained networks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from physgym.cli.app import INTERRUPTED, Actions, Parameters, again, app, config_of
+from physgym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from physgym.experiment.schema import Config
+
+WHICH = "Checkpoint: last, best, or an epoch that is kept."
+MISSING = (
+    "environment: missing; name the simulation, as in environment.id=physgym/Beam-v0, or environment.id=module:Class"
+)
+NOT_IMPORTABLE = (
+    "environment: missing; the samples of the training were made by {name!r}, which cannot be imported by that name: "
+    "{error}. Put the class at the top of a module that can be imported, and name it: environment.id=module:Class"
+)
+BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a single prediction."
+Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.order=2."),
+]
+ChangedCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed-code", help="Run also where the simulation has other code than what the network learned from."
+    ),
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
+Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")]
+
+
+@app.command()
+def run(
+    session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
+    overrides: Overrides = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps; 0 goes on until Ctrl-C.", show_default="100")] = None,
+    which: Annotated[str | None, typer.Option(help=WHICH)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of the run; other than the training's shows unseen episodes.", show_default="1"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes that run the simulation; by default it runs in this one.")
+    ] = None,
+    envs: Annotated[int | None, typer.Option(help="Environments in workers; by default one per worker.")] = None,
+    surrogate: Annotated[
+        bool, typer.Option("--surrogate", help="The network makes the steps, in place of the solver.")
+    ] = False,
+    record: Record = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the record after its last sample.")] = False,
+    frames: Frames = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_SIZE, show_default="1")] = None,
+    actions: Actions = None,
+    parameters: Parameters = None,
+    allow_changed_code: ChangedCode = False,
+    cpu: Cpu = False,
+) -> None:
+    """Run a trained network inside its simulation, next to the solver.
+
+    Says how far its predictions are from what the solver gives, and what both cost. What no option says is as in the
+    section runner of the session's configuration.
+
+    Example: physgym run sessions/beam --steps 200 --frames frames
+    """
+    from physgym.experiment.build import build_sampler
+    from physgym.experiment.config import Edits, load_config
+    from physgym.experiment.schema import Component
+
+    config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
+    given: dict[str, Any] = {
+        "steps": steps,
+        "which": which,
+        "seed": seed,
+        "num_workers": workers,
+        "num_envs": envs,
+        "surrogate": surrogate or None,
+        "record": record,
+        "frames": frames,
+        "batch_size": batch_size,
+        "actions": actions and Component(type=actions),
+        "parameters": parameters and Component(type=parameters),
+    }
+    chosen = config.runner.model_copy(update={name: value for name, value in given.items() if value is not None})
+    if chosen.frames is not None and (chosen.num_workers is not None or chosen.num_envs is not None):
+        raise ConfigError("frames need the simulation in this process: leave workers and environments out")
+    _run(
+        session,
+        config,
+        chosen.which,
+        chosen.steps,
+        frames=None if chosen.frames is None else Path(chosen.frames),
+        seed=chosen.seed,
+        num_workers=chosen.num_workers,
+        num_envs=chosen.num_envs,
+        surrogate=chosen.surrogate,
+        record=chosen.record,
+        resume=resume,
+        batch_size=chosen.batch_size,
+        allow_changed_code=allow_changed_code,
+        actions=build_sampler(chosen.actions, "actions", "runner"),
+        parameters=build_sampler(chosen.parameters, "parameters", "runner"),
+    )
+
+
+@app.command()
+def replay(
+    session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
+    overrides: Overrides = None,
+    *,
+    data: Annotated[Path, typer.Option(help="Dataset folder.")],
+    mode: Annotated[
+        str, typer.Option(help="Part of the dataset: training, validation, test or prediction.")
+    ] = "training",
+    solver: Annotated[
+        bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
+    which: Annotated[str | None, typer.Option(help=WHICH)] = None,
+    record: Record = None,
+    frames: Frames = None,
+    batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 1,
+    actions: Annotated[
+        str | None, typer.Option(metavar="SAMPLER", help="With --solver: what gave the actions, if it was a network.")
+    ] = None,
+    allow_changed_code: ChangedCode = False,
+    cpu: Cpu = False,
+) -> None:
+    """Let a trained network predict the stored samples of a dataset again, without the simulation.
+
+    Says how far its predictions are from what is stored, and what they cost.
+
+    Example: physgym replay sessions/beam --data data/beam --record predictions
+    """
+    from physgym.data.dataset import SampleDataset
+    from physgym.experiment.config import Edits, load_config
+    from physgym.experiment.session import CONFIG
+
+    if not solver and (frames is not None or actions is not None):
+        raise ConfigError("--frames and --actions need the simulation: add --solver")
+    config = None  # a training from Python alone has none
+    if solver or overrides or (session / CONFIG).exists():
+        config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
+    dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
+    more: dict[str, Any] = {"record": record, "batch_size": batch_size, "actions": actions}
+    more["allow_changed_code"] = allow_changed_code
+    _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
+
+
+def _run(
+    session: Path,
+    config: Config | None,
+    which: str | None,
+    steps: int,
+    *,
+    frames: Path | None,
+    stored: Any = None,
+    solver: bool = True,
+    **more: Any,
+) -> None:
+    """Run a session's network, with the solver or on stored samples alone, and print the report."""
+    from physgym.code.record import recorded_code
+    from physgym.data.provenance import learned_samples
+    from physgym.experiment.build import environment_arguments, load_network
+    from physgym.running.runner import Runner, SaveFrames
+
+    env: str | None = None
+    if solver:
+        assert config is not None
+        config = config if config.environment is not None else _with_simulation(config, session)
+        assert config.environment is not None
+        pictures = {} if frames is None else {"render_mode": "rgb_array"}
+        env, more["env_kwargs"] = config.environment.id, environment_arguments(config, **pictures)
+        compared = _environment_of(session) in (None, env) and stored is None
+        more["learned"] = recorded_code(session) if compared else {}
+    more["trained_on"] = learned_samples(session)
+    try:
+        with Runner(env, load_network(None if _by_python(session) else config, session, which), **more) as runner:
+            report = runner.run(
+                steps or None,
+                replay=stored,
+                solver=solver and stored is not None,
+                callbacks=[SaveFrames(frames, resume=more.get("resume", False))] if frames is not None else [],
+            )
+    except KeyboardInterrupt:  # before the first step, or the second one
+        record = more.get("record")
+        kept = "" if record is None else f"; {record} keeps what it had, and with --resume a run goes on behind it"
+        print(f"\ninterrupted at once{kept}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    print(report)
+    if report.interrupted:
+        if (record := more.get("record")) is None:
+            print("interrupted", file=sys.stderr)
+        elif stored is not None:
+            print(f"interrupted; {record} has the first {report.steps}. Remove it to replay all", file=sys.stderr)
+        else:
+            left = () if not steps else ("--steps", str(steps - report.steps))
+            print(f"interrupted; continue with: {again('--resume', *left)}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _with_simulation(config: Config, session: Path) -> Config:
+    """The configuration of a session that names no simulation, with that which made its samples.
+
+    Raises:
+        ConfigError: They do not say it, or it cannot be imported by its name.
+    """
+    from physgym.data.provenance import learned_samples
+    from physgym.experiment.schema import EnvironmentSection
+    from physgym.vector.make import find_spec
+
+    samples = learned_samples(session)
+    name = None if samples is None else samples.source.get("env")
+    if samples is None or not isinstance(name, str):
+        raise ConfigError(MISSING)
+    try:
+        if name.startswith("__main__:"):  # which is another program here
+            raise ConfigError("it is a class of a script")
+        find_spec(name)
+    except ConfigError as error:
+        raise ConfigError(NOT_IMPORTABLE.format(name=name, error=error)) from error
+    arguments = samples.source.get("env_kwargs") or {}
+    return config.model_copy(update={"environment": EnvironmentSection(id=name, arguments=arguments)})
+
+
+def _environment_of(session: Path) -> str | None:
+    """The simulation that a session names; one that is put in its place has other code."""
+    from physgym.experiment.session import read_config
+
+    environment = read_config(session).get("environment")
+    return environment.get("id") if isinstance(environment, dict) else None
+
+
+def _by_python(session: Path) -> bool:
+    """Whether a program in Python trained it, so that its configuration does not know the network."""
+    from physgym.experiment.session import RECORD, read_record
+
+    return (session / RECORD).exists() and bool(read_record(session)["runs"][-1].get("from_python"))

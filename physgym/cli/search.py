@@ -1,0 +1,91 @@
+"""The command that searches for the best values of a configuration's keys."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from physgym.cli.app import INTERRUPTED, app
+from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.files import short
+
+if TYPE_CHECKING:
+    from physgym.experiment.provenance import Origin
+    from physgym.experiment.schema import Config
+    from physgym.experiment.search.section import SearchSection
+    from physgym.experiment.search.study import Found
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Let a Ray cluster run the trials: auto, local, or host:port. Its machines must share the folders.",
+    ),
+]
+
+
+@app.command(cls=Command)
+@with_flags
+def search(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file with a section search.", show_default=False)
+    ],
+    overrides: Overrides = None,
+    *,
+    ray: Ray = None,
+    flags: Flags,
+) -> None:
+    """Search for the best values of some keys: many trainings, several at a time.
+
+    The session holds a table of the trials, results.csv, the best configuration, best.yaml, plots, and below trials a
+    session of each. Ctrl-C and crashes lose nothing: physgym resume SESSION goes on.
+
+    Example: physgym search examples/search.yaml search.trials=50 search.workers=4
+    """
+    from physgym.experiment.search.study import search as run
+
+    settings = flags.load(config, overrides)
+    origin, log = flags.origin(config, overrides)
+    _finish(lambda: run(settings, origin, log=log, ray=ray), settings)
+
+
+def resume_search(session: Path, settings: Config, origin: Origin, ray: str | None = None) -> None:
+    """What `physgym resume` does with the session of a search."""
+    from physgym.experiment.search.study import resume_search as run
+
+    _finish(lambda: run(session, settings, origin, ray=ray), settings)
+
+
+def _finish(run: Callable[[], Found], settings: Config) -> None:
+    try:
+        found = run()
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    assert settings.search is not None  # the search would have refused
+    report(found, settings.search)
+
+
+def report(found: Found, section: SearchSection) -> None:
+    """Print what a search gave, and how to go on; exit as after Ctrl-C if that ended it."""
+    from physgym.experiment.search.report import BEST, RESULTS, summary_of, table_of
+
+    print(summary_of(found.rows))
+    if found.best is not None:
+        print(table_of(found.rows, section))
+    if found.session is not None:
+        print(f"session: {short(found.session)}\nresults: {short(found.session / RESULTS)}")
+        if found.best is not None:
+            where = (short(found.session / "trials" / found.best.name), short(found.session / BEST))
+            print("network: {}\nbest:    {}".format(*where))
+    if found.timed_out:
+        print("the time was over before all trials were begun", file=sys.stderr)
+    if found.interrupted:
+        if found.session is not None:
+            print(f"interrupted; continue with: physgym resume {shlex.quote(short(found.session))}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)

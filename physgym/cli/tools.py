@@ -1,0 +1,78 @@
+"""Commands for a first look: the demo, and the rules that environments keep."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from physgym.cli.app import INTERRUPTED, USAGE, EnvId, Seed, app
+from physgym.errors import ConfigError
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything; a taken name gets a suffix.")] = Path("demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few samples, few epochs: a check of the installation.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
+    seed: Seed = 0,
+) -> None:
+    """From a beam simulation to a trained network: generate, train, compare, report.png.
+
+    Example: physgym demo --out demo
+    """
+    from physgym.demos.beam import DEMO, QUICK, study
+
+    try:
+        study(QUICK if quick else DEMO, out, num_workers=workers, seed=seed)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is complete stays, physgym demo begins anew", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def check(env: EnvId) -> None:
+    """Check an environment against the rules that physgym's parts rely on.
+
+    Example: physgym check my_package.sims:my/Sim-v0
+    """
+    from physgym.testing import check_env
+
+    def report(rule: str, fault: str) -> None:
+        print(f"{'FAIL' if fault else 'ok  '} {rule.removeprefix('test_').replace('_', ' ')}")
+
+    def note(rule: str, text: str) -> None:
+        print(f"note {rule.removeprefix('test_').replace('_', ' ')}: {text}")
+
+    try:
+        check_env(env, report, note)
+    except AssertionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(USAGE) from None
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write; by default it is printed.")] = None,
+) -> None:
+    """Print the JSON schema of configuration files, with which editors complete and check them.
+
+    Write it to a file, and name that on a configuration's first line: # yaml-language-server: $schema=schema.json
+
+    Example: physgym schema --out schema.json
+    """
+    from physgym.experiment.config import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if out is None:
+        print(text)
+        return
+    try:
+        out.write_text(text + "\n", "utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from error

@@ -1,0 +1,187 @@
+"""Commands that train networks."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from physgym.cli.app import INTERRUPTED, app, config_of
+from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.search import Ray, resume_search
+from physgym.errors import ConfigError
+from physgym.files import short
+
+if TYPE_CHECKING:
+    from physgym.experiment.build import Outcome
+    from physgym.experiment.provenance import Origin
+    from physgym.experiment.schema import Config
+
+
+@app.command(cls=Command)
+@with_flags
+def train(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="YAML file, see physgym schema; or a session, to train anew as it was.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    *,
+    flags: Flags,
+) -> None:
+    """Train a network as a configuration file says, in a new session folder.
+
+    The session records what is needed to run it again: commit everything before, or use --save-diff.
+
+    Examples: physgym train examples/beam.yaml training.epochs=20
+
+    physgym train examples/beam.yaml --mini --no-logging
+    """
+    settings = flags.load(config, overrides)
+    origin, log = flags.origin(config, overrides)
+    _train(settings, None, origin, log)
+
+
+@app.command(cls=Command)
+@with_flags
+def resume(
+    session: Annotated[
+        Path,
+        typer.Argument(metavar="SESSION", help="Session folder of what was interrupted or killed.", show_default=False),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys; training.epochs trains longer."),
+    ] = None,
+    *,
+    ray: Ray = None,
+    flags: Flags,
+) -> None:
+    """Continue what was interrupted: on a CPU to the same bits as if it never had been.
+
+    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored. A search
+    finishes its trials; search.trials=N gives it more.
+
+    Example: physgym resume sessions/beam
+    """
+    from physgym.experiment.config import load_config
+    from physgym.experiment.session import read_record
+
+    stored = load_config(config_of(session))
+    config = flags.load(session, overrides)
+    last = read_record(session)["runs"][-1]
+    if last.get("from_python"):
+        raise ConfigError(
+            f"{session} was trained by a program in Python ({shlex.join(last['command'])}), which alone knows its "
+            f"network and callbacks. Continue it there, with everything else as it was: "
+            f"Trainer(..., session={str(session)!r}, resume=True).fit()"
+        )
+    _check_folder(session, config, last["folder"])
+    # what did not start from a commit need not go on from one
+    origin, log = flags.origin(session, overrides, checked=last["git"] is not None, keep_diff=last["patch"] is not None)
+    if not log:
+        raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
+    if ray is not None and last["kind"] != "search":
+        raise ConfigError("--ray: a cluster takes the trials of a search; this session is none")
+    if last["kind"] == "search":
+        resume_search(session, config, origin, ray)
+        return
+    if last["kind"] == "generate":
+        _resume_generation(config, session, origin)
+        return
+    _check_epochs(session, config, stored)
+    _train(config, session, origin)
+
+
+def _check_epochs(session: Path, config: Config, stored: Config) -> None:
+    """Raise ConfigError where there are to be other epochs than the learning rate was planned for."""
+    from physgym.experiment.build import planned
+
+    if config.training.epochs != stored.training.epochs and planned(stored):
+        raise ConfigError(
+            f"training.epochs: the schedule {stored.optimization.schedule.type} spans the {stored.training.epochs} "
+            "epochs that were planned. Train its network further in a new session: "
+            f"{further(session, stored, config.training.epochs - stored.training.epochs)}"
+        )
+
+
+def further(session: Path, config: Config, epochs: int) -> str:
+    """Return the command that trains the network of a session further, in a session of its own."""
+    from physgym.experiment.schema import TransformsSection
+
+    begun = {"start_from": str(session), "which": "last"}
+    changes: dict[str, Any] = {"network": begun, "training.epochs": max(1, epochs)}
+    # what the network brings along
+    changes |= {name: None for name in ("inputs", "outputs") if getattr(config, name) is not None}
+    if config.transforms != TransformsSection():
+        changes["transforms"] = {}
+    if config.dataset.path is None and (session / "dataset").is_dir():
+        changes |= {"dataset.path": str(session / "dataset"), "dataset.samples": None}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return shlex.join(["physgym", "train", str(session), *overrides])
+
+
+def _check_folder(session: Path, config: Config, folder: str) -> None:
+    """Raise ConfigError where paths in the configuration would mean something else than they did."""
+    from physgym.experiment.reproduce import PATHS
+    from physgym.experiment.session import actions_of, checkpoints_of
+
+    if not Path(folder).is_dir() or Path(folder).samefile(Path.cwd()):
+        return
+    data = config.model_dump()
+    paths = {f"{section}.{name}": data[section][name] for section, name in PATHS}
+    paths |= {"sampler.actions": (actions_of(data) or [None])[0], "training.checkpoints.path": checkpoints_of(data)}
+    named = ((key, path) for key, found in paths.items() for path in (found if isinstance(found, list) else [found]))
+    for key, path in named:
+        if path is not None and "://" not in path and not Path(path).expanduser().is_absolute():
+            raise ConfigError(
+                f"{key}: {path} is relative to {folder}, where the session was begun. Go there first, "
+                f"or give the whole path; then: physgym resume {session.absolute()}"
+            )
+
+
+def _train(config: Config, session: Path | None, origin: Origin, log: bool = True) -> None:
+    from physgym.experiment.build import train as run
+
+    try:
+        outcome = run(config, session, origin, log=log)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if outcome.trainer.ranks.rank == 0:  # the others have nothing else to say
+        _report(outcome)
+    if outcome.history.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _report(outcome: Outcome) -> None:
+    last = outcome.history.epochs[-1] if outcome.history.epochs else {}
+    print("  ".join(f"{name} {value:.4g}" for name, value in last.items()))
+    if outcome.history.stopped:
+        print(f"stopped: {outcome.history.stopped}")
+    if outcome.session is not None:
+        print(f"session: {short(outcome.session)}\ncurves:  tensorboard --logdir {short(outcome.session / 'stats')}")
+    if outcome.history.interrupted:
+        onward = "nothing was kept"
+        if outcome.session is not None:
+            onward = f"continue with: physgym resume {shlex.quote(short(outcome.session))}"
+        print(f"interrupted; {onward}", file=sys.stderr)
+
+
+def _resume_generation(config: Config, session: Path, origin: Origin) -> None:
+    from physgym.experiment.build import generate_samples
+
+    try:
+        dataset = generate_samples(config, session, origin)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{interrupt}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    print(f"{len(dataset)} samples in {short(dataset.paths[0])}")

@@ -1,0 +1,1 @@
+"""The code of a simulation: found, hashed, recorded and compared."""

@@ -1,0 +1,35 @@
+"""What an environment that was made says of itself; workers send it, and `physgym.code.record` looks it up."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+# packages whose wrappers around an environment are not part of the simulation
+AROUND = ("gymnasium", "physgym")
+
+
+def describe_made(env: Any) -> dict[str, list[str]]:
+    """Say of an environment which classes it is of, and which files it reads, as text.
+
+    Args:
+        env: The environment, maybe with wrappers around it; those of Gymnasium and of physgym are left out.
+    """
+    env = (
+        getattr(env.unwrapped, "simulation", env)
+        if type(env.unwrapped).__module__ == "physgym.running.surrogate"
+        else env
+    )
+    layers, layer = [], env
+    while layer is not env.unwrapped:
+        if type(layer).__module__.partition(".")[0] not in AROUND:
+            layers.append(layer)
+        layer = getattr(layer, "env", env.unwrapped)
+    layers.append(env.unwrapped)
+    classes = [c for one in layers for c in type(one).__mro__ if c is not object]
+    names = [f"{c.__module__}:{c.__qualname__}" for c in classes if c.__module__ not in ("typing", "abc")]
+    files: dict[str, None] = {}  # in their order
+    for one in layers:
+        told = getattr(one, "files_read", ())
+        files |= dict.fromkeys(map(os.fspath, [told] if isinstance(told, (str, os.PathLike)) else told))
+    return {"classes": list(dict.fromkeys(names)), "files": list(files)}

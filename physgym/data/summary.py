@@ -1,0 +1,118 @@
+"""A dataset in words: what ``physgym info`` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from physgym.data import constants
+from physgym.data.dataset import SampleDataset
+from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
+from physgym.data.partition import EPISODES, REJECTED, Partition
+from physgym.data.provenance import described
+from physgym.data.statistics import Statistics
+from physgym.errors import DatasetError
+from physgym.storage.location import Location, place
+
+CHECKSUM = 12  # digits of a checksum that are shown
+
+
+def stored(path: str | Path) -> dict[Mode, list[Partition]]:
+    """The partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
+
+    Raises:
+        DatasetError: There are none, or one is damaged.
+    """
+    at = place(path)
+    if isinstance(at, Location):
+        from physgym.data.remote import fetch_dataset
+        from physgym.storage.cache import keep
+
+        folder = keep(fetch_dataset(at, get_args(Mode)))
+    else:
+        folder = at
+    found = {mode: open_partitions(folder, mode)[0] for mode in get_args(Mode)}
+    if not any(found.values()):
+        raise DatasetError(f"there is no dataset at {path}: it has no file such as training-00000.h5")
+    return {mode: partitions for mode, partitions in found.items() if partitions}
+
+
+def describe(path: str | Path) -> Iterator[str]:
+    """What a dataset folder holds, line by line.
+
+    Raises:
+        DatasetError: There are no partitions, or one is damaged.
+    """
+    for mode, partitions in stored(path).items():
+        samples = sum(part.count for part in partitions)
+        size = sum(part.path.stat().st_blocks * 512 for part in partitions)
+        dataset = SampleDataset(path, mode=mode) if samples else None
+        episodes = 0 if dataset is None else len(np.unique(dataset.episodes))
+        yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {_bytes(size)}"
+        yield from (f"  {line}" for line in _partitions(partitions))
+        yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
+        yield from (f"  {line}" for line in _apart(partitions))
+        if dataset is not None:
+            yield from (f"  {line}" for line in described(dataset.provenance))
+    folder = partitions[0].path.parent
+    entry = Description.read(folder).constants
+    if entry == UNKNOWN and not (folder / constants.CONSTANTS).exists():
+        yield f"constants: {UNKNOWN}"
+        return
+    for name, value in constants.read(folder, entry).items():
+        yield f"constant {name}: {value.dtype} {value.shape}"
+
+
+def _partitions(partitions: list[Partition]) -> Iterator[str]:
+    for part in partitions:
+        size = _bytes(part.path.stat().st_blocks * 512)  # an open partition is sparse: what it takes, not its length
+        state = f"checksum {part.checksum[:CHECKSUM]}" if part.sealed else "open"
+        packed = f", compressed ({part.attributes.get('compression', 'archive')})" if part.archive else ""
+        yield f"{part.path.name}: {part.count} samples, {size}, {state}{packed}"
+
+
+def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]:
+    rows = [["field", "role", "dtype", "shape", "unit", "mean", "std", "min", "max"]]
+    for name, field in part.spec.items():
+        known = statistics.get(name)
+        numbers = _overall(known) if known is not None and known.counts.any() else ()
+        shown = [f"{number:.4g}" for number in numbers] or [""] * 4
+        rows.append([name, field.role, str(field.dtype), str(field.shape), field.unit, *shown])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _overall(s: Statistics) -> tuple[float, float, float, float]:
+    """Mean, standard deviation, smallest and largest of all numbers of a field."""
+    weights = s.counts / s.counts.sum()
+    mean = np.sum(weights * s.mean)
+    variance = np.sum(weights * (s.std**2 + (s.mean - mean) ** 2))
+    return float(mean), float(np.sqrt(variance)), float(s.min.min()), float(s.max.max())
+
+
+def _apart(partitions: list[Partition]) -> Iterator[str]:
+    first = partitions[0]
+    if first.layout.parameters is not None:
+        count = sum(part.tables[EPISODES].count for part in partitions)
+        fields = first.layout.parameters.values()
+        names = ", ".join(f"{x.name} {x.shape}{f' [{x.unit}]' if x.unit else ''}" for x in fields)
+        yield f"parameters of {count} episodes: {names}"
+    if first.layout.rejected:
+        yield f"rejected: {sum(part.tables[REJECTED].count for part in partitions)} samples"
+    for name in ("source", "env_spec", "git_commit", "physgym"):
+        value = first.attributes.get(name)
+        if value and value != "{}":
+            yield f"{name}: {json.dumps(json.loads(value)) if name == 'source' else value}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,1 @@
+"""What ``physgym demo`` shows."""

@@ -1,0 +1,547 @@
+"""Datasets of Minari: `export_minari` makes one of a `SampleDataset`, `import_minari` the other way.
+
+Minari keeps episodes of a Markov decision process: observations of shape (T + 1, ...), actions, rewards, terminations
+and truncations of shape (T, ...). A `physgym.RecordTransition` stores just that, so its samples need no mapping.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym._version import __version__
+from physgym.casting import CastError, as_array, as_dtype
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import Mode, SampleWriter, all_or_nothing
+from physgym.errors import ConfigError, DatasetError
+from physgym.progress import Progress
+from physgym.sample import Field, Role, SampleSpec
+from physgym.spaces import Array, fixed_leaves, flatten, from_json, is_custom, to_json, unflatten
+
+try:
+    import minari
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_dataset import parse_dataset_id
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"physgym.formats.minari needs Minari: pip install 'physgym[minari]' ({error})", name=error.name
+    ) from error
+
+FLAG = np.dtype(np.int8)
+# what `physgym.RecordTransition` calls them
+TRANSITION: dict[str, str] = {
+    "observations": "observation",
+    "actions": "action",
+    "next_observations": "next_observation",
+    "rewards": "reward",
+    "terminations": "terminated",
+    "truncations": "truncated",
+}
+REQUIRED = ("observations", "actions")
+FLAT = {"rewards", "terminations", "truncations"}
+ROLES: dict[str, Role] = {
+    "observations": "input",
+    "actions": "input",
+    "next_observations": "target",
+    "rewards": "target",
+    "terminations": "additional",
+    "truncations": "additional",
+}
+# what of Minari's metadata says where data come from; it travels in the source of an imported dataset
+ORIGIN = (
+    "dataset_id",
+    "algorithm_name",
+    "author",
+    "author_email",
+    "code_permalink",
+    "description",
+    "requirements",
+    "ref_min_score",
+    "ref_max_score",
+)
+OURS = "physgym"  # key in Minari's metadata under which an exported dataset says what it was
+PORTION = 1 << 24  # bytes of episodes that are read, and handed to Minari, at a time
+
+Leaves = dict[str, str]  # path inside a space to the field that has its values
+
+
+def export_minari(
+    dataset: SampleDataset,
+    dataset_id: str,
+    *,
+    fields: Mapping[str, str | Sequence[str]] | None = None,
+    infos: bool = True,
+    data_format: str | None = None,
+    progress: bool = False,
+    **metadata: Any,
+) -> minari.MinariDataset:
+    """Store the episodes of a dataset as a Minari dataset, in Minari's own folder of datasets.
+
+    Episodes are read a portion at a time, so that memory is bounded by the longest one. Steps that follow one another
+    without a gap make an episode; where some are missing (they were rejected, or the dataset ends in the middle), the
+    part before is a truncated one.
+
+    Args:
+        dataset: The samples.
+        dataset_id: Minari's name for it, such as "beam/random-v0".
+        fields: What Minari calls "observations", "actions", "next_observations", "rewards", "terminations" and
+            "truncations" to the field that has it: a name, a group of fields such as "observation", or a list of
+            names. The default is that of `physgym.RecordTransition`. Without "next_observations" the last observation
+            of an episode is repeated, without "rewards" they are zero.
+        infos: Whether all other fields become Minari's infos. Those begin with the reset's, which are zeros here.
+        data_format: "hdf5", "arrow" or "parquet"; Minari's default is "hdf5".
+        progress: Whether to show how far it is.
+        **metadata: Further arguments of `minari.create_dataset_from_buffers`, such as author, code_permalink, or env
+            where the dataset does not say which environment it comes from.
+
+    Returns:
+        The new Minari dataset.
+
+    Raises:
+        ConfigError: The samples are no transitions and `fields` does not say what is what.
+        DatasetError: Minari has a dataset of this name, or the name is malformed.
+    """
+    roles = _leaves_of(dataset.spec, fields)
+    described = _sample_space(dataset)
+    found = {key: _space(dataset.spec, roles[key], described, _given(fields, key)) for key in REQUIRED}
+    if "next_observations" in roles and roles["next_observations"].keys() != roles["observations"].keys():
+        raise ConfigError(
+            f"the fields of next_observations {sorted(roles['next_observations'].values())} do not match those of "
+            f"observations {sorted(roles['observations'].values())}"
+        )
+    taken = {field for leaves in roles.values() for field in leaves.values()}
+    others = [name for name in dataset.spec if name not in taken] if infos else []
+    # Minari writes infos without an axis to Arrow and Parquet, and cannot read them
+    episodes = _Episodes(dataset, roles, found, others, with_axis=data_format in ("arrow", "parquet"))
+    try:
+        parse_dataset_id(dataset_id)  # Minari itself asks too late, when it has made a folder that then is in its way
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f'{dataset_id!r} is no name for Minari, such as "beam/random-v0": {error}') from error
+    source = dataset.source
+    defaults = {k: v for k, v in source.get("minari", {}).items() if k in ORIGIN and k != "dataset_id"}
+    defaults |= {k: set(defaults[k]) for k in ("author", "author_email") if isinstance(defaults.get(k), list)}
+    scores = {k: defaults.pop(k) for k in ("ref_min_score", "ref_max_score") if k in defaults}
+    defaults.setdefault("description", f"Samples of {source.get('env', 'unknown origin')}, by physgym {__version__}")
+    try:
+        with warnings.catch_warnings():
+            # Minari reminds of each argument that is left out
+            warnings.filterwarnings("ignore", r".* is set to None|env_spec is None", UserWarning)
+            made = minari.create_dataset_from_buffers(
+                dataset_id,
+                [],
+                observation_space=found["observations"],
+                action_space=found["actions"],
+                data_format=data_format,
+                **({"jpeg_encoding": False} | defaults | metadata),
+            )
+    except ValueError as error:
+        raise DatasetError(f"Minari refuses to make {dataset_id!r}: {error}") from error
+    try:
+        ours = {
+            "version": __version__,
+            "fields": dataset.spec.to_json(),
+            "leaves": roles,
+            "infos": others,
+            "source": source,
+        }
+        more: dict[str, Any] = {OURS: ours, **scores}
+        if (spec := _env_spec(dataset)) and metadata.get("env") is None:
+            more["env_spec"] = spec  # told afterwards, since Minari would make the environment only to ask its spaces
+        made.storage.update_metadata(more)
+        with Progress(len(dataset), f"export to {dataset_id}", "sample", enabled=progress) as bar:
+            for buffers, names in episodes:
+                first = made.total_episodes
+                made.update_dataset_from_buffer(buffers)
+                made.storage.update_episode_metadata(names, range(first, first + len(buffers)))
+                bar.update(sum(len(buffer) for buffer in buffers))
+        return minari.load_dataset(dataset_id)  # anew: it reads the metadata once, when it is opened
+    except BaseException:
+        shutil.rmtree(made.storage.data_path.parent)  # half of it would block the name
+        raise
+
+
+def _given(fields: Mapping[str, str | Sequence[str]] | None, key: str) -> str | Sequence[str]:
+    return TRANSITION[key] if fields is None else fields[key]
+
+
+def _leaves_of(spec: SampleSpec, fields: Mapping[str, str | Sequence[str]] | None) -> dict[str, Leaves]:
+    """For each of Minari's names the leaves of its space.
+
+    Raises:
+        ConfigError: A field is missing, or a name is none of Minari's.
+    """
+    if unknown := sorted(set(fields or ()) - set(TRANSITION)):
+        raise ConfigError(f"fields names {unknown}; Minari has {list(TRANSITION)}")
+    roles = {}
+    for key in TRANSITION if fields is None else fields:
+        given = _given(fields, key)
+        leaves = _group(spec, given) if isinstance(given, str) else {name: name for name in given if name in spec}
+        missing = [] if isinstance(given, str) else [name for name in given if name not in spec]
+        if missing or (not leaves and fields is not None):
+            raise ConfigError(f"fields says that {key} are {given!r}; the dataset has the fields {list(spec)}")
+        if leaves:
+            roles[key] = leaves
+    if lacking := [key for key in REQUIRED if key not in roles]:
+        raise ConfigError(
+            f"nothing says what Minari's {' and '.join(lacking)} are: the dataset has the fields {list(spec)}. Name "
+            f"them, such as fields={{'observations': '{next(iter(spec))}', 'actions': ...}}, or record transitions "
+            "with physgym.RecordTransition"
+        )
+    for key in FLAT & roles.keys():
+        names = list(roles[key].values())
+        if len(names) != 1 or spec[names[0]].shape not in ((), (1,)):
+            raise ConfigError(f"{key} must be one number per step; {_given(fields, key)!r} is more")
+        roles[key] = {"": names[0]}
+    return roles
+
+
+def _group(spec: SampleSpec, name: str) -> Leaves:
+    """A field, or those below it."""
+    if name in spec:
+        return {"": name}
+    return {field.removeprefix(f"{name}/"): field for field in spec if field.startswith(f"{name}/")}
+
+
+def _json_attribute(dataset: SampleDataset, name: str) -> Any:
+    text = dataset.attributes.get(name)
+    return json.loads(text) if text else None
+
+
+def _sample_space(dataset: SampleDataset) -> spaces.Space[Any] | None:
+    """The space of the samples, if the dataset has it."""
+    described = (_json_attribute(dataset, "spaces") or {}).get("sample_space")
+    return None if described is None or is_custom(described) else from_json(described)
+
+
+def _env_spec(dataset: SampleDataset) -> str:
+    """Gymnasium's specification of the environment that made the samples, JSON, empty if it is not known."""
+    return str(dataset.attributes.get("env_spec") or "")
+
+
+def _space(
+    spec: SampleSpec, leaves: Leaves, described: spaces.Space[Any] | None, given: str | Sequence[str]
+) -> spaces.Space[Any]:
+    """The space of some fields: as the dataset describes it, else with the bounds of the dtype."""
+    if isinstance(given, str):
+        for part in given.split("/"):
+            inner = isinstance(described, spaces.Dict) and part in described.spaces
+            described = described[part] if inner else None  # type: ignore[index]
+        shapes = {path: spec[field].shape for path, field in leaves.items()}
+        # dtypes may differ: Minari does not mind, and what others collected with it is often wider than its space
+        if described is not None and {leaf.path: leaf.shape for leaf in fixed_leaves(described)} == shapes:
+            return described
+    if list(leaves) == [""]:
+        return _box(spec[leaves[""]])
+    tree: dict[str, Any] = {}
+    for path, field in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = _box(spec[field])
+    return _nested(tree)
+
+
+def _nested(tree: dict[str, Any]) -> spaces.Dict:
+    return spaces.Dict([(key, _nested(sub) if isinstance(sub, dict) else sub) for key, sub in tree.items()])
+
+
+def _box(field: Field) -> spaces.Box:
+    if field.dtype.kind == "b":
+        return spaces.Box(0, 1, field.shape, np.bool_)  # type: ignore[arg-type]
+    if field.dtype.kind in "iu":
+        bounds = np.iinfo(field.dtype)
+        return spaces.Box(bounds.min, bounds.max, field.shape, field.dtype.type)
+    if field.dtype.kind == "f":
+        return spaces.Box(-np.inf, np.inf, field.shape, field.dtype.type)
+    raise ConfigError(f"Minari's spaces do not hold {field.dtype}, the dtype of {field.name}")
+
+
+class _Episodes:
+    """The episodes of a dataset, several at a time, as Minari takes them, with what else is known of each."""
+
+    def __init__(
+        self,
+        dataset: SampleDataset,
+        roles: dict[str, Leaves],
+        space: dict[str, spaces.Space[Any]],
+        infos: list[str],
+        *,
+        with_axis: bool,
+    ) -> None:
+        self._dataset, self._roles, self._space, self._infos = dataset, roles, space, infos
+        self._with_axis = with_axis  # an axis of length one for infos of a single value a step
+        self._fields = [*{field: None for leaves in roles.values() for field in leaves.values()}, *infos]
+
+    def __iter__(self) -> Iterator[tuple[list[EpisodeBuffer], list[dict[str, int]]]]:
+        dataset = self._dataset
+        # episodes of different folders may have the same number
+        episode = dataset.index("episode") if len(dataset.paths) == 1 else dataset.episodes
+        step, seed = dataset.index("step"), dataset.index("seed")
+        order = np.lexsort((step, episode))
+        changes = (np.diff(episode[order]) != 0) | (np.diff(step[order]) != 1)
+        bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(order)]])
+        row = max(1, sum(dataset.spec[name].nbytes for name in self._fields))
+        first = 0
+        while first < len(bounds) - 1:
+            limit = bounds[first] + PORTION // row
+            last = max(first + 1, int(np.searchsorted(bounds, limit, side="right")) - 1)
+            rows = order[bounds[first] : bounds[last]]
+            columns = self._read(rows)
+            buffers, names = [], []
+            for start, stop in zip(bounds[first:last], bounds[first + 1 : last + 1], strict=True):
+                cut = slice(start - bounds[first], stop - bounds[first])
+                part = {name: column[cut] for name, column in columns.items()}
+                at = order[start]
+                buffer, open_end = self._buffer(part, int(seed[at]))
+                buffers.append(buffer)
+                name = {"episode": int(episode[at]), "step": int(step[at]), "cut": int(open_end)}
+                names.append({f"{OURS}_{key}": value for key, value in name.items()})
+            yield buffers, names
+            first = last
+
+    def _read(self, rows: Array) -> dict[str, Array]:
+        if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+            return self._dataset.read(
+                int(rows[0]), int(rows[-1]) + 1, self._fields
+            )  # an archive reads no other way well
+        return self._dataset.gather(rows, self._fields)
+
+    def _buffer(self, part: dict[str, Array], seed: int) -> tuple[EpisodeBuffer, bool]:
+        """One episode, and whether it has no end of its own."""
+        count = len(next(iter(part.values())))
+        behind = self._roles.get("next_observations", self._roles["observations"])
+        observations = {
+            path: np.concatenate([part[field], part[behind[path]][-1:]])
+            for path, field in self._roles["observations"].items()
+        }
+        flat = {
+            key: part[self._roles[key][""]].reshape(count) if key in self._roles else np.zeros(count) for key in FLAT
+        }
+        ends = {key: flat[key].astype(np.bool_) for key in ("terminations", "truncations")}
+        open_end = not (ends["terminations"][-1] or ends["truncations"][-1])
+        ends["truncations"][-1] |= open_end
+        infos: dict[str, Any] = {}
+        for name in self._infos:
+            *parents, last = name.split("/")
+            node = infos
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            column = np.concatenate([np.zeros_like(part[name][:1]), part[name]])
+            if self._with_axis and column.ndim == 1:
+                column = column[:, np.newaxis]
+            if column.dtype.kind == "U":  # HDF5 knows bytes alone
+                column = np.char.encode(column, "utf-8")
+            node[last] = column
+        return EpisodeBuffer(
+            seed=seed,
+            observations=self._nest("observations", observations),
+            actions=self._nest("actions", {path: part[field] for path, field in self._roles["actions"].items()}),
+            rewards=flat["rewards"],
+            **ends,
+            infos=infos,
+        ), bool(open_end)
+
+    def _nest(self, key: str, values: dict[str, Array]) -> Any:
+        space = self._space[key]
+        return unflatten(space, iter([values[leaf.path] for leaf in fixed_leaves(space)]))
+
+
+# --- the other way
+
+
+def import_minari(
+    source: minari.MinariDataset | str,
+    path: str | Path,
+    *,
+    mode: Mode = "training",
+    infos: Sequence[str] = (),
+    progress: bool = False,
+) -> SampleDataset:
+    """Store the transitions of a Minari dataset as samples.
+
+    Their fields are those of `physgym.RecordTransition`, with the dtypes that the data have. A dataset that
+    `export_minari` made gets its own fields, roles, units, episodes and source back. Where Minari knows no seed of an
+    episode, it is 0.
+
+    Args:
+        source: A Minari dataset, or the name of one that Minari has locally.
+        path: The new dataset's folder.
+        mode: Which part of the dataset to write.
+        infos: Which of Minari's infos to keep as further fields, such as "qpos" or "goal/position".
+        progress: Whether to show how far it is.
+
+    Returns:
+        The new dataset.
+
+    Raises:
+        ConfigError: A space has no fixed layout, or an info is not in the data.
+        DatasetError: There is no such Minari dataset, it has no steps, an episode has values that the dtypes of the
+            first one cannot hold, or `path` holds samples already.
+    """
+    if isinstance(source, str):
+        try:
+            source = minari.load_dataset(source)
+        except (FileNotFoundError, ValueError) as error:
+            raise DatasetError(f"Minari has no dataset {source!r} here: {error}") from error
+    first = next(iter(source.iterate_episodes()), None)
+    if first is None:
+        raise DatasetError(f"the Minari dataset {source.id} has no episodes")
+    metadata = source.storage.metadata
+    ours = metadata.get(OURS)
+    episodes = _Transitions(source, ours, infos, first)
+    origin = {key: metadata[key] for key in ORIGIN if key in metadata}
+    origin |= {key: sorted(value) for key, value in origin.items() if isinstance(value, set)}
+    attributes = {"env_spec": metadata.get("env_spec", "")}
+    if (sample_space := episodes.sample_space) is not None:
+        attributes["spaces"] = json.dumps({"sample_space": to_json(sample_space)})
+    with (
+        SampleWriter(
+            path,
+            episodes.spec,
+            mode=mode,
+            source=ours["source"] if ours else {"minari": origin},
+            attributes=attributes,
+            nonfinite="allow",
+        ) as writer,
+        all_or_nothing(writer),
+        Progress(source.total_steps, f"import of {source.id}", "sample", enabled=progress) as bar,
+    ):
+        for samples, where in episodes:
+            writer.append(samples, **where)
+            bar.update(len(where["step"]))
+    return SampleDataset(path, mode=mode)
+
+
+class _Transitions:
+    """The episodes of a Minari dataset as samples, with their index."""
+
+    def __init__(
+        self, source: minari.MinariDataset, ours: dict[str, Any] | None, infos: Sequence[str], first: minari.EpisodeData
+    ) -> None:
+        self._source = source
+        self._space = {"observations": source.observation_space, "actions": source.action_space}
+        self.sample_space: spaces.Dict | None = None
+        self._texts: dict[str, str] = {}  # kinds of the dtypes of what Minari holds as bytes, or objects
+        if ours:
+            self._leaves: dict[str, Leaves] = ours["leaves"]
+            self._infos = list(ours["infos"])
+            if unknown := sorted(set(infos) - set(self._infos)):
+                raise ConfigError(f"{source.id} has no infos {unknown}; it has {self._infos}, which are kept anyway")
+            self.spec = SampleSpec.from_json(ours["fields"])
+            self._texts = {name: f.dtype.kind for name, f in self.spec.items() if f.dtype.kind in "SU"}
+            return
+        self._infos = list(infos)
+        self._leaves = {}
+        for key, name in TRANSITION.items():
+            space = self._space.get(key.removeprefix("next_"))
+            paths = [""] if space is None else [leaf.path for leaf in fixed_leaves(space)]
+            self._leaves[key] = {path: f"{name}/{path}" if path else name for path in paths}
+        values = self._values(first)
+        roles = {field: ROLES[key] for key, leaves in self._leaves.items() for field in leaves.values()}
+        self.spec = SampleSpec(
+            [Field(name, v.shape[1:], v.dtype, roles.get(name, "additional")) for name, v in values.items()]
+        )
+        if not self._infos:
+            number = spaces.Box(-np.inf, np.inf, self.spec["reward"].shape, np.float64)
+            flag = spaces.Discrete(2, dtype=np.int8)
+            observation, action = source.observation_space, source.action_space
+            parts = (observation, action, observation, number, flag, flag)
+            self.sample_space = spaces.Dict(list(zip(TRANSITION.values(), parts, strict=True)))
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        ids = self._source.episode_indices
+        named = self._source.storage.get_episode_metadata(ids)
+        for number, (episode, known) in enumerate(zip(self._source.iterate_episodes(), named, strict=True)):
+            if len(episode) == 0:
+                continue
+            values = self._values(episode)
+            if known.get(f"{OURS}_cut") and "truncations" in self._leaves:
+                values[self._leaves["truncations"][""]][-1] = 0  # the end was the dataset's, not the episode's
+            begin, count = int(known.get(f"{OURS}_step", 0)), len(episode)
+            samples = {
+                name: _column(f"{name} of episode {episode.id}", values[name], field.dtype).reshape(count, *field.shape)
+                for name, field in self.spec.items()
+            }
+            yield (
+                samples,
+                {
+                    "episode": np.full(count, int(known.get(f"{OURS}_episode", number)), np.int64),
+                    "step": np.arange(begin, begin + count),
+                    "seed": np.full(count, int(known.get("seed") or 0), np.uint64),
+                },
+            )
+
+    def _values(self, episode: minari.EpisodeData) -> dict[str, Array]:
+        """Every field of an episode's transitions, shape (T, *field shape)."""
+        count = len(episode)
+        given = {
+            "observations": episode.observations,
+            "next_observations": episode.observations,
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "terminations": _column(f"terminations of episode {episode.id}", episode.terminations, FLAG),
+            "truncations": _column(f"truncations of episode {episode.id}", episode.truncations, FLAG),
+        }
+        values = {}
+        for key, leaves in self._leaves.items():
+            space = self._space.get(key.removeprefix("next_"))
+            parts = [("", given[key])]
+            if space is not None:
+                parts = list(zip((x.path for x in fixed_leaves(space)), flatten(space, given[key]), strict=True))
+            for path, column in parts:
+                if key.endswith("observations") and len(column) != count + 1:
+                    raise DatasetError(
+                        f"episode {episode.id} of {self._source.id} has {len(column)} observations for {count} steps; "
+                        f"transitions need {count + 1}, the one behind the last step included"
+                    )
+                if path not in leaves:
+                    continue
+                column = np.asanyarray(column)[1:] if key == "next_observations" else np.asanyarray(column)[:count]
+                values[leaves[path]] = column.copy() if key == "truncations" else column
+        for name in self._infos:
+            values[name] = self._info(episode, name, count)
+            if self._texts.get(name) == "U" and values[name].dtype.kind == "S":
+                values[name] = np.char.decode(values[name], "utf-8")
+        return values
+
+    def _info(self, episode: minari.EpisodeData, name: str, count: int) -> Array:
+        value: Any = episode.infos
+        for part in name.split("/"):
+            if not isinstance(value, Mapping) or part not in value:
+                raise ConfigError(
+                    f"episode {episode.id} of {self._source.id} has no info {name!r}; "
+                    f"it has {sorted(episode.infos or ())}"
+                )
+            value = value[part]
+        column = np.asanyarray(value)
+        if name in self._texts and column.dtype == object:  # of Arrow
+            try:
+                column = as_array(column.tolist())
+            except CastError as error:
+                raise DatasetError(f"info {name!r} of episode {episode.id} {error}") from error
+        if column.dtype.kind not in "biufcS" or len(column) not in (count, count + 1):
+            raise ConfigError(
+                f"info {name!r} of episode {episode.id} is no array with a row per step: {column.dtype} {column.shape}"
+            )
+        rows: Array = column[len(column) - count :]  # the first of T + 1 is the reset's
+        return rows
+
+
+def _column(name: str, values: Any, dtype: np.dtype[Any]) -> Array:
+    """Values with a dtype.
+
+    Raises:
+        DatasetError: They do not fit.
+    """
+    try:
+        return as_dtype(values, dtype)
+    except CastError as error:
+        raise DatasetError(f"{name} {error}") from error

@@ -1,0 +1,392 @@
+"""`Online`: simulations and training at the same time, with a buffer between them."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from physgym.data.dataset import SampleDataset
+from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, WorkerError
+from physgym.generation.generate import Names, Rows, SampleStream
+from physgym.generation.reservoir import Reservoir, Rule
+from physgym.sample import Sample, SampleSpec
+from physgym.vector.vector_env import DEFAULT_TIMEOUT
+
+WAIT = 1.0  # seconds after which whoever waits looks around
+STOP = 10.0  # seconds that the thread gets to end before its simulations are ended by force
+
+CLOSED = "the online training is closed; make a new stream of samples for another one"
+TOO_FEW = "minimum={minimum} samples do not fit into a buffer of capacity={capacity}; raise capacity or lower minimum"
+SMALL = (
+    "a batch of {batch} samples does not fit into a buffer of capacity={capacity}, from which rule={rule!r} draws every"
+    ' sample once; raise capacity, or use rule="reservoir"'
+)
+NO_SAMPLE = (
+    "no sample came for {seconds:.0f} s, while the training waited for {needed} in the buffer, which has {count}; "
+    "{received} came before. Look whether the simulations are as slow as that, and raise timeout= if they are"
+)
+OVER = (
+    "the simulations have ended after {received} samples, all of which were drawn. Train for fewer batches, let more "
+    'be produced (samples=), or use rule="reservoir", which goes on drawing'
+)
+STUCK = "the simulation did not end within {seconds:.0f} s, so that its thread still runs; use workers (num_workers=)"
+
+# in the record of every epoch
+METRICS = (
+    *("online_waiting", "online_paused", "online_repeats", "online_most_repeats"),
+    *("online_received", "online_seen", "online_unseen"),
+)
+
+
+@dataclass(frozen=True)
+class OnlineReport:
+    """What an online training has done so far.
+
+    Attributes:
+        rule: That of the buffer.
+        capacity: Samples that the buffer holds at most.
+        minimum: Samples for which a draw waited.
+        samples: In the buffer now.
+        unseen: Of these, how many have not been drawn.
+        received: Samples that the simulations have given, those of a training that this one continues included.
+        came: How many of them came since the first draw, of which all that follows is.
+        drawn: Samples that were drawn, repeats included.
+        seen: How many different ones these were.
+        most: How often one sample was drawn at most.
+        seconds: Time.
+        waited: Seconds of these that the training waited for samples.
+        first: Seconds of these until the first batch was there.
+        paused: Seconds of these that the simulations were paused since the buffer took no more.
+    """
+
+    rule: str
+    capacity: int
+    minimum: int
+    samples: int
+    unseen: int
+    received: int
+    came: int
+    drawn: int
+    seen: int
+    most: int
+    seconds: float
+    waited: float
+    first: float
+    paused: float
+
+    @property
+    def waiting(self) -> float:
+        """Fraction of the time that the training waited."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    @property
+    def repeats(self) -> float:
+        """How often a sample was drawn, the mean over those that were."""
+        return self.drawn / self.seen if self.seen else 0.0
+
+    def __str__(self) -> str:
+        rate = max(self.seconds, 1e-9)
+        return (
+            f"{self.rule}, {self.samples} samples of {self.capacity} in the buffer, {self.unseen} of them unseen\n"
+            f"simulations: {self.received} samples, {self.came / rate:.0f} per second, paused for {self.paused:.1f} s\n"
+            f"training: {self.drawn} samples drawn, {self.drawn / rate:.0f} per second, waited for {self.waited:.1f} "
+            f"of {self.seconds:.1f} s ({100 * self.waiting:.1f} %, {self.first:.1f} s of it before the first batch)\n"
+            f"{self.seen} samples were seen, {self.repeats:.2f} times on average, {self.most} times at most"
+        )
+
+
+class Online:
+    """Samples for a training from simulations that run meanwhile: a source for `Trainer(source=..., produce="always")`.
+
+    A thread moves the samples of a stream to a buffer, from which batches are drawn by a rule; see `Reservoir` for the
+    rules. The simulations pause only while the buffer takes no more: with rule "reservoir" while it holds `capacity`
+    samples that have not been drawn, with the others while it is full. A draw waits only while the buffer holds fewer
+    than `minimum` samples (or, with the other rules, fewer than the batch), and not once the production has ended.
+
+    The simulations begin with the first draw. What is drawn depends on the speed of both sides, so that no two
+    trainings are alike to the bit.
+
+    Args:
+        stream: Gives the samples; closed together with this. If it stores them, they are stored before they are drawn.
+            With rule "reservoir" the buffer begins with a random selection of those that it has stored already, which
+            count as drawn.
+        capacity: Samples in the buffer at most.
+        minimum: Samples in the buffer before a batch is drawn.
+        rule: "reservoir", "fifo" or "firo".
+        samples: After how many samples the production ends, those of a continued dataset included; None for never.
+            Draws from a reservoir go on all the same; from the others until all are drawn.
+        seed: Of the random choices.
+        timeout: Seconds without a new sample after which a draw that waits for some gives up.
+
+    Attributes:
+        stream: The stream.
+        spec: The sample fields.
+        drawn: Names of the samples that were drawn last.
+
+    Raises:
+        ConfigError: An argument is out of range, or there is no memory for the buffer.
+    """
+
+    def __init__(
+        self,
+        stream: SampleStream,
+        *,
+        capacity: int,
+        minimum: int,
+        rule: Rule = "reservoir",
+        samples: int | None = None,
+        seed: int = 0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        for name, number in (("minimum", minimum), ("samples", samples)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{name} must be at least 1, not {number}")
+        if not timeout > 0:
+            raise ConfigError(f"timeout must be positive seconds, not {timeout}")
+        if minimum > capacity:
+            raise ConfigError(TOO_FEW.format(minimum=minimum, capacity=capacity))
+        self.stream, self.minimum, self.timeout = stream, minimum, timeout
+        self.spec: SampleSpec = stream.spec
+        self.drawn = Names()
+        self._samples = math.inf if samples is None else samples
+        self._seed = seed
+        self._changed = threading.Condition()  # the one lock: of the buffer and of all that follows
+        self._buffer = Reservoir(stream.spec, capacity, rule, seed)
+        self._place = stream.state_dict()  # behind the samples that are in the buffer, or were
+        self._restored = False
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._ended = self._closed = False
+        self._paused = self._waited = self._first = 0.0
+        self._began = self._arrived = self._end = 0.0
+        self._before = 0  # samples that had come before the first draw
+
+    @property
+    def predictor(self) -> Any:
+        """What answers simulations that ask for a prediction in the middle of a step; may be set at any time."""
+        return self.stream.predictor
+
+    @predictor.setter
+    def predictor(self, predictor: Any) -> None:
+        self.stream.predictor = predictor
+
+    # --- the training's side
+
+    def draw(self, batch_size: int) -> Sample:
+        """A batch: fields of shape (batch_size, *field shape), copies.
+
+        With the rules "fifo" and "firo" the last one has what is left.
+
+        Raises:
+            ConfigError: The batch does not fit into the buffer.
+            DatasetError: The production has ended, and every sample was drawn once.
+            WaitTimeout: No sample came for `timeout` seconds.
+            ClosedError: It is closed.
+            PhysGymError: What went wrong in the simulations or with the dataset, as of `SampleStream.take`.
+        """
+        buffer = self._buffer
+        needed = self.minimum
+        if buffer.rule != "reservoir":
+            if batch_size > buffer.capacity:
+                raise ConfigError(SMALL.format(batch=batch_size, capacity=buffer.capacity, rule=buffer.rule))
+            needed = max(needed, batch_size)
+        begun = time.monotonic()
+        with self._changed:
+            if self._thread is None and not self._closed:
+                self._begin(begun)
+            try:
+                self._await(needed, begun)
+            finally:
+                now = time.monotonic()
+                self._waited += now - begun
+            self._first = self._first or now - self._began
+            samples, self.drawn = buffer.draw(batch_size)
+            self._changed.notify_all()
+        return samples
+
+    def _await(self, needed: int, begun: float) -> None:
+        """Wait for so many samples in the buffer."""
+        while True:
+            if self._closed:
+                raise ClosedError(CLOSED)
+            if self._error is not None:
+                raise self._error
+            count, received = len(self._buffer), self._buffer.received
+            if count >= needed or (self._ended and count):
+                return
+            if self._ended:
+                raise DatasetError(OVER.format(received=received))
+            if self._thread is None or not self._thread.is_alive():  # as in a forked child
+                raise WorkerError("the thread that takes samples from the simulations has died; make a new source")
+            since = time.monotonic() - max(begun, self._arrived)
+            if since >= self.timeout:
+                raise WaitTimeout(NO_SAMPLE.format(seconds=since, needed=needed, count=count, received=received))
+            self._changed.wait(min(WAIT, self.timeout - since))
+
+    # --- the simulations' side
+
+    def _begin(self, now: float) -> None:
+        """Begin to take samples."""
+        self._began = self._arrived = now
+        self._preload()
+        self._before = self._buffer.received
+        if math.isfinite(self._samples) and isinstance(self.stream, SampleStream) and not self.stream.begun:
+            self.stream.expect(max(0, int(self._samples) - self._buffer.received))
+        self._thread = threading.Thread(target=self._produce, name="physgym-online", daemon=True)
+        atexit.register(self.close)  # for a program that forgets to: no thread may run while the interpreter ends
+        self._thread.start()
+
+    def _preload(self) -> None:
+        """Put some of the samples that are stored up to the place of the stream into a reservoir."""
+        dataset = self.stream.dataset() if self.stream.stored else None
+        if dataset is None or self.stream.position is None:
+            return
+        names = Names(*(dataset.index(name) for name in ("episode", "step", "seed")))
+        count = len(names) - int(np.count_nonzero(names.after(*self.stream.position)))
+        if not self._restored:
+            self._buffer.received = count
+        if self._buffer.rule == "reservoir":
+            rng = np.random.default_rng((self._seed, count))
+            chosen = np.sort(rng.choice(count, min(count, self._buffer.capacity), replace=False))
+            self._buffer.add(dataset.gather(chosen), names.cut(chosen), seen=True)
+
+    def _produce(self) -> None:
+        """Move samples from the stream to the buffer: the thread."""
+        try:
+            while not self._closed and (missing := self._samples - self._buffer.received) > 0:
+                rows = self.stream.take(int(min(missing, 1 << 30)))
+                if not len(rows):
+                    break
+                self._put(rows, self.stream.state_dict())
+        except BaseException as error:  # noqa: BLE001 - raised by the next draw
+            with self._changed:
+                if not self._closed:
+                    self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _put(self, rows: Rows, place: dict[str, Any]) -> None:
+        """Put samples into the buffer, as there is room."""
+        buffer, done = self._buffer, 0
+        while done < len(rows):
+            with self._changed:
+                while not buffer.room and not self._closed:
+                    begun = time.monotonic()
+                    self._changed.wait(WAIT)  # for the training, which may take its time
+                    self._paused += time.monotonic() - begun
+                if self._closed:
+                    return
+                part = slice(done, done + min(buffer.room, len(rows) - done))
+                buffer.add({name: column[part] for name, column in rows.samples.items()}, rows.names.cut(part))
+                done = part.stop
+                if done == len(rows):
+                    self._place = place
+                self._arrived = time.monotonic()
+                self._changed.notify_all()
+
+    # --- what it holds, and its end
+
+    @property
+    def stored(self) -> int:
+        """How many samples the dataset has; 0 without one."""
+        return self.stream.stored
+
+    def dataset(self) -> SampleDataset | None:
+        """All samples stored so far, None where they are not stored."""
+        return self.stream.dataset()
+
+    def report(self) -> OnlineReport:
+        """What happened so far."""
+        with self._changed:
+            buffer, now = self._buffer, self._end or time.monotonic()
+            return OnlineReport(
+                rule=buffer.rule,
+                capacity=buffer.capacity,
+                minimum=self.minimum,
+                samples=len(buffer),
+                unseen=buffer.unseen,
+                received=buffer.received,
+                came=buffer.received - self._before,
+                drawn=buffer.drawn,
+                seen=buffer.distinct,
+                most=buffer.most,
+                seconds=now - self._began if self._began else 0.0,
+                waited=self._waited,
+                first=self._first,
+                paused=self._paused,
+            )
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of `report`, for the record of an epoch."""
+        report = self.report()
+        counts = (report.most, report.received, report.seen, report.unseen)
+        figures = (report.waiting, report.paused, report.repeats, *map(float, counts))
+        return dict(zip(METRICS, figures, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place of the stream and the buffer's random generator, as JSON data; not what is in the buffer."""
+        with self._changed:
+            return {"stream": self._place, "buffer": self._buffer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after a saved state, before the first draw: with the samples that come after those that came then.
+
+        The buffer itself is not saved: it begins with stored samples, or empty where none are stored.
+
+        Args:
+            state: What `state_dict` gave; empty for the beginning.
+
+        Raises:
+            ConfigError: It is the state of something else, or samples were drawn already.
+        """
+        if self._thread is not None:
+            raise ConfigError("load the state of an online training before its first draw")
+        if state and not {"stream", "buffer"} <= set(state):
+            raise ConfigError(f"not the state of an online training: it has {sorted(state)}")
+        self.stream.load_state_dict(state["stream"] if state else {})
+        if state:
+            self._buffer.load_state_dict(state["buffer"])
+            self._before = self._buffer.received
+        self._place, self._restored = self.stream.state_dict(), bool(state)
+
+    def hurry(self) -> None:
+        """Let `close` not wait for what takes long, as after Ctrl-C."""
+        self.stream.hurry()
+
+    def close(self) -> None:
+        """End the thread, the simulations and the dataset; calling it again does no harm.
+
+        Raises:
+            WorkerError: A simulation in this process does not end its step.
+            DatasetError: The disk refuses.
+        """
+        with self._changed:
+            self._closed = True
+            self._end = self._end or time.monotonic()
+            self._changed.notify_all()
+        atexit.unregister(self.close)
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            self.stream.cancel()
+            thread.join(STOP)
+            if thread.is_alive():  # such as where a worker is being started again
+                self.stream.kill()
+                thread.join(STOP)
+            if thread.is_alive():
+                raise WorkerError(STUCK.format(seconds=2 * STOP))
+        self.stream.close()
+
+    def __enter__(self) -> Online:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Batches of the samples of a dataset, epoch by epoch."""

@@ -1,0 +1,1 @@
+"""The wire protocol, both ends of it, without input or output."""

@@ -1,0 +1,1 @@
+"""A trained network at work: inside the simulation, in place of it, and measured."""

@@ -1,0 +1,210 @@
+"""`RolloutEvaluation`: the costly part of validation, a network in the simulation next to the solver."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from physgym.code.record import Code, code_of
+from physgym.data.provenance import other_code
+from physgym.episode import DEFAULT_MAX_STEPS
+from physgym.errors import ConfigError
+from physgym.nn import Predictor
+from physgym.nn.predictor import evaluating
+from physgym.running.metrics import compare
+from physgym.running.surrogate import SurrogateEnv
+from physgym.sample import Sample
+from physgym.samplers import SamplerLike
+from physgym.spaces import Array
+from physgym.training.events import Callback
+from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.make import EnvLike, env_factories
+from physgym.worker.folders import Folder
+
+NAMES = "the steps of the rollout", "the samples that the network is trained on"
+
+
+class RolloutEvaluation:
+    """How well a network does in its simulation, as figures: what ``Trainer(rollout=...)`` takes.
+
+    Episodes are those of a `Runner` with this seed and ``part="evaluation"``, the same at every call: no part of a
+    dataset has them, whatever its seed. The figures depend on the network alone, but for the time. Environments are
+    made and closed within the call, and the global random generators of Python, NumPy and torch are left as they were.
+
+    With `horizons`, the network also makes whole episodes in place of the solver (`SurrogateEnv`), from the same
+    resets under the same actions, and what it predicts is compared with the solver's trajectory step by step: the error
+    that builds up when a network is fed with its own predictions. The simulation needs the hooks ``inputs`` and
+    ``adopt`` then, and gets no predictions from the run beside.
+
+    A simulation of other code than that from whose samples the network learns is warned of: by a `Trainer` before it
+    begins, and by the first call with a network that remembers what it has learned from (`Predictor.learned`).
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment.
+        steps: Steps of the solver.
+        seed: Seed of the run.
+        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
+            ``env_kwargs[e % k]``.
+        actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
+        parameters: What draws the parameters of episodes, likewise.
+        max_steps: Truncate an episode after so many steps.
+        horizons: Numbers of steps after which to compare the trajectories, such as (1, 5, 20); none by default.
+
+    Raises:
+        ConfigError: An argument is out of range, or the id is unknown.
+    """
+
+    def __init__(
+        self,
+        env: EnvLike,
+        steps: int = 50,
+        *,
+        seed: int = 0,
+        env_kwargs: Arguments = None,
+        actions: SamplerLike = None,
+        parameters: SamplerLike = None,
+        max_steps: int = DEFAULT_MAX_STEPS,
+        horizons: Sequence[int] = (),
+    ) -> None:
+        if min([steps, *horizons]) < 1:
+            raise ConfigError(f"steps and horizons must be at least 1, not {steps} and {list(horizons)}")
+        self._env, self._kwargs = env, check_arguments(env_kwargs)
+        self._factories = env_factories(env, self._kwargs)
+        self._steps, self._horizons = steps, sorted(set(horizons))
+        self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps, "part": "evaluation"}
+        self._options |= {"actions": actions, "parameters": parameters, "apply": not horizons}
+        self._compared: Mapping[str, Any] | None = None
+
+    def compare_code(self, learned: Mapping[str, Any] | None, code: Code | None = None) -> None:
+        """Warn where the simulation has other code than that from whose samples a network learns; once for each.
+
+        Args:
+            learned: Record of that code, see `physgym.code.record`; None if it is not known.
+            code: The code of the simulation; by default it is found without making an environment.
+        """
+        if learned is None or learned == self._compared:
+            return
+        self._compared = learned
+        code = code_of(self._env, self._kwargs) if code is None else code
+        if text := other_code(code, learned, NAMES):
+            warnings.warn(text, UserWarning, stacklevel=3)
+
+    def names(self, predictor: Predictor) -> list[str]:
+        """Return the names of the figures, where every episode reaches every horizon."""
+        errors = [f"relative_l2/{name}" for name in predictor.outputs]
+        horizons = [f"horizon_{number}/{name}" for number in self._horizons for name in predictor.outputs]
+        return [*errors, "latency_ms", *horizons]
+
+    def __call__(self, predictor: Predictor) -> dict[str, float]:
+        """Run it.
+
+        Args:
+            predictor: The network; its mode (training or evaluation) stays what it is.
+
+        Returns:
+            By name: "relative_l2/<field>", the mean relative L2 error of the predictions for the solver's steps;
+            "latency_ms", the median time of a prediction; and for each horizon h that an episode reaches
+            "horizon_<h>/<field>", the mean relative L2 error h steps after the reset.
+
+        Raises:
+            ConfigError: The network does not fit the simulation, or the simulation lacks the hooks.
+            SampleError: A field does not fit, or too many steps were rejected.
+            KeyboardInterrupt: Ctrl-C.
+        """
+        from physgym.running.runner import Runner  # which offers this class too
+
+        with Folder(), _undisturbed(), evaluating(predictor):
+            collector = _Episodes()
+            with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:
+                if predictor.learned is not None and predictor.learned.code != self._compared:
+                    self.compare_code(predictor.learned.code, runner.code)
+                report = runner.run(self._steps, callbacks=[collector] if self._horizons else (), progress=False)
+            if report.interrupted:
+                raise KeyboardInterrupt
+            found = {f"relative_l2/{name}": float(errors.relative_l2.mean()) for name, errors in report.errors.items()}
+            found["latency_ms"] = report.latency_ms.get("network_median", float("nan"))
+            if self._horizons:
+                found |= self._drift(predictor, collector)
+        return found
+
+    def _drift(self, predictor: Predictor, solver: _Episodes) -> dict[str, float]:
+        """Errors of trajectories that the network makes alone."""
+        errors: dict[str, list[float]] = {}
+        for index, factory in enumerate(self._factories):
+            own = [one for one in solver.episodes if one.number % len(self._factories) == index]
+            if not own:
+                continue
+            with SurrogateEnv(factory(), predictor) as surrogate:
+                for episode in own:
+                    self._compare(surrogate, episode, errors)
+        return {name: float(np.mean(errors[name])) for name in sorted(errors, key=_by_horizon)}
+
+    def _compare(self, surrogate: SurrogateEnv, episode: _Episode, errors: dict[str, list[float]]) -> None:
+        """Make an episode with the network alone, and add its errors at the horizons."""
+        surrogate.reset(seed=episode.seed, options=episode.options)
+        for number, (action, target) in enumerate(episode.steps[: self._horizons[-1]], start=1):
+            surrogate.step(action)
+            if number not in self._horizons:
+                continue
+            for name, value in (surrogate.prediction or {}).items():
+                if name in target:
+                    errors.setdefault(f"horizon_{number}/{name}", []).append(_error(value, target[name]))
+
+
+class _Episode(NamedTuple):
+    """What the solver did in an episode: its index and seed, the options of its reset, actions and targets."""
+
+    number: int
+    seed: int
+    options: dict[str, Any] | None
+    steps: list[tuple[Any, Sample]]
+
+
+class _Episodes(Callback):
+    """Seeds, actions and targets of a run, up to the first rejected step of each episode."""
+
+    def __init__(self) -> None:
+        self.episodes: list[_Episode] = []
+        self._last, self._open = -1, False
+
+    def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
+        step = pipeline.last
+        if step.episode != self._last:
+            self._last, self._open = step.episode, True
+            self.episodes.append(_Episode(step.episode, step.seed, pipeline.options(step.episode), []))
+        self._open = self._open and bool(sample)
+        if self._open:
+            targets = {name: np.array(step.transition.sample[name]) for name in step.prediction}
+            self.episodes[-1].steps.append((copy.deepcopy(step.transition.action), targets))
+
+
+def _error(prediction: Array, target: Array) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(compare(prediction[None], target[None]).relative_l2[0])
+
+
+def _by_horizon(name: str) -> tuple[int, str]:
+    horizon, _, field = name.partition("/")
+    return int(horizon.removeprefix("horizon_")), field
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leaves the global random generators as they were."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - to restore it
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 - the same
+        torch.set_rng_state(cpu)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)

@@ -1,0 +1,85 @@
+"""How many workers are worth their messages: found out by stepping one environment for a moment."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from physgym.placement import EnvFactory, build
+from physgym.vector.fleet import remote_error
+from physgym.worker.env_group import Ask, Host, failure
+from physgym.worker.folders import Folder
+from physgym.worker.variants import SINGLE
+
+MEASURE_SECONDS = 0.1
+MEASURE_STEPS = 200
+# of one step of all environments with workers, beyond the steps themselves; measured by benchmarks/vector.py
+MESSAGE_SECONDS = 60e-6
+LOOP_SECONDS = 0.7e-6  # per environment
+UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer groups balance the load
+WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
+
+
+def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> int:
+    """The number of workers for the fastest step of all environments; 0 for none.
+
+    Makes one environment in this process, steps it with random actions for a tenth of a second (at least once, and no
+    timeout ends that), and closes it.
+
+    Args:
+        factories: One per environment; all are taken to cost the same.
+        cores: How many cores there are.
+        ask: Answers predictions that the environment asks for.
+
+    Raises:
+        WorkerError: The environment raised.
+    """
+    try:
+        with Folder():
+            times = _step_times(factories[0], len(factories), ask)
+    except Exception as error:
+        raise remote_error(failure(0, error, "measuring its step"), 0, "environment 0") from error
+    if times is None:
+        return len(factories) if len(factories) > 1 else 0
+    return choose(len(factories), float(times.mean()), float(times.std()), cores)
+
+
+def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
+    """The number of workers for environments whose step takes so many seconds on average."""
+    workers = min(cores, num_envs)
+    cost = mean + LOOP_SECONDS
+    if workers < 2 or num_envs * cost <= -(-num_envs // workers) * cost + MESSAGE_SECONDS:
+        # one worker computes no faster than this process
+        return 0
+    if mean > WORTH_A_SWITCH and deviation > UNEVEN * mean:
+        return min(num_envs, 4 * cores)
+    return workers
+
+
+def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
+    """Seconds of some steps; None for an environment that has a process of its own anyway."""
+    env = build(factory, 0, num_envs)
+    try:
+        if env.metadata.get(SINGLE):
+            return None
+        Host([env], AutoresetMode.DISABLED, ask)  # tells it whom to ask
+        space = copy.deepcopy(env.action_space)  # which may belong to all environments of the class
+        space.seed(0)
+        env.reset(seed=0)
+        times: list[float] = []
+        end = time.perf_counter() + MEASURE_SECONDS
+        while not times or (len(times) < MEASURE_STEPS and time.perf_counter() < end):
+            action = space.sample()
+            start = time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+            times.append(time.perf_counter() - start)
+    finally:
+        env.close()
+    # the first steps fill caches
+    return np.array(times[len(times) // 4 :])

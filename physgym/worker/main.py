@@ -1,0 +1,293 @@
+"""A worker: a process that hosts several environments and serves them over a socket.
+
+Its parent starts it and tells it, over a pipe between the two, where to connect and which environments to make (env
+factories as cloudpickle; never over a socket). It never imports torch, h5py or a viewer unless an environment does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cloudpickle
+import gymnasium
+from gymnasium.vector import AutoresetMode
+
+from physgym.errors import ProtocolError, SharedProcess
+from physgym.interrupt import outlive_announcements
+from physgym.launch.processes import THREAD_VARIABLES
+from physgym.placement import Env, EnvFactory, build
+from physgym.protocol.buffers import Arena
+from physgym.protocol.wire import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
+from physgym.system import process_tree as tree
+from physgym.system.descriptors import fill_standard
+from physgym.transport.sockets import Channel, PeerGone, greet, join
+from physgym.worker.env_group import Host, RequestFailed, failure
+from physgym.worker.folders import Folder
+from physgym.worker.variants import SINGLE
+
+FAREWELL = 2.0  # seconds to wait for the parent to hang up once the environments are closed
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
+TOGETHER = "{count} environments that declare physgym.single are to share a worker"
+NOT_REGISTERED = (
+    "{error} A worker has not run the program that registered it: pass the id itself or its EnvSpec in place of a "
+    'callable, write "module:id", or import the module that registers it inside of the callable'
+)
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a parent tells a worker it starts.
+
+    Attributes:
+        address: Where to connect to; None if the connection was inherited.
+        token: The secret with which both ends prove themselves, as hexadecimal digits.
+        worker: Index of this worker.
+        first_env: Index of its first environment among all.
+        num_envs: Number of environments of all workers.
+        autoreset_mode: Name of the `AutoresetMode`.
+        timeout: Seconds to wait for the parent when connecting.
+        sys_path: The parent's module search path, so that its modules import here.
+        seeds: Where the worker takes the place of one that died: seeds for the next reset of each environment.
+        mark: Of its tree of processes; in the environment of all that it starts.
+    """
+
+    address: tuple[str, int] | None
+    token: str
+    worker: int
+    first_env: int
+    num_envs: int
+    autoreset_mode: str
+    timeout: float
+    sys_path: list[str]
+    seeds: list[int | None] | None
+    mark: str
+
+    def to_line(self) -> bytes:
+        """One line of JSON."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Boot:
+        """The inverse of `to_line`."""
+        data = json.loads(line)
+        if data["address"] is not None:
+            data["address"] = (str(data["address"][0]), int(data["address"][1]))
+        return cls(**data)
+
+
+def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]], memory: int) -> None:
+    """Build the environments, then answer requests until `Close` or the end of the connection.
+
+    Args:
+        channel: Connected to the parent, which was greeted.
+        boot: What the parent said.
+        load: Gives the env factories; may import the user's modules.
+        memory: Descriptor of the shared memory, negative if there is none.
+    """
+    outlive_announcements()
+    channel.sock.settimeout(None)  # a parent may be idle for hours; its death ends the connection
+
+    def ask(question: Predict) -> Prediction:
+        channel.send(question)
+        return channel.next_prediction()
+
+    try:
+        envs, folders = build_all(load(), boot.first_env, boot.num_envs)
+        host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close, folders=folders)
+        channel.send(Ready(len(envs), host.describe()))
+    except PeerGone:
+        raise
+    except RequestFailed as failed:
+        channel.send(failure(failed.env, failed.__cause__ or failed, failed.doing))
+        return
+    except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+        channel.send(failure(-1, error))
+        return
+    gc.freeze()  # what importing and building made lives on; the collector need not look at it again
+    while True:
+        message = channel.next()
+        try:
+            reply = _answer(message, host, boot, memory, channel.send)
+        except RequestFailed as failed:
+            reply = failure(failed.env, failed.__cause__ or failed, failed.doing)
+        except PeerGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - such as an info that cannot travel, in a part of an answer
+            reply = failure(-1, error)
+        try:
+            channel.send(reply)
+        except ProtocolError as error:
+            if isinstance(error, PeerGone):
+                raise
+            channel.send(failure(-1, error))
+        if isinstance(message, Close):
+            _await_end(channel)
+            return
+
+
+def _await_end(channel: Channel) -> None:
+    """Wait until the parent hangs up: it looks first at what this process has started."""
+    channel.sock.settimeout(FAREWELL)
+    with contextlib.suppress(ProtocolError):
+        while True:
+            channel.receive()
+
+
+def _answer(message: Message, host: Host, boot: Boot, memory: int, emit: Callable[[Message], None]) -> Message:
+    if isinstance(message, Close):
+        host.close()
+        return Closed()
+    if isinstance(message, Attach):
+        layouts = host.layouts()
+        if message.size != Arena.size(*layouts, message.rows, message.slots):
+            raise ProtocolError("parent and worker disagree on the layout of the shared memory")
+        host.attach(Arena(*layouts, message.rows, message.slots, memory), message.first, boot.worker)
+        return Attached()
+    return host.serve(message, emit)
+
+
+def build_all(
+    factories: Sequence[EnvFactory], first_env: int, num_envs: int, together: str = TOGETHER
+) -> tuple[list[Env], list[Folder]]:
+    """Return the environments of a process, and the working folders in which their constructors left it.
+
+    Args:
+        factories: One for each.
+        first_env: Index of the first one among all.
+        num_envs: How many there are in all processes.
+        together: What to say where they must not share a process.
+
+    Raises:
+        RequestFailed: A constructor raised, or the environments must not share a process.
+    """
+    envs: list[Env] = []
+    folders = [Folder() for _ in factories]
+    for index, factory in enumerate(factories):
+        try:
+            with folders[index]:
+                envs.append(build(factory, first_env + index, num_envs))
+            if envs[-1].metadata.get(SINGLE) and len(factories) > 1:
+                raise SharedProcess(together.format(count=len(factories)))
+        except Exception as error:
+            if isinstance(error, gymnasium.error.UnregisteredEnv):
+                error.args = (NOT_REGISTERED.format(error=error),)
+            for env, folder in zip(envs, folders, strict=False):
+                with contextlib.suppress(Exception), folder:
+                    env.close()
+            raise RequestFailed(index, "construction") from error
+    return envs, folders
+
+
+def end_with_parent(lifeline: int, mark: str) -> None:
+    """End this process, with all that it has started, when the pipe to its parent closes.
+
+    The kernel does it as well where it can, even while an environment holds Python's lock: see `Lifeline.bind`.
+    """
+
+    def watch() -> None:
+        while os.read(lifeline, 4096):
+            pass
+        mine = tree.look(os.getpid())
+        with contextlib.suppress(Exception):
+            tree.end([tree.Tree(mine, mark)])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def guard_children(lifeline: int, mark: str) -> None:
+    """Have a guard watch this process from the moment at which an environment starts a process.
+
+    Where the parent is killed, the kernel ends the worker's session alone; the guard ends what has left it.
+    """
+    mine, guarded = os.getpid(), False
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal guarded
+        if event in STARTS and not guarded and os.getpid() == mine:
+            guarded = True
+            with contextlib.suppress(Exception):
+                tree.start_guard(lifeline, mark)
+
+    sys.addaudithook(hook)
+
+
+def _keep_from_forks(lifeline: int, channel: Channel) -> None:
+    """Have processes that are forked from this one let go of its connections: nobody shall take them for this one."""
+
+    def close() -> None:
+        channel.close()
+        with contextlib.suppress(OSError):
+            os.close(lifeline)
+
+    os.register_at_fork(after_in_child=close)
+
+
+def run(
+    boot: Boot, load: Callable[[], Sequence[EnvFactory]], lifeline: int, sock: socket.socket | None, memory: int
+) -> None:
+    """Be a worker until the parent closes the connection or dies."""
+    os.environ.update(tree.marked(os.environ, boot.mark))
+    end_with_parent(lifeline, boot.mark)
+    if hasattr(os, "SCHED_BATCH"):
+        # a worker that wakes up shall not push the parent off its core before the parent has woken the others
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    token = bytes.fromhex(boot.token)
+    if sock is not None:
+        channel = Channel(sock, Role.WORKER)
+        channel.sock.settimeout(boot.timeout)
+        greet(channel, token, boot.worker, os.getpid())
+    else:
+        assert boot.address is not None
+        channel = join(boot.address, boot.timeout, token, boot.worker, os.getpid())
+    _keep_from_forks(lifeline, channel)
+    guard_children(lifeline, boot.mark)
+    try:
+        serve(channel, boot, load, memory)
+    except PeerGone:
+        pass  # the parent closed or died; there is nobody to tell
+    finally:
+        channel.close()
+
+
+def main() -> None:
+    """Entry point of a spawned worker: descriptors as arguments, everything else in the file of the last one."""
+    files = [int(argument) for argument in sys.argv[1:5]]
+    sys.argv[1:] = []
+    lifeline, sock, memory, told = files
+    with open(told, "rb") as file:  # noqa: PTH123 - a descriptor
+        payload = file.read()
+    _main(payload, lifeline, sock, memory)
+
+
+def served(payload: bytes, files: tuple[int, int, int]) -> None:
+    """Entry point of a worker that multiprocessing's fork server makes."""
+    os.setsid()
+    # a daemon of multiprocessing may not have children, but environments may
+    import multiprocessing
+
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    fill_standard()
+    _main(payload, *files)
+
+
+def _main(payload: bytes, lifeline: int, sock: int, memory: int) -> None:
+    line, _, pickled = payload.partition(b"\n")
+    boot = Boot.from_line(line)
+    sys.path[:] = boot.sys_path
+
+    def load() -> Any:
+        return cloudpickle.loads(pickled)
+
+    run(boot, load, lifeline, None if sock < 0 else socket.socket(fileno=sock), memory)

@@ -1,0 +1,100 @@
+"""A second sample of an episode and step is an error wherever rows enter a dataset."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.names import TakenNames
+from physgym.data.writer import SampleWriter
+from physgym.errors import DatasetError, SampleError
+from tests.support.datasets import SPEC, assert_rows, rows, where, write
+
+SMALL = 1500  # bytes of rows of a partition
+
+
+@pytest.fixture
+def writer(tmp_path):
+    write(tmp_path / "d", 40, max_file_size=SMALL)
+    with SampleWriter(tmp_path / "d", SPEC, source=SampleDataset(tmp_path / "d").source, resume=True) as made:
+        made.append(rows(40, 45), **where(40, 45))
+        yield made
+    assert len(SampleDataset(tmp_path / "d")) == made.count
+
+
+@pytest.mark.parametrize("at", [0, 13, 39, 44])  # in another partition, and in the buffer
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_name_that_is_there_is_refused(writer, at, count):
+    at = min(at, 45 - count)
+    repeated = {name: column[::-1] for name, column in where(at, at + count).items()}
+    with pytest.raises(DatasetError, match=rf"there is a sample of episode {at // 5}, step {at % 5} already"):
+        writer.append(rows(at, at + count), **repeated)
+    with pytest.raises(DatasetError, match="already"):
+        writer.add({name: column[0] for name, column in rows(at, at + 1).items()}, episode=at // 5, step=at % 5, seed=0)
+    assert writer.count == 45
+    writer.append(rows(45, 50), **where(45, 50))
+    assert writer.count == 50
+
+
+def test_a_name_that_is_twice_in_one_call_is_refused_and_nothing_of_it_is_stored(writer):
+    with pytest.raises(DatasetError, match="episode 9, step 1 already"):
+        writer.append(rows(45, 48), episode=np.array([9, 9, 9]), step=np.array([1, 2, 1]), seed=np.zeros(3, np.uint64))
+    assert writer.count == 45
+
+
+def test_interleaved_episodes_are_taken(tmp_path):
+    order = np.arange(40).reshape(8, 5).T.ravel()  # a step of every episode, then the next
+    everything, named = rows(0, 40), where(0, 40)
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        for start in range(0, 40, 8):
+            i = order[start : start + 8]
+            writer.append(
+                {name: column[i] for name, column in everything.items()},
+                **{name: column[i] for name, column in named.items()},
+            )
+        with pytest.raises(DatasetError, match="episode 3, step 2 already"):
+            writer.append(rows(17, 18), **where(17, 18))
+    assert len(SampleDataset(tmp_path / "d")) == 40
+
+
+def test_names_of_samples_that_were_not_stored_are_free(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC) as writer:
+        bad = rows(0, 4)
+        bad["energy"][2] = np.nan
+        writer.append(bad, **where(0, 4))
+        with pytest.raises(SampleError, match="episode 0, step 2"):
+            writer.commit()
+        with pytest.raises(DatasetError, match="dtype"):
+            writer.append(rows(2, 4) | {"energy": np.array(["a", "b"])}, **where(2, 4))
+        writer.append(rows(2, 10), **where(2, 10))
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 10)
+
+
+def test_names_agree_with_a_set_of_them():
+    choose = random.Random(0)
+    for _ in range(300):
+        stored: list[tuple[int, int]] = []
+
+        def columns(stored=stored):
+            yield np.array([e for e, _ in stored], int), np.array([s for _, s in stored], int)
+
+        taken = TakenNames(columns)
+        for _ in range(6):
+            new = [(choose.randint(0, 2), choose.randint(0, 6)) for _ in range(choose.randint(0, 4))]
+            new = sorted(set(new)) if choose.random() < 0.5 else new
+            wrong = len(set(new)) < len(new) or bool(set(new) & set(stored))
+            try:
+                if len(new) == 1:
+                    taken.take_one(*new[0])
+                else:
+                    taken.take(np.array([e for e, _ in new], int), np.array([s for _, s in new], int))
+            except DatasetError:
+                assert wrong
+            else:
+                assert not wrong
+                stored += new
+            if choose.random() < 0.1:
+                taken.forget()

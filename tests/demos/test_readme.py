@@ -1,0 +1,78 @@
+"""What the README's table and the list of public names say is there can be imported."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+ROWS = re.findall(r"^\| .* \|$", README.split("## What it does")[1].split("## ")[0], re.MULTILINE)
+PUBLIC = {
+    "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition",
+    "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
+    "physgym.training": "Trainer Callback Checkpoints TensorBoard EarlyStopping load_checkpoint",
+    "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
+    "physgym.running.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
+    "physgym.sample": "Field SampleSpec",
+    "physgym.testing": "check_env EnvConformance",
+}
+
+
+def find(path: str) -> object:
+    """The object of a dotted name: of a module, or an attribute of one."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[length:]:
+            found = getattr(found, name)
+        return found
+    raise ModuleNotFoundError(path)
+
+
+def names() -> list[str]:
+    """Dotted names in the table; one without a module is of the module of the name before it in the row."""
+    found = []
+    for row in ROWS:
+        module = ""
+        for code in re.findall(r"`([^`]+)`", row):
+            if re.fullmatch(r"(physgym|gymnasium)(\.\w+)+", code):
+                module = code.rpartition(".")[0]
+                found.append(code)
+            elif re.fullmatch(r"[A-Z]\w+(\.\w+)*", code) and module:
+                found.append(f"{module}.{code}")
+    return found
+
+
+def test_the_table_names_what_this_test_reads():
+    assert len(ROWS) > 10
+    assert {"physgym.data.SampleWriter", "physgym.running.runner.SurrogateVectorEnv"} <= set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_name_of_the_readme_is_importable(name):
+    if name.startswith("physgym.formats.huggingface"):
+        pytest.importorskip("datasets")
+    assert find(name) is not None
+
+
+@pytest.mark.parametrize("name", [f"{module}.{name}" for module, all_ in PUBLIC.items() for name in all_.split()])
+def test_a_public_name_is_importable(name):
+    module, _, attribute = name.rpartition(".")
+    assert getattr(importlib.import_module(module), attribute) is not None
+
+
+def test_commands_of_the_readme_exist():
+    from typer.main import get_command
+
+    from physgym.cli import app
+
+    known = set(get_command(app).commands)
+    told = set(re.findall(r"physgym ([a-z]+)(?=[ `])", README.split("## What it does")[1].split("## Shipped")[0]))
+    assert "generate" in told
+    assert told <= known, told - known

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
+from physgym.errors import ConfigError
+from physgym.sample import Field, SampleSpec
+from tests.support.datasets import SOURCE, SPEC, rows, where, write
+
+datasets = pytest.importorskip("datasets", reason="pip install 'physgym[huggingface]'")
+
+from physgym.formats.huggingface import features, to_huggingface  # noqa: E402
+
+FIELDS = [name for name in SPEC if name != "wave"]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def column(dataset: datasets.Dataset, name: str) -> np.ndarray:
+    """A column as it is stored; the formats of `datasets` make other dtypes of most."""
+    return np.array(dataset.with_format("arrow")[:][name].to_pylist())
+
+
+def test_samples_arrive_with_shape_dtype_and_value(tmp_path):
+    dataset = SampleDataset(write(tmp_path / "d", 43, max_file_size=3000).paths, fields=FIELDS)
+    there = to_huggingface(dataset, cache_dir=str(tmp_path / "cache"))
+    assert len(there) == 43
+    assert there.features["forces"] == datasets.Array2D((4, 3), "float32")
+    assert there.features["energy"] == datasets.Value("float64")
+    assert there.features["group/flags"] == datasets.List(datasets.Value("bool"), length=5)
+    want = rows(0, 43)
+    for name in FIELDS:
+        np.testing.assert_array_equal(column(there, name).reshape(want[name].shape), want[name])
+    batch = there.with_format("torch")[5:9]
+    assert tuple(batch["forces"].shape) == (4, 4, 3)
+    np.testing.assert_array_equal(batch["forces"].numpy(), want["forces"][5:9])
+    assert there.with_format("numpy")[3]["nothing"].shape == (0, 3)
+
+
+def test_a_dataset_that_has_grown_is_not_taken_from_the_cache(tmp_path):
+    first = SampleDataset(write(tmp_path / "d", 10, close=False).paths, fields=["energy"])
+    cache = str(tmp_path / "cache")
+    assert len(to_huggingface(first, cache_dir=cache)) == 10
+    with SampleWriter(tmp_path / "d", SPEC, source=SOURCE, resume=True) as writer:
+        writer.append(rows(10, 25), **where(10, 25))
+    grown = SampleDataset(tmp_path / "d", fields=["energy"])
+    np.testing.assert_array_equal(column(to_huggingface(grown, cache_dir=cache), "energy"), rows(0, 25)["energy"])
+    training, validation = grown.split(0.2)
+    assert len(to_huggingface(training, cache_dir=cache)) == len(training)
+    np.testing.assert_array_equal(
+        column(to_huggingface(validation, cache_dir=cache), "energy"), validation[:]["energy"]
+    )
+
+
+def test_fields_of_every_rank_and_kind(tmp_path):
+    spec = SampleSpec(
+        [Field(f"rank{n}", (2,) * n, np.dtype("f4"), "input") for n in range(7)]
+        + [Field(str(dtype), (3, 2), np.dtype(dtype), "target") for dtype in ("i1", "u2", "i8", "f8", "?")]
+    )
+    rng = np.random.default_rng(0)
+    samples = {name: (100 * rng.random((6, *field.shape))).astype(field.dtype) for name, field in spec.items()}
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(samples, **where(0, 6))
+    there = to_huggingface(SampleDataset(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
+    for name in spec:
+        np.testing.assert_array_equal(column(there, name), samples[name])
+
+
+def test_what_arrow_cannot_hold_is_named():
+    with pytest.raises(ConfigError, match=r"no complex64; leave wave out with SampleDataset"):
+        features(SPEC)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [(np.dtype(np.longdouble), (2,)), (np.dtype("f4"), (0,))])
+def test_numbers_and_shapes_that_arrow_lacks_are_named(dtype, shape):
+    if dtype == np.float64:
+        pytest.skip("long double is double here")
+    with pytest.raises(ConfigError, match="leave x out with SampleDataset"):
+        features(SampleSpec([Field("x", shape, dtype, "input")]))
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2)])
+def test_numbers_that_would_be_read_as_negative_ones_are_refused(tmp_path, shape):
+    spec = SampleSpec([Field("n", shape, np.dtype("u8"), "input", ""), Field("m", (), np.dtype("u8"), "target", "")])
+    numbers = np.full((5, *shape), 2**63, "u8")
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(
+            {"n": numbers, "m": np.full(5, 2**63 - 1, "u8")},
+            episode=np.arange(5),
+            step=np.zeros(5, int),
+            seed=np.zeros(5, "u8"),
+        )
+    with pytest.raises(ConfigError, match="field 'n' holds 9223372036854775808"):
+        to_huggingface(SampleDataset(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
+    there = to_huggingface(SampleDataset(tmp_path / "d", fields=["m"]), cache_dir=str(tmp_path / "cache"))
+    assert column(there, "m").tolist() == [2**63 - 1] * 5
+
+
+def test_texts_arrive_as_texts(tmp_path):
+    spec = SampleSpec(
+        [Field("x", (1,), "f4", "input"), Field("name", (), "<U8", "target"), Field("two", (2,), "<U3", "target")]
+    )
+    names = np.array(["steel", "", "Stähle"], "<U8")
+    values = {"x": np.zeros((3, 1), "f4"), "name": names, "two": np.array([["a", "bcd"]] * 3)}
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(values, episode=np.arange(3), step=np.zeros(3, int), seed=np.zeros(3, np.uint64))
+    there = to_huggingface(SampleDataset(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
+    assert there.features["name"] == datasets.Value("string")
+    assert there["name"][:] == names.tolist()
+    assert there[1]["two"] == ["a", "bcd"]

@@ -1,0 +1,58 @@
+"""Importing arrays: which rows are one episode is said, or what was assumed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from physgym.errors import ConfigError, DatasetError
+from physgym.formats.numpy_arrays import import_numpy
+
+SERIES = np.sin(np.arange(103) / 7).astype("f4")
+WINDOWS = np.lib.stride_tricks.sliding_window_view(SERIES, 4)  # (100, 4)
+EPISODES = np.arange(100) // 10
+
+
+def test_overlapping_windows_without_episodes_are_named(tmp_path, caplog):
+    dataset = import_numpy({"window": WINDOWS, "noise": np.random.default_rng(0).normal(size=(100, 4))}, tmp_path / "d")
+    assert len(np.unique(dataset.index("episode"))) == 100
+    assert "each of the 100 rows is an episode of its own" in caplog.text
+    assert "The rows of window overlap" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["argument", "array"])
+def test_a_column_of_episodes_keeps_rows_together(tmp_path, caplog, form):
+    arrays = {"window": WINDOWS, "day": EPISODES}
+    dataset = import_numpy(arrays, tmp_path / "d", episode="day" if form == "array" else EPISODES)
+    assert ("day" in dataset.spec) == (form == "argument")
+    np.testing.assert_array_equal(dataset.index("episode"), EPISODES)
+    np.testing.assert_array_equal(dataset.index("step"), np.arange(100) % 10)
+    assert not caplog.records
+    training, validation = dataset.split(0.3)
+    assert not set(training.index("episode")) & set(validation.index("episode"))
+
+
+def test_steps_are_counted_within_interleaved_episodes(tmp_path):
+    episodes = np.arange(12) % 3
+    dataset = import_numpy({"x": np.arange(12.0)}, tmp_path / "d", episode=episodes)
+    np.testing.assert_array_equal(dataset.index("step"), np.arange(12) // 3)
+    steps = np.arange(12) // 3 * 2
+    dataset = import_numpy({"x": np.arange(12.0), "t": steps}, tmp_path / "e", episode=episodes, step="t")
+    np.testing.assert_array_equal(dataset.index("step"), steps)
+
+
+def test_wrong_columns_are_named(tmp_path):
+    with pytest.raises(DatasetError, match="episode 0, step 0 already"):
+        import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode=np.zeros(4, int), step=np.zeros(4, int))
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(ConfigError, match="names none of the arrays"):
+        import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode="day")
+    with pytest.raises(ConfigError, match="must be integers"):
+        import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode=np.arange(4) / 2)
+
+
+def test_steps_without_episodes_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 2)), st=np.tile(np.arange(3), 2))
+    with pytest.raises(ConfigError, match="steps are given without the episodes"):
+        import_numpy(tmp_path / "a.npz", tmp_path / "d", step="st")
+    assert not (tmp_path / "d").exists()

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import random
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from physgym import generate
+from physgym.envs.spring import Spring, propagator
+from physgym.errors import ConfigError
+from physgym.nn import MLP, Predictor
+from physgym.running.runner import RolloutEvaluation, Runner
+from physgym.sample import SampleSpec
+from physgym.training import Trainer
+from tests.support import toys
+
+
+class Propagator(nn.Module):
+    """The exact next state of a spring of 8 N/m, 1 kg and 0.5 N s/m, times a factor."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.register_buffer("matrix", torch.tensor(propagator(8.0, 1.0, 0.5, 0.1) * factor, dtype=torch.float32))
+
+    def forward(self, force, parameters, state):
+        return torch.cat([state, force], 1) @ self.matrix.T
+
+
+NARROW = {"stiffness": (8.0, 8.0001), "mass": (1.0, 1.0001), "friction": (0.5, 0.5001)}
+
+
+def propagating(factor=1.0) -> Predictor:
+    return Predictor(Propagator(factor), SampleSpec.from_env(Spring()))
+
+
+def spring_network() -> Predictor:
+    torch.manual_seed(0)
+    spec = SampleSpec.from_env(Spring())
+    return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
+
+
+def test_it_gives_the_figures_of_a_run():
+    network = spring_network()
+    figures = RolloutEvaluation("physgym/Spring-v0", 30, seed=4)(network)
+    assert figures.keys() == {"relative_l2/next_state", "latency_ms"}
+    with Runner("physgym/Spring-v0", network, seed=4, part="evaluation") as runner:
+        errors = runner.run(30, progress=False).errors["next_state"]
+    assert figures["relative_l2/next_state"] == errors.relative_l2.mean()
+    assert figures["latency_ms"] > 0
+
+
+def test_it_is_the_same_every_time_and_leaves_no_trace():
+    made, closed = [], []
+
+    class Watched(Spring):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+            np.random.seed(3)  # noqa: NPY002 - a simulation that it has to put up with
+            random.seed(3)
+            torch.manual_seed(3)
+
+        def close(self):
+            closed.append(self)
+
+    network = spring_network().train()
+    network.network.eval()
+    evaluation = RolloutEvaluation(Watched, 12, horizons=(1, 3), parameters="sobol", max_steps=5)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    first, again = evaluation(network), evaluation(network)
+    del first["latency_ms"], again["latency_ms"]
+    assert first == again
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+    assert sorted(map(id, made)) == sorted(map(id, closed))
+    assert len(made) == 4
+    assert network.training
+    assert not network.network.training
+
+
+def test_the_error_of_a_trajectory_builds_up():
+    options = {"env_kwargs": NARROW, "horizons": (1, 4, 16, 500), "seed": 2}
+    exact = RolloutEvaluation("physgym/Spring-v0", 60, **options)(propagating())
+    assert list(exact) == [
+        "relative_l2/next_state",
+        "latency_ms",
+        *(f"horizon_{h}/next_state" for h in (1, 4, 16)),  # no episode has 500 steps
+    ]
+    assert max(exact[f"horizon_{h}/next_state"] for h in (1, 4, 16)) < 1e-3
+    growing = RolloutEvaluation("physgym/Spring-v0", 60, **options)(propagating(1.05))
+    assert growing["relative_l2/next_state"] == pytest.approx(0.05, rel=1e-3)
+    assert growing["horizon_1/next_state"] == pytest.approx(0.05, rel=1e-3)
+    assert growing["horizon_1/next_state"] < growing["horizon_4/next_state"] < growing["horizon_16/next_state"]
+
+
+def test_a_trajectory_ends_where_the_solver_rejects():
+    network = Predictor(nn.Identity(), SampleSpec.from_env(toys.Flaky()))
+    with pytest.raises(ConfigError, match="lacks inputs, adopt"):
+        RolloutEvaluation(toys.Flaky, 10, horizons=(1,))(network)
+    assert RolloutEvaluation(toys.Flaky, 10)(network)["relative_l2/y"] == 2  # without a trajectory it needs no hooks
+
+    class Hooked(toys.Flaky):
+        def inputs(self, action):
+            return {"x": action}
+
+        def adopt(self, action, prediction):
+            self.x = -np.asarray(prediction["y"], np.float32)
+
+    figures = RolloutEvaluation(Hooked, 25, horizons=range(1, 6), seed=1)(network)
+    reached = [name for name in figures if name.startswith("horizon")]
+    assert 0 < len(reached) < 5
+    assert {figures[name] for name in reached} == {2.0}
+
+
+def test_a_trainer_takes_it(tmp_path):
+    dataset = generate("physgym/Spring-v0", tmp_path / "d", samples=200, num_workers=0, progress=False)
+    torch.manual_seed(0)
+    histories = []
+    for rollout in (None, RolloutEvaluation("physgym/Spring-v0", 10, seed=1, horizons=(2,))):
+        network = MLP.from_spec(dataset.spec, hidden=(8,))
+        nn.init.constant_(next(network.parameters()), 0.1)
+        torch.manual_seed(1)
+        trainer = Trainer(
+            network, dataset, epochs=3, batch_size=32, validation=0.5, rollout=rollout, rollout_every=2, progress=False
+        )
+        histories.append(trainer.fit())
+    names = ["rollout_relative_l2/next_state", "rollout_latency_ms", "rollout_horizon_2/next_state"]
+    for record, evaluated in zip(histories[1].epochs, (False, True, True), strict=True):
+        assert [name for name in record if name.startswith("rollout")] == (names if evaluated else [])
+
+
+def test_bad_arguments():
+    for arguments in ({"steps": 0}, {"horizons": (3, 0)}):
+        with pytest.raises(ConfigError, match="steps and horizons must be at least 1"):
+            RolloutEvaluation("physgym/Spring-v0", **arguments)
+    with pytest.raises(ConfigError, match="no environment"):
+        RolloutEvaluation("physgym/Nothing-v0")
+    with pytest.raises(ConfigError, match="the network was trained on field"):
+        RolloutEvaluation(toys.Line, 5)(spring_network())
+    with pytest.raises(ConfigError, match="got the environment"):
+        RolloutEvaluation(gym.make("physgym/Spring-v0"))

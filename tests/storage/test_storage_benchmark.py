@@ -1,0 +1,31 @@
+"""The storage benchmark runs; its figures are not looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_every_section_gives_figures_for_every_row(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "storage.py"), "--quick", "--folder", str(tmp_path)]
+    command += ["--peers", "ChunkedH5py,Sqlite", "--only", "append,partition,shuffle,cold,generate"]
+    command += ["--json", str(tmp_path / "report.json")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if "left out" in line] == []
+    report = json.loads((tmp_path / "report.json").read_text())
+    for section in ("append 32", "append 1", "partition", "shuffle", "cold"):
+        assert set(report[section]) == {"small", "medium", "large"}
+        for rows in report[section].values():
+            assert all(values and min(values) >= 0 for values in rows.values())
+    assert report["generate"]["small"]["2 workers"][0] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json"]
