@@ -1,0 +1,249 @@
+"""The order of the folders: imports point upwards, nothing is imported in a circle, and modules and classes stay small.
+
+Imports within functions and for types alone count like all others.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A module uses what stands before it. A folder stands for all of its modules but those that have a place of their own.
+ORDER = [
+    "errors",
+    "_version",
+    "system",
+    "progress",
+    "interrupt",
+    "files",
+    "git",
+    "spaces",
+    "casting",
+    "returned",
+    "sample",
+    "placement",
+    "factories",
+    "naming",
+    "code",
+    "events",
+    "scene.objects",
+    "scene.frames",
+    "simulation",
+    "episode",
+    "envs",
+    "samplers",
+    "protocol",
+    "transport",
+    "worker",
+    "launch",
+    "vector",
+    "storage",
+    "data",
+    "loading",
+    "generation",
+    "formats",
+    "nn",
+    "training",
+    "running",
+    "scene",
+    "rl",
+    "adapters",
+    "testing",
+    "experiment",
+    "demos",
+    "cli",
+    "__main__",
+]
+# They import what they hand on, and may be imported by nobody.
+PUBLIC = ("physgym", "physgym.data", "physgym.runner")
+
+LINES, ATTRIBUTES = 600, 15
+# What is still against the order, too long or too large: a part that is mended leaves its list.
+UPWARDS = {
+    ("physgym.code.record", "physgym.vector.make"),
+    ("physgym.data.dataset", "physgym.loading.loader"),
+    ("physgym.episode", "physgym.samplers"),
+    ("physgym.generation.generate", "physgym.training.events"),
+    ("physgym.samplers", "physgym.training"),
+    ("physgym.simulation", "physgym.samplers"),
+    ("physgym.training.trainer", "physgym.experiment.from_python"),
+    ("physgym.worker.main", "physgym.launch.processes"),
+}
+IN_CIRCLES = {
+    "physgym.running.rollout_evaluation",
+    "physgym.running.runner",
+    "physgym.training.answers",
+    "physgym.training.argument_checks",
+    "physgym.training.breeding",
+    "physgym.training.callbacks",
+    "physgym.training.checkpointing",
+    "physgym.training.events",
+    "physgym.training.monitors",
+    "physgym.training.trainer",
+}
+LONG = {
+    "physgym.code.record",
+    "physgym.data.dataset",
+    "physgym.data.partition",
+    "physgym.data.writer",
+    "physgym.experiment.build",
+    "physgym.experiment.search.study",
+    "physgym.experiment.session",
+    "physgym.generation.generate",
+    "physgym.protocol.wire",
+    "physgym.running.runner",
+    "physgym.running.surrogate",
+    "physgym.samplers",
+    "physgym.training.checkpoint_files",
+    "physgym.training.trainer",
+    "physgym.vector.fleet",
+    "physgym.vector.vector_env",
+    "physgym.worker.env_group",
+}
+LARGE = {
+    "Driver",
+    "FNO",
+    "Host",
+    "Loader",
+    "Online",
+    "Reporting",
+    "Rollouts",
+    "Runner",
+    "SampleStream",
+    "SampleWriter",
+    "SocketVectorEnv",
+    "Trainer",
+    "UNet",
+    "_Transitions",
+}
+SIMULATIONS = "physgym.envs"  # theirs are the numbers of a method
+
+
+@cache
+def modules() -> dict[str, Path]:
+    found = {}
+    for file in sorted((ROOT / "physgym").rglob("*.py")):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = file
+    return found
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text())
+
+
+def imported(module: str) -> set[str]:
+    """The modules of physgym that a module imports, wherever it does."""
+    file, names = modules()[module], []
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join(parents[: len(parents) - node.level + 1] + ([base] if base else []))
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    found = set()
+    for name in names:
+        while name and name not in modules():
+            name = name.rpartition(".")[0]
+        found |= {name} if name else set()
+    return found - {module}
+
+
+def place(module: str) -> int:
+    short = module.removeprefix("physgym.")
+    mine = [part for part in ORDER if short == part or short.startswith(f"{part}.")]
+    assert mine, f"{module} has no place in the order; add its folder to ORDER"
+    return ORDER.index(max(mine, key=len))
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    return {module: imported(module) for module in modules() if module not in PUBLIC}
+
+
+def test_imports_point_upwards():
+    upwards = {(a, b) for a in graph() for b in graph()[a] if b not in PUBLIC and place(b) > place(a)}
+    assert upwards == UPWARDS
+
+
+def test_nobody_imports_what_hands_on_names():
+    assert [(a, b) for a in graph() for b in graph()[a] if b in PUBLIC] == []
+
+
+def circles() -> Iterator[set[str]]:
+    """Every set of modules that import each other, those that point upwards left out."""
+    edges = {a: {b for b in graph()[a] if b not in PUBLIC and place(b) <= place(a)} for a in graph()}
+
+    def reached(start: str) -> set[str]:
+        seen, waiting = set(), list(edges[start])
+        while waiting:
+            module = waiting.pop()
+            if module not in seen:
+                seen.add(module)
+                waiting += edges[module]
+        return seen
+
+    for module in edges:
+        if module in reached(module):
+            yield {module}
+
+
+def test_no_module_is_imported_in_a_circle():
+    assert {module for circle in circles() for module in circle} == IN_CIRCLES
+
+
+def test_modules_are_short():
+    long = {module for module, file in modules().items() if len(file.read_text().splitlines()) > LINES}
+    assert long == LONG
+
+
+@cache
+def classes() -> dict[str, tuple[str, set[str], list[str]]]:
+    """Of every class its module, the attributes that its methods assign, and the names of its bases."""
+    found = {}
+    for module in modules():
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.ClassDef):
+                stored = {
+                    attribute.attr
+                    for attribute in ast.walk(node)
+                    if isinstance(attribute, ast.Attribute)
+                    and isinstance(attribute.ctx, ast.Store)
+                    and isinstance(attribute.value, ast.Name)
+                    and attribute.value.id == "self"
+                }
+                bases = [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases]
+                found[node.name] = (module, stored, bases)
+    return found
+
+
+def attributes(name: str, below: tuple[str, ...] = ()) -> set[str]:
+    if name not in classes() or name in below:
+        return set()
+    _, stored, bases = classes()[name]
+    return stored.union(*(attributes(base, (*below, name)) for base in bases))
+
+
+def test_classes_are_small():
+    large = {
+        name
+        for name, (module, _, _) in classes().items()
+        if len(attributes(name)) > ATTRIBUTES and not module.startswith(SIMULATIONS)
+    }
+    assert large == LARGE
+
+
+@pytest.mark.parametrize("folder", sorted({m.split(".")[1] for m in modules() if m.count(".") > 1}))
+def test_every_folder_says_what_it_is_for(folder):
+    assert ast.get_docstring(tree(f"physgym.{folder}"))
