@@ -67,7 +67,6 @@ LINES, ATTRIBUTES = 600, 15
 # What is still against the order, too long or too large: a part that is mended leaves its list.
 UPWARDS = {
     ("physgym.code.record", "physgym.vector.make"),
-    ("physgym.data.dataset", "physgym.loading.loader"),
     ("physgym.episode", "physgym.samplers"),
     ("physgym.generation.generate", "physgym.training.events"),
     ("physgym.samplers", "physgym.training"),

@@ -20,7 +20,6 @@ from physgym.data.memory_map import Stitched
 from physgym.data.partition import COPY, ENDINGS, EPISODES, INDEX, REJECTED, Partition
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.errors import ConfigError, DatasetError
-from physgym.loading import loader
 from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
@@ -408,18 +407,6 @@ class SampleDataset:
                 else:
                     for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
                         target[order[start:stop]] = values
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        shuffle: bool = True,
-        seed: int = 0,
-        epoch: int = 0,
-        fields: Sequence[str] | None = None,
-    ) -> Iterator[Sample]:
-        """Mini-batches of one epoch; see `physgym.loading.loader.batches`."""
-        return loader.batches(self, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, fields=fields)
 
     # --- splitting
 

@@ -1,4 +1,4 @@
-"""Batches of a dataset in a reproducible order: as arrays (`batches`), or as tensors gathered ahead (`Loader`)."""
+"""Batches in a reproducible order: as indices (`StackedSampler`), or as tensors gathered ahead (`Loader`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from physgym.errors import ConfigError, DatasetError
-from physgym.loading.epoch_reader import Chunk, Gatherable, Gathered, Loadable, Rows, Windows, chunks, native
+from physgym.loading.epoch_reader import Chunk, Gathered, Loadable, Rows, Windows, chunks, native
 from physgym.loading.prefetch import Ahead, Direct
 from physgym.loading.shuffling import order
-from physgym.sample import Sample
 from physgym.spaces import Array
 from physgym.system.memory import available_memory
 
@@ -97,36 +96,6 @@ class StackedSampler:
         indices = order(len(self.dataset), shuffle=self.shuffle, seed=self.seed, epoch=epoch, **part)
         for number in range(len(self)):
             yield indices[number * self.batch_size : (number + 1) * self.batch_size]
-
-
-def batches(
-    dataset: Gatherable,
-    batch_size: int,
-    *,
-    shuffle: bool = True,
-    seed: int = 0,
-    epoch: int = 0,
-    fields: Sequence[str] | None = None,
-) -> Iterator[Sample]:
-    """The mini-batches of one epoch as arrays, without torch and without a thread; the last one may be smaller.
-
-    Args:
-        dataset: What to read from.
-        batch_size: Samples per batch.
-        shuffle: Whether to shuffle; otherwise in the order of the dataset.
-        seed: Seed of the order.
-        epoch: Number of the epoch, so that each has an order of its own.
-        fields: Only these fields.
-
-    Yields:
-        Field names to arrays of shape (batch, *field shape).
-
-    Raises:
-        ConfigError: The batch size is not positive.
-        DatasetError: There are no samples.
-    """
-    for indices in StackedSampler(dataset, batch_size, shuffle=shuffle, seed=seed, epoch=epoch):
-        yield dataset.gather(indices, fields)
 
 
 # --- the loader

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from physgym.data.statistics import of_samples
-from physgym.loading import loader
 from physgym.sample import Field, SampleSpec
 
 
@@ -36,9 +35,6 @@ class MemorySamples:
         for name in names:
             out[name][...] = self.arrays[name][indices]
         return out
-
-    def batches(self, batch_size, *, shuffle=True, seed=0, epoch=0, fields=None):
-        return loader.batches(self, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, fields=fields)
 
     @property
     def statistics(self):

@@ -367,7 +367,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_spares_the_weights(tmp_pa
     dataset = linear_samples(96)
     dataset.arrays["force"][7, 1, 1] = np.nan
     run = trainer(dataset, validation=0, normalize=False, session=tmp_path)
-    order = next(iter(dataset.batches(96, shuffle=True, seed=0, epoch=0)))["force"]
+    order = dataset.gather(next(iter(loader.StackedSampler(dataset, 96))))["force"]
     batch = 1 + int(np.argwhere(np.isnan(order))[0, 0]) // 32
     with pytest.raises(
         DivergedError, match=rf"loss is nan in epoch 1, batch {batch}, whose samples are not finite in \['force'\]"
