@@ -215,7 +215,7 @@ def _with_simulation(config: Config, session: Path) -> Config:
     """
     from physgym.data.provenance import learned_samples
     from physgym.experiment.schema import EnvironmentSection
-    from physgym.vector.make import find_spec
+    from physgym.registration import find_spec
 
     samples = learned_samples(session)
     name = None if samples is None else samples.source.get("env")

@@ -36,6 +36,7 @@ import numpy as np
 from physgym.code.fingerprint import as_plain_array, fingerprint
 from physgym.code.syntax import FILE, Lazy, Text, remember
 from physgym.errors import ChangedCode, ConfigError
+from physgym.registration import creator_of, find_spec
 
 GIT_TIMEOUT = 5.0
 SHOWN = 8  # differences that a message names
@@ -173,8 +174,6 @@ def caught(name: str, function: Any) -> dict[str, str]:
 
 def _declared_files(env: Any) -> list[str]:
     """Return the files that the class of a simulation names, where no environment was made that could say it."""
-    from physgym.vector.make import creator_of
-
     try:
         make, _ = creator_of(env)
     except Exception:  # noqa: BLE001 - whoever makes the environment will say it
@@ -308,8 +307,6 @@ class _Search:
     def environment(self, env: Any) -> None:
         """Take what makes an environment: a registration, or a callable."""
         if isinstance(env, str):
-            from physgym.vector.make import find_spec
-
             self._registering(env)
             env = find_spec(env)
         if not (hasattr(env, "entry_point") and hasattr(env, "additional_wrappers")):

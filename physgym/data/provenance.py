@@ -17,7 +17,7 @@ from physgym._version import __version__
 from physgym.code.record import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN, Description
 from physgym.errors import PhysGymError
-from physgym.vector.make import class_name, same_name
+from physgym.naming import class_name, same_name
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset

@@ -34,6 +34,7 @@ from physgym.files import absolute, short
 from physgym.generation.generate import BREED_ALONE, SampleStream, generate
 from physgym.generation.online import METRICS, Online
 from physgym.loading.loader import TOO_SHORT
+from physgym.naming import env_name, same_name
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.running.runner import RolloutEvaluation
@@ -60,7 +61,7 @@ from physgym.training.foreign import Feed, TorchSamples, as_samples
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE, check_device
-from physgym.vector.make import env_factories, env_name, same_name
+from physgym.vector.make import env_factories
 from physgym.worker import folders
 
 OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}

@@ -15,7 +15,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.provenance import Origin
 from physgym.experiment.session import CONFIG, RECORD, Run, check_session, new_session
 from physgym.files import write_atomically
-from physgym.vector.make import is_importable
+from physgym.naming import is_importable
 
 if TYPE_CHECKING:
     from physgym.training.trainer import Trainer

@@ -47,9 +47,11 @@ from physgym.episode import (
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, UnequalSpaces
 from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.interrupt import Interrupt
+from physgym.naming import env_name, same_name
 from physgym.placement import EnvFactory
 from physgym.progress import Progress
 from physgym.protocol.wire import RolloutResult
+from physgym.registration import EnvLike, defaults_of, find_spec
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_parameters, find_sampler
 from physgym.simulation import NonFinite
@@ -57,7 +59,7 @@ from physgym.spaces import Array
 from physgym.storage.location import Location, place
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.episode_schedule import Demand, Episode
-from physgym.vector.make import EnvLike, defaults_of, env_name, episode_factory, find_spec, same_name
+from physgym.vector.make import episode_factory
 from physgym.vector.predictions import Predictor
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.worker.variants import ARGUMENTS

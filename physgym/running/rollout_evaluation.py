@@ -18,6 +18,7 @@ from physgym.episode import DEFAULT_MAX_STEPS
 from physgym.errors import ConfigError
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
+from physgym.registration import EnvLike
 from physgym.running.metrics import compare
 from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample
@@ -25,7 +26,7 @@ from physgym.samplers import SamplerLike
 from physgym.spaces import Array
 from physgym.training.events import Callback
 from physgym.vector.arguments import Arguments, check_arguments
-from physgym.vector.make import EnvLike, env_factories
+from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder
 
 NAMES = "the steps of the rollout", "the samples that the network is trained on"

@@ -45,8 +45,10 @@ from physgym.files import absolute, replacing
 from physgym.generation.generate import Rows, SampleStream, as_recorded, describable, recorded_source
 from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.interrupt import Interrupt
+from physgym.naming import env_name
 from physgym.nn import Predictor
 from physgym.progress import Progress
+from physgym.registration import EnvLike, defaults_of, env_maker
 from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.running.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
 from physgym.running.worker_report import (
@@ -79,7 +81,7 @@ from physgym.storage.location import place
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.training.events import Callback, Callbacks
 from physgym.vector.arguments import Arguments, check_arguments
-from physgym.vector.make import EnvLike, defaults_of, env_factories, env_maker, env_name
+from physgym.vector.make import env_factories
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 from physgym.worker.folders import Folder
 from physgym.worker.variants import ARGUMENTS, Variants

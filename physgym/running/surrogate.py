@@ -23,11 +23,12 @@ from physgym import placement
 from physgym import spaces as walk
 from physgym.casting import CastError, as_dtype
 from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.registration import EnvLike
 from physgym.sample import RecordTransition, Sample, SampleSpec, flat_items
 from physgym.simulation import Predict, Simulation
 from physgym.spaces import Array
 from physgym.vector.arguments import Arguments, check_arguments, one_each
-from physgym.vector.make import EnvLike, env_factory
+from physgym.vector.make import env_factory
 
 if TYPE_CHECKING:
     from physgym.nn import Predictor

@@ -25,12 +25,12 @@ from physgym.episode import Transition, run_episode, sampler
 from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.placement import build
 from physgym.protocol.msgpack_values import encode_value
+from physgym.registration import find_spec
 from physgym.running.surrogate import lacking_hooks
 from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.vector import SocketVectorEnv
-from physgym.vector.make import find_spec
 from physgym.worker.folders import Folder
 from physgym.worker.variants import SINGLE
 

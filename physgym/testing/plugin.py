@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
     from physgym.errors import ConfigError
-    from physgym.vector.make import find_spec
+    from physgym.registration import find_spec
 
     for env_id in config.getoption("--physgym-env"):
         try:

@@ -7,8 +7,8 @@ from typing import Any
 import gymnasium
 import pytest
 
+from physgym.registration import find_spec
 from physgym.testing.conformance import EnvConformance
-from physgym.vector.make import find_spec
 
 
 class TestEnvironment(EnvConformance):

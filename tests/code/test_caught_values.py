@@ -22,7 +22,8 @@ import physgym
 from physgym.code.record import code_of, differences
 from physgym.data.provenance import overlaps
 from physgym.errors import ConfigError, DatasetError
-from physgym.vector.make import env_name, find_spec
+from physgym.naming import env_name
+from physgym.registration import find_spec
 from tests.support import toys
 
 OPTIONS = {"num_workers": 0, "progress": False, "max_steps": 5}

@@ -21,10 +21,10 @@ from physgym.experiment.config import check_config
 from physgym.experiment.session import read_record
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP
+from physgym.registration import defaults_of
 from physgym.running.runner import Runner
 from physgym.sample import Field, SampleSpec
 from physgym.training import Trainer
-from physgym.vector.make import defaults_of
 from tests.support import toys
 
 

@@ -1,0 +1,62 @@
+"""Names of environments, as datasets and records write them down and compare them."""
+
+from __future__ import annotations
+
+import sys
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from physgym.code.identity import maker_text
+from physgym.errors import ConfigError
+from physgym.registration import EnvLike, find_spec
+
+
+def env_name(env: EnvLike) -> str:
+    """Return the name of an environment that a dataset records: its id, or module and name of a class or function."""
+    if isinstance(env, str) and ":" in env:
+        short = env.rpartition(":")[2]
+        try:
+            env = find_spec(env)
+        except ConfigError:  # making the environment gives the better error
+            return short
+    if isinstance(env, EnvSpec):  # "module:id" names the same environment as the id alone
+        by_name = isinstance(env.entry_point, str) and env.entry_point.rpartition(":")[2] == env.id
+        return str(env.entry_point) if by_name and env.id not in gymnasium.registry else env.id
+    if isinstance(env, str):
+        return env
+    name = getattr(env, "__qualname__", None)
+    if name is None:
+        return maker_text(env)
+    return f"{env.__module__}:{name}"
+
+
+def is_importable(name: str) -> bool:
+    """Return whether a recorded name is a class that another program can import.
+
+    It is looked up in the modules imported here; the module of a script is another one elsewhere.
+    """
+    module, _, kind = name.rpartition(":")
+    found = None if module in ("__main__", "__mp_main__") else getattr(sys.modules.get(module), kind, None)
+    return isinstance(found, type) and issubclass(found, gymnasium.Env)
+
+
+def same_name(one: str | None, other: str | None) -> bool:
+    """Return whether two recorded names of environments may mean the same environment.
+
+    Older versions recorded a class without its module.
+    """
+    if one is None or other is None or (":" in one and ":" in other):
+        return one == other
+    return one.rpartition(":")[2] == other.rpartition(":")[2]
+
+
+def class_name(name: str) -> str:
+    """Return module and class of a registered id, as datasets record a class; other names unchanged.
+
+    An id that is registered with wrappers of its own is another simulation than its class.
+    """
+    spec = gymnasium.registry.get(name)
+    if spec is None or spec.additional_wrappers or spec.entry_point is None:
+        return name
+    return spec.entry_point if isinstance(spec.entry_point, str) else env_name(spec.entry_point)

@@ -1,0 +1,170 @@
+"""Registrations of environments: find one by its id, and make its environments in any process."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from physgym.errors import ConfigError
+
+EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
+
+
+def find_spec(env: str | EnvSpec) -> EnvSpec:
+    """Find the registration of an id.
+
+    The name of a module to import may precede the id: "module:id"; "module:Class" needs no registration.
+
+    Raises:
+        ConfigError: There is none, or the module cannot be imported; the text lists the shipped ones.
+    """
+    if isinstance(env, EnvSpec):
+        return env
+    module, _, env_id = env.rpartition(":")
+    imported: Any = None
+    if module:
+        try:
+            imported = importlib.import_module(module)
+        except Exception as error:
+            raise ConfigError(f"importing {module!r} for {env!r} failed: {type(error).__name__}: {error}") from error
+    try:
+        return gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:
+        found = getattr(imported, env_id, None)
+        if isinstance(found, type) and issubclass(found, gymnasium.Env):
+            return EnvSpec(env_id, entry_point=f"{module}:{env_id}")
+        ours = sorted(name for name in gymnasium.registry if name.startswith("physgym/"))
+        raise ConfigError(
+            f"no environment {env!r} is registered ({error}). Shipped: {', '.join(ours)}. "
+            'Your own: import the module that registers it, or write "module:id" or "module:Class"'
+        ) from error
+
+
+def env_maker(env: EnvLike) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """Return a callable that makes one environment from constructor arguments, in this process or in a worker.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment.
+
+    Raises:
+        ConfigError: The id is unknown.
+    """
+    if isinstance(env, gymnasium.Env):
+        raise ConfigError(f"got the environment {env} itself; pass its id, or a callable that makes a new one")
+    if isinstance(env, (str, EnvSpec)):
+        return Registered(find_spec(env))
+    if not callable(env):
+        raise ConfigError(f"an environment is an id, an EnvSpec, or a callable that makes one, not {env!r}")
+    return env
+
+
+class Registered:
+    """Make environments of a registration, also where the code that registered them has not run.
+
+    An entry point may name a class in ``__main__`` (a script, a notebook, stdin). Another process has another
+    ``__main__``, so the class is pickled with this object and put there.
+
+    Args:
+        spec: The registration.
+
+    Raises:
+        ConfigError: ``__main__`` lacks the class or function that an entry point names.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.spec = spec
+        self._process = os.getpid()
+        self._main = {name: _of_main(spec, name) for name in _names_in_main(spec)}
+
+    def __call__(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+        """Make one environment."""
+        if os.getpid() != self._process:
+            for name, found in self._main.items():
+                setattr(sys.modules["__main__"], name, found)
+        return gymnasium.make(self.spec, **kwargs)
+
+
+def _names_in_main(spec: EnvSpec) -> list[str]:
+    """List the names in ``__main__`` that a registration's entry points have."""
+    points = [spec.entry_point, *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
+    named = [point.partition(":") for point in points if isinstance(point, str)]
+    return [name for module, _, name in named if module == "__main__"]
+
+
+def _of_main(spec: EnvSpec, name: str) -> Any:
+    try:
+        return getattr(sys.modules["__main__"], name)
+    except AttributeError as error:
+        raise ConfigError(
+            f"{spec.id} has the entry point '__main__:{name}', but the running program defines no {name!r}. Define it "
+            f"before the environment is made, register the class itself (entry_point={name}), or put it into a module "
+            "of its own"
+        ) from error
+
+
+def creator_of(env: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the class or function that makes an environment, and the arguments with which it is registered.
+
+    Args:
+        env: Registered id, `EnvSpec`, or the class or function itself.
+
+    Raises:
+        ConfigError: There is no such id.
+        Exception: Importing its module raised it.
+    """
+    if not isinstance(env, (str, EnvSpec)):
+        return env, {}
+    spec = find_spec(env)
+    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+    return creator, dict(spec.kwargs)
+
+
+def defaults_of(env: Any) -> dict[str, Any]:
+    """Return the known default arguments of a constructor.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable that makes the environment. The defaults of an id are the arguments
+            with which it is registered, else those of its class.
+    """
+    try:
+        make, given = creator_of(env)
+        return _declared_defaults(make) | given
+    except Exception:  # noqa: BLE001 - nothing is known of an environment that cannot be imported
+        return {}
+
+
+def _declared_defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of a function, or of a class and of the bases to which it passes further arguments on."""
+    if not inspect.isclass(make):
+        return {p.name: p.default for p in inspect.signature(make).parameters.values() if p.default is not p.empty}
+    found: dict[str, Any] = {}
+    for kind in make.__mro__:
+        if "__init__" not in vars(kind):
+            continue
+        parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        found = {p.name: p.default for p in parameters if p.default is not p.empty} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def parameters_of(creator: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a callable; for a class that takes ``**kwargs`` those of its base classes too."""
+    found = dict(inspect.signature(creator).parameters)
+    if inspect.isclass(creator) and takes_others(found):
+        for made in (vars(base)["__init__"] for base in creator.__mro__[1:-1] if "__init__" in vars(base)):
+            for name, parameter in inspect.signature(made).parameters.items():
+                found.setdefault(name, parameter)
+    return found
+
+
+def takes_others(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Return whether there are ``**kwargs`` among the parameters."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
