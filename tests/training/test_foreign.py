@@ -109,7 +109,7 @@ def test_a_subset_of_stored_samples_keeps_its_episodes(tmp_path):
     trainer.fit()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_loader_gives_its_batches_as_they_are(workers):
     loader = DataLoader(Pairs(), batch_size=7, shuffle=True, num_workers=workers)
     sizes = []

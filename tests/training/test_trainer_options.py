@@ -273,6 +273,7 @@ def test_the_costly_validation_runs_every_so_often_in_evaluation_mode():
 # --- loading
 
 
+@pytest.mark.slow
 def test_worker_processes_load_the_same_batches(tmp_path):
     dataset = stored(tmp_path, bad=None)
     runs = []
@@ -300,6 +301,7 @@ class Noisy:
         return {name: value + np.float32(noise) for name, value in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_gathering_draws_does_not_depend_on_the_workers(workers):
     def run(count):
