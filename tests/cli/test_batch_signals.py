@@ -109,6 +109,7 @@ def test_a_signal_that_comes_during_imports_is_in_the_status(tmp_path, module, n
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup ignores some, and children inherit that
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "importing").exists() and command.poll() is None and time.monotonic() < deadline:
