@@ -68,7 +68,6 @@ LINES, ATTRIBUTES = 600, 15
 # What is still against the order, too long or too large: a part that is mended leaves its list.
 UPWARDS = {
     ("physgym.episode", "physgym.samplers"),
-    ("physgym.generation.generate", "physgym.training.events"),
     ("physgym.samplers", "physgym.training"),
     ("physgym.simulation", "physgym.samplers"),
     ("physgym.training.trainer", "physgym.experiment.from_python"),
@@ -77,14 +76,6 @@ UPWARDS = {
 IN_CIRCLES = {
     "physgym.running.rollout_evaluation",
     "physgym.running.runner",
-    "physgym.training.answers",
-    "physgym.training.argument_checks",
-    "physgym.training.breeding",
-    "physgym.training.callbacks",
-    "physgym.training.checkpointing",
-    "physgym.training.events",
-    "physgym.training.monitors",
-    "physgym.training.trainer",
 }
 LONG = {
     "physgym.code.record",

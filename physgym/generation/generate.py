@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -45,6 +45,7 @@ from physgym.episode import (
     seeds_of,
 )
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, UnequalSpaces
+from physgym.events import Callback
 from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.interrupt import Interrupt
 from physgym.naming import env_name, same_name
@@ -63,9 +64,6 @@ from physgym.vector.make import episode_factory
 from physgym.vector.predictions import Predictor
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
 from physgym.worker.variants import ARGUMENTS
-
-if TYPE_CHECKING:
-    from physgym.training.events import Callback
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 BLOCK = 1 << 20  # bytes of stored samples that are read at once
@@ -1098,8 +1096,6 @@ class _Told:
         self._stream, self._callbacks, self._begun = stream, tuple(callbacks), False
         self._singly: list[Callback] = []
         if self._callbacks:
-            from physgym.training.events import Callback  # which needs torch
-
             for callback in self._callbacks:
                 if not isinstance(callback, Callback):
                     raise ConfigError(f"callbacks must be of physgym.training.Callback, not {callback!r}")

@@ -16,6 +16,7 @@ from physgym.code.record import Code, code_of
 from physgym.data.provenance import other_code
 from physgym.episode import DEFAULT_MAX_STEPS
 from physgym.errors import ConfigError
+from physgym.events import Callback
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
 from physgym.registration import EnvLike
@@ -24,7 +25,6 @@ from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample
 from physgym.samplers import SamplerLike
 from physgym.spaces import Array
-from physgym.training.events import Callback
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder

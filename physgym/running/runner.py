@@ -41,6 +41,7 @@ from physgym.episode import (
     seeds_of,
 )
 from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
+from physgym.events import Callback, Callbacks
 from physgym.files import absolute, replacing
 from physgym.generation.generate import Rows, SampleStream, as_recorded, describable, recorded_source
 from physgym.generation.stored_episodes import StoredEpisodes
@@ -79,7 +80,6 @@ from physgym.simulation import Simulation
 from physgym.spaces import Array, leaf_spaces, unflatten
 from physgym.storage.location import place
 from physgym.training.checkpoint_files import load_checkpoint
-from physgym.training.events import Callback, Callbacks
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.make import env_factories
 from physgym.vector.vector_env import DEFAULT_TIMEOUT

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from physgym.events import Callback
 from physgym.training.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar, TensorBoard
 from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from physgym.training.checkpointing import Checkpoints
-from physgym.training.events import Callback
 from physgym.training.history import History
 from physgym.training.sources import Samples, SampleSource
 from physgym.training.trainer import Trainer

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from physgym.events import Callback
 from physgym.nn.predictor import Predictor
 from physgym.sample import Sample
-from physgym.training.events import Callback
 
 if TYPE_CHECKING:
-    from physgym.training.trainer import Trainer
+    from physgym.training.pipeline import Training
 
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Answers(Callback):
             ]
         return {name: np.stack([row[name] for row in rows]) for name in self._predictor.outputs}
 
-    def epoch_begin(self, trainer: Trainer) -> None:
+    def epoch_begin(self, trainer: Training) -> None:
         """Take over the weights."""
         known = self._copied(trainer.predictor)
         with self._lock:

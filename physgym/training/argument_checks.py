@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from physgym.errors import ConfigError
+from physgym.events import Callback
 from physgym.nn.optimization import Optimization
 from physgym.nn.wrapped import refuse_exported
 from physgym.sample import SampleSpec
-from physgym.training.events import Callback
 
 LARGEST = 2**63 - 1  # what the generators of torch take as a seed
 

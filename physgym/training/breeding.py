@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from physgym.errors import ConfigError
+from physgym.events import Callback
 from physgym.generation.generate import BREED_ALONE, SampleStream
 from physgym.generation.online import Online
 from physgym.nn.predictor import evaluating
 from physgym.samplers import Breed
 from physgym.spaces import Array
-from physgym.training.events import Callback
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from physgym.training.history import History
-    from physgym.training.trainer import Trainer
+    from physgym.training.pipeline import Training
 
 CHOICES = "simulations.json"  # in a session: the parameters that were chosen, by episode
 
@@ -69,11 +69,11 @@ class Breeding(Callback):
         self._batches = 0
         self._batch: dict[str, Tensor] = {}
 
-    def batch_begin(self, trainer: Trainer, batch: dict[str, Tensor]) -> None:
+    def batch_begin(self, trainer: Training, batch: dict[str, Tensor]) -> None:
         """See `Callback.batch_begin`."""
         self._batch = batch
 
-    def batch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def batch_end(self, trainer: Training, values: dict[str, float]) -> None:
         """See `Callback.batch_end`."""
         self._batches += 1
         if self._batches % self.every == 0:
@@ -92,11 +92,11 @@ class Breeding(Callback):
             self._sums[episode] = self._sums.get(episode, 0.0) + deviation
             self._counts[episode] = self._counts.get(episode, 0) + 1
 
-    def epoch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def epoch_end(self, trainer: Training, values: dict[str, float]) -> None:
         """See `Callback.epoch_end`."""
         self._save()
 
-    def train_end(self, trainer: Trainer, history: History) -> None:
+    def train_end(self, trainer: Training, history: History) -> None:
         """See `Callback.train_end`."""
         self._save()
 
@@ -119,7 +119,7 @@ class Breeding(Callback):
 
 
 @torch.no_grad()
-def _errors(trainer: Trainer, batch: dict[str, Tensor]) -> Array:
+def _errors(trainer: Training, batch: dict[str, Tensor]) -> Array:
     """The mean squared error of each sample of a batch, shape (batch,), float64."""
     predictor = trainer.predictor
     fields = predictor.tensors(batch)

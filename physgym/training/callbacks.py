@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from physgym.errors import ConfigError
+from physgym.events import Callback
 from physgym.files import absolute
 from physgym.progress import Progress, say
 from physgym.spaces import Array
-from physgym.training.events import Callback, Mode
-from physgym.training.monitors import NOT_THERE, ROLLOUT
+from physgym.training.monitors import NOT_THERE, ROLLOUT, Mode
 
 if TYPE_CHECKING:
     from physgym.nn.optimization import Optimization
     from physgym.training.curves import CurveWriter
     from physgym.training.history import History
-    from physgym.training.trainer import Trainer
+    from physgym.training.pipeline import Training
 
 Every = Literal["batch", "epoch"]
 
@@ -46,47 +46,47 @@ class ProgressBar(Callback):
         self._bar: Progress | None = None
         self._validation = ""
 
-    def train_begin(self, trainer: Trainer) -> None:
+    def train_begin(self, trainer: Training) -> None:
         """Say what was built: the network, its grid and channels, how fields are fed."""
         say(trainer.predictor.summary)
 
-    def data_generation_begin(self, pipeline: Trainer) -> None:
+    def data_generation_begin(self, pipeline: Training) -> None:
         """Show how many samples are to be produced."""
         total = pipeline.num_batches * pipeline.batch_size
         stored = getattr(pipeline.source, "stored", 0)  # by a run that this one continues
         self._open(total, "generate", "sample", initial=min(stored, total))
 
-    def data_generation_batch_end(self, pipeline: Trainer, samples: int) -> None:
+    def data_generation_batch_end(self, pipeline: Training, samples: int) -> None:
         """Count the samples."""
         if self._bar is not None:
             self._bar.update(samples)
 
-    def data_generation_end(self, pipeline: Trainer) -> None:
+    def data_generation_end(self, pipeline: Training) -> None:
         """Finish the bar."""
         self.close()
 
-    def epoch_begin(self, trainer: Trainer) -> None:
+    def epoch_begin(self, trainer: Training) -> None:
         """Show how many batches are to come."""
         if self._bar is None:
             per_epoch = trainer.num_batches
             self._open(trainer.epochs * per_epoch, "train", "step", initial=trainer.epoch * per_epoch + trainer.batch)
 
-    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def batch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Count the batch and show its loss."""
         self._show(1, trainer.epoch + 1, trainer, values)
 
-    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def epoch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Show the losses of the epoch."""
         self._validation = f", validation {values['validation_loss']:.3e}" if "validation_loss" in values else ""
         self._show(0, trainer.epoch, trainer, values)
 
-    def train_end(self, trainer: Trainer, history: History) -> None:
+    def train_end(self, trainer: Training, history: History) -> None:
         """Show why it ended before the last epoch."""
         reason = "interrupted" if history.interrupted else f"stopped: {history.stopped}" if history.stopped else ""
         if self._bar is not None and reason:
             self._bar.update(0, f"epoch {trainer.epoch}/{trainer.epochs}{self._validation}, {reason}")
 
-    def _show(self, batches: int, epoch: int, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def _show(self, batches: int, epoch: int, trainer: Training, values: Mapping[str, float]) -> None:
         if self._bar is not None:
             text = f"epoch {epoch}/{trainer.epochs}, loss {values['loss']:.3e}{self._validation}"
             self._bar.update(batches, text)
@@ -138,7 +138,7 @@ class TensorBoard(Callback):
         self.histograms = histograms
         self.charts = {title: list(names) for title, names in (charts or {}).items()}
         self._writer: CurveWriter | None = None
-        self._trainer: Trainer | None = None
+        self._trainer: Training | None = None
         self._lr = math.nan
         self._batches: list[tuple[int, float, dict[str, float]]] = []  # step, time and values, yet to be written
         self._recent: dict[str, deque[float]] = {}
@@ -215,7 +215,7 @@ class TensorBoard(Callback):
 
     # --- events
 
-    def train_begin(self, trainer: Trainer) -> None:
+    def train_begin(self, trainer: Training) -> None:
         """Open the file."""
         from physgym.training.curves import CurveWriter, cannot_write  # takes a second that not everyone needs
 
@@ -241,18 +241,18 @@ class TensorBoard(Callback):
             charts = {title: ["Multiline", names] for title, names in self.charts.items()}
             self._writer.add_custom_scalars({"loss": own} | ({"charts": charts} if charts else {}))
 
-    def batch_begin(self, trainer: Trainer, batch: Mapping[str, Any]) -> None:
+    def batch_begin(self, trainer: Training, batch: Mapping[str, Any]) -> None:
         """Note the learning rate, which a scheduler may change after the batch."""
         self._lr = trainer.optimization.lr
 
-    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def batch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Write the curves over batches, those of many at once."""
         now = time.time()
         self._batches.append((trainer.step, now, {"lr": self._lr, **values}))
         if len(self._batches) >= TOGETHER or not 0 <= now - self._batches[0][1] < PATIENCE:
             self._write_batches()
 
-    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def epoch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Write the curves over epochs, and let readers see them."""
         curves = {f"epoch/{name}": value for name, value in values.items() if name != "epoch"}
         for name in ("epoch/loss", "epoch/validation_loss"):
@@ -308,7 +308,7 @@ class TensorBoard(Callback):
         variance = sum([(value - mean) ** 2 for value in recent]) / len(recent)
         return {f"{name}_mean": mean, f"{name}_variance": variance}
 
-    def _write_histograms(self, trainer: Trainer) -> None:
+    def _write_histograms(self, trainer: Training) -> None:
         for name, parameter in trainer.predictor.network.named_parameters():
             for what, tensor in (("weights", parameter), ("gradients", parameter.grad)):
                 if tensor is not None and tensor.numel() and tensor.isfinite().all():
@@ -384,13 +384,13 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
-    def train_begin(self, trainer: Trainer) -> None:
+    def train_begin(self, trainer: Training) -> None:
         """Start anew with a new training; stop one that had been stopped."""
         if trainer.step == 0:
             self.best, self.waited = None, 0
         self._stop(trainer)
 
-    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def epoch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Look at the value."""
         if self.monitor not in values:
             # the costlier validation is made every few epochs, and after the last one
@@ -407,7 +407,7 @@ class EarlyStopping(Callback):
             self.waited += 1
         self._stop(trainer)
 
-    def _stop(self, trainer: Trainer) -> None:
+    def _stop(self, trainer: Training) -> None:
         if self.waited >= self.patience:
             best = "never finite" if self.best is None else f"not better than {self.best:.4g}"
             by = f" by more than {self.min_delta:.4g}" if self.min_delta and self.best is not None else ""
@@ -442,16 +442,16 @@ class LearningRateMonitor(Callback):
         self.every = every
         self._rates: dict[str, float] = {}
 
-    def batch_begin(self, trainer: Trainer, batch: Mapping[str, Any]) -> None:
+    def batch_begin(self, trainer: Training, batch: Mapping[str, Any]) -> None:
         """Note them before a scheduler changes them."""
         self._rates = rates_of(trainer.optimization)
 
-    def batch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def batch_end(self, trainer: Training, values: dict[str, float]) -> None:
         """Add them to the values of a batch."""
         if self.every == "batch":
             values.update(self._rates)
 
-    def epoch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def epoch_end(self, trainer: Training, values: dict[str, float]) -> None:
         """Add them to the values of an epoch."""
         if self.every == "epoch":
             values.update(self._rates)

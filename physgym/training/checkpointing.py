@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from physgym import files
 from physgym.errors import CheckpointError, ConfigError
+from physgym.events import Callback
 from physgym.storage.location import Location, place
 from physgym.training.checkpoint_files import (
     best_of,
@@ -20,11 +21,11 @@ from physgym.training.checkpoint_files import (
     list_checkpoints,
     save_checkpoint,
 )
-from physgym.training.events import Callback, Mode
+from physgym.training.monitors import Mode
 
 if TYPE_CHECKING:
     from physgym.training.history import History
-    from physgym.training.trainer import Trainer
+    from physgym.training.pipeline import Training
 
 BUSY = "another training saves its checkpoints in {folder}; wait for it, or use another session"
 
@@ -136,7 +137,7 @@ class Checkpoints(Callback):
         self._run = str(state["run"])
         self._offset = {name: int(state["offset"][name]) for name in ("epoch", "step")}
 
-    def train_begin(self, trainer: Trainer) -> None:
+    def train_begin(self, trainer: Training) -> None:
         """Look what is there.
 
         Raises:
@@ -168,7 +169,7 @@ class Checkpoints(Callback):
             self._lock.release()
         self._lock = None
 
-    def batch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def batch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Save where it is time to."""
         late = self.minutes is not None and time.monotonic() - self._saved_time >= 60 * self.minutes
         due = self.steps is not None and trainer.step % self.steps == 0
@@ -176,7 +177,7 @@ class Checkpoints(Callback):
         if (late or due) and trainer.batch < trainer.num_batches:
             self._save(trainer)
 
-    def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def epoch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Save, and delete what need not be kept."""
         if trainer.epoch % self.every == 0 or trainer.epoch >= trainer.epochs or trainer.stopping:
             self._save(trainer, values=dict(values), **self._score(values))
@@ -189,12 +190,12 @@ class Checkpoints(Callback):
             return {}
         return {"score": value if self.mode == "min" else -value, "monitor": name}
 
-    def train_end(self, trainer: Trainer, history: History) -> None:
+    def train_end(self, trainer: Training, history: History) -> None:
         """Save what an interrupted epoch has achieved."""
         if trainer.step > self._saved_step and not trainer.in_step:
             self._save(trainer)
 
-    def _save(self, trainer: Trainer, **progress: Any) -> None:
+    def _save(self, trainer: Training, **progress: Any) -> None:
         epoch, step = trainer.epoch + self._offset["epoch"], trainer.step + self._offset["step"]
         name = f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if trainer.batch else "")
         numbers = {"epoch": epoch, "batch": trainer.batch, "step": step, "run": self._run}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
+from physgym.events import Callback
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.sample import SampleSpec
 from physgym.training.checkpoint_files import check_network
-from physgym.training.events import Callback
 from physgym.training.state_codec import encode, generator_states, set_generator_states
+
+Mode = Literal["min", "max"]  # what is better
 
 ALWAYS = ("loss", "epoch", "lr", "seconds", "samples")  # in the record of every epoch
 VALIDATION, ROLLOUT = "validation_", "rollout_"

@@ -23,6 +23,7 @@ from physgym.data.learned import Learned
 from physgym.data.provenance import warn_of_overlap
 from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
+from physgym.events import Callback, Callbacks
 from physgym.interrupt import Interrupt
 from physgym.loading.gather_processes import LOST, gathered_by_workers, is_death
 from physgym.loading.loader import Loader, Shuffle
@@ -47,7 +48,6 @@ from physgym.training.breeding import breeding_of
 from physgym.training.callbacks import ProgressBar, TensorBoard
 from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, read_training
 from physgym.training.checkpointing import Checkpoints
-from physgym.training.events import Callback, Callbacks
 from physgym.training.foreign import Feed, as_samples
 from physgym.training.history import History, Means
 from physgym.training.monitors import check_saved, check_watched, loss_names

@@ -8,6 +8,7 @@ import torch
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, EarlyStopping, LearningRateMonitor, ProgressBar, Trainer
+from physgym.training.pipeline import Training
 from tests.support.memory_samples import MemorySource, linear_samples
 
 
@@ -255,3 +256,12 @@ def test_progress_of_what_is_generated_counts_what_is_stored(capsys):
     assert lines[0].startswith("MLP: ")  # what was built
     assert lines[1].startswith("generate: 128/128")
     assert "train: " in lines[-1]
+
+
+def test_a_trainer_has_all_that_callbacks_may_use():
+    class Looks(Callback):
+        def epoch_end(self, trainer, values):
+            lacking = [name for name in vars(Training) if not name.startswith("_") and not hasattr(trainer, name)]
+            assert not lacking
+
+    trainer(epochs=1, callbacks=[Looks()]).fit()

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError, PhysGymError
+from physgym.events import Callback
 from physgym.experiment.search.section import PRUNED
 from physgym.interrupt import outlive_announcements
-from physgym.training.events import Callback
 
 if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin

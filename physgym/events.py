@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from physgym.training.history import History
-    from physgym.training.trainer import Trainer
-
 Event = Literal[
     "train_begin",
     "data_generation_begin",
@@ -27,9 +24,6 @@ Event = Literal[
     "sample_end",
     "prediction_end",
 ]
-
-
-Mode = Literal["min", "max"]  # what is better
 
 
 class Callback:
@@ -54,7 +48,8 @@ class Callback:
     ``batch_begin`` (same shapes), and values are added in ``batch_end`` and ``epoch_end``; docs/training.md has it all.
 
     A training that is resumed calls ``load_state_dict``, ``train_begin``, and in the midst of an epoch ``epoch_begin``
-    again. ``trainer.stop(reason)`` from any event ends the training after it.
+    again. ``trainer.stop(reason)`` from any event ends the training after it. All that callbacks may use of a
+    trainer is in `physgym.training.pipeline.Training`.
 
     Attributes:
         every_rank: Where several processes train together: whether it is called in all of them, or in the first one
@@ -69,7 +64,7 @@ class Callback:
     watches: Sequence[str] = ()
     adds: Sequence[str] = ()
 
-    def train_begin(self, trainer: Trainer) -> None:
+    def train_begin(self, trainer: Any) -> None:
         """The training starts, or continues; ``trainer.epoch`` and ``trainer.step`` say where."""
 
     def data_generation_begin(self, pipeline: Any) -> None:
@@ -81,10 +76,10 @@ class Callback:
     def data_generation_end(self, pipeline: Any) -> None:
         """All samples were produced."""
 
-    def epoch_begin(self, trainer: Trainer) -> None:
+    def epoch_begin(self, trainer: Any) -> None:
         """An epoch starts; ``trainer.epoch`` is its number, from 0."""
 
-    def batch_begin(self, trainer: Trainer, batch: dict[str, Tensor]) -> None:
+    def batch_begin(self, trainer: Any, batch: dict[str, Tensor]) -> None:
         """A batch was loaded; ``trainer.batch`` is its number within the epoch, from 0.
 
         Args:
@@ -92,7 +87,7 @@ class Callback:
             batch: Fields of shape (batch, *shape). Entries may be replaced by others of the same shape.
         """
 
-    def batch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def batch_end(self, trainer: Any, values: dict[str, float]) -> None:
         """The network was optimized on a batch; ``trainer.batch`` and ``trainer.step`` count it already.
 
         Args:
@@ -101,7 +96,7 @@ class Callback:
                 which callbacks after this one see. A batch that was skipped has a loss that is not finite.
         """
 
-    def epoch_end(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def epoch_end(self, trainer: Any, values: dict[str, float]) -> None:
         """An epoch was completed and validated; ``trainer.epoch`` counts it already.
 
         Args:
@@ -110,7 +105,7 @@ class Callback:
                 "epoch", "lr", "seconds", "samples". Values may be added: they enter the history.
         """
 
-    def train_end(self, trainer: Trainer, history: History) -> None:
+    def train_end(self, trainer: Any, history: Any) -> None:
         """The training ended: all epochs are done, or Ctrl-C came (``history.interrupted``)."""
 
     def prediction_begin(self, pipeline: Any) -> None:
