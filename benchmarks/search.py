@@ -14,9 +14,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from physgym.experiment.build import train  # noqa: E402
 from physgym.experiment.config import check_config  # noqa: E402
+from physgym.experiment.record import read_record  # noqa: E402
 from physgym.experiment.schema import Config  # noqa: E402
 from physgym.experiment.search.study import search  # noqa: E402
-from physgym.experiment.session import read_record  # noqa: E402
 from physgym.vector.vector_env import usable_cores  # noqa: E402
 
 

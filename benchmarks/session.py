@@ -23,7 +23,8 @@ import torch
 from physgym.experiment.provenance import Origin
 from physgym.experiment.repository import check_repository, find_repository
 from physgym.experiment.schema import Config
-from physgym.experiment.session import Run, new_session
+from physgym.experiment.run import Run
+from physgym.experiment.session import new_session
 config = Config(environment={"id": "physgym/Spring-v0"}).model_dump()
 times = [time.perf_counter()]
 repository = find_repository()

@@ -84,7 +84,6 @@ LONG = {
     "physgym.data.writer",
     "physgym.experiment.build",
     "physgym.experiment.search.study",
-    "physgym.experiment.session",
     "physgym.generation.generate",
     "physgym.protocol.wire",
     "physgym.running.runner",

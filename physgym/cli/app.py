@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from physgym._version import __version__
 from physgym.errors import ConfigError
-from physgym.experiment.config import read_yaml
+from physgym.experiment.yaml_text import read_yaml
 
 USAGE, INTERRUPTED = 2, 130
 

@@ -233,7 +233,7 @@ def _with_simulation(config: Config, session: Path) -> Config:
 
 def _environment_of(session: Path) -> str | None:
     """The simulation that a session names; one that is put in its place has other code."""
-    from physgym.experiment.session import read_config
+    from physgym.experiment.record import read_config
 
     environment = read_config(session).get("environment")
     return environment.get("id") if isinstance(environment, dict) else None
@@ -241,6 +241,7 @@ def _environment_of(session: Path) -> str | None:
 
 def _by_python(session: Path) -> bool:
     """Whether a program in Python trained it, so that its configuration does not know the network."""
-    from physgym.experiment.session import RECORD, read_record
+    from physgym.experiment.record import read_record
+    from physgym.experiment.session import RECORD
 
     return (session / RECORD).exists() and bool(read_record(session)["runs"][-1].get("from_python"))

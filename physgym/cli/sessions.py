@@ -62,7 +62,7 @@ def _sessions(folder: Path) -> Iterator[Path]:
 
 def _summary(session: Path, folder: Path) -> dict[str, Any]:
     """What a line of the list says; of a damaged record, that it is damaged."""
-    from physgym.experiment.session import read_record, state
+    from physgym.experiment.record import read_record, state
 
     name = session.name if session == folder else str(session.relative_to(folder))
     try:
@@ -106,7 +106,7 @@ def _saved_results(session: Path) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    from physgym.experiment.session import printable
+    from physgym.experiment.report_text import printable
 
     if isinstance(value, float):
         return f"{value:.4g}"
@@ -136,7 +136,9 @@ def show(
 
     physgym show examples/beam.yaml training.epochs=20
     """
-    from physgym.experiment.session import describe, read_record, state, to_yaml
+    from physgym.experiment.record import read_record, state
+    from physgym.experiment.report_text import describe
+    from physgym.experiment.yaml_text import to_yaml
 
     if target.is_dir():
         if overrides:

@@ -73,7 +73,7 @@ def resume(
     Example: physgym resume sessions/beam
     """
     from physgym.experiment.config import load_config
-    from physgym.experiment.session import read_record
+    from physgym.experiment.record import read_record
 
     stored = load_config(config_of(session))
     config = flags.load(session, overrides)
@@ -131,8 +131,8 @@ def further(session: Path, config: Config, epochs: int) -> str:
 
 def _check_folder(session: Path, config: Config, folder: str) -> None:
     """Raise ConfigError where paths in the configuration would mean something else than they did."""
+    from physgym.experiment.references import actions_of, checkpoints_of
     from physgym.experiment.reproduce import PATHS
-    from physgym.experiment.session import actions_of, checkpoints_of
 
     if not Path(folder).is_dir() or Path(folder).samefile(Path.cwd()):
         return

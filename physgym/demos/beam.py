@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from physgym.data.dataset import SampleDataset
+from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
-from physgym.experiment.session import Run, new_session
+from physgym.experiment.session import new_session
 from physgym.generation.generate import generate
 from physgym.nn import MLP, Optimization, Predictor, RelativeL2, Transforms
 from physgym.running.metrics import compare

@@ -27,8 +27,10 @@ from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES, check_config
 from physgym.experiment.produced import check_produced
 from physgym.experiment.provenance import Origin
+from physgym.experiment.record import read_config
+from physgym.experiment.run import Run
 from physgym.experiment.schema import Component, Config, TransformsSection
-from physgym.experiment.session import CONFIG, Run, is_empty, new_session, read_config
+from physgym.experiment.session import CONFIG, is_empty, new_session
 from physgym.factories import takes
 from physgym.files import absolute, short
 from physgym.generation.generate import BREED_ALONE, SampleStream, generate

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import re
 import types
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -16,31 +15,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from physgym.errors import ConfigError
 from physgym.experiment.schema import MINI, Component, Config, missing_samples
+from physgym.experiment.yaml_text import read_yaml
 
 NEW_SAMPLES = 1000  # where there is no dataset and the configuration does not say how many
-MOST_VALUES = 100_000  # of a configuration, its aliases followed
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-class Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as in YAML 1.2, and a key may stand only once; PyYAML sees neither."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As of PyYAML, but for the second of two equal keys, which is an error."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice in one section", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 @dataclass(frozen=True)
@@ -99,32 +77,6 @@ class Edits:
             data["device"] = "cpu"
         if self.mini:
             section_at(data, ["dataset"], "--mini")["mini"] = MINI
-
-
-def read_yaml(text: str) -> Any:
-    """Return the data of a YAML text.
-
-    Raises:
-        yaml.YAMLError: It is not YAML.
-        ValueError: Its aliases make more of it than a configuration can be.
-    """
-    data = yaml.load(text, Loader)
-    _check_size(data)
-    return data
-
-
-def _check_size(data: Any) -> None:
-    """Raise ValueError where aliases repeat so much that checking the data would not end."""
-    rest, count = [data], 0
-    while rest:
-        item = rest.pop()
-        count += 1
-        if count > MOST_VALUES:
-            raise ValueError(f"with its aliases it has more than {MOST_VALUES:,} values, or one that holds itself")
-        if isinstance(item, dict):
-            rest.extend(item.values())
-        elif isinstance(item, list):
-            rest.extend(item)
 
 
 def load_config(path: str | Path, edits: Edits | Sequence[str] = ()) -> Config:

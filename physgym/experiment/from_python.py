@@ -13,7 +13,8 @@ import gymnasium
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ConfigError
 from physgym.experiment.provenance import Origin
-from physgym.experiment.session import CONFIG, RECORD, Run, check_session, new_session
+from physgym.experiment.run import Run
+from physgym.experiment.session import CONFIG, RECORD, check_session, new_session
 from physgym.files import write_atomically
 from physgym.naming import is_importable
 

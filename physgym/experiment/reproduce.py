@@ -25,6 +25,8 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
+from physgym.experiment.record import read_config, read_record, state
+from physgym.experiment.references import NETWORK, SAMPLES, actions_of, checkpoints_of, get, start_of, weights_digest
 from physgym.experiment.repository import (
     NO_GIT,
     GitError,
@@ -36,20 +38,7 @@ from physgym.experiment.repository import (
     shown,
 )
 from physgym.experiment.search.section import PRUNED
-from physgym.experiment.session import (
-    CONFIG,
-    NETWORK,
-    SAMPLES,
-    actions_of,
-    check_session,
-    checkpoints_of,
-    get,
-    read_config,
-    read_record,
-    start_of,
-    state,
-    weights_digest,
-)
+from physgym.experiment.session import CONFIG, check_session
 from physgym.files import lock
 from physgym.interrupt import ENDING
 from physgym.samplers import Breed

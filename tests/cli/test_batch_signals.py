@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from physgym import interrupt as interrupts
-from physgym.experiment.session import read_record
+from physgym.experiment.record import read_record
 from physgym.interrupt import ENDING, BatchSignals, Interrupt
 from physgym.nn import MLP
 from physgym.training import Callback, Trainer, list_checkpoints, load_checkpoint

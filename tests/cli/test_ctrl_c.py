@@ -29,7 +29,7 @@ from physgym import SampleDataset
 from physgym.cli import app
 from physgym.cli.app import again
 from physgym.errors import DatasetError
-from physgym.experiment.session import read_config, read_record
+from physgym.experiment.record import read_config, read_record
 from physgym.formats.numpy_arrays import import_numpy
 from physgym.generation.generate import SampleStream
 from physgym.interrupt import Interrupt

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from physgym import SampleDataset
 from physgym.demos.beam import Budget, baselines, best_baseline, study
 from physgym.experiment.config import load_config
-from physgym.experiment.session import read_record
+from physgym.experiment.record import read_record
 from physgym.training import load_checkpoint
 
 

@@ -24,9 +24,10 @@ from physgym.experiment.components import (
     TRANSFORMS,
     find,
 )
-from physgym.experiment.config import Edits, check_config, json_schema, known_keys, load_config, read_yaml
+from physgym.experiment.config import Edits, check_config, json_schema, known_keys, load_config
 from physgym.experiment.schema import MINI, Component, Config
 from physgym.experiment.session import new_session
+from physgym.experiment.yaml_text import read_yaml
 from physgym.samplers import find_sampler
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

@@ -13,7 +13,9 @@ import pytest
 from physgym import generate
 from physgym.cli import main
 from physgym.errors import ChangedCode, ConfigError
-from physgym.experiment.session import INFO, Run, read_config, read_record, state
+from physgym.experiment.record import read_config, read_record, state
+from physgym.experiment.run import Run
+from physgym.experiment.session import INFO
 from physgym.nn import MLP
 from physgym.training import Trainer, load_checkpoint
 from tests.support import toys

@@ -23,8 +23,11 @@ from physgym.experiment import reproduce as tested
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
+from physgym.experiment.record import read_record
 from physgym.experiment.reproduce import reproduce
-from physgym.experiment.session import Run, new_session, read_record, write_atomically
+from physgym.experiment.run import Run
+from physgym.experiment.session import new_session
+from physgym.files import write_atomically
 from physgym.training import list_checkpoints
 from tests.support.repositories import commit, git, set_identity
 

@@ -26,6 +26,7 @@ from physgym.errors import ConfigError, DivergedError, WorkerError, needs
 from physgym.experiment.build import train
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.provenance import Origin
+from physgym.experiment.record import read_config, read_record, state
 from physgym.experiment.reproduce import reproduce
 from physgym.experiment.search import pool as pools
 from physgym.experiment.search import study as searching
@@ -35,7 +36,6 @@ from physgym.experiment.search.report import table_of, write_plots
 from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.study import resume_search, search
-from physgym.experiment.session import read_config, read_record, state
 from physgym.factories import factory
 from physgym.running.runner import Runner
 from physgym.training import load_checkpoint

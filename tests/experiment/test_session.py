@@ -27,8 +27,12 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import ChangedCode, ConfigError
 from physgym.experiment import provenance, session
 from physgym.experiment.provenance import Origin, dataset_hash, import_folders
+from physgym.experiment.record import read_config, read_record, state
+from physgym.experiment.references import SAMPLES, weights_digest
+from physgym.experiment.report_text import describe
 from physgym.experiment.repository import find_repository
-from physgym.experiment.session import Run, describe, new_session, read_config, read_record, state, weights_digest
+from physgym.experiment.run import Run
+from physgym.experiment.session import new_session
 from physgym.formats.archive import archive
 from physgym.nn import Predictor
 from physgym.sample import Field, SampleSpec
@@ -225,7 +229,7 @@ def test_who_looks_is_not_in_the_way(tmp_path, monkeypatch):
 TERMINATED = """
 import os, signal, sys, time
 from pathlib import Path
-from physgym.experiment.session import Run
+from physgym.experiment.run import Run
 end, begin = os.pipe()
 with Run(Path(sys.argv[1]), "train", {}) as run:
     if (pid := os.fork()) == 0:
@@ -276,7 +280,7 @@ def test_signals_are_as_before_afterwards(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from physgym.experiment.session import Run
+from physgym.experiment.run import Run
 with Run(Path(sys.argv[1]), "train", {}) as run:
     if (pid := os.fork()) == 0:  # does not hold the session when its parent is gone
         import time
@@ -301,7 +305,7 @@ def test_a_killed_run_died(tmp_path):
         with Run(tmp_path, "train", CONFIGURATION):
             pass
         assert [run["outcome"] for run in read_record(tmp_path)["runs"]] == [None, "completed"]
-        text = session.describe(read_record(tmp_path), state(tmp_path), details=True)
+        text = describe(read_record(tmp_path), state(tmp_path), details=True)
         assert "run 1 of 2: died" in text
         assert "run 2 of 2: completed" in text
     finally:
@@ -322,7 +326,7 @@ def test_an_end_between_two_looks_is_no_death(tmp_path, monkeypatch):
         (tmp_path / "record.json").write_text(ended)
         return False
 
-    monkeypatch.setattr(session, "_is_locked", end)
+    monkeypatch.setattr("physgym.experiment.record.is_locked", end)
     assert state(tmp_path) == "completed"
 
 
@@ -453,7 +457,9 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path, value, key):
 NOT_UTF_8 = """
 import locale, sys
 from pathlib import Path
-from physgym.experiment.session import Run, describe, read_config, read_record
+from physgym.experiment.record import read_config, read_record
+from physgym.experiment.report_text import describe
+from physgym.experiment.run import Run
 assert locale.getencoding().lower() not in ("utf-8", "utf8"), locale.getencoding()
 folder = Path(sys.argv[1])
 with Run(folder, "train", {"description": "Gr\\xf6\\xdfe"}):
@@ -535,7 +541,7 @@ def test_any_byte_of_a_record_may_be_wrong(tmp_path):
         bad[rng.integers(len(bad))] = rng.integers(256)
         (tmp_path / "record.json").write_bytes(bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.3 else bad))
         with contextlib.suppress(ConfigError):
-            session.describe(read_record(tmp_path), state(tmp_path), details=True)
+            describe(read_record(tmp_path), state(tmp_path), details=True)
 
 
 def test_a_folder_that_is_no_session_is_named(tmp_path):
@@ -654,7 +660,7 @@ def test_a_dataset_is_described_with_its_run(tmp_path):
 @pytest.mark.slow
 def test_all_samples_of_a_run_are_described(tmp_path):
     config = {"dataset": {"load_samples": "loaded"}, "validation": {"path": "s3://bucket/x"}}
-    data = {what: spring(tmp_path / what, samples=20, seed=seed) for seed, what in enumerate(session.SAMPLES)}
+    data = {what: spring(tmp_path / what, samples=20, seed=seed) for seed, what in enumerate(SAMPLES)}
     folder = new_session(tmp_path / "s")
     with Run(folder, "train", config) as run:
         for what, dataset in data.items():
@@ -667,7 +673,7 @@ def test_all_samples_of_a_run_are_described(tmp_path):
     assert found["others"] == {
         what: {"path": path, "samples": 20, "hash": dataset_hash(data[what])} for what, path in paths.items()
     }
-    text = session.describe(read_record(folder), "", details=True)
+    text = describe(read_record(folder), "", details=True)
     assert f"validation: s3://bucket/x, sha256 {found['others']['validation']['hash']}" in text
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from physgym.experiment.schema import Config
 from physgym.experiment.search.section import SearchSection
-from physgym.experiment.session import to_yaml
+from physgym.experiment.yaml_text import to_yaml
 from physgym.files import write_atomically
 
 if TYPE_CHECKING:

@@ -26,13 +26,15 @@ from physgym.errors import ConfigError, PhysGymError, WorkerError, needs
 from physgym.experiment.components import find_class, make
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
+from physgym.experiment.record import read_config, read_record
+from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.experiment.search.pool import Pool, Processes, environments
 from physgym.experiment.search.report import Row, write_best, write_plots, write_results
 from physgym.experiment.search.section import PRUNERS, SAMPLERS, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.worker import pack_origin
-from physgym.experiment.session import CONFIG, Run, new_session, read_config, read_record
+from physgym.experiment.session import CONFIG, new_session
 from physgym.files import absolute, short
 from physgym.interrupt import told_of_end
 from physgym.progress import Progress

@@ -1,0 +1,264 @@
+"""A run of a session, written to its record from its beginning to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from physgym.code.record import Code, check_same, code_of, last_known
+from physgym.data.provenance import code_of_part
+from physgym.errors import CheckpointError, ConfigError, PhysGymError
+from physgym.experiment.provenance import Origin, dataset_hash
+from physgym.experiment.record import FORMAT, TERMINATED, as_text, read_record
+from physgym.experiment.references import SAMPLES, Samples, actions_of, checkpoints_of, digest_of, get, start_of
+from physgym.experiment.report_text import write_info
+from physgym.experiment.session import CONFIG, RECORD, discard, is_empty, take_lock
+from physgym.experiment.yaml_text import to_yaml
+from physgym.files import write_atomically
+from physgym.storage.location import place
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
+Kind = Literal["train", "generate", "search", "demo"]
+CANNOT_WRITE = "cannot write {file}: {reason}"
+
+
+def _code_of(config: Mapping[str, Any]) -> Code | None:
+    """Return the code of a configuration's simulation, unknown if it cannot be imported; None without a simulation."""
+    env = get(config, "environment", "id")
+    if not isinstance(env, str):
+        return None
+    try:
+        return code_of(env, get(config, "environment", "arguments") or {})
+    except ConfigError as error:
+        return Code(unknown=(str(error),))
+
+
+class Run:
+    """One run of a session, in its record; a session that was resumed has several.
+
+    The record is written before the first step, and completed when the ``with`` block ends, however it ends: SIGTERM,
+    with which clusters end jobs, and SIGHUP, of a terminal that is closed, raise `SystemExit` in it; the second one
+    ends the process. A killed run leaves the record as it is, from which `state` infers that it died.
+
+    A session that is resumed keeps its configuration, also in its record, until the new one is `accepted`: what is
+    refused before leaves nothing behind.
+
+    Args:
+        session: The folder.
+        kind: What is done.
+        config: The resolved configuration.
+        origin: How the run came about; by default what can be seen from here.
+        from_python: Whether a program made it, of which the configuration knows a part.
+
+    Attributes:
+        session: The folder.
+        results: Metrics at the end, numbers by name; to be filled.
+        outcome: How it ended; "completed" unless it is set to something else, or there is an exception.
+
+    Raises:
+        ConfigError: Another process works in the session, its record is damaged, or the disk refuses.
+    """
+
+    def __init__(
+        self,
+        session: Path,
+        kind: Kind,
+        config: Mapping[str, Any],
+        origin: Origin | None = None,
+        *,
+        from_python: bool = False,
+    ) -> None:
+        self.session = session
+        self.results: dict[str, Any] = {}
+        self.outcome = "completed"
+        self._terminated, self._from_python = False, from_python
+        origin = Origin.here() if origin is None else origin
+        self._config = dict(config)
+        self._lock: Any = take_lock(session)
+        try:
+            self._write(kind, origin)
+        except OSError as error:
+            self._lock.release()
+            raise ConfigError(CANNOT_WRITE.format(file=session / RECORD, reason=error.strerror or error)) from error
+        except BaseException:
+            if not (session / RECORD).exists():
+                discard(session)
+            self._lock.release()
+            raise
+
+    def _write(self, kind: Kind, origin: Origin) -> None:
+        self._text = to_yaml(self._config)
+        before = read_record(self.session) if (self.session / RECORD).exists() else {"runs": []}
+        earlier = before["runs"]
+        code = _code_of(self._config)
+        known = last_known([run.get("code") for run in earlier])
+        if code is not None and code.unknown and known is None:
+            code = None  # whoever makes the simulation says what is wrong with it
+        if earlier and code is not None:
+            check_same(known, code, f"the session {self.session}", allow=origin.allow_changed_code)
+        number, patch = len(earlier) + 1, None
+        if origin.patch is not None:
+            patch = f"changes-{number}.patch"
+            write_atomically(self.session / patch, origin.patch)
+        self._run: dict[str, Any] = {
+            "kind": kind,
+            "from_python": self._from_python,
+            "start": _now(),
+            "end": None,
+            "outcome": None,
+            **origin.record(),
+            "patch": patch,
+            "code": None if code is None else code.to_json(),
+            "start_from": digest_of(start_of(self._config)),
+            "actions_from": digest_of(actions_of(self._config)),
+            "dataset": None,
+            "others": {},
+            "results": {},
+            "weights": None,
+        }
+        self._record = {
+            "format": FORMAT,
+            "session": self.session.name,
+            "description": before.get("description", ""),
+            "seed": before.get("seed"),
+            "runs": [*earlier, self._run],
+        }
+        self._accepted = not (self.session / CONFIG).exists()
+        if self._accepted:
+            self._take_config()
+        self._save()
+
+    def _take_config(self) -> None:
+        write_atomically(self.session / CONFIG, self._text)
+        self._record["description"] = str(self._config.get("description") or "")
+        self._record["seed"] = self._config.get("seed")
+
+    def accepted(self) -> None:
+        """Accept the configuration for what is resumed: it takes the place of the session's earlier one.
+
+        In a new session, and where a run ends without an exception, this is so by itself. Calling it again does no
+        harm.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        if not self._accepted:
+            try:
+                self._take_config()
+                self._save()
+            except OSError as error:
+                raise ConfigError(CANNOT_WRITE.format(file=self.session / CONFIG, reason=error.strerror)) from error
+            self._accepted = True
+
+    def _save(self) -> None:
+        text = as_text(self._record)
+        write_atomically(self.session / RECORD, text + "\n")
+        write_info(self.session, json.loads(text), self._run["outcome"] or UNFINISHED)
+
+    def describe_dataset(self, dataset: SampleDataset, what: Samples = "dataset") -> None:
+        """Note which samples are used: where they are, how many, and their hash; again where there are more now.
+
+        Args:
+            dataset: The samples.
+            what: What they are for: "dataset" are those that it is about, "validation" those of ``validation.path``,
+                "load_samples" those of ``dataset.load_samples``.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        # of what is in S3 a copy is read
+        named = get(self._config, *SAMPLES[what]) or dataset.paths
+        path = named if isinstance(named, str) else ", ".join(map(str, named))
+        samples: dict[str, Any] = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
+        samples["code"] = code_of_part(dataset.provenance)
+        notes = self._run if what == "dataset" else self._run["others"]
+        if samples != notes.get(what):
+            notes[what] = samples
+            try:
+                self._save()
+            except OSError as error:
+                raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != self._run["pid"]:  # a forked process, which ends as ever
+            signal.raise_signal(number)
+        self._terminated = True
+        raise SystemExit(128 + number)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in ENDING:
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, signal.SIG_DFL)
+        if self._terminated and isinstance(error, SystemExit):
+            self.outcome = TERMINATED
+        elif isinstance(error, KeyboardInterrupt):
+            self.outcome = "interrupted" if self.outcome == "completed" else self.outcome
+        elif error is not None:
+            self.outcome = f"{type(error).__name__}: {error}"
+        try:
+            if error is None and not self._accepted:
+                self._take_config()
+            if not self._accepted and isinstance(error, PhysGymError) and len(self._record["runs"]) > 1:
+                self._forget()
+                return
+            refused = isinstance(error, (ConfigError, CheckpointError, KeyboardInterrupt))
+            if refused and len(self._record["runs"]) == 1 and is_empty(self.session):
+                discard(self.session)  # the name is free for the right one
+                return
+            self._run |= {"end": _now(), "outcome": self.outcome, "results": dict(self.results)}
+            with contextlib.suppress(PhysGymError):  # a damaged checkpoint says so when it is used
+                self._run["weights"] = self._last_weights()
+            self._save()
+        except OSError as failure:
+            text = CANNOT_WRITE.format(file=self.session / RECORD, reason=failure.strerror or failure)
+            if error is None:
+                raise ConfigError(f"{text}. The run itself ended: {self.outcome}") from failure
+            print(text, file=sys.stderr)  # what it ended with says more
+        finally:
+            self._lock.release()
+
+    def _forget(self) -> None:
+        """Restore the session as it was before a run that was refused."""
+        refused = self._record["runs"].pop()
+        self._run = self._record["runs"][-1]
+        self._save()
+        if refused["patch"] is not None:
+            (self.session / refused["patch"]).unlink(missing_ok=True)
+
+    def _last_weights(self) -> str | None:
+        """Return the digest of the weights in the last checkpoint; None where there is none."""
+        elsewhere = checkpoints_of(self._config) if self._run["kind"] == "train" else None
+        folder = place(elsewhere or self.session / "networks")
+        if isinstance(folder, Path) and not folder.is_dir():
+            return None
+        from physgym.training.checkpoint_files import WEIGHTS, list_checkpoints
+
+        last = list(list_checkpoints(folder).values())[-1:]  # of what is in S3 the weights are not fetched for that
+        return str(last[0]["files"][WEIGHTS][1]) if last else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
