@@ -23,7 +23,7 @@ from gymnasium import spaces
 
 from physgym import SampleDataset
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import Runner, SurrogateEnv, SurrogateVectorEnv
+from physgym.runner import Runner, SurrogateEnv, SurrogateVectorEnv
 from physgym.sample import SampleSpec
 
 SIZE = 8

@@ -2,6 +2,6 @@
 
 from physgym.running.rollout_evaluation import RolloutEvaluation as RolloutEvaluation
 from physgym.running.runner import Runner as Runner
-from physgym.running.runner import SaveFrames as SaveFrames
+from physgym.running.save_frames import SaveFrames as SaveFrames
 from physgym.running.surrogate import SurrogateEnv as SurrogateEnv
 from physgym.running.surrogate import SurrogateVectorEnv as SurrogateVectorEnv

@@ -73,10 +73,7 @@ UPWARDS = {
     ("physgym.training.trainer", "physgym.experiment.from_python"),
     ("physgym.worker.main", "physgym.launch.processes"),
 }
-IN_CIRCLES = {
-    "physgym.running.rollout_evaluation",
-    "physgym.running.runner",
-}
+IN_CIRCLES: set[str] = set()
 LONG = {
     "physgym.code.record",
     "physgym.data.dataset",

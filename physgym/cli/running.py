@@ -170,7 +170,8 @@ def _run(
     from physgym.code.record import recorded_code
     from physgym.data.provenance import learned_samples
     from physgym.experiment.build import environment_arguments, load_network
-    from physgym.running.runner import Runner, SaveFrames
+    from physgym.running.runner import Runner
+    from physgym.running.save_frames import SaveFrames
 
     env: str | None = None
     if solver:

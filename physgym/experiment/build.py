@@ -39,7 +39,7 @@ from physgym.loading.loader import TOO_SHORT
 from physgym.naming import env_name, same_name
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
-from physgym.running.runner import RolloutEvaluation
+from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.sample import SampleSpec
 from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
 from physgym.storage.location import Location, place

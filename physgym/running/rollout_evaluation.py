@@ -21,6 +21,7 @@ from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
 from physgym.registration import EnvLike
 from physgym.running.metrics import compare
+from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample
 from physgym.samplers import SamplerLike
@@ -119,8 +120,6 @@ class RolloutEvaluation:
             SampleError: A field does not fit, or too many steps were rejected.
             KeyboardInterrupt: Ctrl-C.
         """
-        from physgym.running.runner import Runner  # which offers this class too
-
         with Folder(), _undisturbed(), evaluating(predictor):
             collector = _Episodes()
             with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:

@@ -40,9 +40,8 @@ from physgym.episode import (
     run_episode,
     seeds_of,
 )
-from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
+from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.events import Callback, Callbacks
-from physgym.files import absolute, replacing
 from physgym.generation.generate import Rows, SampleStream, as_recorded, describable, recorded_source
 from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.interrupt import Interrupt
@@ -50,8 +49,7 @@ from physgym.naming import env_name
 from physgym.nn import Predictor
 from physgym.progress import Progress
 from physgym.registration import EnvLike, defaults_of, env_maker
-from physgym.running.rollout_evaluation import RolloutEvaluation
-from physgym.running.surrogate import SurrogateEnv, SurrogateVectorEnv, check_fields, nonfinite
+from physgym.running.surrogate import SurrogateEnv, check_fields, nonfinite
 from physgym.running.worker_report import (
     WINDOW,
     Ledger,
@@ -77,7 +75,7 @@ from physgym.samplers import (
     rebuild_sampler,
 )
 from physgym.simulation import Simulation
-from physgym.spaces import Array, leaf_spaces, unflatten
+from physgym.spaces import leaf_spaces, unflatten
 from physgym.storage.location import place
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import Arguments, check_arguments
@@ -85,16 +83,6 @@ from physgym.vector.make import env_factories
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 from physgym.worker.folders import Folder
 from physgym.worker.variants import ARGUMENTS, Variants
-
-__all__ = [
-    "RolloutEvaluation",
-    "RunReport",
-    "RunStep",
-    "Runner",
-    "SaveFrames",
-    "SurrogateEnv",
-    "SurrogateVectorEnv",
-]
 
 ROWS = 256  # steps that are taken from workers, or read from a dataset, at once
 ROW_BYTES = 1 << 20
@@ -111,10 +99,6 @@ NO_FIELD = "the network is fed with {name!r} as {want}, the dataset has {got}. U
 TRAINED_ON = "the samples that the network was trained on"
 OTHER_FIELD = "the network predicts {name!r} as {want}, the dataset has {got}. Use the dataset of the same simulation"
 IN_WORKERS = "a replay with the solver runs in this process: make the Runner without num_envs and num_workers"
-NO_PICTURE = (
-    "{where}: render() gave {got}, which is no picture. Return uint8 of shape (height, width, 3) (or without the last "
-    "axis, or with 1 or 4 channels), or floats from 0 to 1"
-)
 TAKEN = "{path} already holds prediction samples. Continue that run with resume=True, or choose another folder"
 RECORDED = "{path} holds what this runner recorded before; record {what} with a Runner and a folder of its own"
 OF_SURROGATE = (
@@ -139,10 +123,6 @@ JOINED = (
 LOADED = (
     "the dataset was made by stored samples that drove the simulation (load=), not from seeds alone. Replay it without "
     "the solver, or let those samples drive it again: SampleStream(load=...)"
-)
-NO_PICTURES = (
-    'pictures need an environment that steps in this process, made with env_kwargs={"render_mode": "rgb_array"}; there '
-    "are none of workers and of a replay without the solver"
 )
 
 
@@ -948,65 +928,3 @@ def _check_same(stored: Sample, again: RunStep, where: str) -> None:
         # to the bit, which NaN equals as well
         if name in sample and np.asarray(value).tobytes() != np.asarray(sample[name]).tobytes():
             raise DatasetError(DIFFERS.format(where=where, name=name))
-
-
-class SaveFrames(Callback):
-    """Writes a picture after each step of a run, as ``step-00000.png`` and so on.
-
-    Args:
-        folder: Where to; made if needed.
-        resume: Number on behind the pictures that are there.
-
-    Raises:
-        ConfigError: The environment was made without ``render_mode="rgb_array"``, or does not step in this process.
-    """
-
-    def __init__(self, folder: str | Path, *, resume: bool = False) -> None:
-        self.folder, self.resume = absolute(folder), resume
-        self._count = 0
-
-    def prediction_begin(self, pipeline: Any) -> None:
-        """Make the folder."""
-        if not pipeline.stepping or pipeline.env.render_mode != "rgb_array":
-            raise ConfigError(NO_PICTURES)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the folder {self.folder} for pictures: {error.strerror}") from error
-        if self.resume:
-            there = [file.stem.removeprefix("step-") for file in self.folder.glob("step-*.png")]
-            self._count = max((int(number) + 1 for number in there if number.isdecimal()), default=0)
-
-    def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
-        """Write the picture."""
-        from matplotlib.image import imsave
-
-        picture = checked_picture(pipeline.env.render(), f"step {self._count}")
-        file = self.folder / f"step-{self._count:05d}.png"
-        try:
-            with replacing(file, durable=False) as temporary:
-                imsave(temporary, picture, format="png")
-        except OSError as error:
-            raise ConfigError(f"cannot write the picture {file}: {error.strerror}") from error
-        self._count += 1
-
-
-def checked_picture(picture: Any, where: str) -> Array:
-    """Return what an environment rendered as a picture that can be saved: shape (H, W), (H, W, 3) or (H, W, 4).
-
-    Args:
-        picture: What ``render()`` gave: uint8 numbers, or floats from 0 to 1; one channel may have an axis of its own.
-        where: What to call it in an error.
-
-    Raises:
-        SampleError: It is none.
-    """
-    found = np.asarray(picture)
-    if found.ndim == 3 and found.shape[2] == 1:
-        found = found[:, :, 0]
-    shaped = found.ndim == 2 or (found.ndim == 3 and found.shape[2] in (3, 4))
-    floats = found.dtype.kind == "f" and shaped and found.size and np.nanmin(found) >= 0 and np.nanmax(found) <= 1
-    if not shaped or not found.size or not (found.dtype == np.uint8 or floats):
-        got = f"{found.dtype} of shape {found.shape}" if found.dtype != object else type(picture).__name__
-        raise SampleError(NO_PICTURE.format(where=where, got=got))
-    return found

@@ -161,7 +161,7 @@ class Trainer:
         loader_workers: Processes that gather batches; 0 for a thread of this one, which is faster unless gathering is
             slow Python. Gathering may use the global random generators only with workers.
         rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
-            one; its values enter the record with the prefix "rollout_". See `physgym.running.runner.RolloutEvaluation`.
+            one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
         rollout_every: How often.
         record: Whether the session gets the record that `physgym list`, `show` and `run` read. A folder that holds a
             session already is continued with `resume`, or with a network that is a `Predictor`; otherwise the new

@@ -35,7 +35,7 @@ from physgym.generation.generate import SampleStream
 from physgym.interrupt import Interrupt
 from physgym.nn import MLP
 from physgym.progress import Progress
-from physgym.running.runner import SaveFrames
+from physgym.runner import SaveFrames
 from physgym.training import Callback, Trainer, list_checkpoints
 from tests.support.killing import assert_same_files
 from tests.support.memory_samples import MemorySource, linear_samples

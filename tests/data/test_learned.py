@@ -12,7 +12,7 @@ import pytest
 import physgym
 from physgym.errors import ChangedCode
 from physgym.nn import MLP
-from physgym.running.runner import RolloutEvaluation, Runner
+from physgym.runner import RolloutEvaluation, Runner
 from physgym.training import Trainer, load_checkpoint, save_checkpoint
 from tests.data.test_two_codes import OPTIONS, own  # noqa: F401 - a fixture
 

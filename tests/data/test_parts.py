@@ -22,7 +22,7 @@ from physgym.experiment.record import read_record
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP
 from physgym.registration import defaults_of
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 from physgym.sample import Field, SampleSpec
 from physgym.training import Trainer
 from tests.support import toys

@@ -18,7 +18,7 @@ from physgym.experiment.build import generate_samples, train
 from physgym.experiment.config import check_config
 from physgym.formats.numpy_arrays import export_numpy, import_numpy
 from physgym.nn import MLP
-from physgym.running.runner import RolloutEvaluation, Runner, SaveFrames
+from physgym.runner import RolloutEvaluation, Runner, SaveFrames
 from physgym.storage.location import place
 from physgym.training import Trainer, load_checkpoint
 
@@ -138,7 +138,7 @@ def test_links_and_unknown_users_stay(home):
     "picture", [None, np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8, 3), int), np.zeros((8, 8), bool), "x", [], 1.0]
 )
 def test_what_is_no_picture_is_named(picture):
-    from physgym.running.runner import checked_picture
+    from physgym.running.save_frames import checked_picture
 
     with pytest.raises(SampleError, match=r"step 3: render\(\) gave .* no picture"):
         checked_picture(picture, "step 3")
@@ -146,7 +146,7 @@ def test_what_is_no_picture_is_named(picture):
 
 @pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 3), (5, 6, 4)])
 def test_pictures_are_taken(shape):
-    from physgym.running.runner import checked_picture
+    from physgym.running.save_frames import checked_picture
 
     for picture in (np.zeros(shape, np.uint8), np.ones(shape)):
         assert checked_picture(picture, "step 0").shape in (shape, shape[:2])

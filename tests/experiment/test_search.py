@@ -37,7 +37,7 @@ from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.study import resume_search, search
 from physgym.factories import factory
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 from physgym.training import load_checkpoint
 from tests.support.repositories import commit
 

@@ -14,7 +14,7 @@ import physgym
 from physgym.errors import ConfigError, DatasetError
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 from physgym.sample import SampleSpec
 from physgym.training import Callback
 from physgym.vector.episode_schedule import Quota

@@ -13,7 +13,7 @@ from physgym.data.summary import describe
 from physgym.errors import ChangedCode
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 from tests.support.repositories import git
 
 SOLVER = "STIFFNESS = {value}\n"

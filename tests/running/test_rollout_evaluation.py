@@ -12,7 +12,7 @@ from physgym import generate
 from physgym.envs.spring import Spring, propagator
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import RolloutEvaluation, Runner
+from physgym.runner import RolloutEvaluation, Runner
 from physgym.sample import SampleSpec
 from physgym.training import Trainer
 from tests.support import toys

@@ -20,9 +20,9 @@ from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
+from physgym.runner import Runner, SaveFrames, SurrogateEnv
 from physgym.running.metrics import compare
-from physgym.running.runner import Runner, RunReport, SaveFrames, SurrogateEnv
-from physgym.running.worker_report import Ledger
+from physgym.running.worker_report import Ledger, RunReport
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
 from tests.support import toys
@@ -466,7 +466,7 @@ import sys
 import torch
 from tests.running.test_runner import predictor
 from tests.support import toys
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 
 with Runner(toys.Line, predictor(2.2), record=sys.argv[1], resume=True) as runner:
     runner.run(int(sys.argv[2]) or None, progress=False)

@@ -6,7 +6,7 @@ import pytest
 import physgym
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 
 
 @pytest.fixture

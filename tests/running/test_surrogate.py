@@ -16,8 +16,8 @@ from physgym import RejectSample, Simulation, SocketVectorEnv, generate
 from physgym.envs.spring import Spring, propagator
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import MLP, Predictor
+from physgym.runner import SurrogateEnv, SurrogateVectorEnv
 from physgym.running import surrogate as surrogate_module
-from physgym.running.runner import SurrogateEnv, SurrogateVectorEnv
 from physgym.sample import RecordTransition, SampleSpec
 from physgym.spaces import flatten
 from physgym.training.checkpoint_files import save_checkpoint

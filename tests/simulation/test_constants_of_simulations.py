@@ -9,7 +9,7 @@ import physgym
 from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.formats.numpy_arrays import export_numpy, import_numpy
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import Runner
+from physgym.runner import Runner
 
 
 class Meshed(physgym.Simulation):

@@ -16,7 +16,7 @@ from physgym.experiment.build import generate_samples, train
 from physgym.experiment.config import check_config
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import RolloutEvaluation, Runner, SurrogateVectorEnv
+from physgym.runner import RolloutEvaluation, Runner, SurrogateVectorEnv
 from physgym.sample import SampleSpec
 from physgym.vector import SocketVectorEnv
 from tests.support.gains import Counting, Gain, Indexed, Weighed

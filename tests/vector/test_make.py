@@ -17,7 +17,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.build import check
 from physgym.experiment.config import check_config
 from physgym.generation.generate import SampleStream
-from physgym.running.runner import Runner, SurrogateVectorEnv
+from physgym.runner import Runner, SurrogateVectorEnv
 from tests.support import toys
 
 # what a notebook, a script, stdin or -c defines in __main__

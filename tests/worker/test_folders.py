@@ -14,7 +14,7 @@ import physgym
 from physgym.errors import ConfigError, SharedProcess, WorkerError
 from physgym.generation.generate import SampleStream, generate
 from physgym.nn import MLP, Predictor
-from physgym.running.runner import RolloutEvaluation, Runner
+from physgym.runner import RolloutEvaluation, Runner
 from physgym.sample import SampleSpec
 from tests.support import toys
 
