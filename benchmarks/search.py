@@ -17,7 +17,7 @@ from physgym.experiment.config import check_config  # noqa: E402
 from physgym.experiment.record import read_record  # noqa: E402
 from physgym.experiment.schema import Config  # noqa: E402
 from physgym.experiment.search.study import search  # noqa: E402
-from physgym.vector.vector_env import usable_cores  # noqa: E402
+from physgym.system.cores import usable_cores  # noqa: E402
 
 
 def configuration(folder: Path, workers: int, trials: int, epochs: int) -> Config:

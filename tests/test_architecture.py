@@ -71,7 +71,6 @@ UPWARDS = {
     ("physgym.samplers", "physgym.training"),
     ("physgym.simulation", "physgym.samplers"),
     ("physgym.training.trainer", "physgym.experiment.from_python"),
-    ("physgym.worker.main", "physgym.launch.processes"),
 }
 IN_CIRCLES: set[str] = set()
 LONG = {

@@ -22,6 +22,7 @@ from physgym._version import __version__
 from physgym.errors import ConfigError
 from physgym.experiment.repository import Repository, find_repository, git, make_patch
 from physgym.system.children import capture
+from physgym.system.cores import usable_cores
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
@@ -186,8 +187,6 @@ def import_folders(root: Path) -> list[str]:
 @functools.cache
 def hardware() -> dict[str, Any]:
     """The machine: processor, cores that this process may use, memory in bytes, graphics processors, CUDA."""
-    from physgym.vector.vector_env import usable_cores
-
     torch = sys.modules.get("torch")
     return {
         "cpu": _processor(),

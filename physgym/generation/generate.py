@@ -58,11 +58,12 @@ from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_par
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
+from physgym.system.cores import usable_cores
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.episode_schedule import Demand, Episode
 from physgym.vector.make import episode_factory
 from physgym.vector.predictions import Predictor
-from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv, usable_cores
+from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
 from physgym.worker.variants import ARGUMENTS
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault

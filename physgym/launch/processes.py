@@ -19,11 +19,10 @@ from physgym.errors import ConfigError, WorkerError
 from physgym.protocol.buffers import make_file
 from physgym.system import process_tree as tree
 from physgym.system.children import Lifeline
+from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import above_standard
 from physgym.system.process_tree import Tree
 
-# one BLAS thread per worker: workers are the parallelism, and bits depend on the number of threads
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 CONTEXTS = ("spawn", "forkserver", "fork")
 
 NO_DESCRIPTORS = (
@@ -49,6 +48,7 @@ class _Spawned:
     """A fresh interpreter."""
 
     def __init__(self, files: Sequence[int], mark: str) -> None:
+        # one thread each: workers are the parallelism, and bits depend on the number of threads
         variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from physgym.worker.main import main; main()", *map(str, files)],

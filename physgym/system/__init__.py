@@ -1,1 +1,1 @@
-"""The operating system: processes and their trees, descriptors, memory, room on the disk."""
+"""The operating system: processes and their trees, descriptors, cores, memory, room on the disk."""

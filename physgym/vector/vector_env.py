@@ -59,6 +59,7 @@ from physgym.protocol.wire import (
 from physgym.sample import SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
+from physgym.system.cores import usable_cores
 from physgym.vector.actions import columns_of, travelled
 from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
 from physgym.vector.episode_schedule import Demand, Episode, Rollouts
@@ -93,14 +94,6 @@ UNEQUAL = (
     "instead."
 )
 RESTART_LIMIT = "{count} restarts of workers within a minute (max_restarts={limit}); the last fault: {error}"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # Linux alone has it, and a sandbox may forbid it
-        return os.cpu_count() or 1
 
 
 class SocketVectorEnv(VectorEnv[Any, Any, Any]):

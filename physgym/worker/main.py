@@ -23,11 +23,11 @@ from gymnasium.vector import AutoresetMode
 
 from physgym.errors import ProtocolError, SharedProcess
 from physgym.interrupt import outlive_announcements
-from physgym.launch.processes import THREAD_VARIABLES
 from physgym.placement import Env, EnvFactory, build
 from physgym.protocol.buffers import Arena
 from physgym.protocol.wire import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
 from physgym.system import process_tree as tree
+from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import fill_standard
 from physgym.transport.sockets import Channel, PeerGone, greet, join
 from physgym.worker.env_group import Host, RequestFailed, failure

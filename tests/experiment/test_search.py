@@ -814,7 +814,7 @@ def test_nothing_is_kept_without_logging(tmp_path, pretend, monkeypatch):
 
 def test_workers_share_cores_and_gpus(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("physgym.vector.vector_env.usable_cores", lambda: 8)
+    monkeypatch.setattr("physgym.experiment.search.pool.usable_cores", lambda: 8)
     assert [found["OMP_NUM_THREADS"] for found in environments(3, None, "cpu")] == ["2", "2", "2"]
     assert environments(20, None, "cpu")[0]["OMP_NUM_THREADS"] == "1"
     assert environments(2, 5, "cpu")[1]["OMP_NUM_THREADS"] == "5"

@@ -8,8 +8,8 @@ from gymnasium import spaces
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import SampleError
+from physgym.system.cores import usable_cores
 from physgym.vector.autotune import best_num_workers, choose
-from physgym.vector.vector_env import usable_cores
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol
 
 from physgym.launch.processes import exit_text
 from physgym.system.children import Child
+from physgym.system.cores import usable_cores
 
 MODULE = "physgym.experiment.search.worker"
 PATIENCE = 10.0  # seconds for a process to end by itself
@@ -172,8 +173,6 @@ def environments(workers: int, threads: int | None, device: str) -> list[dict[st
         threads: Of each; by default OMP_NUM_THREADS, else an equal share of the cores.
         device: Where they train.
     """
-    from physgym.vector.vector_env import usable_cores
-
     shared: dict[str, str] = {}
     if threads is not None or "OMP_NUM_THREADS" not in os.environ:
         count = threads or max(1, usable_cores() // workers)
