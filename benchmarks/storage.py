@@ -36,7 +36,11 @@ from isolated import call  # noqa: E402
 from stores import EPISODE, STORES, Store  # noqa: E402
 
 from physgym import SampleDataset  # noqa: E402
-from physgym.data.partition import Appender, Layout, Partition, file_size  # noqa: E402
+from physgym.data.file_image import file_size  # noqa: E402
+from physgym.data.layout import Layout  # noqa: E402
+from physgym.data.partition import Partition  # noqa: E402
+from physgym.data.partition_file import Appender, create_partition  # noqa: E402
+from physgym.data.partition_file import seal as seal_partition  # noqa: E402
 from physgym.data.statistics import Accumulator  # noqa: E402
 from physgym.data.writer import SampleWriter  # noqa: E402
 from physgym.generation.generate import SampleStream  # noqa: E402
@@ -223,7 +227,7 @@ def partitions(size: Size, s: Settings) -> dict[str, Callable[[], float]]:
     layout, described = Layout(size.spec), {"mode": "training", "source": "{}"}
 
     def made(folder: Path, count: int) -> Partition:
-        part = Partition.create(folder / "training-00000.h5", layout, capacity, described)
+        part = create_partition(folder / "training-00000.h5", layout, capacity, described)
         pool = size.pool(min(capacity, max(1, 4 * MB // size.row)))
         rows = {f"data/{name}": value for name, value in pool[0].items()}
         batch = len(next(iter(rows.values())))
@@ -242,7 +246,7 @@ def partitions(size: Size, s: Settings) -> dict[str, Callable[[], float]]:
             part = made(folder, int(capacity * fraction))
             known = part.statistics  # a writer has them by then
             start = time.perf_counter()
-            part.seal(known)
+            seal_partition(part, known)
             return part.count * size.row / (time.perf_counter() - start) / MB
 
     def create() -> float:
@@ -250,7 +254,7 @@ def partitions(size: Size, s: Settings) -> dict[str, Callable[[], float]]:
             times = []
             for i in range(20):
                 start = time.perf_counter()
-                Partition.create(folder / f"training-{i:05d}.h5", layout, capacity, described)
+                create_partition(folder / f"training-{i:05d}.h5", layout, capacity, described)
                 times.append(time.perf_counter() - start)
             return 1e3 * statistics.median(times)
 

@@ -76,7 +76,6 @@ IN_CIRCLES: set[str] = set()
 LONG = {
     "physgym.code.record",
     "physgym.data.dataset",
-    "physgym.data.partition",
     "physgym.data.writer",
     "physgym.experiment.build",
     "physgym.experiment.search.study",

@@ -16,8 +16,9 @@ import numpy as np
 
 from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
+from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.memory_map import Stitched
-from physgym.data.partition import COPY, ENDINGS, EPISODES, INDEX, REJECTED, Partition
+from physgym.data.partition import COPY, Partition
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from physgym.data import constants
-from physgym.data.partition import SAMPLES, Partition
+from physgym.data.layout import SAMPLES
+from physgym.data.partition import Partition
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, lock, open_regular, read_regular, write_atomically
 

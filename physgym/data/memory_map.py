@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from physgym.data.partition import SAMPLES, Partition, rows_per_page
+from physgym.data.layout import SAMPLES, rows_per_page
+from physgym.data.partition import Partition
 from physgym.errors import DatasetError
 from physgym.spaces import Array
 

@@ -1,26 +1,19 @@
 """A partition: one plain HDF5 file of samples that is readable whatever happens to its writer.
 
-HDF5 writes the file's metadata once, under a temporary name: contiguous datasets of a fixed capacity. From then on
-rows are written at the datasets' offsets, and a commit is one write of 8 bytes, the number of samples, after the rows.
-A reader therefore sees either a whole batch or nothing of it. Closing seals the file: statistics and a checksum are
-added, and where there is room left, the rows are copied to a file of the exact size, which replaces it.
+Here it is read; `physgym.data.partition_file` makes, fills and seals it. Its number of samples is one value of 8 bytes,
+written after the rows that it counts, so that a reader sees either a whole batch or nothing of it.
 
 The layout is described in docs/format.md.
 """
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import errno
 import hashlib
-import io
 import json
-import logging
-import math
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,107 +23,31 @@ import h5py
 import numpy as np
 
 from physgym import files
+from physgym.data.layout import (
+    COUNTERS,
+    ENDINGS,
+    FORMAT,
+    KINDS,
+    REJECTED,
+    SAMPLES,
+    VERSION,
+    Layout,
+    row_nbytes,
+    statistics_forms,
+)
 from physgym.data.statistics import Statistics, collect, real_fields
-from physgym.data.texts import GROUP, decoded, encoded, on_disk, read_attributes, text_dtype, write_text, write_texts
-from physgym.errors import ConfigError, DatasetError
-from physgym.sample import Field, SampleSpec
+from physgym.data.texts import GROUP, decoded, encoded, on_disk, read_attributes
+from physgym.errors import DatasetError
+from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
-log = logging.getLogger(__name__)
-
-FORMAT = "physgym-partition"
-TOO_SMALL = (
-    "max_file_size={given} is too small: a file with a single one of these samples takes {least} bytes, its metadata "
-    "included. Set max_file_size to {least} or more"
-)
-KINDS = "biufcSUV"  # of a field's dtype
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, 32001, 32004, 32015}  # the last: blosc, lz4, zstd
-VERSION = 2
-INDEX: dict[str, np.dtype[Any]] = {
-    "episode": np.dtype("<i8"),
-    "step": np.dtype("<i8"),
-    "env": np.dtype("<i4"),
-    "seed": np.dtype("<u8"),
-}
-REASON: np.dtype[Any] = np.dtype("S200")
-# the oldest superblock that holds large files: it leaves no consistency flag behind when a writer dies
-LIBVER = ("earliest", "v110")
-ALIGNMENT = 1 << 16  # bytes; whole pages everywhere, so that columns can be memory-mapped
-HEADER = 1024  # about what HDF5 writes for a column
-MOST_KNOWN, LOOKS = 1000, 3
-ALIGNED = 1 << 12  # bytes; smaller datasets need not be aligned
 COPY = 1 << 24  # bytes that are copied or hashed at a time
-PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger pages, which are slow to come by
-
-SAMPLES, EPISODES, REJECTED, ENDINGS = "samples", "episodes", "rejected", "endings"
-COUNTERS = {SAMPLES: "num_samples", EPISODES: "num_episodes", REJECTED: "num_rejected", ENDINGS: "num_endings"}
-ENDING: np.dtype[Any] = np.dtype("S10")  # how an episode ended: terminated, truncated or cut
-MOMENTS = ("mean", "std", "min", "max")
-
-Form = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of a row
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a partition holds.
-
-    Attributes:
-        spec: Sample fields.
-        parameters: Parameters that are stored per episode, None for none.
-        rejected: Whether rejected samples are stored apart.
-        endings: Whether it is stored how each episode ended.
-    """
-
-    spec: SampleSpec
-    parameters: SampleSpec | None = None
-    rejected: bool = False
-    endings: bool = False
-
-    @cached_property
-    def tables(self) -> dict[str, dict[str, Form]]:
-        """Columns of every table: dataset name to the form of a row."""
-        index: dict[str, Form] = {f"index/{name}": ((), dtype) for name, dtype in INDEX.items()}
-        samples = _fields("data", self.spec) | index
-        tables = {SAMPLES: samples}
-        if self.parameters is not None:
-            names: dict[str, Form] = {f"episodes/{name}": ((), INDEX[name]) for name in ("episode", "seed")}
-            tables[EPISODES] = _fields("parameters", self.parameters) | names
-        if self.rejected:
-            apart = {f"rejected/{name}": form for name, form in samples.items()}
-            tables[REJECTED] = {**apart, "rejected/reason": ((), REASON)}
-        if self.endings:
-            number = INDEX["step"]
-            tables[ENDINGS] = {
-                "endings/episode": ((), INDEX["episode"]),
-                "endings/steps": ((), number),
-                "endings/how": ((), ENDING),
-            }
-        return tables
-
-    @cached_property
-    def row_nbytes(self) -> int:
-        """Bytes of a row of all tables together."""
-        return sum(row_nbytes(form) for columns in self.tables.values() for form in columns.values())
-
-
-def _fields(group: str, spec: SampleSpec) -> dict[str, Form]:
-    return {f"{group}/{name}": (field.shape, field.dtype) for name, field in spec.items()}
-
-
-def row_nbytes(form: Form) -> int:
-    """Bytes of one row of a column."""
-    shape, dtype = form
-    return math.prod(shape) * dtype.itemsize
-
-
-def rows_per_page(row: int, page: int) -> int:
-    """The smallest number of rows that fill whole pages."""
-    return page // int(np.gcd(row, page)) if row else 1
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where the rows of one dataset lie in the file.
+    """The place of one dataset's rows in the file.
 
     Attributes:
         name: Of the dataset.
@@ -146,7 +63,7 @@ class Column:
 
     @property
     def row(self) -> int:
-        """Bytes of one row."""
+        """Return the bytes of one row."""
         return row_nbytes((self.shape, self.dtype))
 
 
@@ -172,230 +89,8 @@ class Table:
 
     @property
     def room(self) -> int:
-        """Rows that still fit."""
+        """Return how many rows still fit."""
         return self.capacity - self.written
-
-
-def replace(temporary: Path, final: Path, *, durable: bool) -> None:
-    """Give a finished file its final name; with `durable` a power cut leaves the old file or the new one as well."""
-    if durable:
-        files.flush(temporary)
-    temporary.replace(final)
-    if durable:
-        files.flush(final.parent)
-
-
-def _create_file(path: Path, layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> None:
-    """Write the metadata of a file without rows."""
-    _image(layout, capacities, attributes).save(path)
-
-
-def file_size(layout: Layout, capacity: int, attributes: Mapping[str, Any]) -> int:
-    """Return the bytes of a partition with room for so many rows in every table, its metadata included."""
-    return _image(layout, dict.fromkeys(layout.tables, capacity), attributes).size
-
-
-def capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
-    """Return how many samples a partition has whose file is not larger than that, at least one.
-
-    Whole pages of every field where there are so many, so that full partitions follow one another in memory.
-
-    Raises:
-        ConfigError: Not even one sample fits.
-    """
-    padding = ALIGNMENT * sum(len(columns) for columns in layout.tables.values())
-    found = (max_file_size - _most_metadata(layout, attributes) - padding) // layout.row_nbytes
-    if found < max(1, 16 * padding // layout.row_nbytes):  # where the padding matters, or one sample, it is looked at
-        found = _nearly_most(layout, max_file_size, attributes)
-    together = max(rows_per_page(field.nbytes, ALIGNED) for field in layout.spec.values())
-    return found // together * together if found >= together else found
-
-
-_known: dict[str, int] = {}  # what `_nearly_most` found, by all that it was asked
-
-
-def _nearly_most(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
-    """Return nearly the most rows that fit, at least one."""
-    parameters = None if layout.parameters is None else layout.parameters.to_json()
-    parts = [layout.spec.to_json(), parameters, layout.rejected, layout.endings, max_file_size, dict(attributes)]
-    asked = json.dumps(parts, default=repr)
-    if asked not in _known:
-        if len(_known) >= MOST_KNOWN:
-            _known.clear()
-        _known[asked] = _searched(layout, max_file_size, attributes)
-    return _known[asked]
-
-
-def _searched(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
-    """Look at the sizes of files: at one where the arithmetic is right, since each takes longer than all else."""
-    most = max_file_size // layout.row_nbytes
-    metadata = 8 * HEADER + 2 * _texts(layout, attributes)  # about, and rather too much
-    found, known, too_many = _expected_most(layout, max_file_size, metadata), 0, 1 + most
-    for _ in range(LOOKS):
-        found = max(1, found)
-        size = file_size(layout, found, attributes)
-        metadata += size - _expected_size(layout, found, metadata)
-        known, too_many = (max(known, found), too_many) if size <= max_file_size else (known, min(found, too_many))
-        found = min(_expected_most(layout, max_file_size, metadata), too_many - 1)
-        if known and found - known <= 1 + known // 16:
-            return known
-    found = known
-    if found < 1:
-        least = file_size(layout, 1, attributes)
-        if max_file_size < least:
-            raise ConfigError(TOO_SMALL.format(given=max_file_size, least=least))
-        found = 1
-    while too_many - found > 1 + found // 16:
-        middle = (found + too_many) // 2
-        fits = file_size(layout, middle, attributes) <= max_file_size
-        found, too_many = (middle, too_many) if fits else (found, middle)
-    return found
-
-
-def _expected_most(layout: Layout, max_file_size: int, metadata: int) -> int:
-    """The most rows whose expected size is not larger than that; 0 for none."""
-    rows = range(1, 1 + max_file_size // layout.row_nbytes)
-    return bisect.bisect_right(rows, max_file_size, key=lambda number: _expected_size(layout, number, metadata))
-
-
-def _expected_size(layout: Layout, rows: int, metadata: int) -> int:
-    """The bytes of a file with so many rows as HDF5 lays it out, in which large columns begin with a page."""
-    end = metadata
-    for columns in layout.tables.values():
-        for form in columns.values():
-            size = rows * row_nbytes(form)
-            end = size + (-(-end // ALIGNMENT) * ALIGNMENT if size >= ALIGNED else end) + HEADER
-    return end
-
-
-def _most_metadata(layout: Layout, attributes: Mapping[str, Any]) -> int:
-    """The bytes that a file's metadata do not exceed.
-
-    HDF5, asked for the exact number, takes ten times as long as all else in opening a writer.
-    """
-    return ALIGNMENT * sum(len(columns) for columns in layout.tables.values()) + 4 * _texts(layout, attributes)
-
-
-def _texts(layout: Layout, attributes: Mapping[str, Any]) -> int:
-    """The bytes of what a file says of itself, and of statistics."""
-    parameters = layout.parameters.to_json() if layout.parameters is not None else []
-    texts = len(json.dumps([layout.spec.to_json(), parameters, dict(attributes)]))
-    return texts + sum(math.prod(field.shape) for field in layout.spec.values()) * len(MOMENTS) * 8
-
-
-def _image(layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _Image:
-    image = _Image()
-    with h5py.File(image, "w", libver=LIBVER) as file:  # statistics of wide fields need no pages of their own
-        write_small(file, layout, attributes)
-    with h5py.File(image, "r+", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
-        for table, columns in layout.tables.items():
-            for name, (shape, dtype) in columns.items():
-                create_contiguous(file, name, (capacities[table], *shape), on_disk(dtype))
-        describe_columns(file, layout)
-    return image
-
-
-def write_small(file: h5py.File, layout: Layout, attributes: Mapping[str, Any]) -> None:
-    """Write everything but the columns: attributes, counters, and the place of what a seal adds."""
-    spec, parameters = layout.spec, layout.parameters
-    given = {
-        "format": FORMAT,
-        "version": VERSION,
-        "fields": json.dumps(spec.to_json()),
-        "parameters": json.dumps([] if parameters is None else parameters.to_json()),
-    }
-    for name, text in write_texts(file, given | dict(attributes)).items():
-        create_contiguous(file, name, (), text_dtype(text))
-        file[name][()] = text
-    number = np.dtype("<u8")
-    for name in (*(COUNTERS[table] for table in layout.tables), "sealed"):
-        create_contiguous(file, name, (1,), number)
-        file[name][0] = 0
-    create_contiguous(file, "checksum", (32,), np.dtype("u1"))
-    for field in real_fields(spec):
-        for name, form in _statistics_forms(field).items():
-            create_contiguous(file, f"statistics/{field.name}/{name}", *form)
-
-
-def describe_columns(file: h5py.File, layout: Layout) -> None:
-    """Write what the columns are, for readers that know no physgym."""
-    for name, field in layout.spec.items():
-        write_text(file[f"data/{name}"], "role", field.role)
-        write_text(file[f"data/{name}"], "unit", field.unit)
-    for name, field in (layout.parameters or {}).items():
-        write_text(file[f"parameters/{name}"], "unit", field.unit)
-
-
-def _statistics_forms(field: Field) -> dict[str, Form]:
-    """The datasets of a field's statistics."""
-    return {"count": ((1,), np.dtype("<u8"))} | {moment: (field.shape, np.dtype("<f8")) for moment in MOMENTS}
-
-
-class _Image(io.RawIOBase):
-    """What HDF5 writes while it makes a file: little, far apart, and kept in memory by pages.
-
-    HDF5 does not say so when a disk refuses a write, and may crash later; `save` does.
-    """
-
-    def __init__(self) -> None:
-        self._pages: dict[int, bytearray] = {}
-        self._position, self._size = 0, 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._size
-
-    def tell(self) -> int:
-        return self._position
-
-    def _advance(self, length: int) -> Iterator[tuple[int, slice, slice]]:
-        """The pages of the next bytes, the part of each, and the part of the bytes."""
-        start, stop = self._position, self._position + length
-        for page in range(start // ALIGNED, -(-stop // ALIGNED)):
-            begin, end = max(start, page * ALIGNED), min(stop, (page + 1) * ALIGNED)
-            yield page, slice(begin - page * ALIGNED, end - page * ALIGNED), slice(begin - start, end - start)
-        self._position = stop
-
-    def write(self, data: Any) -> int:
-        for page, there, here in self._advance(len(data)):
-            self._pages.setdefault(page, bytearray(ALIGNED))[there] = data[here]
-        self._size = max(self._size, self._position)
-        return len(data)
-
-    def readinto(self, target: Any) -> int:
-        for page, there, here in self._advance(len(target)):
-            target[here] = self._pages.get(page, bytes(ALIGNED))[there]
-        return len(target)
-
-    def truncate(self, size: int | None = None) -> int:
-        self._size = self._position if size is None else size
-        return self._size
-
-    def save(self, path: Path) -> None:
-        """Write the file; what was left out is a hole in it."""
-        with path.open("wb") as file:
-            for page, data in sorted(self._pages.items()):
-                file.seek(page * ALIGNED)
-                file.write(data)
-            file.truncate(self._size)
-
-
-def create_contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """A dataset whose place in the file is fixed at once and which is not filled (the file stays sparse)."""
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_layout(h5py.h5d.CONTIGUOUS)
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    creation.set_obj_track_times(False)  # equal samples shall give equal files
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
-    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, creation, links)
 
 
 class Partition:
@@ -432,8 +127,8 @@ class Partition:
                     raise DatasetError(f"{path} ends before the rows of {column.name}; the copy is incomplete")
 
     def _parsed(self) -> bool:
-        """Read everything but the rows; whether the file is still the same."""
-        self._held = _Held(self.path)  # until it is parsed, so that its number does not name another file
+        """Read everything but the rows; return whether the file is still the same."""
+        self._held = _OpenFile(self.path)  # until it is parsed, so that its number does not name another file
         with h5py.File(self.path, "r") as file:
             self.attributes: dict[str, Any] = read_attributes(file, self._held.handle)
             if file.id.links.exists(GROUP.encode()):
@@ -489,22 +184,22 @@ class Partition:
 
     @property
     def spec(self) -> SampleSpec:
-        """Its sample fields."""
+        """Return its sample fields."""
         return self.layout.spec
 
     @property
     def count(self) -> int:
-        """Committed samples."""
+        """Return the number of committed samples."""
         return self.tables[SAMPLES].count
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is committed in any table."""
+        """Return whether nothing is committed in any table."""
         return not any(table.count for table in self.tables.values())
 
     @property
     def current(self) -> bool:
-        """Whether its file is still the one that it was read from."""
+        """Return whether its file is still the one that it was read from."""
         try:
             return _identity(self.path.stat()) == self._identity
         except OSError:
@@ -512,14 +207,14 @@ class Partition:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of the committed rows as the seal has it, hexadecimal; empty where the partition is not sealed."""
+        """Return the SHA-256 of the committed rows as the seal has it, hexadecimal; empty where it is not sealed."""
         if not self.sealed:
             return ""
         return self._checksum
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics of its real-valued fields: those of the seal, or computed from the committed rows.
+        """Return statistics of its real-valued fields: those of the seal, or computed from the committed rows.
 
         A seal has no number of values per component, and those of versions before left out whole samples for one value
         that is not finite: where values are missing they are computed from the rows.
@@ -539,7 +234,7 @@ class Partition:
         with _readable(self.path), h5py.File(self.path, "r") as file:
             for field in real_fields(self.spec):
                 group = f"statistics/{field.name}"
-                forms = _statistics_forms(field)
+                forms = statistics_forms(field)
                 count, *moments = (dataset_of(file, f"{group}/{name}", archive=self.archive) for name in forms)
                 if any(moment.shape != field.shape for moment in moments):
                     raise ValueError(f"{group} does not have the shape of the field")
@@ -552,7 +247,7 @@ class Partition:
     # --- reading
 
     def read(self, column: str, start: int, stop: int, out: Array | None = None) -> Array:
-        """Rows of a column by sequential reading.
+        """Read rows of a column sequentially.
 
         Args:
             column: Name of the dataset.
@@ -569,7 +264,7 @@ class Partition:
     def read_runs(
         self, name: str, runs: list[tuple[int, int]], outs: list[Array | None] | None = None
     ) -> Iterator[Array]:
-        """Several runs of rows of a column; see `read`."""
+        """Read several runs of rows of a column, one after the other; see `read`."""
         column = self._column(name)
         try:
             if column.offset is None:
@@ -607,7 +302,7 @@ class Partition:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[int, Partition]]:
-        """A file descriptor, and the partition whose offsets apply to it.
+        """Give a file descriptor, and the partition whose offsets apply to it.
 
         A writer replaces the file when it seals it: the rows stay the same, their places do not.
         """
@@ -641,17 +336,17 @@ class Partition:
             left, offset = left[got:], offset + got
 
     def table(self, name: str) -> dict[str, Array]:
-        """All committed rows of a table, by dataset name."""
+        """Read all committed rows of a table, by dataset name."""
         table = self.tables[name]
         return {column: self.read(column, 0, table.count) for column in table.columns}
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of all committed rows."""
+        """Return the bytes of all committed rows."""
         return sum(table.count * column.row for table in self.tables.values() for column in table.columns.values())
 
     def digest(self, done: Callable[[int], object] | None = None) -> str:
-        """SHA-256 of the committed rows, column by column, hexadecimal.
+        """Compute the SHA-256 of the committed rows, column by column, hexadecimal.
 
         Args:
             done: Called with the number of bytes after each portion.
@@ -667,93 +362,10 @@ class Partition:
                         done(rows.nbytes)
         return digest.hexdigest()
 
-    # --- writing
-
-    @classmethod
-    def create(
-        cls, path: Path, layout: Layout, capacity: int, attributes: Mapping[str, Any], *, durable: bool = False
-    ) -> Partition:
-        """An empty partition, visible under its name only when it is whole."""
-        with files.replacing(path, durable=durable) as temporary:
-            _create_file(temporary, layout, dict.fromkeys(layout.tables, capacity), attributes)
-        return cls(path)
-
-    def seal(self, statistics: Mapping[str, Statistics] | None = None, *, durable: bool = False) -> Partition:
-        """Complete the file with statistics and checksum; where there is room left, in a new file of exact size.
-
-        Args:
-            statistics: Of the real-valued fields, computed by default.
-            durable: Whether to wait for the disk, so that a power cut undoes nothing.
-
-        Returns:
-            The sealed partition.
-        """
-        if self.sealed:
-            return self
-        statistics = statistics or self.statistics
-        if any(table.count < table.capacity for table in self.tables.values()):
-            return self._copy({name: table.count for name, table in self.tables.items()}, statistics, durable)
-        self._finish(self.path, statistics, self.digest(), durable=durable)
-        return Partition(self.path)
-
-    def sealed_copy(self, path: Path) -> Partition:
-        """What is committed, sealed and of exact size, in another file; this one stays as it is."""
-        return self._copy({name: table.count for name, table in self.tables.items()}, self.statistics, False, path)
-
-    def unseal(self, capacity: int, *, durable: bool = False) -> Partition:
-        """The partition in a new file, with room for further rows."""
-        return self._copy(dict.fromkeys(self.tables, capacity), None, durable)
-
-    def _copy(
-        self,
-        capacities: Mapping[str, int],
-        statistics: Mapping[str, Statistics] | None,
-        durable: bool,
-        path: Path | None = None,
-    ) -> Partition:
-        """Replace the file, or another one, by one of other capacities, sealed if there are statistics."""
-        path = self.path if path is None else path
-        attributes = {name: value for name, value in self.attributes.items() if name != "archive"}
-        with files.replacing(path, durable=durable) as temporary:
-            _create_file(temporary, self.layout, capacities, attributes)
-            copy = Partition(temporary)
-            with Appender(copy) as appender:
-                for table in self.tables.values():
-                    rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
-                    for start in range(0, table.count, rows_at_once):
-                        stop = min(table.count, start + rows_at_once)
-                        # unnamed: the next portion is not read while this one is still there
-                        appender.write(table.name, {name: self.read(name, start, stop) for name in table.columns})
-                appender.commit()
-            if statistics is not None:
-                self._finish(temporary, statistics, copy.digest(), durable=False)
-        return Partition(path)
-
-    def _finish(self, path: Path, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:
-        """Write what a seal has: the metadata was written when the file was made."""
-        with h5py.File(path, "r") as file:
-            small = {"checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
-            for name, s in statistics.items():
-                small[f"statistics/{name}/count"] = np.array([s.count], "<u8")
-                small |= {f"statistics/{name}/{moment}": getattr(s, moment) for moment in MOMENTS}
-            places = {name: (file[name].id.get_offset(), value) for name, value in small.items() if value.size}
-            flag = file["sealed"].id.get_offset()
-        handle = files.open_regular(path, os.O_RDWR)
-        try:
-            for offset, value in places.values():
-                pwrite_all(handle, np.ascontiguousarray(value), offset)
-            if durable:
-                os.fdatasync(handle)  # the flag vouches for all that was written before it
-            pwrite_all(handle, np.array([1], "<u8"), flag)
-            if durable:
-                os.fdatasync(handle)
-        finally:
-            os.close(handle)
-
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Says of whatever HDF5 and numpy make of damaged bytes that the partition is damaged."""
+    """Translate whatever HDF5 and numpy make of damaged bytes: the partition is damaged."""
     try:
         yield
     except DatasetError:
@@ -768,7 +380,7 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_ctime_ns  # the number of a deleted file is soon given to another
 
 
-class _Held:
+class _OpenFile:
     """A file descriptor that is closed with its owner."""
 
     def __init__(self, path: Path) -> None:
@@ -832,7 +444,7 @@ def dataset_of(file: h5py.File, name: str, *, archive: bool = False) -> h5py.Dat
 
 
 def _hard(file: h5py.File, name: str) -> bool:
-    """Whether every part of a name leads to a place in this file."""
+    """Return whether every part of a name leads to a place in this file."""
     group = file
     *above, last = name.split("/")
     for part in (*above, last):
@@ -843,77 +455,3 @@ def _hard(file: h5py.File, name: str) -> bool:
             if not isinstance(group, h5py.Group):
                 return False
     return True
-
-
-def pwrite_all(handle: int, array: Array, offset: int) -> None:
-    """Write a C-contiguous array at a place of a file."""
-    left = array.reshape(-1).view(np.uint8).data
-    while left:
-        written = os.pwrite(handle, left[:PIECE], offset)
-        if not written:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left, offset = left[written:], offset + written
-
-
-class Appender:
-    """Writes rows into an open partition.
-
-    Args:
-        partition: An unsealed partition.
-        durable: Whether a commit waits until the disk has it.
-    """
-
-    def __init__(self, partition: Partition, *, durable: bool = False) -> None:
-        self.partition, self._durable = partition, durable
-        self._handle = files.open_regular(partition.path, os.O_RDWR)
-
-    def write(self, table: str, rows: Mapping[str, Array]) -> None:
-        """Write rows (dataset name to array (n, *row shape)), which fit, after those written before.
-
-        Raises:
-            OSError: The disk refuses.
-        """
-        into = self.partition.tables[table]
-        for name, column in into.columns.items():
-            data = np.ascontiguousarray(encoded(rows[name]), on_disk(column.dtype))
-            if data.size:
-                assert column.offset is not None
-                pwrite_all(self._handle, data, column.offset + into.written * column.row)
-        into.written += len(rows[name])
-
-    def commit(self) -> None:
-        """Make everything written so far count: the samples last, since the other tables belong to them.
-
-        Raises:
-            OSError: The disk refuses.
-        """
-        *others, samples = reversed(self.partition.tables.values())
-        if all(table.written == table.count for table in (*others, samples)):
-            return
-        if self._durable:
-            os.fdatasync(self._handle)
-        for table in others:
-            self._count(table)
-        if self._durable and others:
-            os.fdatasync(self._handle)
-        self._count(samples)
-        if self._durable:
-            os.fdatasync(self._handle)
-
-    def _count(self, table: Table) -> None:
-        if table.written > table.count:
-            assert table.counter is not None
-            pwrite_all(self._handle, np.array([table.written], "<u8"), table.counter)
-            table.count = table.written
-
-    def close(self) -> None:
-        """Close the file without sealing it; calling it again does no harm."""
-        handle, self._handle = self._handle, -1  # first: an interrupt must not leave the number of what others may open
-        if handle >= 0:
-            os.close(handle)
-
-    def __enter__(self) -> Appender:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

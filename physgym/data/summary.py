@@ -12,7 +12,8 @@ import numpy as np
 from physgym.data import constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
-from physgym.data.partition import EPISODES, REJECTED, Partition
+from physgym.data.layout import EPISODES, REJECTED
+from physgym.data.partition import Partition
 from physgym.data.provenance import described
 from physgym.data.statistics import Statistics
 from physgym.errors import DatasetError

@@ -16,6 +16,7 @@ from physgym.data import constants
 from physgym.data.description import DESCRIPTION, Mode, describe_partitions, partition_files
 from physgym.data.description import Description as LocalDescription
 from physgym.data.partition import Partition
+from physgym.data.partition_file import sealed_copy
 from physgym.data.remote import Description, read_description
 from physgym.errors import DatasetError, StorageError
 from physgym.files import write_atomically
@@ -246,7 +247,7 @@ class Mirror:
         copy = self._copies / part.path.name
         if copy.exists() and (made := Partition(copy)).count == part.count and made.layout == part.layout:
             return made
-        return part.sealed_copy(copy)
+        return sealed_copy(part, copy)
 
     def _upload(self, part: Partition, known: dict[str, Any] | None) -> dict[str, Any]:
         """Upload a sealed partition unless that is done; how the description names it."""

@@ -25,6 +25,7 @@ from physgym import files
 from physgym._version import __version__
 from physgym.casting import CastError, as_dtype
 from physgym.data import constants
+from physgym.data.capacity import capacity
 from physgym.data.description import DESCRIPTION as DESCRIPTION
 from physgym.data.description import LOCK as LOCK
 from physgym.data.description import Description, open_partitions
@@ -33,21 +34,10 @@ from physgym.data.description import check_mode as check_mode
 from physgym.data.description import describe_partitions as describe_partitions
 from physgym.data.description import partition_files as partition_files
 from physgym.data.description import rebuild_description as rebuild_description
+from physgym.data.layout import ENDING, ENDINGS, EPISODES, REASON, REJECTED, SAMPLES, Layout, row_nbytes
 from physgym.data.names import TakenNames
-from physgym.data.partition import (
-    COPY,
-    ENDING,
-    ENDINGS,
-    EPISODES,
-    REASON,
-    REJECTED,
-    SAMPLES,
-    Appender,
-    Layout,
-    Partition,
-    capacity,
-    row_nbytes,
-)
+from physgym.data.partition import COPY, Partition
+from physgym.data.partition_file import Appender, create_partition, seal, unseal
 from physgym.data.statistics import Accumulator, Statistics, merged, present_rows, real_fields
 from physgym.data.texts import SIGNATURE, encoded
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
@@ -815,11 +805,11 @@ class SampleWriter:
                 # so that a dataset does not depend on the portions in which it was made
                 file = current.path
                 self._describe(reopened=file)  # first: what it says of a partition holds for a reader at any time
-                current = self._partitions[-1] = current.unseal(self._capacity, durable=self._durable)
+                current = self._partitions[-1] = unseal(current, self._capacity, durable=self._durable)
             if current is None or current.sealed or ended or not current.tables[SAMPLES].room:
                 if current is not None and not current.sealed and current not in self._full:
                     self._full.append(current)
-                current = Partition.create(file, self._layout, self._capacity, self._attributes, durable=self._durable)
+                current = create_partition(file, self._layout, self._capacity, self._attributes, durable=self._durable)
                 self._partitions.append(current)
             # named before it has rows, so that no kill makes a file with samples that the description does not know
             if self._described.get(current.path.name, {}).get("sealed", True):
@@ -940,7 +930,7 @@ class SampleWriter:
     def _seal(self, part: Partition) -> None:
         try:
             self._check_place()
-            sealed = part.seal(self._count_in(part), durable=self._durable)
+            sealed = seal(part, self._count_in(part), durable=self._durable)
         except (OSError, RuntimeError, DatasetError) as error:  # h5py reports a full disk as any of them
             raise DatasetError(
                 f"cannot complete {part.path}: {error}. The {self._intact()} committed samples of the dataset are "

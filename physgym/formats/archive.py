@@ -11,23 +11,13 @@ import numpy as np
 
 from physgym.data import constants
 from physgym.data.description import Description, Mode, describe_partitions, partition_files
-from physgym.data.partition import (
-    ALIGNED,
-    ALIGNMENT,
-    COUNTERS,
-    LIBVER,
-    MOMENTS,
-    Column,
-    Partition,
-    create_contiguous,
-    describe_columns,
-    replace,
-    write_small,
-)
+from physgym.data.file_image import ALIGNED, ALIGNMENT, LIBVER, create_contiguous, describe_columns, write_small
+from physgym.data.layout import COUNTERS, MOMENTS
+from physgym.data.partition import Column, Partition
 from physgym.data.summary import stored
 from physgym.data.texts import encoded, on_disk
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import temporary_beside
+from physgym.files import replacing
 from physgym.progress import Progress
 from physgym.storage.location import local, place
 
@@ -133,9 +123,8 @@ def _filters(compression: str, level: int | None) -> dict[str, Any]:
 
 
 def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compression: str, bar: Progress) -> None:
-    temporary = temporary_beside(target)
     checksum = source.checksum if source.sealed else source.digest()
-    try:
+    with replacing(target, durable=True) as temporary:
         with h5py.File(temporary, "w", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as new:
             _copy_small(source, new, checksum, {"archive": True, "compression": compression} if filters else {})
             for table in source.tables.values():
@@ -146,9 +135,6 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
             raise DatasetError(
                 f"{source.path} is damaged: its rows do not match its checksum, so there is no copy of it"
             )
-        replace(temporary, target, durable=True)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _copy_small(source: Partition, new: h5py.File, checksum: str, more: Mapping[str, Any]) -> None:

@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_while_closing_leaves_a_readable_dataset(tmp_path, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("physgym.data.partition.Appender.write", full)
+        patch.setattr("physgym.data.partition_file.Appender.write", full)
         with pytest.raises(
             DatasetError, match=r"No space left on device.*The 6 committed samples of the dataset are intact"
         ):

@@ -12,6 +12,7 @@ import pytest
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.partition import Partition
+from physgym.data.partition_file import create_partition
 from physgym.data.summary import describe
 from physgym.data.writer import SampleWriter, all_or_nothing, rebuild_description
 from physgym.errors import ConfigError, DatasetError
@@ -159,7 +160,7 @@ def test_a_partition_is_named_before_its_first_row(tmp_path):
 def test_an_empty_partition_that_was_not_named_yet_does_not_matter(folder):
     number = len(names(folder))
     part = Partition(folder / "training-00000.h5")
-    Partition.create(
+    create_partition(
         folder / f"training-{number:05d}.h5", part.layout, 11, part.attributes
     )  # then its writer is killed
     assert_rows(SampleDataset(folder), 0, 57)

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from physgym.data import partition
+from physgym.data import capacity
 from physgym.data import writer as writer_module
 from physgym.data.dataset import SampleDataset
+from physgym.data.layout import Layout
 from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
@@ -190,7 +191,7 @@ def test_no_file_is_larger_than_was_said_and_few_are_much_smaller(tmp_path, most
 
 
 def test_a_size_that_no_sample_fits_in_is_refused_with_the_smallest_that_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "capacity", partition.capacity)  # as it is outside of tests
+    monkeypatch.setattr(writer_module, "capacity", capacity.capacity)  # as it is outside of tests
     with pytest.raises(ConfigError, match=r"max_file_size=65 is too small.*Set max_file_size to \d+ or more") as found:
         SampleWriter(tmp_path / "d", SPEC, source=SOURCE, max_file_size=65)
     assert not (tmp_path / "d").exists()
@@ -213,9 +214,9 @@ def test_a_size_that_no_sample_fits_in_is_refused_with_the_smallest_that_does(tm
     ids=["small", "many", "wide"],
 )
 def test_the_size_of_large_files_is_calculated_and_nearly_what_was_said(spec, monkeypatch):
-    layout, attributes = partition.Layout(spec, PARAMETERS, True, True), {"source": "é" * 70_000}
+    layout, attributes = Layout(spec, PARAMETERS, True, True), {"source": "é" * 70_000}
     most = 1 << 30
-    size = partition.file_size
-    monkeypatch.setattr(partition, "file_size", None)  # it takes long
-    count = partition.capacity(layout, most, attributes)
+    size = capacity.file_size
+    monkeypatch.setattr(capacity, "file_size", None)  # it takes long
+    count = capacity.capacity(layout, most, attributes)
     assert 0.95 * most < size(layout, count, attributes) <= most

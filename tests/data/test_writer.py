@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from physgym.data import partition
+from physgym.data import capacity
 from physgym.data.dataset import SampleDataset
+from physgym.data.layout import Layout
 from physgym.data.memory_map import Stitched
 from physgym.data.partition import Partition
 from physgym.data.statistics import Statistics
@@ -767,15 +768,15 @@ def test_statistics_of_tiny_and_huge_values(scale):
 @pytest.mark.parametrize("max_file_size", [1 << 15, 1 << 16, 1 << 18, 1 << 20, 1 << 22])
 def test_how_many_rows_fit_is_found_with_few_looks_at_a_file(max_file_size, monkeypatch):
     spec = SampleSpec([Field("x", (3,), "f4", "input", ""), Field("y", (), "f8", "target", "")])
-    looks, measure = [], partition.file_size
-    monkeypatch.setattr(partition, "file_size", lambda *args: looks.append(args[1]) or measure(*args))
-    for layout in (partition.Layout(spec), partition.Layout(spec, spec, rejected=True, endings=True)):
+    looks, measure = [], capacity.file_size
+    monkeypatch.setattr(capacity, "file_size", lambda *args: looks.append(args[1]) or measure(*args))
+    for layout in (Layout(spec), Layout(spec, spec, rejected=True, endings=True)):
         attributes = {"source": f"{max_file_size} and more" * 9}
         looks.clear()
-        found = partition._nearly_most(layout, max_file_size, attributes)
+        found = capacity._nearly_most(layout, max_file_size, attributes)
         assert len(looks) <= 5
         assert measure(layout, found, attributes) <= max_file_size
         assert measure(layout, found + max(2, found // 4), attributes) > max_file_size  # nearly the most, in pages
         looks.clear()
-        assert partition._nearly_most(layout, max_file_size, attributes) == found
+        assert capacity._nearly_most(layout, max_file_size, attributes) == found
         assert not looks

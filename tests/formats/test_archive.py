@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -101,16 +102,16 @@ def test_an_open_partition_is_copied_as_far_as_it_is_committed(tmp_path):
 
 def test_a_copy_that_was_interrupted_goes_on(tmp_path, monkeypatch):
     write(tmp_path / "d", 57, max_file_size=SMALL // 2)
-    renames = []
+    renames, replace = [], Path.replace
 
-    def rename(temporary, final, *, durable):
+    def rename(temporary, final):
         renames.append(final.name)
         if len(renames) == 3:
             raise OSError(28, "No space left on device")
-        temporary.replace(final)
+        return replace(temporary, final)
 
     with monkeypatch.context() as patch:
-        patch.setattr("physgym.formats.archive.replace", rename)
+        patch.setattr(Path, "replace", rename)
         with pytest.raises(DatasetError, match=r"No space left on device.*resume=True"):
             archive(tmp_path / "d", tmp_path / "small", compression="gzip")
     assert sorted(file.name for file in (tmp_path / "small").glob("*")) == renames[:2]

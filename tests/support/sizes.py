@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from physgym.data import partition, writer
+from physgym.data import capacity, writer
+from physgym.data.layout import Layout
 from physgym.errors import ConfigError
 
 
-def _capacity(layout: partition.Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
+def _capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
     try:
-        return partition.capacity(layout, max_file_size, attributes)
+        return capacity.capacity(layout, max_file_size, attributes)
     except ConfigError:
         return max(1, max_file_size // layout.row_nbytes)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.partition import Layout
+from physgym.data.layout import Layout
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError
 from physgym.sample import Field, SampleSpec

@@ -1,0 +1,192 @@
+"""A partition's file in the making: created, filled by an `Appender`, sealed.
+
+HDF5 writes the file's metadata once, under a temporary name: contiguous datasets of a fixed capacity. From then on
+rows are written at the datasets' offsets, and a commit is one write of 8 bytes, the number of samples, after the rows.
+A reader therefore sees either a whole batch or nothing of it. Closing seals the file: statistics and a checksum are
+added, and where there is room left, the rows are copied to a file of the exact size, which replaces it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from physgym import files
+from physgym.data.file_image import header_image
+from physgym.data.layout import MOMENTS, Layout
+from physgym.data.partition import COPY, Partition, Table
+from physgym.data.statistics import Statistics
+from physgym.data.texts import encoded, on_disk
+from physgym.spaces import Array
+
+PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger pages, which are slow to come by
+
+
+def pwrite_all(handle: int, array: Array, offset: int) -> None:
+    """Write a C-contiguous array at a place of a file."""
+    left = array.reshape(-1).view(np.uint8).data
+    while left:
+        written = os.pwrite(handle, left[:PIECE], offset)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left, offset = left[written:], offset + written
+
+
+class Appender:
+    """Writes rows into an open partition.
+
+    Args:
+        partition: An unsealed partition.
+        durable: Whether a commit waits until the disk has it.
+    """
+
+    def __init__(self, partition: Partition, *, durable: bool = False) -> None:
+        self.partition, self._durable = partition, durable
+        self._handle = files.open_regular(partition.path, os.O_RDWR)
+
+    def write(self, table: str, rows: Mapping[str, Array]) -> None:
+        """Write rows (dataset name to array (n, *row shape)), which fit, after those written before.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        into = self.partition.tables[table]
+        for name, column in into.columns.items():
+            data = np.ascontiguousarray(encoded(rows[name]), on_disk(column.dtype))
+            if data.size:
+                assert column.offset is not None
+                pwrite_all(self._handle, data, column.offset + into.written * column.row)
+        into.written += len(rows[name])
+
+    def commit(self) -> None:
+        """Make everything written so far count: the samples last, since the other tables belong to them.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        *others, samples = reversed(self.partition.tables.values())
+        if all(table.written == table.count for table in (*others, samples)):
+            return
+        if self._durable:
+            os.fdatasync(self._handle)
+        for table in others:
+            self._count(table)
+        if self._durable and others:
+            os.fdatasync(self._handle)
+        self._count(samples)
+        if self._durable:
+            os.fdatasync(self._handle)
+
+    def _count(self, table: Table) -> None:
+        if table.written > table.count:
+            assert table.counter is not None
+            pwrite_all(self._handle, np.array([table.written], "<u8"), table.counter)
+            table.count = table.written
+
+    def close(self) -> None:
+        """Close the file without sealing it; calling it again does no harm."""
+        handle, self._handle = self._handle, -1  # first: an interrupt must not leave the number of what others may open
+        if handle >= 0:
+            os.close(handle)
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def create_partition(
+    path: Path, layout: Layout, capacity: int, attributes: Mapping[str, Any], *, durable: bool = False
+) -> Partition:
+    """Make an empty partition, visible under its name only when it is whole."""
+    with files.replacing(path, durable=durable) as temporary:
+        header_image(layout, dict.fromkeys(layout.tables, capacity), attributes).save(temporary)
+    return Partition(path)
+
+
+def seal(part: Partition, statistics: Mapping[str, Statistics] | None = None, *, durable: bool = False) -> Partition:
+    """Complete a partition with statistics and checksum; where there is room left, in a new file of exact size.
+
+    Args:
+        part: The partition.
+        statistics: Of the real-valued fields, computed by default.
+        durable: Whether to wait for the disk, so that a power cut undoes nothing.
+
+    Returns:
+        The sealed partition.
+    """
+    if part.sealed:
+        return part
+    statistics = statistics or part.statistics
+    if any(table.count < table.capacity for table in part.tables.values()):
+        return _copy(part, part.path, _counts(part), statistics, durable)
+    _finish(part.path, statistics, part.digest(), durable=durable)
+    return Partition(part.path)
+
+
+def sealed_copy(part: Partition, path: Path) -> Partition:
+    """Make a sealed partition of exact size of the committed rows, in another file; this one stays as it is."""
+    return _copy(part, path, _counts(part), part.statistics, False)
+
+
+def unseal(part: Partition, capacity: int, *, durable: bool = False) -> Partition:
+    """Replace a sealed partition by one with room for further rows."""
+    return _copy(part, part.path, dict.fromkeys(part.tables, capacity), None, durable)
+
+
+def _counts(part: Partition) -> dict[str, int]:
+    return {name: table.count for name, table in part.tables.items()}
+
+
+def _copy(
+    part: Partition,
+    path: Path,
+    capacities: Mapping[str, int],
+    statistics: Mapping[str, Statistics] | None,
+    durable: bool,
+) -> Partition:
+    """Put the committed rows in a file of other capacities, sealed if there are statistics."""
+    attributes = {name: value for name, value in part.attributes.items() if name != "archive"}
+    with files.replacing(path, durable=durable) as temporary:
+        header_image(part.layout, capacities, attributes).save(temporary)
+        copy = Partition(temporary)
+        with Appender(copy) as appender:
+            for table in part.tables.values():
+                rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
+                for start in range(0, table.count, rows_at_once):
+                    stop = min(table.count, start + rows_at_once)
+                    # unnamed: the next portion is not read while this one is still there
+                    appender.write(table.name, {name: part.read(name, start, stop) for name in table.columns})
+            appender.commit()
+        if statistics is not None:
+            _finish(temporary, statistics, copy.digest(), durable=False)
+    return Partition(path)
+
+
+def _finish(path: Path, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:
+    """Write what a seal has: the metadata was written when the file was made."""
+    with h5py.File(path, "r") as file:
+        small = {"checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
+        for name, s in statistics.items():
+            small[f"statistics/{name}/count"] = np.array([s.count], "<u8")
+            small |= {f"statistics/{name}/{moment}": getattr(s, moment) for moment in MOMENTS}
+        places = {name: (file[name].id.get_offset(), value) for name, value in small.items() if value.size}
+        flag = file["sealed"].id.get_offset()
+    handle = files.open_regular(path, os.O_RDWR)
+    try:
+        for offset, value in places.values():
+            pwrite_all(handle, np.ascontiguousarray(value), offset)
+        if durable:
+            os.fdatasync(handle)  # the flag vouches for all that was written before it
+        pwrite_all(handle, np.array([1], "<u8"), flag)
+        if durable:
+            os.fdatasync(handle)
+    finally:
+        os.close(handle)
