@@ -12,9 +12,9 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before NumPy is imported; workers and bare trainings alike
 
-from physgym.experiment.build import train  # noqa: E402
 from physgym.experiment.config import check_config  # noqa: E402
 from physgym.experiment.record import read_record  # noqa: E402
+from physgym.experiment.runs import train  # noqa: E402
 from physgym.experiment.schema import Config  # noqa: E402
 from physgym.experiment.search.study import search  # noqa: E402
 from physgym.system.cores import usable_cores  # noqa: E402

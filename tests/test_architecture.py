@@ -77,7 +77,6 @@ LONG = {
     "physgym.code.record",
     "physgym.data.dataset",
     "physgym.data.writer",
-    "physgym.experiment.build",
     "physgym.experiment.search.study",
     "physgym.generation.generate",
     "physgym.protocol.wire",

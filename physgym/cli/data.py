@@ -88,8 +88,9 @@ def generate(
 
     physgym generate examples/beam.yaml dataset.path=data/beam
     """
-    from physgym.experiment.build import ONE_DATASET, generate_samples
     from physgym.experiment.config import check_config
+    from physgym.experiment.dataset_plan import ONE_DATASET
+    from physgym.experiment.runs import generate_samples
     from physgym.storage import Location, place
 
     given = {

@@ -71,8 +71,8 @@ def run(
 
     Example: physgym run sessions/beam --steps 200 --frames frames
     """
-    from physgym.experiment.build import build_sampler
     from physgym.experiment.config import Edits, load_config
+    from physgym.experiment.generation_plan import build_sampler
     from physgym.experiment.schema import Component
 
     config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
@@ -169,7 +169,8 @@ def _run(
     """Run a session's network, with the solver or on stored samples alone, and print the report."""
     from physgym.code.record import recorded_code
     from physgym.data.provenance import learned_samples
-    from physgym.experiment.build import environment_arguments, load_network
+    from physgym.experiment.generation_plan import environment_arguments
+    from physgym.experiment.networks import load_network
     from physgym.running.runner import Runner
     from physgym.running.save_frames import SaveFrames
 

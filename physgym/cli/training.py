@@ -17,8 +17,8 @@ from physgym.errors import ConfigError
 from physgym.files import short
 
 if TYPE_CHECKING:
-    from physgym.experiment.build import Outcome
     from physgym.experiment.provenance import Origin
+    from physgym.experiment.runs import Outcome
     from physgym.experiment.schema import Config
 
 
@@ -47,7 +47,7 @@ def train(
     """
     settings = flags.load(config, overrides)
     origin, log = flags.origin(config, overrides)
-    _train(settings, None, origin, log)
+    _run_training(settings, None, origin, log)
 
 
 @app.command(cls=Command)
@@ -98,12 +98,12 @@ def resume(
         _resume_generation(config, session, origin)
         return
     _check_epochs(session, config, stored)
-    _train(config, session, origin)
+    _run_training(config, session, origin)
 
 
 def _check_epochs(session: Path, config: Config, stored: Config) -> None:
     """Raise ConfigError where there are to be other epochs than the learning rate was planned for."""
-    from physgym.experiment.build import planned
+    from physgym.experiment.parts import planned
 
     if config.training.epochs != stored.training.epochs and planned(stored):
         raise ConfigError(
@@ -148,8 +148,8 @@ def _check_folder(session: Path, config: Config, folder: str) -> None:
             )
 
 
-def _train(config: Config, session: Path | None, origin: Origin, log: bool = True) -> None:
-    from physgym.experiment.build import train as run
+def _run_training(config: Config, session: Path | None, origin: Origin, log: bool = True) -> None:
+    from physgym.experiment.runs import train as run
 
     try:
         outcome = run(config, session, origin, log=log)
@@ -177,7 +177,7 @@ def _report(outcome: Outcome) -> None:
 
 
 def _resume_generation(config: Config, session: Path, origin: Origin) -> None:
-    from physgym.experiment.build import generate_samples
+    from physgym.experiment.runs import generate_samples
 
     try:
         dataset = generate_samples(config, session, origin)

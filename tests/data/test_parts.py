@@ -16,9 +16,9 @@ from physgym.data import SampleWriter
 from physgym.data.provenance import overlaps, overlaps_with_stream
 from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError
-from physgym.experiment.build import train
 from physgym.experiment.config import check_config
 from physgym.experiment.record import read_record
+from physgym.experiment.runs import train
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP
 from physgym.registration import defaults_of

@@ -14,8 +14,8 @@ from gymnasium import spaces
 import physgym
 from physgym import files
 from physgym.errors import SampleError
-from physgym.experiment.build import generate_samples, train
 from physgym.experiment.config import check_config
+from physgym.experiment.runs import generate_samples, train
 from physgym.formats.numpy_arrays import export_numpy, import_numpy
 from physgym.nn import MLP
 from physgym.runner import RolloutEvaluation, Runner, SaveFrames

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError, DatasetError
-from physgym.experiment.build import generate_samples, train
 from physgym.experiment.config import check_config, load_config
+from physgym.experiment.runs import generate_samples, train
 from physgym.generation import generate
 from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer

@@ -11,8 +11,9 @@ import torch
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError, DatasetError
-from physgym.experiment.build import generate_samples, load_network, train
 from physgym.experiment.config import check_config
+from physgym.experiment.networks import load_network
+from physgym.experiment.runs import generate_samples, train
 from physgym.nn import Normalize, registry
 from physgym.training import list_checkpoints, load_checkpoint
 

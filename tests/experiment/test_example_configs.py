@@ -9,8 +9,8 @@ import pytest
 
 import physgym  # noqa: F401  # registers the simulations
 from physgym import SampleDataset
-from physgym.experiment.build import train
 from physgym.experiment.config import load_config
+from physgym.experiment.runs import train
 
 ROOT = Path(__file__).parents[2]
 FILES = {file.name: file for file in sorted((ROOT / "examples").glob("*.yaml"))}

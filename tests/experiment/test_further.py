@@ -15,15 +15,10 @@ from torch import nn
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError, PhysGymError
-from physgym.experiment.build import (
-    check,
-    generate_samples,
-    load_network,
-    shared_dataset,
-    train,
-    trained_network,
-)
 from physgym.experiment.config import check_config, load_config
+from physgym.experiment.dataset_plan import shared_dataset
+from physgym.experiment.networks import load_network, trained_network
+from physgym.experiment.runs import check, generate_samples, train
 from physgym.experiment.session import CONFIG
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Transform

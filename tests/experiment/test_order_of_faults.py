@@ -8,8 +8,8 @@ import pytest
 
 import physgym
 from physgym.errors import PhysGymError
-from physgym.experiment.build import train
 from physgym.experiment.config import load_config
+from physgym.experiment.runs import train
 
 CONFIG = """
 environment: {id: physgym/Spring-v0}

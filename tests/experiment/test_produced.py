@@ -6,9 +6,9 @@ import pytest
 
 import physgym
 from physgym.errors import ConfigError
-from physgym.experiment.build import train
 from physgym.experiment.config import check_config
 from physgym.experiment.produced import check_produced
+from physgym.experiment.runs import train
 
 BOTH = r"dataset\.samples: 640 and training\.batches_per_epoch: 3 .*both say.*dataset\.produce: "
 ONLINE = r"dataset\.online \(capacity: 64\) counts with dataset\.produce: online alone, which is "
@@ -89,7 +89,7 @@ def test_several_datasets_take_no_samples_to_load():
 
 def test_a_session_of_before_goes_on(tmp_path, monkeypatch):
     """One that was begun when such keys were left aside."""
-    monkeypatch.setattr("physgym.experiment.build.check_produced", lambda config: None)
+    monkeypatch.setattr("physgym.experiment.training_plan.check_produced", lambda config: None)
     settings = config(tmp_path, {"produce": "first_epoch", "samples": 640, "max_steps": 10}, {"batches_per_epoch": 1})
     session = train(settings).session
     monkeypatch.undo()

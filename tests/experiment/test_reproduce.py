@@ -20,12 +20,12 @@ import physgym
 from physgym import cli
 from physgym.errors import ConfigError
 from physgym.experiment import reproduce as tested
-from physgym.experiment.build import train
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.record import read_record
 from physgym.experiment.reproduce import reproduce
 from physgym.experiment.run import Run
+from physgym.experiment.runs import train
 from physgym.experiment.session import new_session
 from physgym.files import write_atomically
 from physgym.training import list_checkpoints

@@ -23,11 +23,11 @@ import yaml
 
 from physgym import cli
 from physgym.errors import ConfigError, DivergedError, WorkerError, needs
-from physgym.experiment.build import train
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.record import read_config, read_record, state
 from physgym.experiment.reproduce import reproduce
+from physgym.experiment.runs import train
 from physgym.experiment.search import pool as pools
 from physgym.experiment.search import study as searching
 from physgym.experiment.search import worker as working

@@ -27,8 +27,8 @@ from physgym.data.remote import has_samples
 from physgym.data.summary import describe
 from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, StorageError
-from physgym.experiment.build import train
 from physgym.experiment.config import check_config
+from physgym.experiment.runs import train
 from physgym.formats.archive import archive
 from physgym.generation.generate import generate
 from physgym.nn import MLP, Predictor

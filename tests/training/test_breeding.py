@@ -7,8 +7,8 @@ import pytest
 
 import physgym
 from physgym.errors import ConfigError
-from physgym.experiment.build import generate_samples
 from physgym.experiment.config import check_config
+from physgym.experiment.runs import generate_samples
 from physgym.generation.generate import SampleStream
 from physgym.generation.online import Online
 from physgym.nn import MLP

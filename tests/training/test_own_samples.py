@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError
-from physgym.experiment.build import check, generate_samples, train
 from physgym.experiment.config import check_config
+from physgym.experiment.runs import check, generate_samples, train
 from physgym.training import load_checkpoint
 from tests.support.repositories import identity, ignoring  # noqa: F401 - a fixture
 

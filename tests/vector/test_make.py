@@ -14,8 +14,8 @@ from gymnasium import spaces
 import physgym
 from physgym import placement
 from physgym.errors import ConfigError
-from physgym.experiment.build import check
 from physgym.experiment.config import check_config
+from physgym.experiment.runs import check
 from physgym.generation.generate import SampleStream
 from physgym.runner import Runner, SurrogateVectorEnv
 from tests.support import toys

@@ -206,7 +206,7 @@ def _space_of(config: Config) -> Space:
 
 def _check_points(space: Space) -> None:
     """Raise if no trial can work, before the first sample is generated; that some cannot is for the search to find."""
-    from physgym.experiment.build import check
+    from physgym.experiment.runs import check
 
     faults = []
     for end in (0, -1):
@@ -219,7 +219,7 @@ def _check_points(space: Space) -> None:
 
 def _samples(space: Space, session: Path, run: Run, allow: bool) -> str | list[str]:
     """Make the samples that all trials train on; where they are."""
-    from physgym.experiment.build import places, shared_dataset
+    from physgym.experiment.dataset_plan import places, shared_dataset
 
     config = space.config({})
     folder = config.dataset.path or str(session / "dataset")

@@ -164,8 +164,8 @@ def run_trial(job: Message, channel: Channel) -> Message:
         job: ``config``, the data of its configuration; ``metric`` and ``which`` of the search; ``origin``.
         channel: To the search.
     """
-    from physgym.experiment.build import train
     from physgym.experiment.config import check_config
+    from physgym.experiment.runs import train
     from physgym.experiment.session import CONFIG
 
     config = check_config(job["config"], "the trial's configuration")
@@ -231,7 +231,7 @@ def main() -> None:
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     with contextlib.suppress(KeyboardInterrupt):  # nothing is at work
-        import physgym.experiment.build  # noqa: F401  # what takes long, before the first trial
+        import physgym.experiment.runs  # noqa: F401  # what takes long, before the first trial
 
         channel.send(kind="ready")
         while (job := channel.receive()) is not None:

@@ -1,0 +1,136 @@
+"""The simulation of a configuration, and the options of generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from physgym.episode import require_spec
+from physgym.errors import ConfigError, PhysGymError
+from physgym.experiment import components
+from physgym.experiment.networks import as_predictor, build_network, trained_network
+from physgym.experiment.parts import build_transforms, make_part
+from physgym.experiment.schema import Component, Config
+from physgym.factories import takes
+from physgym.files import absolute
+from physgym.generation.generate import BREED_ALONE
+from physgym.nn import Predictor
+from physgym.sample import SampleSpec
+from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
+from physgym.training.answers import Asked
+from physgym.vector.make import env_factories
+from physgym.worker import folders
+
+OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
+OPTIONS |= {"max_file_size"}
+# a function is a policy where its second parameter has such a name
+GENERATORS = ("generator", "rng", "random", "np_random")
+
+
+def environment_id(config: Config, what: str) -> str:
+    """Return the id of the simulation.
+
+    Args:
+        config: Names it.
+        what: What needs the simulation, for the error.
+
+    Raises:
+        ConfigError: The configuration names none.
+    """
+    if config.environment is None:
+        raise ConfigError(f"environment: missing; {what} needs the simulation")
+    return config.environment.id
+
+
+def environment_arguments(config: Config, **more: Any) -> list[dict[str, Any]]:
+    """Return the arguments of the environment, as a list: of k entries, episode e has those at e modulo k.
+
+    Args:
+        config: Names them.
+        **more: Further ones of each.
+    """
+    named = {} if config.environment is None else config.environment.arguments
+    return [{**one, **more} for one in ([named] if isinstance(named, dict) else named)]
+
+
+def simulation_spec(config: Config) -> SampleSpec:
+    """Return the fields of the samples of the simulation, which is made for that.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    name = environment_id(config, f"a new dataset in {config.dataset.path or 'the session'}")
+    arguments = environment_arguments(config)
+    factory = env_factories(name, arguments)[0]
+    with folders.Folder():
+        try:
+            env = factory()
+        except PhysGymError as error:
+            raise ConfigError(f"environment: {error}") from error
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"environment: making {name} with {arguments[0]} raised {what}") from error
+        try:
+            return require_spec(env)
+        finally:
+            env.close()
+
+
+def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sampler | None:
+    """Build the sampler of actions or parameters.
+
+    Args:
+        part: Its name and arguments; None for none.
+        what: "actions" or "parameters".
+        key: Section of the configuration, for errors.
+
+    Raises:
+        ConfigError: It is no sampler.
+    """
+    if part is None:
+        return None
+    name, colon, argument = part.type.partition(":")
+    ours = components.ACTION_SAMPLERS if what == "actions" else components.PARAMETER_SAMPLERS
+    if name in ours:
+        if part.arguments and not colon:
+            return rebuild_sampler({"sampler": name, **part.arguments}, f"{key}.{what}")
+        if name == "network" and argument and absolute(argument).exists():
+            return NetworkPolicy(trained_network(absolute(argument)))  # also one of a class of one's own
+        return find_sampler(part.type, what)
+    found = components.find(part.type, {}, f"{key}.{what}")
+    if what == "actions" and not part.arguments and takes(found, *GENERATORS):
+        return find_sampler(found, what)
+    policy = "; or name a function of (observation, generator), with parameters of these names"
+    instead = policy if what == "actions" else ""
+    return find_sampler(make_part(part, {}, f"{key}.{what}", Sampler, instead), what)
+
+
+def generation_options(config: Config) -> dict[str, Any]:
+    """Return the options of generation.
+
+    Raises:
+        ConfigError: A sampler does not fit.
+    """
+    parameters = build_sampler(config.sampler.parameters, "parameters")
+    if isinstance(parameters, Breed) and config.dataset.produce != "online":
+        raise ConfigError(f"sampler.{BREED_ALONE}")
+    return {
+        **config.dataset.model_dump(include=OPTIONS),
+        "seed": config.seed,
+        "env_kwargs": environment_arguments(config),
+        "actions": build_sampler(config.sampler.actions, "actions"),
+        "parameters": parameters,
+    }
+
+
+def answering_network(config: Config) -> Asked:
+    """Return the network that answers a simulation while samples are generated without a training.
+
+    The training of this configuration would begin with the same network, so that its samples are the same.
+    """
+
+    def make() -> Predictor:
+        spec = simulation_spec(config)
+        network = build_network(config, spec)
+        return as_predictor(config, network, spec, build_transforms(config, network, spec))
+
+    return Asked(make)

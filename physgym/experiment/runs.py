@@ -1,0 +1,235 @@
+"""Runs of a configuration: a training, or the generation of its samples."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import Mode
+from physgym.errors import ConfigError
+from physgym.experiment.dataset_plan import (
+    ONE_DATASET,
+    Folder,
+    dataset_folder,
+    has_samples,
+    is_complete,
+    samples_to_load,
+    wanted_samples,
+)
+from physgym.experiment.generation_plan import (
+    answering_network,
+    environment_arguments,
+    environment_id,
+    generation_options,
+)
+from physgym.experiment.provenance import Origin
+from physgym.experiment.run import Run
+from physgym.experiment.schema import Config
+from physgym.experiment.session import is_empty, new_session
+from physgym.experiment.training_plan import TrainingPlan, make_trainer
+from physgym.files import short
+from physgym.generation.generate import generate
+from physgym.storage.location import place
+from physgym.training import (
+    Callback,
+    History,
+    Trainer,
+    list_checkpoints,
+)
+from physgym.training.ranks import Ranks
+from physgym.training.trainer import ALONE
+from physgym.vector.make import env_factories
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a training from a configuration.
+
+    Attributes:
+        session: Its folder; None where nothing was logged.
+        trainer: The trainer, with the network and the samples.
+        history: What was done.
+    """
+
+    session: Path | None
+    trainer: Trainer
+    history: History
+
+
+def train(
+    config: Config,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    *,
+    log: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
+    """Run the training that a configuration describes, in a new session folder or in that of an interrupted one.
+
+    What can be wrong with the network and all else that the configuration names is found before the first sample is
+    generated.
+
+    Args:
+        config: What to do.
+        resume: Session to continue from its last checkpoint, or from where its samples end.
+        origin: How this run came about, for the record; by default what can be seen from here.
+        log: Whether there is a session. Without one nothing is kept: no checkpoints, no curves, and the samples only
+            where ``dataset.path`` says so.
+        callbacks: More callbacks of the training.
+
+    Started by ``torchrun``, the processes train one network together, from a dataset that is complete.
+
+    Raises:
+        PhysGymError: Whatever the parts raise; what was complete stays in the session.
+        KeyboardInterrupt: Ctrl-C while samples were generated; the text says where they are. During training it ends
+            in the outcome instead.
+    """
+    given, config = config, located(config)
+    begun = None if resume is None else dataset_folder(config, resume)
+    allowed = origin is not None and origin.allow_changed_code
+    plan = TrainingPlan(config, begun, callbacks, allow_changed_code=allowed)
+    ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
+    if ranks.size > 1 and not is_complete(config, resume):
+        raise ConfigError(f"{ALONE}: physgym generate, then dataset.path")
+    if not log:
+        with tempfile.TemporaryDirectory(prefix="physgym-") as temporary:
+            return _fit(plan, dataset_folder(config, Path(temporary)), None, None)
+    session = resume
+    if session is None:
+        plan.foresee_samples(ranks.size)
+        session = Path(ranks.share(str(new_session(config.session)) if ranks.rank == 0 else ""))
+    folder = dataset_folder(config, session)
+    # the record stands before the first step, and names the folder that the session really has
+    recorded = given.model_copy(update={"session": str(session)}).model_dump()
+    if ranks.rank > 0:
+        return _fit(plan, folder, session, None, resume=resume is not None)
+    with Run(session, "train", recorded, origin) as run:
+        try:
+            return _fit(plan, folder, session, run, resume=resume is not None)
+        except KeyboardInterrupt as interrupt:
+            if is_empty(session):
+                there = f"samples are in {folder}" if has_samples(folder) else "nothing is kept"
+                text = f"interrupted before the training; {there}. Begin again with the same command"
+                raise KeyboardInterrupt(text) from None
+            kept = f"complete samples are in {short(str(folder))}" if has_samples(folder) else "no sample was complete"
+            if checkpoints := list_checkpoints(config.training.checkpoints.path or session / "networks"):
+                kept = f"the last complete checkpoint is {short(str(list(checkpoints)[-1]))}"
+            run.outcome = str(interrupt) or "interrupted before the training"
+            onward = f"physgym resume {shlex.quote(short(session))}"
+            raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: {onward}") from None
+
+
+def _fit(plan: TrainingPlan, folder: Folder, session: Path | None, run: Run | None, *, resume: bool = False) -> Outcome:
+    """Train, in a session or without one."""
+    trainer, source = make_trainer(plan, folder, session, run, resume=resume)
+    if run is not None:
+        run.accepted()  # only now it is known that the last checkpoint fits
+    try:
+        history = trainer.fit()
+    except KeyboardInterrupt:  # the second one: the first ends in the history
+        raise KeyboardInterrupt("interrupted twice") from None
+    finally:
+        if source is not None:
+            source.close()
+    if run is not None:
+        run.outcome = f"stopped: {history.stopped}" if history.stopped else run.outcome
+        run.outcome = "interrupted" if history.interrupted else run.outcome
+        run.results = dict(history.epochs[-1]) if history.epochs else {}
+        if source is not None and has_samples(folder):  # which were made meanwhile
+            run.describe_dataset(SampleDataset(folder))
+    return Outcome(session, trainer, history)
+
+
+def generate_samples(
+    config: Config,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    *,
+    mode: Mode = "training",
+    more: bool = False,
+    allow_changed_code: bool = False,
+) -> SampleDataset:
+    """Generate the samples that a configuration describes: where ``dataset.path`` says, or in a session of their own.
+
+    Args:
+        config: What to do.
+        resume: Session to continue.
+        origin: How this run came about, for the record of a session.
+        mode: Part of the dataset to write.
+        more: Continue the dataset in ``dataset.path`` after its last sample.
+        allow_changed_code: Continue it with another code of the simulation too; of a session `origin` says it.
+
+    Raises:
+        ConfigError: The configuration has no environment.
+        PhysGymError: What `physgym.generate` raises.
+    """
+    given, config = config, located(config)
+    if config.dataset.type is not None:
+        raise ConfigError("dataset.type: names samples that are there, and there are none to generate; leave it out")
+    env, load, options = environment_id(config, "physgym generate"), samples_to_load(config), generation_options(config)
+    samples = (
+        None if load is not None and config.dataset.samples is config.dataset.mini is None else wanted_samples(config)
+    )
+    options["allow_changed_code"] = allow_changed_code or (origin is not None and origin.allow_changed_code)
+    if resume is not None:  # the part that was begun
+        mode = next((part for part in get_args(Mode) if has_samples(resume / "dataset", part)), mode)
+    options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
+    options["predictor"] = answering_network(config)
+    make: Any = functools.partial(generate, env, **options)
+    if isinstance(config.dataset.path, list):
+        raise ConfigError(ONE_DATASET)
+    if config.dataset.path is not None:
+        return cast(SampleDataset, make(config.dataset.path, resume=more))
+    env_factories(env, environment_arguments(config))  # raises before there is a session
+    session = new_session(config.session) if resume is None else resume
+    recorded = given.model_copy(update={"session": str(session)}).model_dump()
+    with Run(session, "generate", recorded, origin) as run:
+        run.accepted()
+        if load is not None:
+            run.describe_dataset(load, "load_samples")
+        try:
+            dataset: SampleDataset = make(session / "dataset", resume=resume is not None)
+        except KeyboardInterrupt:
+            if is_empty(session):
+                raise KeyboardInterrupt("interrupted before the first sample; nothing is kept") from None
+            onward = f"physgym resume {shlex.quote(short(session))}"
+            raise KeyboardInterrupt(
+                f"interrupted; complete samples are in {short(session)}. Continue with: {onward}"
+            ) from None
+        run.describe_dataset(dataset)
+        return dataset
+
+
+def check(config: Config, metric: str | None = None) -> None:
+    """Check what `train` checks before the first sample is generated.
+
+    Args:
+        config: What to do.
+        metric: A value of an epoch that is wanted.
+    """
+    TrainingPlan(config, None, (), metric)
+
+
+def located(config: Config) -> Config:
+    """Return a configuration whose paths are absolute: a simulation may change the folder that the process is in."""
+
+    def at(path: Any) -> Any:
+        if path is None:
+            return None
+        return str(place(path)) if isinstance(path, str) else [at(one) for one in path]
+
+    dataset, training = config.dataset, config.training
+    checkpoints = training.checkpoints.model_copy(update={"path": at(training.checkpoints.path)})
+    changed = {
+        "dataset": dataset.model_copy(update={"path": at(dataset.path), "load_samples": at(dataset.load_samples)}),
+        "network": config.network.model_copy(update={"start_from": at(config.network.start_from)}),
+        "training": training.model_copy(update={"checkpoints": checkpoints}),
+        "validation": config.validation.model_copy(update={"path": at(config.validation.path)}),
+    }
+    return config.model_copy(update=changed)
