@@ -79,7 +79,6 @@ LONG = {
     "physgym.data.writer",
     "physgym.experiment.search.study",
     "physgym.generation.generate",
-    "physgym.protocol.wire",
     "physgym.running.runner",
     "physgym.running.surrogate",
     "physgym.samplers",

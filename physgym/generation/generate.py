@@ -51,7 +51,7 @@ from physgym.interrupt import Interrupt
 from physgym.naming import env_name, same_name
 from physgym.placement import EnvFactory
 from physgym.progress import Progress
-from physgym.protocol.wire import RolloutResult
+from physgym.protocol.messages import RolloutResult
 from physgym.registration import EnvLike, defaults_of, find_spec
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_parameters, find_sampler

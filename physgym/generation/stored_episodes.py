@@ -13,7 +13,7 @@ from gymnasium import spaces
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ConfigError, DatasetError
 from physgym.loading.shuffling import permutation
-from physgym.protocol.wire import MAX_BODY
+from physgym.protocol.codec import MAX_BODY
 from physgym.samplers import LOAD_SAMPLES
 from physgym.spaces import Array, leaf_spaces, unflatten
 from physgym.worker.variants import ARGUMENTS

@@ -14,7 +14,8 @@ import time
 from collections import deque
 
 from physgym.errors import ConfigError, ProtocolError
-from physgym.protocol.wire import Challenge, Close, Connection, Hello, Message, Prediction, Role, Welcome
+from physgym.protocol.connection import Connection
+from physgym.protocol.messages import Challenge, Close, Hello, Message, Prediction, Role, Welcome
 from physgym.system.descriptors import STANDARD, above_standard
 
 LOOPBACK = "127.0.0.1"

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from physgym.errors import ConfigError, PhysGymError, WorkerError
-from physgym.protocol.wire import Message, Parameters, Rejected, Rollout, RolloutResult
+from physgym.protocol.messages import Message, Parameters, Rejected, Rollout, RolloutResult
 from physgym.spaces import Array
 from physgym.vector.fleet import Fault, LocalWorker, RemoteWorker, Worker, WorkerPool
 

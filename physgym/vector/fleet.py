@@ -39,10 +39,9 @@ from physgym.launch import processes as process
 from physgym.launch.pickling import dump
 from physgym.launch.processes import Handle
 from physgym.placement import EnvFactory
+from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import IDLE, SLOTS, Arena
-from physgym.protocol.wire import (
-    DONE,
-    Agreement,
+from physgym.protocol.messages import (
     Attach,
     Attached,
     Close,
@@ -58,6 +57,7 @@ from physgym.protocol.wire import (
     RolloutResult,
     Step,
 )
+from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.system import process_tree as tree
 from physgym.system.children import Lifeline
 from physgym.system.descriptors import fill_standard
@@ -582,7 +582,7 @@ class WorkerPool:
         def emit(part: Message) -> None:
             if isinstance(part, RolloutResult):
                 worker.made += len(part.steps)
-            if part is not DONE:
+            if part is not STEPPED_ALL:
                 self._inbox.append((worker, part))
 
         try:
@@ -602,8 +602,8 @@ class WorkerPool:
     ) -> Iterator[tuple[Worker, Message | Fault]]:
         """The loop: replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
-        Results that say nothing but that they are there (`DONE`) are left out. Whoever stops iterating loses nothing:
-        another call goes on where this one was left.
+        Results that say nothing but that they are there (`STEPPED_ALL`) are left out. Whoever stops iterating loses
+        nothing: another call goes on where this one was left.
 
         Args:
             timeout: Seconds after which to stop; by default each worker has the timeout of the settings.
@@ -660,7 +660,7 @@ class WorkerPool:
         if messages:
             worker.since = time.monotonic()
         for message in messages:
-            if message is DONE:
+            if message is STEPPED_ALL:
                 worker.requests.popleft()
             elif isinstance(message, Predict):
                 self._questions.append((worker, message))

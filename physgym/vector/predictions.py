@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from physgym.protocol.wire import Predict, Prediction
+from physgym.protocol.messages import Predict, Prediction
 from physgym.worker.env_group import NO_NETWORK
 
 Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here

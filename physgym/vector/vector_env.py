@@ -41,8 +41,7 @@ from physgym.errors import (
 from physgym.launch.processes import check_context
 from physgym.protocol import batched_infos as batching
 from physgym.protocol.buffers import SLOTS, Arena, Slot, make_file, reserve
-from physgym.protocol.wire import (
-    BELLS,
+from physgym.protocol.messages import (
     Attach,
     Attached,
     Call,
@@ -56,6 +55,7 @@ from physgym.protocol.wire import (
     RolloutResult,
     Step,
 )
+from physgym.protocol.short_frames import STEP_ALL
 from physgym.sample import SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
@@ -457,7 +457,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._mask = self._everyone
         objects = self._put_actions(actions, slice(None), self.num_envs)
         self._turn()
-        message = BELLS[self._slot]
+        message = STEP_ALL[self._slot]
         for worker in self._pool.workers:
             if self._inline or objects:
                 message = self._step_message(worker, worker.slice, objects, None)

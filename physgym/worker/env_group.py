@@ -30,8 +30,7 @@ from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError,
 from physgym.placement import Env
 from physgym.protocol import batched_infos as batching
 from physgym.protocol.buffers import IDLE, Arena, Layout, Slot, results_layout
-from physgym.protocol.wire import (
-    DONE,
+from physgym.protocol.messages import (
     Call,
     CallResult,
     Failure,
@@ -46,6 +45,7 @@ from physgym.protocol.wire import (
     RolloutResult,
     Step,
 )
+from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.returned import flag_of, info_of, returned, reward_of, taken
 from physgym.sample import Columns, SampleSpec, declared, flat_items
 from physgym.samplers import EpisodePolicy
@@ -422,7 +422,7 @@ class Host:
         last: bool,
     ) -> Results:
         if rows is None and not (infos or failures or cut or self._inline or self._objects) and last:
-            return DONE
+            return STEPPED_ALL
         part = None if rows is None else list(rows)
         which = range(self.count) if part is None else part
         objects = [[values[i] for i in which] for values in self._objects]

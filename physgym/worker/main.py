@@ -25,7 +25,7 @@ from physgym.errors import ProtocolError, SharedProcess
 from physgym.interrupt import outlive_announcements
 from physgym.placement import Env, EnvFactory, build
 from physgym.protocol.buffers import Arena
-from physgym.protocol.wire import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
+from physgym.protocol.messages import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import fill_standard

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import Predictor, Transforms
-from physgym.protocol.wire import Predict
+from physgym.protocol.messages import Predict
 from physgym.sample import Field, SampleSpec
 from physgym.training.foreign import Feed, TorchSamples
 from physgym.vector.predictions import answer

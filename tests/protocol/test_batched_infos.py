@@ -17,7 +17,7 @@ from physgym.protocol import batched_infos as batching
 from physgym.protocol.batched_infos import merge, pack
 from physgym.protocol.msgpack_values import decode_value, encode_value
 from physgym.returned import taken
-from tests.protocol.test_wire import assert_same
+from tests.support.conversation import assert_same
 
 
 def gymnasiums(infos: dict[int, Any], size: int) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from physgym.errors import ProtocolError
-from physgym.protocol import wire
-from physgym.protocol.wire import Call, CallResult, Connection, Ready, Role, Step
-from tests.protocol.test_wire import (
+from physgym.protocol import codec
+from physgym.protocol.connection import INPUT_SIZE, Connection
+from physgym.protocol.messages import MESSAGE_TYPES, Call, CallResult, Ready, Results, Role, Step
+from tests.support.conversation import (
     EXAMPLES,
     LEGAL,
     SESSION,
@@ -118,7 +119,7 @@ def attack(connection: Connection, data: bytes, chunk: int) -> str:
     except ProtocolError:
         outcome = "refused"
     else:
-        assert all(type(message) in wire.MESSAGE_TYPES for message in messages)
+        assert all(type(message) in MESSAGE_TYPES for message in messages)
         assert len(connection.get_buffer()) > 0
         outcome = "taken" if messages else "incomplete"
     assert time.process_time() - begun < SECONDS_PER_FRAME
@@ -195,8 +196,8 @@ def test_a_connection_that_was_attacked_is_the_only_one_that_ends():
     attacked, other = brought_to("stepping"), brought_to("stepping")
     with pytest.raises(ProtocolError):
         feed(attacked[Role.PARENT], b"garbage, and more of it")
-    (got,) = feed(other[Role.PARENT], joined(other[Role.WORKER].send(EXAMPLES[wire.Results])))
-    assert_same(got, EXAMPLES[wire.Results])
+    (got,) = feed(other[Role.PARENT], joined(other[Role.WORKER].send(EXAMPLES[Results])))
+    assert_same(got, EXAMPLES[Results])
 
 
 # --- a recorded session with one wrong byte
@@ -308,13 +309,13 @@ def test_half_open_frames_cost_no_memory():
     process = psutil.Process()
     worker = brought_to("ready")[Role.WORKER]
     before = process.memory_info().rss
-    header = wire.HEADER.pack(b"PG", wire.VERSION, wire.MESSAGE_TYPES.index(Call), 1, 1 << 24)
+    header = codec.HEADER.pack(b"PG", codec.VERSION, MESSAGE_TYPES.index(Call), 1, 1 << 24)
     held = []
     for _ in range(300):
         connection = copy_of(worker)
         feed(connection, header + b"\x00" * 100)
         held.append(connection)
-    assert process.memory_info().rss - before < 300 * (wire.INPUT_SIZE + 20_000) + (8 << 20)
+    assert process.memory_info().rss - before < 300 * (INPUT_SIZE + 20_000) + (8 << 20)
 
 
 def test_lists_that_announce_more_than_they_hold_are_refused_soon():
@@ -322,7 +323,7 @@ def test_lists_that_announce_more_than_they_hold_are_refused_soon():
     for size in (5000, 1 << 20):
         data = body + bytes(size - len(body))
         worker = brought_to("ready")[Role.WORKER]
-        frame = wire.HEADER.pack(b"PG", wire.VERSION, wire.MESSAGE_TYPES.index(Step), 1, len(data)) + data
+        frame = codec.HEADER.pack(b"PG", codec.VERSION, MESSAGE_TYPES.index(Step), 1, len(data)) + data
         begun = time.process_time()
         with pytest.raises(ProtocolError, match="cannot be decoded"):
             feed(worker, frame)

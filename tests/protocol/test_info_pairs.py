@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import physgym
-from tests.protocol.test_wire import assert_same
+from tests.support.conversation import assert_same
 
 KINDS: dict[str, Any] = {
     "true": True,

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from physgym.errors import ProtocolError
 from physgym.protocol.msgpack_values import MAX_NESTED, decode_value, encode_value
-from tests.protocol.test_wire import assert_same
+from tests.support.conversation import assert_same
 
 Pair = namedtuple("Pair", "a b")
 

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from physgym import RecordTransition, Simulation, SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.sample import Field
-from tests.protocol.test_wire import assert_same
+from tests.support.conversation import assert_same
 
 ALL_WORKERS = pytest.mark.parametrize("num_workers", [0, 1, 2])
 

@@ -18,12 +18,14 @@ from gymnasium import spaces
 
 from physgym import SocketVectorEnv
 from physgym.errors import ProtocolError
-from physgym.protocol import wire
+from physgym.protocol import codec, messages
+from physgym.protocol.agreement import agree
+from physgym.protocol.connection import Connection
+from physgym.protocol.messages import Role
 from physgym.protocol.msgpack_values import encode_value
-from physgym.protocol.wire import Connection, Role
 from physgym.transport.sockets import Channel
 from physgym.vector import fleet as pool
-from tests.protocol.test_wire import BIG
+from tests.support.conversation import BIG
 
 
 class Still(gym.Env):
@@ -35,12 +37,12 @@ class Still(gym.Env):
 
 
 def frame(code: int, body: bytes) -> bytes:
-    return wire.HEADER.pack(wire.MAGIC, wire.VERSION, code, 0, len(body)) + body
+    return codec.HEADER.pack(codec.MAGIC, codec.VERSION, code, 0, len(body)) + body
 
 
 def waiting_for_hello() -> Connection:
     parent = Connection(Role.PARENT)
-    parent.send(wire.Challenge(bytes(32)))
+    parent.send(messages.Challenge(bytes(32)))
     return parent
 
 
@@ -52,9 +54,9 @@ def feed(connection: Connection, data: bytes) -> list:
 def test_the_codes_are_those_of_the_document():
     text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     table = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| (\w+) \| (?:parent|worker) \|", text, re.M)}
-    assert table == {kind.__name__: code for kind, code in wire.CODES.items()}
+    assert table == {kind.__name__: code for kind, code in messages.CODES.items()}
     assert sorted(table.values()) == list(range(18))
-    data = b"".join(bytes(part) for part in Connection(Role.PARENT).send(wire.Challenge(bytes(32))))
+    data = b"".join(bytes(part) for part in Connection(Role.PARENT).send(messages.Challenge(bytes(32))))
     assert data[3] == 0
 
 
@@ -70,7 +72,7 @@ FIELDS = {"worker": 0, "pid": 1, "nonce": bytes(32), "proof": bytes(32)}
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_greeting_holds_nothing_but_integers_and_bytes(value, name):
     body = encode_value({**FIELDS, name: value})
-    assert len(body) < wire.MAX_BODY_BEFORE_WELCOME
+    assert len(body) < codec.MAX_BODY_BEFORE_WELCOME
     with pytest.raises(ProtocolError):
         feed(waiting_for_hello(), frame(1, body))
 
@@ -92,7 +94,7 @@ def test_random_greetings_cost_little_and_let_nobody_in():
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     for turn in range(4000):
         if turn % 2:
-            body = rng.randbytes(rng.randrange(wire.MAX_BODY_BEFORE_WELCOME + 1))
+            body = rng.randbytes(rng.randrange(codec.MAX_BODY_BEFORE_WELCOME + 1))
         else:
             changed = bytearray(good)
             for _ in range(rng.randrange(1, 6)):
@@ -109,9 +111,9 @@ def test_random_greetings_cost_little_and_let_nobody_in():
 
 def test_the_spaces_of_a_message_are_bounded_together():
     described = {"type": "Box", "shape": [1 << 27], "dtype": "<f4", "low": 0.0, "high": 1.0}  # 2^29 bytes
-    ready = wire.Ready(5, {**BIG.description, "observation_spaces": [described] * 5})
+    ready = messages.Ready(5, {**BIG.description, "observation_spaces": [described] * 5})
     with pytest.raises(ProtocolError, match=r"exceed the limit of 2147483648 for all spaces"):
-        wire._agree(ready)
+        agree(ready)
 
 
 def test_many_idle_connections_keep_no_worker_out(monkeypatch):

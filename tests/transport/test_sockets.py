@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from physgym.errors import ConfigError, ProtocolError
-from physgym.protocol.wire import (
+from physgym.protocol.messages import (
     Call,
     CallResult,
     Challenge,
@@ -30,7 +30,7 @@ from physgym.protocol.wire import (
 )
 from physgym.transport import sockets as transport
 from physgym.transport.sockets import Channel, Listener, PeerGone, admit, challenge, dial, greet, proof
-from tests.protocol.test_wire import BIG, assert_same
+from tests.support.conversation import BIG, assert_same
 
 TOKEN = bytes(range(32))
 

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
-from physgym.protocol import wire
+from physgym.protocol import codec
 from physgym.protocol.msgpack_values import encode_value
 from physgym.vector import fleet as pool
 from tests.support.vectors import same
@@ -396,7 +396,7 @@ def test_strangers_are_turned_away(monkeypatch):
         def __init__(self, port=0):
             super().__init__(port)
             body = encode_value({"worker": 0, "pid": 1, "nonce": bytes(32), "proof": bytes(32)})
-            hello = wire.HEADER.pack(wire.MAGIC, wire.VERSION, 1, 0, len(body)) + body
+            hello = codec.HEADER.pack(codec.MAGIC, codec.VERSION, 1, 0, len(body)) + body
             for data in (b"GET / HTTP/1.1\r\n\r\n", hello, b""):
                 strangers.append(connected(self.address, data))
             connected(self.address, reset=True)

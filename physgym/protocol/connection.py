@@ -1,0 +1,246 @@
+"""One end of a connection between a vector env and a worker, without any input or output.
+
+`Connection.send` turns a message into buffers; `get_buffer` and `buffer_updated` turn received bytes, however chunked,
+into messages.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from physgym.errors import ProtocolError
+from physgym.protocol import short_frames
+from physgym.protocol.agreement import Agreement, agree
+from physgym.protocol.buffers import Buffer
+from physgym.protocol.codec import (
+    HEADER,
+    MAX_BODY,
+    MAX_BODY_BEFORE_READY,
+    MAX_BODY_BEFORE_WELCOME,
+    decode,
+    encode,
+    nbytes,
+    pack_header,
+    unpack_header,
+)
+from physgym.protocol.contents import check_message
+from physgym.protocol.messages import REPLIES, Close, Message, Ready, Role, Step
+from physgym.protocol.short_frames import FRAME, STEP_ALL, STEPPED_ALL
+from physgym.protocol.states import Conversation
+
+INPUT_SIZE = 1 << 16  # received at once; longer bodies are received straight into their own memory
+
+
+class Connection:
+    """The protocol at one end.
+
+    Args:
+        role: Which end this is.
+
+    Attributes:
+        agreement: Layouts, known once `Ready` went by; None before.
+        conversation: What may be said next.
+        ledger: Requests without their last reply.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.agreement: Agreement | None = None
+        self.conversation = Conversation()
+        self.ledger = self.conversation.ledger
+        self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
+        self._input = bytearray(INPUT_SIZE)
+        self._view = memoryview(self._input)
+        self._start = self._end = 0  # what of the input is filled and not yet used
+        self._body: memoryview | None = None  # a body that does not fit into the input
+        self._filled = 0
+        self._head: tuple[type[Message], int, int] | None = None  # of the frame under way: kind, sequence, length
+
+    @property
+    def state(self) -> str:
+        """The state, one of those in `physgym.protocol.states.MOVES`."""
+        return self.conversation.state
+
+    @property
+    def closing(self) -> bool:
+        """Whether the worker has nothing left to answer but `Close`."""
+        pending = self.ledger.pending
+        return self.state == "closed" or (bool(pending) and pending[0].kind is Close)
+
+    # sending
+
+    def send(self, message: Message) -> list[Buffer]:
+        """Return buffers to write, one after another, to send a message.
+
+        Raises:
+            ProtocolError: The message is not legal in this state, or holds what cannot travel.
+        """
+        if (message is STEPPED_ALL or message is STEP_ALL[0] or message is STEP_ALL[1]) and (
+            frame := self._send_short(message)
+        ) is not None:
+            return [frame]
+        kind = type(message)
+        self.conversation.check(kind, self.role)
+        try:
+            body = encode(message, self.agreement)
+            self._check_content(message)
+        except (struct.error, TypeError, ValueError, OverflowError, KeyError, AttributeError) as error:
+            raise ProtocolError(f"a {kind.__name__} holds what cannot travel: {error!r}") from error
+        length = sum(map(nbytes, body))
+        if length > MAX_BODY:
+            raise ProtocolError(f"a {kind.__name__} of {length} bytes exceeds the limit of {MAX_BODY}")
+        # only now: what cannot be sent changes no state
+        sequence = self.conversation.expected(kind)
+        self._advance(message, sequence)
+        return [pack_header(kind, sequence, length), *body]
+
+    def _send_short(self, message: Message) -> bytes | None:
+        """Return the frame of one of the short messages, None if it has to take the long way."""
+        talk = self.conversation
+        if not talk.ready or talk.asking:
+            return None
+        pending = self.ledger.pending
+        if message is STEPPED_ALL:
+            if self.role is Role.PARENT or not pending:
+                return None
+            oldest = pending[0]
+            if oldest.kind is not Step or oldest.left is not None:
+                return None
+            pending.popleft()
+            return short_frames.pack_stepped(oldest.sequence)
+        if self.role is Role.WORKER or pending:
+            return None
+        assert isinstance(message, Step)
+        sequence = self.ledger.next_sequence
+        self.ledger.open(message, sequence)
+        return short_frames.pack_step(sequence, message.slot)
+
+    # receiving
+
+    def get_buffer(self) -> memoryview:
+        """Return where the next received bytes belong; never empty."""
+        if self._body is not None:
+            return self._body[self._filled :]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == INPUT_SIZE or self._start > INPUT_SIZE // 2:
+            rest = self._input[self._start : self._end]
+            self._input[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._view[self._end :]
+
+    def buffer_updated(self, count: int) -> list[Message]:
+        """Take note of bytes put into `get_buffer`; return the messages that they complete.
+
+        Raises:
+            ProtocolError: The bytes are not a legal frame. The connection must be closed then.
+        """
+        if self._body is not None:
+            self._filled += count
+            if self._filled < len(self._body):
+                return []
+            body, self._body = self._body, None
+            return [self._receive(body)]
+        self._end += count
+        if self._end == FRAME.size and not self._start and self._head is None and (short := self._receive_short()):
+            return [short]
+        messages: list[Message] = []
+        while True:
+            if self._head is None:
+                if self._end - self._start < HEADER.size:
+                    return messages
+                self._open_frame()
+            assert self._head is not None
+            length = self._head[2]
+            there = self._end - self._start
+            if there < length:
+                if length > INPUT_SIZE // 2:
+                    self._body = _reserve(length)
+                    self._body[:there] = self._view[self._start : self._end]
+                    self._filled, self._start, self._end = there, 0, 0
+                return messages
+            # a copy, since arrays of the message are views of it
+            copy = bytearray(self._view[self._start : self._start + length])
+            self._start += length
+            messages.append(self._receive(memoryview(copy)))
+
+    def _receive_short(self) -> Message | None:
+        """Return one of the short messages if the input is exactly that, and legal; the rest takes the long way."""
+        talk = self.conversation
+        if not talk.ready or talk.asking:
+            return None
+        found = short_frames.unpack(self._input)
+        if found is None:
+            return None
+        message, sequence = found
+        pending = self.ledger.pending
+        if self.role is Role.WORKER:
+            if not isinstance(message, Step) or pending or sequence != self.ledger.next_sequence:
+                return None
+            self.ledger.open(message, sequence)
+        else:
+            oldest = pending[0] if pending else None
+            if oldest is None or oldest.kind is not Step or oldest.left is not None or sequence != oldest.sequence:
+                return None
+            if message is not STEPPED_ALL:
+                return None
+            pending.popleft()
+        self._start = self._end = 0
+        return message
+
+    def _open_frame(self) -> None:
+        kind, sequence, length = unpack_header(self._input, self._start)
+        self._start += HEADER.size
+        limit = MAX_BODY
+        if self.agreement is None:
+            limit = MAX_BODY_BEFORE_READY if self.state == "building" else MAX_BODY_BEFORE_WELCOME
+        if length > limit:
+            raise ProtocolError(f"a body of {length} bytes exceeds the limit of {limit}")
+        self.conversation.check(kind, self._other, sequence)  # before memory is spent on the body
+        self._head = kind, sequence, length
+
+    def _receive(self, body: memoryview) -> Message:
+        assert self._head is not None
+        (kind, sequence, _), self._head = self._head, None
+        message = decode(kind, body, self.agreement)
+        self._check_content(message)
+        self._advance(message, sequence)
+        return message
+
+    # what both do
+
+    def _check_content(self, message: Message) -> None:
+        """Check a message against the number of environments and against its request.
+
+        Raises:
+            ProtocolError: It names what there is not.
+        """
+        if self.agreement is None:
+            return
+        count = self.agreement.count
+        check_message(message, count)
+        if type(message) in _REPLY_KINDS:
+            self.ledger.pending[0].left_after(message, count)
+
+    def _advance(self, message: Message, sequence: int) -> None:
+        """Note a legal message."""
+        if isinstance(message, Ready):
+            self.agreement = agree(message)
+        self.conversation.advance(message, sequence, 0 if self.agreement is None else self.agreement.count)
+
+
+_REPLY_KINDS = frozenset(REPLIES.values())
+
+
+def _reserve(length: int) -> memoryview:
+    """Return memory for a body, which takes no page before bytes arrive for it.
+
+    Raises:
+        ProtocolError: There is none.
+    """
+    try:
+        return memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+    except MemoryError as error:
+        raise ProtocolError(f"there is no memory for a body of {length} bytes") from error

@@ -1,0 +1,174 @@
+"""The states of a connection: who may send what when. Every legal move stands in this module.
+
+It knows nothing of bytes, nor of which end this process is: both ends go through the same states.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from physgym.errors import ProtocolError
+from physgym.protocol.ledger import Ledger
+from physgym.protocol.messages import (
+    REPLIES,
+    Attach,
+    Attached,
+    Call,
+    CallResult,
+    Challenge,
+    Close,
+    Closed,
+    Failure,
+    Hello,
+    Message,
+    Predict,
+    Prediction,
+    Ready,
+    Reset,
+    Results,
+    Role,
+    Rollout,
+    RolloutResult,
+    Step,
+    Welcome,
+)
+
+
+class Moves(NamedTuple):
+    """What may be sent in a state.
+
+    Attributes:
+        parent: Kinds of messages that the parent may send.
+        worker: Those that the worker may send.
+    """
+
+    parent: frozenset[type[Any]]
+    worker: frozenset[type[Any]]
+
+
+NOTHING: frozenset[type[Any]] = frozenset()
+REQUESTS = frozenset(REPLIES)
+PARENT = Role.PARENT
+
+
+def _kinds(*kinds: type[Any]) -> frozenset[type[Any]]:
+    return frozenset(kinds)
+
+
+# The legal moves. What a connection does once it is ready depends on the oldest request without its last reply; the
+# parent may send further ones ahead.
+MOVES: dict[str, Moves] = {
+    # state           what the parent may send         what the worker may send
+    "challenge": Moves(_kinds(Challenge), NOTHING),
+    "hello": Moves(NOTHING, _kinds(Hello)),
+    "welcome": Moves(_kinds(Welcome), NOTHING),
+    "building": Moves(NOTHING, _kinds(Ready, Failure)),
+    "idle": Moves(REQUESTS, NOTHING),
+    "attaching": Moves(REQUESTS, _kinds(Attached, Failure, Predict)),
+    "resetting": Moves(REQUESTS, _kinds(Results, Failure, Predict)),
+    "stepping": Moves(REQUESTS, _kinds(Results, Failure, Predict)),
+    "rolling out": Moves(REQUESTS, _kinds(RolloutResult, Failure, Predict)),
+    "calling": Moves(REQUESTS, _kinds(CallResult, Failure, Predict)),
+    "asking": Moves(REQUESTS | {Prediction}, NOTHING),
+    "closing": Moves(REQUESTS, _kinds(Closed, Failure)),
+    "closed": Moves(NOTHING, NOTHING),
+}
+# Close is the last request: the parent sends no other one while it is unanswered.
+MOVES_BEFORE_CLOSE = {state: Moves(moves.parent - REQUESTS, moves.worker) for state, moves in MOVES.items()}
+# The states that follow on the messages before the connection is ready.
+OPENING: dict[tuple[str, type[Any]], str] = {
+    ("challenge", Challenge): "hello",
+    ("hello", Hello): "welcome",
+    ("welcome", Welcome): "building",
+    ("building", Ready): "idle",
+    ("building", Failure): "closed",
+}
+# The states in which requests are answered.
+SERVING: dict[type[Any], str] = {
+    Attach: "attaching",
+    Reset: "resetting",
+    Step: "stepping",
+    Rollout: "rolling out",
+    Call: "calling",
+    Close: "closing",
+}
+_UNREADY = frozenset({"challenge", "hello", "welcome", "building", "closed"})
+
+
+class Conversation:
+    """What has been said on a connection, as far as it matters for what may be said next.
+
+    Attributes:
+        ledger: The requests without their last reply.
+        asking: Whether a `Predict` waits for its `Prediction`.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.asking = False
+        self._opening = "challenge"  # the state before the connection is ready and after it is closed, "" in between
+        self._ending = False  # whether Close is unanswered
+
+    @property
+    def state(self) -> str:
+        """The state, a key of `MOVES`."""
+        if self._opening:
+            return self._opening
+        if self.asking:
+            return "asking"
+        pending = self.ledger.pending
+        return SERVING[type(pending[0].request)] if pending else "idle"
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests may be sent and answered."""
+        return not self._opening
+
+    def allows(self, kind: type[Any], sender: Role) -> bool:
+        """Return whether an end may send such a message now. Every message, on every path, is subject to this."""
+        moves = (MOVES_BEFORE_CLOSE if self._ending else MOVES)[self.state]
+        return kind in (moves.parent if sender is PARENT else moves.worker)
+
+    def expected(self, kind: type[Any]) -> int:
+        """Return the sequence number of the next message, if it is of this kind."""
+        if kind in REQUESTS:
+            return self.ledger.next_sequence
+        pending = self.ledger.pending
+        return pending[0].sequence if pending else 0
+
+    def check(self, kind: type[Any], sender: Role, sequence: int | None = None) -> None:
+        """Check that an end may send such a message now, with this sequence number.
+
+        Raises:
+            ProtocolError: It may not.
+        """
+        if not self.allows(kind, sender):
+            waiting = ", ".join(request.kind.__name__ for request in self.ledger.pending) or "nothing"
+            state = self.state if self.state in _UNREADY else "ready"
+            raise ProtocolError(
+                f"the {sender.value} may not send {kind.__name__} in state {state!r} with {waiting} unanswered"
+            )
+        if sequence is not None and sequence != self.expected(kind):
+            raise ProtocolError(f"{kind.__name__} has sequence number {sequence} instead of {self.expected(kind)}")
+
+    def advance(self, message: Message, sequence: int, count: int) -> None:
+        """Note a legal message.
+
+        Args:
+            message: The message.
+            sequence: Its sequence number.
+            count: Number of environments, 0 before it is known.
+        """
+        kind = type(message)
+        if self._opening:
+            following = OPENING[self._opening, kind]
+            self._opening = following if following in _UNREADY else ""
+        elif kind is Predict or kind is Prediction:
+            self.asking = kind is Predict
+        elif kind in REQUESTS:
+            self.ledger.open(message, sequence)
+            self._ending = self._ending or kind is Close
+        else:
+            answered = self.ledger.answer(message, count)
+            if answered is not None and answered.kind is Close:
+                self._opening = "closed"
