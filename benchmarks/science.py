@@ -29,7 +29,7 @@ from torch import nn
 
 from physgym import SampleDataset, generate
 from physgym.nn import FNO, MLP, Optimization, RelativeL2, Transforms, UNet
-from physgym.running.metrics import compare
+from physgym.running.prediction_errors import compare
 from physgym.training import Trainer
 
 BURGERS_FNO = partial(FNO.from_spec, modes=16, width=64, coordinates=False)

@@ -4,4 +4,4 @@ from physgym.running.rollout_evaluation import RolloutEvaluation as RolloutEvalu
 from physgym.running.runner import Runner as Runner
 from physgym.running.save_frames import SaveFrames as SaveFrames
 from physgym.running.surrogate import SurrogateEnv as SurrogateEnv
-from physgym.running.surrogate import SurrogateVectorEnv as SurrogateVectorEnv
+from physgym.running.surrogate_vector import SurrogateVectorEnv as SurrogateVectorEnv

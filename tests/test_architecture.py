@@ -80,7 +80,6 @@ LONG = {
     "physgym.experiment.search.study",
     "physgym.generation.generate",
     "physgym.running.runner",
-    "physgym.running.surrogate",
     "physgym.samplers",
     "physgym.training.checkpoint_files",
     "physgym.training.trainer",
@@ -102,7 +101,6 @@ LARGE = {
     "SocketVectorEnv",
     "Trainer",
     "UNet",
-    "_Transitions",
 }
 SIMULATIONS = "physgym.envs"  # theirs are the numbers of a method
 

@@ -23,7 +23,7 @@ from physgym.experiment.schema import Config
 from physgym.experiment.session import new_session
 from physgym.generation.generate import generate
 from physgym.nn import MLP, Optimization, Predictor, RelativeL2, Transforms
-from physgym.running.metrics import compare
+from physgym.running.prediction_errors import compare
 from physgym.running.runner import Runner
 from physgym.scene.frames import mesh_frame
 from physgym.spaces import Array

@@ -20,7 +20,7 @@ from physgym.events import Callback
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
 from physgym.registration import EnvLike
-from physgym.running.metrics import compare
+from physgym.running.prediction_errors import compare
 from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample

@@ -49,7 +49,8 @@ from physgym.naming import env_name
 from physgym.nn import Predictor
 from physgym.progress import Progress
 from physgym.registration import EnvLike, defaults_of, env_maker
-from physgym.running.surrogate import SurrogateEnv, check_fields, nonfinite
+from physgym.running.field_checks import check_fields, nonfinite
+from physgym.running.surrogate import SurrogateEnv
 from physgym.running.worker_report import (
     WINDOW,
     Ledger,

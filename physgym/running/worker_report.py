@@ -20,8 +20,9 @@ from physgym import spaces as walk
 from physgym.episode import TOO_MANY_REJECTS, Transition, require_spec
 from physgym.errors import SampleError
 from physgym.placement import Env
-from physgym.running.metrics import Errors, compare
-from physgym.running.surrogate import SurrogateEnv, nonfinite
+from physgym.running.field_checks import nonfinite
+from physgym.running.prediction_errors import Errors, compare
+from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Field, Sample, SampleSpec, declared
 from physgym.simulation import Simulation
 from physgym.spaces import Array

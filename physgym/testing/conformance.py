@@ -26,7 +26,7 @@ from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.placement import build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.registration import find_spec
-from physgym.running.surrogate import lacking_hooks
+from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten
 from physgym.testing.isolation import ConformanceNote, find_influence

@@ -21,7 +21,7 @@ from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner, SaveFrames, SurrogateEnv
-from physgym.running.metrics import compare
+from physgym.running.prediction_errors import compare
 from physgym.running.worker_report import Ledger, RunReport
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer

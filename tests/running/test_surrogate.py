@@ -17,7 +17,7 @@ from physgym.envs.spring import Spring, propagator
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import MLP, Predictor
 from physgym.runner import SurrogateEnv, SurrogateVectorEnv
-from physgym.running import surrogate as surrogate_module
+from physgym.running.space_fitting import fitter
 from physgym.sample import RecordTransition, SampleSpec
 from physgym.spaces import flatten
 from physgym.training.checkpoint_files import save_checkpoint
@@ -217,9 +217,9 @@ def test_observations_stay_within_their_space():
 
 
 def test_no_cast_destroys_what_a_network_predicts_or_is_fed():
-    keep = surrogate_module._keeper(spaces.Box(0, 255, (2,), np.uint8))
+    keep = fitter(spaces.Box(0, 255, (2,), np.uint8))
     assert keep(np.array([300, -1])).tolist() == [255, 0]  # and not 44, which uint8 makes of 300
-    keep = surrogate_module._keeper(spaces.Box(-np.inf, np.inf, (2,), np.float32))
+    keep = fitter(spaces.Box(-np.inf, np.inf, (2,), np.float32))
     with pytest.raises(
         SampleError, match="the predicted observation has values that float32 cannot hold, the first 1e"
     ):

@@ -1,0 +1,36 @@
+"""Checks of fields: whether a network was made for those of a simulation, and whether values are finite.
+
+torch is not imported here, since workers use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from physgym.errors import ConfigError
+from physgym.sample import SampleSpec
+
+
+def check_fields(predictor: Any, fields: SampleSpec) -> None:
+    """Raise ConfigError if a network was made for other fields than these.
+
+    Args:
+        predictor: A `physgym.nn.Predictor`; whatever else has no fields to compare.
+        fields: Those of the simulation.
+    """
+    for name, want in getattr(predictor, "spec", {}).items():
+        got = fields.get(name)
+        if got is None or got.shape != want.shape:
+            shown = "none" if got is None else f"{got.dtype} {got.shape}"
+            raise ConfigError(
+                f"the network was trained on field {name!r} as {want.dtype} {want.shape}, the simulation has {shown}. "
+                "Use the environment arguments of the training, or a network trained for these"
+            )
+
+
+def nonfinite(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names of the fields with a value that is not finite."""
+    return [name for name, value in fields.items() if not np.isfinite(value).all()]

@@ -1,0 +1,57 @@
+"""The network of a surrogate, which can be exchanged while the surrogate lives.
+
+torch is not imported here, so that a surrogate can stand in a worker whose predictions are made elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from physgym.errors import SampleError
+from physgym.sample import Sample
+from physgym.simulation import Predict
+
+if TYPE_CHECKING:
+    from physgym.nn import Predictor
+
+Network: TypeAlias = "Predictor | Predict | str | Path | None"
+
+
+class SurrogateNetwork:
+    """The network that a surrogate has now, as a function of one sample; shared by the surrogate and its core.
+
+    Args:
+        predictor: The network, or a function from input fields to output fields, or None.
+
+    Attributes:
+        predictor: The same.
+        inputs: Names of the fields that feed it, None where it does not say them.
+    """
+
+    def __init__(self, predictor: Any) -> None:
+        self.use(predictor)
+
+    def use(self, predictor: Any) -> None:
+        """Put another network in its place."""
+        self.predictor = predictor
+        self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
+        self._predict: Predict | None = getattr(predictor, "predict", predictor)
+
+    def __call__(self, fed: Sample) -> Sample:
+        """Predict for one sample."""
+        if self._predict is None:
+            raise SampleError(
+                "the surrogate has no network. Pass one to SurrogateEnv, or as predictor= to the vector env or the "
+                "Runner in which it stands"
+            )
+        return self._predict(fed)
+
+
+def loaded(predictor: Network) -> Any:
+    """Return a network, which is loaded where it is given as the folder of its session or checkpoint."""
+    if not isinstance(predictor, (str, Path)):
+        return predictor
+    from physgym.training import load_checkpoint
+
+    return load_checkpoint(predictor)
