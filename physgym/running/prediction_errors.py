@@ -31,7 +31,10 @@ class Errors:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Averages over the samples; "relative_to_mean_size" is the mean error over the mean size of the target."""
+        """Return averages over the samples.
+
+        "relative_to_mean_size" is the mean error over the mean size of the target.
+        """
         size = float(self.size.mean())
         return {
             "relative_l2": float(self.relative_l2.mean()),
@@ -43,7 +46,7 @@ class Errors:
 
 
 def compare(prediction: Array, target: Array) -> Errors:
-    """Errors of predictions of one field.
+    """Return the errors of predictions of one field.
 
     Args:
         prediction: Shape (n, *field shape).
@@ -69,3 +72,9 @@ def compare(prediction: Array, target: Array) -> Errors:
         np.linalg.norm(x, axis=-1).reshape(flat) if vectors else np.abs(x).reshape(flat) for x in (difference, wide)
     )
     return Errors(relative, points.mean(1), points.max(1), magnitudes.mean(1))
+
+
+def stored_error(errors: Array) -> Array:
+    """Return errors in the dtype in which a run stores them: float32, infinite where that holds no such number."""
+    with np.errstate(over="ignore"):
+        return errors.astype(np.float32)

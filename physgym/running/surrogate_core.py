@@ -194,8 +194,8 @@ def stand_in(
                 f"{type(inner).__name__} does not say how a network can stand in for it: it lacks {', '.join(hooks)}. "
                 "Implement inputs(action), which gives the fields that the network is fed, and adopt(action, "
                 "prediction), which takes the prediction as the state after the step, beside observation(); see "
-                "docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition and use a network "
-                "that predicts next_observation"
+                "docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition and use a "
+                "network that predicts next_observation"
             )
         if reward is not None or terminated is not None:
             raise ConfigError(

@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from physgym import SampleDataset
 from physgym.data import SampleWriter
 from physgym.errors import ConfigError, SampleError
-from physgym.running.worker_report import record_fields
+from physgym.running.run_step import record_fields
 from physgym.sample import Field, SampleSpec
 from physgym.training.foreign import Feed, as_samples
 

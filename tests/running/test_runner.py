@@ -22,7 +22,8 @@ from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner, SaveFrames, SurrogateEnv
 from physgym.running.prediction_errors import compare
-from physgym.running.worker_report import Ledger, RunReport
+from physgym.running.run_report import RunReport
+from physgym.running.step_blocks import StepBlocks
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
 from tests.support import toys
@@ -783,11 +784,11 @@ def test_a_run_without_end_keeps_the_figures_of_its_last_steps():
     network = predictor(2.2)
     with Runner(toys.Line, network) as runner:
         steps = list(itertools.islice(runner.steps(), 700))
-        ledger = Ledger(runner.spec, [network.spec["y"]], compare=True, window=300)
+        blocks = StepBlocks(runner.spec, [network.spec["y"]], compare=True, window=300)
         for step in steps:
-            ledger.add(step)
+            blocks.add(step)
     report = RunReport()
-    ledger.summarize(report)
+    blocks.summarize(report)
     kept = report.errors["y"].relative_l2.astype(np.float32)
     assert 300 <= len(kept) < 300 + 128
     np.testing.assert_array_equal(kept, [step.errors["y"] for step in steps[-len(kept) :]])

@@ -1,0 +1,79 @@
+"""`StoredSteps`: the steps of a dataset again, without a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from physgym.data.dataset import SampleDataset
+from physgym.episode import Transition
+from physgym.errors import ConfigError
+from physgym.nn import Predictor
+from physgym.running.run_step import RunStep, without_additions
+from physgym.running.step_source import StepSource
+from physgym.running.timed_predictor import TimedPredictor
+from physgym.sample import SampleSpec
+
+ROWS, ROW_BYTES = 256, 1 << 20  # of steps that are read at once
+
+
+class StoredSteps(StepSource):
+    """Gives the stored steps of a dataset.
+
+    Args:
+        dataset: Has the fields that feed the network.
+        predictor: The network.
+        compare: Whether predictions are compared with what is stored.
+
+    Raises:
+        ConfigError: A field does not fit the network.
+    """
+
+    def __init__(self, dataset: SampleDataset, predictor: TimedPredictor, *, compare: bool) -> None:
+        self._dataset, self._predictor, self._compare = dataset, predictor, compare
+        self.spec = _fitting(dataset, predictor.predictor)
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """Return those of the dataset."""
+        return self._dataset.constants
+
+    def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:
+        """Yield the first steps of the dataset."""
+        count = len(self._dataset) if limit is None else limit
+        size = self._predictor.batch_size
+        block = size * max(1, min(ROWS, ROW_BYTES // max(1, self.spec.nbytes)) // size)
+        names = [self._dataset.index(name) for name in ("episode", "step", "seed", "env")]
+        for start in range(0, count, block):
+            stop = min(start + block, count)
+            columns = [(name, list(v)) for name, v in self._dataset.read(start, stop, list(self.spec)).items()]
+            rows = [{name: np.asarray(column[i]) for name, column in columns} for i in range(stop - start)]
+            which = [column[start:stop].tolist() for column in names]
+            for first in range(0, len(rows), size):
+                part = slice(first, first + size)
+                for row, (prediction, seconds), episode, step, seed, env in zip(
+                    rows[part], self._predictor.several(rows[part]), *(column[part] for column in which), strict=True
+                ):
+                    transition = Transition(step, None, None, np.nan, False, {}, row, "")
+                    yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare)
+
+
+def _fitting(dataset: SampleDataset, predictor: Predictor) -> SampleSpec:
+    """Return the fields of stored samples.
+
+    Raises:
+        ConfigError: One does not fit the network.
+    """
+    sample = without_additions(dataset.spec)
+    for name, want in predictor.spec.items():
+        got, needed = sample.get(name), name in predictor.inputs
+        if (got is None and needed) or (got is not None and got.shape != want.shape):
+            shown = "none" if got is None else f"{got.dtype} {got.shape}"
+            what = "is fed with" if needed else "predicts"
+            raise ConfigError(
+                f"the network {what} {name!r} as {want.dtype} {want.shape}, the dataset has {shown}. Use the dataset "
+                "of the same simulation"
+            )
+    return sample
