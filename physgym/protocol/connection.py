@@ -11,7 +11,6 @@ import struct
 import numpy as np
 
 from physgym.errors import ProtocolError
-from physgym.protocol import short_frames
 from physgym.protocol.agreement import Agreement, agree
 from physgym.protocol.buffers import Buffer
 from physgym.protocol.codec import (
@@ -26,8 +25,8 @@ from physgym.protocol.codec import (
     unpack_header,
 )
 from physgym.protocol.contents import check_message
-from physgym.protocol.messages import REPLIES, Close, Message, Ready, Role, Step
-from physgym.protocol.short_frames import FRAME, STEP_ALL, STEPPED_ALL
+from physgym.protocol.messages import REPLIES, Close, Message, Ready, Results, Role, Step
+from physgym.protocol.short_frames import FRAME, MESSAGES, STEP_ALL, STEP_BYTES, STEPPED_ALL, STEPPED_BYTES
 from physgym.protocol.states import Conversation
 
 INPUT_SIZE = 1 << 16  # received at once; longer bodies are received straight into their own memory
@@ -99,23 +98,15 @@ class Connection:
     def _send_short(self, message: Message) -> bytes | None:
         """Return the frame of one of the short messages, None if it has to take the long way."""
         talk = self.conversation
-        if not talk.ready or talk.asking:
-            return None
-        pending = self.ledger.pending
         if message is STEPPED_ALL:
-            if self.role is Role.PARENT or not pending:
+            if not talk.allows(Results, self.role) or (sequence := talk.end_step()) is None:
                 return None
-            oldest = pending[0]
-            if oldest.kind is not Step or oldest.left is not None:
-                return None
-            pending.popleft()
-            return short_frames.pack_stepped(oldest.sequence)
-        if self.role is Role.WORKER or pending:
+            return FRAME.pack(STEPPED_BYTES[0], sequence, STEPPED_BYTES[1])
+        if not talk.allows(Step, self.role):
             return None
         assert isinstance(message, Step)
-        sequence = self.ledger.next_sequence
-        self.ledger.open(message, sequence)
-        return short_frames.pack_step(sequence, message.slot)
+        begin, end = STEP_BYTES[message.slot]
+        return FRAME.pack(begin, talk.begin_step(message), end)
 
     # receiving
 
@@ -168,25 +159,13 @@ class Connection:
 
     def _receive_short(self) -> Message | None:
         """Return one of the short messages if the input is exactly that, and legal; the rest takes the long way."""
-        talk = self.conversation
-        if not talk.ready or talk.asking:
+        begin, sequence, end = FRAME.unpack_from(self._input)
+        message, talk = MESSAGES.get((begin, end)), self.conversation
+        if message is None or not talk.allows(type(message), self._other):
             return None
-        found = short_frames.unpack(self._input)
-        if found is None:
+        noted = talk.end_step(sequence) if message is STEPPED_ALL else talk.begin_step(message, sequence)
+        if noted is None:
             return None
-        message, sequence = found
-        pending = self.ledger.pending
-        if self.role is Role.WORKER:
-            if not isinstance(message, Step) or pending or sequence != self.ledger.next_sequence:
-                return None
-            self.ledger.open(message, sequence)
-        else:
-            oldest = pending[0] if pending else None
-            if oldest is None or oldest.kind is not Step or oldest.left is not None or sequence != oldest.sequence:
-                return None
-            if message is not STEPPED_ALL:
-                return None
-            pending.popleft()
         self._start = self._end = 0
         return message
 

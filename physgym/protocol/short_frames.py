@@ -1,7 +1,8 @@
 """The short frames: a step of all environments whose actions lie in shared memory, and its answer without an info.
 
-They say nothing but "now". Cheap environments are bound by them, so they take a short way through a connection: no body
-is made or read. Which of them is legal is up to `states`, as for all other messages.
+They say nothing but "now". Cheap environments are bound by them, so they take a short way through a connection: all
+bytes but the sequence number are constant, and no body is made or read. Which of them is legal is up to `states`,
+as for all other messages.
 """
 
 from __future__ import annotations
@@ -9,32 +10,24 @@ from __future__ import annotations
 import struct
 
 from physgym.protocol.buffers import SLOTS
-from physgym.protocol.codec import ALL, HEADER, LAST, MAGIC, ROWS, VERSION
-from physgym.protocol.messages import CODES, Results, Step
+from physgym.protocol.codec import ALL, HEADER, LAST, ROWS, pack_header
+from physgym.protocol.messages import Results, Step
 
 STEP_ALL = tuple(Step(slot) for slot in range(SLOTS))
 STEPPED_ALL = Results()
-FRAME = struct.Struct(HEADER.format + ROWS.format.lstrip("<"))
-STEP_CODE, RESULTS_CODE = CODES[Step], CODES[Results]
+FRAME = struct.Struct("<4sI16s")  # what stands before the sequence number, this, and what stands after it
+assert FRAME.size == HEADER.size + ROWS.size
 
 
-def pack_step(sequence: int, slot: int) -> bytes:
-    """Return the frame of a step of all environments."""
-    return FRAME.pack(MAGIC, VERSION, STEP_CODE, sequence, ROWS.size, slot, 0, 0, ALL)
+def _constant(message: Step | Results, slot: int, flags: int) -> tuple[bytes, bytes]:
+    """Return the bytes before and after the sequence number."""
+    begin, _, end = FRAME.unpack(pack_header(type(message), 0, ROWS.size) + ROWS.pack(slot, flags, 0, ALL))
+    return begin, end
 
 
-def pack_stepped(sequence: int) -> bytes:
-    """Return the frame of its answer."""
-    return FRAME.pack(MAGIC, VERSION, RESULTS_CODE, sequence, ROWS.size, 0, LAST, 0, ALL)
-
-
-def unpack(data: bytearray) -> tuple[Step | Results, int] | None:
-    """Return the message at the beginning of some bytes and its sequence number, None if it is no short frame."""
-    magic, version, code, sequence, length, slot, flags, unused, number = FRAME.unpack_from(data)
-    if (magic, version, length, unused, number) != (MAGIC, VERSION, ROWS.size, 0, ALL):
-        return None
-    if code == STEP_CODE and not flags and slot < SLOTS:
-        return STEP_ALL[slot], sequence
-    if code == RESULTS_CODE and flags == LAST and not slot:
-        return STEPPED_ALL, sequence
-    return None
+STEP_BYTES = tuple(_constant(step, step.slot, 0) for step in STEP_ALL)  # by slot
+STEPPED_BYTES = _constant(STEPPED_ALL, 0, LAST)
+MESSAGES: dict[tuple[bytes, bytes], Step | Results] = {
+    **dict(zip(STEP_BYTES, STEP_ALL, strict=True)),
+    STEPPED_BYTES: STEPPED_ALL,
+}

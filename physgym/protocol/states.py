@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from physgym.errors import ProtocolError
-from physgym.protocol.ledger import Ledger
+from physgym.protocol.ledger import Ledger, Pending
 from physgym.protocol.messages import (
     REPLIES,
     Attach,
@@ -92,6 +92,7 @@ SERVING: dict[type[Any], str] = {
     Call: "calling",
     Close: "closing",
 }
+IDLE, STEPPING = MOVES["idle"], MOVES["stepping"]
 _UNREADY = frozenset({"challenge", "hello", "welcome", "building", "closed"})
 
 
@@ -108,6 +109,7 @@ class Conversation:
         self.asking = False
         self._opening = "challenge"  # the state before the connection is ready and after it is closed, "" in between
         self._ending = False  # whether Close is unanswered
+        self._moves = MOVES["challenge"]  # of the present state
 
     @property
     def state(self) -> str:
@@ -126,8 +128,7 @@ class Conversation:
 
     def allows(self, kind: type[Any], sender: Role) -> bool:
         """Return whether an end may send such a message now. Every message, on every path, is subject to this."""
-        moves = (MOVES_BEFORE_CLOSE if self._ending else MOVES)[self.state]
-        return kind in (moves.parent if sender is PARENT else moves.worker)
+        return kind in (self._moves.parent if sender is PARENT else self._moves.worker)
 
     def expected(self, kind: type[Any]) -> int:
         """Return the sequence number of the next message, if it is of this kind."""
@@ -172,3 +173,43 @@ class Conversation:
             answered = self.ledger.answer(message, count)
             if answered is not None and answered.kind is Close:
                 self._opening = "closed"
+        self._moves = (MOVES_BEFORE_CLOSE if self._ending else MOVES)[self.state]
+
+    def begin_step(self, request: Message, sequence: int | None = None) -> int | None:
+        """Note a step of all environments, as `advance` does in more time.
+
+        Args:
+            request: The step.
+            sequence: Its sequence number, if it has one already.
+
+        Returns:
+            The sequence number; None, and nothing is noted, if it is another one than the request should have.
+        """
+        ledger = self.ledger
+        following = (ledger.sequence + 1) & 0xFFFFFFFF
+        if sequence is not None and sequence != following:
+            return None
+        ledger.sequence = following
+        ledger.pending.append(Pending(following, request))
+        if len(ledger.pending) == 1:
+            self._moves = STEPPING
+        return following
+
+    def end_step(self, sequence: int | None = None) -> int | None:
+        """Note the whole answer to a step of all environments, as `advance` does in more time.
+
+        Args:
+            sequence: Its sequence number, if it has one already.
+
+        Returns:
+            The sequence number; None, and nothing is noted, if another one or another answer is due.
+        """
+        pending = self.ledger.pending
+        oldest = pending[0]
+        if oldest.left is not None or type(oldest.request) is not Step:
+            return None
+        if sequence is not None and sequence != oldest.sequence:
+            return None
+        pending.popleft()
+        self._moves = (MOVES_BEFORE_CLOSE if self._ending else MOVES)[self.state] if pending else IDLE
+        return oldest.sequence
