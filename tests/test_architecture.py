@@ -80,7 +80,6 @@ LONG = {
     "physgym.experiment.search.study",
     "physgym.generation.generate",
     "physgym.samplers",
-    "physgym.training.checkpoint_files",
     "physgym.training.trainer",
     "physgym.vector.fleet",
     "physgym.vector.vector_env",

@@ -23,7 +23,8 @@ from physgym.training import (
     find_checkpoint,
     load_checkpoint,
 )
-from physgym.training.checkpoint_files import as_which, read_manifest
+from physgym.training.checkpoint_folders import as_which
+from physgym.training.checkpoint_manifests import read_manifest
 from physgym.training.trainer import check_device
 
 

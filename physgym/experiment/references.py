@@ -56,14 +56,8 @@ def weights_digest(checkpoints: str | Path | Location, which: str = "last") -> s
     Raises:
         CheckpointError: It is damaged.
     """
-    from physgym.training.checkpoint_files import (
-        MANIFEST,
-        WEIGHTS,
-        as_which,
-        find_checkpoint,
-        list_checkpoints,
-        read_manifest,
-    )
+    from physgym.training.checkpoint_folders import as_which, find_checkpoint, list_checkpoints
+    from physgym.training.checkpoint_manifests import MANIFEST, WEIGHTS, read_manifest
 
     if isinstance(found := place(checkpoints), Path) and not (found / MANIFEST).is_file():
         folder = found / "networks" if (found / "networks").is_dir() else found

@@ -254,7 +254,8 @@ class Run:
         folder = place(elsewhere or self.session / "networks")
         if isinstance(folder, Path) and not folder.is_dir():
             return None
-        from physgym.training.checkpoint_files import WEIGHTS, list_checkpoints
+        from physgym.training.checkpoint_folders import list_checkpoints
+        from physgym.training.checkpoint_manifests import WEIGHTS
 
         last = list(list_checkpoints(folder).values())[-1:]  # of what is in S3 the weights are not fetched for that
         return str(last[0]["files"][WEIGHTS][1]) if last else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from physgym.events import Callback
 from physgym.training.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar, TensorBoard
-from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from physgym.training.checkpoint_files import load_checkpoint, save_checkpoint
+from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
 from physgym.training.checkpointing import Checkpoints
 from physgym.training.history import History
 from physgym.training.sources import Samples, SampleSource

@@ -14,7 +14,7 @@ from torch import nn
 from physgym.errors import ConfigError
 from physgym.loading.loader import num_batches
 from physgym.nn.predictor import Predictor
-from physgym.training.state_codec import generator_states, set_generator_states
+from physgym.training.random_state import generator_states, set_generator_states
 
 LastBatch = Literal["auto", "keep", "join", "drop"]
 

@@ -9,9 +9,7 @@ executes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -19,7 +17,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import safetensors
 import torch
@@ -29,7 +27,7 @@ from torch import nn
 from physgym import files as disk
 from physgym._version import __version__
 from physgym.data.learned import Learned
-from physgym.errors import CheckpointError, ConfigError, PhysGymError, SampleError, StorageError
+from physgym.errors import CheckpointError, ConfigError, PhysGymError, StorageError
 from physgym.nn.feeding import Feeding
 from physgym.nn.grid import GridNetwork
 from physgym.nn.predictor import Predictor
@@ -38,24 +36,25 @@ from physgym.nn.transforms import Transforms
 from physgym.nn.wrapped import plain_names, unwrapped
 from physgym.sample import SampleSpec
 from physgym.storage.location import Location, place
+from physgym.training.checkpoint_folders import delete_checkpoint, find_checkpoint
+from physgym.training.checkpoint_manifests import (
+    DAMAGE,
+    FORMAT,
+    INCOMPLETE,
+    MANIFEST,
+    STATE,
+    STATE_TENSORS,
+    WEIGHTS,
+    as_json,
+    check_files,
+    digest_of,
+    read_manifest,
+    seal_of,
+)
 from physgym.training.state_codec import can_store, copied, decode, encode
 
-Place = TypeVar("Place", Path, Location)
-
-FORMAT = 1
-MANIFEST = "manifest.json"
-WEIGHTS = "network.safetensors"
-STATE, STATE_TENSORS = "training.json", "training.safetensors"
-# a directory that is being written or deleted; the second form is that of earlier versions
-TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.tmp|\.tmp-.+-\d+-\d+")
-
-NONE_HERE = "there is no checkpoint at {path}"
-INCOMPLETE = "{path} is not a complete checkpoint: {problem}. Take another one, or copy it again."
-NO_EPOCH = "{path} has no checkpoint {which!r}; there are {known}"
 UNKNOWN_CLASS = "{path} holds the {argument} {name}, which cannot be built from its description. Pass {argument}=..."
 NO_STATE = "{path} holds a network, but not the training that made it, so that it cannot be continued from there"
-NO_JSON = "the entry {name} of the manifest is no JSON data: {error}"
-EDITED = "{name} was changed after it was written"
 UNRECORDED = (
     "{path} has no record of how fields are fed to its network, as versions before made it: the fields {inputs} are "
     "passed in this order, and a residual adds the first input channels, as when it was written. Saving it again "
@@ -72,12 +71,6 @@ NOT_EXTRA = "Return a tensor from get_extra_state, or keep it in a callback's st
 NOT_FINITE = (
     "the checkpoint {path} holds numbers that are not finite in {names}: it is that of a training that diverged. Take "
     "an earlier one (which=...), or the best one"
-)
-
-# what reading a damaged file ends in, one way or another
-DAMAGE = (
-    *(safetensors.SafetensorError, SampleError, OSError, MemoryError, RecursionError),
-    *(LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError),
 )
 
 
@@ -121,7 +114,7 @@ def save_checkpoint(
         "parameters": predictor.num_parameters,
         "learned": None if predictor.learned is None else predictor.learned.to_json(),
         "time": time.time(),
-        **{name: _plain(name, value) for name, value in progress.items()},
+        **{name: as_json(name, value) for name, value in progress.items()},
     }
     temporary = disk.temporary_beside(path)
     try:
@@ -132,8 +125,8 @@ def save_checkpoint(
             save_file(state_tensors, temporary / STATE_TENSORS)
             (temporary / STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
             files += [STATE, STATE_TENSORS]
-        manifest["files"] = {name: _digest(temporary / name) for name in files}
-        manifest["digest"] = _seal(manifest)
+        manifest["files"] = {name: digest_of(temporary / name) for name in files}
+        manifest["digest"] = seal_of(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
         for name in files:  # safetensors lets nobody but the owner read
             disk.copy_mode(temporary / MANIFEST, temporary / name)
@@ -205,7 +198,7 @@ def load_checkpoint(
     manifest = read_manifest(path)
     anew = [f"{name}." for name, given in (("network", network), ("transforms", transforms)) if given is None]
     try:
-        _check_files(path, manifest["files"])
+        check_files(path, manifest["files"])
         network = _build(path, "network", manifest["network"]) if network is None else network
         around = _build(path, "transforms", manifest["transforms"]) if transforms is None else transforms
         if not isinstance(around, Transforms):
@@ -245,7 +238,7 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
     if STATE not in manifest["files"]:
         raise CheckpointError(NO_STATE.format(path=path))
     try:
-        _check_files(path, manifest["files"])
+        check_files(path, manifest["files"])
         for name in ("inputs", "outputs"):
             if manifest[name] != (have := list(getattr(predictor, name))):
                 problem = f"its {name} are {manifest[name]}, here they are {have}"
@@ -358,247 +351,6 @@ def _check_weights(
         raise CheckpointError(MISMATCH.format(path=path, network=network, problem=shown))
 
 
-def as_which(which: str | int) -> str | int:
-    """Which checkpoint a text means, such as that of a configuration: an epoch if it is a number."""
-    return int(which) if isinstance(which, str) and which.isdecimal() else which
-
-
-def find_checkpoint(path: str | Path | Location, which: str | int = "last") -> Path:
-    """The directory of a checkpoint; one in S3 is brought to the cache.
-
-    Args:
-        path: A checkpoint, a folder of checkpoints, or a session.
-        which: Which one of a folder: "last", "best" (by the value that `Checkpoints` was told, or the validation loss,
-            or the training loss where there was no validation), the number of epochs done, or a name.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    found = place(path)
-    if isinstance(found, Path):
-        return _choose(found, which)
-    from physgym.training.remote_checkpoints import fetch_checkpoint
-
-    return fetch_checkpoint(_choose_remote(found, which), MANIFEST)
-
-
-def _choose(path: Path, which: str | int) -> Path:
-    if (path / MANIFEST).is_file():
-        return path
-    if (path / WEIGHTS).is_file():
-        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST} is missing"))
-    folder = path / "networks" if (path / "networks").is_dir() else path
-    return _choose_among(list_checkpoints(folder), which, path, folder)
-
-
-def _choose_remote(location: Location, which: str | int) -> Location:
-    from physgym.training.remote_checkpoints import checkpoint_names, read_checkpoint
-
-    if read_checkpoint(location, MANIFEST) is not None:
-        return location
-    folder = location / "networks" if "networks" in checkpoint_names(location) else location
-    return _choose_among(list_checkpoints(folder), which, location, folder)
-
-
-def _choose_among(found: dict[Place, dict[str, Any]], which: str | int, path: Place, folder: Place) -> Place:
-    if not found:
-        raise CheckpointError(NONE_HERE.format(path=path))
-    if which == "last":
-        return list(found)[-1]
-    if which == "best":
-        return best_of(found) or list(found)[-1]
-    for directory, manifest in found.items():
-        if directory.name == which or (manifest.get("epoch") == which and not manifest.get("batch")):
-            return directory
-    raise CheckpointError(NO_EPOCH.format(path=folder, which=which, known=[directory.name for directory in found]))
-
-
-@overload
-def list_checkpoints(folder: Location) -> dict[Location, dict[str, Any]]: ...
-
-
-@overload
-def list_checkpoints(folder: str | Path) -> dict[Path, dict[str, Any]]: ...
-
-
-def list_checkpoints(folder: str | Path | Location) -> dict[Any, dict[str, Any]]:
-    """The checkpoints in a folder and their manifests, in the order of training."""
-    at = place(folder)
-    found = _manifests(at) if isinstance(at, Path) else _remote_manifests(at)
-    return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), item[0].name)))
-
-
-def _manifests(folder: Path) -> dict[Any, dict[str, Any]]:
-    found = {}
-    for file in folder.glob(f"[!.]*/{MANIFEST}"):
-        try:
-            found[file.parent] = read_manifest(file.parent)
-        except CheckpointError:
-            if file.exists():  # otherwise a trainer at work has deleted it meanwhile
-                raise
-    return found
-
-
-def _remote_manifests(location: Location) -> dict[Any, dict[str, Any]]:
-    from physgym.training.remote_checkpoints import checkpoint_names, read_checkpoint
-
-    read = {location / name: read_checkpoint(location / name, MANIFEST) for name in checkpoint_names(location)}
-    return {directory: _parse_manifest(directory, text) for directory, text in read.items() if text is not None}
-
-
-def best_of(found: Mapping[Place, Mapping[str, Any]]) -> Place | None:
-    """Of checkpoints and their manifests the one with the lowest score; None if none has a score."""
-    scores = {directory: manifest["score"] for directory, manifest in found.items() if "score" in manifest}
-    return min(scores, key=lambda directory: scores[directory], default=None)
-
-
-def delete_checkpoint(path: Path | Location) -> None:
-    """Delete a checkpoint; whoever looks meanwhile sees it whole or not at all.
-
-    Raises:
-        CheckpointError: The disk refuses.
-    """
-    if isinstance(path, Location):
-        from physgym.training.remote_checkpoints import delete_checkpoint as delete
-
-        return delete(path, MANIFEST)
-    temporary = disk.temporary_beside(path)
-    try:
-        path.rename(temporary)
-        shutil.rmtree(temporary)
-    except OSError as error:
-        raise CheckpointError(f"cannot delete the checkpoint {path}: {error}") from error
-
-
-def delete_leftovers(folder: Path | Location) -> None:
-    """Delete what a killed process has left half written or half deleted; in S3 nothing is."""
-    if isinstance(folder, Location):
-        return
-    for directory in folder.glob(".*"):
-        hidden = TEMPORARY.fullmatch(directory.name) and directory.is_dir() and not directory.is_symlink()
-        if hidden and all(_is_ours(file.name) for file in directory.iterdir()):  # nothing of anybody else's is there
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a file of a checkpoint has this name, or had it until it was complete."""
-    begun = re.fullmatch(r"\.(.+)-[0-9a-f]{16}\.tmp", name)
-    if begun is None and re.fullmatch(r"\.tmp\w{6}", name):  # what safetensors calls a file until it is complete
-        return True
-    return (begun[1] if begun else name) in {MANIFEST, WEIGHTS, STATE, STATE_TENSORS}
-
-
-def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The description of a checkpoint.
-
-    Raises:
-        CheckpointError: It is missing or damaged, or of a format that this version does not know.
-    """
-    path = Path(path)
-    try:
-        text = (path / MANIFEST).read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(NONE_HERE.format(path=path)) from error
-    except OSError as error:
-        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST}: {error}")) from error
-    return _parse_manifest(path, text)
-
-
-def _parse_manifest(path: Path | Location, text: bytes) -> dict[str, Any]:
-    try:
-        manifest = json.loads(text)
-        problem = _problem(manifest)
-    except DAMAGE as error:
-        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{MANIFEST}: {error}")) from error
-    if problem is not None:
-        raise CheckpointError(INCOMPLETE.format(path=path, problem=problem))
-    if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {manifest['format']}; this version of physgym reads {FORMAT}")
-    return dict(manifest)
-
-
-def _problem(manifest: Any) -> str | None:
-    """What is wrong with a manifest, as far as it can be seen without the files; None for nothing."""
-    if not isinstance(manifest, dict):
-        return f"{MANIFEST} is no object"
-    needed = ("format", "network", "transforms", "inputs", "outputs", "fields", "files")
-    if missing := [key for key in needed if key not in manifest]:
-        return f"{MANIFEST} lacks {missing}"
-    if manifest["format"] != FORMAT:
-        return None  # who knows what is right there
-    counts = {name: manifest[name] for name in ("epoch", "batch", "step") if name in manifest}
-    score, files = manifest.get("score", 0.0), manifest["files"]
-    sound = {
-        **{name: type(value) is int and value >= 0 for name, value in counts.items()},
-        **{name: _are_texts(manifest[name]) for name in ("inputs", "outputs")},
-        **{name: isinstance(manifest[name], dict) for name in ("network", "transforms")},
-        "score": type(score) in (int, float) and math.isfinite(score),
-        "run": isinstance(manifest.get("run", ""), str),
-        "feeding": _is_feeding(manifest),
-        "learned": _is_learned(manifest.get("learned")),
-        "files": isinstance(files, dict) and WEIGHTS in files and set(files) <= {WEIGHTS, STATE, STATE_TENSORS},
-    }
-    if wrong := [name for name, right in sound.items() if not right]:
-        return f"in {MANIFEST}, {wrong[0]} is {str(manifest[wrong[0]])[:100]}"
-    return None if manifest.get("digest", seal := _seal(manifest)) == seal else EDITED.format(name=MANIFEST)
-
-
-def _is_feeding(manifest: Mapping[str, Any]) -> bool:
-    record = manifest.get("feeding")
-    if record is None:
-        return "feeding" not in manifest
-    try:
-        Feeding.from_json({key: record[key] for key in ("by", "positional", "keywords")})
-        added = record["residual"]
-    except (ConfigError, TypeError, KeyError):
-        return False
-    numbers = isinstance(added, list) and all(c is None or (type(c) is int and c >= 0) for c in added)
-    return added is None or numbers
-
-
-def _is_learned(record: Any) -> bool:
-    return record is None or (isinstance(record, dict) and isinstance(record.get("code"), dict))
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _check_files(path: Path, files: Mapping[str, Any]) -> None:
-    """Raise where a file is missing or not as it was written."""
-    for name, digest in files.items():
-        if not (path / name).is_file():
-            raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{name} is missing"))
-        if _digest(path / name) != digest:
-            raise CheckpointError(INCOMPLETE.format(path=path, problem=EDITED.format(name=name)))
-
-
-def _seal(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest, by its content."""
-    content = {name: value for name, value in manifest.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A value as JSON data, which knows no numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(f"{name}/{key}", item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(f"{name}/{index}", item) for index, item in enumerate(value)]
-    if hasattr(value, "item"):  # a scalar of NumPy or torch
-        try:
-            value = value.item()
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(NO_JSON.format(name=name, error=error)) from error
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(NO_JSON.format(name=name, error=error)) from error
-    return value
-
-
 def _description(module: nn.Module) -> dict[str, Any]:
     """What builds a module; without its arguments where these are no JSON data."""
     described = describe(module)
@@ -624,9 +376,3 @@ def _take_dtypes(predictor: Predictor, tensors: Mapping[str, torch.Tensor], pref
     for name, value in predictor.state_dict(keep_vars=True).items():
         if name.startswith(tuple(prefixes)) and name in tensors and value.dtype != tensors[name].dtype:
             value.data = value.data.to(tensors[name].dtype)
-
-
-def _digest(file: Path) -> list[Any]:
-    """Size and SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return [file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()]

@@ -14,13 +14,8 @@ from physgym import files
 from physgym.errors import CheckpointError, ConfigError
 from physgym.events import Callback
 from physgym.storage.location import Location, place
-from physgym.training.checkpoint_files import (
-    best_of,
-    delete_checkpoint,
-    delete_leftovers,
-    list_checkpoints,
-    save_checkpoint,
-)
+from physgym.training.checkpoint_files import save_checkpoint
+from physgym.training.checkpoint_folders import best_of, delete_checkpoint, delete_leftovers, list_checkpoints
 from physgym.training.monitors import Mode
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field, Role, Sample, SampleSpec
 from physgym.spaces import Array
-from physgym.training.state_codec import generator_states, seed_generators, set_generator_states
+from physgym.training.random_state import generator_states, seed_generators, set_generator_states
 
 PAIR = ("input", "target")  # names of the fields of a sample that is a pair, and their roles
 BLOCK = 256  # samples that are read together for statistics

@@ -14,7 +14,8 @@ from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.sample import SampleSpec
 from physgym.training.checkpoint_files import check_network
-from physgym.training.state_codec import encode, generator_states, set_generator_states
+from physgym.training.random_state import generator_states, set_generator_states
+from physgym.training.state_codec import encode
 
 Mode = Literal["min", "max"]  # what is better
 

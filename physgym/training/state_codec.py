@@ -1,4 +1,4 @@
-"""The state of a training as JSON data and tensors, so that nothing executable is in a file; and random generators.
+"""The state of a training as JSON data and tensors, so that nothing executable is in a file.
 
 A tree of dictionaries, lists, tuples, numbers, texts, NumPy arrays and tensors becomes JSON in which every object says
 what it stands for: ``{"dict": ...}``, ``{"items": [[key, value], ...]}`` (keys that are no texts), ``{"tuple": ...}``,
@@ -8,15 +8,14 @@ what it stands for: ``{"dict": ...}``, ``{"items": [[key, value], ...]}`` (keys 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from physgym.errors import CheckpointError, ConfigError
+from physgym.errors import CheckpointError
 
 DEPTH = 100  # of trees within trees, which Python and readers of JSON elsewhere follow easily
 BITS = 4096  # of an integer: Python refuses to write much larger ones in decimal
@@ -152,92 +151,3 @@ def _decode(data: Any, tensors: Mapping[str, Tensor], path: str, depth: int) -> 
                 raise CheckpointError(BROKEN.format(path=path, problem=str(error))) from error
         case _:
             raise CheckpointError(BROKEN.format(path=path, problem=f"an object with the keys {list(data)[:5]}"))
-
-
-# --- what a training's state must look like
-
-THREADS = 1024  # which torch would start without a question
-NO_ENTRY = "the entry {name} is not what a training has there, but {value}"
-
-
-def check_training(state: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless a state has the parts of that of a `Trainer`, each of its kind."""
-    sound: dict[str, Callable[[Any], bool]] = {
-        **dict.fromkeys(("epoch", "batch", "step"), _is_count),
-        **dict.fromkeys(("settings", "optimization", "generators", "versions"), _is_table),
-        "means": lambda part: _is_count(part["samples"]) and _is_table(part["sums"], float),
-        "history": lambda part: _is_count(part["skipped"]) and all(map(_is_table, part["epochs"])),
-        "order": lambda part: part is None or _is_table(part, bool, int, str),
-        "threads": lambda part: _is_count(part) and 1 <= part <= THREADS,
-        "callbacks": lambda part: _is_table(part, dict),
-        "source": lambda part: True,
-    }
-    for name, right in sound.items():
-        try:
-            fits = name in state and right(state[name])
-        except (TypeError, KeyError):
-            fits = False
-        if not fits:
-            raise ConfigError(NO_ENTRY.format(name=name, value=str(state.get(name))[:100]))
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_table(value: Any, *kinds: type) -> bool:
-    """Whether it is a dictionary by name, of values of certain types."""
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and (not kinds or type(item) in kinds) for name, item in value.items()
-    )
-
-
-# --- global random generators
-
-
-def seed_generators(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch, on all devices."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - code of the user may draw from the global generator
-    torch.manual_seed(seed)
-
-
-def generator_states() -> dict[str, Any]:
-    """Where the global generators of Python, NumPy and torch are."""
-    version, words, gauss = random.getstate()
-    algorithm, key, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - as above
-    states: dict[str, Any] = {
-        "python": {"version": version, "words": np.array(words, np.uint64), "gauss": gauss},
-        "numpy": {
-            "algorithm": algorithm,
-            "key": key,
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "cached": float(cached),
-        },
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def set_generator_states(states: Mapping[str, Any]) -> None:
-    """Put the global generators where `generator_states` found them."""
-    python, legacy = states["python"], states["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    key = np.asarray(legacy["key"], np.uint32)
-    known = (legacy["algorithm"], key, legacy["position"], legacy["has_gauss"], legacy["cached"])
-    np.random.set_state(known)  # noqa: NPY002 - as above
-    torch.set_rng_state(states["torch"])
-    if len(states.get("cuda", ())) == torch.cuda.device_count() > 0:
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
-def check_generators(states: Mapping[str, Any]) -> None:
-    """Raise an error of some kind unless the states are such of generators; these stay where they are."""
-    before = generator_states()
-    try:
-        set_generator_states(states)
-    finally:
-        set_generator_states(before)

@@ -46,20 +46,16 @@ from physgym.training.argument_checks import (
 from physgym.training.batches import Batches, LastBatch, check_last_batch, divide, refusal
 from physgym.training.breeding import breeding_of
 from physgym.training.callbacks import ProgressBar, TensorBoard
-from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, read_training
+from physgym.training.checkpoint_files import read_training
+from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
 from physgym.training.checkpointing import Checkpoints
 from physgym.training.foreign import Feed, as_samples
 from physgym.training.history import History, Means
 from physgym.training.monitors import check_saved, check_watched, loss_names
+from physgym.training.random_state import check_generators, generator_states, seed_generators, set_generator_states
 from physgym.training.ranks import Ranks
+from physgym.training.resume import check_training
 from physgym.training.sources import Drawn, Samples, SampleSource
-from physgym.training.state_codec import (
-    check_generators,
-    check_training,
-    generator_states,
-    seed_generators,
-    set_generator_states,
-)
 
 Produce = Literal["first_epoch", "always"]
 OnNonFinite = Literal["raise", "skip"]

@@ -21,8 +21,8 @@ from physgym.nn import MLP, Predictor, Transform, Transforms, UNet, registry
 from physgym.nn.feeding import Feeding
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, SampleSpec
-from physgym.training import Trainer, load_checkpoint, save_checkpoint
-from physgym.training import checkpoint_files as checkpoints
+from physgym.training import Trainer, checkpoint_files, load_checkpoint, save_checkpoint
+from physgym.training.checkpoint_manifests import seal_of
 from tests.support.memory_samples import MemorySamples, spec_of
 
 F4 = np.dtype("f4")
@@ -317,7 +317,7 @@ def manifest_of(path: Path) -> dict:
 def without_record(path: Path) -> Path:
     """A checkpoint as versions before wrote it."""
     manifest = {name: value for name, value in manifest_of(path).items() if name not in ("feeding", "digest")}
-    manifest["digest"] = checkpoints._seal(manifest)
+    manifest["digest"] = seal_of(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path
 
@@ -407,7 +407,7 @@ def test_one_without_the_record_is_fed_as_it_was_with_a_warning(tmp_path):
 def test_a_broken_record_is_an_incomplete_checkpoint(tmp_path, record):
     written = save_checkpoint(tmp_path / "one", Predictor(network("velocity, position"), SPEC))
     manifest = manifest_of(written) | {"feeding": record}
-    manifest["digest"] = checkpoints._seal(manifest)
+    manifest["digest"] = seal_of(manifest)
     (written / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=r"is not a complete checkpoint: in manifest\.json, feeding is"):
         load_checkpoint(written, network=network("velocity, position"))
@@ -516,7 +516,7 @@ def test_a_compiled_part_of_a_network_is_saved_under_its_own_name(tmp_path):
 def test_weights_that_were_saved_with_the_names_of_wrappers_are_found(tmp_path, monkeypatch):
     predictor = Predictor(WRAPPERS["parallel compiled"](MLP([(3,), (3,)], (3,), hidden=(4,))), SPEC)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "plain_names", lambda _, names: {name: name for name in names})
+        patch.setattr(checkpoint_files, "plain_names", lambda _, names: {name: name for name in names})
         written = save_checkpoint(tmp_path / "one", predictor)
     loaded = load_checkpoint(written, network=MLP([(3,), (3,)], (3,), hidden=(4,)))
     np.testing.assert_allclose(loaded.predict(SAMPLE)["next"], predictor.predict(SAMPLE)["next"], rtol=1e-5)

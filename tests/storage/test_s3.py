@@ -39,7 +39,8 @@ from physgym.storage import store as stores
 from physgym.storage.cache import Cache, Entry
 from physgym.storage.store import Store
 from physgym.training import Trainer
-from physgym.training.checkpoint_files import find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from physgym.training.checkpoint_files import load_checkpoint, save_checkpoint
+from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
 from physgym.training.checkpointing import Checkpoints
 from tests.support.datasets import PARAMETERS, SOURCE, SPEC, assert_rows, rows, where, write
 from tests.support.killing import contents

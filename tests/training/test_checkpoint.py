@@ -18,9 +18,17 @@ from physgym import files
 from physgym.errors import CheckpointError
 from physgym.nn import MLP, Optimization, Predictor, Transform, Transforms, UNet
 from physgym.sample import Field, SampleSpec
-from physgym.training import Checkpoints, Trainer, find_checkpoint, list_checkpoints, load_checkpoint
-from physgym.training import checkpoint_files as checkpoint
+from physgym.training import (
+    Checkpoints,
+    Trainer,
+    checkpoint_files,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+)
 from physgym.training import save_checkpoint as save
+from physgym.training.checkpoint_folders import TEMPORARY, delete_leftovers
+from physgym.training.checkpoint_manifests import seal_of
 from tests.support.memory_samples import linear_samples
 
 SAMPLES = linear_samples(64)
@@ -204,7 +212,7 @@ def copy(path, key):
 
 def replaced(path, key, value):
     manifest = json.loads((path / "manifest.json").read_text()) | {key: value}
-    manifest["digest"] = checkpoint._seal(manifest)
+    manifest["digest"] = seal_of(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -220,7 +228,7 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     other = make(MLP((3, 2), 4, hidden=(8,)))
     with torch.no_grad():
         other.network.head.bias += 1
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint_files, "save_file", full)
     with pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*one: .*No space left"):
         save(path, other)
     assert [entry.name for entry in tmp_path.iterdir()] == ["one"]
@@ -243,7 +251,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_renamed_into_place(tmp_path, m
     save(path, make())
     (weights, _, _), (manifest, _, _), (hidden, inode, _), (parent, _, _) = flushed
     assert (weights, manifest, parent) == ("network.safetensors", "manifest.json", tmp_path.name)
-    assert checkpoint.TEMPORARY.fullmatch(hidden)
+    assert TEMPORARY.fullmatch(hidden)
     assert [visible for _, _, visible in flushed] == [False, False, False, True]
     assert path.stat().st_ino == inode
 
@@ -291,7 +299,7 @@ def test_killed_at_any_time_every_visible_checkpoint_is_whole(tmp_path):
     assert len(found) >= 2
     for path in found:
         load_checkpoint(path)
-    checkpoint.delete_leftovers(tmp_path)
+    delete_leftovers(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {path.name for path in found}
 
 

@@ -26,7 +26,8 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
-from physgym.training import checkpoint_files as checkpoint
+from physgym.training.checkpoint_files import save_checkpoint
+from physgym.training.checkpoint_folders import find_checkpoint
 from tests.conftest import label
 from tests.support.memory_samples import MemorySource, linear_samples
 
@@ -226,7 +227,7 @@ def test_the_best_by_a_rollout(tmp_path, mode):
     made(callbacks=[saves], epochs=4, **rollout).fit()
     kept = [path.name for path in list_checkpoints(tmp_path)]
     assert kept == ["epoch-0002" if mode == "min" else "epoch-0001", "epoch-0004"]
-    assert checkpoint.find_checkpoint(tmp_path, "best").name == kept[0]
+    assert find_checkpoint(tmp_path, "best").name == kept[0]
     with pytest.raises(ConfigError, match="mode must be one of"):
         Checkpoints(tmp_path, mode="least")
 
@@ -241,7 +242,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
     with torch.no_grad():
         trainer.predictor.network.weight[0, 1] = math.nan
         trainer.predictor.network.bias[2] = math.inf
-    checkpoint.save_checkpoint(tmp_path / "broken", trainer.predictor, trainer.state_dict())
+    save_checkpoint(tmp_path / "broken", trainer.predictor, trainer.state_dict())
     names = r"network.weight \(1 of 24\), network.bias \(1 of 4\)"
     with pytest.warns(RuntimeWarning, match=f"not finite in ({names}|.*)") as seen:
         load_checkpoint(tmp_path / "broken", network=Flat())

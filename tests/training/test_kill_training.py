@@ -34,7 +34,6 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
-from physgym.training import checkpoint_files as checkpoint
 from tests.support.killing import (
     CHANGES,
     DATA,
@@ -121,7 +120,6 @@ def quick() -> None:
         "multiprocessing.queues",
     ):
         importlib.import_module(name)  # else every process does
-    checkpoint._flush = lambda path: None  # only a power cut needs it
     generation.SocketVectorEnv = functools.partial(generation.SocketVectorEnv, context="fork")
     assert ctypes.CDLL(None).prctl(SUBREAPER, 1) == 0
 

@@ -30,8 +30,10 @@ from physgym.training import (
     list_checkpoints,
     load_checkpoint,
 )
-from physgym.training import checkpoint_files as checkpoint
-from physgym.training.state_codec import DEPTH, decode, encode, generator_states, seed_generators, set_generator_states
+from physgym.training.checkpoint_files import save_checkpoint
+from physgym.training.checkpoint_manifests import digest_of, seal_of
+from physgym.training.random_state import generator_states, seed_generators, set_generator_states
+from physgym.training.state_codec import DEPTH, decode, encode
 from tests.support.memory_samples import linear_samples
 
 quietly = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -336,8 +338,8 @@ def reseal(path: Path, name: str | None = None, data=None) -> None:
         (path / name).write_text(data if isinstance(data, str) else json.dumps(data))
     manifest = json.loads((path / "manifest.json").read_text())
     if name != "manifest.json":
-        manifest["files"] = {file: checkpoint._digest(path / file) for file in manifest["files"]}
-    manifest["digest"] = checkpoint._seal(manifest)
+        manifest["files"] = {file: digest_of(path / file) for file in manifest["files"]}
+    manifest["digest"] = seal_of(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -540,7 +542,7 @@ def test_what_is_no_json_is_refused_with_its_name(tmp_path):
     run = trainer(tmp_path)
     for value in ({1}, np.zeros(2), object()):
         with pytest.raises(CheckpointError, match="the entry mine/0 of the manifest is no JSON data"):
-            checkpoint.save_checkpoint(tmp_path / "one", run.predictor, mine=[value])
+            save_checkpoint(tmp_path / "one", run.predictor, mine=[value])
     assert not list(tmp_path.iterdir())
 
 
@@ -550,7 +552,7 @@ def test_arguments_that_are_no_json_leave_the_network_to_the_caller(tmp_path):
 
     register(Unusual)
     samples = linear_samples(64)
-    path = checkpoint.save_checkpoint(tmp_path / "one", Predictor(Unusual((3, 2), 4), samples.spec))
+    path = save_checkpoint(tmp_path / "one", Predictor(Unusual((3, 2), 4), samples.spec))
     standard(path / "manifest.json")
     with pytest.raises(CheckpointError, match=r"cannot be built from its description. Pass network="):
         load_checkpoint(path)
