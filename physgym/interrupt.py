@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -33,6 +33,37 @@ def told_of_end(listener: Callable[[], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+class SignalHandler:
+    """Handler of signals within a block, in place of the usual one.
+
+    Signals that are ignored, or have a handler of the user's, stay as they are. Outside of the main thread nothing
+    changes.
+
+    Args:
+        numbers: The signals.
+        handler: Called with the number of the signal and the frame.
+        usual: The handler that is replaced; None replaces every one, that of the user too.
+    """
+
+    def __init__(self, numbers: Iterable[int], handler: Callable[[int, FrameType | None], None], usual: Any) -> None:
+        self._numbers, self._handler, self._usual = tuple(numbers), handler, usual
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in self._numbers:
+                found = signal.getsignal(number)
+                if found is self._usual or (self._usual is None and found not in (signal.SIG_IGN, None)):
+                    self._previous[number] = signal.signal(number, self._handler)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) == self._handler:
+                signal.signal(number, previous)
+        self._previous.clear()
+
+
 class BatchSignals:
     """Within it TERM, HUP, USR1, USR2 and XCPU do what Ctrl-C does: what runs is completed, saved, and ends.
 
@@ -54,22 +85,15 @@ class BatchSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._since, self._process = 0.0, os.getpid()
-        self._installed: list[int] = []
+        self._handler = SignalHandler(ENDING, self._on_signal, signal.SIG_DFL)
 
     def __enter__(self) -> Self:
         self._process = os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            for number in ENDING:
-                if signal.getsignal(number) is signal.SIG_DFL:
-                    signal.signal(number, self._on_signal)
-                    self._installed.append(number)
+        self._handler.__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
-        for number in self._installed:
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, signal.SIG_DFL)
-        self._installed.clear()
+        self._handler.__exit__()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -150,6 +174,117 @@ def outlive_announcements() -> None:
                 signal.signal(number, nothing)
 
 
+def raise_on_ctrl_c() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt`, whatever the process has inherited.
+
+    Shells ignore it for what runs in the background, and Ray blocks it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+class ExitSignals:
+    """Within it TERM and HUP raise `SystemExit` with 128 + their number; the second one ends the process.
+
+    A process that is forked off ends by them as ever.
+
+    Attributes:
+        received: The signal that came, None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._process = os.getpid()
+        self._handler = SignalHandler((signal.SIGTERM, signal.SIGHUP), self._on_signal, signal.SIG_DFL)
+
+    def __enter__(self) -> Self:
+        self._handler.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._handler.__exit__()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != self._process:
+            signal.raise_signal(number)
+        self.received = number
+        raise SystemExit(128 + number)
+
+
+class InterruptCounter:
+    """Counts Ctrl-C while it is active, and raises nothing: what it may interrupt looks at the count between two steps.
+
+    A batch system that wants an end counts as the first Ctrl-C; it is no reason to hurry.
+
+    Attributes:
+        count: How often it came.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._handler = SignalHandler((signal.SIGINT,), self._on_signal, signal.default_int_handler)
+        self._told = told_of_end(self._end)
+
+    def __enter__(self) -> Self:
+        self._told.__enter__()
+        self._handler.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._told.__exit__(None, None, None)
+        self._handler.__exit__()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+    def _end(self) -> None:
+        self.count = max(1, self.count)
+
+
+class SignalRelay:
+    """Passes Ctrl-C and signals of batch systems on, so that this process lives to clean up.
+
+    Args:
+        send: Called with the number of the signal.
+
+    Attributes:
+        received: The last signal, None as long as there was none.
+        interrupts: How often Ctrl-C came.
+    """
+
+    def __init__(self, send: Callable[[int], None]) -> None:
+        self.received: int | None = None
+        self.interrupts = 0
+        self._send = send
+        self._handler = SignalHandler((signal.SIGINT, *ENDING), self._on_signal, None)
+
+    def __enter__(self) -> Self:
+        self._handler.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._handler.__exit__()
+
+    def check(self) -> None:
+        """Raise if there was a signal.
+
+        Raises:
+            KeyboardInterrupt: It was Ctrl-C.
+            SystemExit: It was one of a batch system.
+        """
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.received is not None:
+            raise SystemExit(128 + self.received)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        if number == signal.SIGINT:
+            self.interrupts += 1
+        self._send(number)
+
+
 class Interrupt:
     """While active, Ctrl-C raises `KeyboardInterrupt` at once, except inside of a `held` block: there it waits.
 
@@ -167,8 +302,8 @@ class Interrupt:
     """
 
     def __init__(self, *, patient: bool = False) -> None:
-        self._previous: object = None
         self._patient, self._holding = patient, False
+        self._handler = SignalHandler((signal.SIGINT,), self._on_signal, signal.default_int_handler)
         self._told: Any = None
         self.waiting = False
 
@@ -176,17 +311,14 @@ class Interrupt:
         if threading.current_thread() is threading.main_thread():
             self._told = told_of_end(self._end)
             self._told.__enter__()
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                self._previous = signal.signal(signal.SIGINT, self._on_signal)
+            self._handler.__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
         if self._told is not None:
             self._told.__exit__(None, None, None)
             self._told = None
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._previous = None
+        self._handler.__exit__()
 
     def check(self) -> None:
         """Raise a Ctrl-C that came and raised nothing so far, or nothing that got through.

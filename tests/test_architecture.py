@@ -77,7 +77,6 @@ LONG = {
     "physgym.code.record",
     "physgym.data.dataset",
     "physgym.data.writer",
-    "physgym.experiment.search.study",
     "physgym.generation.generate",
     "physgym.samplers",
     "physgym.training.trainer",
@@ -86,7 +85,6 @@ LONG = {
     "physgym.worker.env_group",
 }
 LARGE = {
-    "Driver",
     "FNO",
     "Host",
     "Loader",

@@ -14,11 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, get_args
 
 from physgym.data.dataset import SampleDataset
@@ -40,7 +39,7 @@ from physgym.experiment.repository import (
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import CONFIG, check_session
 from physgym.files import lock
-from physgym.interrupt import ENDING
+from physgym.interrupt import SignalRelay
 from physgym.samplers import Breed
 from physgym.storage.location import Location, place
 from physgym.system.children import Child, capture
@@ -160,8 +159,8 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
         command += ["--mode", _mode(session)]
     if patch:
         command.append("--save-diff")
-    with _Signals() as signals, _worktree(root, then["git"]["commit"], patch, keep=keep) as worktree:
-        signals.check()
+    with _Reproduction() as process, _worktree(root, then["git"]["commit"], patch, keep=keep) as worktree:
+        process.check()
         folder = worktree / then["git"]["folder"]
         if not folder.resolve().is_relative_to(worktree.resolve()) or not folder.is_dir():
             raise ConfigError(f"the commit {then['git']['commit']} has no folder {then['git']['folder']}")
@@ -169,8 +168,8 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
         _check_modules(root, worktree, folder, environment, config, then["git"]["commit"])
         with_patch = ", with its patch" if patch else ""
         print(f"running {session.name} again: commit {then['git']['commit'][:12]}{with_patch}", flush=True)
-        pid, code = signals.run([sys.executable, "-m", "physgym", *command], folder, environment)
-        signals.check()
+        pid, code = process.run([sys.executable, "-m", "physgym", *command], folder, environment)
+        process.check()
         again = _session_of(pid, wanted)
         if code:
             kept = f"; what there is of it is in {again}" if again is not None else ""
@@ -420,49 +419,36 @@ def _modules(value: Any) -> Iterator[str]:
         yield found[1]
 
 
-class _Signals:
-    """Passes Ctrl-C and the wish to end on to the run, so that this process lives to clean up.
-
-    Attributes:
-        received: The last signal.
-    """
+class _Reproduction:
+    """Process that runs a session again; it gets the signals that come to this one, which lives to clean up."""
 
     def __init__(self) -> None:
-        self.received: int | None = None
-        self._interrupts = 0
         self._child: Child | None = None
-        self._previous: dict[int, Any] = {}
+        self._relay = SignalRelay(self._send)
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, *ENDING):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._previous[number] = signal.signal(number, self._on_signal)
+        self._relay.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._relay.__exit__()
         if error is None or isinstance(error, ConfigError):  # which the signal may be the reason of
             self.check()
 
     def check(self) -> None:
         """Raise if there was a signal."""
-        if self.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.received is not None:
-            raise SystemExit(128 + self.received)
+        self._relay.check()
 
     def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, int]:
-        """The number of a process, and with which code it ended."""
+        """Run a command; return the number of its process, and the code with which it ended."""
         # a group of its own: a terminal would send Ctrl-C to both, and twice means to stop at once
         with Child(command, environment, cwd=folder, stdin=subprocess.DEVNULL) as child:
             self._child = child
             try:
-                if self.received is not None:  # just before
-                    self._send(self.received)
+                if self._relay.received is not None:  # just before
+                    self._send(self._relay.received)
                 while child.process.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         child.process.wait(timeout=POLL)
@@ -470,15 +456,9 @@ class _Signals:
                 self._child = None
         return child.pid, child.process.returncode
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        if number == signal.SIGINT:
-            self._interrupts += 1
-        self._send(signal.SIGKILL if self._interrupts >= PATIENCE else number)
-
     def _send(self, number: int) -> None:
         if self._child is not None:
-            self._child.send(number)
+            self._child.send(signal.SIGKILL if self._relay.interrupts >= PATIENCE else number)
 
 
 def _session_of(pid: int, wanted: Path) -> Path | None:

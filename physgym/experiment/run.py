@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import sys
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from physgym.code.record import Code, check_same, code_of, last_known
@@ -24,12 +21,12 @@ from physgym.experiment.report_text import write_info
 from physgym.experiment.session import CONFIG, RECORD, discard, is_empty, take_lock
 from physgym.experiment.yaml_text import to_yaml
 from physgym.files import write_atomically
+from physgym.interrupt import ExitSignals
 from physgym.storage.location import place
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
 UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
 Kind = Literal["train", "generate", "search", "demo"]
 CANNOT_WRITE = "cannot write {file}: {reason}"
@@ -84,7 +81,7 @@ class Run:
         self.session = session
         self.results: dict[str, Any] = {}
         self.outcome = "completed"
-        self._terminated, self._from_python = False, from_python
+        self._from_python, self._signals = from_python, ExitSignals()
         origin = Origin.here() if origin is None else origin
         self._config = dict(config)
         self._lock: Any = take_lock(session)
@@ -193,26 +190,14 @@ class Run:
                 raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in ENDING:
-                if signal.getsignal(number) is signal.SIG_DFL:
-                    signal.signal(number, self._on_signal)
+        self._signals.__enter__()
         return self
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != self._run["pid"]:  # a forked process, which ends as ever
-            signal.raise_signal(number)
-        self._terminated = True
-        raise SystemExit(128 + number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in ENDING:
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, signal.SIG_DFL)
-        if self._terminated and isinstance(error, SystemExit):
+        self._signals.__exit__()
+        if self._signals.received is not None and isinstance(error, SystemExit):
             self.outcome = TERMINATED
         elif isinstance(error, KeyboardInterrupt):
             self.outcome = "interrupted" if self.outcome == "completed" else self.outcome

@@ -276,7 +276,7 @@ def command_of(session, monkeypatch, **options):
         return 0, 7
 
     with monkeypatch.context() as patch:
-        patch.setattr(tested._Signals, "run", run)
+        patch.setattr(tested._Reproduction, "run", run)
         with pytest.raises(ConfigError, match="the training failed, with exit status 7"):
             reproduce(session, **options)
     ((command, folder, variables),) = seen
@@ -346,7 +346,7 @@ def test_what_differs_is_told(quick, monkeypatch, capsys):
         edit(new, **{**found, "pid": 7})
         return 7, 0
 
-    monkeypatch.setattr(tested._Signals, "run", run)
+    monkeypatch.setattr(tested._Reproduction, "run", run)
     assert reproduce(quick, out=Path("../sessions/elsewhere")).equal
     cases = [
         ({"results": {**found["results"], "seconds": 99.0, "rollout_latency_ms": 3.0}}, 0, "reproduced: "),

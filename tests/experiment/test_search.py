@@ -547,7 +547,7 @@ def test_a_trial_whose_worker_dies_is_tried_again_and_then_failed(tmp_path, pret
 def clock(monkeypatch):
     """The seconds that a search sees, in a list; they pass only where a test adds some."""
     now = [1000.0]
-    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("physgym.experiment.search.driver.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -57,6 +57,13 @@ class Row:
         return f"{self.number:04d}"
 
 
+def best_of(rows: Sequence[Row], section: SearchSection) -> Row | None:
+    """Return the best completed trial; None where none has a value."""
+    done = [row for row in rows if row.state == "complete" and row.value is not None]
+    sign = 1 if section.direction == "minimize" else -1
+    return min(done, key=lambda row: sign * (row.value or 0.0), default=None)
+
+
 def write_results(session: Path, rows: Sequence[Row], keys: Sequence[str]) -> None:
     """Write the table of all trials."""
     text = io.StringIO()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from physgym.errors import ConfigError, PhysGymError
 from physgym.events import Callback
 from physgym.experiment.search.section import PRUNED
-from physgym.interrupt import outlive_announcements
+from physgym.interrupt import outlive_announcements, raise_on_ctrl_c
 
 if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
@@ -224,9 +224,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)  # only messages where messages are expected
     own = os.dup(2)
-    # shells ignore Ctrl-C for what runs in the background, and Ray blocks it; both would be inherited
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    raise_on_ctrl_c()
     outlive_announcements()
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
