@@ -61,7 +61,11 @@ from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.system import process_tree as tree
 from physgym.system.children import Lifeline
 from physgym.system.descriptors import fill_standard
-from physgym.transport.sockets import Channel, Listener, PeerGone, above, admit, challenge
+from physgym.transport.auth import admit, challenge
+from physgym.transport.base import Channel, PeerGone
+from physgym.transport.sockets import SocketChannel
+from physgym.transport.tcp import TcpListener
+from physgym.transport.unix import socket_pair
 from physgym.worker.env_group import Host, RequestFailed, failure
 from physgym.worker.main import Boot, build_all, run, served
 
@@ -332,7 +336,7 @@ class WorkerPool:
 
     def _launch(self, workers: Sequence[RemoteWorker], seeds: Sequence[int | None] | None) -> None:
         """Start processes, and wait until each has connected, proved itself and built its environments."""
-        listener = Listener(self.settings.port) if self.settings.transport == "tcp" else None
+        listener = TcpListener(self.settings.port) if self.settings.transport == "tcp" else None
         try:
             deadline = time.monotonic() + self.settings.timeout
             for worker in workers:
@@ -342,7 +346,7 @@ class WorkerPool:
             if listener is not None:
                 listener.close()
 
-    def _start(self, worker: RemoteWorker, listener: Listener | None, seeds: Sequence[int | None] | None) -> None:
+    def _start(self, worker: RemoteWorker, listener: TcpListener | None, seeds: Sequence[int | None] | None) -> None:
         factories = [self._factories[i] for i in worker.envs]
         boot = Boot(
             None if listener is None else listener.address,
@@ -361,8 +365,8 @@ class WorkerPool:
         try:
             worker.lifeline = Lifeline()
             if listener is None:
-                ours, theirs = map(above, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-                worker.channel = Channel(ours, Role.PARENT)
+                ours, theirs = socket_pair()
+                worker.channel = SocketChannel(ours, Role.PARENT)
         except OSError as error:
             raise WorkerError(process.NO_DESCRIPTORS.format(index=worker.index, error=error.strerror)) from error
         with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
@@ -414,7 +418,7 @@ class WorkerPool:
         if worker.channel is not None and self._by_file.pop(worker.channel.fileno(), None) is not None:
             self._poll.unregister(worker.channel.fileno())
 
-    def _handshake(self, workers: Sequence[RemoteWorker], listener: Listener | None, deadline: float) -> None:
+    def _handshake(self, workers: Sequence[RemoteWorker], listener: TcpListener | None, deadline: float) -> None:
         strangers: dict[int, tuple[Channel, float]] = {}
         poll = select.poll()
         if listener is not None:

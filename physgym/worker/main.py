@@ -29,7 +29,10 @@ from physgym.protocol.messages import Attach, Attached, Close, Closed, Message, 
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import fill_standard
-from physgym.transport.sockets import Channel, PeerGone, greet, join
+from physgym.transport.auth import greet
+from physgym.transport.base import Channel, PeerGone
+from physgym.transport.sockets import SocketChannel
+from physgym.transport.tcp import join
 from physgym.worker.env_group import Host, RequestFailed, failure
 from physgym.worker.folders import Folder
 from physgym.worker.variants import SINGLE
@@ -94,7 +97,7 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
         memory: Descriptor of the shared memory, negative if there is none.
     """
     outlive_announcements()
-    channel.sock.settimeout(None)  # a parent may be idle for hours; its death ends the connection
+    channel.set_timeout(None)  # a parent may be idle for hours; its death ends the connection
 
     def ask(question: Predict) -> Prediction:
         channel.send(question)
@@ -136,7 +139,7 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
 
 def _await_end(channel: Channel) -> None:
     """Wait until the parent hangs up: it looks first at what this process has started."""
-    channel.sock.settimeout(FAREWELL)
+    channel.set_timeout(FAREWELL)
     with contextlib.suppress(ProtocolError):
         while True:
             channel.receive()
@@ -244,8 +247,8 @@ def run(
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     token = bytes.fromhex(boot.token)
     if sock is not None:
-        channel = Channel(sock, Role.WORKER)
-        channel.sock.settimeout(boot.timeout)
+        channel: Channel = SocketChannel(sock, Role.WORKER)
+        channel.set_timeout(boot.timeout)
         greet(channel, token, boot.worker, os.getpid())
     else:
         assert boot.address is not None

@@ -1,0 +1,189 @@
+"""The interface of a transport: a channel moves the messages of one connection, a listener gives channels to a parent.
+
+A new transport subclasses `Channel`, and `Listener` where workers connect to it; `physgym.testing.transports` has the
+tests that it must pass.
+"""
+
+from __future__ import annotations
+
+import secrets
+import select
+from abc import ABC, abstractmethod
+from collections import deque
+
+from physgym.errors import ProtocolError
+from physgym.protocol.connection import Connection
+from physgym.protocol.messages import Close, Message, Prediction, Role
+
+PARTS = 64  # handed to `Channel.write` at once
+
+
+class PeerGone(ProtocolError):
+    """The other end closed the connection or died."""
+
+
+class Channel(ABC):
+    """A connection that moves its messages.
+
+    The parent's end never blocks: what the transport does not take at once waits in the channel, so that a worker that
+    writes while it is written to cannot stop both. The worker's end blocks.
+
+    Args:
+        role: Which end this is.
+
+    Attributes:
+        connection: The protocol at this end.
+        nonce: What the peer's proof has to answer.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.connection = Connection(role)
+        self.nonce = secrets.token_bytes(32)
+        self.blocks = role is Role.WORKER
+        self._inbox: deque[Message] = deque()
+        self._outbox: deque[memoryview] = deque()
+
+    # --- what a transport implements
+
+    @abstractmethod
+    def write(self, parts: list[memoryview]) -> int:
+        """Give bytes to the transport, as many as it takes at once; return how many.
+
+        Where the channel `blocks`, some are taken; else the number may be 0.
+
+        Raises:
+            PeerGone: The peer closed the connection.
+        """
+
+    @abstractmethod
+    def read(self, buffer: memoryview) -> int | None:
+        """Put received bytes into a buffer; return how many, 0 where the peer closed the connection.
+
+        Where the channel `blocks`, wait for them; else return None if there are none.
+
+        Raises:
+            ProtocolError: Nothing came in the time set by `set_timeout`.
+            PeerGone: The connection is broken.
+        """
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor for selectors: readable when there is something to `receive`."""
+
+    @abstractmethod
+    def set_timeout(self, seconds: float | None) -> None:
+        """Limit how long a channel that `blocks` waits for bytes, None for no limit."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection; calling it again does no harm."""
+
+    @property
+    def has_input(self) -> bool:
+        """Whether received bytes wait in this process, which the descriptor does not show.
+
+        True in transports that take more bytes from the descriptor than they hand on, as those that decrypt records.
+        """
+        return False
+
+    @property
+    def wants(self) -> int:
+        """The events of the descriptor, as in `select.poll`, on which to call `flush` or `receive`.
+
+        A transport that has to write in order to read, or the other way round, may want others than its outbox does.
+        """
+        return select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN
+
+    # --- messages
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for the transport to take it."""
+        return bool(self._outbox)
+
+    def send(self, message: Message) -> None:
+        """Send a message; at the parent's end what is not taken at once is left to `flush`.
+
+        Raises:
+            ProtocolError: It is not legal now, or holds what cannot travel; nothing was sent then.
+            PeerGone: The peer closed the connection.
+        """
+        self._outbox.extend(view for part in self.connection.send(message) if len(view := memoryview(part).cast("B")))
+        self._flush_copied()
+
+    def _flush_copied(self) -> None:
+        """Send what waits; what is left of it is copied, since the caller's arrays may change before it is sent."""
+        self.flush()
+        self._outbox = deque(part if type(part.obj) is bytes else memoryview(bytes(part)) for part in self._outbox)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the transport takes it.
+
+        Raises:
+            PeerGone: The peer closed the connection.
+        """
+        while self._outbox:
+            sent = self.write(list(self._outbox)[:PARTS])
+            if not sent:
+                return
+            while sent:
+                if sent < len(self._outbox[0]):
+                    self._outbox[0] = self._outbox[0][sent:]
+                    break
+                sent -= len(self._outbox.popleft())
+
+    def receive(self) -> list[Message]:
+        """Take what has arrived; return the messages that it completes. Where the channel blocks, wait for something.
+
+        Raises:
+            ProtocolError: What arrived is not a legal frame.
+            PeerGone: The peer closed the connection.
+        """
+        messages: list[Message] = []
+        while True:
+            count = self.read(self.connection.get_buffer())
+            if count is None:
+                return messages
+            if count == 0:
+                raise PeerGone("the peer closed the connection")
+            messages += self.connection.buffer_updated(count)
+            if not self.has_input:
+                return messages
+
+    def next(self) -> Message:
+        """Return the next message; for the worker's end, which blocks. Raises as `receive` does."""
+        while not self._inbox:
+            self._inbox.extend(self.receive())
+        return self._inbox.popleft()
+
+    def next_prediction(self) -> Prediction:
+        """Return the answer to a `Predict`; requests that come before it keep their order for `next`."""
+        waiting: list[Message] = []
+        while not isinstance(message := self.next(), Prediction):
+            waiting.append(message)
+        self._inbox.extendleft(reversed(waiting))
+        return message
+
+    def asked_to_close(self) -> bool:
+        """Return whether `Close` is among the requests that wait; for the worker's end. Raises as `receive` does."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        while self.has_input or poll.poll(0):
+            self._inbox.extend(self.receive())
+        return any(isinstance(message, Close) for message in self._inbox)
+
+
+class Listener(ABC):
+    """An address to which workers connect."""
+
+    @abstractmethod
+    def accept(self) -> Channel | None:
+        """Return the next connection, the parent's end; None if there is none after all. Never blocks."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor for selectors: readable when there is something to `accept`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening; calling it again does no harm."""
