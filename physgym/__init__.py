@@ -6,6 +6,7 @@ Importing it is cheap: torch, h5py and viewers are loaded by the parts that need
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physgym import interrupt as interrupt  # before all that takes time to import: signals may come meanwhile
@@ -16,6 +17,7 @@ from physgym import errors as errors
 from physgym._version import __version__ as __version__
 from physgym.errors import RejectSample as RejectSample
 from physgym.factories import factory as factory
+from physgym.network_loading import set_network_loader
 from physgym.sample import RecordTransition as RecordTransition
 from physgym.simulation import Simulation as Simulation
 from physgym.system.descriptors import fill_standard
@@ -47,8 +49,15 @@ __all__ = [
     "make_vec",
 ]
 
+
+def _load_network(path: Path) -> Any:
+    """Load the network of a session or a checkpoint; only the training knows their format, and it imports torch."""
+    return importlib.import_module("physgym.training.checkpoint_files").load_checkpoint(path)
+
+
 fill_standard()  # before any file of ours is opened
 envs.register()
+set_network_loader(_load_network)
 
 
 def __getattr__(name: str) -> Any:

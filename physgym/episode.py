@@ -14,13 +14,12 @@ import gymnasium
 import numpy as np
 from gymnasium.vector.utils import batch_space, iterate
 
+from physgym.cube import uniform_actions
 from physgym.errors import ConfigError, SampleError
+from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.returned import flag_of, info_of, returned, reward_of
 from physgym.sample import Sample, SampleSpec
-from physgym.samplers import EpisodePolicy, Uniform
 from physgym.simulation import NonFinite, Simulation
-
-Policy = Callable[[Any, np.random.Generator], Any]
 
 ACTION_BLOCK = 32
 SEED_BLOCK = 1024
@@ -145,7 +144,7 @@ class ActionGenerator:
 def episode_policy(env: gymnasium.Env[Any, Any]) -> EpisodePolicy:
     """What gives the policy of an episode, by its index.
 
-    That is the sampler that an `ActingEnv` brings along, else the environment's own ``sample_action(rng)``, else
+    That is the sampler that a `SampledActionsEnv` brings along, else the environment's own ``sample_action(rng)``, else
     uniform draws from its action space.
     """
     if env.has_wrapper_attr("episode_policy"):
@@ -155,12 +154,12 @@ def episode_policy(env: gymnasium.Env[Any, Any]) -> EpisodePolicy:
     if own is not None and getattr(own, "__func__", None) is not Simulation.sample_action:
         return lambda _: lambda _, rng: own(rng)
     try:
-        return Uniform().actions(env.action_space, 0)
+        return uniform_actions(env.action_space)
     except ConfigError:  # a space without bounds or of variable size, which Gymnasium has a way to draw from
         return lambda _: _from_space(env.action_space)
 
 
-def _from_space(space: gymnasium.Space[Any]) -> Policy:
+def _from_space(space: gymnasium.Space[Any]) -> ActionPolicy:
     """Draws as Gymnasium does."""
     # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
     block = batch_space(space, ACTION_BLOCK)
@@ -179,11 +178,11 @@ def _from_space(space: gymnasium.Space[Any]) -> Policy:
     return act
 
 
-def sampler(env: gymnasium.Env[Any, Any]) -> Policy:
+def sampler(env: gymnasium.Env[Any, Any]) -> ActionPolicy:
     """The policy that draws random actions: that of episode 0, begun anew with every generator."""
     begin = episode_policy(env)
     owner: np.random.Generator | None = None
-    act: Policy | None = None
+    act: ActionPolicy | None = None
 
     def draw(observation: Any, rng: np.random.Generator) -> Any:
         nonlocal owner, act
@@ -222,7 +221,7 @@ def run_episode(
     spec: SampleSpec,
     *,
     seed: int,
-    policy: Policy | None = None,
+    policy: ActionPolicy | None = None,
     max_steps: int = DEFAULT_MAX_STEPS,
     max_rejects: int = DEFAULT_MAX_REJECTS,
     where: str = "episode",

@@ -20,9 +20,9 @@ from gymnasium import spaces
 from physgym import placement
 from physgym import spaces as walk
 from physgym.casting import CastError, as_arrays, as_dtype
+from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import Kind, Role, Sample, SampleSpec, flat_items
-from physgym.samplers import NO_LOAD_SAMPLE, Cube
 from physgym.spaces import Array
 
 ObsType = TypeVar("ObsType")
@@ -40,6 +40,10 @@ NO_PARAMETER_SPACE = (
 NO_HOOK = (
     "{env} does not implement {hook}, so that no network can stand in for its solver. Implement inputs(action) and "
     "adopt(action, prediction); see docs/running.md"
+)
+NO_LOAD_SAMPLE = (
+    "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
+    "that it needs from a stored sample and returns the action for the next step; see docs/simulation.md"
 )
 UNKNOWN_PARAMETER = "{env}: there is no parameter {name!r}; parameter_space has {known}"
 WRONG_PARAMETER = "{env}: parameter {name!r} = {value} is not in {space}; {remedy}"

@@ -43,8 +43,6 @@ SCHEDULES = {
 OPTIMIZATIONS = {"Optimization": "physgym.nn:Optimization"}
 TRANSFORMS = {"Hold": "physgym.nn:Hold"}
 CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
-PARAMETER_SAMPLERS = ("uniform", "gaussian", "sobol", "lhs", "grid", "breed")
-ACTION_SAMPLERS = ("uniform", "gaussian", "sobol", "lhs", "grid", "network")
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 

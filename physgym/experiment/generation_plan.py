@@ -16,6 +16,7 @@ from physgym.generation.generate import BREED_ALONE
 from physgym.nn import Predictor
 from physgym.sample import SampleSpec
 from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
+from physgym.samplers.table import sampler_names
 from physgym.training.answers import Asked
 from physgym.vector.make import env_factories
 from physgym.worker import folders
@@ -89,8 +90,7 @@ def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sa
     if part is None:
         return None
     name, colon, argument = part.type.partition(":")
-    ours = components.ACTION_SAMPLERS if what == "actions" else components.PARAMETER_SAMPLERS
-    if name in ours:
+    if name in sampler_names(what):
         if part.arguments and not colon:
             return rebuild_sampler({"sampler": name, **part.arguments}, f"{key}.{what}")
         if name == "network" and argument and absolute(argument).exists():

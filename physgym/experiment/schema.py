@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
+from physgym.samplers.table import sampler_names, shown_names
 
 MINI = 100  # samples of --mini
 
@@ -111,8 +112,8 @@ OptimizationKind = Annotated[Component, Named(tuple(components.OPTIMIZATIONS))]
 Transform = Annotated[Component, Named(tuple(components.TRANSFORMS))]
 TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
 OwnSamples = Annotated[Component, Named(())]
-ActionSampler = Annotated[Component, Named(components.ACTION_SAMPLERS, components.check_sampler)]
-ParameterSampler = Annotated[Component, Named(components.PARAMETER_SAMPLERS, components.check_sampler)]
+ActionSampler = Annotated[Component, Named(sampler_names("actions"), components.check_sampler)]
+ParameterSampler = Annotated[Component, Named(sampler_names("parameters"), components.check_sampler)]
 
 
 class EnvironmentSection(Section):
@@ -130,12 +131,12 @@ class SamplerSection(Section):
 
     actions: ActionSampler | None = Field(
         None,
-        description="uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS], network:SESSION, or module:attr, a "
+        description=f"{', '.join(shown_names('actions'))}, or module:attr, a "
         "function of (observation, generator) or a Sampler; null leaves it to the environment",
     )
     parameters: ParameterSampler | None = Field(
         None,
-        description="uniform, gaussian, sobol, lhs[:STRATA], grid[:POINTS], breed, or module:attr, a Sampler; null "
+        description=f"{', '.join(shown_names('parameters'))}, or module:attr, a Sampler; null "
         "leaves it to the environment",
     )
 

@@ -54,7 +54,8 @@ from physgym.progress import Progress
 from physgym.protocol.messages import RolloutResult
 from physgym.registration import EnvLike, defaults_of, find_spec
 from physgym.sample import Sample, SampleSpec
-from physgym.samplers import Acting, Breed, Grid, Loading, SamplerLike, draw_parameters, find_sampler
+from physgym.samplers import Breed, Grid, find_sampler
+from physgym.samplers.base import SamplerLike, draw_parameters
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -64,6 +65,8 @@ from physgym.vector.episode_schedule import Demand, Episode
 from physgym.vector.make import episode_factory
 from physgym.vector.predictions import Predictor
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
+from physgym.worker.sampled_actions import SampledActionsFactory
+from physgym.worker.stored_actions import StoredActionsFactory
 from physgym.worker.variants import ARGUMENTS
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
@@ -436,8 +439,8 @@ class SampleStream:
     def _driven(self, factory: EnvFactory) -> EnvFactory:
         """The factory with what gives the actions."""
         if self._acting is not None:
-            factory = Acting(factory, self._acting, self._part_seed)
-        return factory if self._stored_episodes is None else Loading(factory)
+            factory = SampledActionsFactory(factory, self._acting, self._part_seed)
+        return factory if self._stored_episodes is None else StoredActionsFactory(factory)
 
     @cached_property
     def code(self) -> Code:

@@ -14,8 +14,8 @@ from physgym.data.dataset import SampleDataset
 from physgym.errors import ConfigError, DatasetError
 from physgym.loading.shuffling import permutation
 from physgym.protocol.codec import MAX_BODY
-from physgym.samplers import LOAD_SAMPLES
 from physgym.spaces import Array, leaf_spaces, unflatten
+from physgym.worker.stored_actions import LOAD_SAMPLES
 from physgym.worker.variants import ARGUMENTS
 
 BLOCK = 1 << 20  # bytes of samples that are read at once

@@ -13,11 +13,12 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import code_of_part
 from physgym.episode import part_seed, seeds_of
 from physgym.errors import DatasetError
+from physgym.policies import EpisodePolicy
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_source import StepSource
 from physgym.sample import Sample, declared
-from physgym.samplers import EpisodePolicy, Sampler, rebuild_sampler
+from physgym.samplers import Sampler, rebuild_sampler
 from physgym.spaces import leaf_spaces, unflatten
 
 

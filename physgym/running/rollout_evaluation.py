@@ -24,7 +24,7 @@ from physgym.running.prediction_errors import compare
 from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample
-from physgym.samplers import SamplerLike
+from physgym.samplers.base import SamplerLike
 from physgym.spaces import Array
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.make import env_factories

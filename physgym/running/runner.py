@@ -31,7 +31,8 @@ from physgym.running.stored_steps import StoredSteps
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.worker_steps import WorkerSteps
 from physgym.sample import SampleSpec
-from physgym.samplers import NetworkPolicy, SamplerLike, find_sampler
+from physgym.samplers import NetworkPolicy, find_sampler
+from physgym.samplers.base import SamplerLike
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.vector_env import DEFAULT_TIMEOUT

@@ -13,8 +13,9 @@ import numpy as np
 from physgym.code.made import describe_made
 from physgym.code.record import Code, code_of
 from physgym.data.constants import as_constants
-from physgym.episode import Policy, episode_seed
+from physgym.episode import episode_seed
 from physgym.placement import Env
+from physgym.policies import ActionPolicy
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_record import RunRecord
 from physgym.running.run_step import RunStep
@@ -22,9 +23,9 @@ from physgym.running.step_source import SimulationSteps
 from physgym.running.stepped_env import SteppedEnv
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
-from physgym.samplers import Loading
 from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder
+from physgym.worker.stored_actions import StoredActionsFactory
 from physgym.worker.variants import ARGUMENTS, Variants
 
 
@@ -66,7 +67,7 @@ class SolverSteps(SimulationSteps):
         if self.plan.surrogate:
             factories = [functools.partial(SurrogateEnv, factory, self._predictor.predictor) for factory in factories]
         if self.plan.stored_episodes is not None:
-            factories = [Loading(factory) for factory in factories]
+            factories = [StoredActionsFactory(factory) for factory in factories]
         return Variants(factories)
 
     def _ready(self, env: Env) -> SteppedEnv:
@@ -146,7 +147,7 @@ class SolverSteps(SimulationSteps):
                 yield episode, seed, options | (self.options(episode) or {})
 
     def episode(
-        self, episode: int, seed: int, policy: Policy, options: dict[str, Any] | None, **limits: Any
+        self, episode: int, seed: int, policy: ActionPolicy, options: dict[str, Any] | None, **limits: Any
     ) -> Iterator[RunStep]:
         """Run an episode in the present environment; its parameters are recorded.
 

@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from physgym.episode import Policy, Transition, episode_policy, require_spec, run_episode
+from physgym.episode import Transition, episode_policy, require_spec, run_episode
 from physgym.placement import Env
+from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.running.field_checks import check_fields, nonfinite
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_step import RunStep
@@ -18,7 +19,8 @@ from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.worker_report import prediction_user
 from physgym.sample import SampleSpec, declared
-from physgym.samplers import EpisodePolicy, Sampler, draw_parameters
+from physgym.samplers import Sampler
+from physgym.samplers.base import draw_parameters
 from physgym.simulation import Simulation
 from physgym.worker.folders import Folder
 
@@ -80,7 +82,7 @@ class SteppedEnv:
         self,
         episode: int,
         seed: int,
-        policy: Policy,
+        policy: ActionPolicy,
         options: dict[str, Any] | None,
         begun: Callable[[Mapping[str, Any]], None],
         **limits: Any,

@@ -13,7 +13,7 @@ from physgym.events import Callback
 from physgym.generation.generate import BREED_ALONE, SampleStream
 from physgym.generation.online import Online
 from physgym.nn.predictor import evaluating
-from physgym.samplers import Breed
+from physgym.samplers.breed import Breed
 from physgym.spaces import Array
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from physgym.code.made import describe_made
 from physgym.episode import ActionGenerator, Transition, episode_policy, require_spec, run_episode
 from physgym.errors import ClosedError, ConfigError, ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
+from physgym.policies import EpisodePolicy
 from physgym.protocol import batched_infos as batching
 from physgym.protocol.buffers import IDLE, Arena, Layout, Slot, results_layout
 from physgym.protocol.messages import (
@@ -48,7 +49,6 @@ from physgym.protocol.messages import (
 from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.returned import flag_of, info_of, returned, reward_of, taken
 from physgym.sample import Columns, SampleSpec, declared, flat_items
-from physgym.samplers import EpisodePolicy
 from physgym.simulation import Simulation
 from physgym.spaces import Array, Leaf
 from physgym.worker.folders import Folder, here

@@ -17,11 +17,11 @@ import numpy as np
 
 from physgym import placement
 from physgym import spaces as walk
-from physgym.episode import Policy, episode_policy
+from physgym.episode import episode_policy
 from physgym.errors import UnequalSpaces
 from physgym.placement import Env, EnvFactory
+from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.sample import SampleSpec, declared
-from physgym.samplers import EpisodePolicy
 from physgym.simulation import Simulation
 from physgym.worker.folders import here
 
@@ -138,9 +138,9 @@ class Variants(gymnasium.Env[Any, Any]):
         for env in self._made.values():
             _pass_on(env, name, value)
 
-    def episode_policy(self, episode: int) -> Policy:
+    def episode_policy(self, episode: int) -> ActionPolicy:
         """Return what gives the actions of an episode, which has begun when it is asked first."""
-        policy: Policy | None = None
+        policy: ActionPolicy | None = None
 
         def act(observation: Any, rng: np.random.Generator) -> Any:
             nonlocal policy

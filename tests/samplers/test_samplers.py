@@ -10,14 +10,13 @@ import torch
 from gymnasium import spaces
 from scipy.stats import qmc
 
+from physgym.cube import Cube
 from physgym.episode import ActionGenerator, episode_seed
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Predictor
 from physgym.sample import Field, SampleSpec
 from physgym.samplers import (
-    Acting,
     Breed,
-    Cube,
     Gaussian,
     Grid,
     LatinHypercube,
@@ -27,10 +26,11 @@ from physgym.samplers import (
     Uniform,
     find_sampler,
     rebuild_sampler,
-    stream,
 )
+from physgym.samplers.base import stream
 from physgym.spaces import flatten
 from physgym.training.checkpoint_files import save_checkpoint
+from physgym.worker.sampled_actions import SampledActionsFactory
 from tests.support import toys
 
 BOUNDED = spaces.Dict(
@@ -490,7 +490,7 @@ def test_a_network_is_described_by_its_weights():
 
 
 def test_acting_makes_environments_with_a_policy():
-    env = Acting(toys.Line, Sobol(), 3)()
+    env = SampledActionsFactory(toys.Line, Sobol(), 3)()
     want = Sobol().actions(env.action_space, 3)(5)(None, None)
     np.testing.assert_array_equal(env.get_wrapper_attr("episode_policy")(5)(None, None), want)
 

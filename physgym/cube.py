@@ -1,0 +1,242 @@
+"""Spaces as unit cubes: points of a cube become elements of a space, and uniform points become actions.
+
+A `Cube` has a dimension for each component of any Box with bounds, Discrete, MultiDiscrete, MultiBinary, and of Dict
+and Tuple of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym import spaces as walk
+from physgym.errors import ConfigError
+from physgym.policies import ActionPolicy, EpisodePolicy
+from physgym.spaces import Array
+
+DrawColumns: TypeAlias = Callable[[np.random.Generator, int], list[Array]]  # so many values, one column per leaf
+
+BLOCK = 64  # points that are made at once
+EXACT = 2**53  # integers that a float64 holds
+
+NO_LAYOUT = (
+    "{what}{leaf} is a {space}, whose values have no fixed layout; a {sampler} sampler draws from Box, Discrete, "
+    "MultiDiscrete and MultiBinary alone{policy}"
+)
+
+
+class LeafColumns:
+    """Elements of a space, put together from one array per leaf.
+
+    Args:
+        space: The space.
+        size: Number of its components.
+
+    Attributes:
+        flat: Whether the space is a leaf itself.
+    """
+
+    def __init__(self, space: spaces.Space[Any], size: int) -> None:
+        self.space, self.size = space, size
+        self.flat = walk.children(space) is None
+
+    def value(self, columns: list[Array], row: int) -> Any:
+        """Return an element of the space, a copy.
+
+        Args:
+            columns: One array per leaf, of shape (n, *leaf shape).
+            row: Which of the n.
+        """
+        if self.flat:
+            return columns[0][row].copy()
+        # a row of a column of scalars is a scalar, which nobody can change
+        return walk.unflatten(self.space, iter([column[row].copy() for column in columns]))
+
+
+class Cube(LeafColumns):
+    """A space as the unit cube of as many dimensions as it has components.
+
+    Args:
+        space: The space.
+        what: What to call it in an error.
+        sampler: Who asks, for an error.
+
+    Attributes:
+        size: Number of components.
+        flat: Whether the space is a leaf itself.
+        levels: Number of values of each component; 0 if it is continuous. Shape (size,), float64.
+
+    Raises:
+        ConfigError: A leaf has no bounds or no fixed layout; the text names it.
+    """
+
+    def __init__(self, space: spaces.Space[Any], what: str = "space", sampler: str = "") -> None:
+        self._leaves = walk.leaves(space)
+        extents = [(np.zeros(0),) * 3]
+        for path, single in walk.leaf_spaces(space).items():
+            extents.append(_extent(single, {"what": what, "leaf": f"[{path!r}]" if path else "", "sampler": sampler}))
+        low, high, levels = (np.concatenate(parts) for parts in zip(*extents, strict=True))
+        super().__init__(space, len(levels))
+        self._low, self._high, self.levels = low, high, levels
+        span = high - low
+        # the upper bound shall be in reach in spite of rounding
+        self._span = np.where(low + span < high, np.nextafter(span, np.inf), span)
+        self._discrete = levels > 0
+        self._any_discrete = bool(self._discrete.any())
+        ends = np.cumsum([0, *(math.prod(leaf.shape) for leaf in self._leaves)]).tolist()
+        self._parts = [
+            (slice(*pair), leaf.dtype, leaf.shape)
+            for pair, leaf in zip(itertools.pairwise(ends), self._leaves, strict=True)
+        ]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a point."""
+        return 8 * self.size
+
+    def columns(self, points: Array) -> list[Array]:
+        """Return the values of the leaves at some points.
+
+        Args:
+            points: In [0, 1], shape (n, size).
+
+        Returns:
+            One array per leaf of shape (n, *leaf shape) and its dtype.
+        """
+        values = self._span * points
+        values += self._low
+        np.minimum(values, self._high, out=values)  # which rounding may exceed; clip costs several times as much
+        if self._any_discrete:
+            cells = np.minimum(np.floor(points * self.levels), self.levels - 1)
+            values = np.where(self._discrete, self._low + cells, values)
+        return [values[:, part].astype(dtype).reshape(len(points), *shape) for part, dtype, shape in self._parts]
+
+    def points(self, columns: Sequence[Any]) -> Array:
+        """Return the points of some values, the inverse of `columns`: for a discrete value the middle of its cell.
+
+        Args:
+            columns: One array per leaf, of shape (n, *leaf shape).
+
+        Returns:
+            Points of shape (n, size).
+        """
+        flat = [
+            np.asarray(column, np.float64).reshape(-1, math.prod(leaf.shape))
+            for leaf, column in zip(self._leaves, columns, strict=True)
+        ]
+        values = np.concatenate(flat, axis=1) - self._low
+        widths = np.where(self._span > 0, self._span, 1)
+        middle = np.where(self._span > 0, values / widths, 0.5)
+        return np.where(self._discrete, (values + 0.5) / np.where(self._discrete, self.levels, 1), middle)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the leaves."""
+        return [leaf.path for leaf in self._leaves]
+
+
+def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array]:
+    """Return lowest and highest value and number of values (0 if continuous) of each component of a leaf, float64."""
+    policy = "" if where["what"].startswith("parameter") else ", or a Policy"
+    if isinstance(space, spaces.Box):
+        if not (space.bounded_below.all() and space.bounded_above.all()):
+            raise ConfigError(
+                "{what}{leaf} is a {space} without bounds, which a {sampler} sampler cannot fill. Give it bounds, or "
+                "use Gaussian(mean, std){policy}".format(space=type(space).__name__, policy=policy, **where)
+            )
+        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        if space.low.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                wide = not np.isfinite(high - low).all()
+            levels = np.zeros(len(low))
+        else:
+            wide = bool((np.maximum(np.abs(low), np.abs(high)) > EXACT / 2).any())
+            levels = high - low + 1
+        if wide:
+            raise ConfigError(
+                "{what}{leaf} spans more values than a {sampler} sampler can tell apart; narrow its bounds".format(
+                    **where
+                )
+            )
+        return low, high, levels
+    if isinstance(space, spaces.Discrete):
+        start, count = np.array([space.start]), np.array([space.n])
+    elif isinstance(space, spaces.MultiDiscrete):
+        start, count = space.start.ravel(), space.nvec.ravel()
+    elif isinstance(space, spaces.MultiBinary):
+        count = np.full(math.prod(space.shape), 2)
+        start = np.zeros_like(count)
+    else:
+        raise ConfigError(NO_LAYOUT.format(space=type(space).__name__, policy=policy, **where))
+    low, levels = start.astype(np.float64), count.astype(np.float64)
+    return low, low + levels - 1, levels
+
+
+def bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array]:
+    """Return lowest and highest value of a leaf, infinite where it has no bound; float64, of its shape.
+
+    Args:
+        space: The leaf.
+        where: What ("what", "leaf") and whom ("sampler") to name in an error.
+
+    Raises:
+        ConfigError: Its values have no fixed layout.
+    """
+    if isinstance(space, spaces.Box):
+        low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
+        high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
+        if space.dtype is not None and np.dtype(space.dtype).kind != "f":
+            info = np.iinfo(space.dtype) if np.dtype(space.dtype).kind in "iu" else None
+            # what the dtype holds and a float64 as well
+            low = np.maximum(low, -EXACT if info is None else max(info.min, -EXACT))
+            high = np.minimum(high, EXACT if info is None else min(info.max, EXACT))
+        return low, high
+    low, high, _ = _extent(space, where)
+    shape = space.shape or ()
+    return low.reshape(shape), high.reshape(shape)
+
+
+def actions_by_block(space: LeafColumns, draw: DrawColumns) -> EpisodePolicy:
+    """Return policies that draw actions independently, some at a time.
+
+    Args:
+        space: The action space.
+        draw: Draws so many actions with the generator of the episode.
+    """
+    most = max(1, min(BLOCK, 4096 // max(1, space.size)))
+
+    def begin(_: int) -> ActionPolicy:
+        columns: list[Array] = []
+        row = count = 0
+
+        def act(_: Any, rng: np.random.Generator) -> Any:
+            nonlocal columns, row, count
+            if row == count:
+                count, row = min(2 * count + 1, most), 0  # an episode may have one step, or thousands
+                columns = draw(rng, count)
+            row += 1
+            return space.value(columns, row - 1)
+
+        return act
+
+    return begin
+
+
+def uniform_columns(cube: Cube) -> DrawColumns:
+    """Return a function that draws values of the leaves, uniform over the space."""
+    return lambda rng, count: cube.columns(rng.random((count, cube.size)))
+
+
+def uniform_actions(space: spaces.Space[Any]) -> EpisodePolicy:
+    """Return policies that draw actions uniformly, each episode with its own generator.
+
+    Raises:
+        ConfigError: The space has no bounds or no fixed layout.
+    """
+    cube = Cube(space, "action_space", "uniform")
+    return actions_by_block(cube, uniform_columns(cube))

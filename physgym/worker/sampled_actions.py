@@ -1,0 +1,44 @@
+"""Environments with a sampler of actions, as workers make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from physgym.samplers.base import Sampler
+
+
+class SampledActionsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment with the sampler of the actions of its rollouts.
+
+    Args:
+        env: The environment.
+        sampler: Draws them.
+        seed: Seed of the run.
+
+    Attributes:
+        episode_policy: Maps the index of an episode to its policy.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], sampler: Sampler, seed: int) -> None:
+        super().__init__(env)
+        self.episode_policy = sampler.actions(env.action_space, seed)
+
+
+class SampledActionsFactory:
+    """Makes environments with a sampler of actions; a local worker gets it in place of their factory.
+
+    Args:
+        factory: Makes one environment.
+        sampler: Draws its actions.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, factory: Callable[[], gymnasium.Env[Any, Any]], sampler: Sampler, seed: int) -> None:
+        self._factory, self._sampler, self._seed = factory, sampler, seed
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """Make an environment."""
+        return SampledActionsEnv(self._factory(), self._sampler, self._seed)
