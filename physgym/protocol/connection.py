@@ -7,6 +7,7 @@ into messages.
 from __future__ import annotations
 
 import struct
+from collections import deque
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from physgym.protocol.codec import (
     unpack_header,
 )
 from physgym.protocol.contents import check_message
-from physgym.protocol.messages import REPLIES, Close, Message, Ready, Results, Role, Step
+from physgym.protocol.messages import REPLIES, Close, Failure, Message, Ready, Results, Role, Step
 from physgym.protocol.short_frames import FRAME, MESSAGES, STEP_ALL, STEP_BYTES, STEPPED_ALL, STEPPED_BYTES
 from physgym.protocol.states import Conversation
 
@@ -42,6 +43,8 @@ class Connection:
         agreement: Layouts, known once `Ready` went by; None before.
         conversation: What may be said next.
         ledger: Requests without their last reply.
+        failed: Requests that were answered by a `Failure`, as far as they were unanswered then. Whoever receives the
+            failures takes them from here, in the same order.
     """
 
     def __init__(self, role: Role) -> None:
@@ -49,6 +52,7 @@ class Connection:
         self.agreement: Agreement | None = None
         self.conversation = Conversation()
         self.ledger = self.conversation.ledger
+        self.failed: deque[Message] = deque()
         self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
         self._input = bytearray(INPUT_SIZE)
         self._view = memoryview(self._input)
@@ -185,6 +189,8 @@ class Connection:
         (kind, sequence, _), self._head = self._head, None
         message = decode(kind, body, self.agreement)
         self._check_content(message)
+        if kind is Failure and self.ledger.pending:
+            self.failed.append(self.ledger.pending[0].rest())
         self._advance(message, sequence)
         return message
 
@@ -207,7 +213,7 @@ class Connection:
         """Note a legal message."""
         if isinstance(message, Ready):
             self.agreement = agree(message)
-        self.conversation.advance(message, sequence, 0 if self.agreement is None else self.agreement.count)
+        self.conversation.advance(message, sequence)
 
 
 _REPLY_KINDS = frozenset(REPLIES.values())

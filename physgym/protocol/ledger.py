@@ -1,9 +1,13 @@
-"""The ledger of a connection: the requests without their last reply, and what of each is unanswered."""
+"""The ledger of a connection: the requests without their last reply, and what of each is unanswered.
+
+What a worker still owes is recorded here and nowhere else; whoever needs to know it asks the ledger.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from physgym.errors import ProtocolError
@@ -18,16 +22,32 @@ class Pending:
         sequence: Its sequence number.
         request: The request.
         left: Rows or episodes without an answer; None if all environments, or nothing to count.
+        samples: Samples of the episodes that have ended since it was sent, of this request or of those before it.
     """
 
     sequence: int
     request: Message
     left: set[int] | None = None
+    samples: int = 0
 
     @property
     def kind(self) -> type[Any]:
         """The class of the request."""
         return type(self.request)
+
+    def rest(self) -> Message:
+        """Return the request for what is unanswered, as a worker that has lost it would have to be asked."""
+        request, left = self.request, self.left
+        if isinstance(request, Step) and left is not None:
+            return _rows_of(request, left)
+        if isinstance(request, Rollout) and left is not None:
+            episodes = [entry for entry in request.episodes if entry[0] in left]
+            request = replace(request, episodes=episodes)
+            if request.limit and self.samples:
+                # what came of episodes that have ended does not come again
+                limit = max(1, request.limit - self.samples)
+                request = replace(request, limit=limit, made=request.made + self.samples)
+        return request
 
     def left_after(self, reply: Message, count: int) -> set[int] | None:
         """Return what is unanswered after a reply, or a part of one.
@@ -84,17 +104,67 @@ class Pending:
         return left
 
 
+def _rows_of(step: Step, rows: set[int]) -> Step:
+    """Return the part of a step that concerns some environments."""
+    all_rows: Sequence[int] = sorted(rows) if step.rows is None else step.rows
+    wanted = [row for row in all_rows if row in rows]
+    places = wanted if step.rows is None else [place for place, row in enumerate(step.rows) if row in rows]
+    actions = None if step.actions is None else [array[places] for array in step.actions]
+    objects = [_values_of(values, places) for values in step.objects]
+    return replace(step, rows=wanted, actions=actions, objects=objects)
+
+
+def _values_of(values: Any, places: list[int]) -> Any:
+    if values is None:
+        return None
+    return [values[place] for place in places] if isinstance(values, list) else values[places]
+
+
 class Ledger:
     """The requests without their last reply.
 
     Attributes:
         pending: These, oldest first.
         sequence: Number of the last request.
+        count: Number of the worker's environments, 0 before it is known.
+        samples: Samples of rollouts that have come.
     """
 
     def __init__(self) -> None:
         self.pending: deque[Pending] = deque()
         self.sequence = 0
+        self.count = 0
+        self.samples = 0
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+    @property
+    def oldest(self) -> Message | None:
+        """The request for what is unanswered of the oldest one, None if there is none."""
+        return self.pending[0].rest() if self.pending else None
+
+    def rests(self) -> list[Message]:
+        """Return the requests for what is unanswered, oldest first."""
+        return [pending.rest() for pending in self.pending]
+
+    def envs_in_flight(self) -> set[int]:
+        """Return the local indices of the environments that are to be stepped or are being stepped."""
+        rows: set[int] = set()
+        for pending in self.pending:
+            if isinstance(pending.request, Step):
+                rows.update(range(self.count) if pending.left is None else pending.left)
+        return rows
+
+    def episodes_under_way(self) -> list[int]:
+        """Return the indices of the episodes that were asked for and have not ended, in the order of the requests."""
+        return [
+            entry[0]
+            for pending in self.pending
+            if isinstance(pending.request, Rollout)
+            for entry in pending.request.episodes
+            if pending.left is None or entry[0] in pending.left
+        ]
 
     @property
     def next_sequence(self) -> int:
@@ -109,10 +179,15 @@ class Ledger:
         self.sequence = sequence
         self.pending.append(Pending(sequence, request, left))
 
-    def answer(self, reply: Message, count: int) -> Pending | None:
-        """Note a reply to the oldest request, or a part of one; the request if that completes it."""
+    def answer(self, reply: Message) -> Pending | None:
+        """Note a reply to the oldest request, or a part of one; return the request if that completes it."""
+        if isinstance(reply, RolloutResult):
+            self.samples += len(reply.steps)
+            if ended := sum(entry[2] for entry in reply.ended):
+                for pending in self.pending:
+                    pending.samples += ended
         if getattr(reply, "last", True):
             return self.pending.popleft()
         oldest = self.pending[0]
-        oldest.left = oldest.left_after(reply, count)
+        oldest.left = oldest.left_after(reply, self.count)
         return None

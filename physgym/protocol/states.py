@@ -152,25 +152,21 @@ class Conversation:
         if sequence is not None and sequence != self.expected(kind):
             raise ProtocolError(f"{kind.__name__} has sequence number {sequence} instead of {self.expected(kind)}")
 
-    def advance(self, message: Message, sequence: int, count: int) -> None:
-        """Note a legal message.
-
-        Args:
-            message: The message.
-            sequence: Its sequence number.
-            count: Number of environments, 0 before it is known.
-        """
+    def advance(self, message: Message, sequence: int) -> None:
+        """Note a legal message with its sequence number."""
         kind = type(message)
         if self._opening:
             following = OPENING[self._opening, kind]
             self._opening = following if following in _UNREADY else ""
+            if isinstance(message, Ready):
+                self.ledger.count = message.count
         elif kind is Predict or kind is Prediction:
             self.asking = kind is Predict
         elif kind in REQUESTS:
             self.ledger.open(message, sequence)
             self._ending = self._ending or kind is Close
         else:
-            answered = self.ledger.answer(message, count)
+            answered = self.ledger.answer(message)
             if answered is not None and answered.kind is Close:
                 self._opening = "closed"
         self._moves = (MOVES_BEFORE_CLOSE if self._ending else MOVES)[self.state]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,10 @@ from physgym.protocol.messages import (
     Step,
 )
 from tests.support.conversation import (
+    actions,
     arrays,
     asked,
+    assert_same,
     column,
     feed,
     frame,
@@ -101,3 +105,87 @@ def test_sequence_numbers_begin_anew_after_the_largest():
     feed(worker, joined(parent.send(Call("call", "x"))))
     assert worker.ledger.pending[0].sequence == 0
     assert feed(parent, joined(worker.send(CallResult([1, 2, 3])))) == [CallResult([1, 2, 3])]
+
+
+# --- what is left of requests
+
+
+def test_the_environments_in_flight_are_those_of_unanswered_steps():
+    parent, worker = opened()
+    assert parent.ledger.envs_in_flight() == set()
+    for request in (Step(0, [2, 0]), Call("call", "x"), Step(1, [1])):
+        feed(worker, joined(parent.send(request)))
+    for end in (parent, worker):
+        assert end.ledger.envs_in_flight() == {0, 1, 2}
+        assert len(end.ledger) == 3
+    feed(parent, joined(worker.send(Results([0], arrays(1), last=False))))
+    assert parent.ledger.envs_in_flight() == {1, 2}
+    feed(parent, joined(worker.send(Results([2], arrays(1)))))
+    assert parent.ledger.envs_in_flight() == {1}
+    assert parent.ledger.oldest == Call("call", "x")
+    feed(parent, joined(worker.send(Failure(-1, "m:E", "", ""))))
+    feed(parent, joined(worker.send(Results([1]))))
+    assert parent.ledger.envs_in_flight() == worker.ledger.envs_in_flight() == set()
+    assert parent.ledger.oldest is None
+    feed(worker, joined(parent.send(Step(0))))
+    assert parent.ledger.envs_in_flight() == {0, 1, 2}
+
+
+def test_the_rest_of_a_step_has_the_actions_of_its_environments():
+    parent, worker = asked(Step(1, [2, 0, 1], actions(3), [np.arange(6).reshape(3, 2), ["c", "a", "b"]], stream=True))
+    feed(parent, joined(worker.send(Results([0], arrays(1), last=False))))
+    rest = Step(1, [2, 1], [actions(3)[0][[0, 2]]], [np.arange(6).reshape(3, 2)[[0, 2]], ["c", "b"]], stream=True)
+    for end in (parent, worker):
+        assert_same(end.ledger.oldest, rest)
+    parent.send(Call("call", "x"))
+    assert_same(parent.ledger.rests(), [rest, Call("call", "x")])
+
+
+def test_the_rest_of_a_step_of_all_environments_can_be_asked_for():
+    parent, worker = asked(Step(0, None, actions(3), [None, ["a", "b", "c"]], stream=True))
+    assert parent.ledger.oldest is parent.ledger.pending[0].request
+    feed(parent, joined(worker.send(Results([1], arrays(1), last=False))))
+    rest = parent.ledger.oldest
+    assert_same(rest, Step(0, [0, 2], [actions(3)[0][[0, 2]]], [None, ["a", "c"]], stream=True))
+    another, again = opened()
+    assert_same(feed(again, joined(another.send(rest))), [rest])
+
+
+def test_the_rest_of_a_rollout_has_the_episodes_that_have_not_ended():
+    parent, worker = asked(Rollout([[5, 50], [6, 60, {"x": 1}], [7, 70]], 10, 3), Rollout([[8, 80]], 10, 3))
+    part = RolloutResult(column(5, 6), column(0, 0), samples(2), [[5, 1, 1, 0.0, {}]], False)
+    feed(parent, joined(worker.send(part)))
+    for end in (parent, worker):
+        assert end.ledger.rests() == [Rollout([[6, 60, {"x": 1}], [7, 70]], 10, 3), Rollout([[8, 80]], 10, 3)]
+        assert end.ledger.episodes_under_way() == [6, 7, 8]
+        assert end.ledger.samples == 2
+
+
+def test_the_samples_of_ended_episodes_count_towards_all_limits():
+    first, second = Rollout([[5, 0], [6, 0]], 10, 3, limit=3), Rollout([[7, 0]], 10, 3, limit=9, made=1)
+    parent, worker = asked(first, second)
+    ended = [[5, 2, 2, 0.0, {}]]
+    feed(parent, joined(worker.send(RolloutResult(column(5, 5), column(0, 1), samples(2), ended, False))))
+    again = [replace(first, episodes=[[6, 0]], limit=1, made=2), replace(second, limit=7, made=3)]
+    assert parent.ledger.rests() == again
+    # those of the episode under way come again
+    feed(parent, joined(worker.send(RolloutResult(column(6), column(0), samples(1), [], True))))
+    assert parent.ledger.rests() == again[1:]
+    assert parent.ledger.samples == 3
+    ended = [[7, 8, 8, 0.0, {}]]
+    feed(parent, joined(worker.send(RolloutResult(column(*[7] * 8), column(*range(8)), samples(8), ended, True))))
+    assert parent.ledger.episodes_under_way() == []
+
+
+def test_a_failure_leaves_the_request_with_what_was_unanswered():
+    parent, worker = opened()
+    requests = [Step(0, [0, 2], stream=True), Call("call", "x"), Step(1)]
+    for request in requests:
+        feed(worker, joined(parent.send(request)))
+    data = joined(worker.send(Results([2], arrays(1), last=False)))
+    for _ in requests:
+        data += joined(worker.send(Failure(-1, "m:E", "", "")))
+    assert len(feed(parent, data)) == 4
+    assert list(parent.failed) == [Step(0, [0], stream=True), Call("call", "x"), Step(1)]
+    assert not worker.failed
+    assert not parent.ledger.pending
