@@ -74,7 +74,6 @@ UPWARDS = {
 }
 IN_CIRCLES: set[str] = set()
 LONG = {
-    "physgym.code.record",
     "physgym.data.dataset",
     "physgym.data.writer",
     "physgym.generation.generate",

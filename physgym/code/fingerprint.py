@@ -1,4 +1,4 @@
-"""Texts that say of an array all by which it may differ from another one."""
+"""Hashes of bytes and arrays."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import numpy as np
 from physgym.spaces import Array
 
 DIGITS = 32  # of the hash
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of some bytes, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def as_plain_array(value: Any) -> Array | None:
@@ -27,5 +32,5 @@ def fingerprint(array: Array) -> str:
     parts = [np.ma.getdata(array)]
     if isinstance(array, np.ma.MaskedArray):
         parts.append(np.ma.getmaskarray(array))
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+    digest = sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
     return f"array of {array.dtype.str} {array.shape}, sha256 {digest[:DIGITS]}"

@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from physgym.code.fingerprint import as_plain_array, fingerprint
-from physgym.code.record import DEEPEST, LONGEST, caught, fields_of
+from physgym.code.members import DEEPEST, fields_of
+from physgym.code.search import caught
+from physgym.code.values import LONGEST
 
 ADDRESS = re.compile(r"\b0x[0-9A-Fa-f]{6,}\b")
 MOST_OBJECTS = 10_000  # that are looked at, within one value

@@ -1,4 +1,4 @@
-"""What an environment that was made says of itself; workers send it, and `physgym.code.record` looks it up."""
+"""What an environment that was made says of itself; workers send it, and `physgym.code.search` looks them up."""
 
 from __future__ import annotations
 

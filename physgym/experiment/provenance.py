@@ -20,7 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 from physgym._version import __version__
 from physgym.errors import ConfigError
-from physgym.experiment.repository import Repository, find_repository, git, make_patch
+from physgym.experiment.repository import Repository, find_repository, make_patch
+from physgym.git import git
 from physgym.system.children import capture
 from physgym.system.cores import usable_cores
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from physgym.code.record import Code, check_same, code_of, last_known
+from physgym.code.record import Code, check_same, last_known
+from physgym.code.search import code_of
 from physgym.data.provenance import code_of_part
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.experiment.provenance import Origin, dataset_hash

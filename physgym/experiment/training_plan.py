@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from physgym.code.record import check_same, code_of
+from physgym.code.record import check_same
+from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import code_of_part
 from physgym.errors import ConfigError

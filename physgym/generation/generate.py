@@ -27,7 +27,8 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from physgym.code.identity import described
-from physgym.code.record import Code, check_same, code_of
+from physgym.code.record import Code, check_same
+from physgym.code.search import code_of
 from physgym.data.constants import as_constants, differing
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import check_mode

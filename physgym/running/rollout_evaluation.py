@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from physgym.code.record import Code, code_of
+from physgym.code.record import Code
+from physgym.code.search import code_of
 from physgym.data.provenance import other_code
 from physgym.episode import DEFAULT_MAX_STEPS
 from physgym.errors import ConfigError

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from physgym.code.made import describe_made
-from physgym.code.record import Code, code_of
+from physgym.code.record import Code
+from physgym.code.search import code_of
 from physgym.data.constants import as_constants
 from physgym.episode import episode_seed
 from physgym.placement import Env

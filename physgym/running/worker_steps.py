@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from physgym.code.record import Code, code_of
+from physgym.code.record import Code
+from physgym.code.search import code_of
 from physgym.errors import ConfigError
 from physgym.generation.generate import Rows, SampleStream
 from physgym.registration import env_maker

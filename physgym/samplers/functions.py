@@ -8,7 +8,7 @@ from typing import Any
 from gymnasium import spaces
 
 from physgym.code.identity import named, text_digest
-from physgym.code.record import caught
+from physgym.code.search import caught
 from physgym.errors import ConfigError
 from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.samplers.base import Sampler

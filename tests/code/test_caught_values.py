@@ -19,7 +19,8 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 import physgym
-from physgym.code.record import code_of, differences
+from physgym.code.record import differences
+from physgym.code.search import code_of
 from physgym.data.provenance import overlaps
 from physgym.errors import ConfigError, DatasetError
 from physgym.naming import env_name

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from physgym.code.made import describe_made
-from physgym.code.record import Code, check_same, code_of, differences
+from physgym.code.record import Code, check_same, differences
+from physgym.code.search import code_of
 from physgym.errors import ChangedCode, ConfigError, DatasetError
 from tests.support import toys
 
@@ -199,7 +200,7 @@ def test_files_that_a_simulation_reads(write, tmp_path):
 
 RUN = """
 import gymnasium as gym, json
-from physgym.code.record import code_of
+from physgym.code.search import code_of
 STIFFNESS = {value}
 class Base(gym.Env):
     k = STIFFNESS

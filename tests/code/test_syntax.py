@@ -5,9 +5,8 @@ import os
 
 import pytest
 
-from physgym.code import record as code
-from physgym.code import syntax
-from physgym.code.record import code_of
+from physgym.code import imports, syntax
+from physgym.code.search import code_of
 
 TEXT = b"""
 import solver, numpy as np, importlib
@@ -144,7 +143,7 @@ def test_a_text_that_is_no_python_imports_nothing(folder):
 
 @pytest.mark.slow
 def test_the_code_of_a_simulation_is_the_same_whether_texts_are_remembered_or_not(folder, parsed):
-    forget = (code._read_once.cache_clear, code._lazy.cache_clear)  # what this process has read of files
+    forget = (imports._read_once.cache_clear, imports._lazy.cache_clear)  # what this process has read of files
     for clear in forget:
         clear()
     first = code_of("physgym/Spring-v0")

@@ -10,7 +10,7 @@ import textwrap
 import cloudpickle
 import pytest
 
-from physgym.code.record import code_of
+from physgym.code.search import code_of
 from physgym.launch.pickling import dump
 from tests.support import toys
 
