@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import subprocess
 import sys
 import types
 from collections.abc import Mapping
@@ -31,9 +30,8 @@ from physgym.code.places import INSTALLED, main_file, place_of
 from physgym.code.record import Code
 from physgym.code.syntax import Text, remember
 from physgym.code.values import constants, is_plain, plain_text
+from physgym.git import commit_around
 from physgym.registration import find_spec
-
-GIT_TIMEOUT = 5.0
 
 
 def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = None) -> Code:
@@ -65,7 +63,7 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         files = read_files(found.modules.folder, [str(name) for name in made.get("files", ())])
     else:
         files = read_files(found.modules.folder, declared_files(env))
-    commit, dirty = _repository(found.modules.folder or Path.cwd())
+    commit, dirty = commit_around(found.modules.folder or Path.cwd())
     return Code(
         modules=found.modules.hashes,
         packages=found.modules.packages,
@@ -291,25 +289,3 @@ class Search:
                 self.value(name, scope[name])
                 if is_plain(scope[name]):
                     self.values[f"{module}.{name}"] = plain_text(scope[name])
-
-
-def _repository(folder: Path) -> tuple[str, bool]:
-    """Return the commit of the repository around a folder, and whether its tracked files have changes."""
-    return _asked(str(folder), "rev-parse", "HEAD"), bool(_asked(str(folder), "status", "--porcelain", "-uno"))
-
-
-def _asked(folder: str, *arguments: str) -> str:
-    try:
-        found = subprocess.run(
-            ["git", "--no-optional-locks", *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""

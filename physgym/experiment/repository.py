@@ -1,6 +1,6 @@
-"""What git knows of the code that runs: facts, the rule that it must be committed, patches, worktrees.
+"""The repository of the code that runs: facts, the rule that it must be committed, patches, worktrees.
 
-Only the ``git`` executable is called. Nothing here changes the user's repository, but for a worktree, which is removed.
+Nothing here changes the user's repository, but for a worktree, which is removed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -23,9 +22,8 @@ from physgym.data.description import DESCRIPTION, LOCK, Mode
 from physgym.data.writer import LEFTOVER
 from physgym.errors import ConfigError
 from physgym.experiment.settings import Settings, read_settings
-from physgym.system.children import capture
+from physgym.git import NO_GIT, TIMEOUT, GitError, git, one_line, without_credentials
 
-TIMEOUT = 120.0  # seconds for a command of git
 SHOWN = 20  # files that a message names
 LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
 DATA = (".json", ".yaml", ".yml", ".toml")  # which are code elsewhere
@@ -36,16 +34,6 @@ CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
 HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_beside`
 
-# of the user's configuration: what would run programs, or change the form of what is read here
-PINNED = (
-    *("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.quotePath=true", f"diff.orderFile={os.devnull}"),
-    *("diff.noprefix=false", "diff.mnemonicPrefix=false", "diff.suppressBlankEmpty=false", "diff.external="),
-    *("apply.whitespace=nowarn", "apply.ignoreWhitespace=no", "core.safecrlf=false", "gc.auto=0"),
-)
-# other variables of git, as a hook sets them, would say which repository it is
-KEPT = ("GIT_CONFIG", "GIT_SSH", "GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH", "GIT_DISCOVERY_ACROSS_FILESYSTEM")
-
-NO_GIT = "git is not installed"
 NO_REPOSITORY = "this folder is in no git repository, so that nobody could run the same again"
 NO_COMMIT = "the repository {root} has no commit yet, so that nobody could run the same again"
 DIRTY = "the repository {root} has changes that are not committed, so that nobody could run the same again:\n{files}"
@@ -58,10 +46,6 @@ UNRECORDED = "{reason}\nIt runs without a session folder or any other record, as
 NEED_GIT = "Install it, or run without a record (--allow-dirty-repo)"
 INIT = "Make one (git init, git add, git commit), or run without a record (--allow-dirty-repo)"
 QUESTION = "Run all the same, without a session folder or any other record? [y/N] "
-
-
-class GitError(ConfigError):
-    """A command of git failed; the text is what it said."""
 
 
 @dataclass(frozen=True)
@@ -100,45 +84,6 @@ class Repository:
         return bool(self.changed or self.untracked or self.problem)
 
 
-def git(
-    folder: Path,
-    *arguments: str,
-    stdin: bytes = b"",
-    environment: Mapping[str, str] | None = None,
-    timeout: float = TIMEOUT,
-) -> bytes:
-    """What a command of git prints.
-
-    Args:
-        folder: Where to run it.
-        arguments: The command and its arguments.
-        stdin: What it reads.
-        environment: Variables that are added.
-        timeout: Seconds that it may take.
-
-    Raises:
-        GitError: It fails, takes too long, or git is not installed.
-    """
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith(KEPT)}
-    variables |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", **(environment or {})}
-    options = [word for pin in PINNED for word in ("-c", pin)]
-    try:
-        # a server that git leaves behind may hold its output open
-        done = capture(
-            ["git", *options, *arguments], cwd=folder, environment=variables, stdin=stdin or b"", timeout=timeout
-        )
-    except FileNotFoundError as error:
-        raise GitError(NO_GIT if shutil.which("git") is None else f"there is no folder {folder}") from error
-    except OSError as error:
-        raise GitError(f"git cannot be run in {folder}: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise GitError(f"git {arguments[0]} took longer than {timeout:.0f} s in {folder}") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"it ended with {done.returncode}"
-        raise GitError(f"git {arguments[0]} in {folder}: {without_credentials(said)}")
-    return done.stdout
-
-
 def find_repository(folder: Path | None = None) -> Repository | None:
     """The repository around a folder.
 
@@ -153,7 +98,7 @@ def find_repository(folder: Path | None = None) -> Repository | None:
     except FileNotFoundError:  # it was deleted
         return None
     try:
-        root = Path(_line(git(folder, "rev-parse", "--show-toplevel")))
+        root = Path(one_line(git(folder, "rev-parse", "--show-toplevel")))
     except GitError as error:
         harmless = ("not a git repository", "must be run in a work tree", NO_GIT, "there is no folder")
         if any(text in str(error) for text in harmless):
@@ -166,7 +111,7 @@ def find_repository(folder: Path | None = None) -> Repository | None:
 
 
 def _read(root: Path, folder: Path) -> Repository:
-    prefix = _line(git(folder, "rev-parse", "--show-prefix")).rstrip("/") or "."
+    prefix = one_line(git(folder, "rev-parse", "--show-prefix")).rstrip("/") or "."
     heads, changed, untracked, submodules = _status(root)
     settings = read_settings(root)
 
@@ -225,18 +170,12 @@ def _remote(root: Path, branch: str | None) -> str | None:
     wanted = "origin"
     if branch is not None:
         with contextlib.suppress(GitError):  # the branch has none
-            wanted = _line(git(root, "config", "--get", f"branch.{branch}.remote"))
+            wanted = one_line(git(root, "config", "--get", f"branch.{branch}.remote"))
     name = wanted if wanted in names else "origin" if "origin" in names else names[0]
     try:
-        return without_credentials(_line(git(root, "remote", "get-url", name)))
+        return without_credentials(one_line(git(root, "remote", "get-url", name)))
     except GitError:
         return None
-
-
-def without_credentials(text: str) -> str:
-    """Addresses without user names and passwords; those of ssh keep the name of the user, which is no secret."""
-    text = re.sub(r"(ssh://[^/\s:@]+):[^/\s]*@", r"\1@", text)
-    return re.sub(r"(?<!ssh)://[^/\s]*@", "://", re.sub(r"(https?://[^\s?#]*)[?#]\S*", r"\1", text))
 
 
 def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
@@ -400,7 +339,7 @@ def _is_file(root: Path, name: str) -> bool:
 @contextlib.contextmanager
 def _apart(root: Path) -> Iterator[dict[str, str]]:
     """Variables with which git writes an index and objects to a temporary folder, and reads those that there are."""
-    objects = Path(_line(git(root, "rev-parse", "--git-path", "objects")))
+    objects = Path(one_line(git(root, "rev-parse", "--git-path", "objects")))
     with tempfile.TemporaryDirectory(prefix="physgym-") as folder:
         (Path(folder) / "objects").mkdir()
         quoted = str(root / objects).replace("\\", "\\\\").replace('"', '\\"')
@@ -488,9 +427,9 @@ def remove_worktree(root: Path, folder: Path) -> None:
     """Remove a worktree and what is in it, if it is there at all."""
     administration = None
     with contextlib.suppress(GitError):
-        found = Path(_line(git(folder, "rev-parse", "--absolute-git-dir")))
+        found = Path(one_line(git(folder, "rev-parse", "--absolute-git-dir")))
         with contextlib.suppress(OSError):  # what git keeps of this worktree, not of one that is around it
-            belongs = _line((found / "gitdir").read_bytes()) == str(folder.resolve() / ".git")
+            belongs = one_line((found / "gitdir").read_bytes()) == str(folder.resolve() / ".git")
             administration = found if belongs else None
     try:
         git(root, "worktree", "remove", "--force", "--force", str(folder))
@@ -498,8 +437,3 @@ def remove_worktree(root: Path, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if administration is not None:
             shutil.rmtree(administration, ignore_errors=True)
-
-
-def _line(output: bytes) -> str:
-    """The one line that git prints; names may end in white space."""
-    return os.fsdecode(output).removesuffix("\n")

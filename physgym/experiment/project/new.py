@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import string
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from physgym.errors import ConfigError
 from physgym.files import change_mode
+from physgym.git import GitError, run
 
 SUFFIX = ".template"
 GIT_TIMEOUT = 30.0  # seconds
@@ -159,38 +159,30 @@ def _umask() -> int:
 
 def _under_git(temporary: Path, folder: Path) -> str:
     """Make the folder a repository with a commit, unless it lies in one; returns what is left to do."""
-    root = _git(temporary, "rev-parse", "--show-toplevel")
-    if root.returncode == 0:
+    status, root = _git(temporary, "rev-parse", "--show-toplevel")
+    if status == 0:
         command = f'git add {folder.name} && git commit -m "{MESSAGE}"'
-        return IN_A_REPOSITORY.format(root=root.stdout.strip(), command=command)
-    for arguments in (
-        ("init", "--quiet"),
-        ("add", "."),
-        # without an identity git would make one of the machine's name, which nobody wants in a history
-        ("-c", "user.useConfigOnly=true", "commit", "--quiet", "-m", MESSAGE),
-    ):
-        done = _git(temporary, *arguments)
-        if done.returncode:
-            reason = next(iter(done.stderr.strip().splitlines()), f"exit status {done.returncode}")
-            if "identity unknown" in done.stderr or "user.email" in done.stderr:
+        return IN_A_REPOSITORY.format(root=root, command=command)
+    for arguments in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", MESSAGE)):
+        status, text = _git(temporary, *arguments)
+        if status:
+            reason = next(iter(text.splitlines()), f"exit status {status}")
+            if "identity unknown" in text or "user.email" in text:
                 reason = "it does not know who you are: git config --global user.name and user.email"
             return NO_COMMIT.format(reason=reason, command=f"cd {folder.name} && {COMMIT}")
     return ""
 
 
-def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", *arguments]
+def _git(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command of git; return its exit status, and its output or error.
+
+    The first commit is the user's own: hooks and configuration count, and an identity given by variables.
+    """
+    identity = {key: value for key, value in os.environ.items() if key.startswith(("GIT_AUTHOR_", "GIT_COMMITTER_"))}
+    # without an identity git would make one of the machine's name, which nobody wants in a history
+    config = ("user.useConfigOnly=true",)
     try:
-        return subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except FileNotFoundError:
-        return subprocess.CompletedProcess(command, 127, "", "git is not installed")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 127, "", str(error))
+        done = run(folder, *arguments, environment=identity, timeout=GIT_TIMEOUT, config=config)
+    except GitError as error:
+        return 127, str(error)
+    return done.returncode, (done.stderr if done.returncode else done.stdout).decode(errors="replace").strip()
