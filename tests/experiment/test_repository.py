@@ -15,7 +15,15 @@ import pytest
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError
 from physgym.experiment import repository as tested
-from physgym.experiment.repository import Repository, add_worktree, check_repository, find_repository, has_commit, make_patch, remove_worktree
+from physgym.experiment.repository import (
+    Repository,
+    add_worktree,
+    check_repository,
+    find_repository,
+    has_commit,
+    make_patch,
+    remove_worktree,
+)
 from physgym.git import without_credentials
 from physgym.sample import Field, SampleSpec
 from tests.support.repositories import commit, git
