@@ -26,11 +26,11 @@ from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
 from physgym.experiment.record import read_config, read_record, state
 from physgym.experiment.references import NETWORK, SAMPLES, actions_of, checkpoints_of, get, start_of, weights_digest
-from physgym.git import NO_GIT, GitError, git
 from physgym.experiment.repository import add_worktree, find_repository, has_commit, remove_worktree, shown
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import CONFIG, check_session
 from physgym.files import lock
+from physgym.git import NO_GIT, GitError, git
 from physgym.interrupt import SignalRelay
 from physgym.samplers import Breed
 from physgym.storage.location import Location, place
