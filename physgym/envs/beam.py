@@ -140,15 +140,15 @@ class Beam(Simulation[Field, Field]):
         return forces.copy()
 
     def observation(self) -> Field:
-        """Displacement of the nodes in mm, shape (n, 3)."""
+        """Return the displacement of the nodes in mm, shape (n, 3)."""
         return self._displacement.copy()
 
     def sample(self) -> Mapping[str, Any]:
-        """Forces and displacement of the load case."""
+        """Return the forces and displacement of the load case."""
         return {"forces": self._forces, "displacement": self._displacement}
 
     def info(self) -> dict[str, Any]:
-        """What the solver did for the load case, zeros where it found nothing yet; largest displacement in mm."""
+        """Return what the solver did for the load case, zeros where it found nothing; largest displacement in mm."""
         found = self._solution
         return {
             "newton_iterations": found.iterations if found else 0,
@@ -159,7 +159,7 @@ class Beam(Simulation[Field, Field]):
         }
 
     def sample_action(self, rng: np.random.Generator) -> Field:
-        """A random force, spread evenly over the nodes of a random box.
+        """Draw a random force, spread evenly over the nodes of a random box.
 
         The box has two to all nodes along each axis, anywhere beyond a third of the length. The direction is uniform
         on the sphere. The magnitude is the one that, across the beam and by Euler-Bernoulli, would deflect the tip by
@@ -188,15 +188,15 @@ class Beam(Simulation[Field, Field]):
         return forces
 
     def load_sample(self, sample: Mapping[str, Array]) -> Field:
-        """The stored ``forces``; every load case begins at rest, so there is no state to take."""
+        """Return the stored ``forces``; every load case begins at rest, so there is no state to take."""
         return np.asarray(sample["forces"], np.float32)
 
     def _force(self, deflection: float, x: float) -> float:
-        """The transverse force in N at a distance from the clamp that deflects the tip of an Euler-Bernoulli beam."""
+        """Return the transverse force in N that, so far from the clamp, deflects the tip of an Euler-Bernoulli beam."""
         return 6 * self._bending_stiffness * deflection / (x**2 * (3 * self.mesh.size[0] - x))
 
     def inputs(self, action: Field) -> Mapping[str, Any]:
-        """The forces.
+        """Return the forces.
 
         Raises:
             SampleError: As `advance`.
@@ -213,7 +213,7 @@ class Beam(Simulation[Field, Field]):
         self._ghost = np.asarray(prediction["displacement"], np.float32).reshape(self._rest.shape)
 
     def render(self) -> Any:
-        """The deformed beam, coloured by displacement, with the prediction as a ghost; uint8, shape (H, W, 3).
+        """Draw the deformed beam, coloured by displacement, with the prediction as a ghost; uint8, shape (H, W, 3).
 
         None if ``render_mode`` is None.
         """
@@ -235,5 +235,5 @@ class Beam(Simulation[Field, Field]):
 
 
 def _three(values: Any, kind: type) -> Any:
-    """A tuple of numbers, also from a list, as configuration files have it."""
+    """Return a tuple of numbers, also from a list, as configuration files have it."""
     return tuple(kind(value) for value in values)

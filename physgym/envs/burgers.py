@@ -160,20 +160,20 @@ class Burgers(Simulation[Array, Array]):
         self._steps += steps
 
     def observation(self) -> Array:
-        """The field now, shape (size,), float32."""
+        """Return the field now, shape (size,), float32."""
         return self._field.astype(np.float32)
 
     def sample(self) -> Mapping[str, Any]:
-        """Initial and final field of the step just made, and the viscosity where it is a parameter."""
+        """Return the initial and final field of the step just made, and the viscosity where it is a parameter."""
         sample: dict[str, Any] = {"initial": self._initial, "final": self._field}
         return {**sample, "viscosity": np.float64(self.viscosity)} if self.parameters else sample
 
     def info(self) -> dict[str, Any]:
-        """``solver_steps``: the time steps that the last step took."""
+        """Return ``solver_steps``: the time steps that the last step took."""
         return {"solver_steps": self._steps}
 
     def sample_action(self, rng: np.random.Generator) -> Array:
-        """An initial field from the Gaussian random field, shape (size,), float32."""
+        """Draw an initial field from the Gaussian random field, shape (size,), float32."""
         half = self.size // 2
         # wave by wave, so that a finer grid draws the same numbers first and only adds waves
         waves = rng.standard_normal((half, 2)) * self._spread[:half, None]
@@ -185,7 +185,7 @@ class Burgers(Simulation[Array, Array]):
         return np.clip(field.astype(np.float32), -self.limit, self.limit)
 
     def load_sample(self, sample: Mapping[str, Array]) -> Array:
-        """The stored ``initial`` field; one of another grid by its Fourier series."""
+        """Return the stored ``initial`` field; one of another grid by its Fourier series."""
         field = np.asarray(sample["initial"], np.float32)
         if len(field) == self.size:
             return field
@@ -193,7 +193,7 @@ class Burgers(Simulation[Array, Array]):
         return carried.astype(np.float32)
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
-        """The initial field, and the viscosity where it is a parameter."""
+        """Return the initial field, and the viscosity where it is a parameter."""
         return {"initial": action, "viscosity": np.float64(self.viscosity)} if self.parameters else {"initial": action}
 
     def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
@@ -210,7 +210,7 @@ class Burgers(Simulation[Array, Array]):
         self._prediction = np.array(prediction["final"])
 
     def render(self) -> Array | None:
-        """The initial field, the field now, and the prediction as a dashed line: shape (480, 640, 3), uint8."""
+        """Draw the initial field, the field now, and the prediction as a dashed line: shape (480, 640, 3), uint8."""
         if self.render_mode is None:
             return None
         low, high = float(self._initial.min()), float(self._initial.max())

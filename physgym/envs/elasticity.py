@@ -87,7 +87,7 @@ class BlockMesh:
 
     @property
     def n_clamped(self) -> int:
-        """Number of nodes in the slab x = 0, which come first."""
+        """Return the number of nodes in the slab x = 0, which come first."""
         return self.nodes[1] * self.nodes[2]
 
     def _elements(self, grid: Ints) -> Ints:
@@ -229,7 +229,7 @@ class Block:
     # from element matrices to band storage
 
     def _layers(self, components: int, pairs: tuple[tuple[int, int], ...]) -> tuple[int, list[tuple[Any, Ints]]]:
-        """How to sum the entries (pair, element, a, b) of element matrices into lower band storage.
+        """Return how to sum the entries (pair, element, a, b) of element matrices into lower band storage.
 
         Returns:
             Rows of the storage; and for the first, second, ... entry that a cell sums, the cells concerned and the
@@ -268,28 +268,28 @@ class Block:
 
     @staticmethod
     def factor(band: Floats) -> Floats | None:
-        """Banded Cholesky factor, made in the place of the matrix; None where it is not positive definite."""
+        """Return the banded Cholesky factor, made in place of the matrix; None where it is not positive definite."""
         made, failed = lapack.dpbtrf(band, lower=1, overwrite_ab=1)
         return None if failed else made
 
     # kinematics
 
     def _gather(self, u: Floats) -> Floats:
-        """Gradient of a nodal vector field at the quadrature points, shape (3, 3, points), component [i, J]."""
+        """Return the gradient of a nodal field at the quadrature points, shape (3, 3, points), component [i, J]."""
         local = u.T[:, self.mesh.elements]  # (i, m, a)
         gradient = local.reshape(-1, self._n_local) @ self._gradient.T  # (i m, J q)
         shape = (3, self.n_elements, 3, self._n_points)
         return np.ascontiguousarray(gradient.reshape(shape).swapaxes(1, 2)).reshape(3, 3, -1)
 
     def _integrate(self, stress: Floats) -> Floats:
-        """Nodal forces of a stress field: the transpose of `_gather`, weighted, shape (n, 3)."""
+        """Return the nodal forces of a stress field: the transpose of `_gather`, weighted, shape (n, 3)."""
         shape = (3, 3, self.n_elements, self._n_points)
         local = stress.reshape(shape).swapaxes(1, 2).reshape(3 * self.n_elements, -1) @ self._divergence  # (i m, a)
         forces = np.bincount(self._scatter, local.ravel(), 3 * self.n_nodes)
         return cast(Floats, forces).reshape(-1, 3)
 
     def state(self, u: Floats) -> State | None:
-        """Deformation of a displacement field of shape (n, 3); None where an element is turned inside out."""
+        """Return the deformation of a displacement of shape (n, 3); None where an element is turned inside out."""
         f = self._gather(u)
         for i in range(3):
             f[i, i] += 1.0
@@ -303,17 +303,17 @@ class Block:
         return State(u, f, cofactor, jacobian, log_jacobian, float(density @ self._weights))
 
     def energy(self, u: Floats) -> float:
-        """Strain energy in N mm; infinite where an element is turned inside out."""
+        """Return the strain energy in N mm; infinite where an element is turned inside out."""
         state = self.state(u)
         return np.inf if state is None else state.strain_energy
 
     def internal_forces(self, state: State) -> Floats:
-        """Gradient of the strain energy: nodal forces in N, shape (n, 3)."""
+        """Return the gradient of the strain energy: nodal forces in N, shape (n, 3)."""
         scale = (self.lame_modulus * state.log_jacobian - self.shear_modulus) / state.jacobian
         return self._integrate(self.shear_modulus * state.deformation + scale * state.cofactor)
 
     def stiffness(self, state: State, out: Floats | None = None) -> Floats:
-        """Second derivative of the strain energy by the free unknowns, in lower band storage, N/mm.
+        """Return the second derivative of the strain energy by the free unknowns, in lower band storage, N/mm.
 
         With the shape functions' spatial gradients g and c = mu - lambda ln J, the block of the nodes a and b is
         ``lambda g_a (x) g_b + c g_b (x) g_a + mu (G_a . G_b) I``, weighted and summed over the points.
@@ -349,17 +349,17 @@ class Block:
         return self._assemble(self._stiffness_layers, self._entries, out)
 
     def solve_band(self, factor: Floats, forces: Floats) -> Floats:
-        """Displacement of shape (n, 3) that a factored stiffness answers to forces of that shape; the clamp holds."""
+        """Return the displacement of shape (n, 3) that a factored stiffness answers to forces of that shape."""
         answer = np.zeros(3 * self.n_nodes)
         answer[self._first :] = lapack.dpbtrs(factor, forces.reshape(-1)[self._first :], lower=1)[0]
         return answer.reshape(-1, 3)
 
     def norm(self, forces: Floats) -> float:
-        """Euclidean norm of forces, shape (n, 3), on the free nodes."""
+        """Return the Euclidean norm of forces, shape (n, 3), on the free nodes."""
         return float(np.linalg.norm(forces.reshape(-1)[self._first :]))
 
     def move(self, state: State, step: Floats) -> Floats:
-        """Displacement after a step, shape (n, 3): to first order ``u + step``, but rotations stay rotations.
+        """Return the displacement after a step, (n, 3): to first order ``u + step``, but rotations stay rotations.
 
         Adding a step that rotates parts of a slender body stretches them, which costs far more energy than the bending
         meant. Here the step's velocity gradient is split into spin and strain, the deformation gradient is turned and
@@ -385,7 +385,7 @@ class Block:
         return state.u + correction
 
     def relax(self, state: State, forces: Floats) -> Floats | None:
-        """Equilibrium of the linear material whose axes are turned as in a state, a displacement of shape (n, 3).
+        """Return the equilibrium of the linear material whose axes are turned as in a state, a displacement (n, 3).
 
         An error of the rotations enters the strain squared only. So this takes from a guess its rotations, and leaves
         behind its noise, which in a slender body may cost more energy than the load does.
@@ -408,7 +408,7 @@ class Block:
 
 
 def _cofactor(f: Floats) -> tuple[Floats, Floats]:
-    """Cofactors, shape (3, 3, points), and determinants, shape (points,), of matrices of shape (3, 3, points)."""
+    """Return cofactors, (3, 3, points), and determinants, (points,), of matrices of shape (3, 3, points)."""
     cofactor = f[_NEXT][:, _NEXT] * f[_LAST][:, _LAST] - f[_NEXT][:, _LAST] * f[_LAST][:, _NEXT]
     return cofactor, (f[0] * cofactor[0]).sum(0)
 
@@ -483,7 +483,7 @@ class Solver:
         return Solution(state.u.copy(), self._iterations, self._factorizations, load_steps, relative)
 
     def _usable(self, guess: Floats, forces: Floats) -> State | None:
-        """The state of a guess, put back to its clamp and rid of noise; None where it turns an element inside out."""
+        """Return the state of a guess, clamped and rid of noise; None where it turns an element inside out."""
         if not np.isfinite(guess).all():
             return None
         block = self.block
@@ -530,7 +530,7 @@ class Solver:
         raise _StalledError
 
     def _positive_factor(self, state: State) -> Floats:
-        """Factor of the stiffness, stiffened by a share of that at rest until it is positive definite."""
+        """Return the factor of the stiffness, stiffened by a share of that at rest until it is positive definite."""
         share = 0.0
         while share < LARGEST_SHARE:
             self._factorizations += 1
@@ -544,7 +544,7 @@ class Solver:
         raise _StalledError
 
     def _descend(self, state: State, forces: Floats, step: Floats, slope: float) -> State | None:
-        """The state after the step or a fraction of it that lowers the potential energy enough; None if none does."""
+        """Return the state after so much of the step that the potential energy is low enough; None if none is."""
         block = self.block
         scale = abs(state.strain_energy) + float(np.abs(forces * state.u).sum())
         rounding = 1e-13 * scale + 1e-15 * block.shear_modulus * float(np.prod(block.mesh.size))

@@ -123,7 +123,7 @@ class Heat(Simulation[Array, Array]):
         )
 
     def draw_parameters(self) -> Mapping[str, Any]:
-        """Spots for the initial temperature; what is behind the last of them means nothing."""
+        """Draw spots for the initial temperature; what is behind the last of them means nothing."""
         return self._spots(self.np_random, self.max_initial)
 
     def begin(self, options: dict[str, Any]) -> None:
@@ -161,19 +161,19 @@ class Heat(Simulation[Array, Array]):
         self._hottest = max(self._hottest, float(np.abs(temperature).max()))
 
     def observation(self) -> Array:
-        """The temperature now in K, shape (size, size), float32."""
+        """Return the temperature now in K, shape (size, size), float32."""
         return self._temperature.astype(np.float32)
 
     def sample(self) -> Mapping[str, Any]:
-        """Temperature before and after the step, and the source."""
+        """Return the temperature before and after the step, and the source."""
         return {"temperature": self._before, "source": self._source, "next_temperature": self._temperature}
 
     def sample_action(self, rng: np.random.Generator) -> Array:
-        """A source of Gaussian spots in K/s, shape (size, size), float32."""
+        """Draw a source of Gaussian spots in K/s, shape (size, size), float32."""
         return self._field(self._spots(rng, self.max_source), self.max_source)
 
     def load_sample(self, sample: Mapping[str, Array]) -> Array:
-        """The stored ``source``, after a change to the stored ``temperature``; those of another grid by sine series.
+        """Return the stored ``source``, after a change to the stored ``temperature``; from another grid by sine series.
 
         A temperature that the plate has already, as far as float32 tells, stays, so that a dataset gives itself.
         """
@@ -183,7 +183,7 @@ class Heat(Simulation[Array, Array]):
         return self._on_grid(sample["source"])
 
     def _on_grid(self, field: Array) -> Array:
-        """A field on this grid: shape (size, size), float32."""
+        """Return a field on this grid: shape (size, size), float32."""
         if field.shape == (self.size, self.size):
             return field
         modes = np.zeros((self.size, self.size))
@@ -194,7 +194,7 @@ class Heat(Simulation[Array, Array]):
         return carried
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
-        """The temperature now, and the source."""
+        """Return the temperature now, and the source."""
         return {"temperature": self._temperature, "source": action}
 
     def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
@@ -211,7 +211,7 @@ class Heat(Simulation[Array, Array]):
         self._prediction = np.array(prediction["next_temperature"])
 
     def render(self) -> Array | None:
-        """Source and temperature; below, if there is one, the prediction and its error: (480, 640, 3), uint8."""
+        """Draw source and temperature; below, if there is one, the prediction and its error: (480, 640, 3), uint8."""
         if self.render_mode is None:
             return None
         scale = (-self._hottest, self._hottest)
@@ -225,7 +225,7 @@ class Heat(Simulation[Array, Array]):
         return image_frame(panels)
 
     def _spots(self, rng: np.random.Generator, bound: float) -> dict[str, Any]:
-        """Random spots with heights within plus and minus a bound, as parameters."""
+        """Draw random spots with heights within plus and minus a bound, as parameters."""
         count = int(rng.integers(1, self.max_spots + 1))
         drawn: dict[str, Any] = {"count": np.int64(count)}
         x, y = rng.uniform(0.0, 1.0, (2, count))
@@ -238,7 +238,7 @@ class Heat(Simulation[Array, Array]):
         return drawn
 
     def _field(self, spots: Mapping[str, Any], bound: float) -> Array:
-        """The sum of spots, scaled down to a bound: shape (size, size), float32."""
+        """Return the sum of spots, scaled down to a bound: shape (size, size), float32."""
         x, y, width, height = (spots[name][: spots["count"], np.newaxis] for name in ("x", "y", "width", "height"))
         along_x = np.exp(-(((self._axis - x) / width) ** 2) / 2)
         along_y = height * np.exp(-(((self._axis - y) / width) ** 2) / 2)

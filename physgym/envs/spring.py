@@ -155,11 +155,11 @@ class Spring(Simulation[Array, Array]):
         self._state = state
 
     def observation(self) -> Array:
-        """Position, velocity, stiffness, mass, friction: shape (5,), float32."""
+        """Return the position, velocity, stiffness, mass, friction: shape (5,), float32."""
         return np.concatenate([self._state, self._parameters]).astype(np.float32)
 
     def sample(self) -> Mapping[str, Any]:
-        """State before and after the step, and what it depends on."""
+        """Return the state before and after the step, and what it depends on."""
         return {
             "state": self._before,
             "parameters": self._parameters,
@@ -168,11 +168,11 @@ class Spring(Simulation[Array, Array]):
         }
 
     def outcome(self) -> tuple[float, bool]:
-        """Minus the squared position in m²; an episode has no terminal state."""
+        """Return minus the squared position in m²; an episode has no terminal state."""
         return -float(self._state[0] ** 2), False
 
     def load_sample(self, sample: Mapping[str, Array]) -> Array:
-        """The stored ``force``, after a change to the stored ``state``.
+        """Return the stored ``force``, after a change to the stored ``state``.
 
         A state in which the mass is already, as far as float32 tells, stays, so that a dataset gives itself.
         """
@@ -181,7 +181,7 @@ class Spring(Simulation[Array, Array]):
         return np.asarray(sample["force"], np.float32)
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
-        """The state now and what the next one depends on."""
+        """Return the state now and what the next one depends on."""
         return {"state": self._state, "parameters": self._parameters, "force": action}
 
     def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
@@ -200,7 +200,7 @@ class Spring(Simulation[Array, Array]):
         self._prediction = np.array(prediction["next_state"])
 
     def render(self) -> Array | None:
-        """The mass on its spring above the trace of its position; a prediction in outline: (480, 640, 3), uint8."""
+        """Draw the mass on its spring above the trace of its position; a prediction in outline: uint8 (480, 640, 3)."""
         if self.render_mode is None:
             return None
         reach = 1.2 * max(np.abs(self._positions).max(), *np.abs(self.ranges["position"]))
@@ -212,7 +212,7 @@ class Spring(Simulation[Array, Array]):
             return figure_frame(figure)
 
     def _draw_scene(self, axes: Any, reach: float, coils: int = 8) -> None:
-        """Wall, spring, mass, force and prediction; lengths in m, the longest force arrow as long as ``reach``."""
+        """Draw wall, spring, mass, force and prediction; lengths in m, the longest force arrow as long as ``reach``."""
         position, side, wall = float(self._state[0]), 0.3 * reach, -1.8 * reach
         ends = np.linspace(wall, position - side / 2, 2 * coils + 2)
         axes.plot(ends, 0.25 * side * np.array([0, *([1, -1] * coils), 0]), color="#606060", linewidth=1.2)
@@ -245,7 +245,7 @@ class Spring(Simulation[Array, Array]):
 
 
 def propagator(stiffness: float, mass: float, friction: float, time_step: float) -> Array:
-    """The exact map of (position, velocity, force) to (position, velocity) over a time in which the force is constant.
+    """Return the exact map of (position, velocity, force) to (position, velocity) over a time of constant force.
 
     Args:
         stiffness: k in N/m.

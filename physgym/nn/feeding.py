@@ -47,7 +47,7 @@ class Listing(Protocol):
 
 @dataclass(frozen=True)
 class Feeding:
-    """Which field reaches which argument of a network.
+    """A map of the fields of samples to the arguments of a network.
 
     Attributes:
         by: "name" where parameters of `forward` are names of fields, else "order".
@@ -61,7 +61,7 @@ class Feeding:
 
     @classmethod
     def of(cls, network: nn.Module, fields: Sequence[str], others: Collection[str] = ()) -> Feeding:
-        """How fields are fed to a network: by name where the parameters of its `forward` are field names.
+        """Find how fields are fed to a network: by name where the parameters of its `forward` are field names.
 
         A parameter stands for a field of its name; of a nested field such as ``state/velocity`` also ``state_velocity``
         and, unless two fields end alike, ``velocity``.
@@ -154,19 +154,19 @@ class Feeding:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What is fed."""
+        """Return the names of the fields that are fed."""
         return (*self.positional, *self.keywords.values())
 
     def __str__(self) -> str:
         return f"fed by {self.by}: {', '.join(self.fields)}"
 
     def to_json(self) -> dict[str, Any]:
-        """The feeding as plain JSON data; `from_json` is the inverse."""
+        """Return the feeding as plain JSON data; `from_json` is the inverse."""
         return {"by": self.by, "positional": list(self.positional), "keywords": dict(self.keywords)}
 
     @classmethod
     def from_json(cls, data: Any) -> Feeding:
-        """The feeding that `to_json` described.
+        """Return the feeding that `to_json` described.
 
         Raises:
             ConfigError: It is no such description.
@@ -183,7 +183,7 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _by_name(parameters: Sequence[inspect.Parameter], matched: Mapping[str, str], left: tuple[str, ...]) -> Feeding:
-    """By position as far as there is no gap, so that hooks and replicas see plain arguments; then by keyword."""
+    """Feed by position as far as there is no gap, so that hooks and replicas see plain arguments; then by keyword."""
     positional: list[str] = []
     keywords: dict[str, str] = {}
     gap = False
@@ -204,7 +204,7 @@ def _by_name(parameters: Sequence[inspect.Parameter], matched: Mapping[str, str]
 
 
 def _signature(module: nn.Module) -> tuple[list[inspect.Parameter], Literal["none", "some", "all"]]:
-    """The parameters of `forward`, and what it passes on: one that passes on all has those of what it wraps."""
+    """Return the parameters of `forward`, and what it passes on: one that passes on all has those of what it wraps."""
     parameters = _parameters(module)
     kinds = {p.kind for p in parameters}
     inner = list(module.children())
@@ -225,7 +225,7 @@ def _parameters(module: nn.Module) -> list[inspect.Parameter]:
 
 
 def _scripted(arguments: Sequence[Any]) -> list[inspect.Parameter]:
-    """The parameters of a function of TorchScript; the module itself, whatever its name there, is none of them."""
+    """Return the parameters of a function of TorchScript, but for the module itself, whatever its name there."""
     kinds, empty = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY), inspect.Parameter.empty
     counts = Counter(a.name for a in arguments)
     if any(count > 1 for count in counts.values()):  # `trace` names what came in `*fields` after variables inside
@@ -246,7 +246,7 @@ def _shown(parameters: Sequence[inspect.Parameter]) -> str:
 
 
 def field_aliases(fields: Sequence[str]) -> dict[str, str]:
-    """The names by which a parameter, or an output of a network, may stand for a field."""
+    """Return the names by which a parameter, or an output of a network, may stand for a field."""
     found = {name: name for name in fields}
     for short in (lambda name: re.sub(r"\W", "_", name), lambda name: name.rpartition("/")[2]):
         made = {name: short(name) for name in fields}

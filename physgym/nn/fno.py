@@ -113,7 +113,7 @@ class FNO(GridNetwork):
         self.head = CONV[dimensions](projection, self.out_channels, 1)
 
     def compute(self, x: Tensor) -> Tensor:
-        """The network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid).
+        """Evaluate the network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid).
 
         Raises:
             ConfigError: The grid is too coarse for the modes.
@@ -139,7 +139,7 @@ class FNO(GridNetwork):
         return y
 
     def _positions(self, x: Tensor) -> Tensor:
-        """Coordinates as channels, shape (1, channels, *grid)."""
+        """Return coordinates as channels, shape (1, channels, *grid)."""
         found = []
         for size in x.shape[2:]:
             at = torch.arange(size, dtype=x.dtype, device=x.device)
@@ -201,6 +201,6 @@ class SpectralConv(nn.Module):
         return filtered
 
     def _lowest(self, axis: int, x: Tensor) -> Tensor:
-        """Where the lowest frequencies of an axis stand: 0, 1, ..., and the negative ones at its end."""
+        """Return where the lowest frequencies of an axis stand: 0, 1, ..., and the negative ones at its end."""
         beyond = self.modes[axis]
         return torch.arange(1 - beyond, beyond, device=x.device) % x.shape[2 + axis]

@@ -123,7 +123,7 @@ class GridNetwork(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         several: list[Any] = self._outputs
         alone = len(several) == 1 and (self._bare_by_input or several[0] not in (None, 1))
         return {
@@ -152,7 +152,7 @@ class GridNetwork(nn.Module):
         residual: Residual = False,
         **options: Any,
     ) -> Self:
-        """A network between the fields of samples.
+        """Return a network between the fields of samples.
 
         Args:
             spec: The samples' fields.
@@ -229,7 +229,7 @@ class GridNetwork(nn.Module):
             self.residual = tuple(range(self.out_channels))
 
     def summary(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> str:
-        """What it is for these fields, for people: grid and channels, and what is added to what."""
+        """Say for people what it is for these fields: grid and channels, and what is added to what."""
         first = next((s for s in (spec[name].shape for name in (*inputs, *outputs)) if s), ())
         grid = self.nodes or self._grid(first)
         text = f"{_reading(type(self).__name__, grid, self.in_channels, self.out_channels)}"
@@ -242,7 +242,7 @@ class GridNetwork(nn.Module):
         return text
 
     def _added(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> str:
-        """What a residual adds to what, by the names of fields where it adds whole ones."""
+        """Say what a residual adds to what, by the names of fields where it adds whole ones."""
         assert isinstance(self.residual, tuple)
         parts, at = [], 0
         starts, start = {}, 0
@@ -260,7 +260,7 @@ class GridNetwork(nn.Module):
         return ", ".join(parts)
 
     def scale_of(self, shape: tuple[int, ...]) -> str | None:
-        """The scale of a normalization that suits a field: one for each channel; None where it has no opinion."""
+        """Return the scale of a normalization that suits a field: one for each channel; None for no opinion."""
         if self.nodes is not None or len(shape) not in (self.dimensions, self.dimensions + 1):
             return None
         if len(shape) == self.dimensions:
@@ -273,14 +273,14 @@ class GridNetwork(nn.Module):
         return shape[1:] if self.channel_axis == "first" else shape[:-1]
 
     def _count(self, shape: tuple[int, ...]) -> int | None:
-        """Channels of a field; None for one without a channel axis."""
+        """Return the channels of a field; None for one without a channel axis."""
         bare = self.dimensions if self.nodes is None else 1
         if len(shape) <= bare:
             return None
         return shape[0 if self.nodes is None and self.channel_axis == "first" else -1]
 
     def compute(self, x: Tensor) -> Tensor:
-        """The network on the grid.
+        """Evaluate the network on the grid.
 
         Args:
             x: Shape (batch, in_channels, *grid), in the dtype of the weights.
@@ -327,7 +327,7 @@ class GridNetwork(nn.Module):
         return tuple(self._as_field(part, bare=count is None) for part, count in zip(split, self._outputs, strict=True))
 
     def _with_residual(self, y: Tensor, x: Tensor, inputs: int) -> Tensor:
-        """The output with the input channels that are added to it."""
+        """Return the output with the input channels that are added to it."""
         if self.residual is True:
             if inputs > 1 and self.in_channels != self.out_channels:
                 raise ConfigError(UNSETTLED.format(count=inputs))
@@ -344,7 +344,7 @@ class GridNetwork(nn.Module):
         return torch.cat(pieces, 1)
 
     def _as_field(self, y: Tensor, *, bare: bool) -> Tensor:
-        """An output in the form of a field: with its channels where fields have them, or without."""
+        """Return an output in the form of a field: with its channels where fields have them, or without."""
         if bare:
             y = y.squeeze(1)
             return y.flatten(1) if self.nodes is not None else y
@@ -353,7 +353,7 @@ class GridNetwork(nn.Module):
         return y if self.channel_axis == "first" else y.movedim(1, -1)
 
     def _with_channels(self, value: Tensor) -> Tensor:
-        """A field as (batch, channels, *grid)."""
+        """Return a field as (batch, channels, *grid)."""
         want = f"{self.dimensions} axes, or one more for channels"
         if self.nodes is not None:
             if value.ndim in (2, 3) and value.shape[1] == math.prod(self.nodes):
@@ -378,7 +378,7 @@ def _read(
     dimensions: int | None,
     channel_axis: Axis | None,
 ) -> tuple[int, Axis]:
-    """The number of axes of the grid, and where the channels are.
+    """Return the number of axes of the grid, and where the channels are.
 
     Raises:
         ConfigError: The fields can be read in several ways, or do not lie on one grid.
@@ -427,7 +427,7 @@ def _read(
 
 
 def _common_grid(shapes: Iterable[tuple[int, ...]], dimensions: int, axis: Axis) -> tuple[int, ...] | None:
-    """The grid of all fields in a reading of their shapes; None where they have none in common."""
+    """Return the grid of all fields in a reading of their shapes; None where they have none in common."""
     grids = set()
     for shape in shapes:
         if len(shape) == dimensions:
@@ -440,7 +440,7 @@ def _common_grid(shapes: Iterable[tuple[int, ...]], dimensions: int, axis: Axis)
 
 
 def _same(shapes: Iterable[tuple[int, ...]], dimensions: int, axis: Axis) -> bool:
-    """Whether no field has channels, so that it does not matter where they are."""
+    """Say whether no field has channels, so that it does not matter where they are."""
     return all(len(shape) == dimensions for shape in shapes)
 
 
@@ -451,7 +451,7 @@ def _reading(name: str, grid: Sequence[int], fed: int, given: int) -> str:
 
 
 def _as_first(spec: SampleSpec, inputs: Sequence[str], given: int | None, bare: int) -> bool:
-    """Whether a single output of one channel has an axis for it exactly if the first input on the grid has one."""
+    """Say whether a single output of one channel has an axis for it exactly if the first input on the grid has one."""
     first = next((spec[name].shape for name in inputs if spec[name].shape), None)
     return (given or 1) > 1 or (first is not None and (len(first) == bare) == (given is None))
 
@@ -467,7 +467,7 @@ def _residual(
     fed: Mapping[str, int],
     given: Sequence[int | None],
 ) -> list[int | None]:
-    """The input channel that is added to each output channel."""
+    """Return the input channel that is added to each output channel."""
     if isinstance(residual, Sequence) and not isinstance(residual, str):
         return list(residual)
     if isinstance(residual, str) and len(outputs) > 1:
@@ -492,7 +492,7 @@ def _residual(
 
 
 def _counterpart(output: str, spec: SampleSpec, inputs: Sequence[str]) -> str:
-    """The input field of the output's name, or the only one of its shape."""
+    """Return the input field of the output's name, or the only one of its shape."""
     if output in inputs:
         return output
     alike = [name for name in inputs if spec[name].shape == spec[output].shape]

@@ -21,7 +21,7 @@ class RelativeL2(nn.Module):
         self.eps = eps
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             prediction: Shape (batch, *shape), floating point.

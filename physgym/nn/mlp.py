@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation_class(name: str) -> type[nn.Module]:
-    """The activation of a name.
+    """Return the activation of a name.
 
     Raises:
         ConfigError: There is none of this name.
@@ -116,7 +116,7 @@ class MLP(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         outputs: list[Any] = [list(shape) for shape in self.output_shapes]
         return {
             "input_shapes": [list(shape) for shape in self.input_shapes],
@@ -134,7 +134,7 @@ class MLP(nn.Module):
         outputs: Sequence[str] | None = None,
         **options: Any,
     ) -> Self:
-        """A network between the fields of samples.
+        """Return a network between the fields of samples.
 
         Args:
             spec: The samples' fields.
@@ -178,7 +178,7 @@ class MLP(nn.Module):
 
 
 def _shapes(shapes: Shapes) -> tuple[list[tuple[int, ...]], bool]:
-    """The shapes as a list, and whether a single one was given bare."""
+    """Return the shapes as a list, and whether a single one was given bare."""
     items = [shapes] if isinstance(shapes, int) else list(shapes)
     bare = all(isinstance(item, int) for item in items)  # also `()`, the shape of a scalar
     nested = [tuple(cast(list[int], items))] if bare else [_shape(item) for item in cast(list[Sequence[int]], items)]

@@ -141,14 +141,14 @@ class Optimization:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is optimized."""
+        """Return what is optimized."""
         if self.idle:
             return []
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
     def lr(self) -> float:
-        """The learning rate, of the first parameter group, now."""
+        """Return the learning rate, of the first parameter group, now."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def to(self, device: torch.device | str) -> Self:
@@ -160,13 +160,13 @@ class Optimization:
         return self
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Within it the network computes in the chosen precision."""
+        """Let the network compute in the chosen precision within the block."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, getattr(torch, self.precision))
 
     def compute_loss(self, prediction: Fields, target: Fields) -> Tensor:
-        """The loss of a batch: that of each predicted field against its target, added.
+        """Return the loss of a batch: that of each predicted field against its target, added.
 
         Args:
             prediction: Predicted fields, shape (batch, *shape), after the transform before the loss.
@@ -196,7 +196,7 @@ class Optimization:
         return sum(losses[1:], losses[0])
 
     def transform_loss(self, loss: Tensor, prediction: Fields, target: Fields) -> Mapping[str, Tensor] | Tensor:
-        """Named values of a batch: "loss" is what is minimized, the others are logged. A tensor is the loss alone.
+        """Return named values of a batch: "loss" is minimized, the others are logged. A tensor is the loss alone.
 
         Override it to add a physical term, or to log one::
 
@@ -212,7 +212,7 @@ class Optimization:
         return {"loss": loss}
 
     def losses(self, prediction: Fields, target: Fields) -> dict[str, Tensor]:
-        """What to minimize, under the name "loss", and what else to log; scalars.
+        """Return what to minimize, under the name "loss", and what else to log; scalars.
 
         Raises:
             ConfigError: `compute_loss` or `transform_loss` returned something else; the text names it.
@@ -257,7 +257,7 @@ class Optimization:
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def has_finite_gradient(self) -> bool:
-        """Whether the gradient of the batch is finite; one that is scaled is looked at, and skipped, by its scaler."""
+        """Say whether the gradient of the batch is finite; one that is scaled is left to its scaler."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self.scaler is not None or not gradients:
             return True
@@ -308,7 +308,7 @@ class Optimization:
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training: of the optimizer, the scheduler, the scaler, and a loss with a state.
+        """Return all that changes while training: of the optimizer, the scheduler, the scaler, and a loss with a state.
 
         Raises:
             CheckpointError: A scheduler has no `state_dict`.
@@ -326,7 +326,7 @@ class Optimization:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it was built, as far as data can tell: what must be the same to continue from a state."""
+        """Say how it was built, as far as data can tell: what must be the same to continue from a state."""
         known = {name: value for name, value in self.optimizer.defaults.items() if _is_plain(value)}
         return known | {
             "optimizer": _name(self.optimizer),
@@ -366,7 +366,7 @@ class Optimization:
 
 
 def _name(thing: Any) -> str:
-    """The name of a function, or of the class of an object."""
+    """Return the name of a function, or of the class of an object."""
     return str(getattr(thing, "__qualname__", type(thing).__qualname__))
 
 
@@ -397,7 +397,7 @@ def _check_alike(path: str, now: Any, then: Any) -> None:
 
 
 def _like(now: Any, then: Any) -> Any:
-    """A state with the counters of the present one, such as milestones, which data has as dictionaries."""
+    """Return a state with the counters of the present one, such as milestones, which data has as dictionaries."""
     if isinstance(now, Counter):
         return Counter(then)
     if isinstance(now, Mapping):

@@ -47,7 +47,7 @@ class Laplacian(nn.Module):
             raise ConfigError(f"boundary is one of {get_args(Edge)}, not {boundary!r}")
 
     def forward(self, field: Tensor) -> Tensor:
-        """The Laplacian.
+        """Return the Laplacian.
 
         Args:
             field: Shape (batch, ..., *grid), floating point.
@@ -72,7 +72,7 @@ class Laplacian(nn.Module):
         return sum(terms[1:], terms[0])
 
     def inner(self, field: Tensor) -> Tensor:
-        """The part of a field of shape (batch, ..., *grid) on which the Laplacian is given."""
+        """Return the part of a field of shape (batch, ..., *grid) on which the Laplacian is given."""
         return self._inner(field, field.ndim - len(self.spacing)) if self.boundary == "inner" else field
 
     def _inner(self, field: Tensor, first: int, skip: int = -1) -> Tensor:
@@ -82,7 +82,7 @@ class Laplacian(nn.Module):
         return field
 
     def _extended(self, field: Tensor, axis: int) -> Tensor:
-        """The field with one more point at both ends of an axis."""
+        """Return the field with one more point at both ends of an axis."""
         first, last = field.narrow(axis, 0, 1), field.narrow(axis, field.shape[axis] - 1, 1)
         if self.boundary == "circular":
             first, last = last, first
@@ -109,7 +109,7 @@ class PoissonResidual(nn.Module):
         self.diffusivity = _positive("diffusivity", diffusivity)
 
     def residual(self, field: Tensor, source: Tensor) -> Tensor:
-        """What is left over at each point.
+        """Return what is left over at each point.
 
         Args:
             field: u, shape (batch, *grid).
@@ -126,7 +126,7 @@ class PoissonResidual(nn.Module):
         return left
 
     def forward(self, field: Tensor, source: Tensor) -> Tensor:
-        """Mean square of the residual, a scalar."""
+        """Return the mean square of the residual, a scalar."""
         return self.residual(field, source).square().mean()
 
 
@@ -167,7 +167,7 @@ class HeatResidual(nn.Module):
         self.implicitness = implicitness
 
     def residual(self, after: Tensor, before: Tensor, source: Tensor | None = None) -> Tensor:
-        """What is left over at each point.
+        """Return what is left over at each point.
 
         Args:
             after: Temperature after the step in K, shape (batch, *grid); usually the prediction.
@@ -187,7 +187,7 @@ class HeatResidual(nn.Module):
         return left if source is None else left - self.laplacian.inner(source)
 
     def forward(self, after: Tensor, before: Tensor, source: Tensor | None = None) -> Tensor:
-        """Mean square of the residual in K²/s², a scalar."""
+        """Return the mean square of the residual in K²/s², a scalar."""
         return self.residual(after, before, source).square().mean()
 
 
@@ -229,7 +229,7 @@ class ElasticEnergy(nn.Module):
             self.register_buffer(name, torch.from_numpy(array.copy()), persistent=False)  # the block has them
 
     def forward(self, displacement: Tensor, forces: Tensor) -> Tensor:
-        """Mean potential energy of a batch in N mm, a float64 scalar.
+        """Return the mean potential energy of a batch in N mm, a float64 scalar.
 
         Args:
             displacement: Of the nodes in mm, shape (batch, n_nodes, 3).
@@ -241,13 +241,13 @@ class ElasticEnergy(nn.Module):
         return self.potential(displacement, forces).mean()
 
     def potential(self, displacement: Tensor, forces: Tensor) -> Tensor:
-        """Potential energy of each sample in N mm, shape (batch,), float64; arguments as of the call."""
+        """Return the potential energy of each sample in N mm, shape (batch,), float64; arguments as of the call."""
         held = self._held(displacement)
         _alike(displacement, forces=forces)
         return self._strain_energy(held) - (held * forces.double()).sum((1, 2))
 
     def strain_energy(self, displacement: Tensor) -> Tensor:
-        """Strain energy of each sample in N mm, shape (batch,), float64.
+        """Return the strain energy of each sample in N mm, shape (batch,), float64.
 
         Args:
             displacement: Of the nodes in mm, shape (batch, n_nodes, 3).
@@ -255,7 +255,7 @@ class ElasticEnergy(nn.Module):
         return self._strain_energy(self._held(displacement))
 
     def _held(self, displacement: Tensor) -> Tensor:
-        """The displacement in float64, zero at the clamp, whose nodes come first."""
+        """Return the displacement in float64, zero at the clamp, whose nodes come first."""
         if displacement.shape[1:] != (self.n_nodes, 3):
             raise ConfigError(NODES.format(got=tuple(displacement.shape), nodes=self.n_nodes))
         free = displacement[:, self.n_clamped :].double()
@@ -276,7 +276,7 @@ class ElasticEnergy(nn.Module):
         return total
 
     def _log(self, jacobian: Tensor) -> Tensor:
-        """The logarithm, below the floor its tangent."""
+        """Return the logarithm, below the floor its tangent."""
         return jacobian.clamp(min=self.floor).log() + jacobian.clamp(max=self.floor) / self.floor - 1
 
 

@@ -110,7 +110,7 @@ class Predictor(nn.Module):
 
     @property
     def summary(self) -> str:
-        """What was built, for people: the network, its fields, and how they are fed."""
+        """Say for people what was built: the network, its fields, and how they are fed."""
         inner = unwrapped(self.network)
         if isinstance(inner, Settling):
             text = inner.summary(self.spec, self.inputs, self.outputs)
@@ -123,23 +123,23 @@ class Predictor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the CPU if there are none."""
+        """Return the device of the weights; the CPU if there are none."""
         first = _first_parameter(self.network)
         return torch.device("cpu") if first is None else first.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point dtype in which the network computes: that of its weights."""
+        """Return the floating-point dtype in which the network computes: that of its weights."""
         first = _first_parameter(self.network, floating=True)
         return torch.get_default_dtype() if first is None else first.dtype
 
     @property
     def num_parameters(self) -> int:
-        """Number of trainable numbers in the network."""
+        """Return the number of trainable numbers in the network."""
         return sum(tensor.numel() for tensor in self.network.parameters() if tensor.requires_grad)
 
     def tensors(self, batch: Mapping[str, Any]) -> Fields:
-        """Arrays as tensors on the network's device, where torch itself would lay them.
+        """Return arrays as tensors on the network's device, where torch itself would lay them.
 
         Arrays of the fields of `spec` get the dtype that is declared there, by the rule of `physgym.casting`; others,
         and tensors, keep their own.
@@ -153,7 +153,7 @@ class Predictor(nn.Module):
         return self._tensors({n: v if isinstance(v, Tensor) else self._array(n, v) for n, v in batch.items()})
 
     def _array(self, name: str, value: Any) -> Any:
-        """An array of the dtype that is declared for a field, or of its own if none is."""
+        """Return an array of the dtype that is declared for a field, or of its own if none is."""
         if name in self.spec:
             return as_field(value, self.spec[name].dtype, name, WHOSE)
         array = as_arrays({name: value}, WHOSE)[name]
@@ -198,7 +198,7 @@ class Predictor(nn.Module):
         raise ConfigError(OUTPUT_COUNT.format(network=self._name, got=got, names=list(self.outputs)))
 
     def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
-        """The output fields from outputs that have names, which are those of the fields."""
+        """Return the output fields from outputs that have names, which are those of the fields."""
         aliases = field_aliases(self.outputs)
         named = {aliases.get(name, name): value for name, value in result.items()}
         if set(named) == set(self.outputs) and len(named) == len(result):
@@ -211,7 +211,7 @@ class Predictor(nn.Module):
         raise ConfigError(text)
 
     def _fed(self, fields: Mapping[str, Any]) -> Fields:
-        """What the network is fed: the input fields, and what else their transform makes of them."""
+        """Return what the network is fed: the input fields, and what else their transform makes of them."""
         given = self.transforms.before_prediction({name: fields[name] for name in self.inputs})
         return checked_fields(given, "before_prediction", self.transforms.before_prediction)
 
@@ -281,7 +281,7 @@ class Predictor(nn.Module):
                 raise SampleError(FIELD.format(name=name, whose=self._name, error=error))
 
     def _applied(self, prediction: Fields) -> Fields:
-        """A prediction in physical units."""
+        """Return a prediction in physical units."""
         applied = self.transforms.before_apply(prediction)
         return checked_fields(applied, "before_apply", self.transforms.before_apply, self.outputs)
 
@@ -329,7 +329,7 @@ class Predictor(nn.Module):
 def field_names(
     spec: SampleSpec, inputs: Sequence[str] | None, outputs: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the fields that feed a network and of those that it predicts.
+    """Return the names of the fields that feed a network and of those that it predicts.
 
     Args:
         spec: Fields of the samples.
@@ -356,7 +356,7 @@ def _names(spec: SampleSpec, argument: str, names: tuple[str, ...], role: str) -
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; each part of the module returns to the mode that it had."""
+    """Set evaluation mode within the block; each part of the module returns to the mode that it had."""
     if not module.training:
         yield
         return
@@ -370,7 +370,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _first_parameter(module: nn.Module, *, floating: bool = False) -> Tensor | None:
-    """The first of ``module.parameters()``, at a tenth of its cost: a prediction needs it twice."""
+    """Return the first of ``module.parameters()``, at a tenth of its cost: a prediction needs it twice."""
     for tensor in module._parameters.values():
         if tensor is not None and (tensor.is_floating_point() or not floating):
             return tensor
@@ -381,7 +381,7 @@ def _first_parameter(module: nn.Module, *, floating: bool = False) -> Tensor | N
 
 
 def to_tensor(value: Any) -> Tensor:
-    """An array as a tensor of the same dtype; shares its memory where torch can. A tensor stays as it is."""
+    """Return an array as a tensor of the same dtype; shares its memory where torch can. A tensor stays as it is."""
     if isinstance(value, Tensor):
         return value  # through an array, torch would forget that its memory is pinned
     array = np.asarray(value)

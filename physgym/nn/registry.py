@@ -47,12 +47,12 @@ def register(cls: ModuleType) -> ModuleType:
 
 
 def registered() -> tuple[str, ...]:
-    """Names of the classes that `build` knows."""
+    """Return the names of the classes that `build` knows."""
     return tuple(sorted(_CLASSES))
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """A module as JSON data: its registered name and constructor arguments; `build` is the inverse.
+    """Return a module as JSON data: its registered name and constructor arguments; `build` is the inverse.
 
     One that is compiled or wrapped for parallel computation is described as what it is inside.
 
@@ -68,7 +68,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def build(description: Mapping[str, Any]) -> nn.Module:
-    """The module that `describe` described, with its initial weights.
+    """Return the module that `describe` described, with its initial weights.
 
     Raises:
         ConfigError: The class is not registered, or does not take the described arguments.
@@ -97,7 +97,7 @@ def _built(value: Any) -> Any:
 
 
 def _complete(value: Any) -> bool:
-    """Whether no module inside lacks its description."""
+    """Say whether no module inside lacks its description."""
     if isinstance(value, dict) and set(value) == {"module"}:
         return value["module"]["config"] is not None
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""What happens to fields around a network: before the prediction, before the loss, before the prediction is applied.
+"""Transforms of fields around a network: before the prediction, before the loss, before the prediction is applied.
 
 Each transform is a module, so that its buffers (the mean and standard deviation of a normalization) move with the
 network to its device and into its checkpoint.
@@ -62,7 +62,7 @@ class Moments(Protocol):
 
 
 class Normalizable(Protocol):
-    """What `Transforms.normalization` needs of a dataset."""
+    """A dataset as `Transforms.normalization` needs it."""
 
     @property
     def spec(self) -> SampleSpec: ...  # noqa: D102
@@ -72,7 +72,7 @@ class Normalizable(Protocol):
 
 
 def checked_fields(fields: Any, where: str, transform: nn.Module, needed: Iterable[str] = ()) -> Fields:
-    """What a transform returned, if it is fields.
+    """Return what a transform returned, if it is fields.
 
     Raises:
         ConfigError: It is not, or needed ones are missing; the text names the transform.
@@ -95,11 +95,11 @@ class Transform(nn.Module):
     """
 
     def forward(self, fields: Fields) -> Fields:
-        """The transformed fields, each of shape (batch, *shape)."""
+        """Return the transformed fields, each of shape (batch, *shape)."""
         return fields
 
     def inverse(self, fields: Fields) -> Fields:
-        """The fields that `forward` would map to the given ones.
+        """Return the fields that `forward` would map to the given ones.
 
         Raises:
             ConfigError: There is no inverse.
@@ -110,7 +110,7 @@ class Transform(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data; empty unless a subclass says more."""
+        """Return the constructor's arguments as JSON data; empty unless a subclass says more."""
         return {}
 
 
@@ -140,7 +140,7 @@ class Compose(Transform):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         return {"transforms": list(self.transforms)}
 
 
@@ -166,7 +166,7 @@ class Inverse(Transform):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         return {"transform": self.transform}
 
 
@@ -215,7 +215,7 @@ class Normalize(Transform):
         fields: Iterable[str] | None = None,
         scale: Scale | Mapping[str, Scale] = "auto",
     ) -> Self:
-        """A normalization by the moments of training samples.
+        """Return a normalization by the moments of training samples.
 
         Args:
             statistics: Moments by field name, arrays of the field's shape.
@@ -252,7 +252,7 @@ class Normalize(Transform):
         self.fitted = True
 
     def forward(self, fields: Fields) -> Fields:
-        """Normalized fields; those that it does not know pass as they are.
+        """Return the normalized fields; those that it does not know pass as they are.
 
         Raises:
             ConfigError: A field has not the shape of its statistics.
@@ -261,7 +261,7 @@ class Normalize(Transform):
         return {**fields, **changed}
 
     def inverse(self, fields: Fields) -> Fields:
-        """Fields in their own units; those that it does not know pass as they are.
+        """Return the fields in their own units; those that it does not know pass as they are.
 
         Raises:
             ConfigError: A field has not the shape of its statistics.
@@ -281,7 +281,7 @@ class Normalize(Transform):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "scale": dict(self.scale)}
 
 
@@ -324,7 +324,7 @@ class Hold(Transform):
         return made
 
     def forward(self, fields: Fields) -> Fields:
-        """The fields with what is held in place; those that it does not know pass as they are.
+        """Return the fields with what is held in place; those that it does not know pass as they are.
 
         Raises:
             ConfigError: A field has not the shape of its mask.
@@ -342,13 +342,13 @@ class Hold(Transform):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}}
 
 
 @register
 class LossTransform(nn.Module):
-    """What happens to prediction and target before they meet in the loss.
+    """A transform of prediction and target before they meet in the loss.
 
     Subclasses may override `forward` to use both at once.
 
@@ -363,7 +363,7 @@ class LossTransform(nn.Module):
         self.on_target = Transform() if on_target is None else on_target
 
     def forward(self, prediction: Fields, target: Fields) -> tuple[Fields, Fields]:
-        """Transformed predicted fields, and transformed fields of the samples; tensors of shape (batch, *shape)."""
+        """Return the transformed predicted fields, and those of the samples; tensors of shape (batch, *shape)."""
         return (
             checked_fields(self.on_prediction(prediction), "before_loss", self.on_prediction),
             checked_fields(self.on_target(target), "before_loss", self.on_target),
@@ -371,7 +371,7 @@ class LossTransform(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         return {"on_prediction": self.on_prediction, "on_target": self.on_target}
 
 
@@ -407,7 +407,7 @@ class Transforms(nn.Module):
         physical_loss: bool = False,
         network: nn.Module | None = None,
     ) -> Self:
-        """Normalized inputs, and predictions that the network makes in normalized units.
+        """Return the normalized inputs, and predictions that the network makes in normalized units.
 
         Only floating-point fields are normalized, unless they are declared as flags or one-hot: integers may be labels.
 
@@ -433,7 +433,7 @@ class Transforms(nn.Module):
         physical_loss: bool = False,
         network: nn.Module | None = None,
     ) -> Self:
-        """As `normalization`, for samples yet to come: it changes nothing until `fit` gives it their moments.
+        """Make a `normalization` for samples yet to come: it changes nothing until `fit` gives it their moments.
 
         Where the scale is "auto", a field that is declared to lie on a grid (``sample_dimensions``) has one scale for
         each channel, or one where it has no channels; the same holds for fields of a network that knows its grid.
@@ -455,7 +455,7 @@ class Transforms(nn.Module):
         return cls(fed, LossTransform(back, None) if physical_loss else LossTransform(None, predicted), back)
 
     def for_loss(self, prediction: Fields, target: Fields) -> tuple[Fields, Fields]:
-        """What prediction and target are in the loss: what `before_loss` makes of them.
+        """Return what prediction and target are in the loss: what `before_loss` makes of them.
 
         Raises:
             ConfigError: It returned something else.
@@ -469,7 +469,7 @@ class Transforms(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether every normalization inside has moments."""
+        """Say whether every normalization inside has moments."""
         return all(module.fitted for module in self.modules() if isinstance(module, Normalize))
 
     def fit(self, statistics: Mapping[str, Moments]) -> Self:
@@ -485,7 +485,7 @@ class Transforms(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON data."""
+        """Return the constructor's arguments as JSON data."""
         return {
             "before_prediction": self.before_prediction,
             "before_loss": self.before_loss,
@@ -507,7 +507,7 @@ def _choose(scale: Scale | Mapping[str, Scale], name: str, shape: tuple[int, ...
 
 
 def _scale_of(field: Field, scale: Scale | Mapping[str, Scale], network: nn.Module | None) -> Scale:
-    """The scale of a field: as it is given, else as the field or the network says where there are channels."""
+    """Return the scale of a field: as it is given, else as the field or the network says where there are channels."""
     kind = scale if isinstance(scale, str) else scale.get(field.name, "auto")
     if kind != "auto" or not field.shape:
         return kind
@@ -529,11 +529,11 @@ class Scaling(Protocol):
     """A network that knows where fields of a shape have their channels."""
 
     def scale_of(self, shape: tuple[int, ...]) -> str | None:
-        """The scale for a field of this shape; None where it does not know."""
+        """Return the scale for a field of this shape; None where it does not know."""
 
 
 def _scale_shape(shape: tuple[int, ...], kind: Scale) -> tuple[int, ...]:
-    """The shape of the scale of a field, which broadcasts to the field's."""
+    """Return the shape of the scale of a field, which broadcasts to the field's."""
     if kind == "component":
         return shape
     if kind == "channel":
@@ -542,7 +542,7 @@ def _scale_shape(shape: tuple[int, ...], kind: Scale) -> tuple[int, ...]:
 
 
 def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, Array]:
-    """The mean, shape of the field, and what to divide by, which broadcasts to it and is nowhere zero; float64."""
+    """Return the mean, shape of the field, and what to divide by, which broadcasts to it, never zero; float64."""
     mean, std = (np.array(value, np.float64) for value in (moments.mean, moments.std))
     counts = getattr(moments, "counts", None)
     known = np.ones(mean.shape, bool) if counts is None else np.asarray(counts) > 0
@@ -565,7 +565,7 @@ def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, A
 
 
 def _groups(shape: tuple[int, ...], kind: Scale) -> list[tuple[Any, ...]]:
-    """The parts of a field that have a scale of their own."""
+    """Return the parts of a field that have a scale of their own."""
     if kind == "channel":
         return [(channel,) for channel in range(shape[0])]
     return [(..., channel) for channel in range(shape[-1])] if kind == "channel_last" else [(...,)]
@@ -583,7 +583,7 @@ def _hint(name: str, moments: Moments, known: Array) -> None:
 
 
 def _safe_scale(mean: Array, std: Array) -> tuple[float, Array]:
-    """What to divide by: one number for all components, and one for each; neither is zero."""
+    """Return what to divide by: one number for all components, and one for each; neither is zero."""
     whole = float(np.sqrt(np.mean(np.square(std)))) if std.size else 0.0
     # samples that are all equal have a spread of zero up to rounding; dividing by it would blow up that rounding
     if whole <= ROUNDING * np.max(np.abs(mean), initial=0.0):

@@ -112,7 +112,7 @@ class UNet(GridNetwork):
         self.depth, self.convolutions, self.merge, self.boundary = depth, convolutions, merge, boundary
 
         def block(fan_in: int, fan_out: int) -> nn.Sequential:
-            """Convolutions, each with its normalization and activation."""
+            """Return convolutions, each with its normalization and activation."""
             parts: list[nn.Module] = []
             padding = {"padding": 0} if boundary == "valid" else {"padding": 1, "padding_mode": boundary}
             for channels in (fan_in, *[fan_out] * (convolutions - 1)):
@@ -131,7 +131,7 @@ class UNet(GridNetwork):
         self.head = CONV[dimensions](widths[0], self.out_channels, 1)
 
     def compute(self, x: Tensor) -> Tensor:
-        """The network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid)."""
+        """Evaluate the network on the grid: shape (batch, in_channels, *grid) to (batch, out_channels, *grid)."""
         h = self.first(self._extended(x) if self.boundary == "valid" else self._padded(x))  # (batch, width, *padded)
         skips = []
         for down in self.down:
@@ -145,7 +145,7 @@ class UNet(GridNetwork):
         return y
 
     def _extended(self, x: Tensor) -> Tensor:
-        """The input with as many more points, at both ends of each axis, as convolutions without padding take off."""
+        """Return the input with the points, at both ends of each axis, that convolutions without padding take off."""
         for axis, size in enumerate(x.shape[2:], start=2):
             before, total = self._margin(size, self.depth)
             at = torch.arange(total, device=x.device) - before
@@ -153,7 +153,7 @@ class UNet(GridNetwork):
         return x
 
     def _margin(self, size: int, levels: int) -> tuple[int, int]:
-        """For an output of a size the points that an axis of the input needs before it, and in all."""
+        """Return the points that an axis of the input needs before an output of a size, and in all."""
         taken = self.convolutions  # at each end, by the convolutions at one size
         if levels == 0:
             return taken, size + 2 * taken
@@ -162,7 +162,7 @@ class UNet(GridNetwork):
         return taken + 2 * before + taken, 2 * below + 2 * taken
 
     def _padded(self, x: Tensor) -> Tensor:
-        """The input with each size raised to a multiple of 2**depth."""
+        """Return the input with each size raised to a multiple of 2**depth."""
         for axis, size in enumerate(x.shape[2:], start=2):
             missing = -size % 2**self.depth
             if not missing:
@@ -175,7 +175,7 @@ class UNet(GridNetwork):
 
 
 def _inner(x: Tensor, grid: Sequence[int]) -> Tensor:
-    """The middle of a field of shape (batch, channels, *larger grid)."""
+    """Return the middle of a field of shape (batch, channels, *larger grid)."""
     for axis, size in enumerate(grid, start=2):
         x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
     return x

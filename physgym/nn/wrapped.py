@@ -20,7 +20,7 @@ EXPORTED = (
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, without the wrappers of torch.compile and of parallel computation around it."""
+    """Return the module itself, without the wrappers of torch.compile and of parallel computation around it."""
     while (inner := _inner(module)) is not None:
         module = getattr(module, inner)
     return module
@@ -37,7 +37,7 @@ def refuse_exported(network: Any) -> None:
 
 
 def plain_names(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """The names of a module's weights as they are without any wrapper inside, by their names as they are.
+    """Return the names of a module's weights as they are without any wrapper inside, by their names as they are.
 
     Args:
         module: The module.
@@ -56,7 +56,7 @@ def plain_names(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 
 def _inner(module: nn.Module) -> str | None:
-    """The name of the module in a wrapper; None if it is none."""
+    """Return the name of the module in a wrapper; None if it is none."""
     if isinstance(module, (DataParallel, DistributedDataParallel)):
         return "module"
     compiler = sys.modules.get(
@@ -66,7 +66,7 @@ def _inner(module: nn.Module) -> str | None:
 
 
 def _wrappers(module: nn.Module) -> Iterator[str]:
-    """The prefixes of names that are those of wrappers, such as ``network._orig_mod.``."""
+    """Return the prefixes of names that are those of wrappers, such as ``network._orig_mod.``."""
     for path, part in module.named_modules():
         if (inner := _inner(part)) is not None:
             yield f"{path}.{inner}." if path else f"{inner}."

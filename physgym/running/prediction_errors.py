@@ -1,4 +1,4 @@
-"""How far predictions are from what the solver gives."""
+"""Errors of predictions against what the solver gives."""
 
 from __future__ import annotations
 

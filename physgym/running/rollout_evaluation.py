@@ -35,7 +35,7 @@ NAMES = "the steps of the rollout", "the samples that the network is trained on"
 
 
 class RolloutEvaluation:
-    """How well a network does in its simulation, as figures: what ``Trainer(rollout=...)`` takes.
+    """Figures of how well a network does in its simulation: what ``Trainer(rollout=...)`` takes.
 
     Episodes are those of a `Runner` with this seed and ``part="evaluation"``, the same at every call: no part of a
     dataset has them, whatever its seed. The figures depend on the network alone, but for the time. Environments are
@@ -136,7 +136,7 @@ class RolloutEvaluation:
         return found
 
     def _drift(self, predictor: Predictor, solver: _Episodes) -> dict[str, float]:
-        """Errors of trajectories that the network makes alone."""
+        """Return the errors of trajectories that the network makes alone."""
         errors: dict[str, list[float]] = {}
         for index, factory in enumerate(self._factories):
             own = [one for one in solver.episodes if one.number % len(self._factories) == index]
@@ -160,7 +160,7 @@ class RolloutEvaluation:
 
 
 class _Episode(NamedTuple):
-    """What the solver did in an episode: its index and seed, the options of its reset, actions and targets."""
+    """An episode of the solver: its index and seed, the options of its reset, actions and targets."""
 
     number: int
     seed: int
@@ -198,7 +198,7 @@ def _by_horizon(name: str) -> tuple[int, str]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Leaves the global random generators as they were."""
+    """Leave the global random generators as they were."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - to restore it
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:

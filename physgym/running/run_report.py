@@ -12,7 +12,7 @@ from physgym.spaces import Array
 
 @dataclass
 class RunReport:
-    """What a run showed; as text, a summary of it.
+    """Figures of a run; as text, a summary of them.
 
     Attributes:
         errors: Errors by predicted field, over the steps that were not rejected; empty where there was no solver to

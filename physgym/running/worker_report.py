@@ -1,4 +1,4 @@
-"""How the steps of a run travel from a worker: each as the row of a sample, rejected ones included.
+"""Rows in which the steps of a run travel from a worker, rejected ones included.
 
 Rejected steps are rows like others, since a run counts them as steps, and each has its time and its reward; the
 rejected samples of a rollout have neither. torch is not imported here, since workers use it.
@@ -32,7 +32,7 @@ ABOUT_STEP = (SOLVER_TIME, "run/network_seconds", "run/reward", "run/last", REJE
 
 
 class ReportedStep(NamedTuple):
-    """What a worker reports of a step.
+    """A step as a worker reports it.
 
     Attributes:
         episode: Index of the episode.

@@ -33,7 +33,7 @@ _GHOST_STYLE: dict[str, Any] = {"color": GHOST_COLOUR, "linestyle": "--", "linew
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sizes of text for small frames; enclose the drawing code, because matplotlib reads them as it makes each text."""
+    """Set sizes of text for small frames; enclose the drawing code: matplotlib reads them as it makes each text."""
     from matplotlib import rc_context
 
     with rc_context({"font.size": _FONT_SIZE, "legend.fontsize": "small", "axes.titlesize": "medium"}):
@@ -41,7 +41,7 @@ def style() -> Iterator[None]:
 
 
 def new_figure(size: Size = SIZE) -> Figure:
-    """An empty matplotlib figure for `figure_frame`, unknown to pyplot and therefore freed when it goes out of scope.
+    """Return an empty matplotlib figure for `figure_frame`, unknown to pyplot and therefore freed with its last name.
 
     Args:
         size: Width and height in pixels.
@@ -56,7 +56,7 @@ def new_figure(size: Size = SIZE) -> Figure:
 
 
 def figure_frame(figure: Figure) -> Array:
-    """The pixels of a matplotlib figure.
+    """Return the pixels of a matplotlib figure.
 
     Returns:
         Frame, shape (height, width, 3), uint8.
@@ -79,7 +79,7 @@ def curves_frame(
     ylim: Limits | None = None,
     size: Size = SIZE,
 ) -> Array:
-    """Curves over a common axis.
+    """Draw curves over a common axis.
 
     Args:
         x: Abscissae, shape (n,).
@@ -127,7 +127,7 @@ class Panel:
 
 
 def image_frame(panels: Sequence[Panel], *, title: str = "", size: Size = SIZE) -> Array:
-    """Two-dimensional fields beside each other, up to two in a row.
+    """Draw two-dimensional fields, up to two in a row.
 
     Args:
         panels: The fields.
@@ -169,7 +169,7 @@ def mesh_frame(
     title: str = "",
     unit: str = "",
 ) -> Array:
-    """A surface mesh in three dimensions, z upwards, seen obliquely from the front.
+    """Draw a surface mesh in three dimensions, z upwards, seen obliquely from the front.
 
     Args:
         points: Positions of the nodes, shape (n, 3).
@@ -271,7 +271,7 @@ def _place_camera(
 
 
 def _annotated(pixels: Array, title: str, unit: str, limits: Limits | None) -> Array:
-    """A picture with a title and, for given ends of the scale, a colour bar; by matplotlib, as in the other frames."""
+    """Return a picture with a title and, for given ends of the scale, a colour bar, drawn by matplotlib."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -289,7 +289,7 @@ def _annotated(pixels: Array, title: str, unit: str, limits: Limits | None) -> A
 
 @contextmanager
 def _quiet_vtk() -> Iterator[None]:
-    """Without a display VTK first tries X11, warns on stderr, and then renders with EGL: keep that warning back."""
+    """Keep back the warning of VTK that there is no display, after which it renders with EGL."""
     from vtkmodules.vtkCommonCore import vtkLogger
 
     before = vtkLogger.GetCurrentVerbosityCutoff()

@@ -331,7 +331,7 @@ class EnvConformance:
         return spec
 
     def _in_own_folder(self) -> Env:
-        """An environment that leaves the process where it was, as one in a worker of several environments does."""
+        """Return an environment that leaves the process where it was, as one of several in a worker does."""
         with (folder := Folder()):
             return _OwnFolder(self.make_env(), folder)
 
@@ -375,7 +375,7 @@ class _Registered(EnvConformance):
 
 
 def rules(suite: EnvConformance) -> dict[str, Callable[[], None]]:
-    """The tests of a suite by name, in the order of their definition."""
+    """Return the tests of a suite by name, in the order of their definition."""
     names = [n for cls in reversed(type(suite).__mro__) for n in vars(cls) if n.startswith("test_")]
     return {name: getattr(suite, name) for name in dict.fromkeys(names) if inspect.ismethod(getattr(suite, name))}
 
@@ -430,7 +430,7 @@ def _require(holds: bool, rule: str) -> None:
 def _difference(
     space: gymnasium.Space[Any], first: list[Transition], second: list[Transition]
 ) -> tuple[str, int] | None:
-    """What differs first between two episodes, and at which step."""
+    """Say what differs first between two episodes, and at which step."""
     for a, b in zip(first, second, strict=False):
         if not _equal(space, a.observation, b.observation):
             return "the observation", a.step
@@ -446,7 +446,7 @@ def _difference(
 
 
 def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
-    """The parameters that a reset reports, as copies; checked against their space."""
+    """Return the parameters that a reset reports, as copies; checked against their space."""
     space = declared(env, "parameter_space")
     _, info = env.reset(seed=seed, options=None if given is None else {"parameters": given})
     spec = SampleSpec.parameters_of(env)
@@ -463,7 +463,7 @@ def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
 
 
 def _outside(space: gymnasium.Space[Any]) -> list[Any]:
-    """Values of the right form beyond the bounds of a leaf, where it has some and its dtype holds them."""
+    """Return values of the right form beyond the bounds of a leaf, where it has some and its dtype holds them."""
     if isinstance(space, spaces.Box):
         info = np.finfo(space.dtype) if space.dtype.kind == "f" else np.iinfo(space.dtype)
         wrong = []
@@ -493,7 +493,7 @@ def _observed(env: Any) -> list[Array]:
 
 
 def _distance(first: list[Array], second: list[Array]) -> float:
-    """The largest difference, relative to the largest value of the second."""
+    """Return the largest difference, relative to the largest value of the second."""
     pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(first, second, strict=True)]
     if any(a.shape != b.shape for a, b in pairs):
         return np.inf

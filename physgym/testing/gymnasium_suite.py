@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     strict: bool = True
 
     def covers(self, nodeid: str) -> bool:
-        """Whether a test is one of these."""
+        """Say whether a test is one of these."""
         end = ".*".join(re.escape(part) for part in self.pattern.split("*"))
         return re.search(rf"(^|/){end}(\[.*\])?$", nodeid, re.DOTALL) is not None
 

@@ -1,4 +1,4 @@
-"""Whether environments that share a process influence each other, and by what.
+"""Check whether environments that share a process influence each other, and by what.
 
 Two instances are stepped in turn, and each is compared with itself alone. Where they differ, what a process has once is
 kept apart for each of them, one thing after the other, until they do not: that is what they share.
@@ -54,18 +54,18 @@ CURES = {
 
 
 class ConformanceNote(UserWarning):
-    """What holds only nearly, and may be meant so."""
+    """A warning of what holds only nearly, and may be meant so."""
 
 
 class Kept(NamedTuple):
-    """How to read and set something that a process has once."""
+    """Functions that read and set something that a process has once."""
 
     read: Callable[[], Any]
     write: Callable[[Any], None]
 
 
 class Influence(NamedTuple):
-    """How instances influence each other.
+    """Ways in which instances influence each other.
 
     Attributes:
         what: What differs from the instance alone.
@@ -122,7 +122,7 @@ def find_influence(make: Callable[[], Env], seeds: tuple[int, int], steps: int) 
 
 
 def _things() -> dict[str, Kept]:
-    """What a process has once."""
+    """Return what a process has once."""
     found = {
         FOLDER: Kept(here, lambda folder: os.chdir(folder) if folder else None),
         PYTHON: Kept(random.getstate, random.setstate),
@@ -153,7 +153,7 @@ class _Turns:
         self.changed: list[str] = []  # variables that one instance changed, while there was another one
 
     def run(self, steps: int) -> dict[int, list[dict[str, Any]]]:
-        """What each instance gave, step by step."""
+        """Return what each instance gave, step by step."""
         home = {name: kept.read() for name, kept in _things().items() if name == FOLDER}
         try:
             return self._run(steps)
@@ -231,7 +231,7 @@ class _Turns:
 
 
 def _seen(env: Env, observation: Any, reward: float, ended: bool, info: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step gave, as copies."""
+    """Return copies of what a step gave."""
     found = {"the observation": [np.array(leaf) for leaf in flatten(env.observation_space, observation)]}
     found |= {"the reward": [np.array(reward)], "the end of the episode": [np.array(ended)]}
     for key in ("sample", "parameters"):
@@ -256,7 +256,7 @@ def _bits(a: Array, b: Array) -> bool:
 
 
 def _variables(kind: type[Any]) -> dict[str, Any]:
-    """The values of what an instance's classes and their modules hold, in a form that can be compared."""
+    """Return the values of what an instance's classes and their modules hold, in a form that can be compared."""
     found: dict[str, Any] = {}
     for cls in kind.__mro__:
         module = sys.modules.get(cls.__module__)
@@ -272,7 +272,7 @@ def _variables(kind: type[Any]) -> dict[str, Any]:
 
 
 def _held(cls: type[Any]) -> dict[str, Any]:
-    """The values of a class's attributes."""
+    """Return the values of a class's attributes."""
     data = {name: value for name, value in vars(cls).items() if not name.startswith("__") and not callable(value)}
     return {
         f"the attribute {name} of class {cls.__qualname__}": _form(value)
@@ -282,7 +282,7 @@ def _held(cls: type[Any]) -> dict[str, Any]:
 
 
 def _caught(make: Any, kind: type[Any]) -> dict[str, Any]:
-    """The values of what the factory and the methods of an instance's classes have caught, or have as defaults."""
+    """Return the values that the factory and the methods of an instance's classes have caught, or have as defaults."""
     found: dict[str, Any] = {}
     own = [cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] not in LIBRARIES]
     for thing in (make, *(part for cls in own for part in vars(cls).values())):
@@ -304,13 +304,13 @@ def _caught(make: Any, kind: type[Any]) -> dict[str, Any]:
 
 
 def _common(envs: Sequence[Env]) -> dict[str, Any]:
-    """The values of the objects that two instances both have somewhere in their attributes."""
+    """Return the values of the objects that two instances both have somewhere in their attributes."""
     first, second = (_objects(env) for env in envs[:2])
     return {f"{OBJECT}{name}": _form(value) for key, (name, value) in first.items() if key in second}
 
 
 def _objects(env: Env) -> dict[int, tuple[str, Any]]:
-    """Objects in the attributes of an environment that can change, by identity, and where they are."""
+    """Return the objects in the attributes of an environment that can change, by identity, and where they are."""
     found: dict[int, tuple[str, Any]] = {}
     layer = env
     waiting: list[tuple[str, Any, int]] = []
@@ -339,7 +339,7 @@ def _objects(env: Env) -> dict[int, tuple[str, Any]]:
 
 
 def _form(value: Any, depth: int = DEEP) -> Any:
-    """A value as something that equals only what has the same content, as far as that is looked into."""
+    """Return a value as something that equals only what has the same content, as far as that is looked into."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return repr(value)
     if isinstance(value, np.ndarray):

@@ -39,6 +39,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One run of the suite per environment."""
+    """Run the suite once per environment."""
     if "physgym_env" in metafunc.fixturenames:
         metafunc.parametrize("physgym_env", metafunc.config.getoption("--physgym-env"), scope="class")

@@ -1,4 +1,4 @@
-"""What ``pytest --physgym-env ID`` collects."""
+"""The tests that ``pytest --physgym-env ID`` collects."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class TestEnvironment(EnvConformance):
         self.spec = find_spec(physgym_env)
 
     def make_env(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
-        """The registered environment."""
+        """Return the registered environment."""
         return gymnasium.make(self.spec, **kwargs)
