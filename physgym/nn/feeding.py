@@ -82,9 +82,9 @@ class Feeding:
         known = field_aliases(fields)
         matched = {p.name: known[p.name] for p in parameters if p.name in known and p.kind not in _VARIABLE}
         needed = [p.name for p in parameters if _required(p) and p.name not in matched]
-        left = tuple(one for one in fields if one not in matched.values())
+        unmatched = tuple(one for one in fields if one not in matched.values())
         if passing == "some":  # what it does with them before is not known: only a full match counts
-            whole = bool(matched) and not needed and not left
+            whole = bool(matched) and not needed and not unmatched
             return _by_name(parameters, matched, ()) if whole else cls("order", tuple(fields))
         kinds = {p.kind for p in parameters}
         if not matched:
@@ -101,14 +101,14 @@ class Feeding:
         problem = ""
         if needed:
             problem = f"{needed} are not"
-        elif left and not kinds & set(_VARIABLE):
-            problem = f"there is none for {list(left)}"
+        elif unmatched and not kinds & set(_VARIABLE):
+            problem = f"there is none for {list(unmatched)}"
         if problem:
             text = PARTLY.format(
                 network=name, parameters=_shown(parameters), matched=list(matched), fields=list(fields), problem=problem
             )
             raise ConfigError(text)
-        return _by_name(parameters, matched, left)
+        return _by_name(parameters, matched, unmatched)
 
     def onto(self, network: nn.Module) -> Feeding:
         """Return how the same fields reach a network whose parameters may have other places than they had.
@@ -182,7 +182,9 @@ class Feeding:
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _by_name(parameters: Sequence[inspect.Parameter], matched: Mapping[str, str], left: tuple[str, ...]) -> Feeding:
+def _by_name(
+    parameters: Sequence[inspect.Parameter], matched: Mapping[str, str], unmatched: tuple[str, ...]
+) -> Feeding:
     """Feed by position as far as there is no gap, so that hooks and replicas see plain arguments; then by keyword."""
     positional: list[str] = []
     keywords: dict[str, str] = {}
@@ -194,10 +196,10 @@ def _by_name(parameters: Sequence[inspect.Parameter], matched: Mapping[str, str]
             else:
                 keywords[parameter.name] = matched[parameter.name]
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and not gap:
-            positional += left
-            left = ()
+            positional += unmatched
+            unmatched = ()
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            keywords |= {name: name for name in left}
+            keywords |= {name: name for name in unmatched}
         else:
             gap = True
     return Feeding("name", tuple(positional), keywords)

@@ -231,17 +231,17 @@ class Optimization:
 
     def _check_loss(self, method: str, values: Mapping[str, Any]) -> None:
         """Raise ConfigError unless all that a method returned are numbers, and the loss is a tensor."""
-        told = {"name": type(self).__name__, "method": method}
+        where = {"name": type(self).__name__, "method": method}
         for name, value in values.items():
             if isinstance(value, Tensor):
                 if value.numel() != 1:
-                    raise ConfigError(NO_SCALAR.format(value=name, shape=tuple(value.shape), **told))
+                    raise ConfigError(NO_SCALAR.format(value=name, shape=tuple(value.shape), **where))
             elif name != "loss" and not isinstance(value, SupportsFloat):
-                raise ConfigError(NO_NUMBER.format(value=value, entry=name, **told))
+                raise ConfigError(NO_NUMBER.format(value=value, entry=name, **where))
         loss = values.get("loss")
         if not isinstance(loss, Tensor):
             kind = "missing" if "loss" not in values else "None" if loss is None else f"a {type(loss).__name__}"
-            raise ConfigError(NO_LOSS.format(names=list(values), kind=kind, **told))
+            raise ConfigError(NO_LOSS.format(names=list(values), kind=kind, **where))
 
     def zero_grad(self) -> None:
         """Forget the gradient of the last batch."""

@@ -122,8 +122,8 @@ class PoissonResidual(nn.Module):
             ConfigError: The shapes differ or do not fit the spacing.
         """
         _alike(field, source=source)
-        left: Tensor = self.diffusivity * self.laplacian(field) + self.laplacian.inner(source)
-        return left
+        residual: Tensor = self.diffusivity * self.laplacian(field) + self.laplacian.inner(source)
+        return residual
 
     def forward(self, field: Tensor, source: Tensor) -> Tensor:
         """Return the mean square of the residual, a scalar."""
@@ -183,8 +183,8 @@ class HeatResidual(nn.Module):
         _alike(after, before=before, **({} if source is None else {"source": source}))
         between = torch.lerp(before.to(after.dtype), after, self.implicitness)
         rate = self.laplacian.inner(after - before) / self.time_step
-        left: Tensor = rate - self.diffusivity * self.laplacian(between)
-        return left if source is None else left - self.laplacian.inner(source)
+        residual: Tensor = rate - self.diffusivity * self.laplacian(between)
+        return residual if source is None else residual - self.laplacian.inner(source)
 
     def forward(self, after: Tensor, before: Tensor, source: Tensor | None = None) -> Tensor:
         """Return the mean square of the residual in K²/s², a scalar."""

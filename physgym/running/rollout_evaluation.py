@@ -44,7 +44,7 @@ class RolloutEvaluation:
     With `horizons`, the network also makes whole episodes in place of the solver (`SurrogateEnv`), from the same
     resets under the same actions, and what it predicts is compared with the solver's trajectory step by step: the error
     that builds up when a network is fed with its own predictions. The simulation needs the hooks ``inputs`` and
-    ``adopt`` then, and gets no predictions from the run beside.
+    ``adopt`` then, and the run gives it no predictions.
 
     A simulation of other code than that from whose samples the network learns is warned of: by a `Trainer` before it
     begins, and by the first call with a network that remembers what it has learned from (`Predictor.learned`).

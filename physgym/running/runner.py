@@ -157,7 +157,7 @@ class Runner:
         stored_episodes = None if load is None else StoredEpisodes(load, seed=drawn, passes=None)
         if stored_episodes is not None:
             stored_episodes.check(max_steps, actions, len(kwargs))
-        self._learned_episodes, self._overlap_told = LearnedEpisodes(trained_on, self.predictor), False
+        self._learned_episodes, self._overlap_checked = LearnedEpisodes(trained_on, self.predictor), False
         self._after: tuple[int, int] | None = None  # episode and step of the last one of a run
         self.seed, self.stepping = seed, False
         self.last: RunStep | None = None
@@ -316,11 +316,11 @@ class Runner:
         """Warn where the network has learned from the episodes that are replayed, or, once, from those of the run."""
         if replay is not None:
             text = self._learned_episodes.among_replayed(replay)
-        elif self._overlap_told:
+        elif self._overlap_checked:
             return
         else:
             text = self._learned_episodes.among(self._with_env().plan)
-            self._overlap_told = text is not None
+            self._overlap_checked = text is not None
         if text:
             warnings.warn(text, UserWarning, stacklevel=3)
 

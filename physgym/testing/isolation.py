@@ -1,7 +1,7 @@
 """Check whether environments that share a process influence each other, and by what.
 
 Two instances are stepped in turn, and each is compared with itself alone. Where they differ, what a process has once is
-kept apart for each of them, one thing after the other, until they do not: that is what they share.
+kept separately for each of them, one thing after the other, until they do not: that is what they share.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def find_influence(make: Callable[[], Env], seeds: tuple[int, int], steps: int) 
     try:
         alone = [_Turns(make, {place: seed}).run(steps)[place] for place, seed in enumerate(seeds)]
 
-        def differs(*apart: str) -> tuple[str, int] | None:
-            turns = _Turns(make, dict(enumerate(seeds)), {name: process[name] for name in apart})
+        def differs(*separate: str) -> tuple[str, int] | None:
+            turns = _Turns(make, dict(enumerate(seeds)), {name: process[name] for name in separate})
             try:
                 traces = turns.run(steps)
             except Exception as error:  # noqa: BLE001 - alone it did not
@@ -139,13 +139,13 @@ class _Turns:
     Args:
         make: Makes an instance.
         seeds: Seed of its episode, by the place of an instance.
-        apart: What is kept for each instance.
+        separate: What is kept for each instance.
     """
 
     def __init__(
-        self, make: Callable[[], Env], seeds: Mapping[int, int], apart: Mapping[str, Kept] | None = None
+        self, make: Callable[[], Env], seeds: Mapping[int, int], separate: Mapping[str, Kept] | None = None
     ) -> None:
-        self._make, self._seeds, self._apart = make, dict(seeds), dict(apart or {})
+        self._make, self._seeds, self._separate = make, dict(seeds), dict(separate or {})
         self._states: dict[int, dict[str, Any]] = {}
         self._envs: dict[int, Env] = {}
         self._traces: dict[int, list[dict[str, Any]]] = {place: [] for place in seeds}
@@ -209,15 +209,15 @@ class _Turns:
     @contextmanager
     def _own(self, place: int) -> Iterator[None]:
         """Let an instance have what is kept for it."""
-        before = {name: kept.read() for name, kept in self._apart.items()}
+        before = {name: kept.read() for name, kept in self._separate.items()}
         for name, state in self._states.get(place, {}).items():
-            self._apart[name].write(state)
+            self._separate[name].write(state)
         try:
             yield
         finally:
-            self._states[place] = {name: kept.read() for name, kept in self._apart.items()}
+            self._states[place] = {name: kept.read() for name, kept in self._separate.items()}
             for name, state in before.items():
-                self._apart[name].write(state)
+                self._separate[name].write(state)
 
     def _variables(self, place: int) -> dict[str, Any]:
         if len(self._envs) < 2:

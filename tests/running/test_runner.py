@@ -22,8 +22,6 @@ from physgym.generation.generate import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner, SaveFrames, SurrogateEnv
 from physgym.running.prediction_errors import compare
-from physgym.running.run_report import RunReport
-from physgym.running.step_blocks import StepBlocks
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
 from tests.support import toys
@@ -765,36 +763,6 @@ def test_nothing_is_compared_where_it_is_not_wanted(tmp_path):
 # --- figures
 
 
-def test_the_report_says_errors_and_latency():
-    times = np.linspace(1, 101, 101) * 1e-3
-    errors = compare(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0]]))
-    report = RunReport({"y": errors}, times, times / 10, 101, 2, 1, units={"y": "mm"})
-    assert report.latency_ms == pytest.approx(
-        {"network_median": 5.1, "network_p95": 9.6, "solver_median": 51, "solver_p95": 96}
-    )
-    assert str(report).splitlines() == [
-        "101 steps, 2 rejected, 1 predictions not finite",
-        "y: relative L2 error 70.71%, mean error 0.5 mm, largest 1 mm",
-        "time per step: network median 5.1 ms, 95th percentile 9.6 ms; solver median 51 ms, 95th percentile 96 ms",
-    ]
-    assert str(RunReport()) == "0 steps, 0 rejected"
-
-
-def test_a_run_without_end_keeps_the_figures_of_its_last_steps():
-    network = predictor(2.2)
-    with Runner(toys.Line, network) as runner:
-        steps = list(itertools.islice(runner.steps(), 700))
-        blocks = StepBlocks(runner.spec, [network.spec["y"]], compare=True, window=300)
-        for step in steps:
-            blocks.add(step)
-    report = RunReport()
-    blocks.summarize(report)
-    kept = report.errors["y"].relative_l2.astype(np.float32)
-    assert 300 <= len(kept) < 300 + 128
-    np.testing.assert_array_equal(kept, [step.errors["y"] for step in steps[-len(kept) :]])
-    np.testing.assert_array_equal(report.network_seconds, [step.network_seconds for step in steps[-len(kept) :]])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("produce", ["first_epoch", "always"])
 def test_a_trainer_learns_from_running_simulations(tmp_path, produce):
@@ -811,22 +779,3 @@ def test_a_trainer_learns_from_running_simulations(tmp_path, produce):
     assert len(stored) == 16 * 12 * (1 if produce == "first_epoch" else 15)
     same = generate(toys.Line, tmp_path / "same", samples=50, num_workers=1, seed=1, progress=False)
     np.testing.assert_array_equal(stored[:50]["x"], same[:]["x"])
-
-
-def test_errors_of_vectors_scalars_and_zeros():
-    target = np.zeros((2, 3, 2))
-    target[0] = [[3, 4], [0, 0], [6, 8]]
-    prediction = target.copy()
-    prediction[0, 1] = [0, 5]
-    errors = compare(prediction, target)
-    np.testing.assert_allclose(errors.relative_l2, [5 / np.sqrt(125), 0])
-    np.testing.assert_allclose(errors.mean, [5 / 3, 0])
-    np.testing.assert_allclose(errors.largest, [5, 0])
-    np.testing.assert_allclose(errors.size, [5, 0])
-    grid = compare(np.ones((2, 8, 8)), np.zeros((2, 8, 8)))  # a field of scalars: every cell is off by one
-    np.testing.assert_allclose([grid.mean, grid.largest], 1)
-    scalars = compare(np.array([2.0, 1.0]), np.array([1.0, 0.0]))
-    np.testing.assert_allclose(scalars.relative_l2, [1, np.inf])
-    assert scalars.summary["max_error"] == 1
-    with pytest.raises(SampleError, match="prediction has shape"):
-        compare(np.zeros((2, 3)), np.zeros((2, 4)))

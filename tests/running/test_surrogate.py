@@ -17,7 +17,6 @@ from physgym.envs.spring import Spring, propagator
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import MLP, Predictor
 from physgym.runner import SurrogateEnv, SurrogateVectorEnv
-from physgym.running.space_fitting import fitter
 from physgym.sample import RecordTransition, SampleSpec
 from physgym.spaces import flatten
 from physgym.training.checkpoint_files import save_checkpoint
@@ -214,19 +213,6 @@ def test_observations_stay_within_their_space():
         assert env.observation_space.contains(observation)
     assert observation["level"] == 10
     assert reward > 10  # the state itself is what the network says
-
-
-def test_no_cast_destroys_what_a_network_predicts_or_is_fed():
-    keep = fitter(spaces.Box(0, 255, (2,), np.uint8))
-    assert keep(np.array([300, -1])).tolist() == [255, 0]  # and not 44, which uint8 makes of 300
-    keep = fitter(spaces.Box(-np.inf, np.inf, (2,), np.float32))
-    with pytest.raises(
-        SampleError, match="the predicted observation has values that float32 cannot hold, the first 1e"
-    ):
-        keep(np.array([1.0, 1e300]))
-    with pytest.raises(SampleError, match="has dtype complex128, which does not convert to float32"):
-        keep(np.array([1j, 1.0]))
-    assert keep(np.array([1.0, 0.1])).dtype == np.float32
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
