@@ -31,7 +31,7 @@ _COLUMNAR = (bool, int, float, complex, str, bytes, np.generic, np.ndarray)  # w
 
 
 def pack(infos: dict[int, Info]) -> Infos | None:
-    """Infos by environment in the form in which they travel; None if all are empty."""
+    """Return infos by environment in the form in which they travel; None if all are empty."""
     if not infos:
         return None
     values = list(infos.values())
@@ -40,7 +40,7 @@ def pack(infos: dict[int, Info]) -> Infos | None:
 
 
 def _columns(infos: list[Info]) -> dict[str, Any] | None:
-    """One column per key; None unless all have the same keys, each with values of one kind."""
+    """Return one column per key; None unless all have the same keys, each with values of one kind."""
     first = infos[0]
     keys = tuple(first)
     if any(tuple(info) != keys for info in infos) or FINAL in first:
@@ -146,7 +146,7 @@ def _merge_one(batch: Info, info: Info, size: int, row: int, origins: Origins) -
 
 
 def _put(batch: Info, key: str, value: Any, size: int, row: int, origins: Origins) -> None:
-    """Store what is no dictionary among dictionaries; in an array of objects if another array would change it."""
+    """Store a value that is no dictionary; in an array of objects if another array would change it."""
     target = batch.get(key)
     if target is None:
         target = batch[key] = _empty_like(value, size, key)
@@ -193,7 +193,7 @@ def _stored(target: Array, row: int, value: Any) -> bool:
 
 
 def _alike(target: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-    """Whether values with a dtype and a shape are elements of an array as they are."""
+    """Return whether values with a dtype and a shape are elements of an array as they are."""
     return isinstance(target, np.ndarray) and target.dtype == dtype and target.shape[1:] == shape
 
 
@@ -202,7 +202,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 
 def _as_objects(batch: Info, key: str, size: int, origins: Origins) -> Array:
-    """The values of a key of a batch as an array of objects."""
+    """Return the values of a key of a batch as an array of objects."""
     objects = np.full(size, None, object)
     mask = batch.get(f"_{key}")
     there = mask if isinstance(mask, np.ndarray) and mask.dtype == np.bool_ else np.zeros(size, np.bool_)
@@ -212,7 +212,7 @@ def _as_objects(batch: Info, key: str, size: int, origins: Origins) -> Array:
 
 
 def _element(column: Any, place: int) -> Any:
-    """One value of a column."""
+    """Return one value of a column."""
     if isinstance(column, dict):
         return {key: _element(part, place) for key, part in column.items()}
     if isinstance(column, tuple):  # of numpy's numbers
@@ -225,7 +225,7 @@ def _element(column: Any, place: int) -> Any:
 
 
 def _of_row(batch: Info, key: str, row: int, origins: Origins) -> Any:
-    """A value that one environment gave, of which a batch was made."""
+    """Return a value that one environment gave, from which a batch was made."""
     known = batch[key]
     if isinstance(known, dict):
         there = [inner for inner in known if f"_{inner}" in known and known[f"_{inner}"][row]]
@@ -245,7 +245,7 @@ def _mark(batch: Info, key: str, size: int, where: Any) -> None:
 
 
 def check(infos: Any, count: int) -> Infos | None:
-    """Infos that came over the wire.
+    """Return infos that came over the wire.
 
     Raises:
         ProtocolError: They have not the form that `pack` gives.

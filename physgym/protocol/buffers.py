@@ -24,11 +24,6 @@ SLOTS = 2  # results stay as they are until the step after the next
 REWARD, FLAG = np.dtype("<f8"), np.dtype("?")
 IDLE = -1  # in `Arena.doing`: no environment is being stepped or reset
 
-EXHAUSTED = (
-    "cannot reserve {size} bytes of shared memory for the observations of {rows} environments: {error}. Free memory, "
-    "use fewer environments, or pass shared_memory=False"
-)
-
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -44,11 +39,11 @@ class Layout:
         self.row = sum(leaf.nbytes for leaf in self.leaves)
 
     def pack(self, arrays: Sequence[Array]) -> list[Buffer]:
-        """Buffers of the arrays, ready to be sent."""
+        """Return buffers of the arrays, ready to be sent."""
         return [_contiguous(a, leaf).data.cast("B") for a, leaf in zip(arrays, self.leaves, strict=True) if a.size]
 
     def unpack(self, data: memoryview, count: int) -> list[Array]:
-        """Arrays of shape (count, *leaf shape) over the bytes, without a copy.
+        """Return arrays of shape (count, *leaf shape) over the bytes, without a copy.
 
         Raises:
             ProtocolError: The length is wrong.
@@ -70,7 +65,7 @@ def _contiguous(array: Array, leaf: Leaf) -> Array:
 
 
 def results_layout(observations: Layout) -> Layout:
-    """The layout of what a step gives: observations, rewards, terminations, truncations."""
+    """Return the layout of the results of a step: observations, rewards, terminations, truncations."""
     scalars = [Leaf("rewards", (), REWARD), Leaf("terminations", (), FLAG), Leaf("truncations", (), FLAG)]
     return Layout([*observations.leaves, *scalars])
 
@@ -93,11 +88,11 @@ class Slot:
 
     @property
     def arrays(self) -> list[Array]:
-        """All of them, in the order of `results_layout`."""
+        """Return all arrays, in the order of `results_layout`."""
         return [*self.observations, self.rewards, self.terminations, self.truncations]
 
     def rows(self, part: slice) -> Slot:
-        """A view of some rows."""
+        """Return a view of some rows."""
         return Slot(
             [array[part] for array in self.observations],
             self.rewards[part],
@@ -106,7 +101,7 @@ class Slot:
         )
 
     def copy_rows(self, source: Slot, rows: Any) -> None:
-        """Take over rows of another slot."""
+        """Copy rows of another slot."""
         for mine, theirs in zip(self.arrays, source.arrays, strict=True):
             mine[rows] = theirs[rows]
 
@@ -155,7 +150,7 @@ class Arena:
 
     @staticmethod
     def size(actions: Layout, results: Layout, rows: int, slots: int) -> int:
-        """Bytes of an arena."""
+        """Return the bytes of an arena."""
         doing = Leaf("doing", (), np.dtype("<i4"))
         leaves = [doing, *actions.leaves, *(leaf for _ in range(slots) for leaf in results.leaves)]
         return sum(_aligned(rows * leaf.nbytes) for leaf in leaves)
@@ -166,7 +161,7 @@ def _aligned(size: int) -> int:
 
 
 def make_file() -> int:
-    """The descriptor of an empty piece of memory that has no name and ends with the processes that hold it."""
+    """Return the descriptor of an empty piece of memory that has no name and ends with the processes that hold it."""
     if hasattr(os, "memfd_create"):
         return above_standard(os.memfd_create("physgym", os.MFD_CLOEXEC))
     with tempfile.TemporaryFile() as file:
@@ -184,4 +179,7 @@ def reserve(file: int, size: int, rows: int) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, size)
     except OSError as error:
-        raise ConfigError(EXHAUSTED.format(size=size, rows=rows, error=error.strerror)) from error
+        raise ConfigError(
+            f"cannot reserve {size} bytes of shared memory for the observations of {rows} environments: "
+            f"{error.strerror}. Free memory, use fewer environments, or pass shared_memory=False"
+        ) from error

@@ -203,16 +203,16 @@ def _decode_results(body: memoryview, agreed: Agreement) -> Results:
 
 
 def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
-    drawn, rejected = message.parameters, message.rejected
+    parameters, rejected = message.parameters, message.rejected
     extra = [
-        None if drawn is None else drawn.episodes,
+        None if parameters is None else parameters.episodes,
         None if rejected is None else [rejected.episodes, rejected.steps, rejected.reasons],
     ]
     meta = encode_value([message.episodes, message.steps, message.ended, message.last, *extra])
     body: list[Buffer] = [struct.pack("<I", len(meta)), meta]
     body += _pack_columns(agreed.samples, agreed.sample_spec, message.samples, len(message.steps))
-    if drawn is not None:
-        body += _pack_columns(agreed.parameters, agreed.parameter_spec, drawn.values, len(drawn.episodes))
+    if parameters is not None:
+        body += _pack_columns(agreed.parameters, agreed.parameter_spec, parameters.values, len(parameters.episodes))
     if rejected is not None:
         body += _pack_columns(agreed.samples, agreed.sample_spec, rejected.samples, len(rejected.steps))
     return body

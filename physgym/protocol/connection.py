@@ -63,12 +63,12 @@ class Connection:
 
     @property
     def state(self) -> str:
-        """The state, one of those in `physgym.protocol.states.MOVES`."""
+        """Return the state, one of those in `physgym.protocol.states.MOVES`."""
         return self.conversation.state
 
     @property
     def closing(self) -> bool:
-        """Whether the worker has nothing left to answer but `Close`."""
+        """Return whether the worker has nothing to answer but `Close`."""
         pending = self.ledger.pending
         return self.state == "closed" or (bool(pending) and pending[0].kind is Close)
 

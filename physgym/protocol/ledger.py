@@ -32,7 +32,7 @@ class Pending:
 
     @property
     def kind(self) -> type[Any]:
-        """The class of the request."""
+        """Return the class of the request."""
         return type(self.request)
 
     def rest(self) -> Message:
@@ -141,7 +141,7 @@ class Ledger:
 
     @property
     def oldest(self) -> Message | None:
-        """The request for what is unanswered of the oldest one, None if there is none."""
+        """Return the request for what is unanswered of the oldest one, None if there is none."""
         return self.pending[0].rest() if self.pending else None
 
     def rests(self) -> list[Message]:
@@ -168,7 +168,7 @@ class Ledger:
 
     @property
     def next_sequence(self) -> int:
-        """The number of the next request."""
+        """Return the number of the next request."""
         return (self.sequence + 1) & 0xFFFFFFFF
 
     def open(self, request: Message, sequence: int) -> None:

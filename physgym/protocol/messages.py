@@ -34,7 +34,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Worker: who I am, the proof, and a nonce for which the parent is to prove itself."""
+    """Worker: its index and process, its proof, and a nonce for which the parent is to prove itself."""
 
     worker: int
     pid: int
@@ -44,14 +44,14 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Parent: my own proof."""
+    """Parent: its own proof."""
 
     proof: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Worker: my environments exist, and this is what they look like.
+    """Worker: the environments exist, and here is their description.
 
     Attributes:
         count: Number of environments in this worker.
@@ -81,7 +81,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """Worker: it is mapped."""
+    """Worker: the shared memory is mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Worker: what steps or a reset gave.
+    """Worker: the results of steps or of a reset.
 
     Attributes:
         rows: Local indices of the environments; None for all.
@@ -271,7 +271,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Worker: the environments are closed; I end."""
+    """Worker: the environments are closed, and it ends."""
 
 
 @dataclass(frozen=True, slots=True)

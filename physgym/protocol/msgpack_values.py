@@ -28,10 +28,6 @@ MAX_DIMENSIONS = 64
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX, _OBJECTS, _GRAPH, _SPACE, _GENERATOR, _MASKED, _STRUCTURED = range(1, 12)
-STRUCTURED = (
-    "a value of type {kind} cannot travel between processes where its dtype is {dtype}; use a dictionary with an array "
-    "for each of its fields"
-)
 _GENERATORS = {
     kind.__name__: kind
     for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
@@ -44,7 +40,7 @@ _TEXT_DTYPE = re.compile(r"[<>|=]U(\d{1,6})")
 
 
 class _Encoder:
-    """Encodes one value, nested no deeper than the other end decodes it."""
+    """An encoder of one value, nested no deeper than the other end decodes it."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -70,7 +66,7 @@ class _Encoder:
 
 
 def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
-    if value is np.ma.masked:  # numpy's one missing value, which cannot be taken apart
+    if value is np.ma.masked:  # numpy's one missing value, which has no parts
         return msgpack.ExtType(_MASKED, pack([]))
     if isinstance(value, np.ma.MaskedArray):
         parts = [np.ma.getdata(value), np.ma.getmaskarray(value), np.asarray(value.fill_value)]
@@ -84,7 +80,10 @@ def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "V":
         described = _describe_dtype(value.dtype)
         if described is None or not value.dtype.itemsize:
-            raise TypeError(STRUCTURED.format(kind=f"numpy.{type(value).__name__}", dtype=value.dtype))
+            raise TypeError(
+                f"a value of type numpy.{type(value).__name__} cannot travel between processes where its dtype is "
+                f"{value.dtype}; use a dictionary with an array for each of its fields"
+            )
         scalar = not isinstance(value, np.ndarray)
         return msgpack.ExtType(_STRUCTURED, pack([scalar, described, list(value.shape), value.tobytes()]))
     if isinstance(value, np.ndarray) and value.dtype == object:
@@ -113,7 +112,7 @@ def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
 
 
 class _Decoder:
-    """Decodes the extension types of one value, nested no deeper than a person would nest them.
+    """A decoder of the extension types of one value, nested no deeper than a person would nest them.
 
     Each level is a call of msgpack in C, which an endless nest of tuples would run out of stack.
     """
@@ -175,7 +174,7 @@ class _Decoder:
 
 
 def encode_value(value: Any) -> bytes:
-    """A value as msgpack; numpy arrays and scalars keep dtype, shape and bits, tuples stay tuples.
+    """Return a value as msgpack; numpy arrays and scalars keep dtype, shape and bits, tuples stay tuples.
 
     Raises:
         ProtocolError: The value holds something that cannot travel.
@@ -188,7 +187,7 @@ def encode_value(value: Any) -> bytes:
 
 
 def _culprit(value: Any, path: str = "", depth: int = 0) -> str:
-    """The keys on the way to the first value that cannot travel, joined by ``/``; empty if it has none."""
+    """Return the keys on the way to the first value that cannot travel, joined by ``/``; empty if it has none."""
     if depth < MAX_NESTED:
         parts: Iterable[tuple[str, Any]] = ()
         if isinstance(value, dict):
@@ -278,7 +277,7 @@ def _masked(data: Any, mask: Any, fill: Any) -> Any:
 
 
 def _check_positions(state: dict[str, Any]) -> None:
-    """Check where a generator stands in its own table: numpy believes it, and would read beside the table."""
+    """Check where a generator stands in its own table: numpy believes it, and would read outside of the table."""
     for position, size in ((state["state"].get("pos", 0), 624), (state.get("buffer_pos", 0), 4)):
         if not 0 <= position <= size:
             raise ValueError(f"position {position} of a random generator is outside of its table")
@@ -294,7 +293,7 @@ def space_size(data: Any) -> int:
 
 
 def decode_space(data: Any) -> spaces.Space[Any]:
-    """The space of a description that came over the wire; small descriptions of huge spaces are refused unread.
+    """Return the space of a description that came over the wire; small descriptions of huge spaces are refused unread.
 
     Raises:
         ValueError: An array of it has another dtype than numbers, or the space is too large. Other faults of the
@@ -327,7 +326,7 @@ def check_size(arrays: Iterable[tuple[Any, Any]], *, texts: bool = False) -> int
 
 
 def _arrays(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Shape and dtype of all arrays of a space's description."""
+    """Give shape and dtype of all arrays of a space's description."""
     waiting = [(data, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -372,7 +371,7 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 
 def decode_value(data: Buffer) -> Any:
-    """The value that `encode_value` encoded.
+    """Return the value that `encode_value` encoded.
 
     Raises:
         ProtocolError: The bytes are not such a value.

@@ -35,7 +35,7 @@ from physgym.protocol.messages import (
 
 
 class Moves(NamedTuple):
-    """What may be sent in a state.
+    """The messages that may be sent in a state.
 
     Attributes:
         parent: Kinds of messages that the parent may send.
@@ -97,7 +97,7 @@ _UNREADY = frozenset({"challenge", "hello", "welcome", "building", "closed"})
 
 
 class Conversation:
-    """What has been said on a connection, as far as it matters for what may be said next.
+    """The course of a connection, as far as it matters for what may be said next.
 
     Attributes:
         ledger: The requests without their last reply.
@@ -113,7 +113,7 @@ class Conversation:
 
     @property
     def state(self) -> str:
-        """The state, a key of `MOVES`."""
+        """Return the state, a key of `MOVES`."""
         if self._opening:
             return self._opening
         if self.asking:
@@ -123,7 +123,7 @@ class Conversation:
 
     @property
     def ready(self) -> bool:
-        """Whether requests may be sent and answered."""
+        """Return whether requests may be sent and answered."""
         return not self._opening
 
     def allows(self, kind: type[Any], sender: Role) -> bool:

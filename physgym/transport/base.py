@@ -80,7 +80,7 @@ class Channel(ABC):
 
     @property
     def has_input(self) -> bool:
-        """Whether received bytes wait in this process, which the descriptor does not show.
+        """Return whether received bytes wait in this process, which the descriptor does not show.
 
         True in transports that take more bytes from the descriptor than they hand on, as those that decrypt records.
         """
@@ -88,7 +88,7 @@ class Channel(ABC):
 
     @property
     def wants(self) -> int:
-        """The events of the descriptor, as in `select.poll`, on which to call `flush` or `receive`.
+        """Return the events of the descriptor, as in `select.poll`, on which to call `flush` or `receive`.
 
         A transport that has to write in order to read, or the other way round, may want others than its outbox does.
         """
@@ -98,11 +98,11 @@ class Channel(ABC):
 
     @property
     def unsent(self) -> bool:
-        """Whether something waits for the transport to take it."""
+        """Return whether something waits for the transport to take it."""
         return bool(self._outbox)
 
     def send(self, message: Message) -> None:
-        """Send a message; at the parent's end what is not taken at once is left to `flush`.
+        """Send a message; at the parent's end what is not taken at once waits for `flush`.
 
         Raises:
             ProtocolError: It is not legal now, or holds what cannot travel; nothing was sent then.
@@ -112,7 +112,7 @@ class Channel(ABC):
         self._flush_copied()
 
     def _flush_copied(self) -> None:
-        """Send what waits; what is left of it is copied, since the caller's arrays may change before it is sent."""
+        """Send what waits; copy what is not taken at once, since the caller's arrays may change before it is sent."""
         self.flush()
         self._outbox = deque(part if type(part.obj) is bytes else memoryview(bytes(part)) for part in self._outbox)
 

@@ -61,7 +61,7 @@ class SocketChannel(Channel):
         self._flush_copied()
 
     def receive(self) -> list[Message]:
-        """Take what the socket has, as every channel does; all that is left shows by poll."""
+        """Take what the socket has, as every channel does; all else shows by poll."""
         try:
             count = self.sock.recv_into(self.connection.get_buffer(), 0, self._flags)
         except OSError as error:
