@@ -19,8 +19,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import physgym  # noqa: E402
-from physgym.generation.generate import SampleStream  # noqa: E402
 from physgym.generation.online import Online  # noqa: E402
+from physgym.generation.stream import SampleStream  # noqa: E402
 from physgym.nn import MLP  # noqa: E402
 from physgym.training import Trainer  # noqa: E402
 

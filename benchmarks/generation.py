@@ -25,7 +25,7 @@ from workloads import Busy  # noqa: E402
 
 from physgym import RecordTransition, generate  # noqa: E402
 from physgym.episode import episode_seed, require_spec, run_episode  # noqa: E402
-from physgym.generation.generate import SampleStream  # noqa: E402
+from physgym.generation.stream import SampleStream  # noqa: E402
 
 WORKERS = 2
 FEW, LENGTH, PAUSE = 400, 50, 0.010  # samples, steps of an episode, seconds of a step

@@ -32,8 +32,8 @@ from gymnasium import spaces  # noqa: E402
 from scipy.fft import dstn, idstn  # noqa: E402
 
 from physgym import SampleDataset, Simulation, generate  # noqa: E402
-from physgym.generation.generate import SampleStream  # noqa: E402
 from physgym.generation.online import Online  # noqa: E402
+from physgym.generation.stream import SampleStream  # noqa: E402
 from physgym.nn import MLP, Optimization  # noqa: E402
 from physgym.training import Callback, Trainer  # noqa: E402
 

@@ -43,7 +43,7 @@ from physgym.data.partition_file import Appender, create_partition  # noqa: E402
 from physgym.data.partition_file import seal as seal_partition  # noqa: E402
 from physgym.data.statistics import Accumulator  # noqa: E402
 from physgym.data.writer import SampleWriter  # noqa: E402
-from physgym.generation.generate import SampleStream  # noqa: E402
+from physgym.generation.stream import SampleStream  # noqa: E402
 from physgym.loading.loader import Loader, StackedSampler  # noqa: E402
 from physgym.sample import Field, SampleSpec  # noqa: E402
 

@@ -76,7 +76,7 @@ IN_CIRCLES: set[str] = set()
 LONG = {
     "physgym.data.dataset",
     "physgym.data.writer",
-    "physgym.generation.generate",
+    "physgym.generation.stream",
     "physgym.training.trainer",
     "physgym.vector.fleet",
     "physgym.vector.vector_env",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
     from physgym.data.writer import SampleWriter as SampleWriter
-    from physgym.generation.generate import SampleStream as SampleStream
     from physgym.generation.online import Online as Online
+    from physgym.generation.stream import SampleStream as SampleStream
     from physgym.loading.loader import Loader as Loader
     from physgym.loading.loader import StackedSampler as StackedSampler
 
@@ -18,7 +18,7 @@ _LAZY = {
     "Loader": "physgym.loading.loader",
     "Online": "physgym.generation.online",
     "SampleDataset": "physgym.data.dataset",
-    "SampleStream": "physgym.generation.generate",
+    "SampleStream": "physgym.generation.stream",
     "SampleWriter": "physgym.data.writer",
     "StackedSampler": "physgym.loading.loader",
 }

@@ -42,8 +42,8 @@ from physgym.experiment.parts import build_checkpoints, build_optimization, buil
 from physgym.experiment.produced import check_produced
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
-from physgym.generation.generate import SampleStream
 from physgym.generation.online import METRICS, Online
+from physgym.generation.stream import SampleStream
 from physgym.loading.loader import TOO_SHORT
 from physgym.nn import Optimization, Predictor
 from physgym.running.rollout_evaluation import RolloutEvaluation

@@ -14,8 +14,9 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, WorkerError
-from physgym.generation.generate import Names, Rows, SampleStream
+from physgym.generation.named_samples import NamedSamples, SampleNames
 from physgym.generation.reservoir import Reservoir, Rule
+from physgym.generation.stream import SampleStream
 from physgym.sample import Sample, SampleSpec
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
@@ -154,7 +155,7 @@ class Online:
             raise ConfigError(TOO_FEW.format(minimum=minimum, capacity=capacity))
         self.stream, self.minimum, self.timeout = stream, minimum, timeout
         self.spec: SampleSpec = stream.spec
-        self.drawn = Names()
+        self.drawn = SampleNames()
         self._samples = math.inf if samples is None else samples
         self._seed = seed
         self._changed = threading.Condition()  # the one lock: of the buffer and of all that follows
@@ -248,7 +249,7 @@ class Online:
         dataset = self.stream.dataset() if self.stream.stored else None
         if dataset is None or self.stream.position is None:
             return
-        names = Names(*(dataset.index(name) for name in ("episode", "step", "seed")))
+        names = SampleNames(*(dataset.index(name) for name in ("episode", "step", "seed")))
         count = len(names) - int(np.count_nonzero(names.after(*self.stream.position)))
         if not self._restored:
             self._buffer.received = count
@@ -274,7 +275,7 @@ class Online:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _put(self, rows: Rows, place: dict[str, Any]) -> None:
+    def _put(self, rows: NamedSamples, place: dict[str, Any]) -> None:
         """Put samples into the buffer, as there is room."""
         buffer, done = self._buffer, 0
         while done < len(rows):

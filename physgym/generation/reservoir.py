@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from physgym.errors import ConfigError
-from physgym.generation.generate import Names
+from physgym.generation.named_samples import SampleNames
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.system.memory import available_memory
@@ -67,7 +67,9 @@ class Reservoir:
         self.received = self.drawn = self.distinct = self.most = self.unseen = 0
         self._rng = np.random.default_rng(seed)
         self._fields = {field.name: np.empty((capacity, *field.shape), field.dtype) for field in spec.values()}
-        self._names = Names(np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.uint64))
+        self._names = SampleNames(
+            np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
+        )
         # in the first `_count` of them are samples; where each is drawn once, in the order in which they came
         self._slots = np.arange(capacity)
         self._count = 0
@@ -82,7 +84,7 @@ class Reservoir:
         """How many samples may come in now."""
         return self.capacity - (self.unseen if self.rule == "reservoir" else self._count)
 
-    def add(self, samples: Mapping[str, Array], names: Names, *, seen: bool = False) -> None:
+    def add(self, samples: Mapping[str, Array], names: SampleNames, *, seen: bool = False) -> None:
         """Take samples, at most as many as there is room for.
 
         Args:
@@ -108,7 +110,7 @@ class Reservoir:
             self.received += count
             self.unseen += count
 
-    def draw(self, count: int) -> tuple[Sample, Names]:
+    def draw(self, count: int) -> tuple[Sample, SampleNames]:
         """Samples by the rule, at most as many as there are where each is drawn once.
 
         Args:

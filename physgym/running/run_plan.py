@@ -8,7 +8,7 @@ from typing import Any
 
 from physgym.data.dataset import SampleDataset
 from physgym.episode import part_seed
-from physgym.generation.generate import as_recorded, describable
+from physgym.generation.source import as_recorded, describable
 from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.naming import env_name
 from physgym.registration import EnvLike, defaults_of

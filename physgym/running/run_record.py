@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from physgym.data.provenance import begun, continued
 from physgym.data.writer import SampleWriter, close_after, partition_files
 from physgym.errors import ChangedCode, ConfigError, DatasetError
-from physgym.generation.generate import recorded_source
+from physgym.generation.source import recorded_source
 from physgym.running.run_step import record_fields
 from physgym.running.step_blocks import StepBlocks
 from physgym.running.step_source import SimulationSteps, StepSource

@@ -9,7 +9,8 @@ from typing import Any
 from physgym.code.record import Code
 from physgym.code.search import code_of
 from physgym.errors import ConfigError
-from physgym.generation.generate import Rows, SampleStream
+from physgym.generation.named_samples import NamedSamples
+from physgym.generation.stream import SampleStream
 from physgym.registration import env_maker
 from physgym.running.field_checks import check_fields
 from physgym.running.run_plan import RunPlan
@@ -172,9 +173,11 @@ class WorkerSteps(SimulationSteps):
                 )
         raise fault
 
-    def _read(self, rows: Rows) -> Iterator[ReportedStep]:
+    def _read(self, rows: NamedSamples) -> Iterator[ReportedStep]:
         """Return what workers report of steps; parameters of their episodes are recorded."""
-        if len(rows.told):
-            self._record.add_parameters(rows.parameters, episode=rows.told.episodes, seed=rows.told.seeds)
+        if len(rows.parameter_names):
+            self._record.add_parameters(
+                rows.parameters, episode=rows.parameter_names.episodes, seed=rows.parameter_names.seeds
+            )
         names = rows.names
         return read_reported_steps(rows.samples, names.episodes.tolist(), names.steps.tolist(), names.seeds.tolist())

@@ -10,8 +10,9 @@ import torch
 
 from physgym.errors import ConfigError
 from physgym.events import Callback
-from physgym.generation.generate import BREED_ALONE, SampleStream
+from physgym.generation.generate import BREED_ALONE
 from physgym.generation.online import Online
+from physgym.generation.stream import SampleStream
 from physgym.nn.predictor import evaluating
 from physgym.samplers.breed import Breed
 from physgym.spaces import Array

@@ -36,7 +36,7 @@ class Samples(Protocol):
 
 
 class SampleSource(Protocol):
-    """What produces samples while training; `physgym.generation.generate.SampleStream` is one.
+    """What produces samples while training; `physgym.generation.stream.SampleStream` is one.
 
     Where it has them, the trainer also uses ``stored`` (how many samples are stored, those of an earlier run included;
     the first epoch draws what is missing), ``drawn`` (episodes and steps of the last batch, for messages),

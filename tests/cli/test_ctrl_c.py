@@ -31,7 +31,7 @@ from physgym.cli.app import again
 from physgym.errors import DatasetError
 from physgym.experiment.record import read_config, read_record
 from physgym.formats.numpy_arrays import import_numpy
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.interrupt import Interrupt
 from physgym.nn import MLP
 from physgym.progress import Progress

@@ -17,7 +17,7 @@ import pytest
 import physgym
 from physgym.code.identity import ADDRESS, MOST_OBJECTS, described, maker_text
 from physgym.errors import DatasetError
-from physgym.generation.generate import describable
+from physgym.generation.source import describable
 from tests.support import toys
 
 OPTIONS = {"num_workers": 0, "progress": False, "max_steps": 5}

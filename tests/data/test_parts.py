@@ -19,7 +19,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.config import check_config
 from physgym.experiment.record import read_record
 from physgym.experiment.runs import train
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP
 from physgym.registration import defaults_of
 from physgym.runner import Runner

@@ -20,7 +20,7 @@ from physgym.experiment.dataset_plan import shared_dataset
 from physgym.experiment.networks import load_network, trained_network
 from physgym.experiment.runs import check, generate_samples, train
 from physgym.experiment.session import CONFIG
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Transform
 from physgym.training import Callback, Trainer, list_checkpoints, load_checkpoint
 from tests.support.repositories import ignoring

@@ -18,7 +18,7 @@ import physgym
 from physgym import SocketVectorEnv, generate
 from physgym.episode import ActionGenerator, episode_seed, run_episode
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.sample import SampleSpec
 from physgym.samplers import Gaussian, Grid, LatinHypercube, NetworkPolicy, Sobol, Uniform
 from physgym.vector.episode_schedule import CHUNKS_AHEAD, LARGEST_CHUNK
@@ -734,7 +734,7 @@ def test_a_draw_that_failed_loses_nothing(tmp_path, workers, store):
 @pytest.mark.slow
 def test_a_killed_training_that_always_produces_sees_the_same_batches(tmp_path):
     code = (
-        "import json, sys; from pathlib import Path; from physgym.generation.generate import SampleStream\n"
+        "import json, sys; from pathlib import Path; from physgym.generation.stream import SampleStream\n"
         "from tests.support.toys import Slow\n"
         "folder = Path(sys.argv[1])\n"
         "with SampleStream(Slow, path=folder / 'd', num_workers=2, num_envs=2) as stream:\n"

@@ -11,7 +11,7 @@ from physgym import RejectSample, SampleDataset, generate
 from physgym.envs.heat import Heat
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation import stored_episodes as stored
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.vector import episode_schedule as rollouts
 from tests.support import toys
 

@@ -19,8 +19,9 @@ import torch
 import physgym
 from physgym.errors import ClosedError, ConfigError, DatasetError, SampleError, WaitTimeout, WorkerError
 from physgym.generation import online as module
-from physgym.generation.generate import Names, Rows, SampleStream
+from physgym.generation.named_samples import NamedSamples, SampleNames
 from physgym.generation.online import Online
+from physgym.generation.stream import SampleStream
 from physgym.sample import SampleSpec
 from physgym.training import Trainer
 from tests.conftest import children
@@ -61,7 +62,7 @@ class Gate:
         ones = np.ones((len(numbers), 3))
         samples = {"x": (numbers[:, None] * ones).astype("f4"), "y": numbers[:, None] * ones, "flag": ones[:, :2] > 0}
         samples["flag"] = samples["flag"].astype(np.int8)
-        return Rows(samples, Names(numbers // 4, numbers % 4, (numbers // 4).astype("u8")))
+        return NamedSamples(samples, SampleNames(numbers // 4, numbers % 4, (numbers // 4).astype("u8")))
 
     def state_dict(self):
         return {"given": self.given}
@@ -496,7 +497,7 @@ def test_a_training_can_be_fed_by_stored_samples(tmp_path, produce):
 
 TRAINING = """
 import sys, torch
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.generation.online import Online
 from physgym.nn import MLP
 from physgym.training import Trainer
@@ -567,7 +568,7 @@ def test_ctrl_c_ends_training_and_simulations(tmp_path):
 @pytest.mark.usefixtures("nothing_left")
 def test_a_program_that_forgets_to_close_ends_all_the_same():
     code = (
-        "from physgym.generation.generate import SampleStream; from physgym.generation.online import Online\n"
+        "from physgym.generation.stream import SampleStream; from physgym.generation.online import Online\n"
         "from tests.support.toys import Slow\n"
         "online = Online(SampleStream(Slow, num_workers=1), capacity=50, minimum=2)\n"
         "online.draw(2)\n"

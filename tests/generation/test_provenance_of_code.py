@@ -11,7 +11,7 @@ import pytest
 from physgym import SampleDataset, generate
 from physgym.data.summary import describe
 from physgym.errors import ChangedCode
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner
 from tests.support.repositories import git

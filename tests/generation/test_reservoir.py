@@ -7,7 +7,7 @@ import pytest
 
 from physgym.errors import ConfigError
 from physgym.generation import reservoir as module
-from physgym.generation.generate import Names
+from physgym.generation.named_samples import SampleNames
 from physgym.generation.reservoir import Reservoir
 from physgym.sample import Field, SampleSpec
 
@@ -19,7 +19,7 @@ def rows(numbers):
     """Samples and names that follow from their numbers."""
     numbers = np.asarray(numbers, np.int64)
     samples = {"x": numbers[:, None, None] + np.zeros((2, 3), np.float32), "flag": numbers % 2 == 1}
-    return samples, Names(numbers // 10, numbers % 10, (numbers // 10).astype(np.uint64) + np.uint64(2**63))
+    return samples, SampleNames(numbers // 10, numbers % 10, (numbers // 10).astype(np.uint64) + np.uint64(2**63))
 
 
 def numbers_of(drawn):

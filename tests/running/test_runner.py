@@ -18,7 +18,7 @@ from torch import nn
 from physgym import SampleDataset, Simulation, generate
 from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner, SaveFrames, SurrogateEnv
 from physgym.running.prediction_errors import compare

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 import physgym
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 
 
 class Steady(physgym.Simulation):

@@ -9,8 +9,8 @@ import physgym
 from physgym.errors import ConfigError
 from physgym.experiment.config import check_config
 from physgym.experiment.runs import generate_samples
-from physgym.generation.generate import SampleStream
 from physgym.generation.online import Online
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP
 from physgym.samplers import Breed
 from physgym.training import Trainer

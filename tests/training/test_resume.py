@@ -6,7 +6,7 @@ import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
 from physgym.errors import CheckpointError, ConfigError
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints, save_checkpoint
 from tests.support.memory_samples import MemorySamples, MemorySource, linear_samples

@@ -22,7 +22,7 @@ import physgym
 from physgym import Simulation
 from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints

@@ -14,7 +14,7 @@ from physgym import generate
 from physgym.errors import ConfigError, DatasetError, SampleError, UnequalSpaces
 from physgym.experiment.config import check_config
 from physgym.experiment.runs import generate_samples, train
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import RolloutEvaluation, Runner, SurrogateVectorEnv
 from physgym.sample import SampleSpec

@@ -16,14 +16,14 @@ from physgym import placement
 from physgym.errors import ConfigError
 from physgym.experiment.config import check_config
 from physgym.experiment.runs import check
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from physgym.runner import Runner, SurrogateVectorEnv
 from tests.support import toys
 
 # what a notebook, a script, stdin or -c defines in __main__
 PROGRAM = """
 import functools, gymnasium as gym, numpy as np, physgym
-from physgym.generation.generate import SampleStream
+from physgym.generation.stream import SampleStream
 from gymnasium import spaces
 SCALE = np.float32(0.25)
 class Wrap(gym.Wrapper, gym.utils.RecordConstructorArgs):

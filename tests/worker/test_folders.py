@@ -12,7 +12,8 @@ from gymnasium.vector import AutoresetMode
 
 import physgym
 from physgym.errors import ConfigError, SharedProcess, WorkerError
-from physgym.generation.generate import SampleStream, generate
+from physgym.generation.generate import generate
+from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Predictor
 from physgym.runner import RolloutEvaluation, Runner
 from physgym.sample import SampleSpec

@@ -1,0 +1,96 @@
+"""The source of samples: what they are a function of, as JSON data that a dataset stores and a resume compares."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gymnasium.envs.registration import EnvSpec
+
+from physgym.code.identity import described
+from physgym.data.dataset import SampleDataset
+from physgym.data.partition import Partition
+from physgym.data.writer import partition_files
+from physgym.episode import SEED_RULE
+from physgym.errors import ConfigError, DatasetError
+from physgym.naming import same_name
+from physgym.registration import EnvLike, find_spec
+from physgym.storage.location import Location, place
+from physgym.vector.vector_env import SocketVectorEnv
+
+
+def recorded_source(path: str | Path | Location, mode: str) -> dict[str, Any] | None:
+    """Return the source of a part of a dataset; None where there is no such part yet."""
+    folder = place(path)
+    if isinstance(folder, Path):
+        files = partition_files(folder, mode)
+        return dict(json.loads(Partition(files[0]).attributes["source"])) if files else None
+    try:
+        return SampleDataset(path, mode=mode).source  # type: ignore[arg-type]  # the writer checks it
+    except (DatasetError, ConfigError):
+        return None
+
+
+def _with_rule(source: dict[str, Any]) -> dict[str, Any]:
+    """Return a source with the present rule of seeds where it names none: of training, for which both rules agree."""
+    return {"seeds": {"part": "training", "rule": SEED_RULE}, **source}
+
+
+def as_recorded(source: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a source in the words of one that is recorded, where a version of before had fewer for the same.
+
+    Args:
+        source: In the words of now.
+        before: What is recorded; None if nothing is.
+    """
+    found, before = dict(source), before or {}
+    name, acting, recorded = before.get("env"), source.get("actions"), before.get("actions")
+    if isinstance(name, str) and same_name(name, source["env"]):  # without the module of a class
+        found["env"] = name
+    if isinstance(acting, dict) and isinstance(recorded, dict):
+        # what a function has caught, and what it says
+        later = {key for key in ("values", "text") if key not in recorded}
+        if recorded == {key: part for key, part in acting.items() if key not in later}:
+            found["actions"] = recorded
+    return found
+
+
+def _plain(data: Any) -> Any:
+    """Return JSON data as it is after it was saved."""
+    return json.loads(json.dumps(data))
+
+
+def describable(each: Sequence[Mapping[str, Any]]) -> Any:
+    """Return arguments as JSON data, a list where episodes have different ones."""
+    return described(each[0] if len(each) == 1 else list(each))
+
+
+def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:
+    """Return the attributes of a partition that name its origin for a reader; nothing depends on them."""
+    described = envs.description
+    names = ("observation", "action", "sample", "parameter")
+    spaces = {f"{name}_space": described[f"{name}_space"] for name in names}
+    return {"env_spec": _env_spec(env, each), "spaces": json.dumps(spaces)}
+
+
+def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
+    """Return Gymnasium's description of a registered environment with its arguments; empty for any other."""
+    if not isinstance(env, (str, EnvSpec)):
+        return ""
+    spec = copy.deepcopy(find_spec(env))
+    shown = [describable([one]) for one in each]
+    spec.kwargs.update(
+        {name: value for name, value in each[0].items() if all(one.get(name) == shown[0][name] for one in shown)}
+    )
+    try:
+        return spec.to_json()
+    except (TypeError, ValueError):  # an entry point or argument that JSON does not know
+        return ""
+
+
+def is_same_source(saved: Mapping[str, Any], mine: dict[str, Any]) -> bool:
+    """Whether a saved source is that of a stream, also where an older version has saved it."""
+    return _with_rule(_plain(saved)) == _with_rule(as_recorded(_plain(mine), saved))
