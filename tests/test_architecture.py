@@ -78,19 +78,13 @@ LONG = {
     "physgym.data.writer",
     "physgym.generation.stream",
     "physgym.training.trainer",
-    "physgym.vector.fleet",
-    "physgym.vector.vector_env",
-    "physgym.worker.env_group",
 }
 LARGE = {
     "FNO",
-    "Host",
     "Loader",
     "Online",
-    "Rollouts",
     "SampleStream",
     "SampleWriter",
-    "SocketVectorEnv",
     "Trainer",
     "UNet",
 }

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import functools
 import io
+import pickle
 import sys
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import cloudpickle
+
+from physgym.errors import ConfigError
+from physgym.launch.base import Order
 
 
 def dump(value: Any) -> bytes:
@@ -25,6 +29,21 @@ def dump(value: Any) -> bytes:
     with io.BytesIO() as file:
         _Pickler(file).dump(value)
         return file.getvalue()
+
+
+def payload(order: Order) -> bytes:
+    """Return what a process must be told that shares no memory with this one.
+
+    Raises:
+        ConfigError: What makes its environments cannot be pickled.
+    """
+    try:
+        return order.boot.to_line() + dump(list(order.factories))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise ConfigError(
+            f"an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it, or use "
+            'context="fork"'
+        ) from error
 
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # it has no types

@@ -15,10 +15,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import iterate
+from gymnasium.vector.utils import batch_space, iterate
 
 from physgym import spaces as walk
 from physgym.errors import ProtocolError, WrongType, WrongValue
+from physgym.protocol.buffers import Arena
+from physgym.protocol.messages import Step
 from physgym.protocol.msgpack_values import PLAIN_KINDS, decode_value, encode_value
 
 # the actions of one leaf: an array, of which each environment gets a row, or a list, of which each gets an item
@@ -160,3 +162,93 @@ def travelled(column: Column, leaf: walk.Leaf, envs: Sequence[int], *, local: bo
                 raise WrongType(STUCK.format(env=env, leaf=name, error=error)) from error
         raise
     return decode_value(data) if local else column
+
+
+class ActionWriter:
+    """Puts actions into the arena, and into messages as far as they do not belong there.
+
+    Args:
+        single: The space of one action.
+        batched: The space of the actions of all environments.
+        arena: The arrays.
+        inline: Whether the arrays travel in messages.
+        local: Whether the environments are in this process.
+    """
+
+    def __init__(
+        self, single: spaces.Space[Any], batched: spaces.Space[Any], arena: Arena, *, inline: bool, local: bool
+    ) -> None:
+        self._single, self._batched, self._leaves = single, batched, walk.leaves(single)
+        self._plain = walk.children(single) is None and not self._leaves[0].variable
+        self._arena, self.inline, self._local = arena, inline, local
+        self._count = len(arena.slots[0].rewards)
+
+    def put(self, actions: Any, where: Any, number: int) -> list[list[Any]]:
+        """Write actions into the arena.
+
+        Args:
+            actions: What the caller gave.
+            where: Which environments, as an index of the arena's arrays.
+            number: How many these are.
+
+        Returns:
+            What does not belong there, as in `Step.objects`.
+
+        Raises:
+            WrongType: They cannot be divided among the environments, or one cannot travel.
+            WrongValue: They do not fit the space.
+        """
+        if self._plain and actions.__class__ is np.ndarray:
+            target = self._arena.actions[0]
+            if actions.dtype == target.dtype and actions.shape == (number, *target.shape[1:]):
+                target[where] = actions
+                return []
+        space = self._batched if number == self._count else batch_space(self._single, number)
+        columns = columns_of(self._single, space, self._leaves, actions, number)
+        fixed = iter(self._arena.actions)
+        objects: list[Any] = [None] * len(columns)
+        for place, (leaf, column) in enumerate(zip(self._leaves, columns, strict=True)):
+            if not leaf.variable:
+                target = next(fixed)
+                if column.__class__ is np.ndarray and (column.dtype, column.shape) == (
+                    target.dtype,
+                    (number, *leaf.shape),
+                ):
+                    target[where] = column
+                    continue
+            envs = range(number) if isinstance(where, slice) else where.tolist()
+            objects[place] = travelled(column, leaf, envs, local=self._local)
+        return [] if all(values is None for values in objects) else objects
+
+    def step(self, slot: int, part: slice, objects: list[Any]) -> Step:
+        """Return the message that steps all environments of a worker.
+
+        Args:
+            slot: Where the results belong.
+            part: The worker's environments among all.
+            objects: The return value of `put` for all environments.
+        """
+        own = [None if values is None else values[part] for values in objects]
+        return Step(slot, None, [array[part] for array in self._arena.actions] if self.inline else None, own)
+
+    def stream(self, slot: int, ids: Any, rows: list[int], objects: list[Any]) -> Step:
+        """Return the message that steps some environments of a worker, to be answered as they finish.
+
+        Args:
+            slot: Where the results belong.
+            ids: The environments among all.
+            rows: The same ones in the worker.
+            objects: Their part of the return value of `put`.
+        """
+        actions = [array[ids] for array in self._arena.actions] if self.inline else None
+        return Step(slot, rows, actions, objects, stream=True)
+
+    def empty(self, slot: int, rows: list[int], *, stream: bool) -> Step:
+        """Return a step in which the worker will report its environments as cut off; the actions do not matter."""
+        actions = None
+        if self.inline:
+            actions = [np.zeros((len(rows), *array.shape[1:]), array.dtype) for array in self._arena.actions]
+        objects: list[Any] = [[None] * len(rows) if leaf.variable else None for leaf in self._leaves]
+        if all(values is None for values in objects):
+            objects = []
+        return Step(slot, rows, actions, objects, stream=stream)

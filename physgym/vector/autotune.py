@@ -10,8 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym.placement import EnvFactory, build
-from physgym.vector.fleet import remote_error
-from physgym.worker.env_group import Ask, Host, failure
+from physgym.vector.remote_errors import remote_error
+from physgym.worker.env_group import Ask, EnvGroup
+from physgym.worker.failures import failure
 from physgym.worker.folders import Folder
 from physgym.worker.variants import SINGLE
 
@@ -66,7 +67,7 @@ def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tupl
     try:
         if env.metadata.get(SINGLE):
             return None
-        Host([env], AutoresetMode.DISABLED, ask)  # tells it whom to ask
+        EnvGroup([env], AutoresetMode.DISABLED, ask)  # tells it whom to ask
         space = copy.deepcopy(env.action_space)  # which may belong to all environments of the class
         space.seed(0)
         env.reset(seed=0)

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from physgym.protocol.messages import Predict, Prediction
-from physgym.worker.env_group import NO_NETWORK
 
 Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here
 
@@ -24,7 +23,11 @@ def answer(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
         One answer per question; an error is for whoever asked.
     """
     if predictor is None:
-        return [Prediction({}, NO_NETWORK) for _ in questions]
+        text = (
+            "the simulation asked for a prediction, but this pipeline has no network. Pass predictor= to the vector "
+            "env, run the simulation in a Runner, or do not ask during generation."
+        )
+        return [Prediction({}, text) for _ in questions]
     if len({_signature(question.inputs) for question in questions}) == 1:
         return _predict(predictor, questions)
     return [answer for question in questions for answer in _predict(predictor, [question])]

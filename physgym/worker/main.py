@@ -33,7 +33,8 @@ from physgym.transport.auth import greet
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.sockets import SocketChannel
 from physgym.transport.tcp import join
-from physgym.worker.env_group import Host, RequestFailed, failure
+from physgym.worker.env_group import EnvGroup
+from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
 from physgym.worker.variants import SINGLE
 
@@ -105,12 +106,14 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
 
     try:
         envs, folders = build_all(load(), boot.first_env, boot.num_envs)
-        host = Host(envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close, folders=folders)
-        channel.send(Ready(len(envs), host.describe()))
+        group = EnvGroup(
+            envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close, folders=folders
+        )
+        channel.send(Ready(len(envs), group.describe()))
     except PeerGone:
         raise
     except RequestFailed as failed:
-        channel.send(failure(failed.env, failed.__cause__ or failed, failed.doing))
+        channel.send(failed.message())
         return
     except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
         channel.send(failure(-1, error))
@@ -119,9 +122,9 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
     while True:
         message = channel.next()
         try:
-            reply = _answer(message, host, boot, memory, channel.send)
+            reply = _answer(message, group, boot, memory, channel.send)
         except RequestFailed as failed:
-            reply = failure(failed.env, failed.__cause__ or failed, failed.doing)
+            reply = failed.message()
         except PeerGone:
             raise
         except Exception as error:  # noqa: BLE001 - such as an info that cannot travel, in a part of an answer
@@ -145,17 +148,17 @@ def _await_end(channel: Channel) -> None:
             channel.receive()
 
 
-def _answer(message: Message, host: Host, boot: Boot, memory: int, emit: Callable[[Message], None]) -> Message:
+def _answer(message: Message, group: EnvGroup, boot: Boot, memory: int, emit: Callable[[Message], None]) -> Message:
     if isinstance(message, Close):
-        host.close()
+        group.close()
         return Closed()
     if isinstance(message, Attach):
-        layouts = host.layouts()
+        layouts = group.layouts()
         if message.size != Arena.size(*layouts, message.rows, message.slots):
             raise ProtocolError("parent and worker disagree on the layout of the shared memory")
-        host.attach(Arena(*layouts, message.rows, message.slots, memory), message.first, boot.worker)
+        group.attach(Arena(*layouts, message.rows, message.slots, memory), message.first, boot.worker)
         return Attached()
-    return host.serve(message, emit)
+    return group.serve(message, emit)
 
 
 def build_all(

@@ -21,7 +21,8 @@ from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation.stream import SampleStream
 from physgym.sample import SampleSpec
 from physgym.samplers import Gaussian, Grid, LatinHypercube, NetworkPolicy, Sobol, Uniform
-from physgym.vector.episode_schedule import CHUNKS_AHEAD, LARGEST_CHUNK
+from physgym.vector.episode_schedule import CHUNKS_AHEAD
+from physgym.vector.quota import LARGEST_CHUNK
 from tests.support import toys
 
 

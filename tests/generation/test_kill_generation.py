@@ -21,7 +21,7 @@ import physgym
 from physgym import RejectSample, SampleDataset, Simulation
 from physgym.errors import DatasetError
 from physgym.generation import generate as generation
-from physgym.vector import fleet as pool
+from physgym.vector import handshake
 from tests.support import toys
 from tests.support.killing import assert_same_files, in_processes
 
@@ -212,7 +212,7 @@ def test_fifty_random_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path, wh
 
 @pytest.mark.slow
 def test_a_worker_killed_between_its_greeting_and_the_answer_is_started_again(tmp_path, monkeypatch):
-    switch, real, greeted = tmp_path / "switch", pool.admit, []
+    switch, real, greeted = tmp_path / "switch", handshake.admit, []
 
     def make():
         return toys.Flaky(kill_switch=str(switch))
@@ -226,7 +226,7 @@ def test_a_worker_killed_between_its_greeting_and_the_answer_is_started_again(tm
                 time.sleep(1e-3)
         return real(channel, hello, token)
 
-    monkeypatch.setattr(pool, "admit", admit)
+    monkeypatch.setattr(handshake, "admit", admit)
     options = {"num_workers": 1, "on_error": "restart", "progress": False}
     wanted = physgym.generate(make, tmp_path / "wanted", samples=30, **options)[:]
     greeted.clear()

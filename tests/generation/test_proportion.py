@@ -17,7 +17,7 @@ from physgym.nn import MLP, Predictor
 from physgym.runner import Runner
 from physgym.sample import SampleSpec
 from physgym.training import Callback
-from physgym.vector.episode_schedule import Quota
+from physgym.vector.quota import Quota
 from tests.support.counting import Counting, Echo
 
 

@@ -24,7 +24,8 @@ from gymnasium.vector import AutoresetMode
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, WorkerError
-from physgym.vector.fleet import RemoteWorker, WorkerPool
+from physgym.vector.fleet import WorkerPool
+from physgym.vector.workers import RemoteWorker
 from tests.support import toys
 from tests.support.vectors import receive
 

@@ -106,8 +106,9 @@ def test_an_interrupt_at_a_random_moment(kwargs, way):
                     if way == "step":
                         envs.step([1] * 4)
                     else:
-                        if not envs._in_flight.all():
-                            envs.send([1] * int((~envs._in_flight).sum()), np.flatnonzero(~envs._in_flight))
+                        idle = np.flatnonzero(~envs._calls.stream.in_flight)
+                        if len(idle):
+                            envs.send([1] * len(idle), idle)
                         envs.recv(2)
             except Interrupted:
                 hits += 1

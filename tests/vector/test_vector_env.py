@@ -23,6 +23,7 @@ from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
 from physgym.protocol import codec
 from physgym.protocol.msgpack_values import encode_value
 from physgym.vector import fleet as pool
+from physgym.vector import handshake
 from tests.support.vectors import same
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
@@ -419,10 +420,10 @@ def test_strangers_that_say_nothing_do_not_keep_the_workers_out(monkeypatch):
     class Listener(pool.TcpListener):
         def __init__(self, port=0):
             super().__init__(port)
-            strangers.extend(connected(self.address) for _ in range(3 * pool.STRANGERS))
+            strangers.extend(connected(self.address) for _ in range(3 * handshake.STRANGERS))
 
     monkeypatch.setattr(pool, "TcpListener", Listener)
-    monkeypatch.setattr(pool, "STRANGER_SECONDS", 0.5)
+    monkeypatch.setattr(handshake, "STRANGER_SECONDS", 0.5)
     with SocketVectorEnv([Counter] * 3, num_workers=3, timeout=20, transport="tcp") as envs:
         envs.reset(seed=0)
         assert envs.step([1, 2, 3])[1].tolist() == [1, 2, 3]

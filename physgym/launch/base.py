@@ -1,0 +1,86 @@
+"""The interface of whatever makes workers: a launcher, and a handle for each worker that it has started.
+
+A launcher does not wait for a worker, and knows nothing of its connection: the worker connects by itself, through the
+socket that it inherits or by dialling, as soon as it runs. So a worker may be a child process, be placed by a cluster
+some time later, or be started by hand on another machine; and one may come or go while episodes run. The suite
+`physgym.testing.launchers` says what holds for all of them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from physgym.errors import WorkerError
+from physgym.placement import EnvFactory
+from physgym.system.children import Lifeline
+from physgym.worker.main import Boot
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to be.
+
+    Attributes:
+        boot: What it is told.
+        factories: What makes its environments, one each.
+        lifeline: Says that this process is gone, for workers of this machine.
+        sock: The worker's end of its connection; None if it dials.
+        memory: Descriptor of the shared memory; None if there is none.
+    """
+
+    boot: Boot
+    factories: Sequence[EnvFactory]
+    lifeline: Lifeline
+    sock: socket.socket | None = None
+    memory: int | None = None
+
+
+class WorkerHandle(Protocol):
+    """A worker that was started.
+
+    Attributes:
+        pid: Number of its process, on the machine where it runs.
+    """
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return its exit status, negative for a signal; None while it runs, or waits to run."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+
+
+Handle = TypeVar("Handle", bound=WorkerHandle)
+
+
+class Launcher(Protocol[Handle]):
+    """Makes workers, and ends them."""
+
+    def start(self, order: Order) -> Handle:
+        """Start a worker, without waiting for it.
+
+        Raises:
+            ConfigError: What makes its environments cannot be sent to it.
+            WorkerError: The system refuses.
+        """
+
+    def end(self, handles: Sequence[Handle], patience: float, hang_up: Callable[[], None] = lambda: None) -> None:
+        """End workers, and all that they have started; those that have ended are none of its business.
+
+        Args:
+            handles: The workers.
+            patience: Seconds that they get to end by themselves.
+            hang_up: Closes their connections, upon which idle ones end.
+        """
+
+
+def no_descriptors(index: int, error: OSError) -> WorkerError:
+    """Return the error of a worker that the system does not let start."""
+    return WorkerError(
+        f"cannot start worker {index}: {error.strerror}. Every worker needs four file descriptors here; raise the "
+        "limit (ulimit -n), use fewer workers, or close what is open"
+    )

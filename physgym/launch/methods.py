@@ -1,0 +1,29 @@
+"""The start methods by their names."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+from physgym.errors import ConfigError
+from physgym.launch.fork import ForkLauncher
+from physgym.launch.forkserver import ForkServerLauncher
+from physgym.launch.processes import ProcessLauncher
+from physgym.launch.spawn import SpawnLauncher
+
+LAUNCHERS: dict[str, type[ProcessLauncher]] = {
+    "spawn": SpawnLauncher,
+    "forkserver": ForkServerLauncher,
+    "fork": ForkLauncher,
+}
+
+
+def launcher_of(context: str | None) -> ProcessLauncher:
+    """Return the launcher of a start method, by default that of "spawn".
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    context = "spawn" if context is None else context
+    if context not in LAUNCHERS or context not in ("spawn", *multiprocessing.get_all_start_methods()):
+        raise ConfigError(f"context must be one of {', '.join(LAUNCHERS)}, not {context!r}")
+    return LAUNCHERS[context]()

@@ -1,0 +1,64 @@
+"""Samples of episodes as they arrive, without those that came already before a worker was started again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from physgym.protocol.messages import Parameters, Rejected, RolloutResult
+from physgym.spaces import Array
+
+
+class Arrivals:
+    """What has come of the episodes under way."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}  # last step received of an episode
+        self._seen_rejected: dict[int, int] = {}  # likewise of the rejected ones
+        self._with_parameters: set[int] = set()
+
+    def new(self, reply: RolloutResult) -> RolloutResult:
+        """Return the part of a reply that has not come before, and take note of it."""
+        rows = _unseen(reply.episodes, reply.steps, self._seen)
+        if rows is not None:
+            samples = {name: column[rows] for name, column in reply.samples.items()}
+            reply = replace(reply, episodes=reply.episodes[rows], steps=reply.steps[rows], samples=samples)
+        if (rejected := reply.rejected) is not None:
+            rows = _unseen(rejected.episodes, rejected.steps, self._seen_rejected)
+            reply = reply if rows is None else replace(reply, rejected=_part_of(rejected, rows))
+        if (parameters := reply.parameters) is not None:
+            episodes = parameters.episodes.tolist()
+            fresh = np.array([episode not in self._with_parameters for episode in episodes], np.bool_)
+            self._with_parameters.update(episodes)
+            if not fresh.all():
+                values = {name: column[fresh] for name, column in parameters.values.items()}
+                reply = replace(reply, parameters=Parameters(parameters.episodes[fresh], values))
+        return reply
+
+    def end(self, episode: int) -> None:
+        """Take note that an episode has ended."""
+        self._seen.pop(episode, None)
+        self._seen_rejected.pop(episode, None)
+        self._with_parameters.discard(episode)
+
+
+def _unseen(episodes: Array, steps: Array, seen: dict[int, int]) -> Array | None:
+    """Return the rows of a part that did not come before a worker was restarted, None if all are new; note them.
+
+    Only the first episode of a part can have begun in an earlier one, only the last can go on in a later one.
+    """
+    if not len(steps):
+        return None
+    begun, going_on, last_step = int(episodes[0]), int(episodes[-1]), int(steps[-1])
+    new = None
+    if begun in seen:
+        new = (episodes != begun) | (steps > seen[begun])
+    seen[going_on] = max(last_step, seen.get(going_on, -1))
+    return new
+
+
+def _part_of(rejected: Rejected, rows: Array) -> Rejected:
+    reasons = [reason for reason, wanted in zip(rejected.reasons, rows.tolist(), strict=True) if wanted]
+    samples = {name: column[rows] for name, column in rejected.samples.items()}
+    return Rejected(rejected.episodes[rows], rejected.steps[rows], reasons, samples)

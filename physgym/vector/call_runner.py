@@ -1,0 +1,302 @@
+"""Runs the calls of a vector env: one at a time, from its requests to the last answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TypeVar
+
+from physgym.errors import (
+    ClosedError,
+    ConfigError,
+    NoPendingCallError,
+    PendingCallError,
+    PhysGymError,
+    ProtocolError,
+    SampleError,
+    WorkerError,
+    WrongType,
+)
+from physgym.protocol.messages import Attached, CallResult, Message, Results, Step
+from physgym.spaces import Array
+from physgym.vector.calls import MOVES, MethodCall, OpenCall, State, StreamCall
+from physgym.vector.fleet import WorkerPool
+from physgym.vector.recovery import Recovery
+from physgym.vector.workers import Fault, RemoteWorker, Worker, reported
+
+T = TypeVar("T")
+
+
+class CallRunner:
+    """Runs calls on the workers of a fleet.
+
+    Args:
+        fleet: The workers.
+        recovery: Deals with faults.
+        none: Stands in where no call is under way.
+        stream: The call whose environments step without lockstep.
+
+    Attributes:
+        state: Where the present call is.
+        number: How many calls there were.
+    """
+
+    def __init__(self, fleet: WorkerPool, recovery: Recovery, none: OpenCall, stream: StreamCall) -> None:
+        self._fleet, self._recovery, self._none, self._stream = fleet, recovery, none, stream
+        self.state = State.IDLE
+        self._call = none
+        self._errors: list[PhysGymError] = []
+        self.number = 0
+
+    # --- states
+
+    def _move(self, state: State) -> None:
+        assert state in MOVES[self.state], f"a call does not go from {self.state} to {state}"
+        self.state = state
+
+    def opened(self, call: OpenCall) -> None:
+        """Take note that the requests of a call are out."""
+        self._move(call.state)
+        self._call = call
+
+    def interrupt(self) -> None:
+        """Leave the present call in the middle: the answers to come are forgotten."""
+        self._move(State.INTERRUPTED)
+        self._call = self._none
+
+    def finish(self) -> None:
+        """Take note that no answer is owed any more."""
+        self._move(State.IDLE)
+        self._call = self._none
+
+    def check_open(self) -> None:
+        """Check that the vector env was not closed.
+
+        Raises:
+            ClosedError: It was.
+        """
+        if self._fleet.closed:
+            raise ClosedError(self._fleet.end_text)
+
+    # --- a call
+
+    def begin(self, name: str, call: OpenCall) -> None:
+        """Make sure that a call can begin; until its requests are out, it counts as interrupted.
+
+        Args:
+            name: What the caller called.
+            call: The call.
+
+        Raises:
+            ClosedError: The vector env was closed.
+            PendingCallError: Another call is under way.
+            WorkerError: A worker is gone and does not come up again.
+        """
+        self.check_open()
+        if self.state is State.SEND:
+            text = f"{name} while results of send are still to come; take them with recv, or reset"
+            raise PendingCallError(text, "send")
+        if self.state is State.INTERRUPTED:
+            self._drain()
+        elif self.state is not State.IDLE:
+            state = self.state.value
+            text = f"Calling `{name}_async` while waiting for a pending call to `{state}` to complete"
+            raise PendingCallError(text, state)
+        self.number += 1
+        self._errors = []
+        call.begin()
+        if self._recovery.on_error == "restart":
+            for worker in self._fleet.workers:
+                if isinstance(worker, RemoteWorker) and worker.gone:
+                    self._errors += self._recovery.deal_with(worker, Fault(worker.lost(), dead=True), self._none)
+        self._move(State.INTERRUPTED)
+        if self._errors:
+            self.raise_errors()
+
+    def _drain(self) -> None:
+        """Wait for the answers to a call that was interrupted, and forget them."""
+        unfinished = self._fleet.end_unfinished()
+        for ended, _ in unfinished:
+            ended.requests.clear()
+        self._fleet.forget()
+        for worker, reply in self._fleet.replies():
+            if isinstance(reply, Fault) and reply.dead:
+                worker.requests.clear()
+        self.finish()
+        self._stream.forget()
+        if unfinished and self._recovery.on_error != "restart":
+            raise unfinished[0][1].error
+
+    def post(self, requests: Iterable[tuple[Worker, Message]]) -> None:
+        """Send the requests of a call.
+
+        Raises:
+            WorkerError: A worker is gone.
+            WrongType: A request holds what cannot travel.
+        """
+        for worker, message in requests:
+            try:
+                self._fleet.post(worker, message)
+            except ProtocolError as error:
+                raise WrongType(f"{type(message).__name__} to {worker}: {error}") from error
+
+    def send(self, requests: list[tuple[Worker, Step]], ids: Array) -> None:
+        """Send steps of the stream call.
+
+        Args:
+            requests: For whom they are, and the messages.
+            ids: Their environments.
+
+        Raises:
+            WorkerError: A worker is gone.
+            WrongType: An action cannot travel.
+        """
+        before = self.state
+        self._move(State.INTERRUPTED)
+        self._stream.in_flight[ids] = True
+        for worker, message in requests:
+            try:
+                self._fleet.post(worker, message)
+            except ProtocolError as error:
+                self._stream.give_up(worker, [message])
+                if before is State.SEND or self._stream.in_flight.any():
+                    self.opened(self._stream)
+                else:
+                    self.finish()
+                raise WrongType(f"the actions of {worker}: {error}") from error
+        self.opened(self._stream)
+
+    def run(self, begin: Callable[[], None], wait: Callable[[], T]) -> T:
+        """Run a call to its end; where it is interrupted (Ctrl-C), no later one may take its answers."""
+        try:
+            begin()
+            return wait()
+        except PendingCallError:
+            raise  # of another call, which is as it was
+        except BaseException:
+            if self.state is not State.IDLE:
+                self.interrupt()
+            raise
+
+    def wait(self, call: OpenCall, timeout: float | None, *, in_turn: bool) -> None:
+        """Collect the answers to the call that was begun.
+
+        Args:
+            call: Which one that has to be.
+            timeout: Seconds after which to stop.
+            in_turn: Wait for one worker after the other. That saves system calls, but lets predictions wait.
+
+        Raises:
+            NoPendingCallError: It was not begun.
+            WaitTimeout: The time is over; it can be waited for again.
+            WorkerError: A worker died or did not answer, or an environment raised.
+        """
+        self.check_open()
+        if self.state is not call.state:
+            name = call.state.value
+            raise NoPendingCallError(f"Calling `{name}_wait` without any prior call to `{name}_async`.", name)
+        for worker, reply in self._fleet.replies(timeout, in_turn=in_turn and timeout is None):
+            self._settle(worker, reply)
+        self.finish()
+        if self._errors:
+            self.raise_errors()
+
+    def wait_for_some(self, number: int, timeout: float | None) -> None:
+        """Collect results of the stream call, those included that are there already.
+
+        Args:
+            number: Of how many environments at least.
+            timeout: Seconds after which to stop.
+
+        Raises:
+            WaitTimeout: The time is over; nothing is lost.
+            WorkerError: A worker died or did not answer, or an environment raised. What others returned is kept.
+        """
+        settling = False
+        try:
+            replies = self._fleet.replies(timeout)
+            while not self._errors and (self._stream.ready < number or self._fleet.waiting):
+                arrival = next(replies, None)
+                if arrival is None:
+                    break
+                settling = True
+                self._settle(*arrival)
+                settling = False
+        except BaseException:
+            if settling:  # Ctrl-C while a result was put in its place
+                self.interrupt()
+            raise
+        if self._errors:
+            self.land()
+            self.raise_errors()
+
+    def land(self) -> None:
+        """Finish the stream call if nothing is in flight."""
+        if not self._stream.in_flight.any():
+            self.finish()
+
+    # --- answers
+
+    def _settle(self, worker: Worker, reply: Message | Fault) -> None:
+        """Take an answer, or deal with a fault."""
+        if isinstance(reply, Results):
+            self._call.take(worker, reply)
+            if reply.failures:
+                self._take_failures(worker, reply)
+        elif isinstance(reply, CallResult):
+            assert isinstance(self._call, MethodCall)
+            self._call.take_values(worker, reply)
+        elif isinstance(reply, Fault):
+            self._errors += self._recovery.deal_with(worker, reply, self._call)
+        else:
+            assert isinstance(reply, Attached)  # of a worker that was started again
+
+    def _take_failures(self, worker: Worker, results: Results) -> None:
+        errors = [reported(worker, failure).error for failure in results.failures]
+        if not self._recovery.restarts_worker(worker):
+            self._errors += errors
+            return
+        again = self._call.again(worker, [failure.env for failure in results.failures])
+        self._errors += self._recovery.deal_with(worker, Fault(errors[0], dead=False, request=again), self._call)
+
+    def settle_rollout(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
+        """Deal with what is no sample of a rollout; return the error that ends the worker's chunk, if it does."""
+        if isinstance(reply, Fault) and not reply.dead and isinstance(reply.error, (SampleError, ConfigError)):
+            return reply.error  # running it again would give the same
+        self._settle(worker, reply)
+        errors, self._errors = self._errors, []
+        return errors[0] if errors else None
+
+    def raise_errors(self) -> NoReturn:
+        """Raise the first of the errors that were noted, with the others as notes."""
+        first, *others = self._errors
+        self._errors = []
+        for other in others:
+            first.add_note(f"At the same time: {other}")
+            if isinstance(first, WorkerError) and isinstance(other, WorkerError):
+                first.env_indices = tuple(dict.fromkeys((*first.env_indices, *other.env_indices)))
+        try:
+            raise first
+        finally:
+            del first, others  # else the error holds this frame, and with it the vector env, until the next collection
+
+    def restart_gone(self) -> None:
+        """Start workers again that are gone since an earlier error.
+
+        Raises:
+            WorkerError: One does not come up.
+        """
+        self.check_open()
+        if self.state is State.INTERRUPTED:
+            self._drain()
+        for worker in self._fleet.workers:
+            if not isinstance(worker, RemoteWorker) or not worker.gone:
+                continue
+            self._fleet.restart(worker, [None] * len(worker.envs))
+            replies = self._fleet.replies()
+            while worker.requests or self._fleet.waiting:
+                arrival = next(replies, None)
+                if arrival is None:
+                    break
+                self._settle(*arrival)
+            if self._errors:
+                self.raise_errors()

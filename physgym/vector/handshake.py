@@ -1,0 +1,142 @@
+"""The beginning of a connection: a worker greets, proves itself, builds its environments and describes them."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Sequence
+
+from physgym.errors import ProtocolError, WorkerError
+from physgym.protocol.messages import Failure, Hello, Ready
+from physgym.transport.auth import admit, challenge
+from physgym.transport.base import Channel, PeerGone
+from physgym.transport.tcp import TcpListener
+from physgym.vector.watch import Watch
+from physgym.vector.workers import RemoteWorker, reported
+
+HANDSHAKE_POLL = 0.1
+STRANGERS = 64  # connections at a time that have not proved to be workers
+STRANGER_SECONDS = 10.0
+
+
+class Handshake:
+    """Shakes hands with workers that were started, whether they have inherited their connection or dial.
+
+    Args:
+        workers: Which ones.
+        listener: Where they dial; None if they have inherited their connections.
+        token: The secret that each has to prove.
+        watch: Takes the connections of those that have dialled.
+        timeout: Seconds for all of it, for the text of an error.
+    """
+
+    def __init__(
+        self, workers: Sequence[RemoteWorker], listener: TcpListener | None, token: bytes, watch: Watch, timeout: float
+    ) -> None:
+        self._workers, self._listener, self._token = workers, listener, token
+        self._watch, self._timeout = watch, timeout
+        self._strangers: dict[int, tuple[Channel, float]] = {}  # connections, and since when
+        self._poll = select.poll()
+        if listener is not None:
+            self._poll.register(listener.fileno(), select.POLLIN)
+        for worker in workers:
+            if worker.channel is not None:
+                self._poll.register(worker.channel.fileno(), select.POLLIN)
+
+    def run(self, deadline: float) -> None:
+        """Wait until each worker has connected, proved itself and built its environments.
+
+        Raises:
+            WorkerError: One died, could not prove itself, or is not ready in time; or a constructor raised.
+        """
+        try:
+            while any(worker.ready is None for worker in self._workers):
+                # a worker that dies before it dials shows by its process alone, hence the short waits
+                for file, _ in self._poll.poll(HANDSHAKE_POLL * 1000):
+                    if file in self._watch.workers:
+                        self._greeted(self._watch.workers[file])
+                    elif file in self._strangers:
+                        self._identify(file)
+                    else:
+                        self._accept()
+                self._look(deadline)
+        finally:
+            for channel, _ in self._strangers.values():
+                channel.close()
+
+    def _look(self, deadline: float) -> None:
+        """Find workers that are dead or late, and strangers that have said nothing for long."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.channel is None and worker.ended:
+                raise worker.death()
+        for file, (_, since) in list(self._strangers.items()):
+            if now - since > STRANGER_SECONDS:
+                self._dismiss(file)
+        late = ", ".join(str(worker) for worker in self._workers if worker.ready is None)
+        if late and now >= deadline:
+            raise WorkerError(
+                f"{late}: not ready after {self._timeout:g} s. Raise timeout= if environments take long to build"
+            )
+
+    def _accept(self) -> None:
+        """Take in somebody who has dialled."""
+        if self._listener is None or (channel := self._listener.accept()) is None:
+            return
+        while len(self._strangers) >= STRANGERS:  # who has said nothing for longest makes room
+            self._dismiss(next(iter(self._strangers)))
+        self._strangers[channel.fileno()] = channel, time.monotonic()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        with contextlib.suppress(PeerGone):  # which shows when it is read
+            challenge(channel)
+
+    def _dismiss(self, file: int) -> None:
+        """Close the connection of somebody who has not proved to be a worker."""
+        channel, _ = self._strangers.pop(file)
+        self._poll.unregister(file)
+        channel.close()
+
+    def _greeted(self, worker: RemoteWorker) -> None:
+        """Go on with the handshake of a worker that has connected."""
+        assert worker.channel is not None
+        try:
+            messages = worker.receive()
+        except PeerGone:
+            raise worker.death() from None
+        except ProtocolError as error:
+            raise WorkerError(f"{worker} broke the protocol: {error}", env_indices=tuple(worker.envs)) from None
+        for message in messages:
+            if isinstance(message, Hello):
+                try:
+                    admitted = message.worker == worker.index and admit(worker.channel, message, self._token)
+                except PeerGone as gone:  # it died since it greeted
+                    raise worker.death() from gone
+                if not admitted:
+                    raise WorkerError(f"{worker} could not prove that it is this worker")
+            elif isinstance(message, Ready):
+                if message.count != len(worker.envs):
+                    raise WorkerError(f"{worker} announces {message.count} environments")
+                worker.ready = message
+                worker.description = worker.description or message.description
+            elif isinstance(message, Failure):
+                raise reported(worker, message).error
+
+    def _identify(self, file: int) -> None:
+        """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
+        channel, _ = self._strangers[file]
+        try:
+            messages = channel.receive()
+            if not messages:
+                return
+            hello = messages[0]
+            assert isinstance(hello, Hello)
+            worker = next((w for w in self._workers if w.index == hello.worker and w.channel is None), None)
+            if worker is None or not admit(channel, hello, self._token):
+                raise ProtocolError("a stranger")
+        except ProtocolError:
+            self._dismiss(file)
+            return
+        del self._strangers[file]
+        worker.channel = channel
+        self._watch.add(worker)

@@ -1,0 +1,54 @@
+"""The memory in which a vector env and its workers keep actions and results."""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+from physgym.errors import ConfigError
+from physgym.protocol.agreement import Agreement
+from physgym.protocol.buffers import SLOTS, Arena, make_file, reserve
+
+
+class SharedMemory:
+    """Memory of this process, or memory shared with workers that inherit it.
+
+    Args:
+        shared: Whether workers share it.
+
+    Attributes:
+        file: Its descriptor; None if it is not shared. It stays open, since workers that are started again inherit it.
+
+    Raises:
+        ConfigError: The system refuses.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self.file = _make() if shared else None
+        self._arena: Arena | None = None
+        self._close = None if self.file is None else weakref.finalize(self, os.close, self.file)
+
+    def lay_out(self, agreed: Agreement, rows: int) -> Arena:
+        """Return the arrays of so many environments.
+
+        Raises:
+            ConfigError: There is not so much memory.
+        """
+        if self.file is not None:
+            reserve(self.file, Arena.size(agreed.actions, agreed.results, rows, SLOTS), rows)
+        self._arena = Arena(agreed.actions, agreed.results, rows, SLOTS, self.file)
+        return self._arena
+
+    def close(self) -> None:
+        """Let go of the memory at once; calling it again does no harm."""
+        if self._arena is not None:
+            self._arena.release()
+        if self._close is not None:
+            self._close()
+
+
+def _make() -> int:
+    try:
+        return make_file()
+    except OSError as error:
+        raise ConfigError(f"cannot make shared memory: {error.strerror}; pass shared_memory=False") from error

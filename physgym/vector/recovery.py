@@ -1,0 +1,113 @@
+"""What becomes of faults: an error for the caller, or workers that are started again and asked anew."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from physgym.episode import episode_seed
+from physgym.errors import ConfigError, PhysGymError, WorkerError
+from physgym.protocol.messages import Attach, Call, Message, Rollout, Step
+from physgym.vector.calls import OpenCall
+from physgym.vector.fleet import WorkerPool
+from physgym.vector.workers import Fault, RemoteWorker, Worker
+
+
+class Recovery:
+    """Deals with faults of workers.
+
+    Args:
+        fleet: The workers.
+        on_error: "raise" or "restart".
+        most: Restarts within a minute, before a fault is raised after all.
+        number: How many environments there are.
+
+    Attributes:
+        on_error: As the argument.
+        restarts: How often a worker was started again.
+        seeds: The last seed of every environment.
+    """
+
+    def __init__(self, fleet: WorkerPool, on_error: str, most: int, number: int) -> None:
+        self._fleet, self.on_error, self._most = fleet, on_error, most
+        self.restarts = 0
+        self.seeds: list[int | None] = [None] * number
+        self._times: deque[float] = deque()  # of the restarts of the last minute
+
+    def restarts_worker(self, worker: Worker) -> bool:
+        """Whether a worker is started again where it fails."""
+        return self.on_error == "restart" and isinstance(worker, RemoteWorker)
+
+    def deal_with(self, worker: Worker, fault: Fault, call: OpenCall) -> list[PhysGymError]:
+        """Start a worker again and ask it what it has not answered, if that is wanted and can be.
+
+        Args:
+            worker: Which one.
+            fault: What happened.
+            call: The call that is under way.
+
+        Returns:
+            The errors for the caller.
+        """
+        unanswered = [*([] if fault.request is None else [fault.request]), *worker.requests]
+        if self.on_error != "restart" or not isinstance(worker, RemoteWorker):
+            return self._give_up(worker, fault, unanswered, call)
+        if isinstance(fault.request, Call) and not fault.dead:
+            return [fault.error]  # of a method; the environments are as they were
+        final = self._restart(worker, fault.error)
+        if final is not None:
+            return self._give_up(worker, Fault(final, dead=True), unanswered, call)
+        errors: list[PhysGymError] = []
+        for request in unanswered:
+            if isinstance(request, Step):
+                rows = range(len(worker.envs)) if request.rows is None else request.rows
+                self._fleet.post(worker, call.actions.empty(request.slot, list(rows), stream=call.streams))
+            elif isinstance(request, Call):
+                errors.append(fault.error)  # calling twice is not the same as calling once
+            elif not isinstance(request, Attach):  # which a restart sends itself
+                self._fleet.post(worker, replace(request, made=0) if isinstance(request, Rollout) else request)
+        return errors
+
+    def _restart(self, worker: RemoteWorker, error: PhysGymError) -> WorkerError | None:
+        """Start a worker again until it comes up; return the error if that happens too often."""
+        fault: PhysGymError | None = error
+        while fault is not None:
+            if not self._may_restart():
+                self._fleet.end(worker)
+                final = WorkerError(
+                    f"{len(self._times)} restarts of workers within a minute (max_restarts={self._most}); the last "
+                    f"fault: {fault}",
+                    env_indices=tuple(worker.envs),
+                )
+                final.__cause__ = fault
+                return final
+            seeds = [self.seeds[env] for env in worker.envs]
+            try:
+                # a function of the seed that was given, so that a run with the same faults is the same run
+                again = [None if seed is None else episode_seed(seed, self.restarts) for seed in seeds]
+                self._fleet.restart(worker, again)
+                fault = None
+            except (WorkerError, ConfigError) as failed:  # it may be killed while it starts, its port be taken
+                fault = failed
+        return None
+
+    def _may_restart(self) -> bool:
+        """Whether a worker may be started again now; if so, it counts."""
+        now = time.monotonic()
+        while self._times and self._times[0] < now - 60:
+            self._times.popleft()
+        if len(self._times) >= self._most:
+            return False
+        self._times.append(now)
+        self.restarts += 1
+        return True
+
+    def _give_up(
+        self, worker: Worker, fault: Fault, unanswered: Sequence[Message], call: OpenCall
+    ) -> list[PhysGymError]:
+        if fault.dead:
+            worker.requests.clear()
+        call.give_up(worker, unanswered if fault.dead else [fault.request])
+        return [fault.error]

@@ -1,0 +1,127 @@
+"""The results of environments: where they are put as they arrive, and how they are handed out."""
+
+from __future__ import annotations
+
+import copy as copying
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym import spaces as walk
+from physgym.protocol import batched_infos as batching
+from physgym.protocol.buffers import SLOTS, Arena, Slot
+from physgym.protocol.messages import Results
+from physgym.spaces import Array
+from physgym.vector.workers import Worker
+from physgym.worker.stepping import RESTARTED
+
+
+class ResultStore:
+    """Results of all environments, in the slots of an arena that take turns.
+
+    Args:
+        space: The observation space of one environment.
+        arena: The arrays.
+        copy: Whether observations are handed out as copies.
+        local: Whether the environments are in this process, so that objects which arrive are their own.
+
+    Attributes:
+        copy: As the argument.
+        number: Which slot is the present one.
+    """
+
+    def __init__(self, space: spaces.Space[Any], arena: Arena, *, copy: bool, local: bool) -> None:
+        self._space, self._leaves = space, walk.leaves(space)
+        self._plain = walk.children(space) is None and not self._leaves[0].variable
+        self._arena, self.copy, self._local = arena, copy, local
+        rows = len(arena.slots[0].rewards)
+        self._objects: list[list[Any]] = [[None] * rows for leaf in self._leaves if leaf.variable]
+        self.number = 0
+
+    @property
+    def slot(self) -> Slot:
+        """The present slot."""
+        return self._arena.slots[self.number]
+
+    @property
+    def previous(self) -> Slot:
+        """The slot before the present one."""
+        return self._arena.slots[self.number - 1]
+
+    def turn(self) -> None:
+        """Let the next results go to the other slot."""
+        self.number = (self.number + 1) % SLOTS
+
+    def put(self, worker: Worker, results: Results, lost: Sequence[int], before: Slot) -> None:
+        """Put results of a worker into the present slot.
+
+        Args:
+            worker: Whose results these are.
+            results: What arrived.
+            lost: Rows of the worker whose observations mean nothing; they stay as they were.
+            before: The slot that has these.
+        """
+        start, slot = worker.envs.start, self.slot
+        rows = range(len(worker.envs)) if results.rows is None else results.rows
+        kept = [start + row for row in lost]
+        saved = [array[kept] for array in before.observations] if kept else []
+        if results.arrays is not None:
+            where: Any = worker.slice if results.rows is None else [start + row for row in rows]
+            for mine, received in zip(slot.arrays, results.arrays, strict=True):
+                mine[where] = received
+        for mine, values in zip(slot.observations, saved, strict=bool(saved)):
+            mine[kept] = values
+        for objects, theirs in zip(self._objects, results.objects, strict=bool(results.objects)):
+            for row, value in zip(rows, theirs, strict=True):
+                if row not in lost:
+                    # without a worker in between the value is the environment's own
+                    objects[start + row] = copying.deepcopy(value) if self._local and self.copy else value
+
+    def keep(self, rows: Any) -> None:
+        """Take over rows of the previous slot into the present one."""
+        self.slot.copy_rows(self.previous, rows)
+
+    def final_infos(self, start: int, cut: list[int]) -> batching.Infos:
+        """Return the last observations of environments that were reset in the step in which their episode was cut.
+
+        Args:
+            start: Index of the first environment of their worker.
+            cut: Their rows in that worker.
+        """
+        columns = self._rows(self.previous, np.array([start + row for row in cut]))
+        finals = [self._nested(list(values)) for values in zip(*columns, strict=True)]
+        return list(cut), [{"final_obs": final, "final_info": {RESTARTED: True}} for final in finals]
+
+    def _rows(self, slot: Slot, ids: Array) -> list[Any]:
+        """Return copies of the observations of some environments, one column per leaf."""
+        fixed, objects = iter(slot.observations), iter(self._objects)
+        columns: list[Any] = []
+        for leaf in self._leaves:
+            if leaf.variable:
+                values = next(objects)
+                columns.append(tuple(values[env] for env in ids))
+            else:
+                columns.append(np.take(next(fixed), ids, axis=0))
+        return columns
+
+    def _nested(self, columns: list[Any]) -> Any:
+        return walk.unflatten(self._space, iter(columns))
+
+    def observations(self) -> Any:
+        """Return the present observations of all environments."""
+        fixed = self.slot.observations
+        if self.copy:
+            fixed = [array.copy() for array in fixed]
+        if self._plain:
+            return fixed[0]
+        columns, objects = iter(fixed), iter(self._objects)
+        parts = [tuple(next(objects)) if leaf.variable else next(columns) for leaf in self._leaves]
+        return self._nested(parts)
+
+    def of(self, ids: Array) -> tuple[Any, Array, Array, Array]:
+        """Return copies of the present observations, rewards, terminations and truncations of some environments."""
+        slot = self.slot
+        observations = self._nested(self._rows(slot, ids))
+        return observations, slot.rewards[ids], slot.terminations[ids], slot.truncations[ids]

@@ -1,0 +1,178 @@
+"""The workers of a vector env, as its process sees them."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from physgym.errors import PhysGymError, WorkerError
+from physgym.launch.base import WorkerHandle
+from physgym.launch.processes import exit_text
+from physgym.protocol.buffers import IDLE
+from physgym.protocol.messages import Failure, Message, Ready
+from physgym.system.children import Lifeline
+from physgym.transport.base import Channel
+from physgym.vector.remote_errors import remote_error
+from physgym.worker.env_group import EnvGroup
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of a worker, in place of its reply.
+
+    Attributes:
+        error: The exception to raise.
+        dead: Whether the worker is gone.
+        request: The request that failed, as far as it is unanswered; None if the worker is gone with all of them.
+    """
+
+    error: PhysGymError
+    dead: bool
+    request: Message | None = None
+
+
+class Worker:
+    """A worker.
+
+    Args:
+        index: Which one this is.
+        envs: Indices of its environments.
+
+    Attributes:
+        requests: Requests without their last reply, oldest first.
+        since: When it was last heard of or began to owe an answer.
+        unfinished: Whether a message is half sent or half taken in: still so afterwards where Ctrl-C came in between.
+        made: How many samples of rollouts came from it since it was started.
+    """
+
+    def __init__(self, index: int, envs: range) -> None:
+        self.index = index
+        self.envs = envs
+        self.slice = slice(envs.start, envs.stop)
+        self.requests: deque[Message] = deque()
+        self.since = 0.0
+        self.unfinished = False
+        self.made = 0
+        self.doing: Any = None  # view of its element of `Arena.doing`
+        self.ready: Ready | None = None
+        self.description: dict[str, Any] | None = None  # as it was at the first start
+
+    @property
+    def name(self) -> str:
+        """Its environments in words."""
+        last = self.envs.stop - 1
+        return f"environments {self.envs.start}-{last}" if last > self.envs.start else f"environment {last}"
+
+    def activity(self) -> str:
+        """What it is doing, as far as that is known from here."""
+        asked = type(self.requests[0]).__name__.lower() if self.requests else ""
+        env = IDLE if self.doing is None else int(self.doing[0])
+        if env != IDLE:
+            return f"in {asked or 'a call'} of environment {env}"
+        if self.ready is None:
+            return "while it built its environments"
+        return f"with a {asked} to answer" if asked else "while it was idle"
+
+    def concerned(self) -> tuple[int, ...]:
+        """The environment that it is busy with if that is known, else all of its environments."""
+        env = IDLE if self.doing is None else int(self.doing[0])
+        return tuple(self.envs) if env == IDLE else (env,)
+
+
+class RemoteWorker(Worker):
+    """A worker in a process of its own.
+
+    Attributes:
+        handle: As its launcher sees it; None while it is not started.
+        lifeline: Ends it with this process, on this machine.
+        channel: Its connection; None while it has none.
+        poll: Of its connection alone.
+    """
+
+    def __init__(self, index: int, envs: range) -> None:
+        super().__init__(index, envs)
+        self.handle: WorkerHandle | None = None
+        self.lifeline: Lifeline | None = None
+        self.channel: Channel | None = None
+        self.poll = select.poll()
+
+    def __str__(self) -> str:
+        pid = "not started" if self.handle is None else f"pid {self.handle.pid}"
+        return f"worker {self.index} ({pid}, {self.name})"
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has to be started again before it can be asked anything."""
+        return self.channel is None or self.ready is None
+
+    def hang_up(self) -> None:
+        """Let go of the connection: an idle worker ends."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def release(self) -> None:
+        """Let go of everything but the process, which the kernel then ends."""
+        self.hang_up()
+        if self.lifeline is not None:
+            self.lifeline.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is known to have ended."""
+        return self.handle is not None and self.handle.poll() is not None
+
+    def lost(self) -> WorkerError:
+        """Return the error of asking it something while it is `gone`."""
+        text = f"{self} is gone since an earlier error; call restart_workers() and reset, or close this vector env"
+        return WorkerError(text, env_indices=tuple(self.envs))
+
+    def death(self) -> WorkerError:
+        """Return the error of its end; waits a moment for its exit status."""
+        status, deadline = None, time.monotonic() + 1.0
+        while self.handle is not None and (status := self.handle.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        text = f"{self} {exit_text(status)} {self.activity()}. Anything it wrote to stderr stands above"
+        return WorkerError(text, env_indices=self.concerned())
+
+    def receive(self, event: int = select.POLLIN) -> list[Message]:
+        """Send what waits, and return what has arrived, as far as an event of `select.poll` says so.
+
+        Raises:
+            PeerGone: It has closed the connection.
+            ProtocolError: What arrived is not legal.
+        """
+        channel = self.channel
+        if channel is None:
+            return []
+        if event & select.POLLOUT:
+            channel.flush()
+        return channel.receive() if event & ~select.POLLOUT else []
+
+
+class LocalWorker(Worker):
+    """All environments in this very process.
+
+    Args:
+        group: The environments.
+    """
+
+    def __init__(self, group: EnvGroup) -> None:
+        super().__init__(0, range(group.count))
+        self.group = group
+        self.ready = Ready(group.count, group.describe())
+        self.description = self.ready.description
+
+    def __str__(self) -> str:
+        return f"this process ({self.name})"
+
+
+def reported(worker: Worker, message: Failure) -> Fault:
+    """Return a worker's report of a failure as a fault."""
+    env = worker.envs[message.env] if 0 <= message.env < len(worker.envs) else None
+    place = str(worker) if env is None else f"environment {env}"
+    error = remote_error(message, env, place, tuple(worker.envs))
+    return Fault(error, dead=False, request=worker.requests[0] if worker.requests else None)

@@ -1,0 +1,180 @@
+"""Rollouts in a worker: episodes with the environments' own samplers, whose samples are sent in parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from physgym.episode import ActionGenerator, Transition, episode_policy, require_spec, run_episode
+from physgym.errors import ClosedError
+from physgym.placement import Env
+from physgym.policies import EpisodePolicy
+from physgym.protocol.messages import Rollout, RolloutResult
+from physgym.sample import SampleSpec
+from physgym.simulation import Simulation
+from physgym.worker.failures import RequestFailed
+from physgym.worker.guard import Guard
+from physgym.worker.rollout_parts import RolloutPart
+from physgym.worker.stepping import Emit
+from physgym.worker.variants import Variants
+
+CLOSING_SECONDS = 0.05  # how often a rollout looks whether it is to end
+
+
+@dataclass(slots=True)
+class Running:
+    """An episode of a rollout.
+
+    Attributes:
+        episode: Its index.
+        transitions: Its steps, from the next one on.
+        reward: Sum of its rewards.
+        kept: Number of its samples.
+        rejected: Its rejected steps, and why.
+    """
+
+    episode: int
+    transitions: Iterator[Transition]
+    reward: float = 0.0
+    kept: int = 0
+    rejected: dict[int, str] = field(default_factory=dict)
+
+
+class EpisodeRunner:
+    """Runs the episodes of rollouts.
+
+    Args:
+        envs: The environments.
+        spec: Fields of their samples, None if they declare none.
+        parameter_spec: Parameters of an episode, None if there are none.
+        guard: Calls the environments.
+        ended: Whether the episode of each environment has ended; a rollout ends what is going on.
+        closing: Whether the parent wants to close, which ends a rollout between two steps.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[Env],
+        spec: SampleSpec | None,
+        parameter_spec: SampleSpec | None,
+        guard: Guard,
+        ended: list[bool],
+        closing: Callable[[], bool],
+    ) -> None:
+        self._envs, self._spec, self._parameter_spec = envs, spec, parameter_spec
+        self._guard, self._ended = guard, ended
+        self._closing, self._next_look = closing, 0.0
+        self._policies: dict[int, EpisodePolicy] = {}
+        self._generator = ActionGenerator()
+        self._made = 0  # samples of all rollouts
+        self._stopped: Running | None = None  # the episode in which the limit of the last rollout came
+
+    def forget(self) -> None:
+        """Forget the episode in which the limit of the last rollout came: something else is asked."""
+        self._stopped = None
+
+    def serve(self, request: Rollout, emit: Emit) -> RolloutResult:
+        """Run the episodes of a request; return the last part of their samples.
+
+        Args:
+            request: What to do.
+            emit: Takes the parts before the last one.
+
+        Raises:
+            RequestFailed: An environment raised, or a sample does not fit.
+        """
+        stopped, self._stopped = self._stopped, None
+        if not request.goes_on:
+            stopped = None
+        spec = self._guard(0, "rollout", lambda: self._spec or require_spec(self._envs[0]))
+        part = RolloutPart(spec, self._parameter_spec, request.keep_rejected)
+        index, doing = 0, "rollout"
+        own = [env.unwrapped for env in self._envs if isinstance(env.unwrapped, (Simulation, Variants))]
+        try:
+            for simulation in own:
+                simulation.nonfinite = "allow"  # it is decided here, where the step has a name
+            for entry in request.episodes:
+                if self._enough(request):
+                    break
+                episode = entry[0]
+                index = episode % len(self._envs)
+                self._ended[index] = True  # whatever was going on in this environment is over
+                doing = f"rollout of episode {episode}"
+                goes_on = stopped is not None and stopped.episode == episode
+                running = stopped if goes_on else None
+                self._guard(index, doing, self._run_episode, index, entry, request, part, emit, running)
+            result: RolloutResult = self._guard(index, doing, part.result, finite=request.nonfinite != "error")
+            return result
+        except RequestFailed:
+            # what came before it is not lost, and may hold an earlier fault
+            self._guard(index, doing, part.send, emit, finite=request.nonfinite != "error")
+            raise
+        finally:
+            for simulation in own:
+                simulation.nonfinite = "error"
+
+    def _run_episode(
+        self, index: int, entry: Sequence[Any], request: Rollout, part: RolloutPart, emit: Emit, running: Running | None
+    ) -> None:
+        if running is None:
+            running = Running(entry[0], self._transitions(index, entry, request, part))
+        episode, rejected = running.episode, running.rejected
+        for transition in running.transitions:
+            running.reward += transition.reward
+            if transition.sample is None:
+                rejected[transition.step] = transition.rejected
+                part.reject(episode, transition)
+            else:
+                running.kept += 1
+                self._made += 1
+                part.add(episode, transition)
+            if transition.last:  # in one part with the last sample, so that both are stored or neither
+                outcome = [transition.step + 1, running.kept, running.reward, rejected, transition.ending]
+                part.ended.append([episode, *outcome])
+            if part.due():
+                part.send(emit, finite=request.nonfinite != "error")
+            if self._enough(request):
+                self._stopped = None if transition.last else running
+                return
+            if self._to_close():
+                raise ClosedError(f"episode {episode} was cut short, since the vector env is being closed")
+
+    def _transitions(
+        self, index: int, entry: Sequence[Any], request: Rollout, part: RolloutPart
+    ) -> Iterator[Transition]:
+        """Run an episode from its beginning."""
+        episode, seed = entry[0], entry[1]
+        options = entry[2] if len(entry) > 2 else None
+        return run_episode(
+            self._envs[index],
+            part.spec,
+            seed=seed,
+            policy=self._policy(index, episode),
+            max_steps=request.max_steps,
+            max_rejects=request.max_rejects,
+            where=f"episode {episode}",
+            check=False,  # as they are gathered
+            nonfinite=request.nonfinite,  # type: ignore[arg-type]  # checked by the protocol
+            options=options,
+            begun=lambda info: part.begin(episode, info, options),
+            generator=self._generator.of(seed),
+        )
+
+    def _to_close(self) -> bool:
+        """Look now and then whether the environments are to be closed."""
+        now = time.perf_counter()
+        if now < self._next_look:
+            return False
+        self._next_look = now + CLOSING_SECONDS
+        return self._closing()
+
+    def _enough(self, request: Rollout) -> bool:
+        """Whether no further sample of a rollout is wanted."""
+        return request.limit > 0 and self._made - request.made >= request.limit
+
+    def _policy(self, index: int, episode: int) -> Any:
+        if index not in self._policies:
+            self._policies[index] = episode_policy(self._envs[index])
+        return self._policies[index](episode)

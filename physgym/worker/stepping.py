@@ -1,0 +1,231 @@
+"""Steps and resets of a group of environments, their results written into rows of an arena."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import gymnasium
+from gymnasium.vector import AutoresetMode
+
+from physgym import spaces as walk
+from physgym.errors import ConfigError, SampleError
+from physgym.placement import Env
+from physgym.protocol import batched_infos as batching
+from physgym.protocol.messages import Failure, Message, Reset, Results, Step
+from physgym.protocol.short_frames import STEPPED_ALL
+from physgym.returned import flag_of, info_of, returned, reward_of, taken
+from physgym.worker.arena_rows import ArenaRows, SlotRows
+from physgym.worker.failures import failure
+from physgym.worker.working_folders import WorkingFolders
+
+Emit: TypeAlias = Callable[[Message], None]
+
+FLUSH_SECONDS = 2e-4  # a streamed step answers in parts that took so long: messages cost little then
+RESTARTED = "worker_restarted"  # key of an info: the episode was cut because its worker had to be started again
+
+_NOTHING = object()
+
+
+class Stepper:
+    """Steps and resets environments.
+
+    Args:
+        envs: The environments.
+        mode: What happens when an episode ends.
+        action_space: Of each environment.
+        rows: Where actions and results lie.
+        folders: The working folders.
+        seeds: Where the worker was started again, the seed for the next reset of each environment; its episode counts
+            as cut until then.
+
+    Attributes:
+        ended: Whether the episode of each environment has ended.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[Env],
+        mode: AutoresetMode,
+        action_space: gymnasium.Space[Any],
+        rows: ArenaRows,
+        folders: WorkingFolders,
+        seeds: Sequence[int | None] | None,
+    ) -> None:
+        self._envs, self._mode, self._rows, self._folders = envs, mode, rows, folders
+        self._space, self._leaves = action_space, walk.leaves(action_space)
+        self._plain_action = walk.children(action_space) is None
+        self.ended = [False] * len(envs)
+        self._cut = [seeds is not None] * len(envs)
+        self._seeds = list(seeds) if seeds is not None else [None] * len(envs)
+
+    def reset(self, request: Reset) -> Results:
+        """Reset the environments that a request names, and return what they gave."""
+        slot, infos, failures = self._rows.slot(request.slot), {}, []
+        for i, wanted in enumerate(request.mask):
+            if not wanted:
+                continue
+            options = None if request.options is None else dict(request.options)
+            restarted = self._cut[i]
+            self._cut[i] = False
+            try:
+                info = self._reset_one(slot, i, seed=request.seeds[i], options=options)
+                slot.rewards[i], slot.terminations[i], slot.truncations[i] = 0.0, False, False
+            except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+                failures.append(self._failed(i, error, "reset"))
+                continue
+            if restarted:
+                info = {**info, RESTARTED: True}
+            if info:
+                infos[i] = info
+        return self._results(slot, None, infos, failures, [], last=True)
+
+    def _reset_one(self, slot: SlotRows, index: int, **kwargs: Any) -> dict[str, Any]:
+        self._rows.begin(index)
+        after_restart, self._seeds[index] = self._seeds[index], None
+        if after_restart is not None and kwargs.get("seed") is None:
+            kwargs["seed"] = after_restart
+        with self._folders.of(index):
+            values = self._envs[index].reset(**kwargs)
+        self._folders.compare()
+        observation, info = returned("reset", values, 2)
+        self.ended[index] = False
+        slot.write(index, observation)
+        return _taken_info(info)
+
+    def step(self, request: Step, emit: Emit) -> Results:
+        """Step the environments that a request names; return what they gave, or its last part.
+
+        Args:
+            request: What to do.
+            emit: Takes the parts of the answer before the last one.
+        """
+        slot = self._rows.slot(request.slot)
+        rows = range(len(self._envs)) if request.rows is None else request.rows
+        actions = self._single_actions(request, rows)
+        steps, ended, cut, doing, first = self._folders.steps, self.ended, self._cut, self._rows.doing, self._rows.first
+        write, rewards, terminations, truncations = slot.write, slot.rewards, slot.terminations, slot.truncations
+        same_step, disabled = self._mode is AutoresetMode.SAME_STEP, self._mode is AutoresetMode.DISABLED
+        infos: dict[int, dict[str, Any]] = {}
+        failures: list[Failure] = []
+        lost: list[int] = []
+        flush = time.perf_counter() + FLUSH_SECONDS if request.stream else 0.0
+        sent = 0
+        values: Any = _NOTHING
+        for place, (i, action) in enumerate(zip(rows, actions, strict=True)):
+            doing[0] = first + i
+            try:
+                if cut[i]:
+                    info = self._report_cut(slot, i)
+                    lost.append(i)
+                elif ended[i]:
+                    if disabled:
+                        raise ConfigError(
+                            "the episode has ended; with autoreset_mode DISABLED call "
+                            'reset(options={"reset_mask": ...}) before the next step'
+                        )
+                    info = self._reset_one(slot, i)
+                    rewards[i], terminations[i], truncations[i] = 0.0, False, False
+                else:
+                    values = steps[i](action)
+                    observation, reward, terminated, truncated, info = values
+                    rewards[i] = reward if reward.__class__ is float else reward_of(reward)
+                    if terminated.__class__ is not bool or truncated.__class__ is not bool:
+                        terminated, truncated = flag_of("terminated", terminated), flag_of("truncated", truncated)
+                    terminations[i] = terminated
+                    truncations[i] = truncated
+                    if terminated or truncated:
+                        if same_step:
+                            # the reset may write into the same arrays
+                            final = {"final_obs": copy.deepcopy(observation), "final_info": _taken_info(info)}
+                            info = {**final, **self._reset_one(slot, i)}
+                        else:
+                            ended[i] = True
+                            write(i, observation)
+                            info = _taken_info(info)
+                    else:
+                        write(i, observation)
+                        if info or info.__class__ is not dict:
+                            info = _taken_info(info)
+                if info:
+                    infos[i] = info
+            except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+                failures.append(self._failed(i, _explained(values, error), "step"))
+                values = _NOTHING
+            if flush and time.perf_counter() > flush and place + 1 < len(rows):
+                emit(self._results(slot, rows[sent : place + 1], infos, failures, lost, last=False))
+                sent, infos, failures, lost = place + 1, {}, [], []
+                flush = time.perf_counter() + FLUSH_SECONDS
+        part = None if request.rows is None and not sent else rows[sent:]
+        return self._results(slot, part, infos, failures, lost, last=True)
+
+    def _results(
+        self,
+        slot: SlotRows,
+        rows: Sequence[int] | None,
+        infos: Any,
+        failures: list[Failure],
+        cut: list[int],
+        *,
+        last: bool,
+    ) -> Results:
+        if rows is None and not (infos or failures or cut or self._rows.inline or self._rows.objects) and last:
+            return STEPPED_ALL
+        part = None if rows is None else list(rows)
+        which = range(len(self._envs)) if part is None else part
+        objects = [[values[i] for i in which] for values in self._rows.objects]
+        arrays = slot.slot.arrays if self._rows.inline else None
+        if arrays is not None and part is not None:
+            arrays = [array[part] for array in arrays]
+        return Results(part, arrays, batching.pack(infos), objects, failures, list(cut), last)
+
+    def _report_cut(self, slot: SlotRows, index: int) -> dict[str, Any]:
+        """Report the episode of an environment as truncated, in place of a step, since its worker was started again."""
+        self._cut[index] = False
+        slot.rewards[index], slot.terminations[index], slot.truncations[index] = 0.0, False, True
+        if self._mode is AutoresetMode.SAME_STEP:
+            return {**self._reset_one(slot, index), RESTARTED: True}
+        self.ended[index] = True
+        return {RESTARTED: True}
+
+    def _failed(self, index: int, error: Exception, doing: str) -> Failure:
+        self.ended[index] = True
+        return failure(index, error, doing)
+
+    def _single_actions(self, request: Step, rows: Sequence[int]) -> Sequence[Any]:
+        """Return one action per row; not views of shared memory, which an environment may not keep."""
+        if request.actions is not None:
+            leaves = request.actions
+        elif request.rows is None:
+            leaves = [array.copy() for array in self._rows.actions]
+        else:
+            leaves = [array[request.rows] for array in self._rows.actions]
+        if self._plain_action and not request.objects:
+            return list(leaves[0])
+        fixed = iter(leaves)
+        columns: list[Any] = [None if leaf.variable else next(fixed) for leaf in self._leaves]
+        for place, values in enumerate(request.objects):
+            if values is not None:
+                columns[place] = values
+        if self._plain_action:
+            return list(columns[0])
+        if not columns:
+            return [walk.unflatten(self._space, iter(())) for _ in rows]
+        return [walk.unflatten(self._space, iter(values)) for values in zip(*columns, strict=True)]
+
+
+def _explained(values: Any, error: Exception) -> Exception:
+    """Return the error for what `step` returned where that is not of its form, else the error that it led to."""
+    if isinstance(error, (TypeError, ValueError)) and values is not _NOTHING:
+        try:
+            returned("step", values, 5)
+        except SampleError as wrong:
+            return wrong
+    return error
+
+
+def _taken_info(info: Any) -> dict[str, Any]:
+    """Return an info as it is now: an environment may write into the same dictionary and arrays in its next step."""
+    return taken(info_of(info))  # type: ignore[no-any-return]  # which keeps dictionaries
