@@ -17,7 +17,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,8 @@ from physgym.protocol.messages import (
     Message,
     Predict,
     Prediction,
-    Results,
     Role,
-    Rollout,
     RolloutResult,
-    Step,
 )
 from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.system import process_tree as tree
@@ -60,13 +57,8 @@ from physgym.worker.failures import RequestFailed
 from physgym.worker.main import Boot, build_all
 
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
-ALONE_HERE = (
-    "num_workers=0 puts {count} environments into this process, but they declare physgym.single: one environment per "
-    "process. Leave num_workers out, or make one environment"
-)
 CLOSED = "the vector env is closed; make a new one"
 FOREIGN = "the vector env belongs to the process that made it, of which this one is a fork; make one here"
-NOT_CLOSED = "{error}\n\nThe environments of this worker were ended without having closed in full"
 
 
 @dataclass(frozen=True)
@@ -186,7 +178,11 @@ class WorkerPool:
     def _local_group(self) -> EnvGroup:
         count = len(self._factories)
         try:
-            envs, folders = build_all(self._factories, 0, count, ALONE_HERE)
+            alone = (
+                "num_workers=0 puts {count} environments into this process, but they declare physgym.single: one "
+                "environment per process. Leave num_workers out, or make one environment"
+            )
+            envs, folders = build_all(self._factories, 0, count, alone)
         except RequestFailed as failed:
             error = failed.__cause__ or failed
             if isinstance(error, SharedProcess):
@@ -410,30 +406,11 @@ class WorkerPool:
                 self._questions.append((worker, message))
             else:
                 reply = reported(worker, message) if isinstance(message, Failure) else message
-                self._progress(worker, message)
+                worker.note(message)
                 self._inbox.append((worker, reply))
         if fault is not None:
             self._inbox.append((worker, fault))
         worker.unfinished = False
-
-    def _progress(self, worker: Worker, reply: Message) -> None:
-        """Keep in a worker's requests what is still unanswered."""
-        if isinstance(reply, RolloutResult):
-            worker.made += len(reply.steps)
-            _count_ended(worker, sum(entry[2] for entry in reply.ended))
-        if getattr(reply, "last", True):
-            worker.requests.popleft()
-            return
-        request = worker.requests[0]
-        if isinstance(reply, Results):
-            assert isinstance(request, Step)
-            done = set(reply.rows or ())
-            rows = range(len(worker.envs)) if request.rows is None else request.rows
-            worker.requests[0] = replace(request, rows=[row for row in rows if row not in done])
-        elif isinstance(reply, RolloutResult):
-            assert isinstance(request, Rollout)
-            ended = {entry[0] for entry in reply.ended}
-            worker.requests[0] = replace(request, episodes=[e for e in request.episodes if e[0] not in ended])
 
     def _excuse(self, pause: float) -> None:
         """Whoever iterates over replies may take its time; no worker is to blame for that."""
@@ -592,12 +569,3 @@ def _let_go() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
-
-
-def _count_ended(worker: Worker, samples: int) -> None:
-    """Note in the limits of requests what episodes gave that ended, which do not run again if the worker restarts."""
-    if samples:
-        for place, request in enumerate(worker.requests):
-            if isinstance(request, Rollout) and request.limit:
-                limit = max(1, request.limit - samples)
-                worker.requests[place] = replace(request, limit=limit, made=request.made + samples)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from physgym.errors import PhysGymError, WorkerError
 from physgym.launch.base import WorkerHandle
 from physgym.launch.processes import exit_text
 from physgym.protocol.buffers import IDLE
-from physgym.protocol.messages import Failure, Message, Ready
+from physgym.protocol.messages import Failure, Message, Ready, Results, Rollout, RolloutResult, Step
 from physgym.system.children import Lifeline
 from physgym.transport.base import Channel
 from physgym.vector.remote_errors import remote_error
@@ -75,6 +75,34 @@ class Worker:
         if self.ready is None:
             return "while it built its environments"
         return f"with a {asked} to answer" if asked else "while it was idle"
+
+    def note(self, reply: Message) -> None:
+        """Keep in its requests what is still unanswered after a reply."""
+        if isinstance(reply, RolloutResult):
+            self.made += len(reply.steps)
+            self._count_ended(sum(entry[2] for entry in reply.ended))
+        if getattr(reply, "last", True):
+            self.requests.popleft()
+            return
+        request = self.requests[0]
+        if isinstance(reply, Results):
+            assert isinstance(request, Step)
+            done = set(reply.rows or ())
+            rows = range(len(self.envs)) if request.rows is None else request.rows
+            self.requests[0] = replace(request, rows=[row for row in rows if row not in done])
+        elif isinstance(reply, RolloutResult):
+            assert isinstance(request, Rollout)
+            ended = {entry[0] for entry in reply.ended}
+            self.requests[0] = replace(request, episodes=[e for e in request.episodes if e[0] not in ended])
+
+    def _count_ended(self, samples: int) -> None:
+        """Note in the limits of requests the samples of ended episodes, which do not run again after a restart."""
+        if not samples:
+            return
+        for place, request in enumerate(self.requests):
+            if isinstance(request, Rollout) and request.limit:
+                limit = max(1, request.limit - samples)
+                self.requests[place] = replace(request, limit=limit, made=request.made + samples)
 
     def concerned(self) -> tuple[int, ...]:
         """The environment that it is busy with if that is known, else all of its environments."""
