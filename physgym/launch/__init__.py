@@ -1,1 +1,1 @@
-"""How worker processes come to be."""
+"""Launchers: the ways in which workers come to be."""

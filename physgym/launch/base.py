@@ -21,10 +21,10 @@ from physgym.worker.main import Boot
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to be.
+    """The order for a worker.
 
     Attributes:
-        boot: What it is told.
+        boot: What it needs to know.
         factories: What makes its environments, one each.
         lifeline: Says that this process is gone, for workers of this machine.
         sock: The worker's end of its connection; None if it dials.

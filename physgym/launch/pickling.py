@@ -32,7 +32,7 @@ def dump(value: Any) -> bytes:
 
 
 def payload(order: Order) -> bytes:
-    """Return what a process must be told that shares no memory with this one.
+    """Return all that a process needs to know which shares no memory with this one.
 
     Raises:
         ConfigError: What makes its environments cannot be pickled.
@@ -78,7 +78,7 @@ def _attributes(obj: Any) -> dict[str, Any]:
 
 
 def _cache(maxsize: int | None, typed: bool) -> Any:
-    """Return a cache of what it has not been told yet; each process has its own."""
+    """Return an empty cache of a function to come; each process has its own."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return call.function(*args, **kwargs)  # type: ignore[attr-defined]

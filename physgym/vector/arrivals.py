@@ -11,7 +11,7 @@ from physgym.spaces import Array
 
 
 class Arrivals:
-    """What has come of the episodes under way."""
+    """The steps and parameters that have come of the episodes under way."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}  # last step received of an episode

@@ -1,4 +1,4 @@
-"""How many workers are worth their messages: found out by stepping one environment for a moment."""
+"""The number of workers that is worth its messages, found out by stepping one environment for a moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between process
 
 
 def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> int:
-    """The number of workers for the fastest step of all environments; 0 for none.
+    """Return the number of workers for the fastest step of all environments; 0 for none.
 
     Makes one environment in this process, steps it with random actions for a tenth of a second (at least once, and no
     timeout ends that), and closes it.
@@ -50,7 +50,7 @@ def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> i
 
 
 def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
-    """The number of workers for environments whose step takes so many seconds on average."""
+    """Return the number of workers for environments whose step takes so many seconds on average."""
     workers = min(cores, num_envs)
     cost = mean + LOOP_SECONDS
     if workers < 2 or num_envs * cost <= -(-num_envs // workers) * cost + MESSAGE_SECONDS:
@@ -62,7 +62,7 @@ def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
 
 
 def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
-    """Seconds of some steps; None for an environment that has a process of its own anyway."""
+    """Return the seconds of some steps; None for an environment that has a process of its own anyway."""
     env = build(factory, 0, num_envs)
     try:
         if env.metadata.get(SINGLE):

@@ -26,7 +26,7 @@ from physgym.vector.workers import RemoteWorker, Worker
 
 
 class State(Enum):
-    """What a vector env waits for; the value is the name of the call in messages."""
+    """The states of the call that is under way; the value is its name in messages."""
 
     IDLE = ""  # no answer is owed
     INTERRUPTED = "interrupted"  # answers may be owed that belong to nobody; also while requests are being sent

@@ -63,7 +63,7 @@ FOREIGN = "the vector env belongs to the process that made it, of which this one
 
 @dataclass(frozen=True)
 class Settings:
-    """How workers are started.
+    """Settings of the start of workers.
 
     Attributes:
         autoreset_mode: What happens when an episode ends.
@@ -340,7 +340,7 @@ class WorkerPool:
     def replies(
         self, timeout: float | None = None, *, in_turn: bool = False
     ) -> Iterator[tuple[Worker, Message | Fault]]:
-        """The loop: replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
+        """Yield replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
         Results that say nothing but that they are there (`STEPPED_ALL`) are left out. Whoever stops iterating loses
         nothing: another call goes on where this one was left.
@@ -386,7 +386,7 @@ class WorkerPool:
                 self._look_for_late()
 
     def _busy(self) -> RemoteWorker | None:
-        """A worker that owes an answer, if there is one."""
+        """Return a worker that owes an answer, None if there is none."""
         for worker in self.workers:
             if worker.requests:
                 assert isinstance(worker, RemoteWorker)
@@ -413,7 +413,7 @@ class WorkerPool:
         worker.unfinished = False
 
     def _excuse(self, pause: float) -> None:
-        """Whoever iterates over replies may take its time; no worker is to blame for that."""
+        """Grant workers the time that whoever iterates over replies has taken."""
         if pause > 1e-3:
             for worker in self.workers:
                 worker.since += pause
@@ -545,7 +545,7 @@ class WorkerPool:
             self._end_all(0.0)
 
     def disown(self) -> None:
-        """In a fork of the process to which the workers belong: let go of them, without ending them."""
+        """Let go of the workers, without ending them, in a fork of the process to which they belong."""
         if self.workers and isinstance(self.workers[0], LocalWorker):
             return  # the environments are copies
         self._finalizer.detach()
@@ -561,7 +561,7 @@ _FLEETS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    """In a process that was forked from this one; `physgym.system.children` lets go of the lifelines."""
+    """Let go of all workers in a process that was forked from this one; `physgym.system.children` has the lifelines."""
     for pool in list(_FLEETS):
         with contextlib.suppress(Exception):
             pool.disown()

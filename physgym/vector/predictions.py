@@ -13,7 +13,7 @@ Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched
 
 
 def answer(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
-    """Answers to environments that wait for a prediction, in one batch where their fields are alike.
+    """Return answers to environments that wait for a prediction, in one batch where their fields are alike.
 
     Args:
         predictor: A `physgym.nn.Predictor`, a callable of batched fields, or None.

@@ -1,4 +1,4 @@
-"""How many samples of a sequence of episodes are still wanted."""
+"""The number of samples of a sequence of episodes that are still wanted."""
 
 from __future__ import annotations
 

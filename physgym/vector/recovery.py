@@ -1,4 +1,4 @@
-"""What becomes of faults: an error for the caller, or workers that are started again and asked anew."""
+"""Recovery from faults: an error for the caller, or workers that are started again and asked anew."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         copy: Whether observations are copies. If not, they are views that hold until the step after the next; `send`
             writes into the present ones.
         context: How processes are started: "spawn" (the default; no ``if __name__`` guard needed), "forkserver" (quick
-            for many workers; needs the guard) or "fork" (factories need not be picklable; not beside threads).
+            for many workers; needs the guard) or "fork" (factories need not be picklable; not where threads run).
         num_workers: Worker processes; by default one per usable core, at most one per environment. 0 keeps the
             environments in this process; "auto" measures their step and takes what is fastest.
         autoreset_mode: What happens when an episode ends.
@@ -369,7 +369,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         return self._runner.run(lambda: self._begin_call(request, env_ids), self.call_wait)
 
     def call_envs(self, env_ids: Sequence[int], name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """`call` for some environments alone.
+        """Call a method of some environments, or read an attribute.
 
         Args:
             env_ids: Their indices, each once.
@@ -433,7 +433,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def recv(
         self, min_envs: int = 1, timeout: float | None = None
     ) -> tuple[Any, Array, Array, Array, dict[str, Any], Array]:
-        """What environments returned that were sent actions, in the order in which they finished.
+        """Return the results of environments that were sent actions, in the order in which they finished.
 
         Args:
             min_envs: Wait for so many at least; all that are ready are returned.
@@ -510,7 +510,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._runner.finish()
 
     def cancel_rollout(self) -> None:
-        """From another thread: let a rollout that is waited for raise `ClosedError`; after it only `close` will do."""
+        """Let a rollout that another thread waits for raise `ClosedError`; after it only `close` will do."""
         self._pool.closed = True  # which the loop looks at every second
 
     def restart_workers(self) -> None:

@@ -67,7 +67,7 @@ class Worker:
         return f"environments {self.envs.start}-{last}" if last > self.envs.start else f"environment {last}"
 
     def activity(self) -> str:
-        """What it is doing, as far as that is known from here."""
+        """Return in words what it is doing, as far as that is known from here."""
         asked = type(self.requests[0]).__name__.lower() if self.requests else ""
         env = IDLE if self.doing is None else int(self.doing[0])
         if env != IDLE:
@@ -105,7 +105,7 @@ class Worker:
                 self.requests[place] = replace(request, limit=limit, made=request.made + samples)
 
     def concerned(self) -> tuple[int, ...]:
-        """The environment that it is busy with if that is known, else all of its environments."""
+        """Return the environment that it is busy with if that is known, else all of its environments."""
         env = IDLE if self.doing is None else int(self.doing[0])
         return tuple(self.envs) if env == IDLE else (env,)
 

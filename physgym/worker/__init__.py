@@ -1,1 +1,1 @@
-"""What a worker process runs: a group of environments."""
+"""The worker process: a group of environments, served one request after another."""

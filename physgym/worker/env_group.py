@@ -200,7 +200,7 @@ def _difference(i: int, name: str, got: Any, want: Any) -> UnequalSpaces:
 
 
 class _Asker:
-    """What an environment calls to get a prediction from its pipeline's network."""
+    """Asks the pipeline's network for the predictions of an environment."""
 
     def __init__(self, index: int, ask: Ask, folders: WorkingFolders) -> None:
         self._index, self._ask, self._folders = index, ask, folders

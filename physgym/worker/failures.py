@@ -1,4 +1,4 @@
-"""What an environment raised, on its way to the parent."""
+"""Exceptions of environments, on their way to the parent."""
 
 from __future__ import annotations
 

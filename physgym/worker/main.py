@@ -49,7 +49,7 @@ NOT_REGISTERED = (
 
 @dataclass(frozen=True)
 class Boot:
-    """What a parent tells a worker it starts.
+    """The first words of a parent to a worker that it starts.
 
     Attributes:
         address: Where to connect to; None if the connection was inherited.
@@ -76,12 +76,12 @@ class Boot:
     mark: str
 
     def to_line(self) -> bytes:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Boot:
-        """The inverse of `to_line`."""
+        """Return what a line of `to_line` says."""
         data = json.loads(line)
         if data["address"] is not None:
             data["address"] = (str(data["address"][0]), int(data["address"][1]))
@@ -241,7 +241,7 @@ def _keep_from_forks(lifeline: int, channel: Channel) -> None:
 def run(
     boot: Boot, load: Callable[[], Sequence[EnvFactory]], lifeline: int, sock: socket.socket | None, memory: int
 ) -> None:
-    """Be a worker until the parent closes the connection or dies."""
+    """Serve as a worker until the parent closes the connection or dies."""
     os.environ.update(tree.marked(os.environ, boot.mark))
     end_with_parent(lifeline, boot.mark)
     if hasattr(os, "SCHED_BATCH"):
@@ -267,17 +267,17 @@ def run(
 
 
 def main() -> None:
-    """Entry point of a spawned worker: descriptors as arguments, everything else in the file of the last one."""
+    """Run as a spawned worker: descriptors as arguments, everything else in the file of the last one."""
     files = [int(argument) for argument in sys.argv[1:5]]
     sys.argv[1:] = []
-    lifeline, sock, memory, told = files
-    with open(told, "rb") as file:  # noqa: PTH123 - a descriptor
+    lifeline, sock, memory, given = files
+    with open(given, "rb") as file:  # noqa: PTH123 - a descriptor
         payload = file.read()
     _main(payload, lifeline, sock, memory)
 
 
 def served(payload: bytes, files: tuple[int, int, int]) -> None:
-    """Entry point of a worker that multiprocessing's fork server makes."""
+    """Run as a worker that multiprocessing's fork server makes."""
     os.setsid()
     # a daemon of multiprocessing may not have children, but environments may
     import multiprocessing

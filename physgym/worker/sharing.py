@@ -126,7 +126,7 @@ def held_by(factory: Any) -> set[int]:
 
 
 def _parts(thing: Any) -> Iterator[Any]:
-    """What an object holds, as far as a factory may hand it out."""
+    """Yield what an object holds, as far as a factory may hand it out."""
     if isinstance(thing, functools.partial):
         yield from (thing.func, *thing.args, *thing.keywords.values())
     elif isinstance(thing, types.MethodType):

@@ -159,11 +159,11 @@ class Variants(gymnasium.Env[Any, Any]):
         return env.reset(seed=seed, options=options or None)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the present environment's own."""
+        """Step the present environment."""
         return self._made[self.index].step(action)
 
     def render(self) -> Any:
-        """The picture of the present environment."""
+        """Return the picture of the present environment."""
         return self.present.render()
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def described(env: Env) -> dict[str, Any]:
 
 
 def _constants(env: Env) -> dict[str, Any]:
-    """Dtype, shape and digest of what is stored once per dataset, by name."""
+    """Return dtype, shape and digest of what is stored once per dataset, by name."""
     found = env.get_wrapper_attr("constants")() if env.has_wrapper_attr("constants") else {}
     if not isinstance(found, Mapping):
         return {}  # which is said where they are stored
