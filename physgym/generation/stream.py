@@ -53,9 +53,10 @@ from physgym.spaces import Array
 from physgym.storage.location import Location
 from physgym.system.cores import usable_cores
 from physgym.vector.arguments import Arguments, check_arguments
-from physgym.vector.episode_schedule import Demand, Episode
+from physgym.vector.episode_schedule import Episode
 from physgym.vector.make import episode_factory
 from physgym.vector.predictions import Predictor
+from physgym.vector.quota import Demand
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
 from physgym.worker.sampled_actions import SampledActionsFactory
 from physgym.worker.stored_actions import StoredActionsFactory
