@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from physgym.launch.base import Order
 from physgym.launch.pickling import payload
 from physgym.launch.processes import ProcessHandle, ProcessLauncher
-from physgym.protocol.buffers import make_file
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
+from physgym.system.shared_memory import make_file
 
 
 class SpawnLauncher(ProcessLauncher):

@@ -1,23 +1,20 @@
 """The arrays that a vector env and its workers share: actions one way, slots of results the other way.
 
-On one host the arena is shared memory without a name (nothing stays behind, whatever dies), and a message is but a
-doorbell. Elsewhere both ends have an arena of their own, and messages carry the rows.
+On one host the arena is shared memory, and a message is but a doorbell. Elsewhere both ends have an arena of their own,
+and messages carry the rows.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from physgym.errors import ConfigError, ProtocolError
+from physgym.errors import ProtocolError
 from physgym.spaces import Array, Leaf
-from physgym.system.descriptors import above_standard
 
 ALIGNMENT = 64  # of an array: a cache line, so that two workers do not write to one
 SLOTS = 2  # results stay as they are until the step after the next
@@ -158,28 +155,3 @@ class Arena:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def make_file() -> int:
-    """Return the descriptor of an empty piece of memory that has no name and ends with the processes that hold it."""
-    if hasattr(os, "memfd_create"):
-        return above_standard(os.memfd_create("physgym", os.MFD_CLOEXEC))
-    with tempfile.TemporaryFile() as file:
-        return above_standard(os.dup(file.fileno()))
-
-
-def reserve(file: int, size: int, rows: int) -> None:
-    """Give shared memory its size, with all its pages, so that no later access can fail for want of memory.
-
-    Raises:
-        ConfigError: There is not so much.
-    """
-    try:
-        os.ftruncate(file, size)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot reserve {size} bytes of shared memory for the observations of {rows} environments: "
-            f"{error.strerror}. Free memory, use fewer environments, or pass shared_memory=False"
-        ) from error

@@ -77,7 +77,7 @@ def _await_closed(workers: Sequence[RemoteWorker], until: float, busy_until: flo
             if now >= deadline or worker.ended:
                 del open_[file]
             else:
-                poll.register(file, select.POLLIN | (select.POLLOUT if worker.channel.unsent else 0))
+                poll.register(file, worker.channel.wants)
         for file in [file for file, _ in poll.poll(CLOSING_POLL * 1000 if open_ else 0)]:
             if file not in open_:
                 poll.unregister(file)

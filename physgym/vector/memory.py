@@ -7,7 +7,8 @@ import weakref
 
 from physgym.errors import ConfigError
 from physgym.protocol.agreement import Agreement
-from physgym.protocol.buffers import SLOTS, Arena, make_file, reserve
+from physgym.protocol.buffers import SLOTS, Arena
+from physgym.system.shared_memory import make_file, reserve
 
 
 class SharedMemory:

@@ -25,14 +25,13 @@ class Watch:
         self.workers[worker.channel.fileno()] = worker
         worker.poll = select.poll()
         for poll in (worker.poll, self.poll):
-            poll.register(worker.channel.fileno(), select.POLLIN)
+            poll.register(worker.channel.fileno(), worker.channel.wants)
 
     def want(self, worker: RemoteWorker) -> None:
         """Notice as well when a worker's connection takes more, as long as something waits to be sent."""
         assert worker.channel is not None
-        events = select.POLLIN | (select.POLLOUT if worker.channel.unsent else 0)
         for poll in (worker.poll, self.poll):
-            poll.modify(worker.channel.fileno(), events)
+            poll.modify(worker.channel.fileno(), worker.channel.wants)
 
     def remove(self, worker: RemoteWorker) -> None:
         """Notice nothing more of a worker; calling it again does no harm."""
