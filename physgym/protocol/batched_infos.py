@@ -30,7 +30,7 @@ _NATIVE = {kind: np.dtype(kind) for kind in _SCALARS}
 _COLUMNAR = (bool, int, float, complex, str, bytes, np.generic, np.ndarray)  # what may be an element of an array
 
 
-def pack(infos: dict[int, Info]) -> Infos | None:
+def pack_infos(infos: dict[int, Info]) -> Infos | None:
     """Return infos by environment in the form in which they travel; None if all are empty."""
     if not infos:
         return None
@@ -77,7 +77,7 @@ def _column(values: list[Any]) -> Any:
     return values  # objects: strings, None, lists
 
 
-def merge(
+def merge_infos(
     batch: Info,
     infos: Infos | None,
     size: int,
@@ -89,7 +89,7 @@ def merge(
 
     Args:
         batch: What is there already; changed in place.
-        infos: As `pack` gives them.
+        infos: As `pack_infos` gives them.
         size: Number of environments in the batch.
         offset: Place in the batch of the environment with local index 0.
         places: Place in the batch of each local index, instead of `offset`.
@@ -244,11 +244,11 @@ def _mark(batch: Info, key: str, size: int, where: Any) -> None:
     batch[mask][where] = True
 
 
-def check(infos: Any, count: int) -> Infos | None:
+def check_infos(infos: Any, count: int) -> Infos | None:
     """Return infos that came over the wire.
 
     Raises:
-        ProtocolError: They have not the form that `pack` gives.
+        ProtocolError: They have not the form that `pack_infos` gives.
     """
     if infos is None:
         return None

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from physgym.errors import ProtocolError
-from physgym.protocol import batched_infos as batching
 from physgym.protocol.agreement import Agreement
+from physgym.protocol.batched_infos import check_infos
 from physgym.protocol.buffers import Buffer, Layout
 from physgym.protocol.contents import check_fields, check_indices
 from physgym.protocol.messages import (
@@ -194,7 +194,7 @@ def _decode_results(body: memoryview, agreed: Agreement) -> Results:
     return Results(
         rows,
         arrays,
-        batching.check(tail[0], agreed.count),
+        check_infos(tail[0], agreed.count),
         _decode_objects(tail[1], agreed.variable_observations, number),
         [Failure(**check_fields(Failure, failure)) for failure in tail[2]],
         check_indices(tail[3], agreed.count),

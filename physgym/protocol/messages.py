@@ -122,7 +122,7 @@ class Results:
         rows: Local indices of the environments; None for all.
         arrays: Observations (leaves), rewards, terminations, truncations, each with a batch axis; None if they lie in
             shared memory.
-        infos: As `physgym.protocol.batched_infos.pack` gives them, None if all are empty.
+        infos: As `physgym.protocol.batched_infos.pack_infos` gives them, None if all are empty.
         objects: One list per observation leaf of variable size, one value per row.
         failures: Environments that raised; their rows mean nothing.
         cut: Environments whose episode was cut because their worker had to be started again; their rows of observations

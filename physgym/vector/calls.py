@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym.errors import WrongType, WrongValue
-from physgym.protocol import batched_infos as batching
+from physgym.protocol.batched_infos import Infos, Origins, merge_infos
 from physgym.protocol.messages import Call, CallResult, Message, Reset, Results, Step
 from physgym.spaces import Array
 from physgym.vector.actions import ActionWriter
@@ -61,7 +61,7 @@ class OpenCall:
     def __init__(self, results: ResultStore, actions: ActionWriter, mode: AutoresetMode) -> None:
         self.results, self.actions = results, actions
         self._same_step = mode is AutoresetMode.SAME_STEP
-        self._infos: list[tuple[int, batching.Infos]] = []
+        self._infos: list[tuple[int, Infos]] = []
 
     def begin(self) -> None:
         """Forget the call before."""
@@ -91,9 +91,9 @@ class OpenCall:
         """Return the infos of so many environments, as Gymnasium has them."""
         merged: dict[str, Any] = {}
         # in the order of the environments, whoever was first: the first value decides on the dtype of a column
-        origins: batching.Origins = {}
+        origins: Origins = {}
         for start, infos in sorted(self._infos, key=lambda part: part[0]):
-            batching.merge(merged, infos, number, start, origins=origins)
+            merge_infos(merged, infos, number, start, origins=origins)
         return merged
 
     def again(self, worker: Worker, rows: list[int]) -> Message:
@@ -331,11 +331,11 @@ class StreamCall(OpenCall):
         groups = [np.array(results.rows) + worker.envs.start for worker, results in self._ready]
         ids = np.concatenate(groups).astype(np.intp)
         infos: dict[str, Any] = {}
-        origins: batching.Origins = {}
+        origins: Origins = {}
         done = 0
         for (worker, results), group in zip(self._ready, groups, strict=True):
             places = {int(env) - worker.envs.start: done + place for place, env in enumerate(group)}
-            batching.merge(infos, results.infos, len(ids), places=places, origins=origins)
+            merge_infos(infos, results.infos, len(ids), places=places, origins=origins)
             done += len(group)
         received = (*self.results.of(ids), infos, ids)
         self._ready.clear()

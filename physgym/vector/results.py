@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
-from physgym.protocol import batched_infos as batching
+from physgym.protocol.batched_infos import Infos
 from physgym.protocol.buffers import SLOTS, Arena, Slot
 from physgym.protocol.messages import Results
 from physgym.spaces import Array
@@ -83,7 +83,7 @@ class ResultStore:
         """Take over rows of the previous slot into the present one."""
         self.slot.copy_rows(self.previous, rows)
 
-    def final_infos(self, start: int, cut: list[int]) -> batching.Infos:
+    def final_infos(self, start: int, cut: list[int]) -> Infos:
         """Return the last observations of environments that were reset in the step in which their episode was cut.
 
         Args:

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from physgym import spaces as walk
 from physgym.errors import ConfigError, SampleError
 from physgym.placement import Env
-from physgym.protocol import batched_infos as batching
+from physgym.protocol.batched_infos import pack_infos
 from physgym.protocol.messages import Failure, Message, Reset, Results, Step
 from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.returned import flag_of, info_of, returned, reward_of, taken
@@ -179,7 +179,7 @@ class Stepper:
         arrays = slot.slot.arrays if self._rows.inline else None
         if arrays is not None and part is not None:
             arrays = [array[part] for array in arrays]
-        return Results(part, arrays, batching.pack(infos), objects, failures, list(cut), last)
+        return Results(part, arrays, pack_infos(infos), objects, failures, list(cut), last)
 
     def _report_cut(self, slot: SlotRows, index: int) -> dict[str, Any]:
         """Report the episode of an environment as truncated, in place of a step, since its worker was started again."""

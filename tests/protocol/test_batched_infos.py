@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from physgym.errors import ProtocolError
-from physgym.protocol import batched_infos as batching
-from physgym.protocol.batched_infos import merge, pack
+from physgym.protocol.batched_infos import check_infos, merge_infos, pack_infos
 from physgym.protocol.msgpack_values import decode_value, encode_value
 from physgym.returned import taken
 from tests.support.conversation import assert_same
@@ -31,12 +30,12 @@ def gymnasiums(infos: dict[int, Any], size: int) -> dict[str, Any]:
 
 def ours(infos: dict[int, Any], size: int) -> dict[str, Any]:
     batch: dict[str, Any] = {}
-    merge(batch, over_the_wire(infos, size), size)
+    merge_infos(batch, over_the_wire(infos, size), size)
     return batch
 
 
 def over_the_wire(infos: dict[int, Any], count: int) -> Any:
-    return batching.check(decode_value(encode_value(pack(infos))), count)
+    return check_infos(decode_value(encode_value(pack_infos(infos))), count)
 
 
 # values by key: those of one key have one kind, as an environment's infos have
@@ -113,7 +112,7 @@ def test_infos_of_several_workers_make_one_batch(data, schema, whole):
     for count in counts:
         rows = data.draw(st.lists(st.integers(0, count - 1), unique=True).map(sorted))
         infos = {row: drawn(data, schema, whole=whole) for row in rows}
-        merge(batch, over_the_wire(infos, count), size, first)
+        merge_infos(batch, over_the_wire(infos, count), size, first)
         everything |= {row + first: info for row, info in infos.items()}
         first += count
     assert_same(batch, gymnasiums(everything, size))
@@ -130,7 +129,7 @@ def test_infos_of_a_subset_stand_at_their_places(data, schema, whole):
     infos = {row: drawn(data, schema, whole=whole) for row in rows}
     expected = gymnasiums({places[row]: info for row, info in infos.items()}, size)
     batch: dict[str, Any] = {}
-    merge(batch, over_the_wire(infos, count), size, places=places)
+    merge_infos(batch, over_the_wire(infos, count), size, places=places)
     assert_same(batch, expected)
 
 
@@ -174,8 +173,8 @@ def test_a_value_that_meets_another_kind_late_is_as_it_was():
 
 def test_columns_that_do_not_fit_together_become_objects():
     batch: dict[str, Any] = {}
-    merge(batch, over_the_wire({0: {"x": 1, "y": np.ones(2)}, 1: {"x": 2, "y": np.ones(2)}}, 2), 4)
-    merge(batch, over_the_wire({0: {"x": 2.5, "y": None}, 1: {"x": 3.5, "y": None}}, 2), 4, 2)
+    merge_infos(batch, over_the_wire({0: {"x": 1, "y": np.ones(2)}, 1: {"x": 2, "y": np.ones(2)}}, 2), 4)
+    merge_infos(batch, over_the_wire({0: {"x": 2.5, "y": None}, 1: {"x": 3.5, "y": None}}, 2), 4, 2)
     assert_same(batch["x"].tolist(), [1, 2, 2.5, 3.5])
     assert_same(batch["y"].tolist(), [np.ones(2), np.ones(2), None, None])
 
@@ -207,16 +206,16 @@ def test_final_observations_stay_objects():
 
 
 def test_uniform_infos_travel_as_columns():
-    local, columns = pack({0: {"x": 1.0, "d": {"v": np.zeros(2)}}, 2: {"x": 2.0, "d": {"v": np.ones(2)}}})
+    local, columns = pack_infos({0: {"x": 1.0, "d": {"v": np.zeros(2)}}, 2: {"x": 2.0, "d": {"v": np.ones(2)}}})
     assert local == [0, 2]
     assert_same(columns, {"x": np.array([1.0, 2.0]), "d": {"v": np.array([[0.0, 0.0], [1.0, 1.0]])}})
-    assert type(pack({0: {"x": 1.0}, 1: {"y": 1.0}})[1]) is list
+    assert type(pack_infos({0: {"x": 1.0}, 1: {"y": 1.0}})[1]) is list
 
 
 def test_nothing_travels_where_there_is_nothing():
     batch: dict[str, Any] = {}
-    merge(batch, pack({}), 3)
-    assert pack({}) is None
+    merge_infos(batch, pack_infos({}), 3)
+    assert pack_infos({}) is None
     assert batch == {}
 
 
@@ -255,12 +254,12 @@ def test_nothing_travels_where_there_is_nothing():
 )
 def test_infos_of_another_form_are_refused(infos):
     with pytest.raises(ProtocolError, match="form of infos"):
-        batching.check(infos, 2)
+        check_infos(infos, 2)
 
 
 def test_infos_of_the_right_form_are_taken():
     for infos in (None, ([1], [{"x": 1}]), ([1, 0], {"x": np.zeros((2, 3)), "y": {"z": ["a", None]}})):
-        assert batching.check(infos, 2) is infos
+        assert check_infos(infos, 2) is infos
 
 
 def test_what_numpy_calls_masked_travels_as_itself_also_inside_of_others():
@@ -279,7 +278,7 @@ def test_masked_arrays_keep_dtype_and_byte_order(dtype, mask):
     array = np.ma.MaskedArray(np.zeros(2, dtype), mask)
     for infos in ({0: {"x": array}, 1: {"x": array}}, {0: {"x": array}, 1: {"x": 1}}):
         directly: dict[str, Any] = {}
-        merge(directly, pack(infos), 2)
+        merge_infos(directly, pack_infos(infos), 2)
         travelled = ours(infos, 2)
         for one, other in zip(directly["x"], travelled["x"], strict=True):
             assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
@@ -304,7 +303,7 @@ def test_whatever_cannot_travel_is_named_by_its_key():
 def test_a_structured_masked_array_is_an_object_in_process():
     array = np.ma.MaskedArray([(1, 2.0)], [(False, True)], dtype="i4,f4")
     batch: dict[str, Any] = {}
-    merge(batch, pack({0: {"x": array}, 1: {"x": array}}), 2)
+    merge_infos(batch, pack_infos({0: {"x": array}, 1: {"x": array}}), 2)
     assert batch["x"][0] is array
 
 
