@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
-from physgym.nn.grid import CONV, Axis, GridNetwork
+from physgym.nn.grid import GridNetwork
+from physgym.nn.grid_layout import CONV, Axis
 from physgym.nn.mlp import activation_class
 from physgym.nn.registry import register
 
@@ -201,6 +202,6 @@ class SpectralConv(nn.Module):
         return filtered
 
     def _lowest(self, axis: int, x: Tensor) -> Tensor:
-        """Return where the lowest frequencies of an axis stand: 0, 1, ..., and the negative ones at its end."""
+        """Return the indices of the lowest frequencies of an axis: 0, 1, ..., and the negative ones at its end."""
         beyond = self.modes[axis]
         return torch.arange(1 - beyond, beyond, device=x.device) % x.shape[2 + axis]

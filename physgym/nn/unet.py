@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
-from physgym.nn.grid import CONV, Axis, GridNetwork
+from physgym.nn.grid import GridNetwork
+from physgym.nn.grid_layout import CONV, Axis
 from physgym.nn.mlp import activation_class
 from physgym.nn.registry import register
 
@@ -112,7 +113,7 @@ class UNet(GridNetwork):
         self.depth, self.convolutions, self.merge, self.boundary = depth, convolutions, merge, boundary
 
         def block(fan_in: int, fan_out: int) -> nn.Sequential:
-            """Return convolutions, each with its normalization and activation."""
+            """Make convolutions, each with its normalization and activation."""
             parts: list[nn.Module] = []
             padding = {"padding": 0} if boundary == "valid" else {"padding": 1, "padding_mode": boundary}
             for channels in (fan_in, *[fan_out] * (convolutions - 1)):
@@ -145,7 +146,7 @@ class UNet(GridNetwork):
         return y
 
     def _extended(self, x: Tensor) -> Tensor:
-        """Return the input with the points, at both ends of each axis, that convolutions without padding take off."""
+        """Extend both ends of each axis by the points that convolutions without padding take off."""
         for axis, size in enumerate(x.shape[2:], start=2):
             before, total = self._margin(size, self.depth)
             at = torch.arange(total, device=x.device) - before
@@ -162,7 +163,7 @@ class UNet(GridNetwork):
         return taken + 2 * before + taken, 2 * below + 2 * taken
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Return the input with each size raised to a multiple of 2**depth."""
+        """Pad each size to a multiple of 2**depth."""
         for axis, size in enumerate(x.shape[2:], start=2):
             missing = -size % 2**self.depth
             if not missing:
