@@ -44,7 +44,8 @@ from physgym.data.partition_file import seal as seal_partition  # noqa: E402
 from physgym.data.statistics import Accumulator  # noqa: E402
 from physgym.data.writer import SampleWriter  # noqa: E402
 from physgym.generation.stream import SampleStream  # noqa: E402
-from physgym.loading.loader import Loader, StackedSampler  # noqa: E402
+from physgym.loading.batching import StackedSampler  # noqa: E402
+from physgym.loading.loader import Loader  # noqa: E402
 from physgym.sample import Field, SampleSpec  # noqa: E402
 
 MB = 1 << 20

@@ -80,13 +80,10 @@ LONG = {
     "physgym.training.trainer",
 }
 LARGE = {
-    "FNO",
-    "Loader",
     "Online",
     "SampleStream",
     "SampleWriter",
     "Trainer",
-    "UNet",
 }
 SIMULATIONS = "physgym.envs"  # theirs are the numbers of a method
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from physgym.data.writer import SampleWriter as SampleWriter
     from physgym.generation.online import Online as Online
     from physgym.generation.stream import SampleStream as SampleStream
+    from physgym.loading.batching import StackedSampler as StackedSampler
     from physgym.loading.loader import Loader as Loader
-    from physgym.loading.loader import StackedSampler as StackedSampler
 
 # each where it is first asked for: who only writes needs no torch, and a worker none of it
 _LAZY = {
@@ -20,7 +20,7 @@ _LAZY = {
     "SampleDataset": "physgym.data.dataset",
     "SampleStream": "physgym.generation.stream",
     "SampleWriter": "physgym.data.writer",
-    "StackedSampler": "physgym.loading.loader",
+    "StackedSampler": "physgym.loading.batching",
 }
 
 __all__ = ["Loader", "Online", "SampleDataset", "SampleStream", "SampleWriter", "StackedSampler"]

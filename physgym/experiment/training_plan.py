@@ -44,7 +44,7 @@ from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.generation.online import METRICS, Online
 from physgym.generation.stream import SampleStream
-from physgym.loading.loader import TOO_SHORT
+from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
 from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.storage.location import Location, place

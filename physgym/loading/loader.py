@@ -1,104 +1,24 @@
-"""Batches in a reproducible order: as indices (`StackedSampler`), or as tensors gathered ahead (`Loader`)."""
+"""`Loader`: batches of tensors in a reproducible order, gathered ahead."""
 
 from __future__ import annotations
 
 import logging
-import os
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from physgym.errors import ConfigError, DatasetError
-from physgym.loading.epoch_reader import Chunk, Gathered, Loadable, Rows, Windows, chunks, native
-from physgym.loading.prefetch import Ahead, Direct
-from physgym.loading.shuffling import order
+from physgym.errors import ConfigError
+from physgym.loading.batching import Batching, check_arguments
+from physgym.loading.epoch import Epoch, Position
+from physgym.loading.epoch_reader import Chunk, Loadable, Rows, chunks, native
+from physgym.loading.reading import Order, Reading, Shuffle, choose_order
 from physgym.spaces import Array
-from physgym.system.memory import available_memory
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Order = Literal["sequential", "random", "window"]
-Shuffle = bool | Literal["random", "window"]
 
 CHUNK = 2 << 20  # bytes gathered at a time, at least: handing over small batches one by one costs more than gathering
-FITS = 0.7  # fraction of the available memory that samples may take to be read at random
-FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not decide
 
 log = logging.getLogger(__name__)
-
-POSITIVE = "{name} must be at least 1, not {value}"
-TOO_FEW = "{length} samples cannot be shared among {world_size} ranks; each needs at least one"
-TOO_SHORT = "drop_last drops everything: a rank has {share} samples, a batch {batch_size}. Use smaller batches."
-NO_TENSOR = "field {name!r} has dtype {dtype}, which torch does not know; name the others with fields=[...]"
-NO_CUDA = "pin_memory=True needs a CUDA device, and torch finds none; leave pin_memory out"
-NOT_AT_RANDOM = 'these samples are an archive, which can only be read block by block: use shuffle=True or "window"'
-NO_BLOCKS = (
-    '{name} has no method read(start, stop, fields, out), which reading block by block needs; use shuffle="random"'
-)
-DIFFERENT = "the state does not fit this loader: {differences}. Make the loader as it was when the state was saved."
-NO_STATE = "this is no state of a Loader, or one of another version: it has {got}, expected are {want}"
-
-
-class StackedSampler:
-    """Whole batches of indices, for `torch.utils.data.DataLoader`: a dataset gathers each of them at once.
-
-    ``DataLoader(dataset, sampler=StackedSampler(dataset, 256), batch_size=None)`` gives the same batches as `Loader`
-    does with ``shuffle="random"``. Each pass is an epoch of its own.
-
-    Args:
-        dataset: What is sampled; only its length matters.
-        batch_size: Samples per batch.
-        shuffle: Whether to shuffle; otherwise in the order of the dataset.
-        seed: Seed of the order.
-        epoch: Number of the first epoch.
-        rank: Which part of the order.
-        world_size: Number of equal parts.
-        drop_last: Whether to leave out a last batch that is smaller.
-
-    Raises:
-        ConfigError: An argument is out of range.
-        DatasetError: There are fewer samples than ranks.
-    """
-
-    def __init__(
-        self,
-        dataset: Sized,
-        batch_size: int,
-        *,
-        shuffle: bool = True,
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool = False,
-    ) -> None:
-        _check_arguments(batch_size, seed, epoch, rank, world_size)
-        self.dataset, self.batch_size, self.shuffle, self.seed, self.epoch = dataset, batch_size, shuffle, seed, epoch
-        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make an epoch the next one."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return num_batches(len(self.dataset), self.batch_size, self.world_size, self.drop_last)
-
-    def __iter__(self) -> Iterator[Array]:
-        """The batches of the next epoch: indices of shape (batch,), int64."""
-        # the epoch begins here with the first batch: DataLoader makes iterators that it never asks for one
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        part = {"rank": self.rank, "world_size": self.world_size}
-        indices = order(len(self.dataset), shuffle=self.shuffle, seed=self.seed, epoch=epoch, **part)
-        for number in range(len(self)):
-            yield indices[number * self.batch_size : (number + 1) * self.batch_size]
-
-
-# --- the loader
 
 
 class Loader:
@@ -128,9 +48,8 @@ class Loader:
         block: Bytes that are read together there.
 
     Attributes:
-        order: How samples are ordered: "sequential", "random" or "window".
-        blockwise: Whether they are read in blocks, instead of each where it is.
-        reason: Why, in words.
+        batching: The division into batches and among ranks.
+        reading: The way in which samples are read.
 
     Raises:
         ConfigError: An argument is out of range, or the dataset does not allow what is asked for.
@@ -157,15 +76,14 @@ class Loader:
     ) -> None:
         import torch  # here: whoever reads arrays need not wait for it
 
-        _check_arguments(batch_size, seed, epoch, rank, world_size)
+        check_arguments(batch_size, seed, epoch, rank, world_size)
         for name, value in {"window": window, "block": block, "min_batch": min_batch}.items():
             if value < 1:
-                raise ConfigError(POSITIVE.format(name=name, value=value))
+                raise ConfigError(f"{name} must be at least 1, not {value}")
         if prefetch < 0:
             raise ConfigError(f"prefetch must not be negative, got {prefetch}")
-        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
-        self.rank, self.world_size, self.drop_last, self.prefetch = rank, world_size, drop_last, prefetch
-        self.min_batch = min_batch
+        self.dataset, self.shuffle, self.seed, self.prefetch = dataset, shuffle, seed, prefetch
+        self.batching = Batching(batch_size, rank, world_size, drop_last, min_batch)
         self.fields = list(dataset.spec) if fields is None else list(fields)
         if unknown := [name for name in self.fields if name not in dataset.spec]:
             raise ConfigError(f"fields {unknown} are not in the dataset, which has {list(dataset.spec)}")
@@ -173,26 +91,28 @@ class Loader:
             try:
                 torch.from_numpy(np.empty(0, native(dataset.spec[name].dtype)))
             except TypeError as error:
-                raise ConfigError(NO_TENSOR.format(name=name, dtype=dataset.spec[name].dtype)) from error
+                raise ConfigError(
+                    f"field {name!r} has dtype {dataset.spec[name].dtype}, which torch does not know; name the others "
+                    "with fields=[...]"
+                ) from error
         if pin_memory and not torch.cuda.is_available():
-            raise ConfigError(NO_CUDA)
+            raise ConfigError("pin_memory=True needs a CUDA device, and torch finds none; leave pin_memory out")
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
 
         row = sum(dataset.spec[name].nbytes for name in self.fields)
-        self._block = max(1, block // max(1, row))  # samples
-        self._window = max(1, window // block)  # blocks
+        chosen = choose_order(shuffle, dataset, row * len(dataset), world_size)
+        self.reading = Reading(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
         self._chunk = max(1, CHUNK // max(1, row * batch_size))  # batches
-        self.order, self.blockwise, self.reason = _choose(shuffle, dataset, row * len(dataset), world_size)
         if shuffle:
             log.info("%s shuffle of %d samples: %s", self.order, len(dataset), self.reason)
         self._begun = False
         self._position = self._at(epoch, 0)
 
     def __len__(self) -> int:
-        return num_batches(len(self.dataset), self.batch_size, self.world_size, self.drop_last, self.min_batch)
+        return self.batching.count(len(self.dataset))
 
     def __repr__(self) -> str:
-        return f"Loader({self.dataset!r}, {self.batch_size}, {len(self)} batches, {self.order}: {self.reason})"
+        return f"Loader({self.dataset!r}, {self.batching.batch_size}, {len(self)} batches, {self.order}: {self.reason})"
 
     def __iter__(self) -> Epoch:
         """Begin the next epoch, or the one that was set or restored."""
@@ -201,6 +121,21 @@ class Loader:
         # a single chunk leaves nothing to gather ahead of
         ahead = self.prefetch if self._position.batches - self._position.batch > self._chunk else 0
         return Epoch(self._chunks, self._position, ahead)
+
+    @property
+    def order(self) -> Order:
+        """Order of the samples: "sequential", "random" or "window"."""
+        return self.reading.order
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether samples are read in blocks, instead of one by one."""
+        return self.reading.blockwise
+
+    @property
+    def reason(self) -> str:
+        """Reason for this order, in words."""
+        return self.reading.reason
 
     # --- position
 
@@ -225,7 +160,7 @@ class Loader:
         self._position, self._begun = self._at(epoch, batch), False
 
     def state_dict(self) -> dict[str, int | str]:
-        """The position after the batch that was handed out last, as JSON data; the same on all ranks."""
+        """Return the position after the batch that was handed out last, as JSON data; the same on all ranks."""
         return {"epoch": self.epoch, "batch": self.batch, **self._settings(self._position.length)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -236,10 +171,13 @@ class Loader:
         Raises:
             ConfigError: The state is of a loader with another order.
         """
-        want = {"min_batch": self.min_batch, **self._settings(len(self.dataset))}
+        want = {"min_batch": self.batching.min_batch, **self._settings(len(self.dataset))}
         state = {"min_batch": 1, **state}
         if set(state) != {"epoch", "batch", *want}:
-            raise ConfigError(NO_STATE.format(got=sorted(state), want=sorted({"epoch", "batch", *want})))
+            raise ConfigError(
+                f"this is no state of a Loader, or one of another version: it has {sorted(state)}, expected are "
+                f"{sorted({'epoch', 'batch', *want})}"
+            )
         least = {"epoch": 0, "batch": 0, **dict.fromkeys(("block", "window"), int(state["order"] == "window"))}
         if wrong := [name for name, low in least.items() if type(state[name]) is not int or state[name] < low]:
             raise ConfigError(f"this is no state of a Loader: {wrong[0]} is {state[wrong[0]]!r}")
@@ -252,176 +190,56 @@ class Loader:
             if state[name] != want[name] and name not in chosen
         ]
         if differences:
-            raise ConfigError(DIFFERENT.format(differences="; ".join(differences)))
+            raise ConfigError(
+                f"the state does not fit this loader: {'; '.join(differences)}. Make the loader as it was when the "
+                "state was saved."
+            )
         if chosen and state["order"] != self.order:
-            how: Literal["random", "window"] = "window" if state["order"] == "window" else "random"
-            self.order, self.blockwise, self.reason = _choose(how, self.dataset, 0, self.world_size)
-            self.reason = "as in the state that was loaded"
+            how: Shuffle = "window" if state["order"] == "window" else "random"
+            order, blockwise, _ = choose_order(how, self.dataset, 0, self.batching.world_size)
+            reason = "as in the state that was loaded"
+            self.reading = replace(self.reading, order=order, blockwise=blockwise, reason=reason)
             log.info("%s shuffle of %d samples: %s", self.order, len(self.dataset), self.reason)
         if self.order == "window":
-            self._block, self._window = state["block"], state["window"]
+            self.reading = replace(self.reading, block=state["block"], window=state["window"])
         self.set_epoch(state["epoch"], state["batch"])
 
     def _settings(self, length: int) -> dict[str, int | str]:
-        """What the order depends on, apart from the epoch and the rank."""
-        by_window = self.order == "window"
+        """Return the settings that determine the order, apart from the epoch and the rank."""
+        batching = self.batching
         return {
             "seed": self.seed,
-            "batch_size": self.batch_size,
+            "batch_size": batching.batch_size,
             "length": length,
-            "world_size": self.world_size,
-            "drop_last": self.drop_last,
-            **({"min_batch": self.min_batch} if self.min_batch > 1 else {}),
-            "order": self.order,
-            "block": self._block if by_window else 0,
-            "window": self._window if by_window else 0,
+            "world_size": batching.world_size,
+            "drop_last": batching.drop_last,
+            **({"min_batch": batching.min_batch} if batching.min_batch > 1 else {}),
+            **self.reading.settings(),
         }
 
     def _at(self, epoch: int, batch: int) -> Position:
         return Position(epoch, batch, len(self), len(self.dataset))
 
     def indices(self, epoch: int, batch: int) -> Array:
-        """Which samples of the dataset a batch holds, shape (batch,), int64."""
+        """Return the samples of a batch by their indices in the dataset, shape (batch,), int64."""
         return next(iter(self.batch_indices(epoch, batch)))
 
     def batch_indices(self, epoch: int, batch: int = 0) -> Iterator[Array]:
-        """Which samples the batches of an epoch hold, from one of them on; reads none."""
-        position = self._at(epoch, batch)
-        rows, share, size = self._rows(position)(), self._share(position), self.batch_size
+        """Yield the indices of the samples of an epoch's batches, from one of them on; reads no samples."""
+        position, size = self._at(epoch, batch), self.batching.batch_size
+        rows, share = self._rows(position)(), self.batching.share(position.length)
         for number in range(batch, position.batches):
             yield rows.indices(number * size, share if number == position.batches - 1 else (number + 1) * size)
 
-    def _share(self, position: Position) -> int:
-        """How many samples this rank loads in an epoch."""
-        share = position.length // self.world_size
-        return position.batches * self.batch_size if self.drop_last else share
-
     def _rows(self, position: Position) -> Callable[[], Rows]:
-        """Makes the samples of an epoch on this rank, in its order; refers to the dataset, not to the loader."""
-        part = {"rank": self.rank, "world_size": self.world_size}
-        made: dict[str, Any] = {"seed": self.seed, "epoch": position.epoch, "shuffle": self.order != "sequential"}
-        if self.blockwise:
-            window = self._window if self.order == "window" else 1
-            size = {"block": self._block, "window": window}
-            return partial(Windows, self.dataset, self.fields, position.length, **made, **size, **part)
-        return partial(Gathered, self.dataset, self.fields, position.length, **made, **part)
+        """Return a function that makes the samples of an epoch; it refers to the dataset, not to the loader."""
+        part = {"rank": self.batching.rank, "world_size": self.batching.world_size}
+        order = {"seed": self.seed, "epoch": position.epoch, **part}
+        return self.reading.rows(self.dataset, self.fields, position.length, **order)
 
     def _chunks(self, position: Position) -> Iterator[Chunk]:
-        """What is to be gathered from a position on."""
-        share = self._share(position)
+        """Return the chunks to gather from a position on."""
+        share, size = self.batching.share(position.length), self.batching.batch_size
         spec = self.dataset.spec if self.pin_memory else None
         wanted = range(position.batch, position.batches)
-        return chunks(self._rows(position), self.fields, spec, wanted, share, self.batch_size, self._chunk)
-
-
-@dataclass
-class Position:
-    """How far an epoch is: the number of batches that were handed out, of how many, of how many samples."""
-
-    epoch: int
-    batch: int
-    batches: int
-    length: int
-
-
-class Epoch(Iterator["dict[str, Tensor]"]):
-    """The batches of one epoch; its thread ends with it, or when it is dropped.
-
-    After an error, and in a process that was forked off, the next call continues at the batch that was due.
-    """
-
-    def __init__(self, chunks: Callable[[Position], Iterator[Chunk]], position: Position, prefetch: int) -> None:
-        self._chunks, self._position, self._prefetch = chunks, position, prefetch
-        self._source: Ahead | Direct | None = None
-        self._stop: weakref.finalize[[], Epoch] | None = None
-        self._closed = False
-        self._process = os.getpid()
-
-    def __next__(self) -> dict[str, Tensor]:
-        position = self._position
-        if self._closed or position.batch >= position.batches:
-            self.close()
-            raise StopIteration
-        if self._source is None or self._process != os.getpid():
-            self._process = os.getpid()
-            todo = self._chunks(position)
-            self._source = Ahead(todo, self._prefetch) if self._prefetch else Direct(todo)
-            self._stop = weakref.finalize(self, self._source.stop)
-        try:
-            batch = self._source.get(position.batch).batch(position.batch)
-        except BaseException:
-            self._release()
-            raise
-        position.batch += 1
-        return batch
-
-    def close(self) -> None:
-        """End the epoch and its thread; calling it again does no harm."""
-        self._closed = True
-        self._release()
-
-    def _release(self) -> None:
-        stop, self._stop, self._source = self._stop, None, None
-        if stop is not None:
-            stop()
-
-
-# --- choices and checks
-
-
-def _choose(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[Order, bool, str]:
-    """The order, whether to read in blocks, and why."""
-    in_blocks, at_random = hasattr(dataset, "read"), getattr(dataset, "random_access", True)
-    if shuffle == "random" and not at_random:
-        raise ConfigError(NOT_AT_RANDOM)
-    if (shuffle == "window" or not at_random) and not in_blocks:
-        raise ConfigError(NO_BLOCKS.format(name=type(dataset).__name__))
-    if shuffle not in (True, False, "random", "window"):
-        raise ConfigError(f'shuffle must be True, False, "random" or "window", not {shuffle!r}')
-    if isinstance(shuffle, str):
-        return shuffle, shuffle == "window", "as asked for"
-    by_window: Order = "window" if shuffle else "sequential"
-    at_once: Order = "random" if shuffle else "sequential"
-    if not at_random:
-        return by_window, True, "an archive can only be read block by block"
-    if not in_blocks:
-        return at_once, False, "these samples cannot be read block by block"
-    memory = available_memory() if world_size == 1 else None
-    if memory is not None:
-        limit, of = FITS * memory, f"{FITS:.0%} of the available memory"
-    else:
-        limit, of = (
-            float(FITS_ANYWHERE),
-            "the limit where " + ("several ranks must agree" if world_size > 1 else "the available memory is unknown"),
-        )
-    fits = nbytes <= limit
-    than = "at most" if fits else "more than"
-    reason = f"the samples take {nbytes / 1e9:.3g} GB, {than} {limit / 1e9:.3g} GB, {of}"
-    return (at_once, False, reason) if fits else (by_window, True, reason)
-
-
-def num_batches(length: int, batch_size: int, world_size: int = 1, drop_last: bool = False, min_batch: int = 1) -> int:
-    """Return how many batches an epoch has on each rank; the arguments are those of a `Loader`.
-
-    Raises:
-        ConfigError: There is none, because of `drop_last`.
-        DatasetError: There are fewer samples than ranks.
-    """
-    share = length // world_size
-    if share == 0:
-        raise DatasetError(TOO_FEW.format(length=length, world_size=world_size))
-    if drop_last and share < batch_size:
-        raise ConfigError(TOO_SHORT.format(share=share, batch_size=batch_size))
-    whole, left = divmod(share, batch_size)
-    return max(1, whole + int(left >= max(1, min_batch) and not drop_last))
-
-
-def _check_arguments(batch_size: int, seed: int, epoch: int, rank: int, world_size: int) -> None:
-    for name, value in {"batch_size": batch_size, "world_size": world_size}.items():
-        if value < 1:
-            raise ConfigError(POSITIVE.format(name=name, value=value))
-    for name, value in {"seed": seed, "epoch": epoch}.items():
-        if value < 0:
-            raise ConfigError(f"{name} must not be negative, got {value}")
-    if not 0 <= rank < world_size:
-        raise ConfigError(f"rank must lie between 0 and {world_size - 1}, not {rank}")
+        return chunks(self._rows(position), self.fields, spec, wanted, share, size, self._chunk)

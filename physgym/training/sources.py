@@ -27,7 +27,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """The samples at the given indices: fields of shape (n, *shape). See `physgym.loading.loader.Loadable`."""
+        """Return the samples at some indices, as `physgym.loading.epoch_reader.Loadable`; shape (n, *shape)."""
         ...
 
     def split(self, validation_fraction: float, seed: int) -> tuple[Samples, Samples]:

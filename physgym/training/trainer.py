@@ -26,7 +26,8 @@ from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedE
 from physgym.events import Callback, Callbacks
 from physgym.interrupt import Interrupt
 from physgym.loading.gather_processes import LOST, gathered_by_workers, is_death
-from physgym.loading.loader import Loader, Shuffle
+from physgym.loading.loader import Loader
+from physgym.loading.reading import Shuffle
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor, evaluating, field_names
 from physgym.nn.transforms import Transforms

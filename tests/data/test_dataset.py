@@ -16,7 +16,7 @@ from physgym.data.partition import Partition
 from physgym.data.statistics import Statistics
 from physgym.data.writer import SampleWriter, rebuild_description
 from physgym.errors import ConfigError, DatasetError, SampleError
-from physgym.loading.loader import StackedSampler
+from physgym.loading.batching import StackedSampler
 from physgym.sample import Field, SampleSpec
 
 SPEC = SampleSpec(

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from physgym.errors import ConfigError, DatasetError
-from physgym.loading.loader import Loader, num_batches
+from physgym.loading.batching import Batching
+from physgym.loading.loader import Loader
 from physgym.nn import Optimization
 from physgym.training import Callback, Checkpoints, Trainer
 from tests.support.memory_samples import linear_samples
@@ -214,9 +215,9 @@ def test_a_state_from_before_the_argument_is_one_that_joined_nothing():
     ],
 )
 def test_numbers_of_batches(length, size, ranks, drop, least, want):
-    assert num_batches(length, size, ranks, drop, least) == want
+    assert Batching(size, 0, ranks, drop, least).count(length) == want
 
 
 def test_too_few_samples_for_the_ranks():
     with pytest.raises(DatasetError, match="1 samples cannot be shared among 2 ranks"):
-        num_batches(1, 5, 2)
+        Batching(5, 0, 2).count(1)

@@ -25,7 +25,7 @@ from physgym.data import Loader, StackedSampler
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
-from physgym.loading import loader
+from physgym.loading import loader, reading
 from physgym.loading import shuffling as order
 from physgym.system.memory import available_memory
 from tests.support.memory_samples import MemorySamples, spec_of
@@ -269,7 +269,7 @@ def test_memory_is_bounded_by_two_windows():
 
 
 def memory(monkeypatch, available):
-    monkeypatch.setattr(loader, "available_memory", lambda: available)
+    monkeypatch.setattr(reading, "available_memory", lambda: available)
 
 
 def test_the_shuffle_follows_the_memory_and_says_so(monkeypatch, caplog):
@@ -298,7 +298,7 @@ def test_the_shuffle_follows_the_memory_and_says_so(monkeypatch, caplog):
 def test_ranks_do_not_choose_by_their_own_memory(monkeypatch):
     memory(monkeypatch, 1)
     assert Loader(Stored(), 10, world_size=2).order == "random"
-    monkeypatch.setattr(loader, "FITS_ANYWHERE", 1000)
+    monkeypatch.setattr(reading, "FITS_ANYWHERE", 1000)
     assert Loader(Stored(), 10, world_size=2).order == "window"
     memory(monkeypatch, None)
     assert "memory is unknown" in Loader(Stored(), 10).reason

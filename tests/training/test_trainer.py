@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from physgym.errors import ConfigError, DatasetError, DivergedError
-from physgym.loading import loader
+from physgym.loading import reading
+from physgym.loading.batching import StackedSampler
 from physgym.nn import MLP, Normalize, Optimization, Predictor, RelativeL2, Transforms
 from physgym.training import (
     Callback,
@@ -367,7 +368,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_spares_the_weights(tmp_pa
     dataset = linear_samples(96)
     dataset.arrays["force"][7, 1, 1] = np.nan
     run = trainer(dataset, validation=0, normalize=False, session=tmp_path)
-    order = dataset.gather(next(iter(loader.StackedSampler(dataset, 96))))["force"]
+    order = dataset.gather(next(iter(StackedSampler(dataset, 96))))["force"]
     batch = 1 + int(np.argwhere(np.isnan(order))[0, 0]) // 32
     with pytest.raises(
         DivergedError, match=rf"loss is nan in epoch 1, batch {batch}, whose samples are not finite in \['force'\]"
@@ -423,7 +424,7 @@ def test_how_samples_are_shuffled_can_be_fixed(shuffle, monkeypatch):
             return self.gather(np.arange(start, stop), fields, out)
 
     def train(memory):
-        monkeypatch.setattr(loader, "available_memory", lambda: memory)
+        monkeypatch.setattr(reading, "available_memory", lambda: memory)
         samples = linear_samples()
         run = trainer(Blocks(samples.arrays, samples.spec), validation=0, shuffle=shuffle)
         run.fit()

@@ -1,0 +1,107 @@
+"""The way in which a loader reads samples: in which order, and in blocks or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from physgym.errors import ConfigError
+from physgym.loading.epoch_reader import Gathered, Loadable, Rows, Windows
+from physgym.system.memory import available_memory
+
+Order = Literal["sequential", "random", "window"]
+Shuffle = bool | Literal["random", "window"]
+
+FITS = 0.7  # fraction of the available memory that samples may take to be read at random
+FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not decide
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The way in which the samples of an epoch are read.
+
+    Attributes:
+        order: The order of the samples: "sequential", "random" or "window".
+        blockwise: Whether they are read in blocks of consecutive samples.
+        reason: Why, in words.
+        block: Samples of a block.
+        window: Blocks that are shuffled together.
+    """
+
+    order: Order
+    blockwise: bool
+    reason: str
+    block: int
+    window: int
+
+    def settings(self) -> dict[str, int | str]:
+        """Return the settings that a loader's state records."""
+        by_window = self.order == "window"
+        return {
+            "order": self.order,
+            "block": self.block if by_window else 0,
+            "window": self.window if by_window else 0,
+        }
+
+    def rows(self, dataset: Loadable, fields: Sequence[str], length: int, **order: int) -> Callable[[], Rows]:
+        """Return a function that makes the samples of an epoch in their order.
+
+        Args:
+            dataset: The samples.
+            fields: Names of the fields to read.
+            length: Number of samples in the epoch.
+            order: The seed, epoch, rank and world_size that determine the order.
+        """
+        made: dict[str, Any] = {"shuffle": self.order != "sequential", **order}
+        if self.blockwise:
+            size = {"block": self.block, "window": self.window if self.order == "window" else 1}
+            return partial(Windows, dataset, fields, length, **made, **size)
+        return partial(Gathered, dataset, fields, length, **made)
+
+
+def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[Order, bool, str]:
+    """Choose the order, whether to read in blocks, and say why.
+
+    Args:
+        shuffle: As for a `Loader`.
+        dataset: The samples.
+        nbytes: Their size.
+        world_size: Number of ranks; several must choose alike.
+
+    Raises:
+        ConfigError: The samples do not allow that order.
+    """
+    in_blocks, at_random = hasattr(dataset, "read"), getattr(dataset, "random_access", True)
+    if shuffle == "random" and not at_random:
+        raise ConfigError(
+            'these samples are an archive, which can only be read block by block: use shuffle=True or "window"'
+        )
+    if (shuffle == "window" or not at_random) and not in_blocks:
+        raise ConfigError(
+            f"{type(dataset).__name__} has no method read(start, stop, fields, out), which reading block by block "
+            'needs; use shuffle="random"'
+        )
+    if shuffle not in (True, False, "random", "window"):
+        raise ConfigError(f'shuffle must be True, False, "random" or "window", not {shuffle!r}')
+    if isinstance(shuffle, str):
+        return shuffle, shuffle == "window", "as asked for"
+    by_window: Order = "window" if shuffle else "sequential"
+    at_once: Order = "random" if shuffle else "sequential"
+    if not at_random:
+        return by_window, True, "an archive can only be read block by block"
+    if not in_blocks:
+        return at_once, False, "these samples cannot be read block by block"
+    memory = available_memory() if world_size == 1 else None
+    if memory is not None:
+        limit, of = FITS * memory, f"{FITS:.0%} of the available memory"
+    else:
+        limit, of = (
+            float(FITS_ANYWHERE),
+            "the limit where " + ("several ranks must agree" if world_size > 1 else "the available memory is unknown"),
+        )
+    fits = nbytes <= limit
+    than = "at most" if fits else "more than"
+    reason = f"the samples take {nbytes / 1e9:.3g} GB, {than} {limit / 1e9:.3g} GB, {of}"
+    return (at_once, False, reason) if fits else (by_window, True, reason)
