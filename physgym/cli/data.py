@@ -20,8 +20,9 @@ from physgym.cli.app import (
     pairs_of,
 )
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
-from physgym.errors import ConfigError, needs
+from physgym.errors import ConfigError
 from physgym.files import short
+from physgym.formats import registry
 
 
 @app.command(cls=Command)
@@ -202,7 +203,7 @@ def export(
     ] = None,
     level: Annotated[int | None, typer.Option(help="Compression level.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted compressed copy.")] = False,
-    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="numpy or minari.")] = None,
+    to: Annotated[str | None, typer.Option(metavar="FORMAT", help=f"{' or '.join(registry.names())}.")] = None,
     name: Annotated[str | None, typer.Option(help='Name in Minari, such as "beam/random-v0".')] = None,
     field: Annotated[
         list[str] | None,
@@ -215,33 +216,23 @@ def export(
     Example: physgym export data/beam --compress zstd --out beam-archive
     """
     from physgym.data.dataset import SampleDataset
-    from physgym.formats.archive import archive
 
     if (compress is None) == (to is None):
         raise ConfigError("say either --compress METHOD or --to FORMAT")
-    if to == "minari":
-        if name is None:
-            raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
-        with needs("minari", "minari"):
-            from physgym.formats.minari import export_minari
-
-            fields = pairs_of(field, "--field") or None
-            made = export_minari(SampleDataset(data, mode=mode), name, fields=fields, progress=True)  # type: ignore[arg-type]
-        print(f"{made.total_episodes} episodes, {made.total_steps} steps in {made.storage.data_path}")
+    if to is not None:
+        form = registry.find(to)
+        options = registry.ExportOptions(out, name, pairs_of(field, "--field"), progress=True)
+        with form.needed():
+            print(form.write(SampleDataset(data, mode=mode), options))  # type: ignore[arg-type]
         return
+    from physgym.formats.archive import archive
+
     if out is None:
         raise ConfigError("add --out, where to write")
-    if compress is not None:
-        try:
-            archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
-    elif to == "numpy":
-        from physgym.formats.numpy_arrays import export_numpy
-
-        export_numpy(SampleDataset(data, mode=mode), out, progress=True)  # type: ignore[arg-type]
-    else:
-        raise ConfigError(f"--to must be numpy or minari, not {to!r}")
+    try:
+        archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
     print(f"written: {out}")
 
 
@@ -265,23 +256,8 @@ def import_(
 
     Example: physgym import D4RL/pen/human-v2 --out data/pen
     """
-    if Path(source).exists():
-        from physgym.formats.numpy_arrays import import_numpy
-
-        dataset = import_numpy(
-            source,
-            out,
-            roles=pairs_of(role, "--role"),  # type: ignore[arg-type]
-            episode=episode,
-            step=step,
-            mode=mode,  # type: ignore[arg-type]
-            progress=True,
-        )
-    elif episode is not None or step is not None:
-        raise ConfigError("--episode and --step are for arrays of numpy; a dataset of Minari has its own episodes")
-    else:
-        with needs("minari", "minari"):
-            from physgym.formats.minari import import_minari
-
-            dataset = import_minari(source, out, infos=info or (), mode=mode, progress=True)  # type: ignore[arg-type]
+    form = registry.of_source(source)
+    options = registry.ImportOptions(pairs_of(role, "--role"), info or (), episode, step, mode, progress=True)  # type: ignore[arg-type]
+    with form.needed():
+        dataset = form.read(source, out, options)
     print(f"{len(dataset)} samples in {out}")

@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -21,18 +21,14 @@ from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
+from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
 from physgym.spaces import Array, fixed_leaves, flatten, from_json, is_custom, to_json, unflatten
 
-try:
+if TYPE_CHECKING:
     import minari
     from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_dataset import parse_dataset_id
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"physgym.formats.minari needs Minari: pip install 'physgym[minari]' ({error})", name=error.name
-    ) from error
 
 FLAG = np.dtype(np.int8)
 # what `physgym.RecordTransition` calls them
@@ -72,6 +68,17 @@ PORTION = 1 << 24  # bytes of episodes that are read, and handed to Minari, at a
 Leaves = dict[str, str]  # path inside a space to the field that has its values
 
 
+def _library() -> Any:
+    """Import Minari, which a format is listed without."""
+    try:
+        import minari
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"physgym.formats.minari needs Minari: pip install 'physgym[minari]' ({error})", name=error.name
+        ) from error
+    return minari
+
+
 def export_minari(
     dataset: SampleDataset,
     dataset_id: str,
@@ -108,6 +115,9 @@ def export_minari(
         ConfigError: The samples are no transitions and `fields` does not say what is what.
         DatasetError: Minari has a dataset of this name, or the name is malformed.
     """
+    minari = _library()
+    from minari.dataset.minari_dataset import parse_dataset_id
+
     roles = _leaves_of(dataset.spec, fields)
     described = _sample_space(dataset)
     found = {key: _space(dataset.spec, roles[key], described, _given(fields, key)) for key in REQUIRED}
@@ -340,6 +350,8 @@ class _Episodes:
             if column.dtype.kind == "U":  # HDF5 knows bytes alone
                 column = np.char.encode(column, "utf-8")
             node[last] = column
+        from minari.data_collector import EpisodeBuffer
+
         return EpisodeBuffer(
             seed=seed,
             observations=self._nest("observations", observations),
@@ -388,7 +400,7 @@ def import_minari(
     """
     if isinstance(source, str):
         try:
-            source = minari.load_dataset(source)
+            source = _library().load_dataset(source)
         except (FileNotFoundError, ValueError) as error:
             raise DatasetError(f"Minari has no dataset {source!r} here: {error}") from error
     first = next(iter(source.iterate_episodes()), None)
@@ -545,3 +557,30 @@ def _column(name: str, values: Any, dtype: np.dtype[Any]) -> Array:
         return as_dtype(values, dtype)
     except CastError as error:
         raise DatasetError(f"{name} {error}") from error
+
+
+class Minari(Format):
+    """Datasets in Minari's own folder of datasets, by their names there."""
+
+    package = extra = "minari"
+    title = "a dataset of Minari"
+
+    def reads(self, source: str) -> bool:
+        """Return whether it is a name, and no path of a file."""
+        return not Path(source).exists()
+
+    def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
+        """Write a dataset under the name of the options."""
+        if options.name is None:
+            raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
+        made = export_minari(dataset, options.name, fields=options.fields or None, progress=options.progress)
+        return f"{made.total_episodes} episodes, {made.total_steps} steps in {made.storage.data_path}"
+
+    def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
+        """Store a dataset of Minari as samples."""
+        if options.episode is not None or options.step is not None:
+            raise ConfigError("--episode and --step are for arrays of numpy; a dataset of Minari has its own episodes")
+        return import_minari(source, path, infos=options.infos, mode=options.mode, progress=options.progress)
+
+
+FORMAT = Minari()

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from physgym.data.layout import INDEX, REASON
 from physgym.data.writer import Mode, SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute
+from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
 from physgym.spaces import Array
@@ -403,3 +404,35 @@ def _spec(
             for name in order
         ]
     )
+
+
+class NumpyArrays(Format):
+    """Arrays of numpy: a folder of ``.npy`` files, or a file ``.npz``."""
+
+    title = "arrays of numpy"
+
+    def reads(self, source: str) -> bool:
+        """Return whether there is such a file or folder."""
+        return Path(source).exists()
+
+    def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
+        """Write a dataset to the folder or file of the options."""
+        if options.out is None:
+            raise ConfigError("add --out, where to write")
+        export_numpy(dataset, options.out, progress=options.progress)
+        return f"written: {options.out}"
+
+    def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
+        """Store arrays as samples."""
+        return import_numpy(
+            source,
+            path,
+            roles=cast("Mapping[str, Role]", options.roles),
+            episode=options.episode,
+            step=options.step,
+            mode=options.mode,
+            progress=options.progress,
+        )
+
+
+FORMAT = NumpyArrays()

@@ -1,0 +1,148 @@
+"""The table of file formats: each module of this folder that defines ``FORMAT`` is one, under its name up to a "_".
+
+A format is imported when it is used; its module must be importable without the packages that it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from physgym.errors import ConfigError, needs
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
+    from physgym.data.description import Mode
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of an export; a format ignores those that it has no use for.
+
+    Attributes:
+        out: Folder or file to write; None for a format that keeps its datasets elsewhere.
+        name: Name of the dataset in the format's own collection.
+        fields: Field of the samples by its name in the format.
+        progress: Whether to show how far it is.
+    """
+
+    out: Path | None = None
+    name: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of an import; a format refuses those that would change the samples if it cannot follow them.
+
+    Attributes:
+        roles: Field name to "input", "target" or "additional".
+        infos: Names of further data to keep.
+        episode: Name of the array that says which rows belong to one episode.
+        step: Name of the array with the step of each row in its episode.
+        mode: Part of the dataset to write.
+        progress: Whether to show how far it is.
+    """
+
+    roles: Mapping[str, str] = field(default_factory=dict)
+    infos: Sequence[str] = ()
+    episode: str | None = None
+    step: str | None = None
+    mode: Mode = "training"
+    progress: bool = False
+
+
+class Format(ABC):
+    """A file format to which datasets are exported, and from which they are imported.
+
+    Attributes:
+        package: Package that it needs, empty for none.
+        extra: Extra of physgym that installs this package.
+        title: The format in a sentence, such as "a dataset of Minari".
+    """
+
+    package = ""
+    extra = ""
+    title = ""
+
+    @abstractmethod
+    def reads(self, source: str) -> bool:
+        """Return whether a path or name may be a dataset of this format."""
+
+    @abstractmethod
+    def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
+        """Write a dataset and return a line that says where it is.
+
+        Raises:
+            ConfigError: An option is missing, or the samples do not fit the format.
+            DatasetError: There is such a dataset already, or the disk refuses.
+        """
+
+    @abstractmethod
+    def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
+        """Store a dataset of this format as samples.
+
+        Args:
+            source: Its path or name.
+            path: Folder of the new dataset.
+            options: Options of the import.
+
+        Raises:
+            ConfigError: An option does not fit the data or the format.
+            DatasetError: There is no such source, or `path` holds samples already.
+        """
+
+    def needed(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a block in which the lack of the format's package is a ConfigError that says how to install it."""
+        return needs(self.package, self.extra) if self.package else contextlib.nullcontext()
+
+
+@functools.cache
+def _modules() -> dict[str, str]:
+    """Find the modules of formats by the names of the formats; some others here are slow to import."""
+    found = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if "\nFORMAT = " in file.read_text(encoding="utf-8"):
+            found[file.stem.partition("_")[0]] = f"{__package__}.{file.stem}"
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all formats."""
+    return tuple(_modules())
+
+
+def find(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in names():
+        raise ConfigError(f"--to must be {' or '.join(names())}, not {name!r}")
+    made: Format = importlib.import_module(_modules()[name]).FORMAT
+    return made
+
+
+def formats() -> Iterator[Format]:
+    """Yield all formats."""
+    yield from map(find, names())
+
+
+def of_source(source: str) -> Format:
+    """Return the format of a dataset to import, by its path or name.
+
+    Raises:
+        ConfigError: No format reads it.
+    """
+    for one in formats():
+        if one.reads(source):
+            return one
+    raise ConfigError(f"no format reads {source!r}; there are {', '.join(names())}")

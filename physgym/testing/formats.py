@@ -1,0 +1,127 @@
+"""The contract of a file format, as tests: subclass `FormatContract`, and say where its datasets are.
+
+Example::
+
+    class TestNumpy(FormatContract):
+        name = "numpy"
+
+        def options(self, folder):
+            return ExportOptions(out=folder / "arrays")
+
+        def source(self, folder):
+            return str(folder / "arrays")
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
+from physgym.errors import DatasetError
+from physgym.formats import registry
+from physgym.formats.registry import ExportOptions, ImportOptions
+from physgym.sample import Field, SampleSpec
+
+# as `physgym.RecordTransition` names them, since some formats hold nothing else
+SPEC = SampleSpec(
+    [
+        Field("observation", (3,), np.dtype("f4"), "input", "m"),
+        Field("action", (2,), np.dtype("f4"), "input", "N"),
+        Field("next_observation", (3,), np.dtype("f4"), "target", "m"),
+        Field("reward", (), np.dtype("f8"), "target"),
+        Field("terminated", (), np.dtype("i1"), "additional"),
+        Field("truncated", (), np.dtype("i1"), "additional"),
+    ]
+)
+LENGTHS = (4, 1, 5)  # of the episodes
+
+
+class FormatContract:
+    """Tests that a format keeps datasets, and the errors that it owes.
+
+    Attributes:
+        name: Name of the format in the registry.
+    """
+
+    name: str
+
+    def options(self, folder: Path) -> ExportOptions:
+        """Return the options of an export to a place in a folder of the test."""
+        raise NotImplementedError
+
+    def source(self, folder: Path) -> str:
+        """Return the path or name of that place, as the command line takes it."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def dataset(self, tmp_path: Path) -> SampleDataset:
+        """Write three episodes of transitions."""
+        random = np.random.default_rng(0)
+        with SampleWriter(tmp_path / "data", SPEC, source={"env": "toy/Line-v0", "seed": 7}) as writer:
+            for episode, length in enumerate(LENGTHS):
+                states = random.standard_normal((length + 1, 3)).astype("f4")
+                last = np.arange(length) == length - 1
+                samples = {
+                    "observation": states[:-1],
+                    "action": random.standard_normal((length, 2)).astype("f4"),
+                    "next_observation": states[1:],
+                    "reward": random.standard_normal(length),
+                    "terminated": (last & (episode != 1)).astype("i1"),
+                    "truncated": (last & (episode == 1)).astype("i1"),
+                }
+                index = {"episode": np.full(length, episode), "step": np.arange(length)}
+                writer.append(samples, **index, seed=np.full(length, 2**63 + episode, np.uint64))
+        return SampleDataset(tmp_path / "data")
+
+    def test_it_is_listed(self) -> None:
+        """The registry finds it under its name."""
+        assert self.name in registry.names()
+        assert registry.find(self.name).title
+
+    def test_a_dataset_comes_back(self, dataset: SampleDataset, tmp_path: Path) -> None:
+        """Fields, values, dtypes, episodes and steps are those that were exported."""
+        form = registry.find(self.name)
+        text = form.write(dataset, self.options(tmp_path))
+        assert text
+        assert "\n" not in text
+        found = form.read(self.source(tmp_path), tmp_path / "again", ImportOptions())
+        assert found.spec == dataset.spec
+        for name, column in dataset[:].items():
+            assert found[:][name].dtype == column.dtype
+            np.testing.assert_array_equal(found[:][name], column, err_msg=name)
+        for name in ("episode", "step", "seed"):
+            np.testing.assert_array_equal(found.index(name), dataset.index(name), err_msg=name)
+
+    def test_its_datasets_are_recognized(self, dataset: SampleDataset, tmp_path: Path) -> None:
+        """An import without the name of a format finds this one."""
+        form = registry.find(self.name)
+        form.write(dataset, self.options(tmp_path))
+        assert registry.of_source(self.source(tmp_path)) is form
+
+    def test_a_part_may_be_named(self, dataset: SampleDataset, tmp_path: Path) -> None:
+        """Samples are stored as the part of the dataset that the options name."""
+        form = registry.find(self.name)
+        form.write(dataset, self.options(tmp_path))
+        form.read(self.source(tmp_path), tmp_path / "again", replace(ImportOptions(), mode="validation"))
+        assert len(SampleDataset(tmp_path / "again", mode="validation")) == len(dataset)
+
+    def test_nothing_is_replaced(self, dataset: SampleDataset, tmp_path: Path) -> None:
+        """A second export to the same place is refused, and the first one stays."""
+        form = registry.find(self.name)
+        form.write(dataset, self.options(tmp_path))
+        with pytest.raises(DatasetError):
+            form.write(dataset, self.options(tmp_path))
+        assert len(form.read(self.source(tmp_path), tmp_path / "again", ImportOptions())) == len(dataset)
+
+    def test_samples_are_not_added_to_others(self, dataset: SampleDataset, tmp_path: Path) -> None:
+        """An import to a folder that holds samples is refused."""
+        form = registry.find(self.name)
+        form.write(dataset, self.options(tmp_path))
+        with pytest.raises(DatasetError):
+            form.read(self.source(tmp_path), tmp_path / "data", ImportOptions())
+        assert len(SampleDataset(tmp_path / "data")) == len(dataset)
