@@ -76,12 +76,10 @@ IN_CIRCLES: set[str] = set()
 LONG = {
     "physgym.data.dataset",
     "physgym.data.writer",
-    "physgym.generation.stream",
     "physgym.training.trainer",
 }
 LARGE = {
     "Online",
-    "SampleStream",
     "SampleWriter",
     "Trainer",
 }

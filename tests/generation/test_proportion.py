@@ -105,14 +105,14 @@ def test_an_endless_episode_makes_no_worker_step_further_than_the_samples_wanted
 
 @pytest.mark.slow
 def test_a_hint_says_that_one_episode_leaves_workers_idle(run, monkeypatch):
-    monkeypatch.setattr("physgym.generation.stream.HINT_SECONDS", 0.1)
+    monkeypatch.setattr("physgym.generation.arrivals.HINT_SECONDS", 0.1)
     with pytest.warns(UserWarning, match=r"an episode is sequential.*Set max_steps \(now 1000\), as to max_steps=5"):
         run(samples=40, num_workers=2, env={"pause": 0.01})
 
 
 @pytest.mark.slow
 def test_what_shares_the_work_gets_no_hint(run, monkeypatch):
-    monkeypatch.setattr("physgym.generation.stream.HINT_SECONDS", 0.0)
+    monkeypatch.setattr("physgym.generation.arrivals.HINT_SECONDS", 0.0)
     run(samples=40, num_workers=2, max_steps=5, env={"pause": 0.005})
 
 

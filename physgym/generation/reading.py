@@ -1,0 +1,62 @@
+"""The samples after a position: stored ones first, then new ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from physgym.generation.arrivals import OrderedArrivals
+from physgym.generation.named_samples import Name, NamedSamples
+
+
+class Reading:
+    """Reads on from a position, as many samples at a time as are asked for.
+
+    Args:
+        again: Stored samples after the position.
+        arrivals: New samples, after all that are stored.
+        stored: Name of the last stored sample; None without any.
+        position: Name of the sample after which it begins; None for the beginning.
+
+    Attributes:
+        behind: Name of the sample that was read last.
+    """
+
+    def __init__(
+        self, again: Iterator[NamedSamples], arrivals: OrderedArrivals, stored: Name | None, position: Name | None
+    ) -> None:
+        self.behind = position
+        self._arrivals, self._stored, self._produced = arrivals, stored, iter(arrivals)
+        self._samples = itertools.chain(again, self._produced)
+        self._left = NamedSamples({})  # read, and not handed out
+
+    def next(self, limit: int) -> NamedSamples | None:
+        """Return the next samples, at least one and at most `limit`; None at the end."""
+        while not len(self._left):
+            more = next(self._samples, None)
+            if more is None:
+                return None
+            self._left = self._left.then(more)
+        samples, self._left = self._left.split(limit)
+        self.behind = samples.names.last
+        return samples
+
+    def is_new(self, samples: NamedSamples) -> bool:
+        """Whether samples that it gave are not stored; those that it gives at once are either all new or all stored."""
+        return self._stored is None or samples.names.last > self._stored
+
+    @property
+    def round_over(self) -> bool:
+        """Whether it ended since all points of a grid, or all stored samples, were through."""
+        return self._arrivals.round_over
+
+    def want(self, more: int) -> bool:
+        """Let simulations give more samples than expected; False where there is no limit, or they have not begun."""
+        if self._arrivals.demand is None:
+            return False
+        self._arrivals.demand.samples += more
+        return True
+
+    def close(self) -> None:
+        """End the production of new samples."""
+        self._produced.close()

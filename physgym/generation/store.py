@@ -1,0 +1,66 @@
+"""The samples that a stream has stored: names, positions and endings in its dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
+from physgym.generation.named_samples import Name, NamedSamples, SampleNames
+
+BLOCK = 1 << 20  # bytes of stored samples that are read at once
+
+
+class Store:
+    """The part of a dataset that a stream writes, as it is so far.
+
+    Args:
+        writer: Writes it.
+    """
+
+    def __init__(self, writer: SampleWriter) -> None:
+        self.writer = writer
+
+    def dataset(self) -> SampleDataset | None:
+        """Return everything stored so far, None where nothing is."""
+        if not self.writer.closed:
+            self.writer.commit()
+        return SampleDataset(self.writer.path, self.writer.mode)
+
+    def names(self) -> SampleNames:
+        """Return the names of all stored samples."""
+        dataset = self.dataset()
+        assert dataset is not None
+        return SampleNames(*(dataset.index(name) for name in ("episode", "step", "seed")))
+
+    def after(self, position: Name | None) -> Iterator[NamedSamples]:
+        """Yield the stored samples after a name, some at a time."""
+        dataset = self.dataset()
+        assert dataset is not None
+        names = SampleNames(*(dataset.index(name) for name in ("episode", "step", "seed")))
+        first = 0 if position is None else int(np.argmax(names.after(*position)))
+        block = max(1, BLOCK // max(1, dataset.row_nbytes))
+        for start in range(first, len(dataset), block):
+            stop = min(start + block, len(dataset))
+            yield NamedSamples(dataset.read(start, stop), names.cut(slice(start, stop)))
+
+    def count_after(self, position: Name | None) -> int:
+        """Return the number of stored samples after a name."""
+        names = self.names()
+        return len(names if position is None else names.cut(names.after(*position)))
+
+    def count_of(self, episode: int) -> int:
+        """Return the number of stored samples of an episode."""
+        return int(np.count_nonzero(self.names().episodes == episode))
+
+    def has_ended(self, episode: int) -> bool:
+        """Whether the dataset says that its last episode has ended with its last sample."""
+        dataset = self.dataset()
+        return dataset is not None and dataset.endings is not None and dataset.endings[episode] != "unfinished"
+
+    def lengths(self) -> dict[int, int]:
+        """Return the number of steps of the episodes that are stored, by their index."""
+        dataset = self.dataset() if self.writer.count else None
+        return {} if dataset is None else dict(dataset.lengths)
