@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 from physgym._version import __version__
 from physgym.errors import ConfigError
 from physgym.experiment.yaml_text import read_yaml
-from physgym.samplers.table import shown_names
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -56,29 +55,6 @@ EnvId = Annotated[str, typer.Argument(metavar="ENV", help='Registered id; "modul
 EnvArguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="KEY=VALUE", help="Argument of the environment's constructor; may be repeated."),
-]
-
-
-def _either(what: str) -> str:
-    """Return the names of samplers in a sentence, the last one behind an "or"."""
-    *names, last = shown_names(what)
-    return f"{', '.join(names)} or {last}"
-
-
-Actions = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SAMPLER",
-        help=f"Where actions come from: {_either('actions')}; by default the environment's own sampler, else uniform.",
-    ),
-]
-Parameters = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SAMPLER",
-        help=f"Where the parameters of episodes come from: {_either('parameters')}; "
-        "by default the environment draws them.",
-    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed; equal seeds give equal results.")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,15 +10,14 @@ import typer
 
 from physgym.cli.app import (
     INTERRUPTED,
-    Actions,
     EnvArguments,
-    Parameters,
     again,
     app,
     arguments_of,
     pairs_of,
 )
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.options import GENERATION, with_options
 from physgym.errors import ConfigError
 from physgym.files import short
 from physgym.formats import registry
@@ -27,6 +25,7 @@ from physgym.formats import registry
 
 @app.command(cls=Command)
 @with_flags
+@with_options(*GENERATION)
 def generate(
     source: Annotated[
         str,
@@ -37,47 +36,11 @@ def generate(
         ),
     ],
     overrides: Overrides = None,
-    out: Annotated[
-        str | None, typer.Option(help="Dataset folder, or s3://bucket/prefix; by default in a new session.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="How many samples the dataset shall have.", show_default="1000")
-    ] = None,
-    episodes: Annotated[
-        int | None,
-        typer.Option(help="How many episodes it shall have; with --samples too, it ends with what comes first."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
-    envs: Annotated[int | None, typer.Option(help="Environments; by default one per worker.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; equal seeds give equal results.", show_default="0")
-    ] = None,
     arg: EnvArguments = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
-    actions: Actions = None,
-    parameters: Parameters = None,
-    keep_rejected: Annotated[
-        bool, typer.Option("--keep-rejected", help="Keep the samples of rejected steps apart, with the reasons.")
-    ] = False,
-    nonfinite: Annotated[
-        str | None,
-        typer.Option(
-            help="What a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored).",
-            show_default="error",
-        ),
-    ] = None,
-    max_rejects: Annotated[
-        int | None, typer.Option(help="Give up after so many rejected steps in a row.", show_default="10")
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(help="End an episode after so many steps.", show_default="1000")
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Start a worker that dies or hangs again; the samples are the same.")
-    ] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a worker.", show_default="120")] = None,
     *,
+    given: dict[str, Any],
     flags: Flags,
 ) -> None:
     """Run a simulation in parallel and store its samples.
@@ -94,36 +57,13 @@ def generate(
     from physgym.experiment.runs import generate_samples
     from physgym.storage import Location, place
 
-    given = {
-        "dataset.path": out,
-        "dataset.samples": samples,
-        "dataset.episodes": episodes,
-        "dataset.num_workers": workers,
-        "dataset.num_envs": envs,
-        "seed": seed,
-        **{f"environment.arguments.{name}": value for name, value in arguments_of(arg).items()},
-        "sampler.actions": actions,
-        "sampler.parameters": parameters,
-        "dataset.keep_rejected": keep_rejected or None,
-        "dataset.nonfinite": nonfinite,
-        "dataset.max_rejects": max_rejects,
-        "dataset.max_steps": max_steps,
-        "dataset.on_error": "restart" if restart else None,
-        "dataset.timeout": timeout,
-    }
-    # JSON is YAML
-    made = [
-        f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"
-        for key, value in given.items()
-        if value is not None
-    ]
-    changes = [*made, *(overrides or ())]
+    given |= {f"environment.arguments.{name}": value for name, value in arguments_of(arg).items()}
     file = Path(source) if source.endswith((".yaml", ".yml")) or Path(source).is_dir() else None
     if file is not None:
-        config = flags.load(file, changes)
+        config = flags.load(file, overrides, given)
     else:
         data: dict[str, Any] = {"environment": {"id": source}}
-        flags.edits(changes).data(data)
+        flags.edits(overrides, given).data(data)
         config = check_config(data, "the command")
     origin = None
     if isinstance(config.dataset.path, list):
@@ -134,7 +74,7 @@ def generate(
     if config.dataset.path is None:
         if resume:
             raise ConfigError("--resume goes with --out or dataset.path; a session goes on by physgym resume SESSION")
-        origin, log = flags.origin(file, changes)
+        origin, log = flags.origin(file, overrides, given)
         if not log:
             raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +30,7 @@ SHORT = ("-y", "-h")  # options of one letter
 
 @dataclass(frozen=True)
 class Flags:
-    """What the flags say."""
+    """Values of the flags."""
 
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.")] = False
     mini: Annotated[bool, typer.Option("--mini", help="Use the first 100 samples only, for a quick try.")] = False
@@ -66,32 +66,45 @@ class Flags:
         typer.Option(metavar="KEY VALUE", help="Replace the value of a key, or a whole section, in YAML."),
     ] = None
 
-    def edits(self, overrides: Sequence[str] | None) -> Edits:
-        """The changes to the configuration file."""
+    def edits(self, overrides: Sequence[str] | None, values: Mapping[str, Any] | None = None) -> Edits:
+        """Return the changes to the configuration file: of the flags, overrides, and values by key."""
         from physgym.experiment.config import Edits
 
         return Edits(
-            self.find_replace or (), self.delete or (), self.modify or (), overrides or (), self.cpu, self.mini
+            find_replace=self.find_replace or (),
+            delete=self.delete or (),
+            modify=self.modify or (),
+            overrides=overrides or (),
+            cpu=self.cpu,
+            mini=self.mini,
+            values=values or {},
         )
 
-    def load(self, source: Path, overrides: Sequence[str] | None) -> Config:
-        """The configuration of a file or of a session, with the changes.
+    def load(self, source: Path, overrides: Sequence[str] | None, values: Mapping[str, Any] | None = None) -> Config:
+        """Return the configuration of a file or of a session, with the changes.
 
         Raises:
             ConfigError: It is wrong.
         """
         from physgym.experiment.config import load_config
 
-        return load_config(config_of(source), self.edits(overrides))
+        return load_config(config_of(source), self.edits(overrides, values))
 
     def origin(
-        self, source: Path | None, overrides: Sequence[str] | None, *, checked: bool = True, keep_diff: bool = False
+        self,
+        source: Path | None,
+        overrides: Sequence[str] | None,
+        values: Mapping[str, Any] | None = None,
+        *,
+        checked: bool = True,
+        keep_diff: bool = False,
     ) -> tuple[Origin, bool]:
-        """Where a run of that configuration comes from, and whether it is logged.
+        """Return the origin of a run of that configuration, and whether the run is logged.
 
         Args:
             source: The configuration.
             overrides: Changed keys.
+            values: Values by key that options give.
             checked: Whether uncommitted changes matter.
             keep_diff: Whether changes are kept, as what is resumed has kept its own.
 
@@ -113,7 +126,7 @@ class Flags:
         )
         file = None if source is None else config_of(source)
         allowed = self.allow_changed_code
-        edits = self.edits(overrides).record()
+        edits = self.edits(overrides, values).record()
         return Origin.here(file, edits, save_diff=keep and log, allow_changed_code=allowed), log
 
 
@@ -143,7 +156,7 @@ def _spread(args: Sequence[str]) -> list[str]:
 
 
 def _takes(option: str, taken: int, value: str) -> bool:
-    """Whether a value after so many others still belongs to an option."""
+    """Return whether a value after so many others still belongs to an option."""
     if option == "--modify":
         return taken < 2
     return option == "--find-replace" or not taken or "=" not in value  # what has one is an override, no key

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from physgym.cli.app import INTERRUPTED, Actions, Parameters, again, app, config_of
+from physgym.cli.app import INTERRUPTED, again, app, config_of
+from physgym.cli.options import BATCH_SIZE, RUNNING, WHICH, in_section, with_options
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
     from physgym.experiment.schema import Config
 
-WHICH = "Checkpoint: last, best, or an epoch that is kept."
 MISSING = (
     "environment: missing; name the simulation, as in environment.id=physgym/Beam-v0, or environment.id=module:Class"
 )
@@ -22,7 +22,6 @@ NOT_IMPORTABLE = (
     "environment: missing; the samples of the training were made by {name!r}, which cannot be imported by that name: "
     "{error}. Put the class at the top of a module that can be imported, and name it: environment.id=module:Class"
 )
-BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a single prediction."
 Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
 Overrides = Annotated[
     list[str] | None,
@@ -39,30 +38,15 @@ Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each 
 
 
 @app.command()
+@with_options(*RUNNING)
 def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
     overrides: Overrides = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps; 0 goes on until Ctrl-C.", show_default="100")] = None,
-    which: Annotated[str | None, typer.Option(help=WHICH)] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Seed of the run; other than the training's shows unseen episodes.", show_default="1"),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes that run the simulation; by default it runs in this one.")
-    ] = None,
-    envs: Annotated[int | None, typer.Option(help="Environments in workers; by default one per worker.")] = None,
-    surrogate: Annotated[
-        bool, typer.Option("--surrogate", help="The network makes the steps, in place of the solver.")
-    ] = False,
-    record: Record = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the record after its last sample.")] = False,
-    frames: Frames = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_SIZE, show_default="1")] = None,
-    actions: Actions = None,
-    parameters: Parameters = None,
     allow_changed_code: ChangedCode = False,
     cpu: Cpu = False,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Run a trained network inside its simulation, next to the solver.
 
@@ -76,20 +60,8 @@ def run(
     from physgym.experiment.schema import Component
 
     config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
-    given: dict[str, Any] = {
-        "steps": steps,
-        "which": which,
-        "seed": seed,
-        "num_workers": workers,
-        "num_envs": envs,
-        "surrogate": surrogate or None,
-        "record": record,
-        "frames": frames,
-        "batch_size": batch_size,
-        "actions": actions and Component(type=actions),
-        "parameters": parameters and Component(type=parameters),
-    }
-    chosen = config.runner.model_copy(update={name: value for name, value in given.items() if value is not None})
+    samplers = {name: Component(type=given[name]) for name in ("runner.actions", "runner.parameters") if name in given}
+    chosen = config.runner.model_copy(update=in_section(given | samplers, "runner"))
     if chosen.frames is not None and (chosen.num_workers is not None or chosen.num_envs is not None):
         raise ConfigError("frames need the simulation in this process: leave workers and environments out")
     _run(

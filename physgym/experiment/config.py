@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import types
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from physgym.errors import ConfigError
 from physgym.experiment.schema import MINI, Component, Config, missing_samples
@@ -32,6 +34,7 @@ class Edits:
         overrides: ``key.sub=value``; the value is read as the schema has it.
         cpu: Train on the CPU.
         mini: Use the first 100 samples only.
+        values: Values by key, made before the overrides and recorded as such: those of options that stand for keys.
     """
 
     find_replace: Sequence[str] = ()
@@ -40,14 +43,16 @@ class Edits:
     overrides: Sequence[str] = ()
     cpu: bool = False
     mini: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Those that were made, as JSON data."""
-        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the changes as JSON data."""
+        made = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "values"}
+        made["overrides"] = [*(_as_override(key, value) for key, value in self.values.items()), *self.overrides]
         return {name: value if isinstance(value, bool) else list(value) for name, value in made.items() if value}
 
     def text(self, text: str, where: str) -> str:
-        """The text of a file after the replacements.
+        """Return the text of a file after the replacements.
 
         Raises:
             ConfigError: Their number is odd, or there is nothing to replace.
@@ -68,6 +73,9 @@ class Edits:
             _delete(data, key)
         for key, text in _pairs(self.modify, "--modify", "KEY VALUE"):
             _set(data, key, text, f"--modify {key}")
+        for key, value in self.values.items():
+            *path, last = key.split(".")
+            section_at(data, path, _as_override(key, value))[last] = json.loads(_json(value))
         for override in self.overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
@@ -106,7 +114,11 @@ def load_config(path: str | Path, edits: Edits | Sequence[str] = ()) -> Config:
 
 
 def check_config(data: dict[str, Any], where: str) -> Config:
-    """The configuration that the data describes; raises as `load_config` does."""
+    """Return the configuration that the data describes.
+
+    Raises:
+        ConfigError: It is wrong; the text lists all faults, each with its key and the nearest right one.
+    """
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -119,20 +131,29 @@ def check_config(data: dict[str, Any], where: str) -> Config:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of configuration files, with which editors complete and check them."""
+    """Return the JSON schema of configuration files, with which editors complete and check them."""
     samples = [{"required": ["environment"]}, {"required": ["dataset"]}]
     return {"$schema": DIALECT, "anyOf": samples, **Config.model_json_schema()}
 
 
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """All keys of the schema, dotted, sections before what is in them."""
-    for name, field in model.model_fields.items():
+    """Yield all keys of the schema, dotted, sections before what is in them."""
+    for name, declared in model.model_fields.items():
         yield prefix + name
-        if (section := _model_in(field.annotation)) is not None and section is not Component:
+        if (section := _model_in(declared.annotation)) is not None and section is not Component:
             yield from known_keys(section, f"{prefix}{name}.")
 
 
 # --- changes
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _as_override(key: str, value: Any) -> str:
+    """Return the override that gives a key a value: JSON is YAML."""
+    return f"{key}={_json(value)}"
 
 
 def _pairs(values: Sequence[str], option: str, form: str) -> Iterator[tuple[str, str]]:
@@ -163,12 +184,12 @@ def _set(data: dict[str, Any], key: str, text: str, what: str) -> None:
 
 
 def section_at(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, Any]:
-    """The section of a path, made where it is missing."""
+    """Return the section of a path, made where it is missing."""
     for place, part in enumerate(path):
         inner = data.get(part)
         if inner is None:
             inner = {}
-            default = _default(path[: place + 1])
+            default = default_of(path[: place + 1])
             if part not in data and isinstance(default, Component):
                 inner = default.type
         if isinstance(inner, str) and annotation_of(path[: place + 1]) is Component:
@@ -181,7 +202,7 @@ def section_at(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str
 
 
 def _typed(text: str, path: Sequence[str]) -> Any:
-    """The value of a text as the schema has it: where it wants a text this is the text itself, unless in quotes.
+    """Return the value of a text as the schema has it: where it wants a text, the text itself, unless in quotes.
 
     Raises:
         ValueError, yaml.YAMLError: It is not YAML, where it is to be.
@@ -206,7 +227,7 @@ def _typed(text: str, path: Sequence[str]) -> Any:
 
 
 def _is_collection(text: str) -> bool:
-    """Whether a text is a list or a mapping in YAML, which the schema refuses where it wants a text."""
+    """Return whether a text is a list or a mapping in YAML, which the schema refuses where it wants a text."""
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return False
     with contextlib.suppress(yaml.YAMLError, ValueError):
@@ -218,7 +239,7 @@ def _is_collection(text: str) -> bool:
 
 
 def annotation_of(path: Sequence[str]) -> Any:
-    """The type of a key, of a section without None; None if there is no such key, Any in free data as of arguments."""
+    """Return the type of a key, without None; None if there is no such key, Any in free data such as arguments."""
     model: Any = Config
     parts = iter(path)
     for part in parts:
@@ -233,8 +254,14 @@ def annotation_of(path: Sequence[str]) -> Any:
     return model
 
 
-def _default(path: Sequence[str]) -> Any:
-    """What a key is where nothing is given; None if there is no such key."""
+def field_of(path: Sequence[str]) -> FieldInfo:
+    """Return the declaration of a key that exists."""
+    model = annotation_of(path[:-1]) if len(path) > 1 else Config
+    return model.model_fields[path[-1]]  # type: ignore[no-any-return]
+
+
+def default_of(path: Sequence[str]) -> Any:
+    """Return the default of a key; None if there is no such key."""
     model = annotation_of(path[:-1]) if len(path) > 1 else Config
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or path[-1] not in model.model_fields:
         return None
@@ -242,7 +269,7 @@ def _default(path: Sequence[str]) -> Any:
 
 
 def kinds_of(annotation: Any) -> set[Any]:
-    """The types that a value of a type may have: int and NoneType of ``int | None``, dict of ``dict[str, Any]``."""
+    """Return the types that a value of a type may have: int and NoneType of ``int | None``."""
     if get_origin(annotation) is Annotated:
         return kinds_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -251,7 +278,7 @@ def kinds_of(annotation: Any) -> set[Any]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The section in a type such as ``Section | None`` or ``list[Section]``."""
+    """Return the section in a type such as ``Section | None`` or ``list[Section]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Union, types.UnionType, Annotated, list, dict):
@@ -260,12 +287,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _place(fault: Any) -> tuple[str, ...]:
-    """The path of a fault, without the types that pydantic names where a key takes several."""
+    """Return the path of a fault, without the types that pydantic names where a key takes several."""
     return tuple(str(part) for part in fault["loc"] if "[" not in str(part))
 
 
 def _explain(fault: Any) -> str:
-    """A fault as a person would put it."""
+    """Return a fault as a person would put it."""
     path = _place(fault)
     name = ".".join(path)
     message = str(fault["msg"]).removeprefix("Value error, ")

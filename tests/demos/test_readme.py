@@ -10,15 +10,6 @@ import pytest
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ROWS = re.findall(r"^\| .* \|$", README.split("## What it does")[1].split("## ")[0], re.MULTILINE)
-PUBLIC = {
-    "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition",
-    "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
-    "physgym.training": "Trainer Callback Checkpoints TensorBoard EarlyStopping load_checkpoint",
-    "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
-    "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
-    "physgym.sample": "Field SampleSpec",
-    "physgym.testing": "check_env EnvConformance",
-}
 
 
 def find(path: str) -> object:
@@ -59,12 +50,6 @@ def test_a_name_of_the_readme_is_importable(name):
     if name.startswith("physgym.formats.huggingface"):
         pytest.importorskip("datasets")
     assert find(name) is not None
-
-
-@pytest.mark.parametrize("name", [f"{module}.{name}" for module, all_ in PUBLIC.items() for name in all_.split()])
-def test_a_public_name_is_importable(name):
-    module, _, attribute = name.rpartition(".")
-    assert getattr(importlib.import_module(module), attribute) is not None
 
 
 def test_commands_of_the_readme_exist():

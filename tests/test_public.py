@@ -1,0 +1,137 @@
+"""What other people's code and command lines rely on is there: public names, commands, options, configuration keys."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import gymnasium
+import pytest
+from typer.main import get_command
+
+import physgym
+from physgym import cli
+from physgym.experiment.config import annotation_of, known_keys
+from physgym.experiment.schema import Config
+
+ROOT = Path(__file__).parents[1]
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+NAMES = {
+    "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
+    "factory",
+    "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
+    "physgym.training": "Trainer Callback Checkpoints TensorBoard EarlyStopping load_checkpoint save_checkpoint "
+    "find_checkpoint list_checkpoints History SampleSource",
+    "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
+    "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
+    "physgym.sample": "Field SampleSpec",
+    "physgym.testing": "check_env EnvConformance",
+    "physgym.samplers": "Sampler Breed find_sampler rebuild_sampler",
+    "physgym.errors": "PhysGymError ConfigError CheckpointError DatasetError SampleError WorkerError ChangedCode",
+}
+COMMANDS = (
+    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay"),
+    *("list", "show", "schema", "info", "export", "import", "demo"),
+)
+APP = get_command(cli.app)
+
+
+def commands(command=APP, path=()):
+    """All commands and their subcommands, with the words that name them."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+ALL = dict(commands())
+
+
+def options(*path: str) -> set[str]:
+    named = {option for one in ALL[path].params for option in (*one.opts, *one.secondary_opts)}
+    return {option for option in named if option.startswith("-")} | {"--help", "-h"}
+
+
+@pytest.mark.parametrize("name", [f"{module}.{name}" for module, names in NAMES.items() for name in names.split()])
+def test_a_public_name_is_there(name):
+    module, _, attribute = name.rpartition(".")
+    assert getattr(importlib.import_module(module), attribute) is not None
+
+
+def test_both_ways_to_make_a_vector_env_give_the_same_class():
+    for envs in (
+        physgym.make_vec("physgym/Spring-v0", num_envs=2, num_workers=1),
+        gymnasium.make_vec("physgym/Spring-v0", num_envs=2),
+    ):
+        with envs:
+            assert isinstance(envs, physgym.SocketVectorEnv)
+            envs.reset(seed=0)
+            envs.send(envs.action_space.sample())
+            assert len(envs.recv(min_envs=1)) == 6
+
+
+def test_samples_are_generated_and_read(tmp_path):
+    made = physgym.generate(
+        "physgym/Spring-v0", tmp_path / "spring", samples=20, num_envs=1, num_workers=1, seed=0, progress=False
+    )
+    dataset = physgym.SampleDataset(tmp_path / "spring", mode="training")
+    assert len(dataset) == len(made) == 20
+    assert set(dataset[0]) == set(dataset.__getitems__([0])[0]) == set(dataset.spec)
+    assert dataset.statistics
+
+
+def test_all_commands_are_there():
+    assert set(APP.commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "physgym")
+def test_every_command_helps(path, capsys):
+    assert not cli.app([*path, "--help"], standalone_mode=False)
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: ")
+    assert not [option for option in options(*path) if option not in text and option not in ("-h",)]
+
+
+def named_options() -> dict[tuple[str, str], str]:
+    """Options that the docs name behind a command, and where."""
+    found = {}
+    for file in DOCS:
+        text = file.read_text().replace("\\\n", " ")
+        for line in re.findall(r"physgym (?:\w+ [^`\n|;#]*)", text):
+            command = line.split()[1]
+            for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", line) if command in COMMANDS else ():
+                found[command, option] = file.name
+    return found
+
+
+def test_options_that_the_docs_name_exist():
+    named = named_options()
+    assert len(named) > 20
+    assert {pair: file for pair, file in named.items() if pair[1] not in options(pair[0])} == {}
+
+
+def test_options_of_the_page_on_configurations_exist():
+    text = (ROOT / "docs" / "config.md").read_text()
+    known = set().union(*(options(name) for name in COMMANDS))
+    named = set(re.findall(r"(?<=`)--[a-z][a-z-]*", text))
+    assert {"--cpu", "--find-replace"} <= named <= known
+
+
+def named_keys() -> dict[str, str]:
+    """Dotted keys of configurations that the docs name in code, and where."""
+    sections = {name for name in Config.model_fields if any(key.startswith(f"{name}.") for key in known_keys())}
+    found = {}
+    for file in DOCS:
+        for key in re.findall(r"(?<![\w./\"'])((?:\w+\.)+\w+)(?==| *:|`)", file.read_text()):
+            if key.split(".")[0] in sections and not key.startswith("search.parameters."):
+                found[key] = file.name
+    return found
+
+
+def test_keys_that_the_docs_name_exist():
+    named = named_keys()
+    assert {"dataset.path", "training.epochs"} <= set(named)
+    ours = {key: file for key, file in named.items() if file in ("config.md", "sessions.md", "hyperparameters.md")}
+    ours.pop("network.safetensors")  # a file
+    assert len(ours) > 15
+    assert {key: file for key, file in ours.items() if annotation_of(key.split(".")) is None} == {}
