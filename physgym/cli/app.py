@@ -27,7 +27,7 @@ class _Ordered(TyperGroup):
     """Lists commands in the order of work."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names."""
+        """Return the names of the commands."""
         return sorted(self.commands, key=ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:
@@ -75,7 +75,7 @@ def _options(
 
 
 def again(*more: str) -> str:
-    """The command that was typed, with other options, such as ``--resume`` or ``--steps 5``, behind it; for a shell."""
+    """Return the typed command with other options behind it, such as ``--resume`` or ``--steps 5``; for a shell."""
     typed, changed = sys.argv[1:], [part for part in more if part.startswith("--")]
     kept = []
     while typed:
@@ -89,7 +89,7 @@ def again(*more: str) -> str:
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
-    """The table of options ``name=value``."""
+    """Return the table of options ``name=value``."""
     table = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
@@ -114,7 +114,7 @@ def arguments_of(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def config_of(path: Path) -> Path:
-    """The file of a configuration: that of a session if the path is a folder, else the path itself.
+    """Return the file of a configuration: that of a session if the path is a folder, else the path itself.
 
     Raises:
         ConfigError: The folder is no session.

@@ -182,7 +182,7 @@ def _run(
 
 
 def _with_simulation(config: Config, session: Path) -> Config:
-    """The configuration of a session that names no simulation, with that which made its samples.
+    """Return the configuration of a session that names no simulation, with that which made its samples.
 
     Raises:
         ConfigError: They do not say it, or it cannot be imported by its name.
@@ -206,7 +206,7 @@ def _with_simulation(config: Config, session: Path) -> Config:
 
 
 def _environment_of(session: Path) -> str | None:
-    """The simulation that a session names; one that is put in its place has other code."""
+    """Return the simulation that a session names; one that is put in its place has other code."""
     from physgym.experiment.record import read_config
 
     environment = read_config(session).get("environment")
@@ -214,7 +214,7 @@ def _environment_of(session: Path) -> str | None:
 
 
 def _by_python(session: Path) -> bool:
-    """Whether a program in Python trained it, so that its configuration does not know the network."""
+    """Return whether a program in Python trained it, so that its configuration does not know the network."""
     from physgym.experiment.record import read_record
     from physgym.experiment.session import RECORD
 

@@ -55,7 +55,7 @@ def search(
 
 
 def resume_search(session: Path, settings: Config, origin: Origin, ray: str | None = None) -> None:
-    """What `physgym resume` does with the session of a search."""
+    """Go on with the session of a search."""
     from physgym.experiment.search.study import resume_search as run
 
     _finish(lambda: run(session, settings, origin, ray=ray), settings)

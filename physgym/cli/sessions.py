@@ -61,7 +61,7 @@ def _sessions(folder: Path) -> Iterator[Path]:
 
 
 def _summary(session: Path, folder: Path) -> dict[str, Any]:
-    """What a line of the list says; of a damaged record, that it is damaged."""
+    """Return the line of a session in the list; of a damaged record, that it is damaged."""
     from physgym.experiment.record import read_record, state
 
     name = session.name if session == folder else str(session.relative_to(folder))
@@ -92,7 +92,7 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
 
 
 def _saved_results(session: Path) -> dict[str, Any]:
-    """What the last checkpoint says of a training that was killed, or runs; empty where there is none."""
+    """Return the results in the last checkpoint of a training that was killed, or runs; empty without one."""
     found: dict[float, dict[str, Any]] = {}
     for file in session.glob("networks/*/manifest.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError):

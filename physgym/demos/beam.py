@@ -87,7 +87,7 @@ def study(budget: Budget, out: str | Path, *, num_workers: int = 2, seed: int = 
 
 
 def _config(budget: Budget, folder: Path, num_workers: int, seed: int) -> Config:
-    """The study's training as a configuration, so that its network can be run like that of any session."""
+    """Return the study's training as a configuration, so that its network can be run like that of any session."""
     return Config.model_validate(
         {
             "description": f"demo: {budget.samples} samples, compared on {budget.held_out} unseen episodes",
@@ -187,7 +187,7 @@ def make_trainer(budget: Budget, dataset: SampleDataset, folder: Path, seed: int
 
 
 def baselines(dataset: SampleDataset) -> dict[str, Callable[[Array], Array]]:
-    """What a network has to beat: the mean displacement, and a linear map from forces to displacements."""
+    """Fit the baselines: the mean displacement, and a linear map from forces to displacements."""
     samples = dataset[:]
     x, y = (samples[name].reshape(len(dataset), -1).astype(np.float64) for name in (INPUT, TARGET))
     shape = dataset.spec[TARGET].shape
@@ -257,7 +257,7 @@ def _tell(results: dict[str, Any], folder: Path) -> None:
 
 
 def best_baseline(results: dict[str, Any]) -> dict[str, float]:
-    """The figures of the best baseline."""
+    """Return the figures of the best baseline."""
     found: dict[str, float] = min(results["baselines"].values(), key=lambda summary: summary["relative_l2"])
     return found
 
@@ -316,7 +316,7 @@ def draw_report(
 
 
 def _cropped(frame: Array) -> Array:
-    """A picture without the white rows and columns around its content."""
+    """Return a picture without the white rows and columns around its content."""
     inked: Array = np.any(frame < 255, axis=-1)
     rows, columns = (np.flatnonzero(np.any(inked, axis=axis)) for axis in (1, 0))
     return frame[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -48,7 +48,7 @@ REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def check_name(name: str, known: Sequence[str]) -> str:
-    """A registered name or ``module:attr``, as it is; what stands behind the latter is looked for by `find`.
+    """Check that a name is registered or ``module:attr``, and return it; `find` looks for the latter.
 
     Raises:
         ValueError: It is neither; the text names the nearest registered one.
@@ -63,7 +63,7 @@ def check_name(name: str, known: Sequence[str]) -> str:
 
 
 def check_sampler(name: str, known: Sequence[str]) -> str:
-    """As `check_name`, for a sampler, whose name may have an argument such as "lhs:16" or "network:sessions/beam"."""
+    """Check the name of a sampler, which may have an argument such as "lhs:16" or "network:sessions/beam"."""
     return name if name.partition(":")[0] in known else check_name(name, known)
 
 
@@ -134,7 +134,7 @@ def make(found: Any, key: str, *given: Any, **arguments: Any) -> Any:
 
 
 def _nearest(found: Any, problem: str) -> str:
-    """The nearest argument where Python says that there is none of that name."""
+    """Return the nearest argument where Python says that there is none of that name."""
     name = re.search(r"unexpected keyword argument '(\w+)'", problem)
     if name is None:
         return ""

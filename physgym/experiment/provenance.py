@@ -70,7 +70,7 @@ class Origin:
         save_diff: bool = False,
         allow_changed_code: bool = False,
     ) -> Self:
-        """What can be seen from here.
+        """Return the origin of a run that begins here.
 
         Args:
             config_file: The configuration file.
@@ -93,7 +93,7 @@ class Origin:
         return cls(_command(), str(folder), file, dict(edits or {}), repository, patch, allow_changed_code)
 
     def record(self) -> dict[str, Any]:
-        """All of this as JSON data, but for the patch, and the packages and the machine beside it."""
+        """Return it as JSON data without the patch, with the packages and the machine."""
         return {
             "command": list(self.command),
             "folder": self.folder,
@@ -138,7 +138,7 @@ def _git_record(repository: Repository | None) -> dict[str, Any] | None:
 
 @functools.cache
 def _own_record() -> dict[str, Any]:
-    """Which physgym it is: that of a release, or of a commit where it is imported from a checkout."""
+    """Return the version of physgym, and its commit where it is imported from a checkout."""
     package = Path(__file__).resolve().parents[1]
     commit, dirty = None, None
     try:
@@ -187,7 +187,7 @@ def import_folders(root: Path) -> list[str]:
 
 @functools.cache
 def hardware() -> dict[str, Any]:
-    """The machine: processor, cores that this process may use, memory in bytes, graphics processors, CUDA."""
+    """Describe the machine: processor, cores that this process may use, memory in bytes, graphics processors, CUDA."""
     torch = sys.modules.get("torch")
     return {
         "cpu": _processor(),
@@ -236,7 +236,7 @@ def threads() -> int | None:
 
 
 def dataset_hash(dataset: SampleDataset) -> str:
-    """What the samples of a dataset are, whatever its folder is called and whether it is compressed.
+    """Return the hash of a dataset's samples, whatever its folder is called and whether it is compressed.
 
     It covers the fields (name, shape, dtype, role, unit) and every partition that the samples lie in: the number of its
     samples, and its checksum, which is over the values of all fields, the names of the samples (episode, step, env,

@@ -80,12 +80,12 @@ class Repository:
 
     @property
     def dirty(self) -> bool:
-        """Whether what runs may be something else than the commit."""
+        """Return whether what runs may be something else than the commit."""
         return bool(self.changed or self.untracked or self.problem)
 
 
 def find_repository(folder: Path | None = None) -> Repository | None:
-    """The repository around a folder.
+    """Return the repository around a folder.
 
     Args:
         folder: By default the current one.
@@ -142,7 +142,7 @@ def _read(root: Path, folder: Path) -> Repository:
 
 
 def _status(root: Path) -> tuple[dict[str, str], list[str], list[str], list[str]]:
-    """What git says of commit and branch, and which files are changed, untracked, and changed submodules."""
+    """Read commit and branch, and which files are changed, untracked, and changed submodules."""
     heads: dict[str, str] = {}
     changed, untracked, submodules = [], [], []
     command = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames")
@@ -201,7 +201,7 @@ def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
 
 
 def _in_ours(root: Path, file: Path) -> bool:
-    """Whether a file lies in a session or a dataset, or describes exported arrays."""
+    """Return whether a file lies in a session or a dataset, or describes exported arrays."""
     if file.name == EXPORTED:
         return any((root / file.parent).glob("*.npy")) or any((root / file.parent).glob("*/*.npy"))
     around = (root / parent for parent in file.parents if parent != Path())
@@ -224,7 +224,7 @@ def check_repository(
     yes: bool,
     settings: Settings | None = None,
 ) -> bool:
-    """Whether a run is recorded, which it is where it can be run again from a commit.
+    """Return whether a run is recorded, as it is where it can be run again from a commit.
 
     Args:
         repository: Of the current folder.
@@ -276,7 +276,7 @@ def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
 
 
 def listed(repository: Repository) -> str:
-    """The files that are not committed, a line each; the first ones of many."""
+    """Return the files that are not committed, a line each; the first ones of many."""
     lines = [f"  changed    {shown(name)}" for name in repository.changed]
     lines += [f"  untracked  {shown(name)}" for name in repository.untracked]
     more = len(lines) - SHOWN
@@ -284,7 +284,7 @@ def listed(repository: Repository) -> str:
 
 
 def shown(name: str) -> str:
-    """The name of a file on one line, whatever it holds."""
+    """Return the name of a file on one line, whatever it holds."""
     return name if name.isprintable() else ascii(name)
 
 
@@ -292,7 +292,7 @@ def shown(name: str) -> str:
 
 
 def make_patch(repository: Repository) -> bytes:
-    """All that differs from the commit, as a patch for `git apply`, with the contents of untracked files.
+    """Make a patch for `git apply` of all that differs from the commit, with the contents of untracked files.
 
     Of untracked files that are no code those that are small.
 
@@ -330,7 +330,7 @@ def make_patch(repository: Repository) -> bytes:
 
 
 def _is_file(root: Path, name: str) -> bool:
-    """Whether a file or link is there; not so where a link to a folder has taken the place of a folder."""
+    """Return whether a file or link is there, and no link to a folder has taken the place of a folder."""
     path = root / name
     between = [parent for parent in path.parents if parent != root and root in parent.parents]
     return not any(parent.is_symlink() for parent in between) and (path.is_symlink() or path.is_file())
@@ -391,7 +391,7 @@ def _size(path: Path) -> int:
 
 
 def has_commit(root: Path, commit: str) -> bool:
-    """Whether a repository has a commit."""
+    """Return whether a repository has a commit."""
     try:
         git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     except GitError:

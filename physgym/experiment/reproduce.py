@@ -97,7 +97,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether metrics, samples and weights are the same, bit for bit."""
+        """Return whether metrics, samples and weights are the same, bit for bit."""
         return all(then == now for then, now in (*self.metrics.values(), self.dataset, self.weights))
 
     def __str__(self) -> str:
@@ -186,7 +186,7 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
 
 
 def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run that stands for all of a session's.
+    """Return the run that stands for all of a session's.
 
     Raises:
         ConfigError: There is none; the text says why.
@@ -233,7 +233,7 @@ def _content(session: Path, run: Mapping[str, Any]) -> bytes:
 
 
 def _repository(session: Path, found: Mapping[str, Any]) -> Path:
-    """A repository that has the commit: the current one, that of the session, or where it was."""
+    """Return a repository that has the commit: the current one, that of the session, or where it was."""
     if shutil.which("git") is None:
         raise ConfigError(f"{NO_GIT}, which brings the code of {session} back; install it")
     around = [find_repository(), find_repository(session)]
@@ -285,13 +285,13 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
 
 
 def _free(wanted: Path) -> Path:
-    """A folder that is not there yet, called as `new_session` would."""
+    """Return a folder that is not there yet, named as `new_session` names it."""
     names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(1))
     return next(folder for folder in names if not folder.exists())
 
 
 def _absolute(value: Any, base: Path) -> str:
-    """A path, which meant one below the folder, as one from everywhere."""
+    """Return a path relative to a folder as an absolute one."""
     local = Path(str(value)).expanduser()
     return str(value) if isinstance(place(str(value)), Location) else str(base / local)
 
@@ -319,7 +319,7 @@ def _check_weights(message: str, session: Path, path: str, which: str, then: str
 
 
 def _mode(session: Path) -> str:
-    """Which part of its dataset a generation wrote."""
+    """Return the part of its dataset that a generation wrote."""
     return next((mode for mode in get_args(Mode) if partition_files(session / "dataset", mode)), "training")
 
 
@@ -328,7 +328,7 @@ def _mode(session: Path) -> str:
 
 @contextlib.contextmanager
 def _worktree(root: Path, commit: str, patch: bytes, *, keep: bool) -> Iterator[Path]:
-    """The files of a commit, with a patch, in a temporary folder."""
+    """Check out the files of a commit, with a patch, in a temporary folder."""
     _remove_abandoned(root)
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY))
     folder = temporary / (root.name or "repository")
@@ -454,7 +454,7 @@ class _Reproduction:
 
 
 def _session_of(pid: int, wanted: Path) -> Path | None:
-    """The session of a process: the wanted one, or with a suffix where somebody else was faster."""
+    """Return the session of a process: the wanted one, or with a suffix where somebody else was faster."""
     for folder in sorted(wanted.parent.glob(f"{glob.escape(wanted.name)}*"), key=lambda path: len(path.name)):
         with contextlib.suppress(ConfigError):
             if read_record(folder)["runs"][-1].get("pid") == pid:
@@ -470,7 +470,7 @@ def _hash(run: Mapping[str, Any]) -> str | None:
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What else than the results is different, a line each."""
+    """Yield the other differences, a line each."""
     for name in ("python", "platform", "threads"):
         if then[name] != now[name]:
             yield f"{name}: {then[name]} then, {now[name]} now"

@@ -408,7 +408,7 @@ class Config(Section):
 
 
 def missing_samples(data: Mapping[str, Any]) -> str:
-    """What is wrong with a configuration that names no simulation; empty if nothing is."""
+    """Return the fault of a configuration that names no simulation; empty if there is none."""
 
     def of(section: str, key: str) -> Any:
         found = data.get(section)

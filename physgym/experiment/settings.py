@@ -46,11 +46,11 @@ class Settings:
     where: str = ""
 
     def is_code(self, name: str) -> bool:
-        """Whether an untracked file can change what runs."""
+        """Return whether an untracked file can change what runs."""
         return Path(name).suffix in self.code_suffixes
 
     def is_document(self, name: str) -> bool:
-        """Whether a change of a committed file changes nothing that runs."""
+        """Return whether a change of a committed file changes nothing that runs."""
         return Path(name).suffix in DOCUMENTS and not self.is_code(name)
 
 

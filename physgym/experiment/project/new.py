@@ -90,7 +90,7 @@ def new_project(path: str | Path, *, git: bool = True) -> Project:
 
 
 def package_name(name: str, parent: Path) -> str:
-    """The name under which Python will import a package.
+    """Return the name under which Python will import a package.
 
     Args:
         name: Of its folder.
@@ -120,7 +120,7 @@ def _suggestion(name: str) -> str:
 
 
 def _is_elsewhere(package: str, parent: Path) -> bool:
-    """Whether Python finds a package of this name, other than what is to be in this folder."""
+    """Return whether Python finds a package of this name elsewhere than in this folder."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):  # what is there cannot be imported, but is there
@@ -140,7 +140,7 @@ def _write(folder: Path, names: dict[str, str]) -> None:
 
 
 def _templates(folder: Traversable, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Traversable]]:
-    """The files of the template, with their places in it."""
+    """Return the files of the template, with their places in it."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _templates(entry, (*above, entry.name))

@@ -60,7 +60,7 @@ class Cluster:
         self._workers[number].send.remote(message)
 
     def poll(self, timeout: float) -> list[tuple[int, Message]]:
-        """What processes have said; one whose machine is gone is dead."""
+        """Wait for messages of processes; one whose machine is gone is dead."""
         if not self._listening:
             time.sleep(timeout)
             return []

@@ -42,7 +42,7 @@ class Workers:
 
     @property
     def expected(self) -> int:
-        """How many wait for a trial, or will."""
+        """Return how many wait for a trial, or will."""
         return len(self._starting) + len(self.idle)
 
     def open(self) -> None:
@@ -141,7 +141,7 @@ class Driver:
 
     @property
     def interrupted(self) -> int:
-        """How often Ctrl-C came."""
+        """Return how often Ctrl-C came."""
         return self._interrupts.count
 
     def run(self) -> None:

@@ -35,7 +35,7 @@ class Pool(Protocol):
         """Tell a process something."""
 
     def poll(self, timeout: float) -> list[tuple[int, Message]]:
-        """What processes have said, waited for so many seconds at most; "dead" is the last that comes from one."""
+        """Wait for messages of processes for at most so many seconds; "dead" is the last that comes from one."""
 
     def interrupt(self, number: int) -> None:
         """Ctrl-C for a process."""
@@ -84,7 +84,7 @@ class Worker:
                 data = data[self._input.write(data) :]
 
     def receive(self, timeout: float) -> list[Message]:
-        """What it has said, waited for so many seconds at most."""
+        """Wait for its messages for at most so many seconds."""
         if self._dead:
             return []
         if not wait([self.output.fileno()], timeout):
@@ -137,7 +137,7 @@ class Processes:
         self._workers[number].send(message)
 
     def poll(self, timeout: float) -> list[tuple[int, Message]]:
-        """What processes have said."""
+        """Wait for messages of processes."""
         if self._workers:
             wait([worker.output.fileno() for worker in self._workers.values()], timeout)
         else:

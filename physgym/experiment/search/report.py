@@ -53,7 +53,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Its folder below ``trials``."""
+        """Return the name of its folder below ``trials``."""
         return f"{self.number:04d}"
 
 
@@ -86,7 +86,7 @@ def write_best(session: Path, best: Row, config: Config, section: SearchSection)
 
 
 def table_of(rows: Sequence[Row], section: SearchSection) -> str:
-    """The best trials as text."""
+    """Return the best trials as text."""
     sign = 1 if section.direction == "minimize" else -1
     done = [row for row in rows if row.state == "complete" and row.value is not None]
     done.sort(key=lambda row: sign * (row.value or 0.0))
@@ -102,7 +102,7 @@ def table_of(rows: Sequence[Row], section: SearchSection) -> str:
 
 
 def summary_of(rows: Sequence[Row]) -> str:
-    """How many trials ended how."""
+    """Return how many trials ended in which state."""
     states = [row.state for row in rows]
     counts = [
         f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed", "begun") if state in states
@@ -186,7 +186,7 @@ def _scale(rows: Sequence[Row]) -> str:
 
 
 def _importances(study: optuna.Study, keys: Sequence[str]) -> dict[str, float]:
-    """How much each parameter decides whether a trial is good; empty where there are too few trials to say."""
+    """Return the importance of each parameter for the metric; empty where there are too few trials."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     if len(keys) < 2:

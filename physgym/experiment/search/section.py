@@ -98,7 +98,7 @@ def _dotted(parameters: Any) -> Any:
 
 
 def _is_nested(value: Any) -> bool:
-    """Whether this is a section with parameters in it, not a parameter."""
+    """Return whether this is a section with parameters in it, not a parameter."""
     if not isinstance(value, Mapping) or not value or set(value) & set(ParameterSection.model_fields):
         return False
     return all(isinstance(inner, Mapping) for inner in value.values())

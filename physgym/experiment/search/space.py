@@ -59,11 +59,11 @@ class Space:
 
     @property
     def keys(self) -> list[str]:
-        """The searched keys."""
+        """Return the searched keys."""
         return list(self.section.parameters)
 
     def config(self, values: Mapping[str, Any], **more: Any) -> Config:
-        """The configuration of a trial.
+        """Return the configuration of a trial.
 
         Args:
             values: By searched key.
@@ -79,7 +79,7 @@ class Space:
         return check_config(data, "the combination of values")
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What Optuna draws from; a choice is its JSON text, since Optuna takes scalars alone."""
+        """Return Optuna's distributions; a choice is its JSON text, since Optuna takes scalars alone."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         found: dict[str, BaseDistribution] = {}
@@ -109,7 +109,7 @@ class Space:
                 trial.suggest_float(key, of.low, of.high, step=of.step, log=of.log)
 
     def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of the keys for what Optuna has drawn."""
+        """Return the values of the keys for what Optuna has drawn."""
         parameters = self.section.parameters
         return {
             key: json.loads(drawn[key]) if parameters[key].choices is not None else drawn[key]
@@ -118,7 +118,7 @@ class Space:
         }
 
     def grid(self) -> dict[str, list[Any]]:
-        """All values of each key, as Optuna has them."""
+        """Return all values of each key, as Optuna has them."""
         from optuna.distributions import CategoricalDistribution
 
         points: dict[str, list[Any]] = {}
@@ -132,14 +132,14 @@ class Space:
         return points
 
     def corner(self, end: int) -> dict[str, Any]:
-        """The first value of each key, or with -1 the last."""
+        """Return the first value of each key, or with -1 the last."""
         return {
             key: known.choices[end] if known.choices is not None else (known.low, known.high)[end]
             for key, known in self.section.parameters.items()
         }
 
     def own_samples(self) -> bool:
-        """Whether every trial makes samples of its own, since a searched key or their kind wants it so.
+        """Return whether every trial makes its own samples, as a searched key or the way of producing them demands.
 
         Raises:
             ConfigError: Trials with samples of their own would share a folder.
@@ -158,7 +158,7 @@ class Space:
         return bool(changing) and dataset["path"] is None
 
     def _faults(self) -> list[str]:
-        """What is wrong with keys, ranges and values."""
+        """Yield the faults of keys, ranges and values."""
         faults = []
         for key, known in self.section.parameters.items():
             found = [*self._faults_of(key, known)] or [*self._misfits(key, known)]
@@ -174,7 +174,7 @@ class Space:
         return faults
 
     def _faults_of(self, key: str, known: ParameterSection) -> Iterator[str]:
-        """What is wrong with a key and its range."""
+        """Yield the faults of a key and its range."""
         annotation = annotation_of(key.split("."))
         if annotation is None:
             yield self._refusal(key, None).removeprefix(f"{key}: ").removeprefix(f"{key!r}: ")

@@ -65,12 +65,12 @@ class Trials:
 
     @property
     def left(self) -> int:
-        """How many are still to be begun."""
+        """Return how many are still to be begun."""
         return max(0, self._asks) + len(self._waiting)
 
     @property
     def waiting(self) -> bool:
-        """Whether trials that were begun wait for a process."""
+        """Return whether trials that were begun wait for a process."""
         return bool(self._waiting)
 
     def give_up(self) -> None:

@@ -64,7 +64,7 @@ class Channel:
             data = data[os.write(self._sink, data) :]
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message; None at the end, or if none came in time."""
+        """Return the next message; None at the end, or if none came in time."""
         try:
             return self._lines.get(timeout=timeout)
         except queue.Empty:
@@ -98,7 +98,7 @@ class Report(Callback):
         self.metric, self._channel, self.pruned = metric, channel, False
 
     def train_begin(self, trainer: Trainer) -> None:
-        """What was done before an interruption; the end may have been decided then."""
+        """Report the epochs before an interruption; the end may have been decided then."""
         for values in trainer.history.epochs[:-1]:
             self._tell(trainer, values, ask=False)
         if trainer.history.epochs:
@@ -133,7 +133,7 @@ class NoMetric(ConfigError):
 
 
 def pack_origin(origin: Origin, patch: Path | None) -> Message:
-    """How a run came about, as JSON data; its patch, which may be large, as the file that holds it."""
+    """Return the origin of a run as JSON data; its patch, which may be large, as the file that holds it."""
     data = asdict(origin)
     if origin.repository is not None:
         data["repository"]["root"] = str(origin.repository.root)
@@ -142,7 +142,7 @@ def pack_origin(origin: Origin, patch: Path | None) -> Message:
 
 
 def unpack_origin(data: Message) -> Origin:
-    """The inverse of `pack_origin`."""
+    """Return the origin of a run from its JSON data."""
     from physgym.experiment.provenance import Origin
     from physgym.experiment.repository import Repository
 
@@ -192,7 +192,7 @@ def run_trial(job: Message, channel: Channel) -> Message:
 
 
 def chosen(history: History, metric: str, which: str, direction: str) -> float | None:
-    """The value of a training that counts."""
+    """Return the value of a training that counts."""
     values = history[metric]
     if which == "last" or not values:
         return values[-1] if values else None
@@ -201,7 +201,7 @@ def chosen(history: History, metric: str, which: str, direction: str) -> float |
 
 
 def ended(job: Message, channel: Channel) -> tuple[Message, bool]:
-    """How a trial ended, whatever it raised, and whether this process may run another."""
+    """Run a trial; return how it ended, whatever it raised, and whether this process may run another."""
     try:
         return run_trial(job, channel), True
     except KeyboardInterrupt:
