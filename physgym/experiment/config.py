@@ -257,7 +257,7 @@ def annotation_of(path: Sequence[str]) -> Any:
 def field_of(path: Sequence[str]) -> FieldInfo:
     """Return the declaration of a key that exists."""
     model = annotation_of(path[:-1]) if len(path) > 1 else Config
-    return model.model_fields[path[-1]]  # type: ignore[no-any-return]
+    return model.model_fields[path[-1]]
 
 
 def default_of(path: Sequence[str]) -> Any:
