@@ -79,7 +79,6 @@ LONG = {
     "physgym.training.trainer",
 }
 LARGE = {
-    "Online",
     "SampleWriter",
     "Trainer",
 }

@@ -42,7 +42,8 @@ from physgym.experiment.parts import build_checkpoints, build_optimization, buil
 from physgym.experiment.produced import check_produced
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
-from physgym.generation.online import METRICS, Online
+from physgym.generation.online import Online
+from physgym.generation.online_report import METRICS
 from physgym.generation.stream import SampleStream
 from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor

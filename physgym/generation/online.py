@@ -7,7 +7,6 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, WorkerError
 from physgym.generation.named_samples import NamedSamples, SampleNames
+from physgym.generation.online_report import METRICS, OnlineReport, OnlineTimes
 from physgym.generation.reservoir import Reservoir, Rule
 from physgym.generation.stream import SampleStream
 from physgym.sample import Sample, SampleSpec
@@ -38,69 +38,6 @@ OVER = (
     'be produced (samples=), or use rule="reservoir", which goes on drawing'
 )
 STUCK = "the simulation did not end within {seconds:.0f} s, so that its thread still runs; use workers (num_workers=)"
-
-# in the record of every epoch
-METRICS = (
-    *("online_waiting", "online_paused", "online_repeats", "online_most_repeats"),
-    *("online_received", "online_seen", "online_unseen"),
-)
-
-
-@dataclass(frozen=True)
-class OnlineReport:
-    """What an online training has done so far.
-
-    Attributes:
-        rule: That of the buffer.
-        capacity: Samples that the buffer holds at most.
-        minimum: Samples for which a draw waited.
-        samples: In the buffer now.
-        unseen: Of these, how many have not been drawn.
-        received: Samples that the simulations have given, those of a training that this one continues included.
-        came: How many of them came since the first draw, of which all that follows is.
-        drawn: Samples that were drawn, repeats included.
-        seen: How many different ones these were.
-        most: How often one sample was drawn at most.
-        seconds: Time.
-        waited: Seconds of these that the training waited for samples.
-        first: Seconds of these until the first batch was there.
-        paused: Seconds of these that the simulations were paused since the buffer took no more.
-    """
-
-    rule: str
-    capacity: int
-    minimum: int
-    samples: int
-    unseen: int
-    received: int
-    came: int
-    drawn: int
-    seen: int
-    most: int
-    seconds: float
-    waited: float
-    first: float
-    paused: float
-
-    @property
-    def waiting(self) -> float:
-        """Fraction of the time that the training waited."""
-        return self.waited / self.seconds if self.seconds else 0.0
-
-    @property
-    def repeats(self) -> float:
-        """How often a sample was drawn, the mean over those that were."""
-        return self.drawn / self.seen if self.seen else 0.0
-
-    def __str__(self) -> str:
-        rate = max(self.seconds, 1e-9)
-        return (
-            f"{self.rule}, {self.samples} samples of {self.capacity} in the buffer, {self.unseen} of them unseen\n"
-            f"simulations: {self.received} samples, {self.came / rate:.0f} per second, paused for {self.paused:.1f} s\n"
-            f"training: {self.drawn} samples drawn, {self.drawn / rate:.0f} per second, waited for {self.waited:.1f} "
-            f"of {self.seconds:.1f} s ({100 * self.waiting:.1f} %, {self.first:.1f} s of it before the first batch)\n"
-            f"{self.seen} samples were seen, {self.repeats:.2f} times on average, {self.most} times at most"
-        )
 
 
 class Online:
@@ -154,7 +91,6 @@ class Online:
         if minimum > capacity:
             raise ConfigError(TOO_FEW.format(minimum=minimum, capacity=capacity))
         self.stream, self.minimum, self.timeout = stream, minimum, timeout
-        self.spec: SampleSpec = stream.spec
         self.drawn = SampleNames()
         self._samples = math.inf if samples is None else samples
         self._seed = seed
@@ -165,9 +101,12 @@ class Online:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._ended = self._closed = False
-        self._paused = self._waited = self._first = 0.0
-        self._began = self._arrived = self._end = 0.0
-        self._before = 0  # samples that had come before the first draw
+        self._times = OnlineTimes()
+
+    @property
+    def spec(self) -> SampleSpec:
+        """The sample fields."""
+        return self.stream.spec
 
     @property
     def predictor(self) -> Any:
@@ -206,8 +145,8 @@ class Online:
                 self._await(needed, begun)
             finally:
                 now = time.monotonic()
-                self._waited += now - begun
-            self._first = self._first or now - self._began
+                self._times.waited += now - begun
+            self._times.note_batch(now)
             samples, self.drawn = buffer.draw(batch_size)
             self._changed.notify_all()
         return samples
@@ -226,7 +165,7 @@ class Online:
                 raise DatasetError(OVER.format(received=received))
             if self._thread is None or not self._thread.is_alive():  # as in a forked child
                 raise WorkerError("the thread that takes samples from the simulations has died; make a new source")
-            since = time.monotonic() - max(begun, self._arrived)
+            since = time.monotonic() - max(begun, self._times.arrived)
             if since >= self.timeout:
                 raise WaitTimeout(NO_SAMPLE.format(seconds=since, needed=needed, count=count, received=received))
             self._changed.wait(min(WAIT, self.timeout - since))
@@ -235,9 +174,9 @@ class Online:
 
     def _begin(self, now: float) -> None:
         """Begin to take samples."""
-        self._began = self._arrived = now
+        self._times.arrived = now
         self._preload()
-        self._before = self._buffer.received
+        self._times.begin(now, self._buffer.received)
         if math.isfinite(self._samples) and isinstance(self.stream, SampleStream) and not self.stream.begun:
             self.stream.expect(max(0, int(self._samples) - self._buffer.received))
         self._thread = threading.Thread(target=self._produce, name="physgym-online", daemon=True)
@@ -283,7 +222,7 @@ class Online:
                 while not buffer.room and not self._closed:
                     begun = time.monotonic()
                     self._changed.wait(WAIT)  # for the training, which may take its time
-                    self._paused += time.monotonic() - begun
+                    self._times.paused += time.monotonic() - begun
                 if self._closed:
                     return
                 part = slice(done, done + min(buffer.room, len(rows) - done))
@@ -291,7 +230,7 @@ class Online:
                 done = part.stop
                 if done == len(rows):
                     self._place = place
-                self._arrived = time.monotonic()
+                self._times.arrived = time.monotonic()
                 self._changed.notify_all()
 
     # --- what it holds, and its end
@@ -308,23 +247,7 @@ class Online:
     def report(self) -> OnlineReport:
         """What happened so far."""
         with self._changed:
-            buffer, now = self._buffer, self._end or time.monotonic()
-            return OnlineReport(
-                rule=buffer.rule,
-                capacity=buffer.capacity,
-                minimum=self.minimum,
-                samples=len(buffer),
-                unseen=buffer.unseen,
-                received=buffer.received,
-                came=buffer.received - self._before,
-                drawn=buffer.drawn,
-                seen=buffer.distinct,
-                most=buffer.most,
-                seconds=now - self._began if self._began else 0.0,
-                waited=self._waited,
-                first=self._first,
-                paused=self._paused,
-            )
+            return self._times.report(self._buffer, self.minimum)
 
     def metrics(self) -> dict[str, float]:
         """Figures of `report`, for the record of an epoch."""
@@ -356,7 +279,7 @@ class Online:
         self.stream.load_state_dict(state["stream"] if state else {})
         if state:
             self._buffer.load_state_dict(state["buffer"])
-            self._before = self._buffer.received
+            self._times.received_before = self._buffer.received
         self._place, self._restored = self.stream.state_dict(), bool(state)
 
     def hurry(self) -> None:
@@ -372,7 +295,7 @@ class Online:
         """
         with self._changed:
             self._closed = True
-            self._end = self._end or time.monotonic()
+            self._times.stop()
             self._changed.notify_all()
         atexit.unregister(self.close)
         thread = self._thread
