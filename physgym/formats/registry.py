@@ -126,7 +126,8 @@ def find(name: str) -> Format:
         ConfigError: There is none.
     """
     if name not in names():
-        raise ConfigError(f"--to must be {' or '.join(names())}, not {name!r}")
+        known = sorted(names(), key=lambda one: bool(find(one).package))  # those first that need no further package
+        raise ConfigError(f"--to must be {' or '.join(known)}, not {name!r}")
     made: Format = importlib.import_module(_modules()[name]).FORMAT
     return made
 

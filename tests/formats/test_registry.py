@@ -49,7 +49,7 @@ class TestMinari(FormatContract):
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="--to must be minari or numpy, not 'csv'"):
+    with pytest.raises(ConfigError, match="--to must be numpy or minari, not 'csv'"):
         registry.find("csv")
 
 
