@@ -68,7 +68,37 @@ def check_arguments(batch_size: int, seed: int, epoch: int, rank: int, world_siz
         raise ConfigError(f"rank must lie between 0 and {world_size - 1}, not {rank}")
 
 
-class StackedSampler:
+class Batched:
+    """The figures of a division into batches, as attributes of what is divided.
+
+    Attributes:
+        batching: The division.
+    """
+
+    batching: Batching
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch."""
+        return self.batching.batch_size
+
+    @property
+    def rank(self) -> int:
+        """Index of this rank."""
+        return self.batching.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks, which get equal parts."""
+        return self.batching.world_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last batch that is smaller is left out."""
+        return self.batching.drop_last
+
+
+class StackedSampler(Batched):
     """Whole batches of indices, for `torch.utils.data.DataLoader`: a dataset gathers each of them at once.
 
     ``DataLoader(dataset, sampler=StackedSampler(dataset, 256), batch_size=None)`` gives the same batches as `Loader`

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from physgym.errors import ConfigError
-from physgym.loading.batching import Batching, check_arguments
+from physgym.loading.batching import Batched, Batching, check_arguments
 from physgym.loading.epoch import Epoch, Position
 from physgym.loading.epoch_reader import Chunk, Loadable, Rows, chunks, native
 from physgym.loading.reading import Order, Reading, Shuffle, choose_order
@@ -21,7 +21,7 @@ CHUNK = 2 << 20  # bytes gathered at a time, at least: handing over small batche
 log = logging.getLogger(__name__)
 
 
-class Loader:
+class Loader(Batched):
     """Batches of torch tensors, gathered ahead by a thread.
 
     Each pass over it is an epoch with an order of its own, a function of (seed, epoch, rank, world_size). Samples that

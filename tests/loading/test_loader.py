@@ -825,3 +825,9 @@ def test_the_loader_is_there_without_importing_torch():
     assert physgym.Loader is Loader
     code = "import sys, physgym.data; physgym.data.Loader; assert 'torch' not in sys.modules; physgym.Loader"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+@pytest.mark.parametrize("kind", [Loader, StackedSampler])
+def test_the_figures_of_the_division_are_attributes(kind):
+    loader = kind(Stored(), 4, rank=1, world_size=2, drop_last=True)
+    assert (loader.batch_size, loader.rank, loader.world_size, loader.drop_last) == (4, 1, 2, True)
