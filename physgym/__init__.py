@@ -18,6 +18,7 @@ from physgym._version import __version__ as __version__
 from physgym.errors import RejectSample as RejectSample
 from physgym.factories import factory as factory
 from physgym.network_loading import set_network_loader
+from physgym.recording import SessionRecorder, set_session_recorder
 from physgym.sample import RecordTransition as RecordTransition
 from physgym.simulation import Simulation as Simulation
 from physgym.system.descriptors import fill_standard
@@ -55,9 +56,17 @@ def _load_network(path: Path) -> Any:
     return importlib.import_module("physgym.training.checkpoint_files").load_checkpoint(path)
 
 
+def _session_recorder() -> SessionRecorder:
+    """Return the recorder of sessions; it stands after the trainings that it records."""
+    from physgym.experiment import from_python
+
+    return from_python
+
+
 fill_standard()  # before any file of ours is opened
 envs.register()
 set_network_loader(_load_network)
+set_session_recorder(_session_recorder)
 
 
 def __getattr__(name: str) -> Any:

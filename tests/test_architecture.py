@@ -36,6 +36,7 @@ ORDER = [
     "code",
     "naming",
     "events",
+    "recording",
     "scene.objects",
     "scene.frames",
     "simulation",
@@ -69,18 +70,14 @@ PUBLIC = ("physgym", "physgym.data", "physgym.runner")
 
 LINES, ATTRIBUTES = 600, 15
 # What is still against the order, too long or too large: a part that is mended leaves its list.
-UPWARDS = {
-    ("physgym.training.trainer", "physgym.experiment.from_python"),
-}
+UPWARDS: set[tuple[str, str]] = set()
 IN_CIRCLES: set[str] = set()
 LONG = {
     "physgym.data.dataset",
     "physgym.data.writer",
-    "physgym.training.trainer",
 }
 LARGE = {
     "SampleWriter",
-    "Trainer",
 }
 SIMULATIONS = "physgym.envs"  # theirs are the numbers of a method
 

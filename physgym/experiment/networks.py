@@ -23,9 +23,9 @@ from physgym.training import (
     find_checkpoint,
     load_checkpoint,
 )
+from physgym.training.argument_checks import check_device
 from physgym.training.checkpoint_folders import as_which
 from physgym.training.checkpoint_manifests import read_manifest
-from physgym.training.trainer import check_device
 
 
 def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:

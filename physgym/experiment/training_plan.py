@@ -57,12 +57,11 @@ from physgym.training import (
     Trainer,
 )
 from physgym.training.answers import answers_of
-from physgym.training.argument_checks import check_alike
+from physgym.training.argument_checks import check_alike, check_device
 from physgym.training.batches import divide
 from physgym.training.foreign import Feed, TorchSamples
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
-from physgym.training.trainer import check_device
 
 
 class TrainingPlan:

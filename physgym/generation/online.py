@@ -16,6 +16,7 @@ from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, 
 from physgym.generation.named_samples import NamedSamples, SampleNames
 from physgym.generation.online_report import METRICS, OnlineReport, OnlineTimes
 from physgym.generation.reservoir import Reservoir, Rule
+from physgym.generation.sample_source import SampleSource
 from physgym.generation.stream import SampleStream
 from physgym.sample import Sample, SampleSpec
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
@@ -40,7 +41,7 @@ OVER = (
 STUCK = "the simulation did not end within {seconds:.0f} s, so that its thread still runs; use workers (num_workers=)"
 
 
-class Online:
+class Online(SampleSource):
     """Samples for a training from simulations that run meanwhile: a source for `Trainer(source=..., produce="always")`.
 
     A thread moves the samples of a stream to a buffer, from which batches are drawn by a rule; see `Reservoir` for the
@@ -116,6 +117,15 @@ class Online:
     @predictor.setter
     def predictor(self, predictor: Any) -> None:
         self.stream.predictor = predictor
+
+    @property
+    def lacks_predictor(self) -> bool:
+        """Whether nothing answers simulations that ask for a prediction."""
+        return self.stream.lacks_predictor
+
+    def answer_with(self, predictor: Any) -> None:
+        """Let a network answer simulations that ask for a prediction."""
+        self.stream.answer_with(predictor)
 
     # --- the training's side
 

@@ -31,6 +31,7 @@ from physgym.generation.constants import common_constants
 from physgym.generation.episode_plan import EpisodePlan, Episodes
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames, join_names
 from physgym.generation.reading import Reading
+from physgym.generation.sample_source import SampleSource
 from physgym.generation.source import is_same_source, origin_attributes
 from physgym.generation.store import Store
 from physgym.naming import env_name
@@ -60,7 +61,7 @@ SAME_SPACES = (
 NO_STATE = "not the state of a SampleStream: {error!r}"
 
 
-class SampleStream:
+class SampleStream(SampleSource):
     """Fresh samples from parallel simulations, in an order that depends on the seed alone.
 
     Args:
@@ -356,6 +357,15 @@ class SampleStream:
     @predictor.setter
     def predictor(self, predictor: Predictor) -> None:
         self._envs.predictor = predictor
+
+    @property
+    def lacks_predictor(self) -> bool:
+        """Whether nothing answers simulations that ask for a prediction."""
+        return self.predictor is None
+
+    def answer_with(self, predictor: Predictor) -> None:
+        """Let a network answer simulations that ask for a prediction."""
+        self.predictor = predictor
 
     def take(self, limit: int) -> NamedSamples:
         """The next samples, at least one and at most `limit`; stored if there is a dataset.

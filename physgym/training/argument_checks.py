@@ -7,16 +7,20 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from physgym.errors import ConfigError
 from physgym.events import Callback
+from physgym.generation.sample_source import SampleSource
 from physgym.nn.optimization import Optimization
 from physgym.nn.wrapped import refuse_exported
 from physgym.sample import SampleSpec
+from physgym.training.foreign import Feed
 
 LARGEST = 2**63 - 1  # what the generators of torch take as a seed
 
+NO_LENGTH = "a source of samples has no end: say how long an epoch is with batches_per_epoch"
 NO_SAMPLES = "{name} must be samples with a spec, such as a SampleDataset, not a {kind}"
 NO_NUMBERS = "field {name!r} has dtype {dtype}, which a network is not trained on; choose others as {argument}"
 NO_ORDER = "field {name!r} is complex, which has no such normalization; give transforms, or normalize=False"
@@ -85,3 +89,47 @@ def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str]) -> None
         got = validation.spec[name].shape if name in validation.spec else None
         if got != spec[name].shape:
             raise ConfigError(OTHER_FIELD.format(name=name, got=got, want=spec[name].shape))
+
+
+def check_source(source: Any, batches_per_epoch: int | None) -> None:
+    """Raise ConfigError unless something produces samples, and it is known how long an epoch is."""
+    if not isinstance(source, SampleSource):
+        raise ConfigError(
+            f"source must be a physgym.training.SampleSource, such as a SampleStream, not a {type(source).__name__}; "
+            "derive its class from it"
+        )
+    if batches_per_epoch is None:
+        raise ConfigError(NO_LENGTH)
+
+
+def check_feed(feed: Feed, batches_per_epoch: int | None, held_out: Any, ranks: int, loader_workers: int) -> None:
+    """Raise ConfigError unless the batches of a loader of one's own can be trained on as is asked for.
+
+    Args:
+        feed: The loader.
+        batches_per_epoch: Batches in an epoch at most.
+        held_out: Fraction to hold out, or samples.
+        ranks: Processes that train together.
+        loader_workers: Processes that gather batches.
+    """
+    if isinstance(held_out, (int, float)) and held_out:
+        raise ConfigError(
+            "the batches of a loader cannot be divided by episode: give samples or a loader as validation, or "
+            "validation=None"
+        )
+    if feed.num_batches is None and batches_per_epoch is None:
+        raise ConfigError(NO_LENGTH)
+    if ranks > 1:
+        raise ConfigError(
+            "several processes cannot share a loader of your own; pass its dataset, which the trainer divides"
+        )
+    if loader_workers:
+        raise ConfigError("loader_workers gathers samples of a dataset; a loader of your own has num_workers")
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raise ConfigError unless torch can compute on a device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error

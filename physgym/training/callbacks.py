@@ -53,7 +53,8 @@ class ProgressBar(Callback):
     def data_generation_begin(self, pipeline: Training) -> None:
         """Show how many samples are to be produced."""
         total = pipeline.num_batches * pipeline.batch_size
-        stored = getattr(pipeline.source, "stored", 0)  # by a run that this one continues
+        assert pipeline.source is not None
+        stored = pipeline.source.stored  # by a run that this one continues
         self._open(total, "generate", "sample", initial=min(stored, total))
 
     def data_generation_batch_end(self, pipeline: Training, samples: int) -> None:

@@ -1,16 +1,21 @@
-"""What a training has done, and means over batches."""
+"""Progress and history of a training, and means over batches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from torch import Tensor
+
+from physgym.spaces import Array
+from physgym.training.random_state import generator_states, seed_generators, set_generator_states
 from physgym.training.ranks import Ranks
 
 
 @dataclass
 class History:
-    """What a training has done.
+    """Record of a training.
 
     Attributes:
         epochs: For each completed epoch the means over its samples by name: "loss", what `Optimization.transform_loss`
@@ -27,7 +32,7 @@ class History:
     skipped: int = 0
 
     def __getitem__(self, name: str) -> list[float]:
-        """A value over the epochs that have it."""
+        """Return a value over the epochs that have it."""
         return [epoch[name] for epoch in self.epochs if name in epoch]
 
 
@@ -44,11 +49,79 @@ class Means:
             self.sums[name] = self.sums.get(name, 0.0) + value * samples
 
     def values(self) -> dict[str, float]:
-        """The means over all samples added."""
+        """Return the means over all samples added."""
         return {name: total / self.samples for name, total in self.sums.items()}
 
     def over(self, ranks: Ranks) -> dict[str, float]:
-        """The means over the samples of all processes, and their number as "samples"; empty if there are none."""
+        """Return the means over the samples of all processes, and their number as "samples"; empty without samples."""
         total = ranks.sums({**self.sums, "samples": self.samples})
         count = total.pop("samples")
         return {name: value / count for name, value in total.items()} | {"samples": count} if count else {}
+
+
+class Progress:
+    """Place of a training in its epochs and batches, with all that was recorded on the way.
+
+    Attributes:
+        epoch: Number of completed epochs.
+        batch: Number of completed batches in the current epoch.
+        step: Number of completed batches in all.
+        means: Means over the current epoch.
+        history: Record of the completed epochs.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = self.batch = self.step = 0
+        self.means = Means()
+        self.history = History()
+        self._generators: Mapping[str, Any] | None = None  # of the checkpoint to continue from
+
+    def begin(self, seed: int) -> None:
+        """Begin a training, or go on with one: put the global random generators where they belong.
+
+        Args:
+            seed: Of a new training.
+        """
+        if self._generators is not None:  # only now: building the parts of a training may draw from them
+            set_generator_states(self._generators)
+            self._generators = None
+        elif self.step == 0:
+            seed_generators(seed)
+        self.history.interrupted, self.history.stopped = False, ""
+
+    def end_batch(self) -> None:
+        """Count a batch."""
+        self.batch, self.step = self.batch + 1, self.step + 1
+
+    def end_epoch(self, record: Mapping[str, float]) -> None:
+        """Count an epoch, and record its values."""
+        self.epoch, self.batch, self.means = self.epoch + 1, 0, Means()
+        self.history.epochs.append({"epoch": self.epoch, **record})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it, with the states of the global random generators."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "means": {"samples": self.means.samples, "sums": dict(self.means.sums)},
+            "history": {"epochs": [dict(epoch) for epoch in self.history.epochs], "skipped": self.history.skipped},
+            "generators": generator_states(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; `begin` puts the generators there."""
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.means = Means(state["means"]["samples"], dict(state["means"]["sums"]))
+        self.history.epochs, self.history.skipped = state["history"]["epochs"], state["history"]["skipped"]
+        self._generators = state["generators"]
+
+
+def floats(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return scalars, tensors or not, as numbers."""
+    return {name: value.item() if isinstance(value, Tensor) else float(value) for name, value in values.items()}
+
+
+def length(arrays: Mapping[str, Array | Tensor]) -> int:
+    """Return the number of samples in a batch."""
+    return len(next(iter(arrays.values())))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from physgym.generation.sample_source import SampleSource
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor
 from physgym.spaces import Array
 from physgym.training.history import History
-from physgym.training.sources import SampleSource
 
 
 class Training(Protocol):

@@ -56,3 +56,8 @@ def check_generators(states: Mapping[str, Any]) -> None:
         set_generator_states(states)
     finally:
         set_generator_states(before)
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed that is a function of numbers, such as a seed and an epoch."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,14 +1,151 @@
-"""Resuming a training: the state in a checkpoint, and whether it fits."""
+"""Resuming a training: the state that a checkpoint holds of it, and the way back."""
 
 from __future__ import annotations
 
+import logging
+import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from physgym.errors import ConfigError
+import numpy as np
+import torch
 
+from physgym.errors import CheckpointError, ConfigError, PhysGymError
+from physgym.nn.optimization import Optimization
+from physgym.training.callback_list import CallbackList
+from physgym.training.checkpoint_files import read_training
+from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
+from physgym.training.history import Progress
+from physgym.training.random_state import check_generators
+from physgym.training.supply import OTHER_STATE, FreshSupply, Supply
+from physgym.training.validation import Validation
+
+log = logging.getLogger(__name__)
+
+UNFIT = RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError  # of a state
 THREADS = 1024  # which torch would start without a question
-NO_ENTRY = "the entry {name} is not what a training has there, but {value}"
+
+
+@dataclass(frozen=True)
+class Resumable:
+    """The parts of a training that are in its checkpoints.
+
+    Attributes:
+        settings: What must be the same for the training to be continued.
+        progress: Where it is.
+        optimization: Loss and optimizer.
+        supply: Its samples.
+        callbacks: Those whose state is saved.
+    """
+
+    settings: Mapping[str, Any]
+    progress: Progress
+    optimization: Optimization
+    supply: Supply
+    callbacks: CallbackList
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to continue, but for the weights: data, arrays and tensors, nested."""
+        # a batch that was drawn and not trained on is drawn again
+        source, order = self.supply.source_state(), self.supply.order_state(self.progress)
+        progress = self.progress.state_dict()
+        generators = progress.pop("generators")
+        return {
+            "settings": dict(self.settings),
+            **progress,
+            "optimization": self.optimization.state_dict(),
+            "order": order,
+            "source": source,
+            "generators": generators,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "callbacks": self.callbacks.state_dict(),
+        }
+
+    def resume(self, resume: bool | str | Path, folder: Path | None) -> None:
+        """Take over the weights and the state of a checkpoint.
+
+        Args:
+            resume: True for the last one in the folder, if there is one; or a path.
+            folder: The folder of the checkpoints.
+
+        Raises:
+            ConfigError: There is no folder.
+            CheckpointError: The checkpoint is missing or damaged, or of another training.
+        """
+        if isinstance(resume, bool):
+            if folder is None:
+                raise ConfigError(
+                    "resume=True looks for the last checkpoint in the session; give a session, or the path of a "
+                    "checkpoint"
+                )
+            if not list_checkpoints(folder):
+                self.supply.begin()
+                return
+        path = find_checkpoint(str(folder if isinstance(resume, bool) else resume))
+        predictor = self.supply.learner.predictor
+        state, weights = read_training(path, predictor)
+        try:
+            check_training(state)
+            self._take(path, state)
+            predictor.load_state_dict(weights)
+        except CheckpointError:
+            raise
+        except (PhysGymError, *UNFIT) as error:
+            problem = str(error) if isinstance(error, PhysGymError) else f"{type(error).__name__} {error}"
+            raise CheckpointError(OTHER_STATE.format(path=path, problem=problem)) from error
+        log.info("continues %s at epoch %d, batch %d", path, self.progress.epoch, self.progress.batch)
+
+    def _take(self, path: Path, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        was, now = state["settings"], self.settings
+        if differing := [
+            f"{name} was {was.get(name)!r}, now it is {now[name]!r}" for name in now if was.get(name) != now[name]
+        ]:
+            raise CheckpointError(
+                f"{path} is of a training with other settings: {'; '.join(differing)}. Set them as they were to "
+                "continue it"
+            )
+        check_generators(state["generators"])
+        self.optimization.load_state_dict(state["optimization"])
+        self.progress.load_state_dict(state)
+        order, size = state["order"], self.supply.learner.ranks.size
+        if order is not None and size != order["world_size"]:
+            # as many samples as were seen, rounded down to a whole batch of as many processes as there are now
+            seen = self.progress.batch * order["world_size"]
+            self.progress.batch = min(seen // size, self.supply.num_batches)
+            order = {**order, "world_size": size, "batch": self.progress.batch}
+        self.supply.resume(order, state["source"], path)
+        self.callbacks.load_state_dict(state["callbacks"])
+        if (threads := state["threads"]) != torch.get_num_threads():
+            log.info("torch computes with %d threads, as before the interruption", threads)
+            torch.set_num_threads(threads)
+        if state["versions"] != versions():
+            log.warning("%s was written by %s; with %s results may differ in bits", path, state["versions"], versions())
+
+
+def settings_of(supply: Supply, validation: Validation) -> dict[str, Any]:
+    """Return what must be the same for a training to be continued."""
+    learner, batching = supply.learner, supply.batching
+    produce = None if supply.source is None else "always" if isinstance(supply, FreshSupply) else "first_epoch"
+    return {
+        "batch_size": batching.batch_size,
+        "batches_per_epoch": batching.batches_per_epoch,
+        "seed": batching.seed,
+        "validation": validation.fraction,
+        "produce": produce,
+        "inputs": list(learner.predictor.inputs),
+        "outputs": list(learner.predictor.outputs),
+        "loss_fields": list(learner.loss_fields),
+        **learner.optimization.settings,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, torch and NumPy."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
 def check_training(state: Mapping[str, Any]) -> None:
@@ -29,7 +166,7 @@ def check_training(state: Mapping[str, Any]) -> None:
         except (TypeError, KeyError):
             fits = False
         if not fits:
-            raise ConfigError(NO_ENTRY.format(name=name, value=str(state.get(name))[:100]))
+            raise ConfigError(f"the entry {name} is not what a training has there, but {str(state.get(name))[:100]}")
 
 
 def _is_count(value: Any) -> bool:

@@ -1,10 +1,9 @@
-"""What a trainer trains on: stored samples, or a source that produces them."""
+"""`Samples`: the interface of stored samples that a trainer trains on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from physgym.nn.transforms import Moments
 from physgym.sample import Sample, SampleSpec
@@ -31,43 +30,5 @@ class Samples(Protocol):
         ...
 
     def split(self, validation_fraction: float, seed: int) -> tuple[Samples, Samples]:
-        """Training and validation samples that share no episode."""
+        """Return training and validation samples that share no episode."""
         ...
-
-
-class SampleSource(Protocol):
-    """What produces samples while training; `physgym.generation.stream.SampleStream` is one.
-
-    Where it has them, the trainer also uses ``stored`` (how many samples are stored, those of an earlier run included;
-    the first epoch draws what is missing), ``drawn`` (episodes and steps of the last batch, for messages),
-    ``state_dict`` and ``load_state_dict`` (the position after the last batch, to resume it; an empty state is the
-    beginning), ``predictor`` (what answers simulations that ask for a prediction; set where it is None), ``metrics()``
-    (figures that enter the record of every epoch), and ``hurry()`` (called before `close` after Ctrl-C, when nothing
-    that takes long shall be waited for).
-    """
-
-    @property
-    def spec(self) -> SampleSpec:
-        """The fields."""
-        ...
-
-    def draw(self, batch_size: int) -> Sample:
-        """The next samples, as soon as there are so many: fields of shape (batch_size, *shape)."""
-        ...
-
-    def dataset(self) -> Samples | None:
-        """All samples drawn so far, None where they are not stored."""
-        ...
-
-    def close(self) -> None:
-        """End the production; calling it again does no harm."""
-        ...
-
-
-@dataclass
-class Drawn:
-    """A batch of a source: its samples, their names if the source tells them, and the source's position behind it."""
-
-    samples: Sample
-    names: Any
-    position: Any

@@ -4,72 +4,59 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property, partial
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from physgym.data.learned import Learned
 from physgym.data.provenance import warn_of_overlap
-from physgym.data.statistics import Statistics, of_samples
-from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError, PhysGymError
-from physgym.events import Callback, Callbacks
+from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
+from physgym.events import Callback
+from physgym.generation.sample_source import SampleSource
 from physgym.interrupt import Interrupt
-from physgym.loading.gather_processes import LOST, gathered_by_workers, is_death
-from physgym.loading.loader import Loader
+from physgym.loading.gather_processes import LOST, is_death
 from physgym.loading.reading import Shuffle
 from physgym.nn.optimization import Optimization
-from physgym.nn.predictor import Predictor, evaluating, field_names
+from physgym.nn.predictor import Predictor
 from physgym.nn.transforms import Transforms
-from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
-from physgym.storage.location import local
-from physgym.training.answers import answers_of
 from physgym.training.argument_checks import (
     check_alike,
-    check_fields,
+    check_device,
+    check_feed,
     check_parts,
     check_samples,
+    check_source,
     check_validation,
     whole,
 )
-from physgym.training.batches import Batches, LastBatch, check_last_batch, divide, refusal
-from physgym.training.breeding import breeding_of
-from physgym.training.callbacks import ProgressBar, TensorBoard
-from physgym.training.checkpoint_files import read_training
-from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
+from physgym.training.batches import LastBatch, check_last_batch
+from physgym.training.callback_list import CallbackList, own_callbacks
 from physgym.training.checkpointing import Checkpoints
+from physgym.training.diagnosis import Diagnosis, OnNonFinite
 from physgym.training.foreign import Feed, as_samples
-from physgym.training.history import History, Means
+from physgym.training.history import History, Means, Progress, floats, length
 from physgym.training.monitors import check_saved, check_watched, loss_names
-from physgym.training.random_state import check_generators, generator_states, seed_generators, set_generator_states
+from physgym.training.predictors import compiled, predictor_of
 from physgym.training.ranks import Ranks
-from physgym.training.resume import check_training
-from physgym.training.sources import Drawn, Samples, SampleSource
+from physgym.training.resume import Resumable, settings_of
+from physgym.training.sources import Samples
+from physgym.training.supply import Batching, FirstEpochSupply, FreshSupply, Learner, supply_of
+from physgym.training.training_session import TrainingSession, check_session
+from physgym.training.validation import Evaluation, Validation
 
 Produce = Literal["first_epoch", "always"]
-OnNonFinite = Literal["raise", "skip"]
 
 log = logging.getLogger(__name__)
 
-UNFIT = RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError  # of a state
-SHOWN = 8  # samples that a message names
-STATISTICS_SAMPLES = 1024  # how many of an endless stream of samples the normalization is made from, at most
-
-EMPTY = "the {what} has no samples; generate some first"
-BOTH = "give either a dataset or a source of samples, not {what}"
-NO_LENGTH = "a source of samples has no end: say how long an epoch is with batches_per_epoch"
 NOT_STORED = 'produce="first_epoch" reuses samples, but the source stores none. Store them, or produce="always".'
 NOT_MINE = "the optimization has no parameter of the network that is to be trained; build it with that network"
 NOT_COMPILED = (
@@ -80,31 +67,7 @@ NO_GRADIENT = "no gradient follows from the loss: something between the predicti
 GRADIENTS_OFF = (
     "gradients are off: fit is called under torch.no_grad() or torch.inference_mode(); call it outside of that"
 )
-COMPILED_PREDICTOR = (
-    "the network is a Predictor that is compiled or wrapped; pass the Predictor itself, with compile=True"
-)
-FIXED = "a Predictor has its {name} already; leave {name} out, or pass its network"
-MISFIT = "the predictor was made for field {name!r} of shape {want}; the samples have {got}"
-DIVERGED = (
-    "the loss is {loss} in epoch {epoch}, batch {batch}{cause}; the batch holds {names}. {weights} "
-    "Lower the learning rate, clip the gradient (Optimization(clip_norm=...)), look for bad samples, or skip such "
-    'batches with on_nonfinite="skip".'
-)
-OTHERS = "samples of another process, whose message names them"
-ELSEWHERE = "in another process"
-BEFORE = "The network has the weights from before this batch."
-BROKEN = "The weights are not finite themselves, after an earlier step."
 ALL_SKIPPED = "no batch of epoch {epoch} had a finite loss. Lower the learning rate, or look for bad samples"
-ONE_TO_EVALUATE = "the network needs more than one sample to be evaluated, and there is a single one; hold out more"
-NOTHING_HELD_OUT = (
-    "the batches of a loader cannot be divided by episode: give samples or a loader as validation, or validation=None"
-)
-FEED_ALONE = "several processes cannot share a loader of your own; pass its dataset, which the trainer divides"
-FEED_WORKERS = "loader_workers gathers samples of a dataset; a loader of your own has num_workers"
-NO_FOLDER = "resume=True looks for the last checkpoint in the session; give a session, or the path of a checkpoint"
-OTHER_SETTINGS = "{path} is of a training with other settings: {differences}. Set them as they were to continue it"
-OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
-OTHER_RANKS = "process {rank} continues at step {step}, others elsewhere; all of them must see the same checkpoints"
 ALONE = "several processes train from a dataset alone: generate the samples first, then pass the dataset"
 
 
@@ -238,79 +201,58 @@ class Trainer:
         check_parts(network, optimization, callbacks)
         if not isinstance(compile, (bool, Mapping)):
             raise ConfigError(f"compile must be True, False, or the arguments of torch.compile, not {compile!r}")
-        if session is not None:
-            session = local(session, "the session (networks may be in S3: callbacks=[Checkpoints('s3://...')])")
+        session = check_session(session)
         check_device(device)
         self.ranks = Ranks(device)
-        if session is not None and record and resume is False and not isinstance(network, Predictor):
-            from physgym.experiment.from_python import own_session  # which this package stands below
-
-            session = Path(self.ranks.share(str(own_session(session)) if self.ranks.rank == 0 else ""))
-        self.session = None if session is None else Path(session)
-        self._recorded = record and session is not None and self.ranks.rank == 0
-        self.allow_changed_code = allow_changed_code
+        self._session = TrainingSession(
+            session,
+            self.ranks,
+            new=resume is False and not isinstance(network, Predictor),
+            record=record,
+            allow_changed_code=allow_changed_code,
+        )
         if self.ranks.size > 1 and source is not None:
             raise ConfigError(ALONE)
-        self.on_nonfinite, self.loader_workers = on_nonfinite, loader_workers
-        self._rollout, self._rollout_every = rollout, rollout_every
-        self.epochs, self.batch_size, self.batches_per_epoch = epochs, batch_size, batches_per_epoch
-        self.seed, self.source, self.shuffle = seed, source, shuffle
-        self.training: Samples | None
-        self.validation: Samples | Feed | None
-        self.last_batch: LastBatch = last_batch
-        self._divided: Batches | None = None  # how the training samples are
-        self._always = source is not None and produce == "always"
-        self._drawn: deque[Drawn] = deque()  # for the statistics, yet to be trained on
-        self._handed: Drawn | None = None  # the batch of a source that is to be trained on next
-        self._last: Drawn | None = None  # that which was trained on last
-        self._loader: Loader | None = None  # of the training samples
+        self.epochs = epochs
+        batching = Batching(batch_size, batches_per_epoch, shuffle, last_batch, loader_workers, seed)
         given, held_out = as_samples(dataset, batch_size), as_samples(validation, batch_size)
-        self._held_out: float | Samples | Feed | None = held_out
-        self._feed = given if isinstance(given, Feed) else None  # batches that somebody else makes
         for what, samples in (("dataset", given), ("source", source)):
             if samples is not None:
                 check_samples(what, samples)
         check_validation(held_out)
-        if self._feed is not None and source is None:
-            self._check_feed(self._feed)
-            spec = self._feed.spec
-            self.training, self.validation = None, None if isinstance(held_out, (int, float)) else held_out
-        elif given is not None and source is None:
-            spec = given.spec
-            self.training, self.validation = self._divide(given)
-        elif source is not None and given is None:
-            if batches_per_epoch is None:
-                raise ConfigError(NO_LENGTH)
-            spec = source.spec
-            self.training, self.validation = None, None if isinstance(held_out, (int, float)) else held_out
+        self._validation = Validation(held_out, rollout, rollout_every)
+        if (given is None) == (source is None):
+            raise ConfigError(
+                f"give either a dataset or a source of samples, not {'none' if given is None else 'both'}"
+            )
+        if source is not None:
+            check_source(source, batches_per_epoch)
+        elif isinstance(given, Feed):
+            check_feed(given, batches_per_epoch, held_out, self.ranks.size, loader_workers)
         else:
-            raise ConfigError(BOTH.format(what="none" if dataset is None else "both"))
+            given = self._validation.hold_out(given, seed)
+        spec: SampleSpec = given.spec if source is None else source.spec
 
-        if not isinstance(network, Predictor) and isinstance(unwrapped(network), Predictor):
-            raise ConfigError(COMPILED_PREDICTOR)
-        if isinstance(network, Predictor):
-            self.predictor = _checked(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
-            self._normalizes = False
-        else:
-            inputs, outputs = field_names(spec, inputs, outputs)
-            if normalize and transforms is None:
-                transforms = Transforms.normalizing(spec, inputs, outputs, network=network)
-            self._normalizes = transforms is not None and not transforms.fitted
-            check_fields(spec, inputs, (*outputs, *(loss_fields or ())), normalized=self._normalizes)
-            self.predictor = Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms)
+        self.predictor, normalizes = predictor_of(
+            network,
+            spec,
+            inputs=inputs,
+            outputs=outputs,
+            loss_fields=loss_fields,
+            transforms=transforms,
+            normalize=normalize,
+        )
         self.predictor.to(self.ranks.device)
-        self.loss_fields = self.predictor.outputs if loss_fields is None else tuple(loss_fields)
-        for name in self.loss_fields:
+        loss_fields = self.predictor.outputs if loss_fields is None else tuple(loss_fields)
+        for name in loss_fields:
             if name not in spec:
                 raise ConfigError(f"loss_fields names {name!r}, which the samples lack; they have {list(spec)}")
-        self.fields = tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
         if self.validation is not None:
-            check_alike(self.validation, spec, self.fields)
-        divided = isinstance(validation, (int, float))
-        warn_of_overlap(self.validation, self.training if source is None else source, divided=divided)
-        if (learned := Learned.of(self.training if source is None else source)) is not None:
+            check_alike(self.validation, spec, dict.fromkeys((*self.predictor.inputs, *loss_fields)))
+        shown = source if source is not None else None if isinstance(given, Feed) else given
+        warn_of_overlap(self.validation, shown, divided=isinstance(validation, (int, float)))
+        if (learned := Learned.of(shown)) is not None:
             getattr(rollout, "compare_code", lambda _: None)(learned.code)
-        self._spec = spec
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}
@@ -318,100 +260,124 @@ class Trainer:
             raise ConfigError(NOT_MINE)
         self.optimization.to(self.ranks.device)
         self.ranks.alike((*self.optimization.parameters, *self.predictor.parameters(), *self.predictor.buffers()))
-        self._forward: Any = self.predictor
-        if compile:
-            try:
-                self._forward = torch.compile(self.predictor, **(compile if isinstance(compile, Mapping) else {}))
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise ConfigError(f"torch.compile refuses the network or its arguments: {error}") from error
+        self._forward = compiled(self.predictor, compile)
 
-        self.history = History()
-        self.epoch = self.batch = self.step = 0
+        self._progress = Progress()
+        self._diagnosis = Diagnosis(on_nonfinite, self.predictor, self.optimization, self._progress)
         self.stopping = self.in_step = False
         self._interrupt = Interrupt()
-        own: list[Callback] = [ProgressBar()] if progress else []
-        if source is not None and getattr(source, "predictor", self) is None:
-            # simulations that ask for a prediction get that of the network in training
-            source.predictor = answers = answers_of(self.predictor)  # type: ignore[attr-defined]
-            own += [] if answers is None else [answers]
-        if session is not None and not any(isinstance(callback, TensorBoard) for callback in callbacks):
-            own.append(TensorBoard(Path(session) / "stats"))
-        if session is not None and not any(isinstance(callback, Checkpoints) for callback in callbacks):
-            own.append(Checkpoints(Path(session) / "networks"))
-        breeding = breeding_of(source, None if session is None else Path(session))
-        own += [] if breeding is None else [breeding]
-        called = [call for call in (*callbacks, *own) if call.every_rank or self.ranks.rank == 0]
-        # checkpoints hold the state of the other callbacks, which must have seen the event
-        called.sort(key=lambda call: isinstance(call, Checkpoints))
-        self._callbacks = Callbacks(called)
-        self._means = Means()  # of the current epoch
-        self._order: dict[str, Any] | None = None  # of the samples, in the checkpoint to continue from
-        self._generators: dict[str, Any] | None = None  # likewise
-        self._resumed: Path | None = None  # this checkpoint
-        self._elsewhere = False  # whether the loss that is not finite is that of another process
-        if self.training is not None:
-            self._normalize(self.training)
-            assert self.num_batches
-        elif self._feed is not None:
-            self._normalize(self._feed)
-        elif batches_per_epoch is not None:
-            wanted = batches_per_epoch * batch_size
-            made = divide(self.predictor, wanted, batch_size, accumulate=self.optimization.accumulate)
-            self._divided = made if self._always else None
-        lone = self.validation is not None and not isinstance(self.validation, Feed) and len(self.validation) == 1
-        if lone and self._refuses_one:
-            raise ConfigError(ONE_TO_EVALUATE)
-        self._saves = any(isinstance(callback, Checkpoints) for callback in (*callbacks, *own))
-        if self._saves:
-            check_saved(self.predictor, self.optimization, called)
+        own = own_callbacks(callbacks, self.predictor, source, self.session, progress=progress)
+        self._callbacks = CallbackList((*callbacks, *own), self.ranks.rank)
+        learner = Learner(self.predictor, self.optimization, loss_fields, self.ranks, normalizes)
+        self._supply = supply_of(given, source, batching, learner, fresh=produce == "always")
+        assert self.num_batches
+        self._evaluation = Evaluation(batching, learner)
+        self._evaluation.check(self.validation)
+        if self._callbacks.saves:
+            check_saved(self.predictor, self.optimization, self._callbacks)
         check_watched(
-            called,
-            self._loss_names,
+            tuple(self._callbacks),
+            lambda: loss_names(self.predictor, self.optimization, self.losses, spec, self.fields),
             validated=self._has_validation,
-            rollout=self._rollout,
+            rollout=rollout,
             predictor=self.predictor,
-            metrics=getattr(source, "metrics", dict)(),
+            metrics={} if source is None else source.metrics(),
         )
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
-            self._resume(resume, saving[0] if saving else None if session is None else Path(session) / "networks")
+            self._resumable.resume(resume, saving[0] if saving else self._session.part("networks"))
             if self.ranks.differ(self.step):
-                raise CheckpointError(OTHER_RANKS.format(rank=self.ranks.rank, step=self.step))
+                raise CheckpointError(
+                    f"process {self.ranks.rank} continues at step {self.step}, others elsewhere; all of them must see "
+                    "the same checkpoints"
+                )
+
+    # --- what it consists of, and where it is
+
+    @property
+    def training(self) -> Samples | None:
+        """Samples to train on; None as long as a source has not produced them."""
+        return self._supply.training
+
+    @property
+    def validation(self) -> Samples | Feed | None:
+        """Samples held out, None without validation."""
+        return self._validation.samples
 
     @property
     def held_out(self) -> bool:
         """Whether the samples to validate on were held out from the dataset."""
-        return isinstance(self._held_out, (int, float))
+        return self._validation.fraction is not None
+
+    @property
+    def source(self) -> SampleSource | None:
+        """The producer of the samples, None for a dataset."""
+        return self._supply.source
+
+    @property
+    def session(self) -> Path | None:
+        """The session's folder, None without one."""
+        return self._session.folder
+
+    @property
+    def allow_changed_code(self) -> bool:
+        """Whether a session may be continued though the code of its simulation has changed."""
+        return self._session.allow_changed_code
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch."""
+        return self._supply.batching.batch_size
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Batches per epoch at most, None for all."""
+        return self._supply.batching.batches_per_epoch
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self._supply.batching.seed
+
+    @property
+    def loss_fields(self) -> tuple[str, ...]:
+        """Fields that the loss gets from the samples."""
+        return self._supply.learner.loss_fields
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields that are read: those that feed the network, and those of the loss."""
+        return self._supply.learner.fields
+
+    @property
+    def history(self) -> History:
+        """Record of what was done so far."""
+        return self._progress.history
+
+    @property
+    def epoch(self) -> int:
+        """Number of completed epochs."""
+        return self._progress.epoch
+
+    @property
+    def batch(self) -> int:
+        """Number of completed batches in the current epoch."""
+        return self._progress.batch
+
+    @property
+    def step(self) -> int:
+        """Number of completed batches in all."""
+        return self._progress.step
 
     @property
     def num_batches(self) -> int:
         """Batches in an epoch, on each process."""
-        if self.training is None:
-            limit, length = self.batches_per_epoch, None if self._feed is None else self._feed.num_batches
-            assert limit is not None or length is not None
-            return min(number for number in (limit, length) if number is not None)
-        return self._division().count(len(self.training), self.batch_size, self.ranks.size, self.batches_per_epoch)
-
-    def _division(self) -> Batches:
-        """How the training samples are divided into batches; found out once."""
-        if self._divided is None:
-            assert self.training is not None
-            self._divided = divide(
-                self.predictor,
-                len(self.training),
-                self.batch_size,
-                last_batch=self.last_batch,
-                ranks=self.ranks.size,
-                accumulate=self.optimization.accumulate,
-                at_most=self.batches_per_epoch,
-            )
-        return self._divided
+        return self._supply.num_batches
 
     @property
     def drawn_episodes(self) -> Array:
         """Episode of each sample of the batch that is trained on, shape (batch,); empty without a source."""
-        names = None if self._handed is None else self._handed.names
-        return np.zeros(0, np.int64) if names is None else np.asarray(names.episodes)
+        return self._supply.episodes
 
     def stop(self, reason: str) -> None:
         """End the training after the event that is being called; ``history.stopped`` gets the reason."""
@@ -433,21 +399,12 @@ class Trainer:
             DatasetError: There are no samples, or a process that loads them died.
             CheckpointError: A checkpoint cannot be written.
         """
-        if not self._recorded:
-            return self._fit()
-        from physgym.experiment.from_python import recorded  # which this package stands below
-
-        assert self.session is not None
-        with recorded(self, self.session):
+        with self._session.recorded(self):
             return self._fit()
 
     def _fit(self) -> History:
-        if self._generators is not None:  # only now: building the parts of a training may draw from them
-            set_generator_states(self._generators)
-            self._generators = None
-        elif self.step == 0:
-            seed_generators(self.seed)
-        self.history.interrupted, self.history.stopped, self.stopping = False, "", False
+        self._progress.begin(self.seed)
+        self.stopping = False
         try:
             with Interrupt(patient=self.ranks.size > 1) as interrupt:
                 self._interrupt = interrupt
@@ -465,7 +422,7 @@ class Trainer:
             self._callbacks.close()
             if self.source is not None:
                 if self.history.interrupted:
-                    getattr(self.source, "hurry", lambda: None)()
+                    self.source.hurry()
                 self.source.close()
         return self.history
 
@@ -474,7 +431,7 @@ class Trainer:
         emit, optimization = self._callbacks.emit, self.optimization
         log.info("%s", self.predictor.summary)
         emit("train_begin", self)
-        if self._saves:  # callbacks may have changed the optimizer, and have their state now
+        if self._callbacks.saves:  # callbacks may have changed the optimizer, and have their state now
             check_saved(self.predictor, optimization, self._callbacks, begun=True)
         self._prepare()
         self.predictor.learned = Learned.of(self.training or self.source) or self.predictor.learned
@@ -484,7 +441,7 @@ class Trainer:
             start = time.monotonic()
             if self._stops():
                 return
-            with closing(self._batches()) as batches:
+            with closing(self._supply.batches(self._progress)) as batches:
                 for batch in batches:  # field name -> (batch, *shape)
                     with interrupt.held():
                         self._step(batch)  # see below
@@ -493,29 +450,30 @@ class Trainer:
             self.ranks.agree(self.predictor)
             if self.batch < self.num_batches:
                 return  # stopped in the midst of the epoch, which can be continued
-            if not self._means.samples:
+            means = self._progress.means
+            if not means.samples:
                 raise DivergedError(ALL_SKIPPED.format(epoch=self.epoch + 1))
-            record = self._means.values() | {"samples": self._means.samples}
+            record = means.values() | {"samples": means.samples}
             record |= self._validate() | {"lr": optimization.lr, "seconds": time.monotonic() - start}
-            record |= getattr(self.source, "metrics", dict)()
+            record |= {} if self.source is None else self.source.metrics()
             with interrupt.held():
                 optimization.end_epoch(record.get("validation_loss", record["loss"]))
-                self.epoch, self.batch, self._means = self.epoch + 1, 0, Means()
-                self.history.epochs.append({"epoch": self.epoch, **record})
+                self._progress.end_epoch(record)
                 emit("epoch_end", self, self.history.epochs[-1])
 
     def _step(self, batch: dict[str, Tensor]) -> None:
         """Optimize the network on a batch."""
         emit, optimization = self._callbacks.emit, self.optimization
         self.in_step = True
-        self._last = self._handed
+        self._supply.begin_step()
         emit("batch_begin", self, batch)
         values = self._gradient(batch)  # the forward and the backward pass
-        if self._usable(values, batch):
+        if self._diagnosis.accepts(values, batch, self._supply):
             optimization.step(partial(self._closure, batch))
             optimization.end_batch()
-            self._means.add(values, samples=_length(batch) * self.ranks.size)
-        self.batch, self.step, self.in_step = self.batch + 1, self.step + 1, False
+            self._progress.means.add(values, samples=length(batch) * self.ranks.size)
+        self._progress.end_batch()
+        self.in_step = False
         emit("batch_end", self, values)
 
     def _gradient(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
@@ -523,25 +481,24 @@ class Trainer:
 
         The values are the means over all processes, so that what follows from them is the same in all.
         """
-        least = 1 if self._divided is None else self._divided.least
-        parts = max(1, min(self.optimization.accumulate, _length(batch) // least))
+        parts = max(1, min(self.optimization.accumulate, length(batch) // self._supply.least))
         self.ranks.agree(self.predictor)
         self.optimization.zero_grad()
         means = Means()
         for number in range(parts):
             part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
             losses = self.losses(part)  # the forward pass
-            own = _floats(losses)
-            means.add(self.ranks.means(own), samples=_length(part))
+            own = floats(losses)
+            means.add(self.ranks.means(own), samples=length(part))
             values = means.values()
             if not math.isfinite(values["loss"]):
-                self._elsewhere = math.isfinite(own["loss"])
+                self._diagnosis.elsewhere = math.isfinite(own["loss"])
                 return values
             if self.optimization.idle:
                 continue
             if not losses["loss"].requires_grad:
                 raise ConfigError(NO_GRADIENT if torch.is_grad_enabled() else GRADIENTS_OFF)
-            share = _length(part) / _length(batch)
+            share = length(part) / length(batch)
             self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         self.ranks.average(self.optimization.parameters)
         return values
@@ -574,45 +531,42 @@ class Trainer:
             target = {name: fields[name] for name in self.loss_fields}
             return self.optimization.losses(*predictor.transforms.for_loss(prediction, target))
 
-    @torch.no_grad()
     def evaluate(self, samples: Samples | Feed) -> dict[str, float]:
-        """The means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""
-        means = Means()
-        if isinstance(samples, Feed):
-            before = generator_states()
-            with evaluating(self.predictor), closing(samples.batches(self.seed)) as given:
-                for tensors in given:
-                    means.add(_floats(self.losses(tensors)), samples=_length(tensors))
-            set_generator_states(before)
-            return means.values()
-        lone = len(samples) % self.batch_size == 1 and self._refuses_one
-        if lone and len(samples) == 1:
-            raise ConfigError(ONE_TO_EVALUATE)
-        loader = self._load(samples, shuffle=False, min_batch=2 if lone else 1)
-        # each process evaluates its share of the batches, unless they do not go round
-        shared = len(loader) >= self.ranks.size
-        rank, size = (self.ranks.rank, self.ranks.size) if shared else (0, 1)
-        with evaluating(self.predictor), closing(iter(loader)) as batches:
-            for tensors in islice(batches, rank, None, size):
-                means.add(_floats(self.losses(tensors)), samples=_length(tensors))
-        values = means.over(self.ranks) if shared else means.values()
-        return {name: value for name, value in values.items() if name != "samples"}
+        """Return the means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""
+        return self._evaluation.means(samples, self.losses)
+
+    def _validate(self) -> dict[str, float]:
+        """The values of both validations that are due."""
+        values = {}
+        if self.validation is not None:
+            values = {f"validation_{name}": value for name, value in self.evaluate(self.validation).items()}
+        return values | self._validation.rolled_out(self.predictor, self.epoch + 1, self.epochs)
 
     @property
     def _has_validation(self) -> bool:
         """Whether there are samples to validate on, or will be once the source has produced all."""
-        if self.validation is not None:
-            return True
-        later = self.training is None and not self._always and isinstance(self._held_out, (int, float))
-        return later and bool(self._held_out)
+        later = isinstance(self._supply, FirstEpochSupply) and bool(self._validation.fraction)
+        return later or self.validation is not None
 
-    def _loss_names(self) -> set[str] | None:
-        return loss_names(self.predictor, self.optimization, self.losses, self._spec, self.fields)
-
-    @cached_property
-    def _refuses_one(self) -> bool:
-        """Whether the network cannot be evaluated on a single sample."""
-        return refusal(self.predictor, training=False) is not None
+    def _prepare(self) -> None:
+        """With a source: produce what must be there before the first epoch."""
+        if isinstance(self._supply, FreshSupply):
+            self._supply.prepare(self._progress, self.epochs)
+        if not isinstance(self._supply, FirstEpochSupply):
+            return
+        emit, source = self._callbacks.emit, self._supply.source
+        if self._supply.missing > 0:
+            emit("data_generation_begin", self)
+            for size in self._supply.produce():
+                self._interrupt.check()
+                emit("data_generation_batch_end", self, size)
+            emit("data_generation_end", self)
+        source.close()
+        produced = source.dataset()
+        if produced is None:
+            raise ConfigError(NOT_STORED)
+        training = self._validation.hold_out(produced, self.seed)
+        self._supply = self._supply.stored(training, normalize=self.step == 0)
 
     def _stops(self) -> bool:
         """Whether a callback wants to stop, in any of the processes.
@@ -624,349 +578,16 @@ class Trainer:
         if interrupted:
             raise KeyboardInterrupt
         if self.stopping and not self.history.stopped:
-            self.history.stopped = ELSEWHERE
+            self.history.stopped = "in another process"
         return self.stopping
-
-    # --- samples
-
-    def _check_feed(self, feed: Feed) -> None:
-        """Raise ConfigError unless batches that somebody else makes can be trained on as is asked for."""
-        if isinstance(self._held_out, (int, float)) and self._held_out:
-            raise ConfigError(NOTHING_HELD_OUT)
-        if feed.num_batches is None and self.batches_per_epoch is None:
-            raise ConfigError(NO_LENGTH)
-        if self.ranks.size > 1:
-            raise ConfigError(FEED_ALONE)
-        if self.loader_workers:
-            raise ConfigError(FEED_WORKERS)
-
-    def _divide(self, samples: Samples) -> tuple[Samples, Samples | Feed | None]:
-        """The samples to train on, and those to validate on."""
-        if len(samples) == 0:
-            raise DatasetError(EMPTY.format(what="dataset"))
-        training: Samples = samples
-        validation: Samples | Feed | None = None
-        if not isinstance(self._held_out, (int, float)):
-            validation = self._held_out
-        elif self._held_out:
-            training, validation = samples.split(self._held_out, self.seed)
-        for what, part in (("training part of the dataset", training), ("validation part", validation)):
-            if part is not None and not isinstance(part, Feed) and len(part) == 0:
-                raise DatasetError(EMPTY.format(what=what))
-        return training, validation
-
-    def _prepare(self) -> None:
-        """With a source: produce what must be there before the first epoch."""
-        if self.source is None:
-            return
-        assert self.batches_per_epoch is not None
-        if self._always:
-            self._expect((self.epochs * self.batches_per_epoch - self.step) * self.batch_size)
-        if not self._always and self.training is None:
-            self._produce(self.batches_per_epoch * self.batch_size)
-            self.source.close()
-            produced = self.source.dataset()
-            if produced is None:
-                raise ConfigError(NOT_STORED)
-            self.training, self.validation = self._divide(produced)
-            self._normalize(self.training)
-            if self._order is not None:
-                try:
-                    self._training_loader()
-                except ConfigError as error:
-                    raise CheckpointError(OTHER_STATE.format(path=self._resumed, problem=error)) from error
-        elif self._always and self._normalizes and self.step == 0 and not self._drawn:
-            count = min(self.batches_per_epoch, math.ceil(STATISTICS_SAMPLES / self.batch_size))
-            statistics = {name: Statistics.empty(self.source.spec[name].shape) for name in self.fields}
-            for _ in range(count):
-                batch = self._draw()
-                more = of_samples(self.source.spec, self.fields, batch.samples)
-                statistics = {name: known.merge(more[name]) for name, known in statistics.items()}
-                self._drawn.append(batch)
-            self.predictor.transforms.fit(statistics)
-
-    def _produce(self, wanted: int) -> None:
-        """Have the source store so many samples; those of an earlier run count."""
-        assert self.source is not None
-        count = getattr(self.source, "stored", 0)
-        if count >= wanted:
-            return
-        self._expect(wanted - count)
-        self._callbacks.emit("data_generation_begin", self)
-        while count < wanted:
-            size = min(self.batch_size, wanted - count)
-            self.source.draw(size)
-            self._interrupt.check()
-            count += size
-            self._callbacks.emit("data_generation_batch_end", self, size)
-        self._callbacks.emit("data_generation_end", self)
-
-    def _expect(self, samples: int) -> None:
-        """Tell a source that can be told so how many samples will be drawn: it makes no steps beyond them."""
-        tell = getattr(self.source, "expect", None)
-        if tell is not None and samples > 0 and not getattr(self.source, "begun", False):
-            tell(samples)
-
-    def _draw(self) -> Drawn:
-        """The next batch of the source, with the position behind it: others may be drawn before it is trained on."""
-        assert self.source is not None
-        samples = self.source.draw(self.batch_size)
-        position: Any = getattr(self.source, "state_dict", dict)()
-        return Drawn(samples, getattr(self.source, "drawn", None), position)
-
-    def _normalize(self, samples: Samples | Feed) -> None:
-        """Make the trainer's own normalization from training samples."""
-        if self._normalizes and self.step == 0:
-            self.predictor.transforms.fit(samples.statistics)
-
-    def _load(self, samples: Samples, shuffle: Shuffle, **part: Any) -> Loader:
-        pinned = self.predictor.device.type == "cuda"
-        fields = self.fields
-        return Loader(
-            samples, self.batch_size, shuffle=shuffle, seed=self.seed, fields=fields, pin_memory=pinned, **part
-        )
-
-    def _training_loader(self) -> Loader:
-        """The loader of the training samples, made when it is needed first: only then they are all there."""
-        assert self.training is not None
-        if self._loader is None:
-            rank, size = self.ranks.rank, self.ranks.size
-            divided = self._division()
-            part = {"drop_last": divided.drop_last, "min_batch": divided.min_batch}
-            self._loader = self._load(self.training, self.shuffle, rank=rank, world_size=size, **part)
-            if self._order is not None:
-                self._loader.load_state_dict(self._order)
-        return self._loader
-
-    def _batches(self) -> Generator[dict[str, Tensor], None, None]:
-        """The batches of the current epoch that are still to be trained on, on the network's device."""
-        if self.training is not None:
-            loader, left = self._training_loader(), self.num_batches - self.batch
-            loader.set_epoch(self.epoch, self.batch)
-            loaded: Any = iter(loader)
-            if self.loader_workers and left:
-                loaded = gathered_by_workers(loader, self.epoch, self.batch, self.loader_workers)
-            with closing(loaded):
-                for batch in islice(loaded, left):
-                    if self.ranks.size > 1:
-                        # a state for each process would fit only as many of them
-                        seed_generators(_seed_of(self.seed, self.ranks.rank, self.step))
-                    yield self.predictor.tensors(batch)
-            return
-        if self._feed is not None:
-            left = self.num_batches - self.batch
-            for batch in islice(self._feed.batches(_seed_of(self.seed, self.epoch), self.batch), left):
-                yield self.predictor.tensors({name: batch[name] for name in self.fields})
-            return
-        while self.batch < self.num_batches:
-            self._handed = self._drawn.popleft() if self._drawn else self._draw()
-            yield self.predictor.tensors(self._handed.samples)
-
-    def _validate(self) -> dict[str, float]:
-        """The values of both validations that are due."""
-        values = {}
-        if self.validation is not None:
-            values = {f"validation_{name}": value for name, value in self.evaluate(self.validation).items()}
-        done = self.epoch + 1
-        if self._rollout is not None and (done % self._rollout_every == 0 or done == self.epochs):
-            with evaluating(self.predictor):
-                values |= {f"rollout_{name}": float(value) for name, value in self._rollout(self.predictor).items()}
-        return values
-
-    def _usable(self, values: dict[str, float], batch: Mapping[str, Tensor]) -> bool:
-        """Whether a batch has a finite loss and gradient; if not, its loss becomes one that is not finite.
-
-        Raises:
-            DivergedError: It has not, and such batches are not to be skipped.
-        """
-        if math.isfinite(values["loss"]):
-            if self.optimization.has_finite_gradient():
-                return True
-            cause = f", and the gradient of the loss {values['loss']:.6g} is not finite"
-            values["loss"], self._elsewhere = math.nan, False
-        elif bad := [name for name, value in batch.items() if not value.isfinite().all()]:
-            cause = f", whose samples are not finite in {bad}"
-        else:
-            cause = ""
-        sound = all(bool(value.isfinite().all()) for value in self.predictor.parameters())
-        message = DIVERGED.format(
-            loss=values["loss"],
-            epoch=self.epoch + 1,
-            batch=self.batch + 1,
-            cause=cause,
-            names=OTHERS if self._elsewhere else self._names(batch),
-            weights=BEFORE if sound else BROKEN,
-        )
-        if self.on_nonfinite == "raise" or not sound:
-            raise DivergedError(message)
-        self.history.skipped += 1
-        log.warning("skipped: %s", message)
-        return False
-
-    def _names(self, batch: Mapping[str, Tensor]) -> str:
-        """Episodes and steps of the current batch, for people: of its samples that are not finite if there are any."""
-        found: list[Array] = []
-        if self._last is not None and hasattr(self._last.names, "episodes"):
-            found = [self._last.names.episodes, self._last.names.steps]
-        elif self.training is not None and hasattr(self.training, "index"):
-            rows = self._training_loader().indices(self.epoch, self.batch)
-            found = [self.training.index(name)[rows] for name in ("episode", "step")]
-        if not found or len(found[0]) != _length(batch):
-            return f"{_length(batch)} samples"
-        flat = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in batch.values()]
-        finite = torch.stack([value.isfinite().all(1) for value in flat]).all(0).cpu().numpy()
-        chosen = np.flatnonzero(~finite) if not finite.all() else np.arange(len(finite))
-        shown = [f"episode {found[0][row]} step {found[1][row]}" for row in chosen[:SHOWN]]
-        return ", ".join(shown) + (f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else "")
 
     # --- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to continue, apart from the weights: data, arrays and tensors, nested."""
-        source: Any = None
-        if self._always:
-            # a batch that was drawn and not trained on is drawn again
-            source = getattr(self.source, "state_dict", dict)() if self._last is None else self._last.position
-        order = None
-        if self.training is not None:
-            order = {**self._training_loader().state_dict(), "epoch": self.epoch, "batch": self.batch}
-        return {
-            "settings": self._settings(),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "means": {"samples": self._means.samples, "sums": dict(self._means.sums)},
-            "history": {"epochs": [dict(epoch) for epoch in self.history.epochs], "skipped": self.history.skipped},
-            "optimization": self.optimization.state_dict(),
-            "order": order,
-            "source": source,
-            "generators": generator_states(),
-            "threads": torch.get_num_threads(),
-            "versions": _versions(),
-            "callbacks": {name: _state_of(callback) for name, callback in self._named_callbacks()},
-        }
+        """Return all that is needed to continue, but for the weights: data, arrays and tensors, nested."""
+        return self._resumable.state_dict()
 
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same for a training to be continued."""
-        return {
-            "batch_size": self.batch_size,
-            "batches_per_epoch": self.batches_per_epoch,
-            "seed": self.seed,
-            "validation": self._held_out if isinstance(self._held_out, (int, float)) else None,
-            "produce": None if self.source is None else "always" if self._always else "first_epoch",
-            "inputs": list(self.predictor.inputs),
-            "outputs": list(self.predictor.outputs),
-            "loss_fields": list(self.loss_fields),
-            **self.optimization.settings,
-        }
-
-    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
-        """The callbacks by the name of their class, and which one of it they are."""
-        seen: dict[str, int] = {}
-        for callback in self._callbacks:
-            name = type(callback).__name__
-            seen[name] = seen.get(name, 0) + 1
-            yield f"{name}-{seen[name]}", callback
-
-    def _resume(self, resume: bool | str | Path, folder: Path | None) -> None:
-        """Take over the weights and the state of a checkpoint: the last one in a folder, or a given one."""
-        if isinstance(resume, bool):
-            if folder is None:
-                raise ConfigError(NO_FOLDER)
-            if not list_checkpoints(folder):
-                # what a killed training has stored is trained on as if it came now
-                if self._always and (begin := getattr(self.source, "load_state_dict", None)) is not None:
-                    begin({})
-                return
-        path = find_checkpoint(str(folder if isinstance(resume, bool) else resume))
-        state, weights = read_training(path, self.predictor)
-        try:
-            check_training(state)
-            self._take(path, state)
-            self.predictor.load_state_dict(weights)
-        except CheckpointError:
-            raise
-        except (PhysGymError, *UNFIT) as error:
-            problem = str(error) if isinstance(error, PhysGymError) else f"{type(error).__name__} {error}"
-            raise CheckpointError(OTHER_STATE.format(path=path, problem=problem)) from error
-        self._resumed = path
-        log.info("continues %s at epoch %d, batch %d", path, self.epoch, self.batch)
-
-    def _take(self, path: Path, state: dict[str, Any]) -> None:
-        """Continue from a state."""
-        was, now = state["settings"], self._settings()
-        if differing := [
-            f"{name} was {was.get(name)!r}, now it is {now[name]!r}" for name in now if was.get(name) != now[name]
-        ]:
-            raise CheckpointError(OTHER_SETTINGS.format(path=path, differences="; ".join(differing)))
-        check_generators(state["generators"])
-        self.optimization.load_state_dict(state["optimization"])
-        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self._means = Means(state["means"]["samples"], dict(state["means"]["sums"]))
-        self.history.epochs, self.history.skipped = state["history"]["epochs"], state["history"]["skipped"]
-        if (order := state["order"]) is not None and (size := self.ranks.size) != order["world_size"]:
-            # as many samples as were seen, rounded down to a whole batch of as many processes as there are now
-            self.batch = min(self.batch * order["world_size"] // size, self.num_batches)
-            order = {**order, "world_size": size, "batch": self.batch}
-        self._order = order
-        if self.training is not None:
-            if order is None:
-                raise ConfigError("it has no place in the order of the samples")
-            self._training_loader()
-        if self._always and (load := getattr(self.source, "load_state_dict", None)) is not None:
-            load(state["source"])
-        for name, callback in self._named_callbacks():
-            if name in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][name])
-        self._generators = state["generators"]
-        if (threads := state["threads"]) != torch.get_num_threads():
-            log.info("torch computes with %d threads, as before the interruption", threads)
-            torch.set_num_threads(threads)
-        if state["versions"] != _versions():
-            log.warning(
-                "%s was written by %s; with %s results may differ in bits", path, state["versions"], _versions()
-            )
-
-
-def _checked(predictor: Predictor, spec: SampleSpec, **fixed: Sequence[str] | Transforms | None) -> Predictor:
-    """A predictor as it is given, if it fits the samples."""
-    for name, value in fixed.items():
-        if value is not None:
-            raise ConfigError(FIXED.format(name=name))
-    for name, wanted in predictor.spec.items():
-        got = spec[name].shape if name in spec else None
-        if got != wanted.shape:
-            raise ConfigError(MISFIT.format(name=name, want=wanted.shape, got=got))
-    return predictor
-
-
-def _state_of(callback: Callback) -> dict[str, Any]:
-    state = callback.state_dict()
-    if not isinstance(state, dict):
-        raise CheckpointError(f"state_dict of {type(callback).__name__} gave a {type(state).__name__}, not a dict")
-    return state
-
-
-def check_device(device: torch.device | str) -> None:
-    """Raise ConfigError unless torch can compute on a device."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
-
-
-def _seed_of(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _versions() -> dict[str, str]:
-    """Of what computes."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-
-
-def _floats(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value.item() if isinstance(value, Tensor) else float(value) for name, value in values.items()}
-
-
-def _length(arrays: Mapping[str, Array | Tensor]) -> int:
-    return len(next(iter(arrays.values())))
+    @property
+    def _resumable(self) -> Resumable:
+        settings = settings_of(self._supply, self._validation)
+        return Resumable(settings, self._progress, self.optimization, self._supply, self._callbacks)

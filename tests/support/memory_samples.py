@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from physgym.data.statistics import of_samples
+from physgym.generation.sample_source import SampleSource
 from physgym.sample import Field, SampleSpec
 
 
@@ -50,23 +51,23 @@ class MemorySamples:
         return MemorySamples({name: a[mask] for name, a in self.arrays.items()}, self.spec, self.episodes[mask])
 
 
-class MemorySource:
+class MemorySource(SampleSource):
     """Produces the samples of a set one after the other, for ever; what was drawn is stored if `store`."""
 
     def __init__(self, samples, store=True):
         self.samples, self.store = samples, store
-        self.spec, self.drawn, self.closed = samples.spec, 0, False
+        self.spec, self.count, self.closed = samples.spec, 0, False
 
     def draw(self, batch_size):
         assert not self.closed
-        indices = np.arange(self.drawn, self.drawn + batch_size) % len(self.samples)
-        self.drawn += batch_size
+        indices = np.arange(self.count, self.count + batch_size) % len(self.samples)
+        self.count += batch_size
         return self.samples.gather(indices)
 
     def dataset(self):
         if not self.store:
             return None
-        return MemorySamples(self.samples.gather(np.arange(self.drawn) % len(self.samples)), self.spec)
+        return MemorySamples(self.samples.gather(np.arange(self.count) % len(self.samples)), self.spec)
 
     def close(self):
         self.closed = True

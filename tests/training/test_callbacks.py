@@ -248,7 +248,7 @@ def test_progress_of_what_is_generated_counts_what_is_stored(capsys):
             return super().draw(batch_size)
 
     source = Partly(linear_samples())
-    source.stored = source.drawn = 64
+    source.stored = source.count = 64
     bar = ProgressBar()
     run = trainer(source=source, batches_per_epoch=4, epochs=1, callbacks=[bar])
     run.fit()

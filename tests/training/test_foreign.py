@@ -120,7 +120,7 @@ def test_a_loader_gives_its_batches_as_they_are(workers):
 
     trainer = made(loader, validation=DataLoader(Pairs(20), batch_size=6), callbacks=[Sizes()], epochs=2)
     assert trainer.num_batches == 9
-    np.testing.assert_allclose(trainer._feed.statistics["input"].mean, X.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(trainer._supply.feed.statistics["input"].mean, X.mean(0), rtol=1e-5)
     history = trainer.fit()
     assert sizes == [7, 7, 7, 7, 7, 7, 7, 7, 4] * 2
     assert np.isfinite(history["validation_loss"]).all()

@@ -252,7 +252,7 @@ def test_samples_of_the_first_epoch_are_stored_and_reused():
     run = trainer(source=source, batches_per_epoch=2, batch_size=16, epochs=3, validation=0.25, callbacks=[recorder])
     assert run.training is None
     run.fit()
-    assert source.drawn == 32
+    assert source.count == 32
     assert source.closed
     assert len(run.training) + len(run.validation) == 32
     assert recorder.events[:6] == [
@@ -277,13 +277,13 @@ def test_always_fresh_samples():
 
     class Watch(Callback):
         def batch_begin(self, trainer, batch):
-            seen.append(source.drawn)
+            seen.append(source.count)
 
     run = trainer(source=source, produce="always", batches_per_epoch=4, epochs=3, callbacks=[Watch()])
     history = run.fit()
     # the first epoch is drawn ahead, for the statistics, and trained on
     assert seen == [128] * 4 + [128 + 32 * i for i in range(1, 9)]
-    assert source.drawn == 3 * 4 * 32
+    assert source.count == 3 * 4 * 32
     assert "validation_loss" not in history.epochs[0]
     fed = next(module for module in run.predictor.modules() if isinstance(module, Normalize))
     np.testing.assert_allclose(fed.mean_0.numpy(), source.samples.arrays["force"][:128].mean(0), rtol=1e-5)
@@ -532,7 +532,7 @@ def test_ctrl_c_while_waiting_for_samples_ends_within_two_seconds(tmp_path):
 
     class Slow(MemorySource):
         def draw(self, batch_size):
-            if self.drawn >= 64:
+            if self.count >= 64:
                 threading.Timer(0.2, send).start()
                 time.sleep(30)
             return super().draw(batch_size)

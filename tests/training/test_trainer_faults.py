@@ -466,10 +466,10 @@ class Placed(MemorySource):
     """Goes on where it was; what was being drawn when Ctrl-C came is lost to it."""
 
     def state_dict(self):
-        return {"drawn": self.drawn}
+        return {"drawn": self.count}
 
     def load_state_dict(self, state):
-        self.drawn = state.get("drawn", 0)
+        self.count = state.get("drawn", 0)
 
 
 class Slow(MLP):
