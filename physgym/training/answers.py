@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Answers(Callback):
-    """What a simulation's `predict` gets while a network is trained on its samples.
+    """Answers to a simulation's `predict` while a network is trained on its samples.
 
     A copy of the network answers, with the weights that it had when the present epoch began; before the first epoch
     those with which the training began. The copy is in evaluation mode, and may be asked from any thread.
@@ -42,7 +42,7 @@ class Answers(Callback):
         self._predictor = self._copied(predictor)
 
     def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
-        """Predict in physical units, see `Predictor.predict`.
+        """Predict in physical units, as `Predictor.predict`.
 
         Each row of a batch alone: which questions come together depends on the speed of the workers, and the last bits
         of a prediction on what is predicted with it.
@@ -70,7 +70,7 @@ class Answers(Callback):
 
 
 class Asked:
-    """What answers with a network that is made when it is asked for the first time.
+    """Answers of a network that is made when it is asked for the first time.
 
     Samples are generated without a training too, and most simulations ask for nothing.
 
@@ -83,7 +83,7 @@ class Asked:
         self._answers: Answers | None = None
 
     def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
-        """Predict in physical units, see `Answers.predict`."""
+        """Predict in physical units, as `Answers.predict`."""
         with self._lock:
             if self._answers is None:
                 self._answers = Answers(self._make())

@@ -28,7 +28,7 @@ OTHER_FIELD = "the validation samples have {got} as field {name!r}, those to tra
 
 
 def whole(name: str, value: Any, least: int, most: int = LARGEST) -> int:
-    """An integer in its range.
+    """Return an integer in its range.
 
     Raises:
         ConfigError: It is not.

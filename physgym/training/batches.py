@@ -1,4 +1,4 @@
-"""How an epoch is divided into batches: what happens to a last one that is smaller, or too small for the network."""
+"""Division of an epoch into batches, with a last one that is smaller, or too small for the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHERWISE = 'Choose another batch_size, or leave last_batch at "auto", which joi
 
 @dataclass(frozen=True)
 class Batches:
-    """How samples are divided into batches.
+    """Division of samples into batches.
 
     Attributes:
         drop_last: Whether a last batch that is smaller is left out.

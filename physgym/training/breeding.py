@@ -71,11 +71,11 @@ class Breeding(Callback):
         self._batch: dict[str, Tensor] = {}
 
     def batch_begin(self, trainer: Training, batch: dict[str, Tensor]) -> None:
-        """See `Callback.batch_begin`."""
+        """Keep the batch."""
         self._batch = batch
 
     def batch_end(self, trainer: Training, values: dict[str, float]) -> None:
-        """See `Callback.batch_end`."""
+        """Note the losses of the samples, and tell the sampler every `period` batches."""
         self._batches += 1
         if self._batches % self.every == 0:
             self._note(trainer.drawn_episodes, _errors(trainer, self._batch))
@@ -94,11 +94,11 @@ class Breeding(Callback):
             self._counts[episode] = self._counts.get(episode, 0) + 1
 
     def epoch_end(self, trainer: Training, values: dict[str, float]) -> None:
-        """See `Callback.epoch_end`."""
+        """Save the chosen parameters."""
         self._save()
 
     def train_end(self, trainer: Training, history: History) -> None:
-        """See `Callback.train_end`."""
+        """Save the chosen parameters."""
         self._save()
 
     def _save(self) -> None:
@@ -106,12 +106,12 @@ class Breeding(Callback):
             self.breed.save(self.session / CHOICES)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Callback.state_dict`."""
+        """Return the state of the sampler, and the losses since it was told."""
         sums = [[episode, total, self._counts[episode]] for episode, total in self._sums.items()]
         return {"breed": self.breed.state_dict(), "batches": self._batches, "sums": sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Callback.load_state_dict`."""
+        """Continue from a state."""
         self.breed.load_state_dict(state["breed"])
         self.breed.keep()
         self._batches = int(state["batches"])
@@ -121,7 +121,7 @@ class Breeding(Callback):
 
 @torch.no_grad()
 def _errors(trainer: Training, batch: dict[str, Tensor]) -> Array:
-    """The mean squared error of each sample of a batch, shape (batch,), float64."""
+    """Return the mean squared error of each sample of a batch, shape (batch,), float64."""
     predictor = trainer.predictor
     fields = predictor.tensors(batch)
     target = {name: fields[name] for name in trainer.loss_fields}

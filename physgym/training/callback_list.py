@@ -35,7 +35,7 @@ class CallbackList(Callbacks):
         self.saves = any(isinstance(call, Checkpoints) for call in given)
 
     def _named(self) -> Iterator[tuple[str, Callback]]:
-        """The callbacks by the name of their class, and which one of it they are."""
+        """Yield the callbacks by the name of their class, and a number."""
         seen: dict[str, int] = {}
         for callback in self:
             name = type(callback).__name__

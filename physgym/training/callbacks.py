@@ -37,7 +37,7 @@ BAD_MESH = "mesh {name!r}: {what} has shape {got}; wanted is {want}, or a batch{
 
 
 class ProgressBar(Callback):
-    """What is trained; then a bar over all batches of a training on a terminal, a line now and then elsewhere."""
+    """Summary of the network; then a bar over all batches on a terminal, a line now and then elsewhere."""
 
     every_rank = False
     adds = ()
@@ -162,7 +162,7 @@ class TensorBoard(Callback):
     # --- what users add
 
     def add_scalar(self, name: str, value: float, *, step: int | None = None, statistics: bool = False) -> None:
-        """A point of a curve of your own.
+        """Add a point to a curve of your own.
 
         Args:
             name: The curve, such as "errors/tip".
@@ -185,7 +185,7 @@ class TensorBoard(Callback):
         *,
         step: int | None = None,
     ) -> None:
-        """A mesh, or a point cloud where there are no faces; or several, side by side.
+        """Add a mesh, or a point cloud where there are no faces; or several, side by side.
 
         Args:
             name: The name.
@@ -276,7 +276,7 @@ class TensorBoard(Callback):
             writer.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The recent losses, and how far the event files are written."""
+        """Return the recent losses and the sizes of the event files."""
         if self._writer is not None:
             self.writer.flush()
         files = {path.name: path.stat().st_size for path in self._files()}
@@ -316,7 +316,7 @@ class TensorBoard(Callback):
                     self.writer.add_histogram(f"{what}/{name}", tensor, trainer.epoch)
 
     def _files(self) -> list[Path]:
-        """The event files of this training."""
+        """Return the event files of this training."""
         return (
             sorted((self.folder / self._place).glob(f"events.out.tfevents.*.{self._run}.physgym")) if self._run else []
         )
@@ -335,7 +335,7 @@ class TensorBoard(Callback):
         return bool(there)
 
     def _free_place(self) -> str:
-        """Where no other training has written."""
+        """Return a subfolder in which no other training has written."""
         place, number = "", 1
         while any((self.folder / place).glob("*tfevents*")):
             number += 1
@@ -416,7 +416,7 @@ class EarlyStopping(Callback):
             trainer.stop(f"{self.monitor} was {best}{by} in the last {epochs}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value, and how long ago it was."""
+        """Return the best value, and the number of epochs since."""
         return {"best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -479,7 +479,7 @@ def _bytes(colors: Array) -> Array:
 def _batched(
     name: str, what: str, value: Any, dtype: type, batch: int | None = None, count: int | None = None
 ) -> Array:
-    """An array of shape (batch, count, 3) from one of that shape, or from one that is the same for all, (count, 3)."""
+    """Return an array of shape (batch, count, 3) from one of that shape, or from one for all, (count, 3)."""
     array: Array = np.array(_array(value), dtype)
     if array.ndim == 2 and batch is not None:
         array = np.repeat(array[None], batch, axis=0)

@@ -180,7 +180,7 @@ def load_checkpoint(
     transforms: Transforms | None = None,
     device: torch.device | str = "cpu",
 ) -> Predictor:
-    """The predictor in a checkpoint.
+    """Return the predictor in a checkpoint.
 
     Args:
         path: A checkpoint, a folder of checkpoints, or a session, whose folder ``networks`` is used; on the disk, or
@@ -224,7 +224,7 @@ def load_checkpoint(
 
 
 def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The state of a training in a checkpoint, and the weights of its network; the network itself stays as it is.
+    """Return the state of a training in a checkpoint, and the weights of its network, which stays as it is.
 
     Args:
         path: A checkpoint.
@@ -261,13 +261,13 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
 
 
 def _residual(network: nn.Module) -> list[int | None] | None:
-    """The input channels that a network adds to its output; None for one that adds none, or says nothing of it."""
+    """Return the input channels that a network adds to its output; None if that is unknown, or none."""
     inner = unwrapped(network)
     return list(inner.residual) if isinstance(inner, GridNetwork) and isinstance(inner.residual, tuple) else None
 
 
 def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Feeding:
-    """How the fields are fed to a network: by name if they were, else in the order in which they were.
+    """Return the feeding of a network: by name if it was so, else in the order of the fields.
 
     What a residual adds to is settled as it was.
 
@@ -352,7 +352,7 @@ def _check_weights(
 
 
 def _description(module: nn.Module) -> dict[str, Any]:
-    """What builds a module; without its arguments where these are no JSON data."""
+    """Return the description of a module; without its arguments where these are no JSON data."""
     described = describe(module)
     try:
         json.dumps(described, allow_nan=False)

@@ -31,12 +31,12 @@ NO_EPOCH = "{path} has no checkpoint {which!r}; there are {known}"
 
 
 def as_which(which: str | int) -> str | int:
-    """Which checkpoint a text means, such as that of a configuration: an epoch if it is a number."""
+    """Return the choice of a checkpoint from a text, such as that of a configuration: an epoch if it is a number."""
     return int(which) if isinstance(which, str) and which.isdecimal() else which
 
 
 def find_checkpoint(path: str | Path | Location, which: str | int = "last") -> Path:
-    """The directory of a checkpoint; one in S3 is brought to the cache.
+    """Return the directory of a checkpoint; one in S3 is brought to the cache.
 
     Args:
         path: A checkpoint, a folder of checkpoints, or a session.
@@ -94,7 +94,7 @@ def list_checkpoints(folder: str | Path) -> dict[Path, dict[str, Any]]: ...
 
 
 def list_checkpoints(folder: str | Path | Location) -> dict[Any, dict[str, Any]]:
-    """The checkpoints in a folder and their manifests, in the order of training."""
+    """Return the checkpoints in a folder and their manifests, in the order of training."""
     at = place(folder)
     found = _manifests(at) if isinstance(at, Path) else _remote_manifests(at)
     return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), item[0].name)))
@@ -119,7 +119,7 @@ def _remote_manifests(location: Location) -> dict[Any, dict[str, Any]]:
 
 
 def best_of(found: Mapping[Place, Mapping[str, Any]]) -> Place | None:
-    """Of checkpoints and their manifests the one with the lowest score; None if none has a score."""
+    """Return the checkpoint with the lowest score; None if none has a score."""
     scores = {directory: manifest["score"] for directory, manifest in found.items() if "score" in manifest}
     return min(scores, key=lambda directory: scores[directory], default=None)
 

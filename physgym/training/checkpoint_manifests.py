@@ -67,7 +67,7 @@ def parse_manifest(path: Path | Location, text: bytes) -> dict[str, Any]:
 
 
 def _problem(manifest: Any) -> str | None:
-    """What is wrong with a manifest, as far as it can be seen without the files; None for nothing."""
+    """Return the fault of a manifest, as far as it can be seen without the files; None for a sound one."""
     if not isinstance(manifest, dict):
         return f"{MANIFEST} is no object"
     needed = ("format", "network", "transforms", "inputs", "outputs", "fields", "files")
@@ -135,7 +135,7 @@ def digest_of(file: Path) -> list[Any]:
 
 
 def as_json(name: str, value: Any) -> Any:
-    """A value as JSON data, which knows no numbers that are not finite."""
+    """Return a value as JSON data, which knows no numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): as_json(f"{name}/{key}", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

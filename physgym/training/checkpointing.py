@@ -61,7 +61,7 @@ class Lock:
 
     @classmethod
     def release_all(cls) -> None:
-        """In a forked child: the locks are the parent's, and end with it."""
+        """Release the locks in a forked child: they are the parent's, and end with it."""
         for lock in list(cls._held):
             lock.release()
 
@@ -124,7 +124,7 @@ class Checkpoints(Callback):
         self._lock: Lock | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Which training it is, and where its numbers begin."""
+        """Return the name of the training, and the offset of its numbers."""
         return {"run": self._run, "offset": dict(self._offset)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ class Checkpoints(Callback):
             self._save(trainer, values=dict(values), **self._score(values))
 
     def _score(self, values: Mapping[str, float]) -> dict[str, Any]:
-        """What the best checkpoint has the lowest one of, and which value it is."""
+        """Return the score, of which the best checkpoint has the lowest one, and the name of its value."""
         name = self.monitor or ("validation_loss" if "validation_loss" in values else "loss")
         value = values.get(name, math.nan)
         if not math.isfinite(value):

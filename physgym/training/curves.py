@@ -40,7 +40,7 @@ Value = Summary.Value
 
 
 def cannot_write(path: Path, error: OSError) -> ConfigError:
-    """What to raise for an error of the file system."""
+    """Return the error to raise for one of the file system."""
     return ConfigError(CANNOT_WRITE.format(path=path, reason=error.strerror or error))
 
 
@@ -75,7 +75,7 @@ class EventFile(FileWriter):
             raise cannot_write(self.path, error) from error
 
     def get_logdir(self) -> str:
-        """The folder."""
+        """Return the folder."""
         return str(self.path.parent)
 
     def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
@@ -159,7 +159,7 @@ class CurveWriter(SummaryWriter):
         return writer
 
     def add_values(self, values: dict[str, float], step: int, moment: float | None = None) -> None:
-        """A point of several curves as one event: one for each would take as long as the step of a small network.
+        """Add a point of several curves as one event: one for each would take as long as the step of a small network.
 
         Args:
             values: Values by the name of the curve.

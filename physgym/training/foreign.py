@@ -78,7 +78,7 @@ class TorchSamples:
         return len(self._indices)
 
     def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """The samples at the given indices, stacked."""
+        """Return the samples at the given indices, stacked."""
         names = list(self.spec) if fields is None else list(fields)
         rows = [int(row) for row in self._indices[indices]]
         many = getattr(self.dataset, "__getitems__", None)
@@ -105,7 +105,7 @@ class TorchSamples:
         return found
 
     def subset(self, indices: Array) -> TorchSamples:
-        """The samples at the given indices."""
+        """Return the samples at the given indices."""
         return TorchSamples(self.dataset, self._indices[indices])
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[TorchSamples, TorchSamples]:
@@ -160,7 +160,7 @@ class Feed:
             return None
 
     def batches(self, seed: int, skip: int = 0) -> Generator[dict[str, Tensor], None, None]:
-        """The batches of a pass: fields of shape (batch, *shape).
+        """Yield the batches of a pass: fields of shape (batch, *shape).
 
         Args:
             seed: Of the global generators before it.
@@ -202,7 +202,7 @@ class Feed:
 
 
 def _fields_of(item: Any, kind: str) -> dict[str, Any]:
-    """The fields of a sample or a batch."""
+    """Return the fields of a sample or a batch."""
     if isinstance(item, Mapping) and item and all(isinstance(name, str) for name in item):
         return dict(item)
     if isinstance(item, (tuple, list)) and len(item) == len(PAIR):
@@ -219,7 +219,7 @@ def _array(value: Any, name: str, kind: str) -> Array:
 
 
 def _said_of(dataset: Any) -> Mapping[str, Field]:
-    """What is declared about the fields of a dataset, or of that in a `Subset` or `ConcatDataset`; mostly nothing."""
+    """Return the declared fields of a dataset, or of the one in a `Subset` or `ConcatDataset`; mostly none."""
     while isinstance(dataset, (Subset, ConcatDataset)):
         dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
     spec = getattr(dataset, "spec", None)

@@ -1,4 +1,4 @@
-"""What launchers such as torchrun say in the environment, and the wait for the processes that they announce."""
+"""Environment variables of launchers such as torchrun, and the wait for the processes that they announce."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Launch:
-    """What the environment says of processes that train together.
+    """Processes that train together, by the environment.
 
     Attributes:
         size: How many there are; 1 for this one alone.

@@ -1,4 +1,4 @@
-"""What is found before the first batch: values that are watched and never come, and state that cannot be saved."""
+"""Checks before the first batch: values that are watched and never come, and state that cannot be saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Training`: what callbacks may use of a training."""
+"""`Training`: the interface of a training for its callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from physgym.training.history import History
 
 
 class Training(Protocol):
-    """Where a training is, and what it trains; `physgym.training.Trainer` is one."""
+    """A training, as far as callbacks may use it; `physgym.training.Trainer` is one."""
 
     @property
     def predictor(self) -> Predictor:

@@ -124,21 +124,21 @@ class Ranks:
                     numbers.copy_(part.reshape(numbers.shape))
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag whether a process has set it."""
+        """Return for each flag whether a process has set it."""
         if self.size == 1:
             return list(flags)
         total = self._sum([float(flag) for flag in flags])
         return [value > 0 for value in total]
 
     def sums(self, values: dict[str, float]) -> dict[str, float]:
-        """The sums over all processes; each gives the same names."""
+        """Return the sums over all processes; each gives the same names."""
         if self.size == 1:
             return values
         names = sorted(values)
         return dict(zip(names, self._sum([values[name] for name in names]), strict=True))
 
     def means(self, values: dict[str, float]) -> dict[str, float]:
-        """The means over all processes, which give the same names."""
+        """Return the means over all processes, which give the same names."""
         return values if self.size == 1 else {name: value / self.size for name, value in self.sums(values).items()}
 
     def differ(self, number: int) -> bool:
@@ -146,7 +146,7 @@ class Ranks:
         return self.size > 1 and self._sum([float(number)])[0] != number * self.size
 
     def share(self, text: str) -> str:
-        """The text of the first process."""
+        """Return the text of the first process."""
         if self.size == 1:
             return text
         data = list(text.encode()) if self.rank == 0 else []

@@ -48,7 +48,7 @@ def upload_checkpoint(folder: Path, location: Location, manifest: str) -> None:
 
 
 def read_checkpoint(location: Location, manifest: str) -> bytes | None:
-    """The manifest of a checkpoint, None if there is none.
+    """Return the manifest of a checkpoint, None if there is none.
 
     Raises:
         StorageError: The server refuses or is away.
@@ -58,7 +58,7 @@ def read_checkpoint(location: Location, manifest: str) -> bytes | None:
 
 
 def checkpoint_names(location: Location) -> list[str]:
-    """What may be checkpoints below a place.
+    """Return the names of possible checkpoints below a place.
 
     Raises:
         StorageError: The server refuses or is away.
@@ -118,7 +118,7 @@ def _parsed(location: Location, text: bytes) -> dict[str, Any]:
 
 
 def _entries(location: Location, manifest: Mapping[str, Any]) -> list[Entry]:
-    """The files that a manifest names."""
+    """Return the files that a manifest names."""
     try:
         entries = [
             Entry(name, str(sha256), int(size), f"{sha256[:16]}-{name}")
@@ -133,7 +133,7 @@ def _entries(location: Location, manifest: Mapping[str, Any]) -> list[Entry]:
 
 
 def _sources(location: Location, text: bytes) -> list[str]:
-    """The objects of a checkpoint that is to be replaced or deleted; none where it is damaged."""
+    """Return the objects of a checkpoint that is to be replaced or deleted; none where it is damaged."""
     try:
         return [entry.source for entry in _entries(location, _parsed(location, text))]
     except StorageError:

@@ -37,13 +37,13 @@ def can_store(tensor: Tensor) -> bool:
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """A copy of a tensor as it is saved."""
+    """Return a copy of a tensor as it is saved."""
     # with a memory of its own: safetensors refuses tensors that share it, as tied weights do
     return tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
 def encode(tree: Any, path: str = "state") -> tuple[Any, dict[str, Tensor]]:
-    """A tree as JSON data and its tensors by name; `decode` is the inverse.
+    """Return a tree as JSON data and its tensors by name; `decode` is the inverse.
 
     Numbers keep their value, and arrays and tensors their bits, but for the byte order. NumPy's scalars become those of
     Python, and subclasses of dictionaries, lists and tuples become plain ones.
@@ -86,7 +86,7 @@ def _encode(tree: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any
 
 
 def _key(key: Any, path: str) -> Any:
-    """A key of a dictionary: a number, a text, None, or a tuple of these."""
+    """Return a key of a dictionary as JSON data: a number, a text, None, or a tuple of these."""
     parts = key if isinstance(key, tuple) else (key,)
     if not all(part is None or isinstance(part, (bool, int, float, str, np.generic)) for part in parts):
         raise CheckpointError(NO_DATA.format(path=f"{path}, key", kind=_kind(key)))
@@ -109,7 +109,7 @@ def _kind(value: Any) -> str:
 
 
 def decode(data: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any:
-    """The tree that `encode` was given.
+    """Return the tree that `encode` was given.
 
     Raises:
         CheckpointError: It is not what `encode` gives.

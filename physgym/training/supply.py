@@ -40,7 +40,7 @@ OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
 
 @dataclass(frozen=True)
 class Batching:
-    """How batches are made.
+    """Options of batches.
 
     Attributes:
         batch_size: Samples per batch.
@@ -442,7 +442,7 @@ class FreshSupply(Supply):
         self.learner.predictor.transforms.fit(statistics)
 
     def _draw(self) -> Drawn:
-        """The next batch, with the position after it: others may be drawn before it is trained on."""
+        """Draw a batch, with the position after it: others may be drawn before it is trained on."""
         samples = self._source.draw(self.batching.batch_size)
         return Drawn(samples, self._source.drawn, self._source.state_dict())
 
@@ -475,7 +475,7 @@ class FreshSupply(Supply):
 
 
 def _check_batches(batching: Batching, learner: Learner) -> Batches:
-    """The division of a source's samples into batches, which are all full; raises ConfigError for too small ones."""
+    """Return the division of a source's samples into full batches; raise ConfigError for too small ones."""
     size = batching.batch_size
     assert batching.batches_per_epoch is not None
     accumulate = learner.optimization.accumulate

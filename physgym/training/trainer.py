@@ -427,7 +427,7 @@ class Trainer:
         return self.history
 
     def _train(self, interrupt: Interrupt) -> None:
-        """The training loop."""
+        """Run the training loop."""
         emit, optimization = self._callbacks.emit, self.optimization
         log.info("%s", self.predictor.summary)
         emit("train_begin", self)
@@ -507,7 +507,7 @@ class Trainer:
         return torch.tensor(self._gradient(batch)["loss"], dtype=torch.float64)
 
     def losses(self, arrays: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
-        """The forward pass of a batch: prediction, transforms, loss.
+        """Compute the forward pass of a batch: prediction, transforms, loss.
 
         Args:
             arrays: Fields of shape (batch, *shape): those that feed the network, and those of the loss.
@@ -536,7 +536,7 @@ class Trainer:
         return self._evaluation.means(samples, self.losses)
 
     def _validate(self) -> dict[str, float]:
-        """The values of both validations that are due."""
+        """Return the values of both validations that are due."""
         values = {}
         if self.validation is not None:
             values = {f"validation_{name}": value for name, value in self.evaluate(self.validation).items()}
@@ -549,7 +549,7 @@ class Trainer:
         return later or self.validation is not None
 
     def _prepare(self) -> None:
-        """With a source: produce what must be there before the first epoch."""
+        """Produce the samples of a source that must be there before the first epoch."""
         if isinstance(self._supply, FreshSupply):
             self._supply.prepare(self._progress, self.epochs)
         if not isinstance(self._supply, FirstEpochSupply):

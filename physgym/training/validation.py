@@ -28,7 +28,7 @@ Rollout = Callable[[Predictor], Mapping[str, float]]
 
 
 class Validation:
-    """What a training is validated on after an epoch.
+    """Validation of a training after an epoch.
 
     Args:
         held_out: Fraction of the episodes to hold out, or samples of their own, or None.
