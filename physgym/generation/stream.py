@@ -365,7 +365,7 @@ class SampleStream(SampleSource):
 
     def answer_with(self, predictor: Predictor) -> None:
         """Let a network answer simulations that ask for a prediction."""
-        self.predictor = predictor
+        self._envs.predictor = predictor
 
     def take(self, limit: int) -> NamedSamples:
         """The next samples, at least one and at most `limit`; stored if there is a dataset.
