@@ -74,11 +74,8 @@ UPWARDS: set[tuple[str, str]] = set()
 IN_CIRCLES: set[str] = set()
 LONG = {
     "physgym.data.dataset",
-    "physgym.data.writer",
 }
-LARGE = {
-    "SampleWriter",
-}
+LARGE: set[str] = set()
 SIMULATIONS = "physgym.envs"  # theirs are the numbers of a method
 
 

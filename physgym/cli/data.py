@@ -114,8 +114,8 @@ def info(
     Example: physgym info data/beam --verify
     """
     from physgym.data.dataset import SampleDataset
+    from physgym.data.description import rebuild_description
     from physgym.data.summary import describe, stored
-    from physgym.data.writer import rebuild_description
 
     if rebuild:
         rebuild_description(data)

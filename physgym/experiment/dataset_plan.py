@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import Mode, partition_files
+from physgym.data.description import Mode, partition_files
 from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES

@@ -19,7 +19,7 @@ from typing import get_args
 
 from physgym.data.constants import CONSTANTS
 from physgym.data.description import DESCRIPTION, LOCK, Mode
-from physgym.data.writer import LEFTOVER
+from physgym.data.leftovers import LEFTOVER
 from physgym.errors import ConfigError
 from physgym.experiment.settings import Settings, read_settings
 from physgym.git import NO_GIT, TIMEOUT, GitError, git, one_line, without_credentials

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self, get_args
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import Mode, partition_files
+from physgym.data.description import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
 from physgym.experiment.record import read_config, read_record, state

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import Mode
+from physgym.data.description import Mode
 from physgym.errors import ConfigError
 from physgym.experiment.dataset_plan import (
     ONE_DATASET,

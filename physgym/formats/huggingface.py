@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import partition_files
+from physgym.data.description import partition_files
 from physgym.errors import ConfigError
 from physgym.sample import Field, Sample, SampleSpec
 

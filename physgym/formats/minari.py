@@ -19,7 +19,8 @@ from gymnasium import spaces
 from physgym._version import __version__
 from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import Mode, SampleWriter, all_or_nothing
+from physgym.data.description import Mode
+from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress

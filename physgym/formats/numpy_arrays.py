@@ -26,8 +26,9 @@ import numpy as np
 
 from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import Mode
 from physgym.data.layout import INDEX, REASON
-from physgym.data.writer import Mode, SampleWriter, all_or_nothing
+from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute
 from physgym.formats.registry import ExportOptions, Format, ImportOptions

@@ -13,8 +13,7 @@ from typing import Any
 from gymnasium import spaces
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import check_mode
-from physgym.data.writer import Mode
+from physgym.data.description import Mode, check_mode
 from physgym.episode import SEED_RULE, episode_seed, part_seed, seeds_of
 from physgym.errors import ConfigError
 from physgym.generation.named_samples import NamedSamples

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode
+from physgym.data.description import Mode
+from physgym.data.writer import DEFAULT_MAX_FILE_SIZE
 from physgym.episode import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS
 from physgym.errors import ConfigError, SampleError
 from physgym.events import Callback

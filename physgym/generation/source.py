@@ -12,8 +12,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from physgym.code.identity import described
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import partition_files
 from physgym.data.partition import Partition
-from physgym.data.writer import partition_files
 from physgym.episode import SEED_RULE
 from physgym.errors import ConfigError, DatasetError
 from physgym.naming import same_name

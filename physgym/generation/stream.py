@@ -17,8 +17,9 @@ import numpy as np
 from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import Mode
 from physgym.data.provenance import begun, continued, warn_of_parts
-from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, Mode, SampleWriter, close_after
+from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, SampleWriter, close_after
 from physgym.episode import (
     DEFAULT_MAX_REJECTS,
     DEFAULT_MAX_STEPS,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from physgym.data.description import partition_files
 from physgym.data.provenance import begun, continued
-from physgym.data.writer import SampleWriter, close_after, partition_files
+from physgym.data.writer import SampleWriter, close_after
 from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.generation.source import recorded_source
 from physgym.running.run_step import record_fields

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import rebuild_description
 from physgym.data.partition import Partition
 from physgym.data.statistics import Statistics
-from physgym.data.writer import SampleWriter, rebuild_description
+from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.loading.batching import StackedSampler
 from physgym.sample import Field, SampleSpec

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import rebuild_description
 from physgym.data.partition import Partition
 from physgym.data.partition_file import create_partition
 from physgym.data.summary import describe
-from physgym.data.writer import SampleWriter, all_or_nothing, rebuild_description
+from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats.archive import archive
 from tests.support.datasets import SOURCE, SPEC, assert_rows, rows, where, write

@@ -601,11 +601,11 @@ def test_commits_by_time_may_be_ruled_out(tmp_path):
     with SampleWriter(tmp_path / "d", SPEC, commit_interval=float("inf")) as writer:
         writer.append(samples([0]), **names([0]))
         assert writer.committed == 0
-        assert writer._thread.is_alive()
+        assert writer._upkeep.alive
 
 
 def test_partitions_do_not_begin_anew_when_their_numbers_run_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("physgym.data.writer.MOST_PARTITIONS", 1)
+    monkeypatch.setattr("physgym.data.partition_set.MOST_PARTITIONS", 1)
     with SampleWriter(tmp_path / "d", SPEC, max_file_size=ROW) as writer:
         writer.append(samples([0]), **names([0]))
     writer = SampleWriter(tmp_path / "d", SPEC, max_file_size=ROW, resume=True)

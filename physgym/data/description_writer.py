@@ -1,0 +1,109 @@
+"""`DescriptionWriter`: keeps ``dataset.json`` up to date while a mode of a dataset is written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from physgym.data import constants
+from physgym.data.description import DESCRIPTION, Description, Mode, describe_partitions, partition_files
+from physgym.data.folder_claim import FolderClaim
+from physgym.data.partition import Partition
+from physgym.errors import DatasetError
+
+
+class DescriptionWriter:
+    """The description of the dataset in a claimed folder, as far as it concerns one mode.
+
+    Args:
+        claim: The folder.
+        mode: The mode that is written.
+        found: The description that is there.
+        provenance: Where the samples come from; None keeps what is recorded.
+        durable: Whether to wait for the disk.
+        written: Called whenever the description has changed.
+
+    Attributes:
+        provenance: Where the samples come from.
+        constants: What the description says of the values stored once.
+    """
+
+    def __init__(
+        self,
+        claim: FolderClaim,
+        mode: Mode,
+        found: Description,
+        *,
+        provenance: Any,
+        durable: bool,
+        written: Callable[[], None],
+    ) -> None:
+        self._claim, self._mode, self._durable, self._written = claim, mode, durable, written
+        self._lock = threading.Lock()  # of the file
+        self.provenance = found.provenance(mode) if provenance is None else provenance
+        self.constants: dict[str, Any] | str | None = found.constants or constants.recorded(claim.path)
+        described = found.modes.get(mode)
+        self._described = {} if described is None else _by_file(described)
+
+    def names_open(self, part: Partition) -> bool:
+        """Return whether the description names a partition as one that takes rows."""
+        return not self._described.get(part.path.name, {}).get("sealed", True)
+
+    def store_constants(self, values: Mapping[str, Any]) -> None:
+        """Store arrays once for the whole dataset; the next description names them.
+
+        Raises:
+            ConfigError: A name or a value cannot be stored.
+            DatasetError: The dataset has others, or the disk refuses.
+        """
+        folder = self._claim.path
+        try:
+            self._claim.check()
+            self.constants = constants.store(folder, values, durable=self._durable)
+        except OSError as error:
+            raise DatasetError(f"cannot write the constants of {folder}: {error.strerror or error}") from error
+
+    def write(self, partitions: Sequence[Partition], reopened: Path | None = None) -> None:
+        """Write the description, which names the partitions, with what it says of other modes.
+
+        Args:
+            partitions: Those of the mode; they may be replaced in another thread.
+            reopened: The sealed partition that is about to take further rows.
+
+        Raises:
+            DatasetError: The disk refuses.
+        """
+        folder = self._claim.path
+        with self._lock:
+            try:
+                self._claim.check()
+                modes = dict(Description.read(folder).modes)  # a damaged one is made anew
+                modes.pop(self._mode, None)
+                if partitions := list(partitions):
+                    modes[self._mode] = describe_partitions(partitions, self.provenance, reopened)
+                ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
+                Description(ordered, self.constants).write(folder, durable=self._durable)
+            except OSError as error:
+                raise DatasetError(
+                    f"cannot write {folder / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "
+                    "dataset"
+                ) from error
+            self._described = _by_file(modes.get(self._mode, {"partitions": []}))
+        self._written()
+
+    def complete(self, partitions: Sequence[Partition]) -> None:
+        """Write the last description, or remove what a dataset without samples would leave."""
+        folder = self._claim.path
+        if partitions or Description.read(folder).modes:
+            self.write(partitions)
+        elif any(partition_files(folder, mode) for mode in get_args(Mode)):
+            pass  # of other modes, whose description is gone
+        else:
+            for name in (DESCRIPTION, constants.CONSTANTS):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _by_file(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {part["file"]: part for part in described["partitions"]}
