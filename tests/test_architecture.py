@@ -72,9 +72,7 @@ LINES, ATTRIBUTES = 600, 15
 # What is still against the order, too long or too large: a part that is mended leaves its list.
 UPWARDS: set[tuple[str, str]] = set()
 IN_CIRCLES: set[str] = set()
-LONG = {
-    "physgym.data.dataset",
-}
+LONG: set[str] = set()
 LARGE: set[str] = set()
 SIMULATIONS = "physgym.envs"  # theirs are the numbers of a method
 

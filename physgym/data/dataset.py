@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,11 @@ import numpy as np
 
 from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
+from physgym.data.indices import as_indices, as_number, moved
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.memory_map import Stitched
 from physgym.data.partition import COPY, Partition
+from physgym.data.row_reader import read_rows
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
@@ -100,7 +101,7 @@ class SampleDataset:
         self._fields = None if fields is None else list(fields)
         self.spec = first.spec if fields is None else _subset(first.spec, fields)
         # an index into all samples, None for all of them: the common case needs no table
-        self._rows = None if rows is None else _integers(rows, self._total)
+        self._rows = None if rows is None else as_indices(rows, self._total)
         self._mini = mini if rows is None else None
         if mini is not None and self._rows is not None:
             self._rows = self._rows[:mini]
@@ -118,7 +119,7 @@ class SampleDataset:
                 raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
         counts = [sum(part.count for i, part in found if i == folder) for folder in range(len(self.paths))]
         if self._rows is not None:
-            self._rows = _moved(self._rows, self._counts, counts)
+            self._rows = moved(self._rows, self._counts, counts)
         self._partitions, self._counts, self._pins = found, counts, pins
         self._descriptions = [description for _, description in opened]
         self._bounds = np.cumsum([0, *(part.count for _, part in found)])
@@ -139,7 +140,7 @@ class SampleDataset:
         return pins
 
     def refresh(self) -> int:
-        """See what a writer has committed since; a dataset of selected rows stays as it is.
+        """Read what a writer has committed since; a dataset of selected rows stays as it is.
 
         Returns:
             How many samples there are more than before.
@@ -164,18 +165,18 @@ class SampleDataset:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the first partition: mode, source, spaces and environment as JSON, versions."""
+        """Return attributes of the first partition: mode, source, spaces and environment as JSON, versions."""
         return dict(self._partitions[0][1].attributes)
 
     @property
     def source(self) -> dict[str, Any]:
-        """Where the samples come from, as their writer recorded it: environment, arguments, seed."""
+        """Return where the samples come from, as their writer recorded it: environment, arguments, seed."""
         source: dict[str, Any] = json.loads(self._partitions[0][1].attributes["source"])
         return source
 
     @property
     def provenance(self) -> Any:
-        """The code and the runs that made the samples of the first folder, as ``dataset.json`` says: JSON data.
+        """Return the code and the runs that made the samples of the first folder, as ``dataset.json`` says: JSON data.
 
         "unknown" where nothing was said, None in a dataset from before this was recorded. For several folders see
         `provenances`.
@@ -184,12 +185,12 @@ class SampleDataset:
 
     @property
     def provenances(self) -> list[Any]:
-        """The provenance of each folder."""
+        """Return the provenance of each folder."""
         return [copy.deepcopy(description.provenance(self.mode)) for description in self._descriptions]
 
     @cached_property
     def constants(self) -> dict[str, Array]:
-        """Arrays that are stored once per dataset, such as a mesh, read-only; empty where there are none.
+        """Return arrays that are stored once per dataset, such as a mesh, read-only; empty where there are none.
 
         Raises:
             DatasetError: Their file is damaged, or the folders have different ones.
@@ -207,11 +208,11 @@ class SampleDataset:
 
     @property
     def partitions(self) -> list[Partition]:
-        """The files, in order."""
+        """Return the files, in order."""
         return [part for _, part in self._partitions]
 
     def origins(self) -> tuple[list[tuple[dict[str, Any], Any]], Array]:
-        """Where the samples come from, and which of these each sample has: shape (len(self),).
+        """Return where the samples come from, and which of these each sample has: shape (len(self),).
 
         Returns:
             Source and provenance of each partition, see `source` and `provenance`; and its number for each sample.
@@ -223,17 +224,17 @@ class SampleDataset:
 
     @property
     def row_nbytes(self) -> int:
-        """Bytes of one sample, of the fields that are read."""
+        """Return the bytes of one sample, of the fields that are read."""
         return self.spec.nbytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all samples, of the fields that are read."""
+        """Return the bytes of all samples, of the fields that are read."""
         return len(self) * self.row_nbytes
 
     @property
     def random_access(self) -> bool:
-        """Whether single samples can be read as cheaply as their neighbours; not so in compressed archives."""
+        """Return whether single samples can be read as cheaply as their neighbours; not so in compressed archives."""
         return not any(part.archive for _, part in self._partitions)
 
     # --- access
@@ -245,11 +246,11 @@ class SampleDataset:
     def __getitem__(self, index: slice | Sequence[int] | Array) -> Sample: ...
 
     def __getitem__(self, index: Any) -> Sample:
-        """A sample; or, for a slice, indices or a mask, several, stacked as `gather` does."""
+        """Return a sample; or, for a slice, indices or a mask, several, stacked as `gather` does."""
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             return self.read(start, max(start, stop)) if step == 1 else self.gather(np.arange(start, stop, step))
-        if (number := _number(index)) is None:
+        if (number := as_number(index)) is None:
             return self.gather(index)
         index = number
         if not -len(self) <= index < len(self):
@@ -257,7 +258,7 @@ class SampleDataset:
         return {name: value[0] for name, value in self.gather(np.array([index % len(self)])).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Several samples at once, as `torch.utils.data.DataLoader` asks for them."""
+        """Return several samples at once, as `torch.utils.data.DataLoader` asks for them."""
         batch = self.gather(np.asarray(indices) if len(indices) else np.zeros(0, np.int64))
         columns = [(name, list(value)) for name, value in batch.items()]
         return [{name: column[i] for name, column in columns} for i in range(len(indices))]
@@ -272,7 +273,7 @@ class SampleDataset:
     def gather(
         self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
     ) -> Sample:
-        """Samples at the given indices, stacked.
+        """Read samples at the given indices, stacked.
 
         Args:
             indices: Integers between 0 and ``len(self) - 1``, shape (n,); or a mask of shape (len(self),), bool.
@@ -287,12 +288,13 @@ class SampleDataset:
             DatasetError: A file cannot be read.
         """
         names = self._names(fields)
-        indices = _integers(indices, len(self))
+        indices = as_indices(indices, len(self))
         rows = indices if self._rows is None else self._rows[indices]
         batch = self._targets(names, len(rows), out)
         stitched = self._stitched
         mapped = {} if stitched is None else stitched.arrays
-        self._read_rows(rows, {name: target for name, target in batch.items() if name not in mapped})
+        read = {name: target for name, target in batch.items() if name not in mapped}
+        read_rows(self._partitions, self._bounds, rows, read)
         if stitched is None:
             return batch
         places = stitched.place(rows)
@@ -302,7 +304,7 @@ class SampleDataset:
         return batch
 
     def _targets(self, names: list[str], count: int, out: Mapping[str, Array] | None = None) -> Sample:
-        """Arrays for so many samples, those of `out` if they fit."""
+        """Return arrays for so many samples, those of `out` if they fit."""
         fields = [self.spec[name] for name in names]
         if out is None:
             return {field.name: np.empty((count, *field.shape), field.dtype) for field in fields}
@@ -315,7 +317,7 @@ class SampleDataset:
     def read(
         self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
     ) -> Sample:
-        """Consecutive samples by sequential reading, which is fastest where the data do not fit the memory.
+        """Read consecutive samples sequentially, which is fastest where the data do not fit the memory.
 
         Args:
             start: First sample.
@@ -330,11 +332,11 @@ class SampleDataset:
             raise ConfigError(f"samples {start} to {stop} of a dataset with {len(self)}")
         rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
         batch = self._targets(self._names(fields), len(rows), out)
-        self._read_rows(rows, batch)
+        read_rows(self._partitions, self._bounds, rows, batch)
         return batch
 
     def index(self, name: str) -> Array:
-        """Where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),)."""
+        """Return where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),)."""
         if name not in INDEX:
             raise ConfigError(f"there is no index {name!r}; there are {', '.join(INDEX)}")
         whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for _, part in self._partitions])
@@ -342,7 +344,7 @@ class SampleDataset:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Whole fields as read-only memory-mapped arrays, shape (len(self), *field shape); of them nothing is read yet.
+        """Return whole fields as read-only memory-mapped arrays, shape (len(self), *field shape); nothing is read yet.
 
         Text fields, which are stored in another way than they are used, are read.
 
@@ -367,7 +369,7 @@ class SampleDataset:
 
     @cached_property
     def _stitched(self) -> Stitched | None:
-        """All partitions as one array per field but texts; None where they are better read."""
+        """Return all partitions as one array per field but texts; None where they are better read."""
         parts = [part for _, part in self._partitions]
         columns = {name: f"data/{name}" for name, field in self.spec.items() if field.dtype.kind != "U"}
         if not Stitched.possible(parts, list(columns.values())):
@@ -385,35 +387,11 @@ class SampleDataset:
         stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
         return stitched
 
-    def _read_rows(self, rows: Array, batch: Sample) -> None:
-        """Rows of the partitions in any order: those that follow one another at once, each partition opened once."""
-        if not len(rows) or not batch:
-            return
-        order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
-        rows = rows if order is None else rows[order]
-        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-        cuts = np.union1d(cuts, np.searchsorted(rows, self._bounds[1:-1]))
-        starts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < len(rows))]])
-        stops = np.append(starts[1:], len(rows))
-        owners = np.searchsorted(self._bounds, rows[starts], side="right") - 1
-        for owner in np.unique(owners):
-            part, mine = self._partitions[owner][1], owners == owner
-            first = rows[starts[mine]] - self._bounds[owner]
-            places = list(zip(starts[mine].tolist(), stops[mine].tolist(), strict=True))
-            runs = [(begin, begin + stop - start) for begin, (start, stop) in zip(first.tolist(), places, strict=True)]
-            for name, target in batch.items():
-                if order is None:
-                    for _ in part.read_runs(f"data/{name}", runs, [target[start:stop] for start, stop in places]):
-                        pass
-                else:
-                    for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
-                        target[order[start:stop]] = values
-
     # --- splitting
 
     @property
     def episodes(self) -> Array:
-        """An integer per sample that names its episode, across folders; shape (len(self),)."""
+        """Return an integer per sample that names its episode, across folders; shape (len(self),)."""
         folder, episode = np.repeat(np.arange(len(self.paths)), self._counts), self.index("episode")
         folder = folder[: len(self)] if self._rows is None else folder[self._rows]
         order = np.lexsort((episode, folder))
@@ -424,7 +402,7 @@ class SampleDataset:
         return found
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[SampleDataset, SampleDataset]:
-        """Training and validation parts, by episode: no episode is in both.
+        """Split into training and validation parts, by episode: no episode is in both.
 
         Args:
             validation_fraction: Fraction of the episodes for validation, at least one, between 0 and 1.
@@ -447,8 +425,8 @@ class SampleDataset:
         return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
 
     def subset(self, indices: Array) -> SampleDataset:
-        """The samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
-        rows = _integers(indices, len(self))
+        """Return the samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
+        rows = as_indices(indices, len(self))
         part = object.__new__(type(self))  # of the same open files: opened anew, they may hold more
         part.__dict__.update(self.__dict__, _rows=rows if self._rows is None else self._rows[rows], _mini=None)
         part.__dict__.pop("statistics", None)
@@ -458,7 +436,7 @@ class SampleDataset:
 
     @property
     def parameters(self) -> Sample | None:
-        """Parameters of every stored episode: names to arrays of shape (episodes, *parameter shape), or None.
+        """Return the parameters of every stored episode, by name, of shape (episodes, *parameter shape), or None.
 
         `parameter_episodes` says whose they are.
         """
@@ -466,23 +444,23 @@ class SampleDataset:
 
     @property
     def parameter_spec(self) -> SampleSpec | None:
-        """The parameters of episodes as they were declared, None without any."""
+        """Return the parameters of episodes as they were declared, None without any."""
         return self._partitions[0][1].layout.parameters if self._partitions else None
 
     @property
     def parameter_names(self) -> Sample:
-        """Index ("episode") and seed ("seed") of the episodes of `parameters`, each of shape (episodes,)."""
+        """Return index ("episode") and seed ("seed") of the episodes of `parameters`, each of shape (episodes,)."""
         return self._beside(EPISODES, "episodes/") or {}
 
     @property
     def parameter_episodes(self) -> Array | None:
-        """Indices of the episodes of `parameters`, shape (episodes,), int64, or None."""
+        """Return indices of the episodes of `parameters`, shape (episodes,), int64, or None."""
         found = self._beside(EPISODES, "episodes/")
         return None if found is None else found["episode"]
 
     @property
     def rejected(self) -> Rejected | None:
-        """Rejected samples, None where they were not kept."""
+        """Return rejected samples, None where they were not kept."""
         found = self._beside(REJECTED, "rejected/")
         if found is None:
             return None
@@ -492,7 +470,7 @@ class SampleDataset:
 
     @property
     def endings(self) -> dict[int, str] | None:
-        """How each episode ended, by its index; None where that was not stored, as by earlier versions.
+        """Return how each episode ended, by its index; None where that was not stored, as by earlier versions.
 
         That is "terminated", "truncated" (by the environment), "cut" (by ``max_steps``), or "unfinished": its end is
         not in the dataset, as of the last episode where `samples` ended a generation.
@@ -506,17 +484,17 @@ class SampleDataset:
 
     @property
     def lengths(self) -> dict[int, int]:
-        """Steps of each episode that ended, by its index, rejected ones included; empty where that was not stored."""
+        """Return the steps of each episode that ended, by its index, rejected ones included; empty if not stored."""
         found = self._beside(ENDINGS, "endings/")
         return {} if found is None else dict(zip(found["episode"].tolist(), found["steps"].tolist(), strict=True))
 
     @property
     def ended(self) -> Sample | None:
-        """Episodes that ended: "episode", "steps" and "how" (bytes), each of shape (episodes,); None as `endings`."""
+        """Return the episodes that ended: "episode", "steps", "how" (bytes), shape (episodes,); None as `endings`."""
         return self._beside(ENDINGS, "endings/")
 
     def _beside(self, table: str, prefix: str) -> Sample | None:
-        """Columns of another table that begin with a prefix, without it."""
+        """Return columns of another table that begin with a prefix, without it."""
         parts = [part for _, part in self._partitions]
         if not all(table in part.tables for part in parts):
             return None
@@ -552,14 +530,14 @@ class SampleDataset:
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Statistics per field and component, merged from those of the partitions; computed for selected rows."""
+        """Return statistics per field and component, of the partitions merged; computed for selected rows."""
         if self._rows is not None or len(self) < self._total:
             return self.compute_statistics()
         found = merged((part.statistics for _, part in self._partitions), self._partitions[0][1].spec)
         return {field.name: found[field.name] for field in real_fields(self.spec)}
 
     def compute_statistics(self) -> dict[str, Statistics]:
-        """Statistics per field and component, from the samples themselves.
+        """Compute statistics per field and component, from the samples themselves.
 
         Masks are read for it where they are not among the fields of this dataset.
         """
@@ -568,7 +546,7 @@ class SampleDataset:
         return {field.name: found[field.name] for field in real_fields(self.spec)}
 
     def _with_masks(self) -> SampleDataset:
-        """The same samples with the masks of their fields."""
+        """Return the same samples with the masks of their fields."""
         stored = self._partitions[0][1].spec
         masks = {f.mask: stored[f.mask] for f in self.spec.values() if f.mask in stored and f.mask not in self.spec}
         if not masks:
@@ -586,7 +564,7 @@ PAGE = 4096  # bytes
 def _open(
     folder: Path, mode: str, known: Mapping[Path, Partition], shown: Path | Location
 ) -> tuple[list[Partition], Description]:
-    """The partitions of a folder, and its description; those known are not opened again unless they were replaced."""
+    """Open the partitions of a folder but those known that were not replaced; read its description."""
     if not folder.is_dir():
         raise DatasetError(f"there is no dataset at {folder}")
     partitions, description = open_partitions(folder, mode, known)
@@ -595,61 +573,10 @@ def _open(
     return partitions, description
 
 
-def _number(index: Any) -> int | None:
-    """One integer, of whatever makes one: Python's, numpy's, an array or a tensor without axes; None where it is none.
-
-    Raises:
-        ConfigError: It is a flag, which names no sample.
-    """
-    if type(index) is int:
-        return index
-    if isinstance(index, (bool, np.bool_)) or (getattr(index, "shape", None) == () and "bool" in str(index.dtype)):
-        raise ConfigError(f"{index!r} is a flag, which is no index of a sample; a mask has shape (number of samples,)")
-    if isinstance(index, (list, tuple)) or getattr(index, "shape", ()) != ():
-        return None
-    try:
-        return operator.index(index)
-    except TypeError:
-        return None
-
-
-def _integers(indices: Any, length: int) -> Array:
-    """Indices as integers in range; a mask becomes those where it is true.
-
-    Raises:
-        ConfigError: They are no integers, or out of range.
-    """
-    array = np.asarray(indices)
-    if array.dtype == np.bool_ and array.shape == (length,):
-        return np.flatnonzero(array)
-    if array.size == 0:
-        return np.zeros(0, np.int64)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise ConfigError(f"indices must be integers, or a mask of shape ({length},), not {array.dtype} {array.shape}")
-    array = array.astype(np.int64, copy=False)
-    if array.view(np.uint64).max() >= length:  # negative ones are huge then
-        raise ConfigError(f"indices must lie between 0 and {length - 1}, got {array.min()} to {array.max()}")
-    return array
-
-
 def _subset(spec: SampleSpec, names: Sequence[str]) -> SampleSpec:
     if unknown := [name for name in names if name not in spec]:
         raise ConfigError(f"fields {unknown} are not in the dataset, which has {list(spec)}")
     return SampleSpec([spec[name] for name in names])
-
-
-def _moved(rows: Array, before: list[int], after: list[int]) -> Array:
-    """The same samples where the folders hold more than before: the numbers of all but the first folder's change.
-
-    Raises:
-        DatasetError: A folder holds less.
-    """
-    if any(now < then for then, now in zip(before, after, strict=True)):
-        raise DatasetError(f"folders that held {before} samples hold {after} now; open the dataset anew")
-    starts = np.cumsum([0, *before[:-1]])
-    shifts = np.cumsum([0, *after[:-1]]) - starts
-    moved: Array = rows + shifts[np.searchsorted(starts, rows, side="right") - 1]
-    return moved
 
 
 def _reopen(
@@ -662,5 +589,5 @@ def _reopen(
 ) -> SampleDataset:
     dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None)
     if rows is not None or dataset._counts[:-1] != counts[:-1]:
-        dataset._rows = _moved(np.arange(length) if rows is None else rows, counts, dataset._counts)
+        dataset._rows = moved(np.arange(length) if rows is None else rows, counts, dataset._counts)
     return dataset

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from physgym.data import constants
-from physgym.data.description import DESCRIPTION, Mode
-from physgym.data.description import Description as LocalDescription
+from physgym.data.description import DESCRIPTION, Description, Mode
 from physgym.errors import StorageError
 from physgym.storage.cache import Cache, Entry, Pin
 from physgym.storage.location import Location
@@ -30,7 +29,7 @@ DAMAGED = "{place} is no description of a dataset: {problem}. Its writer makes i
 
 
 @dataclass(frozen=True)
-class Description:
+class RemoteDescription:
     """What a dataset in S3 says of itself.
 
     Attributes:
@@ -64,7 +63,7 @@ class Description:
         files = [entry for mode in self.modes for entry in self.entries(mode)]
         return [entry.source for entry in (*files, *([self.constants] if self.constants else ()))]
 
-    def local(self, entries: Mapping[str, Sequence[Entry]]) -> LocalDescription:
+    def local(self, entries: Mapping[str, Sequence[Entry]]) -> Description:
         """The description of a folder that has some of the partitions, by mode."""
         modes = {}
         for mode, present in entries.items():
@@ -72,10 +71,10 @@ class Description:
             if described is not None:
                 parts = [part for part in described["partitions"] if part["file"] in names]
                 modes[mode] = {**described, "samples": sum(part["samples"] for part in parts), "partitions": parts}
-        return LocalDescription(modes, self.data.get("constants"))
+        return Description(modes, self.data.get("constants"))
 
 
-def read_description(store: Store) -> Description | None:
+def read_description(store: Store) -> RemoteDescription | None:
     """The description of a dataset, None if there is none.
 
     Raises:
@@ -98,12 +97,12 @@ def read_description(store: Store) -> Description | None:
                     raise ValueError(f"it names the object {entry.source!r}")
                 if not (entry.size > 0 and int(part["samples"]) >= 0):
                     raise ValueError(f"{entry.name} has {entry.size} bytes")
-        if (known := Description(data, "", "").constants) is not None and known.name != constants.CONSTANTS:
+        if (known := RemoteDescription(data, "", "").constants) is not None and known.name != constants.CONSTANTS:
             raise ValueError(f"it names the file {known.name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__} {error}"
         raise StorageError(DAMAGED.format(place=store.location / DESCRIPTION, problem=problem)) from error
-    return Description(data, hashlib.sha256(text).hexdigest(), tag)
+    return RemoteDescription(data, hashlib.sha256(text).hexdigest(), tag)
 
 
 def as_entry(part: Mapping[str, Any]) -> Entry:
@@ -150,7 +149,7 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
     raise AssertionError
 
 
-def _describe(folder: Path, description: LocalDescription) -> None:
+def _describe(folder: Path, description: Description) -> None:
     """Put the description beside the partitions, where it is not yet.
 
     Raises:
@@ -176,14 +175,14 @@ def has_samples(location: Location, mode: Mode = "training") -> bool:
     )
 
 
-def _described(store: Store) -> Description:
+def _described(store: Store) -> RemoteDescription:
     found = read_description(store)
     if found is None:
         raise StorageError(f"there is no dataset at {store.location}: it has no {DESCRIPTION}")
     return found
 
 
-def _first(described: Description, mode: str, samples: int | None) -> list[Entry]:
+def _first(described: RemoteDescription, mode: str, samples: int | None) -> list[Entry]:
     """The partitions with the first samples of a mode."""
     entries, count = [], 0
     for entry, part in zip(described.entries(mode), described.modes.get(mode, {}).get("partitions", []), strict=True):

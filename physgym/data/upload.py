@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from physgym.data import constants
-from physgym.data.description import DESCRIPTION, Mode, describe_partitions, partition_files
-from physgym.data.description import Description as LocalDescription
+from physgym.data.description import DESCRIPTION, Description, Mode, describe_partitions, partition_files
 from physgym.data.partition import Partition
 from physgym.data.partition_file import sealed_copy
-from physgym.data.remote import Description, read_description
+from physgym.data.remote import RemoteDescription, read_description
 from physgym.errors import DatasetError, StorageError
 from physgym.files import write_atomically
 from physgym.storage.cache import Cache, read_state, state_file
@@ -77,7 +76,7 @@ class Mirror:
         self._pin = self._cache.pin(self.folder)
         self._copies = self.folder.with_name(f"{self.folder.name}.copies")
         self._interval = seconds(INTERVAL_VARIABLE, INTERVAL)
-        self._described: Description | None = None  # as it is in S3
+        self._described: RemoteDescription | None = None  # as it is in S3
         self._state: dict[str, Any] = {}
         self._uploaded: dict[str, tuple[Partition, dict[str, Any]]] = {}  # by file, as it was then
         self._hashed: dict[str, str] = {}  # SHA-256 of files, by name
@@ -127,12 +126,12 @@ class Mirror:
         if found is not None:
             self._describe_here(found, mode)
 
-    def _describe_here(self, found: Description, mode: Mode) -> None:
+    def _describe_here(self, found: RemoteDescription, mode: Mode) -> None:
         """Let the folder's description name what S3 has of the mode, unless it knows better."""
-        here = LocalDescription.read(self.folder)
+        here = Description.read(self.folder)
         if mode in found.modes and mode not in here.modes:
             local = found.local({mode: found.entries(mode)})
-            LocalDescription(here.modes | local.modes, here.constants or local.constants).write(self.folder)
+            Description(here.modes | local.modes, here.constants or local.constants).write(self.folder)
 
     def begin(self) -> None:
         """Claim the place, so that other writers are noticed, and upload from now on.
@@ -191,7 +190,7 @@ class Mirror:
     def _publish(self, *, open_too: bool, final: bool) -> None:
         """Upload what S3 does not have, then the description, then delete what it names no longer."""
         assert self._described is not None
-        modes, here = self._described.modes, LocalDescription.read(self.folder)
+        modes, here = self._described.modes, Description.read(self.folder)
         for mode in get_args(Mode):
             earlier = modes.get(mode, {}).get("partitions", [])
             known = {part["file"]: part for part in earlier}
@@ -218,7 +217,7 @@ class Mirror:
             self._replace(modes, shared, final=final)
             self._delete_superseded()
 
-    def _upload_constants(self, here: LocalDescription) -> Any:
+    def _upload_constants(self, here: Description) -> Any:
         """Upload the values that are stored once, unless that is done; what the description says of them."""
         assert self._described is not None
         known = self._described.data.get("constants")
@@ -291,7 +290,7 @@ class Mirror:
         self._state["written"] = [sha256, *([] if before is None else [before.sha256])]
         self._save()  # first, so that it is known to be ours if this process dies after the next line
         tag = self._store.replace(DESCRIPTION, text, None if before is None else before.tag)
-        self._described = Description(data, sha256, tag)
+        self._described = RemoteDescription(data, sha256, tag)
         old = [] if before is None else before.sources
         self._save(written=[sha256], objects=list(dict.fromkeys([*self._state.get("objects", []), *old])))
 
