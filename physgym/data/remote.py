@@ -18,9 +18,9 @@ from typing import Any, get_args
 from physgym.data import constants
 from physgym.data.description import DESCRIPTION, Description, Mode
 from physgym.errors import StorageError
+from physgym.storage.backend import Backend, MissingObject, open_storage
 from physgym.storage.cache import Cache, Entry, Pin
 from physgym.storage.location import Location
-from physgym.storage.store import MissingObject, Store
 
 FILE = re.compile(rf"({'|'.join(get_args(Mode))})-\d{{5}}\.h5")
 OBJECT = re.compile(r"[A-Za-z0-9._-]+")
@@ -74,7 +74,7 @@ class RemoteDescription:
         return Description(modes, self.data.get("constants"))
 
 
-def read_description(store: Store) -> RemoteDescription | None:
+def read_description(store: Backend) -> RemoteDescription | None:
     """The description of a dataset, None if there is none.
 
     Raises:
@@ -124,7 +124,7 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
     Raises:
         StorageError: There is none, it is damaged, the server refuses or is away, or the cache is too small.
     """
-    store, cache = Store(location), Cache()
+    store, cache = open_storage(location), Cache()
     described = _described(store)
     for attempt in range(1, ATTEMPTS + 1):
         chosen = {mode: _first(described, mode, samples) for mode in modes}
@@ -137,7 +137,7 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
             store.fill(cache, pin.folder, entries)
             _describe(pin.folder, local)
         except MissingObject as error:
-            store = Store(location)
+            store = open_storage(location)
             now = _described(store)
             if attempt == ATTEMPTS or now.sha256 == described.sha256:
                 raise StorageError(
@@ -169,13 +169,13 @@ def has_samples(location: Location, mode: Mode = "training") -> bool:
     Raises:
         StorageError: The server refuses or is away.
     """
-    described = read_description(Store(location))
+    described = read_description(open_storage(location))
     return described is not None and any(
         part["samples"] for part in described.modes.get(mode, {}).get("partitions", [])
     )
 
 
-def _described(store: Store) -> RemoteDescription:
+def _described(store: Backend) -> RemoteDescription:
     found = read_description(store)
     if found is None:
         raise StorageError(f"there is no dataset at {store.location}: it has no {DESCRIPTION}")

@@ -19,9 +19,9 @@ from physgym.data.partition_file import sealed_copy
 from physgym.data.remote import RemoteDescription, read_description
 from physgym.errors import DatasetError, StorageError
 from physgym.files import write_atomically
+from physgym.storage.backend import ChangedObject, Stopped, Unreachable, open_storage, seconds
 from physgym.storage.cache import Cache, read_state, state_file
 from physgym.storage.location import Location
-from physgym.storage.store import CONNECT_TIMEOUT, READ_TIMEOUT, ChangedObject, Stopped, Store, Unreachable, seconds
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Mirror:
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        self._store, self._cache = Store(location), Cache()
+        self._store, self._cache = open_storage(location), Cache()
         self.folder = self._cache.writing / hashlib.sha256(self._store.identity.encode()).hexdigest()[:32]
         self._pin = self._cache.pin(self.folder)
         self._copies = self.folder.with_name(f"{self.folder.name}.copies")
@@ -360,7 +360,7 @@ class Mirror:
         self._store.stop.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(CONNECT_TIMEOUT + READ_TIMEOUT)
+            self._thread.join(self._store.stops_within)
             self._thread = None
 
 

@@ -1,108 +1,104 @@
-"""`Location`: a place in a bucket, written ``s3://bucket/prefix``."""
+"""`Location`: a place in a storage, written ``scheme://...``; the table of the schemes that there are."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode
+from typing import Any, ClassVar
 
 from physgym.errors import ConfigError
 from physgym.files import absolute
 
-OPTIONS = ("endpoint", "region", "profile")
-# pathlib makes one slash of two, and a path may come through it, from a command line for example
-SCHEME = re.compile(r"s3:/{1,2}(?!/)")
-BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
-ENDPOINT = re.compile(r"(https?):/{1,2}(?!/)([^/@?#\s]+(?:/[^@?#\s]*)?)")
-
-FORM = "a place in S3 is written s3://bucket/prefix, where a prefix has no empty part, '.' or '..'"
-SECRET = (
-    "an S3 address holds no user name or password: credentials come from the environment (AWS_ACCESS_KEY_ID, "
-    "AWS_SECRET_ACCESS_KEY), a profile (AWS_PROFILE) or the machine's role"
-)
-
 
 @dataclass(frozen=True)
-class Location:
-    """A place in S3, or in a server that speaks like it.
+class Scheme:
+    """A kind of storage, whose modules are imported when they are needed.
 
     Attributes:
-        bucket: The bucket; it must exist.
-        prefix: What the names of objects begin with, without slashes at its ends; may be empty.
-        endpoint: Address of the server; by default what the environment and the profile say, else that of AWS.
-        region: Region; by default likewise.
-        profile: Profile of the AWS configuration files; by default that of the environment.
+        beginning: Pattern of the beginning of an address. Pathlib makes one slash of two, and a path may come through
+            it, from a command line for example.
+        location: Module and name of its subclass of `Location`.
+        backend: Module and name of its subclass of `physgym.storage.backend.Backend`.
     """
 
-    bucket: str
-    prefix: str = ""
-    endpoint: str | None = None
-    region: str | None = None
-    profile: str | None = None
+    beginning: str
+    location: str
+    backend: str
+
+
+SCHEMES = {
+    "s3": Scheme(r"s3:/{1,2}(?!/)", "physgym.storage.s3_location:S3Location", "physgym.storage.s3:S3Backend"),
+    "file": Scheme(
+        r"file:/{1,3}(?!/)", "physgym.storage.folder:FolderLocation", "physgym.storage.folder:FolderBackend"
+    ),
+}
+
+
+class Location(ABC):
+    """A place in a storage, below which objects have names."""
+
+    scheme: ClassVar[str]
 
     @classmethod
     def parse(cls, text: str) -> Location:
-        """The place that a text names: ``s3://bucket/prefix``, or with options ``s3://bucket/prefix?endpoint=URL``.
+        """Return the place that an address names.
 
         Raises:
             ConfigError: It names none, or holds credentials.
         """
-        place, _, query = text.partition("?")
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        if unknown := sorted(set(options) - set(OPTIONS)):  # not their values, which may be secret
-            raise ConfigError(f"an S3 address has the options {', '.join(OPTIONS)}, not {', '.join(unknown)}. {SECRET}")
-        if "@" in place or "@" in options.get("endpoint", ""):
-            raise ConfigError(SECRET)
-        if endpoint := options.get("endpoint"):
-            if (found := ENDPOINT.fullmatch(endpoint)) is None:
-                raise ConfigError(f"the endpoint {endpoint!r} is no address such as https://host:9000")
-            options["endpoint"] = f"{found[1]}://{found[2].rstrip('/')}"
-        bucket, _, prefix = SCHEME.sub("", place, count=1).partition("/")
-        prefix = prefix.rstrip("/")
-        if not BUCKET.fullmatch(bucket) or (prefix and {"", ".", ".."} & set(prefix.split("/"))):
-            raise ConfigError(f"{place!r} does not fit: {FORM}")
-        return cls(bucket, prefix, **{name: value for name, value in options.items() if value})
+        if (scheme := scheme_of(text)) is None:
+            raise ConfigError(f"{text!r} is no address of a storage; they begin with {', '.join(SCHEMES)}, as in s3://")
+        found: Location = imported(SCHEMES[scheme].location).parse(text)
+        return found
 
     @property
+    @abstractmethod
     def name(self) -> str:
-        """The last part of the prefix."""
-        return self.prefix.rpartition("/")[2]
+        """Return the last part of the address."""
 
+    @abstractmethod
     def __truediv__(self, name: str) -> Location:
-        """The place below."""
-        return replace(self, prefix=self.key(name))
+        """Return the place below."""
 
-    def key(self, name: str) -> str:
-        """The key of an object below this place."""
-        return f"{self.prefix}/{name}" if self.prefix else name
-
+    @abstractmethod
     def __str__(self) -> str:
-        options = {name: getattr(self, name) for name in OPTIONS if getattr(self, name)}
-        place = f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
-        return f"{place}?{urlencode(options, safe=':/')}" if options else place
+        """Return the address."""
+
+
+def scheme_of(text: str) -> str | None:
+    """Return the scheme with which an address of a storage begins, None where a text is none."""
+    return next((name for name, scheme in SCHEMES.items() if re.match(scheme.beginning, text)), None)
+
+
+def imported(entry: str) -> Any:
+    """Return what an entry of the table names."""
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def place(path: str | os.PathLike[str] | Location) -> Path | Location:
-    """Return where a path leads: to a place in S3 if it begins with ``s3://``, else to the local disk.
+    """Return where a path leads: to a place in a storage if it begins as ``s3://`` does, else to the local disk.
 
     A local path is absolute from here on, with ``~`` expanded, whatever folder the process goes to later.
 
     Raises:
-        ConfigError: It begins like one in S3 but is none.
+        ConfigError: It begins like one in a storage but is none.
     """
     if isinstance(path, Location):
         return path
     text = os.fspath(path)
-    return Location.parse(text) if SCHEME.match(text) else absolute(text)
+    return absolute(text) if scheme_of(text) is None else Location.parse(text)
 
 
 def local(path: str | os.PathLike[str], what: str) -> Path:
-    """A path that must be on the local disk.
+    """Return a path that must be on the local disk.
 
     Raises:
-        ConfigError: It is in S3.
+        ConfigError: It is in a storage.
     """
     found = place(path)
     if isinstance(found, Location):

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import StorageError
+from physgym.storage.backend import MissingObject, open_storage
 from physgym.storage.cache import Cache, Entry, keep
 from physgym.storage.location import Location
-from physgym.storage.store import MissingObject, Store
 
 FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -34,7 +34,7 @@ def upload_checkpoint(folder: Path, location: Location, manifest: str) -> None:
     Raises:
         StorageError: The server refuses or is away, or somebody else has replaced it meanwhile.
     """
-    store = Store(location)
+    store = open_storage(location)
     text = (folder / manifest).read_bytes()
     before = store.read(manifest)
     entries = _entries(location, json.loads(text))
@@ -53,7 +53,7 @@ def read_checkpoint(location: Location, manifest: str) -> bytes | None:
     Raises:
         StorageError: The server refuses or is away.
     """
-    found = Store(location).read(manifest)
+    found = open_storage(location).read(manifest)
     return None if found is None else found[0]
 
 
@@ -63,7 +63,7 @@ def checkpoint_names(location: Location) -> list[str]:
     Raises:
         StorageError: The server refuses or is away.
     """
-    return Store(location).folders()
+    return open_storage(location).folders()
 
 
 def fetch_checkpoint(location: Location, manifest: str) -> Path:
@@ -75,7 +75,7 @@ def fetch_checkpoint(location: Location, manifest: str) -> Path:
     Raises:
         StorageError: It is missing or damaged, or the server refuses or is away.
     """
-    store, cache = Store(location), Cache()
+    store, cache = open_storage(location), Cache()
     for last in (False, True):
         found = store.read(manifest)
         if found is None:
@@ -88,7 +88,7 @@ def fetch_checkpoint(location: Location, manifest: str) -> Path:
         except MissingObject:
             if last:
                 raise
-            store = Store(location)  # it was replaced or deleted meanwhile
+            store = open_storage(location)  # it was replaced or deleted meanwhile
             continue
         temporary = pin.folder / f".{manifest}-{os.getpid()}"
         temporary.write_bytes(text)
@@ -103,7 +103,7 @@ def delete_checkpoint(location: Location, manifest: str) -> None:
     Raises:
         StorageError: The server refuses or is away.
     """
-    store = Store(location)
+    store = open_storage(location)
     found = store.read(manifest)
     if found is not None:
         store.delete([manifest, *_sources(location, found[0])])

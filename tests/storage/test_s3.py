@@ -35,9 +35,11 @@ from physgym.nn import MLP, Predictor
 from physgym.sample import Field, SampleSpec
 from physgym.storage import Location
 from physgym.storage import cache as caches
-from physgym.storage import store as stores
+from physgym.storage import s3 as stores
 from physgym.storage.cache import Cache, Entry
-from physgym.storage.store import Store
+from physgym.storage.s3 import S3Backend
+from physgym.storage.s3_location import S3Location
+from physgym.testing.storages import StorageConformance
 from physgym.training import Trainer
 from physgym.training.checkpoint_files import load_checkpoint, save_checkpoint
 from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
@@ -109,6 +111,12 @@ def bucket(server, environment):
     assert not left
 
 
+class TestS3Backend(StorageConformance):
+    @pytest.fixture
+    def backend(self, bucket):
+        return S3Backend(Location.parse(bucket.url("place")))
+
+
 def opened(url: str, **options) -> SampleWriter:
     return SampleWriter(url, SPEC, source=SOURCE, **{"max_file_size": SMALL, **options})
 
@@ -137,12 +145,12 @@ def local_partitions(folder: Path, count: int, **options) -> list[bytes]:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("s3://bucket", Location("bucket")),
-        ("s3://bucket/", Location("bucket")),
-        ("s3://bucket/a/b/", Location("bucket", "a/b")),
-        ("s3://b.c-d/a b?endpoint=http://localhost:9000/", Location("b.c-d", "a b", "http://localhost:9000")),
-        ("s3://bucket/a?region=eu-west-1&profile=me", Location("bucket", "a", None, "eu-west-1", "me")),
-        ("s3://bucket/a?endpoint=https://x.org/v1/s3", Location("bucket", "a", "https://x.org/v1/s3")),
+        ("s3://bucket", S3Location("bucket")),
+        ("s3://bucket/", S3Location("bucket")),
+        ("s3://bucket/a/b/", S3Location("bucket", "a/b")),
+        ("s3://b.c-d/a b?endpoint=http://localhost:9000/", S3Location("b.c-d", "a b", "http://localhost:9000")),
+        ("s3://bucket/a?region=eu-west-1&profile=me", S3Location("bucket", "a", None, "eu-west-1", "me")),
+        ("s3://bucket/a?endpoint=https://x.org/v1/s3", S3Location("bucket", "a", "https://x.org/v1/s3")),
     ],
 )
 def test_an_address_names_a_place_also_after_pathlib_had_it(text, place):
@@ -335,7 +343,7 @@ def test_a_description_never_names_an_object_that_is_not_there(bucket, monkeypat
             checked.append(described["samples"])
 
     for name in ("replace", "upload", "delete"):
-        whole = getattr(Store, name)
+        whole = getattr(S3Backend, name)
 
         def watched(*args, whole=whole, **kwargs):
             look()
@@ -343,7 +351,7 @@ def test_a_description_never_names_an_object_that_is_not_there(bucket, monkeypat
             look()
             return answer
 
-        monkeypatch.setattr(Store, name, watched)
+        monkeypatch.setattr(S3Backend, name, watched)
     write(bucket.url(), 25, max_file_size=SMALL)
     write(bucket.url(), 40, start=25, max_file_size=SMALL, resume=True)
     assert 0 < min(checked) <= max(checked) == 40
@@ -424,7 +432,7 @@ def parts(monkeypatch):
 def test_uploads_in_parts_go_on_where_they_broke_off(bucket, tmp_path, parts, plan):
     data = np.random.default_rng(0).bytes(LARGE)
     (tmp_path / "file").write_bytes(data)
-    store = Store(Location.parse(bucket.url()))
+    store = S3Backend(Location.parse(bucket.url()))
     bucket.proxy.plan.extend(plan)
     store.upload(tmp_path / "file", "object")
     assert bucket.objects() == {"data/object": data}
@@ -433,7 +441,7 @@ def test_uploads_in_parts_go_on_where_they_broke_off(bucket, tmp_path, parts, pl
 
 def test_an_upload_that_fails_leaves_no_parts(bucket, tmp_path, parts):
     (tmp_path / "file").write_bytes(bytes(LARGE))
-    store = Store(Location.parse(bucket.url()), patience=0.0)
+    store = S3Backend(Location.parse(bucket.url()), patience=0.0)
     bucket.proxy.plan.extend([None, None, *[("up", 1000)] * 3])
     begun = []
     with pytest.raises(StorageError, match="cannot upload object"):
@@ -453,7 +461,7 @@ def test_parts_that_a_killed_writer_left_are_given_up(bucket, parts, monkeypatch
     values = np.ones((2, 1 << 20), np.float32)
     one.append({"x": values}, episode=np.arange(2), step=np.zeros(2, int), seed=np.zeros(2, int))
     with monkeypatch.context() as dying:
-        dying.setattr(Store, "abort", lambda *args: False)
+        dying.setattr(S3Backend, "abort", lambda *args: False)
         bucket.proxy.plan.extend([None, None, *[("up", 1000)] * 30])
         with pytest.raises(StorageError, match="Nothing is lost"):
             one.close()
@@ -466,7 +474,7 @@ def test_parts_that_a_killed_writer_left_are_given_up(bucket, parts, monkeypatch
 
 @pytest.mark.parametrize("fault", [("lose",), ("up", 10), ("down", 10), ("down", 60), ("refuse",)])
 def test_a_conditional_write_whose_answer_is_lost_is_no_conflict(bucket, fault):
-    store = Store(Location.parse(bucket.url()))
+    store = S3Backend(Location.parse(bucket.url()))
     bucket.proxy.plan.append(fault)
     tag = store.replace("description", b"one", None)
     bucket.proxy.plan.append(fault)
@@ -485,7 +493,7 @@ def test_downloads_go_on_where_they_broke_off(bucket, tmp_path, monkeypatch):
     bucket.proxy.plan.extend([("down", 2 << 20), ("refuse",), ("down", 3 << 20), ("down", 100)])
     entry = Entry("file", hashlib.sha256(data).hexdigest(), LARGE, "object")
     (tmp_path / "file").touch()
-    store = Store(Location.parse(bucket.url()))
+    store = S3Backend(Location.parse(bucket.url()))
     sent = []
     got = store._client.get_object
     monkeypatch.setattr(
@@ -564,8 +572,8 @@ def test_a_reader_with_an_old_description_reads_the_new_one(bucket, tmp_path, mo
     write(bucket.url(), 40, start=10, max_file_size=SMALL, resume=True)  # replaces the last partition
     now = bucket.objects()["data/dataset.json"]
     monkeypatch.setenv("PHYSGYM_CACHE", str(tmp_path / "other"))
-    whole, answers = Store.read, [old]
-    monkeypatch.setattr(Store, "read", lambda self, name: (answers.pop(), "") if answers else whole(self, name))
+    whole, answers = S3Backend.read, [old]
+    monkeypatch.setattr(S3Backend, "read", lambda self, name: (answers.pop(), "") if answers else whole(self, name))
     assert_rows(SampleDataset(bucket.url()), 0, 40)
     assert bucket.objects()["data/dataset.json"] == now
 
@@ -774,7 +782,7 @@ def test_wrong_settings_are_named(monkeypatch, tmp_path):
         Cache(tmp_path)
     monkeypatch.setenv("PHYSGYM_S3_PATIENCE", "-1")
     with pytest.raises(ConfigError, match="PHYSGYM_S3_PATIENCE must be a number of seconds"):
-        Store(Location("bucket"))
+        S3Backend(S3Location("bucket"))
 
 
 # --- networks
@@ -891,7 +899,7 @@ def answered(code: str, status: int) -> ClientError:
     ],
 )
 def test_what_waiting_does_not_mend_is_said_at_once(environment, monkeypatch, code, status, message):
-    store, calls = Store(Location("bucket", "data"), patience=60), []
+    store, calls = S3Backend(S3Location("bucket", "data"), patience=60), []
 
     def refuse(**arguments):
         calls.append(arguments)
@@ -909,7 +917,7 @@ def test_what_waiting_does_not_mend_is_said_at_once(environment, monkeypatch, co
     ("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("RequestTimeout", 400), ("x", 429)]
 )
 def test_what_waiting_mends_is_tried_again(environment, monkeypatch, code, status):
-    store, left = Store(Location("bucket", "data")), [1, 2, 3]
+    store, left = S3Backend(S3Location("bucket", "data")), [1, 2, 3]
 
     def refuse(**arguments):
         if left:

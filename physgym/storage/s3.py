@@ -1,4 +1,4 @@
-"""`Store`: the requests that physgym makes to S3, each repeated with growing pauses while the server is away."""
+"""`S3Backend`: the requests that physgym makes to S3, each repeated with growing pauses while the server is away."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from physgym.errors import ConfigError, StorageError
 from physgym.files import flush_open
-from physgym.storage.cache import Cache, Entry
-from physgym.storage.location import SECRET, Location
+from physgym.storage.backend import (
+    Backend,
+    ChangedObject,
+    DamagedObject,
+    MissingObject,
+    Stopped,
+    Unreachable,
+    seconds,
+)
+from physgym.storage.cache import Entry
+from physgym.storage.s3_location import SECRET, S3Location
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,34 +57,13 @@ CREDENTIALS = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
     *("ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"),
 }
-NO_BOTO = "{location} needs boto3, which is not installed: pip install 'physgym[s3]'"
-
-
-class MissingObject(StorageError):
-    """There is no such object."""
-
-
-class ChangedObject(StorageError):
-    """An object was to be replaced that somebody else has replaced meanwhile."""
-
-
-class DamagedObject(StorageError):
-    """An object does not hold what its description says."""
-
-
-class Unreachable(StorageError):
-    """The server was away for too long."""
-
-
-class Stopped(Exception):
-    """The store was told to stop."""
 
 
 class Dripping(Exception):
     """A server sends so little that it must be taken to hang."""
 
 
-class Store:
+class S3Backend(Backend):
     """Objects below a place in S3.
 
     Args:
@@ -83,17 +71,16 @@ class Store:
         patience: Seconds that the server may be away, or refuse, without any progress; by default those of the
             environment variable PHYSGYM_S3_PATIENCE, else 60.
 
-    Attributes:
-        stop: Once it is set, whatever waits or transfers raises `Stopped` soon.
-
     Raises:
         ConfigError: boto3 is missing, or its configuration is wrong.
     """
 
-    def __init__(self, location: Location, patience: float | None = None) -> None:
-        self.location = location
+    stops_within = CONNECT_TIMEOUT + READ_TIMEOUT
+    location: S3Location
+
+    def __init__(self, location: S3Location, patience: float | None = None) -> None:
+        super().__init__(location)
         self.patience = seconds(PATIENCE_VARIABLE, PATIENCE) if patience is None else patience
-        self.stop = threading.Event()
 
     @cached_property
     def _client(self) -> Any:
@@ -102,20 +89,20 @@ class Store:
         try:
             client = _client(place.endpoint, place.region, place.profile, self._hangs, os.getpid(), settings)
         except ModuleNotFoundError as error:
-            raise ConfigError(NO_BOTO.format(location=place)) from error
+            raise ConfigError(f"{place} needs boto3, which is not installed: pip install 'physgym[s3]'") from error
         if "@" in client.meta.endpoint_url:
             raise ConfigError(SECRET)
         return client
 
     @property
     def identity(self) -> str:
-        """A name of the place that differs between servers."""
+        """Return a name of the place that differs between servers."""
         return f"{self._client.meta.endpoint_url} {self.location.bucket} {self.location.prefix}"
 
     # --- objects
 
     def read(self, name: str) -> tuple[bytes, str] | None:
-        """A small object and its entity tag; None if there is none."""
+        """Read a small object and its entity tag; None if there is none."""
 
         def get() -> tuple[bytes, str]:
             found = self._call("get_object", **self._named(name))
@@ -153,7 +140,7 @@ class Store:
             raise ChangedObject(f"{self.location / name} was written by somebody else meanwhile") from None
 
     def size(self, name: str) -> int | None:
-        """Bytes of an object, None if there is none."""
+        """Return the bytes of an object, None if there is none."""
         try:
             found = self._repeat(f"look for {name}", lambda: self._call("head_object", **self._named(name)))
             return int(found["ContentLength"])
@@ -205,15 +192,6 @@ class Store:
             return "NoSuchUpload" in str(error)
         return True
 
-    def fill(self, cache: Cache, folder: Path, entries: Sequence[Entry]) -> None:
-        """Complete a pinned folder of the cache.
-
-        Raises:
-            MissingObject: There is no such object.
-            StorageError: It is damaged, the server refuses or is away, or there is no room.
-        """
-        cache.fill(folder, entries, self.download, str(self.location), self.stop.set)
-
     def download(self, entry: Entry, file: Path) -> None:
         """Download an object; what is there already is not fetched again after a failure.
 
@@ -233,7 +211,7 @@ class Store:
             raise DamagedObject(f"{where} is damaged: its checksum is wrong. Restore it, or generate the dataset anew")
 
     def _download(self, entry: Entry, file: Path) -> str:
-        """Download an object, whatever it holds; the checksum of that."""
+        """Download an object, whatever it holds; return the checksum of that."""
         digest, done = hashlib.sha256(), 0
 
         def get() -> None:
@@ -263,7 +241,7 @@ class Store:
             self._repeat(f"delete {name}", functools.partial(self._call, "delete_object", **self._named(name)))
 
     def folders(self) -> list[str]:
-        """Names of what lies below, up to the next slash."""
+        """List the names of the places below that hold objects, up to the next slash."""
         prefix = self.location.key("")
 
         def pages() -> list[str]:
@@ -517,19 +495,3 @@ WHERE = (
 def _shown(error: BaseException) -> str:
     """What an error says, without user names and passwords in addresses."""
     return re.sub(r"(?<=://)[^/@\s]*@", "***@", str(error)).removesuffix(".")
-
-
-def seconds(variable: str, default: float) -> float:
-    """Seconds that an environment variable says.
-
-    Raises:
-        ConfigError: It says something else.
-    """
-    text = os.environ.get(variable, "")
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ConfigError(f"{variable} must be a number of seconds, not {text!r}")
-    return value

@@ -14,10 +14,11 @@ import pytest
 boto3 = pytest.importorskip("boto3", reason="pip install 'physgym[s3]'")
 
 from physgym.errors import StorageError  # noqa: E402
-from physgym.storage import store as stores  # noqa: E402
+from physgym.storage import s3 as stores  # noqa: E402
+from physgym.storage.backend import Stopped, Unreachable  # noqa: E402
 from physgym.storage.cache import Entry  # noqa: E402
 from physgym.storage.location import Location  # noqa: E402
-from physgym.storage.store import Stopped, Store, Unreachable  # noqa: E402
+from physgym.storage.s3 import S3Backend  # noqa: E402
 
 GOOD = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 5\r\n\r\nhello'
 
@@ -103,14 +104,14 @@ def quick(monkeypatch):
     stores._client.cache_clear()
 
 
-def store(server: Server, patience: float) -> Store:
-    return Store(Location.parse(server.url), patience)
+def store(server: Server, patience: float) -> S3Backend:
+    return S3Backend(Location.parse(server.url), patience)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [hang, drip, drip_body, unavailable])
 def test_a_server_that_comes_back_is_waited_for(fault, caplog):
-    caplog.set_level(logging.WARNING, "physgym.storage.store")
+    caplog.set_level(logging.WARNING, "physgym.storage.s3")
     with Server(fault, fault, good) as server:
         assert store(server, 0.3).read("x") == (b"hello", '"x"')
         assert server.count == 3
