@@ -1,6 +1,6 @@
 """Constants: arrays that a dataset stores once, such as the mesh or the material of a simulation.
 
-They lie in one file beside the description, ``constants.npz`` (uncompressed, as numpy writes it), which is
+They lie in one file next to the description, ``constants.npz`` (uncompressed, as numpy writes it), which is
 written once. Whatever writes to the dataset later must bring the same ones.
 """
 

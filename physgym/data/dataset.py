@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rejected:
-    """Samples that were rejected and stored apart.
+    """Rejected samples, stored in a table of their own.
 
     Attributes:
         samples: Fields of shape (n, *field shape); values need not be finite.
@@ -432,7 +432,7 @@ class SampleDataset:
         part.__dict__.pop("statistics", None)
         return part
 
-    # --- beside the samples
+    # --- other tables
 
     @property
     def parameters(self) -> Sample | None:
@@ -440,7 +440,7 @@ class SampleDataset:
 
         `parameter_episodes` says whose they are.
         """
-        return self._beside(EPISODES, "parameters/")
+        return self._of_table(EPISODES, "parameters/")
 
     @property
     def parameter_spec(self) -> SampleSpec | None:
@@ -450,18 +450,18 @@ class SampleDataset:
     @property
     def parameter_names(self) -> Sample:
         """Return index ("episode") and seed ("seed") of the episodes of `parameters`, each of shape (episodes,)."""
-        return self._beside(EPISODES, "episodes/") or {}
+        return self._of_table(EPISODES, "episodes/") or {}
 
     @property
     def parameter_episodes(self) -> Array | None:
         """Return indices of the episodes of `parameters`, shape (episodes,), int64, or None."""
-        found = self._beside(EPISODES, "episodes/")
+        found = self._of_table(EPISODES, "episodes/")
         return None if found is None else found["episode"]
 
     @property
     def rejected(self) -> Rejected | None:
         """Return rejected samples, None where they were not kept."""
-        found = self._beside(REJECTED, "rejected/")
+        found = self._of_table(REJECTED, "rejected/")
         if found is None:
             return None
         samples = {name: found[f"data/{name}"] for name in self.spec}
@@ -475,7 +475,7 @@ class SampleDataset:
         That is "terminated", "truncated" (by the environment), "cut" (by ``max_steps``), or "unfinished": its end is
         not in the dataset, as of the last episode where `samples` ended a generation.
         """
-        found = self._beside(ENDINGS, "endings/")
+        found = self._of_table(ENDINGS, "endings/")
         if found is None:
             return None
         words = [word.decode() for word in found["how"].tolist()]
@@ -485,15 +485,15 @@ class SampleDataset:
     @property
     def lengths(self) -> dict[int, int]:
         """Return the steps of each episode that ended, by its index, rejected ones included; empty if not stored."""
-        found = self._beside(ENDINGS, "endings/")
+        found = self._of_table(ENDINGS, "endings/")
         return {} if found is None else dict(zip(found["episode"].tolist(), found["steps"].tolist(), strict=True))
 
     @property
     def ended(self) -> Sample | None:
         """Return the episodes that ended: "episode", "steps", "how" (bytes), shape (episodes,); None as `endings`."""
-        return self._beside(ENDINGS, "endings/")
+        return self._of_table(ENDINGS, "endings/")
 
-    def _beside(self, table: str, prefix: str) -> Sample | None:
+    def _of_table(self, table: str, prefix: str) -> Sample | None:
         """Return columns of another table that begin with a prefix, without it."""
         parts = [part for _, part in self._partitions]
         if not all(table in part.tables for part in parts):

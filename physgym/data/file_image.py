@@ -72,7 +72,7 @@ def describe_columns(file: h5py.File, layout: Layout) -> None:
 
 
 class _HeaderImage(io.RawIOBase):
-    """A file for HDF5 to write its metadata into: little, far apart, and kept in memory by pages.
+    """A file for HDF5 to write its metadata into: little, with wide gaps, and kept in memory by pages.
 
     HDF5 does not say so when a disk refuses a write, and may crash later; `save` does.
     """

@@ -38,7 +38,7 @@ class Layout:
     Attributes:
         spec: Sample fields.
         parameters: Parameters that are stored per episode, None for none.
-        rejected: Whether rejected samples are stored apart.
+        rejected: Whether there is a table of rejected samples.
         endings: Whether it is stored how each episode ended.
     """
 
@@ -57,8 +57,8 @@ class Layout:
             names: dict[str, Form] = {f"episodes/{name}": ((), INDEX[name]) for name in ("episode", "seed")}
             tables[EPISODES] = _fields("parameters", self.parameters) | names
         if self.rejected:
-            apart = {f"rejected/{name}": form for name, form in samples.items()}
-            tables[REJECTED] = {**apart, "rejected/reason": ((), REASON)}
+            rejected = {f"rejected/{name}": form for name, form in samples.items()}
+            tables[REJECTED] = {**rejected, "rejected/reason": ((), REASON)}
         if self.endings:
             number = INDEX["step"]
             tables[ENDINGS] = {

@@ -56,7 +56,7 @@ class Learned:
 
     @property
     def samples(self) -> SampleDataset | None:
-        """The samples, None if they are not found."""
+        """Return the samples, None if they are not found."""
         if self._samples is None and self._checkpoint is not None:
             self._samples = learned_samples(self._checkpoint)
         return self._samples

@@ -53,7 +53,7 @@ class Stitched:
 
     @staticmethod
     def possible(partitions: Sequence[Partition], columns: Sequence[str]) -> bool:
-        """Whether the columns can be stitched: no archive, no text, no layout but physgym's, no gigantic rows."""
+        """Return whether columns can be stitched: no archive, no text, no layout but physgym's, no gigantic rows."""
         for name in columns:
             addresses = 0
             for part in partitions:
@@ -72,11 +72,11 @@ class Stitched:
 
     @property
     def whole(self) -> bool:
-        """Whether no places are left out, so that a place is a row."""
+        """Return whether no places are left out, so that a place is a row."""
         return self._plain
 
     def place(self, rows: Array) -> Array:
-        """Where rows, counted over all partitions, lie in the arrays."""
+        """Return where rows, counted over all partitions, lie in the arrays."""
         if self._plain:
             return rows
         shifted: Array = rows + self._shifts[np.searchsorted(self._bounds, rows, side="right")]
@@ -144,7 +144,7 @@ class _Range:
         ctypes.memmove(address, np.ascontiguousarray(rows).ctypes.data, rows.nbytes)
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """The range as a read-only array."""
+        """Return the range as a read-only array."""
         self.__array_interface__ = {"data": (self._address, True), "shape": shape, "typestr": dtype.str, "version": 3}
         array: Array = np.asarray(self)
         return array

@@ -94,7 +94,7 @@ class TakenNames:
 
 
 def _ascend(episodes: Array, steps: Array) -> bool:
-    """Whether names ascend, each greater than the one before."""
+    """Return whether names ascend, each greater than the one before."""
     if len(episodes) == 1:
         return True
     if episodes[0] == episodes[-1]:  # one episode, if they ascend
@@ -104,7 +104,7 @@ def _ascend(episodes: Array, steps: Array) -> bool:
 
 
 def _runs(episodes: Array, steps: Array, *, refuse: bool) -> Iterable[tuple[int, int, int]]:
-    """Names as runs of consecutive steps: episode, first step, end.
+    """Return names as runs of consecutive steps: episode, first step, end.
 
     Raises:
         DatasetError: One is there twice, and `refuse` says that this is wrong.
@@ -128,7 +128,7 @@ def _runs(episodes: Array, steps: Array, *, refuse: bool) -> Iterable[tuple[int,
 
 
 def _common(runs: list[int], begin: int, end: int) -> int | None:
-    """The first step that a run has in common with those there are."""
+    """Return the first step that a run has in common with those there are."""
     at = bisect_right(runs, begin)
     if at % 2:
         return begin

@@ -37,7 +37,7 @@ WAITING = 2  # full partitions that may wait for their seal before appending wai
 
 
 def existing_partitions(folder: Path, mode: Mode, resume: bool) -> tuple[list[Partition], Description]:
-    """Open the partitions that a writer continues; what a killed writer left beside them is deleted.
+    """Open the partitions that a writer continues; files that a killed writer left are deleted.
 
     Raises:
         DatasetError: There are some, and they shall not be continued; or they are damaged.

@@ -276,7 +276,7 @@ def codes_of(samples: Any) -> list[Simulated]:
 
 
 def _codes(dataset: SampleDataset) -> list[Simulated]:
-    """The simulation of each folder of a dataset, and the code that made its last samples, where both are recorded."""
+    """Return the simulation of each folder of a dataset and the code of its last samples, where both are recorded."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for source, provenance in dataset.origins()[0]:
         if (code := code_of_part(provenance)) is not None:
@@ -370,14 +370,14 @@ def learned_samples(session: str | os.PathLike[str]) -> SampleDataset | None:
 
 
 def _bare_names(*datasets: SampleDataset) -> set[str]:
-    """Names of simulations without the module of their class, as versions before recorded them."""
+    """Return names of simulations without the module of their class, as versions before recorded them."""
     sources = [source for dataset in datasets for source, _ in dataset.origins()[0]]
     sources += [load["source"] for one in sources if isinstance(load := one.get("load"), Mapping) and "source" in load]
     return {str(one["env"]) for one in sources if isinstance(one, Mapping) and ":" not in str(one.get("env", ":"))}
 
 
 def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any], bare: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """Indices and seeds of the episodes of a dataset, by simulation and arguments as a text."""
+    """Return indices and seeds of the episodes of a dataset, by simulation and arguments as a text."""
     origins, which = dataset.origins()
     episodes, seeds = dataset.index("episode"), dataset.index("seed")
     found: dict[str, list[Any]] = {}
@@ -398,7 +398,7 @@ def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any], bare: Collect
 
 
 def _same_samples(first: SampleDataset, second: SampleDataset) -> tuple[Path | None, int]:
-    """A folder that two datasets read episodes of in common, and how many these are, of all such folders."""
+    """Return a folder that two datasets read episodes of in common, and how many of all such folders."""
     if first.mode != second.mode:
         return None, 0
     own, others = _folders(first), _folders(second)
@@ -410,7 +410,7 @@ def _same_samples(first: SampleDataset, second: SampleDataset) -> tuple[Path | N
 
 
 def _folders(dataset: SampleDataset) -> dict[Path, list[int]]:
-    """The numbers of the partitions of a dataset, by their folder."""
+    """Return the numbers of the partitions of a dataset, by their folder."""
     found: dict[Path, list[int]] = {}
     for number, part in enumerate(dataset.partitions):
         found.setdefault(part.path.parent.resolve(), []).append(number)
@@ -418,12 +418,12 @@ def _folders(dataset: SampleDataset) -> dict[Path, list[int]]:
 
 
 def _episodes_in(dataset: SampleDataset, partitions: Sequence[int]) -> Any:
-    """The episodes of a dataset of which some partitions have samples."""
+    """Return the episodes of a dataset of which some partitions have samples."""
     return dataset.index("episode")[np.isin(dataset.origins()[1], partitions)]
 
 
 def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any], bare: Collection[str]) -> list[str]:
-    """Simulation and arguments as texts, one for each of the arguments; empty where the source does not say.
+    """Return simulation and arguments as texts, one for each of the arguments; empty where the source does not say.
 
     Args:
         source: Of samples.
@@ -446,7 +446,7 @@ def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any], bare: C
 
 
 def _number(value: Any) -> Any:
-    """JSON data in which equal numbers are alike: 1.0 and 1, and those of NumPy, which are recorded as texts."""
+    """Return JSON data in which equal numbers are alike: 1.0 and 1, and NumPy's, which are recorded as texts."""
     if isinstance(value, dict):
         return {name: _number(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -460,7 +460,7 @@ def _number(value: Any) -> Any:
 
 
 def _defaults(dataset: SampleDataset) -> dict[str, Any]:
-    """Arguments of the constructors where none were given, by simulation, as far as they are recorded."""
+    """Return arguments of the constructors where none were given, by simulation, as far as they are recorded."""
     found = {}
     for source, provenance in dataset.origins()[0]:
         if (runs := runs_of(provenance)) and isinstance(known := runs[-1].get("defaults"), Mapping):
@@ -469,7 +469,7 @@ def _defaults(dataset: SampleDataset) -> dict[str, Any]:
 
 
 def _same_class(one: str, other: str) -> bool:
-    """Whether two names mean one simulation, of which the one may be an id and the other its class."""
+    """Return whether two names mean one simulation, of which the one may be an id and the other its class."""
     return same_name(one, other) or same_name(class_name(one), class_name(other))
 
 
@@ -482,12 +482,12 @@ def _equal_samples(first: SampleDataset, second: SampleDataset, figures: Mapping
                 most, named = max((most, named), (count, (own, other)))
     if not most:
         return ""
-    told = {"count": most, "own": named[0], "other": named[1], "consequence": UNSEEN, "mode": "validation"}
-    return EQUAL_SAMPLES.format(**figures, **told)
+    words = {"count": most, "own": named[0], "other": named[1], "consequence": UNSEEN, "mode": "validation"}
+    return EQUAL_SAMPLES.format(**figures, **words)
 
 
 def _rows_by_source(dataset: SampleDataset) -> dict[tuple[str, str], Any]:
-    """The rows of each simulation and arguments of a dataset, where its source says which they are."""
+    """Return the rows of each simulation and arguments of a dataset, where its source says which they are."""
     origins, which = dataset.origins()
     found: dict[tuple[str, str], list[int]] = {}
     for number, (source, _) in enumerate(origins):
@@ -498,7 +498,7 @@ def _rows_by_source(dataset: SampleDataset) -> dict[tuple[str, str], Any]:
 
 
 def _equal_episodes(first: SampleDataset, rows: Any, second: SampleDataset, others: Any) -> int:
-    """How many episodes of the same seed have equal samples, by the first and the last step that both have."""
+    """Count episodes of the same seed with equal samples, by the first and the last step that both have."""
     sides = []
     common = np.intersect1d(first.index("seed")[rows], second.index("seed")[others])
     for dataset, chosen in ((first, rows), (second, others)):
@@ -518,7 +518,7 @@ def _equal_episodes(first: SampleDataset, rows: Any, second: SampleDataset, othe
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> Any:
-    """Which rows of two batches are equal in all their fields."""
+    """Tell which rows of two batches are equal in all their fields."""
     if one.keys() != other.keys() or any(one[name].dtype != other[name].dtype for name in one):
         return False
     ordered = [[batch[name] for name in one] for batch in (one, other)]
@@ -527,13 +527,13 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> Any:
 
 
 def _as_bytes(row: Sequence[Any]) -> list[Any]:
-    """One sample as what can be compared: values that are not finite equal themselves."""
+    """Return one sample as what can be compared: values that are not finite equal themselves."""
     arrays = [np.asarray(value) for value in row]
     return [(one.shape, one.tolist() if one.dtype.hasobject else one.tobytes()) for one in arrays]
 
 
 def _equal_parameters(first: SampleDataset, second: SampleDataset) -> int:
-    """How many episodes of the first have the very parameters of one of the second."""
+    """Count the episodes of the first that have the very parameters of one of the second."""
     rows = []
     for dataset in (first, second):
         stored, whose = dataset.parameters, dataset.parameter_episodes

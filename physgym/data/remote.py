@@ -44,27 +44,27 @@ class RemoteDescription:
 
     @property
     def modes(self) -> dict[str, Any]:
-        """What there is, by mode."""
+        """Return what the description says of each mode."""
         return dict(self.data["modes"])
 
     def entries(self, mode: str) -> list[Entry]:
-        """The partitions of a mode."""
+        """Return the partitions of a mode."""
         return [as_entry(part) for part in self.data["modes"].get(mode, {}).get("partitions", [])]
 
     @property
     def constants(self) -> Entry | None:
-        """The file of values that are stored once, None where there is none."""
+        """Return the file of values that are stored once, None where there is none."""
         found = self.data.get("constants")
         return as_entry(found) if isinstance(found, Mapping) else None
 
     @property
     def sources(self) -> list[str]:
-        """The objects that it names."""
+        """Return the objects that it names."""
         files = [entry for mode in self.modes for entry in self.entries(mode)]
         return [entry.source for entry in (*files, *([self.constants] if self.constants else ()))]
 
     def local(self, entries: Mapping[str, Sequence[Entry]]) -> Description:
-        """The description of a folder that has some of the partitions, by mode."""
+        """Return the description of a folder that has some of the partitions, by mode."""
         modes = {}
         for mode, present in entries.items():
             names, described = {entry.name for entry in present}, self.modes.get(mode)
@@ -75,7 +75,7 @@ class RemoteDescription:
 
 
 def read_description(store: Backend) -> RemoteDescription | None:
-    """The description of a dataset, None if there is none.
+    """Return the description of a dataset, None if there is none.
 
     Raises:
         StorageError: It is damaged, or the server refuses or is away.
@@ -106,7 +106,7 @@ def read_description(store: Backend) -> RemoteDescription | None:
 
 
 def as_entry(part: Mapping[str, Any]) -> Entry:
-    """A partition of a description as a file of the cache."""
+    """Return a partition of a description as a file of the cache."""
     return Entry(str(part["file"]), str(part["digest"]), int(part["size"]), str(part["object"]))
 
 
@@ -150,7 +150,7 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
 
 
 def _describe(folder: Path, description: Description) -> None:
-    """Put the description beside the partitions, where it is not yet.
+    """Put the description next to the partitions, where it is not yet.
 
     Raises:
         StorageError: The disk refuses.
@@ -164,7 +164,7 @@ def _describe(folder: Path, description: Description) -> None:
 
 
 def has_samples(location: Location, mode: Mode = "training") -> bool:
-    """Whether there are samples of a mode.
+    """Return whether there are samples of a mode.
 
     Raises:
         StorageError: The server refuses or is away.
@@ -183,7 +183,7 @@ def _described(store: Backend) -> RemoteDescription:
 
 
 def _first(described: RemoteDescription, mode: str, samples: int | None) -> list[Entry]:
-    """The partitions with the first samples of a mode."""
+    """Return the partitions with the first samples of a mode."""
     entries, count = [], 0
     for entry, part in zip(described.entries(mode), described.modes.get(mode, {}).get("partitions", []), strict=True):
         if samples is not None and count >= samples:

@@ -1,4 +1,4 @@
-"""`SampleChecks`: looks at samples before they are stored, and takes those apart that must not be."""
+"""`SampleChecks`: looks at samples before they are stored, and leaves out those that must not be."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class SampleChecks:
                 error = _not_finite(rows, field, first)
                 return before if before.error is not None else replace(before, error=error)
             if REJECTED in self._sides:
-                apart = {f"rejected/{name}": column[:count][~finite] for name, column in rows.items()}
+                rejected = {f"rejected/{name}": column[:count][~finite] for name, column in rows.items()}
                 reasons = np.full(count - finite.sum(), cut(f"{field.name} is not finite"), REASON)
-                self._sides[REJECTED].add({**apart, "rejected/reason": reasons})
+                self._sides[REJECTED].add({**rejected, "rejected/reason": reasons})
             self.discarded += int(count - finite.sum())
             rows, count = {name: column[:count][finite] for name, column in rows.items()}, int(finite.sum())
         return Portion(rows, 0, count, None)

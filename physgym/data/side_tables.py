@@ -1,4 +1,4 @@
-"""`SideTable`: rows of a table beside the samples, such as parameters, that wait for the samples they precede."""
+"""`SideTable`: rows of a table such as parameters, which wait for the samples they precede."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ UNMASKED = (
 
 
 def real_fields(spec: SampleSpec) -> list[Field]:
-    """The fields that have statistics: numbers and flags that are not complex, for which these say too little."""
+    """Return the fields that have statistics: numbers and flags but complex ones, of which these say too little."""
     return [field for field in spec.values() if field.dtype.kind in "biuf"]
 
 
@@ -48,17 +48,17 @@ class Statistics:
 
     @property
     def counts(self) -> Array:
-        """Number of values of each component, shape of the field, int64."""
+        """Return number of values of each component, shape of the field, int64."""
         return np.full(np.shape(self.mean), self.count, np.int64) if self.partial is None else self.partial
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> Statistics:
-        """Of no samples."""
+        """Return the statistics of no samples."""
         return cls(0, np.zeros(shape), np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf))
 
     @classmethod
     def of(cls, values: Array, present: Array | None = None) -> Statistics:
-        """Of all values of a field, shape (n, *field shape), n at least 0; or of those that are present.
+        """Compute the statistics of values of a field, shape (n, *field shape), n >= 0; or of those that are present.
 
         Args:
             values: The values.
@@ -69,7 +69,7 @@ class Statistics:
         return accumulator.total
 
     def merge(self, other: Statistics) -> Statistics:
-        """Of both sets of samples together, by the update of Chan, Golub and LeVeque (1979)."""
+        """Merge the statistics of two sets of samples, by the update of Chan, Golub and LeVeque (1979)."""
         count, counts, weight = self.count + other.count, None, np.float64(0.0)
         if self.partial is not None or other.partial is not None:
             counts = self.counts + other.counts
@@ -90,7 +90,7 @@ Read = Callable[[str, int, int], Array]  # rows of a field, by its name and thei
 
 
 def collect(spec: SampleSpec, count: int, read: Read, at_once: int) -> dict[str, Statistics]:
-    """Statistics of the real-valued fields of stored samples, by name.
+    """Compute statistics of the real-valued fields of stored samples, by name.
 
     Args:
         spec: Their fields; the masks of padded ones are applied.
@@ -111,7 +111,7 @@ def collect(spec: SampleSpec, count: int, read: Read, at_once: int) -> dict[str,
 
 
 def of_samples(spec: SampleSpec, names: Iterable[str], samples: Mapping[str, Array]) -> dict[str, Statistics]:
-    """Statistics of some fields of samples in memory, by name; the masks of padded ones are applied.
+    """Compute statistics of some fields of samples in memory, by name; the masks of padded ones are applied.
 
     Raises:
         SampleError: The mask of a field is not among the samples.
@@ -127,13 +127,13 @@ def of_samples(spec: SampleSpec, names: Iterable[str], samples: Mapping[str, Arr
 
 
 def present_rows(spec: SampleSpec, field: Field, read: Read, start: int, stop: int) -> Array | None:
-    """Which values of rows of a field are there by its mask; None for a field without one."""
+    """Tell which values of rows of a field are there by its mask; None for a field without one."""
     mask = spec.get(field.mask)
     return None if mask is None else present(field, mask, read(mask.name, start, stop))
 
 
 def merged(parts: Iterable[Mapping[str, Statistics]], spec: SampleSpec) -> dict[str, Statistics]:
-    """Statistics over several sets of samples, by real-valued field."""
+    """Compute statistics over several sets of samples, by real-valued field."""
     total = {field.name: Statistics.empty(field.shape) for field in real_fields(spec)}
     for part in parts:
         total = {name: statistics.merge(part[name]) for name, statistics in total.items()}
@@ -186,11 +186,11 @@ class Accumulator:
         self.total, self.rows = self._merged(rows[:stop]), self.rows + stop
 
     def with_rest(self, values: Array, present: Array | None = None) -> Statistics:
-        """Statistics with fewer rows than a block at the end, which are not taken in."""
+        """Compute statistics with fewer rows than a block at the end, which are not taken in."""
         return self._merged(self._rows(values, present))
 
     def _rows(self, values: Array, present: Array | None) -> Array:
-        """Values as rows of components; those that do not count are NaN."""
+        """Return values as rows of components; those that do not count are NaN."""
         if present is not None and not present.all():
             kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
             values = np.where(present, values.astype(kind, copy=False), kind.type(np.nan))
@@ -215,7 +215,7 @@ class Accumulator:
         return Statistics(len(rows), *moments)
 
     def _of_finite(self, rows: Array, finite: Array) -> Statistics:
-        """Statistics of a block by the finite values of each component."""
+        """Compute statistics of a block by the finite values of each component."""
         counts = finite.sum(0)
         number = np.maximum(counts, 1)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -234,7 +234,7 @@ class Accumulator:
 
 
 def _moments(rows: Array, dtype: np.dtype[Any], fold: int) -> tuple[Array, Array, Array, Array]:
-    """Mean, variance, smallest and largest value of each column, float64; rows has shape (n, columns)."""
+    """Compute mean, variance, smallest and largest value of each column, float64; rows has shape (n, columns)."""
     count, columns = rows.shape
     wide = rows.reshape(count // fold, fold * columns)
     low, high = (
@@ -251,7 +251,7 @@ def _moments(rows: Array, dtype: np.dtype[Any], fold: int) -> tuple[Array, Array
 
 
 def _sum(wide: Array) -> Array:
-    """Sums of columns, float64."""
+    """Sum columns, float64."""
     total = np.zeros(wide.shape[1])
     for start in range(0, len(wide), EXACT):
         total += np.add.reduce(wide[start : start + EXACT], 0)

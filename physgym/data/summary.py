@@ -23,7 +23,7 @@ CHECKSUM = 12  # digits of a checksum that are shown
 
 
 def stored(path: str | Path) -> dict[Mode, list[Partition]]:
-    """The partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
+    """Return the partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
 
     Raises:
         DatasetError: There are none, or one is damaged.
@@ -43,7 +43,7 @@ def stored(path: str | Path) -> dict[Mode, list[Partition]]:
 
 
 def describe(path: str | Path) -> Iterator[str]:
-    """What a dataset folder holds, line by line.
+    """Describe a dataset folder line by line.
 
     Raises:
         DatasetError: There are no partitions, or one is damaged.
@@ -89,7 +89,7 @@ def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]
 
 
 def _overall(s: Statistics) -> tuple[float, float, float, float]:
-    """Mean, standard deviation, smallest and largest of all numbers of a field."""
+    """Compute mean, standard deviation, smallest and largest of all numbers of a field."""
     weights = s.counts / s.counts.sum()
     mean = np.sum(weights * s.mean)
     variance = np.sum(weights * (s.std**2 + (s.mean - mean) ** 2))

@@ -115,7 +115,7 @@ def decoded(raw: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
-    """The root's attributes that are texts of variable length."""
+    """Return the root's attributes that are texts of variable length."""
     head = _bytes(handle, 0, 96)
     if head[:8] != SIGNATURE or head[8] != 0 or head[13:15] != b"\x08\x08" or _number(head, 24):
         raise ValueError("its superblock is not one of a partition")
@@ -133,7 +133,7 @@ def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
 
 
 def _attributes(handle: int, address: int) -> Iterator[bytes]:
-    """The messages of an object header that are attributes."""
+    """Return the messages of an object header that are attributes."""
     version, _, count, _, size = struct.unpack("<BBHII", _bytes(handle, address, 12))
     if version != 1:
         raise ValueError(f"its root has a header of version {version}")
@@ -155,7 +155,7 @@ def _attributes(handle: int, address: int) -> Iterator[bytes]:
 
 
 def _of_heap(handle: int, address: int, wanted: int) -> bytes:
-    """An object of a global heap."""
+    """Return an object of a global heap."""
     head = _bytes(handle, address, 16)
     size = _number(head, 8)
     if head[:5] != b"GCOL\x01" or size > MOST:

@@ -38,7 +38,7 @@ class Upkeep:
 
     @property
     def stopping(self) -> bool:
-        """Return whether it was told to stop."""
+        """Return whether it was asked to stop."""
         return self._stop.is_set()
 
     @property

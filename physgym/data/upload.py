@@ -148,11 +148,11 @@ class Mirror:
     # --- while it is written
 
     def wake(self) -> None:
-        """There may be something to upload."""
+        """Look whether there is something to upload."""
         self._wake.set()
 
     def check(self) -> None:
-        """Raise StorageError if uploading has ended for a reason that waiting does not mend."""
+        """Raise StorageError if uploading has ended for a reason that does not pass by waiting."""
         if self._fault is not None:
             raise self._fault
 
@@ -235,13 +235,13 @@ class Mirror:
         return {**entry, "object": name, "size": size, "digest": digest}
 
     def _partition(self, file: Path) -> Partition:
-        """A partition of the folder, not opened again if it was uploaded and is the same."""
+        """Return a partition of the folder, not opened again if it was uploaded and is the same."""
         if file.name in self._uploaded and (part := self._uploaded[file.name][0]).path == file and part.current:
             return part
         return Partition(file)
 
     def _copy(self, part: Partition) -> Partition:
-        """A sealed copy of what is committed in an open partition."""
+        """Make a sealed copy of what is committed in an open partition."""
         self._copies.mkdir(exist_ok=True)
         copy = self._copies / part.path.name
         if copy.exists() and (made := Partition(copy)).count == part.count and made.layout == part.layout:
@@ -270,7 +270,7 @@ class Mirror:
 
     @property
     def _parts(self) -> list[Any]:
-        """Uploads in parts that were begun, by this process or a killed one."""
+        """Return uploads in parts that were begun, by this process or a killed one."""
         return list(self._state.get("parts", []))
 
     def _give_up_parts(self) -> None:

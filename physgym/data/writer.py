@@ -62,7 +62,7 @@ class SampleWriter:
         resume: Continue existing samples of this mode; without it their existence is an error.
         max_file_size: Largest size of a partition's file in bytes, its metadata included.
         parameters: Parameters to store per episode, by `add_parameters`.
-        rejected: Whether to store rejected samples apart, by `add_rejected`.
+        rejected: Whether to store rejected samples too, by `add_rejected`.
         endings: Whether to store how episodes ended, by `add_endings`; a continued dataset stores it if it did so.
         nonfinite: What to do with a sample that has a value which is not finite: "error" raises, "reject" leaves it
             out, "allow" stores it.
@@ -345,7 +345,7 @@ class SampleWriter:
         seed: Array,
         env: Array | None = None,
     ) -> None:
-        """Take rejected samples; they are stored apart, with the first accepted ones that follow.
+        """Take rejected samples; they are stored in a table of their own, with the first accepted ones that follow.
 
         Args:
             samples: As in `append`; values need not be finite.

@@ -30,7 +30,7 @@ class Unreachable(StorageError):
 
 
 class Stopped(Exception):
-    """The back-end was told to stop."""
+    """The back-end was asked to stop."""
 
 
 class Backend(ABC):

@@ -2,7 +2,7 @@
 
 ``objects/`` holds the files by SHA-256; each folder below ``views/`` is a dataset or checkpoint made of links to them;
 ``writing/`` holds datasets that are being written or were. A folder is pinned by whoever uses it, in any process, by a
-shared lock on the file beside it; a killed process loses its locks at once. Whatever is not pinned may be deleted for
+shared lock on a file next to it; a killed process loses its locks at once. Whatever is not pinned may be deleted for
 want of room, the folder used longest ago first; of ``writing/`` only what is in S3 as a whole.
 """
 
@@ -79,7 +79,7 @@ _kept: deque[Pin] = deque(maxlen=8)
 
 
 def keep(pin: Pin) -> Path:
-    """The folder of a pin whose user does not say when it is done: of those the last eight stay."""
+    """Return the folder of a pin whose user does not say when it is done: of those the last eight stay."""
     _kept.append(pin)
     return pin.folder
 
@@ -174,7 +174,7 @@ class Cache:
             self._linked(file.parent, Entry(file.name, sha256, size, ""))
 
     def _linked(self, folder: Path, entry: Entry) -> bool:
-        """Whether there is such an object, which is then linked to; with the lock held."""
+        """Return whether there is such an object, which is then linked to; with the lock held."""
         found = self.objects / entry.sha256
         if not _is(found, entry.size):
             return False
@@ -215,7 +215,7 @@ class Cache:
     # --- room
 
     def _reserve(self, entries: Sequence[Entry], what: str) -> None:
-        """Room for what is to be downloaded, kept by files of that size."""
+        """Reserve room for what is to be downloaded, by files of that size."""
         wanted = {entry.sha256: entry.size for entry in entries}
         parts = {sha256: self.objects / f"{sha256}.part" for sha256 in wanted}
         new = {sha256: size for sha256, size in wanted.items() if not parts[sha256].exists()}
@@ -287,7 +287,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """Translates what the disk says."""
+        """Translate what the disk says."""
         try:
             yield
         except OSError as error:
@@ -296,12 +296,12 @@ class Cache:
 
 
 def state_file(folder: Path) -> Path:
-    """What is known of a dataset that is being written: beside its folder."""
+    """Return what is known of a dataset that is being written: next to its folder."""
     return folder.with_name(f"{folder.name}.json")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What is known of a dataset that was being written; empty if nothing is."""
+    """Return what is known of a dataset that was being written; empty if nothing is."""
     try:
         state = json.loads(state_file(folder).read_text())
     except (OSError, ValueError):
@@ -310,12 +310,12 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def is_published(folder: Path) -> bool:
-    """Whether S3 has all of a dataset that was being written."""
+    """Return whether S3 has all of a dataset that was being written."""
     return bool(read_state(folder).get("published"))
 
 
 def _is(file: Path, size: int) -> bool:
-    """Whether there is a file of that size; one that was cut short is to be fetched again."""
+    """Return whether there is a file of that size; one that was cut short is to be fetched again."""
     try:
         return file.stat().st_size == size
     except FileNotFoundError:
@@ -323,7 +323,7 @@ def _is(file: Path, size: int) -> bool:
 
 
 def _copies(folder: Path) -> int:
-    """Bytes of files of a folder that are no links."""
+    """Return bytes of files of a folder that are no links."""
     return sum(file.stat().st_size for file in folder.iterdir() if not file.is_symlink() and file.is_file())
 
 
@@ -333,7 +333,7 @@ def _pin_file(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _try_lock(file: Path) -> Iterator[bool]:
-    """Whether a lock on a file, which is made if need be, could be had at once; it is held inside."""
+    """Try to lock a file, which is made if need be, at once; the lock is held inside."""
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -350,7 +350,7 @@ def _try_lock(file: Path) -> Iterator[bool]:
 
 
 def _size(text: str) -> int:
-    """Bytes, written such as 50G."""
+    """Return bytes, written such as 50G."""
     if not text:
         return SIZE
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)

@@ -48,7 +48,7 @@ PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5
 CHUNK = 1 << 20  # bytes that are read at once from a download
 READ_AHEAD = 2  # such chunks
 
-AGAIN = {  # codes after which S3 wants a request repeated, beside those of status 5xx
+AGAIN = {  # codes after which S3 wants a request repeated, besides those of status 5xx
     *("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"),
     *("ConditionalRequestConflict", "OperationAborted", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"),
 }
@@ -262,7 +262,7 @@ class S3Backend(Backend):
 
     @property
     def _hangs(self) -> float:
-        """Seconds without a byte after which a server is taken to hang."""
+        """Return seconds without a byte after which a server is taken to hang."""
         return min(READ_TIMEOUT, max(LEAST_TIMEOUT, self.patience / ATTEMPTS))
 
     def _call(self, request: str, **arguments: Any) -> Any:
@@ -273,7 +273,7 @@ class S3Backend(Backend):
 
         Raises:
             Dripping: There is no answer yet.
-            Stopped: The store was told to stop meanwhile.
+            Stopped: The store was asked to stop meanwhile.
             Exception: What boto raises.
         """
         call, answer = getattr(self._client, request), queue.SimpleQueue[tuple[Any, Exception | None]]()
@@ -306,7 +306,7 @@ class S3Backend(Backend):
 
         Raises:
             Dripping: They come too slowly; those that came last are not given.
-            Stopped: The store was told to stop meanwhile.
+            Stopped: The store was asked to stop meanwhile.
             Exception: What boto raises.
         """
         pieces, ends = queue.Queue[tuple[bytes, float, Exception | None]](READ_AHEAD), threading.Event()
@@ -340,7 +340,7 @@ class S3Backend(Backend):
             raise Stopped
 
     def _repeat(self, doing: str, request: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
-        """The answer to a request, which is made again after growing pauses while the server is away.
+        """Make a request, again after growing pauses while the server is away; return its answer.
 
         Args:
             doing: What for, for the error.
@@ -383,7 +383,7 @@ class S3Backend(Backend):
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _transient(self, doing: str, error: Exception) -> str:
-        """What is wrong for the time being; raises what will stay wrong, as an error that says what to do."""
+        """Return what is wrong for the time being; raise what will stay wrong, as an error that says what to do."""
         from botocore import exceptions as b
 
         problem = f"{type(error).__name__}: {_shown(error)}"
@@ -456,7 +456,7 @@ def _read(body: Any, pieces: queue.Queue[tuple[bytes, float, Exception | None]],
 
 
 def _of_disk(error: Exception) -> bool:
-    """Whether the disk of this machine refuses; some of boto's errors about the network are OSErrors too."""
+    """Return whether the disk of this machine refuses; some of boto's errors about the network are OSErrors too."""
     from botocore.exceptions import BotoCoreError
 
     network = (BotoCoreError, TimeoutError, ConnectionError)
@@ -467,7 +467,7 @@ def _of_disk(error: Exception) -> bool:
 def _client(
     endpoint: str | None, region: str | None, profile: str | None, hangs: float, pid: int, settings: Hashable
 ) -> Any:
-    """A client of boto3, which takes a while to make; of its own for each process and environment."""
+    """Return a client of boto3, which takes a while to make; of its own for each process and environment."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -493,5 +493,5 @@ WHERE = (
 
 
 def _shown(error: BaseException) -> str:
-    """What an error says, without user names and passwords in addresses."""
+    """Return what an error says, without user names and passwords in addresses."""
     return re.sub(r"(?<=://)[^/@\s]*@", "***@", str(error)).removesuffix(".")

@@ -114,7 +114,7 @@ class StorageConformance:
         assert self.again(backend).identity == backend.identity
         assert self._below(backend, "below").identity != backend.identity
 
-    def test_what_is_told_to_stop_stops(self, backend: Backend, tmp_path: Path) -> None:
+    def test_stop_ends_a_transfer(self, backend: Backend, tmp_path: Path) -> None:
         """End a transfer soon once `stop` is set."""
         (tmp_path / "file").write_bytes(b"data")
         backend.stop.set()
