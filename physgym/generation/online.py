@@ -105,7 +105,7 @@ class Online(SampleSource):
         self._times = OnlineTimes()
 
     @property
-    def spec(self) -> SampleSpec:
+    def spec(self) -> SampleSpec:  # type: ignore[override]  # the stream has the attribute
         """The sample fields."""
         return self.stream.spec
 

@@ -330,6 +330,11 @@ class Trainer:
         return self._supply.batching.batch_size
 
     @property
+    def shuffle(self) -> Shuffle:
+        """How stored samples are shuffled."""
+        return self._supply.batching.shuffle
+
+    @property
     def batches_per_epoch(self) -> int | None:
         """Batches per epoch at most, None for all."""
         return self._supply.batching.batches_per_epoch
