@@ -13,13 +13,11 @@ import yaml
 
 from physgym.errors import ConfigError
 from physgym.experiment.components import (
-    ACTION_SAMPLERS,
     CALLBACKS,
     LOSSES,
     NETWORKS,
     OPTIMIZATIONS,
     OPTIMIZERS,
-    PARAMETER_SAMPLERS,
     SCHEDULES,
     TRANSFORMS,
     find,
@@ -29,6 +27,7 @@ from physgym.experiment.schema import MINI, Component, Config
 from physgym.experiment.session import new_session
 from physgym.experiment.yaml_text import read_yaml
 from physgym.samplers import find_sampler
+from physgym.samplers.table import sampler_names
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
@@ -282,9 +281,9 @@ def test_registered_names_are_what_they_stand_for(tmp_path):
     for known in (NETWORKS, LOSSES, OPTIMIZERS, SCHEDULES, OPTIMIZATIONS, TRANSFORMS, CALLBACKS):
         for name in known:
             assert callable(find(name, known, "key"))
-    for name in ACTION_SAMPLERS:
+    for name in sampler_names("actions"):
         find_sampler(f"{name}:{tmp_path}" if name == "network" else name, "actions")
-    for name in PARAMETER_SAMPLERS:
+    for name in sampler_names("parameters"):
         find_sampler(name, "parameters")
 
 
