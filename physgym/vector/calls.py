@@ -35,6 +35,8 @@ class State(Enum):
     CALL = "call"
     SEND = "send"  # some environments step, without lockstep
 
+    __hash__ = object.__hash__  # looked up in every step, where that of Enum, in Python, would count
+
 
 MOVES: dict[State, frozenset[State]] = {
     State.IDLE: frozenset({State.INTERRUPTED}),
