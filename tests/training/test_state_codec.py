@@ -426,7 +426,7 @@ def test_what_does_not_fit_is_named_with_both_shapes(broken):
         (broken / "network.safetensors").write_bytes(save({**tensors, **change}))
         reseal(broken)
         with pytest.raises(CheckpointError, match=f"(?s){broken.name} do not fit the network MLP.*{message}"):
-            run._resume(broken, None)
+            run._resumable.resume(broken, None)
         assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
 
 

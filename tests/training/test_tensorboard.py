@@ -170,7 +170,7 @@ def test_values_that_are_no_numbers_are_named(tmp_path):
 def test_a_loss_that_is_not_finite_is_shown_and_kept_out_of_the_mean(tmp_path):
     board = TensorBoard(tmp_path)
     board.train_begin(run := trainer())
-    for run.step, loss in enumerate((1.0, float("nan"), 3.0, float("inf")), start=1):
+    for run._progress.step, loss in enumerate((1.0, float("nan"), 3.0, float("inf")), start=1):
         board.batch_end(run, {"loss": loss})
     board.close()
     events = read(tmp_path)
