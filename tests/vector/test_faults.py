@@ -24,7 +24,7 @@ from gymnasium.vector import AutoresetMode
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, WorkerError
-from physgym.vector.fleet import WorkerPool
+from physgym.launch.spawn import SpawnLauncher
 from physgym.vector.workers import RemoteWorker
 from tests.support import toys
 from tests.support.vectors import receive
@@ -161,15 +161,16 @@ def test_a_worker_that_is_killed_while_it_starts():
 
 
 def test_a_worker_that_is_gone_before_the_first_message(monkeypatch):
-    run = WorkerPool._run
+    start = SpawnLauncher.start
 
-    def run_and_kill(self, worker, *args):
-        run(self, worker, *args)
-        os.kill(worker.handle.pid, signal.SIGKILL)
-        while worker.handle.poll() is None:
+    def start_and_kill(self, order):
+        handle = start(self, order)
+        os.kill(handle.pid, signal.SIGKILL)
+        while handle.poll() is None:
             time.sleep(0.001)
+        return handle
 
-    monkeypatch.setattr(WorkerPool, "_run", run_and_kill)
+    monkeypatch.setattr(SpawnLauncher, "start", start_and_kill)
     with pytest.raises(WorkerError, match="was killed by SIGKILL"):
         SocketVectorEnv([Counter] * 2, num_workers=1)
 
