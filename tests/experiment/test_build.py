@@ -15,7 +15,7 @@ from physgym import cli
 from physgym.errors import ConfigError, DatasetError
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.runs import generate_samples, train
-from physgym.generation import generate
+from physgym.generation import episode_plan
 from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer
 from tests.support.repositories import ignoring
@@ -86,8 +86,8 @@ def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatc
     whole = train(config(tmp_path, session=str(tmp_path / "whole"), **changes))
     session, stored = tmp_path / "session", physgym.SampleDataset
     with monkeypatch.context() as patch:
-        real = generate.episode_seed
-        patch.setattr(generate, "episode_seed", lambda run, episode, *part: 1 / 0 if episode else real(run, 0, *part))
+        real = episode_plan.episode_seed
+        patch.setattr(episode_plan, "episode_seed", lambda run, e, *part: 1 / 0 if e else real(run, 0, *part))
         with pytest.raises(ZeroDivisionError):
             train(config(tmp_path, environment={"arguments": {}}, **changes))
     assert not list_checkpoints(session / "networks")
