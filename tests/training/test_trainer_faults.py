@@ -247,7 +247,7 @@ def test_a_bad_sample_is_named_in_a_part_of_a_dataset_and_after_a_resume(tmp_pat
 
 
 def _holds(run, batch, bad):
-    rows = run._training_loader().indices(0, batch)
+    rows = run._supply.loader.indices(0, batch)
     return ((run.training.index("episode")[rows] == bad[0]) & (run.training.index("step")[rows] == bad[1])).any()
 
 
