@@ -20,7 +20,7 @@ from gymnasium import spaces
 import physgym
 from physgym import RejectSample, SampleDataset, Simulation
 from physgym.errors import DatasetError
-from physgym.generation import generate as generation
+from physgym.generation import stream as generation
 from physgym.vector import handshake
 from tests.support import toys
 from tests.support.killing import assert_same_files, in_processes

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import physgym
 from physgym.errors import CheckpointError, DatasetError
-from physgym.generation import generate as generation
+from physgym.generation import stream as generation
 from physgym.nn import MLP, Optimization
 from physgym.training import (
     Callback,
