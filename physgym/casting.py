@@ -158,7 +158,7 @@ def shown(value: Any) -> str:
 
 
 def _missing(value: Any) -> int:
-    """How many values are missing: of a list, too, whose masks numpy would drop."""
+    """Return the number of missing values: of a list, too, whose masks numpy would drop."""
     if isinstance(value, np.ma.MaskedArray):
         return int(np.ma.getmaskarray(value).sum())
     return sum(map(_missing, value)) if isinstance(value, (list, tuple)) else 0
@@ -217,7 +217,7 @@ def _are_integers(value: Any) -> bool:
 
 
 def _lost(before: Array, after: Array) -> Array | None:
-    """Where a cast destroyed a value; None where it cannot."""
+    """Return the places where a cast destroyed a value; None where it cannot."""
     if np.can_cast(before.dtype, after.dtype, "safe") and not (before.dtype.kind in "iu" and after.dtype.kind in "fc"):
         return None  # but for large integers, which numpy calls safe in a float64
     if before.dtype.kind in "fc":
@@ -239,7 +239,7 @@ def _lost(before: Array, after: Array) -> Array | None:
 
 
 def _inexact(integers: Array, floats: Array) -> Array:
-    """Where floats, or complex numbers, do not hold integers exactly."""
+    """Return the places where floats, or complex numbers, do not hold integers exactly."""
     real = floats.real.astype(np.longdouble) if floats.dtype.kind == "c" else floats.astype(np.longdouble)
     # a long double holds 64 bits of mantissa here; where it is a plain double, compare as Python's integers
     if np.finfo(np.longdouble).nmant >= 63:

@@ -135,14 +135,14 @@ class ActionGenerator:
         self._key[1] = 0
 
     def of(self, seed: int) -> np.random.Generator:
-        """That of an episode with this seed."""
+        """Return the generator of an episode with this seed."""
         self._key[0] = seed % 2**64
         self._bits.state = self._begin
         return np.random.Generator(self._bits)
 
 
 def episode_policy(env: gymnasium.Env[Any, Any]) -> EpisodePolicy:
-    """What gives the policy of an episode, by its index.
+    """Return the function that gives the policy of an episode, by its index.
 
     That is the sampler that a `SampledActionsEnv` brings along, else the environment's own ``sample_action(rng)``, else
     uniform draws from its action space.
@@ -179,7 +179,7 @@ def _from_space(space: gymnasium.Space[Any]) -> ActionPolicy:
 
 
 def sampler(env: gymnasium.Env[Any, Any]) -> ActionPolicy:
-    """The policy that draws random actions: that of episode 0, begun anew with every generator."""
+    """Return the policy that draws random actions: that of episode 0, begun anew with every generator."""
     begin = episode_policy(env)
     owner: np.random.Generator | None = None
     act: ActionPolicy | None = None
@@ -194,7 +194,7 @@ def sampler(env: gymnasium.Env[Any, Any]) -> ActionPolicy:
 
 
 def require_spec(env: gymnasium.Env[Any, Any]) -> SampleSpec:
-    """The sample fields of an environment.
+    """Return the sample fields of an environment.
 
     Raises:
         SampleError: It declares none.
@@ -206,7 +206,7 @@ def require_spec(env: gymnasium.Env[Any, Any]) -> SampleSpec:
 
 
 def _truncated(sample: Sample, spec: SampleSpec) -> Sample:
-    """The sample with which an episode was cut, with its flag saying so, where it has a field ``truncated``.
+    """Return the sample with which an episode was cut, with its flag saying so, where it has a field ``truncated``.
 
     What ends an episode from outside, a limit of steps or a wrapper, is not known to what made the sample.
     """

@@ -18,7 +18,7 @@ class ProtocolError(PhysGymError):
 
 
 def first_argument(error: BaseException) -> str:
-    """The text of an exception, whatever its class makes of it."""
+    """Return the text of an exception, whatever its class makes of it."""
     return str(error.args[0]) if error.args else ""
 
 

@@ -65,10 +65,10 @@ class Callback:
     adds: Sequence[str] = ()
 
     def train_begin(self, trainer: Any) -> None:
-        """The training starts, or continues; ``trainer.epoch`` and ``trainer.step`` say where."""
+        """Handle the start of a training, or its continuation; ``trainer.epoch`` and ``trainer.step`` say where."""
 
     def data_generation_begin(self, pipeline: Any) -> None:
-        """Samples are going to be produced."""
+        """Handle the start of a production of samples."""
 
     def data_generation_batch_end(self, pipeline: Any, samples: int) -> None:
         """So many samples more were produced."""
@@ -77,10 +77,10 @@ class Callback:
         """All samples were produced."""
 
     def epoch_begin(self, trainer: Any) -> None:
-        """An epoch starts; ``trainer.epoch`` is its number, from 0."""
+        """Handle the start of an epoch; ``trainer.epoch`` is its number, from 0."""
 
     def batch_begin(self, trainer: Any, batch: dict[str, Tensor]) -> None:
-        """A batch was loaded; ``trainer.batch`` is its number within the epoch, from 0.
+        """Handle a batch that was loaded; ``trainer.batch`` is its number within the epoch, from 0.
 
         Args:
             trainer: The trainer.
@@ -88,7 +88,7 @@ class Callback:
         """
 
     def batch_end(self, trainer: Any, values: dict[str, float]) -> None:
-        """The network was optimized on a batch; ``trainer.batch`` and ``trainer.step`` count it already.
+        """Handle the end of a batch; ``trainer.batch`` and ``trainer.step`` count it already.
 
         Args:
             trainer: The trainer.
@@ -97,7 +97,7 @@ class Callback:
         """
 
     def epoch_end(self, trainer: Any, values: dict[str, float]) -> None:
-        """An epoch was completed and validated; ``trainer.epoch`` counts it already.
+        """Handle the end of an epoch, validated; ``trainer.epoch`` counts it already.
 
         Args:
             trainer: The trainer.
@@ -106,16 +106,16 @@ class Callback:
         """
 
     def train_end(self, trainer: Any, history: Any) -> None:
-        """The training ended: all epochs are done, or Ctrl-C came (``history.interrupted``)."""
+        """Handle the end of a training: all epochs are done, or Ctrl-C came (``history.interrupted``)."""
 
     def prediction_begin(self, pipeline: Any) -> None:
-        """A prediction run starts."""
+        """Handle the start of a prediction run."""
 
     def sample_begin(self, pipeline: Any) -> None:
-        """A step of a prediction run starts."""
+        """Handle the start of a step of a prediction run."""
 
     def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
-        """A step of a prediction run ended.
+        """Handle the end of a step of a prediction run.
 
         Args:
             pipeline: What runs.
@@ -123,13 +123,13 @@ class Callback:
         """
 
     def prediction_end(self, pipeline: Any) -> None:
-        """A prediction run ended."""
+        """Handle the end of a prediction run."""
 
     def close(self) -> None:
         """Release files and windows; it may come more than once."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint shall hold of this callback: data, NumPy arrays and tensors, nested."""
+        """Return the state of this callback for a checkpoint: data, NumPy arrays and tensors, nested."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ _listeners: list[Callable[[], None]] = []  # of the main thread: the last one is
 
 @contextmanager
 def told_of_end(listener: Callable[[], None]) -> Iterator[None]:
-    """Within the block a function is called, in the main thread, where a batch system wants an end."""
+    """Call a function, in the main thread, if a batch system wants an end within the block."""
     _listeners.append(listener)
     try:
         yield
@@ -65,7 +65,7 @@ class SignalHandler:
 
 
 class BatchSignals:
-    """Within it TERM, HUP, USR1, USR2 and XCPU do what Ctrl-C does: what runs is completed, saved, and ends.
+    """Let TERM, HUP, USR1, USR2 and XCPU do the same as Ctrl-C: work is completed, saved, and ends.
 
     The commands of ``physgym`` install it, and exit with 128 + the number of the signal. In a program of your own::
 
@@ -130,7 +130,7 @@ class Command(BatchSignals):
         return self
 
     def begin(self) -> None:
-        """From now on there is something to save."""
+        """Note that there is something to save from now on."""
         self._importing = False
         if signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -160,7 +160,7 @@ def command() -> Command:
 
 
 def outlive_announcements() -> None:
-    """In a worker process: take no notice of what batch systems send to all processes of a job before they end it.
+    """Ignore, in a worker process, the signals that batch systems send to all processes of a job before they end it.
 
     The parent hears it too, and ends its workers when it is done.
     """
@@ -184,7 +184,7 @@ def raise_on_ctrl_c() -> None:
 
 
 class ExitSignals:
-    """Within it TERM and HUP raise `SystemExit` with 128 + their number; the second one ends the process.
+    """Context in which TERM and HUP raise `SystemExit` with 128 + their number; the second one ends the process.
 
     A process that is forked off ends by them as ever.
 
@@ -331,7 +331,7 @@ class Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A block that is completed before an interrupt is raised.
+        """Complete a block before an interrupt is raised.
 
         Raises:
             KeyboardInterrupt: Ctrl-C came inside.
@@ -350,7 +350,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def _end(self) -> None:
-        """A batch system wants an end: as the first Ctrl-C, whatever came before."""
+        """Note that a batch system wants an end: as the first Ctrl-C, whatever came before."""
         self.waiting = True
         if not self._patient and not self._holding:
             raise KeyboardInterrupt

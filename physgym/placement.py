@@ -1,4 +1,4 @@
-"""Which of the parallel environments one is, known while it is made: a constructor may open a port of its own.
+"""The index among parallel environments, known while one is made: a constructor may open a port of its own.
 
 A `physgym.Simulation` has it as ``self.env_index`` and ``self.num_envs`` from the first line of its constructor on; any
 other environment asks `current`.
@@ -18,7 +18,7 @@ EnvFactory: TypeAlias = Callable[[], Env]
 
 
 class Placement(NamedTuple):
-    """Which of the parallel environments one is.
+    """Index of an environment among parallel ones.
 
     Attributes:
         env_index: Its index, from 0.

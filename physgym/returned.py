@@ -1,4 +1,4 @@
-"""What an environment returns from `step` and `reset`: looked at before it is used, taken before it can change."""
+"""Values that an environment returns from `step` and `reset`: checked before use, copied before they can change."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Field:
         return Leaf(self.name, self.shape, self.dtype).nbytes
 
     def to_json(self) -> dict[str, Any]:
-        """The field as plain JSON data; what is not declared is left out."""
+        """Return the field as plain JSON data, without keys that are not declared."""
         said = {"dimensions": self.dimensions, "kind": self.kind, "mask": self.mask}
         silent: dict[str, Any] = {"dimensions": None, "kind": "number", "mask": ""}
         more = {name: value for name, value in said.items() if value != silent[name]}
@@ -103,7 +103,7 @@ class Field:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Field:
-        """The field that `to_json` described."""
+        """Return the field that `to_json` described."""
         return cls(
             data["name"],
             tuple(data["shape"]),
@@ -181,7 +181,7 @@ class SampleSpec(Mapping[str, Field]):
 
     @classmethod
     def from_env(cls, env: gymnasium.Env[Any, Any]) -> SampleSpec | None:
-        """The declaration of an environment, None if it has no `sample_space`.
+        """Return the declaration of an environment, None if it has no `sample_space`.
 
         Raises:
             SampleError: The declaration contradicts itself.
@@ -190,7 +190,7 @@ class SampleSpec(Mapping[str, Field]):
 
     @classmethod
     def parameters_of(cls, env: gymnasium.Env[Any, Any]) -> SampleSpec | None:
-        """The parameters that an environment declares, None if it has no `parameter_space`.
+        """Return the parameters that an environment declares, None if it has no `parameter_space`.
 
         Raises:
             SampleError: The declaration contradicts itself.
@@ -244,12 +244,12 @@ class SampleSpec(Mapping[str, Field]):
         )
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The fields as plain JSON data; `from_json` is the inverse."""
+        """Return the fields as plain JSON data; `from_json` is the inverse."""
         return [field.to_json() for field in self.values()]
 
     @classmethod
     def from_json(cls, data: list[dict[str, Any]]) -> SampleSpec:
-        """The fields that `to_json` described."""
+        """Return the fields that `to_json` described."""
         return cls([Field.from_json(item) for item in data])
 
     def check(
@@ -273,7 +273,7 @@ class SampleSpec(Mapping[str, Field]):
         return checked
 
     def _cast(self, flat: Mapping[str, Any], told: dict[str, str]) -> Sample:
-        """Copies with the declared shapes and dtypes."""
+        """Return copies with the declared shapes and dtypes."""
         checked: Sample = {}
         for field in self._fields.values():
             try:
@@ -293,7 +293,7 @@ class SampleSpec(Mapping[str, Field]):
             raise SampleError(NOT_FINITE.format(where=where, name=name, count=len(bad), index=index))
 
     def nonfinite(self, sample: Mapping[str, Array]) -> list[str]:
-        """The fields of a checked sample with a value that is not finite."""
+        """Return the fields of a checked sample with a value that is not finite."""
         real = (field.name for field in self._fields.values() if field.dtype.kind in "fc")
         return [name for name in real if not np.isfinite(sample[name]).all()]
 
@@ -313,7 +313,7 @@ class SampleSpec(Mapping[str, Field]):
         return given
 
     def _items(self, values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-        """The values of a nested sample with their paths; a tuple may nest fields, or be the value of one."""
+        """Yield the values of a nested sample with their paths; a tuple may nest fields, or be the value of one."""
         for key, value in values.items():
             name = f"{path}/{key}" if path else str(key)
             inner = {str(i): item for i, item in enumerate(value)} if isinstance(value, tuple) else value
@@ -329,7 +329,7 @@ def counts_rows(field: Field, mask: Field) -> bool:
 
 
 def present(field: Field, mask: Field, values: Array) -> Array:
-    """Which values of a field are there, as its mask says: flags that broadcast to (n, *field shape).
+    """Return the flags of the values that are there by a field's mask, which broadcast to (n, *field shape).
 
     Args:
         field: The field.
@@ -396,7 +396,7 @@ class Columns:
         self._count = row + 1
 
     def last(self) -> Sample:
-        """The row that was added last, as views."""
+        """Return the row that was added last, as views."""
         return {name: column[self._count - 1] for name, column in self._columns.items()}
 
     def cut(self, count: int) -> None:
@@ -410,7 +410,7 @@ class Columns:
         return {name: column[: self._count] for name, column in self._columns.items()}
 
     def nonfinite(self) -> int | None:
-        """The first row that holds a value that is not finite, None if there is none."""
+        """Return the first row that holds a value that is not finite, None if there is none."""
         first: int | None = None
         for name, column in self.result().items():
             if self.spec[name].dtype.kind in "fc" and not (good := np.isfinite(column)).all():
@@ -434,7 +434,7 @@ class Columns:
 
 
 def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested dictionary with their paths."""
+    """Yield the values of a nested dictionary with their paths."""
     for key, value in sample.items():
         name = f"{path}/{key}" if path else str(key)
         if isinstance(value, Mapping):
@@ -446,7 +446,7 @@ def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
 
 
 def fields_of(space: spaces.Space[Any]) -> list[Leaf]:
-    """The arrays of a space of samples, a text being one of its greatest length.
+    """Return the arrays of a space of samples, a text being one of its greatest length.
 
     Raises:
         ConfigError: The space holds one without a fixed shape and dtype (Sequence, Graph, OneOf).
@@ -462,7 +462,7 @@ def fields_of(space: spaces.Space[Any]) -> list[Leaf]:
 
 
 def declared(env: gymnasium.Env[Any, Any], name: str) -> Any:
-    """A declaration of the environment or of a wrapper around it, the outermost first; None if there is none."""
+    """Return a declaration of the environment or of a wrapper around it, the outermost first; None if there is none."""
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
 
@@ -508,13 +508,13 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As the environment's own."""
+        """Reset the environment."""
         observation, info = returned("reset", self.env.reset(seed=seed, options=options), 2)
         self._observation = taken(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment's own; ``info["sample"]`` is the transition, as copies."""
+        """Step the environment; ``info["sample"]`` is the transition, as copies."""
         before, applied = self._observation, taken(action)  # which the environment may change in its step
         observation, reward, terminated, truncated, info = returned("step", self.env.step(action), 5)
         self._observation = taken(observation)

@@ -125,11 +125,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 
     @abstractmethod
     def observation(self) -> ObsType:
-        """What the agent or network sees now, as an element of `observation_space`."""
+        """Return the observation of the present state, as an element of `observation_space`."""
 
     @abstractmethod
     def sample(self) -> Mapping[str, Any]:
-        """The fields of the sample of the step just made, as declared in `sample_space`."""
+        """Return the fields of the sample of the step just made, as declared in `sample_space`."""
 
     def outcome(self) -> tuple[float, bool]:
         """Reward of the step just made, and whether the episode has reached a terminal state."""
@@ -148,7 +148,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         return {}
 
     def sample_action(self, rng: np.random.Generator) -> ActType:
-        """A random action for data generation; override it where useful actions have structure.
+        """Return a random action for data generation; override it where useful actions have structure.
 
         Args:
             rng: Derived from the episode's seed; the only source of randomness to use.
@@ -157,7 +157,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         return self.action_space.sample()
 
     def load_sample(self, sample: Mapping[str, Array]) -> ActType:
-        """The action that repeats a stored sample; for simulations that stored samples can drive (`load=`).
+        """Return the action that repeats a stored sample; for simulations that stored samples can drive (`load=`).
 
         Called before each step in place of a sampler of actions. An implementation takes what it needs of the state
         from the sample and returns the action for the step, which computes the new sample.
@@ -172,7 +172,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         raise SampleError(NO_LOAD_SAMPLE.format(env=type(self).__name__))
 
     def draw_parameters(self) -> Mapping[str, Any]:
-        """The parameters of an episode, drawn from ``self.np_random``: uniform within the bounds by default.
+        """Return the parameters of an episode, drawn from ``self.np_random``: uniform within the bounds by default.
 
         Raises:
             ConfigError: A parameter has no bounds; override this then.
@@ -190,7 +190,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         """
 
     def inputs(self, action: ActType) -> Mapping[str, Any]:
-        """What the network is fed for a step under an action, before the step is made; needed by a `SurrogateEnv`.
+        """Return the network's inputs for a step under an action, before the step is made; a `SurrogateEnv` needs them.
 
         Args:
             action: That of the step.
@@ -254,7 +254,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         return self.observation(), {**self.info(), "parameters": self.parameters}
 
     def _given_parameters(self, given: Any, drawn: Mapping[str, Any]) -> Any:
-        """The drawn parameters with the given ones in their place."""
+        """Return the drawn parameters with the given ones in their place."""
         assert self.parameter_space is not None
         if given == {}:
             return drawn

@@ -73,7 +73,7 @@ def leaves(space: spaces.Space[Any], path: str = "") -> list[Leaf]:
 
 
 def leaf_spaces(space: spaces.Space[Any], path: str = "") -> dict[str, spaces.Space[Any]]:
-    """The leaves of a space themselves by their paths, in the order of `leaves`."""
+    """Return the leaves of a space themselves by their paths, in the order of `leaves`."""
     inner = children(space)
     if inner is None:
         return {path: space}
@@ -96,7 +96,7 @@ def fixed_leaves(space: spaces.Space[Any]) -> list[Leaf]:
 
 
 def flatten(space: spaces.Space[Any], value: Any) -> list[Any]:
-    """The values of a space's leaves, in the order of `leaves`."""
+    """Return the values of a space's leaves, in the order of `leaves`."""
     inner = children(space)
     if inner is None:
         return [value]
@@ -104,7 +104,7 @@ def flatten(space: spaces.Space[Any], value: Any) -> list[Any]:
 
 
 def unflatten(space: spaces.Space[Any], values: Iterator[Any]) -> Any:
-    """The nested value whose leaves are taken from `values`; the inverse of `flatten`."""
+    """Return the nested value whose leaves are taken from `values`; the inverse of `flatten`."""
     if isinstance(space, spaces.Dict):
         return {key: unflatten(sub, values) for key, sub in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -113,7 +113,7 @@ def unflatten(space: spaces.Space[Any], values: Iterator[Any]) -> Any:
 
 
 def _bound(values: Array, bounded: Array) -> Any:
-    """A Box bound as JSON: one number where all are equal; null where there is none, as JSON lacks infinity."""
+    """Return a Box bound as JSON: one number where all are equal; null for none, as JSON lacks infinity."""
     flat = [
         value if has else None for value, has in zip(values.ravel().tolist(), bounded.ravel().tolist(), strict=True)
     ]
@@ -121,7 +121,7 @@ def _bound(values: Array, bounded: Array) -> Any:
 
 
 def _from_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any], unbounded: float) -> tuple[Array, Array]:
-    """A Box bound from JSON: its values, and where there is one."""
+    """Return a Box bound from JSON: its values, and where there is one."""
     values = data if isinstance(data, list) else [data]
     numbers = np.array([unbounded if x is None else x for x in values], dtype)
     has = np.array([x is not None for x in values], np.bool_)
@@ -131,14 +131,14 @@ def _from_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any], unbound
 
 
 def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """What a Box holds where it has no bound; for integers it keeps a flag beside."""
+    """Return the number that a Box holds where it has no bound; for integers it keeps a flag beside."""
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     return -np.inf, np.inf
 
 
 def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """A space as plain JSON data; `from_json` is the inverse, but for classes of the user's own.
+    """Return a space as plain JSON data; `from_json` is the inverse, but for classes of the user's own.
 
     Those are only named (type "custom"): whoever reads the description needs the space from somewhere else.
     """
@@ -204,7 +204,7 @@ class Custom(spaces.Space[Any]):
 
 
 def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
-    """The space that `to_json` described.
+    """Return the space that `to_json` described.
 
     Raises:
         ConfigError: The description is not one that `to_json` makes.

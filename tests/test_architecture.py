@@ -6,6 +6,7 @@ Imports within functions and for types alone count like all others.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -199,3 +200,23 @@ def test_classes_are_small():
 @pytest.mark.parametrize("folder", sorted({m.split(".")[1] for m in modules() if m.count(".") > 1}))
 def test_every_folder_says_what_it_is_for(folder):
     assert ast.get_docstring(tree(f"physgym.{folder}"))
+
+
+# A docstring begins with a verb, or, of what is no function, with a noun.
+NO_BEGINNINGS = re.compile(
+    r"(above|after|as|at|before|behind|beside|between|by|for|from|in|into|of|on|over|through|to|under|with|within|without"
+    r"|he|her|his|it|its|our|she|that|their|these|they|this|those|we"
+    r"|how|what|whatever|when|where|wherever|which|who|whoever|whom|whose|why)\b",
+    re.IGNORECASE,
+)
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    wrong = []
+    for module in modules():
+        for node in ast.walk(tree(module)):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
+                text = (ast.get_docstring(node) or "").strip()
+                if NO_BEGINNINGS.match(text):
+                    wrong.append(f"{module} {getattr(node, 'name', '')}: {text.splitlines()[0]}")
+    assert wrong == []

@@ -274,7 +274,7 @@ class SB3VecEnv(VecEnv):
 
 
 def _equal_groups(options: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Indices of environments, those with equal options together."""
+    """Return the indices of environments, those with equal options together."""
     groups: list[list[int]] = []
     for i, mine in enumerate(options):
         for group in groups:

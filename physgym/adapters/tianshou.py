@@ -305,7 +305,7 @@ class TianshouVectorEnv(BaseVectorEnv):
 
 
 def _objects(values: Sequence[Any]) -> Array:
-    """An array of objects, whatever they are; shape (n,)."""
+    """Return an array of objects, whatever they are; shape (n,)."""
     array = np.empty(len(values), object)
     array[:] = values
     return array

@@ -100,7 +100,7 @@ def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
 
 
 def arguments_of(pairs: list[str] | None) -> dict[str, Any]:
-    """Constructor arguments of ``--arg key=value``; values are read as YAML."""
+    """Return the constructor arguments of ``--arg key=value``; values are read as YAML."""
     arguments = {}
     for pair in pairs or []:
         key, equals, text = pair.partition("=")

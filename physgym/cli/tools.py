@@ -22,7 +22,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     seed: Seed = 0,
 ) -> None:
-    """From a beam simulation to a trained network: generate, train, compare, report.png.
+    """Go from a beam simulation to a trained network: generate, train, compare, report.png.
 
     Example: physgym demo --out demo
     """

@@ -1,4 +1,4 @@
-"""What a value, a function or an object is, as JSON data that are the same in every process: never by its address."""
+"""Descriptions of values, functions and objects: JSON data that are the same in every process, without addresses."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class _Look:
         return self._inside(whole, depth, lambda: [self.at(one, depth) for one in parts])
 
     def _inside(self, value: Any, depth: int, found: Any) -> Any:
-        """What is found of an object, unless it is part of itself, or there is no end."""
+        """Return the description of an object, unless it is part of itself, or there is no end."""
         self._count += not isinstance(value, (dict, list, tuple))
         for true, reason in (
             (id(value) in self._around, WITHIN_ITSELF),
@@ -164,7 +164,7 @@ class _Look:
 
 
 def _text(value: Any) -> str | None:
-    """What an object says of itself, None where that names its address."""
+    """Return the text of an object, None where that names its address."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a text for people may need what is not there yet

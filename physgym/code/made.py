@@ -1,4 +1,4 @@
-"""What an environment that was made says of itself; workers send it, and `physgym.code.search` looks them up."""
+"""Descriptions of environments that were made; workers send them, and `physgym.code.search` looks them up."""
 
 from __future__ import annotations
 

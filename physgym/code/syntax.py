@@ -1,4 +1,4 @@
-"""What texts of Python import and bind, read from their syntax trees and remembered from one process to the next.
+"""Imports and names of Python texts, read from their syntax trees and remembered from one process to the next.
 
 Parsing takes most of the time that it takes to find the code of a simulation, and what a text says does not depend on
 where it stands. What was read of a text is therefore kept under the hash of the text, in one small file of the user's
@@ -32,7 +32,7 @@ LARGEST = 64 << 20  # bytes of the file in which it is
 
 
 class Imports(NamedTuple):
-    """What a text imports, also within functions; not what it imports for type checkers alone.
+    """Imports of a text, also those within functions; without those for type checkers alone.
 
     Attributes:
         modules: For each import the dots before it, the module, and the name that is taken from it, empty for none.
@@ -81,7 +81,7 @@ class Text:
 
     @property
     def imports(self) -> Imports:
-        """What it imports by statements."""
+        """The imports by statements."""
         found = self._remembered("imports", lambda: _imports(self._tree, by_call=self._calls))
         modules = tuple((int(dots), str(module), str(name)) for dots, module, name in found[0])
         return Imports(modules, dict(found[1]), bool(found[2]))
@@ -102,7 +102,7 @@ class Text:
 
     @property
     def lazy(self) -> Lazy | None:
-        """What it may take names from where it has a ``__getattr__``; None where it has none."""
+        """The modules that its ``__getattr__`` may take names from; None where it has none."""
         if b"__getattr__" not in self._data:
             return None
         found = self._remembered("lazy", lambda: _lazy(self._tree))
@@ -135,7 +135,7 @@ def uncollected() -> Iterator[None]:
 
 
 class _Memory:
-    """What was read of texts, by their hashes.
+    """Memory of texts that were read, by their hashes.
 
     Args:
         texts: What other processes have read.
@@ -289,7 +289,7 @@ def _renamed(tree: ast.AST) -> dict[str, str]:
 
 
 def _imported_by_call(node: ast.Call, called: str) -> list[str]:
-    """The modules of a call of ``import_module("name")``, ``__import__("name")`` or ``run_module("name")``."""
+    """Return the modules of a call of ``import_module("name")``, ``__import__("name")`` or ``run_module("name")``."""
     if called not in IMPORTING:
         return []
     named = [one.value for one in node.keywords if one.arg == IMPORTING[called]]

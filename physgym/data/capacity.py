@@ -1,4 +1,4 @@
-"""How many samples a partition has whose file has a largest size."""
+"""The capacity of a partition whose file has a largest size."""
 
 from __future__ import annotations
 

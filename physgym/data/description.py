@@ -68,7 +68,7 @@ def check_mode(mode: str) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """What ``dataset.json`` says.
+    """Content of ``dataset.json``.
 
     Attributes:
         modes: By mode: partitions, fields, parameters, source, provenance.

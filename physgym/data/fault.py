@@ -6,7 +6,7 @@ from physgym.errors import PhysGymError, SampleError
 
 
 class Fault:
-    """What went wrong, here or in a thread: nothing more is taken, unless it concerned one sample.
+    """An error of a writer, here or in a thread: nothing more is taken, unless it concerned one sample.
 
     Attributes:
         error: The error, None where all is well.

@@ -1,4 +1,4 @@
-"""What a network was trained on, as far as it is recorded: it remembers that, and whoever runs it compares it."""
+"""The record of a network's training samples: the network keeps it, and runs compare it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from physgym.data.provenance import codes_of, learned_samples
 
 
 class Learned:
-    """What a network was trained on.
+    """Record of the samples of a network's training.
 
     Args:
         code: Record of the code of the simulation that made the samples, see `physgym.code.record`; None if nothing

@@ -104,7 +104,7 @@ def _ascend(episodes: Array, steps: Array) -> bool:
 
 
 def _runs(episodes: Array, steps: Array, *, refuse: bool) -> Iterable[tuple[int, int, int]]:
-    """Return names as runs of consecutive steps: episode, first step, end.
+    """Yield names as runs of consecutive steps: episode, first step, end.
 
     Raises:
         DatasetError: One is there twice, and `refuse` says that this is wrong.

@@ -30,7 +30,7 @@ DAMAGED = "{place} is no description of a dataset: {problem}. Its writer makes i
 
 @dataclass(frozen=True)
 class RemoteDescription:
-    """What a dataset in S3 says of itself.
+    """Description of a dataset in S3.
 
     Attributes:
         data: As JSON has it.

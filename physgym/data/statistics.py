@@ -25,7 +25,7 @@ def real_fields(spec: SampleSpec) -> list[Field]:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the values of a field are like, per component, over samples.
+    """Statistics of the values of a field, per component, over samples.
 
     Values that are not finite, and those that are not there by the mask of a padded field, are left out, each for
     itself: the other components of its sample count.

@@ -115,7 +115,7 @@ def decoded(raw: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
-    """Return the root's attributes that are texts of variable length."""
+    """Yield the root's attributes that are texts of variable length."""
     head = _bytes(handle, 0, 96)
     if head[:8] != SIGNATURE or head[8] != 0 or head[13:15] != b"\x08\x08" or _number(head, 24):
         raise ValueError("its superblock is not one of a partition")
@@ -133,7 +133,7 @@ def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
 
 
 def _attributes(handle: int, address: int) -> Iterator[bytes]:
-    """Return the messages of an object header that are attributes."""
+    """Yield the messages of an object header that are attributes."""
     version, _, count, _, size = struct.unpack("<BBHII", _bytes(handle, address, 12))
     if version != 1:
         raise ValueError(f"its root has a header of version {version}")

@@ -1,1 +1,1 @@
-"""What ``physgym demo`` shows."""
+"""Demonstrations of ``physgym demo``."""

@@ -40,7 +40,7 @@ BATCH = 256  # for the network's time per sample in a batch
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to spend.
+    """Sizes of a demonstration.
 
     Attributes:
         env_id: The simulation.
@@ -271,7 +271,7 @@ def draw_report(
     history: History,
     results: dict[str, Any],
 ) -> None:
-    """True, predicted and error on the deformed beam for a typical and the worst sample; loss curves; errors."""
+    """Draw truth, prediction and error on the deformed beam for a typical and the worst sample; loss curves; errors."""
     from matplotlib.figure import Figure
 
     env: Any = gymnasium.make(budget.env_id).unwrapped

@@ -73,7 +73,7 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
 
 
 def _config(trainer: Trainer, session: Path) -> dict[str, Any]:
-    """What is known of a training, as far as a configuration has it."""
+    """Return the configuration of a training, as far as it is known."""
     config: dict[str, Any] = {
         "session": str(session),
         "description": DESCRIPTION,

@@ -1,4 +1,4 @@
-"""How a run came about: its command and repository, the packages and the machine, and what its samples are."""
+"""The origin of a run: its command and repository, the packages and the machine, and its samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PLACES = ("WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "SLURM_JOB_ID", "S
 
 @dataclass(frozen=True)
 class Origin:
-    """How a run came about.
+    """Origin of a run.
 
     Attributes:
         command: The command line.

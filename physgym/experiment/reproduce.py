@@ -79,7 +79,7 @@ SHADOWED = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a session gave when it was run again.
+    """Results of a session that was run again.
 
     Attributes:
         session: The new session.
@@ -247,7 +247,7 @@ def _repository(session: Path, found: Mapping[str, Any]) -> Path:
 
 
 def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], base: Path, wanted: Path) -> list[str]:
-    """Overrides with which a session's configuration does the same elsewhere.
+    """Return the overrides with which a session's configuration does the same elsewhere.
 
     Raises:
         ConfigError: The samples or the network that it began with are others now.

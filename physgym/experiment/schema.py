@@ -117,7 +117,7 @@ ParameterSampler = Annotated[Component, Named(sampler_names("parameters"), compo
 
 
 class EnvironmentSection(Section):
-    """Which simulation."""
+    """The simulation."""
 
     id: str = Field(description="registered id; 'module:id' imports a module first; 'module:Class' needs no id")
     arguments: EnvironmentArguments = Field(
@@ -127,7 +127,7 @@ class EnvironmentSection(Section):
 
 
 class SamplerSection(Section):
-    """Where actions and the parameters of episodes come from."""
+    """Samplers of actions and of the parameters of episodes."""
 
     actions: ActionSampler | None = Field(
         None,
@@ -216,7 +216,7 @@ class DatasetSection(Section):
 
 
 class NetworkSection(Section):
-    """Which network; the sizes of input and output follow from the samples."""
+    """The network; the sizes of input and output follow from the samples."""
 
     type: Annotated[str, AfterValidator(lambda name: components.check_name(name, tuple(components.NETWORKS)))] = Field(
         "MLP", description="MLP, UNet, FNO, or module:attr: a class, by its from_spec(spec, inputs=, outputs=) if any"
@@ -232,7 +232,7 @@ Scale = Literal["auto", "field", "component", "channel", "channel_last"]
 
 
 class TransformsSection(Section):
-    """What happens to fields around the network."""
+    """Transforms of fields around the network."""
 
     normalize: bool = Field(True, description="normalize inputs and outputs by the training samples")
     scale: Scale | dict[str, Scale] = Field(
@@ -253,7 +253,7 @@ class TransformsSection(Section):
 
 
 class OptimizationSection(Section):
-    """How the network is optimized."""
+    """Optimization of the network."""
 
     type: OptimizationKind = Field(
         Component(type="Optimization"), description="a subclass with its own loss terms or step, as module:attr"
@@ -278,7 +278,7 @@ class OptimizationSection(Section):
 
 
 class CheckpointsSection(Section):
-    """When the training is saved, and what is kept."""
+    """Times at which the training is saved, and the checkpoints that are kept."""
 
     every: int = Field(1, ge=1, description="save after so many epochs")
     steps: int | None = Field(None, ge=1, description="also after so many batches")
@@ -295,7 +295,7 @@ class CheckpointsSection(Section):
 
 
 class EarlyStoppingSection(Section):
-    """When to stop before the last epoch."""
+    """Conditions to stop before the last epoch."""
 
     monitor: str = Field("validation_loss", description="value of an epoch that is to fall")
     patience: int = Field(10, ge=1, description="epochs without a lower one")
@@ -327,7 +327,7 @@ class ValidationSection(Section):
 
 
 class TrainingSection(Section):
-    """How long, and how."""
+    """Length and manner of the training."""
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -358,7 +358,7 @@ class StatsSection(Section):
 
 
 class RunnerSection(Section):
-    """How `physgym run SESSION` runs the network; its options override this."""
+    """The run of the network by `physgym run SESSION`; its options override this."""
 
     steps: int = Field(100, ge=0, description="0 goes on until Ctrl-C")
     which: str | None = Field(

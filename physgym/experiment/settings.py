@@ -32,7 +32,7 @@ ANY_KEY = "{where}: there is no setting {key!r}; {hint}"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set.
+    """Settings of a project or user.
 
     Attributes:
         uncommitted: What happens with a run whose code is not committed: "refuse" it, "save-diff" (keep the changes

@@ -93,7 +93,7 @@ def archive(
 
 
 def _filters(compression: str, level: int | None) -> dict[str, Any]:
-    """What `h5py.Group.create_dataset` is told; nothing for contiguous datasets."""
+    """Return the arguments for `h5py.Group.create_dataset`; none for contiguous datasets."""
     if compression not in get_args(Compression):
         raise ConfigError(f"compression must be one of {get_args(Compression)}, not {compression!r}")
     if compression == "none":

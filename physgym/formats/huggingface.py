@@ -30,7 +30,7 @@ ARRAYS = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D, 5: data
 
 
 def features(spec: SampleSpec) -> datasets.Features:
-    """The columns of a `datasets.Dataset` for the fields of samples.
+    """Return the columns of a `datasets.Dataset` for the fields of samples.
 
     Fields of two to five dimensions become arrays of fixed shape, which are read 4 to 100 times as fast as the lists
     that `datasets` would take them for.
@@ -60,7 +60,7 @@ def _feature(field: Field) -> Any:
 
 
 def to_huggingface(dataset: SampleDataset, **arguments: Any) -> datasets.Dataset:
-    """The samples as a `datasets.Dataset`, in an Arrow file in its cache; memory is bounded.
+    """Return the samples as a `datasets.Dataset`, in an Arrow file in its cache; memory is bounded.
 
     `datasets` finds a result in its cache by the arguments of its generator. For a dataset these name only the folder,
     so that one that has grown would be taken for the old one; here the key has the state of the partitions in it.

@@ -183,7 +183,7 @@ def _given(fields: Mapping[str, str | Sequence[str]] | None, key: str) -> str | 
 
 
 def _leaves_of(spec: SampleSpec, fields: Mapping[str, str | Sequence[str]] | None) -> dict[str, Leaves]:
-    """For each of Minari's names the leaves of its space.
+    """Return the leaves of the space of each of Minari's names.
 
     Raises:
         ConfigError: A field is missing, or a name is none of Minari's.
@@ -214,7 +214,7 @@ def _leaves_of(spec: SampleSpec, fields: Mapping[str, str | Sequence[str]] | Non
 
 
 def _group(spec: SampleSpec, name: str) -> Leaves:
-    """A field, or those below it."""
+    """Return a field, or those below it."""
     if name in spec:
         return {"": name}
     return {field.removeprefix(f"{name}/"): field for field in spec if field.startswith(f"{name}/")}
@@ -226,7 +226,7 @@ def _json_attribute(dataset: SampleDataset, name: str) -> Any:
 
 
 def _sample_space(dataset: SampleDataset) -> spaces.Space[Any] | None:
-    """The space of the samples, if the dataset has it."""
+    """Return the space of the samples, if the dataset has it."""
     described = (_json_attribute(dataset, "spaces") or {}).get("sample_space")
     return None if described is None or is_custom(described) else from_json(described)
 
@@ -239,7 +239,7 @@ def _env_spec(dataset: SampleDataset) -> str:
 def _space(
     spec: SampleSpec, leaves: Leaves, described: spaces.Space[Any] | None, given: str | Sequence[str]
 ) -> spaces.Space[Any]:
-    """The space of some fields: as the dataset describes it, else with the bounds of the dtype."""
+    """Return the space of some fields: as the dataset describes it, else with the bounds of the dtype."""
     if isinstance(given, str):
         for part in given.split("/"):
             inner = isinstance(described, spaces.Dict) and part in described.spaces

@@ -103,7 +103,7 @@ def _take_name(made: Path, out: Path) -> None:
 
 
 def _beside(dataset: SampleDataset) -> dict[str, Array]:
-    """What is stored beside the samples, by the names of its files."""
+    """Return the arrays that are stored beside the samples, by the names of their files."""
     found = {f"index/{name}": dataset.index(name) for name in INDEX}
     if (parameters := dataset.parameters) is not None:
         found |= {f"index/parameters/{name}": value for name, value in parameters.items()}
@@ -246,7 +246,7 @@ def import_numpy(
 
 @dataclass(frozen=True)
 class _Beside:
-    """What an export has beside the samples.
+    """Tables of an export next to the samples.
 
     Attributes:
         spec: The parameters of episodes, None without any.
@@ -306,7 +306,7 @@ def assumption(count: int, overlapping: list[str]) -> str:
 
 
 def _names(what: str, given: str | Array, arrays: dict[str, Array]) -> Array:
-    """The column of episodes or steps that an argument gives.
+    """Return the column of episodes or steps that an argument gives.
 
     Raises:
         ConfigError: There is no such array, or it holds no integers.
@@ -326,7 +326,7 @@ def _names(what: str, given: str | Array, arrays: dict[str, Array]) -> Array:
 
 
 def _counted(episodes: Array) -> Array:
-    """The steps of rows that are counted within each episode, in their order."""
+    """Return the steps of rows that are counted within each episode, in their order."""
     order = np.argsort(episodes, kind="stable")
     begins = np.flatnonzero(np.diff(episodes[order], prepend=episodes[order[0]] - 1))
     counts = np.diff(np.append(begins, len(episodes)))
@@ -336,7 +336,7 @@ def _counted(episodes: Array) -> Array:
 
 
 def _overlapping(arrays: Mapping[str, Array]) -> list[str]:
-    """The fields whose rows are windows of one series, each a step after the one before, by the first rows."""
+    """Return the fields whose rows are windows of one series, each a step after the one before, by the first rows."""
     found = []
     for name, array in arrays.items():
         if array.ndim < 2 or array.shape[1] < 2 or len(array) < 3:
@@ -372,7 +372,7 @@ def _opened(
 
 
 def _whole(name: str, value: Any) -> Array:
-    """An array as it is, of which no value is missing.
+    """Return an array as it is, of which no value is missing.
 
     Raises:
         DatasetError: Values are missing, or it is no array.

@@ -1,1 +1,1 @@
-"""From simulations to samples: streams, datasets, and the buffer of an online training."""
+"""Generation of samples by simulations: streams, datasets, and the buffer of an online training."""

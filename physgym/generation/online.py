@@ -111,7 +111,7 @@ class Online(SampleSource):
 
     @property
     def predictor(self) -> Any:
-        """What answers simulations that ask for a prediction in the middle of a step; may be set at any time."""
+        """The network that answers simulations in the middle of a step; may be set at any time."""
         return self.stream.predictor
 
     @predictor.setter
@@ -130,7 +130,7 @@ class Online(SampleSource):
     # --- the training's side
 
     def draw(self, batch_size: int) -> Sample:
-        """A batch: fields of shape (batch_size, *field shape), copies.
+        """Return a batch: fields of shape (batch_size, *field shape), copies.
 
         With the rules "fifo" and "firo" the last one has what is left.
 
@@ -247,7 +247,7 @@ class Online(SampleSource):
 
     @property
     def stored(self) -> int:
-        """How many samples the dataset has; 0 without one."""
+        """Number of samples of the dataset; 0 without one."""
         return self.stream.stored
 
     def dataset(self) -> SampleDataset | None:
@@ -255,7 +255,7 @@ class Online(SampleSource):
         return self.stream.dataset()
 
     def report(self) -> OnlineReport:
-        """What happened so far."""
+        """Return figures of the buffer so far."""
         with self._changed:
             return self._times.report(self._buffer, self.minimum)
 
@@ -267,7 +267,7 @@ class Online(SampleSource):
         return dict(zip(METRICS, figures, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """The place of the stream and the buffer's random generator, as JSON data; not what is in the buffer."""
+        """Return the place of the stream and the buffer's random generator, as JSON data, without the samples."""
         with self._changed:
             return {"stream": self._place, "buffer": self._buffer.state_dict()}
 

@@ -57,7 +57,7 @@ class OnlineReport:
 
     @property
     def repeats(self) -> float:
-        """How often a sample was drawn, the mean over those that were."""
+        """Mean number of draws of a sample, over those that were drawn."""
         return self.drawn / self.seen if self.seen else 0.0
 
     def __str__(self) -> str:

@@ -81,7 +81,7 @@ class Reservoir:
 
     @property
     def room(self) -> int:
-        """How many samples may come in now."""
+        """Number of samples that may come in now."""
         return self.capacity - (self.unseen if self.rule == "reservoir" else self._count)
 
     def add(self, samples: Mapping[str, Array], names: SampleNames, *, seen: bool = False) -> None:
@@ -111,7 +111,7 @@ class Reservoir:
             self.unseen += count
 
     def draw(self, count: int) -> tuple[Sample, SampleNames]:
-        """Samples by the rule, at most as many as there are where each is drawn once.
+        """Draw samples by the rule, at most as many as there are where each is drawn once.
 
         Args:
             count: How many; there must be a sample.
@@ -138,7 +138,7 @@ class Reservoir:
         return samples, self._names.cut(slots)
 
     def _leave(self, count: int) -> Array:
-        """The slots of the next samples, which are free from now on."""
+        """Return the slots of the next samples, which are free from now on."""
         used = self._slots[: self._count]
         if self.rule == "fifo":
             slots, rest = used[:count].copy(), used[count:].copy()
@@ -150,11 +150,11 @@ class Reservoir:
         return slots
 
     def state_dict(self) -> dict[str, Any]:
-        """How many samples came in, and the state of the random generator, as JSON data; not the samples."""
+        """Return the number of samples that came in, and the state of the random generator, as JSON data."""
         return {"received": self.received, "generator": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`.
+        """Restore the value of `state_dict`.
 
         Raises:
             ConfigError: It is not what `state_dict` gives.

@@ -121,7 +121,7 @@ class StoredEpisodes:
         self._parameters = lambda place: unflatten(space, iter([column[place] for column in columns]))
 
     def describe(self) -> dict[str, Any]:
-        """Which samples they are, as JSON data."""
+        """Return the names of the samples, as JSON data."""
         digest = hashlib.sha256()
         for name in ("episode", "step", "seed"):
             digest.update(self._dataset.index(name)[self._rows].tobytes())

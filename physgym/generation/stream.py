@@ -264,7 +264,7 @@ class SampleStream(SampleSource):
         return self._plan.loaded
 
     def episode_seed(self, episode: int) -> int:
-        """The seed of an episode, by its index; of stored samples that are loaded, those have their own."""
+        """Return the seed of an episode, by its index; stored samples that are loaded have their own."""
         return episode_seed(self._plan.part_seed, episode)
 
     def _record_code(self, writer: SampleWriter) -> None:
@@ -299,7 +299,7 @@ class SampleStream(SampleSource):
 
     @property
     def stored(self) -> int:
-        """How many samples the dataset has, those that it had at first included; 0 without one."""
+        """Number of samples of the dataset, those that it had at first included; 0 without one."""
         return 0 if self.writer is None else self.writer.count
 
     @property
@@ -352,7 +352,7 @@ class SampleStream(SampleSource):
 
     @property
     def predictor(self) -> Predictor:
-        """What answers simulations that ask for a prediction in the middle of a step; may be set at any time."""
+        """The network that answers simulations in the middle of a step; may be set at any time."""
         return self._envs.predictor
 
     @predictor.setter
@@ -369,7 +369,7 @@ class SampleStream(SampleSource):
         self._envs.predictor = predictor
 
     def take(self, limit: int) -> NamedSamples:
-        """The next samples, at least one and at most `limit`; stored if there is a dataset.
+        """Take the next samples, at least one and at most `limit`; stored if there is a dataset.
 
         Returns:
             The samples and their names. None of them once stored samples were loaded as often as `passes` says, or the
@@ -384,7 +384,7 @@ class SampleStream(SampleSource):
         return parts[0] if parts else NamedSamples({})
 
     def draw(self, batch_size: int) -> Sample:
-        """A batch of the next samples: fields of shape (batch_size, *field shape); fewer at the end of the last pass.
+        """Draw the next samples: fields of shape (batch_size, *field shape); fewer at the end of the last pass.
 
         Raises:
             SampleError: As `take`.
@@ -407,7 +407,7 @@ class SampleStream(SampleSource):
         return {name: np.concatenate([part.samples[name] for part in parts]) for name in self.spec}
 
     def state_dict(self) -> dict[str, Any]:
-        """The place after the samples that were handed out last, as JSON data."""
+        """Return the place after the samples that were handed out last, as JSON data."""
         position = None if self.position is None else list(self.position)
         return {"position": position, "source": self.source, "code": self.code.to_json()}
 
@@ -438,7 +438,7 @@ class SampleStream(SampleSource):
         self.position, self.drawn, self._reading, self._expected = position, SampleNames(), None, None
 
     def _hand_out(self, least: int, most: int) -> list[NamedSamples]:
-        """The next samples, fewer than `least` only at the end."""
+        """Return the next samples, fewer than `least` only at the end."""
         parts: list[NamedSamples] = []
         before = self.position
         try:
@@ -509,7 +509,7 @@ class SampleStream(SampleSource):
         return None if self._store is None else self._store.dataset()
 
     def cancel(self) -> None:
-        """From another thread: let a call that waits for samples raise `ClosedError`, and all later ones.
+        """Let a call of another thread that waits for samples raise `ClosedError`, and all later ones.
 
         It ends within a second where simulations are in workers, else with the episode that is under way.
         """

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class Gatherable(Protocol):
-    """What batches are taken from."""
+    """Samples from which batches are taken."""
 
     def __len__(self) -> int: ...
 
     def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """The samples at the indices, stacked."""
+        """Return the samples at the indices, stacked."""
         ...
 
 
 class Loadable(Gatherable, Protocol):
-    """What a `Loader` reads; `physgym.SampleDataset` is one.
+    """Samples that a `Loader` reads; `physgym.SampleDataset` is one.
 
     Where it has them, the loader also uses ``read(start, stop, fields, out)``, which puts consecutive samples into
     arrays and makes reading block by block possible; ``random_access``, False if gathering is slow; and the argument
@@ -46,11 +46,11 @@ class Rows(Protocol):
     """The samples of an epoch by their place in its order."""
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
-        """The samples from one place to another, stacked; in `out` if it is given. Places only grow."""
+        """Return the samples from one place to another, stacked; in `out` if it is given. Places only grow."""
         ...
 
     def indices(self, start: int, stop: int) -> Array:
-        """Which samples of the dataset these are, shape (stop - start,), int64; reads nothing."""
+        """Return the indices of these samples in the dataset, shape (stop - start,), int64; read nothing."""
         ...
 
 
@@ -205,7 +205,7 @@ def chunks(
     batch_size: int,
     together: int,
 ) -> Iterator[Chunk]:
-    """The batches of an epoch, gathered when they are asked for.
+    """Yield the batches of an epoch, gathered when they are asked for.
 
     Args:
         rows: Makes the samples of the epoch in its order; called with the first chunk, in the thread that gathers.
@@ -244,10 +244,10 @@ def _take_pinned(source: Rows, start: int, stop: int, fields: Sequence[str], spe
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """A dtype in the byte order of this machine, the only one that torch knows."""
+    """Return a dtype in the byte order of this machine, the only one that torch knows."""
     return dtype.newbyteorder("=")
 
 
 def as_native(array: Array) -> Array:
-    """An array in the byte order of this machine."""
+    """Return an array in the byte order of this machine."""
     return array if array.dtype.isnative else array.astype(native(array.dtype))

@@ -29,7 +29,7 @@ RAISED = "in DataLoader worker process"  # what torch adds to the text of an err
 
 
 class Gathering:
-    """What a worker asks for a batch, by its epoch, number and indices.
+    """Request of a worker for a batch, by its epoch, number and indices.
 
     What gathering draws from the global generators of Python, NumPy and torch follows from (seed, epoch, number of the
     batch), so that neither the number of workers nor a resume changes it.
@@ -53,7 +53,7 @@ class Gathering:
 
 
 def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) -> Iterator[dict[str, Tensor]]:
-    """The batches of an epoch from one of them on: those that the loader gives, gathered by worker processes.
+    """Yield the batches of an epoch from one of them on: those that the loader gives, gathered by worker processes.
 
     Args:
         loader: What to load, in which order.

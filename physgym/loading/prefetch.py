@@ -1,4 +1,4 @@
-"""Who gathers the batches of an epoch: the consumer itself, or a thread ahead of it."""
+"""Gathering of the batches of an epoch: by the consumer itself, or by a thread ahead of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Direct:
         self._chunk: Chunk | None = None
 
     def get(self, index: int) -> Chunk:
-        """The chunk that holds a batch; the batches are asked for in order."""
+        """Return the chunk that holds a batch; the batches are asked for in order."""
         while self._chunk is None or index >= self._chunk.first + self._chunk.batches:
             self._chunk = next(self._chunks)
         return self._chunk
@@ -45,7 +45,7 @@ class Ahead:
         self._thread.start()
 
     def get(self, index: int) -> Chunk:
-        """The chunk that holds a batch; the batches are asked for in order.
+        """Return the chunk that holds a batch; the batches are asked for in order.
 
         Raises:
             BaseException: What the thread raised when it gathered this chunk.

@@ -10,7 +10,7 @@ from physgym.spaces import Array
 
 
 def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Array:
-    """Indices of an epoch on one rank.
+    """Return the indices of an epoch on one rank.
 
     Args:
         length: Number of samples.
@@ -31,7 +31,7 @@ def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, w
 
 
 def permutation(length: int, seed: tuple[int, ...]) -> Array:
-    """The numbers below `length` in random order, shape (length,), int64.
+    """Return the numbers below `length` in random order, shape (length,), int64.
 
     Sorts random numbers that carry the index in their low bits. That goes through the memory in order, so it takes a
     third of the time of `numpy.random.Generator.permutation`, which would be half of that of gathering small samples.
@@ -48,7 +48,7 @@ def permutation(length: int, seed: tuple[int, ...]) -> Array:
 def windows(
     length: int, *, shuffle: bool, seed: int, epoch: int, block: int, window: int, rank: int = 0, world_size: int = 1
 ) -> list[Array]:
-    """Runs of consecutive samples that are read one after the other in an epoch on one rank.
+    """Return runs of consecutive samples that are read one after the other in an epoch on one rank.
 
     Args:
         length: Number of samples.

@@ -66,7 +66,7 @@ def _inner(module: nn.Module) -> str | None:
 
 
 def _wrappers(module: nn.Module) -> Iterator[str]:
-    """Return the prefixes of names that are those of wrappers, such as ``network._orig_mod.``."""
+    """Yield the prefixes of names that are those of wrappers, such as ``network._orig_mod.``."""
     for path, part in module.named_modules():
         if (inner := _inner(part)) is not None:
             yield f"{path}.{inner}." if path else f"{inner}."

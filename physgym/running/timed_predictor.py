@@ -34,7 +34,7 @@ class TimedPredictor:
         return prediction, time.perf_counter() - start
 
     def several(self, samples: Sequence[Sample | None]) -> Iterator[tuple[Sample | None, float]]:
-        """Return the predictions for samples, and the time of each, its share of a batch; for None None and NaN."""
+        """Yield the predictions for samples, and the time of each, its share of a batch; for None None and NaN."""
         if self.batch_size == 1:
             for sample in samples:
                 yield (None, np.nan) if sample is None else self.one(sample)

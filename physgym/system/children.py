@@ -93,7 +93,7 @@ _LIFELINES: weakref.WeakSet[Lifeline] = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    """In a process that was forked from this one: its children are not those of the fork."""
+    """Forget, in a process that was forked from this one, the children of this one."""
     for lifeline in list(_LIFELINES):
         with contextlib.suppress(OSError):
             lifeline.close_write()

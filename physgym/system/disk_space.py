@@ -35,7 +35,7 @@ def check_room(path: Path, samples: int, row_nbytes: int) -> None:
 
 
 def size(nbytes: int) -> str:
-    """A number of bytes in words, with two digits at least."""
+    """Return a number of bytes in words, with two digits at least."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if nbytes >= factor:
             number = nbytes / factor

@@ -1,4 +1,4 @@
-"""How much memory there is for the page cache, which decides how a dataset is shuffled."""
+"""Memory for the page cache, which decides how a dataset is shuffled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _of_machine(root: Path) -> int | None:
 
 
 def _of_cgroups(root: Path) -> list[int]:
-    """What is left of the limits of this process's group and of those above it, version 1 and 2."""
+    """Return the rest of the limits of this process's group and of those above it, version 1 and 2."""
     found = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -52,7 +52,7 @@ def _of_cgroups(root: Path) -> list[int]:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """The first two words of every line of a file of the kernel."""
+    """Return the first two words of every line of a file of the kernel."""
     words = (line.split() for line in _text(path).splitlines())
     return {word[0]: int(word[1]) for word in words if len(word) > 1 and word[1].isdigit()}
 

@@ -113,7 +113,7 @@ class EnvConformance:
             env.close()
 
     def test_results_can_travel(self) -> None:
-        """What reset and step return can be sent to another process."""
+        """Check that the results of reset and step can be sent to another process."""
         env = self.make_env()
         try:
             returned: tuple[Any, ...] = env.reset(seed=SEED)
@@ -229,7 +229,7 @@ class EnvConformance:
         env.close()
 
     def test_observations_are_not_changed_later(self) -> None:
-        """What was returned stays as it was."""
+        """Check that returned values stay as they were."""
         env = self.make_env()
         draw, rng = sampler(env), np.random.default_rng(SEED)
         observation, _ = env.reset(seed=SEED)
@@ -271,7 +271,7 @@ class EnvConformance:
             ours.close()
 
     def test_a_network_can_stand_in_for_the_solver(self) -> None:
-        """Where the hooks of a `SurrogateEnv` are implemented, an exact prediction gives the solver's observation."""
+        """Check that an exact prediction gives the solver's observation, if the hooks of a `SurrogateEnv` are there."""
         solver, other = self.make_env(), self.make_env()
         hooked: Any = other.unwrapped
         if not lacking_hooks(hooked):

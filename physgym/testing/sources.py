@@ -40,7 +40,7 @@ class SampleSourceContract(ABC):
 
     @pytest.fixture
     def source(self) -> Iterator[SampleSource]:
-        """A source, which is closed after the test."""
+        """Yield a source, which is closed after the test."""
         made = self.make()
         try:
             yield made
@@ -48,7 +48,7 @@ class SampleSourceContract(ABC):
             made.close()
 
     def test_it_is_a_source(self, source: SampleSource) -> None:
-        """Its class is derived from the interface, so that a method that it lacks has a default."""
+        """Check that its class is derived from the interface, so that a method that it lacks has a default."""
         assert isinstance(source, SampleSource)
 
     def test_no_public_method_has_nearly_the_name_of_another(self, source: SampleSource) -> None:

@@ -24,7 +24,7 @@ OTHER_NETWORK = (
 
 
 class Ranks:
-    """This process among those that train together.
+    """Rank of this process among those that train together.
 
     Joins the process group of torch, or makes it where ``torchrun`` has set the environment for one. On one machine
     gloo's sockets are on loopback. The store by which torchrun's processes find each other is not: torch lets it listen

@@ -331,7 +331,7 @@ class Trainer:
 
     @property
     def shuffle(self) -> Shuffle:
-        """How stored samples are shuffled."""
+        """Way in which stored samples are shuffled."""
         return self._supply.batching.shuffle
 
     @property

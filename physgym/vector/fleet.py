@@ -163,7 +163,7 @@ class WorkerPool:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the first worker says of its environments, as at its first start: JSON data."""
+        """Description of the environments by the first worker, as at its first start: JSON data."""
         description = self.workers[0].description
         assert description is not None
         return description

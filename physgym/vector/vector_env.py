@@ -165,7 +165,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def autoreset_mode(self) -> AutoresetMode:
-        """What happens when an episode ends."""
+        """Mode of the reset when an episode ends."""
         return self._pool.settings.autoreset_mode
 
     @property
@@ -180,12 +180,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def on_error(self) -> str:
-        """What happens when a worker dies, hangs or raises: "raise" or "restart"."""
+        """Reaction to a worker that dies, hangs or raises: "raise" or "restart"."""
         return self._recovery.on_error
 
     @property
     def restarts(self) -> int:
-        """How often a worker was started again."""
+        """Number of times that a worker was started again."""
         return self._recovery.restarts
 
     @property
@@ -205,7 +205,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the first worker says of its environments: JSON data, with the spaces in the form of `to_json`."""
+        """Description of the environments by the first worker: JSON data, with the spaces in the form of `to_json`."""
         return self._pool.description
 
     @property

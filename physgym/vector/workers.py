@@ -62,7 +62,7 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """Its environments in words."""
+        """The environments of the worker in words."""
         last = self.envs.stop - 1
         return f"environments {self.envs.start}-{last}" if last > self.envs.start else f"environment {last}"
 

@@ -116,7 +116,7 @@ class Variants(gymnasium.Env[Any, Any]):
 
     @property
     def predictor(self) -> Any:
-        """What answers the environments when they ask for a prediction."""
+        """The network that answers the environments when they ask for a prediction."""
         return self._set.get("predictor")
 
     @predictor.setter
@@ -125,7 +125,7 @@ class Variants(gymnasium.Env[Any, Any]):
 
     @property
     def nonfinite(self) -> Any:
-        """As `physgym.Simulation.nonfinite`."""
+        """The value of `physgym.Simulation.nonfinite`."""
         return self._set.get("nonfinite", "error")
 
     @nonfinite.setter

@@ -140,7 +140,7 @@ def _write(folder: Path, names: dict[str, str]) -> None:
 
 
 def _templates(folder: Traversable, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Traversable]]:
-    """Return the files of the template, with their places in it."""
+    """Yield the files of the template, with their places in it."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _templates(entry, (*above, entry.name))

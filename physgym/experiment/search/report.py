@@ -1,4 +1,4 @@
-"""What a search leaves in its session: a table of the trials, the best configuration, pictures."""
+"""Results of a search in its session: a table of the trials, the best configuration, pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is searched: keys of a configuration, the values that they may take, and the configuration of a trial."""
+"""The space of a search: keys of a configuration, the values that they may take, and the configuration of a trial."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Space:
         return bool(changing) and dataset["path"] is None
 
     def _faults(self) -> list[str]:
-        """Yield the faults of keys, ranges and values."""
+        """Return the faults of keys, ranges and values."""
         faults = []
         for key, known in self.section.parameters.items():
             found = [*self._faults_of(key, known)] or [*self._misfits(key, known)]
@@ -201,7 +201,7 @@ class Space:
                 yield f"the value {value!r} is not taken: {refusal}"
 
     def _refusal(self, key: str, value: Any) -> str:
-        """Why the schema does not take a value; empty if it does."""
+        """Return the reason why the schema does not take a value; empty if it does."""
         try:
             self.config({key: value})
         except ConfigError as error:
