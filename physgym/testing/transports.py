@@ -223,7 +223,7 @@ class ChannelContract:
         assert parent.unsent
         assert parent.wants & select.POLLOUT
         assert parent.receive() == []
-        assert time.monotonic() - begun < PATIENCE / 3
+        assert time.monotonic() - begun < 5
 
     def test_the_workers_end_blocks(self, ends: Any) -> None:
         """Check that a worker waits for its next request."""
