@@ -335,6 +335,17 @@ class ChannelContract:
             assert time.monotonic() < deadline
         assert [type(worker.next()) for _ in range(3)] == [Call, Call, Close]
 
+    def test_a_worker_that_looks_for_close_does_not_wait(self, ends: Any) -> None:
+        """Check that the part of a message which is there keeps no worker from going on with its episode."""
+        parent, worker = ends
+        parent.send(Call("call", "x", [bytes(LARGE)]))
+        assert parent.unsent
+        for _ in range(3):
+            assert in_thread(worker.asked_to_close)() is False
+        taken = in_thread(worker.next)
+        flushed(parent)
+        assert taken() == Call("call", "x", [bytes(LARGE)])
+
     @pytest.mark.parametrize("role", Role)
     def test_the_end_of_a_peer_shows(self, ends: Any, role: Role) -> None:
         """Check that a closed connection is an error at the other end, and closing it again is none."""
@@ -391,8 +402,18 @@ class ListenerContract:
         raise NotImplementedError
 
     def dial(self, listener: Listener) -> Channel:
-        """Return the worker's end of a new connection to a listener of this test."""
+        """Return the worker's end of a new connection to a listener of this test; may wait for the parent's end."""
         raise NotImplementedError
+
+    def _join(self, listener: Listener, worker: int) -> Channel:
+        channel = self.dial(listener)
+        channel.set_timeout(PATIENCE)
+        try:
+            greet(channel, TOKEN, worker, 1)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     @pytest.fixture
     def listener(self) -> Iterator[Listener]:
@@ -410,19 +431,15 @@ class ListenerContract:
         """Check that the descriptor shows who connects, and that one connection does not disturb another."""
         poll = select.poll()
         poll.register(listener.fileno(), select.POLLIN)
-        workers = [in_thread(self.dial, listener) for _ in range(2)]
+        greeted = [in_thread(self._join, listener, worker) for worker in range(2)]
         parents: list[Channel] = []
         while len(parents) < 2:
             assert poll.poll(PATIENCE * 1000)
             if (channel := listener.accept()) is not None:
                 parents.append(channel)
         assert all(parent.connection.role is Role.PARENT for parent in parents)
-        ends = [worker() for worker in workers]
         for parent in parents:
             challenge(parent)
-        for end in ends:
-            end.set_timeout(PATIENCE)
-        greeted = [in_thread(greet, end, TOKEN, index, 1) for index, end in enumerate(ends)]
         hellos = [arrived(parent)[0] for parent in parents]
         assert {hello.worker for hello in hellos} == {0, 1}
         for parent, hello in zip(parents, hellos, strict=True):
@@ -432,6 +449,5 @@ class ListenerContract:
                 assert admit(parent, hello, TOKEN)
         with pytest.raises(PeerGone):
             greeted[0]()
-        greeted[1]()
-        for channel in (*parents, *ends):
+        for channel in (*parents, greeted[1]()):
             channel.close()

@@ -56,19 +56,22 @@ class Channel(ABC):
         """
 
     @abstractmethod
-    def read(self, buffer: memoryview) -> int | None:
-        """Put received bytes into a buffer; return how many, 0 where the peer closed the connection.
+    def read(self, buffer: memoryview, *, wait: bool) -> int | None:
+        """Put received bytes into a buffer; return how many, 0 where the peer closed the connection, then and later.
 
-        Where the channel `blocks`, wait for them; else return None if there are none.
+        Args:
+            buffer: Where to put them.
+            wait: Wait for them, which the end that `blocks` wants most of the time. Else return None if there are none,
+                also where something came that holds no bytes for the caller, such as half a record.
 
         Raises:
-            ProtocolError: Nothing came in the time set by `set_timeout`.
+            ProtocolError: Nothing came in the time set by `set_timeout`, or what came is nothing that can be read.
             PeerGone: The connection is broken.
         """
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return a descriptor for selectors: readable when there is something to `receive`."""
+        """Return a descriptor for selectors: readable when there is something to `receive`, the peer's end included."""
 
     @abstractmethod
     def set_timeout(self, seconds: float | None) -> None:
@@ -80,25 +83,27 @@ class Channel(ABC):
 
     @property
     def has_input(self) -> bool:
-        """Return whether received bytes wait in this process, which the descriptor does not show.
+        """Return whether a `read` would give bytes, or the end, that the descriptor does not show.
 
         True in transports that take more bytes from the descriptor than they hand on, as those that decrypt records.
+        `receive` goes on until it is not, so nobody has to ask before polling.
         """
         return False
 
     @property
     def wants(self) -> int:
-        """Return the events of the descriptor, as in `select.poll`, on which to call `flush` or `receive`.
+        """Return the events of the descriptor, as in `select.poll`, on which to call `receive` or `flush`.
 
-        A transport that has to write in order to read, or the other way round, may want others than its outbox does.
+        They may change with each call. A transport that has to read before it can write, as in a handshake of its own,
+        leaves out POLLOUT meanwhile, which would show again and again.
         """
-        return select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN
+        return select.POLLIN | select.POLLOUT if self.unsent else select.POLLIN
 
     # --- messages
 
     @property
     def unsent(self) -> bool:
-        """Return whether something waits for the transport to take it."""
+        """Return whether something waits for `flush`; a transport that holds bytes of its own adds these."""
         return bool(self._outbox)
 
     def send(self, message: Message) -> None:
@@ -139,16 +144,20 @@ class Channel(ABC):
             ProtocolError: What arrived is not a legal frame.
             PeerGone: The peer closed the connection.
         """
+        return self._take(wait=self.blocks)
+
+    def _take(self, *, wait: bool) -> list[Message]:
         messages: list[Message] = []
         while True:
-            count = self.read(self.connection.get_buffer())
-            if count is None:
-                return messages
-            if count == 0:
+            count = self.read(self.connection.get_buffer(), wait=wait)
+            if count == 0 and not messages:
                 raise PeerGone("the peer closed the connection")
+            if not count:  # the end of the peer shows again, behind its last words
+                return messages
             messages += self.connection.buffer_updated(count)
             if not self.has_input:
                 return messages
+            wait = False
 
     def next(self) -> Message:
         """Return the next message; for the worker's end, which blocks. Raises as `receive` does."""
@@ -169,7 +178,8 @@ class Channel(ABC):
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         while self.has_input or poll.poll(0):
-            self._inbox.extend(self.receive())
+            # without waiting: what has come may be no message, nor any byte of one
+            self._inbox.extend(self._take(wait=False))
         return any(isinstance(message, Close) for message in self._inbox)
 
 

@@ -93,11 +93,11 @@ class MemoryChannel(Channel):
                 stream.changed.notify_all()
         return written
 
-    def read(self, buffer: memoryview) -> int | None:
+    def read(self, buffer: memoryview, *, wait: bool) -> int | None:
         """Take bytes that are under way into a buffer; return how many."""
         stream = self._incoming
         with stream.changed:
-            if self.blocks and not stream.changed.wait_for(lambda: stream.closed or stream.data, self._timeout):
+            if wait and not stream.changed.wait_for(lambda: stream.closed or stream.data, self._timeout):
                 raise ProtocolError(f"nothing arrived for {self._timeout} s")
             count = min(len(buffer), len(stream.data))
             buffer[:count] = stream.data[:count]

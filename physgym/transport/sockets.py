@@ -81,10 +81,10 @@ class SocketChannel(Channel):
         except OSError as error:
             raise _gone(error) from error
 
-    def read(self, buffer: memoryview) -> int | None:
+    def read(self, buffer: memoryview, *, wait: bool) -> int | None:
         """Put bytes that the kernel has received into a buffer; return how many."""
         try:
-            return self.sock.recv_into(buffer, 0, self._flags)
+            return self.sock.recv_into(buffer, 0, 0 if wait else socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError as error:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from physgym.errors import ProtocolError, WorkerError
-from physgym.protocol.messages import Failure, Hello, Ready
+from physgym.protocol.messages import Failure, Hello, Message, Ready
 from physgym.transport.auth import admit, challenge
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.tcp import TcpListener
@@ -42,7 +42,7 @@ class Handshake:
             self._poll.register(listener.fileno(), select.POLLIN)
         for worker in workers:
             if worker.channel is not None:
-                self._poll.register(worker.channel.fileno(), select.POLLIN)
+                self._poll.register(worker.channel.fileno(), worker.channel.wants)
 
     def run(self, deadline: float) -> None:
         """Wait until each worker has connected, proved itself and built its environments.
@@ -87,9 +87,9 @@ class Handshake:
         while len(self._strangers) >= STRANGERS:  # who has said nothing for longest makes room
             self._dismiss(next(iter(self._strangers)))
         self._strangers[channel.fileno()] = channel, time.monotonic()
-        self._poll.register(channel.fileno(), select.POLLIN)
         with contextlib.suppress(PeerGone):  # which shows when it is read
             challenge(channel)
+        self._poll.register(channel.fileno(), channel.wants)
 
     def _dismiss(self, file: int) -> None:
         """Close the connection of somebody who has not proved to be a worker."""
@@ -97,11 +97,22 @@ class Handshake:
         self._poll.unregister(file)
         channel.close()
 
+    def _received(self, channel: Channel) -> list[Message]:
+        """Return the messages of a connection that shows an event; send what it can take now."""
+        messages = channel.receive()
+        with contextlib.suppress(PeerGone):  # which shows when it is read
+            channel.flush()  # a transport with a handshake of its own could not send before
+        self._want(channel)
+        return messages
+
+    def _want(self, channel: Channel) -> None:
+        self._poll.modify(channel.fileno(), channel.wants)
+
     def _greeted(self, worker: RemoteWorker) -> None:
         """Go on with the handshake of a worker that has connected."""
         assert worker.channel is not None
         try:
-            messages = worker.receive()
+            messages = self._received(worker.channel)
         except PeerGone:
             raise worker.death() from None
         except ProtocolError as error:
@@ -121,12 +132,13 @@ class Handshake:
                 worker.description = worker.description or message.description
             elif isinstance(message, Failure):
                 raise reported(worker, message).error
+        self._want(worker.channel)
 
     def _identify(self, file: int) -> None:
         """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
         channel, _ = self._strangers[file]
         try:
-            messages = channel.receive()
+            messages = self._received(channel)
             if not messages:
                 return
             hello = messages[0]
@@ -139,4 +151,5 @@ class Handshake:
             return
         del self._strangers[file]
         worker.channel = channel
+        self._want(channel)
         self._watch.add(worker)

@@ -47,12 +47,12 @@ class Records(Channel):
             except OSError as error:
                 raise PeerGone(f"the peer closed the connection ({error})") from error
 
-    def read(self, buffer):
+    def read(self, buffer, *, wait):
         while not self.kept:
             try:
                 self.kept += self.sock.recv(RECORD)
             except BlockingIOError:
-                if not self.blocks:
+                if not wait:
                     return None
                 if not select.select([self.sock], [], [], self.timeout)[0]:
                     raise ProtocolError(f"nothing arrived for {self.timeout} s") from None
