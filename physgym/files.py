@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -102,7 +102,7 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
         yield temporary
         if durable:
             flush(temporary)
-        temporary.replace(file)
+        rename_over(temporary, file)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -120,6 +120,96 @@ def write_atomically(file: Path, content: str | bytes, *, durable: bool = True) 
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     with replacing(file, durable=durable) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def creating(path: Path, *, durable: bool = True, remove: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Give a temporary name for a new file or folder, which takes its own name at the end of the block.
+
+    Args:
+        path: The file or folder to make; the block makes it under the temporary name.
+        durable: Whether a power cut afterwards leaves it. The files of a folder are flushed by the block.
+        remove: Takes away what has the name at the end. By default that stays, and the new one is given up; only an
+            empty folder gives way to a folder.
+
+    Raises:
+        OSError: The name is taken, or the disk refuses; nothing is left beside it.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        if durable:
+            flush(temporary)
+        if remove is not None and path.exists():
+            remove(path)
+        _take_free_name(temporary, path)
+        if durable:
+            flush(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _take_free_name(made: Path, path: Path) -> None:
+    """Give a finished file or folder its name, if that is still free."""
+    if made.is_dir():
+        made.rename(path)  # which an existing folder refuses, unless it is empty
+        return
+    try:
+        path.hardlink_to(made)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without such links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        made.replace(path)
+
+
+def rename_over(made: Path, file: Path) -> None:
+    """Give a finished file its name, at once, also where another file has it.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    made.replace(file)
+
+
+def link_over(file: Path, target: str) -> None:
+    """Make a symbolic link, at once, also where a file has its name.
+
+    Args:
+        file: The link.
+        target: Where it leads, relative to its folder.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    temporary = temporary_beside(file)
+    temporary.symlink_to(target)
+    rename_over(temporary, file)
+
+
+def add_name(file: Path, name: Path) -> None:
+    """Give a file a second name, a hard link.
+
+    Raises:
+        OSError: The name is taken, the file system has no such links, or the disk refuses.
+    """
+    name.hardlink_to(file)
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder and all that is in it; others see it whole or not at all.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    temporary = temporary_beside(path)
+    path.rename(temporary)
+    shutil.rmtree(temporary)
 
 
 def open_regular(file: Path, flags: int = os.O_RDONLY) -> int:
@@ -190,14 +280,6 @@ def copy_mode(source: Path, target: Path) -> None:
         shutil.copymode(source, target)
     except OSError as error:
         _say_once(NO_MODES, target, error)
-
-
-def change_mode(path: Path, mode: int) -> None:
-    """Give a file or folder permissions where the file system allows it; else say so."""
-    try:
-        path.chmod(mode)
-    except OSError as error:
-        _say_once(NO_MODES, path, error)
 
 
 _said: set[str] = set()

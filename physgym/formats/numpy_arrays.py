@@ -10,10 +10,8 @@ ignore.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
-import os
 import tempfile
 import zipfile
 import zlib
@@ -30,7 +28,7 @@ from physgym.data.description import Mode
 from physgym.data.layout import INDEX, REASON
 from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute
+from physgym.files import absolute, creating
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
@@ -77,29 +75,13 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent) as temporary,
+            creating(out, durable=False) as made,
             Progress(len(dataset) * len(dataset.spec), f"export to {out}", "row", enabled=progress) as bar,
         ):
-            write, made = _write_zip if out.suffix == ".npz" else _write_folder, Path(temporary) / out.name
+            write = _write_zip if out.suffix == ".npz" else _write_folder
             write(dataset, made, json.dumps(described, indent=1), bar)
-            _take_name(made, out)
     except OSError as error:
         raise DatasetError(f"cannot write {out}: {error}") from error
-
-
-def _take_name(made: Path, out: Path) -> None:
-    """Give a finished file or folder its name, if that is still free."""
-    if made.is_dir():
-        made.rename(out)  # which an existing folder refuses, unless it is empty
-        return
-    try:
-        out.hardlink_to(made)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without such links
-        if out.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out)) from None
-        made.replace(out)
 
 
 def _beside(dataset: SampleDataset) -> dict[str, Array]:

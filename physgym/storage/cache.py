@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, StorageError
-from physgym.files import CACHE_VARIABLE, absolute, cache_folder, lock, temporary_beside
+from physgym.files import CACHE_VARIABLE, absolute, add_name, cache_folder, link_over, lock, rename_over
 
 FOLDER_VARIABLE, SIZE_VARIABLE = CACHE_VARIABLE, "PHYSGYM_CACHE_SIZE"
 SIZE = 50_000_000_000  # bytes
@@ -168,7 +168,7 @@ class Cache:
             if not object_.exists():
                 try:
                     self._make_room(size, str(file))
-                    os.link(file, object_)
+                    add_name(file, object_)
                 except (StorageError, OSError):  # too large, or no such links there: it stays what it is
                     return
             self._linked(file.parent, Entry(file.name, sha256, size, ""))
@@ -179,9 +179,7 @@ class Cache:
         if not _is(found, entry.size):
             return False
         os.utime(found)
-        temporary = temporary_beside(folder / entry.name)
-        temporary.symlink_to(os.path.relpath(found, folder))
-        temporary.replace(folder / entry.name)  # at once, also where a file stands
+        link_over(folder / entry.name, os.path.relpath(found, folder))
         return True
 
     def _bring(
@@ -202,7 +200,7 @@ class Cache:
                         os.truncate(part, entry.size)  # what is reserved, as far as other processes look
                         download(entry, part)
                         with self._locked():
-                            part.replace(final)
+                            rename_over(part, final)
                             self._linked(folder, entry)
                         return
                 with contextlib.suppress(FileNotFoundError):

@@ -116,30 +116,24 @@ def save_checkpoint(
         "time": time.time(),
         **{name: as_json(name, value) for name, value in progress.items()},
     }
-    temporary = disk.temporary_beside(path)
     try:
-        temporary.mkdir(parents=True)
-        save_file(tensors, temporary / WEIGHTS)
-        files = [WEIGHTS]
-        if training is not None:
-            save_file(state_tensors, temporary / STATE_TENSORS)
-            (temporary / STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
-            files += [STATE, STATE_TENSORS]
-        manifest["files"] = {name: digest_of(temporary / name) for name in files}
-        manifest["digest"] = seal_of(manifest)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-        for name in files:  # safetensors lets nobody but the owner read
-            disk.copy_mode(temporary / MANIFEST, temporary / name)
-        for file in (*(temporary / name for name in (*files, MANIFEST)), temporary):
-            disk.flush(file)
-        if path.exists():
-            delete_checkpoint(path)
-        temporary.rename(path)
-        disk.flush(path.parent)
+        with disk.creating(path, remove=delete_checkpoint) as temporary:
+            temporary.mkdir(parents=True)
+            save_file(tensors, temporary / WEIGHTS)
+            files = [WEIGHTS]
+            if training is not None:
+                save_file(state_tensors, temporary / STATE_TENSORS)
+                (temporary / STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
+                files += [STATE, STATE_TENSORS]
+            manifest["files"] = {name: digest_of(temporary / name) for name in files}
+            manifest["digest"] = seal_of(manifest)
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+            for name in files:  # safetensors lets nobody but the owner read
+                disk.copy_mode(temporary / MANIFEST, temporary / name)
+            for name in (*files, MANIFEST):
+                disk.flush(temporary / name)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 

@@ -134,10 +134,8 @@ def delete_checkpoint(path: Path | Location) -> None:
         from physgym.training.remote_checkpoints import delete_checkpoint as delete
 
         return delete(path, MANIFEST)
-    temporary = disk.temporary_beside(path)
     try:
-        path.rename(temporary)
-        shutil.rmtree(temporary)
+        disk.delete_folder(path)
     except OSError as error:
         raise CheckpointError(f"cannot delete the checkpoint {path}: {error}") from error
 

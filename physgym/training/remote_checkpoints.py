@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from physgym.errors import StorageError
+from physgym.files import write_atomically
 from physgym.storage.backend import MissingObject, open_storage
 from physgym.storage.cache import Cache, Entry, keep
 from physgym.storage.location import Location
@@ -90,9 +90,7 @@ def fetch_checkpoint(location: Location, manifest: str) -> Path:
                 raise
             store = open_storage(location)  # it was replaced or deleted meanwhile
             continue
-        temporary = pin.folder / f".{manifest}-{os.getpid()}"
-        temporary.write_bytes(text)
-        temporary.replace(pin.folder / manifest)
+        write_atomically(pin.folder / manifest, text, durable=False)
         return keep(pin)
     raise AssertionError
 

@@ -97,7 +97,7 @@ def test_permissions_that_cannot_be_changed_are_said_once(tmp_path, no_modes):
     with pytest.warns(
         RuntimeWarning, match=rf"of {tmp_path}/a does not change permissions \(Operation not permitted\)"
     ):
-        files.change_mode(tmp_path / "a", 0o600)
+        files.copy_mode(tmp_path / "a", tmp_path / "a")
     files.copy_mode(tmp_path / "a", tmp_path / "a")
 
 
@@ -109,3 +109,38 @@ def test_each_kind_is_said_of_its_own(tmp_path, no_modes, no_flushed_folders):
             files.copy_mode(tmp_path / "a", tmp_path / "a")
             files.flush(tmp_path)
     assert len(said) == 2
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_made_appears_at_once_and_takes_no_name_of_others(tmp_path, kind):
+    def make(made, text):
+        if kind == "folder":
+            made.mkdir()
+        file = made / "a" if kind == "folder" else made
+        file.touch()
+        file.write_text(text)
+
+    path = tmp_path / "new"
+    with files.creating(path) as made:
+        make(made, "first")
+        assert not path.exists()
+    with pytest.raises(OSError, match="new"), files.creating(path) as made:
+        make(made, "second")
+    with pytest.raises(TypeError), files.creating(tmp_path / "other") as made:
+        make(made, None)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
+    assert (path / "a" if kind == "folder" else path).read_text() == "first"
+    if kind == "folder":
+        with files.creating(path, remove=files.delete_folder) as made:
+            make(made, "fourth")
+        assert (path / "a").read_text() == "fourth"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_link_takes_the_place_of_a_file(tmp_path):
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    files.link_over(tmp_path / "b", "a")
+    assert (tmp_path / "b").read_text() == "a"
+    assert (tmp_path / "b").is_symlink()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "b"]

@@ -6,10 +6,8 @@ import importlib.util
 import keyword
 import os
 import re
-import shutil
 import string
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from physgym.errors import ConfigError
-from physgym.files import change_mode
+from physgym.files import creating
 from physgym.git import GitError, run
 
 SUFFIX = ".template"
@@ -76,14 +74,10 @@ def new_project(path: str | Path, *, git: bool = True) -> Project:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(TAKEN.format(folder=path))
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            change_mode(temporary, 0o777 & ~_umask())  # mkdtemp leaves it to its owner alone
+        with creating(folder, durable=False) as temporary:
+            temporary.mkdir()
             _write(temporary, names)
             note = _under_git(temporary, folder) if git else ""
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     return Project(folder, package, env_id, note)
@@ -146,12 +140,6 @@ def _templates(folder: Traversable, above: tuple[str, ...] = ()) -> Iterator[tup
             yield from _templates(entry, (*above, entry.name))
         elif entry.name.endswith(SUFFIX):
             yield (*above, entry.name.removesuffix(SUFFIX)), entry
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # --- git
