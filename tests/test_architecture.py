@@ -33,6 +33,7 @@ ORDER = [
     "sample",
     "placement",
     "factories",
+    "marked_classes",
     "registration",
     "code",
     "naming",

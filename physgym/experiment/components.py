@@ -17,9 +17,11 @@ from typing import Any
 
 from physgym.errors import ConfigError
 from physgym.factories import makes
+from physgym.marked_classes import marked_classes
 
 # what short names stand for; strings, so that checking a configuration imports nothing
-NETWORKS = {name: f"physgym.nn:{name}" for name in ("MLP", "UNet", "FNO")}
+NETWORKS = marked_classes("physgym.nn", "named_network")
+TRANSFORMS = marked_classes("physgym.nn", "named_transform")
 LOSSES = {
     "mse": "torch.nn:MSELoss",
     "l1": "torch.nn:L1Loss",
@@ -41,7 +43,6 @@ SCHEDULES = {
     "plateau": "torch.optim.lr_scheduler:ReduceLROnPlateau",
 }
 OPTIMIZATIONS = {"Optimization": "physgym.nn:Optimization"}
-TRANSFORMS = {"Hold": "physgym.nn:Hold"}
 CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

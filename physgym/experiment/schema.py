@@ -219,7 +219,9 @@ class NetworkSection(Section):
     """The network; the sizes of input and output follow from the samples."""
 
     type: Annotated[str, AfterValidator(lambda name: components.check_name(name, tuple(components.NETWORKS)))] = Field(
-        "MLP", description="MLP, UNet, FNO, or module:attr: a class, by its from_spec(spec, inputs=, outputs=) if any"
+        "MLP",
+        description=f"{', '.join(components.NETWORKS)}, or module:attr: a class, by its from_spec(spec, inputs=, "
+        "outputs=) if any",
     )
     arguments: Arguments = Field(default_factory=dict, description="of its constructor")
     start_from: str | None = Field(

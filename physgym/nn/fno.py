@@ -12,7 +12,7 @@ from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
 from physgym.nn.mlp import activation_class
-from physgym.nn.registry import register
+from physgym.nn.registry import named_network
 
 TOO_COARSE = (
     "a grid of {size} points{padded} along axis {axis} cannot hold modes={modes} Fourier modes; it needs at least "
@@ -20,7 +20,7 @@ TOO_COARSE = (
 )
 
 
-@register
+@named_network
 class FNO(GridNetwork):
     """The Fourier neural operator, a map between functions on grids of any size.
 

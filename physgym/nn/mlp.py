@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from physgym.errors import ConfigError
 from physgym.nn.predictor import field_names
-from physgym.nn.registry import register
+from physgym.nn.registry import named_network
 from physgym.sample import SampleSpec
 
 Shapes = int | Sequence[int] | Sequence[Sequence[int]]
@@ -41,7 +41,7 @@ def activation_class(name: str) -> type[nn.Module]:
     return ACTIVATIONS[name]
 
 
-@register
+@named_network
 class MLP(nn.Module):
     """A multi-layer perceptron that flattens its inputs and gives its outputs their shapes.
 

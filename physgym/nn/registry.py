@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
 from physgym.errors import ConfigError
+from physgym.marked_classes import marked_classes
 from physgym.nn.wrapped import unwrapped
 
 UNKNOWN = "{name!r} is not a registered module; there are {known}. Decorate its class with `physgym.nn.register`."
@@ -46,9 +48,24 @@ def register(cls: ModuleType) -> ModuleType:
     return cls
 
 
+def named_network(cls: ModuleType) -> ModuleType:
+    """Register a network of this folder under a name that configurations know, that of its class; a decorator."""
+    return register(cls)
+
+
+def named_transform(cls: ModuleType) -> ModuleType:
+    """Register a transform of this folder under a name that configurations know, that of its class; a decorator."""
+    return register(cls)
+
+
 def registered() -> tuple[str, ...]:
     """Return the names of the classes that `build` knows."""
-    return tuple(sorted(_CLASSES))
+    return tuple(sorted({*_CLASSES, *_shipped()}))
+
+
+def _shipped() -> dict[str, str]:
+    """Return the registered classes of this folder, imported or not, as module:class by name."""
+    return marked_classes(__package__, register.__name__, named_network.__name__, named_transform.__name__)
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -74,6 +91,8 @@ def build(description: Mapping[str, Any]) -> nn.Module:
         ConfigError: The class is not registered, or does not take the described arguments.
     """
     name = description["name"]
+    if name not in _CLASSES and name in _shipped():
+        importlib.import_module(_shipped()[name].partition(":")[0])
     if name not in _CLASSES:
         raise ConfigError(UNKNOWN.format(name=name, known=list(registered())))
     try:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
-from physgym.nn.registry import register
+from physgym.nn.registry import named_transform, register
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
@@ -285,7 +285,7 @@ class Normalize(Transform):
         return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "scale": dict(self.scale)}
 
 
-@register
+@named_transform
 class Hold(Transform):
     """Sets entries of fields to fixed values, so that a prediction meets a boundary condition exactly.
 

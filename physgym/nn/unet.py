@@ -14,7 +14,7 @@ from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
 from physgym.nn.mlp import activation_class
-from physgym.nn.registry import register
+from physgym.nn.registry import named_network
 
 Norm = Literal["group", "batch", "none"]
 Boundary = Literal["zeros", "replicate", "circular", "valid"]
@@ -32,7 +32,7 @@ MAX_GROUPS = 8
 WIDTH = "depth={depth} must not be negative, and width={width} one positive number or one for each of depth + 1 sizes"
 
 
-@register
+@named_network
 class UNet(GridNetwork):
     """The U-Net of Ronneberger, Fischer and Brox (MICCAI 2015) for grids of any size.
 

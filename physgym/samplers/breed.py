@@ -20,11 +20,13 @@ from physgym.errors import ConfigError
 from physgym.files import write_atomically
 from physgym.policies import ParameterDraw
 from physgym.samplers.base import PARAMETERS, Sampler, positive, stream
+from physgym.samplers.table import named
 from physgym.spaces import Array
 
 LEAST_DENSITY = 1e-12  # of points that could not have been drawn
 
 
+@named(draws=("parameters",))
 class Breed(Sampler):
     r"""Adaptive parameters: more of them where the training loss is high.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from physgym.errors import ConfigError
@@ -31,11 +30,11 @@ def find_sampler(value: SamplerLike, what: str) -> Sampler | None:
         name, colon, argument = value.partition(":")
         row = known.get(name)
         if row is not None and not colon and not row.required:
-            return _kind(row)()
+            return _make(row)
         if row is not None and row.required and argument:
-            return _kind(row)(argument)
+            return _make(row, argument)
         if row is not None and row.argument and argument.isdecimal():
-            return _kind(row)(int(argument))
+            return _make(row, int(argument))
     elif callable(value) and what == "actions" and not inspect.isclass(value):
         return Policy(value)
     names = ", ".join(f"{row.name}:PATH" if row.required else row.name for row in known.values())
@@ -59,7 +58,7 @@ def rebuild_sampler(described: Mapping[str, Any] | None, what: str) -> Sampler |
     row = named_samplers(what.rpartition(".")[2]).get(name)
     if row is not None and not row.required:
         try:
-            return _kind(row)(**arguments)
+            return _make(row, **arguments)
         except TypeError as error:
             raise ConfigError(f"{what}: {described} does not describe a sampler: {error}") from error
     origin = arguments.get("function") or (f"a network with weights {arguments.get('weights')}" if arguments else name)
@@ -68,8 +67,7 @@ def rebuild_sampler(described: Mapping[str, Any] | None, what: str) -> Sampler |
     )
 
 
-def _kind(row: NamedSampler) -> Callable[..., Sampler]:
-    """Return the class of a sampler that has a name."""
-    module, _, name = row.kind.partition(":")
-    found: Callable[..., Sampler] = getattr(importlib.import_module(f"physgym.samplers.{module}"), name)
-    return found
+def _make(row: NamedSampler, *given: Any, **arguments: Any) -> Sampler:
+    """Return a sampler that has a name."""
+    made: Sampler = row.kind(*given, **arguments)
+    return made

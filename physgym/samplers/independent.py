@@ -14,6 +14,7 @@ from physgym.cube import BLOCK, Cube, DrawColumns, LeafColumns, actions_by_block
 from physgym.errors import ConfigError
 from physgym.policies import EpisodePolicy, ParameterDraw
 from physgym.samplers.base import PARAMETERS, Blocks, Sampler, stream
+from physgym.samplers.table import named
 from physgym.spaces import Array, Leaf
 
 
@@ -42,6 +43,7 @@ class IndependentSampler(Sampler):
         return actions_by_block(*self.columns(space, "action_space"))
 
 
+@named()
 class Uniform(IndependentSampler):
     """Independent draws, uniform over the space."""
 
@@ -53,6 +55,7 @@ class Uniform(IndependentSampler):
         return cube, uniform_columns(cube)
 
 
+@named()
 class Gaussian(IndependentSampler):
     """Independent normal draws, clipped to the space; discrete components are rounded.
 

@@ -18,9 +18,11 @@ from physgym.files import absolute
 from physgym.network_loading import load_network
 from physgym.policies import EpisodePolicy
 from physgym.samplers.base import Sampler
+from physgym.samplers.table import named
 from physgym.spaces import Array, Leaf
 
 
+@named(draws=("actions",), argument="SESSION", required=True)
 class NetworkPolicy(Sampler):
     """Actions from a trained network: its input field is the observation, its output field the action.
 

@@ -14,6 +14,7 @@ from physgym.cube import BLOCK, Cube
 from physgym.errors import ConfigError
 from physgym.policies import ActionPolicy, EpisodePolicy, ParameterDraw
 from physgym.samplers.base import ACTIONS, PARAMETERS, Blocks, Sampler, positive, stream
+from physgym.samplers.table import named
 from physgym.spaces import Array
 
 SHUFFLED = 65536  # largest grid that is shuffled
@@ -76,6 +77,7 @@ class SequenceSampler(Sampler):
         return begin
 
 
+@named()
 class Sobol(SequenceSampler):
     """Scrambled Sobol points: episode i gets point i of a sequence that fills the space evenly.
 
@@ -125,6 +127,7 @@ def _shuffled(rng: np.random.Generator) -> Array:
     return order
 
 
+@named(argument="STRATA")
 class LatinHypercube(SequenceSampler):
     """Latin hypercubes: `strata` episodes in a row have one value in each of as many intervals of every component.
 
@@ -156,6 +159,7 @@ class LatinHypercube(SequenceSampler):
         return points
 
 
+@named(argument="POINTS")
 class Grid(SequenceSampler):
     """A regular grid, bounds included: episode i gets point i, and the first again after the last.
 

@@ -1,14 +1,21 @@
 """The table of sampler names: what configurations, the command line and `find_sampler` know.
 
-It holds classes by name, so that reading the names imports no sampler. A sampler is added with one row.
+The classes of this folder enter themselves, with the decorator `named`; a sampler is added with one file.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from physgym.errors import ConfigError
 
 Drawn: TypeAlias = Literal["parameters", "actions"]
+SamplerClass = TypeVar("SamplerClass", bound=type[Any])
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class NamedSampler:
 
     Attributes:
         name: Its name.
-        kind: Its class, as module:class in `physgym.samplers`.
+        kind: Its class.
         draws: What it can draw.
         argument: What may stand behind the name and a colon: STRATA and POINTS are numbers, SESSION is a path; empty
             for nothing.
@@ -26,26 +33,53 @@ class NamedSampler:
     """
 
     name: str
-    kind: str
-    draws: tuple[Drawn, ...] = ("parameters", "actions")
-    argument: str = ""
-    required: bool = False
+    kind: type[Any]
+    draws: tuple[Drawn, ...]
+    argument: str
+    required: bool
 
 
-TABLE = (
-    NamedSampler("uniform", "independent:Uniform"),
-    NamedSampler("gaussian", "independent:Gaussian"),
-    NamedSampler("sobol", "sequences:Sobol"),
-    NamedSampler("lhs", "sequences:LatinHypercube", argument="STRATA"),
-    NamedSampler("grid", "sequences:Grid", argument="POINTS"),
-    NamedSampler("breed", "breed:Breed", draws=("parameters",)),
-    NamedSampler("network", "networks:NetworkPolicy", draws=("actions",), argument="SESSION", required=True),
-)
+_TABLE: dict[str, NamedSampler] = {}
+
+
+def named(
+    *, draws: tuple[Drawn, ...] = ("parameters", "actions"), argument: str = "", required: bool = False
+) -> Callable[[SamplerClass], SamplerClass]:
+    """Enter a class of samplers into the table, under its attribute `name`; a decorator.
+
+    Args:
+        draws: What it can draw.
+        argument: What may stand behind the name and a colon, see `NamedSampler`.
+        required: Whether the argument must be there.
+
+    Raises:
+        ConfigError: Another class has this name.
+    """
+
+    def enter(kind: SamplerClass) -> SamplerClass:
+        known = _TABLE[kind.name].kind if kind.name in _TABLE else kind
+        # a module that is imported twice (a notebook, `python -m`) defines the same class again
+        if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+            raise ConfigError(f"{kind.name!r} already names the sampler {known.__name__}; take another name")
+        _TABLE[kind.name] = NamedSampler(kind.name, kind, draws, argument, required)
+        return kind
+
+    return enter
+
+
+@functools.cache
+def _import_all() -> None:
+    """Import the modules of this folder, whose classes enter themselves."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__package__}.{module.name}")
 
 
 def named_samplers(what: str) -> dict[str, NamedSampler]:
-    """Return the samplers of "actions" or of "parameters", by name."""
-    return {row.name: row for row in TABLE if what in row.draws}
+    """Return the samplers of "actions" or of "parameters", by name; first those that draw both."""
+    _import_all()
+    rows = sorted(_TABLE.values(), key=lambda row: -len(row.draws))
+    return {row.name: row for row in rows if what in row.draws}
 
 
 def sampler_names(what: str) -> tuple[str, ...]:

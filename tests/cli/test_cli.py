@@ -257,7 +257,7 @@ def test_a_failed_training_says_so_in_its_session(folder):
     [
         (
             "network.type=CNN",
-            "network.type: unknown name; there are MLP, UNet, FNO; your own as module:attr (got 'CNN')",
+            "network.type: unknown name; there are FNO, MLP, UNet; your own as module:attr (got 'CNN')",
         ),
         ("network.arguments.hiden=[4]", "unexpected keyword argument 'hiden'; did you mean 'hidden'?"),
         ("optimization.lr=.inf", "optimization.lr: Input should be a finite number"),
