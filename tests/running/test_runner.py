@@ -94,6 +94,14 @@ def test_inputs_and_outputs_are_recorded(tmp_path):
         Runner(toys.Line, predictor(), record=tmp_path / "r")
 
 
+def test_the_record_of_a_run_is_readable_when_the_run_returns(tmp_path):
+    with Runner(toys.Line, predictor(), seed=1, record=tmp_path / "r") as runner:
+        runner.run(3, progress=False)
+        assert len(SampleDataset(tmp_path / "r", mode="prediction")) == 3
+        runner.run(6, progress=False)
+        assert len(SampleDataset(tmp_path / "r", mode="prediction")) == 9
+
+
 def relative_l2(samples):
     return compare(samples["prediction/y"], samples["y"]).relative_l2.astype(np.float32)
 
