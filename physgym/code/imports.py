@@ -31,8 +31,19 @@ class Import:
     folder: Path | None = None
 
 
-def resolved(found: Import) -> Iterator[str]:
-    """Yield the names of the modules that an import reads, or the paths of the files."""
+def forget() -> None:
+    """Forget where modules lie and what imports read: each search does, since files may have been written meanwhile."""
+    place_of.cache_clear()
+    resolved.cache_clear()
+
+
+@functools.cache  # the modules of a package import much the same
+def resolved(found: Import) -> tuple[str, ...]:
+    """Return the names of the modules that an import reads, or the paths of the files."""
+    return tuple(_resolved(found))
+
+
+def _resolved(found: Import) -> Iterator[str]:
     if found.name == FILE:
         yield from _scripts(found.module, found.folder)
         return
@@ -66,7 +77,7 @@ def _lazily(package: Place, name: str) -> Iterator[str]:
 
 
 def _stamp(file: str) -> tuple[int, int]:
-    about = Path(file).stat()
+    about = os.stat(file)  # noqa: PTH116 - thousands of times in a search
     return about.st_mtime_ns, about.st_size
 
 

@@ -52,10 +52,10 @@ def is_own(name: str) -> bool:
 
 @functools.cache
 def place_of(name: str) -> Place:
-    """Find a module. Each search clears this cache, since modules may have been written meanwhile."""
+    """Find a module. Each search forgets it, since modules may have been written meanwhile."""
     if name in ("__main__", "__mp_main__"):
         return _place_of_main()
-    if Path(name).is_absolute():  # a file that another one runs
+    if os.path.isabs(name):  # noqa: PTH117 - thousands of times in a search; a file that another one runs
         return _place_of_script(name)
     spec = _spec(name)
     if spec is None:

@@ -13,7 +13,7 @@ from typing import Any
 from physgym.code.definitions import globals_of, names_in, origin_of, source_of
 from physgym.code.files_read import declared_files, read_files
 from physgym.code.fingerprint import sha256
-from physgym.code.imports import imports_of, resolved
+from physgym.code.imports import forget, imports_of, resolved
 from physgym.code.members import (
     DEEPEST,
     caught_by,
@@ -48,7 +48,7 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     Raises:
         ConfigError: The id is unknown, or a file that the simulation reads is missing.
     """
-    place_of.cache_clear()
+    forget()
     found = Search()
     found.environment(env)
     for number, table in enumerate(arguments if isinstance(arguments, (list, tuple)) else [arguments or {}]):
@@ -86,7 +86,7 @@ def caught(name: str, function: Any) -> dict[str, str]:
         name: Name of the callable in the result.
         function: The callable.
     """
-    place_of.cache_clear()
+    forget()
     found = Search()
     found.value(name, function)
     remember()
