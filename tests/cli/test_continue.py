@@ -1,4 +1,4 @@
-"""What an interrupted command says to continue with: run as it is printed, by a shell, it continues."""
+"""What an interrupted command says to continue with: run as a shell reads it, it continues."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 
 import physgym
 from physgym import cli
+from tests.support.commands import run_command
 from tests.support.repositories import commit, git, identity  # noqa: F401 - a fixture
 
 SIMULATION = '''
@@ -127,12 +128,12 @@ def test_what_is_printed_continues(project, monkeypatch, capsys, name, kept):
     (project / "armed").write_text(place)
     onward = interrupted(arguments, monkeypatch, capsys)
     assert not (project / "armed").exists()
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     path = [str(Path(physgym.__file__).parents[1]), str(project), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
-    done = subprocess.run(
-        onward, shell=True, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False
-    )
+    words = subprocess.run(f"printf '%s\\0' {onward}", shell=True, capture_output=True, text=True, check=True).stdout
+    program, *arguments_onward = words.removesuffix("\0").split("\0")
+    assert program == "physgym"
+    done = run_command(project, *arguments_onward)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = project / ("some data" if "--out" in arguments else "sessions/a run/dataset")
     dataset = physgym.SampleDataset(folder)

@@ -11,8 +11,8 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -37,6 +37,7 @@ from physgym.nn import MLP
 from physgym.progress import Progress
 from physgym.runner import SaveFrames
 from physgym.training import Callback, Trainer, list_checkpoints
+from tests.support.commands import Command
 from tests.support.killing import assert_same_files
 from tests.support.memory_samples import MemorySource, linear_samples
 from tests.support.repositories import ignoring
@@ -44,7 +45,6 @@ from tests.support.toys import Gated, wait_at_gate
 
 pytestmark = pytest.mark.alone
 
-SCRIPT = Path(sys.executable).with_name("physgym")
 MARK = "PHYSGYM_INTERRUPTED"  # environment variable by which processes that outlive their parent are found
 PATIENCE = 60.0  # seconds, of a machine that others use too
 AT_ONCE = 10.0  # seconds for what takes one, with which a busy machine ends Python
@@ -104,8 +104,8 @@ def interrupt(*arguments, times=1, finish=False, number=signal.SIGINT):
     for name in ("waiting", "go"):
         Path(name).unlink(missing_ok=True)
     Path("armed").touch()
-    with Path("log").open("wb") as log:
-        process = subprocess.Popen([SCRIPT, *arguments], stdout=log, stderr=log, start_new_session=True)
+    # its environment tells what is left behind, which a fork does not change
+    process = Command(Path.cwd(), *arguments, files=[Path("log")] * 2, fresh_workers=True)
     try:
         until(lambda: Path("waiting").exists() or process.poll() is not None)
         assert process.poll() is None, Path("log").read_text()
@@ -122,9 +122,7 @@ def interrupt(*arguments, times=1, finish=False, number=signal.SIGINT):
         code = process.wait(PATIENCE)
         seconds = time.monotonic() - begin
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        process.kill()
     text = Path("log").read_text()
     assert code in (INTERRUPTED[:times] if number == signal.SIGINT else (128 + number,)), text
     assert seconds < AT_ONCE or number != signal.SIGINT, text
@@ -305,9 +303,9 @@ def test_online_training_once_and_twice(folder):
 @pytest.fixture
 def trained(folder):
     """A session whose network can be run, in both folders."""
-    for where in (contextlib.nullcontext(), undisturbed(folder)):
-        with where:
-            physgym("train", config(training={"epochs": 1}))
+    physgym("train", config(training={"epochs": 1}))
+    with undisturbed(folder) as other:
+        shutil.copytree(folder / "sessions", other / "sessions")
 
 
 RUN = ("run", "sessions/line", "--record", "record", "--steps", "30")

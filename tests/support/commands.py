@@ -1,13 +1,15 @@
 """The console script in a process of its own, forked from one that has imported what takes seconds.
 
-What starts differs from what a user starts in this alone. What depends on how Python itself starts (its options, a
-locale, closed streams, imports) is tried with processes that are started as a user does.
+What starts differs from what a user starts in this, and in that its workers are forks unless `fresh_workers` is asked
+for. What depends on how Python itself starts (its options, a locale, closed streams, imports) is tried with processes
+that are started as a user does.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -19,16 +21,32 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from tests.support.workers import fork_workers
 
 SCRIPT = Path(sys.executable).with_name("physgym")
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = dict(os.environ)  # that of no single test
+IMPORTED = (
+    "physgym.cli",
+    "physgym.experiment.runs",
+    "physgym.training.curves",
+    "torch._dynamo",  # which the first optimizer imports
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+)
 SAFE = 60.0  # seconds within which the server is there
 
 
 def run_command(
-    folder: Path, *arguments: object, env: Mapping[str, str] | None = None, timeout: float = 110
+    folder: Path,
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 110,
+    fresh_workers: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``physgym ARGUMENTS`` in a folder; what it printed, and its exit status.
 
@@ -37,13 +55,73 @@ def run_command(
         arguments: Of the command.
         env: Its environment variables, by default those of this process.
         timeout: Seconds, after which it is killed.
+        fresh_workers: Have its workers start as those of a user do.
     """
-    command = [str(SCRIPT), *map(str, arguments)]
     with tempfile.TemporaryDirectory() as kept:
         files = [Path(kept, name) for name in ("stdout", "stderr")]
-        request = {"argv": command, "cwd": str(folder), "env": dict(env or os.environ), "files": list(map(str, files))}
-        status = _Server.get().run(request, timeout)
-        return subprocess.CompletedProcess(command, status, *(file.read_text() for file in files))
+        command = Command(folder, *arguments, files=files, env=env, fresh_workers=fresh_workers)
+        try:
+            status = command.wait(timeout)
+        finally:
+            command.kill()
+        return subprocess.CompletedProcess(command.arguments, status, *(file.read_text() for file in files))
+
+
+class Command:
+    """A command that runs, in a session of its own.
+
+    Args:
+        folder: Where it runs.
+        arguments: Of the command.
+        files: Where its output and its errors go.
+        env: Its environment variables, by default those of this process.
+        fresh_workers: Have its workers start as those of a user do.
+
+    Attributes:
+        arguments: The whole command line.
+        pid: Number of its process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        files: Sequence[Path],
+        env: Mapping[str, str] | None = None,
+        fresh_workers: bool = False,
+    ) -> None:
+        self.arguments = [str(SCRIPT), *map(str, arguments)]
+        self._server = _Server.get()
+        self._status: int | None = None
+        self.pid = self._server.ask(
+            argv=self.arguments,
+            cwd=str(folder),
+            env=dict(env or os.environ),
+            files=[str(file.absolute()) for file in files],
+            fresh_workers=fresh_workers,
+        )
+
+    def poll(self) -> int | None:
+        """Return its exit status, negative for a signal; None while it runs."""
+        if self._status is None:
+            self._status = self._server.ask(poll=self.pid)
+        return self._status
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit status, once it has ended."""
+        deadline, pause = time.monotonic() + timeout, 0.001
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the command takes too long")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return status
+
+    def kill(self) -> None:
+        """End it at once, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(SAFE)
 
 
 class _Server:
@@ -52,7 +130,7 @@ class _Server:
     _one: _Server | None = None
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(ROOT), ENVIRONMENT.get("PYTHONPATH", "")])}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.commands"], cwd=ROOT, env=environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True,
@@ -65,51 +143,51 @@ class _Server:
             cls._one.answer(time.monotonic() + SAFE)
         return cls._one
 
-    def run(self, request: dict[str, object], timeout: float) -> int:
+    def ask(self, **request: object) -> Any:
+        """Send a request, and return the answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        child = self.answer(time.monotonic() + SAFE)["pid"]
-        try:
-            return self.answer(time.monotonic() + timeout)["status"]
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            self.process.kill()
-            self.process.wait()
-            raise
+        return self.answer(time.monotonic() + SAFE)
 
-    def answer(self, deadline: float) -> dict[str, int]:
+    def answer(self, deadline: float) -> Any:
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise TimeoutError("the command takes too long")
-        return json.loads(self.process.stdout.readline())  # type: ignore[no-any-return]
+            self.process.kill()
+            raise TimeoutError("the process that starts commands does not answer")
+        return json.loads(self.process.stdout.readline())
 
 
 def _serve() -> None:
-    """Fork for every request, and tell how it ended."""
-    import torch  # noqa: F401
-
-    import physgym.cli
-    import physgym.training  # noqa: F401
-
-    print(json.dumps({}), flush=True)  # noqa: T201
+    """Fork for every command, and tell how it ended."""
+    for module in IMPORTED:
+        importlib.import_module(module)
+    print(json.dumps(None), flush=True)  # noqa: T201
     for line in sys.stdin:
         request = json.loads(line)
+        if "poll" in request:
+            ended, status = os.waitpid(request["poll"], os.WNOHANG)
+            print(json.dumps(os.waitstatus_to_exitcode(status) if ended else None), flush=True)  # noqa: T201
+            continue
         child = os.fork()
         if child == 0:
-            _become(request)
-        print(json.dumps({"pid": child}), flush=True)  # noqa: T201
-        print(json.dumps({"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}), flush=True)  # noqa: T201
+            try:
+                _become(request)
+            finally:  # also where Ctrl-C comes at its very end
+                os._exit(1)
+        print(json.dumps(child), flush=True)  # noqa: T201
 
 
-def _become(request: dict[str, list[str]]) -> None:
+def _become(request: dict[str, Any]) -> None:
     """Be the console script, from its first line to its end."""
     status = 1
     try:
+        os.setsid()
         nothing = os.open(os.devnull, os.O_RDONLY)
-        outputs = [os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) for file in request["files"]]
+        outputs = [
+            os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600) for file in request["files"]
+        ]
         for number, file in enumerate([nothing, *outputs]):
             os.dup2(file, number)
             os.close(file)
@@ -117,12 +195,15 @@ def _become(request: dict[str, list[str]]) -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
+        tempfile.tempdir, sys.dont_write_bytecode = None, "PYTHONDONTWRITEBYTECODE" in request["env"]
         script = types.ModuleType("__main__")
         script.__file__ = request["argv"][0]
         sys.modules["__main__"], sys.argv = script, request["argv"]
         sys.path[:] = [*request["env"].get("PYTHONPATH", "").split(os.pathsep), *sys.path]
         from physgym.cli import main
 
+        if not request["fresh_workers"]:
+            fork_workers()
         try:
             main()
             status = 0

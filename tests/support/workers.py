@@ -1,0 +1,35 @@
+"""Workers of tests: forks of the test's process, where nothing depends on how they start.
+
+By default workers are fresh interpreters, which import for a second what the test's process has imported already. Those
+are tried in `tests/launch`, `tests/worker` and `tests/vector`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from physgym.launch.methods import launcher_of
+from physgym.launch.processes import ProcessLauncher
+from physgym.vector import vector_env
+
+
+def forking(context: str | None) -> ProcessLauncher:
+    """Return the launcher of a start method, by default that of "fork"."""
+    return launcher_of(context or "fork")
+
+
+def fork_workers() -> None:
+    """Have this process fork its workers from now on."""
+    vector_env.launcher_of = forking
+
+
+@pytest.fixture
+def fresh_workers() -> None:
+    """Have the workers of this test start as those of a user do."""
+
+
+@pytest.fixture(autouse=True)
+def forked_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the workers of a test be forks, unless it asks for `fresh_workers`."""
+    if "fresh_workers" not in request.fixturenames:
+        monkeypatch.setattr(vector_env, "launcher_of", forking)
