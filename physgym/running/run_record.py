@@ -158,6 +158,15 @@ class RunRecord:
         if self._writer is not None:
             self._writer.add_parameters(parameters, episode=episode, seed=seed)
 
+    def commit(self) -> None:
+        """Make the steps that were stored readable, where steps are stored.
+
+        Raises:
+            DatasetError: The disk refuses.
+        """
+        if self._writer is not None:
+            self._writer.commit()
+
     def close(self, error: type[BaseException] | None) -> None:
         """Complete the dataset; at once where there was an error."""
         if self._writer is not None and not self._writer.closed:

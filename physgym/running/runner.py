@@ -337,6 +337,8 @@ class Runner:
     ) -> RunReport:
         """Run a number of steps, or until Ctrl-C, which ends the run and keeps what was done.
 
+        Where steps are recorded, those of the run are readable when it returns.
+
         Args:
             steps: How many; None goes on until Ctrl-C, or to the end of a replay.
             replay: Replay these samples instead of new episodes; see `replay`.
@@ -396,6 +398,7 @@ class Runner:
             blocks.flush()
             events.emit("prediction_end", self)
             events.close()
+        self._record.commit()
         blocks.summarize(report)
         return report
 
