@@ -107,10 +107,10 @@ def seeds_of(source: Mapping[str, Any], mode: str) -> tuple[str, int]:
         source: What the dataset records as its source.
         mode: The part that it is, which counts where the source does not say.
     """
-    told = source.get("seeds")
-    if not isinstance(told, Mapping):
+    seeds = source.get("seeds")
+    if not isinstance(seeds, Mapping):
         return mode, 1
-    return str(told.get("part", mode)), int(told.get("rule", 1))
+    return str(seeds.get("part", mode)), int(seeds.get("rule", 1))
 
 
 @functools.lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ _listeners: list[Callable[[], None]] = []  # of the main thread: the last one is
 
 
 @contextmanager
-def told_of_end(listener: Callable[[], None]) -> Iterator[None]:
+def end_listener(listener: Callable[[], None]) -> Iterator[None]:
     """Call a function, in the main thread, if a batch system wants an end within the block."""
     _listeners.append(listener)
     try:
@@ -224,15 +224,15 @@ class InterruptCounter:
     def __init__(self) -> None:
         self.count = 0
         self._handler = SignalHandler((signal.SIGINT,), self._on_signal, signal.default_int_handler)
-        self._told = told_of_end(self._end)
+        self._end_listener = end_listener(self._end)
 
     def __enter__(self) -> Self:
-        self._told.__enter__()
+        self._end_listener.__enter__()
         self._handler.__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
-        self._told.__exit__(None, None, None)
+        self._end_listener.__exit__(None, None, None)
         self._handler.__exit__()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -304,20 +304,20 @@ class Interrupt:
     def __init__(self, *, patient: bool = False) -> None:
         self._patient, self._holding = patient, False
         self._handler = SignalHandler((signal.SIGINT,), self._on_signal, signal.default_int_handler)
-        self._told: Any = None
+        self._end_listener: Any = None
         self.waiting = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._told = told_of_end(self._end)
-            self._told.__enter__()
+            self._end_listener = end_listener(self._end)
+            self._end_listener.__enter__()
             self._handler.__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
-        if self._told is not None:
-            self._told.__exit__(None, None, None)
-            self._told = None
+        if self._end_listener is not None:
+            self._end_listener.__exit__(None, None, None)
+            self._end_listener = None
         self._handler.__exit__()
 
     def check(self) -> None:

@@ -66,10 +66,12 @@ class Progress:
         rate = (self._count - self._first) / seconds if seconds else 0.0
         whole = "" if self._total is None else f"/{self._total}"
         note = f", {self._note}" if self._note else ""
-        left = ""
+        remaining = ""
         if self._total is not None and rate and self._count < self._total:
-            left = f", {(self._total - self._count) / rate:.0f} s left"
-        text = f"{self._description}: {self._count}{whole} in {seconds:.0f} s, {rate:.3g} {self._unit}/s{left}{note}"
+            remaining = f", {(self._total - self._count) / rate:.0f} s left"
+        text = (
+            f"{self._description}: {self._count}{whole} in {seconds:.0f} s, {rate:.3g} {self._unit}/s{remaining}{note}"
+        )
         if sys.stderr is not None:  # the program was started without
             sys.stderr.write(text + "\n")
             sys.stderr.flush()

@@ -266,22 +266,22 @@ class SampleSpec(Mapping[str, Field]):
         Raises:
             SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
         """
-        told = {"where": where, "of": of, "space": _SPACES[of]}
-        checked = self._cast(self._flat(sample, told), told)
+        context = {"where": where, "of": of, "space": _SPACES[of]}
+        checked = self._cast(self._flat(sample, context), context)
         if finite:
             self.check_finite(checked, where)
         return checked
 
-    def _cast(self, flat: Mapping[str, Any], told: dict[str, str]) -> Sample:
+    def _cast(self, flat: Mapping[str, Any], context: dict[str, str]) -> Sample:
         """Return copies with the declared shapes and dtypes."""
         checked: Sample = {}
         for field in self._fields.values():
             try:
                 value = as_dtype(flat[field.name], field.dtype)
             except CastError as error:
-                raise SampleError(VALUE.format(name=field.name, error=error, **told)) from error
+                raise SampleError(VALUE.format(name=field.name, error=error, **context)) from error
             if value.shape != field.shape:
-                raise SampleError(SHAPE.format(name=field.name, got=value.shape, want=field.shape, **told))
+                raise SampleError(SHAPE.format(name=field.name, got=value.shape, want=field.shape, **context))
             checked[field.name] = value.copy()
         return checked
 
@@ -297,19 +297,19 @@ class SampleSpec(Mapping[str, Field]):
         real = (field.name for field in self._fields.values() if field.dtype.kind in "fc")
         return [name for name in real if not np.isfinite(sample[name]).all()]
 
-    def _flat(self, sample: Mapping[str, Any], told: dict[str, str]) -> dict[str, Any]:
+    def _flat(self, sample: Mapping[str, Any], context: dict[str, str]) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
-            raise SampleError(NO_FIELDS.format(got=type(sample).__name__, **told))
+            raise SampleError(NO_FIELDS.format(got=type(sample).__name__, **context))
         alike = sample.__class__ is dict and sample.keys() == self._fields.keys()
         if alike and all(value.__class__ is np.ndarray for value in sample.values()):
             return cast(dict[str, Any], sample)  # flat already, as nearly always
         given = dict(self._items(sample))
         for name in self:
             if name not in given:
-                raise SampleError(MISSING.format(name=name, expected=list(self), **told))
+                raise SampleError(MISSING.format(name=name, expected=list(self), **context))
         for name in given:
             if name not in self:
-                raise SampleError(EXTRA.format(name=name, expected=list(self), **told))
+                raise SampleError(EXTRA.format(name=name, expected=list(self), **context))
         return given
 
     def _items(self, values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,8 +24,6 @@ ADDRESS = re.compile(r"\b0x[0-9A-Fa-f]{6,}\b")
 MOST_OBJECTS = 10_000  # that are looked at, within one value
 TOO_DEEP = f"more than {DEEPEST} objects within one another"
 TOO_MANY = f"more than {MOST_OBJECTS} objects"
-WITHIN_ITSELF = "an object that has itself as a part"
-NO_FIELDS = "its fields cannot be read"
 DIGITS = 16  # of the digest of a text of Python
 
 
@@ -106,7 +104,7 @@ class _Look:
         """Return the description of an object, unless it is part of itself, or there is no end."""
         self._count += not isinstance(value, (dict, list, tuple))
         for true, reason in (
-            (id(value) in self._around, WITHIN_ITSELF),
+            (id(value) in self._around, "an object that has itself as a part"),
             (depth > DEEPEST, TOO_DEEP),
             (self._count > MOST_OBJECTS, TOO_MANY),
         ):
@@ -158,7 +156,7 @@ class _Look:
         try:
             _, *parts = value.__reduce_ex__(2)
         except Exception:  # noqa: BLE001 - objects of others: locks, files, generators
-            return {"unknown": NO_FIELDS}
+            return {"unknown": "its fields cannot be read"}
         parts = [list(part) if isinstance(part, Iterator) else part for part in parts]
         return {"made of": self.at([part for part in parts if part is not None], depth)}
 

@@ -40,7 +40,7 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes the environment.
         arguments: Arguments of its constructor, or a list of such tables: classes and functions among them count.
-        made: Description of an environment that was made, by `describe_made`; None if there is none.
+        made: Description of an environment that was made, by `describe_env`; None if there is none.
 
     Returns:
         Its code; `Code.unknown` says which part cannot be known.

@@ -24,17 +24,8 @@ CONSTANTS = "constants.npz"
 LARGEST = 1 << 34  # bytes
 KINDS = "biufcSU"
 
-DIFFER = (
-    "the dataset at {folder} has the constants {then}, and these differ in {names}. They are stored once, and are "
-    "equal in every run, mode and resume: write another dataset"
-)
 DAMAGED = "{file} is no readable file of constants ({problem}). Restore a copy"
-REPLACED = "{file} is not the file of constants that dataset.json names: its checksum is wrong. Restore a copy"
 GONE = "{folder} lacks {file}, the constants that its description names. Restore a copy"
-LOST = (
-    "the constants of {folder} are unknown: {file} was not there when its description was written anew. Restore a "
-    "copy, or continue the dataset with its simulation, which gives them again"
-)
 
 
 def as_constants(values: Mapping[str, Any]) -> dict[str, Array]:
@@ -107,9 +98,14 @@ def read(folder: Path, entry: Mapping[str, Any] | str | None = None) -> dict[str
         if data is None:
             raise DatasetError(GONE.format(folder=folder, file=CONSTANTS))
         if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
-            raise DatasetError(REPLACED.format(file=file))
+            raise DatasetError(
+                f"{file} is not the file of constants that dataset.json names: its checksum is wrong. Restore a copy"
+            )
     elif entry is not None and data is None:
-        raise DatasetError(LOST.format(folder=folder, file=CONSTANTS))
+        raise DatasetError(
+            f"the constants of {folder} are unknown: {CONSTANTS} was not there when its description was written anew. "
+            "Restore a copy, or continue the dataset with its simulation, which gives them again"
+        )
     return {} if data is None else decode(data, file)
 
 
@@ -139,7 +135,10 @@ def store(folder: Path, values: Mapping[str, Any], *, durable: bool = False) -> 
     if there is None:
         write_atomically(folder / CONSTANTS, encode(wanted), durable=durable)
     elif names := differing(there, wanted):
-        raise DatasetError(DIFFER.format(folder=folder, then=sorted(there), names=names))
+        raise DatasetError(
+            f"the dataset at {folder} has the constants {sorted(there)}, and these differ in {names}. They are stored "
+            "once, and are equal in every run, mode and resume: write another dataset"
+        )
     entry = recorded(folder)
     assert entry is not None
     return entry

@@ -33,25 +33,7 @@ UNKNOWN = "unknown"
 ATTEMPTS = 20  # to read a description and partitions that belong together while a writer is at work
 LARGEST = 1 << 30  # bytes of a description
 
-ADDED = (
-    "{folder} holds {file}, which its description does not name: it was copied there, or is of another dataset. Move "
-    "it away, or join datasets by giving their folders as a list"
-)
-MISSING = (
-    "{folder} lacks {file}, which its description names: the copy is incomplete, or it was removed. Restore it, or go "
-    "on without it: move away the partitions after it as well, then run physgym info {folder} --rebuild"
-)
-GAP = "{folder} has {file} but not the partition before it: the copy is incomplete. Restore the missing one"
 FOREIGN = "{file} has another {what} than {other} says: it is of another run. Move it away and restore the right one"
-REPLACED = (
-    "{file} is not the partition that {description} names: {problem}. Restore that one; or, if this one is right, run "
-    "physgym info {folder} --rebuild"
-)
-UNDESCRIBED = (
-    "{folder} has no {description}: it is taken to be the partitions that are there; one that is missing at the "
-    "end is not noticed. Write it anew with physgym info {folder} --rebuild"
-)
-REPEATED = "{file} begins with the same sample as {other}, episode {episode}, step {step}: it is a copy. Move it away"
 
 
 def partition_files(folder: Path, mode: str) -> list[Path]:
@@ -239,7 +221,11 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
     files = {file.name: file for file in partition_files(folder, mode)}
     for name in entries:
         if name not in files:
-            raise DatasetError(MISSING.format(folder=folder, file=name))
+            raise DatasetError(
+                f"{folder} lacks {name}, which its description names: the copy is incomplete, or it was removed. "
+                "Restore it, or go on without it: move away the partitions after it as well, then run physgym info "
+                f"{folder} --rebuild"
+            )
     if isinstance(description.constants, Mapping) and not (folder / constants.CONSTANTS).exists():
         raise DatasetError(constants.GONE.format(folder=folder, file=constants.CONSTANTS))
 
@@ -251,11 +237,17 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
     if described.get("names_all"):
         for part in unnamed:
             if part.tables[SAMPLES].count or part.sealed:
-                raise DatasetError(ADDED.format(folder=folder, file=part.path.name))
+                raise DatasetError(
+                    f"{folder} holds {part.path.name}, which its description does not name: it was copied there, or is "
+                    "of another dataset. Move it away, or join datasets by giving their folders as a list"
+                )
         # a writer was killed before it named it: there is nothing in it yet
         parts = [part for part in parts if part not in unnamed]
     if description.text is None and any(part.count for part in parts):
-        log.warning(UNDESCRIBED.format(folder=folder, description=DESCRIPTION))
+        log.warning(
+            f"{folder} has no {DESCRIPTION}: it is taken to be the partitions that are there; one that is missing at "
+            f"the end is not noticed. Write it anew with physgym info {folder} --rebuild"
+        )
     _check_run(folder, parts)
     for part in parts:
         if part.path.name in entries:
@@ -269,7 +261,10 @@ def _check_run(folder: Path, parts: Sequence[Partition]) -> None:
     """Raise DatasetError unless the partitions are those of one run, without a gap."""
     for number, part in enumerate(parts):
         if int(part.path.stem[-5:]) != number:
-            raise DatasetError(GAP.format(folder=folder, file=part.path.name))
+            raise DatasetError(
+                f"{folder} has {part.path.name} but not the partition before it: the copy is incomplete. Restore the "
+                "missing one"
+            )
         if json.loads(part.attributes["source"]) != json.loads(parts[0].attributes["source"]):
             raise DatasetError(FOREIGN.format(file=part.path, what="source", other=parts[0].path.name))
 
@@ -286,7 +281,10 @@ def _check_named(folder: Path, part: Partition, described: Mapping[str, Any], en
     elif part.count < int(entry["samples"]):
         problem = f"it holds {part.count} samples, not {entry['samples']}"
     if problem is not None:
-        raise DatasetError(REPLACED.format(file=part.path, description=DESCRIPTION, problem=problem, folder=folder))
+        raise DatasetError(
+            f"{part.path} is not the partition that {DESCRIPTION} names: {problem}. Restore that one; or, if this one "
+            f"is right, run physgym info {folder} --rebuild"
+        )
 
 
 def _check_repeated(parts: Sequence[Partition], doubtful: Sequence[Partition]) -> None:
@@ -297,7 +295,10 @@ def _check_repeated(parts: Sequence[Partition], doubtful: Sequence[Partition]) -
     for part in doubtful:
         for other, name in first.items():
             if part.count and other < part.path and first[part.path] == name:
-                raise DatasetError(REPEATED.format(file=part.path, other=other.name, episode=name[0], step=name[1]))
+                raise DatasetError(
+                    f"{part.path} begins with the same sample as {other.name}, episode {name[0]}, step {name[1]}: it "
+                    "is a copy. Move it away"
+                )
 
 
 def _first_name(part: Partition) -> tuple[int, int]:

@@ -328,12 +328,12 @@ class Partition:
 
     @staticmethod
     def _fill(handle: int, target: Array, offset: int) -> None:
-        left = target.reshape(-1).view(np.uint8).data
-        while left:
-            got = os.preadv(handle, [left], offset)
+        rest = target.reshape(-1).view(np.uint8).data
+        while rest:
+            got = os.preadv(handle, [rest], offset)
             if not got:
-                raise OSError(f"the file ends {len(left)} bytes early")
-            left, offset = left[got:], offset + got
+                raise OSError(f"the file ends {len(rest)} bytes early")
+            rest, offset = rest[got:], offset + got
 
     def table(self, name: str) -> dict[str, Array]:
         """Read all committed rows of a table, by dataset name."""

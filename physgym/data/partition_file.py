@@ -30,12 +30,12 @@ PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger
 
 def pwrite_all(handle: int, array: Array, offset: int) -> None:
     """Write a C-contiguous array at a place of a file."""
-    left = array.reshape(-1).view(np.uint8).data
-    while left:
-        written = os.pwrite(handle, left[:PIECE], offset)
+    rest = array.reshape(-1).view(np.uint8).data
+    while rest:
+        written = os.pwrite(handle, rest[:PIECE], offset)
         if not written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left, offset = left[written:], offset + written
+        rest, offset = rest[written:], offset + written
 
 
 class Appender:

@@ -87,7 +87,7 @@ class PartitionSet:
         partitions: Those that are there.
         description: Names them.
         filled: Called when a partition waits for its seal.
-        failed: Told of the error after which nothing more can be stored.
+        failed: Called with the error after which nothing more can be stored.
 
     Attributes:
         counting: The lock of statistics and seals.

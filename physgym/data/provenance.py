@@ -23,37 +23,8 @@ if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
 
 NAMED = 8  # of a hash and a commit in what is said
-OVERLAP = (
-    "{count} of the {total} episodes of {first} are among those of {second}: they have the same simulation, arguments "
-    "and seeds, so that {consequence}. Generate one of them with another seed, or as another part (mode={mode!r})"
-)
-EQUAL_SAMPLES = (
-    "{count} of the {total} episodes of {first} are among those of {second}: they have the same seeds and equal "
-    "samples (of the simulations {own} and {other}), so that {consequence}. Generate one of them with another seed, or "
-    "as another part (mode={mode!r})"
-)
-SAME_SAMPLES = (
-    "{count} of the {total} episodes of {first} are among those of {second}: both are read from {folder}, so that "
-    "{consequence}. Read each folder once, and give each of its episodes to one of them"
-)
-OTHER_CODE = (
-    "{first} were made by other code of the simulation than {second}: {differences}. Generate one of them again, or "
-    "take them for what they are: samples of two simulations"
-)
 COMPARED = 64  # episodes of two simulations with different names whose samples are compared
 UNSEEN = "an error measured on them is no error on unseen samples"
-SAME_PARAMETERS = (
-    "{count} of the {total} episodes of {first} have the parameters of episodes of {second}, with other seeds: where "
-    "the parameters alone say what happens, they are the same episodes"
-)
-DRAWN_AGAIN = (
-    "{count} episodes of {second} are drawn again by {first}: they have the same simulation, arguments and seeds, so "
-    "that {consequence}. Run with another seed, or as another part"
-)
-LOADED_PART = (
-    "samples of the part {other} are loaded and made again as part {mode}: where a network learns from the ones, "
-    "{consequence}, unless those that are loaded are held out"
-)
 Simulated: TypeAlias = tuple[str, Mapping[str, Any]]  # a simulation, and a record of its code
 UNSEEN_PARTS = ("training", "validation", "test")
 REPEATED_UNKNOWN = {"hash": "unknown", "unknown": ["the description of the dataset says nothing of it"]}
@@ -167,20 +138,35 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
     bare = _bare_names(first, second)
     own, others = _episodes(first, defaults, bare), _episodes(second, defaults, bare)
     alike = own.keys() & others.keys()
-    figures = {"total": len(np.unique(first.index("seed"))), "first": names[0], "second": names[1]}
+    total = len(np.unique(first.index("seed")))
     equal = [np.intersect1d(own[text][1], others[text][1]) for text in alike]
     count = len(np.unique(np.concatenate(equal))) if equal else 0
     folder, same = _same_samples(first, second)
     if same and same >= count:
-        figures["total"] = len(np.unique(first.episodes))
-        return SAME_SAMPLES.format(count=same, **figures, folder=folder, consequence=UNSEEN)
+        return (
+            f"{same} of the {len(np.unique(first.episodes))} episodes of {names[0]} are among those of {names[1]}: "
+            f"both are read from {folder}, so that {UNSEEN}. Read each folder once, and give each of its episodes to "
+            "one of them"
+        )
     if count:
-        return OVERLAP.format(count=count, **figures, consequence=UNSEEN, mode="validation")
-    if text := _equal_samples(first, second, figures):
+        return _overlap(count, total, names)
+    if text := _equal_samples(first, second, total, names):
         return text
     if alike and (count := _equal_parameters(first, second)) and first.source.get("parameters") is not None:
-        return SAME_PARAMETERS.format(count=count, **figures)
+        return (
+            f"{count} of the {total} episodes of {names[0]} have the parameters of episodes of {names[1]}, with other "
+            "seeds: where the parameters alone say what happens, they are the same episodes"
+        )
     return ""
+
+
+def _overlap(count: int, total: int, names: Sequence[str]) -> str:
+    """Return the warning of episodes that two parts have in common, by their simulation and seeds."""
+    return (
+        f"{count} of the {total} episodes of {names[0]} are among those of {names[1]}: they have the same simulation, "
+        f"arguments and seeds, so that {UNSEEN}. Generate one of them with another seed, or as another part "
+        "(mode='validation')"
+    )
 
 
 def overlaps_with_draws(
@@ -215,12 +201,14 @@ def overlaps_with_draws(
                 texts[episode % len(texts)] == text and draws(episode) == seed
                 for episode, seed in zip(episodes.tolist(), seeds.tolist(), strict=True)
             )
-    figures = {"first": names[0], "second": names[1], "consequence": UNSEEN, "mode": "validation"}
     if not count:
         return ""
     if drawn:
-        return DRAWN_AGAIN.format(count=count, **figures)
-    return OVERLAP.format(count=count, total=total, **figures)
+        return (
+            f"{count} episodes of {names[1]} are drawn again by {names[0]}: they have the same simulation, arguments "
+            f"and seeds, so that {UNSEEN}. Run with another seed, or as another part"
+        )
+    return _overlap(count, total, names)
 
 
 def overlaps_with_stream(dataset: SampleDataset, stream: Any, names: Sequence[str] | None = None) -> str:
@@ -298,7 +286,11 @@ def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: 
             if not _same_class(env, other) or any(one.unknown for one in pair):
                 continue
             if found := differences(*pair, made_alike=False):
-                return OTHER_CODE.format(first=names[0], second=names[1], differences="; ".join(found[:SHOWN]))
+                return (
+                    f"{names[0]} were made by other code of the simulation than {names[1]}: "
+                    f"{'; '.join(found[:SHOWN])}. Generate one of them again, or take them for what they are: "
+                    "samples of two simulations"
+                )
     return ""
 
 
@@ -341,7 +333,12 @@ def warn_of_parts(stream: Any, writer: Any) -> None:
             dataset = SampleDataset(writer.path, mode=other)  # type: ignore[arg-type]  # it is one of these
             texts.append(overlaps_with_stream(dataset, stream, (f"its part {other}", f"the part {mode} gets")))
     if not any(texts) and loaded is not None and loaded.mode in UNSEEN_PARTS and loaded.mode != mode:
-        texts = [LOADED_PART.format(other=loaded.mode, mode=mode, consequence=UNSEEN)]
+        texts = [
+            (
+                f"samples of the part {loaded.mode} are loaded and made again as part {mode}: where a network learns "
+                f"from the ones, {UNSEEN}, unless those that are loaded are held out"
+            )
+        ]
     for text in filter(None, texts):
         warnings.warn(text, UserWarning, stacklevel=4)
 
@@ -473,7 +470,7 @@ def _same_class(one: str, other: str) -> bool:
     return same_name(one, other) or same_name(class_name(one), class_name(other))
 
 
-def _equal_samples(first: SampleDataset, second: SampleDataset, figures: Mapping[str, Any]) -> str:
+def _equal_samples(first: SampleDataset, second: SampleDataset, total: int, names: Sequence[str]) -> str:
     """Say which episodes have the same seeds and samples in simulations with different names; empty for none."""
     most, named = 0, ("", "")
     for (own, _), rows in _rows_by_source(first).items():
@@ -482,8 +479,11 @@ def _equal_samples(first: SampleDataset, second: SampleDataset, figures: Mapping
                 most, named = max((most, named), (count, (own, other)))
     if not most:
         return ""
-    words = {"count": most, "own": named[0], "other": named[1], "consequence": UNSEEN, "mode": "validation"}
-    return EQUAL_SAMPLES.format(**figures, **words)
+    return (
+        f"{most} of the {total} episodes of {names[0]} are among those of {names[1]}: they have the same seeds and "
+        f"equal samples (of the simulations {named[0]} and {named[1]}), so that {UNSEEN}. Generate one of them with "
+        "another seed, or as another part (mode='validation')"
+    )
 
 
 def _rows_by_source(dataset: SampleDataset) -> dict[tuple[str, str], Any]:
@@ -507,13 +507,13 @@ def _equal_episodes(first: SampleDataset, rows: Any, second: SampleDataset, othe
         names["seed"], names["step"] = dataset.index("seed")[chosen], dataset.index("step")[chosen]
         sides.append((chosen, names))
     (own, own_names), (other, other_names) = sides
-    shared, left, right = np.intersect1d(own_names, other_names, return_indices=True)  # sorted
+    shared, own_places, other_places = np.intersect1d(own_names, other_names, return_indices=True)  # sorted
     seeds, begins = np.unique(shared["seed"], return_index=True)
     ends = np.append(begins[1:], len(shared))[: len(seeds)] - 1
     looked = np.unique(np.linspace(0, len(seeds) - 1, min(len(seeds), COMPARED)).astype(np.int64))
     equal = np.ones(len(looked), bool)
     for places in (begins[looked], ends[looked]) if len(looked) else ():
-        equal &= _alike(first.gather(own[left[places]]), second.gather(other[right[places]]))
+        equal &= _alike(first.gather(own[own_places[places]]), second.gather(other[other_places[places]]))
     return len(seeds) if equal.all() else int(equal.sum())
 
 

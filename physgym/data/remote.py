@@ -25,7 +25,6 @@ from physgym.storage.location import Location
 FILE = re.compile(rf"({'|'.join(get_args(Mode))})-\d{{5}}\.h5")
 OBJECT = re.compile(r"[A-Za-z0-9._-]+")
 ATTEMPTS = 5  # to read a dataset while its writer replaces its partitions
-DAMAGED = "{place} is no description of a dataset: {problem}. Its writer makes it anew when it continues the dataset"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,10 @@ def read_description(store: Backend) -> RemoteDescription | None:
             raise ValueError(f"it names the file {known.name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__} {error}"
-        raise StorageError(DAMAGED.format(place=store.location / DESCRIPTION, problem=problem)) from error
+        raise StorageError(
+            f"{store.location / DESCRIPTION} is no description of a dataset: {problem}. Its writer makes it anew when "
+            "it continues the dataset"
+        ) from error
     return RemoteDescription(data, hashlib.sha256(text).hexdigest(), tag)
 
 

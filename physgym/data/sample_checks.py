@@ -16,7 +16,7 @@ from physgym.spaces import Array
 
 
 @dataclass(frozen=True)
-class Portion:
+class PendingBatch:
     """Samples that are being stored.
 
     Attributes:
@@ -39,16 +39,16 @@ class SampleChecks:
         spec: The sample fields.
         counts: The masks that count rows, see `row_counts`.
         nonfinite: What to do with a sample that has a value which is not finite.
-        sides: Take those that are left out, where rejected samples are stored.
+        side_tables: Take those that are left out, where rejected samples are stored.
 
     Attributes:
         discarded: Samples that were left out because they are not finite.
     """
 
     def __init__(
-        self, spec: SampleSpec, counts: Mapping[str, tuple[str, int]], nonfinite: NonFinite, sides: SideTables
+        self, spec: SampleSpec, counts: Mapping[str, tuple[str, int]], nonfinite: NonFinite, side_tables: SideTables
     ) -> None:
-        self._spec, self._counts, self._nonfinite, self._sides = spec, counts, nonfinite, sides
+        self._spec, self._counts, self._nonfinite, self._side_tables = spec, counts, nonfinite, side_tables
         self.discarded = 0
 
     def snapshot(self) -> int:
@@ -59,7 +59,7 @@ class SampleChecks:
         """Take so many samples as left out."""
         self.discarded = state
 
-    def checked(self, rows: Mapping[str, Array], count: int) -> Portion:
+    def checked(self, rows: Mapping[str, Array], count: int) -> PendingBatch:
         """Return the samples to store: where there is an error, those before the sample that it is about."""
         for name, (field, most) in self._counts.items():
             values = rows[f"data/{name}"][:count]
@@ -74,10 +74,10 @@ class SampleChecks:
                 return before if before.error is not None else replace(before, error=error)
         return self._finite(rows, count)
 
-    def _finite(self, rows: Mapping[str, Array], count: int) -> Portion:
+    def _finite(self, rows: Mapping[str, Array], count: int) -> PendingBatch:
         """Return those of the samples that are finite, or are allowed not to be."""
         if self._nonfinite == "allow":
-            return Portion(rows, 0, count, None)
+            return PendingBatch(rows, 0, count, None)
         for field in self._spec.values():
             values = rows[f"data/{field.name}"][:count]
             if field.dtype.kind not in "fc" or np.isfinite(values).all():
@@ -88,13 +88,13 @@ class SampleChecks:
                 before = self._finite(rows, first)
                 error = _not_finite(rows, field, first)
                 return before if before.error is not None else replace(before, error=error)
-            if REJECTED in self._sides:
+            if REJECTED in self._side_tables:
                 rejected = {f"rejected/{name}": column[:count][~finite] for name, column in rows.items()}
                 reasons = np.full(count - finite.sum(), cut(f"{field.name} is not finite"), REASON)
-                self._sides[REJECTED].add({**rejected, "rejected/reason": reasons})
+                self._side_tables[REJECTED].add({**rejected, "rejected/reason": reasons})
             self.discarded += int(count - finite.sum())
             rows, count = {name: column[:count][finite] for name, column in rows.items()}, int(finite.sum())
-        return Portion(rows, 0, count, None)
+        return PendingBatch(rows, 0, count, None)
 
 
 def _not_finite(rows: Mapping[str, Array], field: Field, at: int) -> SampleError:

@@ -124,9 +124,9 @@ class SideTables(dict[str, SideTable]):
         for name, side in self.items():
             episodes, steps = (rows[f"index/{key}"][start:stop] for key in ("episode", "step"))
             table = appender.partition.tables[name]
-            due = side.until(episodes[-1], steps[-1])
-            if due:
-                appender.write(name, side.take(min(due, table.room)))
+            waiting = side.until(episodes[-1], steps[-1])
+            if waiting:
+                appender.write(name, side.take(min(waiting, table.room)))
             if side.until(episodes[-1], steps[-1]):  # the rest goes into the next partition, with the samples after it
                 stop = start + side.before_next(episodes, steps)
                 if stop == start:

@@ -12,11 +12,6 @@ from physgym.errors import SampleError
 from physgym.sample import Field, SampleSpec, present
 from physgym.spaces import Array
 
-UNMASKED = (
-    "field {name!r} is padded, and which of its values are there is said by its mask {mask!r}, which is not among the "
-    "fields {known}: its statistics would be those of the padding too. Load {mask!r} as well (add it to `fields`)"
-)
-
 
 def real_fields(spec: SampleSpec) -> list[Field]:
     """Return the fields that have statistics: numbers and flags but complex ones, of which these say too little."""
@@ -119,7 +114,11 @@ def of_samples(spec: SampleSpec, names: Iterable[str], samples: Mapping[str, Arr
     found = {}
     for name in names:
         if (mask := spec[name].mask) and not (mask in spec and mask in samples):
-            raise SampleError(UNMASKED.format(name=name, mask=mask, known=list(samples)))
+            raise SampleError(
+                f"field {name!r} is padded, and which of its values are there is said by its mask {mask!r}, which is "
+                f"not among the fields {list(samples)}: its statistics would be those of the padding too. Load "
+                f"{mask!r} as well (add it to `fields`)"
+            )
         rows = len(samples[name])
         here = present_rows(spec, spec[name], lambda other, start, stop: samples[other][start:stop], 0, rows)
         found[name] = Statistics.of(samples[name], here)

@@ -56,7 +56,7 @@ def describe(path: str | Path) -> Iterator[str]:
         yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {_bytes(size)}"
         yield from (f"  {line}" for line in _partitions(partitions))
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
-        yield from (f"  {line}" for line in _apart(partitions))
+        yield from (f"  {line}" for line in _lines_by_part(partitions))
         if dataset is not None:
             yield from (f"  {line}" for line in described(dataset.provenance))
     folder = partitions[0].path.parent
@@ -96,7 +96,7 @@ def _overall(s: Statistics) -> tuple[float, float, float, float]:
     return float(mean), float(np.sqrt(variance)), float(s.min.min()), float(s.max.max())
 
 
-def _apart(partitions: list[Partition]) -> Iterator[str]:
+def _lines_by_part(partitions: list[Partition]) -> Iterator[str]:
     first = partitions[0]
     if first.layout.parameters is not None:
         count = sum(part.tables[EPISODES].count for part in partitions)

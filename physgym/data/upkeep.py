@@ -13,7 +13,7 @@ class Upkeep:
         name: Of the thread.
         interval: Seconds.
         work: The work.
-        failed: Told of an exception of the work, after which it goes on.
+        failed: Called with an exception of the work, after which it goes on.
     """
 
     def __init__(

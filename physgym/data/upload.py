@@ -31,25 +31,6 @@ SOON = 3.0  # seconds of uploading that nobody need hear of
 LEAST = 0.1  # seconds between looks whether there is something to upload
 PAUSE = 10.0  # seconds until the next attempt after the server was away for too long
 
-HOLDS = (
-    "{place} already holds {mode} samples ({count} partitions). Continue it with physgym generate --resume "
-    "(resume=True), or choose another place"
-)
-CLAIMED = (
-    "{place} is being written, or its writer was killed. If none is at work any more, take over with resume=True "
-    "(physgym generate --resume)"
-)
-LEFT = (
-    "{folder} holds {mode} samples for {place} that were not uploaded. Continue them with resume=True, or delete the "
-    "folder"
-)
-FORKED = (
-    "{place} was continued elsewhere, while {folder} holds samples for it that were not uploaded. Move the folder away "
-    "to go on with what is in S3"
-)
-OVERTAKEN = "another writer has taken over {place}. The samples of this one are in {folder}"
-KEPT = "{error}. Nothing is lost: all samples are in {folder}; resume=True (physgym generate --resume) uploads the rest"
-
 
 class Mirror:
     """Uploads the partitions of a dataset that is written to a folder of the cache.
@@ -107,13 +88,25 @@ class Mirror:
         entries = found.entries(mode) if found is not None else []
         if not resume:
             if entries:
-                raise DatasetError(HOLDS.format(place=self.location, mode=mode, count=len(entries)))
+                raise DatasetError(
+                    f"{self.location} already holds {mode} samples ({len(entries)} partitions). Continue it with "
+                    "physgym generate --resume (resume=True), or choose another place"
+                )
             if found is not None and found.data.get("writer"):
-                raise DatasetError(CLAIMED.format(place=self.location))
+                raise DatasetError(
+                    f"{self.location} is being written, or its writer was killed. If none is at work any more, take "
+                    "over with resume=True (physgym generate --resume)"
+                )
             if partition_files(self.folder, mode):
-                raise DatasetError(LEFT.format(place=self.location, mode=mode, folder=self.folder))
+                raise DatasetError(
+                    f"{self.folder} holds {mode} samples for {self.location} that were not uploaded. Continue them "
+                    "with resume=True, or delete the folder"
+                )
         if here and gone_on:
-            raise StorageError(FORKED.format(place=self.location, folder=self.folder))
+            raise StorageError(
+                f"{self.location} was continued elsewhere, while {self.folder} holds samples for it that were not "
+                "uploaded. Move the folder away to go on with what is in S3"
+            )
         if found is not None and not here:
             self._state |= {"published": True, "written": [found.sha256]}  # so that a part of it is no fork
             self._save()
@@ -162,9 +155,9 @@ class Mirror:
             self._wake.wait(PAUSE if failed else max(self._interval, LEAST))
             self._wake.clear()
             final = self._closing.is_set()
-            due = final or time.monotonic() - copied >= self._interval
+            open_too = final or time.monotonic() - copied >= self._interval
             try:
-                self._publish(open_too=due, final=final)
+                self._publish(open_too=open_too, final=final)
             except Stopped:
                 return
             except Exception as error:  # noqa: BLE001  # whatever it is, the writer hears of it
@@ -175,13 +168,20 @@ class Mirror:
                 failed = True
                 continue
             failed = False
-            copied = time.monotonic() if due else copied
+            copied = time.monotonic() if open_too else copied
             if final:
                 return
 
     def _fail(self, error: Exception) -> None:
         text = str(error) if isinstance(error, DatasetError) else f"cannot upload to {self.location}: {error!r}"
-        form = OVERTAKEN if isinstance(error, ChangedObject) else KEPT
+        form = (
+            "another writer has taken over {place}. The samples of this one are in {folder}"
+            if isinstance(error, ChangedObject)
+            else (
+                "{error}. Nothing is lost: all samples are in {folder}; resume=True (physgym generate --resume) "
+                "uploads the rest"
+            )
+        )
         self._fault = StorageError(form.format(error=text.rstrip("."), folder=self.folder, place=self.location))
         self._fault.__cause__ = error
 

@@ -144,12 +144,12 @@ class SampleWriter:
                 layout = replace(layout, endings=partitions[0].layout.endings)
                 form = replace(form, layout=layout, capacity=capacity(layout, max_file_size, texts))
             _check_continued(partitions, layout, said)
-            self._sides = SideTables(layout, partitions)
-            self._checks = SampleChecks(spec, counts, nonfinite, self._sides)
+            self._side_tables = SideTables(layout, partitions)
+            self._checks = SampleChecks(spec, counts, nonfinite, self._side_tables)
             self._partitions = PartitionSet(
                 self._claim, form, partitions, self._description, filled=self._upkeep.wake, failed=self._failed
             )
-            self._flusher = Flusher(layout, self._buffer, self._checks, self._sides, self._partitions)
+            self._flusher = Flusher(layout, self._buffer, self._checks, self._side_tables, self._partitions)
             if self._mirror is not None:
                 self._mirror.begin()
         except BaseException:
@@ -333,7 +333,7 @@ class SampleWriter:
         """
         rows = {f"parameters/{name}": value for name, value in parameters.items()}
         rows |= {"episodes/episode": episode, "episodes/seed": seed}
-        self._add_side(EPISODES, rows, len(episode))
+        self._add_to_side_table(EPISODES, rows, len(episode))
 
     def add_rejected(
         self,
@@ -362,7 +362,7 @@ class SampleWriter:
         index = {"episode": episode, "step": step, "seed": seed, "env": np.zeros(count, "i4") if env is None else env}
         rows = {f"rejected/{name}": value for name, value in self._buffer.as_columns(samples, index, count).items()}
         rows["rejected/reason"] = np.array([cut(reason) for reason in reasons], REASON)
-        self._add_side(REJECTED, rows, count)
+        self._add_to_side_table(REJECTED, rows, count)
 
     def add_endings(self, *, episode: Array, steps: Array, how: Sequence[str]) -> None:
         """Take note of how episodes ended; it is stored with their last samples.
@@ -377,21 +377,21 @@ class SampleWriter:
         Raises:
             DatasetError: The arrays do not fit.
         """
-        if ENDINGS in self._sides:
+        if ENDINGS in self._side_tables:
             words = np.array([word.encode() for word in how], ENDING)
             rows = {"endings/episode": episode, "endings/steps": steps, "endings/how": words}
-            self._add_side(ENDINGS, rows, len(words))
+            self._add_to_side_table(ENDINGS, rows, len(words))
 
-    def _add_side(self, table: str, given: Mapping[str, Any], count: int) -> None:
-        if table not in self._sides:
+    def _add_to_side_table(self, table: str, given: Mapping[str, Any], count: int) -> None:
+        if table not in self._side_tables:
             raise DatasetError(f"this writer of {self.path} was not asked to store {table}; say so when making it")
-        forms = self._sides[table].forms
+        forms = self._side_tables[table].forms
         if set(given) != set(forms):
             raise DatasetError(f"got {sorted(given)}, the dataset has {sorted(forms)}")
         rows = {name: as_column(name, given[name], *form, count).copy() for name, form in forms.items()}
         with self._lock:
             self._usable()
-            self._sides[table].add(rows)
+            self._side_tables[table].add(rows)
 
     def commit(self) -> None:
         """Make everything taken so far readable, and with `durable` safe from power cuts.
@@ -408,7 +408,7 @@ class SampleWriter:
         """Raise an error that is due; store what an interrupted call has left over."""
         if self._claim.given_up:
             raise DatasetError(f"the writer of {self.path} is closed; make a new one with resume=True")
-        if self._flusher.portion is not None and self._fault.error is None:
+        if self._flusher.pending is not None and self._fault.error is None:
             self._flusher.store()
         if self._fault.error is not None:
             self._fault.check()
@@ -540,12 +540,12 @@ def all_or_nothing(writer: SampleWriter) -> Iterator[None]:
 def _remove(folder: Path, mode: Mode) -> None:
     """Remove a mode of a dataset, and the folder if there is nothing else in it."""
     described = Description.read(folder)
-    left = {other: kept for other, kept in described.modes.items() if other != mode}
-    if left:  # first: a file that is named is there
-        replace(described, modes=left).write(folder)
+    others = {other: kept for other, kept in described.modes.items() if other != mode}
+    if others:  # first: a file that is named is there
+        replace(described, modes=others).write(folder)
     for file in partition_files(folder, mode):
         file.unlink()
-    if left or any(partition_files(folder, other) for other in get_args(Mode)):
+    if others or any(partition_files(folder, other) for other in get_args(Mode)):
         return
     for name in (DESCRIPTION, LOCK, constants.CONSTANTS):
         (folder / name).unlink(missing_ok=True)

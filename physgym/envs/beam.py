@@ -17,10 +17,6 @@ from physgym.spaces import Array
 
 Field = NDArray[np.float32]
 
-BAD_ACTION = (
-    "Beam: the action must hold finite nodal forces in newtons of shape {shape}, each component within +-{bound:.6g}; "
-    "got {got}. Clip it to `action_space`, or use `sample_action`."
-)
 
 # Deflections that the load sampler aims at, as fractions of the beam's length.
 SMALLEST_DEFLECTION, LARGEST_DEFLECTION = 0.15, 0.3
@@ -136,7 +132,11 @@ class Beam(Simulation[Field, Field]):
         elif (largest := float(np.abs(forces).max())) > self.force_bound:
             got = f"a component of {largest:.6g}"
         if got:
-            raise SampleError(BAD_ACTION.format(shape=self._rest.shape, bound=self.force_bound, got=got))
+            raise SampleError(
+                f"Beam: the action must hold finite nodal forces in newtons of shape {self._rest.shape}, each "
+                f"component within +-{self.force_bound:.6g}; got {got}. Clip it to `action_space`, or use "
+                "`sample_action`."
+            )
         return forces.copy()
 
     def observation(self) -> Field:

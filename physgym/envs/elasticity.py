@@ -25,10 +25,6 @@ from physgym.errors import ConfigError, RejectSample
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NODES = (
-    "nodes={nodes} does not fit order={order}: each direction needs a multiple of {order}, plus 1. "
-    "Use nodes={fit} or another order."
-)
 
 SMALL_ROTATION = 1e-3  # radians; below it a step is simply added
 LOOSE = 1e-3  # tolerance of load steps before the last
@@ -76,7 +72,10 @@ class BlockMesh:
             raise ConfigError(f"order={order} must be at least 1; 2 and 3 are accurate in bending")
         if len(nodes) != 3 or any(count < 2 or (count - 1) % order for count in nodes):
             fit = tuple(max(1, round((count - 1) / order)) * order + 1 for count in nodes)
-            raise ConfigError(NODES.format(nodes=nodes, order=order, fit=fit))
+            raise ConfigError(
+                f"nodes={nodes} does not fit order={order}: each direction needs a multiple of {order}, plus 1. Use "
+                f"nodes={fit} or another order."
+            )
         self.size, self.nodes, self.order = size, nodes, order
         axes = [np.linspace(0.0, length, count) for length, count in zip(size, nodes, strict=True)]
         grid = np.arange(np.prod(nodes), dtype=np.int64).reshape(nodes)

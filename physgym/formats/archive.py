@@ -24,7 +24,7 @@ from physgym.storage.location import local, place
 Compression = Literal["zstd", "blosc", "lz4", "gzip", "none"]
 LEVELS = {"zstd": 22, "blosc": 9, "gzip": 9}  # the highest
 CHUNK = 1 << 20  # bytes of whole rows that are compressed together: the least that a reader of one row decompresses
-PORTION = 1 << 24  # bytes that are read and written at a time
+CHUNK_BYTES = 1 << 24  # bytes that are read and written at a time
 
 
 def archive(
@@ -158,7 +158,7 @@ def _copy_rows(
         new.create_dataset(column.name, shape, on_disk(column.dtype), chunks=(per_chunk, *column.shape), **filters)
     else:
         create_contiguous(new, column.name, shape, on_disk(column.dtype))
-    at_once = per_chunk * max(1, PORTION // max(1, per_chunk * column.row))  # whole chunks: each is compressed once
+    at_once = per_chunk * max(1, CHUNK_BYTES // max(1, per_chunk * column.row))  # whole chunks: each is compressed once
     for start in range(0, count if column.row else 0, at_once):
         stop = min(count, start + at_once)
         rows = source.read(column.name, start, stop)

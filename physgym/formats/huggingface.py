@@ -21,11 +21,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 MOST = np.iinfo(np.int64).max
-TOO_LARGE = (
-    "field {name!r} holds {value}: the formats of datasets make int64 of every integer, and numbers above {most} "
-    "negative. Leave the field out with SampleDataset(..., fields=[...]), or store it in two parts"
-)
-PORTION = 1 << 22  # bytes of samples that are read at a time
+CHUNK_BYTES = 1 << 22  # bytes of samples that are read at a time
 ARRAYS = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D, 5: datasets.Array5D}
 
 
@@ -89,16 +85,20 @@ def to_huggingface(dataset: SampleDataset, **arguments: Any) -> datasets.Dataset
 def _check_unsigned(dataset: SampleDataset) -> None:
     """Raise ConfigError for numbers that `datasets` takes for negative ones, or not at all."""
     names = [name for name, field in dataset.spec.items() if field.dtype.kind == "u" and field.dtype.itemsize == 8]
-    at_once = max(1, PORTION // max(1, dataset.spec.nbytes))
+    at_once = max(1, CHUNK_BYTES // max(1, dataset.spec.nbytes))
     for start in range(0, len(dataset) if names else 0, at_once):
         stop = min(start + at_once, len(dataset))
         for name, values in dataset.read(start, stop, names).items():
             if values.size and values.max() > MOST:
-                raise ConfigError(TOO_LARGE.format(name=name, value=values.max(), most=MOST))
+                raise ConfigError(
+                    f"field {name!r} holds {values.max()}: the formats of datasets make int64 of every integer, and "
+                    f"numbers above {MOST} negative. Leave the field out with SampleDataset(..., fields=[...]), or "
+                    "store it in two parts"
+                )
 
 
 def _samples(dataset: SampleDataset) -> Iterator[Sample]:
-    at_once = max(1, PORTION // max(1, dataset.spec.nbytes))
+    at_once = max(1, CHUNK_BYTES // max(1, dataset.spec.nbytes))
     for start in range(0, len(dataset), at_once):
         portion = dataset[start : start + at_once]
         for i in range(len(next(iter(portion.values())))):

@@ -64,7 +64,7 @@ ORIGIN = (
     "ref_max_score",
 )
 OURS = "physgym"  # key in Minari's metadata under which an exported dataset says what it was
-PORTION = 1 << 24  # bytes of episodes that are read, and handed to Minari, at a time
+CHUNK_BYTES = 1 << 24  # bytes of episodes that are read, and handed to Minari, at a time
 
 Leaves = dict[str, str]  # path inside a space to the field that has its values
 
@@ -302,7 +302,7 @@ class _Episodes:
         row = max(1, sum(dataset.spec[name].nbytes for name in self._fields))
         first = 0
         while first < len(bounds) - 1:
-            limit = bounds[first] + PORTION // row
+            limit = bounds[first] + CHUNK_BYTES // row
             last = max(first + 1, int(np.searchsorted(bounds, limit, side="right")) - 1)
             rows = order[bounds[first] : bounds[last]]
             columns = self._read(rows)

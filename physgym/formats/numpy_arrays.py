@@ -34,23 +34,11 @@ from physgym.progress import Progress
 from physgym.sample import Field, Role, SampleSpec
 from physgym.spaces import Array
 
-PORTION = 1 << 24  # bytes that are read and written at a time
-STEPS_OF_NOTHING = (
-    "steps are given without the episodes in which they are, so that they would be those of an episode each: name the "
-    "column of episodes as well (episode=, --episode)"
-)
+CHUNK_BYTES = 1 << 24  # bytes that are read and written at a time
 DESCRIPTION = "fields.json"
 CONSTANT = "index/constants/"
 LOOKED_AT = 256  # rows
-ONE_EACH = (
-    "nothing says which rows belong together, so that each of the {count} rows is an episode of its own, and a split "
-    "puts neighbours into different parts. Name the column of episodes: episode=... (physgym import --episode COLUMN)"
-)
-OVERLAP = (
-    "The rows of {names} overlap, as windows of one series do: split that way, training and validation share values"
-)
 log = logging.getLogger(__name__)
-CLASH = "a field of the dataset lies in a group named index, as the export's index does; rename it"
 
 
 def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = False) -> None:
@@ -68,7 +56,7 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
     if out.exists():
         raise DatasetError(f"{out} exists; choose another name")
     if any(name.split("/")[0] == "index" for name in dataset.spec):
-        raise DatasetError(CLASH)
+        raise DatasetError("a field of the dataset lies in a group named index, as the export's index does; rename it")
     described = {"fields": dataset.spec.to_json(), "source": dataset.source}
     if (parameters := dataset.parameter_spec) is not None:
         described["parameters"] = parameters.to_json()
@@ -130,7 +118,7 @@ def _write_zip(dataset: SampleDataset, file: Path, description: str, bar: Progre
 
 
 def _portions(dataset: SampleDataset, field: Field, bar: Progress) -> Iterator[tuple[int, Array]]:
-    at_once = max(1, PORTION // max(1, field.nbytes))
+    at_once = max(1, CHUNK_BYTES // max(1, field.nbytes))
     for start in range(0, len(dataset), at_once):
         stop = min(len(dataset), start + at_once)
         yield start, dataset.read(start, stop, [field.name])[field.name]
@@ -180,7 +168,7 @@ def import_numpy(
         for name, given in (("episode", episode), ("step", step)):
             if given is not None:
                 index[name] = _names(name, given, arrays)
-        beside = _taken(arrays, described)
+        tables = _side_tables(arrays, described)
         if not arrays:
             raise DatasetError(f"{source} holds no arrays")
         shapes = {name: value.shape for name, value in (arrays | index).items() if value is not None}
@@ -196,13 +184,16 @@ def import_numpy(
         count = next(iter(shapes.values()))[0]
         if index["episode"] is None:
             if step is not None:
-                raise ConfigError(STEPS_OF_NOTHING)
+                raise ConfigError(
+                    "steps are given without the episodes in which they are, so that they would be those of an "
+                    "episode each: name the column of episodes as well (episode=, --episode)"
+                )
             index["episode"] = np.arange(count)
             log.warning("%s", assumption(count, _overlapping(arrays)))
         elif index["step"] is None:
             index["step"] = _counted(np.asarray(index["episode"]))
         filled = {name: np.zeros(count, INDEX[name]) if value is None else value for name, value in index.items()}
-        at_once = max(1, PORTION // max(1, spec.nbytes))
+        at_once = max(1, CHUNK_BYTES // max(1, spec.nbytes))
         with (
             SampleWriter(
                 path,
@@ -210,14 +201,14 @@ def import_numpy(
                 mode=mode,
                 source=described.get("source"),
                 nonfinite="allow",
-                parameters=beside.spec,
-                rejected=beside.rejected is not None,
-                endings=bool(beside.endings),
+                parameters=tables.spec,
+                rejected=tables.rejected is not None,
+                endings=bool(tables.endings),
             ) as writer,
             all_or_nothing(writer),
             Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
         ):
-            beside.write(writer)
+            tables.write(writer)
             for start in range(0, count, at_once):
                 rows = slice(start, start + at_once)
                 where = {name: value[rows] for name, value in filled.items()}
@@ -227,7 +218,7 @@ def import_numpy(
 
 
 @dataclass(frozen=True)
-class _Beside:
+class _SideTables:
     """Tables of an export next to the samples.
 
     Attributes:
@@ -255,26 +246,26 @@ class _Beside:
             names = {name: self.rejected[f"index/rejected/index/{name}"] for name in INDEX}
             writer.add_rejected(samples, reasons, **names)
         if self.endings:
-            told = {name: self.endings[f"index/endings/{name}"] for name in ("episode", "steps")}
+            names = {name: self.endings[f"index/endings/{name}"] for name in ("episode", "steps")}
             words = [word.decode(errors="replace") for word in self.endings["index/endings/how"].tolist()]
-            writer.add_endings(**told, how=words)
+            writer.add_endings(**names, how=words)
         if self.constants:
             writer.set_constants(self.constants)
 
 
-def _taken(arrays: dict[str, Array], described: Mapping[str, Any]) -> _Beside:
-    """Take out of the arrays of an export what is beside the samples; others have none."""
+def _side_tables(arrays: dict[str, Array], described: Mapping[str, Any]) -> _SideTables:
+    """Take the side tables out of the arrays of an export; other arrays have none."""
     rejected = _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None
     endings = _group(arrays, "index/endings/") if "index/endings/how" in arrays else {}
     constants = {name.removeprefix(CONSTANT): value for name, value in _group(arrays, CONSTANT).items()}
     if "parameters" not in described:
-        return _Beside(None, {}, rejected, endings, constants)
+        return _SideTables(None, {}, rejected, endings, constants)
     spec = SampleSpec.from_json(described["parameters"])
     episodes = _group(arrays, "index/parameters/") | _group(arrays, "index/episodes/")
     wanted = {f"index/parameters/{name}" for name in spec} | {"index/episodes/episode", "index/episodes/seed"}
     if missing := sorted(wanted - set(episodes)):
         raise DatasetError(f"the export lacks {missing}, which its {DESCRIPTION} names; restore a copy")
-    return _Beside(spec, episodes, rejected, endings, constants)
+    return _SideTables(spec, episodes, rejected, endings, constants)
 
 
 def _group(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
@@ -283,8 +274,17 @@ def _group(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
 
 def assumption(count: int, overlapping: list[str]) -> str:
     """Return what an import without a column of episodes says."""
-    text = ONE_EACH.format(count=count)
-    return f"{text}. {OVERLAP.format(names=', '.join(overlapping))}" if overlapping else text
+    text = (
+        f"nothing says which rows belong together, so that each of the {count} rows is an episode of its own, and "
+        "a split puts neighbours into different parts. Name the column of episodes: episode=... (physgym import "
+        "--episode COLUMN)"
+    )
+    if overlapping:
+        text += (
+            f". The rows of {', '.join(overlapping)} overlap, as windows of one series do: split that way, training "
+            "and validation share values"
+        )
+    return text
 
 
 def _names(what: str, given: str | Array, arrays: dict[str, Array]) -> Array:
@@ -297,7 +297,7 @@ def _names(what: str, given: str | Array, arrays: dict[str, Array]) -> Array:
         if given not in arrays:
             raise ConfigError(f"{what}={given!r} names none of the arrays {sorted(arrays)}")
         given = arrays.pop(given)
-    column = _whole(what, given)
+    column = _array(what, given)
     if column.ndim == 2 and column.shape[1] == 1:
         column = column[:, 0]
     with np.errstate(invalid="ignore"):  # a number that is too large differs below
@@ -336,7 +336,7 @@ def _opened(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays by name, memory-mapped where they are files, and what is known of them."""
     if isinstance(source, Mapping):
-        return {name: _whole(name, value) for name, value in source.items()}, {}
+        return {name: _array(name, value) for name, value in source.items()}, {}
     folder = absolute(source)
     try:
         if folder.suffix == ".npz":
@@ -353,7 +353,7 @@ def _opened(
         raise DatasetError(f"cannot read arrays from {source}: {error}") from error
 
 
-def _whole(name: str, value: Any) -> Array:
+def _array(name: str, value: Any) -> Array:
     """Return an array as it is, of which no value is missing.
 
     Raises:

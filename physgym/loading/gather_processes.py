@@ -25,8 +25,6 @@ WATCH = 0.5  # seconds between looks of a worker at whether the process that sta
 
 LOST = "a worker that loads samples is lost or stuck: {error}. Use fewer workers, or repair the dataset's gather"
 
-RAISED = "in DataLoader worker process"  # what torch adds to the text of an error that gathering raised
-
 
 class Gathering:
     """Request of a worker for a batch, by its epoch, number and indices.
@@ -92,7 +90,7 @@ def gathered_by_workers(loader: Loader, epoch: int, batch: int, workers: int) ->
             except RuntimeError as error:  # also the death of a worker
                 raise DatasetError(LOST.format(error=error)) from error
             except (EOFError, OSError) as error:  # its death while it hands a batch over
-                if RAISED in str(error):
+                if "in DataLoader worker process" in str(error):  # as torch adds to what gathering raised
                     raise
                 raise DatasetError(LOST.format(error=repr(error))) from error
             if arrived is None:

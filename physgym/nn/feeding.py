@@ -15,22 +15,6 @@ from torch import Tensor, nn
 from physgym.errors import ConfigError
 from physgym.nn.wrapped import unwrapped
 
-PARTLY = (
-    "{network} has forward({parameters}), where {matched} are names of its input fields {fields}, but {problem}. Name "
-    "all parameters after the fields, which then reach them by name, or none: then fields come in the order of `inputs`"
-)
-OTHERS = (
-    "{network} has forward({parameters}), where {names} are fields of the samples that do not feed it; its input "
-    "fields are {fields}. Set inputs={wanted}, or rename the parameters: then the fields come in the order of `inputs`"
-)
-LACKING = "the transform before_prediction left out {names}, which feed {network}; it gives {known}"
-RENAMED = (
-    "its fields {fields} were fed by name, and {network} has forward({parameters}) here, which has not all of these "
-    "names: what each parameter stands for is not known. Name them after the fields again, in any order, or take "
-    "(self, **fields)"
-)
-NO_FEEDING = "how fields are fed is no record of that: {data}"
-
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -93,8 +77,10 @@ class Feeding:
                 return cls("name", (), {one: one for one in fields})
             foreign = [p.name for p in parameters if p.name in others and _required(p)]
             if foreign and len(fields) > 1:
-                text = OTHERS.format(
-                    network=name, parameters=_shown(parameters), names=foreign, fields=list(fields), wanted=foreign
+                text = (
+                    f"{name} has forward({_shown(parameters)}), where {foreign} are fields of the samples that do "
+                    f"not feed it; its input fields are {list(fields)}. Set inputs={foreign}, or rename the "
+                    "parameters: then the fields come in the order of `inputs`"
                 )
                 raise ConfigError(text)
             return cls("order", tuple(fields))
@@ -104,8 +90,10 @@ class Feeding:
         elif unmatched and not kinds & set(_VARIABLE):
             problem = f"there is none for {list(unmatched)}"
         if problem:
-            text = PARTLY.format(
-                network=name, parameters=_shown(parameters), matched=list(matched), fields=list(fields), problem=problem
+            text = (
+                f"{name} has forward({_shown(parameters)}), where {list(matched)} are names of its input fields "
+                f"{list(fields)}, but {problem}. Name all parameters after the fields, which then reach them by "
+                "name, or none: then fields come in the order of `inputs`"
             )
             raise ConfigError(text)
         return _by_name(parameters, matched, unmatched)
@@ -134,7 +122,11 @@ class Feeding:
         alone = len(self.fields) == len(needed) == 1  # which cannot be taken for another one
         if found is None or (found.by == "order" and not alone and not isinstance(inner, Listing)):
             name = f"the network {type(inner).__name__}"
-            raise ConfigError(RENAMED.format(network=name, parameters=_shown(parameters), fields=list(self.fields)))
+            raise ConfigError(
+                f"its fields {list(self.fields)} were fed by name, and {name} has forward({_shown(parameters)}) here, "
+                "which has not all of these names: what each parameter stands for is not known. Name them after the "
+                "fields again, in any order, or take (self, **fields)"
+            )
         return found
 
     def __call__(self, network: nn.Module, fed: Mapping[str, Tensor]) -> Any:
@@ -149,7 +141,9 @@ class Feeding:
         except KeyError:
             missing = [name for name in (*self.positional, *self.keywords.values()) if name not in fed]
             shown = f"the network {type(unwrapped(network)).__name__}"
-            raise ConfigError(LACKING.format(names=missing, network=shown, known=list(fed))) from None
+            raise ConfigError(
+                f"the transform before_prediction left out {missing}, which feed {shown}; it gives {list(fed)}"
+            ) from None
         return network(*positional, **keywords)
 
     @property
@@ -176,7 +170,7 @@ class Feeding:
                 isinstance(text, str) for text in (*positional, *keywords, *keywords.values())
             ):
                 return cls(by, tuple(positional), dict(keywords))
-        raise ConfigError(NO_FEEDING.format(data=str(data)[:100]))
+        raise ConfigError(f"how fields are fed is no record of that: {str(data)[:100]}")
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

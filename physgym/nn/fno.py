@@ -14,11 +14,6 @@ from physgym.nn.grid_layout import CONV, Axis
 from physgym.nn.mlp import activation_class
 from physgym.nn.registry import named_network
 
-TOO_COARSE = (
-    "a grid of {size} points{padded} along axis {axis} cannot hold modes={modes} Fourier modes; it needs at least "
-    "{needed} points. Use a finer grid or fewer modes."
-)
-
 
 @named_network
 class FNO(GridNetwork):
@@ -127,7 +122,10 @@ class FNO(GridNetwork):
         for axis, (size, strip, modes) in enumerate(zip(grid, strips, self.modes, strict=True)):
             if size + strip < 2 * modes - 1:
                 padded = f" and {strip} of padding" if strip else ""
-                text = TOO_COARSE.format(size=size, padded=padded, axis=axis, modes=modes, needed=2 * modes - 1)
+                text = (
+                    f"a grid of {size} points{padded} along axis {axis} cannot hold modes={modes} Fourier modes; "
+                    f"it needs at least {2 * modes - 1} points. Use a finer grid or fewer modes."
+                )
                 raise ConfigError(text)
         if self.padding:
             h = nn.functional.pad(h, [n for strip in reversed(strips) for n in (0, strip)])

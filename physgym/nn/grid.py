@@ -197,8 +197,8 @@ class GridNetwork(nn.Module):
             **options,
         )
 
-    def settle(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Settle a residual by the fields: to which of them it adds.
+    def resolve(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Decide by the fields to which of them a residual adds.
 
         Raises:
             ConfigError: It is not clear, or the network was made for other fields.
@@ -217,10 +217,10 @@ class GridNetwork(nn.Module):
                 self.residual = tuple(residual_channels(True, spec, tuple(fed), outputs, fed, given))
 
     def add_first_channels(self, *, anyhow: bool = False) -> None:
-        """Settle a residual as it was before there was a choice: it adds the first input channels.
+        """Add the first input channels, as a residual did before there was a choice.
 
         Args:
-            anyhow: Whether to do so where another choice was made; else only what is open is settled.
+            anyhow: Whether to do so where another choice was made; else only where it is still open.
         """
         if self.residual is True or (anyhow and self.out_channels <= self.in_channels):
             self.residual = tuple(range(self.out_channels))

@@ -18,17 +18,6 @@ Axis = Literal["first", "last"]
 CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 SHAPE = "a field has shape {got} without the batch axis; this {name} takes {want}"
-READINGS = (
-    "the fields {fields} can be read in {count} ways by a {name}: {readings}. Say which: dimensions=, the number of "
-    "axes of the grid (in a configuration network: {{arguments: {{dimensions: 2}}}}), or declare it with the fields "
-    "(sample_dimensions = {{{first!r}: 2}})"
-)
-CHANNEL_AXIS = (
-    "the fields {fields} can be read in 2 ways by a {name}: {readings}. Say which axis counts the channels: "
-    'channel_axis="first" or "last" (in a configuration network: {{arguments: {{channel_axis: first}}}})'
-)
-GRIDS = "the fields {fields} do not lie on one grid of {dimensions} axes; a {name} needs all of them on the same one"
-DECLARED = "field {field!r} is declared with dimensions={got}, the {name} is made with {want}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +122,9 @@ def read_layout(
     shown = {key: field.shape for key, field in on_grid.items()}
     for key, field in on_grid.items():
         if field.dimensions is not None and dimensions not in (None, field.dimensions):
-            raise ConfigError(DECLARED.format(field=key, got=field.dimensions, name=name, want=dimensions))
+            raise ConfigError(
+                f"field {key!r} is declared with dimensions={field.dimensions}, the {name} is made with {dimensions}"
+            )
         dimensions = field.dimensions if field.dimensions is not None else dimensions
     axes: tuple[Axis, ...] = get_args(Axis) if channel_axis is None else (channel_axis,)
     found: dict[tuple[int, Axis], tuple[int, ...]] = {}
@@ -143,7 +134,9 @@ def read_layout(
     if not found:
         count = next(len(fields[output].shape) for output in outputs) if dimensions is None else dimensions
         if all(len(shape) in (count, count + 1) for shape in shown.values()):
-            raise ConfigError(GRIDS.format(fields=shown, dimensions=count, name=name))
+            raise ConfigError(
+                f"the fields {shown} do not lie on one grid of {count} axes; a {name} needs all of them on the same one"
+            )
         return count, axes[0]  # the check of each shape gives the error
 
     def readings(chosen: Iterable[tuple[int, Axis]]) -> str:
@@ -161,14 +154,20 @@ def read_layout(
     counts = sorted({count for count, _ in found})
     if len(counts) > 1:
         ways = [key for key in found if key[1] == "first" or not _same(shown.values(), *key)]
-        text = READINGS.format(
-            fields=shown, count=len(ways), name=name, readings=readings(ways), first=next(iter(shown))
+        text = (
+            f"the fields {shown} can be read in {len(ways)} ways by a {name}: {readings(ways)}. Say which: "
+            "dimensions=, the number of axes of the grid (in a configuration network: {arguments: {dimensions: "
+            f"2}}}}), or declare it with the fields (sample_dimensions = {{{next(iter(shown))!r}: 2}})"
         )
         raise ConfigError(text)
     ways = [key for key in found if key[0] == counts[0]]
     # two channels of 48 x 48 points are plain; as many channels as points somewhere, or more, are not
     if len(ways) > 1 and any(len(shape) > counts[0] and shape[0] >= min(shape[1:]) for shape in shown.values()):
-        raise ConfigError(CHANNEL_AXIS.format(fields=shown, name=name, readings=readings(ways)))
+        raise ConfigError(
+            f"the fields {shown} can be read in 2 ways by a {name}: {readings(ways)}. Say which axis counts the "
+            'channels: channel_axis="first" or "last" (in a configuration network: {arguments: {channel_axis: '
+            "first}})"
+        )
     return ways[0]
 
 

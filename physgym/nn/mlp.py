@@ -16,7 +16,6 @@ from physgym.sample import SampleSpec
 
 Shapes = int | Sequence[int] | Sequence[Sequence[int]]
 
-BLOCKS = "{got} hidden layers are not one and whole blocks of block_layers={count}; give 1 + a multiple of it"
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -87,7 +86,10 @@ class MLP(nn.Module):
         if residual and len(set(self.hidden)) > 1:
             raise ConfigError(f"residual layers need one width, not {self.hidden}; repeat a width or drop `residual`")
         if block_layers < 1 or (residual and self.hidden and (len(self.hidden) - 1) % block_layers):
-            raise ConfigError(BLOCKS.format(got=len(self.hidden), count=block_layers))
+            raise ConfigError(
+                f"{len(self.hidden)} hidden layers are not one and whole blocks of block_layers={block_layers}; give 1 "
+                "+ a multiple of it"
+            )
         self._options: dict[str, Any] = {
             "activation": activation,
             "residual": residual,

@@ -20,38 +20,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 KINDS: list[type | tuple[type, ...]] = [bool, (int, float, Tensor), str, Mapping, (list, tuple)]  # of equal meaning
 
-NO_TARGET = (
-    "the loss gets the fields {fields}, none of which is among the predicted ones {predicted}. "
-    "Add one to loss_fields, or override Optimization.compute_loss."
-)
-SHAPES = (
-    "prediction and target of field {name!r} have shapes {got} and {want} in the loss; "
-    "the transform before_loss must bring them to the same shape"
-)
-BY_CLOSURE = (
-    "{name} computes gradients within its step, where {what} is not known; leave out {argument}, or use another one"
-)
-NO_SCALAR = (
-    "the value {value!r} of the loss has shape {shape}; it must be one number for the batch, such as the mean. "
-    "{name}.{method} returned it"
-)
-NO_LOSS = (
-    "the values {names} of a batch need a 'loss' that is a tensor with a gradient; it is {kind}. {name}.{method} "
-    "returned it"
-)
-NO_VALUES = (
-    "{name}.transform_loss returned {got}; return the loss, or a dictionary of named values with the one to minimize: "
-    '{{"loss": loss, "energy": energy}}'
-)
-NO_NUMBER = "{name}.{method} returned {value!r} as {entry!r}; values to log are numbers or tensors of one number"
-FROZEN = "the network has no trainable parameter among {count}; set requires_grad of what is to be trained"
-OTHER_KIND = "{path} is {got} in the state, where this optimization has {want}"
-STATELESS = (
-    "the scheduler {name} cannot be saved: it needs the methods state_dict and load_state_dict, as those of "
-    "torch.optim.lr_scheduler have them. Add them, or train without a session"
-)
-OTHER_PARTS = "the state has {got}, this optimization has {want}; build it as when the state was saved"
-
 
 class Optimization:
     """Computes the loss and optimizes a network.
@@ -116,7 +84,10 @@ class Optimization:
             every = list(parameters)
             trained = [parameter for parameter in every if parameter.requires_grad]
             if every and not trained:
-                raise ConfigError(FROZEN.format(count=len(every)))
+                raise ConfigError(
+                    f"the network has no trainable parameter among {len(every)}; set requires_grad of what is to be "
+                    "trained"
+                )
             if not every:  # a network that only computes: the loop runs, and nothing changes
                 trained = [nn.Parameter(torch.zeros(0))]
                 self.idle = True
@@ -135,7 +106,10 @@ class Optimization:
                 ("the norm to clip", "clip_norm", clip_norm is not None),
             ):
                 if given:
-                    raise ConfigError(BY_CLOSURE.format(name="LBFGS", what=what, argument=argument))
+                    raise ConfigError(
+                        f"LBFGS computes gradients within its step, where {what} is not known; leave out {argument}, "
+                        "or use another one"
+                    )
         device = next((parameter.device.type for parameter in self.parameters), "cpu")
         self.scaler = torch.amp.GradScaler(device) if precision == "float16" else None
 
@@ -187,12 +161,18 @@ class Optimization:
             as_numbers = wanted.is_floating_point() or wanted.ndim == prediction[name].ndim
             if as_numbers and wanted.shape != prediction[name].shape:
                 got, want = tuple(prediction[name].shape), tuple(wanted.shape)
-                raise ConfigError(SHAPES.format(name=name, got=got, want=want))
+                raise ConfigError(
+                    f"prediction and target of field {name!r} have shapes {got} and {want} in the loss; the transform "
+                    "before_loss must bring them to the same shape"
+                )
             if wanted.is_floating_point():
                 wanted = wanted.to(prediction[name].dtype)
             losses.append(self.loss(prediction[name], wanted))
         if not losses:
-            raise ConfigError(NO_TARGET.format(fields=list(target), predicted=list(prediction)))
+            raise ConfigError(
+                f"the loss gets the fields {list(target)}, none of which is among the predicted ones "
+                f"{list(prediction)}. Add one to loss_fields, or override Optimization.compute_loss."
+            )
         return sum(losses[1:], losses[0])
 
     def transform_loss(self, loss: Tensor, prediction: Fields, target: Fields) -> Mapping[str, Tensor] | Tensor:
@@ -224,24 +204,35 @@ class Optimization:
             returned = {"loss": returned}
         if not isinstance(returned, Mapping):
             got = "None" if returned is None else f"a {type(returned).__name__}"
-            raise ConfigError(NO_VALUES.format(name=type(self).__name__, got=got))
+            raise ConfigError(
+                f"{type(self).__name__}.transform_loss returned {got}; return the loss, or a dictionary of named "
+                'values with the one to minimize: {"loss": loss, "energy": energy}'
+            )
         values = dict(returned)
         self._check_loss("transform_loss", values)
         return values
 
     def _check_loss(self, method: str, values: Mapping[str, Any]) -> None:
         """Raise ConfigError unless all that a method returned are numbers, and the loss is a tensor."""
-        where = {"name": type(self).__name__, "method": method}
+        where = f"{type(self).__name__}.{method}"
         for name, value in values.items():
             if isinstance(value, Tensor):
                 if value.numel() != 1:
-                    raise ConfigError(NO_SCALAR.format(value=name, shape=tuple(value.shape), **where))
+                    raise ConfigError(
+                        f"the value {name!r} of the loss has shape {tuple(value.shape)}; it must be one number for the "
+                        f"batch, such as the mean. {where} returned it"
+                    )
             elif name != "loss" and not isinstance(value, SupportsFloat):
-                raise ConfigError(NO_NUMBER.format(value=value, entry=name, **where))
+                raise ConfigError(
+                    f"{where} returned {value!r} as {name!r}; values to log are numbers or tensors of one number"
+                )
         loss = values.get("loss")
         if not isinstance(loss, Tensor):
             kind = "missing" if "loss" not in values else "None" if loss is None else f"a {type(loss).__name__}"
-            raise ConfigError(NO_LOSS.format(names=list(values), kind=kind, **where))
+            raise ConfigError(
+                f"the values {list(values)} of a batch need a 'loss' that is a tensor with a gradient; it is {kind}. "
+                f"{where} returned it"
+            )
 
     def zero_grad(self) -> None:
         """Forget the gradient of the last batch."""
@@ -316,7 +307,11 @@ class Optimization:
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
         if self.scheduler is not None:
             if not all(callable(getattr(self.scheduler, name, None)) for name in ("state_dict", "load_state_dict")):
-                raise CheckpointError(STATELESS.format(name=_name(self.scheduler)))
+                raise CheckpointError(
+                    f"the scheduler {_name(self.scheduler)} cannot be saved: it needs the methods state_dict and "
+                    "load_state_dict, as those of torch.optim.lr_scheduler have them. Add them, or train without a "
+                    "session"
+                )
             state["scheduler"] = self.scheduler.state_dict()
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -346,7 +341,10 @@ class Optimization:
         """
         have = self.state_dict()
         if set(state) != set(have):
-            raise ConfigError(OTHER_PARTS.format(got=sorted(state), want=sorted(have)))
+            raise ConfigError(
+                f"the state has {sorted(state)}, this optimization has {sorted(have)}; build it as when the state was "
+                "saved"
+            )
         _check_alike("the optimizer's groups", have["optimizer"]["param_groups"], state["optimizer"]["param_groups"])
         for part in ("scheduler", "scaler"):
             _check_alike(f"the {part}", have.get(part), state.get(part))
@@ -393,7 +391,7 @@ def _check_alike(path: str, now: Any, then: Any) -> None:
     else:
         kinds = next((kinds for kinds in KINDS if isinstance(now, kinds)), object)
         if isinstance(now, tuple) or not isinstance(then, kinds) or isinstance(now, bool) != isinstance(then, bool):
-            raise ConfigError(OTHER_KIND.format(path=path, got=str(then)[:100], want=now))
+            raise ConfigError(f"{path} is {str(then)[:100]} in the state, where this optimization has {now}")
 
 
 def _like(now: Any, then: Any) -> Any:

@@ -19,10 +19,6 @@ from physgym.errors import ConfigError
 
 Edge = Literal["zeros", "replicate", "circular", "inner"]
 
-AXES = "a field of shape {got} has too few axes for spacing={spacing}, one for each axis of the grid, behind the batch"
-UNLIKE = "{name} has shape {got}, the field beside it {want}; they must be the same"
-NODES = "the displacement has shape {got}; this block wants (batch, {nodes}, 3)"
-
 
 class Laplacian(nn.Module):
     """Second differences of fields on a regular grid in any number of dimensions, of second order in the spacing.
@@ -61,7 +57,10 @@ class Laplacian(nn.Module):
         """
         first = field.ndim - len(self.spacing)
         if first < 1:
-            raise ConfigError(AXES.format(got=tuple(field.shape), spacing=self.spacing))
+            raise ConfigError(
+                f"a field of shape {tuple(field.shape)} has too few axes for spacing={self.spacing}, one for each axis "
+                "of the grid, behind the batch"
+            )
         if self.boundary == "inner" and min(field.shape[first:]) < 3:
             raise ConfigError(f"a grid of {tuple(field.shape[first:])} points has no inner ones")
         terms = []
@@ -257,7 +256,9 @@ class ElasticEnergy(nn.Module):
     def _held(self, displacement: Tensor) -> Tensor:
         """Return the displacement in float64, zero at the clamp, whose nodes come first."""
         if displacement.shape[1:] != (self.n_nodes, 3):
-            raise ConfigError(NODES.format(got=tuple(displacement.shape), nodes=self.n_nodes))
+            raise ConfigError(
+                f"the displacement has shape {tuple(displacement.shape)}; this block wants (batch, {self.n_nodes}, 3)"
+            )
         free = displacement[:, self.n_clamped :].double()
         return nn.functional.pad(free, (0, 0, self.n_clamped, 0))
 
@@ -290,4 +291,7 @@ def _alike(field: Tensor, **others: Tensor) -> None:
     """Raise where a field has another shape: broadcast, it would give nonsense without a word."""
     for name, other in others.items():
         if other.shape != field.shape:
-            raise ConfigError(UNLIKE.format(name=name, got=tuple(other.shape), want=tuple(field.shape)))
+            raise ConfigError(
+                f"{name} has shape {tuple(other.shape)}, the field beside it {tuple(field.shape)}; they must be the "
+                "same"
+            )

@@ -23,33 +23,12 @@ if TYPE_CHECKING:
 WHOSE = "the network"
 ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
 
-NO_ROLE = 'no field has the role "{role}", so name {argument}=[...]; the samples have {known}'
-NO_FIELD = "{argument} names {name!r}, which the samples lack; they have {known}"
-INPUT = "{network} does not accept its input fields {fields}: {error}. Change the network or `inputs`."
-OUTPUT_COUNT = "{network} returned {got} for the fields {names}. Return a tensor for one field, a tuple for several."
-OUTPUT_NAMES = (
-    "{network} returned {kind} of {got} for the fields {names}: {problem}. Name each output after its field, or return "
-    "a plain tuple in the order of `outputs`"
-)
-OUTPUT_SHAPE = (
-    "{network} predicts field {name!r} with shape {got}; the samples say {want}. "
-    "Change the network's output shape, or convert it in the transform before_apply."
-)
-PREDICTED_SHAPE = (
-    "{network} predicted field {name!r} with shape {got} instead of {want}. The shape of its output must follow from "
-    "that of its input alone"
-)
-SAMPLE_MISSING = "the prediction needs field {name!r}, which is missing; there are {known}"
-SAMPLE_SHAPE = "field {name!r} has shape {got}; the network was made for {want}"
-NO_NUMBERS = "has dtype {dtype}, of which a network is fed nothing"
-UNEQUAL = "the fields of a batch must hold equally many samples; they hold {counts}"
-
 
 @runtime_checkable
-class Settling(Protocol):
+class FieldAware(Protocol):
     """A network that takes over from the fields what was left open when it was made, such as what a residual adds."""
 
-    def settle(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> None: ...  # noqa: D102
+    def resolve(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> None: ...  # noqa: D102
 
     def summary(self, spec: SampleSpec, inputs: Sequence[str], outputs: Sequence[str]) -> str: ...  # noqa: D102
 
@@ -104,15 +83,15 @@ class Predictor(nn.Module):
         self.network = network
         self.transforms = Transforms() if transforms is None else transforms
         inner = unwrapped(network)
-        if isinstance(inner, Settling):
-            inner.settle(self.spec, self.inputs, self.outputs)
+        if isinstance(inner, FieldAware):
+            inner.resolve(self.spec, self.inputs, self.outputs)
         self._try_on_zeros(feeding, [name for name in spec if name not in self.inputs])
 
     @property
     def summary(self) -> str:
         """Say for people what was built: the network, its fields, and how they are fed."""
         inner = unwrapped(self.network)
-        if isinstance(inner, Settling):
+        if isinstance(inner, FieldAware):
             text = inner.summary(self.spec, self.inputs, self.outputs)
         else:
             fed, given = (
@@ -158,7 +137,7 @@ class Predictor(nn.Module):
             return as_field(value, self.spec[name].dtype, name, WHOSE)
         array = as_arrays({name: value}, WHOSE)[name]
         if array.dtype.kind not in "biufc":
-            error = NO_NUMBERS.format(dtype=array.dtype)
+            error = f"has dtype {array.dtype}, of which a network is fed nothing"
             raise SampleError(FIELD.format(name=name, whose=WHOSE, error=error))
         return array
 
@@ -195,7 +174,10 @@ class Predictor(nn.Module):
         if isinstance(result, (tuple, list)) and len(result) == len(self.outputs):
             return dict(zip(self.outputs, result, strict=True))
         got = f"{len(result)} outputs" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
-        raise ConfigError(OUTPUT_COUNT.format(network=self._name, got=got, names=list(self.outputs)))
+        raise ConfigError(
+            f"{self._name} returned {got} for the fields {list(self.outputs)}. Return a tensor for one field, a tuple "
+            "for several."
+        )
 
     def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
         """Return the output fields from outputs that have names, which are those of the fields."""
@@ -207,7 +189,10 @@ class Predictor(nn.Module):
         texts = (f"{extra} are none of them" if extra else "", f"{missing} are missing" if missing else "")
         problem = " and ".join(text for text in texts if text) or "two of them name one field"
         names = list(self.outputs)
-        text = OUTPUT_NAMES.format(network=self._name, kind=kind, got=list(result), names=names, problem=problem)
+        text = (
+            f"{self._name} returned {kind} of {list(result)} for the fields {names}: {problem}. Name each output "
+            "after its field, or return a plain tuple in the order of `outputs`"
+        )
         raise ConfigError(text)
 
     def _fed(self, fields: Mapping[str, Any]) -> Fields:
@@ -235,15 +220,16 @@ class Predictor(nn.Module):
         fed: dict[str, Any] = {}
         for name in self.inputs:
             if name not in sample:
-                raise SampleError(SAMPLE_MISSING.format(name=name, known=list(sample)))
+                raise SampleError(f"the prediction needs field {name!r}, which is missing; there are {list(sample)}")
             field = self.spec[name]
             value, want = as_field(sample[name], field.dtype, name, WHOSE), field.shape
             if value.ndim != len(want) + batched or value.shape[batched:] != want:
                 got = value.shape[batched:] if batched else value.shape
-                raise SampleError(SAMPLE_SHAPE.format(name=name, got=got, want=want))
+                raise SampleError(f"field {name!r} has shape {got}; the network was made for {want}")
             fed[name] = value if batched else value[np.newaxis]
         if len({len(value) for value in fed.values()}) > 1:
-            raise SampleError(UNEQUAL.format(counts={name: len(value) for name, value in fed.items()}))
+            counts = {name: len(value) for name, value in fed.items()}
+            raise SampleError(f"the fields of a batch must hold equally many samples; they hold {counts}")
         if self.training:
             with evaluating(self):
                 arrays = self._predict(fed)
@@ -264,7 +250,10 @@ class Predictor(nn.Module):
             field, value = self.spec[name], applied[name]
             if value.shape != (count, *field.shape):
                 got, want = tuple(value.shape), (count, *field.shape)
-                raise SampleError(PREDICTED_SHAPE.format(network=self._name, name=name, got=got, want=want))
+                raise SampleError(
+                    f"{self._name} predicted field {name!r} with shape {got} instead of {want}. The shape of its "
+                    "output must follow from that of its input alone"
+                )
             arrays[name] = _to_array(value, field)
         return arrays
 
@@ -309,7 +298,9 @@ class Predictor(nn.Module):
                 if isinstance(error, ConfigError):
                     raise
                 fields = {name: self.spec[name].shape for name in self.inputs}
-                raise ConfigError(INPUT.format(network=self._name, fields=fields, error=error)) from error
+                raise ConfigError(
+                    f"{self._name} does not accept its input fields {fields}: {error}. Change the network or `inputs`."
+                ) from error
             try:
                 applied = self._applied(prediction)
             except ConfigError as error:
@@ -322,7 +313,10 @@ class Predictor(nn.Module):
             got, want = tuple(fields[name].shape), (2, *self.spec[name].shape)
             if got != want:
                 shown = got[1:] if got[:1] == (2,) else f"{got} for a batch of 2"
-                text = OUTPUT_SHAPE.format(network=self._name, name=name, got=shown, want=want[1:])
+                text = (
+                    f"{self._name} predicts field {name!r} with shape {shown}; the samples say {want[1:]}. Change "
+                    "the network's output shape, or convert it in the transform before_apply."
+                )
                 raise ConfigError(text) from cause
 
 
@@ -347,10 +341,10 @@ def field_names(
 
 def _names(spec: SampleSpec, argument: str, names: tuple[str, ...], role: str) -> tuple[str, ...]:
     if not names:
-        raise ConfigError(NO_ROLE.format(role=role, argument=argument, known=list(spec)))
+        raise ConfigError(f'no field has the role "{role}", so name {argument}=[...]; the samples have {list(spec)}')
     for name in names:
         if name not in spec:
-            raise ConfigError(NO_FIELD.format(argument=argument, name=name, known=list(spec)))
+            raise ConfigError(f"{argument} names {name!r}, which the samples lack; they have {list(spec)}")
     return names
 
 

@@ -12,8 +12,6 @@ from physgym.errors import ConfigError
 from physgym.marked_classes import marked_classes
 from physgym.nn.wrapped import unwrapped
 
-UNKNOWN = "{name!r} is not a registered module; there are {known}. Decorate its class with `physgym.nn.register`."
-
 
 @runtime_checkable
 class Describable(Protocol):
@@ -94,7 +92,10 @@ def build(description: Mapping[str, Any]) -> nn.Module:
     if name not in _CLASSES and name in _shipped():
         importlib.import_module(_shipped()[name].partition(":")[0])
     if name not in _CLASSES:
-        raise ConfigError(UNKNOWN.format(name=name, known=list(registered())))
+        raise ConfigError(
+            f"{name!r} is not a registered module; there are {list(registered())}. Decorate its class with "
+            "`physgym.nn.register`."
+        )
     try:
         return _CLASSES[name](**{key: _built(value) for key, value in description["config"].items()})
     except TypeError as error:

@@ -13,12 +13,6 @@ from physgym.sample import SampleSpec
 
 Residual = bool | str | Mapping[str, str] | Sequence[int | None]
 
-NO_COUNTERPART = (
-    "residual=True: which input field does {output!r} of shape {shape} change? {found}; say so: residual={example}"
-)
-NO_SUCH = "residual names {name!r}, which is none of the {role} fields {known}"
-UNLIKE = "residual adds field {name!r} of {got} channels to {output!r} of {want}; both must have as many"
-
 
 def residual_channels(
     residual: Residual,
@@ -50,7 +44,7 @@ def residual_channels(
     if isinstance(chosen, Mapping):
         for role, names, known in (("output", chosen, outputs), ("input", chosen.values(), inputs)):
             if unknown := [name for name in names if name not in known]:
-                raise ConfigError(NO_SUCH.format(name=unknown[0], role=role, known=list(known)))
+                raise ConfigError(f"residual names {unknown[0]!r}, which is none of the {role} fields {list(known)}")
     channels: list[int | None] = []
     for name, count in zip(outputs, given, strict=True):
         size = count or 1
@@ -59,7 +53,10 @@ def residual_channels(
             channels += [None] * size
             continue
         if fed[source] != size:
-            raise ConfigError(UNLIKE.format(name=source, got=fed[source], output=name, want=size))
+            raise ConfigError(
+                f"residual adds field {source!r} of {fed[source]} channels to {name!r} of {size}; both must have as "
+                "many"
+            )
         channels += range(starts[source], starts[source] + size)
     return channels
 
@@ -73,7 +70,10 @@ def _counterpart(output: str, spec: SampleSpec, inputs: Sequence[str]) -> str:
         return alike[0]
     found = f"{alike} have this shape" if alike else f"none of the inputs {list(inputs)} has this shape"
     example = repr((alike or list(inputs))[0])
-    raise ConfigError(NO_COUNTERPART.format(output=output, shape=spec[output].shape, found=found, example=example))
+    raise ConfigError(
+        f"residual=True: which input field does {output!r} of shape {spec[output].shape} change? {found}; say so: "
+        f"residual={example}"
+    )
 
 
 def add_channels(channels: Sequence[int | None], y: Tensor, x: Tensor) -> Tensor:

@@ -27,21 +27,6 @@ Scale = Literal["auto", "field", "component", "channel", "channel_last"]
 RELATIVE_FLOOR = 1e-3  # smallest scale of a component relative to the scale of its field
 ROUNDING = 1e-12  # spread relative to the mean that is rounding of a constant in float64
 
-NO_INVERSE = "{name} has no inverse; override `inverse`, or do not use it where its effect must be undone"
-FIELD_SHAPE = "field {name!r} has shape {got} where it is normalized; its statistics have {want}"
-HELD_SHAPE = "field {name!r} has shape {got} where parts of it are held; their mask has {want}"
-HOOK = (
-    "the transform {where}, {name}, returned {got} instead of a dictionary of tensors by field; return the given "
-    "fields with what has changed: {{**fields, ...}}"
-)
-HOOK_LACKS = "the transform {where}, {name}, returned no field {names}; it gave {known}"
-PAIR = "the transform before_loss, {name}, returned {got} instead of two dictionaries: (prediction, target)"
-NOT_ONE = "the scale of field {name!r} is {kind!r}, one for each channel, but it has shape {shape}"
-NOTHING_KNOWN = "no value of field {name!r} is finite in any sample, so it is not normalized"
-ZEROS_AND_ONES = (
-    "field %r holds nothing but zeros and ones, and is normalized like any number; if it is a flag or one-hot, declare "
-    'it: sample_kinds = {%r: "flag"}, or Field(..., kind="flag")'
-)
 NO_FIELD = "there is no field {name!r} to transform; there are {known}"
 
 
@@ -80,9 +65,12 @@ def checked_fields(fields: Any, where: str, transform: nn.Module, needed: Iterab
     name = type(transform).__name__
     if not isinstance(fields, Mapping):
         got = "None" if fields is None else f"a {type(fields).__name__}"
-        raise ConfigError(HOOK.format(where=where, name=name, got=got))
+        raise ConfigError(
+            f"the transform {where}, {name}, returned {got} instead of a dictionary of tensors by field; return the "
+            "given fields with what has changed: {**fields, ...}"
+        )
     if missing := [one for one in needed if one not in fields]:
-        raise ConfigError(HOOK_LACKS.format(where=where, name=name, names=missing, known=list(fields)))
+        raise ConfigError(f"the transform {where}, {name}, returned no field {missing}; it gave {list(fields)}")
     return cast(Fields, fields)
 
 
@@ -106,7 +94,10 @@ class Transform(nn.Module):
         """
         if type(self).forward is Transform.forward:
             return fields
-        raise ConfigError(NO_INVERSE.format(name=type(self).__name__))
+        raise ConfigError(
+            f"{type(self).__name__} has no inverse; override `inverse`, or do not use it where its effect must be "
+            "undone"
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -276,7 +267,7 @@ class Normalize(Transform):
             mean: Tensor = getattr(self, f"mean_{index}")  # get_buffer costs as much as the arithmetic
             if fields[name].shape[1:] != mean.shape:  # it might broadcast, to nonsense of the right shape
                 got, want = tuple(fields[name].shape[1:]), tuple(mean.shape)
-                raise ConfigError(FIELD_SHAPE.format(name=name, got=got, want=want))
+                raise ConfigError(f"field {name!r} has shape {got} where it is normalized; its statistics have {want}")
             yield name, mean, getattr(self, f"scale_{index}")
 
     @property
@@ -335,7 +326,10 @@ class Hold(Transform):
                 continue
             field = fields[name]
             if field.shape[1:] != shape:
-                raise ConfigError(HELD_SHAPE.format(name=name, got=tuple(field.shape[1:]), want=shape))
+                raise ConfigError(
+                    f"field {name!r} has shape {tuple(field.shape[1:])} where parts of it are held; their mask has "
+                    f"{shape}"
+                )
             held = self.get_buffer(f"value_{index}").to(field.dtype)
             changed[name] = torch.where(self.get_buffer(f"mask_{index}"), held, field)
         return {**fields, **changed}
@@ -463,7 +457,10 @@ class Transforms(nn.Module):
         pair: Any = self.before_loss(prediction, target)
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             got = f"{len(pair)} values" if isinstance(pair, (tuple, list)) else f"a {type(pair).__name__}"
-            raise ConfigError(PAIR.format(name=type(self.before_loss).__name__, got=got))
+            raise ConfigError(
+                f"the transform before_loss, {type(self.before_loss).__name__}, returned {got} instead of two "
+                "dictionaries: (prediction, target)"
+            )
         one, other = (checked_fields(fields, "before_loss", self.before_loss) for fields in pair)
         return one, other
 
@@ -498,7 +495,7 @@ def _choose(scale: Scale | Mapping[str, Scale], name: str, shape: tuple[int, ...
     if kind not in get_args(Scale):
         raise ConfigError(f"the scale of field {name!r} is {kind!r}, which is none of {get_args(Scale)}")
     if kind in ("channel", "channel_last") and len(shape) < 2:
-        raise ConfigError(NOT_ONE.format(name=name, kind=kind, shape=shape))
+        raise ConfigError(f"the scale of field {name!r} is {kind!r}, one for each channel, but it has shape {shape}")
     if kind == "auto":
         if len(shape) <= 1:
             return "component"
@@ -547,7 +544,9 @@ def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, A
     counts = getattr(moments, "counts", None)
     known = np.ones(mean.shape, bool) if counts is None else np.asarray(counts) > 0
     if mean.size and not known.any():
-        warnings.warn(NOTHING_KNOWN.format(name=name), UserWarning, stacklevel=4)
+        warnings.warn(
+            f"no value of field {name!r} is finite in any sample, so it is not normalized", UserWarning, stacklevel=4
+        )
         return np.zeros_like(mean), np.ones(_scale_shape(mean.shape, kind))
     _hint(name, moments, known)
     wholes = []
@@ -579,7 +578,14 @@ def _hint(name: str, moments: Moments, known: Array) -> None:
     low, high, mean, std = (np.asarray(value)[known] for value in (low, high, moments.mean, moments.std))
     # of numbers from 0 to 1 these alone have a variance as large as their mean allows
     if low.min() == 0 and high.max() == 1 and np.allclose(std**2, mean * (1 - mean), rtol=0, atol=1e-6):
-        log.warning(ZEROS_AND_ONES, name, name)
+        log.warning(
+            (
+                "field %r holds nothing but zeros and ones, and is normalized like any number; if it is a flag or "
+                'one-hot, declare it: sample_kinds = {%r: "flag"}, or Field(..., kind="flag")'
+            ),
+            name,
+            name,
+        )
 
 
 def _safe_scale(mean: Array, std: Array) -> tuple[float, Array]:

@@ -29,8 +29,6 @@ POOL: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxP
 BATCH_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
 
-WIDTH = "depth={depth} must not be negative, and width={width} one positive number or one for each of depth + 1 sizes"
-
 
 @named_network
 class UNet(GridNetwork):
@@ -103,7 +101,10 @@ class UNet(GridNetwork):
         )
         widths = [width * 2**level for level in range(depth + 1)] if isinstance(width, int) else list(width)
         if depth < 0 or len(widths) != depth + 1 or min(widths) < 1:
-            raise ConfigError(WIDTH.format(depth=depth, width=width))
+            raise ConfigError(
+                f"depth={depth} must not be negative, and width={width} one positive number or one for each of depth + "
+                "1 sizes"
+            )
         if norm not in get_args(Norm) or boundary not in get_args(Boundary) or merge not in get_args(Merge):
             raise ConfigError(
                 f"norm is one of {get_args(Norm)}, boundary one of {get_args(Boundary)}, merge one of {get_args(Merge)}"

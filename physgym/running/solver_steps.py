@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from physgym.code.made import describe_made
+from physgym.code.env_description import describe_env
 from physgym.code.record import Code
 from physgym.code.search import code_of
 from physgym.data.constants import as_constants
@@ -90,7 +90,7 @@ class SolverSteps(SimulationSteps):
     @cached_property
     def code(self) -> Code:
         """Return the code of the simulation."""
-        return code_of(self.plan.env, self.plan.env_kwargs, describe_made(self.env))
+        return code_of(self.plan.env, self.plan.env_kwargs, describe_env(self.env))
 
     def enter(self, index: int) -> SteppedEnv:
         """Return the environment of an episode's arguments, which steps from now on.

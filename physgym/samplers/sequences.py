@@ -216,8 +216,8 @@ class Grid(SequenceSampler):
                 return [int.from_bytes(rng.bytes(size), "little") % number for _ in range(self.block)]
             found: list[int] = []
             while len(found) < self.block:
-                turn, start = divmod(first + len(found), number)
-                order = stream(seed, *key, turn).permutation(number)
+                cycle, start = divmod(first + len(found), number)
+                order = stream(seed, *key, cycle).permutation(number)
                 found += order[start : start + self.block - len(found)].tolist()
             return found
 

@@ -175,12 +175,12 @@ class FolderBackend(Backend):
             os.close(handle)
 
     @contextlib.contextmanager
-    def _disk(self, doing: str) -> Iterator[None]:
+    def _disk(self, action: str) -> Iterator[None]:
         """Translate what the disk says."""
         try:
             yield
         except OSError as error:
-            raise StorageError(f"cannot {doing} at {self.location}: {error.strerror or error}") from error
+            raise StorageError(f"cannot {action} at {self.location}: {error.strerror or error}") from error
 
 
 def _tag(data: bytes) -> str:

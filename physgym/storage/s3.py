@@ -339,11 +339,11 @@ class S3Backend(Backend):
         if self.stop.is_set():
             raise Stopped
 
-    def _repeat(self, doing: str, request: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
+    def _repeat(self, action: str, request: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
         """Make a request, again after growing pauses while the server is away; return its answer.
 
         Args:
-            doing: What for, for the error.
+            action: What for, for the error.
             request: Makes it.
             progress: Grows as parts of it succeed, whereupon patience begins anew.
 
@@ -360,7 +360,7 @@ class S3Backend(Backend):
             except Exception as error:
                 if _of_disk(error):
                     raise
-                problem = self._transient(doing, error)
+                problem = self._transient(action, error)
             if (now := progress()) > reached:
                 reached, pauses, begin, attempts = now, self._pauses(), time.monotonic(), 0
             attempts += 1
@@ -368,11 +368,11 @@ class S3Backend(Backend):
             waited = time.monotonic() - begin
             if waited + pause > self.patience and attempts >= ATTEMPTS:
                 raise Unreachable(
-                    f"cannot {doing} at {self.location}: {problem}, for {waited:.0f} s. Look whether the server can "
+                    f"cannot {action} at {self.location}: {problem}, for {waited:.0f} s. Look whether the server can "
                     f"be reached, then continue; {PATIENCE_VARIABLE} sets how many seconds it may be away"
                 ) from None
             level = logging.WARNING if attempts == 1 else logging.INFO
-            log.log(level, "cannot %s at %s: %s; once more in %.1f s", doing, self.location, problem, pause)
+            log.log(level, "cannot %s at %s: %s; once more in %.1f s", action, self.location, problem, pause)
             self.stop.wait(pause)
 
     @staticmethod
@@ -382,7 +382,7 @@ class S3Backend(Backend):
             yield pause * random.uniform(0.5, 1.0)  # so that many clients do not come back all at once
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _transient(self, doing: str, error: Exception) -> str:
+    def _transient(self, action: str, error: Exception) -> str:
         """Return what is wrong for the time being; raise what will stay wrong, as an error that says what to do."""
         from botocore import exceptions as b
 
@@ -390,11 +390,11 @@ class S3Backend(Backend):
         temporary = (b.ConnectionError, b.HTTPClientError, b.ResponseStreamingError, b.IncompleteReadError)
         if isinstance(error, (b.NoCredentialsError, b.PartialCredentialsError, b.TokenRetrievalError)):
             raise StorageError(
-                f"cannot {doing} at {self.location}: there are no credentials ({problem}). {WHERE}"
+                f"cannot {action} at {self.location}: there are no credentials ({problem}). {WHERE}"
             ) from None
         if isinstance(error, RecursionError):
             raise StorageError(
-                f"cannot {doing} at {self.location}: the server sends the request from one address to another without "
+                f"cannot {action} at {self.location}: the server sends the request from one address to another without "
                 "end; correct the endpoint or the region"
             ) from None
         if isinstance(error, Dripping | TimeoutError | ConnectionError):
@@ -403,14 +403,14 @@ class S3Backend(Backend):
             return f"the answer broke off, it lacks {error}"
         lasting = isinstance(error, b.SSLError) and "CERTIFICATE" in str(error).upper()
         if lasting or not isinstance(error, (b.ClientError, *temporary)):
-            raise StorageError(f"cannot {doing} at {self.location}: {problem}") from None
+            raise StorageError(f"cannot {action} at {self.location}: {problem}") from None
         if not isinstance(error, b.ClientError):
             return problem
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code in AGAIN or status in (429, 500, 502, 503, 504):
             return problem
-        where = f"cannot {doing} at {self.location}"
+        where = f"cannot {action} at {self.location}"
         if code == "NoSuchBucket":
             raise StorageError(
                 f"{where}: there is no bucket {self.location.bucket!r}. Create it, or correct the name"

@@ -7,11 +7,6 @@ from pathlib import Path
 
 from physgym.errors import DatasetError
 
-TOO_SMALL = (
-    "{samples} samples need {needed}, {free} are free at {path}. Free space, choose another folder, or ask for fewer; "
-    "what is there can be continued later (resume)"
-)
-
 
 def check_room(path: Path, samples: int, row_nbytes: int) -> None:
     """Raise an error where samples do not fit on the disk, before the first one is made.
@@ -31,7 +26,10 @@ def check_room(path: Path, samples: int, row_nbytes: int) -> None:
         return  # a file system that does not say
     needed = samples * row_nbytes
     if needed > free:
-        raise DatasetError(TOO_SMALL.format(samples=samples, needed=size(needed), free=size(free), path=path))
+        raise DatasetError(
+            f"{samples} samples need {size(needed)}, {size(free)} are free at {path}. Free space, choose another "
+            "folder, or ask for fewer; what is there can be continued later (resume)"
+        )
 
 
 def size(nbytes: int) -> str:

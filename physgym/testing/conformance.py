@@ -39,58 +39,14 @@ Env = gymnasium.Env[Any, Any]
 STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slow
 SEED = 20
 
-GYMNASIUM = "Gymnasium's own checker must accept the environment: {error}"
-TRAVEL = "observations and infos must be able to travel between processes: {error}"
-SAMPLER = "sample_action(rng) must return elements of action_space; {action!r} is not in {space}"
-SAMPLER_SEED = "sample_action(rng) must take all randomness from rng: equal generators gave different actions"
-SAME_SEED = "equal seeds must give equal episodes to the bit; {what} differs at step {step}. Use self.np_random alone"
-SAMPLES = (
-    "at least one of {steps} steps under sampled actions must give a sample; all were rejected, the last: {reason}"
-)
-ALIAS = "an observation must not change after it was returned; the one of step {step} did. Return a copy"
-VECTOR = "through a worker process {what} must equal the one in process, at step {step}"
-RENDER = "render() with render_mode='rgb_array' must return uint8 of shape (height, width, 3), not {got}"
 REPORTED = 'reset must report the parameters of the episode in info["parameters"], as parameter_space declares: {error}'
-SET = (
-    'reset(options={{"parameters": ...}}) must set them: asked for {name!r} = {asked}, info["parameters"] has {got}. '
-    "Use them, and report what is used"
-)
-AS_REPORTED = (
-    'reset(options={{"parameters": ...}}) with what the same seed reports must give the same episode; {what} differs '
-    "at step {step}. Draw as many random numbers where parameters are given as where they are not"
-)
-NOT_REFUSED = 'reset must refuse options["parameters"] with {name!r} = {value}, which parameter_space does not allow'
 FED = (
     "inputs(action) must give the input fields as the sample of the step has them; {name!r} {what} at step {step}. "
     "They are what the network was trained on"
 )
-ADOPTED = (
-    "adopt(action, prediction) with the targets of the solver's step must lead to its observation; it differs at step "
-    "{step}. Take over all that `advance` would have changed"
-)
-APPROXIMATE = (
-    "adopt(action, prediction) with the targets of the solver's step leads near its observation, not to it: at step "
-    "{step} it is {error:.1%} of the largest value away. If that is meant so, smaller errors of a network are not seen"
-)
-INFLUENCE = (
-    "instances in one process must not influence each other: beside another one, {what} differs at {step} from what "
-    "the instance gives alone. They share {cause}. {cure}; or declare metadata['physgym.single'] = True, for one "
-    "environment per worker process"
-)
-PLACED = (
-    "equal seeds must give equal episodes in every environment; {what} differs at step {step} with another {name}. "
-    "Which environment runs an episode, and how many there are, depends on the number of workers, and so would a "
-    "dataset. Use it for ports and file names alone; what differs between episodes is a parameter"
-)
-AFTER_ANOTHER = (
-    "equal seeds must give equal episodes, whatever was run before; in an instance that has run other episodes {what} "
-    "differs at step {step}. Which episodes an instance runs depends on the number of workers, and so would a dataset. "
-    "Begin anew at each reset: clear there what is left of the last episode"
-)
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
-ROLES = "sample_space needs at least one field of role {role!r} in sample_roles, for a network to train on"
 
 
 class EnvConformance:
@@ -108,7 +64,7 @@ class EnvConformance:
                 warnings.simplefilter("ignore")  # advice to RL agents, such as to bound every observation
                 gymnasium_check_env(env.unwrapped, skip_render_check=True)
         except Exception as error:
-            raise AssertionError(GYMNASIUM.format(error=error)) from error
+            raise AssertionError(f"Gymnasium's own checker must accept the environment: {error}") from error
         finally:
             env.close()
 
@@ -121,7 +77,7 @@ class EnvConformance:
             for values in (returned, env.step(action)):
                 encode_value([values[0], values[-1]])
         except ProtocolError as error:
-            raise AssertionError(TRAVEL.format(error=error)) from error
+            raise AssertionError(f"observations and infos must be able to travel between processes: {error}") from error
         finally:
             env.close()
 
@@ -129,7 +85,10 @@ class EnvConformance:
         """Fields, roles and units fit together, with something to learn from and something to learn."""
         spec = self._spec()
         for role in ("input", "target"):
-            _require(bool(spec.names(role)), ROLES.format(role=role))
+            _require(
+                bool(spec.names(role)),
+                f"sample_space needs at least one field of role {role!r} in sample_roles, for a network to train on",
+            )
 
     def test_sampler_gives_valid_actions(self) -> None:
         """Sampled actions are in the action space and depend on the generator alone."""
@@ -138,9 +97,15 @@ class EnvConformance:
         observation, _ = env.reset(seed=SEED)
         for seed in range(10):
             action = draw(observation, np.random.default_rng(seed))
-            _require(env.action_space.contains(action), SAMPLER.format(action=action, space=env.action_space))
+            _require(
+                env.action_space.contains(action),
+                f"sample_action(rng) must return elements of action_space; {action!r} is not in {env.action_space}",
+            )
             again = draw(observation, np.random.default_rng(seed))
-            _require(_equal(env.action_space, action, again), SAMPLER_SEED)
+            _require(
+                _equal(env.action_space, action, again),
+                "sample_action(rng) must take all randomness from rng: equal generators gave different actions",
+            )
         env.close()
 
     def test_samples_fit_the_declaration(self) -> None:
@@ -148,14 +113,20 @@ class EnvConformance:
         transitions = self._episode(self._spec(), SEED)  # checks every sample
         _require(
             any(t.sample is not None for t in transitions),
-            SAMPLES.format(steps=len(transitions), reason=transitions[-1].rejected),
+            (
+                f"at least one of {len(transitions)} steps under sampled actions must give a sample; all were "
+                f"rejected, the last: {transitions[-1].rejected}"
+            ),
         )
 
     def test_same_seed_same_episode(self) -> None:
         """A seed names an episode."""
         spec, space = self._spec(), self.make_env().observation_space
         if difference := _difference(space, self._episode(spec, SEED), self._episode(spec, SEED)):
-            raise AssertionError(SAME_SEED.format(what=difference[0], step=difference[1]))
+            raise AssertionError(
+                f"equal seeds must give equal episodes to the bit; {difference[0]} differs at step {difference[1]}. "
+                "Use self.np_random alone"
+            )
 
     def test_episodes_are_the_same_in_every_environment(self) -> None:
         """An episode depends on its seed, not on ``env_index`` and ``num_envs``."""
@@ -163,7 +134,12 @@ class EnvConformance:
         first = self._episode(spec, SEED)
         for name, place in (("num_envs", (0, 7)), ("env_index", (3, 7))):
             if difference := _difference(space, first, self._episode(spec, SEED, place=place)):
-                raise AssertionError(PLACED.format(what=difference[0], step=difference[1], name=name))
+                raise AssertionError(
+                    f"equal seeds must give equal episodes in every environment; {difference[0]} differs at step "
+                    f"{difference[1]} with another {name}. Which environment runs an episode, and how many there are, "
+                    "depends on the number of workers, and so would a dataset. Use it for ports and file names alone; "
+                    "what differs between episodes is a parameter"
+                )
 
     def test_an_episode_does_not_depend_on_those_before(self) -> None:
         """An episode of an instance that has run others is that of a new one."""
@@ -174,7 +150,12 @@ class EnvConformance:
         again = list(run_episode(env, spec, seed=SEED, max_steps=STEPS))
         env.close()
         if difference := _difference(space, self._episode(spec, SEED), again):
-            raise AssertionError(AFTER_ANOTHER.format(what=difference[0], step=difference[1]))
+            raise AssertionError(
+                "equal seeds must give equal episodes, whatever was run before; in an instance that has run other "
+                f"episodes {difference[0]} differs at step {difference[1]}. Which episodes an instance runs depends on "
+                "the number of workers, and so would a dataset. Begin anew at each reset: clear there what is left of "
+                "the last episode"
+            )
 
     def test_instances_do_not_influence_each_other(self) -> None:
         """Two instances in a process, stepped in turn, give what each gives alone; see ``physgym.single``."""
@@ -184,7 +165,11 @@ class EnvConformance:
             return
         if (found := find_influence(self.make_env, (SEED, SEED + 1), STEPS)) is not None:
             step = "the reset" if found.step < 0 else f"step {found.step}"
-            raise AssertionError(INFLUENCE.format(what=found.what, step=step, cause=found.cause, cure=found.cure))
+            raise AssertionError(
+                f"instances in one process must not influence each other: beside another one, {found.what} differs at "
+                f"{step} from what the instance gives alone. They share {found.cause}. {found.cure}; or declare "
+                "metadata['physgym.single'] = True, for one environment per worker process"
+            )
 
     def test_parameters_are_reported(self) -> None:
         """A reset reports the parameters of its episode, if the environment declares some."""
@@ -204,13 +189,23 @@ class EnvConformance:
             asked = _reset_parameters(env, seed)
             got = _reset_parameters(env, SEED, asked)
             for name, a, b in zip(leaf_spaces(space), flatten(space, asked), flatten(space, got), strict=True):
-                _require(_bits(a, b), SET.format(name=name, asked=a, got=b))
+                _require(
+                    _bits(a, b),
+                    (
+                        f'reset(options={{"parameters": ...}}) must set them: asked for {name!r} = {a}, '
+                        f'info["parameters"] has {b}. Use them, and report what is used'
+                    ),
+                )
         options = {"parameters": _reset_parameters(env, SEED)}
         env.close()
         spec = self._spec()
         first, second = self._episode(spec, SEED), self._episode(spec, SEED, options)
         if difference := _difference(env.observation_space, first, second):
-            raise AssertionError(AS_REPORTED.format(what=difference[0], step=difference[1]))
+            raise AssertionError(
+                'reset(options={"parameters": ...}) with what the same seed reports must give the same episode; '
+                f"{difference[0]} differs at step {difference[1]}. Draw as many random numbers where parameters are "
+                "given as where they are not"
+            )
 
     def test_parameters_out_of_bounds_are_refused(self) -> None:
         """A reset raises for parameters that are not in their space."""
@@ -225,7 +220,10 @@ class EnvConformance:
                         env.reset(seed=SEED, options={"parameters": given})
                     except Exception:  # noqa: BLE001 - which one is for the environment to choose
                         continue
-                    raise AssertionError(NOT_REFUSED.format(name=name, value=wrong))
+                    raise AssertionError(
+                        f'reset must refuse options["parameters"] with {name!r} = {wrong}, which parameter_space does '
+                        "not allow"
+                    )
         env.close()
 
     def test_observations_are_not_changed_later(self) -> None:
@@ -239,7 +237,10 @@ class EnvConformance:
             if terminated or truncated:
                 env.reset()
             after = flatten(env.observation_space, observation)
-            _require(all(map(_bits, before, after)), ALIAS.format(step=step))
+            _require(
+                all(map(_bits, before, after)),
+                f"an observation must not change after it was returned; the one of step {step} did. Return a copy",
+            )
             observation = following if not (terminated or truncated) else env.reset()[0]
         env.close()
 
@@ -262,7 +263,7 @@ class EnvConformance:
                 for what, a, b in zip(("observation", "reward", "terminated", "truncated"), *results, strict=False):
                     space = reference.observation_space if what == "observation" else None
                     same = _bits(a, b) if space is None else _equal(space, a, b)
-                    _require(same, VECTOR.format(what=f"the {what}", step=step))
+                    _require(same, f"through a worker process the {what} must equal the one in process, at step {step}")
                 empty: Any = create_empty_array(single, count)
                 actions = concatenate(single, [draw(None, rng) for _ in range(count)], empty)
                 results = [env.step(actions)[:4] for env in (reference, ours)]  # type: ignore[misc]
@@ -293,9 +294,21 @@ class EnvConformance:
                 hooked.adopt(action, {name: sample[name] for name in spec.names("target")})
                 after, wanted = _observed(hooked), _observed(expected)
                 if not all(map(_close, after, wanted)):
-                    _require(_distance(after, wanted) < _distance(before, wanted), ADOPTED.format(step=step))
+                    _require(
+                        _distance(after, wanted) < _distance(before, wanted),
+                        (
+                            "adopt(action, prediction) with the targets of the solver's step must lead to its "
+                            f"observation; it differs at step {step}. Take over all that `advance` would have changed"
+                        ),
+                    )
                     warnings.warn(
-                        APPROXIMATE.format(step=step, error=_distance(after, wanted)), ConformanceNote, stacklevel=2
+                        (
+                            "adopt(action, prediction) with the targets of the solver's step leads near its "
+                            f"observation, not to it: at step {step} it is {_distance(after, wanted):.1%} of the "
+                            "largest value away. If that is meant so, smaller errors of a network are not seen"
+                        ),
+                        ConformanceNote,
+                        stacklevel=2,
                     )
                     break
                 if terminated or truncated:
@@ -313,7 +326,9 @@ class EnvConformance:
         env.close()
         good = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
         got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        _require(good, RENDER.format(got=got))
+        _require(
+            good, f"render() with render_mode='rgb_array' must return uint8 of shape (height, width, 3), not {got}"
+        )
 
     def test_closes_twice(self) -> None:
         """Closing again does no harm."""

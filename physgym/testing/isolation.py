@@ -39,10 +39,6 @@ FOLDER = "the working folder of the process"
 PYTHON, NUMPY = "Python's global generator (random)", "numpy's global generator (numpy.random)"
 TORCH = "torch's global generator (torch.manual_seed)"
 OBJECT = "the object that both have as "
-UNSEEN = (
-    "two instances share {what}, and a step of one changed it. Nothing came of it in the steps made here, but each "
-    "had better have its own"
-)
 SOMETHING = "something that belongs to the process: a library's state, a file, a variable"
 CURES = {
     FOLDER: "physgym's workers keep a folder for each environment, other programs do not: use absolute paths",
@@ -108,7 +104,14 @@ def find_influence(make: Callable[[], Env], seeds: tuple[int, int], steps: int) 
         changed: dict[str, None] = {}
         if (found := differs()) is None:
             if objects := [name for name in changed if name.startswith(OBJECT)]:
-                warnings.warn(UNSEEN.format(what=", ".join(objects)), ConformanceNote, stacklevel=2)
+                warnings.warn(
+                    (
+                        f"two instances share {', '.join(objects)}, and a step of one changed it. Nothing came of it "
+                        "in the steps made here, but each had better have its own"
+                    ),
+                    ConformanceNote,
+                    stacklevel=2,
+                )
             return None
         causes = [name for name in process if differs(name) is None]
         if causes:

@@ -182,7 +182,7 @@ class ChannelContract:
     def test_messages_keep_their_order(self, ends: Any) -> None:
         """Check that many small messages arrive as they were sent."""
         parent, worker = ends
-        names = [f"m{turn}" for turn in range(300)]
+        names = [f"m{number}" for number in range(300)]
         taken = in_thread(lambda: [worker.next() for _ in names])
         for name in names:
             parent.send(Call("call", name))
@@ -249,14 +249,14 @@ class ChannelContract:
         """Check that polling the descriptor finds every message, and nothing once all are taken."""
         parent, worker = ends
         assert not shown(parent)
-        for turn in range(3):
-            for _ in range(turn + 1):
+        for number in range(3):
+            for _ in range(number + 1):
                 parent.send(Call("call", "x"))
                 worker.next()
             # one more than a transport may read at once
             reply = CallResult([bytes(100_000), 1])
-            answered = in_thread(lambda turn, reply: [worker.send(reply) for _ in range(turn + 1)], turn, reply)
-            assert len(arrived(parent, turn + 1)) == turn + 1
+            answered = in_thread(lambda number, reply: [worker.send(reply) for _ in range(number + 1)], number, reply)
+            assert len(arrived(parent, number + 1)) == number + 1
             answered()
             assert not parent.has_input
             assert not shown(parent)
@@ -298,14 +298,14 @@ class ChannelContract:
             parent.send(Step(0))
 
         def serve() -> None:
-            for turn in range(8):
+            for number in range(8):
                 worker.next()
-                observations[:] = turn
+                observations[:] = number
                 worker.send(Results(None, [observations, rewards, flags, flags]))
 
         served = in_thread(serve)
-        for turn, results in enumerate(arrived(parent, 8)):
-            assert np.unique(results.arrays[0]).tolist() == [turn]
+        for number, results in enumerate(arrived(parent, 8)):
+            assert np.unique(results.arrays[0]).tolist() == [number]
         served()
 
     def test_requests_that_come_before_a_prediction_keep_their_order(self, ends: Any) -> None:

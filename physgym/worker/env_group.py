@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.casting import as_arrays
-from physgym.code.made import describe_made
+from physgym.code.env_description import describe_env
 from physgym.errors import ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
 from physgym.protocol.buffers import Arena, Layout
@@ -103,7 +103,7 @@ class EnvGroup:
             "metadata": _json_only(env.metadata),
             "render_mode": env.render_mode,
             "max_episode_steps": getattr(env.spec, "max_episode_steps", None),
-            "code": describe_made(env.present if isinstance(env, Variants) else env),
+            "code": describe_env(env.present if isinstance(env, Variants) else env),
         }
 
     def _further_spaces(self) -> list[Any]:

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from physgym.code.made import describe_made
+from physgym.code.env_description import describe_env
 from physgym.code.record import Code, check_same, differences
 from physgym.code.search import code_of
 from physgym.errors import ChangedCode, ConfigError, DatasetError
@@ -188,7 +188,7 @@ def test_files_that_a_simulation_reads(write, tmp_path):
     """,
     )
     sim = importlib.import_module("hsim").Sim
-    made = describe_made(gym.wrappers.OrderEnforcing(sim()))
+    made = describe_env(gym.wrappers.OrderEnforcing(sim()))
     with pytest.raises(ConfigError, match=r"reads .*mesh\.msh.*no such file"):
         code_of(sim, None, made)
     (tmp_path / "mesh.msh").write_text("1")

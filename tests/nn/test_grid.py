@@ -220,7 +220,7 @@ REACTION = spec({name: value.shape for name, value in VALUES.items()}, {"uv_next
 def test_a_residual_adds_the_input_that_corresponds(residual):
     made = adds(UNet.from_spec(REACTION, residual=residual, **UNET))
     assert (Predictor(made, REACTION).predict(VALUES)["uv_next"] == 7).all()
-    direct = adds(UNet(2, 4, 2, residual=True, **UNET))  # its fields settle it
+    direct = adds(UNet(2, 4, 2, residual=True, **UNET))  # its fields resolve it
     assert (Predictor(direct, REACTION).predict(VALUES)["uv_next"] == 7).all()
     channels = [0, 1] if residual == [2, 3] else residual
     other = adds(UNet.from_spec(REACTION, inputs=["uv", "kill", "feed"], residual=channels, **UNET))

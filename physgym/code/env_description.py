@@ -9,7 +9,7 @@ from typing import Any
 AROUND = ("gymnasium", "physgym")
 
 
-def describe_made(env: Any) -> dict[str, list[str]]:
+def describe_env(env: Any) -> dict[str, list[str]]:
     """Say of an environment which classes it is of, and which files it reads, as text.
 
     Args:
@@ -30,6 +30,6 @@ def describe_made(env: Any) -> dict[str, list[str]]:
     names = [f"{c.__module__}:{c.__qualname__}" for c in classes if c.__module__ not in ("typing", "abc")]
     files: dict[str, None] = {}  # in their order
     for one in layers:
-        told = getattr(one, "files_read", ())
-        files |= dict.fromkeys(map(os.fspath, [told] if isinstance(told, (str, os.PathLike)) else told))
+        read = getattr(one, "files_read", ())
+        files |= dict.fromkeys(map(os.fspath, [read] if isinstance(read, (str, os.PathLike)) else read))
     return {"classes": list(dict.fromkeys(names)), "files": list(files)}
