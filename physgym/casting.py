@@ -15,14 +15,9 @@ import numpy as np
 from physgym.errors import SampleError
 from physgym.spaces import Array
 
-# what a value does wrong; callers say whose value it is
-KIND = "has dtype {got}, which does not convert to {want} without losing its kind"
+# texts say what a value does wrong; callers say whose value it is
 VALUE = "has values that {want} cannot hold, the first {value} of dtype {got} at index {index}"
-MASKED = "is a masked array with {count} missing values, which {want} cannot keep; fill them, and give the mask apart"
 FIELD = "field {name!r} for {whose} {error}"
-NO_ARRAY = "is not an array: {error}"
-NO_TEXT = "is a list of texts, or of bytes, with {value!r} among them"
-CUT_TEXT = "has the text {value!r}, which ends with a NUL character: numpy and HDF5 drop it. Leave it out"
 NO_NUMBER = "is not a number: {error}"
 
 LARGEST_SHOWN = 256  # bits of an integer that is written out
@@ -56,7 +51,7 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
             _check_integers(value, dtype)
             return array.astype(dtype)
     if not _fits(array.dtype, dtype):
-        raise CastError(KIND.format(got=array.dtype, want=dtype))
+        raise CastError(f"has dtype {array.dtype}, which does not convert to {dtype} without losing its kind")
     with np.errstate(all="ignore"):  # an overflow becomes inf, which is reported below
         changed = array.astype(dtype)
     if (lost := _lost(array, changed)) is not None and lost.any():
@@ -77,11 +72,14 @@ def as_array(value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """
     if count := _missing(value):
         want = "an array without a mask" if dtype is None else f"an array of dtype {dtype}"
-        raise CastError(MASKED.format(count=count, want=want))
+        raise CastError(
+            f"is a masked array with {count} missing values, which {want} cannot keep; fill them, and give the mask "
+            "apart"
+        )
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError, RuntimeError) as error:  # the last one of tensors with a gradient
-        raise CastError(NO_ARRAY.format(error=error)) from error
+        raise CastError(f"is not an array: {error}") from error
     if array.dtype.kind in "SU" and isinstance(value, (list, tuple, str, bytes)):
         _check_texts(value, str if array.dtype.kind == "U" else bytes)
     elif array.dtype.kind == "f" and isinstance(value, (list, tuple)) and value and _are_integers(value):
@@ -202,9 +200,11 @@ def _check_texts(value: Any, kind: type[Any]) -> None:
     elif isinstance(value, np.ndarray) and value.dtype.kind == ("U" if kind is str else "S"):
         return
     elif not isinstance(value, kind):
-        raise CastError(NO_TEXT.format(value=value))  # of which numpy has made a text
+        raise CastError(f"is a list of texts, or of bytes, with {value!r} among them")  # of which numpy has made a text
     elif value[-1:] in ("\0", b"\0"):
-        raise CastError(CUT_TEXT.format(value=value))
+        raise CastError(
+            f"has the text {value!r}, which ends with a NUL character: numpy and HDF5 drop it. Leave it out"
+        )
 
 
 def _are_integers(value: Any) -> bool:

@@ -28,18 +28,10 @@ UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errn
 NO_FLUSH_OF_FILES = UNSUPPORTED - {errno.ENOLCK}  # never EIO or ENOSPC
 NO_FLUSH = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
-NO_LOCKS = (
-    "the file system of {path} has no locks ({error}), so that nothing keeps a second process from writing there at "
-    "the same time. Make sure that there is none, or mount it with locks"
-)
 
 NO_FLUSHED_FOLDERS = (
     "the file system of {path} cannot write folders through to the disk ({error}): what is in files is safe, but after "
     "a power cut the names of the last ones may be missing. Nothing is lost where a process is killed"
-)
-NO_FLUSHED_FILES = (
-    "the file system of {path} cannot write files through to the disk ({error}): after a power cut what was written "
-    "last may be missing. Nothing is lost where a process is killed"
 )
 NO_MODES = (
     "the file system of {path} does not change permissions ({error}): files have those that it gives them, so that "
@@ -271,7 +263,12 @@ def flush_open(descriptor: int, path: Path) -> None:
         if folder:
             _say_once(NO_FLUSHED_FOLDERS, path, error)
         else:
-            _say_once(NO_FLUSHED_FILES, path.parent, error)  # it may have a temporary name
+            _say_once(
+                "the file system of {path} cannot write files through to the disk ({error}): after a power cut what "
+                "was written last may be missing. Nothing is lost where a process is killed",
+                path.parent,  # the file may have a temporary name
+                error,
+            )
 
 
 def copy_mode(source: Path, target: Path) -> None:
@@ -316,6 +313,14 @@ def lock(descriptor: int, path: Path, *, shared: bool = False, warn: bool = True
         if error.errno not in UNSUPPORTED:
             raise
         if warn:
-            warnings.warn(NO_LOCKS.format(path=path, error=os.strerror(error.errno or 0)), RuntimeWarning, stacklevel=3)
+            warnings.warn(
+                (
+                    f"the file system of {path} has no locks ({os.strerror(error.errno or 0)}), so that nothing keeps "
+                    "a second process from writing there at the same time. Make sure that there is none, or mount it "
+                    "with locks"
+                ),
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return "unsupported"
     return "held"

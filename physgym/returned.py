@@ -10,11 +10,8 @@ import numpy as np
 from physgym.casting import CastError, as_number, shown
 from physgym.errors import SampleError
 
-RETURNED = "{name} must return {count} values, {what}; it returned {got}"
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
-REWARD = "the reward must be a number, not {reward}, which {error}"
 INFO = "info must be a dictionary, not a {kind}"
-FLAG = "{name} must be True or False, not {flag}"
 
 _IMMUTABLE = frozenset({bool, int, float, complex, str, bytes, type(None), np.float64, np.float32, np.int64, np.bool_})
 
@@ -34,7 +31,7 @@ def returned(name: str, values: Any, count: int) -> Any:
     if several and len(values) == count:
         return values
     got = f"{len(values)} values" if several else f"a {type(values).__name__}"
-    raise SampleError(RETURNED.format(name=name, count=count, what=WHAT[count], got=got))
+    raise SampleError(f"{name} must return {count} values, {WHAT[count]}; it returned {got}")
 
 
 def info_of(info: Any) -> dict[str, Any]:
@@ -57,7 +54,7 @@ def reward_of(reward: Any) -> float:
     try:
         return as_number(reward)
     except CastError as error:
-        raise SampleError(REWARD.format(reward=shown(reward), error=error)) from error
+        raise SampleError(f"the reward must be a number, not {shown(reward)}, which {error}") from error
 
 
 def flag_of(name: str, flag: Any) -> bool:
@@ -76,7 +73,7 @@ def flag_of(name: str, flag: Any) -> bool:
         array = np.asarray(flag)
         if not array.shape and array.dtype.kind in "biuf" and array in (0, 1):
             return bool(array)
-    raise SampleError(FLAG.format(name=name, flag=shown(flag)))
+    raise SampleError(f"{name} must be True or False, not {shown(flag)}")
 
 
 def taken(value: Any) -> Any:

@@ -31,26 +31,10 @@ InfoKey = Literal["sample", "parameters"]  # where an info has fields
 
 _SPACES: dict[InfoKey, str] = {"sample": "sample_space", "parameters": "parameter_space"}
 
-FIELD = "field {field!r} needs a tuple of integers as its shape and a numpy dtype: {error}"
-NO_FIELDS = '{where}: info["{of}"] must be a dictionary of fields, not {got}'
-MISSING = "{where}: field {name!r} is missing; {space} has {expected}. Return it or take it out of the space."
-EXTRA = "{where}: field {name!r} is not in {space}, which has {expected}. Add it there or leave it out."
-SHAPE = '{where}: info["{of}"][{name!r}] has shape {got}; {space} says {want}. Return {want} or change the space.'
-VALUE = '{where}: info["{of}"][{name!r}] {error}. Convert it, or change the dtype in {space}.'
 NOT_FINITE = (
     '{where}: info["sample"][{name!r}] holds {count} non-finite values, the first at index {index}. '
     "Reject the step (leave the sample out, or raise RejectSample) or repair the simulation."
 )
-
-GRID = (
-    "sample_dimensions says that field {name!r} has {got} axes of a grid; with a shape of {shape} it has as many axes, "
-    "or one more for its channels"
-)
-MASK = (
-    "sample_masks says that {mask!r} tells which values of {name!r} are there; it must be an integer, how many rows "
-    "are, or an array of the first or the last axes of {shape}, not of shape {got} and dtype {dtype}"
-)
-OWN_MASK = "field {name!r} cannot say itself which of its values are there; name another field as its mask"
 
 
 @dataclass(frozen=True)
@@ -86,7 +70,9 @@ class Field:
             object.__setattr__(self, "shape", tuple(operator.index(side) for side in shape))
             object.__setattr__(self, "dtype", np.dtype(self.dtype))
         except TypeError as error:
-            raise SampleError(FIELD.format(field=self.name, error=error)) from error
+            raise SampleError(
+                f"field {self.name!r} needs a tuple of integers as its shape and a numpy dtype: {error}"
+            ) from error
 
     @property
     def nbytes(self) -> int:
@@ -143,18 +129,27 @@ class SampleSpec(Mapping[str, Field]):
     def _check_said(self, field: Field) -> None:
         """Raise where what is declared about a field contradicts its shape."""
         if field.dimensions is not None and (field.dimensions < 1 or len(field.shape) - field.dimensions not in (0, 1)):
-            raise SampleError(GRID.format(name=field.name, got=field.dimensions, shape=field.shape))
+            raise SampleError(
+                f"sample_dimensions says that field {field.name!r} has {field.dimensions} axes of a grid; with a shape "
+                f"of {field.shape} it has as many axes, or one more for its channels"
+            )
         if field.kind not in get_args(Kind):
             raise SampleError(f"the kind of field {field.name!r} is {field.kind!r}, which is none of {get_args(Kind)}")
         if not field.mask or field.mask not in self._fields:  # a part of the fields may lack it
             return
         mask = self._fields[field.mask]
         if mask is field:
-            raise SampleError(OWN_MASK.format(name=field.name))
+            raise SampleError(
+                f"field {field.name!r} cannot say itself which of its values are there; name another field as its mask"
+            )
         alike = mask.shape in (field.shape[: len(mask.shape)], field.shape[len(field.shape) - len(mask.shape) :])
         kinds = "biuf" if mask.shape or not field.shape else "b"  # a float is no number of rows
         if not counts_rows(field, mask) and not (alike and mask.dtype.kind in kinds):
-            text = MASK.format(mask=mask.name, name=field.name, shape=field.shape, got=mask.shape, dtype=mask.dtype)
+            text = (
+                f"sample_masks says that {mask.name!r} tells which values of {field.name!r} are there; it must be "
+                f"an integer, how many rows are, or an array of the first or the last axes of {field.shape}, not "
+                f"of shape {mask.shape} and dtype {mask.dtype}"
+            )
             raise SampleError(text)
 
     def __getitem__(self, name: str) -> Field:
@@ -266,22 +261,26 @@ class SampleSpec(Mapping[str, Field]):
         Raises:
             SampleError: A field is missing, extra, of a wrong shape or dtype, or not finite.
         """
-        context = {"where": where, "of": of, "space": _SPACES[of]}
-        checked = self._cast(self._flat(sample, context), context)
+        checked = self._cast(self._flat(sample, where, of), where, of)
         if finite:
             self.check_finite(checked, where)
         return checked
 
-    def _cast(self, flat: Mapping[str, Any], context: dict[str, str]) -> Sample:
+    def _cast(self, flat: Mapping[str, Any], where: str, of: InfoKey) -> Sample:
         """Return copies with the declared shapes and dtypes."""
         checked: Sample = {}
         for field in self._fields.values():
             try:
                 value = as_dtype(flat[field.name], field.dtype)
             except CastError as error:
-                raise SampleError(VALUE.format(name=field.name, error=error, **context)) from error
+                raise SampleError(
+                    f'{where}: info["{of}"][{field.name!r}] {error}. Convert it, or change the dtype in {_SPACES[of]}.'
+                ) from error
             if value.shape != field.shape:
-                raise SampleError(SHAPE.format(name=field.name, got=value.shape, want=field.shape, **context))
+                raise SampleError(
+                    f'{where}: info["{of}"][{field.name!r}] has shape {value.shape}; {_SPACES[of]} says {field.shape}. '
+                    f"Return {field.shape} or change the space."
+                )
             checked[field.name] = value.copy()
         return checked
 
@@ -297,19 +296,26 @@ class SampleSpec(Mapping[str, Field]):
         real = (field.name for field in self._fields.values() if field.dtype.kind in "fc")
         return [name for name in real if not np.isfinite(sample[name]).all()]
 
-    def _flat(self, sample: Mapping[str, Any], context: dict[str, str]) -> dict[str, Any]:
+    def _flat(self, sample: Mapping[str, Any], where: str, of: InfoKey) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
-            raise SampleError(NO_FIELDS.format(got=type(sample).__name__, **context))
+            got = type(sample).__name__
+            raise SampleError(f'{where}: info["{of}"] must be a dictionary of fields, not {got}')
         alike = sample.__class__ is dict and sample.keys() == self._fields.keys()
         if alike and all(value.__class__ is np.ndarray for value in sample.values()):
             return cast(dict[str, Any], sample)  # flat already, as nearly always
         given = dict(self._items(sample))
         for name in self:
             if name not in given:
-                raise SampleError(MISSING.format(name=name, expected=list(self), **context))
+                raise SampleError(
+                    f"{where}: field {name!r} is missing; {_SPACES[of]} has {list(self)}. Return it or take it out of "
+                    "the space."
+                )
         for name in given:
             if name not in self:
-                raise SampleError(EXTRA.format(name=name, expected=list(self), **context))
+                raise SampleError(
+                    f"{where}: field {name!r} is not in {_SPACES[of]}, which has {list(self)}. Add it there or leave "
+                    "it out."
+                )
         return given
 
     def _items(self, values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

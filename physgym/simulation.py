@@ -30,13 +30,6 @@ ActType = TypeVar("ActType")
 Predict = Callable[[Sample], Sample]
 NonFinite = Literal["error", "reject", "allow"]  # what a value that is not finite is, in every part of physgym
 
-NO_NETWORK = (
-    "the simulation asked for a prediction, but this pipeline has no network. Run it in a Runner, set "
-    "`env.unwrapped.predictor`, or do not ask during generation."
-)
-NO_PARAMETER_SPACE = (
-    "{env} declares no parameter_space, so reset takes no parameters. Set `parameter_space` (a gymnasium.spaces.Dict)"
-)
 NO_HOOK = (
     "{env} does not implement {hook}, so that no network can stand in for its solver. Implement inputs(action) and "
     "adopt(action, prediction); see docs/running.md"
@@ -45,8 +38,6 @@ NO_LOAD_SAMPLE = (
     "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
     "that it needs from a stored sample and returns the action for the next step; see docs/simulation.md"
 )
-UNKNOWN_PARAMETER = "{env}: there is no parameter {name!r}; parameter_space has {known}"
-WRONG_PARAMETER = "{env}: parameter {name!r} = {value} is not in {space}; {remedy}"
 
 
 class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]):
@@ -225,7 +216,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             SampleError: The pipeline has no network, or values of a masked array are missing.
         """
         if self.predictor is None:
-            raise SampleError(NO_NETWORK)
+            raise SampleError(
+                "the simulation asked for a prediction, but this pipeline has no network. Run it in a Runner, set "
+                "`env.unwrapped.predictor`, or do not ask during generation."
+            )
         return self.predictor(as_arrays(inputs, "predict"))
 
     def reset(
@@ -246,7 +240,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         given = options.pop("parameters", {})
         if self.parameter_space is None:
             if given:
-                raise ConfigError(NO_PARAMETER_SPACE.format(env=type(self).__name__))
+                raise ConfigError(
+                    f"{type(self).__name__} declares no parameter_space, so reset takes no parameters. Set "
+                    "`parameter_space` (a gymnasium.spaces.Dict)"
+                )
             self.begin(options)
             return self.observation(), self.info()
         self.parameters = self._given_parameters(given, self.draw_parameters())
@@ -264,7 +261,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         values = dict(zip(known, walk.flatten(self.parameter_space, drawn), strict=True))
         for name, value in dict(flat_items(given)).items():
             if name not in known:
-                raise ConfigError(UNKNOWN_PARAMETER.format(env=env, name=name, known=list(known)))
+                raise ConfigError(f"{env}: there is no parameter {name!r}; parameter_space has {list(known)}")
             space, wrong = known[name], ""
             try:
                 values[name] = as_dtype(value, np.dtype(space.dtype))[()]
@@ -274,7 +271,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             if not wrong and not space.contains(np.asarray(values[name]) if box else values[name]):
                 wrong = "give a value within it, or widen it"
             if wrong:
-                text = WRONG_PARAMETER.format(env=env, name=name, value=value, space=space, remedy=wrong)
+                text = f"{env}: parameter {name!r} = {value} is not in {space}; {wrong}"
                 raise ConfigError(text)
         return walk.unflatten(self.parameter_space, iter(values.values()))
 

@@ -21,11 +21,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 VARIABLE = np.dtype(object)  # dtype of a leaf without a fixed layout
 
-UNSUPPORTED = (
-    "{space} has no fixed byte layout, so it cannot be a field of a sample. Use Box, Discrete, MultiBinary, "
-    "MultiDiscrete, or Dict and Tuple of them."
-)
-
 
 @dataclass(frozen=True)
 class Leaf:
@@ -91,7 +86,10 @@ def fixed_leaves(space: spaces.Space[Any]) -> list[Leaf]:
     """
     found = leaves(space)
     if any(leaf.variable for leaf in found):
-        raise ConfigError(UNSUPPORTED.format(space=space))
+        raise ConfigError(
+            f"{space} has no fixed byte layout, so it cannot be a field of a sample. Use Box, Discrete, MultiBinary, "
+            "MultiDiscrete, or Dict and Tuple of them."
+        )
     return found
 
 

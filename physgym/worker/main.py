@@ -40,11 +40,6 @@ from physgym.worker.variants import SINGLE
 
 FAREWELL = 2.0  # seconds to wait for the parent to hang up once the environments are closed
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
-TOGETHER = "{count} environments that declare physgym.single are to share a worker"
-NOT_REGISTERED = (
-    "{error} A worker has not run the program that registered it: pass the id itself or its EnvSpec in place of a "
-    'callable, write "module:id", or import the module that registers it inside of the callable'
-)
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,10 @@ def _answer(message: Message, group: EnvGroup, boot: Boot, memory: int, emit: Ca
 
 
 def build_all(
-    factories: Sequence[EnvFactory], first_env: int, num_envs: int, together: str = TOGETHER
+    factories: Sequence[EnvFactory],
+    first_env: int,
+    num_envs: int,
+    together: str = "{count} environments that declare physgym.single are to share a worker",
 ) -> tuple[list[Env], list[Folder]]:
     """Return the environments of a process, and the working folders in which their constructors left it.
 
@@ -185,7 +183,13 @@ def build_all(
                 raise SharedProcess(together.format(count=len(factories)))
         except Exception as error:
             if isinstance(error, gymnasium.error.UnregisteredEnv):
-                error.args = (NOT_REGISTERED.format(error=error),)
+                error.args = (
+                    (
+                        f"{error} A worker has not run the program that registered it: pass the id itself or its "
+                        'EnvSpec in place of a callable, write "module:id", or import the module that registers it '
+                        "inside of the callable"
+                    ),
+                )
             for env, folder in zip(envs, folders, strict=False):
                 with contextlib.suppress(Exception), folder:
                     env.close()

@@ -17,15 +17,6 @@ from physgym.errors import WrongValue
 
 Env: TypeAlias = gymnasium.Env[Any, Any]
 
-SAME = (
-    "environments {first} and {second} are the same object ({env}), so that a step of one is a step of the other. "
-    "Let each callable make its own: [lambda: MyEnv(...) for _ in range(n)], not env = MyEnv(...); [lambda: env] * n"
-)
-INSIDE = (
-    "environments {first} and {second} have the same environment inside ({env}, as {name}), so that a step of one is a "
-    "step of the other. Let each make its own: [lambda: Outer(MyEnv()) for _ in range(n)], not env = MyEnv(); "
-    "[lambda: Outer(env)] * n"
-)
 DEEPEST = 5  # what a factory holds is looked for so far inside of what it holds
 MOST = 1000  # elements of a container that are looked at
 
@@ -45,12 +36,20 @@ def refuse_same(envs: Sequence[gymnasium.Env[Any, Any]], indices: Iterable[int] 
     for env, index in zip(envs, places, strict=False):
         first = known.setdefault(id(env.unwrapped), index)
         if first != index:
-            raise WrongValue(SAME.format(first=first, second=index, env=env))
+            raise WrongValue(
+                f"environments {first} and {index} are the same object ({env}), so that a step of one is a step of the "
+                "other. Let each callable make its own: [lambda: MyEnv(...) for _ in range(n)], not env = MyEnv(...); "
+                "[lambda: env] * n"
+            )
     for env, index in zip(envs, places, strict=False):
         for key, (name, inner) in inside(env).items():
             first = known.setdefault(key, index)
             if first != index:
-                raise WrongValue(INSIDE.format(first=first, second=index, env=inner, name=name))
+                raise WrongValue(
+                    f"environments {first} and {index} have the same environment inside ({inner}, as {name}), so that "
+                    "a step of one is a step of the other. Let each make its own: [lambda: Outer(MyEnv()) for _ in "
+                    "range(n)], not env = MyEnv(); [lambda: Outer(env)] * n"
+                )
 
 
 def inside(env: Env) -> dict[int, tuple[str, Env]]:

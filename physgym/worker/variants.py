@@ -28,8 +28,6 @@ from physgym.worker.folders import here
 ARGUMENTS = "physgym/arguments"  # key of a reset's options: the index of the episode's arguments
 SINGLE = "physgym.single"  # key of an environment's metadata: a process has one of them at most
 
-OTHER_SPACES = "arguments {index} give {name} {got}, arguments {first} give {want}"
-
 
 class ByEpisode:
     """Makes the environments of several arguments in one place.
@@ -104,7 +102,7 @@ class Variants(gymnasium.Env[Any, Any]):
         self._spaces = self._spaces or spaces
         for name, want in self._spaces.items():
             if spaces[name] != want:
-                text = OTHER_SPACES.format(index=index, first=self._first, name=name, got=spaces[name], want=want)
+                text = f"arguments {index} give {name} {spaces[name]}, arguments {self._first} give {want}"
                 raise UnequalSpaces(text)
         for name, value in self._set.items():
             _pass_on(env, name, value)

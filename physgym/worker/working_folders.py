@@ -13,11 +13,6 @@ from physgym.placement import Env
 from physgym.worker.failures import RequestFailed
 from physgym.worker.folders import Folder, here
 
-LATE_FOLDER = (
-    "an environment left the process in the working folder {folder} in a step, after {count} steps in which none did. "
-    "Which one it was is not known, and others may have used its folder. Change the folder in the constructor or in "
-    'reset, come back before the step ends, or declare metadata["physgym.single"] = True: one environment per process'
-)
 WATCHED_STEPS = 16  # of each environment, after which of its folder is looked at resets and whole messages alone
 
 
@@ -73,7 +68,12 @@ class WorkingFolders:
         """
         self.compare(differ=True)
         if len(self._envs) > 1:
-            raise RequestFailed(0, "step") from ConfigError(LATE_FOLDER.format(folder=folder, count=WATCHED_STEPS))
+            raise RequestFailed(0, "step") from ConfigError(
+                f"an environment left the process in the working folder {folder} in a step, after {WATCHED_STEPS} "
+                "steps in which none did. Which one it was is not known, and others may have used its folder. Change "
+                "the folder in the constructor or in reset, come back before the step ends, or declare "
+                'metadata["physgym.single"] = True: one environment per process'
+            )
         self._folders[0].path = folder
 
     def compare(self, *, differ: bool = False) -> None:
