@@ -208,7 +208,7 @@ def _check_texts(value: Any, kind: type[Any]) -> None:
 
 
 def _are_integers(value: Any) -> bool:
-    """Whether nested lists hold nothing but integers."""
+    """Return whether nested lists hold nothing but integers."""
     if isinstance(value, (list, tuple)):
         return all(map(_are_integers, value))
     if isinstance(value, np.ndarray):

@@ -96,7 +96,7 @@ class Cube(LeafColumns):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a point."""
+        """Return the number of bytes of a point."""
         return 8 * self.size
 
     def columns(self, points: Array) -> list[Array]:
@@ -136,7 +136,7 @@ class Cube(LeafColumns):
 
     @property
     def paths(self) -> list[str]:
-        """Paths of the leaves."""
+        """Return the paths of the leaves."""
         return [leaf.path for leaf in self._leaves]
 
 

@@ -72,7 +72,7 @@ class Transition:
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
-    """Seed of an episode: a function of the seed of the run, or of its part, and the episode's index, below 2**63."""
+    """Return the seed of an episode, below 2**63: a function of its index and of the seed of the run or part."""
     return _seeds(run_seed, episode // SEED_BLOCK)[episode % SEED_BLOCK]
 
 
@@ -160,7 +160,7 @@ def episode_policy(env: gymnasium.Env[Any, Any]) -> EpisodePolicy:
 
 
 def _from_space(space: gymnasium.Space[Any]) -> ActionPolicy:
-    """Draws as Gymnasium does."""
+    """Draw an action from the space, as Gymnasium does."""
     # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
     block = batch_space(space, ACTION_BLOCK)
     drawn: Iterator[Any] | None = None

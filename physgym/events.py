@@ -71,10 +71,10 @@ class Callback:
         """Handle the start of a production of samples."""
 
     def data_generation_batch_end(self, pipeline: Any, samples: int) -> None:
-        """So many samples more were produced."""
+        """Respond to samples that were produced."""
 
     def data_generation_end(self, pipeline: Any) -> None:
-        """All samples were produced."""
+        """Respond to the end of generation: all samples were produced."""
 
     def epoch_begin(self, trainer: Any) -> None:
         """Handle the start of an epoch; ``trainer.epoch`` is its number, from 0."""

@@ -142,7 +142,7 @@ class Command(BatchSignals):
 
 
 def _is_command() -> bool:
-    """Whether the process was started as ``physgym`` or ``python -m physgym``."""
+    """Return whether the process was started as ``physgym`` or ``python -m physgym``."""
     program = sys.argv[0] if sys.argv else ""
     if (started := sys.modules.get("multiprocessing.process")) is not None and started.parent_process() is not None:
         return False  # one of its children, which has its arguments
@@ -166,7 +166,7 @@ def outlive_announcements() -> None:
     """
 
     def nothing(number: int, frame: FrameType | None) -> None:
-        """Is a function, since what is ignored would be ignored by programs that a simulation starts as well."""
+        """Do nothing; programs that a simulation starts would inherit SIG_IGN in its place."""
 
     if threading.current_thread() is threading.main_thread():
         for number in ANNOUNCING:

@@ -39,7 +39,7 @@ class Progress:
         self._start = self._said = time.monotonic()
 
     def update(self, count: int = 1, note: str | None = None) -> None:
-        """So much more is done.
+        """Add a number of things that are done.
 
         Args:
             count: How much.
@@ -93,7 +93,7 @@ def say(text: str) -> None:
 
 
 def _is_terminal() -> bool:
-    """Whether a bar can be drawn on stderr; terminals that pretend have no columns, and would show nothing."""
+    """Return whether a bar can be drawn on stderr; terminals that pretend have no columns, and would show none."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (AttributeError, OSError, ValueError):  # stderr is closed, or another object

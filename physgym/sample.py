@@ -76,7 +76,7 @@ class Field:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one sample's array."""
+        """Return the number of bytes of one sample."""
         return Leaf(self.name, self.shape, self.dtype).nbytes
 
     def to_json(self) -> dict[str, Any]:
@@ -166,12 +166,12 @@ class SampleSpec(Mapping[str, Field]):
         return f"SampleSpec({body})"
 
     def names(self, role: Role) -> tuple[str, ...]:
-        """Names of the fields of a role, in order."""
+        """Return the names of the fields of a role, in order."""
         return tuple(field.name for field in self.values() if field.role == role)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one sample."""
+        """Return the number of bytes of one sample."""
         return sum(field.nbytes for field in self.values())
 
     @classmethod
@@ -250,7 +250,7 @@ class SampleSpec(Mapping[str, Field]):
     def check(
         self, sample: Mapping[str, Any], where: str = "sample", *, finite: bool = True, of: InfoKey = "sample"
     ) -> Sample:
-        """One sample as a flat dictionary of arrays with the declared shapes and dtypes, copied from those given.
+        """Return a sample as a flat dictionary of arrays with the declared shapes and dtypes, copied from those given.
 
         Args:
             sample: Field names to values, nested as in the sample space.
@@ -330,7 +330,7 @@ class SampleSpec(Mapping[str, Field]):
 
 
 def counts_rows(field: Field, mask: Field) -> bool:
-    """Whether a mask says how many rows of a field are there, and not which of its values."""
+    """Return whether a mask says how many rows of a field are there, and not which of its values."""
     return mask.dtype.kind in "iu" and not mask.shape and bool(field.shape)
 
 
@@ -410,7 +410,7 @@ class Columns:
         self._count = count
 
     def result(self) -> Sample:
-        """Fields of shape (n, *field shape), as views."""
+        """Return the fields of shape (n, *field shape), as views."""
         if not self._fields:
             return {field.name: np.empty((0, *field.shape), field.dtype) for field in self.spec.values()}
         return {name: column[: self._count] for name, column in self._columns.items()}

@@ -58,13 +58,13 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     Attributes:
         env_index: Which of the parallel environments this is, from 0; known in the constructor. A sample must not
             depend on it.
-        num_envs: How many there are; likewise.
+        num_envs: Number of environments; the same holds.
         predictor: What `predict` asks, set by a pipeline that has a network.
         files_read: Files that the simulation reads, such as a mesh or an executable: what is in them belongs to its
             code, which datasets and sessions record.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
         nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
-            whoever runs the simulation to decide.
+            the caller of the simulation to decide.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -123,11 +123,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         """Return the fields of the sample of the step just made, as declared in `sample_space`."""
 
     def outcome(self) -> tuple[float, bool]:
-        """Reward of the step just made, and whether the episode has reached a terminal state."""
+        """Return the reward of the step just made, and whether the episode has reached a terminal state."""
         return 0.0, False
 
     def info(self) -> dict[str, Any]:
-        """Further entries of the info dictionary: numbers, strings, arrays."""
+        """Return further entries of the info dictionary: numbers, strings, arrays."""
         return {}
 
     def constants(self) -> Mapping[str, Any]:

@@ -38,17 +38,17 @@ class Leaf:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one value."""
+        """Return the number of bytes of one value."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def variable(self) -> bool:
-        """Whether values have no fixed layout and travel encoded."""
+        """Return whether values have no fixed layout and travel encoded."""
         return self.dtype == VARIABLE
 
 
 def children(space: spaces.Space[Any]) -> Iterator[tuple[str | int, spaces.Space[Any]]] | None:
-    """Keys and sub-spaces of a nested space, None for a leaf."""
+    """Return the keys and sub-spaces of a nested space, None for a leaf."""
     if isinstance(space, spaces.Dict):
         return iter(space.spaces.items())
     if isinstance(space, spaces.Tuple):
@@ -57,7 +57,7 @@ def children(space: spaces.Space[Any]) -> Iterator[tuple[str | int, spaces.Space
 
 
 def leaves(space: spaces.Space[Any], path: str = "") -> list[Leaf]:
-    """All leaves of a space in the order in which they travel."""
+    """Return all leaves of a space in the order in which they travel."""
     inner = children(space)
     if inner is not None:
         return [leaf for key, sub in inner for leaf in leaves(sub, f"{path}/{key}" if path else str(key))]
@@ -79,7 +79,7 @@ def leaf_spaces(space: spaces.Space[Any], path: str = "") -> dict[str, spaces.Sp
 
 
 def fixed_leaves(space: spaces.Space[Any]) -> list[Leaf]:
-    """All arrays of a space that has nothing else.
+    """Return all arrays of a space that has nothing else.
 
     Raises:
         ConfigError: The space holds one without a fixed shape and dtype (Text, Sequence, Graph, OneOf).
@@ -138,7 +138,7 @@ def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
 def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     """Return a space as plain JSON data; `from_json` is the inverse, but for classes of the user's own.
 
-    Those are only named (type "custom"): whoever reads the description needs the space from somewhere else.
+    Those are only named (type "custom"): a reader of the description needs the space from somewhere else.
     """
     if isinstance(space, spaces.Dict):
         return {"type": "Dict", "spaces": [[key, to_json(sub)] for key, sub in space.spaces.items()]}
@@ -186,7 +186,7 @@ def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def is_custom(data: Any) -> bool:
-    """Whether a description names a class of the user's own, which `from_json` cannot make."""
+    """Return whether a description names a class of the user's own, which `from_json` cannot make."""
     if isinstance(data, dict):
         return data.get("type") == "custom" or any(is_custom(value) for value in data.values())
     return isinstance(data, list) and any(is_custom(value) for value in data)

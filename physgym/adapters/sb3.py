@@ -155,7 +155,7 @@ class SB3VecEnv(VecEnv):
     # --- pictures
 
     def get_images(self) -> Sequence[Array | None]:
-        """One picture per environment, (height, width, 3) uint8; None each unless their render mode is rgb_array."""
+        """Return a picture per environment, (height, width, 3) uint8; None each unless they render rgb_array."""
         if self.render_mode != "rgb_array":
             warnings.warn(
                 f"The render mode is {self.render_mode}, but this method assumes it is `rgb_array` to obtain images.",
@@ -167,7 +167,7 @@ class SB3VecEnv(VecEnv):
     # --- attributes and methods of the environments
 
     def has_attr(self, attr_name: str) -> bool:
-        """Whether every environment, or a wrapper of it, has an attribute.
+        """Return whether every environment, or a wrapper of it, has an attribute.
 
         Args:
             attr_name: Its name.
@@ -246,7 +246,7 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Whether the environments have a wrapper of a class, or of a subclass of it that this process knows.
+        """Return whether the environments have a wrapper of a class or of a subclass that this process knows.
 
         Classes do not travel. What does is the text of an environment, in which every wrapper stands by its class's
         name: another class of the same name counts too, and a wrapper that hides those in it by a text of its own
@@ -288,5 +288,5 @@ def _equal_groups(options: Sequence[dict[str, Any]]) -> list[list[int]]:
 
 
 def _names(wrapper_class: type[Any]) -> set[str]:
-    """Names of a class and of all its subclasses."""
+    """Return the names of a class and of all its subclasses."""
     return {wrapper_class.__name__}.union(*map(_names, wrapper_class.__subclasses__()))

@@ -236,7 +236,7 @@ class TianshouVectorEnv(BaseVectorEnv):
     # --- what the environments are
 
     def render(self, **kwargs: Any) -> list[Any]:
-        """One frame per environment.
+        """Return a frame per environment.
 
         Args:
             **kwargs: Ignored; an environment knows its render mode.
@@ -298,7 +298,7 @@ class TianshouVectorEnv(BaseVectorEnv):
         return list(range(self.env_num)) if id is None else np.atleast_1d(np.asarray(id, np.intp)).tolist()
 
     def _rows(self, observations: Any, number: int) -> Array:
-        """Batched observations as Tianshou wants them: an array, or an array of dictionaries."""
+        """Return batched observations as Tianshou wants them: an array, or an array of dictionaries."""
         if not isinstance(self.envs.single_observation_space, spaces.Dict):
             return np.asarray(observations)
         return _objects(list(iterate(batch_space(self.envs.single_observation_space, number), observations)))

@@ -147,7 +147,7 @@ class _Look:
         return {kind: named(value), **({"values": values} if values else {})}
 
     def _fields(self, value: Any, depth: int) -> dict[str, Any]:
-        """Fields of an object; where it is none of Python, what it would be made of again."""
+        """Return the fields of an object; for one not of Python, what it would be made of again."""
         if isinstance(value, Mapping):
             return {"fields": self.at(dict(value), depth)}
         fields = fields_of(value)

@@ -52,7 +52,7 @@ class Code:
 
     @property
     def hash(self) -> str | None:
-        """SHA-256 over all of it, hexadecimal; None if part of it is unknown."""
+        """Return the SHA-256 over all of it, hexadecimal; None if part of it is unknown."""
         if self.unknown:
             return None
         return sha256(json.dumps([dict(part) for part in self._parts().values()], sort_keys=True).encode())

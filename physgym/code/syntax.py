@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from physgym.files import cache_folder, read_regular, write_atomically
 
-VERSION = 3  # of what is remembered
+VERSION = 3  # of the entries in the cache
 CALLS = (b"__import__", b"exec(", b"run_path", b"run_module", b"SourceFileLoader")
 FILE = "<file>"
 IMPORTING = {"import_module": "name", "__import__": "name", "run_module": "mod_name"}  # functions and their argument
@@ -81,19 +81,19 @@ class Text:
 
     @property
     def imports(self) -> Imports:
-        """The imports by statements."""
+        """Return the imports by statements."""
         found = self._remembered("imports", lambda: _imports(self._tree, by_call=self._calls))
         modules = tuple((int(dots), str(module), str(name)) for dots, module, name in found[0])
         return Imports(modules, dict(found[1]), bool(found[2]))
 
     @property
     def _calls(self) -> bool:
-        """Whether it may carry out other code by calls that need no import; of a tree nothing tells but to look."""
+        """Return whether a text may run other code by calls that need no import; only its tree tells."""
         return self._given is not None or any(word in self._data for word in CALLS)
 
     @property
     def uses(self) -> list[tuple[str, str]]:
-        """Attributes of its aliases that it names, and what it carries out by calls, in their order.
+        """Return the attributes of its aliases that it names, and what it carries out by calls, in their order.
 
         Before a module that a call imports stands an empty text, before a file of Python that one may read `FILE`.
         """
@@ -102,7 +102,7 @@ class Text:
 
     @property
     def lazy(self) -> Lazy | None:
-        """The modules that its ``__getattr__`` may take names from; None where it has none."""
+        """Return the modules that its ``__getattr__`` may take names from; None where it has none."""
         if b"__getattr__" not in self._data:
             return None
         found = self._remembered("lazy", lambda: _lazy(self._tree))
@@ -251,7 +251,7 @@ def _uses(tree: ast.AST, aliases: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _bodies(tree: ast.AST) -> Iterator[ast.stmt]:
-    """All statements of a text but those for type checkers, without a look at expressions."""
+    """Yield all statements of a text but those for type checkers, without a look at expressions."""
     waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
@@ -274,7 +274,7 @@ def _called(node: ast.Call) -> str:
 
 
 def _renamed(tree: ast.AST) -> dict[str, str]:
-    """Functions that import or carry out files, by the other names that a text gives to them."""
+    """Return the functions that import or carry out files, by the other names that a text gives to them."""
     known = {*IMPORTING, *READING}
     found: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -315,7 +315,7 @@ def _lazy(tree: ast.AST) -> list[list[str]] | None:
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.stmt]:
-    """Statements that are carried out when a module is imported; not what stands there for type checkers alone."""
+    """Return the statements that run when a module is imported, without those for type checkers alone."""
     for node in ast.iter_child_nodes(tree):
         if not isinstance(node, (ast.stmt, ast.ExceptHandler)):
             continue

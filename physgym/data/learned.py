@@ -45,7 +45,7 @@ class Learned:
 
         Args:
             checkpoint: Its folder.
-            record: What its manifest says, None if it says nothing, as those of versions before.
+            record: The record in its manifest, None if it has none, as in older versions.
         """
         code = None if record is None else record.get("code")
         return cls(recorded_code(checkpoint) if code is None else code, checkpoint=checkpoint)

@@ -1,6 +1,6 @@
 """`PartitionSet`: the partitions of a mode of a dataset while it is written; one takes rows, the full ones are sealed.
 
-The order of a writer's locks; whoever holds one takes none that stands before it:
+The order of a writer's locks; a thread that holds one takes none that stands before it:
 
 1. the writer's lock, in each of its methods: the buffer, the samples that are being stored, the rows of the partitions
 2. `PartitionSet.counting`: statistics, the queue of full partitions, their seals

@@ -128,8 +128,8 @@ def overlaps(first: SampleDataset, second: SampleDataset, names: Sequence[str] =
     something is known of their simulation.
 
     Args:
-        first: Samples that are to be unseen, such as those of a validation.
-        second: Those that they are compared with, such as those of a training.
+        first: Samples that must be unseen, such as validation samples.
+        second: Samples to compare them with, such as training samples.
         names: What to call them.
     """
     if not (len(first) and len(second)):
@@ -216,7 +216,7 @@ def overlaps_with_stream(dataset: SampleDataset, stream: Any, names: Sequence[st
 
     Args:
         dataset: Samples that are to be unseen.
-        stream: A `SampleStream`, or what has one as its ``stream``.
+        stream: A `SampleStream`, or an object with one as its ``stream``.
         names: What to call the samples of the dataset, and those of the stream.
     """
     stream = getattr(stream, "stream", stream)

@@ -28,7 +28,7 @@ class Statistics:
     Attributes:
         count: Number of samples all of whose values are there.
         mean: Shape of the field, float64; zero where a component has no value in any sample.
-        std: Standard deviation (of the population), shape of the field, float64; zero likewise.
+        std: Standard deviation (of the population), shape of the field, float64; also zero there.
         min: Smallest value, shape of the field, float64; infinite where there is none.
         max: Largest value, shape of the field, float64; minus infinite where there is none.
         partial: Number of values of each component, shape of the field; None where it is `count` for all of them.

@@ -72,7 +72,7 @@ class Mirror:
 
         Raises:
             DatasetError: There are samples already, or another writer is at work.
-            StorageError: The server refuses or is away, or what is there does not belong to what is in the folder.
+            StorageError: The server refuses or is away, or the dataset there is another one than that in the folder.
         """
         self._state = {"token": secrets.token_hex(4), "published": True, "written": [], **read_state(self.folder)}
         self._give_up_parts()
@@ -241,7 +241,7 @@ class Mirror:
         return Partition(file)
 
     def _copy(self, part: Partition) -> Partition:
-        """Make a sealed copy of what is committed in an open partition."""
+        """Make a sealed copy of the committed samples of an open partition."""
         self._copies.mkdir(exist_ok=True)
         copy = self._copies / part.path.name
         if copy.exists() and (made := Partition(copy)).count == part.count and made.layout == part.layout:
@@ -312,7 +312,7 @@ class Mirror:
 
         Raises:
             StorageError: That was not possible; the text says where the samples are.
-            KeyboardInterrupt: Ctrl-C; likewise.
+            KeyboardInterrupt: Ctrl-C; the same holds.
         """
         if self._thread is None:
             return

@@ -159,7 +159,7 @@ def _study(budget: Budget, folder: Path, num_workers: int, seed: int, run: Run) 
 
 
 def make_trainer(budget: Budget, dataset: SampleDataset, folder: Path, seed: int) -> Trainer:
-    """Network, optimization and trainer of the study."""
+    """Make the network, the optimization and the trainer of the study."""
     torch.manual_seed(seed)
     training, validation = dataset.split(VALIDATION, seed)
     network = MLP.from_spec(dataset.spec, hidden=budget.hidden, residual=True)

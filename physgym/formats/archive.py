@@ -138,7 +138,7 @@ def _convert(source: Partition, target: Path, filters: Mapping[str, Any], compre
 
 
 def _copy_small(source: Partition, new: h5py.File, checksum: str, more: Mapping[str, Any]) -> None:
-    """Everything but the rows: attributes, counters, statistics; as a seal would write them."""
+    """Copy everything but the rows: attributes, counters, statistics; as a seal would write them."""
     kept = {name: value for name, value in source.attributes.items() if name not in ("archive", "compression")}
     write_small(new, source.layout, kept | dict(more))
     values: dict[str, Any] = {"sealed": 1, "checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}

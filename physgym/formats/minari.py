@@ -51,7 +51,7 @@ ROLES: dict[str, Role] = {
     "terminations": "additional",
     "truncations": "additional",
 }
-# what of Minari's metadata says where data come from; it travels in the source of an imported dataset
+# entries of Minari's metadata that say where data come from; they travel in the source of an imported dataset
 ORIGIN = (
     "dataset_id",
     "algorithm_name",
@@ -232,7 +232,7 @@ def _sample_space(dataset: SampleDataset) -> spaces.Space[Any] | None:
 
 
 def _env_spec(dataset: SampleDataset) -> str:
-    """Gymnasium's specification of the environment that made the samples, JSON, empty if it is not known."""
+    """Return Gymnasium's specification of the environment as JSON; empty if it is not known."""
     return str(dataset.attributes.get("env_spec") or "")
 
 
@@ -326,7 +326,7 @@ class _Episodes:
         return self._dataset.gather(rows, self._fields)
 
     def _buffer(self, part: dict[str, Array], seed: int) -> tuple[EpisodeBuffer, bool]:
-        """One episode, and whether it has no end of its own."""
+        """Return one episode, and whether it has no end of its own."""
         count = len(next(iter(part.values())))
         behind = self._roles.get("next_observations", self._roles["observations"])
         observations = {
@@ -493,7 +493,7 @@ class _Transitions:
             )
 
     def _values(self, episode: minari.EpisodeData) -> dict[str, Array]:
-        """Every field of an episode's transitions, shape (T, *field shape)."""
+        """Return every field of an episode's transitions, shape (T, *field shape)."""
         count = len(episode)
         given = {
             "observations": episode.observations,
@@ -549,7 +549,7 @@ class _Transitions:
 
 
 def _column(name: str, values: Any, dtype: np.dtype[Any]) -> Array:
-    """Values with a dtype.
+    """Return values with a dtype.
 
     Raises:
         DatasetError: They do not fit.

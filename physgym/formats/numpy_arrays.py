@@ -150,7 +150,8 @@ def import_numpy(
         units: Field name to unit.
         episode: The episode of each row, integers of shape (n,), or the name of the array that holds them, which is no
             field then.
-        step: The step of each row in its episode, likewise; by default rows of an episode are counted in their order.
+        step: The step of each row in its episode, in one of these forms; by default rows of an episode are counted in
+            their order.
         mode: Which part of the dataset to write.
         progress: Whether to show how far it is.
 
@@ -334,7 +335,7 @@ def _overlapping(arrays: Mapping[str, Array]) -> list[str]:
 def _opened(
     source: str | Path | Mapping[str, Array], stack: contextlib.ExitStack
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays by name, memory-mapped where they are files, and what is known of them."""
+    """Return the arrays by name, memory-mapped where they are files, and what is known of them."""
     if isinstance(source, Mapping):
         return {name: _array(name, value) for name, value in source.items()}, {}
     folder = absolute(source)

@@ -69,7 +69,7 @@ def check_arguments(batch_size: int, seed: int, epoch: int, rank: int, world_siz
 
 
 class Batched:
-    """The figures of a division into batches, as attributes of what is divided.
+    """The figures of a division into batches, as attributes of the divided samples.
 
     Attributes:
         batching: The division.
@@ -79,22 +79,22 @@ class Batched:
 
     @property
     def batch_size(self) -> int:
-        """Samples per batch."""
+        """Return the samples per batch."""
         return self.batching.batch_size
 
     @property
     def rank(self) -> int:
-        """Index of this rank."""
+        """Return the index of this rank."""
         return self.batching.rank
 
     @property
     def world_size(self) -> int:
-        """Number of ranks, which get equal parts."""
+        """Return the number of ranks, which get equal parts."""
         return self.batching.world_size
 
     @property
     def drop_last(self) -> bool:
-        """Whether a last batch that is smaller is left out."""
+        """Return whether a last batch that is smaller is left out."""
         return self.batching.drop_last
 
 

@@ -38,7 +38,7 @@ class Loadable(Gatherable, Protocol):
 
     @property
     def spec(self) -> SampleSpec:
-        """The fields."""
+        """Return the fields."""
         ...
 
 
@@ -62,21 +62,21 @@ class Gathered:
         self._indices = order(length, **options)
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
-        """See `Rows`."""
+        """Return the samples from one place to another, as `Rows.take` does."""
         gather: Any = self._dataset.gather
         more = {} if out is None else {"out": out}
         taken: Sample = gather(self._indices[start:stop], self._fields, **more)
         return taken
 
     def indices(self, start: int, stop: int) -> Array:
-        """See `Rows`."""
+        """Return the indices of samples by their places, as `Rows.indices` does."""
         return self._indices[start:stop]
 
 
 class Windows:
     """The samples of an epoch, read in blocks and shuffled within windows; arguments as `windows`.
 
-    Holds the window that is being taken from, and as much of the next one as corresponds to what was taken: reading is
+    Holds the current window, and as much of the next one as was taken from the current one: reading is
     spread evenly, and two windows are all the memory it needs.
     """
 
@@ -91,7 +91,7 @@ class Windows:
         self._loaded: dict[int, Window] = {}  # by number, the current and the next one
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
-        """See `Rows`."""
+        """Return the samples from one place to another, as `Rows.take` does."""
         spec = self._dataset.spec
         if out is None:
             out = {name: np.empty((stop - start, *spec[name].shape), spec[name].dtype) for name in self._fields}
@@ -110,7 +110,7 @@ class Windows:
         return out
 
     def indices(self, start: int, stop: int) -> Array:
-        """See `Rows`."""
+        """Return the indices of samples by their places, as `Rows.indices` does."""
         parts = []
         for number, (low, high) in enumerate(itertools.pairwise(self._bounds.tolist())):
             if low < stop and start < high:
@@ -184,7 +184,7 @@ class Chunk:
     data: Mapping[str, Array | Tensor]
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """One of them, which shares the memory."""
+        """Return one of the batches, which shares the memory."""
         import torch
 
         start = (index - self.first) * self.batch_size

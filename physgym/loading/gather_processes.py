@@ -116,5 +116,5 @@ def _end_with(parent: int, number: int) -> None:
 
 
 def is_death(error: BaseException) -> bool:
-    """Whether it is what torch raises when a worker has died, wherever this process is at that time."""
+    """Return whether an error is the one that torch raises when a worker has died, in any part of this process."""
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")

@@ -74,7 +74,7 @@ class Loader(Batched):
         window: int = 256 << 20,
         block: int = 16 << 20,
     ) -> None:
-        import torch  # here: whoever reads arrays need not wait for it
+        import torch  # here: readers of plain arrays need not wait for it
 
         check_arguments(batch_size, seed, epoch, rank, world_size)
         for name, value in {"window": window, "block": block, "min_batch": min_batch}.items():
@@ -124,29 +124,29 @@ class Loader(Batched):
 
     @property
     def order(self) -> Order:
-        """Order of the samples: "sequential", "random" or "window"."""
+        """Return the order of the samples: "sequential", "random" or "window"."""
         return self.reading.order
 
     @property
     def blockwise(self) -> bool:
-        """Whether samples are read in blocks, instead of one by one."""
+        """Return whether samples are read in blocks, instead of one by one."""
         return self.reading.blockwise
 
     @property
     def reason(self) -> str:
-        """Reason for this order, in words."""
+        """Return the reason for this order, in words."""
         return self.reading.reason
 
     # --- position
 
     @property
     def epoch(self) -> int:
-        """Epoch of the batch after the one that was handed out last; after the last one of an epoch the next epoch."""
+        """Return the epoch of the next batch."""
         return self._position.epoch + (self._position.batch >= self._position.batches)
 
     @property
     def batch(self) -> int:
-        """Number of that batch in its epoch, from 0."""
+        """Return the number of the next batch in its epoch, from 0."""
         return self._position.batch % self._position.batches
 
     def set_epoch(self, epoch: int, batch: int = 0) -> None:

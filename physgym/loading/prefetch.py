@@ -28,7 +28,7 @@ class Direct:
         return self._chunk
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no thread runs."""
 
 
 class Ahead:
@@ -64,7 +64,7 @@ class Ahead:
                 self._changed.wait(WAIT)
 
     def stop(self) -> None:
-        """End the thread, after the gather that it is in."""
+        """Do nothing: no thread runs."""
         if self._process != os.getpid():
             return  # a fork has left the thread behind, and maybe the lock locked
         with self._changed:

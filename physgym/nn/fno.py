@@ -159,7 +159,7 @@ class SpectralConv(nn.Module):
 
     Args:
         width: Channels in and out.
-        modes: Modes kept along each axis, the constant one included; negative frequencies are kept likewise.
+        modes: Modes kept along each axis, the constant one included; as many negative frequencies are kept.
     """
 
     def __init__(self, width: int, modes: Sequence[int]) -> None:

@@ -81,22 +81,22 @@ class GridNetwork(nn.Module):
 
     @property
     def dimensions(self) -> int:
-        """Axes of the grid."""
+        """Return the axes of the grid."""
         return self.layout.dimensions
 
     @property
     def nodes(self) -> tuple[int, ...] | None:
-        """Nodes per axis, None for fields that have the axes of the grid."""
+        """Return the nodes per axis, None for fields that have the axes of the grid."""
         return self.layout.nodes
 
     @property
     def channel_axis(self) -> Axis:
-        """The axis of the channels in a field."""
+        """Return the axis of the channels in a field."""
         return self.layout.channel_axis
 
     @property
     def out_channels(self) -> int:
-        """Channels of all outputs together."""
+        """Return the channels of all outputs together."""
         return sum(count or 1 for count in self.layout.outputs)
 
     def _checked_residual(self, residual: bool | Sequence[int | None]) -> bool | tuple[int | None, ...]:

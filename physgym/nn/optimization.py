@@ -144,7 +144,7 @@ class Optimization:
 
         Args:
             prediction: Predicted fields, shape (batch, *shape), after the transform before the loss.
-            target: The loss's fields of the samples, likewise.
+            target: The loss's fields of the samples, in the same form.
 
         Returns:
             A scalar.
@@ -187,7 +187,7 @@ class Optimization:
         Args:
             loss: What `compute_loss` returned.
             prediction: Predicted fields, as `compute_loss` got them.
-            target: The loss's fields of the samples, likewise.
+            target: The loss's fields of the samples, in the same form.
         """
         return {"loss": loss}
 

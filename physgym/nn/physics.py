@@ -202,7 +202,7 @@ class ElasticEnergy(nn.Module):
     whatever the fields are, because the energies of float32 strains cancel; the gradient has the dtype of the field.
 
     Where an element is compressed to less than `floor` of its volume, ln J is continued by its tangent: the energy
-    stays finite, and grows, where elements are turned inside out, as those of an untrained network are.
+    stays finite, and grows, where elements are turned inside out, as an untrained network predicts them.
 
     Args:
         block: The block, with mesh and material.

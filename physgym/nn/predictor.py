@@ -323,7 +323,7 @@ class Predictor(nn.Module):
 def field_names(
     spec: SampleSpec, inputs: Sequence[str] | None, outputs: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the fields that feed a network and of those that it predicts.
+    """Return the names of the input fields and of the predicted fields of a network.
 
     Args:
         spec: Fields of the samples.

@@ -86,7 +86,7 @@ class Breed(Sampler):
         self._parents: Array | None = None  # points, shape (n, size), n at most window
         self._losses: Array = np.zeros(0)
         self._densities: Array = np.zeros(0)
-        self._lock = threading.RLock()  # simulations ask in another thread than that which trains
+        self._lock = threading.RLock()  # simulations ask in another thread than the training
         self._chosen: dict[int, list[Any]] = {}  # episode to the values of its leaves
         self._fixed: dict[int, list[Any]] = {}  # the same, of episodes that are not drawn anew
         if choices is not None:
@@ -99,7 +99,7 @@ class Breed(Sampler):
 
     @property
     def ratio(self) -> float:
-        """Part of children among the parameters drawn now; the rest is uniform."""
+        """Return the part of children among the parameters drawn now; the rest is uniform."""
         if self._parents is None:
             return 0.0
         return self.start + (self.end - self.start) * min(1.0, self.updates / self.breakpoint)

@@ -1,7 +1,7 @@
 """`Cache`: files from S3 on the local disk, by their checksums, up to a size.
 
 ``objects/`` holds the files by SHA-256; each folder below ``views/`` is a dataset or checkpoint made of links to them;
-``writing/`` holds datasets that are being written or were. A folder is pinned by whoever uses it, in any process, by a
+``writing/`` holds datasets that are being written or were. A folder is pinned by its users, in any process, by a
 shared lock on a file next to it; a killed process loses its locks at once. Whatever is not pinned may be deleted for
 want of room, the folder used longest ago first; of ``writing/`` only what is in S3 as a whole.
 """
@@ -67,7 +67,7 @@ class Pin:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         handle = os.open(_pin_file(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        lock(handle, folder, shared=True, warn=False)  # whoever holds it otherwise has the cache's lock as well
+        lock(handle, folder, shared=True, warn=False)  # an exclusive holder has the cache's lock as well
         self._finalizer = weakref.finalize(self, os.close, handle)
 
     def release(self) -> None:

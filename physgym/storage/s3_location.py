@@ -29,7 +29,7 @@ class S3Location(Location):
         bucket: The bucket; it must exist.
         prefix: What the names of objects begin with, without slashes at its ends; may be empty.
         endpoint: Address of the server; by default what the environment and the profile say, else that of AWS.
-        region: Region; by default likewise.
+        region: Region; the default is found in the same way.
         profile: Profile of the AWS configuration files; by default that of the environment.
     """
 

@@ -144,7 +144,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Return the number of the process."""
         return self.process.pid
 
     def send(self, number: int) -> None:

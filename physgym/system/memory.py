@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that programs and the page cache can still take: of the machine, or less under a cgroup's limit.
+    """Return the bytes that programs and the page cache can still take, within a cgroup's limit.
 
     Args:
         root: Folder that holds ``proc`` and ``sys``; for tests.

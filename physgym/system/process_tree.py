@@ -4,7 +4,7 @@ A process belongs to a tree whose root is one of ours
 
 - if its parent does;
 - if it is in the session or in the group of one that does;
-- if the mark of the tree stands in its environment, which it has from whoever started it. A process that was given
+- if the mark of the tree stands in its environment, which it has from its parent. A process that was given
   another environment, left the session, and whose parent has ended, is not found.
 
 This needs Linux's ``/proc``; elsewhere nothing is found. The file uses the standard library alone, since it is also a
@@ -121,7 +121,7 @@ def members(trees: Collection[Tree]) -> list[Process]:
 
 
 def _forebears(table: Mapping[int, Process]) -> set[int]:
-    """Numbers of this process and of those that it stems from, which are never ended."""
+    """Return the numbers of this process and of its ancestors, which are never ended."""
     pid, kept = os.getpid(), {0, 1}
     while pid not in kept:
         kept.add(pid)
@@ -234,7 +234,7 @@ def start_guard(lifeline: int, mark: str) -> None:
 
 
 def main() -> None:
-    """Be the guard of a tree: descriptor of the lifeline, number and start of the root, and mark as arguments."""
+    """Guard a tree; the arguments are the descriptor of the pipe, number and start of the root, and the mark."""
     lifeline, pid, start, mark = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     # nobody's child, so that nobody who waits for children of its own meets it
     if os.fork():

@@ -342,7 +342,7 @@ def _objects(env: Env) -> dict[int, tuple[str, Any]]:
 
 
 def _form(value: Any, depth: int = DEEP) -> Any:
-    """Return a value as something that equals only what has the same content, as far as that is looked into."""
+    """Return a key of the content of a value: equal contents have equal keys, as far as they are looked into."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return repr(value)
     if isinstance(value, np.ndarray):
