@@ -37,7 +37,7 @@ from stores import EPISODE, STORES, Store  # noqa: E402
 
 from physgym import SampleDataset  # noqa: E402
 from physgym.data.file_image import file_size  # noqa: E402
-from physgym.data.layout import Layout  # noqa: E402
+from physgym.data.layout import PartitionLayout  # noqa: E402
 from physgym.data.partition import Partition  # noqa: E402
 from physgym.data.partition_file import Appender, create_partition  # noqa: E402
 from physgym.data.partition_file import seal as seal_partition  # noqa: E402
@@ -225,7 +225,7 @@ def appending(size: Size, batch: int, s: Settings) -> dict[str, Callable[[], flo
 
 def partitions(size: Size, s: Settings) -> dict[str, Callable[[], float]]:
     capacity = max(8, s.bytes // 4 // size.row)
-    layout, described = Layout(size.spec), {"mode": "training", "source": "{}"}
+    layout, described = PartitionLayout(size.spec), {"mode": "training", "source": "{}"}
 
     def made(folder: Path, count: int) -> Partition:
         part = create_partition(folder / "training-00000.h5", layout, capacity, described)
@@ -292,7 +292,7 @@ def written(folder: Path, size: Size, nbytes: int) -> SampleDataset:
     """A dataset of about so many bytes in as many partitions as we say."""
     batch = max(1, min(4096, 4 * MB // size.row))
     pool, count = itertools.cycle(size.pool(batch)), max(2 * PARTITIONS, nbytes // size.row)
-    largest = file_size(Layout(size.spec), -(-count // PARTITIONS), {})
+    largest = file_size(PartitionLayout(size.spec), -(-count // PARTITIONS), {})
     with SampleWriter(folder, size.spec, max_file_size=largest) as writer:
         for start in range(0, count, batch):
             i = np.arange(start, min(count, start + batch))

@@ -113,7 +113,7 @@ class BatchSignals:
             signal.raise_signal(number)
 
 
-class Command(BatchSignals):
+class CommandSignals(BatchSignals):
     """The same for the command line, from its beginning: as long as it imports what it needs, nothing is to be saved.
 
     Until `begin` a signal, Ctrl-C included, ends the process at once, with 128 + its number.
@@ -151,12 +151,12 @@ def _is_command() -> bool:
     return os.path.basename(program) == "physgym"  # noqa: PTH119 - pathlib takes time to import
 
 
-_command = Command().__enter__() if _is_command() else None
+_command = CommandSignals().__enter__() if _is_command() else None
 
 
-def command() -> Command:
+def command() -> CommandSignals:
     """Return what watches the command line: since this module was imported, where the process is ``physgym``."""
-    return _command or Command()
+    return _command or CommandSignals()
 
 
 def outlive_announcements() -> None:

@@ -24,9 +24,9 @@ from physgym.errors import SampleError
 from physgym.returned import flag_of, returned, reward_of, taken
 from physgym.spaces import Array, Leaf, fixed_leaves, leaf_spaces, leaves
 
-Role = Literal["input", "target", "additional"]
+FieldRole = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
-Kind = Literal["number", "flag", "one-hot"]
+FieldKind = Literal["number", "flag", "one-hot"]
 InfoKey = Literal["sample", "parameters"]  # where an info has fields
 
 _SPACES: dict[InfoKey, str] = {"sample": "sample_space", "parameters": "parameter_space"}
@@ -56,11 +56,11 @@ class Field:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    role: Role
+    role: FieldRole
     unit: str = ""
     # what is said about values, not how they are stored: datasets with and without it continue each other
     dimensions: int | None = dataclasses.field(default=None, compare=False)
-    kind: Kind = dataclasses.field(default="number", compare=False)
+    kind: FieldKind = dataclasses.field(default="number", compare=False)
     mask: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -133,8 +133,10 @@ class SampleSpec(Mapping[str, Field]):
                 f"sample_dimensions says that field {field.name!r} has {field.dimensions} axes of a grid; with a shape "
                 f"of {field.shape} it has as many axes, or one more for its channels"
             )
-        if field.kind not in get_args(Kind):
-            raise SampleError(f"the kind of field {field.name!r} is {field.kind!r}, which is none of {get_args(Kind)}")
+        if field.kind not in get_args(FieldKind):
+            raise SampleError(
+                f"the kind of field {field.name!r} is {field.kind!r}, which is none of {get_args(FieldKind)}"
+            )
         if not field.mask or field.mask not in self._fields:  # a part of the fields may lack it
             return
         mask = self._fields[field.mask]
@@ -165,7 +167,7 @@ class SampleSpec(Mapping[str, Field]):
         body = ", ".join(f"{f.name}: {f.shape} {f.dtype} {f.role} [{f.unit}]" for f in self.values())
         return f"SampleSpec({body})"
 
-    def names(self, role: Role) -> tuple[str, ...]:
+    def names(self, role: FieldRole) -> tuple[str, ...]:
         """Return the names of the fields of a role, in order."""
         return tuple(field.name for field in self.values() if field.role == role)
 
@@ -203,7 +205,7 @@ class SampleSpec(Mapping[str, Field]):
         found = fields_of(space)
         if not found:
             raise SampleError(f"{name} needs at least one field; give it one, or take it away")
-        roles = cast(dict[str, Role], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
+        roles = cast(dict[str, FieldRole], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
         units = cast(dict[str, str], dict(declared(env, f"{what}_units") or {}))
         said: dict[str, dict[str, Any]] = {
             key: dict(declared(env, f"sample_{key}") or {}) if what == "sample" else {}
@@ -218,8 +220,8 @@ class SampleSpec(Mapping[str, Field]):
         for label, table in tables.items():
             if unknown := sorted(set(table) - known):
                 raise SampleError(f"{label} names {unknown}, which {name} lacks; it has {sorted(known)}")
-        if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
-            raise SampleError(f"sample_roles: {wrong} is none of {get_args(Role)}")
+        if wrong := {name: role for name, role in roles.items() if role not in get_args(FieldRole)}:
+            raise SampleError(f"sample_roles: {wrong} is none of {get_args(FieldRole)}")
         if unknown := sorted(set(said["masks"].values()) - known):
             raise SampleError(f"sample_masks names {unknown} as masks, which {name} lacks; it has {sorted(known)}")
         return cls(
@@ -298,8 +300,7 @@ class SampleSpec(Mapping[str, Field]):
 
     def _flat(self, sample: Mapping[str, Any], where: str, of: InfoKey) -> dict[str, Any]:
         if not isinstance(sample, Mapping):
-            got = type(sample).__name__
-            raise SampleError(f'{where}: info["{of}"] must be a dictionary of fields, not {got}')
+            raise SampleError(f'{where}: info["{of}"] must be a dictionary of fields, not {type(sample).__name__}')
         alike = sample.__class__ is dict and sample.keys() == self._fields.keys()
         if alike and all(value.__class__ is np.ndarray for value in sample.values()):
             return cast(dict[str, Any], sample)  # flat already, as nearly always

@@ -22,12 +22,12 @@ from physgym import spaces as walk
 from physgym.casting import CastError, as_arrays, as_dtype
 from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
-from physgym.sample import Kind, Role, Sample, SampleSpec, flat_items
+from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
 from physgym.spaces import Array
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
-Predict = Callable[[Sample], Sample]
+PredictFunction = Callable[[Sample], Sample]
 NonFinite = Literal["error", "reject", "allow"]  # what a value that is not finite is, in every part of physgym
 
 NO_HOOK = (
@@ -71,10 +71,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     """
 
     sample_space: spaces.Dict
-    sample_roles: ClassVar[dict[str, Role]] = {}
+    sample_roles: ClassVar[dict[str, FieldRole]] = {}
     sample_units: ClassVar[dict[str, str]] = {}
     sample_dimensions: ClassVar[dict[str, int]] = {}
-    sample_kinds: ClassVar[dict[str, Kind]] = {}
+    sample_kinds: ClassVar[dict[str, FieldKind]] = {}
     sample_masks: ClassVar[dict[str, str]] = {}
     parameter_space: spaces.Dict | None = None
     parameter_units: ClassVar[dict[str, str]] = {}
@@ -83,7 +83,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     nonfinite: NonFinite = "error"
     env_index: int = 0
     num_envs: int = 1
-    predictor: Predict | None = None
+    predictor: PredictFunction | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Make one that knows its placement before its constructor runs."""

@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 Ids: TypeAlias = int | Sequence[int] | Array | None
-Row: TypeAlias = tuple[Any, float, bool, bool, dict[str, Any]]
+StepTuple: TypeAlias = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
 class TianshouVectorEnv(BaseVectorEnv):
@@ -77,7 +77,7 @@ class TianshouVectorEnv(BaseVectorEnv):
         self.waiting_id: list[int] = []
         self.ready_id = list(range(self.env_num))
         self.is_closed = False
-        self._early: dict[int, Row] = {}  # results that arrived and were not returned yet
+        self._early: dict[int, StepTuple] = {}  # results that arrived and were not returned yet
         self._ended = np.zeros(self.env_num, np.bool_)
 
     # --- episodes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from physgym.code.fingerprint import sha256
-from physgym.code.places import Place, place_of
+from physgym.code.places import ModulePlace, place_of
 from physgym.code.syntax import FILE, Lazy, Text
 
 COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
@@ -60,7 +60,7 @@ def _resolved(found: Import) -> Iterator[str]:
         yield from _lazily(top, found.name)
 
 
-def _lazily(package: Place, name: str) -> Iterator[str]:
+def _lazily(package: ModulePlace, name: str) -> Iterator[str]:
     """Yield the modules from which a package with a ``__getattr__`` of its own may take a name."""
     assert package.file is not None
     try:

@@ -17,7 +17,7 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
-class Place:
+class ModulePlace:
     """The place of a module.
 
     Attributes:
@@ -51,7 +51,7 @@ def is_own(name: str) -> bool:
 
 
 @functools.cache
-def place_of(name: str) -> Place:
+def place_of(name: str) -> ModulePlace:
     """Find a module. Each search forgets it, since modules may have been written meanwhile."""
     if name in ("__main__", "__mp_main__"):
         return _place_of_main()
@@ -59,18 +59,18 @@ def place_of(name: str) -> Place:
         return _place_of_script(name)
     spec = _spec(name)
     if spec is None:
-        return Place("python" if name.partition(".")[0] in sys.stdlib_module_names else "missing", name)
+        return ModulePlace("python" if name.partition(".")[0] in sys.stdlib_module_names else "missing", name)
     file = spec.origin if spec.has_location else None
     folders = spec.submodule_search_locations
     if file is None and folders is None:
-        return Place("python", name)  # built in, or frozen
+        return ModulePlace("python", name)  # built in, or frozen
     return _sorted_place(name, file, None if folders is None else tuple(folders))
 
 
-def _place_of_main() -> Place:
+def _place_of_main() -> ModulePlace:
     main, file = sys.modules.get("__main__"), main_file()
     if file is None:
-        return Place("missing", "__main__")
+        return ModulePlace("missing", "__main__")
     spec = getattr(main, "__spec__", None)
     name = spec.name.removesuffix(".__main__") if spec is not None else Path(file).stem
     if spec is not None and spec.name.endswith(".__main__"):
@@ -78,7 +78,7 @@ def _place_of_main() -> Place:
     return _sorted_place(name, file, None)
 
 
-def _place_of_script(file: str) -> Place:
+def _place_of_script(file: str) -> ModulePlace:
     found = _sorted_place(file, file, None)
     near = Path(file)
     shown = str(near.relative_to(Path.cwd())) if near.is_relative_to(Path.cwd()) else near.name
@@ -86,15 +86,15 @@ def _place_of_script(file: str) -> Place:
 
 
 @functools.cache
-def _sorted_place(name: str, file: str | None, folders: tuple[str, ...] | None) -> Place:
+def _sorted_place(name: str, file: str | None, folders: tuple[str, ...] | None) -> ModulePlace:
     where = Path(file or next(iter(folders or ()), ""))
     top = name.partition(".")[0]
     if INSTALLED & set(where.parts):
         if version := _version(top):
-            return Place("package", name, package=version[0], version=version[1])
+            return ModulePlace("package", name, package=version[0], version=version[1])
     elif any(where.is_relative_to(folder) for folder in _python_folders()):
-        return Place("python", name)
-    return Place("own", name, file, folders is not None)
+        return ModulePlace("python", name)
+    return ModulePlace("own", name, file, folders is not None)
 
 
 @functools.cache

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from physgym.data.file_image import ALIGNED, ALIGNMENT, file_size
-from physgym.data.layout import MOMENTS, Layout, row_nbytes, rows_per_page
+from physgym.data.layout import MOMENTS, PartitionLayout, row_nbytes, rows_per_page
 from physgym.errors import ConfigError
 
 HEADER = 1024  # about what HDF5 writes for a column
 MOST_KNOWN, LOOKS = 1000, 3
 
 
-def capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
+def capacity(layout: PartitionLayout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
     """Return the number of samples of a partition whose file is not larger than that, at least one.
 
     Whole pages of every field where there are so many, so that full partitions follow one another in memory.
@@ -35,7 +35,7 @@ def capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) 
 _known: dict[str, int] = {}  # what `_nearly_most` found, by all that it was asked
 
 
-def _nearly_most(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
+def _nearly_most(layout: PartitionLayout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
     """Return nearly the most rows that fit, at least one."""
     parameters = None if layout.parameters is None else layout.parameters.to_json()
     parts = [layout.spec.to_json(), parameters, layout.rejected, layout.endings, max_file_size, dict(attributes)]
@@ -47,7 +47,7 @@ def _nearly_most(layout: Layout, max_file_size: int, attributes: Mapping[str, An
     return _known[asked]
 
 
-def _searched(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
+def _searched(layout: PartitionLayout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
     """Search by the sizes of files: at one where the arithmetic is right, since each takes longer than all else."""
     most = max_file_size // layout.row_nbytes
     metadata = 8 * HEADER + 2 * _texts(layout, attributes)  # about, and rather too much
@@ -76,13 +76,13 @@ def _searched(layout: Layout, max_file_size: int, attributes: Mapping[str, Any])
     return found
 
 
-def _expected_most(layout: Layout, max_file_size: int, metadata: int) -> int:
+def _expected_most(layout: PartitionLayout, max_file_size: int, metadata: int) -> int:
     """Return the most rows whose expected size is not larger than that; 0 for none."""
     rows = range(1, 1 + max_file_size // layout.row_nbytes)
     return bisect.bisect_right(rows, max_file_size, key=lambda number: _expected_size(layout, number, metadata))
 
 
-def _expected_size(layout: Layout, rows: int, metadata: int) -> int:
+def _expected_size(layout: PartitionLayout, rows: int, metadata: int) -> int:
     """Return the bytes of a file with so many rows as HDF5 lays it out: large columns begin with a page."""
     end = metadata
     for columns in layout.tables.values():
@@ -92,7 +92,7 @@ def _expected_size(layout: Layout, rows: int, metadata: int) -> int:
     return end
 
 
-def _most_metadata(layout: Layout, attributes: Mapping[str, Any]) -> int:
+def _most_metadata(layout: PartitionLayout, attributes: Mapping[str, Any]) -> int:
     """Return the bytes that a file's metadata do not exceed.
 
     HDF5, asked for the exact number, takes ten times as long as all else in opening a writer.
@@ -100,7 +100,7 @@ def _most_metadata(layout: Layout, attributes: Mapping[str, Any]) -> int:
     return ALIGNMENT * sum(len(columns) for columns in layout.tables.values()) + 4 * _texts(layout, attributes)
 
 
-def _texts(layout: Layout, attributes: Mapping[str, Any]) -> int:
+def _texts(layout: PartitionLayout, attributes: Mapping[str, Any]) -> int:
     """Return the bytes of the attributes of a file, and of its statistics."""
     parameters = layout.parameters.to_json() if layout.parameters is not None else []
     texts = len(json.dumps([layout.spec.to_json(), parameters, dict(attributes)]))

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedSamples:
     """Rejected samples, stored in a table of their own.
 
     Attributes:
@@ -459,14 +459,14 @@ class SampleDataset:
         return None if found is None else found["episode"]
 
     @property
-    def rejected(self) -> Rejected | None:
+    def rejected(self) -> RejectedSamples | None:
         """Return rejected samples, None where they were not kept."""
         found = self._of_table(REJECTED, "rejected/")
         if found is None:
             return None
         samples = {name: found[f"data/{name}"] for name in self.spec}
         reasons = [reason.decode(errors="replace") for reason in found["reason"].tolist()]
-        return Rejected(samples, reasons, **{name: found[f"index/{name}"] for name in INDEX})
+        return RejectedSamples(samples, reasons, **{name: found[f"index/{name}"] for name in INDEX})
 
     @property
     def endings(self) -> dict[int, str] | None:

@@ -1,11 +1,11 @@
-"""`Fault`: the error that a writer's next call raises."""
+"""`WriterFault`: the error that a writer's next call raises."""
 
 from __future__ import annotations
 
 from physgym.errors import PhysGymError, SampleError
 
 
-class Fault:
+class WriterFault:
     """An error of a writer, here or in a thread: nothing more is taken, unless it concerned one sample.
 
     Attributes:

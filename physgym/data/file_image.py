@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from physgym.data.layout import COUNTERS, FORMAT, VERSION, Layout, statistics_forms
+from physgym.data.layout import COUNTERS, FORMAT, VERSION, PartitionLayout, statistics_forms
 from physgym.data.statistics import real_fields
 from physgym.data.texts import on_disk, text_dtype, write_text, write_texts
 
@@ -22,12 +22,12 @@ ALIGNMENT = 1 << 16  # bytes; whole pages everywhere, so that columns can be mem
 ALIGNED = 1 << 12  # bytes; smaller datasets need not be aligned
 
 
-def file_size(layout: Layout, capacity: int, attributes: Mapping[str, Any]) -> int:
+def file_size(layout: PartitionLayout, capacity: int, attributes: Mapping[str, Any]) -> int:
     """Return the bytes of a partition with room for so many rows in every table, its metadata included."""
     return header_image(layout, dict.fromkeys(layout.tables, capacity), attributes).size
 
 
-def header_image(layout: Layout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
+def header_image(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
     """Return the metadata of a file without rows, with room for so many in each table."""
     image = _HeaderImage()
     with h5py.File(image, "w", libver=LIBVER) as file:  # statistics of wide fields need no pages of their own
@@ -40,7 +40,7 @@ def header_image(layout: Layout, capacities: Mapping[str, int], attributes: Mapp
     return image
 
 
-def write_small(file: h5py.File, layout: Layout, attributes: Mapping[str, Any]) -> None:
+def write_small(file: h5py.File, layout: PartitionLayout, attributes: Mapping[str, Any]) -> None:
     """Write everything but the columns: attributes, counters, and the place of what a seal adds."""
     spec, parameters = layout.spec, layout.parameters
     given = {
@@ -62,7 +62,7 @@ def write_small(file: h5py.File, layout: Layout, attributes: Mapping[str, Any]) 
             create_contiguous(file, f"statistics/{field.name}/{name}", *form)
 
 
-def describe_columns(file: h5py.File, layout: Layout) -> None:
+def describe_columns(file: h5py.File, layout: PartitionLayout) -> None:
     """Write role and unit of the columns, for readers that know no physgym."""
     for name, field in layout.spec.items():
         write_text(file[f"data/{name}"], "role", field.role)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from physgym.data.layout import SAMPLES, Layout
+from physgym.data.layout import SAMPLES, PartitionLayout
 from physgym.data.partition_set import PartitionSet
 from physgym.data.sample_buffer import SampleBuffer
 from physgym.data.sample_checks import PendingBatch, SampleChecks
@@ -32,7 +32,7 @@ class Flusher:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: PartitionLayout,
         buffer: SampleBuffer,
         checks: SampleChecks,
         side_tables: SideTables,

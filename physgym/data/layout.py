@@ -32,7 +32,7 @@ Form = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of a row
 
 
 @dataclass(frozen=True)
-class Layout:
+class PartitionLayout:
     """The tables of a partition and their columns.
 
     Attributes:

@@ -31,7 +31,7 @@ from physgym.data.layout import (
     REJECTED,
     SAMPLES,
     VERSION,
-    Layout,
+    PartitionLayout,
     row_nbytes,
     statistics_forms,
 )
@@ -46,7 +46,7 @@ COPY = 1 << 24  # bytes that are copied or hashed at a time
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnPlace:
     """The place of one dataset's rows in the file.
 
     Attributes:
@@ -81,7 +81,7 @@ class Table:
     """
 
     name: str
-    columns: dict[str, Column]
+    columns: dict[str, ColumnPlace]
     capacity: int
     count: int
     written: int
@@ -146,7 +146,7 @@ class Partition:
             parameters = json.loads(str(self.attributes.pop("parameters")))
             if not isinstance(json.loads(self.attributes["source"]), dict):
                 raise ValueError("its source is no JSON object")
-            self.layout = Layout(
+            self.layout = PartitionLayout(
                 SampleSpec.from_json(fields),
                 SampleSpec.from_json(parameters) if parameters else None,
                 *(file.id.links.exists(COUNTERS[table].encode()) for table in (REJECTED, ENDINGS)),
@@ -167,7 +167,7 @@ class Partition:
             capacity = len(found) if capacity is None else capacity
             if found.shape != (capacity, *shape) or found.dtype != on_disk(dtype):
                 raise ValueError(f"{dataset} holds {found.dtype} {found.shape}, not {dtype} {(capacity, *shape)}")
-            columns[dataset] = Column(dataset, shape, dtype, self._offset(found))
+            columns[dataset] = ColumnPlace(dataset, shape, dtype, self._offset(found))
         counter = dataset_of(file, COUNTERS[name], archive=self.archive)
         count = int(counter[0])
         return Table(name, columns, capacity or 0, count, count, self._offset(counter))
@@ -294,7 +294,7 @@ class Partition:
         except (OSError, RuntimeError, ValueError) as error:
             raise DatasetError(f"cannot read {name} of {self.path}: {error}") from error
 
-    def _column(self, name: str) -> Column:
+    def _column(self, name: str) -> ColumnPlace:
         for table in self.tables.values():
             if name in table.columns:
                 return table.columns[name]
@@ -323,7 +323,7 @@ class Partition:
             os.close(handle)
 
     @staticmethod
-    def _target(column: Column, rows: int, out: Array | None) -> Array:
+    def _target(column: ColumnPlace, rows: int, out: Array | None) -> Array:
         return np.empty((rows, *column.shape), column.dtype) if out is None else out
 
     @staticmethod

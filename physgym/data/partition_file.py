@@ -19,7 +19,7 @@ import numpy as np
 
 from physgym import files
 from physgym.data.file_image import header_image
-from physgym.data.layout import MOMENTS, Layout
+from physgym.data.layout import MOMENTS, PartitionLayout
 from physgym.data.partition import COPY, Partition, Table
 from physgym.data.statistics import Statistics
 from physgym.data.texts import encoded, on_disk
@@ -103,7 +103,7 @@ class Appender:
 
 
 def create_partition(
-    path: Path, layout: Layout, capacity: int, attributes: Mapping[str, Any], *, durable: bool = False
+    path: Path, layout: PartitionLayout, capacity: int, attributes: Mapping[str, Any], *, durable: bool = False
 ) -> Partition:
     """Make an empty partition, visible under its name only when it is whole."""
     with files.replacing(path, durable=durable) as temporary:

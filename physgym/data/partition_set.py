@@ -23,7 +23,7 @@ from typing import Any
 from physgym.data.description import Description, Mode, open_partitions, partition_files
 from physgym.data.description_writer import DescriptionWriter
 from physgym.data.folder_claim import FolderClaim
-from physgym.data.layout import SAMPLES, Layout
+from physgym.data.layout import SAMPLES, PartitionLayout
 from physgym.data.leftovers import delete_leftovers
 from physgym.data.partition import COPY, Partition
 from physgym.data.partition_file import Appender, create_partition, seal, unseal
@@ -70,7 +70,7 @@ class PartitionForm:
     """
 
     mode: Mode
-    layout: Layout
+    layout: PartitionLayout
     capacity: int
     attributes: Mapping[str, str]
     durable: bool

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from physgym.casting import CastError, as_dtype
-from physgym.data.layout import SAMPLES, Layout, row_nbytes
+from physgym.data.layout import SAMPLES, PartitionLayout, row_nbytes
 from physgym.data.names import TakenNames
 from physgym.data.texts import encoded
 from physgym.errors import DatasetError
@@ -32,7 +32,9 @@ class SampleBuffer:
         taken: The names that are taken.
     """
 
-    def __init__(self, layout: Layout, nbytes: int, stored: Callable[[], Iterable[tuple[Array, Array]]]) -> None:
+    def __init__(
+        self, layout: PartitionLayout, nbytes: int, stored: Callable[[], Iterable[tuple[Array, Array]]]
+    ) -> None:
         spec, self._forms = layout.spec, layout.tables[SAMPLES]
         self.row_nbytes = sum(row_nbytes(form) for form in self._forms.values())
         self.size, self.fill = max(1, nbytes // self.row_nbytes), 0

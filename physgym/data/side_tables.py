@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from physgym.data.layout import ENDINGS, EPISODES, SAMPLES, Form, Layout
+from physgym.data.layout import ENDINGS, EPISODES, SAMPLES, Form, PartitionLayout
 from physgym.data.partition import Partition
 from physgym.data.partition_file import Appender
 from physgym.errors import DatasetError
@@ -109,7 +109,7 @@ class SideTables(dict[str, SideTable]):
         partitions: What is stored already.
     """
 
-    def __init__(self, layout: Layout, partitions: Sequence[Partition]) -> None:
+    def __init__(self, layout: PartitionLayout, partitions: Sequence[Partition]) -> None:
         super().__init__(
             {name: SideTable(name, forms, partitions) for name, forms in layout.tables.items() if name != SAMPLES}
         )

@@ -19,10 +19,10 @@ from physgym.data import constants
 from physgym.data.capacity import capacity
 from physgym.data.description import DESCRIPTION, LOCK, Description, Mode, check_mode, partition_files
 from physgym.data.description_writer import DescriptionWriter
-from physgym.data.fault import Fault
+from physgym.data.fault import WriterFault
 from physgym.data.flusher import Flusher
 from physgym.data.folder_claim import FolderClaim
-from physgym.data.layout import ENDING, ENDINGS, EPISODES, REASON, REJECTED, Layout
+from physgym.data.layout import ENDING, ENDINGS, EPISODES, REASON, REJECTED, PartitionLayout
 from physgym.data.partition import Partition
 from physgym.data.partition_set import PartitionForm, PartitionSet, existing_partitions
 from physgym.data.sample_buffer import SampleBuffer, as_column
@@ -110,7 +110,7 @@ class SampleWriter:
         for field in (*spec.values(), *(parameters or {}).values()):
             check_storable(field)
         counts = row_counts(spec)
-        layout = Layout(spec, parameters, rejected, endings)
+        layout = PartitionLayout(spec, parameters, rejected, endings)
         self._interval = commit_interval
         try:
             said = json.dumps(dict(source or {}), sort_keys=True)
@@ -121,7 +121,7 @@ class SampleWriter:
         form = PartitionForm(mode, layout, capacity(layout, max_file_size, texts), texts, durable)
 
         self._lock = threading.RLock()
-        self._fault = Fault()
+        self._fault = WriterFault()
         self._buffer = SampleBuffer(layout, buffer_size, lambda: self._flusher.names())
         self._mirror: Mirror | None = None
         if isinstance(found, Location):
@@ -553,7 +553,7 @@ def _remove(folder: Path, mode: Mode) -> None:
         folder.rmdir()
 
 
-def _check_continued(partitions: Sequence[Partition], layout: Layout, source: str) -> None:
+def _check_continued(partitions: Sequence[Partition], layout: PartitionLayout, source: str) -> None:
     """Raise DatasetError if samples of a layout and source do not continue partitions."""
     for part in partitions:
         if part.spec != layout.spec:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from physgym.envs.elasticity import Block, BlockMesh, Solution, Solver
 from physgym.errors import ConfigError, SampleError
-from physgym.sample import Role
+from physgym.sample import FieldRole
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
-Field = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
 # Deflections that the load sampler aims at, as fractions of the beam's length.
@@ -24,7 +24,7 @@ SMALLEST_DEFLECTION, LARGEST_DEFLECTION = 0.15, 0.3
 NEAREST_LOAD = 1 / 3
 
 
-class Beam(Simulation[Field, Field]):
+class Beam(Simulation[Float32Array, Float32Array]):
     """A beam of compressible neo-Hookean material, clamped at x = 0 and loaded by dead forces at its nodes.
 
     Every step is a load case of its own: the action's forces are applied to the beam at rest, and the observation is
@@ -60,7 +60,7 @@ class Beam(Simulation[Field, Field]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - as in gymnasium.Env
-    sample_roles: ClassVar[dict[str, Role]] = {"forces": "input", "displacement": "target"}
+    sample_roles: ClassVar[dict[str, FieldRole]] = {"forces": "input", "displacement": "target"}
     sample_units: ClassVar[dict[str, str]] = {"forces": "N", "displacement": "mm"}
 
     def __init__(
@@ -95,7 +95,7 @@ class Beam(Simulation[Field, Field]):
         self.sample_space = spaces.Dict({"forces": self.action_space, "displacement": self.observation_space})
         self._rest = np.zeros(shape, np.float32)
         self._forces, self._displacement = self._rest, self._rest
-        self._ghost: Field | None = None
+        self._ghost: Float32Array | None = None
         self._solution: Solution | None = None
 
     def begin(self, options: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Beam(Simulation[Field, Field]):
         self._forces, self._displacement, self._ghost = self._rest, self._rest, None
         self._solution = None
 
-    def advance(self, action: Field) -> None:
+    def advance(self, action: Float32Array) -> None:
         """Find the equilibrium under an action; the state is that of rest where there is none.
 
         Args:
@@ -122,7 +122,7 @@ class Beam(Simulation[Field, Field]):
         self._solution = self.solver.solve(self._forces.astype(np.float64), guess)
         self._displacement = self._solution.displacement.astype(np.float32)
 
-    def _checked(self, action: Any) -> Field:
+    def _checked(self, action: Any) -> Float32Array:
         forces = np.asarray(action, np.float32)
         got = ""
         if forces.shape != self._rest.shape:
@@ -139,7 +139,7 @@ class Beam(Simulation[Field, Field]):
             )
         return forces.copy()
 
-    def observation(self) -> Field:
+    def observation(self) -> Float32Array:
         """Return the displacement of the nodes in mm, shape (n, 3)."""
         return self._displacement.copy()
 
@@ -158,7 +158,7 @@ class Beam(Simulation[Field, Field]):
             "max_displacement": float(np.linalg.norm(self._displacement, axis=1).max()),
         }
 
-    def sample_action(self, rng: np.random.Generator) -> Field:
+    def sample_action(self, rng: np.random.Generator) -> Float32Array:
         """Draw a random force, spread evenly over the nodes of a random box.
 
         The box has two to all nodes along each axis, anywhere beyond a third of the length. The direction is uniform
@@ -187,7 +187,7 @@ class Beam(Simulation[Field, Field]):
         forces[box] = force / len(box) * direction
         return forces
 
-    def load_sample(self, sample: Mapping[str, Array]) -> Field:
+    def load_sample(self, sample: Mapping[str, Array]) -> Float32Array:
         """Return the stored ``forces``; every load case begins at rest, so there is no state to take."""
         return np.asarray(sample["forces"], np.float32)
 
@@ -195,7 +195,7 @@ class Beam(Simulation[Field, Field]):
         """Return the transverse force in N that, so far from the clamp, deflects the tip of an Euler-Bernoulli beam."""
         return 6 * self._bending_stiffness * deflection / (x**2 * (3 * self.mesh.size[0] - x))
 
-    def inputs(self, action: Field) -> Mapping[str, Any]:
+    def inputs(self, action: Float32Array) -> Mapping[str, Any]:
         """Return the forces.
 
         Raises:
@@ -203,7 +203,7 @@ class Beam(Simulation[Field, Field]):
         """
         return {"forces": self._checked(action)}
 
-    def adopt(self, action: Field, prediction: Mapping[str, Array]) -> None:
+    def adopt(self, action: Float32Array, prediction: Mapping[str, Array]) -> None:
         """Take ``displacement`` as that of the beam."""
         self._solution, self._forces = None, self._checked(action)
         self._displacement = np.array(prediction["displacement"], np.float32)

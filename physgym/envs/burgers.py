@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.errors import ConfigError, RejectSample
-from physgym.sample import Role
+from physgym.sample import FieldRole
 from physgym.scene.frames import curves_frame
 from physgym.simulation import Simulation
 from physgym.spaces import Array
@@ -63,7 +63,7 @@ class Burgers(Simulation[Array, Array]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Env declares it so
-    sample_roles: ClassVar[dict[str, Role]] = {"initial": "input", "final": "target"}
+    sample_roles: ClassVar[dict[str, FieldRole]] = {"initial": "input", "final": "target"}
 
     def __init__(
         self,

@@ -144,7 +144,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class State:
+class DeformationState:
     """A displacement and what follows from it at the quadrature points of all elements.
 
     Attributes:
@@ -287,7 +287,7 @@ class Block:
         forces = np.bincount(self._scatter, local.ravel(), 3 * self.n_nodes)
         return cast(Floats, forces).reshape(-1, 3)
 
-    def state(self, u: Floats) -> State | None:
+    def state(self, u: Floats) -> DeformationState | None:
         """Return the deformation of a displacement of shape (n, 3); None where an element is turned inside out."""
         f = self._gather(u)
         for i in range(3):
@@ -299,19 +299,19 @@ class Block:
         first_invariant = np.einsum("ijp,ijp->p", f, f)
         density = 0.5 * self.shear_modulus * (first_invariant - 3.0 - 2.0 * log_jacobian)
         density += 0.5 * self.lame_modulus * log_jacobian**2
-        return State(u, f, cofactor, jacobian, log_jacobian, float(density @ self._weights))
+        return DeformationState(u, f, cofactor, jacobian, log_jacobian, float(density @ self._weights))
 
     def energy(self, u: Floats) -> float:
         """Return the strain energy in N mm; infinite where an element is turned inside out."""
         state = self.state(u)
         return np.inf if state is None else state.strain_energy
 
-    def internal_forces(self, state: State) -> Floats:
+    def internal_forces(self, state: DeformationState) -> Floats:
         """Return the gradient of the strain energy: nodal forces in N, shape (n, 3)."""
         scale = (self.lame_modulus * state.log_jacobian - self.shear_modulus) / state.jacobian
         return self._integrate(self.shear_modulus * state.deformation + scale * state.cofactor)
 
-    def stiffness(self, state: State, out: Floats | None = None) -> Floats:
+    def stiffness(self, state: DeformationState, out: Floats | None = None) -> Floats:
         """Return the second derivative of the strain energy by the free unknowns, in lower band storage, N/mm.
 
         With the shape functions' spatial gradients g and c = mu - lambda ln J, the block of the nodes a and b is
@@ -357,7 +357,7 @@ class Block:
         """Return the Euclidean norm of forces, shape (n, 3), on the free nodes."""
         return float(np.linalg.norm(forces.reshape(-1)[self._first :]))
 
-    def move(self, state: State, step: Floats) -> Floats:
+    def move(self, state: DeformationState, step: Floats) -> Floats:
         """Return the displacement after a step, (n, 3): to first order ``u + step``, but rotations stay rotations.
 
         Adding a step that rotates parts of a slender body stretches them, which costs far more energy than the bending
@@ -383,7 +383,7 @@ class Block:
         correction[free:] = lapack.dpbtrs(self._poisson_factor, right, lower=1)[0]
         return state.u + correction
 
-    def relax(self, state: State, forces: Floats) -> Floats | None:
+    def relax(self, state: DeformationState, forces: Floats) -> Floats | None:
         """Return the equilibrium of the linear material whose axes are turned as in a state, a displacement (n, 3).
 
         An error of the rotations enters the strain squared only. So this takes from a guess its rotations, and leaves
@@ -401,7 +401,7 @@ class Block:
         stress = self.shear_modulus * np.einsum("ikp,kjp->ijp", rotation, strain + strain.swapaxes(0, 1))
         stress += self.lame_modulus * np.einsum("kkp->p", strain) * rotation
         ones = np.ones_like(state.jacobian)
-        turned = State(state.u, rotation, rotation, ones, np.zeros_like(ones), 0.0)
+        turned = DeformationState(state.u, rotation, rotation, ones, np.zeros_like(ones), 0.0)
         factor = self.factor(self.stiffness(turned))
         return None if factor is None else state.u + self.solve_band(factor, forces - self._integrate(stress))
 
@@ -481,7 +481,7 @@ class Solver:
         relative = residual / (self.block.norm(forces) or 1.0)
         return Solution(state.u.copy(), self._iterations, self._factorizations, load_steps, relative)
 
-    def _usable(self, guess: Floats, forces: Floats) -> State | None:
+    def _usable(self, guess: Floats, forces: Floats) -> DeformationState | None:
         """Return the state of a guess, clamped and rid of noise; None where it turns an element inside out."""
         if not np.isfinite(guess).all():
             return None
@@ -496,7 +496,7 @@ class Solver:
         relaxed = block.relax(state, forces)
         return None if relaxed is None else block.state(relaxed)
 
-    def _newton(self, state: State, forces: Floats, tolerance: float) -> State:
+    def _newton(self, state: DeformationState, forces: Floats, tolerance: float) -> DeformationState:
         block = self.block
         limit = max(tolerance * block.norm(forces), block.rounding)
         residual = forces - block.internal_forces(state)
@@ -528,7 +528,7 @@ class Solver:
             return state
         raise _StalledError
 
-    def _positive_factor(self, state: State) -> Floats:
+    def _positive_factor(self, state: DeformationState) -> Floats:
         """Return the factor of the stiffness, stiffened by a share of that at rest until it is positive definite."""
         share = 0.0
         while share < LARGEST_SHARE:
@@ -542,7 +542,7 @@ class Solver:
             share = 4 * share or FIRST_SHARE
         raise _StalledError
 
-    def _descend(self, state: State, forces: Floats, step: Floats, slope: float) -> State | None:
+    def _descend(self, state: DeformationState, forces: Floats, step: Floats, slope: float) -> DeformationState | None:
         """Return the state after so much of the step that the potential energy is low enough; None if none is."""
         block = self.block
         scale = abs(state.strain_energy) + float(np.abs(forces * state.u).sum())

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from scipy.fft import dstn, idstn
 
 from physgym.errors import ConfigError, RejectSample
-from physgym.sample import Role
+from physgym.sample import FieldRole
 from physgym.scene.frames import Panel, image_frame
 from physgym.simulation import Simulation
 from physgym.spaces import Array
@@ -53,7 +53,7 @@ class Heat(Simulation[Array, Array]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Env declares it so
-    sample_roles: ClassVar[dict[str, Role]] = {
+    sample_roles: ClassVar[dict[str, FieldRole]] = {
         "temperature": "input",
         "source": "input",
         "next_temperature": "target",

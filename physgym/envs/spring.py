@@ -10,7 +10,7 @@ from gymnasium import spaces
 from scipy.linalg import expm
 
 from physgym.errors import ConfigError, RejectSample
-from physgym.sample import Role
+from physgym.sample import FieldRole
 from physgym.scene.frames import GHOST_COLOUR, MESH_COLOUR, figure_frame, new_figure, style
 from physgym.simulation import Simulation
 from physgym.spaces import Array
@@ -51,7 +51,7 @@ class Spring(Simulation[Array, Array]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Env declares it so
-    sample_roles: ClassVar[dict[str, Role]] = {
+    sample_roles: ClassVar[dict[str, FieldRole]] = {
         "state": "input",
         "parameters": "input",
         "force": "input",

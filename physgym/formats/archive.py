@@ -13,7 +13,7 @@ from physgym.data import constants
 from physgym.data.description import Description, Mode, describe_partitions, partition_files
 from physgym.data.file_image import ALIGNED, ALIGNMENT, LIBVER, create_contiguous, describe_columns, write_small
 from physgym.data.layout import COUNTERS, MOMENTS
-from physgym.data.partition import Column, Partition
+from physgym.data.partition import ColumnPlace, Partition
 from physgym.data.summary import stored
 from physgym.data.texts import encoded, on_disk
 from physgym.errors import ConfigError, DatasetError
@@ -151,7 +151,7 @@ def _copy_small(source: Partition, new: h5py.File, checksum: str, more: Mapping[
 
 
 def _copy_rows(
-    source: Partition, column: Column, count: int, new: h5py.File, filters: Mapping[str, Any], bar: Progress
+    source: Partition, column: ColumnPlace, count: int, new: h5py.File, filters: Mapping[str, Any], bar: Progress
 ) -> None:
     shape, per_chunk = (count, *column.shape), max(1, min(count, CHUNK // max(1, column.row)))
     if filters and count and column.row:

@@ -24,7 +24,7 @@ from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
-from physgym.sample import Field, Role, SampleSpec
+from physgym.sample import Field, FieldRole, SampleSpec
 from physgym.spaces import Array, fixed_leaves, flatten, from_json, is_custom, to_json, unflatten
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ TRANSITION: dict[str, str] = {
 }
 REQUIRED = ("observations", "actions")
 FLAT = {"rewards", "terminations", "truncations"}
-ROLES: dict[str, Role] = {
+ROLES: dict[str, FieldRole] = {
     "observations": "input",
     "actions": "input",
     "next_observations": "target",

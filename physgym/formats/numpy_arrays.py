@@ -31,7 +31,7 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
-from physgym.sample import Field, Role, SampleSpec
+from physgym.sample import Field, FieldRole, SampleSpec
 from physgym.spaces import Array
 
 CHUNK_BYTES = 1 << 24  # bytes that are read and written at a time
@@ -129,7 +129,7 @@ def import_numpy(
     source: str | Path | Mapping[str, Array],
     path: str | Path,
     *,
-    roles: Mapping[str, Role] | None = None,
+    roles: Mapping[str, FieldRole] | None = None,
     units: Mapping[str, str] | None = None,
     episode: str | Array | None = None,
     step: str | Array | None = None,
@@ -367,13 +367,13 @@ def _array(name: str, value: Any) -> Array:
 
 
 def _spec(
-    arrays: Mapping[str, Array], described: Mapping[str, Any], roles: Mapping[str, Role], units: Mapping[str, str]
+    arrays: Mapping[str, Array], described: Mapping[str, Any], roles: Mapping[str, FieldRole], units: Mapping[str, str]
 ) -> SampleSpec:
     for label, table in (("roles", roles), ("units", units)):
         if unknown := sorted(set(table) - set(arrays)):
             raise ConfigError(f"{label} names {unknown}; there are the arrays {sorted(arrays)}")
-    if wrong := {name: role for name, role in roles.items() if role not in get_args(Role)}:
-        raise ConfigError(f"roles: {wrong} is none of {get_args(Role)}")
+    if wrong := {name: role for name, role in roles.items() if role not in get_args(FieldRole)}:
+        raise ConfigError(f"roles: {wrong} is none of {get_args(FieldRole)}")
     known = {data["name"]: data for data in described.get("fields", [])}
     order = [*(name for name in known if name in arrays), *(name for name in arrays if name not in known)]
     return SampleSpec(
@@ -411,7 +411,7 @@ class NumpyArrays(Format):
         return import_numpy(
             source,
             path,
-            roles=cast("Mapping[str, Role]", options.roles),
+            roles=cast("Mapping[str, FieldRole]", options.roles),
             episode=options.episode,
             step=options.step,
             mode=options.mode,

@@ -13,7 +13,7 @@ TOO_SHORT = "drop_last drops everything: a rank has {share} samples, a batch {ba
 
 
 @dataclass(frozen=True)
-class Batching:
+class EpochDivision:
     """The division of an epoch's samples into batches, on one of several ranks.
 
     Attributes:
@@ -75,7 +75,7 @@ class Batched:
         batching: The division.
     """
 
-    batching: Batching
+    batching: EpochDivision
 
     @property
     def batch_size(self) -> int:
@@ -133,7 +133,7 @@ class StackedSampler(Batched):
     ) -> None:
         check_arguments(batch_size, seed, epoch, rank, world_size)
         self.dataset, self.shuffle, self.seed, self.epoch = dataset, shuffle, seed, epoch
-        self.batching = Batching(batch_size, rank, world_size, drop_last)
+        self.batching = EpochDivision(batch_size, rank, world_size, drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """Make an epoch the next one."""

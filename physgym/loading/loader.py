@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from physgym.errors import ConfigError
-from physgym.loading.batching import Batched, Batching, check_arguments
+from physgym.loading.batching import Batched, EpochDivision, check_arguments
 from physgym.loading.epoch import Epoch, Position
 from physgym.loading.epoch_reader import Chunk, Loadable, Rows, chunks, native
-from physgym.loading.reading import Order, Reading, Shuffle, choose_order
+from physgym.loading.reading import ReadingMode, ReadingOrder, Shuffle, choose_order
 from physgym.spaces import Array
 
 CHUNK = 2 << 20  # bytes gathered at a time, at least: handing over small batches one by one costs more than gathering
@@ -83,7 +83,7 @@ class Loader(Batched):
         if prefetch < 0:
             raise ConfigError(f"prefetch must not be negative, got {prefetch}")
         self.dataset, self.shuffle, self.seed, self.prefetch = dataset, shuffle, seed, prefetch
-        self.batching = Batching(batch_size, rank, world_size, drop_last, min_batch)
+        self.batching = EpochDivision(batch_size, rank, world_size, drop_last, min_batch)
         self.fields = list(dataset.spec) if fields is None else list(fields)
         if unknown := [name for name in self.fields if name not in dataset.spec]:
             raise ConfigError(f"fields {unknown} are not in the dataset, which has {list(dataset.spec)}")
@@ -101,7 +101,7 @@ class Loader(Batched):
 
         row = sum(dataset.spec[name].nbytes for name in self.fields)
         chosen = choose_order(shuffle, dataset, row * len(dataset), world_size)
-        self.reading = Reading(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
+        self.reading = ReadingMode(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
         self._chunk = max(1, CHUNK // max(1, row * batch_size))  # batches
         if shuffle:
             log.info("%s shuffle of %d samples: %s", self.order, len(dataset), self.reason)
@@ -123,7 +123,7 @@ class Loader(Batched):
         return Epoch(self._chunks, self._position, ahead)
 
     @property
-    def order(self) -> Order:
+    def order(self) -> ReadingOrder:
         """Return the order of the samples: "sequential", "random" or "window"."""
         return self.reading.order
 

@@ -11,7 +11,7 @@ from physgym.errors import ConfigError
 from physgym.loading.epoch_reader import Gathered, Loadable, Rows, Windows
 from physgym.system.memory import available_memory
 
-Order = Literal["sequential", "random", "window"]
+ReadingOrder = Literal["sequential", "random", "window"]
 Shuffle = bool | Literal["random", "window"]
 
 FITS = 0.7  # fraction of the available memory that samples may take to be read at random
@@ -19,7 +19,7 @@ FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not deci
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingMode:
     """The way in which the samples of an epoch are read.
 
     Attributes:
@@ -30,7 +30,7 @@ class Reading:
         window: Blocks that are shuffled together.
     """
 
-    order: Order
+    order: ReadingOrder
     blockwise: bool
     reason: str
     block: int
@@ -61,7 +61,7 @@ class Reading:
         return partial(Gathered, dataset, fields, length, **made)
 
 
-def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[Order, bool, str]:
+def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[ReadingOrder, bool, str]:
     """Choose the order, whether to read in blocks, and say why.
 
     Args:
@@ -87,8 +87,8 @@ def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: i
         raise ConfigError(f'shuffle must be True, False, "random" or "window", not {shuffle!r}')
     if isinstance(shuffle, str):
         return shuffle, shuffle == "window", "as asked for"
-    by_window: Order = "window" if shuffle else "sequential"
-    at_once: Order = "random" if shuffle else "sequential"
+    by_window: ReadingOrder = "window" if shuffle else "sequential"
+    at_once: ReadingOrder = "random" if shuffle else "sequential"
     if not at_random:
         return by_window, True, "an archive can only be read block by block"
     if not in_blocks:

@@ -200,7 +200,7 @@ def _by_name(
 
 
 def _signature(module: nn.Module) -> tuple[list[inspect.Parameter], Literal["none", "some", "all"]]:
-    """Return the parameters of `forward`, those of a wrapped module where it passes on all, and how much it passes on."""
+    """Return the parameters of `forward` (of a wrapped module where it passes on all), and how much it passes on."""
     parameters = _parameters(module)
     kinds = {p.kind for p in parameters}
     inner = list(module.children())

@@ -12,8 +12,7 @@ from physgym.errors import ProtocolError
 from physgym.protocol.buffers import Layout, results_layout
 from physgym.protocol.messages import Ready
 from physgym.protocol.msgpack_values import MAX_DESCRIBED, check_size, decode_space, space_size
-from physgym.sample import Role as FieldRole
-from physgym.sample import SampleSpec, fields_of
+from physgym.sample import FieldRole, SampleSpec, fields_of
 from physgym.spaces import Leaf
 
 _DESCRIBED = frozenset(

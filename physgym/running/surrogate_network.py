@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from physgym.errors import SampleError
 from physgym.sample import Sample
-from physgym.simulation import Predict
+from physgym.simulation import PredictFunction
 
 if TYPE_CHECKING:
     from physgym.nn import Predictor
 
-Network: TypeAlias = "Predictor | Predict | str | Path | None"
+Network: TypeAlias = "Predictor | PredictFunction | str | Path | None"
 
 
 class SurrogateNetwork:
@@ -36,7 +36,7 @@ class SurrogateNetwork:
         """Put another network in its place."""
         self.predictor = predictor
         self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
-        self._predict: Predict | None = getattr(predictor, "predict", predictor)
+        self._predict: PredictFunction | None = getattr(predictor, "predict", predictor)
 
     def __call__(self, fed: Sample) -> Sample:
         """Predict for one sample."""

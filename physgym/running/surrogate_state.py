@@ -12,7 +12,7 @@ from physgym.errors import ConfigError
 from physgym.placement import Env
 from physgym.running.space_fitting import fitter
 from physgym.sample import Sample, SampleSpec, flat_items
-from physgym.simulation import Predict, Simulation
+from physgym.simulation import PredictFunction, Simulation
 
 Judge: TypeAlias = Callable[[Any, Any, Any], float]
 
@@ -67,7 +67,7 @@ class SimulationState(SurrogateState):
         network: Answers a hook that asks for a prediction.
     """
 
-    def __init__(self, simulation: Env, fields: SampleSpec, network: Predict) -> None:
+    def __init__(self, simulation: Env, fields: SampleSpec, network: PredictFunction) -> None:
         self._simulation: Any = simulation
         self._fields, self._name = fields, type(simulation).__name__
         self.render_mode = simulation.render_mode

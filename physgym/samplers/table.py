@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from physgym.errors import ConfigError
 
-Drawn: TypeAlias = Literal["parameters", "actions"]
+DrawnValues: TypeAlias = Literal["parameters", "actions"]
 SamplerClass = TypeVar("SamplerClass", bound=type[Any])
 
 
@@ -34,7 +34,7 @@ class NamedSampler:
 
     name: str
     kind: type[Any]
-    draws: tuple[Drawn, ...]
+    draws: tuple[DrawnValues, ...]
     argument: str
     required: bool
 
@@ -43,7 +43,7 @@ _TABLE: dict[str, NamedSampler] = {}
 
 
 def named(
-    *, draws: tuple[Drawn, ...] = ("parameters", "actions"), argument: str = "", required: bool = False
+    *, draws: tuple[DrawnValues, ...] = ("parameters", "actions"), argument: str = "", required: bool = False
 ) -> Callable[[SamplerClass], SamplerClass]:
     """Enter a class of samplers into the table, under its attribute `name`; a decorator.
 

@@ -23,7 +23,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 
 from physgym.episode import Transition, run_episode, sampler
 from physgym.errors import PhysGymError, ProtocolError, SampleError
-from physgym.placement import build
+from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
@@ -33,8 +33,6 @@ from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.vector import SocketVectorEnv
 from physgym.worker.folders import Folder
 from physgym.worker.variants import SINGLE
-
-Env = gymnasium.Env[Any, Any]
 
 STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slow
 SEED = 20

@@ -23,11 +23,10 @@ import numpy as np
 
 from physgym import placement
 from physgym.episode import episode_policy
+from physgym.placement import Env
 from physgym.sample import flat_items
 from physgym.spaces import Array, flatten
 from physgym.worker.folders import here
-
-Env = gymnasium.Env[Any, Any]
 
 AFTER_CLOSE = 2  # steps of one instance after the other was closed
 DEEP, LARGE = 4, 1000  # how far values of variables are looked into

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from physgym.errors import ConfigError
-from physgym.loading.batching import Batching
+from physgym.loading.batching import EpochDivision
 from physgym.nn.predictor import Predictor
 from physgym.training.random_state import generator_states, set_generator_states
 
@@ -42,7 +42,7 @@ class Batches:
 
     def count(self, samples: int, batch_size: int, ranks: int, at_most: int | None) -> int:
         """Return the number of batches in an epoch of one process."""
-        available = Batching(batch_size, 0, ranks, self.drop_last, self.min_batch).count(samples)
+        available = EpochDivision(batch_size, 0, ranks, self.drop_last, self.min_batch).count(samples)
         return min(available, at_most or available)
 
 

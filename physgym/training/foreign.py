@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from physgym.casting import as_arrays, as_field
 from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError, DatasetError
-from physgym.sample import Field, Role, Sample, SampleSpec
+from physgym.sample import Field, FieldRole, Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.training.random_state import generator_states, seed_generators, set_generator_states
 
@@ -229,7 +229,7 @@ def _said_of(dataset: Any) -> Mapping[str, Field]:
 def _spec_of(sample: Mapping[str, Any], kind: str, said: Mapping[str, Field]) -> SampleSpec:
     arrays = {name: _array(value, name, kind) for name, value in sample.items()}
     pair = tuple(arrays) == PAIR
-    roles: dict[str, Role] = {"input": "input", "target": "target"} if pair else {}
+    roles: dict[str, FieldRole] = {"input": "input", "target": "target"} if pair else {}
     fields = [Field(n, v.shape, v.dtype, roles.get(n, "additional"), "") for n, v in arrays.items()]
     for place, field in enumerate(fields):
         of = said.get(field.name)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium
 
 from physgym.errors import WrongValue
-
-Env: TypeAlias = gymnasium.Env[Any, Any]
+from physgym.placement import Env
 
 DEEPEST = 5  # what a factory holds is looked for so far inside of what it holds
 MOST = 1000  # elements of a container that are looked at

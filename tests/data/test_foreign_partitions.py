@@ -14,7 +14,7 @@ import pytest
 from physgym.data import capacity
 from physgym.data import writer as writer_module
 from physgym.data.dataset import SampleDataset
-from physgym.data.layout import Layout
+from physgym.data.layout import PartitionLayout
 from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
@@ -214,7 +214,7 @@ def test_a_size_that_no_sample_fits_in_is_refused_with_the_smallest_that_does(tm
     ids=["small", "many", "wide"],
 )
 def test_the_size_of_large_files_is_calculated_and_nearly_what_was_said(spec, monkeypatch):
-    layout, attributes = Layout(spec, PARAMETERS, True, True), {"source": "é" * 70_000}
+    layout, attributes = PartitionLayout(spec, PARAMETERS, True, True), {"source": "é" * 70_000}
     most = 1 << 30
     size = capacity.file_size
     monkeypatch.setattr(capacity, "file_size", None)  # it takes long

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from physgym.data import capacity
 from physgym.data.dataset import SampleDataset
-from physgym.data.layout import Layout
+from physgym.data.layout import PartitionLayout
 from physgym.data.memory_map import Stitched
 from physgym.data.partition import Partition
 from physgym.data.statistics import Statistics
@@ -770,7 +770,7 @@ def test_how_many_rows_fit_is_found_with_few_looks_at_a_file(max_file_size, monk
     spec = SampleSpec([Field("x", (3,), "f4", "input", ""), Field("y", (), "f8", "target", "")])
     looks, measure = [], capacity.file_size
     monkeypatch.setattr(capacity, "file_size", lambda *args: looks.append(args[1]) or measure(*args))
-    for layout in (Layout(spec), Layout(spec, spec, rejected=True, endings=True)):
+    for layout in (PartitionLayout(spec), PartitionLayout(spec, spec, rejected=True, endings=True)):
         attributes = {"source": f"{max_file_size} and more" * 9}
         looks.clear()
         found = capacity._nearly_most(layout, max_file_size, attributes)

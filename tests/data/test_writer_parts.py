@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from physgym.data.description import LOCK
-from physgym.data.fault import Fault
+from physgym.data.fault import WriterFault
 from physgym.data.folder_claim import FolderClaim
-from physgym.data.layout import ENDINGS, EPISODES, Layout
+from physgym.data.layout import ENDINGS, EPISODES, PartitionLayout
 from physgym.data.side_tables import SideTables
 from physgym.data.transaction import Transaction
 from physgym.data.upkeep import Upkeep
@@ -49,7 +49,7 @@ def test_a_transaction_that_breaks_off_has_not_happened(error):
 
 
 def test_a_fault_of_one_sample_is_raised_once_any_other_always():
-    fault = Fault()
+    fault = WriterFault()
     fault.check()
     fault.set(SampleError("one"))
     with pytest.raises(SampleError):
@@ -79,7 +79,7 @@ def test_a_claim_keeps_others_out_and_leaves_nothing(tmp_path):
 
 
 def test_rows_of_side_tables_wait_for_their_samples():
-    sides = SideTables(Layout(SPEC, SPEC, endings=True), [])
+    sides = SideTables(PartitionLayout(SPEC, SPEC, endings=True), [])
     assert list(sides) == [EPISODES, ENDINGS]
     sides[EPISODES].add({"episodes/episode": np.arange(3), "parameters/x": np.zeros(3)})
     sides[ENDINGS].add({"endings/episode": np.arange(2), "endings/steps": np.array([4, 4])})

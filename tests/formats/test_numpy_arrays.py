@@ -36,7 +36,7 @@ def physgym(*arguments, fault: type[PhysGymError] | None = None) -> str:
 @pytest.mark.parametrize("out", ["arrays", "arrays.npz"])
 def test_numpy_there_and_back_is_the_same(tmp_path, out, monkeypatch):
     dataset = write(tmp_path / "d", 57, max_file_size=4000)
-    monkeypatch.setattr("physgym.formats.numpy_arrays.PORTION", 1000)
+    monkeypatch.setattr("physgym.formats.numpy_arrays.CHUNK_BYTES", 1000)
     export_numpy(dataset, tmp_path / out)
     if out.endswith(".npz"):
         with np.load(tmp_path / out) as arrays:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from physgym.errors import ConfigError, DatasetError
-from physgym.loading.batching import Batching
+from physgym.loading.batching import EpochDivision
 from physgym.loading.loader import Loader
 from physgym.nn import Optimization
 from physgym.training import Callback, Checkpoints, Trainer
@@ -215,9 +215,9 @@ def test_a_state_from_before_the_argument_is_one_that_joined_nothing():
     ],
 )
 def test_numbers_of_batches(length, size, ranks, drop, least, want):
-    assert Batching(size, 0, ranks, drop, least).count(length) == want
+    assert EpochDivision(size, 0, ranks, drop, least).count(length) == want
 
 
 def test_too_few_samples_for_the_ranks():
     with pytest.raises(DatasetError, match="1 samples cannot be shared among 2 ranks"):
-        Batching(5, 0, 2).count(1)
+        EpochDivision(5, 0, 2).count(1)

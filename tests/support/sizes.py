@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from physgym.data import capacity, writer
-from physgym.data.layout import Layout
+from physgym.data.layout import PartitionLayout
 from physgym.errors import ConfigError
 
 
-def _capacity(layout: Layout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
+def _capacity(layout: PartitionLayout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
     try:
         return capacity.capacity(layout, max_file_size, attributes)
     except ConfigError:

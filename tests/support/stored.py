@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.layout import Layout
+from physgym.data.layout import PartitionLayout
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError
 from physgym.sample import Field, SampleSpec
@@ -83,7 +83,7 @@ def produce(
         per_file: Samples per partition.
         **options: Of `SampleWriter`.
     """
-    layout = Layout(SPEC, PARAMETERS, True) if side else Layout(SPEC)
+    layout = PartitionLayout(SPEC, PARAMETERS, True) if side else PartitionLayout(SPEC)
     options |= {"parameters": layout.parameters, "rejected": layout.rejected}
     # neither time nor size commits by itself, so that the calls of a run are the same every time
     options = {"resume": True, "max_file_size": per_file * layout.row_nbytes, "commit_interval": 3600.0, **options}
