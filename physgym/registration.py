@@ -159,8 +159,8 @@ def parameters_of(creator: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a callable; for a class that takes ``**kwargs`` those of its base classes too."""
     found = dict(inspect.signature(creator).parameters)
     if inspect.isclass(creator) and takes_others(found):
-        for made in (vars(base)["__init__"] for base in creator.__mro__[1:-1] if "__init__" in vars(base)):
-            for name, parameter in inspect.signature(made).parameters.items():
+        for constructor in (vars(base)["__init__"] for base in creator.__mro__[1:-1] if "__init__" in vars(base)):
+            for name, parameter in inspect.signature(constructor).parameters.items():
                 found.setdefault(name, parameter)
     return found
 

@@ -87,11 +87,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Make one that knows its placement before its constructor runs."""
-        made = super().__new__(cls)
+        instance = super().__new__(cls)
         for name, value in placement.current()._asdict().items():
             with contextlib.suppress(AttributeError):  # a property of the subclass's own
-                setattr(made, name, value)
-        return made
+                setattr(instance, name, value)
+        return instance
 
     def __init__(self, *, simulations_per_step: int = 1, render_mode: str | None = None) -> None:
         if simulations_per_step < 1:

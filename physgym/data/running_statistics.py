@@ -24,7 +24,7 @@ class RunningStatistics:
     def of(self, part: Partition) -> dict[str, Statistics]:
         """Take in what was committed since the last time; return the statistics of all, by real-valued field."""
         found = {}
-        made = self._accumulators.setdefault(
+        accumulators = self._accumulators.setdefault(
             part.path, {field.name: Accumulator(field.shape, field.dtype) for field in real_fields(self._spec)}
         )
         count = part.count
@@ -32,7 +32,7 @@ class RunningStatistics:
         def read(name: str, start: int, stop: int) -> Array:
             return part.read(f"data/{name}", start, stop)
 
-        for name, accumulator in made.items():
+        for name, accumulator in accumulators.items():
             field = self._spec[name]
             while count - (start := accumulator.rows) >= accumulator.block:
                 stop = start + accumulator.block

@@ -244,8 +244,8 @@ class Mirror:
         """Make a sealed copy of the committed samples of an open partition."""
         self._copies.mkdir(exist_ok=True)
         copy = self._copies / part.path.name
-        if copy.exists() and (made := Partition(copy)).count == part.count and made.layout == part.layout:
-            return made
+        if copy.exists() and (sealed := Partition(copy)).count == part.count and sealed.layout == part.layout:
+            return sealed
         return sealed_copy(part, copy)
 
     def _upload(self, part: Partition, known: dict[str, Any] | None) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def export_minari(
         with warnings.catch_warnings():
             # Minari reminds of each argument that is left out
             warnings.filterwarnings("ignore", r".* is set to None|env_spec is None", UserWarning)
-            made = minari.create_dataset_from_buffers(
+            exported = minari.create_dataset_from_buffers(
                 dataset_id,
                 [],
                 observation_space=found["observations"],
@@ -165,16 +165,16 @@ def export_minari(
         more: dict[str, Any] = {OURS: ours, **scores}
         if (spec := _env_spec(dataset)) and metadata.get("env") is None:
             more["env_spec"] = spec  # told afterwards, since Minari would make the environment only to ask its spaces
-        made.storage.update_metadata(more)
+        exported.storage.update_metadata(more)
         with Progress(len(dataset), f"export to {dataset_id}", "sample", enabled=progress) as bar:
             for buffers, names in episodes:
-                first = made.total_episodes
-                made.update_dataset_from_buffer(buffers)
-                made.storage.update_episode_metadata(names, range(first, first + len(buffers)))
+                first = exported.total_episodes
+                exported.update_dataset_from_buffer(buffers)
+                exported.storage.update_episode_metadata(names, range(first, first + len(buffers)))
                 bar.update(sum(len(buffer) for buffer in buffers))
         return minari.load_dataset(dataset_id)  # anew: it reads the metadata once, when it is opened
     except BaseException:
-        shutil.rmtree(made.storage.data_path.parent)  # half of it would block the name
+        shutil.rmtree(exported.storage.data_path.parent)  # half of it would block the name
         raise
 
 
@@ -574,8 +574,8 @@ class Minari(Format):
         """Write a dataset under the name of the options."""
         if options.name is None:
             raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
-        made = export_minari(dataset, options.name, fields=options.fields or None, progress=options.progress)
-        return f"{made.total_episodes} episodes, {made.total_steps} steps in {made.storage.data_path}"
+        exported = export_minari(dataset, options.name, fields=options.fields or None, progress=options.progress)
+        return f"{exported.total_episodes} episodes, {exported.total_steps} steps in {exported.storage.data_path}"
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store a dataset of Minari as samples."""

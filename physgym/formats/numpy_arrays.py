@@ -63,11 +63,11 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
-            creating(out, durable=False) as made,
+            creating(out, durable=False) as written,
             Progress(len(dataset) * len(dataset.spec), f"export to {out}", "row", enabled=progress) as bar,
         ):
             write = _write_zip if out.suffix == ".npz" else _write_folder
-            write(dataset, made, json.dumps(described, indent=1), bar)
+            write(dataset, written, json.dumps(described, indent=1), bar)
     except OSError as error:
         raise DatasetError(f"cannot write {out}: {error}") from error
 

@@ -128,8 +128,8 @@ def find(name: str) -> Format:
     if name not in names():
         known = sorted(names(), key=lambda one: bool(find(one).package))  # those first that need no further package
         raise ConfigError(f"--to must be {' or '.join(known)}, not {name!r}")
-    made: Format = importlib.import_module(_modules()[name]).FORMAT
-    return made
+    found: Format = importlib.import_module(_modules()[name]).FORMAT
+    return found
 
 
 def formats() -> Iterator[Format]:

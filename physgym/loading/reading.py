@@ -54,11 +54,11 @@ class ReadingMode:
             length: Number of samples in the epoch.
             order: The seed, epoch, rank and world_size that determine the order.
         """
-        made: dict[str, Any] = {"shuffle": self.order != "sequential", **order}
+        options: dict[str, Any] = {"shuffle": self.order != "sequential", **order}
         if self.blockwise:
             size = {"block": self.block, "window": self.window if self.order == "window" else 1}
-            return partial(Windows, dataset, fields, length, **made, **size)
-        return partial(Gathered, dataset, fields, length, **made)
+            return partial(Windows, dataset, fields, length, **options, **size)
+        return partial(Gathered, dataset, fields, length, **options)
 
 
 def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[ReadingOrder, bool, str]:

@@ -60,8 +60,8 @@ class Feeding:
         """
         inner = unwrapped(network)
         name = f"the network {type(inner).__name__}"
-        if isinstance(inner, Listing) and set(made := inner.input_fields or ()) == set(fields):
-            return cls("order", tuple(made))
+        if isinstance(inner, Listing) and set(listed := inner.input_fields or ()) == set(fields):
+            return cls("order", tuple(listed))
         parameters, passing = _signature(inner)
         known = field_aliases(fields)
         matched = {p.name: known[p.name] for p in parameters if p.name in known and p.kind not in _VARIABLE}
@@ -245,7 +245,7 @@ def field_aliases(fields: Sequence[str]) -> dict[str, str]:
     """Return the names by which a parameter, or an output of a network, may stand for a field."""
     found = {name: name for name in fields}
     for short in (lambda name: re.sub(r"\W", "_", name), lambda name: name.rpartition("/")[2]):
-        made = {name: short(name) for name in fields}
-        counts = Counter(made.values())
-        found = {alias: name for name, alias in made.items() if counts[alias] == 1} | found
+        aliases = {name: short(name) for name in fields}
+        counts = Counter(aliases.values())
+        found = {alias: name for name, alias in aliases.items() if counts[alias] == 1} | found
     return found

@@ -286,10 +286,10 @@ class Predictor(nn.Module):
             try:
                 tensors = self.tensors(zeros)
                 if feeding is None:
-                    made = self._fed(tensors)
+                    tried = self._fed(tensors)
                     order = [
-                        *(name for name in self.inputs if name in made),
-                        *(n for n in made if n not in self.inputs),
+                        *(name for name in self.inputs if name in tried),
+                        *(n for n in tried if n not in self.inputs),
                     ]
                     feeding = Feeding.of(self.network, order, others)
                 self.feeding = feeding

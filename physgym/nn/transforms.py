@@ -308,11 +308,11 @@ class Hold(Transform):
         for name in values:
             if name not in masks:
                 raise ConfigError(NO_FIELD.format(name=name, known=list(masks)))
-        made = cls({name: np.shape(mask) for name, mask in masks.items()})
+        hold = cls({name: np.shape(mask) for name, mask in masks.items()})
         for index, (name, mask) in enumerate(masks.items()):
-            made.get_buffer(f"mask_{index}").copy_(torch.tensor(np.asarray(mask, bool)))
-            made.get_buffer(f"value_{index}").copy_(torch.tensor(np.asarray(values.get(name, 0.0), np.float64)))
-        return made
+            hold.get_buffer(f"mask_{index}").copy_(torch.tensor(np.asarray(mask, bool)))
+            hold.get_buffer(f"value_{index}").copy_(torch.tensor(np.asarray(values.get(name, 0.0), np.float64)))
+        return hold
 
     def forward(self, fields: Fields) -> Fields:
         """Return the fields with what is held in place; those that it does not know pass as they are.
@@ -413,8 +413,10 @@ class Transforms(nn.Module):
             physical_loss: Compute the loss in physical units, instead of in the normalized ones.
             network: The network, which may know where fields have their channels, as `UNet` and `FNO` do.
         """
-        made = cls.normalizing(dataset.spec, inputs, outputs, scale=scale, physical_loss=physical_loss, network=network)
-        return made.fit(dataset.statistics)
+        transforms = cls.normalizing(
+            dataset.spec, inputs, outputs, scale=scale, physical_loss=physical_loss, network=network
+        )
+        return transforms.fit(dataset.statistics)
 
     @classmethod
     def normalizing(
