@@ -274,18 +274,21 @@ def run_episode(
             raise SampleError(f"{where}, step {step}: {error}") from error
         last = terminated or truncated or step == max_steps - 1
         ending = "" if not last else "terminated" if terminated else "truncated" if truncated else "cut"
-        sample, rejected, kept_apart = info.get("sample"), "", None
+        sample, rejected, rejected_sample = info.get("sample"), "", None
         if sample is not None:
             if check or nonfinite == "reject":
                 sample = spec.check(sample, f"{where}, step {step}", finite=check_finite)
                 if nonfinite == "reject" and (fields := spec.nonfinite(sample)):
-                    rejected, sample, kept_apart = f"{', '.join(fields)} not finite", None, sample
+                    rejected, sample, rejected_sample = f"{', '.join(fields)} not finite", None, sample
         else:
-            rejected, kept_apart = str(info.get("rejected", "the step returned no sample")), info.get("rejected_sample")
+            rejected, rejected_sample = (
+                str(info.get("rejected", "the step returned no sample")),
+                info.get("rejected_sample"),
+            )
         rejects = 0 if sample is not None else rejects + 1
         if ending and not terminated and sample is not None:
             sample = _truncated(sample, spec)
-        yield Transition(step, action, observation, reward, last, info, sample, rejected, kept_apart, ending)
+        yield Transition(step, action, observation, reward, last, info, sample, rejected, rejected_sample, ending)
         if rejects >= max_rejects:
             raise SampleError(TOO_MANY_REJECTS.format(where=where, count=rejects, limit=max_rejects, reason=rejected))
         if last:

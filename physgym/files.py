@@ -62,14 +62,14 @@ def short(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def temporary_beside(file: Path) -> Path:
+def temporary_name(file: Path) -> Path:
     """Return a hidden name in the folder of a file that nobody else has, see `is_temporary`; nothing is made."""
     salt = secrets.token_hex(4)
     return file.with_name(f".{file.name}-{salt}{_mark(file.name, salt)}.tmp")
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name was made by `temporary_beside`: half of what looks random in it follows from the rest."""
+    """Return whether a name was made by `temporary_name`: half of what looks random in it follows from the rest."""
     found = TEMPORARY.fullmatch(name)
     return found is not None and found[3] == _mark(found[1], found[2])
 
@@ -89,7 +89,7 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         OSError: The disk refuses; a file that was there is as it was, and nothing is left beside it.
     """
-    temporary = temporary_beside(file)
+    temporary = temporary_name(file)
     try:
         yield temporary
         if durable:

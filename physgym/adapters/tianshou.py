@@ -105,7 +105,7 @@ class TianshouVectorEnv(BaseVectorEnv):
                     f"environments {self.waiting_id} step: meanwhile others can be reset only where their episode "
                     "ended, and without arguments. Receive the steps that are under way first, with step(None)"
                 )
-            return self._reset_beside_others(ids)
+            return self._reset_some(ids)
         options = dict(kwargs.get("options") or {})
         options["reset_mask"] = np.isin(np.arange(self.env_num), ids)
         observations, batched = self.envs.reset(seed=[kwargs.get("seed")] * self.env_num, options=options)
@@ -114,7 +114,7 @@ class TianshouVectorEnv(BaseVectorEnv):
         self._ended[ids] = False
         return self._rows(observations, self.env_num)[ids], _objects([infos[i] for i in ids])
 
-    def _reset_beside_others(self, ids: list[int]) -> tuple[Array, Array]:
+    def _reset_some(self, ids: list[int]) -> tuple[Array, Array]:
         """Reset environments whose episode has ended by the step after, which ignores its action."""
         self.envs.send(create_empty_array(self.envs.single_action_space, len(ids)), ids)
         self.waiting_id += ids

@@ -134,7 +134,7 @@ class Flusher:
         if error is not None:
             raise error
 
-    def store_sides(self) -> None:
+    def store_remaining_side_rows(self) -> None:
         """Store rows of side tables whose samples never came."""
         while self._side_tables.waiting:
             appender = self._partitions.with_room()

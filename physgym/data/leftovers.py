@@ -10,7 +10,7 @@ from pathlib import Path
 from physgym import files
 from physgym.data.texts import SIGNATURE
 
-# names like those of files under construction; only those that `files.temporary_beside` made are deleted
+# names like those of files under construction; only those that `files.temporary_name` made are deleted
 LEFTOVER = re.compile(r"\.(dataset\.json|constants\.npz|[a-z]+-\d{5}\.h5)-[0-9a-f]{16}\.tmp")
 BEGINNINGS = {".h5": SIGNATURE, ".json": b"{", ".npz": b"PK"}  # of files by suffix
 

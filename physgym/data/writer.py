@@ -481,7 +481,7 @@ class SampleWriter:
                 return
             with self._lock:  # another thread may be in `commit`
                 self._commit()
-                self._flusher.store_sides()
+                self._flusher.store_remaining_side_rows()
                 self._partitions.complete(seal=seal)
             if isinstance(fault, StorageError) and self._fault.raised:
                 return

@@ -32,7 +32,7 @@ EXPORTED = "fields.json"
 SMALL, SMALL_TOGETHER = 1_000_000, 10_000_000  # likewise of those that are no code
 CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training.safetensors")
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
-HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_beside`
+HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_name`
 
 NO_REPOSITORY = "this folder is in no git repository, so that nobody could run the same again"
 NO_COMMIT = "the repository {root} has no commit yet, so that nobody could run the same again"

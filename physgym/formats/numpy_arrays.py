@@ -72,7 +72,7 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
         raise DatasetError(f"cannot write {out}: {error}") from error
 
 
-def _beside(dataset: SampleDataset) -> dict[str, Array]:
+def _side_arrays(dataset: SampleDataset) -> dict[str, Array]:
     """Return the arrays that are stored beside the samples, by the names of their files."""
     found = {f"index/{name}": dataset.index(name) for name in INDEX}
     if (parameters := dataset.parameters) is not None:
@@ -96,7 +96,7 @@ def _write_folder(dataset: SampleDataset, folder: Path, description: str, bar: P
         for start, rows in _portions(dataset, field, bar):
             array[start : start + len(rows)] = rows
         array.flush()
-    for name, values in _beside(dataset).items():
+    for name, values in _side_arrays(dataset).items():
         file = folder / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, values)
@@ -111,7 +111,7 @@ def _write_zip(dataset: SampleDataset, file: Path, description: str, bar: Progre
                 np.lib.format.write_array_header_2_0(stream, header)
                 for _, rows in _portions(dataset, field, bar):
                     stream.write(np.ascontiguousarray(rows).data)
-        for name, values in _beside(dataset).items():
+        for name, values in _side_arrays(dataset).items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, values)
         archive.writestr(DESCRIPTION, description)

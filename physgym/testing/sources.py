@@ -94,7 +94,7 @@ class SampleSourceContract(ABC):
             assert list(dataset.spec) == list(source.spec)
             assert len(dataset) >= stored
 
-    def test_it_may_be_told_how_many_samples_are_wanted(self, source: SampleSource) -> None:
+    def test_expect_changes_no_sample(self, source: SampleSource) -> None:
         """`expect` changes no sample."""
         assert not source.begun
         source.expect(2 * BATCH)

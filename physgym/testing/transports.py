@@ -427,7 +427,7 @@ class ListenerContract:
         """Check that accepting does not block."""
         assert listener.accept() is None
 
-    def test_connections_are_apart(self, listener: Listener) -> None:
+    def test_connections_are_separate(self, listener: Listener) -> None:
         """Check that the descriptor shows who connects, and that one connection does not disturb another."""
         poll = select.poll()
         poll.register(listener.fileno(), select.POLLIN)

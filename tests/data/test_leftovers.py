@@ -7,7 +7,7 @@ import pytest
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.files import is_temporary, temporary_beside
+from physgym.files import is_temporary, temporary_name
 from physgym.sample import Field, SampleSpec
 
 SPEC = SampleSpec([Field("x", (), np.dtype("f4"), "input")])
@@ -24,7 +24,7 @@ def test_what_a_killed_writer_left_is_deleted(tmp_path):
     partition = (tmp_path / "training-00000.h5").read_bytes()
     contents = [partition, partition[:5], b"", b'{"format', b"PK\x03", b"", b"PK"]
     for name, content in zip([*NAMES[:2], NAMES[0], *NAMES[2:], *NAMES[2:]], contents, strict=True):
-        temporary_beside(tmp_path / name).write_bytes(content)
+        temporary_name(tmp_path / name).write_bytes(content)
     written(tmp_path, 1, resume=True)
     assert not list(tmp_path.glob("*.tmp"))
     assert len(SampleDataset(tmp_path)) == 2
@@ -34,10 +34,10 @@ def test_what_a_killed_writer_left_is_deleted(tmp_path):
 def test_what_may_be_the_users_is_kept_and_named(tmp_path, name):
     written(tmp_path, 0)
     mine = {tmp_path / f".{name}-0123456789abcdef.tmp": (tmp_path / "training-00000.h5").read_bytes()}
-    mine |= {temporary_beside(tmp_path / name): b"years of work", tmp_path / f".{name}-{'0' * 16}.tmp": b""}
+    mine |= {temporary_name(tmp_path / name): b"years of work", tmp_path / f".{name}-{'0' * 16}.tmp": b""}
     for file, content in mine.items():
         file.write_bytes(content)
-    folder = temporary_beside(tmp_path / name)
+    folder = temporary_name(tmp_path / name)
     folder.mkdir()
     with pytest.warns(RuntimeWarning, match=r"0123456789abcdef\.tmp.*they are kept\. Delete them"):
         written(tmp_path, 1, resume=True)
@@ -47,8 +47,8 @@ def test_what_may_be_the_users_is_kept_and_named(tmp_path, name):
 
 def test_a_temporary_name_is_known_by_itself(tmp_path):
     for name in ("a", "Größe\n", "b\udc80"):
-        found = temporary_beside(tmp_path / name).name
+        found = temporary_name(tmp_path / name).name
         assert is_temporary(found)
         assert not is_temporary(found.replace(name, f"{name}x"))
-        assert temporary_beside(tmp_path / name).name != found
+        assert temporary_name(tmp_path / name).name != found
     assert not is_temporary(".a-0123456789abcdef.tmp")

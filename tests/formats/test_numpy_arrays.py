@@ -271,13 +271,13 @@ def test_an_export_touches_nothing_of_others(tmp_path, out, monkeypatch):
 
 def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     dataset = write(tmp_path / "d", 5)
-    beside = numpy_files._beside
+    side_arrays = numpy_files._side_arrays
 
     def taken(dataset: SampleDataset) -> dict[str, np.ndarray]:
         (tmp_path / "x.npz").write_text("mine")
-        return beside(dataset)
+        return side_arrays(dataset)
 
-    monkeypatch.setattr(numpy_files, "_beside", taken)
+    monkeypatch.setattr(numpy_files, "_side_arrays", taken)
     with pytest.raises(DatasetError, match="cannot write"):
         export_numpy(dataset, tmp_path / "x.npz")
     assert (tmp_path / "x.npz").read_text() == "mine"

@@ -96,19 +96,19 @@ def produce(
             i = np.arange(start, min(total, start + batch))
             if side:
                 for one in i.tolist():
-                    announced = _beside(writer, one, announced, begun)
+                    announced = _write_side_rows(writer, one, announced, begun)
             writer.append(samples(i), **names(i))
             if number % commit_every == commit_every - 1:
                 writer.commit()
                 assert writer.committed == writer.count == i[-1] + 1
                 acknowledge(writer.committed)
         if side:
-            _beside(writer, total, announced, begun, only_rejects=True)
+            _write_side_rows(writer, total, announced, begun, only_rejects=True)
         writer.close(seal=seal)
         acknowledge(total)
 
 
-def _beside(writer: SampleWriter, i: int, announced: int, begun, *, only_rejects: bool = False) -> int:
+def _write_side_rows(writer: SampleWriter, i: int, announced: int, begun, *, only_rejects: bool = False) -> int:
     """What lies between sample i - 1 and sample i."""
     episode, place = divmod(i, LENGTH)
     # rejects at step 1 come before the sample at step 2, those at step 5 before the next episode
