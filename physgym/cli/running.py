@@ -176,8 +176,8 @@ def _run(
         elif stored is not None:
             print(f"interrupted; {record} has the first {report.steps}. Remove it to replay all", file=sys.stderr)
         else:
-            left = () if not steps else ("--steps", str(steps - report.steps))
-            print(f"interrupted; continue with: {again('--resume', *left)}", file=sys.stderr)
+            rest = () if not steps else ("--steps", str(steps - report.steps))
+            print(f"interrupted; continue with: {again('--resume', *rest)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 

@@ -109,7 +109,7 @@ def last_known(codes: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | No
     return next((code for code in reversed(recorded) if code.get("hash") != "unknown"), next(reversed(recorded), None))
 
 
-def differences(before: Code, now: Code, *, made_alike: bool = True) -> list[str]:
+def differences(before: Code, now: Code, *, compare_factories: bool = True) -> list[str]:
     """List the differences between two codes, one text each; empty if they are the same.
 
     If an environment was made for one of them only, entries of the other alone are no difference.
@@ -117,14 +117,14 @@ def differences(before: Code, now: Code, *, made_alike: bool = True) -> list[str
     Args:
         before: The older code.
         now: The newer code.
-        made_alike: Whether the factories of the environment are compared too: a class, a lambda and an id may make the
-            same simulation.
+        compare_factories: Whether the factories of the environment are compared too: a class, a lambda and an id may
+            make the same simulation.
     """
     found = [f"it is unknown ({reason})" for code in (before, now) for reason in code.unknown]
     if found and not all(any(getattr(code, part) for part in PARTS) for code in (before, now)):
         return list(dict.fromkeys(found))  # nothing is known of a code that could not be imported
-    both = made_alike and before.made == now.made
-    for part in PARTS if made_alike else PARTS[:-1]:
+    both = compare_factories and before.made == now.made
+    for part in PARTS if compare_factories else PARTS[:-1]:
         old, new = getattr(before, part), getattr(now, part)
         for name in sorted({*old, *new}):
             if old.get(name) == new.get(name) or (not both and (name not in old or name not in new)):
@@ -143,7 +143,7 @@ def _difference(part: str, name: str, old: str | None, new: str | None) -> str:
 
 
 def check_same(
-    before: Mapping[str, Any] | None, now: Code, where: str, *, allow: bool = False, made_alike: bool = True
+    before: Mapping[str, Any] | None, now: Code, where: str, *, allow: bool = False, compare_factories: bool = True
 ) -> list[str]:
     """Refuse code that differs from the recorded one.
 
@@ -152,7 +152,7 @@ def check_same(
         now: The present code.
         where: Name of the dataset or session with that record, for the message.
         allow: Whether to accept differences.
-        made_alike: As in `differences`.
+        compare_factories: As in `differences`.
 
     Returns:
         The differences that were allowed.
@@ -169,7 +169,7 @@ def check_same(
         )
         return []
     old = Code.from_json(before)
-    found = differences(old, now, made_alike=made_alike)
+    found = differences(old, now, compare_factories=compare_factories)
     if found and not allow:
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         raise ChangedCode(

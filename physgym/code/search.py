@@ -184,11 +184,11 @@ class Search:
             own = base.__module__ == "__main__" or place_of(base.__module__).kind in ("own", "missing")
             for name, member in vars(base).items() if own else ():
                 for method in functions_of(member):
-                    self._method(f"{base.__qualname__}.{name}", method, made_here="<locals>" in base.__qualname__)
+                    self._method(f"{base.__qualname__}.{name}", method, local="<locals>" in base.__qualname__)
                     if base.__module__ == "__main__":
                         self._globals(method)
 
-    def _method(self, name: str, method: types.FunctionType, *, made_here: bool) -> None:
+    def _method(self, name: str, method: types.FunctionType, *, local: bool) -> None:
         """Take the closure of a function of a class, and its defaults if another function makes the class.
 
         Variables that the function itself sets are the state of a simulation, and no part of its code.
@@ -198,7 +198,7 @@ class Search:
         for free, part in caught_by(method):
             self.datum(f"{name}.{free}", part, 0)
         defaults = [*enumerate(method.__defaults__ or ()), *(method.__kwdefaults__ or {}).items()]
-        for key, part in defaults if made_here else ():
+        for key, part in defaults if local else ():
             self.datum(f"{name}({key})", part, 0)
 
     def _globals(self, function: types.FunctionType) -> None:

@@ -285,7 +285,7 @@ def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: 
             pair = Code.from_json(before), Code.from_json(code)
             if not _same_class(env, other) or any(one.unknown for one in pair):
                 continue
-            if found := differences(*pair, made_alike=False):
+            if found := differences(*pair, compare_factories=False):
                 return (
                     f"{names[0]} were made by other code of the simulation than {names[1]}: "
                     f"{'; '.join(found[:SHOWN])}. Generate one of them again, or take them for what they are: "

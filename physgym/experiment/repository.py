@@ -120,10 +120,10 @@ def _read(root: Path, folder: Path) -> Repository:
             return True
         return settings.is_code(file) and not (Path(file).suffix in DATA and _in_ours(root, Path(file)))
 
-    if left := set(filter(is_code, _not_ours(root, untracked))):
+    if uncommitted := set(filter(is_code, _not_ours(root, untracked))):
         # a session that was just being made shows before its .gitignore does, and not when looked at again
         heads, changed, untracked, submodules = _status(root)
-        left.intersection_update(_not_ours(root, untracked))
+        uncommitted.intersection_update(_not_ours(root, untracked))
     documents = {file for file in changed if settings.is_document(file)}
     others = {file for file in _not_ours(root, untracked) if not is_code(file)} | documents
     commit, branch = heads.get("branch.oid"), heads.get("branch.head")
@@ -135,7 +135,7 @@ def _read(root: Path, folder: Path) -> Repository:
         branch,
         _remote(root, branch),
         tuple(sorted(set(changed) - documents)),
-        tuple(sorted(left)),
+        tuple(sorted(uncommitted)),
         tuple(sorted(others)),
         tuple(sorted(submodules)),
     )
@@ -306,7 +306,7 @@ def make_patch(repository: Repository) -> bytes:
     if not repository.dirty:
         return b""
     _check_patch(repository)
-    with _apart(repository.root) as environment:
+    with _temporary_index(repository.root) as environment:
         git(repository.root, "read-tree", repository.commit, environment=environment)
         names = (*repository.changed, *repository.untracked, *_small(repository))
         there = {name for name in names if _is_file(repository.root, name)}
@@ -337,7 +337,7 @@ def _is_file(root: Path, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _apart(root: Path) -> Iterator[dict[str, str]]:
+def _temporary_index(root: Path) -> Iterator[dict[str, str]]:
     """Variables with which git writes an index and objects to a temporary folder, and reads those that there are."""
     objects = Path(one_line(git(root, "rev-parse", "--git-path", "objects")))
     with tempfile.TemporaryDirectory(prefix="physgym-") as folder:
@@ -372,11 +372,11 @@ def _check_patch(repository: Repository) -> None:
 
 def _small(repository: Repository) -> Iterator[str]:
     """Files that are no code and small, which may be what a simulation reads."""
-    left = SMALL_TOGETHER
+    room = SMALL_TOGETHER
     for name in repository.others:
         size = _size(repository.root / name)
-        if size <= SMALL and size <= left and not name.endswith("/"):
-            left -= size
+        if size <= SMALL and size <= room and not name.endswith("/"):
+            room -= size
             yield name
 
 
@@ -412,7 +412,7 @@ def add_worktree(root: Path, folder: Path, commit: str, patch: bytes = b"") -> N
         ConfigError: git refuses.
     """
     git(root, "worktree", "add", "--detach", "--no-checkout", str(folder), commit)
-    with _apart(folder) as environment:
+    with _temporary_index(folder) as environment:
         # by way of an index, so that line ends and filters of files do not matter
         git(folder, "read-tree", commit, environment=environment)
         if patch:

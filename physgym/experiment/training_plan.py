@@ -217,7 +217,7 @@ def _check_physics(config: Config, dataset: SampleDataset, plan: TrainingPlan) -
     now = code_of(config.environment.id, config.environment.arguments)
     folders = ", ".join(map(str, dataset.paths))
     where = f"the dataset in {folders}, to which validation.rollout compares the simulation,"
-    check_same(recorded, now, where, allow=plan.generation["allow_changed_code"], made_alike=False)
+    check_same(recorded, now, where, allow=plan.generation["allow_changed_code"], compare_factories=False)
 
 
 def build_source(plan: TrainingPlan, folder: Folder, *, resume: bool) -> SampleSource:

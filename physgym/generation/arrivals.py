@@ -141,26 +141,26 @@ class RoundEnd:
 
     def __init__(self, episodes: Episodes, store: Store, wanted: int) -> None:
         self._episodes, self._store, self._wanted = episodes, store, wanted
-        self._made, self._seen = 0, False
+        self._steps, self._seen = 0, False
         if (count := episodes.round) is not None:
             known = store.lengths()
-            self._made = sum(steps for episode, steps in known.items() if episode < count)
+            self._steps = sum(steps for episode, steps in known.items() if episode < count)
             self._seen = count - 1 in known
 
     def is_reached(self, part: RolloutResult) -> bool:
         """Note what arrived; return whether the generation ends with it, and warn of it then."""
         if (count := self._episodes.round) is None:
             return False
-        self._made += sum(entry[1] for entry in part.ended if entry[0] < count)
+        self._steps += sum(entry[1] for entry in part.ended if entry[0] < count)
         self._seen = self._seen or any(entry[0] == count - 1 for entry in part.ended)
-        if not self._seen or self._wanted > self._made:
+        if not self._seen or self._wanted > self._steps:
             return False
         kept = self._store.writer.count + int(np.count_nonzero(part.episodes < count))
         if kept >= self._wanted:
             return False
         what = "points of the grid" if self._episodes.plan.stored_episodes is None else "stored samples"
         warnings.warn(
-            f"{count} episodes went through all {what}, and {self._made - kept} of their {self._made} steps were "
+            f"{count} episodes went through all {what}, and {self._steps - kept} of their {self._steps} steps were "
             f"rejected: the dataset has fewer samples than {self._wanted}, since those that are missing would only "
             f"repeat the first ones. Take more {what}, or ask for more samples than there are steps if they shall be "
             "repeated",

@@ -28,16 +28,16 @@ class Reading:
         self.behind = position
         self._arrivals, self._stored, self._produced = arrivals, stored, iter(arrivals)
         self._samples = itertools.chain(again, self._produced)
-        self._left = NamedSamples({})  # read, and not handed out
+        self._waiting = NamedSamples({})  # read, and not handed out
 
     def next(self, limit: int) -> NamedSamples | None:
         """Return the next samples, at least one and at most `limit`; None at the end."""
-        while not len(self._left):
+        while not len(self._waiting):
             more = next(self._samples, None)
             if more is None:
                 return None
-            self._left = self._left.then(more)
-        samples, self._left = self._left.split(limit)
+            self._waiting = self._waiting.then(more)
+        samples, self._waiting = self._waiting.split(limit)
         self.behind = samples.names.last
         return samples
 

@@ -107,10 +107,10 @@ class ReplayedSteps(StepSource):
             DatasetError: Episodes had others of several arguments than they would have.
         """
         dataset, plan = self._dataset, self._solver.plan
-        made_by = code_of_part(dataset.provenance)
-        if made_by is not None and made_by.get("hash") != "unknown":  # what comes out is compared in any case
+        producer = code_of_part(dataset.provenance)
+        if producer is not None and producer.get("hash") != "unknown":  # what comes out is compared in any case
             where = f"the dataset in {dataset.paths[0]}"
-            check_same(made_by, self._solver.code, where, allow=plan.allow_changed_code, made_alike=False)
+            check_same(producer, self._solver.code, where, allow=plan.allow_changed_code, compare_factories=False)
         recorded = source.get("env_kwargs")
         if isinstance(recorded, list) and len(recorded) != len(plan.env_kwargs):
             raise DatasetError(

@@ -94,5 +94,5 @@ class SimulationSteps(StepSource):
                 self.code,
                 "what the network was trained on",
                 allow=self.plan.allow_changed_code,
-                made_alike=False,
+                compare_factories=False,
             )

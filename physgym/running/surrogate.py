@@ -85,7 +85,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
 
     def _be(self, network: SurrogateNetwork, core: SurrogateCore, outer: Env) -> None:
         self._network, self._core, self._outer, self._bare = network, core, outer, self
-        self._made_as: EnvSpec | None = None
+        self._spec: EnvSpec | None = None
         self.observation_space, self.action_space = outer.observation_space, outer.action_space
         self.metadata, self.render_mode = outer.metadata, outer.render_mode
 
@@ -113,11 +113,11 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
     @property
     def spec(self) -> EnvSpec | None:  # which `gymnasium.make` sets on what is unwrapped
         """Return how `gymnasium.make` made it, None if that did not."""
-        return self._bare._made_as
+        return self._bare._spec
 
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
-        self._bare._made_as = spec
+        self._bare._spec = spec
 
     @property
     def prediction(self) -> Sample | None:

@@ -78,14 +78,14 @@ def divide(
         ConfigError: There is a batch of one sample, the network cannot be trained on it, and it can join none.
     """
     share = samples // ranks
-    whole, left = divmod(share, batch_size)
+    whole, rest = divmod(share, batch_size)
     joined = last_batch == "join"
-    used = left > 0 and last_batch in ("auto", "keep") and (at_most is None or at_most > whole)
-    sizes = ([batch_size] if whole else []) + ([left] if used or (joined and not whole) else [])
+    used = rest > 0 and last_batch in ("auto", "keep") and (at_most is None or at_most > whole)
+    sizes = ([batch_size] if whole else []) + ([rest] if used or (joined and not whole) else [])
     least = 1
     if any(size // accumulate < 2 for size in sizes) and (error := refusal(predictor, training=True)) is not None:
         least = 2
-        lone = {"batches of one sample": 1 in sizes[:1], "a last batch of one sample": used and left == 1}
+        lone = {"batches of one sample": 1 in sizes[:1], "a last batch of one sample": used and rest == 1}
         movable = last_batch == "auto" and whole > 0 and batch_size > 1
         if which := [name for name, there in lone.items() if there and not (movable and name.startswith("a "))]:
             raise ConfigError(
@@ -98,7 +98,7 @@ def divide(
                     remedy=LARGER if batch_size == 1 or not whole else OTHERWISE,
                 )
             )
-    min_batch = batch_size if joined else 2 if used and left == 1 and least == 2 else 1
+    min_batch = batch_size if joined else 2 if used and rest == 1 and least == 2 else 1
     return Batches(last_batch == "drop", min_batch, least)
 
 

@@ -63,11 +63,11 @@ class EventFile(FileWriter):
         self._kept = io.BytesIO()  # records that are still to be written
         self._records = RecordWriter(self._kept)
         self._flushed, self._failing, self._full = 0.0, False, False
-        self._file = self._made()
+        self._file = self._open_file()
         self._size = 0  # bytes in the file that are whole records
         self.add_event(Event(file_version="brain.Event:2"))
 
-    def _made(self) -> Any:
+    def _open_file(self) -> Any:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self.path.open("xb", buffering=0)

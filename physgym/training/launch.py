@@ -90,7 +90,7 @@ def read_local_rank(environment: Mapping[str, str] = os.environ) -> int:
     return _number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else 0
 
 
-def say_apart(environment: Mapping[str, str] = os.environ) -> None:
+def warn_of_separate_trainings(environment: Mapping[str, str] = os.environ) -> None:
     """Warn where a launcher that is not torchrun has started several processes, which then train apart."""
     for name, launcher in OTHERS:
         value = environment.get(name, "")

@@ -71,10 +71,10 @@ def check_watched(
                 text = NOT_THERE.format(what=what, name=name, known=sorted(known))
                 raise ConfigError(text + more)
         known |= set(callback.adds)
-        uncertain = uncertain or _adds_untold(callback)
+        uncertain = uncertain or _adds_unnamed(callback)
 
 
-def _adds_untold(callback: Callback) -> bool:
+def _adds_unnamed(callback: Callback) -> bool:
     """Whether a callback may add what it likes to the values of an epoch: where it says nothing of what it adds."""
     for kind in (callback, *type(callback).__mro__):
         if "adds" in vars(kind):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from physgym.errors import ConfigError
-from physgym.training.launch import meet, read_launch, read_local_rank, say_apart
+from physgym.training.launch import meet, read_launch, read_local_rank, warn_of_separate_trainings
 
 TOGETHER = 32 << 20  # bytes of gradients in one message
 
@@ -56,7 +56,7 @@ class Ranks:
                 meet(lambda: dist.init_process_group(backend), launch)
                 atexit.register(_leave)
             else:
-                say_apart()
+                warn_of_separate_trainings()
         together: bool = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         if self.size > 1 and str(self.device) == "cuda":

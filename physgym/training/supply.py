@@ -196,8 +196,8 @@ class FeedSupply(Supply):
 
     def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on."""
-        left, seed = self.num_batches - progress.batch, seed_of(self.batching.seed, progress.epoch)
-        for batch in islice(self.feed.batches(seed, progress.batch), left):
+        remaining, seed = self.num_batches - progress.batch, seed_of(self.batching.seed, progress.epoch)
+        for batch in islice(self.feed.batches(seed, progress.batch), remaining):
             yield self.learner.predictor.tensors({name: batch[name] for name in self.learner.fields})
 
 
@@ -276,14 +276,14 @@ class StoredSupply(Supply):
 
     def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on, on the network's device."""
-        loader, left = self.loader, self.num_batches - progress.batch
+        loader, remaining = self.loader, self.num_batches - progress.batch
         workers, ranks, seed = self.batching.loader_workers, self.learner.ranks, self.batching.seed
         loader.set_epoch(progress.epoch, progress.batch)
         loaded: Any = iter(loader)
-        if workers and left:
+        if workers and remaining:
             loaded = gathered_by_workers(loader, progress.epoch, progress.batch, workers)
         with closing(loaded):
-            for batch in islice(loaded, left):
+            for batch in islice(loaded, remaining):
                 if ranks.size > 1:
                     # a state for each process would fit only as many of them
                     seed_generators(seed_of(seed, ranks.rank, progress.step))

@@ -18,20 +18,20 @@ class _Stream:
     """The bytes under way in one direction.
 
     Args:
-        bell: A socket whose other end becomes readable by what is sent into it.
+        wakeup: A socket whose other end becomes readable by what is sent into it.
     """
 
-    def __init__(self, bell: socket.socket) -> None:
+    def __init__(self, wakeup: socket.socket) -> None:
         self.data = bytearray()
         self.closed = False
         self.changed = threading.Condition()
-        bell.setblocking(False)
-        self._bell = bell
+        wakeup.setblocking(False)
+        self._wakeup = wakeup
 
     def ring(self) -> None:
         """Make the reader's descriptor readable."""
         with contextlib.suppress(OSError):  # full: it is readable already; closed: nobody looks
-            self._bell.send(b"!")
+            self._wakeup.send(b"!")
 
     def close(self) -> None:
         """End the stream; what is under way can still be read."""
@@ -43,7 +43,7 @@ class _Stream:
     def abandon(self) -> None:
         """End the stream at the end that reads."""
         self.close()
-        self._bell.close()
+        self._wakeup.close()
 
 
 class MemoryChannel(Channel):
@@ -53,18 +53,18 @@ class MemoryChannel(Channel):
         role: Which end this is.
         incoming: Bytes from the other end.
         outgoing: Bytes to the other end.
-        bell: Readable when something comes in.
+        wakeup: Readable when something comes in.
     """
 
-    def __init__(self, role: Role, incoming: _Stream, outgoing: _Stream, bell: socket.socket) -> None:
+    def __init__(self, role: Role, incoming: _Stream, outgoing: _Stream, wakeup: socket.socket) -> None:
         super().__init__(role)
-        self._incoming, self._outgoing, self._bell = incoming, outgoing, bell
+        self._incoming, self._outgoing, self._wakeup = incoming, outgoing, wakeup
         self._timeout: float | None = None
-        bell.setblocking(False)
+        wakeup.setblocking(False)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when something came in."""
-        return self._bell.fileno()
+        return self._wakeup.fileno()
 
     def set_timeout(self, seconds: float | None) -> None:
         """Limit how long a channel that blocks waits for the peer, None for no limit."""
@@ -74,7 +74,7 @@ class MemoryChannel(Channel):
         """Close both directions; calling it again does no harm."""
         self._outgoing.close()
         self._incoming.abandon()
-        self._bell.close()
+        self._wakeup.close()
 
     def write(self, parts: list[memoryview]) -> int:
         """Put bytes under way, as many as there is room for; return how many."""
@@ -104,7 +104,7 @@ class MemoryChannel(Channel):
             del stream.data[:count]
             if not stream.data and not stream.closed:
                 with contextlib.suppress(BlockingIOError):
-                    while self._bell.recv(4096):
+                    while self._wakeup.recv(4096):
                         pass
             stream.changed.notify_all()
             return count if count or stream.closed else None
@@ -112,9 +112,9 @@ class MemoryChannel(Channel):
 
 def memory_pair() -> tuple[Channel, Channel]:
     """Return the parent's end and the worker's end of a connection."""
-    (parent_bell, to_parent), (worker_bell, to_worker) = socket_pair(), socket_pair()
+    (parent_wakeup, to_parent), (worker_wakeup, to_worker) = socket_pair(), socket_pair()
     up, down = _Stream(to_parent), _Stream(to_worker)
     return (
-        MemoryChannel(Role.PARENT, up, down, parent_bell),
-        MemoryChannel(Role.WORKER, down, up, worker_bell),
+        MemoryChannel(Role.PARENT, up, down, parent_wakeup),
+        MemoryChannel(Role.WORKER, down, up, worker_wakeup),
     )

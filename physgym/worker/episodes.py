@@ -68,7 +68,7 @@ class EpisodeRunner:
         self._closing, self._next_look = closing, 0.0
         self._policies: dict[int, EpisodePolicy] = {}
         self._generator = ActionGenerator()
-        self._made = 0  # samples of all rollouts
+        self._samples = 0  # samples of all rollouts
         self._stopped: Running | None = None  # the episode in which the limit of the last rollout came
 
     def forget(self) -> None:
@@ -128,7 +128,7 @@ class EpisodeRunner:
                 part.reject(episode, transition)
             else:
                 running.kept += 1
-                self._made += 1
+                self._samples += 1
                 part.add(episode, transition)
             if transition.last:  # in one part with the last sample, so that both are stored or neither
                 outcome = [transition.step + 1, running.kept, running.reward, rejected, transition.ending]
@@ -172,7 +172,7 @@ class EpisodeRunner:
 
     def _enough(self, request: Rollout) -> bool:
         """Whether no further sample of a rollout is wanted."""
-        return request.limit > 0 and self._made - request.made >= request.limit
+        return request.limit > 0 and self._samples - request.made >= request.limit
 
     def _policy(self, index: int, episode: int) -> Any:
         if index not in self._policies:

@@ -45,7 +45,7 @@ class Folder:
             os.chdir(self._home)
 
     @contextlib.contextmanager
-    def left(self) -> Iterator[None]:
+    def away(self) -> Iterator[None]:
         """Let the process do something for others where it was before, in the middle of what the environment does."""
         now = here()
         if now == self._home or not self._home:

@@ -60,7 +60,7 @@ class Variants(gymnasium.Env[Any, Any]):
 
     def __init__(self, factories: Sequence[EnvFactory]) -> None:
         self._factories, self._placement = list(factories), placement.current()
-        self._made: dict[int, Env] = {}
+        self._envs: dict[int, Env] = {}
         self._policies: dict[int, EpisodePolicy] = {}
         self._set: dict[str, Any] = {}
         self._spaces: dict[str, Any] = {}
@@ -83,21 +83,21 @@ class Variants(gymnasium.Env[Any, Any]):
         Raises:
             UnequalSpaces: They change a space.
         """
-        if index != self.index or index not in self._made:
+        if index != self.index or index not in self._envs:
             self._folders[self.index] = now = here()
             if (folder := self._folders[index] or self._home) and folder != now:
                 os.chdir(folder)
             self.index = index
-        if index not in self._made:
+        if index not in self._envs:
             self._make(index)
-        return self._made[index]
+        return self._envs[index]
 
     def _make(self, index: int) -> None:
-        if any(env.metadata.get(SINGLE) for env in self._made.values()):
+        if any(env.metadata.get(SINGLE) for env in self._envs.values()):
             self.close()
         place, places = self._placement
         env = placement.build(self._factories[index], place + index * places, places * len(self._factories))
-        self._made[index] = env
+        self._envs[index] = env
         spaces = {**described(env), "constants": _constants(env)} if len(self._factories) > 1 else {}
         self._spaces = self._spaces or spaces
         for name, want in self._spaces.items():
@@ -110,7 +110,7 @@ class Variants(gymnasium.Env[Any, Any]):
     @property
     def present(self) -> Env:
         """The environment of the present episode."""
-        return self._made[self.index]
+        return self._envs[self.index]
 
     @property
     def predictor(self) -> Any:
@@ -133,7 +133,7 @@ class Variants(gymnasium.Env[Any, Any]):
     def _pass_on(self, name: str, value: Any) -> None:
         """Set an attribute of all environments, those included that are still to be made."""
         self._set[name] = value
-        for env in self._made.values():
+        for env in self._envs.values():
             _pass_on(env, name, value)
 
     def episode_policy(self, episode: int) -> ActionPolicy:
@@ -158,7 +158,7 @@ class Variants(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the present environment."""
-        return self._made[self.index].step(action)
+        return self._envs[self.index].step(action)
 
     def render(self) -> Any:
         """Return the picture of the present environment."""
@@ -167,13 +167,13 @@ class Variants(gymnasium.Env[Any, Any]):
     def close(self) -> None:
         """Close all environments, also where one of them raises."""
         with contextlib.ExitStack() as stack:
-            for env in self._made.values():
+            for env in self._envs.values():
                 stack.callback(env.close)
-            self._made, self._policies = {}, {}
+            self._envs, self._policies = {}, {}
 
     def __getattr__(self, name: str) -> Any:
         # what else an environment has, such as its sample_space
-        made = self.__dict__.get("_made")
+        made = self.__dict__.get("_envs")
         if not made or name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return made[self.index].get_wrapper_attr(name)

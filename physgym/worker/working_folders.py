@@ -47,7 +47,7 @@ class WorkingFolders:
 
     def outside(self, index: int) -> contextlib.AbstractContextManager[Any]:
         """Return the folder of everybody else in the process, while an environment is busy, as a context."""
-        return self._folders[index].left() if self._local else _ANYWHERE
+        return self._folders[index].away() if self._local else _ANYWHERE
 
     def before(self) -> str:
         """Return the folder to which the process is to come `back` after a request."""

@@ -53,7 +53,7 @@ def test_a_variable_that_is_wrong_or_missing_is_named(changed, named, monkeypatc
 )
 def test_what_others_leave_does_not_matter(left, caplog):
     assert launch.read_launch(left) == launch.Launch()
-    launch.say_apart(left)
+    launch.warn_of_separate_trainings(left)
     assert not caplog.records
 
 

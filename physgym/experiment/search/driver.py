@@ -154,14 +154,14 @@ class Driver:
         trials, workers, total = self._trials, self._workers, self._trials.total
         deadline = time.monotonic() + (self._section.timeout or float("inf"))
         with Progress(total, "search", "trial", initial=min(trials.done, total)) as bar:
-            for _ in range(min(self._section.workers, trials.left)):
+            for _ in range(min(self._section.workers, trials.remaining)):
                 workers.open()
-            while workers.running or (trials.left and not self.interrupted):
-                if time.monotonic() > deadline and trials.left:
+            while workers.running or (trials.remaining and not self.interrupted):
+                if time.monotonic() > deadline and trials.remaining:
                     self.timed_out = True
                     trials.give_up()
                 self._check_limits()
-                while workers.idle and trials.left and not self.interrupted:
+                while workers.idle and trials.remaining and not self.interrupted:
                     if (job := trials.next()) is not None:
                         workers.begin(job, self._message(job))
                 for number, message in self._pool.poll(POLL):
@@ -202,7 +202,7 @@ class Driver:
 
     def _replace(self) -> None:
         """Start a process in place of one that is gone, if there is work for it."""
-        if not self.interrupted and self._workers.expected < self._trials.left:
+        if not self.interrupted and self._workers.expected < self._trials.remaining:
             self._workers.open()
 
     def _take(self, number: int, message: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def make_sampler(space: Space, number: int) -> optuna.samplers.BaseSampler:
     seed = int(np.random.SeedSequence((section.seed, number)).generate_state(1)[0])
     if section.sampler not in SAMPLERS:
         kind = find_class(section.sampler, {}, "search.sampler", samplers.BaseSampler)
-        own: samplers.BaseSampler = _made(kind, "search.sampler", samplers.BaseSampler, seed=seed)
+        own: samplers.BaseSampler = _make(kind, "search.sampler", samplers.BaseSampler, seed=seed)
         return own
     if section.sampler == "random":
         return samplers.RandomSampler(seed=seed)
@@ -94,7 +94,7 @@ def make_pruner(section: SearchSection, epochs: int) -> optuna.pruners.BasePrune
 
     if section.pruner not in PRUNERS:
         kind = find_class(section.pruner, {}, "search.pruner", pruners.BasePruner)
-        own: pruners.BasePruner = _made(kind, "search.pruner", pruners.BasePruner)
+        own: pruners.BasePruner = _make(kind, "search.pruner", pruners.BasePruner)
         return own
     if section.pruner == "median":
         return pruners.MedianPruner(n_startup_trials=section.startup, n_warmup_steps=section.warmup)
@@ -105,7 +105,7 @@ def make_pruner(section: SearchSection, epochs: int) -> optuna.pruners.BasePrune
     return pruners.NopPruner()
 
 
-def _made(kind: Any, key: str, wanted: type, **options: Any) -> Any:
+def _make(kind: Any, key: str, wanted: type, **options: Any) -> Any:
     """Make a part of Optuna that a configuration names as ``module:attr``, with those options that it has."""
     parameters = inspect.signature(kind).parameters
     made = make(kind, key, **{name: value for name, value in options.items() if name in parameters})

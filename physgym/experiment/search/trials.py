@@ -64,7 +64,7 @@ class Trials:
         self.total, self.done = space.trials, len(known) - len(begun)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Return how many are still to be begun."""
         return max(0, self._asks) + len(self._waiting)
 
