@@ -21,8 +21,6 @@ from physgym.naming import is_importable
 if TYPE_CHECKING:
     from physgym.training.trainer import Trainer
 
-DESCRIPTION = "trained from Python"
-
 
 def is_taken(session: Path) -> bool:
     """Whether a folder has the record of a session, networks or curves."""
@@ -76,7 +74,7 @@ def _config(trainer: Trainer, session: Path) -> dict[str, Any]:
     """Return the configuration of a training, as far as it is known."""
     config: dict[str, Any] = {
         "session": str(session),
-        "description": DESCRIPTION,
+        "description": "trained from Python",
         "seed": trainer.seed,
         "dataset": {},
         "training": {"epochs": trainer.epochs, "batch_size": trainer.batch_size},

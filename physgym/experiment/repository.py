@@ -34,18 +34,7 @@ CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
 HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_name`
 
-NO_REPOSITORY = "this folder is in no git repository, so that nobody could run the same again"
-NO_COMMIT = "the repository {root} has no commit yet, so that nobody could run the same again"
-DIRTY = "the repository {root} has changes that are not committed, so that nobody could run the same again:\n{files}"
-COMMIT = (
-    "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo). The "
-    "setting uncommitted of [tool.physgym] in pyproject.toml, or the variable PHYSGYM_UNCOMMITTED, decides that for "
-    "all runs: refuse, save-diff or unrecorded"
-)
-UNRECORDED = "{reason}\nIt runs without a session folder or any other record, as {where} says"
-NEED_GIT = "Install it, or run without a record (--allow-dirty-repo)"
 INIT = "Make one (git init, git add, git commit), or run without a record (--allow-dirty-repo)"
-QUESTION = "Run all the same, without a session folder or any other record? [y/N] "
 
 
 @dataclass(frozen=True)
@@ -244,7 +233,10 @@ def check_repository(
     if not refusal:
         return True
     if not allow_dirty and settings.uncommitted == "unrecorded":
-        print(UNRECORDED.format(reason=refusal.rpartition("\n")[0] or refusal, where=settings.where), file=sys.stderr)
+        reason = refusal.rpartition("\n")[0] or refusal
+        print(
+            f"{reason}\nIt runs without a session folder or any other record, as {settings.where} says", file=sys.stderr
+        )
         return False
     if not allow_dirty:
         raise ConfigError(refusal)
@@ -253,7 +245,7 @@ def check_repository(
             raise ConfigError(f"{refusal}\nThere is no terminal to ask on: add --y to run without a record")
         print(refusal, file=sys.stderr)
         try:
-            answer = input(QUESTION)
+            answer = input("Run all the same, without a session folder or any other record? [y/N] ")
         except EOFError:
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
@@ -264,15 +256,24 @@ def check_repository(
 def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
     if repository is None:
         if shutil.which("git") is None:
-            return f"{NO_GIT}, so that nobody could run the same again. {NEED_GIT}"
-        return f"{NO_REPOSITORY}. {INIT}"
+            return (
+                f"{NO_GIT}, so that nobody could run the same again. Install it, or run without a record "
+                "(--allow-dirty-repo)"
+            )
+        return f"this folder is in no git repository, so that nobody could run the same again. {INIT}"
     if repository.problem is not None:
         return f"git cannot read the repository: {repository.problem}\nSet this right, or add --allow-dirty-repo"
     if repository.commit is None:
-        return f"{NO_COMMIT.format(root=repository.root)}. {INIT}"
+        return f"the repository {repository.root} has no commit yet, so that nobody could run the same again. {INIT}"
     if not repository.dirty or save_diff:
         return ""
-    return f"{DIRTY.format(root=repository.root, files=listed(repository))}\n{COMMIT}"
+    return (
+        f"the repository {repository.root} has changes that are not committed, so that nobody could run the same "
+        f"again:\n{listed(repository)}\n"
+        "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo). The "
+        "setting uncommitted of [tool.physgym] in pyproject.toml, or the variable PHYSGYM_UNCOMMITTED, decides that "
+        "for all runs: refuse, save-diff or unrecorded"
+    )
 
 
 def listed(repository: Repository) -> str:

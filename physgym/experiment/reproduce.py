@@ -60,22 +60,6 @@ for name in sys.argv[1:]:
 print(json.dumps(found))
 """
 
-REFUSED = "{session} cannot be run again: {reason}"
-NO_COMMIT = (
-    "the commit {commit} of {session} is not in {places}. Get it, for example with 'git fetch {remote}' or "
-    "'git clone {remote}', and run this in that repository"
-)
-OTHER_SAMPLES = (
-    "the samples in {path} are not those of {session}: their hash is {now}, it was {then} over {samples} samples. "
-    "Bring the dataset back as it was"
-)
-OTHER_START = "the network in {path}, from which {session} started, is another one now. Bring it back as it was"
-OTHER_ACTIONS = "the network in {path}, which acted in {session}, is another one now. Bring it back as it was"
-SHADOWED = (
-    "{name} would be imported from {place}, not from the commit {commit}: some installation puts that folder before "
-    "all others. Uninstall it, or install it with pip install -e from the repository"
-)
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -193,7 +177,7 @@ def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """
 
     def refuse(reason: str) -> ConfigError:
-        return ConfigError(REFUSED.format(session=session, reason=reason))
+        return ConfigError(f"{session} cannot be run again: {reason}")
 
     last, outcome = runs[-1], state(session)
     if last.get("from_python"):
@@ -243,7 +227,10 @@ def _repository(session: Path, found: Mapping[str, Any]) -> Path:
             return root
     places = " and ".join(dict.fromkeys(map(str, (*roots, found["root"]))))
     remote = found["remote"] or "REPOSITORY"
-    raise ConfigError(NO_COMMIT.format(commit=found["commit"], session=session, places=places, remote=remote))
+    raise ConfigError(
+        f"the commit {found['commit']} of {session} is not in {places}. Get it, for example with 'git fetch {remote}' "
+        f"or 'git clone {remote}', and run this in that repository"
+    )
 
 
 def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], base: Path, wanted: Path) -> list[str]:
@@ -266,13 +253,25 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
                 _check_samples(session, path, samples[what])
     if start := start_of(config):
         path = changes["network.start_from"] = _absolute(start[0], base)
-        _check_weights(OTHER_START, session, path, start[1], then.get("start_from"))
+        _check_weights(
+            "the network in {path}, from which {session} started, is another one now. Bring it back as it was",
+            session,
+            path,
+            start[1],
+            then.get("start_from"),
+        )
     if checkpoints_of(config):
         changes["training.checkpoints.path"] = None  # the old ones lie there
     if actions := actions_of(config):
         path = _absolute(actions[0], base)
         changes["sampler.actions.type"] = f"{NETWORK}{path}"
-        _check_weights(OTHER_ACTIONS, session, path, actions[1], then.get("actions_from"))
+        _check_weights(
+            "the network in {path}, which acted in {session}, is another one now. Bring it back as it was",
+            session,
+            path,
+            actions[1],
+            then.get("actions_from"),
+        )
     parameters = get(config, "sampler", "parameters")
     kind: Any = parameters
     arguments: Mapping[str, Any] = {}
@@ -302,7 +301,10 @@ def _check_samples(session: Path, path: str | list[str], then: Mapping[str, Any]
     except DatasetError as error:
         raise ConfigError(f"the samples of {session} cannot be read: {error}") from error
     if now != then["hash"]:
-        text = OTHER_SAMPLES.format(path=path, session=session, now=now, then=then["hash"], samples=then["samples"])
+        text = (
+            f"the samples in {path} are not those of {session}: their hash is {now}, it was {then['hash']} over "
+            f"{then['samples']} samples. Bring the dataset back as it was"
+        )
         raise ConfigError(text)
 
 
@@ -396,7 +398,10 @@ def _check_modules(
         if path.is_relative_to(worktree.resolve()) or not path.is_relative_to(root.resolve()):
             continue
         if (worktree / path.relative_to(root.resolve())).exists():  # else it is not of the commit, such as a package
-            raise ConfigError(SHADOWED.format(name=name, place=path, commit=commit))
+            raise ConfigError(
+                f"{name} would be imported from {path}, not from the commit {commit}: some installation puts that "
+                "folder before all others. Uninstall it, or install it with pip install -e from the repository"
+            )
 
 
 def _modules(value: Any) -> Iterator[str]:

@@ -28,7 +28,6 @@ from physgym.storage.location import place
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
 
-UNFINISHED = "running, or killed; physgym show tells which"  # as long as nothing else is written
 Kind = Literal["train", "generate", "search", "demo"]
 CANNOT_WRITE = "cannot write {file}: {reason}"
 
@@ -164,7 +163,9 @@ class Run:
     def _save(self) -> None:
         text = as_text(self._record)
         write_atomically(self.session / RECORD, text + "\n")
-        write_info(self.session, json.loads(text), self._run["outcome"] or UNFINISHED)
+        write_info(
+            self.session, json.loads(text), self._run["outcome"] or "running, or killed; physgym show tells which"
+        )
 
     def describe_dataset(self, dataset: SampleDataset, what: Samples = "dataset") -> None:
         """Note which samples are used: where they are, how many, and their hash; again where there are more now.

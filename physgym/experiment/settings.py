@@ -27,7 +27,6 @@ KEYS = {"uncommitted": UNCOMMITTED, "code-suffixes": CODE}
 PROJECT, USER = "pyproject.toml", Path("physgym") / "config.toml"
 
 WRONG = "{where}: {key} must be {wanted}, not {value!r}"
-ANY_KEY = "{where}: there is no setting {key!r}; {hint}"
 
 
 @dataclass(frozen=True)
@@ -103,5 +102,5 @@ def _taken(settings: Settings, table: Any, where: str) -> Settings:
         else:
             near = difflib.get_close_matches(str(key), KEYS, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KEYS)}"
-            raise ConfigError(ANY_KEY.format(where=where, key=key, hint=hint))
+            raise ConfigError(f"{where}: there is no setting {key!r}; {hint}")
     return settings

@@ -18,11 +18,6 @@ from physgym.system.memory import available_memory
 
 Rule: TypeAlias = Literal["fifo", "firo", "reservoir"]
 
-TOO_LARGE = (
-    "a buffer of {capacity} samples of {row:.3g} MB takes {size:.0f} MB, of which this machine has {free:.0f}; lower "
-    "its capacity"
-)
-
 
 class Reservoir:
     """A buffer of so many samples, in memory that is taken at the beginning.
@@ -61,8 +56,10 @@ class Reservoir:
             raise ConfigError(f"capacity must be at least 1 sample, not {capacity}")
         free = available_memory()
         if free is not None and capacity * spec.nbytes > free:
-            sizes = {"row": spec.nbytes / 1e6, "size": capacity * spec.nbytes / 1e6, "free": free / 1e6}
-            raise ConfigError(TOO_LARGE.format(capacity=capacity, **sizes))
+            raise ConfigError(
+                f"a buffer of {capacity} samples of {spec.nbytes / 1e6:.3g} MB takes "
+                f"{capacity * spec.nbytes / 1e6:.0f} MB, of which this machine has {free / 1e6:.0f}; lower its capacity"
+            )
         self.spec, self.capacity, self.rule = spec, capacity, rule
         self.received = self.drawn = self.distinct = self.most = self.unseen = 0
         self._rng = np.random.default_rng(seed)

@@ -21,24 +21,6 @@ from physgym.worker.variants import ARGUMENTS
 BLOCK = 1 << 20  # bytes of samples that are read at once
 LARGEST = MAX_BODY // 2  # bytes of an episode, which travels in one message, maybe with others before it
 
-NO_DATASET = "load must be a dataset, not {got!r}; open it with physgym.SampleDataset(path)"
-WITH_ACTIONS = "the stored samples give the actions (load=), so there is nothing to draw; leave actions out"
-NO_PASSES = "passes must be at least 1, or None for ever, not {passes!r}"
-TOO_LONG = "a stored episode has {steps} samples, more than max_steps={limit}; raise max_steps"
-TOO_LARGE = (
-    "the stored samples of an episode take {size:.0f} MB, and only {limit:.0f} MB fit into a message to a worker. "
-    "Open the dataset with those fields alone that load_sample needs: physgym.SampleDataset(path, fields=[...])"
-)
-OTHER_PARAMETERS = (
-    "the dataset to load has the parameters {known} of its episodes, the simulation has {wanted}. Say with parameters= "
-    "where they come from, or load a dataset that has them"
-)
-OTHER_ARGUMENTS = (
-    "the samples to load were made with {made} different arguments in turn, env_kwargs lists {given}. List as many, in "
-    "the same order, or give one dictionary for all episodes"
-)
-JOINED = "several datasets with parameters of episodes were joined; load them one at a time"
-
 
 class StoredEpisodes:
     """The episodes of a dataset, again and again: first in its order, then shuffled.
@@ -58,9 +40,9 @@ class StoredEpisodes:
 
     def __init__(self, dataset: SampleDataset, *, seed: int, passes: int | None) -> None:
         if not isinstance(dataset, SampleDataset):
-            raise ConfigError(NO_DATASET.format(got=dataset))
+            raise ConfigError(f"load must be a dataset, not {dataset!r}; open it with physgym.SampleDataset(path)")
         if passes is not None and (isinstance(passes, bool) or not isinstance(passes, int) or passes < 1):
-            raise ConfigError(NO_PASSES.format(passes=passes))
+            raise ConfigError(f"passes must be at least 1, or None for ever, not {passes!r}")
         if not len(dataset):
             raise DatasetError("the dataset to load has no samples; generate some first")
         self._dataset = dataset.subset(np.arange(len(dataset)))
@@ -89,14 +71,25 @@ class StoredEpisodes:
             ConfigError: They cannot; the text says what to change.
         """
         if actions is not None:
-            raise ConfigError(WITH_ACTIONS)
+            raise ConfigError(
+                "the stored samples give the actions (load=), so there is nothing to draw; leave actions out"
+            )
         made = self._dataset.source.get("env_kwargs")
         if isinstance(made, list) and arguments not in (1, len(made)):
-            raise ConfigError(OTHER_ARGUMENTS.format(made=len(made), given=arguments))
+            raise ConfigError(
+                f"the samples to load were made with {len(made)} different arguments in turn, env_kwargs lists "
+                f"{arguments}. List as many, in the same order, or give one dictionary for all episodes"
+            )
         if (longest := int(self._lengths.max())) > max_steps:
-            raise ConfigError(TOO_LONG.format(steps=longest, limit=max_steps))
+            raise ConfigError(
+                f"a stored episode has {longest} samples, more than max_steps={max_steps}; raise max_steps"
+            )
         if (size := longest * self._dataset.row_nbytes) > LARGEST:
-            raise ConfigError(TOO_LARGE.format(size=size / 1e6, limit=LARGEST / 1e6))
+            raise ConfigError(
+                f"the stored samples of an episode take {size / 1e6:.0f} MB, and only {LARGEST / 1e6:.0f} "
+                "MB fit into a message to a worker. Open the dataset with those fields alone that load_sample needs: "
+                "physgym.SampleDataset(path, fields=[...])"
+            )
 
     def use_parameters(self, space: spaces.Space[Any] | None) -> None:
         """Begin episodes with the stored parameters, where there are some.
@@ -111,11 +104,14 @@ class StoredEpisodes:
         if space is None or stored is None or whose is None:
             return  # without stored ones the simulation draws them from the seed
         wanted = leaf_spaces(space)
-        if missing := [name for name in wanted if name not in stored]:
-            raise DatasetError(OTHER_PARAMETERS.format(known=list(stored), wanted=list(wanted), missing=missing))
+        if not all(name in stored for name in wanted):
+            raise DatasetError(
+                f"the dataset to load has the parameters {list(stored)} of its episodes, the simulation has "
+                f"{list(wanted)}. Say with parameters= where they come from, or load a dataset that has them"
+            )
         row_of = {episode: row for row, episode in enumerate(whose.tolist())}
         if len(row_of) < len(whose):
-            raise DatasetError(JOINED)
+            raise DatasetError("several datasets with parameters of episodes were joined; load them one at a time")
         rows = [row_of[episode] for episode in self._episodes.tolist()]
         columns = [stored[name][rows] for name in wanted]
         self._parameters = lambda place: unflatten(space, iter([column[place] for column in columns]))

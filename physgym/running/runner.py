@@ -38,7 +38,6 @@ from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
 WINDOW = 100_000  # steps of which a run without end keeps the figures
-NO_ENV = "this runner has no environment: pass one to Runner, or stored samples (replay=) without solver=True"
 
 
 class Runner:
@@ -215,7 +214,9 @@ class Runner:
 
     def _with_env(self) -> SimulationSteps:
         if self._simulation is None:
-            raise ConfigError(NO_ENV)
+            raise ConfigError(
+                "this runner has no environment: pass one to Runner, or stored samples (replay=) without solver=True"
+            )
         return self._simulation
 
     # --- steps one by one

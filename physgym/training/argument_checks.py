@@ -21,10 +21,6 @@ from physgym.training.foreign import Feed
 LARGEST = 2**63 - 1  # what the generators of torch take as a seed
 
 NO_LENGTH = "a source of samples has no end: say how long an epoch is with batches_per_epoch"
-NO_SAMPLES = "{name} must be samples with a spec, such as a SampleDataset, not a {kind}"
-NO_NUMBERS = "field {name!r} has dtype {dtype}, which a network is not trained on; choose others as {argument}"
-NO_ORDER = "field {name!r} is complex, which has no such normalization; give transforms, or normalize=False"
-OTHER_FIELD = "the validation samples have {got} as field {name!r}, those to train on {want}"
 
 
 def whole(name: str, value: Any, least: int, most: int = LARGEST) -> int:
@@ -56,7 +52,9 @@ def check_validation(validation: Any) -> None:
 def check_samples(name: str, samples: Any) -> None:
     """Raise ConfigError unless something has a spec of its fields."""
     if not isinstance(getattr(samples, "spec", None), SampleSpec):
-        raise ConfigError(NO_SAMPLES.format(name=name, kind=type(samples).__name__))
+        raise ConfigError(
+            f"{name} must be samples with a spec, such as a SampleDataset, not a {type(samples).__name__}"
+        )
 
 
 def check_parts(network: Any, optimization: Any, callbacks: Any) -> None:
@@ -78,9 +76,14 @@ def check_fields(spec: SampleSpec, inputs: Sequence[str], others: Sequence[str],
     for argument, names in (("inputs", inputs), ("outputs and loss_fields", others)):
         for name in names:
             if name in spec and spec[name].dtype.kind not in "biufc":
-                raise ConfigError(NO_NUMBERS.format(name=name, dtype=spec[name].dtype, argument=argument))
+                raise ConfigError(
+                    f"field {name!r} has dtype {spec[name].dtype}, which a network is not trained on; choose others as "
+                    f"{argument}"
+                )
             if name in spec and normalized and spec[name].dtype.kind == "c":
-                raise ConfigError(NO_ORDER.format(name=name))
+                raise ConfigError(
+                    f"field {name!r} is complex, which has no such normalization; give transforms, or normalize=False"
+                )
 
 
 def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str]) -> None:
@@ -88,7 +91,9 @@ def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str]) -> None
     for name in names:
         got = validation.spec[name].shape if name in validation.spec else None
         if got != spec[name].shape:
-            raise ConfigError(OTHER_FIELD.format(name=name, got=got, want=spec[name].shape))
+            raise ConfigError(
+                f"the validation samples have {got} as field {name!r}, those to train on {spec[name].shape}"
+            )
 
 
 def check_source(source: Any, batches_per_epoch: int | None) -> None:

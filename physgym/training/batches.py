@@ -18,13 +18,6 @@ from physgym.training.random_state import generator_states, set_generator_states
 
 LastBatch = Literal["auto", "keep", "join", "drop"]
 
-TOO_SMALL = (
-    "the network cannot be trained on a batch of one sample, as batch normalization cannot: {error}. {samples} samples "
-    "with batch_size={batch_size}{ranks} give {which}. {remedy}"
-)
-LARGER = "Choose a larger batch_size, or more samples"
-OTHERWISE = 'Choose another batch_size, or leave last_batch at "auto", which joins it to the batch before'
-
 
 @dataclass(frozen=True)
 class Batches:
@@ -88,15 +81,14 @@ def divide(
         lone = {"batches of one sample": 1 in sizes[:1], "a last batch of one sample": used and rest == 1}
         movable = last_batch == "auto" and whole > 0 and batch_size > 1
         if which := [name for name, there in lone.items() if there and not (movable and name.startswith("a "))]:
+            if batch_size == 1 or not whole:
+                remedy = "Choose a larger batch_size, or more samples"
+            else:
+                remedy = 'Choose another batch_size, or leave last_batch at "auto", which joins it to the batch before'
+            each = f" on each of {ranks} processes" if ranks > 1 else ""
             raise ConfigError(
-                TOO_SMALL.format(
-                    error=error,
-                    samples=samples,
-                    batch_size=batch_size,
-                    ranks=f" on each of {ranks} processes" if ranks > 1 else "",
-                    which=which[0],
-                    remedy=LARGER if batch_size == 1 or not whole else OTHERWISE,
-                )
+                f"the network cannot be trained on a batch of one sample, as batch normalization cannot: {error}. "
+                f"{samples} samples with batch_size={batch_size}{each} give {which[0]}. {remedy}"
             )
     min_batch = batch_size if joined else 2 if used and rest == 1 and least == 2 else 1
     return Batches(last_batch == "drop", min_batch, least)

@@ -53,24 +53,11 @@ from physgym.training.checkpoint_manifests import (
 )
 from physgym.training.state_codec import can_store, copied, decode, encode
 
-UNKNOWN_CLASS = "{path} holds the {argument} {name}, which cannot be built from its description. Pass {argument}=..."
-NO_STATE = "{path} holds a network, but not the training that made it, so that it cannot be continued from there"
-UNRECORDED = (
-    "{path} has no record of how fields are fed to its network, as versions before made it: the fields {inputs} are "
-    "passed in this order, and a residual adds the first input channels, as when it was written. Saving it again "
-    "records that"
-)
 WRAPPERS = re.compile(r"^(network\.)(?:_orig_mod\.|module\.)+")
 MISMATCH = "the weights in {path} do not fit {network}: {problem}"
 NO_TENSOR = (
     "the state {name!r} of the network is a {kind}, which a checkpoint does not hold: it takes dense tensors of "
     "numbers. {remedy}"
-)
-NOT_PERSISTENT = "Register it with persistent=False and build it anew in the constructor, or keep it as dense tensors"
-NOT_EXTRA = "Return a tensor from get_extra_state, or keep it in a callback's state_dict"
-NOT_FINITE = (
-    "the checkpoint {path} holds numbers that are not finite in {names}: it is that of a training that diverged. Take "
-    "an earlier one (which=...), or the best one"
 )
 
 
@@ -141,11 +128,24 @@ def check_network(predictor: Predictor) -> None:
     """Raise CheckpointError unless a checkpoint can hold the state of a network and its transforms."""
     for name, value in predictor.state_dict().items():
         if not isinstance(value, torch.Tensor):
-            text = NO_TENSOR.format(name=name, kind=type(value).__name__, remedy=NOT_EXTRA)
+            text = NO_TENSOR.format(
+                name=name,
+                kind=type(value).__name__,
+                remedy="Return a tensor from get_extra_state, or keep it in a callback's state_dict",
+            )
             raise CheckpointError(text)
         if not can_store(value):
             kind = f"tensor of {value.dtype} on {value.device.type}, {value.layout}"
-            raise CheckpointError(NO_TENSOR.format(name=name, kind=kind, remedy=NOT_PERSISTENT))
+            raise CheckpointError(
+                NO_TENSOR.format(
+                    name=name,
+                    kind=kind,
+                    remedy=(
+                        "Register it with persistent=False and build it anew in the constructor, or keep it as dense "
+                        "tensors"
+                    ),
+                )
+            )
 
 
 def _save_remote(
@@ -230,7 +230,9 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
     path = Path(path)
     manifest = read_manifest(path)
     if STATE not in manifest["files"]:
-        raise CheckpointError(NO_STATE.format(path=path))
+        raise CheckpointError(
+            f"{path} holds a network, but not the training that made it, so that it cannot be continued from there"
+        )
     try:
         check_files(path, manifest["files"])
         for name in ("inputs", "outputs"):
@@ -271,7 +273,15 @@ def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Fee
     inner, inputs = unwrapped(network), manifest["inputs"]
     record = manifest.get("feeding")
     if record is None:
-        warnings.warn(UNRECORDED.format(path=path, inputs=inputs), UserWarning, stacklevel=3)
+        warnings.warn(
+            (
+                f"{path} has no record of how fields are fed to its network, as versions before made it: the fields "
+                f"{inputs} are passed in this order, and a residual adds the first input channels, as when it was "
+                "written. Saving it again records that"
+            ),
+            UserWarning,
+            stacklevel=3,
+        )
         made = manifest["network"].get("config") or {}
         for part in inner.modules():
             if isinstance(part, GridNetwork):
@@ -321,7 +331,14 @@ def _warn_of_nonfinite(path: Path, predictor: Predictor, tensors: Mapping[str, t
                 bad.append(f"{name} ({count} of {value.numel()})")
     if bad:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more tensors" if len(bad) > 5 else "")
-        warnings.warn(NOT_FINITE.format(path=path, names=shown), RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            (
+                f"the checkpoint {path} holds numbers that are not finite in {shown}: it is that of a training that "
+                "diverged. Take an earlier one (which=...), or the best one"
+            ),
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _check_weights(
@@ -358,7 +375,9 @@ def _description(module: nn.Module) -> dict[str, Any]:
 def _build(path: Path, argument: str, description: Mapping[str, Any]) -> nn.Module:
     name = description["name"]
     if description["config"] is None:
-        raise CheckpointError(UNKNOWN_CLASS.format(path=path, name=name, argument=argument))
+        raise CheckpointError(
+            f"{path} holds the {argument} {name}, which cannot be built from its description. Pass {argument}=..."
+        )
     try:
         return build(description)
     except ConfigError as error:

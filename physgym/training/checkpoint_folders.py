@@ -27,8 +27,6 @@ Place = TypeVar("Place", Path, Location)
 # a directory that is being written or deleted; the second form is that of earlier versions
 TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.tmp|\.tmp-.+-\d+-\d+")
 
-NO_EPOCH = "{path} has no checkpoint {which!r}; there are {known}"
-
 
 def as_which(which: str | int) -> str | int:
     """Return the choice of a checkpoint from a text, such as that of a configuration: an epoch if it is a number."""
@@ -82,7 +80,7 @@ def _choose_among(found: dict[Place, dict[str, Any]], which: str | int, path: Pl
     for directory, manifest in found.items():
         if directory.name == which or (manifest.get("epoch") == which and not manifest.get("batch")):
             return directory
-    raise CheckpointError(NO_EPOCH.format(path=folder, which=which, known=[directory.name for directory in found]))
+    raise CheckpointError(f"{folder} has no checkpoint {which!r}; there are {[directory.name for directory in found]}")
 
 
 @overload

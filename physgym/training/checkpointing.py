@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from physgym.training.history import History
     from physgym.training.pipeline import Training
 
-BUSY = "another training saves its checkpoints in {folder}; wait for it, or use another session"
-
 
 class Lock:
     """Keeps other processes, and other trainings of this one, from a folder until it is released; also by a kill.
@@ -50,7 +48,9 @@ class Lock:
             raise CheckpointError(f"cannot save checkpoints in {folder}: {error}") from error
         if found == "taken":
             self.release()
-            raise CheckpointError(BUSY.format(folder=folder)) from BlockingIOError()
+            raise CheckpointError(
+                f"another training saves its checkpoints in {folder}; wait for it, or use another session"
+            ) from BlockingIOError()
         self._held.add(self)
 
     def release(self) -> None:

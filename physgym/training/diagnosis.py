@@ -23,12 +23,6 @@ log = logging.getLogger(__name__)
 
 SHOWN = 8  # samples that a message names
 
-DIVERGED = (
-    "the loss is {loss} in epoch {epoch}, batch {batch}{cause}; the batch holds {names}. {weights} "
-    "Lower the learning rate, clip the gradient (Optimization(clip_norm=...)), look for bad samples, or skip such "
-    'batches with on_nonfinite="skip".'
-)
-
 
 class Diagnosis:
     """Decides what becomes of a batch, and explains what is wrong with it.
@@ -71,17 +65,17 @@ class Diagnosis:
         else:
             cause = ""
         sound = all(bool(value.isfinite().all()) for value in self._predictor.parameters())
-        message = DIVERGED.format(
-            loss=values["loss"],
-            epoch=self._progress.epoch + 1,
-            batch=self._progress.batch + 1,
-            cause=cause,
-            names="samples of another process, whose message names them"
-            if self.elsewhere
-            else self._names(batch, supply),
-            weights="The network has the weights from before this batch."
-            if sound
-            else "The weights are not finite themselves, after an earlier step.",
+        names = "samples of another process, whose message names them"
+        if not self.elsewhere:
+            names = self._names(batch, supply)
+        weights = "The weights are not finite themselves, after an earlier step."
+        if sound:
+            weights = "The network has the weights from before this batch."
+        message = (
+            f"the loss is {values['loss']} in epoch {self._progress.epoch + 1}, batch {self._progress.batch + 1}"
+            f"{cause}; the batch holds {names}. {weights} "
+            "Lower the learning rate, clip the gradient (Optimization(clip_norm=...)), look for bad samples, or skip "
+            'such batches with on_nonfinite="skip".'
         )
         if self.policy == "raise" or not sound:
             raise DivergedError(message)

@@ -23,13 +23,6 @@ PAIR = ("input", "target")  # names of the fields of a sample that is a pair, an
 BLOCK = 256  # samples that are read together for statistics
 STATISTICS_SAMPLES = 1024  # how many of an endless loader the normalization is made from, at most
 
-NO_FIELDS = (
-    "a sample of {kind} must be a dictionary of fields by name, or a pair (input, target); it is {what}. Wrap it so "
-    "that its items are dictionaries of arrays, tensors or numbers"
-)
-NO_ARRAY = "field {name!r} of a sample of {kind} is {what}, which is no array of numbers"
-OTHER_SHAPE = "sample {number} of {kind} has field {name!r} of shape {got}; the first one has {want}"
-
 
 def as_samples(value: Any, batch_size: int) -> Any:
     """Return what a trainer takes for samples of torch; anything else as it is.
@@ -89,8 +82,10 @@ class TorchSamples:
             for name in names:
                 value = _array(sample.get(name), name, self._kind)
                 if value.shape != (want := self.spec[name].shape):
-                    words = {"number": rows[place], "kind": self._kind, "name": name}
-                    raise DatasetError(OTHER_SHAPE.format(**words, got=value.shape, want=want))
+                    raise DatasetError(
+                        f"sample {rows[place]} of {self._kind} has field {name!r} of shape {value.shape}; the first "
+                        f"one has {want}"
+                    )
                 batch[name][place] = as_field(value, batch[name].dtype, name, f"a {self._kind}")
         return batch
 
@@ -208,13 +203,19 @@ def _fields_of(item: Any, kind: str) -> dict[str, Any]:
     if isinstance(item, (tuple, list)) and len(item) == len(PAIR):
         return dict(zip(PAIR, item, strict=True))
     what = f"a {type(item).__name__}" + (f" of {len(item)}" if hasattr(item, "__len__") else "")
-    raise ConfigError(NO_FIELDS.format(kind=kind, what=what))
+    raise ConfigError(
+        f"a sample of {kind} must be a dictionary of fields by name, or a pair (input, target); it is {what}. Wrap it "
+        "so that its items are dictionaries of arrays, tensors or numbers"
+    )
 
 
 def _array(value: Any, name: str, kind: str) -> Array:
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else as_arrays({name: value}, f"a {kind}")[name]
     if array.dtype.kind not in "biufc":
-        raise ConfigError(NO_ARRAY.format(name=name, kind=kind, what=f"a {type(value).__name__} of {array.dtype}"))
+        raise ConfigError(
+            f"field {name!r} of a sample of {kind} is a {type(value).__name__} of {array.dtype}, which is no array of "
+            "numbers"
+        )
     return array
 
 

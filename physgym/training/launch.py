@@ -24,25 +24,6 @@ OTHERS = (
     ("MV2_COMM_WORLD_SIZE", "MVAPICH's mpirun"),
 )
 
-REMEDY = "Start the processes with torchrun, which sets it; or, to train in this process alone: unset {names}"
-NO_NUMBER = "the environment variable {name}={value!r} of a launcher must be {want}. {remedy}"
-INCOMPLETE = (
-    "WORLD_SIZE={size} announces {size} processes that train together, but {missing} {verb} not set in the "
-    "environment. {remedy}"
-)
-WAITING = (
-    "waiting for {size} processes to train together: {variables} say so (this is process {rank}); it gives up after "
-    "{patience:.0f} s. Where these variables are left over from another run, end this with Ctrl-C and: unset {names}"
-)
-LATE = (
-    "the {size} processes that the environment announces did not meet within {patience:.0f} s: {variables}. Start all "
-    "of them, give them more time with {timeout}=SECONDS, or, to train in this process alone: unset {names}"
-)
-APART = (
-    "{name}={value}: {launcher} has started several processes; each of them trains alone. To train one network "
-    "together, start torchrun in each (docs/training.md)"
-)
-
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +56,10 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     if missing := [name for name in VARIABLES if not environment.get(name)]:
         verb = "is" if len(missing) == 1 else "are"
         names = ", ".join(missing)
-        raise ConfigError(INCOMPLETE.format(size=size, missing=names, verb=verb, remedy=_remedy(environment)))
+        raise ConfigError(
+            f"WORLD_SIZE={size} announces {size} processes that train together, but {names} {verb} not set in the "
+            f"environment. {_remedy(environment)}"
+        )
     rank = _number(environment, "RANK", 0, size - 1)
     _number(environment, "MASTER_PORT", 1, 2**16 - 1)
     return Launch(size, rank, _shown(environment))
@@ -95,7 +79,13 @@ def warn_of_separate_trainings(environment: Mapping[str, str] = os.environ) -> N
     for name, launcher in OTHERS:
         value = environment.get(name, "")
         if value.isdecimal() and int(value) > 1:
-            log.warning("%s", APART.format(name=name, value=value, launcher=launcher))
+            log.warning(
+                "%s",
+                (
+                    f"{name}={value}: {launcher} has started several processes; each of them trains alone. To train "
+                    "one network together, start torchrun in each (docs/training.md)"
+                ),
+            )
             return
 
 
@@ -123,15 +113,24 @@ def meet(join: Callable[[], object], launch: Launch, environment: Mapping[str, s
     thread = threading.Thread(target=wait, name="physgym-ranks", daemon=True)
     start, said = time.monotonic(), False
     thread.start()
-    words = {"size": launch.size, "variables": launch.variables, "patience": patience, "names": _names(environment)}
+    names = _names(environment)
     while thread.is_alive():
         thread.join(POLL)
         waited = time.monotonic() - start
         if thread.is_alive() and waited > patience:
-            raise ConfigError(LATE.format(**words, timeout=TIMEOUT))
+            raise ConfigError(
+                f"the {launch.size} processes that the environment announces did not meet within {patience:.0f} s: "
+                f"{launch.variables}. Start all of them, give them more time with {TIMEOUT}=SECONDS, or, to train in "
+                f"this process alone: unset {names}"
+            )
         if thread.is_alive() and waited > SILENT and not said:
             said = True
-            log.warning("%s", WAITING.format(**words, rank=launch.rank))
+            log.warning(
+                "%s",
+                f"waiting for {launch.size} processes to train together: {launch.variables} say so (this is process "
+                f"{launch.rank}); it gives up after {patience:.0f} s. Where these variables are left over from another "
+                f"run, end this with Ctrl-C and: unset {names}",
+            )
     if failures:
         error = failures[0]
         if not isinstance(error, (RuntimeError, ValueError, OSError)):
@@ -145,7 +144,7 @@ def _number(environment: Mapping[str, str], name: str, least: int, most: int | N
     if text.isascii() and text.isdecimal() and least <= int(text) and (most is None or int(text) <= most):
         return int(text)
     want = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
-    raise ConfigError(NO_NUMBER.format(name=name, value=text, want=want, remedy=_remedy(environment)))
+    raise ConfigError(f"the environment variable {name}={text!r} of a launcher must be {want}. {_remedy(environment)}")
 
 
 def _names(environment: Mapping[str, str]) -> str:
@@ -157,4 +156,7 @@ def _shown(environment: Mapping[str, str]) -> str:
 
 
 def _remedy(environment: Mapping[str, str]) -> str:
-    return REMEDY.format(names=_names(environment))
+    return (
+        "Start the processes with torchrun, which sets it; or, to train in this process alone: unset "
+        f"{_names(environment)}"
+    )

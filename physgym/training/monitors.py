@@ -23,8 +23,6 @@ ALWAYS = ("loss", "epoch", "lr", "seconds", "samples")  # in the record of every
 VALIDATION, ROLLOUT = "validation_", "rollout_"
 
 NOT_THERE = "{what} watches {name!r}, which an epoch of this training does not give; there are {known}"
-NO_VALIDATION = ". There is no validation: hold out episodes, give samples to validate on, or watch another value"
-NO_ROLLOUT = ". There is no rollout: give one, or watch another value"
 NO_STATE = "the callback {name} cannot be saved: {error}"
 
 
@@ -65,8 +63,16 @@ def check_watched(
             found = found or set()
             known |= found | ({f"{VALIDATION}{one}" for one in found} if validated else set())
             if name not in known:
-                more = NO_VALIDATION if name.startswith(VALIDATION) and not validated else ""
-                more = NO_ROLLOUT if name.startswith(ROLLOUT) and rollout is None else more
+                more = (
+                    (". There is no validation: hold out episodes, give samples to validate on, or watch another value")
+                    if name.startswith(VALIDATION) and not validated
+                    else ""
+                )
+                more = (
+                    ". There is no rollout: give one, or watch another value"
+                    if name.startswith(ROLLOUT) and rollout is None
+                    else more
+                )
                 what = getattr(callback, "called", type(callback).__name__)
                 text = NOT_THERE.format(what=what, name=name, known=sorted(known))
                 raise ConfigError(text + more)

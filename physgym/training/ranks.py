@@ -17,11 +17,6 @@ from physgym.training.launch import meet, read_launch, read_local_rank, warn_of_
 
 TOGETHER = 32 << 20  # bytes of gradients in one message
 
-OTHER_NETWORK = (
-    "the {size} processes have networks of other shapes or dtypes; all of them must build the same one, from the same "
-    "arguments"
-)
-
 
 class Ranks:
     """Rank of this process among those that train together.
@@ -74,7 +69,10 @@ class Ranks:
         known = list({id(tensor): tensor for tensor in tensors}.values())
         described = repr([(tuple(tensor.shape), str(tensor.dtype)) for tensor in known])
         if self.differ(zlib.crc32(described.encode())):
-            raise ConfigError(OTHER_NETWORK.format(size=self.size))
+            raise ConfigError(
+                f"the {self.size} processes have networks of other shapes or dtypes; all of them must build the same "
+                "one, from the same arguments"
+            )
         self._take(known)
 
     def _take(self, tensors: Iterable[Tensor]) -> None:

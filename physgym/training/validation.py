@@ -21,7 +21,6 @@ from physgym.training.sources import Samples
 from physgym.training.supply import Batching, Learner
 
 EMPTY = "the {what} has no samples; generate some first"
-ONE_TO_EVALUATE = "the network needs more than one sample to be evaluated, and there is a single one; hold out more"
 
 Losses = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
 Rollout = Callable[[Predictor], Mapping[str, float]]
@@ -101,7 +100,9 @@ class Evaluation:
     def check(self, samples: Samples | Feed | None) -> None:
         """Raise ConfigError where there is a single sample, on which the network cannot be evaluated."""
         if samples is not None and not isinstance(samples, Feed) and len(samples) == 1 and self.refuses_one:
-            raise ConfigError(ONE_TO_EVALUATE)
+            raise ConfigError(
+                "the network needs more than one sample to be evaluated, and there is a single one; hold out more"
+            )
 
     @torch.no_grad()
     def means(self, samples: Samples | Feed, losses: Losses) -> dict[str, float]:

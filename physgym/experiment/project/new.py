@@ -22,12 +22,6 @@ SUFFIX = ".template"
 GIT_TIMEOUT = 30.0  # seconds
 MESSAGE = "A new simulation, as physgym new wrote it"
 OWN_FOLDERS = ("tests", "sessions", "data", "frames")  # of the project: a package there would be in their way
-IN_A_REPOSITORY = "it lies in the repository {root}; add it there: {command}"
-NO_COMMIT = "git made no commit ({reason}). Make it yourself: {command}"
-COMMIT = f'git add . && git commit -m "{MESSAGE}"'
-
-TAKEN = "{folder} exists and is not empty; choose another name, or move it away"
-BAD_NAME = "{name!r} cannot be the name of a package, because {reason}. Try: physgym new {suggestion}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def new_project(path: str | Path, *, git: bool = True) -> Project:
     names = {"package": package, "distribution": folder.name, "simulation": simulation, "env_id": env_id}
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(TAKEN.format(folder=path))
+            raise ConfigError(f"{path} exists and is not empty; choose another name, or move it away")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with creating(folder, durable=False) as temporary:
             temporary.mkdir()
@@ -104,7 +98,9 @@ def package_name(name: str, parent: Path) -> str:
         reason = f"'import {package}' means another package already"
     else:
         return package
-    raise ConfigError(BAD_NAME.format(name=name, reason=reason, suggestion=_suggestion(name)))
+    raise ConfigError(
+        f"{name!r} cannot be the name of a package, because {reason}. Try: physgym new {_suggestion(name)}"
+    )
 
 
 def _suggestion(name: str) -> str:
@@ -150,14 +146,15 @@ def _under_git(temporary: Path, folder: Path) -> str:
     status, root = _git(temporary, "rev-parse", "--show-toplevel")
     if status == 0:
         command = f'git add {folder.name} && git commit -m "{MESSAGE}"'
-        return IN_A_REPOSITORY.format(root=root, command=command)
+        return f"it lies in the repository {root}; add it there: {command}"
     for arguments in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", MESSAGE)):
         status, text = _git(temporary, *arguments)
         if status:
             reason = next(iter(text.splitlines()), f"exit status {status}")
             if "identity unknown" in text or "user.email" in text:
                 reason = "it does not know who you are: git config --global user.name and user.email"
-            return NO_COMMIT.format(reason=reason, command=f"cd {folder.name} && {COMMIT}")
+            command = f'cd {folder.name} && git add . && git commit -m "{MESSAGE}"'
+            return f"git made no commit ({reason}). Make it yourself: {command}"
     return ""
 
 

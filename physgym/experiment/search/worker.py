@@ -36,8 +36,6 @@ Message = dict[str, Any]
 ROLLOUT = "rollout_"  # in front of the names of values that not every epoch has
 ENOUGH = 600.0  # seconds to wait for what the search makes of an epoch
 
-NO_METRIC = "search.metric: an epoch of this training gives no {name!r}; there are {known}"
-
 
 class Channel:
     """The lines to and from the search.
@@ -109,7 +107,10 @@ class Report(Callback):
         if self.metric not in values:
             rolled_out = any(name.startswith(ROLLOUT) for name in values) or trainer.epoch >= trainer.epochs
             if rolled_out or not self.metric.startswith(ROLLOUT):
-                raise NoMetric(NO_METRIC.format(name=self.metric, known=", ".join(sorted(values))))
+                raise NoMetric(
+                    f"search.metric: an epoch of this training gives no {self.metric!r}; there are "
+                    f"{', '.join(sorted(values))}"
+                )
             return
         # after the last epoch there is nothing left to save
         self._tell(trainer, values, ask=trainer.epoch < trainer.epochs)
