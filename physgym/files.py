@@ -127,7 +127,7 @@ def creating(path: Path, *, durable: bool = True, remove: Callable[[Path], objec
     Raises:
         OSError: The name is taken, or the disk refuses; nothing is left beside it.
     """
-    temporary = temporary_beside(path)
+    temporary = temporary_name(path)
     try:
         yield temporary
         if durable:
@@ -179,7 +179,7 @@ def link_over(file: Path, target: str) -> None:
     Raises:
         OSError: The disk refuses.
     """
-    temporary = temporary_beside(file)
+    temporary = temporary_name(file)
     temporary.symlink_to(target)
     rename_over(temporary, file)
 
@@ -199,7 +199,7 @@ def delete_folder(path: Path) -> None:
     Raises:
         OSError: The disk refuses.
     """
-    temporary = temporary_beside(path)
+    temporary = temporary_name(path)
     path.rename(temporary)
     shutil.rmtree(temporary)
 
