@@ -33,10 +33,6 @@ NO_FLUSHED_FOLDERS = (
     "the file system of {path} cannot write folders through to the disk ({error}): what is in files is safe, but after "
     "a power cut the names of the last ones may be missing. Nothing is lost where a process is killed"
 )
-NO_MODES = (
-    "the file system of {path} does not change permissions ({error}): files have those that it gives them, so that "
-    "other users may be able to read them, or not"
-)
 
 LockState = Literal["held", "taken", "unsupported"]
 
@@ -276,7 +272,12 @@ def copy_mode(source: Path, target: Path) -> None:
     try:
         shutil.copymode(source, target)
     except OSError as error:
-        _say_once(NO_MODES, target, error)
+        _say_once(
+            "the file system of {path} does not change permissions ({error}): files have those that it gives them, so "
+            "that other users may be able to read them, or not",
+            target,
+            error,
+        )
 
 
 _said: set[str] = set()

@@ -28,12 +28,6 @@ Column: TypeAlias = "np.ndarray[Any, np.dtype[Any]] | list[Any]"
 
 IMMUTABLE = (int, float, bool, str, bytes, type(None))  # classes of actions that need no copy
 
-UNFIT = "the actions do not fit: {error}. step takes an element of action_space, {space}"
-STUCK = "the action of environment {env}{leaf}: {error}"
-FOREIGN = (
-    "an array of type {kind} does not become one of numpy: {error}; pass a numpy array, as of `tensor.detach().cpu()`"
-)
-
 
 def columns_of(
     single: spaces.Space[Any], batched: spaces.Space[Any], leaves: Sequence[walk.Leaf], actions: Any, number: int
@@ -69,7 +63,7 @@ def columns_of(
         ]
     except (TypeError, ValueError, KeyError, IndexError) as error:
         kind = WrongType if isinstance(error, TypeError) else WrongValue
-        raise kind(UNFIT.format(error=error, space=batched)) from error
+        raise kind(f"the actions do not fit: {error}. step takes an element of action_space, {batched}") from error
 
 
 def _is_column(column: Any, number: int) -> bool:
@@ -110,7 +104,10 @@ def _of_numpy(value: Any) -> Any:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # it lies on a GPU, or has a dtype that numpy lacks
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(FOREIGN.format(kind=kind, error=error)) from error
+        raise TypeError(
+            f"an array of type {kind} does not become one of numpy: {error}; pass a numpy array, as of "
+            "`tensor.detach().cpu()`"
+        ) from error
 
 
 def _joined(column: Any, variable: bool) -> Column:
@@ -159,7 +156,7 @@ def travelled(column: Column, leaf: walk.Leaf, envs: Sequence[int], *, local: bo
                 encode_value(action)
             except ProtocolError as error:
                 name = f" for {leaf.path!r}" if leaf.path else ""
-                raise WrongType(STUCK.format(env=env, leaf=name, error=error)) from error
+                raise WrongType(f"the action of environment {env}{name}: {error}") from error
         raise
     return decode_value(data) if local else column
 

@@ -15,11 +15,6 @@ T = TypeVar("T")
 FORM = (
     "env_kwargs are the arguments of the constructor by name, a dictionary, or a list of such dictionaries, not {got!r}"
 )
-EMPTY = "env_kwargs is an empty list; leave it out, or give a dictionary for each environment or episode"
-NUMBER = (
-    "{given} are given for {wanted} environments. Give one for each of them; where a dataset is made a list belongs to "
-    "the episodes instead, and may have any length"
-)
 
 
 def check_arguments(env_kwargs: Arguments) -> list[dict[str, Any]]:
@@ -34,7 +29,9 @@ def check_arguments(env_kwargs: Arguments) -> list[dict[str, Any]]:
     if not isinstance(each, (list, tuple)):
         raise ConfigError(FORM.format(got=env_kwargs))
     if not each:
-        raise ConfigError(EMPTY)
+        raise ConfigError(
+            "env_kwargs is an empty list; leave it out, or give a dictionary for each environment or episode"
+        )
     for one in each:
         if not isinstance(one, Mapping) or not all(isinstance(name, str) for name in one):
             raise ConfigError(FORM.format(got=one))
@@ -50,7 +47,10 @@ def one_each(values: Sequence[T], num_envs: int, *, listed: bool) -> list[T]:
     if not listed:
         return [values[0]] * num_envs
     if len(values) != num_envs:
-        raise ConfigError(NUMBER.format(given=f"{len(values)} arguments", wanted=num_envs))
+        raise ConfigError(
+            f"{len(values)} arguments are given for {num_envs} environments. Give one for each of them; where a "
+            "dataset is made a list belongs to the episodes instead, and may have any length"
+        )
     return list(values)
 
 
