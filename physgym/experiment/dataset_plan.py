@@ -24,21 +24,21 @@ from physgym.samplers import rebuild_sampler
 from physgym.storage.location import Location, place
 from physgym.training.foreign import Feed, TorchSamples, as_samples
 
-Folder: TypeAlias = Path | Location | list[Path | Location]  # of a dataset, or of several
+DatasetFolders: TypeAlias = Path | Location | list[Path | Location]  # of a dataset, or of several
 ONE_DATASET = "dataset.path: physgym generate writes one dataset; name one folder"
 
 
-def places(path: str | list[str]) -> Folder:
+def places(path: str | list[str]) -> DatasetFolders:
     """Return the place of a dataset, or of several that are read as one."""
     return place(path) if isinstance(path, str) else [place(one) for one in path]
 
 
-def dataset_folder(config: Config, session: Path) -> Folder:
+def dataset_folder(config: Config, session: Path) -> DatasetFolders:
     """Return the place of the samples: the one that the configuration names, else that in the session."""
     return places(config.dataset.path) if config.dataset.path else session / "dataset"
 
 
-def has_samples(folder: Folder, mode: Mode = "training") -> bool:
+def has_samples(folder: DatasetFolders, mode: Mode = "training") -> bool:
     """Return whether a dataset has samples of a part."""
     if isinstance(folder, list):
         return all(has_samples(one, mode) for one in folder)
@@ -88,7 +88,7 @@ def is_complete(config: Config, session: Path | None) -> bool:
     )
 
 
-def existing_spec(config: Config, folder: Folder | None) -> SampleSpec | None:
+def existing_spec(config: Config, folder: DatasetFolders | None) -> SampleSpec | None:
     """Return the fields of the dataset in a folder, or of the one that is named; None if there is none yet.
 
     Raises:
@@ -129,7 +129,7 @@ def check_samplers(config: Config) -> None:
             )
 
 
-def continued_options(options: dict[str, Any], folder: Folder) -> dict[str, Any]:
+def continued_options(options: dict[str, Any], folder: DatasetFolders) -> dict[str, Any]:
     """Return options of generation, completed by those that a dataset was made with."""
     if not has_samples(folder):
         return options
@@ -139,7 +139,7 @@ def continued_options(options: dict[str, Any], folder: Folder) -> dict[str, Any]
     return options | {name: source[name] for name in ("seed", "max_steps", "nonfinite") if name in source}
 
 
-def make_dataset(config: Config, generation: dict[str, Any], folder: Folder) -> SampleDataset:
+def make_dataset(config: Config, generation: dict[str, Any], folder: DatasetFolders) -> SampleDataset:
     """Return the dataset to train on; missing samples are generated."""
     wanted, episodes = config.dataset.samples, config.dataset.episodes
     if isinstance(folder, list):
@@ -156,7 +156,7 @@ def make_dataset(config: Config, generation: dict[str, Any], folder: Folder) -> 
     return dataset if config.dataset.mini is None else dataset.subset(np.arange(min(config.dataset.mini, len(dataset))))
 
 
-def shared_dataset(config: Config, folder: Folder, *, allow_changed_code: bool = False) -> SampleDataset:
+def shared_dataset(config: Config, folder: DatasetFolders, *, allow_changed_code: bool = False) -> SampleDataset:
     """Return the samples of several trainings that a configuration describes; missing ones are generated.
 
     Raises:
@@ -167,7 +167,7 @@ def shared_dataset(config: Config, folder: Folder, *, allow_changed_code: bool =
     return make_dataset(config, generation_options(config) | more, folder)
 
 
-def held_out_folder(config: Config, folder: Folder) -> Folder | None:
+def held_out_folder(config: Config, folder: DatasetFolders) -> DatasetFolders | None:
     """Return the place of samples to validate on: ``validation.path``, or the dataset if it has a part for that."""
     if config.validation.path is not None:
         return place(config.validation.path)
@@ -176,12 +176,14 @@ def held_out_folder(config: Config, folder: Folder) -> Folder | None:
     return None
 
 
-def validation_part(folder: Folder) -> Mode:
+def validation_part(folder: DatasetFolders) -> Mode:
     """Return the part of a dataset to validate on: the one made for it, else the only one there is."""
     return "validation" if has_samples(folder, "validation") else "training"
 
 
-def split_samples(config: Config, dataset: SampleDataset, folder: Folder) -> tuple[SampleDataset, SampleDataset | None]:
+def split_samples(
+    config: Config, dataset: SampleDataset, folder: DatasetFolders
+) -> tuple[SampleDataset, SampleDataset | None]:
     """Divide a dataset into samples to train and to validate on."""
     if held_out_folder(config, folder) is not None or not config.validation.fraction:
         return dataset, None

@@ -50,10 +50,10 @@ def build_network(config: Config, spec: SampleSpec) -> nn.Module | Predictor:
     return network
 
 
-Network = TypeVar("Network", bound=nn.Module)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
-def _precise(config: Config, network: Network) -> Network:
+def _precise(config: Config, network: NetworkT) -> NetworkT:
     """Return a network with weights of the configured precision; its batches follow them."""
     return network.double() if config.optimization.precision == "float64" else network
 

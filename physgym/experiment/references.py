@@ -9,9 +9,9 @@ from typing import Any, Literal
 from physgym.storage.location import Location, place
 
 NETWORK = "network:"  # what the name of a sampler that asks a network begins with
-Samples = Literal["dataset", "validation", "load_samples"]
+SamplesKey = Literal["dataset", "validation", "load_samples"]
 # the keys of samples that a run may use
-SAMPLES: dict[Samples, tuple[str, str]] = {
+SAMPLES: dict[SamplesKey, tuple[str, str]] = {
     "dataset": ("dataset", "path"),
     "validation": ("validation", "path"),
     "load_samples": ("dataset", "load_samples"),

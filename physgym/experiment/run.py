@@ -17,7 +17,7 @@ from physgym.data.provenance import code_of_part
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.experiment.provenance import Origin, dataset_hash
 from physgym.experiment.record import FORMAT, TERMINATED, as_text, read_record
-from physgym.experiment.references import SAMPLES, Samples, actions_of, checkpoints_of, digest_of, get, start_of
+from physgym.experiment.references import SAMPLES, SamplesKey, actions_of, checkpoints_of, digest_of, get, start_of
 from physgym.experiment.report_text import write_info
 from physgym.experiment.session import CONFIG, RECORD, discard, is_empty, take_lock
 from physgym.experiment.yaml_text import to_yaml
@@ -28,7 +28,7 @@ from physgym.storage.location import place
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
 
-Kind = Literal["train", "generate", "search", "demo"]
+SessionKind = Literal["train", "generate", "search", "demo"]
 CANNOT_WRITE = "cannot write {file}: {reason}"
 
 
@@ -72,7 +72,7 @@ class Run:
     def __init__(
         self,
         session: Path,
-        kind: Kind,
+        kind: SessionKind,
         config: Mapping[str, Any],
         origin: Origin | None = None,
         *,
@@ -96,7 +96,7 @@ class Run:
             self._lock.release()
             raise
 
-    def _write(self, kind: Kind, origin: Origin) -> None:
+    def _write(self, kind: SessionKind, origin: Origin) -> None:
         self._text = to_yaml(self._config)
         before = read_record(self.session) if (self.session / RECORD).exists() else {"runs": []}
         earlier = before["runs"]
@@ -167,7 +167,7 @@ class Run:
             self.session, json.loads(text), self._run["outcome"] or "running, or killed; physgym show tells which"
         )
 
-    def describe_dataset(self, dataset: SampleDataset, what: Samples = "dataset") -> None:
+    def describe_dataset(self, dataset: SampleDataset, what: SamplesKey = "dataset") -> None:
         """Note which samples are used: where they are, how many, and their hash; again where there are more now.
 
         Args:

@@ -15,7 +15,7 @@ from physgym.data.description import Mode
 from physgym.errors import ConfigError
 from physgym.experiment.dataset_plan import (
     ONE_DATASET,
-    Folder,
+    DatasetFolders,
     dataset_folder,
     has_samples,
     is_complete,
@@ -125,7 +125,9 @@ def train(
             raise KeyboardInterrupt(f"{run.outcome}; {kept}. Continue with: {onward}") from None
 
 
-def _fit(plan: TrainingPlan, folder: Folder, session: Path | None, run: Run | None, *, resume: bool = False) -> Outcome:
+def _fit(
+    plan: TrainingPlan, folder: DatasetFolders, session: Path | None, run: Run | None, *, resume: bool = False
+) -> Outcome:
     """Train, in a session or without one."""
     trainer, source = make_trainer(plan, folder, session, run, resume=resume)
     if run is not None:

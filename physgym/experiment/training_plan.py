@@ -16,7 +16,7 @@ from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.dataset_plan import (
-    Folder,
+    DatasetFolders,
     check_samplers,
     continued_options,
     dataset_folder,
@@ -90,7 +90,7 @@ class TrainingPlan:
     def __init__(
         self,
         config: Config,
-        folder: Folder | None,
+        folder: DatasetFolders | None,
         callbacks: Sequence[Callback],
         metric: str | None = None,
         *,
@@ -220,7 +220,7 @@ def _check_physics(config: Config, dataset: SampleDataset, plan: TrainingPlan) -
     check_same(recorded, now, where, allow=plan.generation["allow_changed_code"], compare_factories=False)
 
 
-def build_source(plan: TrainingPlan, folder: Folder, *, resume: bool) -> SampleSource:
+def build_source(plan: TrainingPlan, folder: DatasetFolders, *, resume: bool) -> SampleSource:
     """Build the source that produces samples while training."""
     config, section = plan.config, plan.config.dataset
     stored = None if section.produce == "always" and section.path is None else folder
@@ -242,7 +242,7 @@ def build_source(plan: TrainingPlan, folder: Folder, *, resume: bool) -> SampleS
         raise
 
 
-def _samples(plan: TrainingPlan, folder: Folder, run: Run | None) -> tuple[Any, Any, int]:
+def _samples(plan: TrainingPlan, folder: DatasetFolders, run: Run | None) -> tuple[Any, Any, int]:
     """Return the samples to train on, those to validate on or their fraction, and the number of batches of an epoch."""
     config, section = plan.config, plan.config.training
     training: SampleDataset | TorchSamples | Feed | None = None
@@ -270,7 +270,7 @@ def _samples(plan: TrainingPlan, folder: Folder, run: Run | None) -> tuple[Any, 
 
 
 def make_trainer(
-    plan: TrainingPlan, folder: Folder, session: Path | None, run: Run | None, *, resume: bool
+    plan: TrainingPlan, folder: DatasetFolders, session: Path | None, run: Run | None, *, resume: bool
 ) -> tuple[Trainer, SampleSource | None]:
     """Make the trainer with its samples: a dataset, generated if need be, or a source that produces them.
 

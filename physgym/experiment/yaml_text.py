@@ -14,7 +14,7 @@ from physgym.errors import ConfigError
 MOST_VALUES = 100_000  # of a configuration, its aliases followed
 
 
-class Loader(yaml.SafeLoader):
+class YamlLoader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number, as in YAML 1.2, and a key may stand only once; PyYAML sees neither."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -30,7 +30,7 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-Loader.add_implicit_resolver(
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -42,7 +42,7 @@ def read_yaml(text: str) -> Any:
         yaml.YAMLError: It is not YAML.
         ValueError: Its aliases make more of it than a configuration can be.
     """
-    data = yaml.load(text, Loader)
+    data = yaml.load(text, YamlLoader)
     _check_size(data)
     return data
 
@@ -64,7 +64,7 @@ def _check_size(data: Any) -> None:
 class _Dumper(yaml.SafeDumper):
     """Writer that puts texts in quotes which a reader of configurations would take for numbers."""
 
-    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+    yaml_implicit_resolvers = YamlLoader.yaml_implicit_resolvers
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -24,7 +24,7 @@ from physgym.samplers.base import SamplerLike
 from physgym.simulation import NonFinite
 from physgym.storage.location import place
 from physgym.vector.arguments import Arguments
-from physgym.vector.predictions import Predictor
+from physgym.vector.predictions import AnyPredictor
 from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
 BREED_ALONE = (
@@ -49,7 +49,7 @@ def generate(
     max_file_size: int = DEFAULT_MAX_FILE_SIZE,
     timeout: float = DEFAULT_TIMEOUT,
     on_error: str = "raise",
-    predictor: Predictor = None,
+    predictor: AnyPredictor = None,
     actions: SamplerLike = None,
     parameters: SamplerLike = None,
     nonfinite: NonFinite = "error",

@@ -45,7 +45,7 @@ from physgym.spaces import Array
 from physgym.storage.location import Location
 from physgym.system.cores import usable_cores
 from physgym.vector.arguments import Arguments
-from physgym.vector.predictions import Predictor
+from physgym.vector.predictions import AnyPredictor
 from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
@@ -132,7 +132,7 @@ class SampleStream(SampleSource):
         max_file_size: int = DEFAULT_MAX_FILE_SIZE,
         timeout: float = DEFAULT_TIMEOUT,
         on_error: str = "raise",
-        predictor: Predictor = None,
+        predictor: AnyPredictor = None,
         actions: SamplerLike = None,
         parameters: SamplerLike = None,
         nonfinite: NonFinite = "error",
@@ -351,12 +351,12 @@ class SampleStream(SampleSource):
         self.stopped = reason or "a callback asked for it"
 
     @property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> AnyPredictor:
         """The network that answers simulations in the middle of a step; may be set at any time."""
         return self._envs.predictor
 
     @predictor.setter
-    def predictor(self, predictor: Predictor) -> None:
+    def predictor(self, predictor: AnyPredictor) -> None:
         self._envs.predictor = predictor
 
     @property
@@ -364,7 +364,7 @@ class SampleStream(SampleSource):
         """Whether nothing answers simulations that ask for a prediction."""
         return self.predictor is None
 
-    def answer_with(self, predictor: Predictor) -> None:
+    def answer_with(self, predictor: AnyPredictor) -> None:
         """Let a network answer simulations that ask for a prediction."""
         self._envs.predictor = predictor
 

@@ -18,7 +18,7 @@ from physgym.sample import Field
 from physgym.spaces import Array
 from physgym.storage.location import place
 
-Kind: TypeAlias = Literal["run", "replay"]
+RunKind: TypeAlias = Literal["run", "replay"]
 
 
 class RunRecord:
@@ -45,7 +45,7 @@ class RunRecord:
         self.source = recorded_source(folder, "prediction") if resume and folder is not None else None
         self._writer: SampleWriter | None = None
         self._blocks: StepBlocks | None = None
-        self._kind: Kind | None = None
+        self._kind: RunKind | None = None
         if isinstance(self._folder, Path) and not resume and partition_files(self._folder, "prediction"):
             raise DatasetError(
                 f"{self._folder} already holds prediction samples. Continue that run with resume=True, or choose "
@@ -63,7 +63,7 @@ class RunRecord:
         return self._writer is not None
 
     def open(
-        self, kind: Kind, steps: StepSource, source: Mapping[str, Any], simulation: SimulationSteps | None
+        self, kind: RunKind, steps: StepSource, source: Mapping[str, Any], simulation: SimulationSteps | None
     ) -> tuple[int, int] | None:
         """Open the dataset, where one is wanted.
 

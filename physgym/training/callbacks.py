@@ -18,7 +18,7 @@ from physgym.events import Callback
 from physgym.files import absolute
 from physgym.progress import Progress, say
 from physgym.spaces import Array
-from physgym.training.monitors import NOT_THERE, ROLLOUT, Mode
+from physgym.training.monitors import NOT_THERE, ROLLOUT, MonitorMode
 
 if TYPE_CHECKING:
     from physgym.nn.optimization import Optimization
@@ -372,14 +372,14 @@ class EarlyStopping(Callback):
         *,
         patience: int = 10,
         min_delta: float = 0.0,
-        mode: Mode = "min",
+        mode: MonitorMode = "min",
     ) -> None:
         if patience < 1:
             raise ConfigError(f"patience must be at least 1, not {patience}")
         if not min_delta >= 0:
             raise ConfigError(f"min_delta must not be negative, got {min_delta}")
-        if mode not in get_args(Mode):
-            raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
+        if mode not in get_args(MonitorMode):
+            raise ConfigError(f"mode must be one of {get_args(MonitorMode)}, not {mode!r}")
         self.monitor, self.patience, self.min_delta, self.mode = monitor, patience, min_delta, mode
         self.watches = (monitor,)
         self.best: float | None = None

@@ -16,7 +16,7 @@ from physgym.events import Callback
 from physgym.storage.location import Location, place
 from physgym.training.checkpoint_files import save_checkpoint
 from physgym.training.checkpoint_folders import best_of, delete_checkpoint, delete_leftovers, list_checkpoints
-from physgym.training.monitors import Mode
+from physgym.training.monitors import MonitorMode
 
 if TYPE_CHECKING:
     from physgym.training.history import History
@@ -106,13 +106,13 @@ class Checkpoints(Callback):
         keep: int | None = 1,
         best: bool = True,
         monitor: str | None = None,
-        mode: Mode = "min",
+        mode: MonitorMode = "min",
     ) -> None:
         for name, number in {"every": every, "steps": steps, "minutes": minutes, "keep": keep}.items():
             if number is not None and not number > 0:
                 raise ConfigError(f"{name} must be positive, not {number}")
-        if mode not in get_args(Mode):
-            raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
+        if mode not in get_args(MonitorMode):
+            raise ConfigError(f"mode must be one of {get_args(MonitorMode)}, not {mode!r}")
         self.monitor, self.mode = monitor, mode
         self.watches = () if monitor is None else (monitor,)
         self.folder: Any = place(folder)  # a path or a place in S3

@@ -17,7 +17,7 @@ from physgym.training.checkpoint_files import check_network
 from physgym.training.random_state import generator_states, set_generator_states
 from physgym.training.state_codec import encode
 
-Mode = Literal["min", "max"]  # what is better
+MonitorMode = Literal["min", "max"]  # what is better
 
 ALWAYS = ("loss", "epoch", "lr", "seconds", "samples")  # in the record of every epoch
 VALIDATION, ROLLOUT = "validation_", "rollout_"

@@ -23,7 +23,7 @@ from physgym.training.supply import Batching, Learner
 EMPTY = "the {what} has no samples; generate some first"
 
 Losses = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
-Rollout = Callable[[Predictor], Mapping[str, float]]
+RolloutFunction = Callable[[Predictor], Mapping[str, float]]
 
 
 class Validation:
@@ -38,7 +38,7 @@ class Validation:
         samples: The samples; None without any, and as long as they are not produced.
     """
 
-    def __init__(self, held_out: float | Samples | Feed | None, rollout: Rollout | None, every: int) -> None:
+    def __init__(self, held_out: float | Samples | Feed | None, rollout: RolloutFunction | None, every: int) -> None:
         self.held_out, self.rollout, self.every = held_out, rollout, every
         self.samples = None if isinstance(held_out, (int, float)) else held_out
 

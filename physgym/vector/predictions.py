@@ -9,10 +9,10 @@ import numpy as np
 
 from physgym.protocol.messages import Predict, Prediction
 
-Predictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here
+AnyPredictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here
 
 
-def answer(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
+def answer(predictor: AnyPredictor, questions: list[Predict]) -> list[Prediction]:
     """Return answers to environments that wait for a prediction, in one batch where their fields are alike.
 
     Args:
@@ -37,7 +37,7 @@ def _signature(inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple((name, np.shape(value), np.asarray(value).dtype.str) for name, value in inputs.items())
 
 
-def _predict(predictor: Predictor, questions: list[Predict]) -> list[Prediction]:
+def _predict(predictor: AnyPredictor, questions: list[Predict]) -> list[Prediction]:
     names = list(questions[0].inputs)
     batch = {name: np.stack([np.asarray(question.inputs[name]) for question in questions]) for name in names}
     predict = getattr(predictor, "predict", None)

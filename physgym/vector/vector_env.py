@@ -36,7 +36,7 @@ from physgym.vector.calls import Calls, State, check_reset
 from physgym.vector.episode_schedule import Episode, EpisodeSchedule
 from physgym.vector.fleet import Settings, WorkerPool
 from physgym.vector.memory import SharedMemory
-from physgym.vector.predictions import Predictor, answer
+from physgym.vector.predictions import AnyPredictor, answer
 from physgym.vector.quota import Demand
 from physgym.vector.recovery import Recovery
 from physgym.vector.results import ResultStore
@@ -104,7 +104,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         port: int = 0,
         on_error: str = "raise",
         max_restarts: int = DEFAULT_RESTARTS,
-        predictor: Predictor = None,
+        predictor: AnyPredictor = None,
         env_kwargs: Arguments = None,
     ) -> None:
         factories = list(env_fns)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, needs
-from physgym.experiment.search.pool import PATIENCE, Message, Worker
+from physgym.experiment.search.pool import PATIENCE, Message, TrialProcess
 
 LISTEN = 1.0  # seconds for which an actor waits for its worker's messages
 CALLS = 4  # that an actor answers at once: while it listens, it is told things
@@ -40,7 +40,7 @@ class Cluster:
             ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"--ray {address}: no cluster answers there: {error}") from error
-        self._actor = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus, max_concurrency=CALLS)
+        self._actor = ray.remote(TrialProcess).options(num_cpus=threads, num_gpus=gpus, max_concurrency=CALLS)
         self._environment = {"OMP_NUM_THREADS": str(threads)}
         self._log = log
         self._workers: dict[int, Any] = {}

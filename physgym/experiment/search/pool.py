@@ -47,7 +47,7 @@ class Pool(Protocol):
         """End all processes, those at work too."""
 
 
-class Worker:
+class TrialProcess:
     """One process, with its messages.
 
     Args:
@@ -125,12 +125,12 @@ class Processes:
 
     def __init__(self, environments: Sequence[Mapping[str, str]], log: Path) -> None:
         self._environments, self._log = environments, log
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, TrialProcess] = {}
 
     def open(self, number: int) -> None:
         """Start a process."""
         environment = self._environments[number % len(self._environments)]
-        self._workers[number] = Worker(str(Path.cwd()), environment, str(self._log))
+        self._workers[number] = TrialProcess(str(Path.cwd()), environment, str(self._log))
 
     def send(self, number: int, message: Message) -> None:
         """Tell a process something."""

@@ -30,7 +30,7 @@ DECADE = 10.0  # values that differ by more are drawn on a logarithmic scale
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """A trial.
 
     Attributes:
@@ -57,14 +57,14 @@ class Row:
         return f"{self.number:04d}"
 
 
-def best_of(rows: Sequence[Row], section: SearchSection) -> Row | None:
+def best_of(rows: Sequence[TrialRow], section: SearchSection) -> TrialRow | None:
     """Return the best completed trial; None where none has a value."""
     done = [row for row in rows if row.state == "complete" and row.value is not None]
     sign = 1 if section.direction == "minimize" else -1
     return min(done, key=lambda row: sign * (row.value or 0.0), default=None)
 
 
-def write_results(session: Path, rows: Sequence[Row], keys: Sequence[str]) -> None:
+def write_results(session: Path, rows: Sequence[TrialRow], keys: Sequence[str]) -> None:
     """Write the table of all trials."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -77,7 +77,7 @@ def write_results(session: Path, rows: Sequence[Row], keys: Sequence[str]) -> No
     write_atomically(session / RESULTS, text.getvalue())
 
 
-def write_best(session: Path, best: Row, config: Config, section: SearchSection) -> None:
+def write_best(session: Path, best: TrialRow, config: Config, section: SearchSection) -> None:
     """Write the configuration of the best trial, to train it again, longer, or with other seeds."""
     data = config.model_copy(update={"session": f"{session}-best"}).model_dump()
     data.pop("search", None)
@@ -85,7 +85,7 @@ def write_best(session: Path, best: Row, config: Config, section: SearchSection)
     write_atomically(session / BEST, head + to_yaml(data))
 
 
-def table_of(rows: Sequence[Row], section: SearchSection) -> str:
+def table_of(rows: Sequence[TrialRow], section: SearchSection) -> str:
     """Return the best trials as text."""
     sign = 1 if section.direction == "minimize" else -1
     done = [row for row in rows if row.state == "complete" and row.value is not None]
@@ -101,7 +101,7 @@ def table_of(rows: Sequence[Row], section: SearchSection) -> str:
     )
 
 
-def summary_of(rows: Sequence[Row]) -> str:
+def summary_of(rows: Sequence[TrialRow]) -> str:
     """Return how many trials ended in which state."""
     states = [row.state for row in rows]
     counts = [
@@ -110,7 +110,7 @@ def summary_of(rows: Sequence[Row]) -> str:
     return f"{len(rows)} trials: {', '.join(counts)}" if rows else "no trial was begun"
 
 
-def write_plots(session: Path, rows: Sequence[Row], space: Space, study: optuna.Study) -> None:
+def write_plots(session: Path, rows: Sequence[TrialRow], space: Space, study: optuna.Study) -> None:
     """Draw how the search went, and the metric against each parameter."""
     done = [row for row in rows if row.value is not None and math.isfinite(row.value)]
     if not done:
@@ -119,7 +119,7 @@ def write_plots(session: Path, rows: Sequence[Row], space: Space, study: optuna.
     _draw_parameters(session / PARAMETERS, done, space)
 
 
-def _draw_history(path: Path, rows: Sequence[Row], space: Space, importances: dict[str, float]) -> None:
+def _draw_history(path: Path, rows: Sequence[TrialRow], space: Space, importances: dict[str, float]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5) if importances else (7, 4.5), layout="constrained")
@@ -146,7 +146,7 @@ def _draw_history(path: Path, rows: Sequence[Row], space: Space, importances: di
     _save(figure, path)
 
 
-def _draw_parameters(path: Path, rows: Sequence[Row], space: Space) -> None:
+def _draw_parameters(path: Path, rows: Sequence[TrialRow], space: Space) -> None:
     from matplotlib.figure import Figure
 
     keys = space.keys
@@ -173,14 +173,14 @@ def _draw_parameters(path: Path, rows: Sequence[Row], space: Space) -> None:
     _save(figure, path)
 
 
-def _scatter(axes: Any, rows: Sequence[Row], at: Sequence[float]) -> None:
+def _scatter(axes: Any, rows: Sequence[TrialRow], at: Sequence[float]) -> None:
     for state, marker, color in (("complete", "o", "C0"), ("pruned", "x", "C7")):
         points = [(x, row.value) for x, row in zip(at, rows, strict=True) if row.state == state]
         if points:
             axes.scatter(*zip(*points, strict=True), marker=marker, color=color, s=28, label=state, clip_on=False)
 
 
-def _scale(rows: Sequence[Row]) -> str:
+def _scale(rows: Sequence[TrialRow]) -> str:
     values = [row.value for row in rows if row.value is not None]
     return "log" if min(values) > 0 and max(values) > DECADE * min(values) else "linear"
 

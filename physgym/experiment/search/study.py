@@ -23,7 +23,7 @@ from physgym.experiment.schema import Config
 from physgym.experiment.search.driver import Driver
 from physgym.experiment.search.optuna_parts import make_pruner, make_sampler, open_study
 from physgym.experiment.search.pool import Pool, Processes, environments
-from physgym.experiment.search.report import Row, best_of, write_best, write_plots, write_results
+from physgym.experiment.search.report import TrialRow, best_of, write_best, write_plots, write_results
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.trials import TRIALS, Trials
@@ -51,8 +51,8 @@ class Found:
     """
 
     session: Path | None
-    rows: list[Row]
-    best: Row | None
+    rows: list[TrialRow]
+    best: TrialRow | None
     interrupted: bool
     timed_out: bool
 
@@ -210,7 +210,7 @@ def _pool(section: SearchSection, config: Config, session: Path, ray: str | None
         pool.close()
 
 
-def _check_any(rows: Sequence[Row]) -> None:
+def _check_any(rows: Sequence[TrialRow]) -> None:
     """Raise if all trials failed."""
     failed = [row for row in rows if row.state == "failed"]
     if not failed or len(failed) < len(rows):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from physgym.errors import ConfigError
 from physgym.experiment.schema import Config
 from physgym.experiment.search.optuna_parts import make_sampler
-from physgym.experiment.search.report import Row, best_of, write_results
+from physgym.experiment.search.report import TrialRow, best_of, write_results
 from physgym.experiment.search.space import Space
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Trials:
         ended, self._ended = self._ended, 0
         return ended
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """Return the trials, as they stand."""
         return [self._row(trial) for trial in self._study.get_trials(deepcopy=False)]
 
@@ -182,10 +182,10 @@ class Trials:
         self._ended += 1
         self.write()
 
-    def _row(self, frozen: FrozenTrial) -> Row:
+    def _row(self, frozen: FrozenTrial) -> TrialRow:
         names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
         attributes = frozen.user_attrs
-        return Row(
+        return TrialRow(
             number=frozen.number,
             state=names.get(frozen.state.name, "begun"),
             value=attributes.get("value", frozen.value) if frozen.state.name != "FAIL" else None,

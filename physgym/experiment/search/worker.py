@@ -37,7 +37,7 @@ ROLLOUT = "rollout_"  # in front of the names of values that not every epoch has
 ENOUGH = 600.0  # seconds to wait for what the search makes of an epoch
 
 
-class Channel:
+class DriverChannel:
     """The lines to and from the search.
 
     Args:
@@ -92,7 +92,7 @@ class Report(Callback):
     every_rank = False
     adds = ()
 
-    def __init__(self, metric: str, channel: Channel) -> None:
+    def __init__(self, metric: str, channel: DriverChannel) -> None:
         self.metric, self._channel, self.pruned = metric, channel, False
 
     def train_begin(self, trainer: Trainer) -> None:
@@ -158,7 +158,7 @@ def unpack_origin(data: Message) -> Origin:
     return Origin(**{**data, "command": tuple(data["command"]), "repository": repository, "patch": patch})
 
 
-def run_trial(job: Message, channel: Channel) -> Message:
+def run_trial(job: Message, channel: DriverChannel) -> Message:
     """Run one trial, or go on with it; how it ended.
 
     Args:
@@ -201,7 +201,7 @@ def chosen(history: History, metric: str, which: str, direction: str) -> float |
     return (min if direction == "minimize" else max)(finite, default=None)
 
 
-def ended(job: Message, channel: Channel) -> tuple[Message, bool]:
+def ended(job: Message, channel: DriverChannel) -> tuple[Message, bool]:
     """Run a trial; return how it ended, whatever it raised, and whether this process may run another."""
     try:
         return run_trial(job, channel), True
@@ -220,7 +220,7 @@ def ended(job: Message, channel: Channel) -> tuple[Message, bool]:
 
 def main() -> None:
     """Run trials until there are no more."""
-    channel = Channel(os.dup(0), os.dup(1))
+    channel = DriverChannel(os.dup(0), os.dup(1))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)  # only messages where messages are expected
