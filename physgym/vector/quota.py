@@ -53,7 +53,7 @@ class Quota:
         self._longest = longest
         self.length: float | None = None
         self._ended = self._kept = self._squares = 0
-        self._settled = 0  # samples of chunks that are complete, as are all before them
+        self._completed = 0  # samples of chunks that are complete, as are all before them
         self._chunks: dict[int, _Given] = {}  # the others, in their order
 
     @property
@@ -69,7 +69,7 @@ class Quota:
     def met(self) -> bool:
         """Whether the samples that are wanted have come."""
         first = next(iter(self._chunks.values()), None)
-        return self._settled + (0 if first is None else first.samples) >= self._wanted
+        return self._completed + (0 if first is None else first.samples) >= self._wanted
 
     def begin(self, chunk: int, episodes: int) -> None:
         """Take note that a chunk was handed out."""
@@ -93,7 +93,7 @@ class Quota:
         for first in [*self._chunks]:
             if not self._chunks[first].complete:
                 return
-            self._settled += self._chunks.pop(first).samples
+            self._completed += self._chunks.pop(first).samples
 
     def limit(self, chunk: int | None = None, own: Collection[int] = ()) -> int:
         """Return how many samples are wanted for sure, where those before them give as many as may well be.
@@ -108,7 +108,7 @@ class Quota:
 
     def _missing(self, caution: float, chunk: int | None = None, own: Collection[int] = ()) -> float:
         """Return how many samples will be missing when the episodes before a chunk have ended."""
-        missing = self._wanted - self._settled
+        missing = self._wanted - self._completed
         for first, given in self._chunks.items():
             missing -= given.samples
             if first == chunk:

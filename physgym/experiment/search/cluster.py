@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, needs
-from physgym.experiment.search.pool import PATIENCE, Message, TrialProcess
+from physgym.experiment.search.pool import PATIENCE, TrialMessage, TrialProcess
 
 LISTEN = 1.0  # seconds for which an actor waits for its worker's messages
 CALLS = 4  # that an actor answers at once: while it listens, it is told things
@@ -55,16 +55,16 @@ class Cluster:
     def _listen(self, number: int) -> None:
         self._listening[self._workers[number].receive.remote(LISTEN)] = number
 
-    def send(self, number: int, message: Message) -> None:
+    def send(self, number: int, message: TrialMessage) -> None:
         """Tell a process something."""
         self._workers[number].send.remote(message)
 
-    def poll(self, timeout: float) -> list[tuple[int, Message]]:
+    def poll(self, timeout: float) -> list[tuple[int, TrialMessage]]:
         """Wait for messages of processes; one whose machine is gone is dead."""
         if not self._listening:
             time.sleep(timeout)
             return []
-        found: list[tuple[int, Message]] = []
+        found: list[tuple[int, TrialMessage]] = []
         ready, _ = self._ray.wait(list(self._listening), num_returns=len(self._listening), timeout=timeout)
         for answer in ready:
             number = self._listening.pop(answer)

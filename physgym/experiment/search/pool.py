@@ -22,7 +22,7 @@ MODULE = "physgym.experiment.search.worker"
 PATIENCE = 10.0  # seconds for a process to end by itself
 CHUNK = 1 << 16
 
-Message = dict[str, Any]
+TrialMessage = dict[str, Any]
 
 
 class Pool(Protocol):
@@ -31,10 +31,10 @@ class Pool(Protocol):
     def open(self, number: int) -> None:
         """Start a process; it says when it is ready."""
 
-    def send(self, number: int, message: Message) -> None:
+    def send(self, number: int, message: TrialMessage) -> None:
         """Tell a process something."""
 
-    def poll(self, timeout: float) -> list[tuple[int, Message]]:
+    def poll(self, timeout: float) -> list[tuple[int, TrialMessage]]:
         """Wait for messages of processes for at most so many seconds; "dead" is the last that comes from one."""
 
     def interrupt(self, number: int) -> None:
@@ -76,14 +76,14 @@ class TrialProcess:
         self._rest = b""
         self._dead = False
 
-    def send(self, message: Message) -> None:
+    def send(self, message: TrialMessage) -> None:
         """Tell it something; of its death `receive` tells."""
         data = (json.dumps(message) + "\n").encode()
         with contextlib.suppress(BrokenPipeError, ValueError):
             while data:
                 data = data[self._input.write(data) :]
 
-    def receive(self, timeout: float) -> list[Message]:
+    def receive(self, timeout: float) -> list[TrialMessage]:
         """Wait for its messages for at most so many seconds."""
         if self._dead:
             return []
@@ -95,7 +95,7 @@ class TrialProcess:
         messages = [json.loads(line) for line in lines]
         return messages if data else [*messages, self._death()]
 
-    def _death(self) -> Message:
+    def _death(self) -> TrialMessage:
         return {"kind": "dead", "reason": exit_text(self.kill(PATIENCE))}
 
     def interrupt(self) -> None:
@@ -132,11 +132,11 @@ class Processes:
         environment = self._environments[number % len(self._environments)]
         self._workers[number] = TrialProcess(str(Path.cwd()), environment, str(self._log))
 
-    def send(self, number: int, message: Message) -> None:
+    def send(self, number: int, message: TrialMessage) -> None:
         """Tell a process something."""
         self._workers[number].send(message)
 
-    def poll(self, timeout: float) -> list[tuple[int, Message]]:
+    def poll(self, timeout: float) -> list[tuple[int, TrialMessage]]:
         """Wait for messages of processes."""
         if self._workers:
             wait([worker.output.fileno() for worker in self._workers.values()], timeout)

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from physgym.errors import ConfigError, PhysGymError
 from physgym.events import Callback
+from physgym.experiment.search.pool import TrialMessage
 from physgym.experiment.search.section import PRUNED
 from physgym.interrupt import outlive_announcements, raise_on_ctrl_c
 
 if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
     from physgym.training import History, Trainer
-
-Message = dict[str, Any]
 
 ROLLOUT = "rollout_"  # in front of the names of values that not every epoch has
 ENOUGH = 600.0  # seconds to wait for what the search makes of an epoch
@@ -51,7 +50,7 @@ class DriverChannel:
 
     def __init__(self, source: int, sink: int) -> None:
         self._sink = sink
-        self._lines: queue.Queue[Message | None] = queue.Queue()
+        self._lines: queue.Queue[TrialMessage | None] = queue.Queue()
         self.busy = self.closed = False
         threading.Thread(target=self._listen, args=(source,), daemon=True).start()
 
@@ -61,7 +60,7 @@ class DriverChannel:
         while data:
             data = data[os.write(self._sink, data) :]
 
-    def receive(self, timeout: float | None = None) -> Message | None:
+    def receive(self, timeout: float | None = None) -> TrialMessage | None:
         """Return the next message; None at the end, or if none came in time."""
         try:
             return self._lines.get(timeout=timeout)
@@ -133,7 +132,7 @@ class NoMetric(ConfigError):
     """The metric is none of the values of an epoch, in this trial and in all others."""
 
 
-def pack_origin(origin: Origin, patch: Path | None) -> Message:
+def pack_origin(origin: Origin, patch: Path | None) -> TrialMessage:
     """Return the origin of a run as JSON data; its patch, which may be large, as the file that holds it."""
     data = asdict(origin)
     if origin.repository is not None:
@@ -142,7 +141,7 @@ def pack_origin(origin: Origin, patch: Path | None) -> Message:
     return data
 
 
-def unpack_origin(data: Message) -> Origin:
+def unpack_origin(data: TrialMessage) -> Origin:
     """Return the origin of a run from its JSON data."""
     from physgym.experiment.provenance import Origin
     from physgym.experiment.repository import Repository
@@ -158,7 +157,7 @@ def unpack_origin(data: Message) -> Origin:
     return Origin(**{**data, "command": tuple(data["command"]), "repository": repository, "patch": patch})
 
 
-def run_trial(job: Message, channel: DriverChannel) -> Message:
+def run_trial(job: TrialMessage, channel: DriverChannel) -> TrialMessage:
     """Run one trial, or go on with it; how it ended.
 
     Args:
@@ -201,7 +200,7 @@ def chosen(history: History, metric: str, which: str, direction: str) -> float |
     return (min if direction == "minimize" else max)(finite, default=None)
 
 
-def ended(job: Message, channel: DriverChannel) -> tuple[Message, bool]:
+def ended(job: TrialMessage, channel: DriverChannel) -> tuple[TrialMessage, bool]:
     """Run a trial; return how it ended, whatever it raised, and whether this process may run another."""
     try:
         return run_trial(job, channel), True
