@@ -24,7 +24,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line; the entry point of the console script."""
     atexit.register(gc.freeze)  # Python looks through all of torch for cycles when it ends, which takes a second
     signals = command()
     try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def is_taken(session: Path) -> bool:
-    """Whether a folder has the record of a session, networks or curves."""
+    """Return whether a folder has the record of a session, networks or curves."""
     if (session / RECORD).exists() or (session / CONFIG).exists():
         return True
     return any(path.is_file() for name in ("networks", "stats") for path in (session / name).rglob("*"))

@@ -152,7 +152,7 @@ def _own_record() -> dict[str, Any]:
 
 @functools.cache
 def _distributions() -> tuple[dict[str, str], list[Path]]:
-    """Versions of all packages by name, and the folders of those that are installed to be edited."""
+    """Return the versions of all packages by name, and the folders of those installed to be edited."""
     versions: dict[str, str] = {}
     edited = []
     for found in importlib.metadata.distributions():
@@ -169,12 +169,12 @@ def _distributions() -> tuple[dict[str, str], list[Path]]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of all installed packages, by name."""
+    """Return the versions of all installed packages, by name."""
     return dict(_distributions()[0])
 
 
 def import_folders(root: Path) -> list[str]:
-    """Folders below a root from which modules are imported, relative to it, in the order of the search."""
+    """Return the folders below a root from which modules are imported, relative to it, in their order."""
     edited = [folder for project in _distributions()[1] for folder in (project / "src", project)]
     found: dict[str, None] = {}
     for folder in (*(Path(entry).absolute() for entry in sys.path), *edited):
@@ -207,7 +207,7 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of the graphics processors, from the driver: CUDA, once asked, cannot be used in forked processes."""
+    """Return the names of the graphics processors, from the driver: CUDA, once asked, fails in forked processes."""
     found = []
     for file in sorted(DRIVER.glob("gpus/*/information")):
         found += [line.partition(":")[2].strip() for line in _read(file).splitlines() if line.startswith("Model:")]
@@ -230,7 +230,7 @@ def _read(path: str | Path) -> str:
 
 
 def threads() -> int | None:
-    """Threads with which torch computes, None where it is not used."""
+    """Return the number of threads with which torch computes, None where it is not used."""
     torch = sys.modules.get("torch")
     return None if torch is None else int(torch.get_num_threads())
 

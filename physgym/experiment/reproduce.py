@@ -370,7 +370,7 @@ def _remove_abandoned(root: Path) -> None:
 
 
 def _environment(then: Mapping[str, Any], worktree: Path) -> dict[str, str]:
-    """Variables with which the same bits come out, and modules are imported from the worktree."""
+    """Return variables with which the same bits come out, and modules are imported from the worktree."""
     environment = {name: value for name, value in os.environ.items() if name not in (*THREADS, *NUMERICS)}
     environment |= {name: value for name, value in then["environment"].items() if name in (*THREADS, *NUMERICS)}
     other_cores = then["hardware"].get("cores") != hardware()["cores"]
@@ -405,7 +405,7 @@ def _check_modules(
 
 
 def _modules(value: Any) -> Iterator[str]:
-    """Modules in the ``module:attr`` of a configuration."""
+    """Return the modules in the ``module:attr`` of a configuration."""
     if isinstance(value, Mapping):
         for item in value.values():
             yield from _modules(item)

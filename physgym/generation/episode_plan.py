@@ -101,17 +101,17 @@ class EpisodePlan:
 
     @property
     def breed(self) -> Breed | None:
-        """The sampler of parameters, where it is one that losses drive."""
+        """Return the sampler of parameters, where it is one that losses drive."""
         return self.parameters if isinstance(self.parameters, Breed) else None
 
     @cached_property
     def defaults(self) -> Any:
-        """The arguments of the constructor where none are given, as JSON data."""
+        """Return the arguments of the constructor where none are given, as JSON data."""
         return describable([defaults_of(self.env)])
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """The plan as JSON data, which a dataset stores."""
+        """Return the plan as JSON data, which a dataset stores."""
         source = {
             "env": env_name(self.env),
             "env_kwargs": describable(self.arguments),

@@ -39,7 +39,7 @@ class SampleNames:
 
     @property
     def columns(self) -> tuple[Array, Array, Array]:
-        """Episodes, steps and seeds."""
+        """Return the episodes, steps and seeds."""
         return self.episodes, self.steps, self.seeds
 
     def cut(self, part: slice | Array) -> SampleNames:
@@ -53,12 +53,12 @@ class SampleNames:
 
     @property
     def first(self) -> Name:
-        """Episode and step of the first one."""
+        """Return the episode and step of the first one."""
         return int(self.episodes[0]), int(self.steps[0])
 
     @property
     def last(self) -> Name:
-        """Episode and step of the last one."""
+        """Return the episode and step of the last one."""
         return int(self.episodes[-1]), int(self.steps[-1])
 
     def as_arguments(self) -> dict[str, Array]:

@@ -52,12 +52,12 @@ class OnlineReport:
 
     @property
     def waiting(self) -> float:
-        """Fraction of the time that the training waited."""
+        """Return the fraction of the time that the training waited."""
         return self.waited / self.seconds if self.seconds else 0.0
 
     @property
     def repeats(self) -> float:
-        """Mean number of draws of a sample, over those that were drawn."""
+        """Return the mean number of draws of a sample, over those that were drawn."""
         return self.drawn / self.seen if self.seen else 0.0
 
     def __str__(self) -> str:

@@ -42,12 +42,12 @@ class Reading:
         return samples
 
     def is_new(self, samples: NamedSamples) -> bool:
-        """Whether samples that it gave are not stored; those that it gives at once are either all new or all stored."""
+        """Return whether the samples are not stored yet; those that it gives at once are all new or all stored."""
         return self._stored is None or samples.names.last > self._stored
 
     @property
     def round_over(self) -> bool:
-        """Whether it ended since all points of a grid, or all stored samples, were through."""
+        """Return whether it ended since all points of a grid, or all stored samples, were through."""
         return self._arrivals.round_over
 
     def want(self, more: int) -> bool:

@@ -33,12 +33,12 @@ class SampleSource(ABC):
 
     @property
     def stored(self) -> int:
-        """Number of stored samples, those of an earlier run included."""
+        """Return the number of stored samples, those of an earlier run included."""
         return 0
 
     @property
     def begun(self) -> bool:
-        """Whether samples were drawn, since it was made or its state was loaded."""
+        """Return whether samples were drawn, since it was made or its state was loaded."""
         return False
 
     def expect(self, samples: int) -> None:
@@ -51,7 +51,7 @@ class SampleSource(ABC):
 
     @property
     def lacks_predictor(self) -> bool:
-        """Whether simulations may ask for predictions, and nothing answers them yet."""
+        """Return whether simulations may ask for predictions, and nothing answers them yet."""
         return False
 
     def answer_with(self, predictor: Any) -> None:

@@ -56,7 +56,7 @@ class Store:
         return int(np.count_nonzero(self.names().episodes == episode))
 
     def has_ended(self, episode: int) -> bool:
-        """Whether the dataset says that its last episode has ended with its last sample."""
+        """Return whether the dataset says that its last episode has ended with its last sample."""
         dataset = self.dataset()
         return dataset is not None and dataset.endings is not None and dataset.endings[episode] != "unfinished"
 

@@ -63,7 +63,7 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # it has no typ
 
 
 def _can_be_imported(obj: Any) -> bool:
-    """Whether a worker finds an object where it says that it is."""
+    """Return whether a worker finds an object at the place that it names."""
     found: Any = sys.modules.get(str(getattr(obj, "__module__", None)))
     if found is None or found.__name__ == "__main__":
         return False

@@ -307,7 +307,7 @@ def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Fee
 
 
 def _named_as(predictor: Predictor, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors under the names that they have in a predictor, whose network may be compiled or wrapped.
+    """Return tensors under the names that they have in a predictor, whose network may be wrapped.
 
     Versions before saved a wrapped network's weights with the names that the wrappers give them.
     """

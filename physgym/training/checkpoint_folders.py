@@ -149,7 +149,7 @@ def delete_leftovers(folder: Path | Location) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a file of a checkpoint has this name, or had it until it was complete."""
+    """Return whether a file of a checkpoint has this name, or had it until it was complete."""
     begun = re.fullmatch(r"\.(.+)-[0-9a-f]{16}\.tmp", name)
     if begun is None and re.fullmatch(r"\.tmp\w{6}", name):  # what safetensors calls a file until it is complete
         return True

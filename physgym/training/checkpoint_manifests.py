@@ -123,13 +123,13 @@ def check_files(path: Path, files: Mapping[str, Any]) -> None:
 
 
 def seal_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest, by its content."""
+    """Return the SHA-256 of a manifest, by its content."""
     content = {name: value for name, value in manifest.items() if name != "digest"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def digest_of(file: Path) -> list[Any]:
-    """Size and SHA-256 of a file."""
+    """Return the size and the SHA-256 of a file."""
     with file.open("rb") as stream:
         return [file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()]
 

@@ -84,7 +84,7 @@ class Diagnosis:
         return False
 
     def _names(self, batch: Mapping[str, Tensor], supply: Supply) -> str:
-        """Episodes and steps of the current batch, for people: of its samples that are not finite if there are any."""
+        """Return episodes and steps of the current batch, for people: of its non-finite samples if there are any."""
         found = supply.names(self._progress)
         if not found or len(found[0]) != length(batch):
             return f"{length(batch)} samples"

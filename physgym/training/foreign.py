@@ -91,7 +91,7 @@ class TorchSamples:
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
-        """Mean and standard deviation by field name, over these samples."""
+        """Return the mean and standard deviation by field name, over these samples."""
         found = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
         for start in range(0, len(self), BLOCK):
             batch = self.gather(np.arange(start, min(start + BLOCK, len(self))))
@@ -104,7 +104,7 @@ class TorchSamples:
         return TorchSamples(self.dataset, self._indices[indices])
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[TorchSamples, TorchSamples]:
-        """Training and validation samples that share no episode."""
+        """Return training and validation samples that share no episode."""
         episodes = np.asarray(getattr(self.dataset, "episodes", np.arange(len(self.dataset))))[self._indices]
         known = np.unique(episodes)
         if len(known) < 2:
@@ -148,7 +148,7 @@ class Feed:
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of a pass, None where nobody knows."""
+        """Return the batches of a pass, None where nobody knows."""
         try:
             return len(self.loader)
         except TypeError:
@@ -179,7 +179,7 @@ class Feed:
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
-        """Mean and standard deviation by field name: over a pass, or the first samples of one without a known end."""
+        """Return mean and standard deviation by field name: over a pass, or its first samples where it has no known end."""
         found = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
         count, endless = 0, self.num_batches is None
         before = generator_states()

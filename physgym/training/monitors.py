@@ -81,7 +81,7 @@ def check_watched(
 
 
 def _adds_unnamed(callback: Callback) -> bool:
-    """Whether a callback may add what it likes to the values of an epoch: where it says nothing of what it adds."""
+    """Return whether a callback may add any values to an epoch, since it does not name those that it adds."""
     for kind in (callback, *type(callback).__mro__):
         if "adds" in vars(kind):
             return False

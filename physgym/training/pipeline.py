@@ -16,72 +16,72 @@ class Training(Protocol):
 
     @property
     def predictor(self) -> Predictor:
-        """The network with its fields and transforms."""
+        """Return the network with its fields and transforms."""
         ...
 
     @property
     def optimization(self) -> Optimization:
-        """Loss and optimizer."""
+        """Return the loss and optimizer."""
         ...
 
     @property
     def history(self) -> History:
-        """Values of the completed epochs."""
+        """Return the values of the completed epochs."""
         ...
 
     @property
     def source(self) -> SampleSource | None:
-        """The producer of the samples, None for a dataset."""
+        """Return the producer of the samples, None for a dataset."""
         ...
 
     @property
     def loss_fields(self) -> tuple[str, ...]:
-        """Fields that the loss gets from the samples."""
+        """Return the fields that the loss gets from the samples."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Number of epochs to train."""
+        """Return the number of epochs to train."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Samples per batch."""
+        """Return the samples per batch."""
         ...
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch, on each process."""
+        """Return the batches in an epoch, on each process."""
         ...
 
     @property
     def epoch(self) -> int:
-        """Number of completed epochs."""
+        """Return the number of completed epochs."""
         ...
 
     @property
     def batch(self) -> int:
-        """Number of completed batches in the current epoch."""
+        """Return the number of completed batches in the current epoch."""
         ...
 
     @property
     def step(self) -> int:
-        """Number of completed batches in all."""
+        """Return the number of completed batches in all."""
         ...
 
     @property
     def drawn_episodes(self) -> Array:
-        """Episode of each sample of the current batch, shape (batch,); empty without a source."""
+        """Return the episode of each sample of the current batch, shape (batch,); empty without a source."""
         ...
 
     @property
     def stopping(self) -> bool:
-        """Whether `stop` was called."""
+        """Return whether `stop` was called."""
         ...
 
     @property
     def in_step(self) -> bool:
-        """Whether an optimization step was begun and not completed."""
+        """Return whether an optimization step was begun and not completed."""
         ...
 
     def stop(self, reason: str) -> None:

@@ -140,7 +140,7 @@ class Ranks:
         return values if self.size == 1 else {name: value / self.size for name, value in self.sums(values).items()}
 
     def differ(self, number: int) -> bool:
-        """Whether not all processes have the same number."""
+        """Return whether not all processes have the same number."""
         return self.size > 1 and self._sum([float(number)])[0] != number * self.size
 
     def share(self, text: str) -> str:
@@ -166,7 +166,7 @@ class Ranks:
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors in groups that fit into one message, of `TOGETHER` bytes unless it is a single tensor."""
+    """Yield tensors in groups that fit into one message, of `TOGETHER` bytes unless it is a single tensor."""
     group: list[Tensor] = []
     size = 0
     for tensor in tensors:

@@ -174,7 +174,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_table(value: Any, *kinds: type) -> bool:
-    """Whether it is a dictionary by name, of values of certain types."""
+    """Return whether it is a dictionary by name, of values of certain types."""
     return isinstance(value, dict) and all(
         isinstance(name, str) and (not kinds or type(item) in kinds) for name, item in value.items()
     )

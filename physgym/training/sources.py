@@ -15,12 +15,12 @@ class Samples(Protocol):
 
     @property
     def spec(self) -> SampleSpec:
-        """The fields."""
+        """Return the fields."""
         ...
 
     @property
     def statistics(self) -> Mapping[str, Moments]:
-        """Mean and standard deviation by field name, over these samples and no others."""
+        """Return the mean and standard deviation by field name, over these samples and no others."""
         ...
 
     def __len__(self) -> int: ...

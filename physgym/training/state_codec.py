@@ -32,7 +32,7 @@ BROKEN = "{path} is not as a checkpoint writes it: {problem}"
 
 
 def can_store(tensor: Tensor) -> bool:
-    """Whether a file of tensors takes one: dense, of numbers that it knows, and with a memory."""
+    """Return whether a file of tensors takes one: dense, of numbers that it knows, and with a memory."""
     return tensor.dtype in DTYPES and tensor.layout is torch.strided and not tensor.is_meta
 
 

@@ -67,7 +67,7 @@ def columns_of(
 
 
 def _is_column(column: Any, number: int) -> bool:
-    """Whether it is seen at once that each environment gets one item."""
+    """Return whether it is seen at once that each environment gets one item."""
     if isinstance(column, np.ndarray):
         return column.ndim > 0 and len(column) == number
     return isinstance(column, (list, tuple)) and len(column) == number

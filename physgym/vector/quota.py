@@ -62,12 +62,12 @@ class Quota:
 
     @property
     def endless(self) -> bool:
-        """Whether all samples are wanted that there are."""
+        """Return whether all samples are wanted that there are."""
         return self._demand is None
 
     @property
     def met(self) -> bool:
-        """Whether the samples that are wanted have come."""
+        """Return whether the samples that are wanted have come."""
         first = next(iter(self._chunks.values()), None)
         return self._completed + (0 if first is None else first.samples) >= self._wanted
 
@@ -128,7 +128,7 @@ class Quota:
 
     @property
     def _deviation(self) -> float:
-        """The standard deviation of the samples of an episode."""
+        """Return the standard deviation of the samples of an episode."""
         return math.sqrt(max(0.0, self._squares / self._ended - (self.length or 0.0) ** 2)) if self._ended else 0.0
 
     def room(self, *, ahead: bool) -> int:

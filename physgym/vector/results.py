@@ -42,12 +42,12 @@ class ResultStore:
 
     @property
     def slot(self) -> Slot:
-        """The present slot."""
+        """Return the present slot."""
         return self._arena.slots[self.number]
 
     @property
     def previous(self) -> Slot:
-        """The slot before the present one."""
+        """Return the slot before the present one."""
         return self._arena.slots[self.number - 1]
 
     def turn(self) -> None:

@@ -171,7 +171,7 @@ class EpisodeRunner:
         return self._closing()
 
     def _enough(self, request: Rollout) -> bool:
-        """Whether no further sample of a rollout is wanted."""
+        """Return whether no further sample of a rollout is wanted."""
         return request.limit > 0 and self._samples - request.made >= request.limit
 
     def _policy(self, index: int, episode: int) -> Any:

@@ -97,7 +97,7 @@ class RolloutPart:
         self._names_rejected.append((episode, transition.step, transition.rejected))
 
     def due(self) -> bool:
-        """Whether it is time to send it."""
+        """Return whether it is time to send it."""
         if len(self._steps) + len(self._names_rejected) >= self._most:
             return True
         age = time.perf_counter() - self._since
@@ -159,7 +159,7 @@ class RolloutPart:
 
 
 def _is_asked(used: Array, asked: Any) -> bool:
-    """Whether a parameter is what it was to be, as far as its dtype can hold that."""
+    """Return whether a parameter is as requested, as far as its dtype can hold that."""
     try:
         return np.array_equal(used, as_dtype(asked, used.dtype))
     except CastError:

@@ -109,12 +109,12 @@ class Variants(gymnasium.Env[Any, Any]):
 
     @property
     def present(self) -> Env:
-        """The environment of the present episode."""
+        """Return the environment of the present episode."""
         return self._envs[self.index]
 
     @property
     def predictor(self) -> Any:
-        """The network that answers the environments when they ask for a prediction."""
+        """Return the network that answers the environments when they ask for a prediction."""
         return self._set.get("predictor")
 
     @predictor.setter
@@ -123,7 +123,7 @@ class Variants(gymnasium.Env[Any, Any]):
 
     @property
     def nonfinite(self) -> Any:
-        """The value of `physgym.Simulation.nonfinite`."""
+        """Return the value of `physgym.Simulation.nonfinite`."""
         return self._set.get("nonfinite", "error")
 
     @nonfinite.setter

@@ -82,7 +82,7 @@ class Cluster:
         return found
 
     def interrupt(self, number: int) -> None:
-        """Ctrl-C for a process."""
+        """Send Ctrl-C to a process."""
         self._workers[number].interrupt.remote()
 
     def kill(self, number: int) -> None:

@@ -38,7 +38,7 @@ class Pool(Protocol):
         """Wait for messages of processes for at most so many seconds; "dead" is the last that comes from one."""
 
     def interrupt(self, number: int) -> None:
-        """Ctrl-C for a process."""
+        """Send Ctrl-C to a process."""
 
     def kill(self, number: int) -> None:
         """End a process at once, with all that it has started; nothing comes from it any more."""
@@ -99,7 +99,7 @@ class TrialProcess:
         return {"kind": "dead", "reason": exit_text(self.kill(PATIENCE))}
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C to a process."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
@@ -151,7 +151,7 @@ class Processes:
         return found
 
     def interrupt(self, number: int) -> None:
-        """Ctrl-C for a process."""
+        """Send Ctrl-C to a process."""
         self._workers[number].interrupt()
 
     def kill(self, number: int) -> None:
@@ -166,7 +166,7 @@ class Processes:
 
 
 def environments(workers: int, threads: int | None, device: str) -> list[dict[str, str]]:
-    """Variables of each worker: they share the cores, and the GPUs where there are several.
+    """Return the variables of each worker: they share the cores, and the GPUs where there are several.
 
     Args:
         workers: How many.

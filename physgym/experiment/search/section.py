@@ -77,7 +77,7 @@ def _check_steps(low: float, high: float, step: float) -> None:
 
 
 def _dotted(parameters: Any) -> Any:
-    """Parameters by dotted key: those of nested sections, as overrides make them, change those that are there."""
+    """Return parameters by dotted key: nested ones, as overrides make them, change those that are there."""
     if not isinstance(parameters, Mapping):
         return parameters
     if not parameters:

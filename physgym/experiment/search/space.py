@@ -195,7 +195,7 @@ class Space:
             yield "the grid needs a step, or choices"
 
     def _misfits(self, key: str, known: ParameterSection) -> Iterator[str]:
-        """Values that the schema does not take."""
+        """Return the values that the schema does not take."""
         for value in known.choices if known.choices is not None else (known.low, known.high):
             if refusal := self._refusal(key, value):
                 yield f"the value {value!r} is not taken: {refusal}"
