@@ -9,18 +9,19 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from physgym.errors import ProtocolError
-from physgym.protocol.msgpack_values import Buffer
 from physgym.spaces import Array, Leaf
 
 ALIGNMENT = 64  # of an array: a cache line, so that two workers do not write to one
 SLOTS = 2  # results stay as they are until the step after the next
 REWARD, FLAG = np.dtype("<f8"), np.dtype("?")
 IDLE = -1  # in `Arena.doing`: no environment is being stepped or reset
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Layout:

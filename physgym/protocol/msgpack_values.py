@@ -9,7 +9,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -18,14 +18,13 @@ from gymnasium.spaces import GraphInstance
 
 from physgym import spaces as walk
 from physgym.errors import ProtocolError
+from physgym.protocol.buffers import Buffer
 
 MAX_NESTED = 32
 MAX_SPACE = 1 << 30  # bytes of one value of a space: bounds are arrays of this size
 MAX_DESCRIBED = 1 << 31  # likewise of all spaces in one message together
 MAX_FIELDS, MAX_FIELD = 8, 32  # of a message of the handshake: how many, and bytes of a name
 MAX_DIMENSIONS = 64
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _ARRAY, _SCALAR, _TUPLE, _BIGINT, _COMPLEX, _OBJECTS, _GRAPH, _SPACE, _GENERATOR, _MASKED, _STRUCTURED = range(1, 12)
 _GENERATORS = {

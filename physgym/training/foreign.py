@@ -179,7 +179,7 @@ class Feed:
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
-        """Return mean and standard deviation by field name: over a pass, or its first samples where it has no known end."""
+        """Return mean and standard deviation by field name: over a pass, or its first samples if it has no end."""
         found = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
         count, endless = 0, self.num_batches is None
         before = generator_states()
