@@ -5,28 +5,35 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e
 # more options of pytest
 PYTEST_FLAGS ?=
+PYTEST = $(BIN)/pytest --durations=20 $(PYTEST_FLAGS)
+# who has no tests left takes some of another process's, so that none waits for a long file at the end
+TOGETHER = -n auto --dist worksteal
 # pytest's and the demo's processes are the parallelism
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow lint types bench docs gymnasium-suite clean
+.PHONY: demo test slow sweeps lint types bench docs gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
 
-test: $(VENV)/.test
-	$(BIN)/pytest $(PYTEST_FLAGS) -n auto --dist loadfile -m "not slow and not alone"
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "alone and not slow"
+test: $(VENV)/.dev
+	$(PYTEST) $(TOGETHER) -m "not (slow or sweep or alone)"
+	$(PYTEST) -m "alone and not (slow or sweep)"
 
-# the tests that "make test" leaves out, for half an hour
-slow: $(VENV)/.test
-	$(BIN)/pytest $(PYTEST_FLAGS) -n auto --dist loadfile -m "slow and not alone"
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "slow and alone"
+# the tests that take longer
+slow: $(VENV)/.dev
+	$(PYTEST) $(TOGETHER) -m "slow and not (sweep or alone)"
+	$(PYTEST) -m "slow and alone and not sweep"
 
-lint: $(VENV)/.lint
+# processes that are killed at hundreds of places, and what they leave
+sweeps: $(VENV)/.dev
+	$(PYTEST) -m sweep
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.lint
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # figures against peers, some of them large (tianshou, torchrl, mujoco); takes an hour
@@ -39,7 +46,7 @@ gymnasium-suite: $(VENV)/.suite
 	cd $(GYMNASIUM_SRC) && SDL_VIDEODRIVER=dummy $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider --timeout=120 \
 		-p physgym.testing.gymnasium_suite tests/vector tests/wrappers/vector tests/envs/registration/test_make_vec.py
 
-docs: $(VENV)/.docs
+docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -q -W docs site
 
 clean:
@@ -53,8 +60,9 @@ $(VENV)/.core: pyproject.toml constraints.txt $(VENV)/.made
 	$(INSTALL) .
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.made
-	$(INSTALL) '.[test,interop]'
+# one installation for tests, lint, types and docs: each run of pip takes a quarter of a minute
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
+	$(INSTALL) '.[test,interop,lint,docs]'
 	touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.made
@@ -65,12 +73,4 @@ $(VENV)/.suite: pyproject.toml constraints.txt $(VENV)/.made
 	$(INSTALL) '.[test]'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
 		'gymnasium[classic-control,mujoco,toy-text,other]' dill array-api-compat array-api-extra 'jax[cpu]' flax
-	touch $@
-
-$(VENV)/.lint: pyproject.toml constraints.txt $(VENV)/.made
-	$(INSTALL) '.[test,lint,interop]'
-	touch $@
-
-$(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.made
-	$(INSTALL) '.[docs]'
 	touch $@

@@ -99,7 +99,7 @@ def swept(shim, tmp_path, name, way):
     return points, calls
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "way"),
@@ -132,7 +132,7 @@ def relentless(folder: str, step: int) -> dict:
     return {"kills": kills}
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_a_writer_killed_again_and_again_gets_there(shim, tmp_path):
     jobs = [{"folder": str(tmp_path / str(step)), "step": step} for step in (1, 8)]
     reports = in_processes("tests.data.test_kill_writer:relentless", jobs, library=shim)

@@ -189,7 +189,7 @@ SEEDS = (1, 2)
 
 
 @pytest.mark.alone
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("what", ["parents", "workers"])
 def test_fifty_random_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path, what):

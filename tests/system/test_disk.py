@@ -96,7 +96,7 @@ def shim(tmp_path_factory):
     return compile_shim(tmp_path_factory.mktemp("shim"))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.alone
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_at_any_call_is_told_and_can_be_recovered_from(shim, tmp_path, name):

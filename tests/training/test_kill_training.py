@@ -249,7 +249,7 @@ def kill_and_continue(root: Path, rng: random.Random, kills: int, *, produce: bo
             return {"kills": done, "ends": ends, "places": len(set(places))}
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.alone
 @pytest.mark.timeout(PATIENCE + 20)
 def test_a_training_that_is_killed_at_random_ends_in_the_same_bits(tmp_path, monkeypatch):
@@ -395,7 +395,7 @@ def sweep_way(root: Path, way: int, first: int, stride: int) -> dict:
     return {"calls": calls, "failures": failures}
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.alone
 @pytest.mark.timeout(PATIENCE + 20)
 def test_a_checkpoint_is_there_as_a_whole_or_not_at_all(tmp_path):
