@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,9 +23,14 @@ __all__ = ["identity", "repository"]  # fixtures of all tests
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-if "PHYSGYM_CACHE" not in os.environ:  # the developer's own is left alone
-    os.environ["PHYSGYM_CACHE"] = tempfile.mkdtemp(prefix="physgym-tests-")
-    atexit.register(shutil.rmtree, os.environ["PHYSGYM_CACHE"], ignore_errors=True)
+if "PHYSGYM_TESTS_FOLDER" not in os.environ:  # pytest-xdist's processes have that of the one that starts them
+    folder = os.environ["PHYSGYM_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="physgym-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # what tests, and the libraries that they use, leave among temporary files goes at the end; pytest's own stays
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ["TMPDIR"] = tempfile.tempdir = str(Path(folder, "tmp"))
+    Path(folder, "tmp").mkdir()
+    os.environ.setdefault("PHYSGYM_CACHE", str(Path(folder, "cache")))  # the developer's own is left alone
 
 
 def label(value) -> str:
