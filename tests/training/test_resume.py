@@ -55,7 +55,6 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "options"),
     [
@@ -135,7 +134,6 @@ def test_fresh_samples_go_on_where_they_were(tmp_path, step):
     assert same(weights(whole), weights(resumed))
 
 
-@pytest.mark.slow
 def test_killed_before_the_first_checkpoint_fresh_samples_begin_again(tmp_path):
     def training(name, crash=()):
         stream = SampleStream("physgym/Spring-v0", path=tmp_path / name, num_workers=0, resume=True)
@@ -151,7 +149,6 @@ def test_killed_before_the_first_checkpoint_fresh_samples_begin_again(tmp_path):
     assert same(weights(whole), weights(resumed))
 
 
-@pytest.mark.slow
 def test_the_first_epoch_draws_only_what_is_not_stored_yet(tmp_path):
     samples = linear_samples(500)
     whole = produced(tmp_path / "whole", "first_epoch", Counting(samples))
@@ -170,7 +167,6 @@ def test_the_first_epoch_draws_only_what_is_not_stored_yet(tmp_path):
     assert same(weights(whole), weights(resumed))
 
 
-@pytest.mark.slow
 def test_a_completed_training_has_nothing_left_to_do_and_can_be_prolonged(tmp_path):
     whole = produced(tmp_path, "always", Counting(linear_samples(500)))
     whole.fit()

@@ -205,7 +205,6 @@ def test_a_bad_sample_without_axes_is_named(tmp_path):
         run.fit()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("shuffle", ["random", "window", False])
 def test_a_bad_sample_is_named_in_a_part_of_a_dataset_and_after_a_resume(tmp_path, shuffle, workers):
@@ -277,7 +276,6 @@ class Spoiled(Simulation):
         return 0.0, self.count >= 3
 
 
-@pytest.mark.slow
 def test_a_bad_sample_of_a_source_is_named():
     options = {"num_workers": 1, "seed": 4, "nonfinite": "allow"}
     with SampleStream(Spoiled, **options) as stream:
@@ -348,25 +346,25 @@ class Crash(Callback):
 def assert_resumes(folder, chosen, *, network=lambda: MLP((3, 2), 4, hidden=(8,), dropout=0.1), samples=128, **options):
     """A training that crashed ends like one that did not, wherever it crashed."""
 
-    def made(name, *callbacks, resume=False):
+    def made(name, every, *callbacks, resume=False):
         torch.manual_seed(0)
         net = network()
         given = {"epochs": 4, "batch_size": 32, "validation": 0, **options}
         optimization = Optimization(net, **{"optimizer": torch.optim.SGD, "lr": 1e-2, **chosen})
-        saving = [*callbacks, Checkpoints(folder / name, steps=1)]
+        saving = [*callbacks, Checkpoints(folder / name, steps=every)]
         return trainer(
             linear_samples(samples), net, optimization=optimization, callbacks=saving, resume=resume, **given
         )
 
     rates = Rates()
-    whole = made("whole", rates)
+    whole = made("whole", 7, rates)
     whole.fit()
     for step in (3, 6, 11):
         with pytest.raises(RuntimeError, match="crash"):
-            made(f"cut{step}", Crash(step)).fit()
+            made(f"cut{step}", step - 1, Crash(step)).fit()
         torch.manual_seed(5)
         again = Rates()
-        resumed = made(f"cut{step}", again, resume=True)
+        resumed = made(f"cut{step}", step - 1, again, resume=True)
         assert resumed.step == step - 1
         resumed.fit()
         assert same(weights(resumed), weights(whole))
@@ -375,7 +373,6 @@ def assert_resumes(folder, chosen, *, network=lambda: MLP((3, 2), 4, hidden=(8,)
     return set(rates.rates.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("every", ["batch", "epoch"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_go_on_where_they_were(tmp_path, name, every):
@@ -387,7 +384,6 @@ def test_schedules_go_on_where_they_were(tmp_path, name, every):
     assert len(assert_resumes(tmp_path, {"scheduler": SCHEDULES[name], "scheduler_every": every, **momentum})) > 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_go_on_where_they_were(tmp_path, name):
     assert_resumes(tmp_path, OPTIMIZERS[name])
@@ -398,7 +394,6 @@ def test_a_compiled_network_goes_on_where_it_was(tmp_path):
     assert_resumes(tmp_path, {"optimizer": torch.optim.Adam}, compile={"backend": "eager"})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_small_batches_begin_where_they_may(tmp_path, workers):
     """Batches of three are parts of an array that begins with the first batch that was loaded.
@@ -590,7 +585,6 @@ def test_loading_processes_end_with_a_killed_training():
     training.stdout.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("busy", [0.0, 1.0])
 def test_a_loading_process_that_dies_is_an_error_of_the_dataset(busy, monkeypatch):
     """Also where torch reports it in the midst of something else, out of which no error gets: then after a while."""
