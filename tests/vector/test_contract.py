@@ -15,6 +15,7 @@ from gymnasium.wrappers import vector as wrappers
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, WorkerError
 from tests.support.vectors import same
+from tests.support.workers import forked_workers  # noqa: F401 - fixtures of all tests here
 
 SPACES = {
     "box": spaces.Box(-1, 1, (3,), np.float32),
@@ -89,7 +90,6 @@ def copies(space, n):
     return result
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array")  # of Box, for numbers
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("name", SPACES)
@@ -113,10 +113,12 @@ def test_every_space_as_observation_and_action(name, mode):
     reference.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kwargs",
-    [{"shared_memory": False}, {"transport": "tcp"}, {"num_workers": 0}, {"context": "fork"}, {"num_workers": 1}],
+    [
+        *({"shared_memory": False}, {"transport": "tcp"}, {"num_workers": 0}, {"num_workers": 1}),
+        pytest.param({"context": "spawn"}, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", ["image", "nested", "empty", "text"])
 def test_however_the_arrays_travel(name, kwargs):
@@ -129,7 +131,6 @@ def test_however_the_arrays_travel(name, kwargs):
     reference.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 0, 2**31, [1, 2, 3], [None, 4, None], np.int64(3)])
 def test_every_form_of_seed(seed):
     def make():
@@ -176,7 +177,6 @@ def test_options_reach_every_environment_and_stay_the_callers():
     reference.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32])
 def test_actions_arrive_in_the_dtype_in_which_they_are_given(dtype):
     class Tell(gym.Env):
@@ -198,7 +198,6 @@ def test_actions_arrive_in_the_dtype_in_which_they_are_given(dtype):
     reference.close()
 
 
-@pytest.mark.slow
 def test_copies_and_views():
     def make():
         return gym.make("CartPole-v1")
@@ -221,7 +220,6 @@ def test_copies_and_views():
             assert seen == {"views": (True, False), "copies": (False, True)}
 
 
-@pytest.mark.slow
 def test_same_step_keeps_the_value_that_the_environment_gave():
     class Numbers(Echo):
         def step(self, action):
@@ -252,7 +250,6 @@ class Shared(Echo):
         return self.state, 0.0, True, False, {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_final_observation_is_not_overwritten_by_the_reset(num_workers):
     with SocketVectorEnv([Shared], autoreset_mode="SameStep", num_workers=num_workers) as envs:
@@ -269,7 +266,6 @@ def boxes(*highs):
     return [lambda high=high: Echo(spaces.Box(-1, high, (2,), np.float32)) for high in highs]
 
 
-@pytest.mark.slow
 def test_bounds_may_differ_where_that_is_said():
     with pytest.raises(RuntimeError, match="If this is intentional, use `observation_mode='different'` instead"):
         SocketVectorEnv(same_action(boxes(1, 2, 3)), num_workers=2)
@@ -293,7 +289,6 @@ def same_action(factories):
     return [lambda factory=factory: make(factory) for factory in factories]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_shapes_may_not_differ(num_workers):
     other = [lambda: Echo(spaces.Box(-1, 1, (2,))), lambda: Echo(spaces.Box(-1, 1, (3,)))]
@@ -359,7 +354,6 @@ def test_calls_in_two_parts_keep_their_order():
             envs.call("reset")
 
 
-@pytest.mark.slow
 def test_a_wait_that_is_too_short_loses_nothing():
     with SocketVectorEnv([lambda: Slow(0.6)] * 2, num_workers=2) as envs:
         envs.reset(seed=0)
@@ -369,7 +363,6 @@ def test_a_wait_that_is_too_short_loses_nothing():
         assert envs.step_wait()[1].tolist() == [1.0, 1.0]
 
 
-@pytest.mark.slow
 def test_closing_with_a_call_pending_warns_and_does_not_wait():
     envs = SocketVectorEnv([lambda: Slow(30)] * 2, num_workers=2)
     envs.reset(seed=0)
@@ -447,7 +440,6 @@ def test_lambdas_and_closures_in_every_context():
             assert envs.get_attr("ends") == (4, 4, 4)
 
 
-@pytest.mark.slow
 def test_an_error_keeps_its_class_and_everything_else():
     class OwnError(Exception):
         def __init__(self, a, b):

@@ -25,9 +25,14 @@ from physgym.protocol.msgpack_values import encode_value
 from physgym.vector import fleet as pool
 from physgym.vector import handshake
 from tests.support.vectors import same
+from tests.support.workers import forked_workers  # noqa: F401 - fixtures of all tests here
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
 STEPS = {"physgym/Beam-v0": 4, "physgym/Burgers-v0": 3}  # of those that take long
+
+
+def shipped(env_id):
+    return pytest.param(env_id, marks=pytest.mark.slow) if env_id == "physgym/Burgers-v0" else env_id
 
 
 class Counter(gym.Env):
@@ -71,9 +76,8 @@ class Counter(gym.Env):
         return a + b + self.count
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("env_id", [*SHIPPED, "CartPole-v1", None])
+@pytest.mark.parametrize("env_id", [*map(shipped, SHIPPED), "CartPole-v1", None])
 def test_equals_the_sync_vector_env_seed_for_seed(env_id, mode):
     make = Counter if env_id is None else lambda: gym.make(env_id)
     reference = SyncVectorEnv([make] * 5, autoreset_mode=mode)
@@ -198,7 +202,6 @@ class Misbehaving(Counter):
         }[self.what]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "text"),
     [
@@ -244,7 +247,6 @@ def test_the_death_of_a_worker_whose_environment_forked_is_noticed():
         assert time.monotonic() - start < 10
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_an_error_with_its_signal():
     with SocketVectorEnv([Counter] * 4, num_workers=2) as envs:
         envs.reset(seed=0)
@@ -254,7 +256,6 @@ def test_a_killed_worker_is_an_error_with_its_signal():
         assert caught.value.env_indices == (2,)
 
 
-@pytest.mark.slow
 @pytest.mark.alone
 def test_a_hanging_worker_is_an_error_after_the_timeout():
     with SocketVectorEnv([Counter] * 2, num_workers=2, timeout=1.5) as envs:
@@ -280,7 +281,6 @@ def test_a_worker_that_exits_while_building_is_an_error():
         SocketVectorEnv([lambda: os._exit(3)])
 
 
-@pytest.mark.slow
 def test_environments_must_have_equal_spaces():
     with pytest.raises(ConfigError, match="equal spaces"):
         SocketVectorEnv([Counter, lambda: gym.make("CartPole-v1")], num_workers=2)
@@ -327,7 +327,7 @@ def test_bad_arguments(kwargs, text):
 def test_a_factory_that_cannot_be_sent_is_named():
     lock = threading.Lock()
     with pytest.raises(ConfigError, match="cannot be sent to a worker"):
-        SocketVectorEnv([lambda: lock and Counter()])
+        SocketVectorEnv([lambda: lock and Counter()], context="spawn")
 
 
 def test_no_environment_and_unknown_id():
@@ -413,7 +413,6 @@ def test_strangers_are_turned_away(monkeypatch):
                 pass
 
 
-@pytest.mark.slow
 def test_strangers_that_say_nothing_do_not_keep_the_workers_out(monkeypatch):
     strangers: list[socket.socket] = []
 
