@@ -63,7 +63,6 @@ def config(folder, **changes) -> str:
     return "line.yaml"
 
 
-@pytest.mark.slow
 def test_help_says_what_each_command_does(folder):
     text = physgym(folder, "--help").stdout
     for command in ("generate", "train", "run", "replay", "demo", "check"):
@@ -143,7 +142,6 @@ def test_generate_takes_samplers_and_keeps_what_was_rejected(folder):
     assert source["max_steps"] == 50
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_samples_may_be_produced_in_three_ways(folder, produce):
     physgym(folder, "train", config(folder), f"dataset.produce={produce}", "dataset.samples=32")
@@ -162,7 +160,6 @@ def test_frames_of_a_run_are_pictures(folder):
     assert all(frame.read_bytes().startswith(b"\x89PNG") for frame in frames)
 
 
-@pytest.mark.slow
 def test_check_lists_the_rules(folder):
     assert "ok   samples fit the declaration" in physgym(folder, "check", "sims:toy/Line-v0").stdout
     done = physgym(folder, "check", "sims:toy/WrongShape-v0", code=2)
@@ -173,7 +170,6 @@ def test_check_lists_the_rules(folder):
 GENERATE = ["generate", "--out", "data", "--samples", "5", "--workers", "1"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -230,7 +226,6 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(folder, arguments, text
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_an_existing_dataset_is_refused(folder):
     physgym(folder, *GENERATE, "sims:toy/Line-v0")
     assert "already holds training samples" in physgym(folder, *GENERATE, "sims:toy/Line-v0", code=2).stderr
@@ -244,14 +239,12 @@ def test_a_partition_that_is_not_hdf5_is_named(folder):
     assert not (folder / "sessions").exists()
 
 
-@pytest.mark.slow
 def test_a_failed_training_says_so_in_its_session(folder):
     environment = {"id": "sims:toy/NotANumber-v0"}
     physgym(folder, "train", config(folder, environment=environment), code=2)
     assert "outcome: SampleError: " in (folder / "sessions" / "line" / "info.txt").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "text"),
     [
@@ -289,7 +282,6 @@ def test_a_dataset_is_taken_as_it_stands_or_continued(folder):
     assert "data holds samples of toy/Line-v0, the configuration names physgym/Spring-v0" in done.stderr
 
 
-@pytest.mark.slow
 def test_arguments_in_scientific_notation_are_numbers(folder):
     arguments = ["--samples", "2", "--workers", "1", "--arg", "young_modulus=1e3"]
     physgym(folder, "generate", "physgym/Beam-v0", "--out", "data", *arguments)
@@ -302,7 +294,6 @@ def test_a_network_that_does_not_fit_is_named(folder):
     assert "a field has shape (3,) without the batch axis; this UNet takes 2 axes" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_network_of_another_simulation_is_refused(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     file = folder / "sessions" / "line" / "config.yaml"
@@ -311,7 +302,6 @@ def test_a_network_of_another_simulation_is_refused(folder):
     assert "the network was trained on field" in done.stderr
 
 
-@pytest.mark.slow
 def test_frames_need_the_simulation_in_this_process(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     done = physgym(folder, "run", "sessions/line", "--frames", "f", "--workers", "2", code=2)
@@ -319,7 +309,6 @@ def test_frames_need_the_simulation_in_this_process(folder):
     assert not (folder / "f").exists()
 
 
-@pytest.mark.slow
 def test_flags_change_the_file_and_are_recorded(folder):
     flags = [
         "--find-replace",
@@ -435,7 +424,6 @@ def test_closed_streams_are_no_obstacle(folder):
     assert (done.returncode, done.stderr) == (2, b"error: [Errno 28] No space left on device\n")
 
 
-@pytest.mark.slow
 def test_replay_takes_overrides(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     data = ["--data", "sessions/line/dataset", "--steps", "4"]
