@@ -204,7 +204,7 @@ class Beam(Simulation[Float32Array, Float32Array]):
         return {"forces": self._checked(action)}
 
     def adopt(self, action: Float32Array, prediction: Mapping[str, Array]) -> None:
-        """Take ``displacement`` as that of the beam."""
+        """Set the displacement of the beam."""
         self._solution, self._forces = None, self._checked(action)
         self._displacement = np.array(prediction["displacement"], np.float32)
 

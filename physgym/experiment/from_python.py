@@ -1,4 +1,4 @@
-"""Sessions of trainings that are made in Python: the same record as those of the command line have."""
+"""Sessions of trainings that are made in Python, with the same record as sessions of the command line."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from physgym.training.breeding import CHOICES
 
 AGAIN = "again"
 TEMPORARY, OWNED = "physgym-again-", ".owned"  # folders with the code of a run, and the file whose lock says whose
-PATHS = (*SAMPLES.values(), ("network", "start_from"))  # keys of configurations that are paths to what is read
+PATHS = (*SAMPLES.values(), ("network", "start_from"))  # keys of configurations whose values are paths that are read
 KINDS = {"train": "training", "generate": "generation"}
 LISTED = 20  # packages of another version that are named
 TIMES = ("seconds", "_ms")  # ends of names of results that are times, and never the same

@@ -103,7 +103,7 @@ class Run:
         code = _code_of(self._config)
         known = last_known([run.get("code") for run in earlier])
         if code is not None and code.unknown and known is None:
-            code = None  # whoever makes the simulation says what is wrong with it
+            code = None  # making the simulation says what is wrong with it
         if earlier and code is not None:
             check_same(known, code, f"the session {self.session}", allow=origin.allow_changed_code)
         number, patch = len(earlier) + 1, None
@@ -178,7 +178,7 @@ class Run:
         Raises:
             ConfigError: The disk refuses.
         """
-        # of what is in S3 a copy is read
+        # objects in S3 are read as a copy
         named = get(self._config, *SAMPLES[what]) or dataset.paths
         path = named if isinstance(named, str) else ", ".join(map(str, named))
         samples: dict[str, Any] = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
@@ -244,7 +244,7 @@ class Run:
         from physgym.training.checkpoint_folders import list_checkpoints
         from physgym.training.checkpoint_manifests import WEIGHTS
 
-        last = list(list_checkpoints(folder).values())[-1:]  # of what is in S3 the weights are not fetched for that
+        last = list(list_checkpoints(folder).values())[-1:]  # the weights of one in S3 are not fetched for that
         return str(last[0]["files"][WEIGHTS][1]) if last else None
 
 

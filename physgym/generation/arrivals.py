@@ -94,7 +94,7 @@ class OrderedArrivals:
                 early.setdefault(arrived, deque()).append(part)
             part = parts.popleft()
             if isinstance(part, PhysGymError):
-                raise part  # only now, when all samples before it are delivered, whoever was faster
+                raise part  # only now, when all samples before it are delivered, even if it came first
             rows = _rows(part, seeds)
             if chunk == first and done >= 0:
                 rows = rows.after(first, done)
@@ -128,7 +128,7 @@ class OrderedArrivals:
 
 
 class RoundEnd:
-    """Decides whether a generation ends after a round of what is drawn.
+    """Decides whether a generation ends after a round of the drawn values.
 
     It does where as many samples as are wanted would have come from one round but for rejected steps: the first points
     would give the first samples again.

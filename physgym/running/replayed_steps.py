@@ -100,7 +100,7 @@ class ReplayedSteps(StepSource):
             )
 
     def _check_code_and_arguments(self, source: Mapping[str, Any]) -> None:
-        """Check that the simulation is that which made the dataset, before it shows in the samples.
+        """Check that this simulation made the dataset, before a difference shows in the samples.
 
         Raises:
             ChangedCode: It has other code.

@@ -25,7 +25,7 @@ class RunPlan:
         seed: Seed of the run.
         part: Part and rule from which the seeds of episodes are derived, as `physgym.episode.part_seed` has them.
         actions: What draws the actions, None to leave it to the environment.
-        parameters: What draws the parameters of episodes, likewise.
+        parameters: What draws the parameters of episodes, in the same forms.
         max_steps: Where an episode is cut.
         max_rejects: Give up after so many rejected steps in a row.
         load: Stored samples that drive the simulation, None where actions are drawn.

@@ -78,7 +78,7 @@ class RunRecord:
 
         Raises:
             ConfigError: It holds what was recorded before.
-            ChangedCode: The simulation has other code than that which made what is there.
+            ChangedCode: The stored steps were made by other code of the simulation.
             DatasetError: The dataset cannot be continued.
         """
         if self._blocks is not None:

@@ -39,7 +39,7 @@ class RunReport:
     def latency_ms(self) -> dict[str, float]:
         """Return the median and 95th percentile of the time per step in ms.
 
-        Their names are "network_median", "network_p95", and likewise "solver_...".
+        Their names are "network_median", "network_p95", "solver_median", and so on.
         """
         found: dict[str, float] = {}
         for name, seconds in (("network", self.network_seconds), ("solver", self.solver_seconds)):

@@ -42,7 +42,7 @@ class StepSource(ABC):
 class SimulationSteps(StepSource):
     """Gives the steps of the episodes of a plan, made by a simulation.
 
-    They go on where the last ones that were taken ended, whoever takes the next.
+    They go on where the last ones that were taken ended, for any caller.
 
     Args:
         plan: The episodes.

@@ -43,7 +43,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         env_kwargs: Arguments of the simulation's constructor, where it is to be made.
         render_mode: One of these arguments, so that `gymnasium.make` can pass it.
         reward: For transitions: function of (observation, action, next observation).
-        terminated: For transitions: likewise, whether the episode has ended.
+        terminated: For transitions: function of the same, whether the episode has ended.
 
     Attributes:
         predictor: The network, which may be replaced by another one.

@@ -105,7 +105,7 @@ class ObservedState(SurrogateState):
     Args:
         env: The environment, which resets.
         reward: Function of (observation, action, next observation), used where the network predicts none.
-        terminated: Likewise, whether the episode has ended.
+        terminated: Function of the same: whether the episode has ended.
     """
 
     def __init__(self, env: Env, reward: Judge | None, terminated: Judge | None) -> None:

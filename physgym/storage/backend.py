@@ -42,7 +42,7 @@ class Backend(ABC):
     Attributes:
         location: The place.
         stop: Once it is set, whatever waits or transfers raises `Stopped` soon.
-        stops_within: Seconds after which that has happened.
+        stops_within: Seconds within which it stops.
     """
 
     stops_within = 1.0

@@ -182,7 +182,7 @@ def load_checkpoint(
         which: Which one of a folder: "last", "best", the number of an epoch, or a name.
         network: A network to load the weights into, in place; by default it is built from its description, which
             works for classes known to `physgym.nn.register`.
-        transforms: Transforms to load the buffers into; by default they are built likewise.
+        transforms: Transforms to load the buffers into; by default they are built in the same way.
         device: Where to put it.
 
     Raises:

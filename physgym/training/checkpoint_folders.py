@@ -29,7 +29,7 @@ TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.tmp|\.tmp-.+-\d+-\d+")
 
 
 def as_which(which: str | int) -> str | int:
-    """Return the choice of a checkpoint from a text, such as that of a configuration: an epoch if it is a number."""
+    """Return the choice of a checkpoint from a text, such as one of a configuration: an epoch if it is a number."""
     return int(which) if isinstance(which, str) and which.isdecimal() else which
 
 
@@ -123,7 +123,7 @@ def best_of(found: Mapping[Place, Mapping[str, Any]]) -> Place | None:
 
 
 def delete_checkpoint(path: Path | Location) -> None:
-    """Delete a checkpoint; whoever looks meanwhile sees it whole or not at all.
+    """Delete a checkpoint; readers see it whole or not at all meanwhile.
 
     Raises:
         CheckpointError: The disk refuses.

@@ -15,7 +15,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}  # last step received of an episode
-        self._seen_rejected: dict[int, int] = {}  # likewise of the rejected ones
+        self._seen_rejected: dict[int, int] = {}  # the same of the rejected ones
         self._with_parameters: set[int] = set()
 
     def new(self, reply: RolloutResult) -> RolloutResult:

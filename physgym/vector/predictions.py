@@ -20,7 +20,7 @@ def answer(predictor: AnyPredictor, questions: list[Predict]) -> list[Prediction
         questions: What they ask.
 
     Returns:
-        One answer per question; an error is for whoever asked.
+        One answer per question; an error goes to the environment that asked.
     """
     if predictor is None:
         text = (

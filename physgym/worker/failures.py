@@ -35,7 +35,7 @@ def failure(env: int, error: BaseException, doing: str = "") -> Failure:
         message = f"({kind.__qualname__}.__str__ raised {type(fault).__name__})"
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as fault:  # noqa: BLE001 - likewise
+    except Exception as fault:  # noqa: BLE001 - as above
         text = f"(its traceback cannot be formatted: {type(fault).__name__})"
     name = f"{kind.__module__}:{kind.__qualname__}"
     return Failure(env, _sendable(name), _sendable(message), _sendable(text, LONGEST_TRACEBACK), _sendable(doing))

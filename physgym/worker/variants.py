@@ -193,7 +193,7 @@ def described(env: Env) -> dict[str, Any]:
 
 
 def _constants(env: Env) -> dict[str, Any]:
-    """Return dtype, shape and digest of what is stored once per dataset, by name."""
+    """Return dtype, shape and digest of the constants of a dataset, by name."""
     found = env.get_wrapper_attr("constants")() if env.has_wrapper_attr("constants") else {}
     if not isinstance(found, Mapping):
         return {}  # which is said where they are stored

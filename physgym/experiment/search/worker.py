@@ -1,7 +1,7 @@
 """A process that runs trials: ``python -m physgym.experiment.search.worker``.
 
-It reads what to do from its standard input, a JSON text a line, and answers likewise on its standard output. What a
-training prints goes to the trial's log. When the input ends, it ends, with everything that it has started.
+It reads requests from its standard input, a JSON text a line, and answers in the same way on its standard output. What
+a training prints goes to the trial's log. When the input ends, it ends, with everything that it has started.
 """
 
 from __future__ import annotations
