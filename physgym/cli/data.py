@@ -115,11 +115,11 @@ def info(
     """
     from physgym.data.dataset import SampleDataset
     from physgym.data.description import rebuild_description
-    from physgym.data.summary import describe, stored
+    from physgym.data.summary import stored, summarize
 
     if rebuild:
         rebuild_description(data)
-    for line in describe(data):
+    for line in summarize(data):
         print(line)
     if verify:
         modes = {mode: parts for mode, parts in stored(data).items() if any(part.count for part in parts)}

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from physgym.code.fingerprint import as_plain_array, fingerprint
-from physgym.code.members import DEEPEST, fields_of
+from physgym.code.members import DEEPEST, attributes_of
 from physgym.code.search import caught
 from physgym.code.values import LONGEST
 
@@ -122,7 +122,7 @@ class _Look:
 
     def _object(self, value: Any, depth: int) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {type(value).__qualname__: self.at(fields_of(value), depth)}
+            return {type(value).__qualname__: self.at(attributes_of(value), depth)}
         if isinstance(value, functools.partial):
             return {"partial": [self.at(part, depth) for part in (value.func, list(value.args), value.keywords)]}
         if isinstance(value, (set, frozenset)) and len(value) > 1:  # their order is another one in every process
@@ -150,7 +150,7 @@ class _Look:
         """Return the fields of an object; for one not of Python, what it would be made of again."""
         if isinstance(value, Mapping):
             return {"fields": self.at(dict(value), depth)}
-        fields = fields_of(value)
+        fields = attributes_of(value)
         if fields or hasattr(value, "__dict__"):
             return {"fields": self.at(fields, depth)} if fields else {}
         try:

@@ -55,7 +55,7 @@ def is_record(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def fields_of(value: Any) -> dict[str, Any]:
+def attributes_of(value: Any) -> dict[str, Any]:
     """Return the fields of an object by name, without attributes of its class."""
     if dataclasses.is_dataclass(value):
         return {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value)}
@@ -67,7 +67,7 @@ def fields_of(value: Any) -> dict[str, Any]:
 def fields_and_class_data(value: Any) -> dict[str, Any]:
     """Return the fields of an object and, unless it is a simulation, the data of its class."""
     found = {} if hasattr(value, "step") else class_data(type(value))
-    return found | fields_of(value)
+    return found | attributes_of(value)
 
 
 def _slots(kind: type) -> list[str]:

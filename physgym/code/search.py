@@ -16,10 +16,10 @@ from physgym.code.fingerprint import sha256
 from physgym.code.imports import forget, imports_of, resolved
 from physgym.code.members import (
     DEEPEST,
+    attributes_of,
     caught_by,
     class_data,
     fields_and_class_data,
-    fields_of,
     functions_of,
     is_record,
     mentioned,
@@ -210,7 +210,7 @@ class Search:
         for name in sorted(names & function.__globals__.keys()):
             value = function.__globals__[name]
             if isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or is_record(value):
-                for attribute in sorted(names & fields_of(value).keys()):
+                for attribute in sorted(names & attributes_of(value).keys()):
                     self.datum(f"{name}.{attribute}", getattr(value, attribute, None), 0)
             elif is_plain(value) and not name.startswith("__"):
                 self.values[f"global {name}"] = plain_text(value)

@@ -85,7 +85,7 @@ def code_of_part(provenance: Any) -> dict[str, Any] | None:
     return dict(code) if isinstance(code, Mapping) else None
 
 
-def described(provenance: Any) -> Iterator[str]:
+def code_lines(provenance: Any) -> Iterator[str]:
     """Say which code made a part, for a person: a line for each run that had another code or commit."""
     if provenance == UNKNOWN:
         yield "code: unknown"

@@ -14,7 +14,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
 from physgym.data.layout import EPISODES, REJECTED
 from physgym.data.partition import Partition
-from physgym.data.provenance import described
+from physgym.data.provenance import code_lines
 from physgym.data.statistics import Statistics
 from physgym.errors import DatasetError
 from physgym.storage.location import Location, place
@@ -42,7 +42,7 @@ def stored(path: str | Path) -> dict[Mode, list[Partition]]:
     return {mode: partitions for mode, partitions in found.items() if partitions}
 
 
-def describe(path: str | Path) -> Iterator[str]:
+def summarize(path: str | Path) -> Iterator[str]:
     """Describe a dataset folder line by line.
 
     Raises:
@@ -58,7 +58,7 @@ def describe(path: str | Path) -> Iterator[str]:
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
         yield from (f"  {line}" for line in _lines_by_part(partitions))
         if dataset is not None:
-            yield from (f"  {line}" for line in described(dataset.provenance))
+            yield from (f"  {line}" for line in code_lines(dataset.provenance))
     folder = partitions[0].path.parent
     entry = Description.read(folder).constants
     if entry == UNKNOWN and not (folder / constants.CONSTANTS).exists():

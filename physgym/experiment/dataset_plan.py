@@ -38,10 +38,10 @@ def dataset_folder(config: Config, session: Path) -> DatasetFolders:
     return places(config.dataset.path) if config.dataset.path else session / "dataset"
 
 
-def has_samples(folder: DatasetFolders, mode: Mode = "training") -> bool:
+def dataset_has_samples(folder: DatasetFolders, mode: Mode = "training") -> bool:
     """Return whether a dataset has samples of a part."""
     if isinstance(folder, list):
-        return all(has_samples(one, mode) for one in folder)
+        return all(dataset_has_samples(one, mode) for one in folder)
     if not isinstance(folder, Location):
         return bool(partition_files(folder, mode))
     from physgym.data.remote import has_samples as stored_samples  # needs a package that not everyone has
@@ -81,7 +81,7 @@ def is_complete(config: Config, session: Path | None) -> bool:
     if config.dataset.produce != "before" or (config.dataset.path is None and session is None):
         return False
     folder = dataset_folder(config, session or Path())
-    if not has_samples(folder):
+    if not dataset_has_samples(folder):
         return False
     return (config.dataset.samples is None and config.dataset.episodes is None) or has_enough(
         config, SampleDataset(folder)
@@ -95,7 +95,7 @@ def existing_spec(config: Config, folder: DatasetFolders | None) -> SampleSpec |
         ConfigError: It holds samples of another simulation.
     """
     path = folder or (None if config.dataset.path is None else places(config.dataset.path))
-    if path is None or not (isinstance(path, list) or has_samples(path)):
+    if path is None or not (isinstance(path, list) or dataset_has_samples(path)):
         return None
     dataset = SampleDataset(path)
     for one in path if isinstance(path, list) else [path]:
@@ -113,7 +113,7 @@ def check_samplers(config: Config) -> None:
     """Raise ConfigError if samples are to be added to a dataset that other samplers have made."""
     section = config.dataset
     asked = section.samples is not None or section.episodes is not None
-    if section.path is None or not asked or not has_samples(folder := places(section.path)):
+    if section.path is None or not asked or not dataset_has_samples(folder := places(section.path)):
         return
     dataset = SampleDataset(folder)
     if has_enough(config, dataset):
@@ -131,7 +131,7 @@ def check_samplers(config: Config) -> None:
 
 def continued_options(options: dict[str, Any], folder: DatasetFolders) -> dict[str, Any]:
     """Return options of generation, completed by those that a dataset was made with."""
-    if not has_samples(folder):
+    if not dataset_has_samples(folder):
         return options
     options, source = dict(options), SampleDataset(folder).source
     for name in ("actions", "parameters"):
@@ -144,7 +144,7 @@ def make_dataset(config: Config, generation: dict[str, Any], folder: DatasetFold
     wanted, episodes = config.dataset.samples, config.dataset.episodes
     if isinstance(folder, list):
         return SampleDataset(folder, mini=config.dataset.mini)
-    if has_samples(folder):
+    if dataset_has_samples(folder):
         dataset = SampleDataset(folder, mini=config.dataset.mini)
         if (wanted is None and episodes is None) or has_enough(config, SampleDataset(folder)):
             return dataset
@@ -171,14 +171,14 @@ def held_out_folder(config: Config, folder: DatasetFolders) -> DatasetFolders | 
     """Return the place of samples to validate on: ``validation.path``, or the dataset if it has a part for that."""
     if config.validation.path is not None:
         return place(config.validation.path)
-    if config.dataset.produce == "before" and config.validation.fraction and has_samples(folder, "validation"):
+    if config.dataset.produce == "before" and config.validation.fraction and dataset_has_samples(folder, "validation"):
         return folder
     return None
 
 
 def validation_part(folder: DatasetFolders) -> Mode:
     """Return the part of a dataset to validate on: the one made for it, else the only one there is."""
-    return "validation" if has_samples(folder, "validation") else "training"
+    return "validation" if dataset_has_samples(folder, "validation") else "training"
 
 
 def split_samples(

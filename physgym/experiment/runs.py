@@ -17,7 +17,7 @@ from physgym.experiment.dataset_plan import (
     ONE_DATASET,
     DatasetFolders,
     dataset_folder,
-    has_samples,
+    dataset_has_samples,
     is_complete,
     samples_to_load,
     wanted_samples,
@@ -114,10 +114,14 @@ def train(
             return _fit(plan, folder, session, run, resume=resume is not None)
         except KeyboardInterrupt as interrupt:
             if is_empty(session):
-                there = f"samples are in {folder}" if has_samples(folder) else "nothing is kept"
+                there = f"samples are in {folder}" if dataset_has_samples(folder) else "nothing is kept"
                 text = f"interrupted before the training; {there}. Begin again with the same command"
                 raise KeyboardInterrupt(text) from None
-            kept = f"complete samples are in {short(str(folder))}" if has_samples(folder) else "no sample was complete"
+            kept = (
+                f"complete samples are in {short(str(folder))}"
+                if dataset_has_samples(folder)
+                else "no sample was complete"
+            )
             if checkpoints := list_checkpoints(config.training.checkpoints.path or session / "networks"):
                 kept = f"the last complete checkpoint is {short(str(list(checkpoints)[-1]))}"
             run.outcome = str(interrupt) or "interrupted before the training"
@@ -143,7 +147,7 @@ def _fit(
         run.outcome = f"stopped: {history.stopped}" if history.stopped else run.outcome
         run.outcome = "interrupted" if history.interrupted else run.outcome
         run.results = dict(history.epochs[-1]) if history.epochs else {}
-        if source is not None and has_samples(folder):  # which were made meanwhile
+        if source is not None and dataset_has_samples(folder):  # which were made meanwhile
             run.describe_dataset(SampleDataset(folder))
     return Outcome(session, trainer, history)
 
@@ -180,7 +184,7 @@ def generate_samples(
     )
     options["allow_changed_code"] = allow_changed_code or (origin is not None and origin.allow_changed_code)
     if resume is not None:  # the part that was begun
-        mode = next((part for part in get_args(Mode) if has_samples(resume / "dataset", part)), mode)
+        mode = next((part for part in get_args(Mode) if dataset_has_samples(resume / "dataset", part)), mode)
     options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
     options["predictor"] = answering_network(config)
     make: Any = functools.partial(generate, env, **options)

@@ -14,7 +14,7 @@ from physgym.errors import ConfigError
 from physgym.sample import SampleSpec
 
 
-def check_fields(predictor: Any, fields: SampleSpec) -> None:
+def check_network_fields(predictor: Any, fields: SampleSpec) -> None:
     """Raise ConfigError if a network was made for other fields than these.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from physgym.episode import Transition, episode_policy, require_spec, run_episode
 from physgym.placement import Env
 from physgym.policies import ActionPolicy, EpisodePolicy
-from physgym.running.field_checks import check_fields, nonfinite
+from physgym.running.field_checks import check_network_fields, nonfinite
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_step import RunStep
 from physgym.running.surrogate import SurrogateEnv
@@ -50,7 +50,7 @@ class SteppedEnv:
     def __init__(self, env: Env, plan: RunPlan, predictor: TimedPredictor, folder: Folder) -> None:
         self.env, self._predictor, self._folder, self._compare = env, predictor, folder, plan.compare
         self._sampled = require_spec(env)
-        check_fields(predictor.predictor, self._sampled)
+        check_network_fields(predictor.predictor, self._sampled)
         inner: Any = env.unwrapped
         self.surrogate = isinstance(inner, SurrogateEnv)
         self.spec = self._sampled

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from physgym.errors import ConfigError
 from physgym.placement import Env
 from physgym.registration import EnvLike
-from physgym.running.field_checks import check_fields
+from physgym.running.field_checks import check_network_fields
 from physgym.running.surrogate_core import SurrogateCore, stand_in
 from physgym.running.surrogate_network import Network, SurrogateNetwork, loaded
 from physgym.running.surrogate_state import Judge
@@ -107,7 +107,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
     @predictor.setter
     def predictor(self, predictor: Network) -> None:
         network = loaded(predictor)
-        check_fields(network, self._core.fields)
+        check_network_fields(network, self._core.fields)
         self._network.use(network)
 
     @property

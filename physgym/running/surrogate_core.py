@@ -13,7 +13,7 @@ from gymnasium.wrappers import TimeLimit
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.placement import Env
-from physgym.running.field_checks import check_fields, nonfinite
+from physgym.running.field_checks import check_network_fields, nonfinite
 from physgym.running.space_fitting import cast, fitter
 from physgym.running.surrogate_network import SurrogateNetwork
 from physgym.running.surrogate_state import Judge, ObservedState, SimulationState, SurrogateState, lacking_hooks
@@ -203,7 +203,7 @@ def stand_in(
             )
         fields = _fields(inner)
         core = outer = SurrogateCore(inner, fields, network, SimulationState(inner, fields, network))
-    check_fields(network.predictor, core.fields)
+    check_network_fields(network.predictor, core.fields)
     for wrapper in reversed(wrappers):
         again = copy.copy(wrapper)
         again.env = outer

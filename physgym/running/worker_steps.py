@@ -12,7 +12,7 @@ from physgym.errors import ConfigError
 from physgym.generation.named_samples import NamedSamples
 from physgym.generation.stream import SampleStream
 from physgym.registration import env_maker
-from physgym.running.field_checks import check_fields
+from physgym.running.field_checks import check_network_fields
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_record import RunRecord
 from physgym.running.run_step import RunStep
@@ -67,7 +67,7 @@ class WorkerSteps(SimulationSteps):
         self.parameter_spec = stream.parameter_spec
         predicted = self._outputs if self.surrogate else []  # fields of the simulation that steps do not have
         try:
-            check_fields(predictor.predictor, SampleSpec([*self.spec.values(), *predicted]))
+            check_network_fields(predictor.predictor, SampleSpec([*self.spec.values(), *predicted]))
             self.check_learned(learned)
         except ConfigError as error:
             self.close(type(error))

@@ -92,7 +92,7 @@ def arrived(parent: Channel, count: int = 1) -> list[Any]:
     deadline = time.monotonic() + PATIENCE
     while len(messages) < count:
         assert time.monotonic() < deadline, f"{len(messages)} of {count} messages arrived"
-        if shown(parent, 1.0):
+        if shows_event(parent, 1.0):
             parent.flush()
             messages += parent.receive()
     return messages
@@ -103,18 +103,18 @@ def flushed(parent: Channel) -> None:
     deadline = time.monotonic() + PATIENCE
     while parent.unsent:
         assert time.monotonic() < deadline
-        shown(parent, 1.0)
+        shows_event(parent, 1.0)
         parent.flush()
 
 
-def shown(channel: Channel, seconds: float = 0.0) -> bool:
+def shows_event(channel: Channel, seconds: float = 0.0) -> bool:
     """Return whether the descriptor of a channel shows one of the events that it wants."""
     poll = select.poll()
     poll.register(channel.fileno(), channel.wants)
     return bool(poll.poll(seconds * 1000))
 
 
-def again(work: Callable[[], object]) -> None:
+def repeatedly(work: Callable[[], object]) -> None:
     """Do something again and again: what is sent first may be under way before the end of the peer is known."""
     for _ in range(20):
         work()
@@ -248,7 +248,7 @@ class ChannelContract:
     def test_the_descriptor_shows_what_arrives(self, ends: Any) -> None:
         """Check that polling the descriptor finds every message, and nothing once all are taken."""
         parent, worker = ends
-        assert not shown(parent)
+        assert not shows_event(parent)
         for number in range(3):
             for _ in range(number + 1):
                 parent.send(Call("call", "x"))
@@ -259,7 +259,7 @@ class ChannelContract:
             assert len(arrived(parent, number + 1)) == number + 1
             answered()
             assert not parent.has_input
-            assert not shown(parent)
+            assert not shows_event(parent)
 
     def test_nothing_that_arrived_is_kept_back(self, ends: Any) -> None:
         """Check that a call of `receive` leaves nothing that the descriptor does not show."""
@@ -269,9 +269,9 @@ class ChannelContract:
         for _ in range(50):
             worker.next()
             worker.send(CallResult([1, 2]))
-        assert shown(parent, PATIENCE)
+        assert shows_event(parent, PATIENCE)
         count = 0
-        while shown(parent):
+        while shows_event(parent):
             count += len(parent.receive())
             assert not parent.has_input
         assert count == 50
@@ -357,11 +357,11 @@ class ChannelContract:
         gone, other = (worker, parent) if role is Role.PARENT else (parent, worker)
         gone.close()
         gone.close()
-        assert shown(other, PATIENCE)
+        assert shows_event(other, PATIENCE)
         with pytest.raises(PeerGone, match="the peer closed the connection"):
             other.receive()
         with pytest.raises(PeerGone, match="the peer closed the connection"):
-            again(lambda: other.send(Call("call", "x") if role is Role.PARENT else CallResult([1, 2])))
+            repeatedly(lambda: other.send(Call("call", "x") if role is Role.PARENT else CallResult([1, 2])))
 
     def test_what_was_said_before_the_end_is_heard(self, ends: Any) -> None:
         """Check that a worker's last words arrive, and then its end."""
@@ -381,7 +381,7 @@ class ChannelContract:
         worker.receive()
         worker.close()
         with pytest.raises(PeerGone):
-            again(parent.flush)
+            repeatedly(parent.flush)
 
     def test_what_cannot_be_sent_sends_nothing(self, ends: Any) -> None:
         """Check that a message that is refused leaves the connection as it is."""

@@ -27,7 +27,7 @@ from physgym.worker.folders import Folder
 from physgym.worker.guard import Guard
 from physgym.worker.sharing import refuse_same
 from physgym.worker.stepping import Emit, Stepper
-from physgym.worker.variants import Variants, described
+from physgym.worker.variants import Variants, describe_spaces
 from physgym.worker.working_folders import WorkingFolders
 
 Ask: TypeAlias = Callable[[Predict], Prediction]
@@ -181,12 +181,12 @@ def _check_equal(envs: Sequence[Env]) -> None:
             raise _difference(i, "action_space", env.action_space, first.action_space)
         if walk.leaves(env.observation_space) != leaves:
             raise _difference(i, "observation_space", env.observation_space, first.observation_space)
-    wanted = described(first)
+    wanted = describe_spaces(first)
     names = ["sample_fields", "parameter_space"]
     if isinstance(first, Variants):  # of one dataset
         names = list(wanted)
     for i, env in enumerate(envs[1:], start=1):
-        found = described(env)
+        found = describe_spaces(env)
         for name in names:
             if found[name] != wanted[name]:
                 raise _difference(i, name, found[name], wanted[name])

@@ -98,7 +98,7 @@ class Variants(gymnasium.Env[Any, Any]):
         place, places = self._placement
         env = placement.build(self._factories[index], place + index * places, places * len(self._factories))
         self._envs[index] = env
-        spaces = {**described(env), "constants": _constants(env)} if len(self._factories) > 1 else {}
+        spaces = {**describe_spaces(env), "constants": _constants(env)} if len(self._factories) > 1 else {}
         self._spaces = self._spaces or spaces
         for name, want in self._spaces.items():
             if spaces[name] != want:
@@ -179,7 +179,7 @@ class Variants(gymnasium.Env[Any, Any]):
         return made[self.index].get_wrapper_attr(name)
 
 
-def described(env: Env) -> dict[str, Any]:
+def describe_spaces(env: Env) -> dict[str, Any]:
     """Return the spaces and fields of an environment, as JSON data."""
     found: dict[str, Any] = {
         "observation_space": walk.to_json(env.observation_space),

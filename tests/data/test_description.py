@@ -14,7 +14,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import rebuild_description
 from physgym.data.partition import Partition
 from physgym.data.partition_file import create_partition
-from physgym.data.summary import describe
+from physgym.data.summary import summarize
 from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats.archive import archive
@@ -88,7 +88,7 @@ def test_what_the_description_does_not_name_is_noticed_on_opening(folder, wrong)
     with pytest.raises(DatasetError, match=text):
         SampleWriter(folder, SPEC, source=SOURCE, resume=True)
     with pytest.raises(DatasetError, match=text):
-        list(describe(folder))
+        list(summarize(folder))
     with pytest.raises(DatasetError, match=text):
         archive(folder, folder.with_name("copy"), compression="gzip")
     with pytest.raises(DatasetError, match=text):
@@ -285,7 +285,7 @@ def test_constants_are_stored_once_and_come_along(tmp_path):
         assert_constants(dataset.constants)
         assert not dataset.constants["mesh/nodes"].flags.writeable
         dataset.verify()
-    assert "constant mesh/nodes: float64 (4, 3)" in list(describe(tmp_path / "d"))
+    assert "constant mesh/nodes: float64 (4, 3)" in list(summarize(tmp_path / "d"))
     write(tmp_path / "e", 10)
     assert SampleDataset(tmp_path / "e").constants == {}
     with pytest.raises(DatasetError, match="different constants"):
@@ -335,7 +335,7 @@ def test_lost_and_changed_constants_are_noticed(tmp_path):
     rebuild_description(tmp_path / "d")
     with pytest.raises(DatasetError, match=r"the constants of .* are unknown: constants\.npz was not there"):
         SampleDataset(tmp_path / "d").constants  # noqa: B018
-    assert list(describe(tmp_path / "d"))[-1] == "constants: unknown"
+    assert list(summarize(tmp_path / "d"))[-1] == "constants: unknown"
     assert json.loads((tmp_path / "d" / "dataset.json").read_text())["constants"] == "unknown"
     file.write_bytes(whole)
     rebuild_description(tmp_path / "d")
@@ -358,4 +358,4 @@ def test_a_test_part_lies_beside_the_others(tmp_path):
     write(tmp_path / "d", 4)
     write(tmp_path / "d", 7, mode="test")
     assert len(SampleDataset(tmp_path / "d", mode="test")) == 7
-    assert any(line.startswith("test: 7 samples") for line in describe(tmp_path / "d"))
+    assert any(line.startswith("test: 7 samples") for line in summarize(tmp_path / "d"))

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from physgym import SampleDataset, generate
-from physgym.data.summary import describe
+from physgym.data.summary import summarize
 from physgym.errors import ChangedCode
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Predictor
@@ -81,7 +81,7 @@ def test_a_resume_refuses_another_solver_and_records_it_where_it_is_allowed(solv
     assert len(SampleDataset(tmp_path / "d")) == 8
     dataset = make(tmp_path / "d", 12, resume=True, allow_changed_code=True)
     assert [run["samples"] for run in dataset.provenance["runs"]] == [0, 8]
-    text = "\n".join(describe(tmp_path / "d"))
+    text = "\n".join(summarize(tmp_path / "d"))
     assert first in text
     assert second in text
     assert "module psolver has changed" in text

@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from physgym.data import upload as mirrors
 from physgym.data.dataset import SampleDataset
 from physgym.data.remote import has_samples
-from physgym.data.summary import describe
+from physgym.data.summary import summarize
 from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, StorageError
 from physgym.experiment.config import check_config
@@ -225,7 +225,7 @@ def test_another_machine_reads_it_and_downloads_each_partition_once(bucket, tmp_
         assert_rows(pickle.loads(pickle.dumps(dataset)), 0, 40)  # noqa: S301  # as a DataLoader's worker gets it
     got = [request for request in bucket.proxy.requests if request.startswith("GET") and ".h5" in request]
     assert len(got) == len(set(got)) == len(dataset.partitions)
-    assert next(describe(bucket.url())).startswith("training: 40 samples")
+    assert next(summarize(bucket.url())).startswith("training: 40 samples")
     assert has_samples(Location.parse(bucket.url()))
     assert not has_samples(Location.parse(bucket.url()), "validation")
 

@@ -57,7 +57,7 @@ class TrialRow:
         return f"{self.number:04d}"
 
 
-def best_of(rows: Sequence[TrialRow], section: SearchSection) -> TrialRow | None:
+def best_trial(rows: Sequence[TrialRow], section: SearchSection) -> TrialRow | None:
     """Return the best completed trial; None where none has a value."""
     done = [row for row in rows if row.state == "complete" and row.value is not None]
     sign = 1 if section.direction == "minimize" else -1

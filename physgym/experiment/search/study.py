@@ -23,7 +23,7 @@ from physgym.experiment.schema import Config
 from physgym.experiment.search.driver import Driver
 from physgym.experiment.search.optuna_parts import make_pruner, make_sampler, open_study
 from physgym.experiment.search.pool import Pool, Processes, environments
-from physgym.experiment.search.report import TrialRow, best_of, write_best, write_plots, write_results
+from physgym.experiment.search.report import TrialRow, best_trial, write_best, write_plots, write_results
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.search.space import Space
 from physgym.experiment.search.trials import TRIALS, Trials
@@ -149,7 +149,7 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
             driver = Driver(trials, space.section, pool, session / LOG, packed, interrupts)
             driver.run()
         rows = trials.rows()
-        best = best_of(rows, space.section)
+        best = best_trial(rows, space.section)
         write_results(session, rows, space.keys)
         if best is not None:
             write_best(session, best, space.config(best.values, **shared), space.section)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from physgym.errors import ConfigError
 from physgym.experiment.schema import Config
 from physgym.experiment.search.optuna_parts import make_sampler
-from physgym.experiment.search.report import TrialRow, best_of, write_results
+from physgym.experiment.search.report import TrialRow, best_trial, write_results
 from physgym.experiment.search.space import Space
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Trials:
         rows = self.rows()
         counts = Counter(row.state for row in rows)
         others = "".join(f", {counts[state]} {state}" for state in ("pruned", "failed") if counts[state])
-        best = best_of(rows, self._space.section)
+        best = best_trial(rows, self._space.section)
         return "" if best is None else f"best {best.value:.4g} of {best.name}{others}"
 
     def _again(self, frozen: FrozenTrial) -> Job:
