@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
 
@@ -14,7 +15,13 @@ class PhysGymError(Exception):
 
 
 class ProtocolError(PhysGymError):
-    """A peer sent something that the wire protocol does not allow at this point."""
+    """A peer sent something that the wire protocol does not allow at this point.
+
+    Attributes:
+        messages: Messages that arrived complete just before it: the ledger has noted them, so they must not get lost.
+    """
+
+    messages: Sequence[Any] = ()
 
 
 def first_argument(error: BaseException) -> str:

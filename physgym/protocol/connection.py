@@ -7,7 +7,6 @@ into messages.
 from __future__ import annotations
 
 import struct
-from collections import deque
 
 import numpy as np
 
@@ -43,8 +42,6 @@ class Connection:
         agreement: Layouts, known once `Ready` went by; None before.
         conversation: What may be said next.
         ledger: Requests without their last reply.
-        failed: Requests that were answered by a `Failure`, as far as they were unanswered then. Whoever receives the
-            failures takes them from here, in the same order.
     """
 
     def __init__(self, role: Role) -> None:
@@ -52,7 +49,6 @@ class Connection:
         self.agreement: Agreement | None = None
         self.conversation = Conversation()
         self.ledger = self.conversation.ledger
-        self.failed: deque[Message] = deque()
         self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
         self._input = bytearray(INPUT_SIZE)
         self._view = memoryview(self._input)
@@ -130,7 +126,8 @@ class Connection:
         """Take note of bytes put into `get_buffer`; return the messages that they complete.
 
         Raises:
-            ProtocolError: The bytes are not a legal frame. The connection must be closed then.
+            ProtocolError: The bytes are not a legal frame. The connection must be closed then; its `messages` are those
+                that came before.
         """
         if self._body is not None:
             self._filled += count
@@ -142,10 +139,19 @@ class Connection:
         if self._end == FRAME.size and not self._start and self._head is None and (short := self._receive_short()):
             return [short]
         messages: list[Message] = []
+        try:
+            self._take_frames(messages)
+        except ProtocolError as error:
+            error.messages = messages
+            raise
+        return messages
+
+    def _take_frames(self, messages: list[Message]) -> None:
+        """Add the messages that are complete in the input."""
         while True:
             if self._head is None:
                 if self._end - self._start < HEADER.size:
-                    return messages
+                    return
                 self._open_frame()
             assert self._head is not None
             length = self._head[2]
@@ -155,7 +161,7 @@ class Connection:
                     self._body = _reserve(length)
                     self._body[:there] = self._view[self._start : self._end]
                     self._filled, self._start, self._end = there, 0, 0
-                return messages
+                return
             # a copy, since arrays of the message are views of it
             copy = bytearray(self._view[self._start : self._start + length])
             self._start += length
@@ -189,8 +195,9 @@ class Connection:
         (kind, sequence, _), self._head = self._head, None
         message = decode(kind, body, self.agreement)
         self._check_content(message)
-        if kind is Failure and self.ledger.pending:
-            self.failed.append(self.ledger.pending[0].rest())
+        ledger = self.ledger
+        if (kind in _REPLY_KINDS or kind is Failure) and ledger.pending:
+            ledger.answered.append(ledger.pending[0])
         self._advance(message, sequence)
         return message
 

@@ -6,7 +6,7 @@ What a worker still owes is recorded here and nowhere else; whoever needs to kno
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,14 @@ class Pending:
         request: The request.
         left: Rows or episodes without an answer; None if all environments, or nothing to count.
         samples: Samples of the episodes that have ended since it was sent, of this request or of those before it.
+        context: What it is for, as far as whoever asked wants to know when it is answered.
     """
 
     sequence: int
     request: Message
     left: set[int] | None = None
     samples: int = 0
+    context: Any = None
 
     @property
     def kind(self) -> type[Any]:
@@ -48,6 +50,17 @@ class Pending:
                 limit = max(1, request.limit - self.samples)
                 request = replace(request, limit=limit, made=request.made + self.samples)
         return request
+
+    def envs_in_flight(self, count: int) -> Collection[int]:
+        """Return the local indices of the environments without an answer, if it is a step without lockstep.
+
+        Args:
+            count: Number of environments.
+        """
+        request = self.request
+        if type(request) is not Step or not request.stream:
+            return ()
+        return range(count) if self.left is None else self.left
 
     def left_after(self, reply: Message, count: int) -> set[int] | None:
         """Return what is unanswered after a reply, or a part of one.
@@ -126,12 +139,15 @@ class Ledger:
     Attributes:
         pending: These, oldest first.
         sequence: Number of the last request.
+        answered: Those of the replies that were received, in the order of the replies (those left out that are answered
+            by `STEPPED_ALL`). Whoever receives the replies takes them from here.
         count: Number of the worker's environments, 0 before it is known.
         samples: Samples of rollouts that have come.
     """
 
     def __init__(self) -> None:
         self.pending: deque[Pending] = deque()
+        self.answered: deque[Pending] = deque()
         self.sequence = 0
         self.count = 0
         self.samples = 0
@@ -139,55 +155,44 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.pending)
 
-    @property
-    def oldest(self) -> Message | None:
-        """Return the request for what is unanswered of the oldest one, None if there is none."""
-        return self.pending[0].rest() if self.pending else None
-
     def rests(self) -> list[Message]:
         """Return the requests for what is unanswered, oldest first."""
         return [pending.rest() for pending in self.pending]
 
     def envs_in_flight(self) -> set[int]:
-        """Return the local indices of the environments that are to be stepped or are being stepped."""
-        rows: set[int] = set()
-        for pending in self.pending:
-            if isinstance(pending.request, Step):
-                rows.update(range(self.count) if pending.left is None else pending.left)
-        return rows
-
-    def episodes_under_way(self) -> list[int]:
-        """Return the indices of the episodes that were asked for and have not ended, in the order of the requests."""
-        return [
-            entry[0]
-            for pending in self.pending
-            if isinstance(pending.request, Rollout)
-            for entry in pending.request.episodes
-            if pending.left is None or entry[0] in pending.left
-        ]
+        """Return the local indices of the environments that step without lockstep."""
+        return {row for pending in self.pending for row in pending.envs_in_flight(self.count)}
 
     @property
     def next_sequence(self) -> int:
         """Return the number of the next request."""
         return (self.sequence + 1) & 0xFFFFFFFF
 
-    def open(self, request: Message, sequence: int) -> None:
-        """Note a request."""
-        left = {entry[0] for entry in request.episodes} if isinstance(request, Rollout) else None
-        if isinstance(request, (Step, Call)) and request.rows is not None:
-            left = set(request.rows)
+    def open(self, request: Message, sequence: int) -> Pending:
+        """Note a request; return what is noted."""
+        left = None
+        if type(request) is Step or type(request) is Call:
+            left = None if request.rows is None else set(request.rows)
+        elif type(request) is Rollout:
+            left = {entry[0] for entry in request.episodes}
         self.sequence = sequence
-        self.pending.append(Pending(sequence, request, left))
+        pending = Pending(sequence, request, left)
+        self.pending.append(pending)
+        return pending
 
     def answer(self, reply: Message) -> Pending | None:
         """Note a reply to the oldest request, or a part of one; return the request if that completes it."""
+        oldest, last = self.pending[0], getattr(reply, "last", True)
         if isinstance(reply, RolloutResult):
             self.samples += len(reply.steps)
             if ended := sum(entry[2] for entry in reply.ended):
                 for pending in self.pending:
                     pending.samples += ended
-        if getattr(reply, "last", True):
-            return self.pending.popleft()
-        oldest = self.pending[0]
-        oldest.left = oldest.left_after(reply, self.count)
-        return None
+            oldest.left = oldest.left_after(reply, self.count)  # also of the last one, which a limit may have cut short
+        elif not last:
+            oldest.left = oldest.left_after(reply, self.count)
+        return self.pending.popleft() if last else None
+
+    def forget(self) -> None:
+        """Forget the requests: nobody answers them any more."""
+        self.pending.clear()

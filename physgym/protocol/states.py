@@ -186,9 +186,9 @@ class Conversation:
         if sequence is not None and sequence != following:
             return None
         ledger.sequence = following
-        ledger.pending.append(Pending(following, request))
-        if len(ledger.pending) == 1:
+        if not ledger.pending:
             self._moves = STEPPING
+        ledger.pending.append(Pending(following, request))
         return following
 
     def end_step(self, sequence: int | None = None) -> int | None:

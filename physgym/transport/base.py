@@ -142,22 +142,26 @@ class Channel(ABC):
 
         Raises:
             ProtocolError: What arrived is not a legal frame.
-            PeerGone: The peer closed the connection.
+            PeerGone: The peer closed the connection. The `messages` of both errors are those that came before.
         """
         return self._take(wait=self.blocks)
 
     def _take(self, *, wait: bool) -> list[Message]:
         messages: list[Message] = []
-        while True:
-            count = self.read(self.connection.get_buffer(), wait=wait)
-            if count == 0 and not messages:
-                raise PeerGone("the peer closed the connection")
-            if not count:  # the end of the peer shows again, behind its last words
-                return messages
-            messages += self.connection.buffer_updated(count)
-            if not self.has_input:
-                return messages
-            wait = False
+        try:
+            while True:
+                count = self.read(self.connection.get_buffer(), wait=wait)
+                if count == 0 and not messages:
+                    raise PeerGone("the peer closed the connection")
+                if not count:  # the end of the peer shows again, behind its last words
+                    return messages
+                messages += self.connection.buffer_updated(count)
+                if not self.has_input:
+                    return messages
+                wait = False
+        except ProtocolError as error:
+            error.messages = [*messages, *error.messages]
+            raise
 
     def next(self) -> Message:
         """Return the next message; for the worker's end, which blocks. Raises as `receive` does."""

@@ -16,8 +16,8 @@ from physgym.errors import (
     WorkerError,
     WrongType,
 )
+from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import Attached, CallResult, Message, Results, Step
-from physgym.spaces import Array
 from physgym.vector.calls import MOVES, MethodCall, OpenCall, State, StreamCall
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.recovery import Recovery
@@ -115,12 +115,9 @@ class CallRunner:
     def _drain(self) -> None:
         """Wait for the answers to a call that was interrupted, and forget them."""
         unfinished = self._fleet.end_unfinished()
-        for ended, _ in unfinished:
-            ended.requests.clear()
         self._fleet.forget()
-        for worker, reply in self._fleet.replies():
-            if isinstance(reply, Fault) and reply.dead:
-                worker.requests.clear()
+        for _ in self._fleet.replies():
+            pass
         self.finish()
         self._stream.forget()
         if unfinished and self._recovery.on_error != "restart":
@@ -139,12 +136,15 @@ class CallRunner:
             except ProtocolError as error:
                 raise WrongType(f"{type(message).__name__} to {worker}: {error}") from error
 
-    def send(self, requests: list[tuple[Worker, Step]], ids: Array) -> None:
+    def in_flight(self) -> set[int]:
+        """Return the environments that were sent an action whose result was not received."""
+        return self._fleet.envs_in_flight() | self._stream.ready_envs()
+
+    def send(self, requests: Iterable[tuple[Worker, Step]]) -> None:
         """Send steps of the stream call.
 
         Args:
             requests: For whom they are, and the messages.
-            ids: Their environments.
 
         Raises:
             WorkerError: A worker is gone.
@@ -152,13 +152,11 @@ class CallRunner:
         """
         before = self.state
         self._move(State.INTERRUPTED)
-        self._stream.in_flight[ids] = True
         for worker, message in requests:
             try:
                 self._fleet.post(worker, message)
             except ProtocolError as error:
-                self._stream.give_up(worker, [message])
-                if before is State.SEND or self._stream.in_flight.any():
+                if before is State.SEND or self.in_flight():
                     self.opened(self._stream)
                 else:
                     self.finish()
@@ -194,17 +192,18 @@ class CallRunner:
         if self.state is not call.state:
             name = call.state.value
             raise NoPendingCallError(f"Calling `{name}_wait` without any prior call to `{name}_async`.", name)
-        for worker, reply in self._fleet.replies(timeout, in_turn=in_turn and timeout is None):
-            self._settle(worker, reply)
+        for arrival in self._fleet.replies(timeout, in_turn=in_turn and timeout is None):
+            self._settle(arrival.worker, arrival.reply)
         self.finish()
         if self._errors:
             self.raise_errors()
 
-    def wait_for_some(self, number: int, timeout: float | None) -> None:
+    def wait_for_some(self, number: int, in_flight: set[int], timeout: float | None) -> None:
         """Collect results of the stream call, those included that are there already.
 
         Args:
             number: Of how many environments at least.
+            in_flight: Those that are in flight now.
             timeout: Seconds after which to stop.
 
         Raises:
@@ -219,10 +218,11 @@ class CallRunner:
                 if arrival is None:
                     break
                 settling = True
-                self._settle(*arrival)
+                self._settle(arrival.worker, arrival.reply)
                 settling = False
         except BaseException:
-            if settling:  # Ctrl-C while a result was put in its place
+            # Ctrl-C while a result was put in its place, or was handed on: the caller will not receive it
+            if settling or self.in_flight() != in_flight:
                 self.interrupt()
             raise
         if self._errors:
@@ -231,7 +231,7 @@ class CallRunner:
 
     def land(self) -> None:
         """Finish the stream call if nothing is in flight."""
-        if not self._stream.in_flight.any():
+        if self.state is State.SEND and not self.in_flight():
             self.finish()
 
     # --- answers
@@ -255,8 +255,8 @@ class CallRunner:
         if not self._recovery.restarts_worker(worker):
             self._errors += errors
             return
-        again = self._call.again(worker, [failure.env for failure in results.failures])
-        self._errors += self._recovery.deal_with(worker, Fault(errors[0], dead=False, request=again), self._call)
+        again = Pending(0, self._call.again(worker, [failure.env for failure in results.failures]))
+        self._errors += self._recovery.deal_with(worker, Fault(errors[0], dead=False, unanswered=(again,)), self._call)
 
     def settle_rollout(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
         """Deal with what is no sample of a rollout; return the error that ends the worker's chunk, if it does."""
@@ -293,10 +293,10 @@ class CallRunner:
                 continue
             self._fleet.restart(worker, [None] * len(worker.envs))
             replies = self._fleet.replies()
-            while worker.requests or self._fleet.waiting:
+            while worker.ledger.pending or self._fleet.waiting:
                 arrival = next(replies, None)
                 if arrival is None:
                     break
-                self._settle(*arrival)
+                self._settle(arrival.worker, arrival.reply)
             if self._errors:
                 self.raise_errors()

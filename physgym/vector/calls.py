@@ -92,6 +92,8 @@ class OpenCall:
     def infos(self, number: int) -> dict[str, Any]:
         """Return the infos of so many environments, as Gymnasium has them."""
         merged: dict[str, Any] = {}
+        if not self._infos:
+            return merged
         # in the order of the environments, whoever was first: the first value decides on the dtype of a column
         origins: Origins = {}
         for start, infos in sorted(self._infos, key=lambda part: part[0]):
@@ -102,13 +104,8 @@ class OpenCall:
         """Return the request for environments that have failed, once their worker was started again."""
         return self.actions.empty(self.results.number, rows, stream=self.streams)
 
-    def give_up(self, worker: Worker, requests: Sequence[Message | None]) -> None:
-        """Do without the answers of a worker.
-
-        Args:
-            worker: Which one.
-            requests: Those that it will not answer.
-        """
+    def give_up(self, worker: Worker) -> None:
+        """Do without the answers of a worker."""
         self.results.keep(worker.slice)
 
 
@@ -261,24 +258,25 @@ class StreamCall(OpenCall):
     """Steps of whichever environments are ready, without lockstep.
 
     Attributes:
-        in_flight: Which environments have been sent an action whose result was not received, shape (num_envs,), bool.
         ready: How many environments have finished their step.
     """
 
     state = State.SEND
     streams = True
 
-    def __init__(self, results: ResultStore, actions: ActionWriter, mode: AutoresetMode, number: int) -> None:
+    def __init__(self, results: ResultStore, actions: ActionWriter, mode: AutoresetMode) -> None:
         super().__init__(results, actions, mode)
-        self.in_flight = np.zeros(number, np.bool_)
         self._ready: deque[tuple[Worker, Results]] = deque()
         self.ready = 0
 
     def forget(self) -> None:
-        """Forget what was sent and what came."""
+        """Forget what came."""
         self._ready.clear()
         self.ready = 0
-        self.in_flight[:] = False
+
+    def ready_envs(self) -> set[int]:
+        """Return the environments that have finished their step."""
+        return {worker.envs[row] for worker, results in self._ready for row in results.rows or ()}
 
     def requests(self, workers: Sequence[Worker], ids: Array, objects: list[list[Any]]) -> list[tuple[Worker, Step]]:
         """Return what to ask the workers.
@@ -309,24 +307,12 @@ class StreamCall(OpenCall):
         failed = [failure.env for failure in results.failures]
         lost = failed if self._same_step else failed + results.cut
         self.results.put(worker, results, lost, self.results.slot)
-        self._land(worker, failed)
         if remaining := [row for row in rows if row not in failed]:
             self._ready.append((worker, replace(results, rows=remaining)))
             self.ready += len(remaining)
 
-    def again(self, worker: Worker, rows: list[int]) -> Message:
-        """Return the request for environments that have failed, which are under way again."""
-        self.in_flight[[worker.envs.start + row for row in rows]] = True
-        return super().again(worker, rows)
-
-    def give_up(self, worker: Worker, requests: Sequence[Message | None]) -> None:
-        """Do without the answers of a worker."""
-        for request in requests:
-            if isinstance(request, Step):
-                self._land(worker, range(len(worker.envs)) if request.rows is None else request.rows)
-
-    def _land(self, worker: Worker, rows: Sequence[int]) -> None:
-        self.in_flight[[worker.envs.start + row for row in rows]] = False
+    def give_up(self, worker: Worker) -> None:
+        """Do without the answers of a worker: nobody receives the environments that have not finished."""
 
     def received(self) -> tuple[Any, Array, Array, Array, dict[str, Any], Array]:
         """Return what is ready, as `SocketVectorEnv.recv` does; one environment at least is."""
@@ -340,9 +326,7 @@ class StreamCall(OpenCall):
             merge_infos(infos, results.infos, len(ids), places=places, origins=origins)
             done += len(group)
         received = (*self.results.of(ids), infos, ids)
-        self._ready.clear()
-        self.ready = 0
-        self.in_flight[ids] = False
+        self.forget()
         return received
 
 
@@ -373,7 +357,7 @@ class Calls:
         self.reset = ResetCall(results, actions, mode, seeds)
         self.step = StepCall(results, actions, mode)
         self.method = MethodCall(results, actions, mode)
-        self.stream = StreamCall(results, actions, mode, len(seeds))
+        self.stream = StreamCall(results, actions, mode)
 
 
 def _some(values: Any, places: Array) -> Any:

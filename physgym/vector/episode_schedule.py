@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from physgym.errors import ConfigError, PhysGymError, WorkerError
+from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import Message, Rollout, RolloutResult
 from physgym.vector.arrivals import Arrivals
 from physgym.vector.fleet import WorkerPool
@@ -23,36 +23,33 @@ CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest 
 Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A chunk that a worker was asked for.
-
-    Attributes:
-        begun: When.
-        size: Its episodes.
-        chunk: The first of these.
-    """
-
-    begun: float
-    size: int
-    chunk: int
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Chunk:
-    """Episodes that follow one another, run by one worker.
+    """Episodes that follow one another, run by one worker; the context of the requests for them.
+
+    What is unanswered of these requests, the ledger says. This is the plan: to whom they were given, and what of them
+    is to be asked next.
 
     Attributes:
-        first: Index of the first one.
+        episodes: Indices of the episodes.
         place: Of the chunk in the sequence of chunks.
-        unfinished: How many have not ended.
-        entries: The episodes, where it may stop before its end.
+        worker: To whom it was given.
+        begun: When that was asked last.
+        size: For how many episodes.
+        rest: Episodes for which it is to be asked again: it has answered, but stopped before they ended, by its limit.
     """
 
-    first: int
+    episodes: list[int]
     place: int
-    unfinished: int
-    entries: list[Any] = field(default_factory=list)
+    worker: Worker
+    begun: float = 0.0
+    size: int = 0
+    rest: list[Any] = field(default_factory=list)
+
+    @property
+    def first(self) -> int:
+        """Index of the first episode, by which the chunk is known."""
+        return self.episodes[0]
 
 
 class EpisodeSchedule:
@@ -80,80 +77,61 @@ class EpisodeSchedule:
     ) -> None:
         self._pool, self._source, self._settle = pool, iter(episodes), settle
         self._limits = dict(limits)
-        self._chunks: dict[int, _Chunk] = {}  # by their first episode, in their order
-        self._chunk_of: dict[int, _Chunk] = {}  # by episode under way
-        self._stopped: dict[int, int] = {}  # first episode of a chunk that has stopped, and with which worker
+        self._chunks: dict[int, _Chunk] = {}  # those that are not complete, by their first episode, in their order
+        self._episodes: set[int] = set()  # of these chunks: none may be given twice
         self._begun = 0
         self._arrivals, self._sizes = Arrivals(), _ChunkSizes()
         self._fault: PhysGymError | None = None
-        self._asked: dict[int, deque[_Asked]] = {worker.index: deque() for worker in pool.workers}
         self._quota = Quota(wanted, min(limits["max_steps"], longest or limits["max_steps"]))
 
     def run(self) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """Yield samples, as `SocketVectorEnv.rollout` does."""
         for _ in range(CHUNKS_PER_WORKER):
             self._feed()
-        for worker, reply in self._pool.replies():
+        for worker, reply, request, _ in self._pool.replies():
             if not isinstance(reply, RolloutResult):
-                chunk = self._chunk_under_way(worker, reply)
                 error = self._settle(worker, reply)
                 if error is not None:
                     self._fault = error
-                    if asked := self._asked[worker.index]:
-                        asked.popleft()
+                    chunk = _chunk_of(reply)
                     self._quota.end(chunk)
                     yield chunk, error
                 continue
-            chunk = self._asked[worker.index][0].chunk
-            if reply.last:
-                done = self._asked[worker.index].popleft()
-                self._sizes.adapt(worker.index, done.begun, done.size)
-            yield from self._parts(worker, chunk, reply)
+            assert request is not None
+            yield from self._parts(request, reply)
             self._feed()
         if self._quota.met:
             return
         if self._chunks or next(self._source, None) is not None:
             raise self._fault or WorkerError("no worker is left to run the episodes")
 
-    def _chunk_under_way(self, worker: Worker, reply: Message | Fault) -> int:
-        """Return the first episode of the chunk that a worker has not completed, -1 if there is none."""
-        request = reply.request if isinstance(reply, Fault) and reply.request is not None else None
-        if request is None and worker.requests:
-            request = worker.requests[0]
-        if not isinstance(request, Rollout):
-            return -1
-        # the first episodes of the request may have ended before the fault
-        under_way = (self._chunk_of[entry[0]].first for entry in request.episodes if entry[0] in self._chunk_of)
-        return next(under_way, -1)
-
     def _feed(self) -> None:
         """Give every worker that has room its next chunk."""
         earliest = next((chunk.place for chunk in self._chunks.values()), self._begun)
-        for worker in sorted(self._pool.workers, key=lambda worker: len(worker.requests)):
+        for worker in sorted(self._pool.workers, key=lambda worker: len(worker.ledger.pending)):
             room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
             if isinstance(worker, RemoteWorker) and worker.gone:
                 continue
             if isinstance(worker, LocalWorker) and self._pool.waiting:
                 return  # what it has made already may be enough
-            if len(worker.requests) >= room or self._go_on(worker):
+            owed = len(worker.ledger.pending)
+            if owed >= room or self._go_on(worker):
                 continue
             if self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
-            most = min(self._sizes.size, self._quota.room(ahead=bool(worker.requests)))
-            # what the worker makes before counts towards the limit
-            own = [asked.chunk for asked in self._asked[worker.index]]
-            limit = 0 if self._quota.endless else self._quota.limit(own=own)
+            most = min(self._sizes.size, self._quota.room(ahead=owed > 0))
+            limit = 0 if self._quota.endless else self._quota.limit(own=self._chunks_before(worker))
             if most < 1 or (limit < 1 and not self._quota.endless):
                 continue
             entries = self._taken(most)
             if not entries:
                 return
-            chunk = _Chunk(entries[0][0], self._begun, len(entries), [] if self._quota.endless else entries)
+            chunk = _Chunk([entry[0] for entry in entries], self._begun, worker)
             self._begun += 1
             self._chunks[chunk.first] = chunk
-            self._chunk_of.update(dict.fromkeys([entry[0] for entry in entries], chunk))
+            self._episodes.update(chunk.episodes)
             self._quota.begin(chunk.first, len(entries))
-            self._post(worker, chunk.first, entries, limit)
+            self._post(chunk, entries, limit)
             if isinstance(worker, LocalWorker):
                 return  # it has run already
 
@@ -163,7 +141,7 @@ class EpisodeSchedule:
         size = 0
         for entry in self._source:
             episode, seed = entry[:2]
-            if type(episode) is not int or type(seed) is not int or episode in self._chunk_of:
+            if type(episode) is not int or type(seed) is not int or episode in self._episodes:
                 raise ConfigError(f"episodes must be pairs of different integers, not {(episode, seed)}")
             entries.append([episode, seed] if len(entry) == 2 else [episode, seed, dict(entry[2])])
             size += 0 if len(entry) == 2 else _nbytes(entry[2])
@@ -171,38 +149,57 @@ class EpisodeSchedule:
                 break
         return entries
 
-    def _post(self, worker: Worker, first: int, chunk: list[Any], limit: int, *, goes_on: bool = False) -> None:
-        self._asked[worker.index].append(_Asked(time.monotonic(), len(chunk), first))
-        made = worker.made - self._pool.untaken(worker)  # those that the limit was computed from
-        self._pool.post(worker, Rollout(chunk, **self._limits, limit=limit, made=made, goes_on=goes_on))
+    def _chunks_before(self, worker: Worker) -> list[int]:
+        """Return the chunks that a worker runs before the next one: what it makes there counts towards the limit."""
+        return [first for first, chunk in self._chunks.items() if chunk.worker is worker]
+
+    def _post(self, chunk: _Chunk, episodes: list[Any], limit: int, *, goes_on: bool = False) -> None:
+        chunk.begun, chunk.size = time.monotonic(), len(episodes)
+        made = self._pool.taken(chunk.worker)  # those that the limit was computed from
+        request = Rollout(episodes, **self._limits, limit=limit, made=made, goes_on=goes_on)
+        self._pool.post(chunk.worker, request, chunk)
 
     def _go_on(self, worker: Worker) -> bool:
         """Whether a worker has stopped in a chunk, in which it is to go on as soon as that is known to be wanted."""
-        stopped = (first for first, index in self._stopped.items() if index == worker.index)
-        for first in sorted(stopped, key=lambda first: self._chunks[first].place):
-            limit = self._quota.limit(first)
-            if limit > 0:
-                del self._stopped[first]
-                chunk = [entry for entry in self._chunks[first].entries if entry[0] in self._chunk_of]
-                self._post(worker, first, chunk, limit, goes_on=True)
-            return True
-        return False
+        if self._quota.endless:
+            return False
+        stopped = next((chunk for chunk in self._chunks.values() if chunk.rest and chunk.worker is worker), None)
+        if stopped is None:
+            return False
+        limit = self._quota.limit(stopped.first)
+        if limit > 0:
+            rest, stopped.rest = stopped.rest, []
+            self._post(stopped, rest, limit, goes_on=True)
+        return True
 
-    def _parts(self, worker: Worker, first: int, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
+    def _parts(self, request: Pending, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
         """Yield the part of a reply that is new, which that after the restart of a worker need not be."""
-        reply, chunk = self._arrivals.new(reply), self._chunks[first]
+        chunk = request.context
+        assert isinstance(chunk, _Chunk)
+        if reply.last:
+            self._sizes.adapt(chunk.worker.index, chunk.begun, chunk.size)
+        reply = self._arrivals.new(reply)
         for entry in reply.ended:
-            del self._chunk_of[entry[0]]
             self._arrivals.end(entry[0])
-        chunk.unfinished -= len(reply.ended)
-        self._quota.take(first, len(reply.steps), reply.ended)
-        if reply.last and chunk.unfinished:
-            self._stopped[first] = worker.index
-            reply = replace(reply, last=False)
-        elif reply.last:
-            self._quota.end(first)
-            del self._chunks[first]
-        yield first, reply
+        self._quota.take(chunk.first, len(reply.steps), reply.ended)
+        if reply.last:
+            rest = request.rest()
+            assert isinstance(rest, Rollout)
+            chunk.rest = rest.episodes
+            if chunk.rest:
+                reply = replace(reply, last=False)
+            else:
+                self._quota.end(chunk.first)
+                del self._chunks[chunk.first]
+                self._episodes.difference_update(chunk.episodes)
+        yield chunk.first, reply
+
+
+def _chunk_of(reply: Message | Fault) -> int:
+    """Return the first episode of the oldest chunk that a fault concerns, -1 if there is none."""
+    unanswered = reply.unanswered if isinstance(reply, Fault) else ()
+    chunks = (pending.context for pending in unanswered)
+    return next((chunk.first for chunk in chunks if isinstance(chunk, _Chunk)), -1)
 
 
 class _ChunkSizes:

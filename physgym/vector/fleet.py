@@ -15,7 +15,6 @@ import sys
 import time
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from physgym.launch.base import Launcher, Order, no_descriptors
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import IDLE, SLOTS, Arena
+from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import (
     Attach,
     Attached,
@@ -36,7 +36,6 @@ from physgym.protocol.messages import (
     Predict,
     Prediction,
     Role,
-    RolloutResult,
 )
 from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.system import process_tree as tree
@@ -49,6 +48,7 @@ from physgym.transport.tcp import TcpListener
 from physgym.transport.unix import socket_pair
 from physgym.vector.closing import END_TIMEOUT, close_environments
 from physgym.vector.handshake import Handshake
+from physgym.vector.inbox import Arrival, Inbox
 from physgym.vector.remote_errors import remote_error
 from physgym.vector.watch import Watch
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, reported
@@ -127,7 +127,7 @@ class WorkerPool:
         self.memory = memory
         self._token = secrets.token_bytes(32)
         self._watch = Watch()
-        self._inbox: deque[tuple[Worker, Message | Fault]] = deque()
+        self._inbox = Inbox()
         self._questions: list[tuple[RemoteWorker, Predict]] = []
         self._arena: tuple[int, int] | None = None  # rows, size
         self.closed = False
@@ -227,7 +227,7 @@ class WorkerPool:
             worker.lifeline = Lifeline()
             if listener is None:
                 ours, theirs = socket_pair()
-                worker.channel = SocketChannel(ours, Role.PARENT)
+                worker.connect(SocketChannel(ours, Role.PARENT))
         except OSError as error:
             raise no_descriptors(worker.index, error) from error
         with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
@@ -255,10 +255,10 @@ class WorkerPool:
                 self._attach(worker)
             if arena is not None and (self.memory is not None or self.local):
                 worker.doing = arena.doing[worker.index : worker.index + 1]
-        for _, reply in self.replies():
-            if isinstance(reply, Fault):
-                raise reply.error
-            assert isinstance(reply, Attached)
+        for arrival in self.replies():
+            if isinstance(arrival.reply, Fault):
+                raise arrival.reply.error
+            assert isinstance(arrival.reply, Attached)
 
     def _attach(self, worker: Worker) -> None:
         assert self._arena is not None
@@ -267,8 +267,13 @@ class WorkerPool:
 
     # --- messages
 
-    def post(self, worker: Worker, message: Message) -> None:
+    def post(self, worker: Worker, message: Message, context: Any = None) -> None:
         """Ask a worker something; `replies` gives its answer.
+
+        Args:
+            worker: Whom.
+            message: The request.
+            context: What it is for; `Arrival.request` has it.
 
         Raises:
             WorkerError: It is gone.
@@ -276,14 +281,14 @@ class WorkerPool:
         """
         if self.closed:
             raise ClosedError(self.end_text)
-        if isinstance(worker, LocalWorker):
-            self._serve(worker, message)
+        if not isinstance(worker, RemoteWorker):
+            self._serve(worker, message, context)
             return
-        assert isinstance(worker, RemoteWorker)
         channel = worker.channel
         if channel is None or worker.ready is None:
             raise worker.lost()
-        if not worker.requests:
+        owed = worker.ledger.pending
+        if not owed:
             worker.since = time.monotonic()
         worker.unfinished = True
         try:
@@ -295,7 +300,8 @@ class WorkerPool:
         except ProtocolError:
             worker.unfinished = False
             raise
-        worker.requests.append(message)
+        if context is not None:
+            owed[-1].context = context
         worker.unfinished = False
 
     def end_unfinished(self) -> list[tuple[RemoteWorker, Fault]]:
@@ -313,33 +319,48 @@ class WorkerPool:
         """Drop replies that nobody has taken."""
         self._inbox.clear()
 
-    def untaken(self, worker: Worker) -> int:
-        """Return how many samples came from a worker that nobody has taken yet."""
-        parts = (reply for sender, reply in self._inbox if sender is worker)
-        return sum(len(part.steps) for part in parts if isinstance(part, RolloutResult))
+    def taken(self, worker: Worker) -> int:
+        """Return how many samples somebody has taken that came from a worker since it was started."""
+        return worker.ledger.samples - self._inbox.samples(worker.ledger)
 
-    def _serve(self, worker: LocalWorker, message: Message) -> None:
+    def envs_in_flight(self) -> set[int]:
+        """Return the environments whose step without lockstep is unanswered, or whose result nobody has taken."""
+        found = set(self._inbox.envs_in_flight()) if self._inbox else set()
+        for worker in self.workers:
+            if worker.ledger.pending:
+                found.update([worker.envs[row] for row in worker.ledger.envs_in_flight()])
+        return found
+
+    def _serve(self, worker: Worker, message: Message, context: Any) -> None:
+        assert isinstance(worker, LocalWorker)
+        ledger = worker.ledger
+        request = ledger.open(message, 0)
+        request.context = context
+
         def emit(part: Message) -> None:
-            if isinstance(part, RolloutResult):
-                worker.made += len(part.steps)
-            if part is not STEPPED_ALL:
-                self._inbox.append((worker, part))
+            ledger.answer(part)
+            self._inbox.append(Arrival(worker, part, request, ledger))
 
         try:
-            emit(worker.group.serve(message, emit))
+            reply = worker.group.serve(message, emit)
+            if reply is STEPPED_ALL:
+                ledger.forget()
+            else:
+                emit(reply)
         except RequestFailed as failed:
-            fault = self._local_fault(worker, failed)
-            self._inbox.append((worker, Fault(fault.error, dead=False, request=message)))
+            ledger.forget()
+            self._inbox.append(Arrival(worker, self._local_fault(worker, failed, request), request, ledger))
+        except BaseException:  # Ctrl-C: nobody will answer it
+            ledger.forget()
+            raise
 
-    def _local_fault(self, worker: LocalWorker, failed: RequestFailed) -> Fault:
+    def _local_fault(self, worker: LocalWorker, failed: RequestFailed, request: Pending | None = None) -> Fault:
         cause = failed.__cause__ or failed
-        fault = reported(worker, failed.message())
+        fault = reported(worker, failed.message(), request)
         fault.error.__cause__ = cause
         return fault
 
-    def replies(
-        self, timeout: float | None = None, *, in_turn: bool = False
-    ) -> Iterator[tuple[Worker, Message | Fault]]:
+    def replies(self, timeout: float | None = None, *, in_turn: bool = False) -> Iterator[Arrival]:
         """Yield replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
         Results that say nothing but that they are there (`STEPPED_ALL`) are left out. Whoever stops iterating loses
@@ -352,22 +373,25 @@ class WorkerPool:
         Raises:
             WaitTimeout: `timeout` is over.
         """
-        started = time.monotonic()
+        started = now = time.monotonic()
         next_look = started + POLL
         polled = False
         while True:
             if self.closed:
                 raise ClosedError(self.end_text)
             while self._inbox:
-                worker, reply = self._inbox.popleft()
+                arrival = self._inbox.popleft()
                 before = time.monotonic()
-                yield worker, reply
-                self._excuse(time.monotonic() - before)
-            busy = self._busy()
-            if busy is None:
+                yield arrival
+                now = time.monotonic()
+                self._excuse(now - before)
+            for busy in self.workers:
+                if busy.ledger.pending:
+                    break
+            else:
                 return
-            now = time.monotonic()
-            wait = max(0.0, next_look - now)
+            assert isinstance(busy, RemoteWorker)
+            wait = next_look - now if next_look > now else 0.0
             if timeout is not None:
                 if polled and now >= started + timeout:
                     raise WaitTimeout(f"no answer within {timeout:g} s")
@@ -381,35 +405,41 @@ class WorkerPool:
                     self._take_in(remote, event)
             if self._questions:
                 self._answer_questions()
-            if wait and time.monotonic() >= next_look:
-                next_look = time.monotonic() + POLL
+            now = time.monotonic()
+            if now >= next_look:  # also where the caller took so long that there was no time to wait
+                next_look = now + POLL
                 self._look_for_late()
 
-    def _busy(self) -> RemoteWorker | None:
-        """Return a worker that owes an answer, None if there is none."""
-        for worker in self.workers:
-            if worker.requests:
-                assert isinstance(worker, RemoteWorker)
-                return worker
-        return None
-
     def _take_in(self, worker: RemoteWorker, event: int) -> None:
-        """Note what a worker sends."""
+        """Send a worker what waits, and take what it sends, as far as an event of `select.poll` says so."""
         worker.unfinished = True
-        messages, fault = self._received(worker, event)
-        if messages:
+        channel, ledger = worker.channel, worker.ledger
+        assert channel is not None
+        fault, messages = None, list[Message]()
+        try:
+            if event & select.POLLOUT:
+                channel.flush()
+            if event & ~select.POLLOUT:
+                messages = channel.receive()
+            if event & select.POLLOUT:
+                self._watch.want(worker)
+        except ProtocolError as error:
+            messages = list(error.messages)
+            fault = self._broken(worker, error)
+        if messages and ledger.pending:
             worker.since = time.monotonic()
         for message in messages:
             if message is STEPPED_ALL:
-                worker.requests.popleft()
-            elif isinstance(message, Predict):
-                self._questions.append((worker, message))
-            else:
-                reply = reported(worker, message) if isinstance(message, Failure) else message
-                worker.note(message)
-                self._inbox.append((worker, reply))
+                continue
+            if isinstance(message, Predict):
+                if fault is None:
+                    self._questions.append((worker, message))
+                continue
+            request = ledger.answered.popleft()
+            reply = reported(worker, message, request) if isinstance(message, Failure) else message
+            self._inbox.append(Arrival(worker, reply, request, ledger))
         if fault is not None:
-            self._inbox.append((worker, fault))
+            self._inbox.append(Arrival(worker, fault, None, ledger))
         worker.unfinished = False
 
     def _excuse(self, pause: float) -> None:
@@ -421,27 +451,18 @@ class WorkerPool:
     def _look_for_late(self) -> None:
         """Find workers that have died without an event, or have not answered in time."""
         for worker in self.workers:
-            if not isinstance(worker, RemoteWorker) or not worker.requests or worker.channel is None:
+            if not isinstance(worker, RemoteWorker) or not worker.ledger.pending:
                 continue
+            ledger = worker.ledger
             if worker.ended:
-                self._inbox.append((worker, self._dead(worker, worker.death())))
+                error = worker.death()
             elif time.monotonic() - worker.since >= self.settings.timeout:
                 waited = f"no answer for {self.settings.timeout:g} s {worker.activity()}"
                 text = f"{worker}: {waited}. Raise timeout= if this takes longer"
                 error = WorkerError(text, env_indices=worker.concerned())
-                self._inbox.append((worker, self._dead(worker, error)))
-
-    def _received(self, worker: RemoteWorker, event: int) -> tuple[list[Message], Fault | None]:
-        try:
-            messages = worker.receive(event)
-            if event & select.POLLOUT:
-                self._watch.want(worker)
-            return messages, None
-        except PeerGone:
-            return [], self._dead(worker, worker.death())
-        except ProtocolError as error:
-            text = f"{worker} broke the protocol: {error}"
-            return [], self._dead(worker, WorkerError(text, env_indices=tuple(worker.envs)))
+            else:
+                continue
+            self._inbox.append(Arrival(worker, self._dead(worker, error), None, ledger))
 
     def _answer_questions(self) -> None:
         # kept until they are answered: Ctrl-C may end the prediction
@@ -461,13 +482,21 @@ class WorkerPool:
 
     # --- faults
 
+    def _broken(self, worker: RemoteWorker, error: ProtocolError) -> Fault:
+        """End a worker whose connection does not go on."""
+        if isinstance(error, PeerGone):
+            return self._dead(worker, worker.death())
+        text = f"{worker} broke the protocol: {error}"
+        return self._dead(worker, WorkerError(text, env_indices=tuple(worker.envs)))
+
     def _dead(self, worker: RemoteWorker, error: WorkerError) -> Fault:
         """End what is left of a worker."""
+        unanswered = tuple(worker.ledger.pending)
         self.end(worker)
-        return Fault(error, dead=True)
+        return Fault(error, dead=True, unanswered=unanswered)
 
     def end(self, worker: RemoteWorker) -> None:
-        """End a worker at once; its requests are kept for whoever wants to ask them again."""
+        """End a worker at once; it owes nothing any more."""
         self._watch.remove(worker)
         self._questions = [(w, question) for w, question in self._questions if w is not worker]
         if worker.handle is not None:
@@ -475,7 +504,6 @@ class WorkerPool:
             worker.handle = None
         worker.release()
         worker.unfinished = False
-        worker.made = 0
         worker.ready = None
         if worker.doing is not None:
             worker.doing[0] = IDLE
@@ -484,14 +512,13 @@ class WorkerPool:
         """Start a worker again, with new environments that begin with an episode cut off.
 
         Args:
-            worker: Which one; ended if it still runs. Its requests are forgotten.
+            worker: Which one; ended if it still runs, and what it owes is forgotten.
             seeds: For the next reset of each of its environments.
 
         Raises:
             WorkerError: It does not come up.
         """
         self.end(worker)
-        worker.requests.clear()
         try:
             self._launch([worker], seeds)
         except BaseException:
@@ -535,7 +562,6 @@ class WorkerPool:
         self._questions.clear()
         self._watch.clear()
         for worker in self.workers:
-            worker.requests.clear()
             worker.doing = None  # a view of the shared memory, which is to be given back
 
     def kill(self) -> None:
@@ -554,7 +580,6 @@ class WorkerPool:
             if isinstance(worker, RemoteWorker):
                 worker.hang_up()
                 worker.handle = None
-            worker.requests.clear()
 
 
 _FLEETS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()

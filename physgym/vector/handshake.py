@@ -150,6 +150,6 @@ class Handshake:
             self._dismiss(file)
             return
         del self._strangers[file]
-        worker.channel = channel
+        worker.connect(channel)
         self._want(channel)
         self._watch.add(worker)

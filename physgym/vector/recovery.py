@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 
 from physgym.episode import episode_seed
 from physgym.errors import ConfigError, PhysGymError, WorkerError
-from physgym.protocol.messages import Attach, Call, Message, Rollout, Step
+from physgym.protocol.messages import Attach, Call, Rollout, Step
 from physgym.vector.calls import OpenCall
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.workers import Fault, RemoteWorker, Worker
@@ -51,23 +50,27 @@ class Recovery:
         Returns:
             The errors for the caller.
         """
-        unanswered = [*([] if fault.request is None else [fault.request]), *worker.requests]
         if self.on_error != "restart" or not isinstance(worker, RemoteWorker):
-            return self._give_up(worker, fault, unanswered, call)
-        if isinstance(fault.request, Call) and not fault.dead:
+            return self._give_up(worker, fault.error, call)
+        if not fault.dead and any(request.kind is Call for request in fault.unanswered):
             return [fault.error]  # of a method; the environments are as they were
-        final = self._restart(worker, fault.error)
-        if final is not None:
-            return self._give_up(worker, Fault(final, dead=True), unanswered, call)
+        unanswered = list(fault.unanswered)
+        if worker.gone or not fault.dead:  # else it was started again since, for a fault before this one
+            unanswered += worker.ledger.pending
+            final = self._restart(worker, fault.error)
+            if final is not None:
+                return self._give_up(worker, final, call)
         errors: list[PhysGymError] = []
-        for request in unanswered:
+        for pending in unanswered:
+            request = pending.rest()
             if isinstance(request, Step):
                 rows = range(len(worker.envs)) if request.rows is None else request.rows
                 self._fleet.post(worker, call.actions.empty(request.slot, list(rows), stream=call.streams))
             elif isinstance(request, Call):
                 errors.append(fault.error)  # calling twice is not the same as calling once
             elif not isinstance(request, Attach):  # which a restart sends itself
-                self._fleet.post(worker, replace(request, made=0) if isinstance(request, Rollout) else request)
+                again = replace(request, made=0) if isinstance(request, Rollout) else request
+                self._fleet.post(worker, again, pending.context)
         return errors
 
     def _restart(self, worker: RemoteWorker, error: PhysGymError) -> WorkerError | None:
@@ -104,10 +107,6 @@ class Recovery:
         self.restarts += 1
         return True
 
-    def _give_up(
-        self, worker: Worker, fault: Fault, unanswered: Sequence[Message], call: OpenCall
-    ) -> list[PhysGymError]:
-        if fault.dead:
-            worker.requests.clear()
-        call.give_up(worker, unanswered if fault.dead else [fault.request])
-        return [fault.error]
+    def _give_up(self, worker: Worker, error: PhysGymError, call: OpenCall) -> list[PhysGymError]:
+        call.give_up(worker)
+        return [error]

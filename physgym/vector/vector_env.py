@@ -424,11 +424,12 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             return
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not 0 <= ids.min() <= ids.max() < self.num_envs:
             raise WrongValue(f"env_ids must be integers from 0 to {self.num_envs - 1} along one axis, not {env_ids!r}")
-        if len(np.unique(ids)) != len(ids) or stream.in_flight[ids].any():
-            busy = ids[stream.in_flight[ids]].tolist()
+        in_flight = self._runner.in_flight()
+        busy = [env for env in ids.tolist() if env in in_flight]
+        if busy or len(np.unique(ids)) != len(ids):
             raise PendingCallError(f"every environment can be sent one action at a time; still to come: {busy}", "send")
         objects = self._calls.actions.put(actions, ids, len(ids))
-        self._runner.send(stream.requests(self._pool.workers, ids, objects), ids)
+        self._runner.send(stream.requests(self._pool.workers, ids, objects))
 
     def recv(
         self, min_envs: int = 1, timeout: float | None = None
@@ -450,16 +451,17 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """
         self._runner.check_open()
         stream = self._calls.stream
-        sent = int(stream.in_flight.sum())
-        if not 1 <= min_envs <= sent:
+        sent = self._runner.in_flight()
+        if not 1 <= min_envs <= len(sent):
             raise WrongValue(
-                f"min_envs must be between 1 and the {sent} environments that were sent actions, not {min_envs}"
+                f"min_envs must be between 1 and the {len(sent)} environments that were sent actions, not {min_envs}"
             )
-        self._runner.wait_for_some(min_envs, timeout)
+        self._runner.wait_for_some(min_envs, sent, timeout)
         if not stream.ready:
             raise NoPendingCallError("nothing was received: the call in between was interrupted; reset", "recv")
         received = stream.received()
-        self._runner.land()
+        if len(received[-1]) == len(sent):
+            self._runner.land()
         return received
 
     # --- rollouts without a policy in the parent

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import select
 import time
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from physgym.errors import PhysGymError, WorkerError
 from physgym.launch.base import WorkerHandle
 from physgym.launch.processes import exit_text
 from physgym.protocol.buffers import IDLE
-from physgym.protocol.messages import Failure, Message, Ready, Results, Rollout, RolloutResult, Step
+from physgym.protocol.ledger import Ledger, Pending
+from physgym.protocol.messages import Failure, Ready
 from physgym.system.children import Lifeline
 from physgym.transport.base import Channel
 from physgym.vector.remote_errors import remote_error
@@ -26,12 +26,13 @@ class Fault:
     Attributes:
         error: The exception to raise.
         dead: Whether the worker is gone.
-        request: The request that failed, as far as it is unanswered; None if the worker is gone with all of them.
+        unanswered: The request that failed or, if the worker is gone, all that it owed an answer to, oldest first. Only
+            the `Pending.rest` of each is unanswered.
     """
 
     error: PhysGymError
     dead: bool
-    request: Message | None = None
+    unanswered: tuple[Pending, ...] = ()
 
 
 class Worker:
@@ -42,20 +43,18 @@ class Worker:
         envs: Indices of its environments.
 
     Attributes:
-        requests: Requests without their last reply, oldest first.
+        ledger: What it owes: that of its connection, an empty one while it has none.
         since: When it was last heard of or began to owe an answer.
         unfinished: Whether a message is half sent or half taken in: still so afterwards where Ctrl-C came in between.
-        made: How many samples of rollouts came from it since it was started.
     """
 
     def __init__(self, index: int, envs: range) -> None:
         self.index = index
         self.envs = envs
         self.slice = slice(envs.start, envs.stop)
-        self.requests: deque[Message] = deque()
+        self.ledger = Ledger()
         self.since = 0.0
         self.unfinished = False
-        self.made = 0
         self.doing: Any = None  # view of its element of `Arena.doing`
         self.ready: Ready | None = None
         self.description: dict[str, Any] | None = None  # as it was at the first start
@@ -68,41 +67,14 @@ class Worker:
 
     def activity(self) -> str:
         """Return in words what it is doing, as far as that is known from here."""
-        asked = type(self.requests[0]).__name__.lower() if self.requests else ""
+        owed = self.ledger.pending
+        asked = owed[0].kind.__name__.lower() if owed else ""
         env = IDLE if self.doing is None else int(self.doing[0])
         if env != IDLE:
             return f"in {asked or 'a call'} of environment {env}"
         if self.ready is None:
             return "while it built its environments"
         return f"with a {asked} to answer" if asked else "while it was idle"
-
-    def note(self, reply: Message) -> None:
-        """Keep in its requests what is still unanswered after a reply."""
-        if isinstance(reply, RolloutResult):
-            self.made += len(reply.steps)
-            self._count_ended(sum(entry[2] for entry in reply.ended))
-        if getattr(reply, "last", True):
-            self.requests.popleft()
-            return
-        request = self.requests[0]
-        if isinstance(reply, Results):
-            assert isinstance(request, Step)
-            done = set(reply.rows or ())
-            rows = range(len(self.envs)) if request.rows is None else request.rows
-            self.requests[0] = replace(request, rows=[row for row in rows if row not in done])
-        elif isinstance(reply, RolloutResult):
-            assert isinstance(request, Rollout)
-            ended = {entry[0] for entry in reply.ended}
-            self.requests[0] = replace(request, episodes=[e for e in request.episodes if e[0] not in ended])
-
-    def _count_ended(self, samples: int) -> None:
-        """Note in the limits of requests the samples of ended episodes, which do not run again after a restart."""
-        if not samples:
-            return
-        for place, request in enumerate(self.requests):
-            if isinstance(request, Rollout) and request.limit:
-                limit = max(1, request.limit - samples)
-                self.requests[place] = replace(request, limit=limit, made=request.made + samples)
 
     def concerned(self) -> tuple[int, ...]:
         """Return the environment that it is busy with if that is known, else all of its environments."""
@@ -136,11 +108,15 @@ class RemoteWorker(Worker):
         """Whether it has to be started again before it can be asked anything."""
         return self.channel is None or self.ready is None
 
+    def connect(self, channel: Channel) -> None:
+        """Use a connection, and its ledger."""
+        self.channel, self.ledger = channel, channel.connection.ledger
+
     def hang_up(self) -> None:
-        """Let go of the connection: an idle worker ends."""
+        """Let go of the connection, with all that is owed over it: an idle worker ends."""
         if self.channel is not None:
             self.channel.close()
-            self.channel = None
+            self.channel, self.ledger = None, Ledger()
 
     def release(self) -> None:
         """Let go of everything but the process, which the kernel then ends."""
@@ -166,20 +142,6 @@ class RemoteWorker(Worker):
         text = f"{self} {exit_text(status)} {self.activity()}. Anything it wrote to stderr stands above"
         return WorkerError(text, env_indices=self.concerned())
 
-    def receive(self, event: int = select.POLLIN) -> list[Message]:
-        """Send what waits, and return what has arrived, as far as an event of `select.poll` says so.
-
-        Raises:
-            PeerGone: It has closed the connection.
-            ProtocolError: What arrived is not legal.
-        """
-        channel = self.channel
-        if channel is None:
-            return []
-        if event & select.POLLOUT:
-            channel.flush()
-        return channel.receive() if event & ~select.POLLOUT else []
-
 
 class LocalWorker(Worker):
     """All environments in this very process.
@@ -191,6 +153,7 @@ class LocalWorker(Worker):
     def __init__(self, group: EnvGroup) -> None:
         super().__init__(0, range(group.count))
         self.group = group
+        self.ledger.count = group.count
         self.ready = Ready(group.count, group.describe())
         self.description = self.ready.description
 
@@ -198,9 +161,15 @@ class LocalWorker(Worker):
         return f"this process ({self.name})"
 
 
-def reported(worker: Worker, message: Failure) -> Fault:
-    """Return a worker's report of a failure as a fault."""
+def reported(worker: Worker, message: Failure, request: Pending | None = None) -> Fault:
+    """Return a worker's report of a failure as a fault.
+
+    Args:
+        worker: Whose report.
+        message: The report.
+        request: The request that failed, None if it is not to be asked again.
+    """
     env = worker.envs[message.env] if 0 <= message.env < len(worker.envs) else None
     place = str(worker) if env is None else f"environment {env}"
     error = remote_error(message, env, place, tuple(worker.envs))
-    return Fault(error, dead=False, request=worker.requests[0] if worker.requests else None)
+    return Fault(error, dead=False, unanswered=() if request is None else (request,))

@@ -113,7 +113,7 @@ def test_sequence_numbers_begin_anew_after_the_largest():
 def test_the_environments_in_flight_are_those_of_unanswered_steps():
     parent, worker = opened()
     assert parent.ledger.envs_in_flight() == set()
-    for request in (Step(0, [2, 0]), Call("call", "x"), Step(1, [1])):
+    for request in (Step(0, [2, 0], stream=True), Call("call", "x"), Step(1, [1], stream=True)):
         feed(worker, joined(parent.send(request)))
     for end in (parent, worker):
         assert end.ledger.envs_in_flight() == {0, 1, 2}
@@ -122,13 +122,18 @@ def test_the_environments_in_flight_are_those_of_unanswered_steps():
     assert parent.ledger.envs_in_flight() == {1, 2}
     feed(parent, joined(worker.send(Results([2], arrays(1)))))
     assert parent.ledger.envs_in_flight() == {1}
-    assert parent.ledger.oldest == Call("call", "x")
+    assert parent.ledger.rests()[0] == Call("call", "x")
     feed(parent, joined(worker.send(Failure(-1, "m:E", "", ""))))
     feed(parent, joined(worker.send(Results([1]))))
     assert parent.ledger.envs_in_flight() == worker.ledger.envs_in_flight() == set()
-    assert parent.ledger.oldest is None
-    feed(worker, joined(parent.send(Step(0))))
+    assert parent.ledger.rests() == []
+    feed(worker, joined(parent.send(Step(0, stream=True))))
     assert parent.ledger.envs_in_flight() == {0, 1, 2}
+
+
+def test_a_step_in_lockstep_is_not_in_flight():
+    parent, _ = asked(Step(0), Step(1, [2, 0]))
+    assert parent.ledger.envs_in_flight() == set()
 
 
 def test_the_rest_of_a_step_has_the_actions_of_its_environments():
@@ -136,16 +141,16 @@ def test_the_rest_of_a_step_has_the_actions_of_its_environments():
     feed(parent, joined(worker.send(Results([0], arrays(1), last=False))))
     rest = Step(1, [2, 1], [actions(3)[0][[0, 2]]], [np.arange(6).reshape(3, 2)[[0, 2]], ["c", "b"]], stream=True)
     for end in (parent, worker):
-        assert_same(end.ledger.oldest, rest)
+        assert_same(end.ledger.rests(), [rest])
     parent.send(Call("call", "x"))
     assert_same(parent.ledger.rests(), [rest, Call("call", "x")])
 
 
 def test_the_rest_of_a_step_of_all_environments_can_be_asked_for():
     parent, worker = asked(Step(0, None, actions(3), [None, ["a", "b", "c"]], stream=True))
-    assert parent.ledger.oldest is parent.ledger.pending[0].request
+    assert parent.ledger.rests()[0] is parent.ledger.pending[0].request
     feed(parent, joined(worker.send(Results([1], arrays(1), last=False))))
-    rest = parent.ledger.oldest
+    (rest,) = parent.ledger.rests()
     assert_same(rest, Step(0, [0, 2], [actions(3)[0][[0, 2]]], [None, ["a", "c"]], stream=True))
     another, again = opened()
     assert_same(feed(again, joined(another.send(rest))), [rest])
@@ -157,7 +162,6 @@ def test_the_rest_of_a_rollout_has_the_episodes_that_have_not_ended():
     feed(parent, joined(worker.send(part)))
     for end in (parent, worker):
         assert end.ledger.rests() == [Rollout([[6, 60, {"x": 1}], [7, 70]], 10, 3), Rollout([[8, 80]], 10, 3)]
-        assert end.ledger.episodes_under_way() == [6, 7, 8]
         assert end.ledger.samples == 2
 
 
@@ -174,7 +178,7 @@ def test_the_samples_of_ended_episodes_count_towards_all_limits():
     assert parent.ledger.samples == 3
     ended = [[7, 8, 8, 0.0, {}]]
     feed(parent, joined(worker.send(RolloutResult(column(*[7] * 8), column(*range(8)), samples(8), ended, True))))
-    assert parent.ledger.episodes_under_way() == []
+    assert parent.ledger.rests() == []
 
 
 def test_a_failure_leaves_the_request_with_what_was_unanswered():
@@ -186,6 +190,7 @@ def test_a_failure_leaves_the_request_with_what_was_unanswered():
     for _ in requests:
         data += joined(worker.send(Failure(-1, "m:E", "", "")))
     assert len(feed(parent, data)) == 4
-    assert list(parent.failed) == [Step(0, [0], stream=True), Call("call", "x"), Step(1)]
-    assert not worker.failed
+    _, *failed = [pending.rest() for pending in parent.ledger.answered]  # the first reply was a part
+    assert failed == [Step(0, [0], stream=True), Call("call", "x"), Step(1)]
+    assert not worker.ledger.answered
     assert not parent.ledger.pending
