@@ -452,7 +452,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._runner.check_open()
         stream = self._calls.stream
         sent = self._runner.in_flight()
-        if not 1 <= min_envs <= len(sent):
+        if min_envs < 1 or (min_envs > len(sent) and self._runner.state is not State.INTERRUPTED):
             raise WrongValue(
                 f"min_envs must be between 1 and the {len(sent)} environments that were sent actions, not {min_envs}"
             )
