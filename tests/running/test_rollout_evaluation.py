@@ -16,6 +16,7 @@ from physgym.runner import RolloutEvaluation, Runner
 from physgym.sample import SampleSpec
 from physgym.training import Trainer
 from tests.support import toys
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 
 class Propagator(nn.Module):

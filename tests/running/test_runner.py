@@ -25,6 +25,7 @@ from physgym.running.prediction_errors import compare
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
 from tests.support import toys
+from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures
 
 
 class Exact(nn.Module):
@@ -126,7 +127,6 @@ def away(observation, rng):
     return np.clip(rng.uniform(-1, 1, 2) - 0.1 * observation, -1, 1).astype(np.float32)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("actions", "parameters"), [("gaussian", "sobol"), ("sobol", None), ("grid:3", "lhs:4"), (away, "uniform")]
 )
@@ -162,7 +162,6 @@ def tuned_predictor() -> Predictor:
     return Predictor(MLP.from_spec(spec, hidden=(4,)), spec)
 
 
-@pytest.mark.slow
 def test_a_run_with_samplers_is_that_of_generation_and_its_record_can_be_replayed(tmp_path):
     samplers = {"actions": "sobol", "parameters": "lhs:8"}
     dataset = generate(toys.Tuned, tmp_path / "d", samples=20, num_workers=1, seed=3, progress=False, **samplers)
@@ -342,7 +341,6 @@ def run_all(env, folder, steps=23, **options):
 SAMPLERS = {"actions": "sobol", "parameters": "lhs:4"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "workers", "options"),
     [
@@ -373,6 +371,7 @@ def test_predictions_in_batches_are_equal_to_rounding_and_whatever_the_workers(t
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("fresh_workers")
 def test_workers_do_not_import_torch():
     with Runner(toys.TorchSpy, predictor(), num_workers=1) as runner:
         steps = list(itertools.islice(runner.steps(), 5))
@@ -411,7 +410,6 @@ class FailsLater(toys.Line):
         return super().step(action)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"num_workers": 0, "batch_size": 8}])
 def test_what_came_before_an_error_is_kept(tmp_path, options):
     runner = Runner(FailsLater, predictor(), record=tmp_path / "r", **options)
@@ -700,7 +698,6 @@ def test_a_dataset_that_stored_samples_drove_is_replayed_without_the_solver(tmp_
 # --- without a solver, without a comparison
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_workers": 0}, {"num_workers": 2}])
 def test_the_network_in_place_of_the_solver_is_compared_with_nothing(tmp_path, options):
     network = spring_predictor()
@@ -771,7 +768,6 @@ def test_nothing_is_compared_where_it_is_not_wanted(tmp_path):
 # --- figures
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["first_epoch", "always"])
 def test_a_trainer_learns_from_running_simulations(tmp_path, produce):
     torch.manual_seed(0)

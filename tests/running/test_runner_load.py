@@ -7,6 +7,7 @@ import physgym
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 
 @pytest.fixture
@@ -20,7 +21,6 @@ def network(dataset):
     return Predictor(MLP.from_spec(dataset.spec, hidden=(4,)), dataset.spec)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1])
 def test_stored_samples_drive_a_run_which_goes_through_them_once(tmp_path, stored, workers):
     options = {"load": stored, "record": tmp_path / "run", "num_workers": workers}

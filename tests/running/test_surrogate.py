@@ -20,6 +20,7 @@ from physgym.runner import SurrogateEnv, SurrogateVectorEnv
 from physgym.sample import RecordTransition, SampleSpec
 from physgym.spaces import flatten
 from physgym.training.checkpoint_files import save_checkpoint
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 SHIPPED = {
     "physgym/Spring-v0": {},
@@ -146,7 +147,6 @@ def test_a_surrogate_is_drawn_by_its_simulation():
         assert (before != env.render()).any()
 
 
-@pytest.mark.slow
 def test_gymnasium_makes_a_registered_surrogate(tmp_path):
     save_checkpoint(tmp_path / "network", untrained(gym.make("physgym/Spring-v0")))
     gym.register(
@@ -358,7 +358,6 @@ def test_an_error_of_one_environment_leaves_the_others_usable():
     envs.close()
 
 
-@pytest.mark.slow
 def test_surrogates_in_workers_ask_the_network_of_the_parent():
     network = untrained(short_spring())
     with SocketVectorEnv([lambda: SurrogateEnv(short_spring)] * 2, num_workers=1, predictor=network) as envs:
