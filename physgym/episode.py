@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector.utils import batch_space, iterate
 
+from physgym import limits
 from physgym.cube import uniform_actions
 from physgym.errors import ConfigError, SampleError
 from physgym.policies import ActionPolicy, EpisodePolicy
@@ -27,8 +28,6 @@ SEED_RULE = 2  # by which the seeds of a part follow from that of the run; datas
 # what the seeds of a part are derived with; written numbers, since datasets depend on them
 PARTS = {"validation": 1, "test": 2, "prediction": 3, "evaluation": 4}
 PART_KEY = 0x70617274
-DEFAULT_MAX_STEPS = 1000
-DEFAULT_MAX_REJECTS = 10
 TRUNCATED = "truncated"  # field of a sample, as of a `RecordTransition`
 
 NO_SAMPLE_SPACE = (
@@ -222,8 +221,8 @@ def run_episode(
     *,
     seed: int,
     policy: ActionPolicy | None = None,
-    max_steps: int = DEFAULT_MAX_STEPS,
-    max_rejects: int = DEFAULT_MAX_REJECTS,
+    max_steps: int = limits.MAX_STEPS,
+    max_rejects: int = limits.MAX_REJECTS,
     where: str = "episode",
     check: bool = True,
     nonfinite: NonFinite = "error",

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module uses what stands before it. A folder stands for all of its modules but those that have a place of their own.
 ORDER = [
     "errors",
+    "limits",
+    "options",
     "_version",
     "system",
     "progress",

@@ -14,6 +14,9 @@ import typer
 
 from physgym.experiment.config import default_of, field_of, kinds_of
 from physgym.experiment.schema import Component
+from physgym.generation.options import GenerationOptions
+from physgym.options import declared
+from physgym.running.options import RunnerOptions
 from physgym.samplers.table import shown_names
 
 NUMBERS = (bool, int, float)
@@ -108,6 +111,17 @@ ACTIONS = f"Where actions come from: {_either('actions')}; by default the enviro
 PARAMETERS = (
     f"Where the parameters of episodes come from: {_either('parameters')}; by default the environment draws them."
 )
+
+
+def declared_options(options: type, section: str) -> tuple[KeyOption, ...]:
+    """Return the options of a command that a declaration has, each of which stands for a key of a section."""
+    return tuple(
+        KeyOption(f"{section}.{one.name}", flag.name, flag.help, stands_for=flag.stands_for, checked=flag.checked)
+        for one in declared(options).values()
+        if (flag := one.flag) is not None
+    )
+
+
 GENERATION = (
     KeyOption("dataset.path", "out", "Dataset folder, or s3://bucket/prefix; by default in a new session."),
     KeyOption("dataset.samples", "samples", "How many samples the dataset shall have.", shown="1000"),
@@ -116,45 +130,26 @@ GENERATION = (
         "episodes",
         "How many episodes it shall have; with --samples too, it ends with what comes first.",
     ),
-    KeyOption("dataset.num_workers", "workers"),
-    KeyOption("dataset.num_envs", "envs"),
     KeyOption("seed", "seed", "Seed; equal seeds give equal results.", checked=True),
     KeyOption("sampler.actions", "actions", ACTIONS),
     KeyOption("sampler.parameters", "parameters", PARAMETERS),
-    KeyOption("dataset.keep_rejected", "keep_rejected"),
-    KeyOption(
-        "dataset.nonfinite",
-        "nonfinite",
-        "What a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored).",
-    ),
-    KeyOption("dataset.max_rejects", "max_rejects"),
-    KeyOption("dataset.max_steps", "max_steps"),
-    KeyOption(
-        "dataset.on_error",
-        "restart",
-        "Start a worker that dies or hangs again; the samples are the same.",
-        stands_for="restart",
-    ),
-    KeyOption("dataset.timeout", "timeout"),
+    *declared_options(GenerationOptions, "dataset"),
 )
-WHICH = "Checkpoint: last, best, or an epoch that is kept."
-BATCH_SIZE = "Predict for so many samples at once, where nothing waits for a single prediction."
+WHICH = KeyOption("runner.which", "which", "Checkpoint: last, best, or an epoch that is kept.")
+FRAMES = KeyOption("runner.frames", "frames", kind=Path)
 RUNNING = (
     KeyOption("runner.steps", "steps", "Steps; 0 goes on until Ctrl-C.", checked=True),
-    KeyOption("runner.which", "which", WHICH),
-    KeyOption("runner.seed", "seed", "Seed of the run; other than the training's shows unseen episodes.", checked=True),
-    KeyOption(
-        "runner.num_workers",
-        "workers",
-        "Worker processes that run the simulation; by default it runs in this one.",
-    ),
-    KeyOption("runner.num_envs", "envs"),
-    KeyOption("runner.surrogate", "surrogate"),
-    KeyOption("runner.record", "record", kind=Path),
-    KeyOption("runner.frames", "frames", kind=Path),
-    KeyOption("runner.batch_size", "batch_size", BATCH_SIZE, checked=True),
+    WHICH,
+    *declared_options(RunnerOptions, "runner"),
+    FRAMES,
     KeyOption("runner.actions", "actions", ACTIONS),
     KeyOption("runner.parameters", "parameters", PARAMETERS),
+)
+REPLAYING = (
+    WHICH,
+    *(option for option in declared_options(RunnerOptions, "runner") if option.name in ("record", "batch_size")),
+    FRAMES,
+    KeyOption("runner.actions", "actions", "With --solver: what gave the actions, if it was a network."),
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.cli.app import INTERRUPTED, again, app, config_of
-from physgym.cli.options import BATCH_SIZE, RUNNING, WHICH, in_section, with_options
+from physgym.cli.options import REPLAYING, RUNNING, in_section, with_options
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ NOT_IMPORTABLE = (
     "environment: missing; the samples of the training were made by {name!r}, which cannot be imported by that name: "
     "{error}. Put the class at the top of a module that can be imported, and name it: environment.id=module:Class"
 )
-Record = Annotated[Path | None, typer.Option(help="Dataset folder for samples, predictions and errors.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.order=2."),
@@ -34,7 +33,6 @@ ChangedCode = Annotated[
     ),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
-Frames = Annotated[Path | None, typer.Option(help="Folder for a picture of each step.")]
 
 
 @app.command()
@@ -58,11 +56,14 @@ def run(
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.generation_plan import build_sampler
     from physgym.experiment.schema import Component
+    from physgym.experiment.sections import options_in
+    from physgym.running.options import RunnerOptions
 
     config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     samplers = {name: Component(type=given[name]) for name in ("runner.actions", "runner.parameters") if name in given}
     chosen = config.runner.model_copy(update=in_section(given | samplers, "runner"))
-    if chosen.frames is not None and (chosen.num_workers is not None or chosen.num_envs is not None):
+    options = options_in(chosen, RunnerOptions)
+    if chosen.frames is not None and (options["num_workers"] is not None or options["num_envs"] is not None):
         raise ConfigError("frames need the simulation in this process: leave workers and environments out")
     _run(
         session,
@@ -70,20 +71,16 @@ def run(
         chosen.which,
         chosen.steps,
         frames=None if chosen.frames is None else Path(chosen.frames),
-        seed=chosen.seed,
-        num_workers=chosen.num_workers,
-        num_envs=chosen.num_envs,
-        surrogate=chosen.surrogate,
-        record=chosen.record,
         resume=resume,
-        batch_size=chosen.batch_size,
         allow_changed_code=allow_changed_code,
         actions=build_sampler(chosen.actions, "actions", "runner"),
         parameters=build_sampler(chosen.parameters, "parameters", "runner"),
+        **options,
     )
 
 
 @app.command()
+@with_options(*REPLAYING)
 def replay(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
     overrides: Overrides = None,
@@ -96,15 +93,9 @@ def replay(
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,
     steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
-    which: Annotated[str | None, typer.Option(help=WHICH)] = None,
-    record: Record = None,
-    frames: Frames = None,
-    batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 1,
-    actions: Annotated[
-        str | None, typer.Option(metavar="SAMPLER", help="With --solver: what gave the actions, if it was a network.")
-    ] = None,
     allow_changed_code: ChangedCode = False,
     cpu: Cpu = False,
+    given: dict[str, Any],
 ) -> None:
     """Let a trained network predict the stored samples of a dataset again, without the simulation.
 
@@ -116,13 +107,14 @@ def replay(
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.session import CONFIG
 
-    if not solver and (frames is not None or actions is not None):
+    more = in_section(given, "runner")
+    frames, which = more.pop("frames", None), more.pop("which", None)
+    if not solver and (frames is not None or "actions" in more):
         raise ConfigError("--frames and --actions need the simulation: add --solver")
     config = None  # a training from Python alone has none
     if solver or overrides or (session / CONFIG).exists():
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
-    more: dict[str, Any] = {"record": record, "batch_size": batch_size, "actions": actions}
     more["allow_changed_code"] = allow_changed_code
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
 

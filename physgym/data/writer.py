@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from physgym import limits
 from physgym._version import __version__
 from physgym.data import constants
 from physgym.data.capacity import capacity
@@ -40,7 +41,6 @@ from physgym.system.disk_space import check_room
 if TYPE_CHECKING:
     from physgym.data.upload import Mirror
 
-DEFAULT_MAX_FILE_SIZE = 1 << 30
 DEFAULT_BUFFER = 1 << 20
 DEFAULT_COMMIT_INTERVAL = 0.5
 
@@ -86,7 +86,7 @@ class SampleWriter:
         mode: Mode = "training",
         source: Mapping[str, Any] | None = None,
         resume: bool = False,
-        max_file_size: int = DEFAULT_MAX_FILE_SIZE,
+        max_file_size: int = limits.MAX_FILE_SIZE,
         parameters: SampleSpec | None = None,
         rejected: bool = False,
         endings: bool = False,

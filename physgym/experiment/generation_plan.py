@@ -10,9 +10,11 @@ from physgym.experiment import components
 from physgym.experiment.networks import as_predictor, build_network, trained_network
 from physgym.experiment.parts import build_transforms, make_part
 from physgym.experiment.schema import Component, Config
+from physgym.experiment.sections import options_in
 from physgym.factories import takes
 from physgym.files import absolute
 from physgym.generation.generate import BREED_ALONE
+from physgym.generation.options import GenerationOptions
 from physgym.nn import Predictor
 from physgym.sample import SampleSpec
 from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
@@ -21,8 +23,6 @@ from physgym.training.answers import Asked
 from physgym.vector.make import env_factories
 from physgym.worker import folders
 
-OPTIONS = {"num_envs", "num_workers", "max_steps", "max_rejects", "nonfinite", "keep_rejected", "timeout", "on_error"}
-OPTIONS |= {"max_file_size"}
 # a function is a policy where its second parameter has such a name
 GENERATORS = ("generator", "rng", "random", "np_random")
 
@@ -114,7 +114,7 @@ def generation_options(config: Config) -> dict[str, Any]:
     if isinstance(parameters, Breed) and config.dataset.produce != "online":
         raise ConfigError(f"sampler.{BREED_ALONE}")
     return {
-        **config.dataset.model_dump(include=OPTIONS),
+        **options_in(config.dataset, GenerationOptions),
         "seed": config.seed,
         "env_kwargs": environment_arguments(config),
         "actions": build_sampler(config.sampler.actions, "actions"),

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -21,15 +19,12 @@ from pydantic_core import CoreSchema, core_schema
 
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
+from physgym.experiment.sections import Section, key, with_keys
+from physgym.generation.options import Episodes, GenerationOptions, Seed
+from physgym.running.options import RunnerOptions
 from physgym.samplers.table import sampler_names, shown_names
 
 MINI = 100  # samples of --mini
-
-
-class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _check_plain(value: Any, path: str = "") -> Any:
@@ -153,8 +148,8 @@ class OnlineSection(Section):
 Folders = Annotated[list[str], Field(min_length=1)]
 
 
-class DatasetSection(Section):
-    """The samples: where they are, and how missing ones are made."""
+class _Samples(Section):
+    """Keys that say which samples there shall be."""
 
     path: str | Folders | None = Field(
         None,
@@ -169,8 +164,8 @@ class DatasetSection(Section):
     samples: int | None = Field(
         None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
     )
-    episodes: int | None = Field(
-        None, ge=1, description="how many episodes it shall have; with samples too, it ends with what comes first"
+    episodes: int | None = key(
+        Episodes, "how many episodes it shall have; with samples too, it ends with what comes first"
     )
     mini: int | None = Field(None, ge=1, description="only the first so many samples, for a quick try; --mini sets it")
     produce: Literal["before", "first_epoch", "always", "online"] = Field(
@@ -178,15 +173,17 @@ class DatasetSection(Section):
         description="generate before the training, in its first epoch, anew for every epoch, or while it trains",
     )
     load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
-    num_workers: int | None = Field(None, ge=0, description="worker processes; by default one per core, 0 for none")
-    num_envs: int | None = Field(None, ge=1, description="environments; by default one per worker")
-    max_steps: int = Field(1000, ge=1, description="end an episode after so many steps")
-    max_rejects: int = Field(10, ge=1, description="give up after so many rejected steps in a row")
-    nonfinite: Literal["error", "reject", "allow"] = Field("error", description="what a sample with NaN or infinity is")
-    keep_rejected: bool = Field(False, description="keep the samples of rejected steps apart, with the reasons")
-    timeout: float = Field(120.0, gt=0, description="seconds to wait for a worker")
-    max_file_size: int = Field(1 << 30, ge=1, description="largest size of a file of the dataset, in bytes")
-    on_error: Literal["raise", "restart"] = Field("raise", description="what happens when a worker dies or hangs")
+
+
+if TYPE_CHECKING:  # type checkers know the keys by their declaration, see `sections.options_in`
+    _Generation = _Samples
+else:
+    _Generation = with_keys(_Samples, GenerationOptions)
+
+
+class DatasetSection(_Generation):
+    """The samples: where they are, and how missing ones are made."""
+
     online: OnlineSection = Field(default_factory=OnlineSection, description="with produce: online")
 
     @model_validator(mode="after")
@@ -359,21 +356,26 @@ class StatsSection(Section):
     )
 
 
-class RunnerSection(Section):
-    """The run of the network by `physgym run SESSION`; its options override this."""
+class _Run(Section):
+    """Keys of the run itself."""
 
     steps: int = Field(100, ge=0, description="0 goes on until Ctrl-C")
     which: str | None = Field(
         None,
         description="which checkpoint: last, best, an epoch or a name; null is best with early_stopping, else last",
     )
-    seed: int = Field(1, ge=0, description="other than the training's shows unseen episodes")
-    num_workers: int | None = Field(None, ge=1, description="worker processes; null runs it in this one")
-    num_envs: int | None = Field(None, ge=1, description="environments in workers; by default one per worker")
-    surrogate: bool = Field(False, description="the network makes the steps, in place of the solver")
-    record: str | None = Field(None, description="dataset folder for samples, predictions and errors")
+
+
+if TYPE_CHECKING:
+    _Running = _Run
+else:
+    _Running = with_keys(_Run, RunnerOptions)
+
+
+class RunnerSection(_Running):
+    """The run of the network by `physgym run SESSION`; its options override this."""
+
     frames: str | None = Field(None, description="folder for a picture of each step")
-    batch_size: int = Field(1, ge=1, description="predict for so many samples at once")
     actions: ActionSampler | None = Field(None, description="as in sampler")
     parameters: ParameterSampler | None = Field(None, description="as in sampler")
 
@@ -383,7 +385,7 @@ class Config(Section):
 
     description: str = Field("", description="what this is for, for your future self")
     session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
-    seed: int = Field(0, ge=0, description="of samples, weights, order and everything else that is drawn")
+    seed: int = key(Seed, "of samples, weights, order and everything else that is drawn")
     device: str = Field("cpu", description="where to train, such as cuda or cuda:1; --cpu sets it to cpu")
     environment: EnvironmentSection | None = Field(None, description="null trains on the samples of dataset.path alone")
     sampler: SamplerSection = Field(default_factory=SamplerSection)

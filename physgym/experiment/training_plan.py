@@ -42,8 +42,10 @@ from physgym.experiment.parts import build_checkpoints, build_optimization, buil
 from physgym.experiment.produced import check_produced
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
+from physgym.experiment.sections import options_in
 from physgym.generation.online import Online
 from physgym.generation.online_report import METRICS
+from physgym.generation.options import GenerationOptions
 from physgym.generation.stream import SampleStream
 from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
@@ -184,7 +186,7 @@ def build_rollout(config: Config) -> RolloutEvaluation:
         steps=section.steps,
         seed=config.seed,
         env_kwargs=environment_arguments(config),
-        max_steps=config.dataset.max_steps,
+        max_steps=options_in(config.dataset, GenerationOptions)["max_steps"],
         horizons=tuple(section.horizons),
     )
 

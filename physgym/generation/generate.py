@@ -5,27 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import Mode
-from physgym.data.writer import DEFAULT_MAX_FILE_SIZE
-from physgym.episode import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS
 from physgym.errors import ConfigError, SampleError
 from physgym.events import Callback
 from physgym.generation.generation_callbacks import GenerationCallbacks
 from physgym.generation.stream import SampleStream
+from physgym.generation.stream_options import StreamOptions
 from physgym.interrupt import Interrupt
+from physgym.options import complete, takes
 from physgym.progress import Progress
 from physgym.registration import EnvLike
 from physgym.samplers import Breed, find_sampler
-from physgym.samplers.base import SamplerLike
-from physgym.simulation import NonFinite
 from physgym.storage.location import place
-from physgym.vector.arguments import Arguments
-from physgym.vector.predictions import AnyPredictor
-from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
 BREED_ALONE = (
     "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
@@ -33,32 +28,15 @@ BREED_ALONE = (
 )
 
 
+@takes(StreamOptions)
 def generate(
     env: EnvLike,
     path: str | Path,
     *,
     samples: int | None = None,
-    num_envs: int | None = None,
-    num_workers: int | None = None,
-    seed: int = 0,
-    env_kwargs: Arguments = None,
-    mode: Mode = "training",
-    resume: bool = False,
-    max_steps: int = DEFAULT_MAX_STEPS,
-    max_rejects: int = DEFAULT_MAX_REJECTS,
-    max_file_size: int = DEFAULT_MAX_FILE_SIZE,
-    timeout: float = DEFAULT_TIMEOUT,
-    on_error: str = "raise",
-    predictor: AnyPredictor = None,
-    actions: SamplerLike = None,
-    parameters: SamplerLike = None,
-    nonfinite: NonFinite = "error",
-    keep_rejected: bool = False,
-    load: SampleDataset | None = None,
-    episodes: int | None = None,
     callbacks: Sequence[Callback] = (),
-    allow_changed_code: bool = False,
     progress: bool = True,
+    **options: Unpack[StreamOptions],
 ) -> SampleDataset:
     """Generate samples of a simulation into a dataset.
 
@@ -74,36 +52,12 @@ def generate(
         path: Dataset folder, or ``s3://bucket/prefix``; must not hold samples of this mode unless `resume` is set.
         samples: How many samples the dataset shall have, those of a resumed one included. With `load` it may be left
             out: then those that one pass over the stored samples gives; and with `episodes`.
-        num_envs: Number of environments; by default one per worker.
-        num_workers: Worker processes; by default one per usable core.
-        seed: Seed of the run.
-        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
-            ``env_kwargs[e % k]``, whichever worker runs it.
-        mode: Which part of the dataset to write.
-        resume: Continue the dataset at `path` after its last sample.
-        max_steps: Truncate an episode after so many steps.
-        max_rejects: Give up after so many rejected steps in a row.
-        max_file_size: Largest size of a partition in bytes.
-        timeout: Seconds to wait for a worker.
-        on_error: "raise", or "restart": a worker that dies or hangs is started again; the samples are the same.
-        predictor: Answers simulations that ask for a prediction in the middle of a step.
-        actions: What draws the actions: one of `physgym.samplers`, its name such as "sobol", or a function of
-            (observation, generator); None leaves it to the environment.
-        parameters: What draws the parameters of episodes: one of `physgym.samplers`, or its name; None leaves it to the
-            environment.
-        nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a sample
-            like others ("allow").
-        keep_rejected: Whether to keep the samples of rejected steps, apart from the others.
-        load: Stored samples that drive the simulation, see `SampleStream`.
-        episodes: How many episodes the dataset shall have, from their beginning to their end, those of a resumed one
-            included. With `samples` too it ends with what comes first.
         callbacks: Their ``data_generation_begin(stream)``, then for each batch as it was stored
             ``sample_begin(stream)`` and ``sample_end(stream, sample)`` for each of its samples and
             ``data_generation_batch_end(stream, samples)``, then ``data_generation_end(stream)`` (also after Ctrl-C, not
             after an error), and ``close()`` are called, with the `SampleStream`. ``stream.stop(reason)`` ends it.
-        allow_changed_code: With `resume`: go on with another code of the simulation than that which made what is there;
-            the dataset records both.
         progress: Whether to show a progress bar.
+        **options: Those of `SampleStream`, see `physgym.generation.stream_options.StreamOptions`.
 
     Returns:
         The dataset.
@@ -116,39 +70,18 @@ def generate(
         DatasetError: The folder holds samples already, the samples do not fit on the disk, or it refuses a write.
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
+    options = complete(StreamOptions, options, "generate")
+    load, episodes = options["load"], options["episodes"]
     once = samples is None and episodes is None and load is not None
     left_out = samples is None and (episodes is not None or load is not None)
     if not left_out and (not isinstance(samples, (int, np.integer)) or samples < 1):
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}; or say how many episodes=")
-    if isinstance(find_sampler(parameters, "parameters"), Breed):
+    if isinstance(find_sampler(options["parameters"], "parameters"), Breed):
         raise ConfigError(BREED_ALONE)
     if path is None:
         raise ConfigError("path must be a folder for the dataset; a SampleStream without one stores nothing")
     folder = place(path)  # before a simulation changes the folder that the process is in
-    stream = SampleStream(
-        env,
-        path=folder,
-        num_envs=num_envs,
-        num_workers=num_workers,
-        seed=seed,
-        env_kwargs=env_kwargs,
-        mode=mode,
-        resume=resume,
-        max_steps=max_steps,
-        max_rejects=max_rejects,
-        max_file_size=max_file_size,
-        timeout=timeout,
-        on_error=on_error,
-        predictor=predictor,
-        actions=actions,
-        parameters=parameters,
-        nonfinite=nonfinite,
-        keep_rejected=keep_rejected,
-        load=load,
-        passes=1 if once else None,
-        episodes=episodes,
-        allow_changed_code=allow_changed_code,
-    )
+    stream = SampleStream(env, path=folder, passes=1 if once else None, **options)
     wanted = sys.maxsize if samples is None else samples
     with stream, GenerationCallbacks(callbacks, stream) as events:
         total = samples if load is None or samples is not None else len(load)
@@ -169,4 +102,4 @@ def generate(
         if not stream.stored and not stream.stopped:
             whose = "" if load is None else " that the stored samples asked for"
             raise SampleError(f"all {stream.rejected} steps{whose} were rejected")
-    return SampleDataset(folder, mode=mode)
+    return SampleDataset(folder, mode=options["mode"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from physgym import limits
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, WorkerError
 from physgym.generation.named_samples import NamedSamples, SampleNames
@@ -19,7 +20,6 @@ from physgym.generation.reservoir import Reservoir, Rule
 from physgym.generation.sample_source import SampleSource
 from physgym.generation.stream import SampleStream
 from physgym.sample import Sample, SampleSpec
-from physgym.vector.vector_env import DEFAULT_TIMEOUT
 
 WAIT = 1.0  # seconds after which whoever waits looks around
 STOP = 10.0  # seconds that the thread gets to end before its simulations are ended by force
@@ -82,7 +82,7 @@ class Online(SampleSource):
         rule: Rule = "reservoir",
         samples: int | None = None,
         seed: int = 0,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = limits.TIMEOUT,
     ) -> None:
         for name, number in (("minimum", minimum), ("samples", samples)):
             if number is not None and number < 1:

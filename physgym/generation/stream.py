@@ -10,19 +10,16 @@ import operator
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
 
 from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import Mode
 from physgym.data.provenance import begun, continued, warn_of_parts
-from physgym.data.writer import DEFAULT_MAX_FILE_SIZE, SampleWriter, close_after
+from physgym.data.writer import SampleWriter, close_after
 from physgym.episode import (
-    DEFAULT_MAX_REJECTS,
-    DEFAULT_MAX_STEPS,
     NO_SAMPLE_SPACE,
     episode_seed,
 )
@@ -35,18 +32,18 @@ from physgym.generation.reading import Reading
 from physgym.generation.sample_source import SampleSource
 from physgym.generation.source import is_same_source, origin_attributes
 from physgym.generation.store import Store
+from physgym.generation.stream_options import StreamOptions
 from physgym.naming import env_name
+from physgym.options import complete, takes
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Breed
-from physgym.samplers.base import SamplerLike
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location
 from physgym.system.cores import usable_cores
-from physgym.vector.arguments import Arguments
 from physgym.vector.predictions import AnyPredictor
-from physgym.vector.vector_env import DEFAULT_TIMEOUT, SocketVectorEnv
+from physgym.vector.vector_env import SocketVectorEnv
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 
@@ -62,42 +59,17 @@ SAME_SPACES = (
 NO_STATE = "not the state of a SampleStream: {error!r}"
 
 
+@takes(StreamOptions)
 class SampleStream(SampleSource):
     """Fresh samples from parallel simulations, in an order that depends on the seed alone.
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes one environment.
         path: Dataset folder, or ``s3://bucket/prefix``, in which everything drawn is stored; None stores nothing.
-        num_envs: Number of environments; by default one per worker.
-        num_workers: Worker processes; by default one per usable core.
-        seed: Seed of the run; episode i of a part gets a seed derived from it, the part (`mode`) and i.
-        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
-            ``env_kwargs[e % k]``, whichever worker runs it.
-        mode: Which part of the dataset to write.
-        resume: Continue the dataset at `path` after its last sample.
-        max_steps: Truncate an episode after so many steps.
-        max_rejects: Give up after so many rejected steps in a row.
-        max_file_size: Largest size of a partition in bytes.
-        timeout: Seconds to wait for a worker.
-        on_error: "raise", or "restart": a worker that dies or hangs is started again and runs its episodes anew from
-            their seeds; the samples are the same.
-        predictor: Answers simulations that ask for a prediction in the middle of a step.
-        actions: What draws the actions: one of `physgym.samplers`, its name, or a function of (observation, generator);
-            None leaves it to the environment.
-        parameters: What draws the parameters of episodes: one of `physgym.samplers`, or its name; None leaves it to the
-            environment.
-        nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a sample
-            like others ("allow").
-        keep_rejected: Whether the dataset keeps the samples of rejected steps apart.
-        load: Stored samples that drive the simulation in place of a sampler of actions: each stored episode is begun
-            anew with its seed and parameters, and each of its samples gives, through the environment's
-            ``load_sample(sample)``, the action of a step. Once in the order of the dataset; then again, shuffled.
         passes: How often `load` is run through; None for ever.
-        episodes: How many episodes there are, those of a resumed dataset included; None for no end.
         seeds: Part and rule from which seeds are derived, as `physgym.episode.part_seed` has them; those of `mode` by
             default.
-        allow_changed_code: Whether to go on with another code of the simulation than that which made what is there;
-            the dataset records both.
+        **options: See `physgym.generation.stream_options.StreamOptions`.
 
     Attributes:
         spec: The sample fields.
@@ -121,31 +93,18 @@ class SampleStream(SampleSource):
         env: EnvLike,
         *,
         path: str | Path | Location | None = None,
-        num_envs: int | None = None,
-        num_workers: int | None = None,
-        seed: int = 0,
-        env_kwargs: Arguments = None,
-        mode: Mode = "training",
-        resume: bool = False,
-        max_steps: int = DEFAULT_MAX_STEPS,
-        max_rejects: int = DEFAULT_MAX_REJECTS,
-        max_file_size: int = DEFAULT_MAX_FILE_SIZE,
-        timeout: float = DEFAULT_TIMEOUT,
-        on_error: str = "raise",
-        predictor: AnyPredictor = None,
-        actions: SamplerLike = None,
-        parameters: SamplerLike = None,
-        nonfinite: NonFinite = "error",
-        keep_rejected: bool = False,
-        load: SampleDataset | None = None,
         passes: int | None = None,
-        episodes: int | None = None,
         seeds: tuple[str, int] | None = None,
-        allow_changed_code: bool = False,
+        **options: Unpack[StreamOptions],
     ) -> None:
+        options = complete(StreamOptions, options, "SampleStream.__init__")
+        episodes, nonfinite, env_kwargs = options["episodes"], options["nonfinite"], options["env_kwargs"]
+        mode, resume, keep_rejected = options["mode"], options["resume"], options["keep_rejected"]
         try:
-            seed, max_steps, max_rejects = (operator.index(number) for number in (seed, max_steps, max_rejects))
-            num_envs, num_workers = (n if n is None else operator.index(n) for n in (num_envs, num_workers))
+            seed, max_steps, max_rejects = (operator.index(options[n]) for n in ("seed", "max_steps", "max_rejects"))
+            num_envs, num_workers = (
+                n if n is None else operator.index(n) for n in (options["num_envs"], options["num_workers"])
+            )
         except TypeError as error:
             names = "seed, max_steps, max_rejects, num_envs and num_workers"
             raise ConfigError(f"{names} must be integers: {error}") from error
@@ -170,21 +129,25 @@ class SampleStream(SampleSource):
             mode=mode,
             seeds=seeds,
             continued=path if resume else None,
-            actions=actions,
-            parameters=parameters,
+            actions=options["actions"],
+            parameters=options["parameters"],
             limits=limits,
-            load=load,
+            load=options["load"],
             passes=passes,
             episodes=episodes,
         )
         self.rejected, self.stopped = 0, ""
-        self._allow_changed_code = allow_changed_code
+        self._allow_changed_code = options["allow_changed_code"]
         self._store: Store | None = None
         self._patience: float | None = None  # that of the environments
         factory = plan.factory()
         try:
             self._envs = SocketVectorEnv(
-                [factory] * num_envs, num_workers=num_workers, timeout=timeout, on_error=on_error, predictor=predictor
+                [factory] * num_envs,
+                num_workers=num_workers,
+                timeout=options["timeout"],
+                on_error=options["on_error"],
+                predictor=options["predictor"],
             )
         except UnequalSpaces as error:
             if len(plan.arguments) == 1:
@@ -204,7 +167,7 @@ class SampleStream(SampleSource):
                     mode=mode,
                     source=plan.source,
                     resume=resume,
-                    max_file_size=max_file_size,
+                    max_file_size=options["max_file_size"],
                     parameters=self.parameter_spec,
                     rejected=keep_rejected,
                     endings=True,

@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -15,25 +15,26 @@ import torch
 from physgym.code.record import Code
 from physgym.code.search import code_of
 from physgym.data.provenance import other_code
-from physgym.episode import DEFAULT_MAX_STEPS
 from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
+from physgym.options import complete, takes
 from physgym.registration import EnvLike
 from physgym.running.prediction_errors import compare
+from physgym.running.run_options import RolloutOptions
 from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample
-from physgym.samplers.base import SamplerLike
 from physgym.spaces import Array
-from physgym.vector.arguments import Arguments, check_arguments
+from physgym.vector.arguments import check_arguments
 from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder
 
 NAMES = "the steps of the rollout", "the samples that the network is trained on"
 
 
+@takes(RolloutOptions)
 class RolloutEvaluation:
     """Figures of how well a network does in its simulation: what ``Trainer(rollout=...)`` takes.
 
@@ -52,13 +53,8 @@ class RolloutEvaluation:
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes the environment.
         steps: Steps of the solver.
-        seed: Seed of the run.
-        env_kwargs: Arguments of the environment's constructor; of a list of k dictionaries, episode e has
-            ``env_kwargs[e % k]``.
-        actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
-        parameters: What draws the parameters of episodes, likewise.
-        max_steps: Truncate an episode after so many steps.
         horizons: Numbers of steps after which to compare the trajectories, such as (1, 5, 20); none by default.
+        **options: See `physgym.running.run_options.RolloutOptions`.
 
     Raises:
         ConfigError: An argument is out of range, or the id is unknown.
@@ -69,20 +65,17 @@ class RolloutEvaluation:
         env: EnvLike,
         steps: int = 50,
         *,
-        seed: int = 0,
-        env_kwargs: Arguments = None,
-        actions: SamplerLike = None,
-        parameters: SamplerLike = None,
-        max_steps: int = DEFAULT_MAX_STEPS,
         horizons: Sequence[int] = (),
+        **options: Unpack[RolloutOptions],
     ) -> None:
+        options = complete(RolloutOptions, options, "RolloutEvaluation.__init__")
         if min([steps, *horizons]) < 1:
             raise ConfigError(f"steps and horizons must be at least 1, not {steps} and {list(horizons)}")
-        self._env, self._kwargs = env, check_arguments(env_kwargs)
+        self._env, self._kwargs = env, check_arguments(options["env_kwargs"])
         self._factories = env_factories(env, self._kwargs)
         self._steps, self._horizons = steps, sorted(set(horizons))
-        self._options: dict[str, Any] = {"seed": seed, "max_steps": max_steps, "part": "evaluation"}
-        self._options |= {"actions": actions, "parameters": parameters, "apply": not horizons}
+        self._options: dict[str, Any] = {name: options[name] for name in ("seed", "max_steps", "actions", "parameters")}
+        self._options |= {"part": "evaluation", "apply": not horizons}
         self._compared: Mapping[str, Any] | None = None
 
     def compare_code(self, learned: Mapping[str, Any] | None, code: Code | None = None) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Unpack
 
 from physgym.code.record import Code
 from physgym.data.dataset import SampleDataset
-from physgym.episode import DEFAULT_MAX_REJECTS, DEFAULT_MAX_STEPS, SEED_RULE, part_seed, seeds_of
+from physgym.episode import SEED_RULE, part_seed, seeds_of
 from physgym.errors import ConfigError
 from physgym.events import Callback, Callbacks
 from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.interrupt import Interrupt
 from physgym.nn import Predictor
+from physgym.options import complete, takes
 from physgym.placement import Env
 from physgym.progress import Progress
 from physgym.registration import EnvLike
 from physgym.running.overlap import LearnedEpisodes
 from physgym.running.replayed_steps import ReplayedSteps
+from physgym.running.run_options import RunOptions
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_record import RunRecord
 from physgym.running.run_report import RunReport
@@ -32,14 +34,14 @@ from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.worker_steps import WorkerSteps
 from physgym.sample import SampleSpec
 from physgym.samplers import NetworkPolicy, find_sampler
-from physgym.samplers.base import SamplerLike
 from physgym.training.checkpoint_files import load_checkpoint
-from physgym.vector.arguments import Arguments, check_arguments
-from physgym.vector.vector_env import DEFAULT_TIMEOUT
+from physgym.vector.arguments import check_arguments
 
+WORKERS: Final = ("num_envs", "num_workers", "timeout", "on_error")
 WINDOW = 100_000  # steps of which a run without end keeps the figures
 
 
+@takes(RunOptions)
 class Runner:
     """Runs a trained network next to the solver, in its place, or on stored samples.
 
@@ -54,39 +56,7 @@ class Runner:
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes the environment; None to replay stored samples alone.
         predictor: A trained network, or the folder of its session or checkpoint.
-        seed: Seed of the run. Episodes are others than those of generation with this seed, see `part`.
-        env_kwargs: Arguments of the environment's constructor, ``render_mode`` among them; of a list of k dictionaries,
-            episode e has ``env_kwargs[e % k]``.
-        actions: What draws the actions, as in `physgym.generate`; None leaves it to the environment.
-        parameters: What draws the parameters of episodes, likewise.
-        record: Dataset folder that gets samples, predictions and errors, in mode "prediction", or ``s3://bucket/prefix``;
-            None records nothing.
-        resume: Continue the record after its last sample.
-        max_steps: Truncate an episode after so many steps.
-        max_rejects: Give up after so many rejected steps in a row.
-        compare: Whether to compare predictions with what the solver, or the dataset, gives.
-        apply: Whether the simulation gets the predictions. Without, workers need not wait for the network.
-        surrogate: Let the network make the steps in place of the solver, as `SurrogateEnv` does; there is nothing to
-            compare with then.
-        num_envs: Number of environments in workers; by default one per worker, and none where `num_workers` is None.
-        num_workers: Worker processes; by default one per usable core, and none where `num_envs` is None.
-        batch_size: Predict for so many samples at once, in a replay and where workers do not wait for the prediction.
-            1 gives the bits of a single prediction, more is faster and equal to rounding.
-        timeout: Seconds to wait for a worker.
-        on_error: "raise", or "restart": a worker that dies or hangs is started again; the steps are the same.
-        load: Stored samples that drive the simulation in place of a sampler of actions, as in `physgym.generate`: each
-            gives one step, through the environment's ``load_sample(sample)``. A run without a number of steps goes
-            through them once; a longer one goes on with shuffled episodes.
-        part: Whose seeds the episodes have: "prediction" has its own, as has "evaluation"; with "training" episodes are
-            those that generation with this seed gives, with "validation" and "test" those of such parts.
-        trained_on: The samples that the network was trained on: a run or a replay of the same episodes is warned of; by
-            default those that `predictor` remembers (``predictor.learned``), as one does that a `Trainer` has trained
-            here, or that was loaded from a session whose dataset is still there.
-        learned: Record of the code of the simulation whose samples the network was trained on, see `physgym.code`; by
-            default that which `predictor` remembers, which comes from its checkpoint or session. An empty one compares
-            nothing.
-        allow_changed_code: Whether to go on where the simulation has other code than that, than a record that is
-            resumed, or than a dataset that is replayed with the solver.
+        **options: See `physgym.running.run_options.RunOptions`.
 
     Attributes:
         env: The environment, None where it is in workers or there is none.
@@ -108,29 +78,12 @@ class Runner:
         self,
         env: EnvLike | None,
         predictor: Predictor | str | Path,
-        *,
-        seed: int = 0,
-        env_kwargs: Arguments = None,
-        actions: SamplerLike = None,
-        parameters: SamplerLike = None,
-        record: str | Path | None = None,
-        resume: bool = False,
-        max_steps: int = DEFAULT_MAX_STEPS,
-        max_rejects: int = DEFAULT_MAX_REJECTS,
-        compare: bool = True,
-        apply: bool = True,
-        surrogate: bool = False,
-        num_envs: int | None = None,
-        num_workers: int | None = None,
-        batch_size: int = 1,
-        timeout: float = DEFAULT_TIMEOUT,
-        on_error: str = "raise",
-        load: SampleDataset | None = None,
-        part: str = "prediction",
-        trained_on: SampleDataset | None = None,
-        learned: Mapping[str, Any] | None = None,
-        allow_changed_code: bool = False,
+        **options: Unpack[RunOptions],
     ) -> None:
+        options = complete(RunOptions, options, "Runner.__init__")
+        seed, compare, load, learned = (options["seed"], options["compare"], options["load"], options["learned"])
+        max_steps, max_rejects, batch_size = options["max_steps"], options["max_rejects"], options["batch_size"]
+        actions, num_envs, num_workers = options["actions"], options["num_envs"], options["num_workers"]
         if seed < 0 or min(max_steps, max_rejects, batch_size) < 1:
             raise ConfigError(
                 "seed must not be negative, batch_size, max_steps and max_rejects at least 1; got "
@@ -147,16 +100,19 @@ class Runner:
         if learned is None and self.predictor.learned is not None:
             learned = self.predictor.learned.code
         self._timed, self._compare = TimedPredictor(self.predictor, batch_size), compare
-        acting, drawing = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
-        kwargs, outputs = check_arguments(env_kwargs), [self.predictor.spec[name] for name in self.predictor.outputs]
+        acting, drawing = find_sampler(actions, "actions"), find_sampler(options["parameters"], "parameters")
+        kwargs = check_arguments(options["env_kwargs"])
+        outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
         self._units = {f.name: f.unit for f in outputs}
-        self._record = RunRecord(record, outputs, compare=compare, resume=resume)
-        seeds = (part, SEED_RULE) if self._record.source is None else seeds_of(self._record.source, part)
+        self._record = RunRecord(options["record"], outputs, compare=compare, resume=options["resume"])
+        part, recorded = options["part"], self._record.source
+        seeds = (part, SEED_RULE) if recorded is None else seeds_of(recorded, part)
         drawn = part_seed(seed, *seeds)
         stored_episodes = None if load is None else StoredEpisodes(load, seed=drawn, passes=None)
         if stored_episodes is not None:
             stored_episodes.check(max_steps, actions, len(kwargs))
-        self._learned_episodes, self._overlap_checked = LearnedEpisodes(trained_on, self.predictor), False
+        self._learned_episodes = LearnedEpisodes(options["trained_on"], self.predictor)
+        self._overlap_checked = False
         self._after: tuple[int, int] | None = None  # episode and step of the last one of a run
         self.seed, self.stepping = seed, False
         self.last: RunStep | None = None
@@ -178,15 +134,15 @@ class Runner:
             max_rejects=max_rejects,
             load=load,
             stored_episodes=stored_episodes,
-            apply=apply,
-            surrogate=surrogate,
+            apply=options["apply"],
+            surrogate=options["surrogate"],
             compare=compare,
-            allow_changed_code=allow_changed_code,
+            allow_changed_code=options["allow_changed_code"],
         )
         if num_envs is None and num_workers is None:
             self._simulation = SolverSteps(plan, self._timed, self._record, learned)
         else:
-            workers = {"num_envs": num_envs, "num_workers": num_workers, "timeout": timeout, "on_error": on_error}
+            workers = {name: options[name] for name in WORKERS}
             self._simulation = WorkerSteps(plan, self._timed, self._record, learned, workers)
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from physgym import limits
 from physgym.errors import (
     ConfigError,
     NoPendingCallError,
@@ -43,7 +44,6 @@ from physgym.vector.results import ResultStore
 from physgym.vector.spaces import ObservationMode, batched_spaces
 from physgym.worker.sharing import refuse_shared
 
-DEFAULT_TIMEOUT = 120.0
 LONGEST_TIMEOUT = 1e7
 DEFAULT_RESTARTS = 10
 
@@ -99,7 +99,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         num_workers: int | Literal["auto"] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         observation_mode: ObservationMode = "same",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = limits.TIMEOUT,
         transport: str | None = None,
         port: int = 0,
         on_error: str = "raise",

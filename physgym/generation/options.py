@@ -1,0 +1,64 @@
+"""Options of generation that functions, the section ``dataset`` of the configuration and the command line have alike.
+
+This module imports nothing that takes time: the command line reads it before it knows what to do. Options of the
+functions alone stand in `generation.stream_options`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+from physgym import limits
+from physgym.options import Flag, Option
+from physgym.simulation import NonFinite
+
+Seed = Annotated[int, Option(0, "seed of the run", at_least=0)]
+Episodes = Annotated[
+    int | None,
+    Option(
+        None,
+        "how many episodes there shall be, from beginning to end, those of a resumed dataset included; with `samples` "
+        "too, it ends with what comes first",
+        at_least=1,
+    ),
+]
+MaxSteps = Annotated[int, Option(limits.MAX_STEPS, "end an episode after so many steps", at_least=1)]
+MaxRejects = Annotated[int, Option(limits.MAX_REJECTS, "give up after so many rejected steps in a row", at_least=1)]
+Timeout = Annotated[float, Option(limits.TIMEOUT, "seconds to wait for a worker", above=0)]
+OnError = Annotated[
+    Literal["raise", "restart"],
+    Option(
+        "raise",
+        "what happens when a worker dies or hangs: raise, or restart: it is started again and runs its episodes anew "
+        "from their seeds, with the same results",
+    ),
+]
+
+
+class GenerationOptions(TypedDict, total=False):
+    """Options of how samples are made and stored, each a key of the section ``dataset``."""
+
+    num_workers: Annotated[
+        int | None,
+        Option(None, "worker processes; by default one per usable core, 0 for none", at_least=0),
+        Flag("workers"),
+    ]
+    num_envs: Annotated[int | None, Option(None, "environments; by default one per worker", at_least=1), Flag("envs")]
+    max_steps: Annotated[MaxSteps, Flag("max_steps")]
+    max_rejects: Annotated[MaxRejects, Flag("max_rejects")]
+    nonfinite: Annotated[
+        NonFinite,
+        Option("error", "what a sample with NaN or infinity is: error, reject (a rejected step) or allow (stored)"),
+        Flag("nonfinite"),
+    ]
+    keep_rejected: Annotated[
+        bool, Option(False, "keep the samples of rejected steps apart, with the reasons"), Flag("keep_rejected")
+    ]
+    timeout: Annotated[Timeout, Flag("timeout")]
+    max_file_size: Annotated[
+        int, Option(limits.MAX_FILE_SIZE, "largest size of a file of the dataset, in bytes", at_least=1)
+    ]
+    on_error: Annotated[
+        OnError,
+        Flag("restart", "Start a worker that dies or hangs again; the samples are the same.", stands_for="restart"),
+    ]
