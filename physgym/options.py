@@ -22,8 +22,9 @@ import textwrap
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Required, TypeVar, cast, get_args, get_origin, get_type_hints
 
+REQUIRED: Any = inspect.Parameter.empty
 WIDTH = 120  # characters of a line of a docstring
 ENTRY = re.compile(r"^(?P<indent> *)\*\*options: .*\n(?:(?P=indent) +.*\n)*", re.MULTILINE)
 
@@ -36,7 +37,7 @@ class Option:
     """Declaration of an option; its name and type are those of the key that it annotates.
 
     Attributes:
-        default: Value where none is given.
+        default: Value where none is given; `REQUIRED` where a function wants one.
         description: Meaning, with units: a clause without a capital letter and a full stop.
         at_least: Smallest value; None for no such limit.
         above: Limit that the value must exceed; None for no such limit.
@@ -116,6 +117,8 @@ def declared_by(name: str, annotation: Any) -> Declared:
     Raises:
         TypeError: It has no `Option`.
     """
+    if get_origin(annotation) is Required:
+        (annotation,) = get_args(annotation)
     if get_origin(annotation) is not Annotated:
         raise TypeError(f"{name}: {annotation} is not annotated with an Option")
     kind, *notes = get_args(annotation)
@@ -161,9 +164,11 @@ def complete(kind: type[Options], given: Options, taker: str) -> Options:
         taker: Name of the function that takes them, for the error.
 
     Raises:
-        TypeError: There is no such option.
+        TypeError: There is no such option, or one that is required is missing.
     """
     options = declared(kind)
     if unknown := [name for name in given if name not in options]:
         raise TypeError(f"{taker}() got an unexpected keyword argument {unknown[0]!r}")
+    if missing := [repr(name) for name, one in options.items() if one.option.default is REQUIRED and name not in given]:
+        raise TypeError(f"{taker}() misses the keyword arguments {', '.join(missing)}")
     return cast(Options, {name: given.get(name, one.option.default) for name, one in options.items()})

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from physgym.errors import ConfigError
 from physgym.experiment.schema import Config, OnlineSection, TrainingSection, ValidationSection
+from physgym.experiment.sections import options_in
+from physgym.generation.options import OnlineOptions
 
 
 def check_produced(config: Config) -> None:
@@ -31,7 +33,7 @@ def _uncounted(config: Config) -> Iterator[str]:
     if samples is not None and produce == "online":
         yield (
             f"dataset.samples: {samples} counts for nothing with dataset.produce: online. dataset.online.samples "
-            f"(now {dataset.online.samples}) says after how many samples the production ends, "
+            f"(now {options_in(dataset.online, OnlineOptions)['samples']}) says after how many samples the production ends, "
             "training.batches_per_epoch how long an epoch is; set these, and leave out dataset.samples "
             "(dataset.samples=null)"
         )

@@ -20,8 +20,8 @@ from pydantic_core import CoreSchema, core_schema
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.sections import Section, key, with_keys
-from physgym.generation.options import Episodes, GenerationOptions, Seed
-from physgym.running.options import RunnerOptions
+from physgym.generation.options import Episodes, GenerationOptions, OnlineOptions, Seed
+from physgym.running.options import ROLLOUT_STEPS, RunnerOptions
 from physgym.samplers.table import sampler_names, shown_names
 
 MINI = 100  # samples of --mini
@@ -136,13 +136,14 @@ class SamplerSection(Section):
     )
 
 
-class OnlineSection(Section):
-    """The buffer between running simulators and the training."""
+if TYPE_CHECKING:  # type checkers know the keys by their declaration, see `sections.options_in`
+    _Online = Section
+else:
+    _Online = with_keys(Section, OnlineOptions)
 
-    capacity: int = Field(4096, ge=1, description="samples that it holds")
-    minimum: int = Field(512, ge=1, description="samples that must be there before the training draws")
-    rule: Literal["reservoir", "fifo", "firo"] = Field("reservoir", description="what leaves the buffer")
-    samples: int | None = Field(None, ge=1, description="end the production after so many; null goes on")
+
+class OnlineSection(_Online):
+    """The buffer between running simulators and the training."""
 
 
 Folders = Annotated[list[str], Field(min_length=1)]
@@ -175,7 +176,7 @@ class _Samples(Section):
     load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
 
 
-if TYPE_CHECKING:  # type checkers know the keys by their declaration, see `sections.options_in`
+if TYPE_CHECKING:
     _Generation = _Samples
 else:
     _Generation = with_keys(_Samples, GenerationOptions)
@@ -305,7 +306,7 @@ class EarlyStoppingSection(Section):
 class RolloutSection(Section):
     """The costlier validation: the network in the simulation, compared with the solver."""
 
-    steps: int = Field(50, ge=1, description="steps of the simulation")
+    steps: int = Field(ROLLOUT_STEPS, ge=1, description="steps of the simulation")
     every: int = Field(5, ge=1, description="after so many epochs, and after the last one")
     horizons: list[int] = Field(
         default_factory=list, description="steps after which to compare trajectories that the network makes alone"

@@ -45,7 +45,7 @@ from physgym.experiment.schema import Config
 from physgym.experiment.sections import options_in
 from physgym.generation.online import Online
 from physgym.generation.online_report import METRICS
-from physgym.generation.options import GenerationOptions
+from physgym.generation.options import GenerationOptions, OnlineOptions
 from physgym.generation.stream import SampleStream
 from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
@@ -233,7 +233,7 @@ def build_source(plan: TrainingPlan, folder: DatasetFolders, *, resume: bool) ->
     stream = SampleStream(env, path=path, resume=there, load=samples_to_load(config), **options)
     if section.produce != "online":
         return stream
-    online = section.online.model_dump()
+    online = options_in(section.online, OnlineOptions)
     if section.mini is not None:
         online["samples"] = min(section.mini, online["samples"] or sys.maxsize)
         online["minimum"] = min(section.mini, online["minimum"])

@@ -57,7 +57,7 @@ def generate(
             ``data_generation_batch_end(stream, samples)``, then ``data_generation_end(stream)`` (also after Ctrl-C, not
             after an error), and ``close()`` are called, with the `SampleStream`. ``stream.stop(reason)`` ends it.
         progress: Whether to show a progress bar.
-        **options: Those of `SampleStream`, see `physgym.generation.stream_options.StreamOptions`.
+        **options: See `physgym.generation.stream_options.StreamOptions`.
 
     Returns:
         The dataset.

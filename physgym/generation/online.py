@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from physgym.data.dataset import SampleDataset
 from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, WorkerError
 from physgym.generation.named_samples import NamedSamples, SampleNames
 from physgym.generation.online_report import METRICS, OnlineReport, OnlineTimes
-from physgym.generation.reservoir import Reservoir, Rule
+from physgym.generation.options import OnlineOptions
+from physgym.generation.reservoir import Reservoir
 from physgym.generation.sample_source import SampleSource
 from physgym.generation.stream import SampleStream
+from physgym.options import complete, takes
 from physgym.sample import Sample, SampleSpec
 
 WAIT = 1.0  # seconds after which whoever waits looks around
@@ -41,6 +43,7 @@ OVER = (
 STUCK = "the simulation did not end within {seconds:.0f} s, so that its thread still runs; use workers (num_workers=)"
 
 
+@takes(OnlineOptions)
 class Online(SampleSource):
     """Samples for a training from simulations that run meanwhile: a source for `Trainer(source=..., produce="always")`.
 
@@ -56,13 +59,9 @@ class Online(SampleSource):
         stream: Gives the samples; closed together with this. If it stores them, they are stored before they are drawn.
             With rule "reservoir" the buffer begins with a random selection of those that it has stored already, which
             count as drawn.
-        capacity: Samples in the buffer at most.
-        minimum: Samples in the buffer before a batch is drawn.
-        rule: "reservoir", "fifo" or "firo".
-        samples: After how many samples the production ends, those of a continued dataset included; None for never.
-            Draws from a reservoir go on all the same; from the others until all are drawn.
         seed: Of the random choices.
         timeout: Seconds without a new sample after which a draw that waits for some gives up.
+        **options: See `physgym.generation.options.OnlineOptions`.
 
     Attributes:
         stream: The stream.
@@ -77,13 +76,12 @@ class Online(SampleSource):
         self,
         stream: SampleStream,
         *,
-        capacity: int,
-        minimum: int,
-        rule: Rule = "reservoir",
-        samples: int | None = None,
         seed: int = 0,
         timeout: float = limits.TIMEOUT,
+        **options: Unpack[OnlineOptions],
     ) -> None:
+        options = complete(OnlineOptions, options, "Online.__init__")
+        capacity, minimum, samples = options["capacity"], options["minimum"], options["samples"]
         for name, number in (("minimum", minimum), ("samples", samples)):
             if number is not None and number < 1:
                 raise ConfigError(f"{name} must be at least 1, not {number}")
@@ -96,7 +94,7 @@ class Online(SampleSource):
         self._samples = math.inf if samples is None else samples
         self._seed = seed
         self._changed = threading.Condition()  # the one lock: of the buffer and of all that follows
-        self._buffer = Reservoir(stream.spec, capacity, rule, seed)
+        self._buffer = Reservoir(stream.spec, capacity, options["rule"], seed)
         self._place = stream.state_dict()  # behind the samples that are in the buffer, or were
         self._restored = False
         self._thread: threading.Thread | None = None

@@ -6,10 +6,10 @@ functions alone stand in `generation.stream_options`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, Required, TypedDict
 
 from physgym import limits
-from physgym.options import Flag, Option
+from physgym.options import REQUIRED, Flag, Option
 from physgym.simulation import NonFinite
 
 Seed = Annotated[int, Option(0, "seed of the run", at_least=0)]
@@ -61,4 +61,28 @@ class GenerationOptions(TypedDict, total=False):
     on_error: Annotated[
         OnError,
         Flag("restart", "Start a worker that dies or hangs again; the samples are the same.", stands_for="restart"),
+    ]
+
+
+class OnlineOptions(TypedDict, total=False):
+    """Options of the buffer between running simulators and the training, each a key of ``dataset.online``."""
+
+    capacity: Required[Annotated[int, Option(REQUIRED, "samples that it holds", at_least=1, configured=4096)]]
+    minimum: Required[
+        Annotated[
+            int,
+            Option(REQUIRED, "samples that must be there before the training draws", at_least=1, configured=512),
+        ]
+    ]
+    rule: Annotated[
+        Literal["reservoir", "fifo", "firo"], Option("reservoir", "what leaves the buffer: reservoir, fifo or firo")
+    ]
+    samples: Annotated[
+        int | None,
+        Option(
+            None,
+            "end the production after so many samples, those of a continued dataset included; by default it goes on. "
+            "Draws from a reservoir go on all the same; from the others until all are drawn",
+            at_least=1,
+        ),
     ]

@@ -11,6 +11,8 @@ from typing import Annotated, TypedDict
 
 from physgym.options import Flag, Option
 
+ROLLOUT_STEPS = 50  # of a rollout of the validation
+
 
 class RunnerOptions(TypedDict, total=False):
     """Options of a run, each a key of the section ``runner``."""

@@ -21,6 +21,7 @@ from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
 from physgym.options import complete, takes
 from physgym.registration import EnvLike
+from physgym.running.options import ROLLOUT_STEPS
 from physgym.running.prediction_errors import compare
 from physgym.running.run_options import RolloutOptions
 from physgym.running.runner import Runner
@@ -63,7 +64,7 @@ class RolloutEvaluation:
     def __init__(
         self,
         env: EnvLike,
-        steps: int = 50,
+        steps: int = ROLLOUT_STEPS,
         *,
         horizons: Sequence[int] = (),
         **options: Unpack[RolloutOptions],
