@@ -33,8 +33,8 @@ def _uncounted(config: Config) -> Iterator[str]:
     if samples is not None and produce == "online":
         yield (
             f"dataset.samples: {samples} counts for nothing with dataset.produce: online. dataset.online.samples "
-            f"(now {options_in(dataset.online, OnlineOptions)['samples']}) says after how many samples the production ends, "
-            "training.batches_per_epoch how long an epoch is; set these, and leave out dataset.samples "
+            f"(now {options_in(dataset.online, OnlineOptions)['samples']}) says after how many samples the production "
+            "ends, training.batches_per_epoch how long an epoch is; set these, and leave out dataset.samples "
             "(dataset.samples=null)"
         )
     elif samples is not None and batches is not None and math.ceil(samples / size) != batches:
