@@ -215,7 +215,6 @@ class NothingDeclared(toys.Line):
     parameter_space = toys.spaces.Dict({})
 
 
-@pytest.mark.slow
 def test_nothing_as_a_sample_or_as_parameters_is_said(tmp_path):
     with pytest.raises(SampleError, match="parameter_space needs at least one field"):
         generate(NothingDeclared, tmp_path / "d", samples=5, num_workers=1, progress=False)
@@ -254,7 +253,6 @@ def test_numpy_integers_are_integers(tmp_path):
         generate(toys.Line, tmp_path / "e", samples=2.5)
 
 
-@pytest.mark.slow
 def test_an_existing_dataset_is_not_touched(tmp_path):
     generate(toys.Line, tmp_path / "d", samples=5, num_workers=1, progress=False)
     before = (tmp_path / "d" / "training-00000.h5").read_bytes()
@@ -263,7 +261,6 @@ def test_an_existing_dataset_is_not_touched(tmp_path):
     assert (tmp_path / "d" / "training-00000.h5").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_stream_gives_batches_and_stores_them(tmp_path):
     with SampleStream(toys.Line, path=tmp_path / "d", num_workers=2, seed=2) as stream:
         first, second = stream.draw(6), stream.draw(6)
@@ -360,7 +357,6 @@ def test_samplers_parameters_and_rejects_do_not_depend_on_the_workers(tmp_path, 
         assert len(dataset.rejected.reasons) > 5
 
 
-@pytest.mark.slow
 def test_parameters_reach_the_simulation(tmp_path):
     dataset = generate(
         toys.Tuned, tmp_path / "d", samples=40, parameters="sobol", seed=2, num_workers=2, progress=False
@@ -445,7 +441,6 @@ class Broken(toys.Line):
         return sample
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
@@ -463,7 +458,6 @@ def test_a_fault_keeps_all_samples_before_it(tmp_path, fault, error, text, worke
     assert content(dataset) == content(reference)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [toys.NotANumber, toys.Tuned])
 def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
     options = {"samples": 30, "num_workers": 2, "progress": False}
@@ -486,7 +480,6 @@ def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
         generate(make, tmp_path / "wrong", nonfinite="ignore", **options)
 
 
-@pytest.mark.slow
 def test_a_rejected_step_without_a_fitting_sample_is_just_not_kept(tmp_path):
     dataset = generate(toys.Tuned, tmp_path / "d", samples=60, num_workers=1, keep_rejected=True, progress=False)
     x = dataset.rejected.samples["x"][:, 0]
@@ -527,7 +520,6 @@ class Ignorant(toys.Line):
         return observation, {"parameters": {"gain": np.full(3 if late else 2, 0.5, np.float32)}}
 
 
-@pytest.mark.slow
 def test_parameters_that_an_environment_ignores_or_reports_in_another_form_are_named(tmp_path):
     with pytest.raises(SampleError, match=r"episode 0: parameter 'gain' was to be \[.*has \[0.5 0.5\]. Use options"):
         generate(Ignorant, tmp_path / "d", samples=5, parameters="sobol", num_workers=1, progress=False)
@@ -564,7 +556,6 @@ def test_actions_have_a_stream_of_their_own_for_every_seed():
     assert not np.isin(drawn[0], np.random.default_rng(0).random(100)).any()
 
 
-@pytest.mark.slow
 def test_a_sampler_that_does_not_fit_the_actions_is_named(tmp_path):
     class Free(toys.Line):
         action_space = toys.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -577,7 +568,6 @@ def test_a_sampler_that_does_not_fit_the_actions_is_named(tmp_path):
     assert dataset[:]["x"].mean() == pytest.approx(2, abs=0.2)
 
 
-@pytest.mark.slow
 def test_a_dataset_says_where_it_comes_from(tmp_path, monkeypatch):
     dataset = generate(
         "physgym/Spring-v0", tmp_path / "d", samples=5, num_workers=1, actions="sobol", progress=False,
@@ -638,7 +628,6 @@ def hundred():
         return batch, stream.drawn
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "sizes"), [(0, (7, 30)), (0, (32, 1, 4)), (1, (7, 30)), (2, (32, 1, 4))])
 def test_a_stream_goes_on_at_a_saved_place(hundred, workers, sizes):
     want, names = hundred
@@ -717,7 +706,6 @@ class RaisesOnce(toys.Line):
         return super().make_sample(action)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("store", [False, True])
 def test_a_draw_that_failed_loses_nothing(tmp_path, workers, store):
