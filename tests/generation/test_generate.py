@@ -46,7 +46,7 @@ def test_the_dataset_does_not_depend_on_the_workers(tmp_path, make):
     assert content(other)["seed"] != content(datasets[0])["seed"]
 
 
-def test_the_samples_are_those_of_the_seeded_episodes(tmp_path):
+def test_the_samples_are_those_of_the_seeded_episodes(tmp_path, fresh_workers):
     dataset = generate(toys.Line, tmp_path / "d", samples=10, num_workers=2, seed=3, progress=False)
     env = toys.Line()
     spec = SampleSpec.from_env(env)
