@@ -16,6 +16,7 @@ from physgym.experiment.networks import load_network
 from physgym.experiment.runs import generate_samples, train
 from physgym.nn import Normalize, registry
 from physgym.training import list_checkpoints, load_checkpoint
+from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures of all tests here
 
 OWN = '''
 """What a user may write."""
@@ -104,7 +105,6 @@ def config(folder, **changes):
     return check_config(data, "test")
 
 
-@pytest.mark.slow
 def test_every_class_may_be_one_of_the_user(own):
     settings = config(
         own,
@@ -186,7 +186,6 @@ def test_what_does_not_fit_is_named_before_anything_is_made(own, changes, text):
     assert not (own / "session").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["made", "annotated"])
 def test_functions_that_make_a_part_are_called(own, name):
     trainer = train(config(own, network={"type": f"own_parts:{name}", "arguments": {"hidden": 3}}), log=False).trainer
@@ -202,7 +201,6 @@ def test_a_configuration_runs_nothing_else(own, monkeypatch):
     assert not (own / "run").exists()
 
 
-@pytest.mark.slow
 def test_transforms_lie_around_a_normalization_that_has_the_training_samples_moments(own):
     plain = train(config(own))
     around = {"before_prediction": ["own_parts:Doubled"], "before_apply": ["own_parts:Doubled"]}
@@ -221,7 +219,6 @@ def test_transforms_lie_around_a_normalization_that_has_the_training_samples_mom
     np.testing.assert_allclose(loaded.predict(batch, batched=True)["next_state"], expected, rtol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "buffers"),
     [({"normalize": False}, 0), ({"scale": "field"}, 8), ({"scale": {"state": "field"}, "physical_loss": True}, 8)],
@@ -235,7 +232,6 @@ def test_options_of_the_normalization(tmp_path, section, buffers):
         assert all(value.shape == () for name, value in found.items() if "scale_" in name)
 
 
-@pytest.mark.slow
 def test_a_dataset_is_enough(tmp_path):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, max_steps=50, progress=False)
     physgym.generate("physgym/Spring-v0", tmp_path / "other", samples=70, seed=1, num_workers=1, progress=False)
@@ -253,7 +249,6 @@ def test_samples_to_validate_on_that_are_not_there_leave_no_process(tmp_path):
         train(config(tmp_path, dataset={"produce": "always"}, validation={"path": str(tmp_path / "none")}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always", "online"])
 def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
     dataset = {"produce": produce, "mini": 100, "max_steps": 10}
@@ -265,7 +260,6 @@ def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
     assert outcome.history["samples"][-1] <= 128
 
 
-@pytest.mark.slow
 def test_mini_is_the_most_there_is(tmp_path):
     options = {"produce": "first_epoch", "samples": None, "mini": 100, "max_steps": 10}
     outcome = train(config(tmp_path, dataset=options, training={"batches_per_epoch": 30}), log=False)
@@ -276,7 +270,6 @@ def test_mini_is_the_most_there_is(tmp_path):
     assert len(train(config(tmp_path, dataset=loading), log=False).trainer.training) == 100
 
 
-@pytest.mark.slow
 def test_transforms_that_cannot_apply_are_refused(tmp_path):
     first = train(config(tmp_path))
     network = {"start_from": str(first.session), "arguments": {}}
@@ -287,7 +280,6 @@ def test_transforms_that_cannot_apply_are_refused(tmp_path):
     assert not (tmp_path / "session-2").exists()
 
 
-@pytest.mark.slow
 def test_checkpoints_may_lie_elsewhere(tmp_path):
     outcome = train(config(tmp_path, training={"checkpoints": {"path": str(tmp_path / "weights")}}))
     assert not list_checkpoints(outcome.session / "networks")
@@ -296,7 +288,6 @@ def test_checkpoints_may_lie_elsewhere(tmp_path):
     assert train(settings, resume=outcome.session).history["epoch"] == [1, 2]
 
 
-@pytest.mark.slow
 def test_a_part_of_a_dataset_that_was_begun_goes_on(tmp_path):
     generate_samples(config(tmp_path, dataset={"samples": 40}), mode="validation")
     more = generate_samples(config(tmp_path, dataset={"samples": 80}), tmp_path / "session")
@@ -304,7 +295,6 @@ def test_a_part_of_a_dataset_that_was_begun_goes_on(tmp_path):
     assert not list((tmp_path / "session" / "dataset").glob("training-*"))
 
 
-@pytest.mark.slow
 def test_mini_of_a_dataset_that_is_there_leaves_it_as_it_is(tmp_path, capsys):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=300, num_workers=1, progress=False)
     outcome = train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "mini": 100}), log=False)
@@ -313,7 +303,6 @@ def test_mini_of_a_dataset_that_is_there_leaves_it_as_it_is(tmp_path, capsys):
     assert "no validation: the first 100 samples are of one episode" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_without_logging_nothing_is_kept(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -324,7 +313,6 @@ def test_without_logging_nothing_is_kept(tmp_path, monkeypatch):
     assert not list((tmp_path / "tmp").iterdir())
 
 
-@pytest.mark.slow
 def test_samples_are_generated_in_a_session_or_where_the_configuration_says(tmp_path):
     made = generate_samples(config(tmp_path, sampler={"parameters": "sobol"}))
     assert made.paths == [tmp_path / "session" / "dataset"]
@@ -337,7 +325,6 @@ def test_samples_are_generated_in_a_session_or_where_the_configuration_says(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "session"]
 
 
-@pytest.mark.slow
 def test_the_stats_section_reaches_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -347,7 +334,6 @@ def test_the_stats_section_reaches_tensorboard(tmp_path):
     assert events.Tags()["histograms"]
 
 
-@pytest.mark.slow
 def test_the_runner_section_says_how_to_run(tmp_path, capsys):
     record = str(tmp_path / "record")
     outcome = train(config(tmp_path, runner={"steps": 7, "record": record, "seed": 5}))
