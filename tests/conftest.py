@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import re
@@ -10,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import psutil
@@ -25,7 +25,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 if "PHYSGYM_TESTS_FOLDER" not in os.environ:  # pytest-xdist's processes have that of the one that starts them
     folder = os.environ["PHYSGYM_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="physgym-tests-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # after multiprocessing, whose own folder is in it, has removed that
+    Finalize(None, shutil.rmtree, [folder], {"ignore_errors": True}, exitpriority=-200)
     # what tests, and the libraries that they use, leave among temporary files goes at the end; pytest's own stays
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     os.environ["TMPDIR"] = tempfile.tempdir = str(Path(folder, "tmp"))
