@@ -20,6 +20,7 @@ from physgym import RecordTransition, Simulation, SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.sample import Field
 from tests.support.conversation import assert_same
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 ALL_WORKERS = pytest.mark.parametrize("num_workers", [0, 1, 2])
 
@@ -54,7 +55,6 @@ class Refilled(Env):
         return np.zeros(1, np.float32), 0.0, False, False, self.info
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 @pytest.mark.parametrize("streamed", [False, True])
 def test_an_info_is_taken_when_it_is_returned(num_workers, streamed):
@@ -93,7 +93,6 @@ class Ending(Env):
         return np.zeros(1, np.float32), 1.0, self.count == 3, False, self.info
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_the_final_info_is_that_before_the_reset(num_workers):
     with SocketVectorEnv([Ending] * 2, num_workers=num_workers, autoreset_mode=AutoresetMode.SAME_STEP) as envs:
@@ -116,7 +115,6 @@ class WithInfo(Env):
         return np.zeros(1, np.float32), 0.0, False, False, {"sensors": {"depth": self.value}}
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_what_is_masked_in_an_info_stays_masked(num_workers):
     masked = np.ma.MaskedArray([1, 2, 3], [False, True, False], fill_value=-1)
@@ -127,7 +125,6 @@ def test_what_is_masked_in_an_info_stays_masked(num_workers):
     assert (got.tolist(), got.dtype, got.fill_value) == ([1, None, 3], masked.dtype, -1)
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_what_is_structured_in_an_info_keeps_its_fields(num_workers):
     structured = np.array([(1, 2.5), (3, 4.5)], [("a", "i1"), ("b", ">f8")])
@@ -137,7 +134,6 @@ def test_what_is_structured_in_an_info_keeps_its_fields(num_workers):
     assert_same(got, np.stack([structured] * 2).astype(structured.dtype))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -210,7 +206,6 @@ def test_an_observation_that_a_space_cannot_hold_is_an_error(space, value, text)
     envs.close()
 
 
-@pytest.mark.slow
 def test_an_observation_of_a_worker_is_checked_as_well():
     camera = [lambda: Seen(BYTES, np.ones(2, np.uint8)), lambda: Seen(BYTES, np.array([0.5, 1]))]
     envs = SocketVectorEnv(camera, num_workers=1)
@@ -268,7 +263,6 @@ def test_an_observation_that_keeps_its_value_is_as_sync_has_it(space, value):
     assert_observed_as_by_sync(space, value, num_workers=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nested_observations_that_keep_their_values_are_as_sync_has_them(layout):
     names = [f"k{i:02d}" for i in range(len(KEPT))]
@@ -347,7 +341,6 @@ class Reusing(Env):
         return self._observation(int(action)), 0.0, False, False, {}
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_an_observation_is_taken_when_it_is_returned(num_workers):
     with SocketVectorEnv([Reusing] * 3, num_workers=num_workers) as envs:
@@ -473,7 +466,6 @@ def test_actions_arrive_as_they_were_given(space, actions):
     assert given_to(SocketVectorEnv, space, actions, num_workers=0, streamed=True) == expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nested_actions_arrive_as_they_were_given(layout):
     names = [f"k{i:02d}" for i in range(len(GIVEN))]
@@ -484,7 +476,6 @@ def test_nested_actions_arrive_as_they_were_given(layout):
         assert given_to(SocketVectorEnv, space, actions, streamed=streamed, **layout) == expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("plain", [DISCRETE, BOX])
 def test_plain_actions_arrive_in_a_worker_as_they_were_given(plain):
     factories = [lambda: Acted(plain)] * 2
@@ -502,7 +493,6 @@ class Move(enum.IntEnum):
     UP, DOWN = range(2)
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_instances_of_subclasses_arrive_as_instances_of_the_class(num_workers):
     pair = collections.namedtuple("pair", "a b")
@@ -511,7 +501,6 @@ def test_instances_of_subclasses_arrive_as_instances_of_the_class(num_workers):
     assert given_to(SocketVectorEnv, DISCRETE, actions, num_workers=num_workers) == expected
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_arrays_of_torch_arrive_as_arrays_of_numpy(num_workers):
     torch = pytest.importorskip("torch")
@@ -528,7 +517,6 @@ def test_arrays_of_torch_arrive_as_arrays_of_numpy(num_workers):
     assert given_to(SocketVectorEnv, space, actions, num_workers=num_workers) == expected
 
 
-@pytest.mark.slow
 @ALL_WORKERS
 def test_an_action_that_cannot_travel_is_named_with_its_environment(num_workers):
     torch = pytest.importorskip("torch")
@@ -563,7 +551,6 @@ class Keeping(Env):
         return np.zeros(1, np.float32), 0.0, False, False, {"kept": [float(kept[0]) for kept in self.kept]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @ALL_WORKERS
 def test_an_action_that_was_kept_does_not_change(num_workers, dtype):
@@ -631,7 +618,6 @@ def test_a_function_that_remembers_its_environment_is_found_in_a_process():
         SocketVectorEnv([make, make], num_workers=0)
 
 
-@pytest.mark.slow
 def test_factories_may_hold_an_environment_that_they_do_not_hand_out():
     template, pool = Count(), [Count() for _ in range(4)]
     for factories in ([lambda: copy.deepcopy(template)] * 4, [lambda i=i: pool[i] for i in range(4)]):
@@ -648,7 +634,6 @@ class Around(Count):
         vars(self).update(parts)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_environments_with_the_same_one_inside_are_an_error(num_workers):
     inner = Count()
@@ -663,7 +648,6 @@ def test_environments_with_the_same_one_inside_are_an_error(num_workers):
             SocketVectorEnv([factory, factory], num_workers=num_workers)
 
 
-@pytest.mark.slow
 def test_environments_with_others_of_their_own_inside_are_none():
     template = Count()
     factories = [lambda: Around(solver=Count(), other=Around(inner=copy.deepcopy(template)))] * 2

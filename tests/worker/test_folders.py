@@ -18,6 +18,7 @@ from physgym.nn import MLP, Predictor
 from physgym.runner import RolloutEvaluation, Runner
 from physgym.sample import SampleSpec
 from tests.support import toys
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 
 @pytest.fixture
@@ -27,7 +28,6 @@ def home(tmp_path, monkeypatch):
     return Path.cwd()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.parametrize("at", ["constructor", "reset"])
 def test_environments_of_a_process_have_folders_of_their_own(home, at, workers):
@@ -64,7 +64,6 @@ def test_a_folder_that_one_of_the_first_steps_changes_is_its_own(home, workers):
             assert Path.cwd() == home
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_folder_that_a_later_step_changes_is_an_error_where_others_may_be_concerned(home, workers):
     makers = [lambda: toys.Filed(30, ends=False), toys.Line]
@@ -92,7 +91,6 @@ def test_the_parent_may_go_elsewhere_between_calls(home):
             assert Path.cwd() == home / f"{count}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("at", ["constructor", "reset"])
 def test_a_dataset_of_environments_with_folders(home, at, workers):
@@ -166,7 +164,6 @@ def test_a_folder_that_is_gone_hurts_nobody(home):
     assert Path.cwd() == home
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1, "auto"])
 def test_an_environment_that_is_single_has_a_worker_of_its_own(workers):
     with physgym.SocketVectorEnv([toys.Alone] * 3, num_workers=workers) as envs:
@@ -194,7 +191,6 @@ def test_one_that_is_single_gives_way_to_that_of_other_arguments(workers):
     assert toys.Alone.opened == 0
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_started_again_finds_its_folder(home):
     with physgym.SocketVectorEnv([toys.Filed] * 2, num_workers=1, on_error="restart") as envs:
         envs.reset(seed=0)
