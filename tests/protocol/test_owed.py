@@ -2,133 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from physgym.errors import ProtocolError
-from physgym.protocol.messages import Call, CallResult, Failure, Message, Reset, Results, Rollout, RolloutResult, Step
-from tests.support.conversation import COUNT, arrays, asked, assert_same, column, feed, joined, opened, samples
+from physgym.protocol.messages import Call, CallResult
+from tests.support.conversation import arrays, asked, assert_same, feed, joined, opened, samples
+from tests.support.owed import MOVES, Model
 
 
-@dataclass
-class Owed:
-    """A request as the model keeps it: every row or episode by itself, and which of them have come."""
-
-    request: Message
-    units: list[Any]  # rows or episodes, in the order of the request
-    came: set[Any] = field(default_factory=set)
-    parts: int = 0
-    kept: int = 0  # samples of episodes that have ended since
-
-    @property
-    def missing(self) -> list[Any]:
-        return [unit for unit in self.units if unit not in self.came]
-
-    def rest(self) -> Message:
-        request = self.request
-        if isinstance(request, Step) and (self.parts or request.rows is not None):
-            places = [place for place, unit in enumerate(self.units) if unit not in self.came]
-            words = [None, [request.objects[1][place] for place in places]] if request.objects else []
-            return replace(request, rows=self.missing, objects=words)
-        if isinstance(request, Rollout):
-            request = replace(request, episodes=[entry for entry in request.episodes if entry[0] not in self.came])
-            if request.limit and self.kept:
-                request = replace(request, limit=max(1, request.limit - self.kept), made=request.made + self.kept)
-        return request
-
-
-class Model:
-    """Everything that was asked, and how much of it has come."""
-
-    def __init__(self) -> None:
-        self.owed: list[Owed] = []
-        self.failed: list[Message] = []
-        self.samples = self.episode = 0
-
-    def ask(self, kind: str, rows: list[int], words: bool, limit: int) -> Message:
-        if kind == "rollout":
-            episodes = [[self.episode + i, 7 * i] for i in range(len(rows))]
-            self.episode += len(rows)
-            request: Message = Rollout(episodes, 5, 2, limit=limit)
-            units = [entry[0] for entry in episodes]
-        elif kind == "call":
-            request, units = Call("call", "x", rows=rows), rows
-        elif kind == "reset":
-            request, units = Reset(0, [None] * COUNT, [True] * COUNT), list(range(COUNT))
-        else:
-            texts = [f"word {row}" for row in rows]
-            request = Step(1, rows, objects=[None, texts] if words else [], stream=kind == "stream")
-            units = rows
-            if len(rows) == COUNT and not words:
-                request, units = replace(request, rows=None), list(range(COUNT))
-        self.owed.append(Owed(request, units))
-        return request
-
-    def answer(self, number: int, last: bool, kept: int) -> Message:
-        """Return a reply to the oldest request: so many of its rows or episodes; all of them where it is the last."""
-        oldest = self.owed[0]
-        if isinstance(oldest.request, (Call, Reset)):
-            self.owed.pop(0)
-            return CallResult([0] * len(oldest.units)) if isinstance(oldest.request, Call) else Results(None, arrays(3))
-        cut = isinstance(oldest.request, Rollout) and oldest.request.limit > 0
-        units = oldest.missing if last and not cut else oldest.missing[:number]
-        oldest.came.update(units)
-        oldest.parts += 1
-        if isinstance(oldest.request, Rollout):
-            ended = [[unit, kept, kept, 0.0, {}] for unit in units]
-            names = [unit for unit in units for _ in range(kept)]
-            self.samples += len(names)
-            for request in self.owed:
-                request.kept += len(names)
-            steps = column(*[step for _ in units for step in range(kept)])
-            reply: Message = RolloutResult(column(*names), steps, samples(len(names)), ended, last)
-        else:
-            reply = Results(units, arrays(len(units)), last=last)
-        if last:
-            self.owed.pop(0)
-        return reply
-
-    def fail(self) -> Message:
-        self.failed.append(self.owed.pop(0).rest())
-        return Failure(-1, "m:E", "", "")
-
-    def rests(self) -> list[Message]:
-        return [request.rest() for request in self.owed]
-
-
-KINDS = st.sampled_from(["step", "stream", "call", "reset", "rollout", "rollout"])
-ROWS = st.permutations(range(COUNT)).flatmap(lambda rows: st.integers(1, COUNT).map(lambda n: list(rows[:n])))
-ASK = st.tuples(st.just("ask"), KINDS, ROWS, st.booleans(), st.sampled_from([0, 3, 9]))
-ANSWER = st.tuples(st.just("answer"), st.integers(0, COUNT), st.booleans(), st.integers(0, 3))
-FAIL = st.tuples(st.just("fail"))
-
-
-@given(st.lists(st.one_of(ASK, ANSWER, ANSWER, FAIL), max_size=30))
-@settings(max_examples=200, deadline=None)
+@given(MOVES)
+@settings(max_examples=150, deadline=None)
 def test_what_is_unanswered_is_what_was_asked_and_has_not_come(moves):
-    (parent, worker), model, replies = opened(), Model(), 0
+    (parent, worker), model, replies = opened(), Model(arrays, samples), 0
     for name, *arguments in moves:
+        if (message := model.move(name, *arguments)) is None:
+            continue
         if name == "ask":
-            feed(worker, joined(parent.send(model.ask(*arguments))))
-        elif model.owed:
-            reply = model.answer(*arguments) if name == "answer" else model.fail()
-            feed(parent, joined(worker.send(reply)))
+            feed(worker, joined(parent.send(message)))
+        else:
+            feed(parent, joined(worker.send(message)))
             replies += 1
         for end in (parent, worker):  # as a death at this moment would leave it
             assert_same(end.ledger.rests(), model.rests())
             assert end.ledger.samples == model.samples
-        streams = [request for request in model.owed if isinstance(request.request, Step) and request.request.stream]
-        assert parent.ledger.envs_in_flight() == {row for request in streams for row in request.missing}
+        assert parent.ledger.envs_in_flight() == model.envs_in_flight()
     assert len(parent.ledger.answered) == replies
     assert not worker.ledger.answered
 
 
 def test_a_failure_says_what_of_its_request_had_not_come():
-    (parent, worker), model = opened(), Model()
+    (parent, worker), model = opened(), Model(arrays, samples)
     for kind in ("stream", "rollout"):
         feed(worker, joined(parent.send(model.ask(kind, [2, 0, 1], False, 0))))
         feed(parent, joined(worker.send(model.answer(1, False, 2))))

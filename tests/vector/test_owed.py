@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from physgym import SocketVectorEnv
 from physgym.errors import NoPendingCallError, WrongType
@@ -24,6 +26,8 @@ from physgym.vector.inbox import Arrival
 from physgym.vector.recovery import Recovery
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker
 from tests.support import toys
+from tests.support.conversation import COUNT, assert_same
+from tests.support.owed import MOVES, Model
 from tests.support.scripted import fleet
 
 VECTOR = Path(fleets.__file__).parent
@@ -34,10 +38,13 @@ LIMITS: dict[str, Any] = {"max_steps": 9, "max_rejects": 3, "nonfinite": "error"
 def part(samples: list[tuple[int, int]], ended: list[int], *, last: bool = False) -> RolloutResult:
     """Return a part of a rollout: the episode and step of each sample, and the episodes that end."""
     episodes, steps = np.array(samples, np.int64).reshape(-1, 2).T
-    spec = toys.Line.sample_space
-    values = {name: np.zeros((len(samples), *space.shape), space.dtype) for name, space in spec.items()}
     outcomes = [[episode, 1, 1, 0.0, {}] for episode in ended]
-    return RolloutResult(episodes.copy(), steps.copy(), values, outcomes, last)
+    return RolloutResult(episodes.copy(), steps.copy(), line_samples(len(samples)), outcomes, last)
+
+
+def line_samples(number: int) -> dict[str, np.ndarray]:
+    spec = toys.Line.sample_space
+    return {name: np.zeros((number, *space.shape), space.dtype) for name, space in spec.items()}
 
 
 def received(pool, number):
@@ -88,6 +95,37 @@ def test_a_reply_comes_with_the_request_that_it_answers():
     assert isinstance(gone, Fault)
     assert (gone.dead, [pending.rest() for pending in gone.unanswered]) == (True, requests[3:])
     assert [pending.context for pending in gone.unanswered] == [3]
+
+
+@given(MOVES, st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_replies_and_a_death_account_for_all_that_was_asked(moves, lagging):
+    model, replies, found = Model(lambda _: None, line_samples), 0, []
+    with fleet(COUNT) as (pool, launcher):
+        (worker,), (script,) = pool.workers, launcher.workers
+        for name, *arguments in moves:
+            if name == "ask":
+                arguments[2] = False  # its actions are numbers
+            if (message := model.move(name, *arguments)) is None:
+                continue
+            if name == "ask":
+                pool.post(worker, message)
+                continue
+            script.say(message)
+            replies += 1
+            received(pool, replies if lagging else 1)
+            assert_same(worker.ledger.rests(), model.rests())
+            if not lagging:
+                found.append(pool._inbox.popleft())
+        assert_same(worker.ledger.rests(), model.rests())
+        rests, failed = model.rests(), list(model.failed)
+        script.die()
+        found += pool.replies()
+        assert worker.ledger.rests() == []
+    faults = [arrival.reply for arrival in found if isinstance(arrival.reply, Fault)]
+    assert len(found) == replies + bool(rests)  # the end of a worker that owes nothing is nobody's answer
+    assert_same([pending.rest() for fault in faults if not fault.dead for pending in fault.unanswered], failed)
+    assert_same([pending.rest() for fault in faults if fault.dead for pending in fault.unanswered], rests)
 
 
 def test_what_arrives_before_a_broken_message_is_taken():
