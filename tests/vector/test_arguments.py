@@ -20,6 +20,7 @@ from physgym.runner import RolloutEvaluation, Runner, SurrogateVectorEnv
 from physgym.sample import SampleSpec
 from physgym.vector import SocketVectorEnv
 from tests.support.gains import Counting, Gain, Indexed, Weighed
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 LIST = [{"gain": 1.0}, {"gain": 2.0}, {"gain": 3.0}]
 QUICK = {"progress": False, "num_workers": 0}
@@ -77,7 +78,6 @@ def test_a_stream_goes_on_with_the_same_list_alone():
         stream.load_state_dict(state)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("changed", [{"size": 3}, {"wide": 8.0}, {"top": 8.0}])
 def test_arguments_that_change_a_space_are_an_error_before_the_first_episode(tmp_path, changed, workers):
@@ -104,7 +104,6 @@ def test_a_wrong_name_says_in_which_arguments(tmp_path):
         generate("toy/Gain-v0", tmp_path / "d", samples=9, env_kwargs=[{}, {"gian": 1}], **QUICK)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("surrogate", [False, True])
 def test_a_runner_has_the_arguments_of_generation(tmp_path, surrogate):
     options = {"env_kwargs": LIST, "seed": 3, "surrogate": surrogate}
@@ -147,7 +146,6 @@ def test_an_evaluation_has_the_arguments_of_each_episode():
     assert found["horizon_3/y"] == pytest.approx(np.mean(errors[2]), rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stored_episode_drives_the_counterpart_of_what_made_it(tmp_path, workers):
     made = generate(Gain, tmp_path / "d", samples=21, env_kwargs=LIST, **QUICK)
@@ -174,7 +172,6 @@ def test_environments_of_several_arguments_are_made_once_and_have_places_of_thei
     assert sorted(line.removeprefix("close ") for line in lines if line.startswith("close")) == sorted(opened)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_vector_env_takes_one_for_each_environment(workers):
     with physgym.make_vec("toy/Gain-v0", env_kwargs=LIST, num_workers=workers, wide=5.0) as envs:
