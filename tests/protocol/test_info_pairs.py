@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import physgym
 from tests.support.conversation import assert_same
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 KINDS: dict[str, Any] = {
     "true": True,

@@ -20,7 +20,7 @@ from physgym import RecordTransition, Simulation, SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.sample import Field
 from tests.support.conversation import assert_same
-from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
+from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - a fixture of all tests here
 
 ALL_WORKERS = pytest.mark.parametrize("num_workers", [0, 1, 2])
 
@@ -594,6 +594,7 @@ def shared(form: str) -> list[Any]:
     }[form]
 
 
+@pytest.mark.usefixtures("fresh_workers")  # to which factories are sent
 @pytest.mark.parametrize("form", ["closure", "wrapped", "partial", "method", "default", "pool"])
 @pytest.mark.parametrize("num_workers", [0, 2, 4])
 def test_the_same_environment_twice_is_an_error(form, num_workers):
@@ -618,6 +619,8 @@ def test_a_function_that_remembers_its_environment_is_found_in_a_process():
         SocketVectorEnv([make, make], num_workers=0)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_workers")  # to which factories are sent
 def test_factories_may_hold_an_environment_that_they_do_not_hand_out():
     template, pool = Count(), [Count() for _ in range(4)]
     for factories in ([lambda: copy.deepcopy(template)] * 4, [lambda i=i: pool[i] for i in range(4)]):
@@ -634,6 +637,8 @@ class Around(Count):
         vars(self).update(parts)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_workers")  # to which factories are sent
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_environments_with_the_same_one_inside_are_an_error(num_workers):
     inner = Count()

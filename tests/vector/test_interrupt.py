@@ -17,6 +17,7 @@ import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ClosedError, ConfigError, PendingCallError, SampleError, WorkerError
 from tests.support import toys
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 KILL, SLOW, RAISE, ASK, STOP = 66, 77, 13, 22, 9
 
@@ -156,7 +157,6 @@ def test_an_interrupted_prediction_is_asked_again():
         assert time.monotonic() - start < 4
 
 
-@pytest.mark.slow
 def test_closing_while_another_thread_waits():
     envs = SocketVectorEnv(toys_of(2), num_workers=2, timeout=20)
     envs.reset()
@@ -177,7 +177,6 @@ def test_closing_while_another_thread_waits():
     assert not thread.is_alive()
 
 
-@pytest.mark.slow
 def test_a_refused_send_loses_nothing():
     with SocketVectorEnv(toys_of(2), num_workers=2) as envs:
         envs.reset()
@@ -213,7 +212,6 @@ def test_all_environments_that_raised_are_named():
         assert caught.value.env_indices == (0, 2, 3)
 
 
-@pytest.mark.slow
 def test_a_worker_that_cannot_be_started_again_can_be_later(tmp_path):
     flag = tmp_path / "flag"
 
@@ -237,7 +235,6 @@ def test_a_worker_that_cannot_be_started_again_can_be_later(tmp_path):
             assert envs.reset()[0].tolist() == [[0, 0], [1, 0]]
 
 
-@pytest.mark.slow
 def test_no_time_is_time_enough_for_what_is_there():
     with SocketVectorEnv(toys_of(2), num_workers=2) as envs:
         envs.reset()
@@ -249,7 +246,6 @@ def test_no_time_is_time_enough_for_what_is_there():
             envs.recv(2, timeout=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("predictor", [None, lambda batch: batch])
 def test_infos_do_not_depend_on_who_is_faster(predictor):
     with SocketVectorEnv(toys_of(2), num_workers=2, predictor=predictor) as envs:
@@ -354,7 +350,6 @@ def test_episodes_that_nobody_needs_may_fail(tmp_path, mode, kind):
     np.testing.assert_array_equal(stored[0], stored[2])
 
 
-@pytest.mark.slow
 def test_rejects_are_no_reason_to_start_a_worker_again(tmp_path):
     with pytest.raises(SampleError, match="max_rejects"):
         physgym.generate(
@@ -378,5 +373,5 @@ def test_a_large_closure_does_not_stop_the_clock():
 
     start = time.monotonic()
     with pytest.raises(WorkerError, match="not ready after 1 s"):
-        SocketVectorEnv([make], timeout=1)
+        SocketVectorEnv([make], timeout=1, context="spawn")  # to which the closure is sent
     assert time.monotonic() - start < 5
