@@ -412,9 +412,10 @@ class WorkerPool:
 
     def _take_in(self, worker: RemoteWorker, event: int) -> None:
         """Send a worker what waits, and take what it sends, as far as an event of `select.poll` says so."""
-        worker.unfinished = True
         channel, ledger = worker.channel, worker.ledger
-        assert channel is not None
+        if channel is None:
+            return  # another thread closes the vector env
+        worker.unfinished = True
         fault, messages = None, list[Message]()
         try:
             if event & select.POLLOUT:
