@@ -9,9 +9,10 @@ some time later, or be started by hand on another machine; and one may come or g
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from physgym.errors import WorkerError
 from physgym.placement import EnvFactory
@@ -26,40 +27,53 @@ class Order:
     Attributes:
         boot: What it needs to know.
         factories: What makes its environments, one each.
-        lifeline: Says that this process is gone, for workers of this machine.
+        lifeline: Says that this process is gone, for workers that inherit; None for others, which end with their
+            connection.
         sock: The worker's end of its connection; None if it dials.
         memory: Descriptor of the shared memory; None if there is none.
     """
 
     boot: Boot
     factories: Sequence[EnvFactory]
-    lifeline: Lifeline
+    lifeline: Lifeline | None = None
     sock: socket.socket | None = None
     memory: int | None = None
 
 
-class WorkerHandle(Protocol):
+class WorkerHandle(ABC):
     """A worker that was started.
 
     Attributes:
-        pid: Number of its process, on the machine where it runs.
+        pid: Number of its process, if it is one of this machine.
+        knows_end: Whether `poll` gives an exit status in the end. Else the end of its connection is all that is known.
     """
 
-    pid: int
+    pid: int | None = None
+    knows_end = True
 
+    def __str__(self) -> str:
+        """Return in a few words which process it is."""
+        return "elsewhere" if self.pid is None else f"pid {self.pid}"
+
+    @abstractmethod
     def poll(self) -> int | None:
-        """Return its exit status, negative for a signal; None while it runs, or waits to run."""
-
-    def signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Return its exit status, negative for a signal; None while it runs, waits to run, or that is not known."""
 
 
 Handle = TypeVar("Handle", bound=WorkerHandle)
 
 
-class Launcher(Protocol[Handle]):
-    """Makes workers, and ends them."""
+class Launcher(ABC, Generic[Handle]):
+    """Makes workers, and ends them.
 
+    Attributes:
+        inherits: Whether workers inherit descriptors of this process: a lifeline, an end of a connection, shared
+            memory. Those of another launcher dial.
+    """
+
+    inherits: ClassVar[bool] = True
+
+    @abstractmethod
     def start(self, order: Order) -> Handle:
         """Start a worker, without waiting for it.
 
@@ -68,8 +82,12 @@ class Launcher(Protocol[Handle]):
             WorkerError: The system refuses.
         """
 
+    @abstractmethod
     def end(self, handles: Sequence[Handle], patience: float, hang_up: Callable[[], None] = lambda: None) -> None:
         """End workers, and all that they have started; those that have ended are none of its business.
+
+        A worker that does not inherit ends with its connection, at the latest; one that has not been started yet is not
+        to be started any more.
 
         Args:
             handles: The workers.

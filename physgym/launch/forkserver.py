@@ -24,6 +24,7 @@ class ForkServerLauncher(ProcessLauncher):
         """Ask the server for a fork."""
         sock = -1 if order.sock is None else order.sock.fileno()
         memory = -1 if order.memory is None else order.memory
+        assert order.lifeline is not None
         files = _Files(multiprocessing.reduction.DupFd, order.lifeline.read, sock, memory)
         return _Served((payload(order), files), order.boot.mark)
 

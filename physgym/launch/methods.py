@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+from typing import Any
 
 from physgym.errors import ConfigError
+from physgym.launch.base import Launcher
 from physgym.launch.fork import ForkLauncher
 from physgym.launch.forkserver import ForkServerLauncher
 from physgym.launch.processes import ProcessLauncher
@@ -17,12 +19,14 @@ LAUNCHERS: dict[str, type[ProcessLauncher]] = {
 }
 
 
-def launcher_of(context: str | None) -> ProcessLauncher:
-    """Return the launcher of a start method, by default that of "spawn".
+def launcher_of(context: str | Launcher[Any] | None) -> Launcher[Any]:
+    """Return the launcher of a start method, by default that of "spawn"; a launcher is its own.
 
     Raises:
         ConfigError: There is no such method.
     """
+    if isinstance(context, Launcher):
+        return context
     context = "spawn" if context is None else context
     if context not in LAUNCHERS or context not in ("spawn", *multiprocessing.get_all_start_methods()):
         raise ConfigError(f"context must be one of {', '.join(LAUNCHERS)}, not {context!r}")

@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
-from physgym.launch.base import Order, WorkerHandle, no_descriptors
+from physgym.launch.base import Launcher, Order, WorkerHandle, no_descriptors
 from physgym.system import process_tree as tree
 from physgym.system.process_tree import Tree
 
 
-class ProcessHandle(WorkerHandle, ABC):
+class ProcessHandle(WorkerHandle):
     """A child process.
 
     Args:
@@ -25,6 +25,8 @@ class ProcessHandle(WorkerHandle, ABC):
     Attributes:
         tree: It and all that it has started.
     """
+
+    pid: int
 
     def __init__(self, pid: int, mark: str) -> None:
         self.pid = pid
@@ -39,7 +41,7 @@ class ProcessHandle(WorkerHandle, ABC):
         """Send it a signal, if it still runs."""
 
 
-class ProcessLauncher(ABC):
+class ProcessLauncher(Launcher[ProcessHandle]):
     """Starts workers as child processes."""
 
     def start(self, order: Order) -> ProcessHandle:
@@ -48,6 +50,7 @@ class ProcessLauncher(ABC):
             handle = self.begin(order)
         except OSError as error:
             raise no_descriptors(order.boot.worker, error) from error
+        assert order.lifeline is not None
         order.lifeline.bind(handle.pid)
         return handle
 

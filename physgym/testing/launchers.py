@@ -5,6 +5,8 @@ Example::
     class TestSpawn(LauncherContract):
         def launcher(self):
             return SpawnLauncher()
+
+Where workers are no children of this process, `ended` says how to find out that one has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import functools
 import os
 import secrets
 import select
-import socket
 import sys
 import threading
 import time
@@ -30,12 +31,13 @@ from gymnasium.vector import AutoresetMode
 
 from physgym.errors import ConfigError
 from physgym.launch.base import Launcher, Order, WorkerHandle
-from physgym.protocol.messages import Call, CallResult, Close, Closed, Failure, Hello, Message, Ready, Role
+from physgym.launch.processes import ProcessHandle
+from physgym.protocol.messages import Call, CallResult, Close, Closed, Failure, Hello, Message, Ready
 from physgym.system import process_tree as tree
 from physgym.system.children import Lifeline
 from physgym.transport.auth import admit, challenge
-from physgym.transport.base import PeerGone
-from physgym.transport.sockets import SocketChannel
+from physgym.transport.base import Channel, PeerGone
+from physgym.transport.table import entry_of, transport_of
 from physgym.worker.main import Boot
 
 ANYWAY = contextlib.nullcontext()
@@ -83,18 +85,33 @@ class Started:
 
     def __init__(self, launcher: Launcher[Any], make: Any, index: int = 0) -> None:
         self.launcher, self._token, self.index = launcher, secrets.token_bytes(32), index
-        self.lifeline = Lifeline()
+        self.lifeline = Lifeline() if launcher.inherits else None
         path = [str(Path(entry).resolve()) for entry in sys.path]
         mode, mark = AutoresetMode.NEXT_STEP.name, tree.new_mark()
-        boot = Boot(None, self._token.hex(), index, index, index + 1, mode, PATIENCE, path, None, mark)
-        ours, theirs = socket.socketpair()
-        self.channel = SocketChannel(ours, Role.PARENT)
+        transport = transport_of(None, 0, inherit=launcher.inherits)
+        self._listener = transport.listen(0)
+        address = None if self._listener is None else self._listener.address
+        boot = Boot(
+            entry_of(transport), address, self._token.hex(), index, index, index + 1, mode, PATIENCE, path, None, mark
+        )
+        self._channel, theirs = transport.pair()
         try:
-            with theirs:
+            with theirs or ANYWAY:
                 self.handle: WorkerHandle = launcher.start(Order(boot, [make], self.lifeline, theirs))
         except BaseException:
             self.close()
             raise
+
+    @property
+    def channel(self) -> Channel:
+        """The parent's end of its connection, for which a worker that dials is waited for."""
+        end = time.monotonic() + PATIENCE
+        while self._channel is None and time.monotonic() < end:
+            assert self._listener is not None
+            self._channel = self._listener.accept()
+            time.sleep(0.01)
+        assert self._channel is not None, "the worker does not dial"
+        return self._channel
 
     def greet(self) -> Message:
         """Shake hands; return what the worker says of its environments."""
@@ -120,17 +137,19 @@ class Started:
                 return messages[0]
         raise TimeoutError("the worker says nothing")
 
-    def status(self) -> int | None:
-        """Return the worker's exit status, after a wait for it."""
-        end = time.monotonic() + PATIENCE
-        while self.handle.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
-        return self.handle.poll()
+    def end(self) -> None:
+        """End the worker at once."""
+        self.launcher.end([self.handle], 0.0)
+        self.close()
 
     def close(self) -> None:
         """Let go of the worker."""
-        self.channel.close()
-        self.lifeline.close()
+        if self._channel is not None:
+            self._channel.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self.lifeline is not None:
+            self.lifeline.close()
 
 
 class LauncherContract:
@@ -145,6 +164,17 @@ class LauncherContract:
     def launcher(self) -> Launcher[Any]:
         """Return the launcher to test."""
         raise NotImplementedError
+
+    def ended(self, handle: Any) -> bool:
+        """Return whether a worker has ended, without waiting for it."""
+        return handle.poll() is not None
+
+    def ends(self, worker: Started) -> bool:
+        """Return whether a worker ends, after a wait for it."""
+        end = time.monotonic() + PATIENCE
+        while not self.ended(worker.handle) and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.ended(worker.handle)
 
     @pytest.fixture
     def start(self) -> Iterator[Any]:
@@ -168,8 +198,10 @@ class LauncherContract:
         assert ready.count == 1
         answer = worker.ask(Call("call", "process"))
         assert isinstance(answer, CallResult)
-        assert answer.results == [worker.handle.pid] != [os.getpid()]
+        (process,) = answer.results
+        assert process == (worker.handle.pid or process) != os.getpid()
         assert worker.handle.poll() is None
+        assert not self.ended(worker.handle)
 
     def test_a_worker_that_has_closed_ends_by_itself(self, start: Any) -> None:
         """Check that a worker ends once its environments are closed and its connection too."""
@@ -177,7 +209,8 @@ class LauncherContract:
         worker.greet()
         assert isinstance(worker.ask(Close()), Closed)
         worker.launcher.end([worker.handle], PATIENCE, worker.channel.close)
-        assert worker.handle.poll() == 0
+        assert self.ends(worker)
+        assert worker.handle.poll() == (0 if worker.handle.knows_end else None)
 
     def test_workers_come_and_go_one_by_one(self, start: Any) -> None:
         """Check that starting and ending one worker leaves the others alone."""
@@ -185,20 +218,21 @@ class LauncherContract:
         first.greet()
         second = start(index=1)
         second.greet()
-        first.launcher.end([first.handle], 0.0)
-        assert first.handle.poll() is not None
+        first.end()
+        assert self.ends(first)
         third = start(index=2)
         third.greet()
-        assert isinstance(second.ask(Call("call", "process")), CallResult)
-        assert second.handle.poll() is None
-        assert len({worker.handle.pid for worker in (first, second, third)}) == 3
+        answers = [worker.ask(Call("call", "process")) for worker in (second, third)]
+        assert len({answer.results[0] for answer in answers}) == 2
+        assert not self.ended(second.handle)
+        assert len({str(worker.handle) for worker in (first, second, third)}) == (3 if second.handle.pid else 1)
 
     def test_starting_does_not_wait_for_environments(self, start: Any) -> None:
         """Check that `start` returns before the environments exist."""
         worker = start(functools.partial(Still, 1000.0))
         assert worker.handle.poll() is None
-        worker.launcher.end([worker.handle], 0.0)
-        assert worker.handle.poll() is not None
+        worker.end()
+        assert self.ends(worker)
 
     def test_a_constructor_that_raises_is_reported(self, start: Any) -> None:
         """Check that the error of a constructor travels."""
@@ -206,14 +240,18 @@ class LauncherContract:
         failure = worker.greet()
         assert isinstance(failure, Failure)
         assert failure.message == "it cannot be made"
-        assert worker.status() == 0
+        assert self.ends(worker)
+        assert worker.handle.poll() == (0 if worker.handle.knows_end else None)
 
     def test_a_signal_shows_in_the_exit_status(self, start: Any) -> None:
         """Check that the handle knows how a worker ended."""
         worker = start()
         worker.greet()
+        if not isinstance(worker.handle, ProcessHandle):
+            pytest.skip("the workers of this launcher are no child processes")
         worker.handle.signal(9)
-        assert worker.status() in (-9, 255)  # the fork server does not know by which signal
+        assert self.ends(worker)
+        assert worker.handle.poll() in (-9, 255)  # the fork server does not know by which signal
         worker.handle.signal(9)  # nobody is there any more
         with pytest.raises(PeerGone):
             worker.next()
@@ -226,13 +264,17 @@ class LauncherContract:
             worker.launcher.end([worker.handle], 0.0, lambda: calls.append(1))
         worker.launcher.end([], 0.0, lambda: calls.append(1))
         assert len(calls) == 3
-        assert worker.handle.poll() is not None
+        worker.close()
+        assert self.ends(worker)
 
     def test_a_worker_ends_with_the_process_that_started_it(self, start: Any) -> None:
         """Check that a worker ends with the process that has started it."""
         worker = start(functools.partial(Still, 1000.0))
-        worker.lifeline.close()
-        assert worker.status() is not None
+        if worker.lifeline is None:
+            worker.channel.close()
+        else:
+            worker.lifeline.close()
+        assert self.ends(worker)
 
     def test_what_cannot_be_sent_is_an_error(self, start: Any) -> None:
         """Check that factories which cannot be pickled are an error of the caller."""

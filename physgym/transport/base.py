@@ -1,15 +1,17 @@
 """The interface of a transport: a channel moves the messages of one connection, a listener gives channels to a parent.
 
-A new transport subclasses `Channel`, and `Listener` where workers connect to it; `physgym.testing.transports` has the
-tests that it must pass.
+A new transport subclasses `Channel`, `Listener` where workers connect to it, and `Transport`, which makes both;
+`physgym.testing.transports` has the tests that it must pass.
 """
 
 from __future__ import annotations
 
 import secrets
 import select
+import socket
 from abc import ABC, abstractmethod
 from collections import deque
+from typing import Any, ClassVar
 
 from physgym.errors import ProtocolError
 from physgym.protocol.connection import Connection
@@ -188,7 +190,13 @@ class Channel(ABC):
 
 
 class Listener(ABC):
-    """An address to which workers connect."""
+    """An address to which workers connect.
+
+    Attributes:
+        address: What a worker has to know in order to connect: JSON data.
+    """
+
+    address: Any
 
     @abstractmethod
     def accept(self) -> Channel | None:
@@ -201,3 +209,58 @@ class Listener(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop listening; calling it again does no harm."""
+
+
+class Transport(ABC):
+    """A way to connect workers with their parent.
+
+    The parent has an object, with whatever settings it needs. A worker is told the class, which it imports: hence the
+    class methods for its end.
+
+    Attributes:
+        dials: Whether workers dial, maybe from another machine: such a transport has `listen` and `dial`. Else they
+            inherit their end of a connection, and with it memory to share: such a transport has `pair` and `adopt`.
+    """
+
+    dials: ClassVar[bool]
+
+    # --- at the parent
+
+    def listen(self, port: int) -> Listener | None:
+        """Return an address for workers that dial, None where they inherit their connections.
+
+        Args:
+            port: TCP port; 0 for a free one.
+
+        Raises:
+            ConfigError: It cannot be had.
+        """
+        return None
+
+    def pair(self) -> tuple[Channel | None, socket.socket | None]:
+        """Return the parent's end of a new connection, and what a worker inherits; None for both where workers dial.
+
+        Raises:
+            OSError: There is no descriptor left.
+        """
+        return None, None
+
+    # --- at the worker
+
+    @classmethod
+    def dial(cls, address: Any, timeout: float) -> Channel:
+        """Connect to a parent; return the worker's end.
+
+        Args:
+            address: The parent's `Listener.address`, after a way through JSON.
+            timeout: Seconds to wait.
+
+        Raises:
+            OSError: Nobody listens.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def adopt(cls, sock: socket.socket) -> Channel:
+        """Return the worker's end of a connection that it has inherited."""
+        raise NotImplementedError

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import socket
-import time
+from typing import Any
 
 from physgym.errors import ConfigError
 from physgym.protocol.messages import Role
-from physgym.transport.auth import greet
-from physgym.transport.base import Channel, Listener, PeerGone
+from physgym.transport.base import Channel, Listener, Transport
 from physgym.transport.sockets import SocketChannel, above
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024  # connections that wait in the kernel: workers are not to wait behind those who say nothing
-REDIAL = 0.05  # seconds until a worker that was turned away dials again
 
 
 class TcpListener(Listener):
@@ -21,6 +19,7 @@ class TcpListener(Listener):
 
     Args:
         port: TCP port; 0 takes a free one.
+        host: Address of the interface.
 
     Attributes:
         address: Of the interface, and the port.
@@ -29,17 +28,15 @@ class TcpListener(Listener):
         ConfigError: The port is taken.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = LOOPBACK) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"port must be between 0 (any free one) and 65535, not {port}")
         try:
-            self.sock = above(socket.create_server((LOOPBACK, port), backlog=BACKLOG))
+            self.sock = above(socket.create_server((host, port), backlog=BACKLOG))
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {LOOPBACK}:{port}: {error.strerror}. Use port=0 for a free one"
-            ) from error
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}. Use port=0 for a free one") from error
         self.sock.setblocking(False)
-        self.address: tuple[str, int] = self.sock.getsockname()[:2]
+        self.address: Any = self.sock.getsockname()[:2]
 
     def accept(self) -> Channel | None:
         """Return the next connection as a channel, None if there is none after all, or no descriptor for it."""
@@ -47,6 +44,10 @@ class TcpListener(Listener):
             sock, _ = self.sock.accept()
         except OSError:
             return None
+        return self.channel(sock)
+
+    def channel(self, sock: socket.socket) -> Channel:
+        """Return the parent's end of a connection; what makes something else of the socket overrides this."""
         return SocketChannel(sock, Role.PARENT)
 
     def fileno(self) -> int:
@@ -63,32 +64,17 @@ def dial(address: tuple[str, int], timeout: float) -> Channel:
     return SocketChannel(socket.create_connection(address, timeout), Role.WORKER)
 
 
-def join(address: tuple[str, int], timeout: float, token: bytes, worker: int, pid: int) -> Channel:
-    """Connect to a parent and shake hands; where it was crowded by others, again and again.
+class Tcp(Transport):
+    """TCP on the loopback interface."""
 
-    Args:
-        address: Of the parent.
-        timeout: Seconds for it.
-        token: The secret.
-        worker: Index of this worker.
-        pid: Its process.
+    dials = True
 
-    Raises:
-        ProtocolError: The parent is another one.
-        PeerGone: It turns this worker away.
-        OSError: Nobody listens.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        channel = dial(address, max(REDIAL, deadline - time.monotonic()))
-        try:
-            greet(channel, token, worker, pid)
-            return channel
-        except PeerGone:
-            channel.close()
-            if time.monotonic() >= deadline:
-                raise
-        except BaseException:
-            channel.close()
-            raise
-        time.sleep(REDIAL)
+    def listen(self, port: int) -> Listener:
+        """Return an address for workers."""
+        return TcpListener(port)
+
+    @classmethod
+    def dial(cls, address: Any, timeout: float) -> Channel:
+        """Connect to a parent; return the worker's end."""
+        host, port = address
+        return dial((host, port), timeout)

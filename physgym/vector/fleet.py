@@ -9,21 +9,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import secrets
 import select
-import sys
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gymnasium.vector import AutoresetMode
-
 from physgym.errors import ClosedError, ProtocolError, SharedProcess, WaitTimeout, WorkerError
-from physgym.launch.base import Launcher, Order, no_descriptors
+from physgym.launch.base import Launcher
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import IDLE, SLOTS, Arena
@@ -35,49 +29,23 @@ from physgym.protocol.messages import (
     Message,
     Predict,
     Prediction,
-    Role,
 )
 from physgym.protocol.short_frames import STEPPED_ALL
-from physgym.system import process_tree as tree
-from physgym.system.children import Lifeline
 from physgym.system.descriptors import fill_standard
-from physgym.transport.auth import challenge
 from physgym.transport.base import PeerGone
-from physgym.transport.sockets import SocketChannel
-from physgym.transport.tcp import TcpListener
-from physgym.transport.unix import socket_pair
 from physgym.vector.closing import END_TIMEOUT, close_environments
-from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
 from physgym.vector.remote_errors import remote_error
+from physgym.vector.starter import Settings, Starter
 from physgym.vector.watch import Watch
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, reported
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed
-from physgym.worker.main import Boot, build_all
+from physgym.worker.main import build_all
 
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
 CLOSED = "the vector env is closed; make a new one"
 FOREIGN = "the vector env belongs to the process that made it, of which this one is a fork; make one here"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of the start of workers.
-
-    Attributes:
-        autoreset_mode: What happens when an episode ends.
-        launcher: What starts them.
-        transport: "unix" or "tcp".
-        port: TCP port, 0 for a free one.
-        timeout: Seconds to wait for an answer.
-    """
-
-    autoreset_mode: AutoresetMode
-    launcher: Launcher[Any]
-    transport: str
-    port: int
-    timeout: float
 
 
 def _release(workers: Sequence[Worker], launcher: Launcher[Any], patience: float, owner: int) -> None:
@@ -125,8 +93,8 @@ class WorkerPool:
     ) -> None:
         self._factories, self.settings, self._predict = list(factories), settings, predict
         self.memory = memory
-        self._token = secrets.token_bytes(32)
         self._watch = Watch()
+        self._starter = Starter(self._factories, settings, memory, self._watch)
         self._inbox = Inbox()
         self._questions: list[tuple[RemoteWorker, Predict]] = []
         self._arena: tuple[int, int] | None = None  # rows, size
@@ -145,7 +113,7 @@ class WorkerPool:
         bounds = [round(i * count / num_workers) for i in range(num_workers + 1)]
         self.workers += [RemoteWorker(i, range(a, b)) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
         try:
-            self._launch([worker for worker in self.workers if isinstance(worker, RemoteWorker)], None)
+            self._starter.start([worker for worker in self.workers if isinstance(worker, RemoteWorker)])
             self.agreement = self._agreed()
         except BaseException:
             self.kill()
@@ -195,49 +163,6 @@ class WorkerPool:
             folders=folders,
             local=True,
         )
-
-    def _launch(self, workers: Sequence[RemoteWorker], seeds: Sequence[int | None] | None) -> None:
-        """Start processes, and wait until each has connected, proved itself and built its environments."""
-        listener = TcpListener(self.settings.port) if self.settings.transport == "tcp" else None
-        try:
-            deadline = time.monotonic() + self.settings.timeout
-            for worker in workers:
-                self._start(worker, listener, seeds)
-            Handshake(workers, listener, self._token, self._watch, self.settings.timeout).run(deadline)
-        finally:
-            if listener is not None:
-                listener.close()
-
-    def _start(self, worker: RemoteWorker, listener: TcpListener | None, seeds: Sequence[int | None] | None) -> None:
-        factories = [self._factories[i] for i in worker.envs]
-        boot = Boot(
-            None if listener is None else listener.address,
-            self._token.hex(),
-            worker.index,
-            worker.envs.start,
-            len(self._factories),
-            self.settings.autoreset_mode.name,
-            self.settings.timeout,
-            [str(Path(entry).resolve()) for entry in sys.path],
-            None if seeds is None else list(seeds),
-            tree.new_mark(),
-        )
-        ours = theirs = None
-        try:
-            worker.lifeline = Lifeline()
-            if listener is None:
-                ours, theirs = socket_pair()
-                worker.connect(SocketChannel(ours, Role.PARENT))
-        except OSError as error:
-            raise no_descriptors(worker.index, error) from error
-        with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
-            worker.handle = self.settings.launcher.start(Order(boot, factories, worker.lifeline, theirs, self.memory))
-        worker.ready = None
-        worker.since = time.monotonic()
-        if worker.channel is not None:
-            with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
-                challenge(worker.channel)
-            self._watch.add(worker)
 
     def attach(self, rows: int, arena: Arena | None) -> None:
         """Have the workers use the shared memory, or an arena of this process.
@@ -521,7 +446,7 @@ class WorkerPool:
         """
         self.end(worker)
         try:
-            self._launch([worker], seeds)
+            self._starter.start([worker], seeds)
         except BaseException:
             self.end(worker)
             raise

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from physgym.errors import ProtocolError, WorkerError
 from physgym.protocol.messages import Failure, Hello, Message, Ready
 from physgym.transport.auth import admit, challenge
-from physgym.transport.base import Channel, PeerGone
-from physgym.transport.tcp import TcpListener
+from physgym.transport.base import Channel, Listener, PeerGone
 from physgym.vector.watch import Watch
 from physgym.vector.workers import RemoteWorker, reported
 
@@ -26,15 +25,14 @@ class Handshake:
     Args:
         workers: Which ones.
         listener: Where they dial; None if they have inherited their connections.
-        token: The secret that each has to prove.
         watch: Takes the connections of those that have dialled.
         timeout: Seconds for all of it, for the text of an error.
     """
 
     def __init__(
-        self, workers: Sequence[RemoteWorker], listener: TcpListener | None, token: bytes, watch: Watch, timeout: float
+        self, workers: Sequence[RemoteWorker], listener: Listener | None, watch: Watch, timeout: float
     ) -> None:
-        self._workers, self._listener, self._token = workers, listener, token
+        self._workers, self._listener = workers, listener
         self._watch, self._timeout = watch, timeout
         self._strangers: dict[int, tuple[Channel, float]] = {}  # connections, and since when
         self._poll = select.poll()
@@ -120,7 +118,7 @@ class Handshake:
         for message in messages:
             if isinstance(message, Hello):
                 try:
-                    admitted = message.worker == worker.index and admit(worker.channel, message, self._token)
+                    admitted = message.worker == worker.index and admit(worker.channel, message, worker.token)
                 except PeerGone as gone:  # it died since it greeted
                     raise worker.death() from gone
                 if not admitted:
@@ -144,7 +142,7 @@ class Handshake:
             hello = messages[0]
             assert isinstance(hello, Hello)
             worker = next((w for w in self._workers if w.index == hello.worker and w.channel is None), None)
-            if worker is None or not admit(channel, hello, self._token):
+            if worker is None or not admit(channel, hello, worker.token):
                 raise ProtocolError("a stranger")
         except ProtocolError:
             self._dismiss(file)

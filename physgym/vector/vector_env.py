@@ -23,6 +23,7 @@ from physgym.errors import (
     SharedProcess,
     WrongValue,
 )
+from physgym.launch.base import Launcher
 from physgym.launch.methods import launcher_of
 from physgym.protocol.messages import Call, Predict, Prediction, RolloutResult
 from physgym.protocol.short_frames import STEP_ALL
@@ -30,18 +31,21 @@ from physgym.sample import SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.system.cores import usable_cores
+from physgym.transport.base import Transport
+from physgym.transport.table import transport_of
 from physgym.vector.actions import ActionWriter
 from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
 from physgym.vector.call_runner import CallRunner
 from physgym.vector.calls import Calls, State, check_reset
 from physgym.vector.episode_schedule import Episode, EpisodeSchedule
-from physgym.vector.fleet import Settings, WorkerPool
+from physgym.vector.fleet import WorkerPool
 from physgym.vector.memory import SharedMemory
 from physgym.vector.predictions import AnyPredictor, answer
 from physgym.vector.quota import Demand
 from physgym.vector.recovery import Recovery
 from physgym.vector.results import ResultStore
 from physgym.vector.spaces import ObservationMode, batched_spaces
+from physgym.vector.starter import Settings
 from physgym.worker.sharing import refuse_shared
 
 LONGEST_TIMEOUT = 1e7
@@ -60,7 +64,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         copy: Whether observations are copies. If not, they are views that hold until the step after the next; `send`
             writes into the present ones.
         context: How processes are started: "spawn" (the default; no ``if __name__`` guard needed), "forkserver" (quick
-            for many workers; needs the guard) or "fork" (factories need not be picklable; not where threads run).
+            for many workers; needs the guard) or "fork" (factories need not be picklable; not where threads run); or a
+            `physgym.launch.base.Launcher`, which has them started elsewhere.
         num_workers: Worker processes; by default one per usable core, at most one per environment. 0 keeps the
             environments in this process; "auto" measures their step and takes what is fastest.
         autoreset_mode: What happens when an episode ends.
@@ -68,7 +73,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             batched and the single space.
         timeout: Seconds to wait for a worker before giving up: for building its environments, for a step of all of
             them, for a sample of a rollout.
-        transport: "unix" (a socket that no other process can reach) or "tcp" (the loopback interface).
+        transport: "unix" (a socket that no other process can reach) or "tcp" (the loopback interface); or another
+            `physgym.transport.base.Transport`, or the name of one that was registered.
         port: For "tcp": the port that workers connect to; 0 takes a free one.
         on_error: "raise", or "restart": a worker that dies, hangs or raises is started again, its episodes are reported
             as truncated with ``info["worker_restarted"]``, and everything goes on.
@@ -94,13 +100,13 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         env_fns: Iterable[Callable[[], gymnasium.Env[Any, Any]]],
         shared_memory: bool = True,
         copy: bool = True,
-        context: str | None = None,
+        context: str | Launcher[Any] | None = None,
         *,
         num_workers: int | Literal["auto"] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         observation_mode: ObservationMode = "same",
         timeout: float = limits.TIMEOUT,
-        transport: str | None = None,
+        transport: str | Transport | None = None,
         port: int = 0,
         on_error: str = "raise",
         max_restarts: int = DEFAULT_RESTARTS,
@@ -118,15 +124,14 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         timeout, mode = _checked_timeout(timeout), _checked_mode(autoreset_mode)
         if on_error not in ("raise", "restart"):
             raise ConfigError(f'on_error must be "raise" or "restart", not {on_error!r}')
-        transport = transport or ("tcp" if port else "unix")
-        if transport not in ("unix", "tcp"):
-            raise ConfigError(f'transport must be "unix" or "tcp", not {transport!r}')
+        launcher = launcher_of(context)
+        way = transport_of(transport or None, port, inherit=launcher.inherits)
         answer_all = _answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
         count = _count(num_workers, factories, answer_all)
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
-        settings = Settings(mode, launcher_of(context), transport, port, timeout)
-        self._memory = SharedMemory(shared=shared_memory and transport == "unix" and count > 0)
+        settings = Settings(mode, launcher, way, port, timeout)
+        self._memory = SharedMemory(shared=shared_memory and not way.dials and count > 0)
         try:
             try:
                 self._pool = WorkerPool(factories, count, settings, answer_all, self._memory.file)

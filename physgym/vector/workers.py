@@ -89,6 +89,7 @@ class RemoteWorker(Worker):
         handle: As its launcher sees it; None while it is not started.
         lifeline: Ends it with this process, on this machine.
         channel: Its connection; None while it has none.
+        token: The secret that it has to prove.
         poll: Of its connection alone.
     """
 
@@ -97,10 +98,11 @@ class RemoteWorker(Worker):
         self.handle: WorkerHandle | None = None
         self.lifeline: Lifeline | None = None
         self.channel: Channel | None = None
+        self.token = b""
         self.poll = select.poll()
 
     def __str__(self) -> str:
-        pid = "not started" if self.handle is None else f"pid {self.handle.pid}"
+        pid = "not started" if self.handle is None else str(self.handle)
         return f"worker {self.index} ({pid}, {self.name})"
 
     @property
@@ -137,7 +139,8 @@ class RemoteWorker(Worker):
     def death(self) -> WorkerError:
         """Return the error of its end; waits a moment for its exit status."""
         status, deadline = None, time.monotonic() + 1.0
-        while self.handle is not None and (status := self.handle.poll()) is None and time.monotonic() < deadline:
+        handle = self.handle if self.handle is not None and self.handle.knows_end else None
+        while handle is not None and (status := handle.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.001)
         text = f"{self} {exit_text(status)} {self.activity()}. Anything it wrote to stderr stands above"
         return WorkerError(text, env_indices=self.concerned())

@@ -10,9 +10,11 @@ import contextlib
 import gc
 import json
 import os
+import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,14 +27,14 @@ from physgym.errors import ProtocolError, SharedProcess
 from physgym.interrupt import outlive_announcements
 from physgym.placement import Env, EnvFactory, build
 from physgym.protocol.buffers import Arena
-from physgym.protocol.messages import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready, Role
+from physgym.protocol.messages import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import fill_standard
 from physgym.transport.auth import greet
 from physgym.transport.base import Channel, PeerGone
-from physgym.transport.sockets import SocketChannel
-from physgym.transport.tcp import join
+from physgym.transport.joining import join
+from physgym.transport.table import imported
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
@@ -47,7 +49,8 @@ class Boot:
     """The first words of a parent to a worker that it starts.
 
     Attributes:
-        address: Where to connect to; None if the connection was inherited.
+        transport: How it is connected, as an entry of `physgym.transport.table`.
+        address: Where to connect to, as JSON data of the transport; None if the connection was inherited.
         token: The secret with which both ends prove themselves, as hexadecimal digits.
         worker: Index of this worker.
         first_env: Index of its first environment among all.
@@ -59,7 +62,8 @@ class Boot:
         mark: Of its tree of processes; in the environment of all that it starts.
     """
 
-    address: tuple[str, int] | None
+    transport: str
+    address: Any
     token: str
     worker: int
     first_env: int
@@ -77,10 +81,7 @@ class Boot:
     @classmethod
     def from_line(cls, line: bytes) -> Boot:
         """Return what a line of `to_line` says."""
-        data = json.loads(line)
-        if data["address"] is not None:
-            data["address"] = (str(data["address"][0]), int(data["address"][1]))
-        return cls(**data)
+        return cls(**json.loads(line))
 
 
 def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]], memory: int) -> None:
@@ -214,6 +215,25 @@ def end_with_parent(lifeline: int, mark: str) -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
+def end_with_connection(channel: Channel, mark: str) -> None:
+    """End this process, with all that it has started, when the parent at the other end of a connection is gone.
+
+    A worker that the parent did not start on its own machine has nothing else that says so while it computes.
+    """
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(channel.fileno(), getattr(select, "POLLRDHUP", 0))
+        poll.poll()
+        time.sleep(FAREWELL)  # a worker that is idle ends by itself
+        mine = tree.look(os.getpid())
+        with contextlib.suppress(Exception):
+            tree.end([tree.Tree(mine, mark)])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
 def guard_children(lifeline: int, mark: str) -> None:
     """Have a guard watch this process from the moment at which an environment starts a process.
 
@@ -245,23 +265,34 @@ def _keep_from_forks(lifeline: int, channel: Channel) -> None:
 def run(
     boot: Boot, load: Callable[[], Sequence[EnvFactory]], lifeline: int, sock: socket.socket | None, memory: int
 ) -> None:
-    """Serve as a worker until the parent closes the connection or dies."""
+    """Serve as a worker until the parent closes the connection or dies.
+
+    Args:
+        boot: What the parent said.
+        load: Gives the env factories.
+        lifeline: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
+        sock: The end of the connection that it has inherited; None if it dials.
+        memory: Descriptor of the shared memory, negative if there is none.
+    """
     os.environ.update(tree.marked(os.environ, boot.mark))
-    end_with_parent(lifeline, boot.mark)
+    if lifeline >= 0:
+        end_with_parent(lifeline, boot.mark)
     if hasattr(os, "SCHED_BATCH"):
         # a worker that wakes up shall not push the parent off its core before the parent has woken the others
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    token = bytes.fromhex(boot.token)
+    token, transport = bytes.fromhex(boot.token), imported(boot.transport)
     if sock is not None:
-        channel: Channel = SocketChannel(sock, Role.WORKER)
+        channel = transport.adopt(sock)
         channel.set_timeout(boot.timeout)
         greet(channel, token, boot.worker, os.getpid())
     else:
-        assert boot.address is not None
-        channel = join(boot.address, boot.timeout, token, boot.worker, os.getpid())
+        channel = join(lambda left: transport.dial(boot.address, left), boot.timeout, token, boot.worker, os.getpid())
     _keep_from_forks(lifeline, channel)
-    guard_children(lifeline, boot.mark)
+    if lifeline >= 0:
+        guard_children(lifeline, boot.mark)
+    else:
+        end_with_connection(channel, boot.mark)
     try:
         serve(channel, boot, load, memory)
     except PeerGone:
@@ -280,6 +311,17 @@ def main() -> None:
     _main(payload, lifeline, sock, memory)
 
 
+def join_parent(payload: bytes) -> None:
+    """Run as a worker that somebody else has started, maybe on another machine; it dials to its parent.
+
+    Args:
+        payload: All that it needs to know, as `physgym.launch.pickling.payload` gives it, from where no stranger can
+            write.
+    """
+    fill_standard()
+    _main(payload, -1, -1, -1, keep_path=True)
+
+
 def served(payload: bytes, files: tuple[int, int, int]) -> None:
     """Run as a worker that multiprocessing's fork server makes."""
     os.setsid()
@@ -292,10 +334,11 @@ def served(payload: bytes, files: tuple[int, int, int]) -> None:
     _main(payload, *files)
 
 
-def _main(payload: bytes, lifeline: int, sock: int, memory: int) -> None:
+def _main(payload: bytes, lifeline: int, sock: int, memory: int, *, keep_path: bool = False) -> None:
     line, _, pickled = payload.partition(b"\n")
     boot = Boot.from_line(line)
-    sys.path[:] = boot.sys_path
+    own = sys.path if keep_path else []
+    sys.path[:] = [*own, *(entry for entry in boot.sys_path if entry not in own)]
 
     def load() -> Any:
         return cloudpickle.loads(pickled)

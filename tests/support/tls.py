@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from physgym.errors import ProtocolError
 from physgym.protocol.messages import Role
-from physgym.transport.base import Channel, PeerGone
+from physgym.transport.base import Channel, PeerGone, Transport
 from physgym.transport.sockets import above
 from physgym.transport.tcp import TcpListener
 
@@ -175,18 +176,27 @@ class TlsChannel(Channel):
 class TlsListener(TcpListener):
     """The parent's socket, whose address includes the certificate."""
 
-    def accept(self) -> Channel | None:
-        try:
-            sock, _ = self.sock.accept()
-        except OSError:
-            return None
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
+        self.address = [*self.address, certificate()]
+
+    def channel(self, sock: socket.socket) -> Channel:
         return TlsChannel(sock, Role.PARENT, parent_context())
 
 
-def tls_dial(address: tuple[str, int], certificate: str, timeout: float) -> Channel:
-    """Connect to a parent that has a certificate; return the worker's end."""
-    sock = socket.create_connection(address, timeout)
-    return TlsChannel(sock, Role.WORKER, worker_context(certificate))
+class Tls(Transport):
+    """TLS over TCP."""
+
+    dials = True
+
+    def listen(self, port: int) -> TlsListener:
+        return TlsListener(port)
+
+    @classmethod
+    def dial(cls, address: Any, timeout: float) -> Channel:
+        host, port, certificate = address
+        sock = socket.create_connection((host, port), timeout)
+        return TlsChannel(sock, Role.WORKER, worker_context(certificate))
 
 
 def tls_pair() -> tuple[TlsChannel, TlsChannel]:
@@ -203,20 +213,20 @@ def tls_pair() -> tuple[TlsChannel, TlsChannel]:
 
 
 @functools.cache
-def _files() -> tuple[str, str]:
+def key_and_certificate(name: str = NAME) -> tuple[str, str]:
     """Make a key and a certificate for it, with OpenSSL's command; return both as text."""
     with tempfile.TemporaryDirectory() as folder:
         key, made = Path(folder) / "key", Path(folder) / "certificate"
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        command += ["-keyout", str(key), "-out", str(made), "-days", "2", "-subj", f"/CN={NAME}"]
-        command += ["-addext", f"subjectAltName=DNS:{NAME}"]
+        command += ["-keyout", str(key), "-out", str(made), "-days", "2", "-subj", f"/CN={name}"]
+        command += ["-addext", f"subjectAltName=DNS:{name}"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         return key.read_text(), made.read_text()
 
 
 def certificate() -> str:
     """Return the parent's certificate, as PEM."""
-    return _files()[1]
+    return key_and_certificate()[1]
 
 
 @functools.cache
@@ -224,7 +234,7 @@ def parent_context() -> ssl.SSLContext:
     """Return the context of a parent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write("".join(_files()))
+        file.write("".join(key_and_certificate()))
         file.flush()
         context.load_cert_chain(file.name)
     return context

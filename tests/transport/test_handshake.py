@@ -23,8 +23,8 @@ from physgym.protocol.agreement import agree
 from physgym.protocol.connection import Connection
 from physgym.protocol.messages import Role
 from physgym.protocol.msgpack_values import encode_value
+from physgym.transport import tcp
 from physgym.transport.base import Channel
-from physgym.vector import fleet as pool
 from tests.support.conversation import BIG
 
 
@@ -119,12 +119,12 @@ def test_the_spaces_of_a_message_are_bounded_together():
 def test_many_idle_connections_keep_no_worker_out(monkeypatch):
     strangers: list[socket.socket] = []
 
-    class Listener(pool.TcpListener):
+    class Listener(tcp.TcpListener):
         def __init__(self, port=0):
             super().__init__(port)
             strangers.extend(socket.create_connection(self.address, 10) for _ in range(177))
 
-    monkeypatch.setattr(pool, "TcpListener", Listener)
+    monkeypatch.setattr(tcp, "TcpListener", Listener)
     files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     with SocketVectorEnv([Still] * 2, num_workers=2, timeout=60, transport="tcp", context="fork") as envs:
         envs.reset()
@@ -137,7 +137,7 @@ def test_many_idle_connections_keep_no_worker_out(monkeypatch):
 def test_a_worker_that_is_turned_away_dials_again(monkeypatch):
     turned = []
 
-    class Listener(pool.TcpListener):
+    class Listener(tcp.TcpListener):
         def accept(self) -> Channel | None:
             channel = super().accept()
             if channel is not None and len(turned) < 3:
@@ -146,7 +146,7 @@ def test_a_worker_that_is_turned_away_dials_again(monkeypatch):
                 return None
             return channel
 
-    monkeypatch.setattr(pool, "TcpListener", Listener)
+    monkeypatch.setattr(tcp, "TcpListener", Listener)
     with SocketVectorEnv([Still], timeout=60, transport="tcp", context="fork") as envs:
         envs.reset()
     assert len(turned) == 3

@@ -22,7 +22,7 @@ from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
 from physgym.protocol import codec
 from physgym.protocol.msgpack_values import encode_value
-from physgym.vector import fleet as pool
+from physgym.transport import tcp
 from physgym.vector import handshake
 from tests.support.vectors import same
 from tests.support.workers import forked_workers  # noqa: F401 - fixtures of all tests here
@@ -393,7 +393,7 @@ def test_strangers_are_turned_away(monkeypatch):
     """A peer that sends garbage, or a greeting without a proof, is dropped; the workers are served."""
     strangers: list[socket.socket] = []
 
-    class Listener(pool.TcpListener):
+    class Listener(tcp.TcpListener):
         def __init__(self, port=0):
             super().__init__(port)
             body = encode_value({"worker": 0, "pid": 1, "nonce": bytes(32), "proof": bytes(32)})
@@ -402,7 +402,7 @@ def test_strangers_are_turned_away(monkeypatch):
                 strangers.append(connected(self.address, data))
             connected(self.address, reset=True)
 
-    monkeypatch.setattr(pool, "TcpListener", Listener)
+    monkeypatch.setattr(tcp, "TcpListener", Listener)
     with SocketVectorEnv([Counter], timeout=20, transport="tcp") as envs:
         envs.reset(seed=0)
         assert envs.step([1])[1].tolist() == [1]
@@ -416,12 +416,12 @@ def test_strangers_are_turned_away(monkeypatch):
 def test_strangers_that_say_nothing_do_not_keep_the_workers_out(monkeypatch):
     strangers: list[socket.socket] = []
 
-    class Listener(pool.TcpListener):
+    class Listener(tcp.TcpListener):
         def __init__(self, port=0):
             super().__init__(port)
             strangers.extend(connected(self.address) for _ in range(3 * handshake.STRANGERS))
 
-    monkeypatch.setattr(pool, "TcpListener", Listener)
+    monkeypatch.setattr(tcp, "TcpListener", Listener)
     monkeypatch.setattr(handshake, "STRANGER_SECONDS", 0.5)
     with SocketVectorEnv([Counter] * 3, num_workers=3, timeout=20, transport="tcp") as envs:
         envs.reset(seed=0)

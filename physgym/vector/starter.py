@@ -1,0 +1,115 @@
+"""The start of workers: ordered from a launcher, connected by a transport, and waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gymnasium.vector import AutoresetMode
+
+from physgym.launch.base import Launcher, Order, no_descriptors
+from physgym.placement import EnvFactory
+from physgym.system import process_tree as tree
+from physgym.system.children import Lifeline
+from physgym.transport.auth import challenge
+from physgym.transport.base import Listener, PeerGone, Transport
+from physgym.transport.table import entry_of
+from physgym.vector.handshake import Handshake
+from physgym.vector.watch import Watch
+from physgym.vector.workers import RemoteWorker
+from physgym.worker.main import Boot
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the start of workers.
+
+    Attributes:
+        autoreset_mode: What happens when an episode ends.
+        launcher: What starts them.
+        transport: How they are connected.
+        port: TCP port, 0 for a free one.
+        timeout: Seconds to wait for an answer.
+    """
+
+    autoreset_mode: AutoresetMode
+    launcher: Launcher[Any]
+    transport: Transport
+    port: int
+    timeout: float
+
+
+class Starter:
+    """Starts workers.
+
+    Args:
+        factories: One callable per environment; the list may grow.
+        settings: How to start them.
+        memory: Descriptor of the shared memory, None if arrays travel in messages.
+        watch: Takes their connections.
+    """
+
+    def __init__(self, factories: list[EnvFactory], settings: Settings, memory: int | None, watch: Watch) -> None:
+        self._factories, self._settings, self._memory, self._watch = factories, settings, memory, watch
+
+    def start(self, workers: Sequence[RemoteWorker], seeds: Sequence[int | None] | None = None) -> None:
+        """Start workers, and wait until each has connected, proved itself and built its environments.
+
+        Args:
+            workers: Which ones.
+            seeds: For the next reset of each environment of one that takes the place of another.
+
+        Raises:
+            ConfigError: The port is taken, or what makes the environments cannot be sent.
+            WorkerError: One died or is not ready in time, or a constructor raised.
+        """
+        settings = self._settings
+        listener = settings.transport.listen(settings.port)
+        try:
+            deadline = time.monotonic() + settings.timeout
+            for worker in workers:
+                self._order(worker, listener, seeds)
+            Handshake(workers, listener, self._watch, settings.timeout).run(deadline)
+        finally:
+            if listener is not None:
+                listener.close()
+
+    def _order(self, worker: RemoteWorker, listener: Listener | None, seeds: Sequence[int | None] | None) -> None:
+        settings = self._settings
+        worker.token = secrets.token_bytes(32)  # for this start alone: one that dials late takes nobody's place
+        boot = Boot(
+            entry_of(settings.transport),
+            None if listener is None else listener.address,
+            worker.token.hex(),
+            worker.index,
+            worker.envs.start,
+            len(self._factories),
+            settings.autoreset_mode.name,
+            settings.timeout,
+            [str(Path(entry).resolve()) for entry in sys.path],
+            None if seeds is None else list(seeds),
+            tree.new_mark(),
+        )
+        try:
+            worker.lifeline = Lifeline() if settings.launcher.inherits else None
+            channel, theirs = settings.transport.pair()
+        except OSError as error:
+            raise no_descriptors(worker.index, error) from error
+        if channel is not None:
+            worker.connect(channel)
+        factories = [self._factories[i] for i in worker.envs]
+        with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
+            order = Order(boot, factories, worker.lifeline, theirs, self._memory)
+            worker.handle = settings.launcher.start(order)
+        worker.ready = None
+        worker.since = time.monotonic()
+        if channel is not None:
+            with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
+                challenge(channel)
+            self._watch.add(worker)
