@@ -64,6 +64,7 @@ from torch.utils.data import DataLoader
 BEAM = "dataset = physgym.SampleDataset('data/beam')\n"
 METHODS = "methods of a class that the reader writes"
 GUIDES = {
+    "architecture": Guide(sketches={0: "rows of a table", 1: "tests of a transport that the reader writes"}),
     "concepts": Guide(
         IMPORTS + BEAM + "network = MLP.from_spec(dataset.spec, hidden=(4,))\n"
         "trainer = Trainer(network, dataset, epochs=1, progress=False)\ntrainer.fit()\n",
