@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import operator
 import time
 from collections.abc import Sequence
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from physgym.errors import ConfigError
 from physgym.placement import EnvFactory, build
+from physgym.system.cores import usable_cores
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import Ask, EnvGroup
 from physgym.worker.failures import failure
@@ -23,6 +26,34 @@ MESSAGE_SECONDS = 60e-6
 LOOP_SECONDS = 0.7e-6  # per environment
 UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer groups balance the load
 WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
+
+
+def count_workers(num_workers: int | str | None, factories: Sequence[EnvFactory], ask: Ask) -> int:
+    """Return the number of worker processes for what a caller asks for.
+
+    Args:
+        num_workers: A number, "auto", or None for one per usable core; never more than there are environments.
+        factories: One per environment.
+        ask: Answers predictions that an environment asks for.
+
+    Raises:
+        ConfigError: It is no such number.
+        WorkerError: An environment raised while it was measured.
+    """
+    if num_workers == "auto":
+        return best_num_workers(factories, usable_cores(), ask)
+    if num_workers is None:
+        return min(usable_cores(), len(factories))
+    try:
+        count = operator.index(num_workers)  # type: ignore[arg-type]
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise ConfigError(
+            f'num_workers must be at least 1, or 0 for this process, or "auto", not {num_workers!r}; leave it out '
+            "for one per core"
+        )
+    return min(count, len(factories))
 
 
 def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> int:

@@ -13,6 +13,7 @@ from physgym.protocol.messages import Message, Rollout, RolloutResult
 from physgym.vector.arrivals import Arrivals
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.quota import LARGEST_CHUNK, Demand, Quota
+from physgym.vector.turnover import Turnover
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker
 
 CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
@@ -57,6 +58,7 @@ class EpisodeSchedule:
 
     Args:
         pool: The workers.
+        turnover: Those of them that join or leave meanwhile.
         episodes: Index, seed and, if there are some, options of each episode.
         limits: The other fields of a `Rollout`.
         settle: Deals with what is no sample; gives the error that ends a chunk.
@@ -69,13 +71,14 @@ class EpisodeSchedule:
     def __init__(
         self,
         pool: WorkerPool,
+        turnover: Turnover,
         episodes: Iterable[Episode],
         limits: Mapping[str, Any],
         settle: Callable[[Worker, Message | Fault], PhysGymError | None],
         wanted: int | Demand | None = None,
         longest: int | None = None,
     ) -> None:
-        self._pool, self._source, self._settle = pool, iter(episodes), settle
+        self._pool, self._turnover, self._source, self._settle = pool, turnover, iter(episodes), settle
         self._limits = dict(limits)
         self._chunks: dict[int, _Chunk] = {}  # those that are not complete, by their first episode, in their order
         self._episodes: set[int] = set()  # of these chunks: none may be given twice
@@ -106,7 +109,8 @@ class EpisodeSchedule:
             raise self._fault or WorkerError("no worker is left to run the episodes")
 
     def _feed(self) -> None:
-        """Give every worker that has room its next chunk."""
+        """Give every worker that has room its next chunk; one that leaves gets none."""
+        self._turnover.admit()
         earliest = next((chunk.place for chunk in self._chunks.values()), self._begun)
         for worker in sorted(self._pool.workers, key=lambda worker: len(worker.ledger.pending)):
             room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
@@ -116,6 +120,9 @@ class EpisodeSchedule:
                 return  # what it has made already may be enough
             owed = len(worker.ledger.pending)
             if owed >= room or self._go_on(worker):
+                continue
+            if self._turnover.leaves(worker):
+                self._turnover.let_go(worker)
                 continue
             if self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue

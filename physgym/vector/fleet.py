@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from physgym.errors import ClosedError, ProtocolError, SharedProcess, WaitTimeout, WorkerError
+from physgym.errors import ClosedError, PhysGymError, ProtocolError, SharedProcess, WaitTimeout, WorkerError
 from physgym.launch.base import Launcher
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
@@ -34,6 +34,7 @@ from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.system.descriptors import fill_standard
 from physgym.transport.base import PeerGone
 from physgym.vector.closing import END_TIMEOUT, close_environments
+from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
 from physgym.vector.remote_errors import remote_error
 from physgym.vector.starter import Settings, Starter
@@ -75,7 +76,8 @@ class WorkerPool:
         memory: Descriptor of the shared memory, None if arrays travel in messages.
 
     Attributes:
-        workers: The workers.
+        workers: The workers, those that have joined included.
+        hosts: Those of them that have the environments of the vector env. Others run episodes alone.
         agreement: Layouts of their messages.
 
     Raises:
@@ -107,11 +109,13 @@ class WorkerPool:
         self._finalizer = weakref.finalize(self, _release, self.workers, self.settings.launcher, 0.0, os.getpid())
         if num_workers == 0:
             self.workers.append(LocalWorker(self._local_group()))
+            self.hosts = tuple(self.workers)
             self.agreement = self._agreed()
             return
         count = len(self._factories)
         bounds = [round(i * count / num_workers) for i in range(num_workers + 1)]
         self.workers += [RemoteWorker(i, range(a, b)) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+        self.hosts = tuple(self.workers)
         try:
             self._starter.start([worker for worker in self.workers if isinstance(worker, RemoteWorker)])
             self.agreement = self._agreed()
@@ -123,6 +127,46 @@ class WorkerPool:
         first = self.workers[0].ready
         assert first is not None
         return Agreement.from_ready(first)
+
+    def invite(self, index: int, factories: Sequence[EnvFactory]) -> tuple[RemoteWorker, Handshake]:
+        """Start one more worker, with environments of its own, in which it runs episodes; do not wait for it.
+
+        Returns:
+            The worker, and the handshake, which is to be gone on with until it is done. `admit` takes the worker then.
+
+        Raises:
+            ConfigError: What makes its environments cannot be sent to it.
+            WorkerError: The system refuses.
+        """
+        first = len(self._factories)
+        self._factories += factories
+        worker = RemoteWorker(index, range(first, len(self._factories)))
+        try:
+            handshake = self._starter.begin([worker], Watch())
+        except BaseException:
+            self.end(worker)
+            raise
+        self.workers.append(worker)  # which ends it with the others
+        return worker, handshake
+
+    def admit(self, worker: RemoteWorker) -> None:
+        """Listen to a worker that has joined.
+
+        Raises:
+            WorkerError: Its environments have other spaces.
+        """
+        assert worker.ready is not None
+        if worker.ready.description != self.description:
+            raise WorkerError(f"{worker}: its environments have other spaces than those of the others")
+        self._watch.add(worker)
+
+    def dismiss(self, worker: RemoteWorker) -> None:
+        """Close the environments of a worker that owes nothing, and end it."""
+        failures = close_environments([worker], set(), None)
+        self.end(worker)
+        if worker not in self.hosts:
+            self.workers.remove(worker)
+        self._warn_of(failures)
 
     @property
     def local(self) -> bool:
@@ -454,7 +498,7 @@ class WorkerPool:
         if worker.ready.description != worker.description:
             self.end(worker)
             raise WorkerError(f"{worker}: after its restart its environments have other spaces than before")
-        if self._arena is not None:
+        if self._arena is not None and worker in self.hosts:
             self._attach(worker)
 
     # --- end
@@ -479,6 +523,9 @@ class WorkerPool:
         remote = [worker for worker in self.workers if isinstance(worker, RemoteWorker)]
         failures = close_environments(remote, {worker for worker, _ in self._questions}, timeout)
         self._end_all(END_TIMEOUT)
+        self._warn_of(failures)
+
+    def _warn_of(self, failures: Sequence[PhysGymError]) -> None:
         for error in failures:
             text = f"{error}\n\nThe environments of this worker were ended without having closed in full"
             warnings.warn(text, RuntimeWarning, stacklevel=4)

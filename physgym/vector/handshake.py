@@ -27,13 +27,14 @@ class Handshake:
         listener: Where they dial; None if they have inherited their connections.
         watch: Takes the connections of those that have dialled.
         timeout: Seconds for all of it, for the text of an error.
+        deadline: When they are over.
     """
 
     def __init__(
-        self, workers: Sequence[RemoteWorker], listener: Listener | None, watch: Watch, timeout: float
+        self, workers: Sequence[RemoteWorker], listener: Listener | None, watch: Watch, timeout: float, deadline: float
     ) -> None:
         self._workers, self._listener = workers, listener
-        self._watch, self._timeout = watch, timeout
+        self._watch, self._timeout, self._deadline = watch, timeout, deadline
         self._strangers: dict[int, tuple[Channel, float]] = {}  # connections, and since when
         self._poll = select.poll()
         if listener is not None:
@@ -42,28 +43,44 @@ class Handshake:
             if worker.channel is not None:
                 self._poll.register(worker.channel.fileno(), worker.channel.wants)
 
-    def run(self, deadline: float) -> None:
-        """Wait until each worker has connected, proved itself and built its environments.
+    @property
+    def done(self) -> bool:
+        """Return whether each worker has connected, proved itself and built its environments."""
+        return all(worker.ready is not None for worker in self._workers)
+
+    def run(self) -> None:
+        """Wait until each worker is ready.
 
         Raises:
             WorkerError: One died, could not prove itself, or is not ready in time; or a constructor raised.
         """
         try:
-            while any(worker.ready is None for worker in self._workers):
+            while not self.done:
                 # a worker that dies before it dials shows by its process alone, hence the short waits
-                for file, _ in self._poll.poll(HANDSHAKE_POLL * 1000):
-                    if file in self._watch.workers:
-                        self._greeted(self._watch.workers[file])
-                    elif file in self._strangers:
-                        self._identify(file)
-                    else:
-                        self._accept()
-                self._look(deadline)
+                self.go_on(HANDSHAKE_POLL)
         finally:
-            for channel, _ in self._strangers.values():
-                channel.close()
+            self.close()
 
-    def _look(self, deadline: float) -> None:
+    def go_on(self, seconds: float) -> None:
+        """Deal with what workers say within so many seconds. Raises as `run` does."""
+        for file, _ in self._poll.poll(seconds * 1000):
+            if file in self._watch.workers:
+                self._greeted(self._watch.workers[file])
+            elif file in self._strangers:
+                self._identify(file)
+            else:
+                self._accept()
+        self._look()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        for channel, _ in self._strangers.values():
+            channel.close()
+        self._strangers.clear()
+        if self._listener is not None:
+            self._listener.close()
+
+    def _look(self) -> None:
         """Find workers that are dead or late, and strangers that have said nothing for long."""
         now = time.monotonic()
         for worker in self._workers:
@@ -73,7 +90,7 @@ class Handshake:
             if now - since > STRANGER_SECONDS:
                 self._dismiss(file)
         late = ", ".join(str(worker) for worker in self._workers if worker.ready is None)
-        if late and now >= deadline:
+        if late and now >= self._deadline:
             raise WorkerError(
                 f"{late}: not ready after {self._timeout:g} s. Raise timeout= if environments take long to build"
             )

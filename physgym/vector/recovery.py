@@ -86,7 +86,8 @@ class Recovery:
                 )
                 final.__cause__ = fault
                 return final
-            seeds = [self.seeds[env] for env in worker.envs]
+            # a worker that has joined runs episodes alone, which have their own seeds
+            seeds = [self.seeds[env] if env < len(self.seeds) else None for env in worker.envs]
             try:
                 # a function of the seed that was given, so that a run with the same faults is the same run
                 again = [None if seed is None else episode_seed(seed, self.restarts) for seed in seeds]

@@ -69,18 +69,37 @@ class Starter:
             ConfigError: The port is taken, or what makes the environments cannot be sent.
             WorkerError: One died or is not ready in time, or a constructor raised.
         """
+        self.begin(workers, self._watch, seeds).run()
+
+    def begin(
+        self, workers: Sequence[RemoteWorker], watch: Watch, seeds: Sequence[int | None] | None = None
+    ) -> Handshake:
+        """Start workers without waiting for them; return the handshake, which is to be gone on with, and closed.
+
+        Args:
+            workers: Which ones.
+            watch: Takes their connections.
+            seeds: As for `start`.
+
+        Raises:
+            ConfigError: As in `start`.
+            WorkerError: The system refuses to start one.
+        """
         settings = self._settings
         listener = settings.transport.listen(settings.port)
         try:
             deadline = time.monotonic() + settings.timeout
             for worker in workers:
-                self._order(worker, listener, seeds)
-            Handshake(workers, listener, self._watch, settings.timeout).run(deadline)
-        finally:
+                self._order(worker, listener, watch, seeds)
+            return Handshake(workers, listener, watch, settings.timeout, deadline)
+        except BaseException:
             if listener is not None:
                 listener.close()
+            raise
 
-    def _order(self, worker: RemoteWorker, listener: Listener | None, seeds: Sequence[int | None] | None) -> None:
+    def _order(
+        self, worker: RemoteWorker, listener: Listener | None, watch: Watch, seeds: Sequence[int | None] | None
+    ) -> None:
         settings = self._settings
         worker.token = secrets.token_bytes(32)  # for this start alone: one that dials late takes nobody's place
         boot = Boot(
@@ -112,4 +131,4 @@ class Starter:
         if channel is not None:
             with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
                 challenge(channel)
-            self._watch.add(worker)
+            watch.add(worker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,11 +29,11 @@ from physgym.protocol.short_frames import STEP_ALL
 from physgym.sample import SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
-from physgym.system.cores import usable_cores
 from physgym.transport.base import Transport
 from physgym.transport.table import transport_of
 from physgym.vector.actions import ActionWriter
 from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
+from physgym.vector.autotune import count_workers
 from physgym.vector.call_runner import CallRunner
 from physgym.vector.calls import Calls, State, check_reset
 from physgym.vector.episode_schedule import Episode, EpisodeSchedule
@@ -46,6 +45,7 @@ from physgym.vector.recovery import Recovery
 from physgym.vector.results import ResultStore
 from physgym.vector.spaces import ObservationMode, batched_spaces
 from physgym.vector.starter import Settings
+from physgym.vector.turnover import Turnover
 from physgym.worker.sharing import refuse_shared
 
 LONGEST_TIMEOUT = 1e7
@@ -127,7 +127,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         launcher = launcher_of(context)
         way = transport_of(transport or None, port, inherit=launcher.inherits)
         answer_all = _answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
-        count = _count(num_workers, factories, answer_all)
+        count = count_workers(num_workers, factories, lambda question: answer_all([question])[0])
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
         settings = Settings(mode, launcher, way, port, timeout)
@@ -162,6 +162,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         results = ResultStore(self.single_observation_space, arena, copy=copy, local=local)
         inline = self._memory.file is None and not local
         actions = ActionWriter(self.single_action_space, self.action_space, arena, inline=inline, local=local)
+        self._turnover = Turnover(self._pool)
         self._recovery = Recovery(self._pool, on_error, max_restarts, self.num_envs)
         self._calls = Calls(results, actions, mode, self._recovery.seeds)
         self._runner = CallRunner(self._pool, self._recovery, self._calls.none, self._calls.stream)
@@ -285,7 +286,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _begin_reset(self, seeds: list[int | None], mask: Array, options: dict[str, Any] | None) -> None:
         call = self._calls.reset
         self._runner.begin("reset", call)
-        self._runner.post(call.requests(self._pool.workers, seeds, mask, options))
+        self._runner.post(call.requests(self._pool.hosts, seeds, mask, options))
         self._runner.opened(call)
 
     def reset_wait(self, timeout: float | None = None) -> tuple[Any, dict[str, Any]]:
@@ -319,7 +320,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._runner.begin("step", call)
         objects = self._calls.actions.put(actions, slice(None), self.num_envs)
         results.turn()
-        workers = self._pool.workers
+        workers = self._pool.hosts
         if self._calls.actions.inline or objects:
             slot = results.number
             self._runner.post([(w, self._calls.actions.step(slot, w.slice, objects)) for w in workers])
@@ -358,7 +359,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def _begin_call(self, request: Call, env_ids: Sequence[int] | None = None) -> None:
         call = self._calls.method
         self._runner.begin("call", call)
-        self._runner.post(call.requests(self._pool.workers, request, env_ids, self.num_envs))
+        self._runner.post(call.requests(self._pool.hosts, request, env_ids, self.num_envs))
         self._runner.opened(call)
 
     def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
@@ -434,7 +435,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if busy or len(np.unique(ids)) != len(ids):
             raise PendingCallError(f"every environment can be sent one action at a time; still to come: {busy}", "send")
         objects = self._calls.actions.put(actions, ids, len(ids))
-        self._runner.send(stream.requests(self._pool.workers, ids, objects))
+        self._runner.send(stream.requests(self._pool.hosts, ids, objects))
 
     def recv(
         self, min_envs: int = 1, timeout: float | None = None
@@ -510,11 +511,40 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected}
         longest = self._pool.description["max_episode_steps"]
         settle = self._runner.settle_rollout
-        for part in EpisodeSchedule(self._pool, episodes, limits, settle, samples, longest).run():
-            yield part
-            if self._runner.number != call:
-                raise PendingCallError("another call has ended this rollout", "rollout")
-        self._runner.finish()
+        try:
+            for part in EpisodeSchedule(self._pool, self._turnover, episodes, limits, settle, samples, longest).run():
+                yield part
+                if self._runner.number != call:
+                    raise PendingCallError("another call has ended this rollout", "rollout")
+            self._runner.finish()
+        finally:
+            self._turnover.finish()
+
+    def add_worker(self, env_fns: Iterable[Callable[[], gymnasium.Env[Any, Any]]]) -> int:
+        """Have one more worker take part in rollouts, also in one that runs; other calls do not see its environments.
+
+        Args:
+            env_fns: One callable for each of its environments.
+
+        Returns:
+            Its index, for `release_worker`. The thread that runs the rollout starts it, and does not wait for it.
+
+        Raises:
+            ConfigError: It has no environment, or the environments are in this process.
+        """
+        return self._turnover.join(list(env_fns))
+
+    def release_worker(self, index: int) -> None:
+        """Have a worker leave: it completes the episodes that it was given, and ends.
+
+        Args:
+            index: Of the worker; those of ``num_workers`` have the first ones. Where it has environments of this vector
+                env, `restart_workers` has to bring it back before they can be reset again.
+
+        Raises:
+            ConfigError: There is none of this index.
+        """
+        self._turnover.leave(index)
 
     def cancel_rollout(self) -> None:
         """Let a rollout that another thread waits for raise `ClosedError`; after it only `close` will do."""
@@ -537,28 +567,6 @@ def _answerer(this: weakref.ref[SocketVectorEnv]) -> Callable[[list[Predict]], l
         return answer(None if envs is None else envs.predictor, questions)
 
     return answer_all
-
-
-def _count(
-    num_workers: int | str | None, factories: list[Any], answer_all: Callable[[list[Predict]], list[Prediction]]
-) -> int:
-    """Return the number of worker processes."""
-    if num_workers == "auto":
-        from physgym.vector.autotune import best_num_workers
-
-        return best_num_workers(factories, usable_cores(), lambda question: answer_all([question])[0])
-    if num_workers is None:
-        return min(usable_cores(), len(factories))
-    try:
-        count = operator.index(num_workers)  # type: ignore[arg-type]
-    except TypeError:
-        count = -1
-    if count < 0:
-        raise ConfigError(
-            f'num_workers must be at least 1, or 0 for this process, or "auto", not {num_workers!r}; leave it out '
-            "for one per core"
-        )
-    return min(count, len(factories))
 
 
 def _checked_timeout(timeout: float) -> float:

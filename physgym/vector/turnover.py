@@ -1,0 +1,107 @@
+"""Workers that join and leave while episodes run."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Sequence
+
+from physgym.errors import ConfigError, PhysGymError
+from physgym.placement import EnvFactory
+from physgym.vector.fleet import WorkerPool
+from physgym.vector.handshake import Handshake
+from physgym.vector.workers import RemoteWorker, Worker
+
+
+class Turnover:
+    """Workers of a fleet that are to join or to leave.
+
+    Any thread may say so. It happens in the thread that runs the episodes, between two messages: a worker that leaves
+    completes those that it was given.
+
+    Args:
+        fleet: The workers.
+    """
+
+    def __init__(self, fleet: WorkerPool) -> None:
+        self._fleet = fleet
+        self._joining: deque[tuple[int, Sequence[EnvFactory]]] = deque()
+        self._coming: list[tuple[RemoteWorker, Handshake]] = []
+        self._leaving: set[int] = set()
+        self._next = len(fleet.workers)  # no index is used again
+
+    def join(self, factories: Sequence[EnvFactory]) -> int:
+        """Note a worker that is to join; return its index.
+
+        Raises:
+            ConfigError: It has no environment, or the environments of the fleet are in this process.
+        """
+        if not factories:
+            raise ConfigError("a worker that joins needs at least one environment")
+        if self._fleet.local:
+            raise ConfigError("num_workers=0 keeps the environments in this process; no worker can join them")
+        index, self._next = self._next, self._next + 1
+        self._joining.append((index, factories))
+        return index
+
+    def leave(self, index: int) -> None:
+        """Note that a worker is to leave.
+
+        Raises:
+            ConfigError: There is none of this index.
+        """
+        present = [worker.index for worker in self._fleet.workers if isinstance(worker, RemoteWorker)]
+        if index not in present and index not in [joining for joining, _ in self._joining]:
+            raise ConfigError(f"no worker has index {index}; there are {', '.join(map(str, present)) or 'none'}")
+        self._leaving.add(index)
+
+    def admit(self) -> None:
+        """Start the workers that are to join, and take in those that are ready; nobody waits for the others."""
+        while self._joining:
+            index, factories = self._joining.popleft()
+            if index in self._leaving:
+                self._leaving.discard(index)
+                continue
+            try:
+                self._coming.append(self._fleet.invite(index, factories))
+            except PhysGymError as error:
+                _warn(index, error)
+        for worker, handshake in [*self._coming]:
+            try:
+                handshake.go_on(0.0)
+                if not handshake.done:
+                    continue
+                self._fleet.admit(worker)
+            except PhysGymError as error:
+                self._turn_away(worker, handshake)
+                _warn(worker.index, error)
+            else:
+                handshake.close()
+                self._coming.remove((worker, handshake))
+
+    def _turn_away(self, worker: RemoteWorker, handshake: Handshake) -> None:
+        handshake.close()
+        self._coming.remove((worker, handshake))
+        self._fleet.end(worker)
+        self._fleet.workers.remove(worker)
+
+    def leaves(self, worker: Worker) -> bool:
+        """Return whether a worker is to get no more episodes."""
+        return worker.index in self._leaving
+
+    def let_go(self, worker: Worker) -> None:
+        """End a worker that leaves, once it owes nothing."""
+        if isinstance(worker, RemoteWorker) and worker.index in self._leaving and not worker.ledger.pending:
+            self._leaving.discard(worker.index)
+            self._fleet.dismiss(worker)
+
+    def finish(self) -> None:
+        """End workers that leave and owe nothing; turn away those that are not ready by now."""
+        for coming in [*self._coming]:
+            self._turn_away(*coming)
+        for worker in [*self._fleet.workers]:
+            self.let_go(worker)
+
+
+def _warn(index: int, error: PhysGymError) -> None:
+    warnings.warn(f"worker {index} does not join: {error}", RuntimeWarning, stacklevel=3)
