@@ -359,7 +359,9 @@ class WorkerPool:
                     break
             else:
                 return
-            assert isinstance(busy, RemoteWorker)
+            if not isinstance(busy, RemoteWorker):
+                busy.ledger.forget()  # Ctrl-C came while it was served: nobody will answer
+                return
             wait = next_look - now if next_look > now else 0.0
             if timeout is not None:
                 if polled and now >= started + timeout:

@@ -159,6 +159,11 @@ def test_an_interrupted_request_of_this_process_is_owed_by_nobody():
         assert not worker.ledger.pending
         worker.group.serve = serve
         envs.reset()
+        envs.step_async(envs.action_space.sample())
+        worker.ledger.open(Call("call", "x"), 0)  # as Ctrl-C leaves it just before it is served
+        envs.step_wait()
+        assert not worker.ledger.pending
+        envs.reset()
 
 
 # --- recovery while replies wait
