@@ -17,6 +17,7 @@ from physgym.protocol.batched_infos import check_infos, merge_infos, pack_infos
 from physgym.protocol.msgpack_values import decode_value, encode_value
 from physgym.returned import taken
 from tests.support.conversation import assert_same
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 
 def gymnasiums(infos: dict[int, Any], size: int) -> dict[str, Any]:

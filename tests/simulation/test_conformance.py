@@ -18,6 +18,7 @@ from physgym.errors import ConfigError
 from physgym.testing import ConformanceNote, EnvConformance, check_env
 from physgym.testing.isolation import find_influence
 from tests.support import toys
+from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures of all tests here
 
 SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/BeamFull-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
 
@@ -504,7 +505,6 @@ def test_an_unknown_id_is_said():
 PROJECT = """
 import gymnasium
 from tests.support.toys import Line, WrongShape
-from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures of all tests here
 gymnasium.register("my/Good-v0", Line)
 gymnasium.register("my/Bad-v0", WrongShape)
 """

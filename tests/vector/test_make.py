@@ -19,6 +19,7 @@ from physgym.experiment.runs import check
 from physgym.generation.stream import SampleStream
 from physgym.runner import Runner, SurrogateVectorEnv
 from tests.support import toys
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 # what a notebook, a script, stdin or -c defines in __main__
 PROGRAM = """
