@@ -14,6 +14,7 @@ import physgym
 from physgym import Simulation, SocketVectorEnv
 from physgym.errors import ConfigError, SampleError, WorkerError
 from tests.support.vectors import receive
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 pytestmark = pytest.mark.alone
 

@@ -527,7 +527,7 @@ def random_killing(context, kills, longest, seed):
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.timeout(300)
 def test_two_hundred_random_kills_lose_nothing_and_invent_nothing():
     assert random_killing("fork", 190, longest=0.06, seed=1) >= 190
