@@ -21,8 +21,8 @@ NAMES = {
     "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
     "factory",
     "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
-    "physgym.training": "Trainer Callback Checkpoints TensorBoard EarlyStopping load_checkpoint save_checkpoint "
-    "find_checkpoint list_checkpoints History SampleSource",
+    "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV Logger EarlyStopping load_checkpoint "
+    "save_checkpoint find_checkpoint list_checkpoints History SampleSource",
     "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
     "physgym.sample": "Field SampleSpec",

@@ -157,18 +157,22 @@ def _run_training(config: Config, session: Path | None, origin: Origin, log: boo
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if outcome.trainer.ranks.rank == 0:  # the others have nothing else to say
-        _report(outcome)
+        _report(config, outcome)
     if outcome.history.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def _report(outcome: Outcome) -> None:
+def _report(config: Config, outcome: Outcome) -> None:
+    from physgym.experiment.parts import build_loggers
+
     last = outcome.history.epochs[-1] if outcome.history.epochs else {}
     print("  ".join(f"{name} {value:.4g}" for name, value in last.items()))
     if outcome.history.stopped:
         print(f"stopped: {outcome.history.stopped}")
     if outcome.session is not None:
-        print(f"session: {short(outcome.session)}\ncurves:  tensorboard --logdir {short(outcome.session / 'stats')}")
+        print(f"session: {short(outcome.session)}")
+        for logger in build_loggers(config, outcome.session):
+            print(f"curves:  {logger.shown_by()}")
     if outcome.history.interrupted:
         onward = "nothing was kept"
         if outcome.session is not None:

@@ -43,6 +43,7 @@ SCHEDULES = {
     "plateau": "torch.optim.lr_scheduler:ReduceLROnPlateau",
 }
 OPTIMIZATIONS = {"Optimization": "physgym.nn:Optimization"}
+LOGGERS = {"tensorboard": "physgym.training:TensorBoard", "csv": "physgym.training:CSV"}
 CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

@@ -18,9 +18,7 @@ from physgym.factories import takes
 from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.sample import SampleSpec
-from physgym.training import (
-    Checkpoints,
-)
+from physgym.training import Checkpoints, Logger
 
 # schedules over the whole training, which advance with every batch, and the argument that says how long that is
 SPANNING = {"cosine": "T_max", "one_cycle": "total_steps"}
@@ -30,7 +28,9 @@ SCHEDULE_DEFAULTS: dict[str, dict[str, Any]] = {"step": {"step_size": 5, "gamma"
 TARGETS = ("target", "targets", "truth", "expected", "label", "labels", "y", "y_true")
 
 
-def make_part(part: Component, known: Mapping[str, str], key: str, wanted: type, instead: str = "") -> Any:
+def make_part(
+    part: Component, known: Mapping[str, str], key: str, wanted: type, instead: str = "", *given: Any, **more: Any
+) -> Any:
     """Make a part of a kind that the configuration names.
 
     Args:
@@ -39,12 +39,14 @@ def make_part(part: Component, known: Mapping[str, str], key: str, wanted: type,
         key: Key of the configuration, for errors.
         wanted: Class of which the part must be.
         instead: What else would do, for errors.
+        given: Arguments that it gets first.
+        more: Arguments by name, unless the configuration has others.
 
     Raises:
         ConfigError: The configuration names something else, or the arguments do not fit.
     """
     found = components.find_class(part.type, known, key, wanted, instead=instead)
-    made = components.make(found, key, **part.arguments)
+    made = components.make(found, key, *given, **{**more, **part.arguments})
     if not isinstance(made, wanted):
         raise ConfigError(f"{key}: {part.type} gives {made!r}, which is no {wanted.__module__}.{wanted.__name__}")
     return made
@@ -144,6 +146,16 @@ def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
     found = components.find_class(part.type, components.SCHEDULES, "optimization.schedule", *kinds)
     arguments = {**spans.get(part.type, {}), **SCHEDULE_DEFAULTS.get(part.type, {}), **part.arguments}
     return lambda optimizer: components.make(found, "optimization.schedule", optimizer, **arguments)
+
+
+def build_loggers(config: Config, session: Path) -> list[Logger]:
+    """Build the callbacks that write the curves of a training."""
+    section = config.stats
+    options = section.model_dump(exclude={"loggers"})
+    return [
+        make_part(part, components.LOGGERS, "stats.loggers", Logger, "", session / "stats", **options)
+        for part in section.loggers
+    ]
 
 
 def build_checkpoints(config: Config, session: Path) -> Checkpoints:

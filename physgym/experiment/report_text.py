@@ -19,7 +19,7 @@ NOTES = "--- notes: what is written below this line is kept ---"
 CONTENT = {
     "dataset/": "samples, unless the configuration names another place",
     "networks/": "checkpoints",
-    "stats/": "TensorBoard curves",
+    "stats/": "curves",
     CONFIG: "the resolved configuration",
     RECORD: "where it comes from and what came out, for programs; this file is made of it",
 }

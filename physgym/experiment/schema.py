@@ -106,6 +106,7 @@ Schedule = Annotated[Component, Named(tuple(components.SCHEDULES))]
 OptimizationKind = Annotated[Component, Named(tuple(components.OPTIMIZATIONS))]
 Transform = Annotated[Component, Named(tuple(components.TRANSFORMS))]
 TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
+CurveLogger = Annotated[Component, Named(tuple(components.LOGGERS))]
 OwnSamples = Annotated[Component, Named(())]
 ActionSampler = Annotated[Component, Named(sampler_names("actions"), components.check_sampler)]
 ParameterSampler = Annotated[Component, Named(sampler_names("parameters"), components.check_sampler)]
@@ -349,11 +350,19 @@ class TrainingSection(Section):
 
 
 class StatsSection(Section):
-    """The curves for TensorBoard."""
+    """The curves, and what writes them to the session's folder `stats`."""
 
-    histograms: bool = Field(False, description="of weights and gradients, after every epoch")
+    loggers: list[CurveLogger] = Field(
+        default_factory=lambda: [Component(type="tensorboard")],
+        min_length=1,
+        description="what writes the curves, one or more: tensorboard, csv (tables), or module:attr, a Logger",
+    )
+    histograms: bool = Field(
+        False, description="of weights and gradients, after every epoch, where a logger has histograms"
+    )
     charts: dict[str, list[str]] = Field(
-        default_factory=dict, description="plots of several curves: names or regular expressions, by title"
+        default_factory=dict,
+        description="plots of several curves, where a logger has plots: names or regular expressions, by title",
     )
 
 

@@ -38,7 +38,7 @@ from physgym.experiment.generation_plan import (
     simulation_spec,
 )
 from physgym.experiment.networks import as_predictor, build_network
-from physgym.experiment.parts import build_checkpoints, build_optimization, build_transforms, make_part
+from physgym.experiment.parts import build_checkpoints, build_loggers, build_optimization, build_transforms, make_part
 from physgym.experiment.produced import check_produced
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
@@ -51,13 +51,7 @@ from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
 from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.storage.location import Location, place
-from physgym.training import (
-    Callback,
-    EarlyStopping,
-    SampleSource,
-    TensorBoard,
-    Trainer,
-)
+from physgym.training import Callback, EarlyStopping, SampleSource, Trainer
 from physgym.training.answers import answers_of
 from physgym.training.argument_checks import check_alike, check_device
 from physgym.training.batches import divide
@@ -297,7 +291,7 @@ def make_trainer(
     callbacks = list(plan.callbacks)
     if session is not None:
         callbacks.append(build_checkpoints(config, session))
-        callbacks.append(TensorBoard(session / "stats", **config.stats.model_dump()))
+        callbacks += build_loggers(config, session)
     network, rollout = plan.network, config.validation.rollout
     trained = isinstance(network, Predictor)  # and has its fields and transforms
     if config.dataset.produce != "before":

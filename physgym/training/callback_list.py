@@ -12,8 +12,10 @@ from physgym.generation.sample_source import SampleSource
 from physgym.nn.predictor import Predictor
 from physgym.training.answers import answers_of
 from physgym.training.breeding import breeding_of
-from physgym.training.callbacks import ProgressBar, TensorBoard
+from physgym.training.callbacks import ProgressBar
 from physgym.training.checkpointing import Checkpoints
+from physgym.training.loggers import Logger
+from physgym.training.tensorboard_logger import TensorBoard
 
 
 class CallbackList(Callbacks):
@@ -86,7 +88,7 @@ def own_callbacks(
         # simulations that ask for a prediction get that of the network in training
         source.answer_with(answers)
         own.append(answers)
-    if session is not None and not any(isinstance(callback, TensorBoard) for callback in given):
+    if session is not None and not any(isinstance(callback, Logger) for callback in given):
         own.append(TensorBoard(session / "stats"))
     if session is not None and not any(isinstance(callback, Checkpoints) for callback in given):
         own.append(Checkpoints(session / "networks"))

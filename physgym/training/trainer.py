@@ -102,8 +102,8 @@ class Trainer:
             dropout and the like), which `fit` seeds when it starts. Initial weights are drawn before, where the
             network is built. On the CPU, same weights, seed and number of threads give the same result bit for bit.
         device: Where to train; the network is moved there.
-        callbacks: Called at the events, before the trainer's own. A `TensorBoard` or `Checkpoints` among them takes
-            the place of the trainer's own.
+        callbacks: Called at the events, before the trainer's own. A `Logger`, such as `TensorBoard` or `CSV`, or
+            `Checkpoints` among them takes the place of the trainer's own.
         progress: Whether to show a progress bar.
         inputs: Fields that feed the network; by default those of role "input", in the order of the samples. They reach
             the parameters of its `forward` that have their names, else its arguments in this order.

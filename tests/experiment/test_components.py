@@ -334,6 +334,33 @@ def test_the_stats_section_reaches_tensorboard(tmp_path):
     assert events.Tags()["histograms"]
 
 
+def test_the_stats_section_names_loggers(tmp_path):
+    from physgym.experiment.parts import build_loggers
+    from physgym.training import CSV, TensorBoard
+
+    def made(**stats):
+        return build_loggers(config(tmp_path, stats=stats), tmp_path)
+
+    [board] = made(histograms=True)
+    assert (type(board), board.folder, board.histograms) == (TensorBoard, tmp_path / "stats", True)
+    assert board.shown_by().startswith("tensorboard --logdir ")
+    assert [type(logger) for logger in made(loggers=["csv", "tensorboard"])] == [CSV, TensorBoard]
+    [board] = made(loggers=[{"type": "physgym.training:TensorBoard", "arguments": {"histograms": True}}])
+    assert board.histograms
+    with pytest.raises(ConfigError, match=r"stats\.loggers.*did you mean 'tensorboard'"):
+        made(loggers=["tensorbord"])
+    with pytest.raises(ConfigError, match=r"stats\.loggers"):
+        made(loggers=[])
+    with pytest.raises(ConfigError, match="nothing else is called than a subclass of physgym's Logger"):
+        made(loggers=["physgym.training:EarlyStopping"])
+
+
+def test_a_training_may_write_tables_alone(tmp_path):
+    outcome = train(config(tmp_path, stats={"loggers": ["csv"]}))
+    assert (outcome.session / "stats" / "epochs.csv").read_text().startswith("epoch,time,loss,")
+    assert not list(outcome.session.rglob("*tfevents*"))
+
+
 def test_the_runner_section_says_how_to_run(tmp_path, capsys):
     record = str(tmp_path / "record")
     outcome = train(config(tmp_path, runner={"steps": 7, "record": record, "seed": 5}))

@@ -17,8 +17,8 @@ from torch import nn
 
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Optimization
-from physgym.training import Callback, Checkpoints, TensorBoard, Trainer, curves
-from physgym.training.callbacks import WINDOW
+from physgym.training import Callback, Checkpoints, TensorBoard, Trainer, kept_file
+from physgym.training.loggers import WINDOW
 from tests.support.memory_samples import linear_samples
 
 
@@ -431,7 +431,7 @@ def test_a_disk_that_stays_full_costs_the_last_curves_alone(tmp_path):
 
 @pytest.mark.slow
 def test_what_does_not_fit_into_the_memory_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(curves, "KEPT", 10_000)
+    monkeypatch.setattr(kept_file, "KEPT", 10_000)
     run = trainer(callbacks=[TensorBoard(tmp_path)], epochs=40, batch_size=8)
     with files_of_at_most(20_000), pytest.warns(RuntimeWarning) as seen:
         run.fit()
