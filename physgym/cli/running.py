@@ -15,18 +15,11 @@ from physgym.errors import ConfigError
 if TYPE_CHECKING:
     from physgym.experiment.schema import Config
 
-MISSING = (
-    "environment: missing; name the simulation, as in environment.id=physgym/Beam-v0, or environment.id=module:Class"
-)
-NOT_IMPORTABLE = (
-    "environment: missing; the samples of the training were made by {name!r}, which cannot be imported by that name: "
-    "{error}. Put the class at the top of a module that can be imported, and name it: environment.id=module:Class"
-)
-Overrides = Annotated[
+RunOverrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, such as environment.arguments.order=2."),
 ]
-ChangedCode = Annotated[
+AllowChangedCode = Annotated[
     bool,
     typer.Option(
         "--allow-changed-code", help="Run also where the simulation has other code than what the network learned from."
@@ -39,9 +32,9 @@ Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
 @with_options(*RUNNING)
 def run(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
-    overrides: Overrides = None,
+    overrides: RunOverrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the record after its last sample.")] = False,
-    allow_changed_code: ChangedCode = False,
+    allow_changed_code: AllowChangedCode = False,
     cpu: Cpu = False,
     *,
     given: dict[str, Any],
@@ -83,7 +76,7 @@ def run(
 @with_options(*REPLAYING)
 def replay(
     session: Annotated[Path, typer.Argument(help="Session folder of a training.")],
-    overrides: Overrides = None,
+    overrides: RunOverrides = None,
     *,
     data: Annotated[Path, typer.Option(help="Dataset folder.")],
     mode: Annotated[
@@ -93,7 +86,7 @@ def replay(
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,
     steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
-    allow_changed_code: ChangedCode = False,
+    allow_changed_code: AllowChangedCode = False,
     cpu: Cpu = False,
     given: dict[str, Any],
 ) -> None:
@@ -174,7 +167,7 @@ def _run(
 
 
 def _with_simulation(config: Config, session: Path) -> Config:
-    """Return the configuration of a session that names no simulation, with that which made its samples.
+    """Return the configuration of a session that names no simulation, with the one that made its samples.
 
     Raises:
         ConfigError: They do not say it, or it cannot be imported by its name.
@@ -186,13 +179,20 @@ def _with_simulation(config: Config, session: Path) -> Config:
     samples = learned_samples(session)
     name = None if samples is None else samples.source.get("env")
     if samples is None or not isinstance(name, str):
-        raise ConfigError(MISSING)
+        raise ConfigError(
+            "environment: missing; name the simulation, as in environment.id=physgym/Beam-v0, or "
+            "environment.id=module:Class"
+        )
     try:
         if name.startswith("__main__:"):  # which is another program here
             raise ConfigError("it is a class of a script")
         find_spec(name)
     except ConfigError as error:
-        raise ConfigError(NOT_IMPORTABLE.format(name=name, error=error)) from error
+        raise ConfigError(
+            f"environment: missing; the samples of the training were made by {name!r}, which cannot be imported by "
+            f"that name: {error}. Put the class at the top of a module that can be imported, and name it: "
+            "environment.id=module:Class"
+        ) from error
     arguments = samples.source.get("env_kwargs") or {}
     return config.model_copy(update={"environment": EnvironmentSection(id=name, arguments=arguments)})
 

@@ -29,7 +29,7 @@ LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files 
 DATA = (".json", ".yaml", ".yml", ".toml")  # which are code elsewhere
 SESSION = ("record.json", "config.yaml")
 EXPORTED = "fields.json"
-SMALL, SMALL_TOGETHER = 1_000_000, 10_000_000  # likewise of those that are no code
+SMALL, SMALL_TOGETHER = 1_000_000, 10_000_000  # the same of files that are no code
 CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training.safetensors")
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
 HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_name`
@@ -168,7 +168,7 @@ def _remote(root: Path, branch: str | None) -> str | None:
 
 
 def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
-    """Files that the code may depend on: not what physgym has made, nor what Python keeps compiled."""
+    """Return the files that the code may depend on: not what physgym has made, nor what Python keeps compiled."""
     datasets: dict[Path, bool] = {}
     for file in files:
         path = Path(file)
@@ -339,7 +339,7 @@ def _is_file(root: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def _temporary_index(root: Path) -> Iterator[dict[str, str]]:
-    """Variables with which git writes an index and objects to a temporary folder, and reads those that there are."""
+    """Give variables with which git writes to a temporary index and folder, and reads what there is."""
     objects = Path(one_line(git(root, "rev-parse", "--git-path", "objects")))
     with tempfile.TemporaryDirectory(prefix="physgym-") as folder:
         (Path(folder) / "objects").mkdir()
@@ -372,7 +372,7 @@ def _check_patch(repository: Repository) -> None:
 
 
 def _small(repository: Repository) -> Iterator[str]:
-    """Files that are no code and small, which may be what a simulation reads."""
+    """Yield small files that are no code, which a simulation may read."""
     room = SMALL_TOGETHER
     for name in repository.others:
         size = _size(repository.root / name)

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.sections import Section, key, with_keys
-from physgym.generation.options import Episodes, GenerationOptions, OnlineOptions, Seed
+from physgym.generation.options import EpisodesOption, GenerationOptions, OnlineOptions, SeedOption
 from physgym.running.options import ROLLOUT_STEPS, RunnerOptions
 from physgym.samplers.table import sampler_names, shown_names
 
@@ -43,11 +43,11 @@ def _check_plain(value: Any, path: str = "") -> Any:
     return value
 
 
-Arguments = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
+PlainArguments = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
 
 
 def _check_arguments(value: Any) -> Any:
-    """Arguments of an environment, if they are a section, or a list of sections with something in it."""
+    """Check the arguments of an environment: a section, or a list of at least one."""
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("the list is empty; leave the key out, or list the arguments of the episodes")
@@ -68,7 +68,7 @@ class Component(Section):
     """A class with arguments; where it has none, its name alone will do."""
 
     type: str = Field(description="registered name, or module:attr")
-    arguments: Arguments = Field(default_factory=dict, description="of its constructor")
+    arguments: PlainArguments = Field(default_factory=dict, description="of its constructor")
 
     @model_serializer
     def _short(self) -> str | dict[str, Any]:
@@ -100,11 +100,11 @@ class Named:
         return {"anyOf": [*names, whole]}
 
 
-Loss = Annotated[Component, Named(tuple(components.LOSSES))]
+LossComponent = Annotated[Component, Named(tuple(components.LOSSES))]
 Optimizer = Annotated[Component, Named(tuple(components.OPTIMIZERS))]
 Schedule = Annotated[Component, Named(tuple(components.SCHEDULES))]
 OptimizationKind = Annotated[Component, Named(tuple(components.OPTIMIZATIONS))]
-Transform = Annotated[Component, Named(tuple(components.TRANSFORMS))]
+TransformComponent = Annotated[Component, Named(tuple(components.TRANSFORMS))]
 TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
 CurveLogger = Annotated[Component, Named(tuple(components.LOGGERS))]
 OwnSamples = Annotated[Component, Named(())]
@@ -167,7 +167,7 @@ class _Samples(Section):
         None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
     )
     episodes: int | None = key(
-        Episodes, "how many episodes it shall have; with samples too, it ends with what comes first"
+        EpisodesOption, "how many episodes it shall have; with samples too, it ends with what comes first"
     )
     mini: int | None = Field(None, ge=1, description="only the first so many samples, for a quick try; --mini sets it")
     produce: Literal["before", "first_epoch", "always", "online"] = Field(
@@ -222,7 +222,7 @@ class NetworkSection(Section):
         description=f"{', '.join(components.NETWORKS)}, or module:attr: a class, by its from_spec(spec, inputs=, "
         "outputs=) if any",
     )
-    arguments: Arguments = Field(default_factory=dict, description="of its constructor")
+    arguments: PlainArguments = Field(default_factory=dict, description="of its constructor")
     start_from: str | None = Field(
         None, description="session or checkpoint whose network is trained further, in place of a new one"
     )
@@ -242,13 +242,13 @@ class TransformsSection(Section):
         "all fields or by name",
     )
     physical_loss: bool = Field(False, description="compute the loss in physical units, not in normalized ones")
-    before_prediction: list[Transform] = Field(
+    before_prediction: list[TransformComponent] = Field(
         default_factory=list, description="of the inputs, before they are normalized"
     )
-    before_loss: list[Transform] = Field(
+    before_loss: list[TransformComponent] = Field(
         default_factory=list, description="of prediction and target alike, after the target was normalized"
     )
-    before_apply: list[Transform] = Field(
+    before_apply: list[TransformComponent] = Field(
         default_factory=list, description="of the prediction in physical units, before it leaves"
     )
 
@@ -259,7 +259,7 @@ class OptimizationSection(Section):
     type: OptimizationKind = Field(
         Component(type="Optimization"), description="a subclass with its own loss terms or step, as module:attr"
     )
-    loss: Loss = Field(Component(type="mse"), description="a class, or a function of (prediction, target)")
+    loss: LossComponent = Field(Component(type="mse"), description="a class, or a function of (prediction, target)")
     optimizer: Optimizer = Component(type="adam")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     weight_decay: float = Field(0.0, ge=0)
@@ -395,7 +395,7 @@ class Config(Section):
 
     description: str = Field("", description="what this is for, for your future self")
     session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
-    seed: int = key(Seed, "of samples, weights, order and everything else that is drawn")
+    seed: int = key(SeedOption, "of samples, weights, order and everything else that is drawn")
     device: str = Field("cpu", description="where to train, such as cuda or cuda:1; --cpu sets it to cpu")
     environment: EnvironmentSection | None = Field(None, description="null trains on the samples of dataset.path alone")
     sampler: SamplerSection = Field(default_factory=SamplerSection)

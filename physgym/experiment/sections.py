@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from physgym.options import Declared, declared, declared_by
 
-Options = TypeVar("Options", bound=Mapping[str, object])
+SectionOptions = TypeVar("SectionOptions", bound=Mapping[str, object])
 
 
 class Section(BaseModel):
@@ -30,9 +30,9 @@ def with_keys(base: type[Section], options: type) -> type[Section]:
     return made
 
 
-def options_in(section: Section, options: type[Options]) -> Options:
+def options_in(section: Section, options: type[SectionOptions]) -> SectionOptions:
     """Return the values in a section of the options of a declaration."""
-    return cast(Options, {name: getattr(section, name) for name in declared(options)})
+    return cast(SectionOptions, {name: getattr(section, name) for name in declared(options)})
 
 
 def key(option: Any, description: str = "") -> Any:

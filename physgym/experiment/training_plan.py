@@ -152,7 +152,11 @@ class TrainingPlan:
         produce, validation = config.dataset.produce, config.validation
         held_out = validation.fraction > 0 and produce in ("before", "first_epoch") and not isinstance(self.own, Feed)
         check_watched(
-            [*self.callbacks, build_checkpoints(config, Path("session")), *([] if metric is None else [Watch(metric)])],
+            [
+                *self.callbacks,
+                build_checkpoints(config, Path("session")),
+                *([] if metric is None else [WatchedMetric(metric)]),
+            ],
             lambda: loss_names(predictor, optimization, losses, self.spec, [*predictor.inputs, *fields]),
             validated=validation.path is not None or held_out,
             rollout=None if validation.rollout is None else build_rollout(config),
@@ -161,7 +165,7 @@ class TrainingPlan:
         )
 
 
-class Watch(Callback):
+class WatchedMetric(Callback):
     """Value that a search watches."""
 
     adds = ()

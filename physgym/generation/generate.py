@@ -42,7 +42,7 @@ def generate(
 
     The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, load, samples,
     episodes): the number of workers, crashes and resumes do not change it. One of 50 samples that is continued to 100
-    is equal to one of 100 samples, and likewise of episodes.
+    is equal to one of 100 samples, and the same holds for episodes.
 
     Simulations make no steps beyond the last sample that is wanted. An episode is sequential: where one can give all
     the samples, other workers have nothing to do, and a warning says so; set `max_steps` then.
@@ -66,7 +66,7 @@ def generate(
         ConfigError: An argument is wrong.
         SampleError: The environment declares no samples, a sample does not fit, or too many were rejected.
         WorkerError: A worker died or did not answer, or an environment raised.
-        ChangedCode: The simulation has other code than that which made what is there, or it is unknown.
+        ChangedCode: The stored samples were made by other code of the simulation, or it is unknown.
         DatasetError: The folder holds samples already, the samples do not fit on the disk, or it refuses a write.
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """

@@ -23,24 +23,8 @@ from physgym.generation.stream import SampleStream
 from physgym.options import complete, takes
 from physgym.sample import Sample, SampleSpec
 
-WAIT = 1.0  # seconds after which whoever waits looks around
+WAIT = 1.0  # seconds after which a waiting thread looks around
 STOP = 10.0  # seconds that the thread gets to end before its simulations are ended by force
-
-CLOSED = "the online training is closed; make a new stream of samples for another one"
-TOO_FEW = "minimum={minimum} samples do not fit into a buffer of capacity={capacity}; raise capacity or lower minimum"
-SMALL = (
-    "a batch of {batch} samples does not fit into a buffer of capacity={capacity}, from which rule={rule!r} draws every"
-    ' sample once; raise capacity, or use rule="reservoir"'
-)
-NO_SAMPLE = (
-    "no sample came for {seconds:.0f} s, while the training waited for {needed} in the buffer, which has {count}; "
-    "{received} came before. Look whether the simulations are as slow as that, and raise timeout= if they are"
-)
-OVER = (
-    "the simulations have ended after {received} samples, all of which were drawn. Train for fewer batches, let more "
-    'be produced (samples=), or use rule="reservoir", which goes on drawing'
-)
-STUCK = "the simulation did not end within {seconds:.0f} s, so that its thread still runs; use workers (num_workers=)"
 
 
 @takes(OnlineOptions)
@@ -88,7 +72,10 @@ class Online(SampleSource):
         if not timeout > 0:
             raise ConfigError(f"timeout must be positive seconds, not {timeout}")
         if minimum > capacity:
-            raise ConfigError(TOO_FEW.format(minimum=minimum, capacity=capacity))
+            raise ConfigError(
+                f"minimum={minimum} samples do not fit into a buffer of capacity={capacity}; raise capacity or lower "
+                "minimum"
+            )
         self.stream, self.minimum, self.timeout = stream, minimum, timeout
         self.drawn = SampleNames()
         self._samples = math.inf if samples is None else samples
@@ -104,12 +91,12 @@ class Online(SampleSource):
 
     @property
     def spec(self) -> SampleSpec:  # type: ignore[override]  # the stream has the attribute
-        """The sample fields."""
+        """Return the sample fields."""
         return self.stream.spec
 
     @property
     def predictor(self) -> Any:
-        """The network that answers simulations in the middle of a step; may be set at any time."""
+        """Return the network that answers simulations in the middle of a step; may be set at any time."""
         return self.stream.predictor
 
     @predictor.setter
@@ -118,7 +105,7 @@ class Online(SampleSource):
 
     @property
     def lacks_predictor(self) -> bool:
-        """Whether nothing answers simulations that ask for a prediction."""
+        """Return whether nothing answers simulations that ask for a prediction."""
         return self.stream.lacks_predictor
 
     def answer_with(self, predictor: Any) -> None:
@@ -143,7 +130,10 @@ class Online(SampleSource):
         needed = self.minimum
         if buffer.rule != "reservoir":
             if batch_size > buffer.capacity:
-                raise ConfigError(SMALL.format(batch=batch_size, capacity=buffer.capacity, rule=buffer.rule))
+                raise ConfigError(
+                    f"a batch of {batch_size} samples does not fit into a buffer of capacity={buffer.capacity}, from "
+                    f'which rule={buffer.rule!r} draws every sample once; raise capacity, or use rule="reservoir"'
+                )
             needed = max(needed, batch_size)
         begun = time.monotonic()
         with self._changed:
@@ -163,19 +153,26 @@ class Online(SampleSource):
         """Wait for so many samples in the buffer."""
         while True:
             if self._closed:
-                raise ClosedError(CLOSED)
+                raise ClosedError("the online training is closed; make a new stream of samples for another one")
             if self._error is not None:
                 raise self._error
             count, received = len(self._buffer), self._buffer.received
             if count >= needed or (self._ended and count):
                 return
             if self._ended:
-                raise DatasetError(OVER.format(received=received))
+                raise DatasetError(
+                    f"the simulations have ended after {received} samples, all of which were drawn. Train for fewer "
+                    'batches, let more be produced (samples=), or use rule="reservoir", which goes on drawing'
+                )
             if self._thread is None or not self._thread.is_alive():  # as in a forked child
                 raise WorkerError("the thread that takes samples from the simulations has died; make a new source")
             since = time.monotonic() - max(begun, self._times.arrived)
             if since >= self.timeout:
-                raise WaitTimeout(NO_SAMPLE.format(seconds=since, needed=needed, count=count, received=received))
+                raise WaitTimeout(
+                    f"no sample came for {since:.0f} s, while the training waited for {needed} in the buffer, which "
+                    f"has {count}; {received} came before. Look whether the simulations are as slow as that, and raise "
+                    "timeout= if they are"
+                )
             self._changed.wait(min(WAIT, self.timeout - since))
 
     # --- the simulations' side
@@ -245,11 +242,11 @@ class Online(SampleSource):
 
     @property
     def stored(self) -> int:
-        """Number of samples of the dataset; 0 without one."""
+        """Return the number of samples of the dataset; 0 without one."""
         return self.stream.stored
 
     def dataset(self) -> SampleDataset | None:
-        """All samples stored so far, None where they are not stored."""
+        """Return all samples stored so far, None where they are not stored."""
         return self.stream.dataset()
 
     def report(self) -> OnlineReport:
@@ -258,7 +255,7 @@ class Online(SampleSource):
             return self._times.report(self._buffer, self.minimum)
 
     def metrics(self) -> dict[str, float]:
-        """Figures of `report`, for the record of an epoch."""
+        """Return the figures of `report`, for the record of an epoch."""
         report = self.report()
         counts = (report.most, report.received, report.seen, report.unseen)
         figures = (report.waiting, report.paused, report.repeats, *map(float, counts))
@@ -314,7 +311,10 @@ class Online(SampleSource):
                 self.stream.kill()
                 thread.join(STOP)
             if thread.is_alive():
-                raise WorkerError(STUCK.format(seconds=2 * STOP))
+                raise WorkerError(
+                    f"the simulation did not end within {2 * STOP:.0f} s, so that its thread still runs; use workers "
+                    "(num_workers=)"
+                )
         self.stream.close()
 
     def __enter__(self) -> Online:

@@ -12,8 +12,8 @@ from physgym import limits
 from physgym.options import REQUIRED, Flag, Option
 from physgym.simulation import NonFinite
 
-Seed = Annotated[int, Option(0, "seed of the run", at_least=0)]
-Episodes = Annotated[
+SeedOption = Annotated[int, Option(0, "seed of the run", at_least=0)]
+EpisodesOption = Annotated[
     int | None,
     Option(
         None,

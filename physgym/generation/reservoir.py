@@ -78,7 +78,7 @@ class Reservoir:
 
     @property
     def room(self) -> int:
-        """Number of samples that may come in now."""
+        """Return the number of samples that may come in now."""
         return self.capacity - (self.unseen if self.rule == "reservoir" else self._count)
 
     def add(self, samples: Mapping[str, Array], names: SampleNames, *, seen: bool = False) -> None:

@@ -56,11 +56,11 @@ class StoredEpisodes:
         self._parameters: Callable[[int], Any] | None = None
 
     def __len__(self) -> int:
-        """Episodes of a pass."""
+        """Return the number of episodes of a pass."""
         return len(self._lengths)
 
     def check(self, max_steps: int, actions: Any, arguments: int) -> None:
-        """Whether they can be run under these limits.
+        """Check that the episodes can be run under these limits.
 
         Args:
             max_steps: Of an episode.
@@ -125,7 +125,7 @@ class StoredEpisodes:
         return {**of, "samples": len(self._rows), "names": digest.hexdigest()}
 
     def run(self, first: int, arguments: int = 1) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Index, seed and options for the reset of the episodes.
+        """Return index, seed and options for the reset of the episodes.
 
         Args:
             first: Index of the first one.
@@ -148,7 +148,7 @@ class StoredEpisodes:
                 begin += 1
 
     def _read(self, order: Array) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Episodes and their samples, read some at a time."""
+        """Yield episodes and their samples, read some at a time."""
         most = max(1, BLOCK // max(1, self._dataset.row_nbytes))
         ends = np.cumsum(self._lengths[order])
         start = 0

@@ -48,17 +48,6 @@ from physgym.vector.vector_env import SocketVectorEnv
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 
 
-OTHER_SOURCE = (
-    "the saved position is one of {saved}, this stream produces {mine}. Continue with the same environment, arguments, "
-    "samplers and seed"
-)
-SAME_SPACES = (
-    "a list of arguments (env_kwargs) belongs to the episodes of one dataset, and must not change its spaces and "
-    "fields; make a dataset for each instead. {error}"
-)
-NO_STATE = "not the state of a SampleStream: {error!r}"
-
-
 @takes(StreamOptions)
 class SampleStream(SampleSource):
     """Fresh samples from parallel simulations, in an order that depends on the seed alone.
@@ -152,7 +141,10 @@ class SampleStream(SampleSource):
         except UnequalSpaces as error:
             if len(plan.arguments) == 1:
                 raise
-            raise UnequalSpaces(SAME_SPACES.format(error=error)) from error
+            raise UnequalSpaces(
+                "a list of arguments (env_kwargs) belongs to the episodes of one dataset, and must not change its "
+                f"spaces and fields; make a dataset for each instead. {error}"
+            ) from error
         try:
             spec = self._envs.sample_spec
             if spec is None:
@@ -192,38 +184,38 @@ class SampleStream(SampleSource):
 
     @property
     def seed(self) -> int:
-        """Seed of the run."""
+        """Return the seed of the run."""
         return self._plan.seed
 
     @property
     def writer(self) -> SampleWriter | None:
-        """Writer of the dataset; None where nothing is stored."""
+        """Return the writer of the dataset; None where nothing is stored."""
         return None if self._store is None else self._store.writer
 
     @cached_property
     def code(self) -> Code:
-        """Code of the simulation."""
+        """Return the code of the simulation."""
         return code_of(self._plan.env, self._plan.arguments, self.made)
 
     @property
     def made(self) -> Mapping[str, Any] | None:
-        """Classes and files of the environments, as these describe them."""
+        """Return the classes and files of the environments, as these describe them."""
         found: Mapping[str, Any] | None = self._envs.description.get("code")
         return found
 
     @property
     def constants(self) -> dict[str, Array]:
-        """Arrays that the simulation gives once."""
+        """Return the arrays that the simulation gives once."""
         return common_constants(self._envs)
 
     @property
     def defaults(self) -> Any:
-        """The arguments of the constructor where none are given, as JSON data."""
+        """Return the arguments of the constructor where none are given, as JSON data."""
         return self._plan.defaults
 
     @property
     def loaded(self) -> SampleDataset | None:
-        """The samples whose episodes are run again; None where episodes are drawn."""
+        """Return the samples whose episodes are run again; None where episodes are drawn."""
         return self._plan.loaded
 
     def episode_seed(self, episode: int) -> int:
@@ -234,7 +226,7 @@ class SampleStream(SampleSource):
         """Note which code makes the samples, in the description of the dataset.
 
         Raises:
-            ChangedCode: It is not that which made the samples that are there.
+            ChangedCode: The stored samples were made by another code.
         """
         if writer.count == 0:
             writer.provenance = begun(self.code, self.defaults)
@@ -246,7 +238,7 @@ class SampleStream(SampleSource):
 
     @property
     def source(self) -> dict[str, Any]:
-        """The function that the samples are of, as JSON data, which a dataset stores."""
+        """Return the function that the samples are of, as JSON data, which a dataset stores."""
         return self._plan.source
 
     def _recall(self, breed: Breed) -> None:
@@ -257,23 +249,23 @@ class SampleStream(SampleSource):
 
     @property
     def breed(self) -> Breed | None:
-        """The sampler of parameters, where it is one that losses drive."""
+        """Return the sampler of parameters, where it is one that losses drive."""
         return self._plan.breed
 
     @property
     def stored(self) -> int:
-        """Number of samples of the dataset, those that it had at first included; 0 without one."""
+        """Return the number of samples of the dataset, those that it had at first included; 0 without one."""
         return 0 if self.writer is None else self.writer.count
 
     @property
     def begun(self) -> bool:
-        """Whether samples were taken, since it was made or its state was loaded."""
+        """Return whether samples were taken, since it was made or its state was loaded."""
         return self._reading is not None
 
     def expect(self, samples: int) -> None:
         """Say that only so many samples more will be taken: simulations make no steps beyond them.
 
-        Without it they run ahead, so that whoever takes samples need not wait. More may be taken all the same; what was
+        Without it they run ahead, so that `take` need not wait. More may be taken all the same; what was
         saved then takes time.
 
         Args:
@@ -309,13 +301,13 @@ class SampleStream(SampleSource):
         """End the generation that `generate` is at, after the event that calls this.
 
         Args:
-            reason: Why, for whoever reads `stopped`.
+            reason: Why, for readers of `stopped`.
         """
         self.stopped = reason or "a callback asked for it"
 
     @property
     def predictor(self) -> AnyPredictor:
-        """The network that answers simulations in the middle of a step; may be set at any time."""
+        """Return the network that answers simulations in the middle of a step; may be set at any time."""
         return self._envs.predictor
 
     @predictor.setter
@@ -324,7 +316,7 @@ class SampleStream(SampleSource):
 
     @property
     def lacks_predictor(self) -> bool:
-        """Whether nothing answers simulations that ask for a prediction."""
+        """Return whether nothing answers simulations that ask for a prediction."""
         return self.predictor is None
 
     def answer_with(self, predictor: AnyPredictor) -> None:
@@ -393,9 +385,12 @@ class SampleStream(SampleSource):
                 position = operator.index(episode), operator.index(step)
             source = state["source"] if state else None
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(NO_STATE.format(error=error)) from error
+            raise ConfigError(f"not the state of a SampleStream: {error!r}") from error
         if source is not None and not is_same_source(source, self.source):
-            raise ConfigError(OTHER_SOURCE.format(saved=source, mine=self.source))
+            raise ConfigError(
+                f"the saved position is one of {source}, this stream produces {self.source}. Continue with the same "
+                "environment, arguments, samplers and seed"
+            )
         if position is not None:
             check_same(state.get("code"), self.code, "what was saved", allow=self._allow_changed_code)
         self.position, self.drawn, self._reading, self._expected = position, SampleNames(), None, None

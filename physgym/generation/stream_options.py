@@ -6,7 +6,7 @@ from typing import Annotated
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
-from physgym.generation.options import Episodes, GenerationOptions, Seed
+from physgym.generation.options import EpisodesOption, GenerationOptions, SeedOption
 from physgym.options import Option
 from physgym.samplers.base import SamplerLike
 from physgym.vector.arguments import Arguments
@@ -28,7 +28,7 @@ Actions = Annotated[
         "generator); None leaves it to the environment",
     ),
 ]
-Parameters = Annotated[
+ParametersOption = Annotated[
     SamplerLike,
     Option(
         None,
@@ -41,7 +41,7 @@ Parameters = Annotated[
 class StreamOptions(GenerationOptions, total=False):
     """Options of `SampleStream` and of `physgym.generate`."""
 
-    seed: Seed
+    seed: SeedOption
     env_kwargs: EnvKwargs
     mode: Annotated[
         Mode,
@@ -53,7 +53,7 @@ class StreamOptions(GenerationOptions, total=False):
     ]
     resume: Annotated[bool, Option(False, "continue the dataset at `path` after its last sample")]
     actions: Actions
-    parameters: Parameters
+    parameters: ParametersOption
     predictor: Annotated[
         AnyPredictor, Option(None, "answers simulations that ask for a prediction in the middle of a step")
     ]
@@ -66,7 +66,7 @@ class StreamOptions(GenerationOptions, total=False):
             "``load_sample(sample)``, the action of a step. Once in the order of the dataset; then again, shuffled",
         ),
     ]
-    episodes: Episodes
+    episodes: EpisodesOption
     allow_changed_code: Annotated[
         bool,
         Option(

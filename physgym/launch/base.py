@@ -16,8 +16,8 @@ from typing import ClassVar, Generic, TypeVar
 
 from physgym.errors import WorkerError
 from physgym.placement import EnvFactory
-from physgym.system.children import Lifeline
-from physgym.worker.main import Boot
+from physgym.system.children import ParentPipe
+from physgym.worker.main import WorkerStart
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Order:
     """The order for a worker.
 
     Attributes:
-        boot: What it needs to know.
+        worker_start: What it needs to know.
         factories: What makes its environments, one each.
-        lifeline: Says that this process is gone, for workers that inherit; None for others, which end with their
+        parent_pipe: Says that this process is gone, for workers that inherit; None for others, which end with their
             connection.
         sock: The worker's end of its connection; None if it dials.
         memory: Descriptor of the shared memory; None if there is none.
     """
 
-    boot: Boot
+    worker_start: WorkerStart
     factories: Sequence[EnvFactory]
-    lifeline: Lifeline | None = None
+    parent_pipe: ParentPipe | None = None
     sock: socket.socket | None = None
     memory: int | None = None
 
@@ -67,7 +67,7 @@ class Launcher(ABC, Generic[Handle]):
     """Makes workers, and ends them.
 
     Attributes:
-        inherits: Whether workers inherit descriptors of this process: a lifeline, an end of a connection, shared
+        inherits: Whether workers inherit descriptors of this process: a parent pipe, an end of a connection, shared
             memory. Those of another launcher dial.
     """
 

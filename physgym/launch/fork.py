@@ -20,13 +20,13 @@ class ForkLauncher(ProcessLauncher):
     def begin(self, order: Order) -> ProcessHandle:
         """Fork this process."""
         memory = -1 if order.memory is None else order.memory
-        lifeline = order.lifeline
-        assert lifeline is not None
+        parent_pipe = order.parent_pipe
+        assert parent_pipe is not None
 
         def work() -> None:  # what is forked lets go of the connections of this process, see `physgym.vector.fleet`
-            run(order.boot, lambda: order.factories, lifeline.read, order.sock, memory)
+            run(order.worker_start, lambda: order.factories, parent_pipe.read, order.sock, memory)
 
-        return _Forked(work, order.boot.mark)
+        return _Forked(work, order.worker_start.mark)
 
 
 class _Forked(ProcessHandle):

@@ -38,7 +38,7 @@ def payload(order: Order) -> bytes:
         ConfigError: What makes its environments cannot be pickled.
     """
     try:
-        return order.boot.to_line() + dump(list(order.factories))
+        return order.worker_start.to_line() + dump(list(order.factories))
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise ConfigError(
             f"an env factory cannot be sent to a worker: {error}. Open files, locks and the like inside of it, or use "

@@ -49,9 +49,9 @@ class ProcessLauncher(Launcher[ProcessHandle]):
         try:
             handle = self.begin(order)
         except OSError as error:
-            raise no_descriptors(order.boot.worker, error) from error
-        assert order.lifeline is not None
-        order.lifeline.bind(handle.pid)
+            raise no_descriptors(order.worker_start.worker, error) from error
+        assert order.parent_pipe is not None
+        order.parent_pipe.bind(handle.pid)
         return handle
 
     @abstractmethod

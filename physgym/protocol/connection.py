@@ -52,7 +52,7 @@ class Connection:
         self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
         self._input = bytearray(INPUT_SIZE)
         self._view = memoryview(self._input)
-        self._start = self._end = 0  # what of the input is filled and not yet used
+        self._start = self._end = 0  # the part of the input that is filled and not yet used
         self._body: memoryview | None = None  # a body that does not fit into the input
         self._filled = 0
         self._head: tuple[type[Message], int, int] | None = None  # of the frame under way: kind, sequence, length
@@ -214,7 +214,7 @@ class Connection:
         count = self.agreement.count
         check_message(message, count)
         if type(message) in _REPLY_KINDS:
-            self.ledger.pending[0].left_after(message, count)
+            self.ledger.pending[0].unanswered_after(message, count)
 
     def _advance(self, message: Message, sequence: int) -> None:
         """Note a legal message."""

@@ -1,6 +1,6 @@
-"""The ledger of a connection: the requests without their last reply, and what of each is unanswered.
+"""The ledger of a connection: the requests without their last reply, and the part of each that is unanswered.
 
-What a worker still owes is recorded here and nowhere else; whoever needs to know it asks the ledger.
+What a worker still owes is recorded here and nowhere else; all others ask the ledger.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Pending:
     Attributes:
         sequence: Its sequence number.
         request: The request.
-        left: Rows or episodes without an answer; None if all environments, or nothing to count.
+        unanswered: Rows or episodes without an answer; None if all environments, or nothing to count.
         samples: Samples of the episodes that have ended since it was sent, of this request or of those before it.
         context: What it is for, as far as whoever asked wants to know when it is answered.
     """
 
     sequence: int
     request: Message
-    left: set[int] | None = None
+    unanswered: set[int] | None = None
     samples: int = 0
     context: Any = None
 
@@ -39,11 +39,11 @@ class Pending:
 
     def rest(self) -> Message:
         """Return the request for what is unanswered, as a worker that has lost it would have to be asked."""
-        request, left = self.request, self.left
-        if isinstance(request, Step) and left is not None:
-            return _rows_of(request, left)
-        if isinstance(request, Rollout) and left is not None:
-            episodes = [entry for entry in request.episodes if entry[0] in left]
+        request, unanswered = self.request, self.unanswered
+        if isinstance(request, Step) and unanswered is not None:
+            return _rows_of(request, unanswered)
+        if isinstance(request, Rollout) and unanswered is not None:
+            episodes = [entry for entry in request.episodes if entry[0] in unanswered]
             request = replace(request, episodes=episodes)
             if request.limit and self.samples:
                 # what came of episodes that have ended does not come again
@@ -60,9 +60,9 @@ class Pending:
         request = self.request
         if type(request) is not Step or not request.stream:
             return ()
-        return range(count) if self.left is None else self.left
+        return range(count) if self.unanswered is None else self.unanswered
 
-    def left_after(self, reply: Message, count: int) -> set[int] | None:
+    def unanswered_after(self, reply: Message, count: int) -> set[int] | None:
         """Return what is unanswered after a reply, or a part of one.
 
         Args:
@@ -73,48 +73,52 @@ class Pending:
             ProtocolError: The reply names what is not unanswered, or is the last one and leaves something out.
         """
         if isinstance(reply, Results):
-            return self._left_after_results(reply, count)
+            return self._unanswered_after_results(reply, count)
         if isinstance(reply, RolloutResult):
-            return self._left_after_episodes(reply)
+            return self._unanswered_after_episodes(reply)
         if isinstance(reply, CallResult):
-            number = count if self.left is None else len(self.left)
+            number = count if self.unanswered is None else len(self.unanswered)
             if len(reply.results) != number:
                 raise ProtocolError(f"a CallResult has {len(reply.results)} results for {number} environments")
-        return self.left
+        return self.unanswered
 
-    def _left_after_results(self, results: Results, count: int) -> set[int] | None:
+    def _unanswered_after_results(self, results: Results, count: int) -> set[int] | None:
         if results.rows is None:
-            if self.left is not None or not results.last:
+            if self.unanswered is not None or not results.last:
                 raise ProtocolError("a part of a Results must name its environments")
             return None
         if isinstance(self.request, Reset):
             raise ProtocolError("the answer to a Reset has one part, for all environments")
         rows = set(results.rows)
-        left = set(range(count)) if self.left is None else self.left
+        unanswered = set(range(count)) if self.unanswered is None else self.unanswered
         infos = set() if results.infos is None else set(results.infos[0])
-        if not (rows <= left and infos <= rows and rows.issuperset(results.cut)):
-            raise ProtocolError(f"a Results names environments {results.rows}, of which {sorted(left)} are unanswered")
+        if not (rows <= unanswered and infos <= rows and rows.issuperset(results.cut)):
+            raise ProtocolError(
+                f"a Results names environments {results.rows}, of which {sorted(unanswered)} are unanswered"
+            )
         if not rows.issuperset(failure.env for failure in results.failures):
             raise ProtocolError("a Results reports failures of environments that it does not name")
-        if results.last and rows != left:
-            raise ProtocolError(f"the last Results leaves out environments {sorted(left - rows)}")
-        return left - rows
+        if results.last and rows != unanswered:
+            raise ProtocolError(f"the last Results leaves out environments {sorted(unanswered - rows)}")
+        return unanswered - rows
 
-    def _left_after_episodes(self, result: RolloutResult) -> set[int]:
+    def _unanswered_after_episodes(self, result: RolloutResult) -> set[int]:
         assert isinstance(self.request, Rollout)
-        assert self.left is not None
+        assert self.unanswered is not None
         ended = [entry[0] for entry in result.ended]
         named = {*ended, *result.episodes.tolist()}
         if result.parameters is not None:
             named.update(result.parameters.episodes.tolist())
         if result.rejected is not None:
             named.update(result.rejected.episodes.tolist())
-        if not named <= self.left or len(set(ended)) != len(ended):
-            raise ProtocolError(f"a RolloutResult names episodes {sorted(named - self.left)} that are not under way")
-        left = self.left.difference(ended)
-        if result.last and left and not self.request.limit:
-            raise ProtocolError(f"the last RolloutResult leaves out {len(left)} episodes")
-        return left
+        if not named <= self.unanswered or len(set(ended)) != len(ended):
+            raise ProtocolError(
+                f"a RolloutResult names episodes {sorted(named - self.unanswered)} that are not under way"
+            )
+        unanswered = self.unanswered.difference(ended)
+        if result.last and unanswered and not self.request.limit:
+            raise ProtocolError(f"the last RolloutResult leaves out {len(unanswered)} episodes")
+        return unanswered
 
 
 def _rows_of(step: Step, rows: set[int]) -> Step:
@@ -170,13 +174,13 @@ class Ledger:
 
     def open(self, request: Message, sequence: int) -> Pending:
         """Note a request; return what is noted."""
-        left = None
+        unanswered = None
         if type(request) is Step or type(request) is Call:
-            left = None if request.rows is None else set(request.rows)
+            unanswered = None if request.rows is None else set(request.rows)
         elif type(request) is Rollout:
-            left = {entry[0] for entry in request.episodes}
+            unanswered = {entry[0] for entry in request.episodes}
         self.sequence = sequence
-        pending = Pending(sequence, request, left)
+        pending = Pending(sequence, request, unanswered)
         self.pending.append(pending)
         return pending
 
@@ -188,9 +192,11 @@ class Ledger:
             if ended := sum(entry[2] for entry in reply.ended):
                 for pending in self.pending:
                     pending.samples += ended
-            oldest.left = oldest.left_after(reply, self.count)  # also of the last one, which a limit may have cut short
+            oldest.unanswered = oldest.unanswered_after(
+                reply, self.count
+            )  # also of the last one, which a limit may have cut short
         elif not last:
-            oldest.left = oldest.left_after(reply, self.count)
+            oldest.unanswered = oldest.unanswered_after(reply, self.count)
         return self.pending.popleft() if last else None
 
     def forget(self) -> None:

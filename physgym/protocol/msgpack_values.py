@@ -22,7 +22,7 @@ from physgym.protocol.buffers import Buffer
 
 MAX_NESTED = 32
 MAX_SPACE = 1 << 30  # bytes of one value of a space: bounds are arrays of this size
-MAX_DESCRIBED = 1 << 31  # likewise of all spaces in one message together
+MAX_DESCRIBED = 1 << 31  # the same of all spaces in one message together
 MAX_FIELDS, MAX_FIELD = 8, 32  # of a message of the handshake: how many, and bytes of a name
 MAX_DIMENSIONS = 64
 

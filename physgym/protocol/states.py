@@ -202,7 +202,7 @@ class Conversation:
         """
         pending = self.ledger.pending
         oldest = pending[0]
-        if oldest.left is not None or type(oldest.request) is not Step:
+        if oldest.unanswered is not None or type(oldest.request) is not Step:
             return None
         if sequence is not None and sequence != oldest.sequence:
             return None

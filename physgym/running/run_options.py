@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
 from physgym.data.dataset import SampleDataset
-from physgym.generation.options import MaxRejects, MaxSteps, OnError, Seed, Timeout
-from physgym.generation.stream_options import Actions, EnvKwargs, Parameters
+from physgym.generation.options import MaxRejects, MaxSteps, OnError, SeedOption, Timeout
+from physgym.generation.stream_options import Actions, EnvKwargs, ParametersOption
 from physgym.options import Option
 from physgym.running.options import RunnerOptions
 
@@ -17,7 +17,7 @@ class RunOptions(RunnerOptions, total=False):
 
     env_kwargs: EnvKwargs
     actions: Actions
-    parameters: Parameters
+    parameters: ParametersOption
     resume: Annotated[bool, Option(False, "continue the record after its last sample")]
     max_steps: MaxSteps
     max_rejects: MaxRejects
@@ -76,8 +76,8 @@ class RunOptions(RunnerOptions, total=False):
 class RolloutOptions(TypedDict, total=False):
     """Options of a `RolloutEvaluation`."""
 
-    seed: Seed
+    seed: SeedOption
     env_kwargs: EnvKwargs
     actions: Actions
-    parameters: Parameters
+    parameters: ParametersOption
     max_steps: MaxSteps

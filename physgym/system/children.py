@@ -24,7 +24,7 @@ except ImportError:  # Windows
 PATIENCE = 1.0  # seconds until a process that was killed is waited for no longer
 
 
-class Lifeline:
+class ParentPipe:
     """A pipe from this process to a child, on which nothing travels, and whose end says that this process is gone.
 
     The kernel can then end the child's whole group, without any help of the child: see `bind`. A process that this one
@@ -51,7 +51,7 @@ class Lifeline:
         except OSError:
             self.close_read()
             raise
-        _LIFELINES.add(self)
+        _PARENT_PIPES.add(self)
 
     def bind(self, pid: int, number: int = signal.SIGKILL) -> None:
         """Have the kernel send a signal to a child's group when this end closes, and let go of the child's end.
@@ -89,14 +89,14 @@ class Lifeline:
         self.close_write()
 
 
-_LIFELINES: weakref.WeakSet[Lifeline] = weakref.WeakSet()
+_PARENT_PIPES: weakref.WeakSet[ParentPipe] = weakref.WeakSet()
 
 
 def _let_go() -> None:
     """Forget, in a process that was forked from this one, the children of this one."""
-    for lifeline in list(_LIFELINES):
+    for parent_pipe in list(_PARENT_PIPES):
         with contextlib.suppress(OSError):
-            lifeline.close_write()
+            parent_pipe.close_write()
 
 
 if hasattr(os, "register_at_fork"):
@@ -128,18 +128,18 @@ class Child:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None, **options: Any) -> None:
         fill_standard()  # or the program would be born without, and take its own files for them
         mark = tree.new_mark()
-        self._lifeline = Lifeline()
+        self._parent_pipe = ParentPipe()
         variables = tree.marked(os.environ if environment is None else environment, mark)
-        passed = [*options.pop("pass_fds", ()), self._lifeline.read]
+        passed = [*options.pop("pass_fds", ()), self._parent_pipe.read]
         try:
             self.process: subprocess.Popen[Any] = subprocess.Popen(
                 list(command), env=variables, pass_fds=passed, start_new_session=True, **options
             )
         except BaseException:
-            self._lifeline.close()
+            self._parent_pipe.close()
             raise
         self._tree = tree.Tree(tree.look(self.process.pid), mark)
-        self._lifeline.bind(self.process.pid)
+        self._parent_pipe.bind(self.process.pid)
         self._owner = os.getpid()
 
     @property
@@ -162,7 +162,7 @@ class Child:
         if os.getpid() != self._owner:
             return None
         tree.end([self._tree], whole=self.process.poll() is None)
-        self._lifeline.close()
+        self._parent_pipe.close()
         if self.process.poll() is None:
             self.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -221,7 +221,7 @@ def capture(
             child.end()
             raise
         finally:
-            child._lifeline.close()
+            child._parent_pipe.close()
         output.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(list(command), status, output.read(), errors.read())

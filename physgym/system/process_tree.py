@@ -180,16 +180,16 @@ def end(trees: Collection[Tree], *, whole: bool = False, known: Collection[Proce
             send(process, signal.SIGKILL)
 
 
-def guard(lifeline: int, tree: Tree) -> None:
+def guard(parent_pipe: int, tree: Tree) -> None:
     """Wait until a process, or the one at the other end of a pipe, is gone; then end the tree.
 
     Args:
-        lifeline: Reading end of a pipe, which ends with the process that holds its other end.
+        parent_pipe: Reading end of a pipe, which ends with the process that holds its other end.
         tree: Of the process.
     """
     assert tree.root is not None
     poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
+    poll.register(parent_pipe, select.POLLIN)
     known: list[Process] = []
     with contextlib.suppress(OSError):
         poll.register(os.pidfd_open(tree.root.pid), select.POLLIN)
@@ -210,22 +210,22 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def start_guard(lifeline: int, mark: str) -> None:
+def start_guard(parent_pipe: int, mark: str) -> None:
     """Start a guard of this process's tree; where that fails there is none.
 
     Args:
-        lifeline: Reading end of a pipe, as of `guard`.
+        parent_pipe: Reading end of a pipe, as of `guard`.
         mark: In the environment of what this process starts.
     """
     mine = look(os.getpid())
     if mine is None or sys.platform != "linux":
         return
-    command = [sys.executable, "-I", "-S", __file__, *map(str, (lifeline, mine.pid, mine.start)), mark]
+    command = [sys.executable, "-I", "-S", __file__, *map(str, (parent_pipe, mine.pid, mine.start)), mark]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.Popen(
             command,
             env=marked(os.environ, mark),
-            pass_fds=[lifeline],
+            pass_fds=[parent_pipe],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -235,13 +235,13 @@ def start_guard(lifeline: int, mark: str) -> None:
 
 def main() -> None:
     """Guard a tree; the arguments are the descriptor of the pipe, number and start of the root, and the mark."""
-    lifeline, pid, start, mark = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    parent_pipe, pid, start, mark = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     # nobody's child, so that nobody who waits for children of its own meets it
     if os.fork():
         os._exit(0)
     root = look(pid)
     if root is not None and root.start == start:
-        guard(lifeline, Tree(root, mark))
+        guard(parent_pipe, Tree(root, mark))
     os._exit(0)
 
 

@@ -34,11 +34,11 @@ from physgym.launch.base import Launcher, Order, WorkerHandle
 from physgym.launch.processes import ProcessHandle
 from physgym.protocol.messages import Call, CallResult, Close, Closed, Failure, Hello, Message, Ready
 from physgym.system import process_tree as tree
-from physgym.system.children import Lifeline
+from physgym.system.children import ParentPipe
 from physgym.transport.auth import admit, challenge
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.table import entry_of, transport_of
-from physgym.worker.main import Boot
+from physgym.worker.main import WorkerStart
 
 ANYWAY = contextlib.nullcontext()
 PATIENCE = 60.0  # seconds for what takes a moment on a machine that is not busy
@@ -85,26 +85,26 @@ class Started:
 
     def __init__(self, launcher: Launcher[Any], make: Any, index: int = 0) -> None:
         self.launcher, self._token, self.index = launcher, secrets.token_bytes(32), index
-        self.lifeline = Lifeline() if launcher.inherits else None
+        self.parent_pipe = ParentPipe() if launcher.inherits else None
         path = [str(Path(entry).resolve()) for entry in sys.path]
         mode, mark = AutoresetMode.NEXT_STEP.name, tree.new_mark()
         transport = transport_of(None, 0, inherit=launcher.inherits)
         self._listener = transport.listen(0)
         address = None if self._listener is None else self._listener.address
-        boot = Boot(
+        worker_start = WorkerStart(
             entry_of(transport), address, self._token.hex(), index, index, index + 1, mode, PATIENCE, path, None, mark
         )
         self._channel, theirs = transport.pair()
         try:
             with theirs or ANYWAY:
-                self.handle: WorkerHandle = launcher.start(Order(boot, [make], self.lifeline, theirs))
+                self.handle: WorkerHandle = launcher.start(Order(worker_start, [make], self.parent_pipe, theirs))
         except BaseException:
             self.close()
             raise
 
     @property
     def channel(self) -> Channel:
-        """The parent's end of its connection, for which a worker that dials is waited for."""
+        """Return the parent's end of its connection, for which a worker that dials is waited for."""
         end = time.monotonic() + PATIENCE
         while self._channel is None and time.monotonic() < end:
             assert self._listener is not None
@@ -148,8 +148,8 @@ class Started:
             self._channel.close()
         if self._listener is not None:
             self._listener.close()
-        if self.lifeline is not None:
-            self.lifeline.close()
+        if self.parent_pipe is not None:
+            self.parent_pipe.close()
 
 
 class LauncherContract:
@@ -270,10 +270,10 @@ class LauncherContract:
     def test_a_worker_ends_with_the_process_that_started_it(self, start: Any) -> None:
         """Check that a worker ends with the process that has started it."""
         worker = start(functools.partial(Still, 1000.0))
-        if worker.lifeline is None:
+        if worker.parent_pipe is None:
             worker.channel.close()
         else:
-            worker.lifeline.close()
+            worker.parent_pipe.close()
         assert self.ends(worker)
 
     def test_what_cannot_be_sent_is_an_error(self, start: Any) -> None:

@@ -74,7 +74,7 @@ class Checkpoints(Callback):
 
     Each holds the network and all that is needed to continue the training to the same result. Saves at the end of
     epochs, if wanted in between, and at Ctrl-C. In a folder that has checkpoints of another training the numbers go on,
-    and those stay as they are; likewise where a training goes on from a checkpoint that is not its last one. Whatever
+    and those stay as they are; also where a training goes on from a checkpoint that is not its last one. Whatever
     its place among the callbacks, it is called after the others. Only one training at a time saves in a folder.
 
     Args:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from physgym.training.csv_table import CSVTable, CSVTablePart, read_table_part
-from physgym.training.loggers import Axis, Logger, as_number, free_place
+from physgym.training.loggers import CurveAxis, Logger, as_number, free_place
 
 # of each axis the name of the file, and the columns that it has from the first row on
-FILES: dict[Axis, tuple[str, tuple[str, ...]]] = {
+FILES: dict[CurveAxis, tuple[str, tuple[str, ...]]] = {
     "batch": ("batches.csv", ("step", "time")),
     "epoch": ("epochs.csv", ("epoch", "time")),
     "own": ("scalars.csv", ("step", "time", "name", "value")),
@@ -50,7 +50,7 @@ class CSV(Logger):
     ) -> None:
         super().__init__(folder, charts=charts)
         self._place = ""  # of the files, in the folder
-        self._tables: dict[Axis, CSVTable] = {}
+        self._tables: dict[CurveAxis, CSVTable] = {}
 
     def open(self, saved: Mapping[str, Any] | None) -> None:
         """Open the tables; those of a training that goes on end with the checkpoint."""
@@ -61,7 +61,7 @@ class CSV(Logger):
             part = None if found is None else found[axis]
             self._tables[axis] = CSVTable(self.folder / self._place / name, self.title, columns, f"{axis}/", part)
 
-    def write(self, values: Mapping[str, float], step: int, moment: float, axis: Axis) -> None:
+    def write(self, values: Mapping[str, float], step: int, moment: float, axis: CurveAxis) -> None:
         """Write a row, or a row for each of the user's own curves."""
         numbers = {name: as_number(name, value) for name, value in values.items()}
         table = self._tables[axis]
@@ -89,10 +89,10 @@ class CSV(Logger):
         for table in self._tables.values():
             table.close()
 
-    def _found(self, saved: Mapping[str, Any]) -> dict[Axis, CSVTablePart | None] | None:
+    def _found(self, saved: Mapping[str, Any]) -> dict[CurveAxis, CSVTablePart | None] | None:
         """Return what the files had at a position, and remove what follows; None where they are others."""
         folder = self.folder / saved["place"]
-        found: dict[Axis, CSVTablePart | None] = {}
+        found: dict[CurveAxis, CSVTablePart | None] = {}
         for axis, (name, columns) in FILES.items():
             rows, first = saved["files"][name]["rows"], saved["files"][name]["first"]
             part = read_table_part(folder / name, rows)

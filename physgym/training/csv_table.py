@@ -51,7 +51,7 @@ class CSVTable:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return self._file.records
 
     def _head(self) -> bytes:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physgym.errors import DivergedError
+from physgym.errors import ConfigError, DivergedError
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor
-from physgym.training.history import Progress, length
+from physgym.training.history import TrainingProgress, length
 from physgym.training.supply import Supply
 
 OnNonFinite = Literal["raise", "skip"]
@@ -38,7 +38,7 @@ class Diagnosis:
     """
 
     def __init__(
-        self, policy: OnNonFinite, predictor: Predictor, optimization: Optimization, progress: Progress
+        self, policy: OnNonFinite, predictor: Predictor, optimization: Optimization, progress: TrainingProgress
     ) -> None:
         self.policy = policy
         self.elsewhere = False
@@ -93,3 +93,14 @@ class Diagnosis:
         chosen = np.flatnonzero(~finite) if not finite.all() else np.arange(len(finite))
         shown = [f"episode {found[0][row]} step {found[1][row]}" for row in chosen[:SHOWN]]
         return ", ".join(shown) + (f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else "")
+
+
+def no_gradient() -> ConfigError:
+    """Return the error of a loss from which no gradient follows."""
+    if not torch.is_grad_enabled():
+        return ConfigError(
+            "gradients are off: fit is called under torch.no_grad() or torch.inference_mode(); call it outside of that"
+        )
+    return ConfigError(
+        "no gradient follows from the loss: something between the prediction and it is detached, or not of torch"
+    )

@@ -59,7 +59,7 @@ class Means:
         return {name: value / count for name, value in total.items()} | {"samples": count} if count else {}
 
 
-class Progress:
+class TrainingProgress:
     """Place of a training in its epochs and batches, with all that was recorded on the way.
 
     Attributes:

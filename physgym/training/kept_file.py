@@ -72,7 +72,7 @@ class KeptFile:
 
     @property
     def records(self) -> int:
-        """Number of records, those in memory too."""
+        """Return the number of records, those in memory too."""
         return self._written + len(self._kept)
 
     def write(self, record: bytes) -> None:

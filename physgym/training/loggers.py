@@ -18,7 +18,7 @@ from physgym.training.kept_file import cannot_write
 if TYPE_CHECKING:
     from physgym.training.pipeline import Training
 
-Axis = Literal["batch", "epoch", "own"]  # what a curve is over: batches, epochs, or what its user counts
+CurveAxis = Literal["batch", "epoch", "own"]  # what a curve is over: batches, epochs, or what its user counts
 
 TOGETHER = 100  # batches whose curves are written together,
 PATIENCE = 10.0  # at the latest after so many seconds
@@ -90,7 +90,7 @@ class Logger(Callback, ABC):
         """
 
     @abstractmethod
-    def write(self, values: Mapping[str, float], step: int, moment: float, axis: Axis) -> None:
+    def write(self, values: Mapping[str, float], step: int, moment: float, axis: CurveAxis) -> None:
         """Write a point of several curves.
 
         Args:

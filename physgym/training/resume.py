@@ -17,7 +17,7 @@ from physgym.nn.optimization import Optimization
 from physgym.training.callback_list import CallbackList
 from physgym.training.checkpoint_files import read_training
 from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
-from physgym.training.history import Progress
+from physgym.training.history import TrainingProgress
 from physgym.training.random_state import check_generators
 from physgym.training.supply import OTHER_STATE, FreshSupply, Supply
 from physgym.training.validation import Validation
@@ -41,7 +41,7 @@ class Resumable:
     """
 
     settings: Mapping[str, Any]
-    progress: Progress
+    progress: TrainingProgress
     optimization: Optimization
     supply: Supply
     callbacks: CallbackList

@@ -28,7 +28,7 @@ from physgym.sample import Sample
 from physgym.spaces import Array
 from physgym.training.batches import Batches, LastBatch, divide
 from physgym.training.foreign import Feed
-from physgym.training.history import Progress
+from physgym.training.history import TrainingProgress
 from physgym.training.random_state import seed_generators, seed_of
 from physgym.training.ranks import Ranks
 from physgym.training.sources import Samples
@@ -79,7 +79,7 @@ class Learner:
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """Fields of a batch: those that feed the network, and those of the loss."""
+        """Return the fields of a batch: those that feed the network, and those of the loss."""
         return tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
 
     def load(self, samples: Samples, batching: Batching, shuffle: Shuffle, **part: Any) -> Loader:
@@ -108,39 +108,39 @@ class Supply(ABC):
 
     @property
     def training(self) -> Samples | None:
-        """Stored samples to train on, None where there are none."""
+        """Return the stored samples to train on, None where there are none."""
         return None
 
     @property
     def source(self) -> SampleSource | None:
-        """The producer of the samples, None where nothing produces them."""
+        """Return the producer of the samples, None where nothing produces them."""
         return None
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch, on each process."""
+        """Return the batches in an epoch, on each process."""
         assert self.batching.batches_per_epoch is not None
         return self.batching.batches_per_epoch
 
     @property
     def least(self) -> int:
-        """Samples that the network needs in every part in which a gradient is computed."""
+        """Return how many samples the network needs in every part in which a gradient is computed."""
         return 1
 
     @property
     def episodes(self) -> Array:
-        """Episode of each sample of the batch that is trained on, shape (batch,); empty without a source."""
+        """Return the episode of each sample of the batch that is trained on, shape (batch,); empty without a source."""
         return np.zeros(0, np.int64)
 
     @abstractmethod
-    def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
+    def batches(self, progress: TrainingProgress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on, on the network's device."""
 
     def begin_step(self) -> None:
         """Count the last batch as trained on."""
         return
 
-    def names(self, progress: Progress) -> list[Array]:
+    def names(self, progress: TrainingProgress) -> list[Array]:
         """Return episodes and steps of the samples of the current batch, each of shape (batch,); empty if unknown."""
         return []
 
@@ -150,7 +150,7 @@ class Supply(ABC):
         """Begin a training that may be resumed, and has no checkpoint yet."""
         return
 
-    def order_state(self, progress: Progress) -> dict[str, Any] | None:
+    def order_state(self, progress: TrainingProgress) -> dict[str, Any] | None:
         """Return the position in the order of stored samples; None without such an order."""
         return None
 
@@ -189,12 +189,12 @@ class FeedSupply(Supply):
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
+        """Return the batches in an epoch."""
         limit, length = self.batching.batches_per_epoch, self.feed.num_batches
         assert limit is not None or length is not None
         return min(number for number in (limit, length) if number is not None)
 
-    def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
+    def batches(self, progress: TrainingProgress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on."""
         remaining, seed = self.num_batches - progress.batch, seed_of(self.batching.seed, progress.epoch)
         for batch in islice(self.feed.batches(seed, progress.batch), remaining):
@@ -230,12 +230,12 @@ class StoredSupply(Supply):
 
     @property
     def training(self) -> Samples:
-        """The samples."""
+        """Return the samples."""
         return self._samples
 
     @property
     def source(self) -> SampleSource | None:
-        """The producer of the samples, None where they were there before."""
+        """Return the producer of the samples, None where they were there before."""
         return self._source
 
     @cached_property
@@ -252,19 +252,19 @@ class StoredSupply(Supply):
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch, on each process."""
+        """Return the batches in an epoch, on each process."""
         batching = self.batching
         count, ranks = len(self._samples), self.learner.ranks.size
         return self._division.count(count, batching.batch_size, ranks, batching.batches_per_epoch)
 
     @property
     def least(self) -> int:
-        """Samples that the network needs in every part in which a gradient is computed."""
+        """Return how many samples the network needs in every part in which a gradient is computed."""
         return self._division.least
 
     @cached_property
     def loader(self) -> Loader:
-        """The loader, made when it is needed first."""
+        """Return the loader, made when it is needed first."""
         rank, size = self.learner.ranks.rank, self.learner.ranks.size
         part = {"drop_last": self._division.drop_last, "min_batch": self._division.min_batch}
         made = self.learner.load(
@@ -274,7 +274,7 @@ class StoredSupply(Supply):
             made.load_state_dict(self._order)
         return made
 
-    def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
+    def batches(self, progress: TrainingProgress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on, on the network's device."""
         loader, remaining = self.loader, self.num_batches - progress.batch
         workers, ranks, seed = self.batching.loader_workers, self.learner.ranks, self.batching.seed
@@ -289,7 +289,7 @@ class StoredSupply(Supply):
                     seed_generators(seed_of(seed, ranks.rank, progress.step))
                 yield self.learner.predictor.tensors(batch)
 
-    def names(self, progress: Progress) -> list[Array]:
+    def names(self, progress: TrainingProgress) -> list[Array]:
         """Return episodes and steps of the samples of the current batch; empty where the samples have none."""
         index: Any = getattr(self._samples, "index", None)  # of a dataset, which samples need not be
         if index is None:
@@ -297,7 +297,7 @@ class StoredSupply(Supply):
         rows = self.loader.indices(progress.epoch, progress.batch)
         return [index(name)[rows] for name in ("episode", "step")]
 
-    def order_state(self, progress: Progress) -> dict[str, Any]:
+    def order_state(self, progress: TrainingProgress) -> dict[str, Any]:
         """Return the position in the order of the samples."""
         return {**self.loader.state_dict(), "epoch": progress.epoch, "batch": progress.batch}
 
@@ -332,12 +332,12 @@ class FirstEpochSupply(Supply):
 
     @property
     def source(self) -> SampleSource:
-        """The producer of the samples."""
+        """Return the producer of the samples."""
         return self._source
 
     @property
     def missing(self) -> int:
-        """Number of samples that are still to be stored; those of an earlier run count."""
+        """Return the number of samples that are still to be stored; those of an earlier run count."""
         return self.num_batches * self.batching.batch_size - self._source.stored
 
     def produce(self) -> Iterator[int]:
@@ -350,7 +350,7 @@ class FirstEpochSupply(Supply):
             missing -= size
             yield size
 
-    def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
+    def batches(self, progress: TrainingProgress) -> Generator[dict[str, Tensor], None, None]:
         """Refuse: the samples are not there yet."""
         raise AssertionError("the samples are to be produced first")
 
@@ -403,25 +403,25 @@ class FreshSupply(Supply):
         self._least = _check_batches(batching, learner).least
         self._waiting: deque[Drawn] = deque()  # drawn for the statistics, yet to be trained on
         self._next: Drawn | None = None  # the batch that is to be trained on next
-        self._trained: Drawn | None = None  # that which was trained on last
+        self._trained: Drawn | None = None  # the batch of the last step
 
     @property
     def source(self) -> SampleSource:
-        """The producer of the samples."""
+        """Return the producer of the samples."""
         return self._source
 
     @property
     def least(self) -> int:
-        """Samples that the network needs in every part in which a gradient is computed."""
+        """Return how many samples the network needs in every part in which a gradient is computed."""
         return self._least
 
     @property
     def episodes(self) -> Array:
-        """Episode of each sample of the batch that is trained on, shape (batch,)."""
+        """Return the episode of each sample of the batch that is trained on, shape (batch,)."""
         names = None if self._next is None else self._next.names
         return super().episodes if names is None else np.asarray(names.episodes)
 
-    def prepare(self, progress: Progress, epochs: int) -> None:
+    def prepare(self, progress: TrainingProgress, epochs: int) -> None:
         """Prepare the source for the batches to come, and make the normalization from the first ones.
 
         Args:
@@ -446,7 +446,7 @@ class FreshSupply(Supply):
         samples = self._source.draw(self.batching.batch_size)
         return Drawn(samples, self._source.drawn, self._source.state_dict())
 
-    def batches(self, progress: Progress) -> Generator[dict[str, Tensor], None, None]:
+    def batches(self, progress: TrainingProgress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on, on the network's device."""
         while progress.batch < self.num_batches:
             self._next = self._waiting.popleft() if self._waiting else self._draw()
@@ -456,7 +456,7 @@ class FreshSupply(Supply):
         """Count the last batch as trained on."""
         self._trained = self._next
 
-    def names(self, progress: Progress) -> list[Array]:
+    def names(self, progress: TrainingProgress) -> list[Array]:
         """Return episodes and steps of the samples of the current batch; empty where the source does not name them."""
         names = None if self._trained is None else self._trained.names
         return [] if names is None else [names.episodes, names.steps]

@@ -13,7 +13,7 @@ import torch
 from physgym.errors import ConfigError
 from physgym.files import short
 from physgym.spaces import Array
-from physgym.training.loggers import Axis, Logger, free_place
+from physgym.training.loggers import CurveAxis, Logger, free_place
 
 if TYPE_CHECKING:
     from physgym.training.curves import CurveWriter
@@ -57,7 +57,7 @@ class TensorBoard(Logger):
 
     @property
     def writer(self) -> CurveWriter:
-        """A `torch.utils.tensorboard.SummaryWriter`, for images, figures, texts of your own; open while training.
+        """Return a `torch.utils.tensorboard.SummaryWriter` for your own images, figures and texts; open while training.
 
         Raises:
             ConfigError: No training runs.
@@ -143,7 +143,7 @@ class TensorBoard(Logger):
             charts = {title: ["Multiline", names] for title, names in self.charts.items()}
             self._writer.add_custom_scalars({"loss": own} | ({"charts": charts} if charts else {}))
 
-    def write(self, values: Mapping[str, float], step: int, moment: float, axis: Axis) -> None:
+    def write(self, values: Mapping[str, float], step: int, moment: float, axis: CurveAxis) -> None:
         """Write a point of several curves."""
         assert self._writer is not None
         self._writer.add_values(values, step, moment)

@@ -41,9 +41,9 @@ from physgym.training.argument_checks import (
 from physgym.training.batches import LastBatch, check_last_batch
 from physgym.training.callback_list import CallbackList, own_callbacks
 from physgym.training.checkpointing import Checkpoints
-from physgym.training.diagnosis import Diagnosis, OnNonFinite
+from physgym.training.diagnosis import Diagnosis, OnNonFinite, no_gradient
 from physgym.training.foreign import Feed, as_samples
-from physgym.training.history import History, Means, Progress, floats, length
+from physgym.training.history import History, Means, TrainingProgress, floats, length
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.predictors import compiled, predictor_of
 from physgym.training.ranks import Ranks
@@ -57,17 +57,6 @@ Produce = Literal["first_epoch", "always"]
 
 log = logging.getLogger(__name__)
 
-NOT_STORED = 'produce="first_epoch" reuses samples, but the source stores none. Store them, or produce="always".'
-NOT_MINE = "the optimization has no parameter of the network that is to be trained; build it with that network"
-NOT_COMPILED = (
-    "torch.compile fails: {error}. Its usual backend needs a C++ compiler on the CPU and Triton on a GPU; without them "
-    'leave compile out, or try compile={{"backend": "aot_eager"}}'
-)
-NO_GRADIENT = "no gradient follows from the loss: something between the prediction and it is detached, or not of torch"
-GRADIENTS_OFF = (
-    "gradients are off: fit is called under torch.no_grad() or torch.inference_mode(); call it outside of that"
-)
-ALL_SKIPPED = "no batch of epoch {epoch} had a finite loss. Lower the learning rate, or look for bad samples"
 ALONE = "several processes train from a dataset alone: generate the samples first, then pass the dataset"
 
 
@@ -257,12 +246,14 @@ class Trainer:
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}
         if not self.optimization.idle and not any(id(parameter) in mine for parameter in self.optimization.parameters):
-            raise ConfigError(NOT_MINE)
+            raise ConfigError(
+                "the optimization has no parameter of the network that is to be trained; build it with that network"
+            )
         self.optimization.to(self.ranks.device)
         self.ranks.alike((*self.optimization.parameters, *self.predictor.parameters(), *self.predictor.buffers()))
         self._forward = compiled(self.predictor, compile)
 
-        self._progress = Progress()
+        self._progress = TrainingProgress()
         self._diagnosis = Diagnosis(on_nonfinite, self.predictor, self.optimization, self._progress)
         self.stopping = self.in_step = False
         self._interrupt = Interrupt()
@@ -296,92 +287,92 @@ class Trainer:
 
     @property
     def training(self) -> Samples | None:
-        """Samples to train on; None as long as a source has not produced them."""
+        """Return the samples to train on; None as long as a source has not produced them."""
         return self._supply.training
 
     @property
     def validation(self) -> Samples | Feed | None:
-        """Samples held out, None without validation."""
+        """Return the samples held out, None without validation."""
         return self._validation.samples
 
     @property
     def held_out(self) -> bool:
-        """Whether the samples to validate on were held out from the dataset."""
+        """Return whether the samples to validate on were held out from the dataset."""
         return self._validation.fraction is not None
 
     @property
     def source(self) -> SampleSource | None:
-        """The producer of the samples, None for a dataset."""
+        """Return the producer of the samples, None for a dataset."""
         return self._supply.source
 
     @property
     def session(self) -> Path | None:
-        """The session's folder, None without one."""
+        """Return the session's folder, None without one."""
         return self._session.folder
 
     @property
     def allow_changed_code(self) -> bool:
-        """Whether a session may be continued though the code of its simulation has changed."""
+        """Return whether a session may be continued though the code of its simulation has changed."""
         return self._session.allow_changed_code
 
     @property
     def batch_size(self) -> int:
-        """Samples per batch."""
+        """Return the samples per batch."""
         return self._supply.batching.batch_size
 
     @property
     def shuffle(self) -> Shuffle:
-        """Way in which stored samples are shuffled."""
+        """Return the way in which stored samples are shuffled."""
         return self._supply.batching.shuffle
 
     @property
     def batches_per_epoch(self) -> int | None:
-        """Batches per epoch at most, None for all."""
+        """Return the batches per epoch at most, None for all."""
         return self._supply.batching.batches_per_epoch
 
     @property
     def seed(self) -> int:
-        """The seed."""
+        """Return the seed."""
         return self._supply.batching.seed
 
     @property
     def loss_fields(self) -> tuple[str, ...]:
-        """Fields that the loss gets from the samples."""
+        """Return the fields that the loss gets from the samples."""
         return self._supply.learner.loss_fields
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """All fields that are read: those that feed the network, and those of the loss."""
+        """Return all fields that are read: those that feed the network, and those of the loss."""
         return self._supply.learner.fields
 
     @property
     def history(self) -> History:
-        """Record of what was done so far."""
+        """Return the record of what was done so far."""
         return self._progress.history
 
     @property
     def epoch(self) -> int:
-        """Number of completed epochs."""
+        """Return the number of completed epochs."""
         return self._progress.epoch
 
     @property
     def batch(self) -> int:
-        """Number of completed batches in the current epoch."""
+        """Return the number of completed batches in the current epoch."""
         return self._progress.batch
 
     @property
     def step(self) -> int:
-        """Number of completed batches in all."""
+        """Return the number of completed batches in all."""
         return self._progress.step
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch, on each process."""
+        """Return the batches in an epoch, on each process."""
         return self._supply.num_batches
 
     @property
     def drawn_episodes(self) -> Array:
-        """Episode of each sample of the batch that is trained on, shape (batch,); empty without a source."""
+        """Return the episode of each sample of the batch that is trained on, shape (batch,); empty without a source."""
         return self._supply.episodes
 
     def stop(self, reason: str) -> None:
@@ -457,7 +448,10 @@ class Trainer:
                 return  # stopped in the midst of the epoch, which can be continued
             means = self._progress.means
             if not means.samples:
-                raise DivergedError(ALL_SKIPPED.format(epoch=self.epoch + 1))
+                raise DivergedError(
+                    f"no batch of epoch {self.epoch + 1} had a finite loss. Lower the learning rate, or look for bad "
+                    "samples"
+                )
             record = means.values() | {"samples": means.samples}
             record |= self._validate() | {"lr": optimization.lr, "seconds": time.monotonic() - start}
             record |= {} if self.source is None else self.source.metrics()
@@ -502,7 +496,7 @@ class Trainer:
             if self.optimization.idle:
                 continue
             if not losses["loss"].requires_grad:
-                raise ConfigError(NO_GRADIENT if torch.is_grad_enabled() else GRADIENTS_OFF)
+                raise no_gradient()
             share = length(part) / length(batch)
             self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         self.ranks.average(self.optimization.parameters)
@@ -527,8 +521,10 @@ class Trainer:
                 prediction = forward(fields)  # name -> (batch, *shape), in units of the network
             except RuntimeError as error:
                 if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+                    reason = " ".join(str(error).split("\n\n")[0].split())
                     raise ConfigError(
-                        NOT_COMPILED.format(error=" ".join(str(error).split("\n\n")[0].split()))
+                        f"torch.compile fails: {reason}. Its usual backend needs a C++ compiler on the CPU and Triton "
+                        'on a GPU; without them leave compile out, or try compile={"backend": "aot_eager"}'
                     ) from error
                 raise
             if self.optimization.precision != "float32":
@@ -549,7 +545,7 @@ class Trainer:
 
     @property
     def _has_validation(self) -> bool:
-        """Whether there are samples to validate on, or will be once the source has produced all."""
+        """Return whether there are samples to validate on, or will be once the source has produced all."""
         later = isinstance(self._supply, FirstEpochSupply) and bool(self._validation.fraction)
         return later or self.validation is not None
 
@@ -569,12 +565,14 @@ class Trainer:
         source.close()
         produced = source.dataset()
         if produced is None:
-            raise ConfigError(NOT_STORED)
+            raise ConfigError(
+                'produce="first_epoch" reuses samples, but the source stores none. Store them, or produce="always".'
+            )
         training = self._validation.hold_out(produced, self.seed)
         self._supply = self._supply.stored(training, normalize=self.step == 0)
 
     def _stops(self) -> bool:
-        """Whether a callback wants to stop, in any of the processes.
+        """Return whether a callback wants to stop, in any of the processes.
 
         Raises:
             KeyboardInterrupt: Ctrl-C came to one of them; they stop together, or the others would wait for ever.

@@ -44,7 +44,7 @@ class Validation:
 
     @property
     def fraction(self) -> float | None:
-        """The fraction of the episodes to hold out, None where there are samples of their own."""
+        """Return the fraction of the episodes to hold out, None where there are samples of their own."""
         return self.held_out if isinstance(self.held_out, (int, float)) else None
 
     def hold_out(self, samples: Samples, seed: int) -> Samples:
@@ -94,7 +94,7 @@ class Evaluation:
 
     @cached_property
     def refuses_one(self) -> bool:
-        """Whether the network cannot be evaluated on a single sample."""
+        """Return whether the network cannot be evaluated on a single sample."""
         return refusal(self._learner.predictor, training=False) is not None
 
     def check(self, samples: Samples | Feed | None) -> None:

@@ -193,7 +193,7 @@ class CallRunner:
             name = call.state.value
             raise NoPendingCallError(f"Calling `{name}_wait` without any prior call to `{name}_async`.", name)
         for arrival in self._fleet.replies(timeout, in_turn=in_turn and timeout is None):
-            self._settle(arrival.worker, arrival.reply)
+            self._handle_reply(arrival.worker, arrival.reply)
         self.finish()
         if self._errors:
             self.raise_errors()
@@ -210,19 +210,19 @@ class CallRunner:
             WaitTimeout: The time is over; nothing is lost.
             WorkerError: A worker died or did not answer, or an environment raised. What others returned is kept.
         """
-        settling = False
+        storing = False
         try:
             replies = self._fleet.replies(timeout)
             while not self._errors and (self._stream.ready < number or self._fleet.waiting):
                 arrival = next(replies, None)
                 if arrival is None:
                     break
-                settling = True
-                self._settle(arrival.worker, arrival.reply)
-                settling = False
+                storing = True
+                self._handle_reply(arrival.worker, arrival.reply)
+                storing = False
         except BaseException:
             # Ctrl-C while a result was put in its place, or was handed on: the caller will not receive it
-            if settling or self.in_flight() != in_flight:
+            if storing or self.in_flight() != in_flight:
                 self.interrupt()
             raise
         if self._errors:
@@ -236,7 +236,7 @@ class CallRunner:
 
     # --- answers
 
-    def _settle(self, worker: Worker, reply: Message | Fault) -> None:
+    def _handle_reply(self, worker: Worker, reply: Message | Fault) -> None:
         """Take an answer, or deal with a fault."""
         if isinstance(reply, Results):
             self._call.take(worker, reply)
@@ -258,11 +258,11 @@ class CallRunner:
         again = Pending(0, self._call.again(worker, [failure.env for failure in results.failures]))
         self._errors += self._recovery.deal_with(worker, Fault(errors[0], dead=False, unanswered=(again,)), self._call)
 
-    def settle_rollout(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
+    def handle_rollout_reply(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
         """Deal with what is no sample of a rollout; return the error that ends the worker's chunk, if it does."""
         if isinstance(reply, Fault) and not reply.dead and isinstance(reply.error, (SampleError, ConfigError)):
             return reply.error  # running it again would give the same
-        self._settle(worker, reply)
+        self._handle_reply(worker, reply)
         errors, self._errors = self._errors, []
         return errors[0] if errors else None
 
@@ -297,6 +297,6 @@ class CallRunner:
                 arrival = next(replies, None)
                 if arrival is None:
                     break
-                self._settle(arrival.worker, arrival.reply)
+                self._handle_reply(arrival.worker, arrival.reply)
             if self._errors:
                 self.raise_errors()

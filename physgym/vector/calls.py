@@ -94,7 +94,7 @@ class OpenCall:
         merged: dict[str, Any] = {}
         if not self._infos:
             return merged
-        # in the order of the environments, whoever was first: the first value decides on the dtype of a column
+        # in the order of the environments, not of arrival: the first value decides on the dtype of a column
         origins: Origins = {}
         for start, infos in sorted(self._infos, key=lambda part: part[0]):
             merge_infos(merged, infos, number, start, origins=origins)
@@ -149,7 +149,7 @@ class ResetCall(OpenCall):
         self._options, self._mask = options, mask
         for index in np.flatnonzero(mask):
             self._seeds[index] = seeds[index]
-        self.results.turn()
+        self.results.next_slot()
         if not mask.all():
             self.results.keep(~mask)
         parts = [(worker, mask[worker.slice].tolist()) for worker in workers]

@@ -49,7 +49,7 @@ class _Chunk:
 
     @property
     def first(self) -> int:
-        """Index of the first episode, by which the chunk is known."""
+        """Return the index of the first episode, by which the chunk is known."""
         return self.episodes[0]
 
 
@@ -61,7 +61,7 @@ class EpisodeSchedule:
         turnover: Those of them that join or leave meanwhile.
         episodes: Index, seed and, if there are some, options of each episode.
         limits: The other fields of a `Rollout`.
-        settle: Deals with what is no sample; gives the error that ends a chunk.
+        handle_reply: Deals with what is no sample; gives the error that ends a chunk.
         wanted: How many samples are wanted, those of the first episodes; None for all. No worker makes a step that
             cannot be wanted: an episode that begins while k samples are missing stops with its k-th one. Those that
             episodes before it will give are taken to be there; where they give fewer, it goes on.
@@ -74,11 +74,11 @@ class EpisodeSchedule:
         turnover: Turnover,
         episodes: Iterable[Episode],
         limits: Mapping[str, Any],
-        settle: Callable[[Worker, Message | Fault], PhysGymError | None],
+        handle_reply: Callable[[Worker, Message | Fault], PhysGymError | None],
         wanted: int | Demand | None = None,
         longest: int | None = None,
     ) -> None:
-        self._pool, self._turnover, self._source, self._settle = pool, turnover, iter(episodes), settle
+        self._pool, self._turnover, self._source, self._handle_reply = pool, turnover, iter(episodes), handle_reply
         self._limits = dict(limits)
         self._chunks: dict[int, _Chunk] = {}  # those that are not complete, by their first episode, in their order
         self._episodes: set[int] = set()  # of these chunks: none may be given twice
@@ -93,7 +93,7 @@ class EpisodeSchedule:
             self._feed()
         for worker, reply, request, _ in self._pool.replies():
             if not isinstance(reply, RolloutResult):
-                error = self._settle(worker, reply)
+                error = self._handle_reply(worker, reply)
                 if error is not None:
                     self._fault = error
                     chunk = _chunk_of(reply)
@@ -167,7 +167,7 @@ class EpisodeSchedule:
         self._pool.post(chunk.worker, request, chunk)
 
     def _go_on(self, worker: Worker) -> bool:
-        """Whether a worker has stopped in a chunk, in which it is to go on as soon as that is known to be wanted."""
+        """Return whether a stopped worker is to go on in its chunk as soon as that is known to be wanted."""
         if self._quota.endless:
             return False
         stopped = next((chunk for chunk in self._chunks.values() if chunk.rest and chunk.worker is worker), None)
@@ -180,7 +180,7 @@ class EpisodeSchedule:
         return True
 
     def _parts(self, request: Pending, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
-        """Yield the part of a reply that is new, which that after the restart of a worker need not be."""
+        """Yield the new part of a reply; after the restart of a worker not all of it need be new."""
         chunk = request.context
         assert isinstance(chunk, _Chunk)
         if reply.last:

@@ -37,7 +37,7 @@ from physgym.vector.closing import END_TIMEOUT, close_environments
 from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
 from physgym.vector.remote_errors import remote_error
-from physgym.vector.starter import Settings, Starter
+from physgym.vector.starter import FleetSettings, Starter
 from physgym.vector.watch import Watch
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, reported
 from physgym.worker.env_group import EnvGroup
@@ -45,8 +45,6 @@ from physgym.worker.failures import RequestFailed
 from physgym.worker.main import build_all
 
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
-CLOSED = "the vector env is closed; make a new one"
-FOREIGN = "the vector env belongs to the process that made it, of which this one is a fork; make one here"
 
 
 def _release(workers: Sequence[Worker], launcher: Launcher[Any], patience: float, owner: int) -> None:
@@ -89,7 +87,7 @@ class WorkerPool:
         self,
         factories: Sequence[EnvFactory],
         num_workers: int,
-        settings: Settings,
+        settings: FleetSettings,
         predict: Callable[[list[Predict]], list[Prediction]],
         memory: int | None,
     ) -> None:
@@ -101,7 +99,7 @@ class WorkerPool:
         self._questions: list[tuple[RemoteWorker, Predict]] = []
         self._arena: tuple[int, int] | None = None  # rows, size
         self.closed = False
-        self.end_text = CLOSED
+        self.end_text = "the vector env is closed; make a new one"
         self.workers: list[Worker] = []
         _FLEETS.add(self)
         fill_standard()  # descriptors below 3 are never ours, nor a worker's
@@ -170,19 +168,19 @@ class WorkerPool:
 
     @property
     def local(self) -> bool:
-        """Whether the environments are in this process."""
+        """Return whether the environments are in this process."""
         return isinstance(self.workers[0], LocalWorker)
 
     @property
     def description(self) -> dict[str, Any]:
-        """Description of the environments by the first worker, as at its first start: JSON data."""
+        """Return the description of the environments by the first worker, as at its first start: JSON data."""
         description = self.workers[0].description
         assert description is not None
         return description
 
     @property
     def waiting(self) -> bool:
-        """Whether there are replies that nobody has taken yet."""
+        """Return whether there are replies that nobody has taken yet."""
         return bool(self._inbox)
 
     # --- start
@@ -332,8 +330,8 @@ class WorkerPool:
     def replies(self, timeout: float | None = None, *, in_turn: bool = False) -> Iterator[Arrival]:
         """Yield replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
-        Results that say nothing but that they are there (`STEPPED_ALL`) are left out. Whoever stops iterating loses
-        nothing: another call goes on where this one was left.
+        Results that say nothing but that they are there (`STEPPED_ALL`) are left out. A caller that stops
+        iterating loses nothing: another call goes on where this one stopped.
 
         Args:
             timeout: Seconds after which to stop; by default each worker has the timeout of the settings.
@@ -353,7 +351,7 @@ class WorkerPool:
                 before = time.monotonic()
                 yield arrival
                 now = time.monotonic()
-                self._excuse(now - before)
+                self._add_grace(now - before)
             for busy in self.workers:
                 if busy.ledger.pending:
                     break
@@ -414,8 +412,8 @@ class WorkerPool:
             self._inbox.append(Arrival(worker, fault, None, ledger))
         worker.unfinished = False
 
-    def _excuse(self, pause: float) -> None:
-        """Grant workers the time that whoever iterates over replies has taken."""
+    def _add_grace(self, pause: float) -> None:
+        """Grant workers the time that the iterating caller has taken."""
         if pause > 1e-3:
             for worker in self.workers:
                 worker.since += pause
@@ -550,7 +548,10 @@ class WorkerPool:
         if self.workers and isinstance(self.workers[0], LocalWorker):
             return  # the environments are copies
         self._finalizer.detach()
-        self.closed, self.end_text = True, FOREIGN
+        self.closed, self.end_text = (
+            True,
+            "the vector env belongs to the process that made it, of which this one is a fork; make one here",
+        )
         for worker in self.workers:
             if isinstance(worker, RemoteWorker):
                 worker.hang_up()
@@ -561,7 +562,7 @@ _FLEETS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    """Let go of all workers in a process that was forked from this one; `physgym.system.children` has the lifelines."""
+    """Let go of all workers in a process that was forked from this one; `physgym.system.children` has the pipes."""
     for pool in list(_FLEETS):
         with contextlib.suppress(Exception):
             pool.disown()

@@ -150,7 +150,7 @@ class Handshake:
         self._want(worker.channel)
 
     def _identify(self, file: int) -> None:
-        """Read a greeting; whoever is not one of our workers is disconnected and forgotten."""
+        """Read a greeting; a peer that is not one of our workers is disconnected and forgotten."""
         channel, _ = self._strangers[file]
         try:
             messages = self._received(channel)

@@ -16,13 +16,13 @@ class _Given:
     """The samples that a chunk has given.
 
     Attributes:
-        left: Episodes that have not ended.
+        unfinished: Episodes that have not ended.
         samples: Samples that came.
         partly: Those among them of the episode under way.
         complete: Whether nothing more comes.
     """
 
-    left: int
+    unfinished: int
     samples: int = 0
     partly: int = 0
     complete: bool = False
@@ -79,7 +79,7 @@ class Quota:
         """Take note of samples and of episodes that ended, as in a `RolloutResult`."""
         given, kept = self._chunks[chunk], sum(entry[2] for entry in ended)
         given.samples += samples
-        given.left -= len(ended)
+        given.unfinished -= len(ended)
         given.partly += samples - kept
         self._ended, self._kept = self._ended + len(ended), self._kept + kept
         self._squares += sum(entry[2] ** 2 for entry in ended)
@@ -118,13 +118,13 @@ class Quota:
 
     def _rest(self, given: _Given, caution: float) -> float:
         """Return how many samples a chunk is still to give: by the mean length of episodes, and some deviations."""
-        if given.complete or not given.left:
+        if given.complete or not given.unfinished:
             return 0.0
         length = self._longest if self.length is None else self.length
         # an episode that is longer than others goes on for as long again
         rest = length - given.partly if given.partly <= length else min(given.partly, self._longest - given.partly)
-        rest = max(0.0, rest) + (given.left - 1) * length
-        return rest + caution * self._deviation * math.sqrt(given.left)
+        rest = max(0.0, rest) + (given.unfinished - 1) * length
+        return rest + caution * self._deviation * math.sqrt(given.unfinished)
 
     @property
     def _deviation(self) -> float:

@@ -36,7 +36,7 @@ class Recovery:
         self._times: deque[float] = deque()  # of the restarts of the last minute
 
     def restarts_worker(self, worker: Worker) -> bool:
-        """Whether a worker is started again where it fails."""
+        """Return whether a worker is started again where it fails."""
         return self.on_error == "restart" and isinstance(worker, RemoteWorker)
 
     def deal_with(self, worker: Worker, fault: Fault, call: OpenCall) -> list[PhysGymError]:
@@ -98,7 +98,7 @@ class Recovery:
         return None
 
     def _may_restart(self) -> bool:
-        """Whether a worker may be started again now; if so, it counts."""
+        """Return whether a worker may be started again now; if so, it counts."""
         now = time.monotonic()
         while self._times and self._times[0] < now - 60:
             self._times.popleft()

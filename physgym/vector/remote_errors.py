@@ -24,12 +24,12 @@ def remote_error(message: Failure, env: int | None, place: str, envs: tuple[int,
     if found is not WorkerError and any(base.__module__ == PhysGymError.__module__ for base in found.__bases__[1:]):
         text = f"{place}: {message.message}"  # says itself what to do
     try:
-        return _made(found, text, arguments)
+        return _make_error(found, text, arguments)
     except Exception:  # noqa: BLE001 - a class that cannot be made without its constructor
         return WorkerError(text, **arguments)  # type: ignore[arg-type]
 
 
-def _made(kind: type[Any], text: str, arguments: dict[str, Any]) -> WorkerError:
+def _make_error(kind: type[Any], text: str, arguments: dict[str, Any]) -> WorkerError:
     """Return an exception without the constructor of its class, which may want anything."""
     new = next(
         vars(base)["__new__"] for base in kind.__mro__ if base.__module__ == "builtins" and "__new__" in vars(base)

@@ -50,7 +50,7 @@ class ResultStore:
         """Return the slot before the present one."""
         return self._arena.slots[self.number - 1]
 
-    def turn(self) -> None:
+    def next_slot(self) -> None:
         """Let the next results go to the other slot."""
         self.number = (self.number + 1) % SLOTS
 

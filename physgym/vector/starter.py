@@ -16,18 +16,18 @@ from gymnasium.vector import AutoresetMode
 from physgym.launch.base import Launcher, Order, no_descriptors
 from physgym.placement import EnvFactory
 from physgym.system import process_tree as tree
-from physgym.system.children import Lifeline
+from physgym.system.children import ParentPipe
 from physgym.transport.auth import challenge
 from physgym.transport.base import Listener, PeerGone, Transport
 from physgym.transport.table import entry_of
 from physgym.vector.handshake import Handshake
 from physgym.vector.watch import Watch
 from physgym.vector.workers import RemoteWorker
-from physgym.worker.main import Boot
+from physgym.worker.main import WorkerStart
 
 
 @dataclass(frozen=True)
-class Settings:
+class FleetSettings:
     """Settings of the start of workers.
 
     Attributes:
@@ -55,7 +55,7 @@ class Starter:
         watch: Takes their connections.
     """
 
-    def __init__(self, factories: list[EnvFactory], settings: Settings, memory: int | None, watch: Watch) -> None:
+    def __init__(self, factories: list[EnvFactory], settings: FleetSettings, memory: int | None, watch: Watch) -> None:
         self._factories, self._settings, self._memory, self._watch = factories, settings, memory, watch
 
     def start(self, workers: Sequence[RemoteWorker], seeds: Sequence[int | None] | None = None) -> None:
@@ -102,7 +102,7 @@ class Starter:
     ) -> None:
         settings = self._settings
         worker.token = secrets.token_bytes(32)  # for this start alone: one that dials late takes nobody's place
-        boot = Boot(
+        worker_start = WorkerStart(
             entry_of(settings.transport),
             None if listener is None else listener.address,
             worker.token.hex(),
@@ -116,7 +116,7 @@ class Starter:
             tree.new_mark(),
         )
         try:
-            worker.lifeline = Lifeline() if settings.launcher.inherits else None
+            worker.parent_pipe = ParentPipe() if settings.launcher.inherits else None
             channel, theirs = settings.transport.pair()
         except OSError as error:
             raise no_descriptors(worker.index, error) from error
@@ -124,7 +124,7 @@ class Starter:
             worker.connect(channel)
         factories = [self._factories[i] for i in worker.envs]
         with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
-            order = Order(boot, factories, worker.lifeline, theirs, self._memory)
+            order = Order(worker_start, factories, worker.parent_pipe, theirs, self._memory)
             worker.handle = settings.launcher.start(order)
         worker.ready = None
         worker.since = time.monotonic()

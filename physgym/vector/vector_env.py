@@ -44,7 +44,7 @@ from physgym.vector.quota import Demand
 from physgym.vector.recovery import Recovery
 from physgym.vector.results import ResultStore
 from physgym.vector.spaces import ObservationMode, batched_spaces
-from physgym.vector.starter import Settings
+from physgym.vector.starter import FleetSettings
 from physgym.vector.turnover import Turnover
 from physgym.worker.sharing import refuse_shared
 
@@ -130,7 +130,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         count = count_workers(num_workers, factories, lambda question: answer_all([question])[0])
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
-        settings = Settings(mode, launcher, way, port, timeout)
+        settings = FleetSettings(mode, launcher, way, port, timeout)
         self._memory = SharedMemory(shared=shared_memory and not way.dials and count > 0)
         try:
             try:
@@ -171,62 +171,62 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def autoreset_mode(self) -> AutoresetMode:
-        """Mode of the reset when an episode ends."""
+        """Return the mode of the reset when an episode ends."""
         return self._pool.settings.autoreset_mode
 
     @property
     def timeout(self) -> float:
-        """Seconds to wait for a worker before giving up."""
+        """Return the seconds to wait for a worker before giving up."""
         return self._pool.settings.timeout
 
     @property
     def copy(self) -> bool:
-        """Whether observations are copies."""
+        """Return whether observations are copies."""
         return self._calls.results.copy
 
     @property
     def on_error(self) -> str:
-        """Reaction to a worker that dies, hangs or raises: "raise" or "restart"."""
+        """Return the reaction to a worker that dies, hangs or raises: "raise" or "restart"."""
         return self._recovery.on_error
 
     @property
     def restarts(self) -> int:
-        """Number of times that a worker was started again."""
+        """Return the number of times that a worker was started again."""
         return self._recovery.restarts
 
     @property
     def sample_spec(self) -> SampleSpec | None:
-        """Sample fields of the environments, None if they declare none."""
+        """Return the sample fields of the environments, None if they declare none."""
         return self._pool.agreement.sample_spec
 
     @property
     def parameter_spec(self) -> SampleSpec | None:
-        """Parameters of an episode, None if the environments declare none."""
+        """Return the parameters of an episode, None if the environments declare none."""
         return self._pool.agreement.parameter_spec
 
     @property
     def parameter_space(self) -> spaces.Space[Any] | None:
-        """The space of the parameters of an episode, None if the environments declare none."""
+        """Return the space of the parameters of an episode, None if the environments declare none."""
         return self._pool.agreement.parameter_space
 
     @property
     def description(self) -> dict[str, Any]:
-        """Description of the environments by the first worker: JSON data, with the spaces in the form of `to_json`."""
+        """Return the description of the environments by the first worker: JSON data, spaces as of `to_json`."""
         return self._pool.description
 
     @property
     def num_workers(self) -> int:
-        """Number of worker processes; 0 if the environments are in this process."""
+        """Return the number of worker processes; 0 if the environments are in this process."""
         return 0 if self._pool.local else len(self._pool.workers)
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as Gymnasium's own vector envs
-        """Seed of every environment."""
+        """Return the seed of every environment."""
         return self.get_attr("np_random_seed")
 
     @property  # type: ignore[misc]  # Gymnasium's can be set
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]  # as in AsyncVectorEnv
-        """Copies of every environment's random generator in its present state."""
+        """Return the copies of every environment's random generator in its present state."""
         return self.get_attr("np_random")
 
     # --- end
@@ -249,7 +249,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             else:
                 self._pool.close(None if timeout is None else float(timeout))
         finally:
-            self._memory.close()  # at once: whoever handles an error may hold this object for long
+            self._memory.close()  # at once: a handler of an error may hold this object for long
 
     def __enter__(self) -> SocketVectorEnv:
         return self
@@ -319,7 +319,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         call, results = self._calls.step, self._calls.results
         self._runner.begin("step", call)
         objects = self._calls.actions.put(actions, slice(None), self.num_envs)
-        results.turn()
+        results.next_slot()
         workers = self._pool.hosts
         if self._calls.actions.inline or objects:
             slot = results.number
@@ -510,9 +510,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected}
         longest = self._pool.description["max_episode_steps"]
-        settle = self._runner.settle_rollout
+        handle_reply = self._runner.handle_rollout_reply
         try:
-            for part in EpisodeSchedule(self._pool, self._turnover, episodes, limits, settle, samples, longest).run():
+            for part in EpisodeSchedule(
+                self._pool, self._turnover, episodes, limits, handle_reply, samples, longest
+            ).run():
                 yield part
                 if self._runner.number != call:
                     raise PendingCallError("another call has ended this rollout", "rollout")

@@ -13,7 +13,7 @@ from physgym.launch.processes import exit_text
 from physgym.protocol.buffers import IDLE
 from physgym.protocol.ledger import Ledger, Pending
 from physgym.protocol.messages import Failure, Ready
-from physgym.system.children import Lifeline
+from physgym.system.children import ParentPipe
 from physgym.transport.base import Channel
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import EnvGroup
@@ -61,7 +61,7 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """The environments of the worker in words."""
+        """Return the environments of the worker in words."""
         last = self.envs.stop - 1
         return f"environments {self.envs.start}-{last}" if last > self.envs.start else f"environment {last}"
 
@@ -87,7 +87,7 @@ class RemoteWorker(Worker):
 
     Attributes:
         handle: As its launcher sees it; None while it is not started.
-        lifeline: Ends it with this process, on this machine.
+        parent_pipe: Ends it with this process, on this machine.
         channel: Its connection; None while it has none.
         token: The secret that it has to prove.
         poll: Of its connection alone.
@@ -96,7 +96,7 @@ class RemoteWorker(Worker):
     def __init__(self, index: int, envs: range) -> None:
         super().__init__(index, envs)
         self.handle: WorkerHandle | None = None
-        self.lifeline: Lifeline | None = None
+        self.parent_pipe: ParentPipe | None = None
         self.channel: Channel | None = None
         self.token = b""
         self.poll = select.poll()
@@ -107,7 +107,7 @@ class RemoteWorker(Worker):
 
     @property
     def gone(self) -> bool:
-        """Whether it has to be started again before it can be asked anything."""
+        """Return whether it has to be started again before it can be asked anything."""
         return self.channel is None or self.ready is None
 
     def connect(self, channel: Channel) -> None:
@@ -123,12 +123,12 @@ class RemoteWorker(Worker):
     def release(self) -> None:
         """Let go of everything but the process, which the kernel then ends."""
         self.hang_up()
-        if self.lifeline is not None:
-            self.lifeline.close()
+        if self.parent_pipe is not None:
+            self.parent_pipe.close()
 
     @property
     def ended(self) -> bool:
-        """Whether its process is known to have ended."""
+        """Return whether its process is known to have ended."""
         return self.handle is not None and self.handle.poll() is not None
 
     def lost(self) -> WorkerError:

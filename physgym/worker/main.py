@@ -45,7 +45,7 @@ STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn
 
 
 @dataclass(frozen=True)
-class Boot:
+class WorkerStart:
     """The first words of a parent to a worker that it starts.
 
     Attributes:
@@ -79,17 +79,17 @@ class Boot:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> Boot:
+    def from_line(cls, line: bytes) -> WorkerStart:
         """Return what a line of `to_line` says."""
         return cls(**json.loads(line))
 
 
-def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]], memory: int) -> None:
+def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequence[EnvFactory]], memory: int) -> None:
     """Build the environments, then answer requests until `Close` or the end of the connection.
 
     Args:
         channel: Connected to the parent, which was greeted.
-        boot: What the parent said.
+        worker_start: What the parent said.
         load: Gives the env factories; may import the user's modules.
         memory: Descriptor of the shared memory, negative if there is none.
     """
@@ -101,9 +101,14 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
         return channel.next_prediction()
 
     try:
-        envs, folders = build_all(load(), boot.first_env, boot.num_envs)
+        envs, folders = build_all(load(), worker_start.first_env, worker_start.num_envs)
         group = EnvGroup(
-            envs, AutoresetMode[boot.autoreset_mode], ask, boot.seeds, channel.asked_to_close, folders=folders
+            envs,
+            AutoresetMode[worker_start.autoreset_mode],
+            ask,
+            worker_start.seeds,
+            channel.asked_to_close,
+            folders=folders,
         )
         channel.send(Ready(len(envs), group.describe()))
     except PeerGone:
@@ -118,7 +123,7 @@ def serve(channel: Channel, boot: Boot, load: Callable[[], Sequence[EnvFactory]]
     while True:
         message = channel.next()
         try:
-            reply = _answer(message, group, boot, memory, channel.send)
+            reply = _answer(message, group, worker_start, memory, channel.send)
         except RequestFailed as failed:
             reply = failed.message()
         except PeerGone:
@@ -144,7 +149,9 @@ def _await_end(channel: Channel) -> None:
             channel.receive()
 
 
-def _answer(message: Message, group: EnvGroup, boot: Boot, memory: int, emit: Callable[[Message], None]) -> Message:
+def _answer(
+    message: Message, group: EnvGroup, worker_start: WorkerStart, memory: int, emit: Callable[[Message], None]
+) -> Message:
     if isinstance(message, Close):
         group.close()
         return Closed()
@@ -152,7 +159,7 @@ def _answer(message: Message, group: EnvGroup, boot: Boot, memory: int, emit: Ca
         layouts = group.layouts()
         if message.size != Arena.size(*layouts, message.rows, message.slots):
             raise ProtocolError("parent and worker disagree on the layout of the shared memory")
-        group.attach(Arena(*layouts, message.rows, message.slots, memory), message.first, boot.worker)
+        group.attach(Arena(*layouts, message.rows, message.slots, memory), message.first, worker_start.worker)
         return Attached()
     return group.serve(message, emit)
 
@@ -198,14 +205,14 @@ def build_all(
     return envs, folders
 
 
-def end_with_parent(lifeline: int, mark: str) -> None:
+def end_with_parent(parent_pipe: int, mark: str) -> None:
     """End this process, with all that it has started, when the pipe to its parent closes.
 
-    The kernel does it as well where it can, even while an environment holds Python's lock: see `Lifeline.bind`.
+    The kernel does it as well where it can, even while an environment holds Python's lock: see `ParentPipe.bind`.
     """
 
     def watch() -> None:
-        while os.read(lifeline, 4096):
+        while os.read(parent_pipe, 4096):
             pass
         mine = tree.look(os.getpid())
         with contextlib.suppress(Exception):
@@ -234,7 +241,7 @@ def end_with_connection(channel: Channel, mark: str) -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
-def guard_children(lifeline: int, mark: str) -> None:
+def guard_children(parent_pipe: int, mark: str) -> None:
     """Have a guard watch this process from the moment at which an environment starts a process.
 
     Where the parent is killed, the kernel ends the worker's session alone; the guard ends what has left it.
@@ -246,55 +253,65 @@ def guard_children(lifeline: int, mark: str) -> None:
         if event in STARTS and not guarded and os.getpid() == mine:
             guarded = True
             with contextlib.suppress(Exception):
-                tree.start_guard(lifeline, mark)
+                tree.start_guard(parent_pipe, mark)
 
     sys.addaudithook(hook)
 
 
-def _keep_from_forks(lifeline: int, channel: Channel) -> None:
+def _keep_from_forks(parent_pipe: int, channel: Channel) -> None:
     """Have processes that are forked from this one let go of its connections: nobody shall take them for this one."""
 
     def close() -> None:
         channel.close()
         with contextlib.suppress(OSError):
-            os.close(lifeline)
+            os.close(parent_pipe)
 
     os.register_at_fork(after_in_child=close)
 
 
 def run(
-    boot: Boot, load: Callable[[], Sequence[EnvFactory]], lifeline: int, sock: socket.socket | None, memory: int
+    worker_start: WorkerStart,
+    load: Callable[[], Sequence[EnvFactory]],
+    parent_pipe: int,
+    sock: socket.socket | None,
+    memory: int,
 ) -> None:
     """Serve as a worker until the parent closes the connection or dies.
 
     Args:
-        boot: What the parent said.
+        worker_start: What the parent said.
         load: Gives the env factories.
-        lifeline: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
+        parent_pipe: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
         sock: The end of the connection that it has inherited; None if it dials.
         memory: Descriptor of the shared memory, negative if there is none.
     """
-    os.environ.update(tree.marked(os.environ, boot.mark))
-    if lifeline >= 0:
-        end_with_parent(lifeline, boot.mark)
+    os.environ.update(tree.marked(os.environ, worker_start.mark))
+    if parent_pipe >= 0:
+        end_with_parent(parent_pipe, worker_start.mark)
     if hasattr(os, "SCHED_BATCH"):
         # a worker that wakes up shall not push the parent off its core before the parent has woken the others
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    token, transport = bytes.fromhex(boot.token), imported(boot.transport)
+    token, transport = bytes.fromhex(worker_start.token), imported(worker_start.transport)
     if sock is not None:
         channel = transport.adopt(sock)
-        channel.set_timeout(boot.timeout)
-        greet(channel, token, boot.worker, os.getpid())
+        channel.set_timeout(worker_start.timeout)
+        greet(channel, token, worker_start.worker, os.getpid())
     else:
-        channel = join(lambda left: transport.dial(boot.address, left), boot.timeout, token, boot.worker, os.getpid())
-    _keep_from_forks(lifeline, channel)
-    if lifeline >= 0:
-        guard_children(lifeline, boot.mark)
+        channel = join(
+            lambda left: transport.dial(worker_start.address, left),
+            worker_start.timeout,
+            token,
+            worker_start.worker,
+            os.getpid(),
+        )
+    _keep_from_forks(parent_pipe, channel)
+    if parent_pipe >= 0:
+        guard_children(parent_pipe, worker_start.mark)
     else:
-        end_with_connection(channel, boot.mark)
+        end_with_connection(channel, worker_start.mark)
     try:
-        serve(channel, boot, load, memory)
+        serve(channel, worker_start, load, memory)
     except PeerGone:
         pass  # the parent closed or died; there is nobody to tell
     finally:
@@ -305,10 +322,10 @@ def main() -> None:
     """Run as a spawned worker: descriptors as arguments, everything else in the file of the last one."""
     files = [int(argument) for argument in sys.argv[1:5]]
     sys.argv[1:] = []
-    lifeline, sock, memory, given = files
+    parent_pipe, sock, memory, given = files
     with open(given, "rb") as file:  # noqa: PTH123 - a descriptor
         payload = file.read()
-    _main(payload, lifeline, sock, memory)
+    _main(payload, parent_pipe, sock, memory)
 
 
 def join_parent(payload: bytes) -> None:
@@ -334,13 +351,13 @@ def served(payload: bytes, files: tuple[int, int, int]) -> None:
     _main(payload, *files)
 
 
-def _main(payload: bytes, lifeline: int, sock: int, memory: int, *, keep_path: bool = False) -> None:
+def _main(payload: bytes, parent_pipe: int, sock: int, memory: int, *, keep_path: bool = False) -> None:
     line, _, pickled = payload.partition(b"\n")
-    boot = Boot.from_line(line)
+    worker_start = WorkerStart.from_line(line)
     own = sys.path if keep_path else []
-    sys.path[:] = [*own, *(entry for entry in boot.sys_path if entry not in own)]
+    sys.path[:] = [*own, *(entry for entry in worker_start.sys_path if entry not in own)]
 
     def load() -> Any:
         return cloudpickle.loads(pickled)
 
-    run(boot, load, lifeline, None if sock < 0 else socket.socket(fileno=sock), memory)
+    run(worker_start, load, parent_pipe, None if sock < 0 else socket.socket(fileno=sock), memory)

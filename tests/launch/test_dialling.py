@@ -108,7 +108,9 @@ def test_each_start_has_a_token_of_its_own(folder, monkeypatch):
     """One that was given up and dials late would take the place of the one that was started instead."""
     tokens = []
     start = DialIn.start
-    monkeypatch.setattr(DialIn, "start", lambda self, order: tokens.append(order.boot.token) or start(self, order))
+    monkeypatch.setattr(
+        DialIn, "start", lambda self, order: tokens.append(order.worker_start.token) or start(self, order)
+    )
     with SocketVectorEnv([Mortal], context=DialIn(folder), timeout=60, on_error="restart") as envs:
         envs.reset(seed=0)
         envs.step([1])

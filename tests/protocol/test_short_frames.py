@@ -81,7 +81,7 @@ class Ends:
 def told(end: Connection) -> Any:
     state, pending, sequence = state_of(end)
     kinds = [request.kind for request in end.ledger.pending]
-    return state, [(number, left) for number, _, left in pending], sequence, kinds, end.conversation.asking
+    return state, [(number, unanswered) for number, _, unanswered in pending], sequence, kinds, end.conversation.asking
 
 
 @given(st.lists(MOVES, max_size=40), st.none() | FORGED, st.sampled_from([0, 2**32 - 2]))

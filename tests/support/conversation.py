@@ -247,7 +247,7 @@ def assert_same(a: Any, b: Any) -> None:
 
 def state_of(connection: Connection) -> Any:
     ledger = connection.ledger
-    pending = [(request.sequence, id(request.request), request.left) for request in ledger.pending]
+    pending = [(request.sequence, id(request.request), request.unanswered) for request in ledger.pending]
     return connection.state, pending, ledger.sequence
 
 

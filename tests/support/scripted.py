@@ -13,7 +13,7 @@ from physgym.launch.base import Order
 from physgym.protocol.messages import Message, Ready, Role
 from physgym.transport.auth import greet
 from physgym.transport.sockets import SocketChannel
-from physgym.vector.fleet import Settings, WorkerPool
+from physgym.vector.fleet import FleetSettings, WorkerPool
 from physgym.worker.env_group import EnvGroup
 from tests.support import toys
 
@@ -33,7 +33,7 @@ class ScriptedWorker:
         self._thread.start()
 
     def _greet(self, order: Order) -> None:
-        greet(self.channel, bytes.fromhex(order.boot.token), order.boot.worker, self.pid)
+        greet(self.channel, bytes.fromhex(order.worker_start.token), order.worker_start.worker, self.pid)
         self.channel.send(Ready(len(order.factories), description()))
 
     def asked(self) -> Message:
@@ -85,7 +85,7 @@ class Scripted:
 def fleet(envs: int = 2, workers: int = 1) -> Iterator[tuple[WorkerPool, Scripted]]:
     """A fleet of scripted workers."""
     launcher = Scripted()
-    settings = Settings(AutoresetMode.NEXT_STEP, launcher, "unix", 0, 5.0)
+    settings = FleetSettings(AutoresetMode.NEXT_STEP, launcher, "unix", 0, 5.0)
     pool = WorkerPool([toys.Line] * envs, workers, settings, lambda _: [], None)
     try:
         yield pool, launcher

@@ -61,7 +61,7 @@ import os, signal, sys, time
 from physgym.system.children import Child
 child = Child(["sh", "-c", "sleep 60 & echo $!; wait"])
 {"os.kill(child.pid, signal.SIGSTOP)" if stop else ""}
-if os.fork() == 0: time.sleep(5); os._exit(0)  # a fork does not hold the lifeline
+if os.fork() == 0: time.sleep(5); os._exit(0)  # a fork does not hold the parent_pipe
 print("child", child.pid, flush=True)
 time.sleep(60)
 """
@@ -127,13 +127,13 @@ CLOSED = """
 import os, sys
 os.close({number})
 import physgym
-from physgym.system.children import Lifeline
+from physgym.system.children import ParentPipe
 from physgym.system.descriptors import above_standard, fill_standard
 assert os.readlink("/proc/self/fd/{number}") == "/dev/null", os.readlink("/proc/self/fd/{number}")
 assert os.get_inheritable({number})
 os.close({number})
-lifeline = Lifeline()
-assert min(lifeline.read, lifeline.write) > 2
+parent_pipe = ParentPipe()
+assert min(parent_pipe.read, parent_pipe.write) > 2
 moved = above_standard(os.open("/", os.O_RDONLY))
 assert moved > 2 and os.readlink(f"/proc/self/fd/{{moved}}") == "/"
 fill_standard()

@@ -172,7 +172,9 @@ def test_an_interrupted_request_of_this_process_is_owed_by_nobody():
 def schedule(pool, episodes):
     recovery = Recovery(pool, "restart", 9, 2)
     runner = CallRunner(pool, recovery, Plain(), None)
-    return EpisodeSchedule(pool, [(episode, episode) for episode in range(episodes)], LIMITS, runner.settle_rollout)
+    return EpisodeSchedule(
+        pool, [(episode, episode) for episode in range(episodes)], LIMITS, runner.handle_rollout_reply
+    )
 
 
 class Plain(OpenCall):

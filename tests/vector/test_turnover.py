@@ -152,7 +152,7 @@ def test_a_worker_that_dials_joins_and_nobody_waits_for_one_that_does_not(tmp_pa
         start, given = DialIn.start, []
 
         def start_elsewhere(launcher, order):
-            return start(DialIn(nowhere) if order.boot.worker == 3 else launcher, order)
+            return start(DialIn(nowhere) if order.worker_start.worker == 3 else launcher, order)
 
         monkeypatch.setattr(DialIn, "start", start_elsewhere)
         assert [envs.add_worker([Random]), envs.add_worker([Random])] == [2, 3]

@@ -250,7 +250,7 @@ if __name__ == "__main__":
                 observations, rewards, *_ = envs.step(np.zeros(2, int))
                 assert (observations == 1).all() and (rewards == 1).all()
             assert envs.call("files")[0][number] == "/dev/null"
-            used = [w.channel.fileno() for w in envs._pool.workers] + [w.lifeline.write for w in envs._pool.workers]
+            used = [w.channel.fileno() for w in envs._pool.workers] + [w.parent_pipe.write for w in envs._pool.workers]
             assert min(*used, envs._pool.memory) > 2
     physgym.generate("physgym/Spring-v0", sys.argv[2], samples=10, num_workers=0)
     assert os.readlink(f"/proc/self/fd/{number}") == "/dev/null"

@@ -1,0 +1,107 @@
+"""The words of the package: messages stand where they are raised, names are of the field and mean one thing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Texts that are used once and are no messages.
+TEXTS = {
+    "physgym.experiment.reproduce.FIND",  # a program, of several lines
+}
+# Words that the field does not have, or that say nothing.
+PRIVATE = {
+    *("apart", "bell", "bells", "beside", "excuse", "lifeline", "mend", "mended", "mourn"),
+    *("settle", "settled", "settling", "told", "torn", "untold"),
+}
+# Names of classes and types that stand in two modules.
+TWICE = {
+    "Scale",  # the same in both; the schema of configurations imports no torch
+}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(file.read_text())
+        for file in sorted((ROOT / "physgym").rglob("*.py"))
+    }
+
+
+def users() -> Iterator[ast.Module]:
+    """The code that uses the package."""
+    for folder in ("tests", "benchmarks", "examples"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            yield ast.parse(file.read_text())
+
+
+@cache
+def used_elsewhere() -> set[str]:
+    """Names that a module imports, or takes from another one."""
+    found = set()
+    for tree in (*trees().values(), *users()):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                found.add(node.attr)
+            elif isinstance(node, ast.ImportFrom):
+                found.update(alias.name for alias in node.names)
+    return found
+
+
+def assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a module assigns, with what they are."""
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            yield target.id, node.value
+
+
+def test_a_message_that_is_used_once_stands_where_it_is_used():
+    found = set()
+    for module, tree in trees().items():
+        counts = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+        for name, value in assigned(tree):
+            text = value.value if isinstance(value, ast.Constant) else None
+            if isinstance(text, str) and " " in text.strip() and counts[name] == 1 and name not in used_elsewhere():
+                found.add(f"{module}.{name}")
+    assert found == TEXTS
+
+
+def identifiers(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+
+
+def words(name: str) -> set[str]:
+    return {word.lower() for word in re.split(r"_|(?<=[a-z0-9])(?=[A-Z])", name) if word}
+
+
+def test_names_are_words_of_the_field():
+    found = {(module, name) for module, tree in trees().items() for name in identifiers(tree) if words(name) & PRIVATE}
+    assert found == set()
+
+
+def test_a_name_of_a_class_means_one_thing():
+    places = defaultdict(set)
+    for module, tree in trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].add(module)
+        for name, _ in assigned(tree):
+            if not name.isupper() and name.lstrip("_")[:1].isupper():  # an alias of a type, or a variable of types
+                places[name].add(module)
+    twice = {name for name, where in places.items() if len(where) > 1 and not name.startswith("_")}
+    assert twice == TWICE
