@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.casting import CastError, as_dtype
+from physgym.checks import is_integer
 from physgym.errors import SampleError
 from physgym.returned import flag_of, returned, reward_of, taken
 from physgym.spaces import Array, Leaf, fixed_leaves, leaf_spaces, leaves
@@ -66,7 +67,7 @@ class Field:
     def __post_init__(self) -> None:
         try:
             given: Any = self.shape  # people write numbers
-            shape = (given,) if isinstance(given, (int, np.integer)) else given
+            shape = (given,) if is_integer(given) else given
             object.__setattr__(self, "shape", tuple(operator.index(side) for side in shape))
             object.__setattr__(self, "dtype", np.dtype(self.dtype))
         except TypeError as error:

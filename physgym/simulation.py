@@ -20,6 +20,7 @@ from gymnasium import spaces
 from physgym import placement
 from physgym import spaces as walk
 from physgym.casting import CastError, as_arrays, as_dtype
+from physgym.checks import integer
 from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
@@ -94,8 +95,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         return instance
 
     def __init__(self, *, simulations_per_step: int = 1, render_mode: str | None = None) -> None:
-        if simulations_per_step < 1:
-            raise ConfigError(f"simulations_per_step must be at least 1, not {simulations_per_step}")
+        simulations_per_step = integer("simulations_per_step", simulations_per_step, 1)
         modes = self.metadata.get("render_modes", [])
         if render_mode is not None and render_mode not in modes:
             raise ConfigError(f"render_mode {render_mode!r} is none of {modes}")

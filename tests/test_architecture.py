@@ -20,6 +20,7 @@ ORDER = [
     "errors",
     "limits",
     "options",
+    "checks",
     "_version",
     "system",
     "progress",

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from physgym.checks import one_of
 from physgym.data import constants
 from physgym.data.layout import SAMPLES
 from physgym.data.partition import Partition
-from physgym.errors import ConfigError, DatasetError
+from physgym.errors import DatasetError
 from physgym.files import absolute, lock, open_regular, read_regular, write_atomically
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,7 @@ def partition_files(folder: Path, mode: str) -> list[Path]:
 
 def check_mode(mode: str) -> None:
     """Raise ConfigError unless mode is one of a dataset's modes."""
-    if mode not in get_args(Mode):
-        raise ConfigError(f"mode must be one of {get_args(Mode)}, not {mode!r}")
+    one_of("mode", mode, get_args(Mode))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from physgym import limits
 from physgym._version import __version__
+from physgym.checks import at_least, one_of
 from physgym.data import constants
 from physgym.data.capacity import capacity
 from physgym.data.description import DESCRIPTION, LOCK, Description, Mode, check_mode, partition_files
@@ -98,13 +99,11 @@ class SampleWriter:
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         check_mode(mode)
-        if nonfinite not in get_args(NonFinite):
-            raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
+        one_of("nonfinite", nonfinite, get_args(NonFinite))
         for name, value in (("max_file_size", max_file_size), ("buffer_size", buffer_size)):
             if value < 1:
                 raise ConfigError(f"{name} must be positive bytes, not {value}")
-        if not commit_interval >= 0:
-            raise ConfigError(f"commit_interval must not be negative, got {commit_interval}")
+        at_least("commit_interval", commit_interval, 0)
         found = place(path)
         self.path, self.spec, self.mode = found if isinstance(found, Path) else Path(), spec, mode
         for field in (*spec.values(), *(parameters or {}).values()):

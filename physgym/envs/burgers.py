@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
+from physgym.checks import positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
 from physgym.scene.frames import curves_frame
@@ -88,7 +89,7 @@ class Burgers(Simulation[Array, Array]):
         low, high = np.broadcast_to(np.asarray(viscosity, np.float64), 2).tolist()
         if not low <= high:
             raise ConfigError(f"viscosity must be a number, or two, the lower first, not {viscosity}")
-        positive = {
+        numbers = {
             "viscosity": low,
             "highest viscosity": high,
             "final_time": final_time,
@@ -99,9 +100,8 @@ class Burgers(Simulation[Array, Array]):
             "courant": courant,
             "tail": tail,
         }
-        for name, value in positive.items():
-            if not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be positive and finite, not {value}")
+        for name, value in numbers.items():
+            positive(name, value)
         if not 1 <= min_steps <= max_steps:
             raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
         self.size = size

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from scipy.fft import dstn, idstn
 
+from physgym.checks import positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
 from physgym.scene.frames import Panel, image_frame
@@ -77,7 +78,7 @@ class Heat(Simulation[Array, Array]):
         render_mode: str | None = None,
     ) -> None:
         super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
-        positive = {
+        numbers = {
             "size": size,
             "length": length,
             "diffusivity": diffusivity,
@@ -86,9 +87,8 @@ class Heat(Simulation[Array, Array]):
             "max_initial": max_initial,
             "max_spots": max_spots,
         }
-        for name, value in positive.items():
-            if not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be positive and finite, not {value}")
+        for name, value in numbers.items():
+            positive(name, value)
         if not 0 < spot_width[0] <= spot_width[1] < np.inf:
             raise ConfigError(f"spot_width must be two positive numbers, the lower first, not {spot_width}")
         self.size = size

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from scipy.linalg import expm
 
+from physgym.checks import positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
 from physgym.scene.frames import GHOST_COLOUR, MESH_COLOUR, figure_frame, new_figure, style
@@ -86,15 +87,14 @@ class Spring(Simulation[Array, Array]):
     ) -> None:
         super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
         self.ranges = {
-            "stiffness": _check_range("stiffness", stiffness, positive=True),
-            "mass": _check_range("mass", mass, positive=True),
+            "stiffness": _check_range("stiffness", stiffness, above_zero=True),
+            "mass": _check_range("mass", mass, above_zero=True),
             "friction": _check_range("friction", friction, lowest=0.0),
             "position": _check_range("position", position),
             "velocity": _check_range("velocity", velocity),
         }
         for name, value in (("max_force", max_force), ("time_step", time_step)):
-            if not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be positive and finite, not {value}")
+            positive(name, value)
         self.max_force = max_force
         self.time_step = time_step
 
@@ -269,13 +269,13 @@ def _square(centre: float, side: float, **style: Any) -> Any:
     return Rectangle((centre - side / 2, -side / 2), side, side, **style)
 
 
-def _check_range(name: str, bounds: Range, *, lowest: float = -np.inf, positive: bool = False) -> Range:
+def _check_range(name: str, bounds: Range, *, lowest: float = -np.inf, above_zero: bool = False) -> Range:
     try:
         low, high = (float(x) for x in bounds)
     except (TypeError, ValueError):
         low, high = np.nan, np.nan
     if not (np.isfinite([low, high]).all() and low <= high):
         raise ConfigError(f"{name} must be two finite numbers, the lower first, not {bounds}")
-    if low < lowest or (positive and low <= 0):
-        raise ConfigError(f"{name} must be {'positive' if positive else 'at least 0'}, not {bounds}")
+    if low < lowest or (above_zero and low <= 0):
+        raise ConfigError(f"{name} must be {'positive' if above_zero else 'at least 0'}, not {bounds}")
     return low, high

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
+from physgym.checks import one_of
 from physgym.data import constants
 from physgym.data.description import Description, Mode, describe_partitions, partition_files
 from physgym.data.file_image import ALIGNED, ALIGNMENT, LIBVER, create_contiguous, describe_columns, write_small
@@ -94,8 +95,7 @@ def archive(
 
 def _filters(compression: str, level: int | None) -> dict[str, Any]:
     """Return the arguments for `h5py.Group.create_dataset`; none for contiguous datasets."""
-    if compression not in get_args(Compression):
-        raise ConfigError(f"compression must be one of {get_args(Compression)}, not {compression!r}")
+    one_of("compression", compression, get_args(Compression))
     if compression == "none":
         return {}
     most = LEVELS.get(compression, 0)

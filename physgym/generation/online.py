@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from physgym import limits
+from physgym.checks import integer
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ClosedError, ConfigError, DatasetError, WaitTimeout, WorkerError
 from physgym.generation.named_samples import NamedSamples, SampleNames
@@ -67,8 +68,8 @@ class Online(SampleSource):
         options = complete(OnlineOptions, options, "Online.__init__")
         capacity, minimum, samples = options["capacity"], options["minimum"], options["samples"]
         for name, number in (("minimum", minimum), ("samples", samples)):
-            if number is not None and number < 1:
-                raise ConfigError(f"{name} must be at least 1, not {number}")
+            if number is not None:
+                integer(name, number, 1)
         if not timeout > 0:
             raise ConfigError(f"timeout must be positive seconds, not {timeout}")
         if minimum > capacity:

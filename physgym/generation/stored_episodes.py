@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ConfigError, DatasetError
 from physgym.loading.shuffling import permutation
@@ -41,7 +42,7 @@ class StoredEpisodes:
     def __init__(self, dataset: SampleDataset, *, seed: int, passes: int | None) -> None:
         if not isinstance(dataset, SampleDataset):
             raise ConfigError(f"load must be a dataset, not {dataset!r}; open it with physgym.SampleDataset(path)")
-        if passes is not None and (isinstance(passes, bool) or not isinstance(passes, int) or passes < 1):
+        if passes is not None and not is_integer(passes, 1):
             raise ConfigError(f"passes must be at least 1, or None for ever, not {passes!r}")
         if not len(dataset):
             raise DatasetError("the dataset to load has no samples; generate some first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 
+from physgym.checks import integer
 from physgym.errors import ConfigError, DatasetError
 from physgym.loading.shuffling import order
 from physgym.spaces import Array
@@ -59,11 +60,9 @@ def check_arguments(batch_size: int, seed: int, epoch: int, rank: int, world_siz
         ConfigError: One is out of range.
     """
     for name, value in {"batch_size": batch_size, "world_size": world_size}.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
+        integer(name, value, 1)
     for name, value in {"seed": seed, "epoch": epoch}.items():
-        if value < 0:
-            raise ConfigError(f"{name} must not be negative, got {value}")
+        integer(name, value, 0)
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank must lie between 0 and {world_size - 1}, not {rank}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from physgym.checks import at_least, integer
 from physgym.errors import ConfigError
 from physgym.loading.batching import Batched, EpochDivision, check_arguments
 from physgym.loading.epoch import Epoch, Position
@@ -77,11 +78,9 @@ class Loader(Batched):
         import torch  # here: readers of plain arrays need not wait for it
 
         check_arguments(batch_size, seed, epoch, rank, world_size)
-        for name, value in {"window": window, "block": block, "min_batch": min_batch}.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-        if prefetch < 0:
-            raise ConfigError(f"prefetch must not be negative, got {prefetch}")
+        at_least("window", window, 1)
+        at_least("block", block, 1)
+        min_batch, prefetch = integer("min_batch", min_batch, 1), integer("prefetch", prefetch, 0)
         self.dataset, self.shuffle, self.seed, self.prefetch = dataset, shuffle, seed, prefetch
         self.batching = EpochDivision(batch_size, rank, world_size, drop_last, min_batch)
         self.fields = list(dataset.spec) if fields is None else list(fields)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
@@ -82,7 +83,7 @@ class FNO(GridNetwork):
             channel_axis=channel_axis,
             residual=residual,
             inputs=inputs,
-            modes=modes if isinstance(modes, int) else list(modes),
+            modes=modes if is_integer(modes) else list(modes),
             width=width,
             depth=depth,
             projection=projection,
@@ -90,7 +91,7 @@ class FNO(GridNetwork):
             padding=padding,
             coordinates=coordinates,
         )
-        self.modes = (modes,) * dimensions if isinstance(modes, int) else tuple(modes)
+        self.modes = (modes,) * dimensions if is_integer(modes) else tuple(modes)
         if len(self.modes) != dimensions:
             raise ConfigError(f"modes must be one number or {dimensions}, not {modes}")
         if min(width, depth, projection, *self.modes) < 1:

@@ -8,6 +8,7 @@ from typing import Any, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.nn.grid_layout import CONV, SHAPE, Axis, GridLayout, like_first_input, read_layout, reading
 from physgym.nn.predictor import field_names
@@ -72,7 +73,7 @@ class GridNetwork(nn.Module):
             None if nodes is None else tuple(nodes),
             channel_axis,
             tuple(several),
-            like_input=out_channels == 1 and isinstance(out_channels, int),
+            like_input=out_channels == 1 and is_integer(out_channels),
         )
         self.in_channels = in_channels
         self.input_fields = None if inputs is None else tuple(inputs)

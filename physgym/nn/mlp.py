@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.nn.predictor import field_names
 from physgym.nn.registry import named_network
@@ -181,8 +182,8 @@ class MLP(nn.Module):
 
 def _shapes(shapes: Shapes) -> tuple[list[tuple[int, ...]], bool]:
     """Return the shapes as a list, and whether a single one was given bare."""
-    items = [shapes] if isinstance(shapes, int) else list(shapes)
-    bare = all(isinstance(item, int) for item in items)  # also `()`, the shape of a scalar
+    items = [shapes] if is_integer(shapes) else list(shapes)
+    bare = all(is_integer(item) for item in items)  # also `()`, the shape of a scalar
     nested = [tuple(cast(list[int], items))] if bare else [_shape(item) for item in cast(list[Sequence[int]], items)]
     if any(size < 1 for shape in nested for size in shape):
         raise ConfigError(f"the sizes of a shape must be positive, not {shapes}")
@@ -190,4 +191,4 @@ def _shapes(shapes: Shapes) -> tuple[list[tuple[int, ...]], bool]:
 
 
 def _shape(item: int | Sequence[int]) -> tuple[int, ...]:
-    return (item,) if isinstance(item, int) else tuple(item)
+    return (item,) if is_integer(item) else tuple(item)

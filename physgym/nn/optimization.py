@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from physgym.checks import integer, one_of
 from physgym.errors import CheckpointError, ConfigError
 from physgym.nn.transforms import Fields
 
@@ -67,10 +68,8 @@ class Optimization:
             raise ConfigError(f"clip_norm must be positive, not {clip_norm}; None turns it off")
         if scheduler_every not in ("epoch", "batch"):
             raise ConfigError(f'scheduler_every must be "epoch" or "batch", not {scheduler_every!r}')
-        if accumulate < 1:
-            raise ConfigError(f"accumulate must be at least 1, not {accumulate}")
-        if precision not in get_args(Precision):
-            raise ConfigError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
+        accumulate = integer("accumulate", accumulate, 1)
+        one_of("precision", precision, get_args(Precision))
         if not callable(loss):
             raise ConfigError(f"loss must be a loss class or a function of (prediction, target), not {loss!r}")
         self.idle = False

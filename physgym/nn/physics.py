@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import positive
 from physgym.envs.elasticity import Block
 from physgym.errors import ConfigError
 
@@ -105,7 +106,7 @@ class PoissonResidual(nn.Module):
     def __init__(self, spacing: Sequence[float], *, diffusivity: float = 1.0, boundary: Edge = "inner") -> None:
         super().__init__()
         self.laplacian = Laplacian(spacing, boundary)
-        self.diffusivity = _positive("diffusivity", diffusivity)
+        self.diffusivity = float(positive("diffusivity", diffusivity))
 
     def residual(self, field: Tensor, source: Tensor) -> Tensor:
         """Return what is left over at each point.
@@ -159,8 +160,8 @@ class HeatResidual(nn.Module):
     ) -> None:
         super().__init__()
         self.laplacian = Laplacian(spacing, boundary)
-        self.time_step = _positive("time_step", time_step)
-        self.diffusivity = _positive("diffusivity", diffusivity)
+        self.time_step = float(positive("time_step", time_step))
+        self.diffusivity = float(positive("diffusivity", diffusivity))
         if not 0 <= implicitness <= 1:
             raise ConfigError(f"implicitness must lie in [0, 1], not {implicitness}")
         self.implicitness = implicitness
@@ -279,12 +280,6 @@ class ElasticEnergy(nn.Module):
     def _log(self, jacobian: Tensor) -> Tensor:
         """Return the logarithm, below the floor its tangent."""
         return jacobian.clamp(min=self.floor).log() + jacobian.clamp(max=self.floor) / self.floor - 1
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be positive and finite, not {value}")
-    return float(value)
 
 
 def _alike(field: Tensor, **others: Tensor) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
@@ -92,14 +93,14 @@ class UNet(GridNetwork):
             residual=residual,
             inputs=inputs,
             depth=depth,
-            width=width if isinstance(width, int) else list(width),
+            width=width if is_integer(width) else list(width),
             convolutions=convolutions,
             merge=merge,
             norm=norm,
             activation=activation,
             boundary=boundary,
         )
-        widths = [width * 2**level for level in range(depth + 1)] if isinstance(width, int) else list(width)
+        widths = [width * 2**level for level in range(depth + 1)] if is_integer(width) else list(width)
         if depth < 0 or len(widths) != depth + 1 or min(widths) < 1:
             raise ConfigError(
                 f"depth={depth} must not be negative, and width={width} one positive number or one for each of depth + "
@@ -109,8 +110,7 @@ class UNet(GridNetwork):
             raise ConfigError(
                 f"norm is one of {get_args(Norm)}, boundary one of {get_args(Boundary)}, merge one of {get_args(Merge)}"
             )
-        if convolutions < 1:
-            raise ConfigError(f"convolutions must be at least 1, not {convolutions}")
+        convolutions = integer("convolutions", convolutions, 1)
         self.depth, self.convolutions, self.merge, self.boundary = depth, convolutions, merge, boundary
 
         def block(fan_in: int, fan_out: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 
 from physgym import placement
+from physgym.checks import integer
 from physgym.errors import ConfigError, RejectSample
 from physgym.registration import EnvLike
 from physgym.running.surrogate import SurrogateEnv
@@ -64,8 +65,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         terminated: Judge | None = None,
         copy: bool = True,
     ) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1, not {num_envs}")
+        num_envs = integer("num_envs", num_envs, 1)
         self.predictor: Any = loaded(predictor)
         if not hasattr(self.predictor, "predict"):
             raise ConfigError(f"a batched step needs a physgym.nn.Predictor, not {self.predictor!r}")

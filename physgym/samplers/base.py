@@ -107,18 +107,3 @@ class Blocks:
         if block != self._block:
             self._columns, self._block = self._make(block), block
         return self._space.value(self._columns, row)
-
-
-def positive(number: Any, what: str) -> int:
-    """Return an integer that is at least 1.
-
-    Args:
-        number: What was given.
-        what: What it is, for the error.
-
-    Raises:
-        ConfigError: It is no such number.
-    """
-    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise ConfigError(f"{what} must be a positive integer, not {number!r}")
-    return int(number)

@@ -15,11 +15,12 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
+from physgym.checks import integer, positive
 from physgym.cube import Cube
 from physgym.errors import ConfigError
 from physgym.files import write_atomically
 from physgym.policies import ParameterDraw
-from physgym.samplers.base import PARAMETERS, Sampler, positive, stream
+from physgym.samplers.base import PARAMETERS, Sampler, stream
 from physgym.samplers.table import named
 from physgym.spaces import Array
 
@@ -73,14 +74,13 @@ class Breed(Sampler):
         window: int = 256,
         choices: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise ConfigError(f"Breed: sigma must be positive and finite, not {sigma}")
+        positive("Breed: sigma", sigma)
         for label, ratio in (("start", start), ("end", end)):
             if not 0 <= ratio <= 1:
                 raise ConfigError(f"Breed: {label} must be between 0 and 1, not {ratio}")
         self.sigma, self.start, self.end = float(sigma), float(start), float(end)
-        self.breakpoint = positive(breakpoint, "Breed: breakpoint")
-        self.window = positive(window, "Breed: window")
+        self.breakpoint = integer("Breed: breakpoint", breakpoint, 1)
+        self.window = integer("Breed: window", window, 1)
         self.updates = 0
         self._cube: Cube | None = None
         self._parents: Array | None = None  # points, shape (n, size), n at most window

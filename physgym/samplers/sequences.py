@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from physgym.checks import integer
 from physgym.cube import BLOCK, Cube
 from physgym.errors import ConfigError
 from physgym.policies import ActionPolicy, EpisodePolicy, ParameterDraw
-from physgym.samplers.base import ACTIONS, PARAMETERS, Blocks, Sampler, positive, stream
+from physgym.samplers.base import ACTIONS, PARAMETERS, Blocks, Sampler, stream
 from physgym.samplers.table import named
 from physgym.spaces import Array
 
@@ -143,7 +144,7 @@ class LatinHypercube(SequenceSampler):
     name = "lhs"
 
     def __init__(self, strata: int = BLOCK) -> None:
-        self.block = positive(strata, "LatinHypercube: strata")
+        self.block = integer("LatinHypercube: strata", strata, 1)
 
     def describe(self) -> dict[str, Any]:
         """Return the sampler as JSON data, with its number of strata."""
@@ -179,7 +180,7 @@ class Grid(SequenceSampler):
     def __init__(self, points: int | Sequence[int] = 5) -> None:
         several = isinstance(points, Sequence)
         numbers = list(points) if isinstance(points, Sequence) else [points]
-        counts = [positive(number, "Grid: points") for number in numbers]
+        counts = [integer("Grid: points", number, 1) for number in numbers]
         self.points: int | list[int] = counts if several else counts[0]
 
     def describe(self) -> dict[str, Any]:

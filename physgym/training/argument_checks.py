@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,23 +20,6 @@ from physgym.training.foreign import Feed
 LARGEST = 2**63 - 1  # what the generators of torch take as a seed
 
 NO_LENGTH = "a source of samples has no end: say how long an epoch is with batches_per_epoch"
-
-
-def whole(name: str, value: Any, least: int, most: int = LARGEST) -> int:
-    """Return an integer in its range.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise ConfigError(f"{name} must be an integer, not {value!r}") from error
-    if number < least:
-        raise ConfigError(f"{name} must {'not be negative' if least == 0 else f'be at least {least}'}, not {number}")
-    if number > most:
-        raise ConfigError(f"{name} must be at most {most}, not {number}")
-    return number
 
 
 def check_validation(validation: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from physgym.checks import one_of
 from physgym.errors import ConfigError
 from physgym.loading.batching import EpochDivision
 from physgym.nn.predictor import Predictor
@@ -41,8 +42,7 @@ class Batches:
 
 def check_last_batch(last_batch: Any) -> None:
     """Raise ConfigError unless it is one of the ways to treat a last batch."""
-    if last_batch not in get_args(LastBatch):
-        raise ConfigError(f"last_batch must be one of {get_args(LastBatch)}, not {last_batch!r}")
+    one_of("last_batch", last_batch, get_args(LastBatch))
 
 
 def divide(

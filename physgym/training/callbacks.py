@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from physgym.checks import at_least, integer, one_of
 from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.progress import Progress, say
@@ -117,12 +118,9 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: MonitorMode = "min",
     ) -> None:
-        if patience < 1:
-            raise ConfigError(f"patience must be at least 1, not {patience}")
-        if not min_delta >= 0:
-            raise ConfigError(f"min_delta must not be negative, got {min_delta}")
-        if mode not in get_args(MonitorMode):
-            raise ConfigError(f"mode must be one of {get_args(MonitorMode)}, not {mode!r}")
+        patience = integer("patience", patience, 1)
+        at_least("min_delta", min_delta, 0)
+        one_of("mode", mode, get_args(MonitorMode))
         self.monitor, self.patience, self.min_delta, self.mode = monitor, patience, min_delta, mode
         self.watches = (monitor,)
         self.best: float | None = None
@@ -181,8 +179,7 @@ class LearningRateMonitor(Callback):
     """
 
     def __init__(self, every: Every = "epoch") -> None:
-        if every not in get_args(Every):
-            raise ConfigError(f"every must be one of {get_args(Every)}, not {every!r}")
+        one_of("every", every, get_args(Every))
         self.every = every
         self._rates: dict[str, float] = {}
 

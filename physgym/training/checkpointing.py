@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from physgym import files
+from physgym.checks import integer, one_of
 from physgym.errors import CheckpointError, ConfigError
 from physgym.events import Callback
 from physgym.storage.location import Location, place
@@ -108,11 +109,12 @@ class Checkpoints(Callback):
         monitor: str | None = None,
         mode: MonitorMode = "min",
     ) -> None:
-        for name, number in {"every": every, "steps": steps, "minutes": minutes, "keep": keep}.items():
-            if number is not None and not number > 0:
-                raise ConfigError(f"{name} must be positive, not {number}")
-        if mode not in get_args(MonitorMode):
-            raise ConfigError(f"mode must be one of {get_args(MonitorMode)}, not {mode!r}")
+        for name, number in {"every": every, "steps": steps, "keep": keep}.items():
+            if number is not None:
+                integer(name, number, 1)
+        if minutes is not None and not minutes > 0:
+            raise ConfigError(f"minutes must be positive, not {minutes}")
+        one_of("mode", mode, get_args(MonitorMode))
         self.monitor, self.mode = monitor, mode
         self.watches = () if monitor is None else (monitor,)
         self.folder: Any = place(folder)  # a path or a place in S3

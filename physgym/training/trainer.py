@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from physgym.checks import integer, one_of
 from physgym.data.learned import Learned
 from physgym.data.provenance import warn_of_overlap
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
@@ -29,6 +30,7 @@ from physgym.nn.transforms import Transforms
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.training.argument_checks import (
+    LARGEST,
     check_alike,
     check_device,
     check_feed,
@@ -36,7 +38,6 @@ from physgym.training.argument_checks import (
     check_samples,
     check_source,
     check_validation,
-    whole,
 )
 from physgym.training.batches import LastBatch, check_last_batch
 from physgym.training.callback_list import CallbackList, own_callbacks
@@ -175,17 +176,13 @@ class Trainer:
         record: bool = True,
         allow_changed_code: bool = False,
     ) -> None:
-        for name, choice, choices in (
-            ("produce", produce, get_args(Produce)),
-            ("on_nonfinite", on_nonfinite, get_args(OnNonFinite)),
-        ):
-            if choice not in choices:
-                raise ConfigError(f"{name} must be one of {choices}, not {choice!r}")
-        epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
+        one_of("produce", produce, get_args(Produce))
+        one_of("on_nonfinite", on_nonfinite, get_args(OnNonFinite))
+        epochs, batch_size = integer("epochs", epochs, 1, LARGEST), integer("batch_size", batch_size, 1, LARGEST)
         if batches_per_epoch is not None:
-            batches_per_epoch = whole("batches_per_epoch", batches_per_epoch, 1)
-        rollout_every, seed = whole("rollout_every", rollout_every, 1), whole("seed", seed, 0)
-        loader_workers = whole("loader_workers", loader_workers, 0)
+            batches_per_epoch = integer("batches_per_epoch", batches_per_epoch, 1, LARGEST)
+        rollout_every, seed = integer("rollout_every", rollout_every, 1, LARGEST), integer("seed", seed, 0, LARGEST)
+        loader_workers = integer("loader_workers", loader_workers, 0, LARGEST)
         check_last_batch(last_batch)
         check_parts(network, optimization, callbacks)
         if not isinstance(compile, (bool, Mapping)):

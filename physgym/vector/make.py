@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.placement import EnvFactory
 from physgym.registration import EnvLike, Registered, creator_of, env_maker, find_spec, parameters_of, takes_others
@@ -53,8 +54,7 @@ def make_vec(
     each = check_arguments(env_kwargs)
     if num_envs is None:
         num_envs = len(each) if listed else 1
-    if num_envs < 1:
-        raise ConfigError(f"num_envs must be at least 1, not {num_envs}")
+    num_envs = integer("num_envs", num_envs, 1)
     vector_kwargs = {name: kwargs.pop(name) for name in VECTOR_ARGUMENTS if name in kwargs}
     factories = env_factories(env, [{**kwargs, **own} for own in each])
     venv = SocketVectorEnv(one_each(factories, num_envs, listed=listed), **vector_kwargs)

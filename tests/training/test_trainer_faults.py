@@ -84,7 +84,7 @@ class Changing(nn.Module):
         ({"batch_size": 2.5}, "batch_size must be an integer"),
         ({"seed": 1.5}, "seed must be an integer"),
         ({"seed": 2**70}, "seed must be at most"),
-        ({"loader_workers": -1}, "loader_workers must not be negative, not -1"),
+        ({"loader_workers": -1}, "loader_workers must not be negative, got -1"),
         ({"rollout_every": 0}, "rollout_every must be at least 1, not 0"),
         *(
             ({"validation": value}, "validation must be a fraction from 0 to below 1")

@@ -1,0 +1,75 @@
+"""Checks of arguments: integers, positive numbers, one of several choices; the same answer and text for everybody.
+
+An integer is one of Python, NumPy or torch. True, 3.0 and "3" are none.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from physgym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+
+def is_integer(value: Any, least: int | None = None) -> TypeIs[int]:
+    """Return whether a value is an integer, and not below the least one."""
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return False
+    return least is None or number >= least
+
+
+def integer(name: str, value: Any, least: int | None = None, most: int | None = None, *, hint: str = "") -> int:
+    """Return an argument that must be an integer in a range, as one of Python.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        least: The least one that is allowed.
+        most: The largest one that is allowed.
+        hint: End of the error of one that is too small, such as "; leave it out for one per core".
+
+    Raises:
+        ConfigError: It is no such integer.
+    """
+    if not is_integer(value):
+        raise ConfigError(f"{name} must be an integer, not {value!r}")
+    number = operator.index(value)
+    at_least(name, number, least, hint=hint)
+    if most is not None and number > most:
+        raise ConfigError(f"{name} must be at most {most}, not {number}")
+    return number
+
+
+def at_least(name: str, number: float, least: float | None, *, hint: str = "") -> None:
+    """Raise ConfigError where a number is too small, or is not a number at all."""
+    if least is not None and not number >= least:
+        rule = f"not be negative, got {number}" if least == 0 else f"be at least {least}, not {number}"
+        raise ConfigError(f"{name} must {rule}{hint}")
+
+
+def positive(name: str, number: float) -> float:
+    """Return an argument that must be a positive, finite number.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{name} must be positive and finite, not {number}")
+    return number
+
+
+def one_of(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise ConfigError where an argument is none of its choices."""
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {choices}, not {value!r}")
