@@ -140,41 +140,43 @@ class Cube(LeafColumns):
         return [leaf.path for leaf in self._leaves]
 
 
+def _range(space: spaces.Space[Any], where: dict[str, Any]) -> walk.ValueRange:
+    """Return the range of the values of a leaf.
+
+    Raises:
+        ConfigError: They have no fixed layout.
+    """
+    found = walk.value_range(space)
+    if found is None:
+        raise ConfigError(NO_LAYOUT.format(space=type(space).__name__, policy=_or_policy(where), **where))
+    return found
+
+
+def _or_policy(where: dict[str, Any]) -> str:
+    return "" if where["what"].startswith("parameter") else ", or a Policy"
+
+
 def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array, Array]:
     """Return lowest and highest value and number of values (0 if continuous) of each component of a leaf, float64."""
-    policy = "" if where["what"].startswith("parameter") else ", or a Policy"
-    if isinstance(space, spaces.Box):
-        if not (space.bounded_below.all() and space.bounded_above.all()):
-            raise ConfigError(
-                "{what}{leaf} is a {space} without bounds, which a {sampler} sampler cannot fill. Give it bounds, or "
-                "use Gaussian(mean, std){policy}".format(space=type(space).__name__, policy=policy, **where)
-            )
-        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-        if space.low.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                wide = not np.isfinite(high - low).all()
-            levels = np.zeros(len(low))
-        else:
-            wide = bool((np.maximum(np.abs(low), np.abs(high)) > EXACT / 2).any())
-            levels = high - low + 1
-        if wide:
-            raise ConfigError(
-                "{what}{leaf} spans more values than a {sampler} sampler can tell apart; narrow its bounds".format(
-                    **where
-                )
-            )
-        return low, high, levels
-    if isinstance(space, spaces.Discrete):
-        start, count = np.array([space.start]), np.array([space.n])
-    elif isinstance(space, spaces.MultiDiscrete):
-        start, count = space.start.ravel(), space.nvec.ravel()
-    elif isinstance(space, spaces.MultiBinary):
-        count = np.full(math.prod(space.shape), 2)
-        start = np.zeros_like(count)
+    found = _range(space, where)
+    if not found.bounded:
+        raise ConfigError(
+            "{what}{leaf} is a {space} without bounds, which a {sampler} sampler cannot fill. Give it bounds, or "
+            "use Gaussian(mean, std){policy}".format(space=type(space).__name__, policy=_or_policy(where), **where)
+        )
+    low, high = found.low.ravel().astype(np.float64), found.high.ravel().astype(np.float64)
+    if found.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            wide = not np.isfinite(high - low).all()
+        levels = np.zeros(len(low))
     else:
-        raise ConfigError(NO_LAYOUT.format(space=type(space).__name__, policy=policy, **where))
-    low, levels = start.astype(np.float64), count.astype(np.float64)
-    return low, low + levels - 1, levels
+        wide = bool((np.maximum(np.abs(low), np.abs(high)) > EXACT / 2).any())
+        levels = high - low + 1
+    if wide:
+        raise ConfigError(
+            "{what}{leaf} spans more values than a {sampler} sampler can tell apart; narrow its bounds".format(**where)
+        )
+    return low, high, levels
 
 
 def bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Array]:
@@ -187,18 +189,15 @@ def bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Arra
     Raises:
         ConfigError: Its values have no fixed layout.
     """
-    if isinstance(space, spaces.Box):
-        low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
-        high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
-        if space.dtype is not None and np.dtype(space.dtype).kind != "f":
-            info = np.iinfo(space.dtype) if np.dtype(space.dtype).kind in "iu" else None
-            # what the dtype holds and a float64 as well
-            low = np.maximum(low, -EXACT if info is None else max(info.min, -EXACT))
-            high = np.minimum(high, EXACT if info is None else min(info.max, EXACT))
-        return low, high
-    low, high, _ = _extent(space, where)
-    shape = space.shape or ()
-    return low.reshape(shape), high.reshape(shape)
+    found = _range(space, where)
+    low = np.where(found.has_low, found.low.astype(np.float64), -np.inf)
+    high = np.where(found.has_high, found.high.astype(np.float64), np.inf)
+    if found.dtype.kind != "f":
+        info = np.iinfo(found.dtype) if found.dtype.kind in "iu" else None
+        # what the dtype holds and a float64 as well
+        low = np.maximum(low, -EXACT if info is None else max(info.min, -EXACT))
+        high = np.minimum(high, EXACT if info is None else min(info.max, EXACT))
+    return low, high
 
 
 def actions_by_block(space: LeafColumns, draw: DrawColumns) -> EpisodePolicy:

@@ -25,7 +25,7 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, FieldRole, SampleSpec
-from physgym.spaces import Array, fixed_leaves, flatten, from_json, is_custom, to_json, unflatten
+from physgym.spaces import Array, children, fixed_leaves, flatten, from_json, is_custom, to_json, unflatten
 
 if TYPE_CHECKING:
     import minari
@@ -242,8 +242,7 @@ def _space(
     """Return the space of some fields: as the dataset describes it, else with the bounds of the dtype."""
     if isinstance(given, str):
         for part in given.split("/"):
-            inner = isinstance(described, spaces.Dict) and part in described.spaces
-            described = described[part] if inner else None  # type: ignore[index]
+            described = None if described is None else dict(children(described) or ()).get(part)
         shapes = {path: spec[field].shape for path, field in leaves.items()}
         # dtypes may differ: Minari does not mind, and what others collected with it is often wider than its space
         if described is not None and {leaf.path: leaf.shape for leaf in fixed_leaves(described)} == shapes:

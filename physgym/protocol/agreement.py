@@ -12,7 +12,7 @@ from physgym.errors import ProtocolError
 from physgym.protocol.buffers import Layout, results_layout
 from physgym.protocol.messages import Ready
 from physgym.protocol.msgpack_values import MAX_DESCRIBED, check_size, decode_space, space_size
-from physgym.sample import FieldRole, SampleSpec, fields_of
+from physgym.sample import FieldRole, SampleSpec
 from physgym.spaces import Leaf
 
 _DESCRIBED = frozenset(
@@ -109,7 +109,7 @@ def agree(ready: Ready) -> Agreement:
             if (space is None) != (fields is None):
                 raise ValueError(f"there is either {name}_space or {name}_fields without the other")
             if space is not None:
-                pairs = (fields_of(decode_space(space)), _leaves(SampleSpec.from_json(fields)))
+                pairs = (walk.stored_leaves(decode_space(space)), _leaves(SampleSpec.from_json(fields)))
                 # a worker that describes spaces in the machine's byte order may have fields of the other one
                 first, second = ([(x.path, x.shape, x.dtype.newbyteorder("=")) for x in leaves] for leaves in pairs)
                 if first != second:

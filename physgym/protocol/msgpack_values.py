@@ -334,15 +334,9 @@ def _arrays(data: Any) -> Iterator[tuple[Any, Any]]:
         if isinstance(item, list):
             waiting += [(part, depth) for part in item]
         elif isinstance(item, dict):
-            kind = item.get("type")
-            if kind == "Box":
-                yield item.get("shape"), item.get("dtype")
-            elif kind == "MultiBinary":
-                n = item.get("n")
-                yield n if isinstance(n, list) else [n], "|i1"
-            elif "dtype" in item:
-                yield [], item["dtype"]
-            waiting += [(item[key], depth + 1) for key in ("spaces", "space", "nodes", "edges") if key in item]
+            if (array := walk.described_array(item)) is not None:
+                yield array
+            waiting += [(item[key], depth + 1) for key in walk.NESTED if key in item]
 
 
 def decode_plain(data: Buffer) -> Any:

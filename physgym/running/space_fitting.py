@@ -24,16 +24,13 @@ def fitter(space: spaces.Space[Any]) -> Callable[[Any], Any]:
             return walk.unflatten(space, iter([part(one) for part, one in values]))
 
         return fit
-    if isinstance(space, spaces.Box):
-        return _box_fitter(space)
-    if isinstance(space, spaces.Discrete):
-        kind, first, last = space.dtype.type, int(space.start), int(space.start + space.n - 1)
-        return lambda value: kind(min(max(round(float(value)), first), last))
-    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
-        low = space.start if isinstance(space, spaces.MultiDiscrete) else 0
-        high = low + space.nvec - 1 if isinstance(space, spaces.MultiDiscrete) else 1
-        return lambda value: np.clip(np.rint(value), low, high).astype(space.dtype)
-    return lambda value: value
+    found = walk.value_range(space)
+    if found is None:
+        return lambda value: value
+    if not found.single:
+        return _array_fitter(found)
+    kind, first, last = found.dtype.type, int(found.low), int(found.high)
+    return lambda value: kind(min(max(round(float(value)), first), last))
 
 
 def cast(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
@@ -53,8 +50,8 @@ def cast(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
         raise SampleError(f"{name} {error}") from error
 
 
-def _box_fitter(space: spaces.Box) -> Callable[[Any], Any]:
-    low, high, dtype = space.low, space.high, space.dtype
+def _array_fitter(found: walk.ValueRange) -> Callable[[Any], Any]:
+    low, high, dtype = found.low, found.high, found.dtype
     real = np.issubdtype(dtype, np.floating)
     bounded = not real or bool(np.isfinite(low).any() or np.isfinite(high).any())
 

@@ -108,8 +108,9 @@ def _byte() -> Any:
 
 def _as_action(value: Array, leaf: Leaf, space: spaces.Space[Any]) -> Any:
     """Return a network's output as an element of a leaf of the action space."""
-    if isinstance(space, spaces.Discrete) and value.shape == (int(space.n),) and space.n > 1:
-        return np.int64(space.start + int(np.argmax(value)))
+    found = walk.value_range(space)
+    if found is not None and found.choices > 1 and value.shape == (found.choices,):
+        return np.int64(int(found.low) + int(np.argmax(value)))
     if value.shape != leaf.shape:
         name = leaf.path or "the action"
         raise ConfigError(f"the network predicts {value.shape} for {name}, which has {leaf.shape}; change its output")

@@ -16,7 +16,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
@@ -28,7 +27,7 @@ from physgym.protocol.msgpack_values import encode_value
 from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declared, flat_items
-from physgym.spaces import Array, flatten, leaf_spaces, unflatten
+from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.vector import SocketVectorEnv
 from physgym.worker.folders import Folder
@@ -477,18 +476,17 @@ def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
 
 def _outside(space: gymnasium.Space[Any]) -> list[Any]:
     """Return values of the right form beyond the bounds of a leaf, where it has some and its dtype holds them."""
-    if isinstance(space, spaces.Box):
-        info = np.finfo(space.dtype) if space.dtype.kind == "f" else np.iinfo(space.dtype)
-        wrong = []
-        for bound, has, step in ((space.low, space.bounded_below, -1), (space.high, space.bounded_above, 1)):
-            near = np.where(has, bound, 0).astype(np.float64)
-            beyond = near + step * (1 + np.abs(near))
-            if has.any() and (beyond > float(info.min)).all() and (beyond < float(info.max)).all():
-                wrong.append(beyond.astype(space.dtype)[()])
-        return wrong
-    if isinstance(space, spaces.Discrete):
-        return [space.start - 1, space.start + space.n]
-    return []
+    found = value_range(space)
+    if found is None:
+        return []
+    info = np.finfo(found.dtype) if found.dtype.kind == "f" else np.iinfo(found.dtype)
+    wrong = []
+    for bound, has, step in ((found.low, found.has_low, -1), (found.high, found.has_high, 1)):
+        near = np.where(has, bound, 0).astype(np.float64)
+        beyond = near + step * (1 + np.abs(near))
+        if has.any() and (beyond > float(info.min)).all() and (beyond < float(info.max)).all():
+            wrong.append(beyond.astype(found.dtype)[()])
+    return wrong
 
 
 def _bits(a: Array, b: Array) -> bool:

@@ -123,8 +123,9 @@ def _writer(
         return write_array
     fixed, variable = iter(slot.observations), iter(objects)
     targets: list[Any] = [next(variable) if leaf.variable else next(fixed) for leaf in leaves]
-    keys = list(space.keys()) if isinstance(space, gymnasium.spaces.Dict) else []
-    flat = isinstance(space, gymnasium.spaces.Dict) and all(walk.children(s) is None for s in space.values())
+    inner = [(None, space)] if walk.children(space) is None else list(walk.children(space) or ())
+    keys = [key for key, _ in inner]
+    flat = walk.children(space) is not None and all(walk.children(sub) is None for _, sub in inner)
     if flat and not any(leaf.variable for leaf in leaves):
         items = [
             (k, leaf.shape, leaf.dtype, target, leaf) for k, leaf, target in zip(keys, leaves, targets, strict=True)
