@@ -23,7 +23,7 @@ from physgym.casting import CastError, as_dtype
 from physgym.checks import is_integer
 from physgym.errors import SampleError
 from physgym.returned import flag_of, returned, reward_of, taken
-from physgym.spaces import Array, Leaf, fixed_leaves, leaf_spaces, leaves
+from physgym.spaces import Array, Leaf, fixed_leaves, leaves, stored_leaves
 
 FieldRole = Literal["input", "target", "additional"]
 Sample = dict[str, Array]
@@ -203,7 +203,7 @@ class SampleSpec(Mapping[str, Field]):
             return None
         if not isinstance(space, spaces.Dict):
             raise SampleError(f"{name} must be a gymnasium.spaces.Dict of fields, not {type(space).__name__}")
-        found = fields_of(space)
+        found = stored_leaves(space)
         if not found:
             raise SampleError(f"{name} needs at least one field; give it one, or take it away")
         roles = cast(dict[str, FieldRole], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
@@ -451,22 +451,6 @@ def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
             yield from flat_items({str(i): item for i, item in enumerate(value)}, name)
         else:
             yield name, value
-
-
-def fields_of(space: spaces.Space[Any]) -> list[Leaf]:
-    """Return the arrays of a space of samples, a text being one of its greatest length.
-
-    Raises:
-        ConfigError: The space holds one without a fixed shape and dtype (Sequence, Graph, OneOf).
-    """
-    inner = leaf_spaces(space)
-    found = []
-    for leaf in leaves(space):
-        part = inner[leaf.path]
-        found.append(Leaf(leaf.path, (), np.dtype(f"U{part.max_length}")) if isinstance(part, spaces.Text) else leaf)
-    if any(leaf.variable for leaf in found):
-        fixed_leaves(space)  # which says so
-    return found
 
 
 def declared(env: gymnasium.Env[Any, Any], name: str) -> Any:

@@ -267,8 +267,9 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                 values[name] = as_dtype(value, np.dtype(space.dtype))[()]
             except CastError as error:
                 wrong = f"give numbers of dtype {space.dtype}; the value {error}"
-            box = isinstance(space, spaces.Box)  # which takes arrays alone, a Discrete scalars
-            if not wrong and not space.contains(np.asarray(values[name]) if box else values[name]):
+            found = walk.value_range(space)
+            array = found is not None and not found.single  # a Box without axes takes no scalar
+            if not wrong and not space.contains(np.asarray(values[name]) if array else values[name]):
                 wrong = "give a value within it, or widen it"
             if wrong:
                 text = f"{env}: parameter {name!r} = {value} is not in {space}; {wrong}"

@@ -57,6 +57,88 @@ def test_files_are_flushed_and_locked_in_one_module():
     assert users("os.fdatasync") == {"physgym.data.partition_file"}
 
 
+# what tells integers from others for its own reason
+INTEGERS = {
+    "physgym.checks": "the checks of arguments",
+    "physgym.casting": "values keep their dtype: a flag is no number, an integer of Python has no dtype",
+    "physgym.data.indices": "an index may be an array or a mask as well",
+    "physgym.data.sample_buffer": "names of samples, for each sample: converting alone is the check",
+    "physgym.generation.stream": "several options at once, with one text",
+    "physgym.samplers.breed": "entries of a file",
+    "physgym.vector.quota": "a number, or who decides it",
+    "physgym.vector.calls": "Gymnasium's arguments: a seed, or one for each environment",
+    "physgym.sample": "sides of a shape, where converting alone is the check",
+    "physgym.protocol.msgpack_values": "kinds of values on the wire",
+    "physgym.code.syntax": "kinds of values in a cache",
+    "physgym.experiment.config": "kinds of values in a configuration",
+    "physgym.experiment.record": "kinds of values in a record",
+    "physgym.experiment.search.section": "kinds of values in a configuration",
+    "physgym.experiment.search.space": "kinds of values in a configuration",
+    "physgym.launch.fork": "what a program gave to sys.exit",
+    "physgym.nn.grid": "an argument that may be a flag or a list",
+    "physgym.nn.optimization": "kinds of values in the state of an optimizer",
+    "physgym.training.argument_checks": "a fraction, or samples",
+    "physgym.training.resume": "an argument that may be a flag or a path",
+}
+WHOLE = {"int", "bool", "np.integer", "np.bool_", "numbers.Integral"}
+
+
+def asks_for_integers(call: ast.Call, name: str) -> bool:
+    """Return whether a call looks at a value for being an integer or a flag, or makes one an integer."""
+    if name == "operator.index":
+        return True
+    if name != "isinstance":
+        return False
+    kinds = call.args[1].elts if isinstance(call.args[1], ast.Tuple) else [call.args[1]]
+    return {ast.unparse(kind) for kind in kinds} <= WHOLE
+
+
+def test_arguments_are_checked_for_being_integers_in_one_module():
+    found = {module for module in modules() for name, call in calls(module) if asks_for_integers(call, name)}
+    assert found == set(INTEGERS)
+
+
+# `physgym.spaces` has a table of the classes, and asks nobody; these do for their own reason
+SPACES = {
+    "physgym.sample": "the fields of samples have names, so that their space is a Dict",
+    "physgym.adapters.tianshou": "Tianshou takes no tuples",
+    "physgym.protocol.msgpack_values": "a space among values on the wire",
+    "physgym.vector.spaces": "a pair of spaces, or one",
+}
+
+
+def asks_for_spaces(call: ast.Call, name: str) -> bool:
+    """Return whether a call asks for the class of a space."""
+    return name == "isinstance" and "spaces." in ast.unparse(call.args[1])
+
+
+def test_classes_of_spaces_are_told_apart_in_one_module():
+    found = {module for module in modules() for name, call in calls(module) if asks_for_spaces(call, name)}
+    assert found == set(SPACES)
+
+
+GIT = {"physgym.git"}
+
+
+def test_git_is_run_in_one_module():
+    found = set()
+    for module in modules():
+        for node in ast.walk(tree(module)):
+            if isinstance(node, (ast.List, ast.Tuple)) and node.elts and ast.unparse(node.elts[0]) == "'git'":
+                found.add(module)
+    assert found == GIT
+
+
+SIGNALS = {
+    "physgym.interrupt": "what Ctrl-C and the signals that end a program do",
+    "physgym.launch.fork": "a forked worker has the handlers of its parent until it drops them",
+}
+
+
+def test_handlers_of_signals_are_set_in_one_module():
+    assert users("signal.signal", "signal.set_wakeup_fd", "signal.siginterrupt") == set(SIGNALS)
+
+
 TEMPORARY_FOLDERS = {
     "physgym.training.checkpoint_files": "what is uploaded, kept where that fails",
     "physgym.experiment.repository": "an index of git's that nobody else reads",

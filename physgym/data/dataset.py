@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from physgym.checks import is_integer
 from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
 from physgym.data.indices import as_indices, as_number, moved
@@ -88,7 +89,7 @@ class SampleDataset:
         self.paths = [found if isinstance(found, Path) else Path() for found in self._places]
         if not self.paths:
             raise ConfigError("no dataset folder is given")
-        if mini is not None and mini < 1:
+        if mini is not None and not is_integer(mini, 1):
             raise ConfigError(f"mini must be at least 1 sample, not {mini}")
         self.mode = mode
         self._partitions: list[tuple[int, Partition]] = []

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-import numpy as np
-
+from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ConfigError, SampleError
 from physgym.events import Callback
@@ -74,7 +73,7 @@ def generate(
     load, episodes = options["load"], options["episodes"]
     once = samples is None and episodes is None and load is not None
     left_out = samples is None and (episodes is not None or load is not None)
-    if not left_out and (not isinstance(samples, (int, np.integer)) or samples < 1):
+    if not left_out and not is_integer(samples, 1):
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}; or say how many episodes=")
     if isinstance(find_sampler(options["parameters"], "parameters"), Breed):
         raise ConfigError(BREED_ALONE)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from physgym.checks import one_of
+from physgym.checks import is_integer, one_of
 from physgym.errors import ConfigError
 from physgym.generation.named_samples import SampleNames
 from physgym.sample import Sample, SampleSpec
@@ -52,7 +52,7 @@ class Reservoir:
 
     def __init__(self, spec: SampleSpec, capacity: int, rule: Rule = "reservoir", seed: int = 0) -> None:
         one_of("rule", rule, get_args(Rule))
-        if capacity < 1:
+        if not is_integer(capacity, 1):
             raise ConfigError(f"capacity must be at least 1 sample, not {capacity}")
         free = available_memory()
         if free is not None and capacity * spec.nbytes > free:

@@ -14,6 +14,7 @@ from typing import Any, Unpack, get_args
 
 import numpy as np
 
+from physgym.checks import is_integer, one_of
 from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
@@ -105,10 +106,9 @@ class SampleStream(SampleSource):
             num_envs = max(1, usable_cores() if num_workers is None else num_workers)
         if num_envs < 1:
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}; leave it out for one per worker")
-        if episodes is not None and (isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1):
+        if episodes is not None and not is_integer(episodes, 1):
             raise ConfigError(f"episodes must be at least 1 and an integer, or None for no end, not {episodes!r}")
-        if nonfinite not in get_args(NonFinite):
-            raise ConfigError(f"nonfinite must be one of {get_args(NonFinite)}, not {nonfinite!r}")
+        one_of("nonfinite", nonfinite, get_args(NonFinite))
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
         self._plan = plan = EpisodePlan(

@@ -83,7 +83,7 @@ class FNO(GridNetwork):
             channel_axis=channel_axis,
             residual=residual,
             inputs=inputs,
-            modes=modes if is_integer(modes) else list(modes),
+            modes=int(modes) if is_integer(modes) else list(modes),
             width=width,
             depth=depth,
             projection=projection,
@@ -91,7 +91,7 @@ class FNO(GridNetwork):
             padding=padding,
             coordinates=coordinates,
         )
-        self.modes = (modes,) * dimensions if is_integer(modes) else tuple(modes)
+        self.modes = (int(modes),) * dimensions if is_integer(modes) else tuple(modes)
         if len(self.modes) != dimensions:
             raise ConfigError(f"modes must be one number or {dimensions}, not {modes}")
         if min(width, depth, projection, *self.modes) < 1:

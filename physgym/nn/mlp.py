@@ -185,9 +185,9 @@ def _shapes(shapes: Shapes) -> tuple[list[tuple[int, ...]], bool]:
     items = [shapes] if is_integer(shapes) else list(shapes)
     bare = all(is_integer(item) for item in items)  # also `()`, the shape of a scalar
     nested = [tuple(cast(list[int], items))] if bare else [_shape(item) for item in cast(list[Sequence[int]], items)]
-    if any(size < 1 for shape in nested for size in shape):
+    if any(not is_integer(size, 1) for shape in nested for size in shape):
         raise ConfigError(f"the sizes of a shape must be positive, not {shapes}")
-    return nested, bare
+    return [tuple(map(int, shape)) for shape in nested], bare
 
 
 def _shape(item: int | Sequence[int]) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ class UNet(GridNetwork):
             residual=residual,
             inputs=inputs,
             depth=depth,
-            width=width if is_integer(width) else list(width),
+            width=int(width) if is_integer(width) else list(width),
             convolutions=convolutions,
             merge=merge,
             norm=norm,
