@@ -117,6 +117,27 @@ def test_classes_of_spaces_are_told_apart_in_one_module():
     assert found == set(SPACES)
 
 
+# torch's own, which reads in other processes, and the one for data sets of others; batches are divided by `Batching`
+LOADERS = {"physgym.loading.gather_processes", "physgym.training.foreign"}
+
+
+def test_mini_batches_are_divided_in_one_module():
+    assert {module for module in modules() for name, _ in calls(module) if name == "DataLoader"} == LOADERS
+    divided = {module for module in modules() for name, _ in calls(module) if name == "Batching"}
+    assert divided == {"physgym.loading.loader", "physgym.training.batches", "physgym.loading.batching"}
+
+
+def test_the_description_of_a_dataset_has_one_form():
+    texts = {"physgym-dataset", "dataset.json"}
+    named = {
+        module
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in texts
+    }
+    assert named == {"physgym.data.description"}
+
+
 GIT = {"physgym.git"}
 
 

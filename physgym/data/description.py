@@ -87,15 +87,21 @@ class Description:
             )
             return cls(text=text)
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return what the file holds, on the disk and in S3."""
+        content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "modes": self.modes}
+        if self.constants is not None:
+            content["constants"] = self.constants
+        return content
+
     def write(self, folder: Path, *, durable: bool = False) -> dict[str, Any]:
         """Write the description in one instant, and return its content.
 
         Raises:
             OSError: The disk refuses.
         """
-        content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "modes": self.modes}
-        if self.constants is not None:
-            content["constants"] = self.constants
+        content = self.content
         write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1), durable=durable)
         return content
 

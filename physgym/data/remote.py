@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from physgym.data import constants
-from physgym.data.description import DESCRIPTION, Description, Mode
+from physgym.data.description import DESCRIPTION, FORMAT, VERSION, Description, Mode
 from physgym.errors import StorageError
 from physgym.storage.backend import Backend, MissingObject, open_storage
 from physgym.storage.cache import Cache, Entry, Pin
@@ -85,7 +85,7 @@ def read_description(store: Backend) -> RemoteDescription | None:
     text, tag = found
     try:
         data = json.loads(text)
-        if data["format"] != "physgym-dataset" or data["version"] != 2:
+        if (data["format"], data["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it has format {data['format']}, version {data['version']}")
         for mode, described in data["modes"].items():
             for part in described["partitions"]:

@@ -280,9 +280,7 @@ class Mirror:
 
     def _replace(self, modes: dict[str, Any], shared: Any, *, final: bool) -> None:
         """Replace the description, on condition that it is ours."""
-        data = {"format": "physgym-dataset", "version": 2, "modes": modes}
-        if shared is not None:
-            data["constants"] = shared
+        data = Description(modes, shared).content
         if not final:
             data["writer"] = self._state["token"]
         text = json.dumps(data, indent=1).encode()

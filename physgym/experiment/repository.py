@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from physgym.data.constants import CONSTANTS
-from physgym.data.description import DESCRIPTION, LOCK, Mode
+from physgym.data.description import DESCRIPTION, FORMAT, LOCK, Mode
 from physgym.data.leftovers import LEFTOVER
 from physgym.errors import ConfigError
 from physgym.experiment.settings import Settings, read_settings
@@ -202,7 +202,7 @@ def _is_dataset(folder: Path) -> bool:
         found = json.loads((folder / DESCRIPTION).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.get("format") == "physgym-dataset"
+    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def check_repository(
