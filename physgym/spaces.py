@@ -204,13 +204,13 @@ class _DictKind(Kind):
 class _TupleKind(Kind):
     name = "Tuple"
 
-    def children(self, space: spaces.Tuple) -> Iterator[tuple[str | int, spaces.Space[Any]]]:
+    def children(self, space: Any) -> Iterator[tuple[str | int, spaces.Space[Any]]]:
         return iter(enumerate(space.spaces))
 
-    def join(self, space: spaces.Tuple, parts: Sequence[Any]) -> tuple[Any, ...]:
+    def join(self, space: Any, parts: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(parts)
 
-    def to_json(self, space: spaces.Tuple) -> dict[str, Any]:
+    def to_json(self, space: Any) -> dict[str, Any]:
         return {"spaces": [to_json(sub) for sub in space.spaces]}
 
     def from_json(self, data: dict[str, Any]) -> spaces.Space[Any]:
@@ -321,7 +321,7 @@ class _SequenceKind(Kind):
 class _OneOfKind(Kind):
     name = "OneOf"
 
-    def to_json(self, space: spaces.OneOf) -> dict[str, Any]:
+    def to_json(self, space: Any) -> dict[str, Any]:
         return {"spaces": [to_json(sub) for sub in space.spaces]}
 
     def from_json(self, data: dict[str, Any]) -> spaces.Space[Any]:

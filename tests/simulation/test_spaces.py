@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from physgym import spaces as walk
+from physgym.cube import Cube
 from physgym.errors import ConfigError
+from physgym.running.space_fitting import fitter
+from physgym.sample import Field, SampleSpec
+from physgym.samplers import Uniform
 from physgym.spaces import Leaf, fixed_leaves, flatten, from_json, is_custom, leaves, to_json, unflatten
 
 INTEGERS = st.sampled_from([np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32])
@@ -203,3 +208,55 @@ def test_a_space_of_somebodys_own_class_is_named():
 def test_a_wrong_description_is_an_error(data):
     with pytest.raises(ConfigError):
         from_json(data)
+
+
+class Angle(spaces.Space):
+    """Angles in degrees from 0 to 360, as an array of one number."""
+
+    def __init__(self, step: float = 1.0) -> None:
+        super().__init__((1,), np.float64)
+        self.step = step
+
+    def sample(self, mask=None, probability=None):
+        return self.np_random.uniform(0, 360, 1)
+
+    def contains(self, x):
+        return isinstance(x, np.ndarray) and x.shape == (1,) and bool(0 <= x[0] <= 360)
+
+    def __eq__(self, other):
+        return isinstance(other, Angle) and other.step == self.step
+
+    __hash__ = None
+
+
+class AngleKind(walk.Kind):
+    name = "Angle"
+
+    def layout(self, space):
+        return (1,), np.dtype(np.float64)
+
+    def value_range(self, space):
+        ends = np.ones(1, np.bool_)
+        return walk.ValueRange(np.array([0.0]), np.array([360.0]), ends, ends)
+
+    def to_json(self, space):
+        return {"step": space.step}
+
+    def from_json(self, data):
+        return Angle(data["step"])
+
+
+def test_a_class_of_spaces_is_added_with_one_kind(monkeypatch):
+    monkeypatch.setattr(walk, "_KINDS", dict(walk._KINDS))
+    monkeypatch.setattr(walk, "_BY_NAME", dict(walk._BY_NAME))
+    walk.register_kind(Angle, AngleKind())
+    space = spaces.Dict({"angle": Angle(0.5), "size": spaces.Box(0, 1, (2,), np.float32)})
+    assert walk.from_json(walk.to_json(space)) == space
+    assert [leaf.shape for leaf in walk.fixed_leaves(space)] == [(1,), (2,)]
+    assert SampleSpec([Field(leaf.path, leaf.shape, leaf.dtype, "input") for leaf in walk.stored_leaves(space)]).nbytes
+    (angles, _) = Cube(space).columns(np.full((4, 3), 0.5))
+    assert angles.tolist() == [[180.0]] * 4
+    fitted = fitter(space)({"angle": np.array([400.0]), "size": np.zeros(2, np.float32)})
+    assert fitted["angle"].tolist() == [360.0]
+    drawn = Uniform().parameters(space, seed=1)(0)
+    assert space.contains(drawn)
