@@ -117,13 +117,13 @@ def test_classes_of_spaces_are_told_apart_in_one_module():
     assert found == set(SPACES)
 
 
-# torch's own, which reads in other processes, and the one for data sets of others; batches are divided by `Batching`
+# torch's own, which reads in other processes, and the one for the data of others
 LOADERS = {"physgym.loading.gather_processes", "physgym.training.foreign"}
 
 
 def test_mini_batches_are_divided_in_one_module():
     assert {module for module in modules() for name, _ in calls(module) if name == "DataLoader"} == LOADERS
-    divided = {module for module in modules() for name, _ in calls(module) if name == "Batching"}
+    divided = {module for module in modules() for name, _ in calls(module) if name == "EpochDivision"}
     assert divided == {"physgym.loading.loader", "physgym.training.batches", "physgym.loading.batching"}
 
 

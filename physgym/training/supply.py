@@ -39,7 +39,7 @@ OTHER_STATE = "{path} is of a training that this one cannot continue: {problem}"
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class Batching:
     """Options of batches.
 
     Attributes:
@@ -82,7 +82,7 @@ class Learner:
         """Return the fields of a batch: those that feed the network, and those of the loss."""
         return tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
 
-    def load(self, samples: Samples, batching: BatchOptions, shuffle: Shuffle, **part: Any) -> Loader:
+    def load(self, samples: Samples, batching: Batching, shuffle: Shuffle, **part: Any) -> Loader:
         """Return a loader of stored samples."""
         return Loader(
             samples,
@@ -103,7 +103,7 @@ class Supply(ABC):
         learner: Who they are for.
     """
 
-    def __init__(self, batching: BatchOptions, learner: Learner) -> None:
+    def __init__(self, batching: Batching, learner: Learner) -> None:
         self.batching, self.learner = batching, learner
 
     @property
@@ -181,7 +181,7 @@ class FeedSupply(Supply):
         learner: Who they are for.
     """
 
-    def __init__(self, feed: Feed, batching: BatchOptions, learner: Learner) -> None:
+    def __init__(self, feed: Feed, batching: Batching, learner: Learner) -> None:
         super().__init__(batching, learner)
         self.feed = feed
         if learner.normalizes:
@@ -216,7 +216,7 @@ class StoredSupply(Supply):
     def __init__(
         self,
         samples: Samples,
-        batching: BatchOptions,
+        batching: Batching,
         learner: Learner,
         *,
         normalize: bool = True,
@@ -323,7 +323,7 @@ class FirstEpochSupply(Supply):
         learner: Who they are for.
     """
 
-    def __init__(self, source: SampleSource, batching: BatchOptions, learner: Learner) -> None:
+    def __init__(self, source: SampleSource, batching: Batching, learner: Learner) -> None:
         super().__init__(batching, learner)
         self._source = source
         self._order: dict[str, Any] | None = None
@@ -397,7 +397,7 @@ class FreshSupply(Supply):
         learner: Who they are for.
     """
 
-    def __init__(self, source: SampleSource, batching: BatchOptions, learner: Learner) -> None:
+    def __init__(self, source: SampleSource, batching: Batching, learner: Learner) -> None:
         super().__init__(batching, learner)
         self._source = source
         self._least = _check_batches(batching, learner).least
@@ -474,7 +474,7 @@ class FreshSupply(Supply):
         self._source.load_state_dict(source)
 
 
-def _check_batches(batching: BatchOptions, learner: Learner) -> Batches:
+def _check_batches(batching: Batching, learner: Learner) -> Batches:
     """Return the division of a source's samples into full batches; raise ConfigError for too small ones."""
     size = batching.batch_size
     assert batching.batches_per_epoch is not None
@@ -488,9 +488,7 @@ def expect(source: SampleSource, samples: int) -> None:
         source.expect(samples)
 
 
-def supply_of(
-    given: Any, source: SampleSource | None, batching: BatchOptions, learner: Learner, *, fresh: bool
-) -> Supply:
+def supply_of(given: Any, source: SampleSource | None, batching: Batching, learner: Learner, *, fresh: bool) -> Supply:
     """Return the batches of a training.
 
     Args:

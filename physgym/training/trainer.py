@@ -50,7 +50,7 @@ from physgym.training.predictors import compiled, predictor_of
 from physgym.training.ranks import Ranks
 from physgym.training.resume import Resumable, settings_of
 from physgym.training.sources import Samples
-from physgym.training.supply import BatchOptions, FirstEpochSupply, FreshSupply, Learner, supply_of
+from physgym.training.supply import Batching, FirstEpochSupply, FreshSupply, Learner, supply_of
 from physgym.training.training_session import TrainingSession, check_session
 from physgym.training.validation import Evaluation, Validation
 
@@ -200,7 +200,7 @@ class Trainer:
         if self.ranks.size > 1 and source is not None:
             raise ConfigError(ALONE)
         self.epochs = epochs
-        batching = BatchOptions(batch_size, batches_per_epoch, shuffle, last_batch, loader_workers, seed)
+        batching = Batching(batch_size, batches_per_epoch, shuffle, last_batch, loader_workers, seed)
         given, held_out = as_samples(dataset, batch_size), as_samples(validation, batch_size)
         for what, samples in (("dataset", given), ("source", source)):
             if samples is not None:

@@ -18,7 +18,7 @@ from physgym.training.foreign import Feed
 from physgym.training.history import Means, floats, length
 from physgym.training.random_state import generator_states, set_generator_states
 from physgym.training.sources import Samples
-from physgym.training.supply import BatchOptions, Learner
+from physgym.training.supply import Batching, Learner
 
 EMPTY = "the {what} has no samples; generate some first"
 
@@ -89,7 +89,7 @@ class Evaluation:
         learner: The network and its fields.
     """
 
-    def __init__(self, batching: BatchOptions, learner: Learner) -> None:
+    def __init__(self, batching: Batching, learner: Learner) -> None:
         self._batching, self._learner = batching, learner
 
     @cached_property
