@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import operator
 import time
 from collections.abc import Sequence
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.placement import EnvFactory, build
 from physgym.system.cores import usable_cores
@@ -44,16 +44,12 @@ def count_workers(num_workers: int | str | None, factories: Sequence[EnvFactory]
         return best_num_workers(factories, usable_cores(), ask)
     if num_workers is None:
         return min(usable_cores(), len(factories))
-    try:
-        count = operator.index(num_workers)  # type: ignore[arg-type]
-    except TypeError:
-        count = -1
-    if count < 0:
+    if not is_integer(num_workers, 0):
         raise ConfigError(
             f'num_workers must be at least 1, or 0 for this process, or "auto", not {num_workers!r}; leave it out '
             "for one per core"
         )
-    return min(count, len(factories))
+    return min(int(num_workers), len(factories))
 
 
 def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> int:
