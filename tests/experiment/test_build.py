@@ -61,7 +61,6 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypatch, produce):
     changes = {"dataset": {"produce": produce}, "sampler": {"parameters": "sobol"}}
@@ -79,7 +78,6 @@ def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypat
     assert same(last(whole.session), last(session))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch"])
 def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatch, produce):
     changes = {"dataset": {"produce": produce}, "sampler": {"actions": "lhs:8"}}
@@ -96,7 +94,6 @@ def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatc
     assert same(last(whole.session), last(session))
 
 
-@pytest.mark.slow
 def test_a_dataset_gets_more_samples_by_the_samplers_it_was_made_with(tmp_path):
     options = {"parameters": "sobol", "actions": "gaussian", "seed": 5, "max_steps": 20, "num_workers": 1}
     whole = physgym.generate("physgym/Spring-v0", tmp_path / "whole", samples=640, progress=False, **options)
@@ -109,7 +106,6 @@ def test_a_dataset_gets_more_samples_by_the_samplers_it_was_made_with(tmp_path):
         train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "samples": 700}, sampler={"parameters": "lhs"}))
 
 
-@pytest.mark.slow
 def test_a_training_goes_on_from_a_network(tmp_path):
     first = train(config(tmp_path))
     changes = {"path": str(first.session / "dataset")}
@@ -121,7 +117,6 @@ def test_a_training_goes_on_from_a_network(tmp_path):
         train(config(tmp_path, dataset=changes, network={"start_from": str(first.session)}))
 
 
-@pytest.mark.slow
 def test_stored_samples_drive_the_simulation(tmp_path):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=400, num_workers=1, progress=False)
     outcome = train(config(tmp_path, dataset={"load_samples": str(tmp_path / "data"), "samples": None}))
@@ -130,7 +125,6 @@ def test_stored_samples_drive_the_simulation(tmp_path):
     assert len(made) == 400
 
 
-@pytest.mark.slow
 def test_online_training_stores_on_the_way(tmp_path):
     changes = {"produce": "online", "samples": None, "path": str(tmp_path / "data")}
     changes["online"] = {"capacity": 64, "minimum": 20, "samples": 100}
@@ -140,7 +134,6 @@ def test_online_training_stores_on_the_way(tmp_path):
     assert 0 < len(physgym.SampleDataset(tmp_path / "data")) <= 100
 
 
-@pytest.mark.slow
 def test_validation_by_rollout_and_early_stopping(tmp_path):
     options = {
         "epochs": 50,
@@ -153,7 +146,6 @@ def test_validation_by_rollout_and_early_stopping(tmp_path):
     assert len(outcome.history["rollout_relative_l2/next_state"]) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -175,7 +167,6 @@ def call(*arguments):
     return cli.app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-@pytest.mark.slow
 def test_resume_on_the_command_line(tmp_path, capsys, monkeypatch, identity):
     ignoring(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -190,7 +181,6 @@ def test_resume_on_the_command_line(tmp_path, capsys, monkeypatch, identity):
         call("resume", session, "training.epoch=7")
 
 
-@pytest.mark.slow
 def test_a_schedule_over_all_epochs_is_not_prolonged(tmp_path, monkeypatch, identity):
     ignoring(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -221,7 +211,6 @@ def test_several_datasets_are_read_as_one(tmp_path):
         generate_samples(check_config(data, "test"))
 
 
-@pytest.mark.slow
 def test_a_network_of_double_precision(tmp_path):
     outcome = train(config(tmp_path, optimization={"precision": "float64"}, training={"epochs": 1}))
     weights = last(outcome.session)

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from physgym.experiment.runs import train
 from physgym.experiment.session import new_session
 from physgym.files import write_atomically
 from physgym.training import list_checkpoints
+from tests.support.commands import Command, run_command
 from tests.support.repositories import commit, git, set_identity
 
 SIMULATION = """
@@ -60,16 +59,7 @@ def environment():
 
 
 def call(folder, *arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "physgym", *map(str, arguments)],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-        stdin=subprocess.DEVNULL,
-    )
+    done = run_command(folder, *arguments, env=environment())
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -183,20 +173,14 @@ def test_a_generation_is_run_again(there):
     assert len(physgym.SampleDataset(there / "sessions" / "samples-again-again" / "dataset")) == 420
 
 
-def begin_long_run(there):
+def begin_long_run(there, output):
     """A reproduction whose training would not end, when it has saved its first checkpoint; and its session."""
     long = there / "sessions" / "long-again"
     shutil.copytree(there / "sessions" / "mine", long)
     config = yaml.safe_load((long / "config.yaml").read_text())
     config["training"]["epochs"] = 100_000
     (long / "config.yaml").write_text(yaml.safe_dump(config))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "physgym", "reproduce", "sessions/long-again"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = Command(there, "reproduce", "sessions/long-again", files=[output] * 2, env=environment())
     again = there / "sessions" / "long-again-again"
     deadline = time.monotonic() + 60
     while not list(again.glob("networks/epoch-*")) and process.poll() is None and time.monotonic() < deadline:
@@ -207,10 +191,9 @@ def begin_long_run(there):
 @pytest.mark.slow
 def test_a_killed_reproduction_leaves_nothing_running_and_the_next_one_tidies_up(there, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process, again = begin_long_run(there)
+    process, again = begin_long_run(there, tmp_path / "output")
     pid = read_record(again)["runs"][-1]["pid"]
     process.kill()
-    process.communicate(timeout=60)
     deadline = time.monotonic() + 20
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the training goes on"
@@ -227,10 +210,10 @@ def test_a_killed_reproduction_leaves_nothing_running_and_the_next_one_tidies_up
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_goes_to_the_training_and_then_all_is_tidied_up(there, number, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process, again = begin_long_run(there)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == (130 if number == signal.SIGINT else 128 + number), output
+    process, again = begin_long_run(there, tmp_path / "output")
+    os.kill(process.pid, number)
+    status, output = process.wait(60), (tmp_path / "output").read_text()
+    assert status == (130 if number == signal.SIGINT else 128 + number), output
     assert "Traceback" not in output
     assert not list(tmp_path.glob("physgym*"))
     outcome = read_record(again)["runs"][-1]["outcome"]

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -39,6 +38,7 @@ from physgym.experiment.search.study import resume_search, search
 from physgym.factories import factory
 from physgym.runner import Runner
 from physgym.training import load_checkpoint
+from tests.support.commands import Command
 from tests.support.repositories import commit
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -950,10 +950,6 @@ def test_a_search_of_trainings(tmp_path):
         assert runner.run(3).steps == 3
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "physgym", *map(str, arguments)]
-
-
 @pytest.fixture
 def project(tmp_path, repository, monkeypatch):
     """A repository with a configuration that takes a while."""
@@ -971,11 +967,11 @@ def project(tmp_path, repository, monkeypatch):
 
 def begin(project):
     """Start a search and wait until two trials are trained."""
-    process = subprocess.Popen(command("search", "search.yaml"), stderr=subprocess.PIPE, text=True)
+    process = Command(project, "search", "search.yaml", files=[project.parent / "said"] * 2)
     trials = [project / "sessions" / "search" / "trials" / name for name in ("0000", "0001")]
     deadline = time.monotonic() + PATIENCE
     while not all(list(trial.glob("networks/epoch-*/manifest.json")) for trial in trials):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, (project.parent / "said").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process, [child for child in psutil.Process(process.pid).children() if "worker" in " ".join(child.cmdline())]
@@ -990,9 +986,9 @@ def gone(processes):
 @pytest.mark.timeout(280)
 def test_ctrl_c_on_the_command_line(project, capsys):
     process, workers = begin(project)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, said
+    os.kill(process.pid, signal.SIGINT)
+    status, said = process.wait(PATIENCE), (project.parent / "said").read_text()
+    assert status == 130, said
     assert "continue with: physgym resume sessions/search" in said
     assert "Traceback" not in said
     assert gone(workers)
@@ -1017,7 +1013,6 @@ def test_a_killed_worker_and_then_a_killed_search(project):
         time.sleep(0.05)
     workers = children()
     process.kill()
-    process.communicate(timeout=PATIENCE)
     assert gone(workers)
     session = project / "sessions" / "search"
     resume_search(session)
