@@ -151,7 +151,7 @@ def export(
     ] = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction; a copy has all.")] = "training",
 ) -> None:
-    """Copy a dataset: compressed, as arrays of numpy, or as a dataset of Minari.
+    """Copy a dataset: compressed, or in another file format.
 
     Example: physgym export data/beam --compress zstd --out beam-archive
     """
@@ -178,7 +178,7 @@ def export(
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="Folder of .npy files, a file .npz, or the name of a Minari dataset.")],
+    source: Annotated[str, typer.Argument(help=f"File, folder or name of a dataset: {', '.join(registry.names())}.")],
     out: Annotated[Path, typer.Option(help="Dataset folder.")],
     role: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
@@ -192,7 +192,7 @@ def import_(
     ] = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
 ) -> None:
-    """Make a dataset of arrays of numpy or of a dataset of Minari.
+    """Make a dataset of one in another file format, such as arrays of numpy or a dataset of Minari.
 
     Example: physgym import D4RL/pen/human-v2 --out data/pen
     """

@@ -402,8 +402,9 @@ def import_minari(
         try:
             source = _library().load_dataset(source)
         except (FileNotFoundError, ValueError) as error:
-            raise DatasetError(f"Minari has no dataset {source!r} here: {error}") from error
-    first = next(iter(source.iterate_episodes()), None)
+            missing = "" if Path(source).exists() else "; nor is there a file or folder of this name"
+            raise DatasetError(f"Minari has no dataset {source!r} here: {error}{missing}") from error
+    first = next(_episodes(source), None)
     if first is None:
         raise DatasetError(f"the Minari dataset {source.id} has no episodes")
     metadata = source.storage.metadata
@@ -430,6 +431,18 @@ def import_minari(
             writer.append(samples, **where)
             bar.update(len(where["step"]))
     return SampleDataset(path, mode=mode)
+
+
+def _episodes(source: minari.MinariDataset) -> Iterator[minari.EpisodeData]:
+    """Yield the episodes of a Minari dataset.
+
+    Raises:
+        DatasetError: Its files cannot be read.
+    """
+    try:
+        yield from source.iterate_episodes()
+    except (OSError, KeyError, RuntimeError) as error:  # of h5py and pyarrow
+        raise DatasetError(f"cannot read the Minari dataset {source.id}: {error}") from error
 
 
 class _Transitions:
@@ -471,7 +484,7 @@ class _Transitions:
     def __iter__(self) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
         ids = self._source.episode_indices
         named = self._source.storage.get_episode_metadata(ids)
-        for number, (episode, known) in enumerate(zip(self._source.iterate_episodes(), named, strict=True)):
+        for number, (episode, known) in enumerate(zip(_episodes(self._source), named, strict=True)):
             if len(episode) == 0:
                 continue
             values = self._values(episode)
@@ -564,6 +577,7 @@ class Minari(Format):
 
     package = extra = "minari"
     title = "a dataset of Minari"
+    source = "the name of a dataset of Minari"
 
     def reads(self, source: str) -> bool:
         """Return whether it is a name, and no path of a file."""

@@ -394,10 +394,12 @@ class NumpyArrays(Format):
     """Arrays of numpy: a folder of ``.npy`` files, or a file ``.npz``."""
 
     title = "arrays of numpy"
+    source = "a folder of .npy files, or a file .npz"
 
     def reads(self, source: str) -> bool:
-        """Return whether there is such a file or folder."""
-        return Path(source).exists()
+        """Return whether it is a folder with such files, or such a file."""
+        path = Path(source)
+        return path.is_file() if path.suffix == ".npz" else any(path.rglob("*.npy"))
 
     def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
         """Write a dataset to the folder or file of the options."""

@@ -66,15 +66,21 @@ class Format(ABC):
         package: Package that it needs, empty for none.
         extra: Extra of physgym that installs this package.
         title: The format in a sentence, such as "a dataset of Minari".
+        source: Files or names that an import takes, such as "the name of a dataset of Minari".
     """
 
     package = ""
     extra = ""
     title = ""
+    source = ""
 
     @abstractmethod
     def reads(self, source: str) -> bool:
-        """Return whether a path or name may be a dataset of this format."""
+        """Return whether a path or name is a dataset of this format.
+
+        The formats are asked in the order of their names, and the first that says so reads it: a suffix or a file in a
+        folder has to show it, not that there is something.
+        """
 
     @abstractmethod
     def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
@@ -146,4 +152,5 @@ def of_source(source: str) -> Format:
     for one in formats():
         if one.reads(source):
             return one
-    raise ConfigError(f"no format reads {source!r}; there are {', '.join(names())}")
+    known = "; ".join(f"{name}: {find(name).source}" for name in names())
+    raise ConfigError(f"{source} is of no known format. An import takes, for {known}")

@@ -167,6 +167,10 @@ class Ledger:
         """Return the local indices of the environments that step without lockstep."""
         return {row for pending in self.pending for row in pending.envs_in_flight(self.count)}
 
+    def count_in_flight(self) -> int:
+        """Return how many steps without lockstep are unanswered, environment by environment."""
+        return sum([len(pending.envs_in_flight(self.count)) for pending in self.pending])
+
     @property
     def next_sequence(self) -> int:
         """Return the number of the next request."""

@@ -12,6 +12,7 @@ Where workers connect to an address, `ListenerContract` has the tests for that.
 
 from __future__ import annotations
 
+import json
 import select
 import threading
 import time
@@ -422,6 +423,16 @@ class ListenerContract:
         yield listener
         listener.close()
         listener.close()
+
+    def test_the_address_is_json_data(self, listener: Listener) -> None:
+        """Check that a worker may be told the address as text."""
+        assert json.dumps(listener.address)
+
+    def test_nobody_listens(self, listener: Listener) -> None:
+        """Check that the address of a closed listener is an error."""
+        listener.close()
+        with pytest.raises(OSError):  # noqa: PT011
+            self.dial(listener)
 
     def test_nobody_is_no_error(self, listener: Listener) -> None:
         """Check that accepting does not block."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from physgym.errors import ProtocolError
 from physgym.protocol.messages import Message, Role
 from physgym.system.descriptors import STANDARD, above_standard
-from physgym.transport.base import Channel, PeerGone
+from physgym.transport.base import Channel, Listener, PeerGone
 
 SOCKET_BUFFER = 1 << 20  # samples of a rollout pass with few switches between the processes
 
@@ -94,6 +95,42 @@ class SocketChannel(Channel):
         if isinstance(error, TimeoutError):
             return ProtocolError(f"nothing arrived for {self.sock.gettimeout()} s")
         return _gone(error)
+
+
+class SocketListener(Listener):
+    """A listening socket in the parent, to which workers connect.
+
+    Args:
+        sock: A bound stream socket that listens; the listener owns it.
+        address: Address that a worker is told, JSON data.
+
+    Attributes:
+        address: As the argument.
+    """
+
+    def __init__(self, sock: socket.socket, address: Any) -> None:
+        self.sock, self.address = above(sock), address
+        self.sock.setblocking(False)
+
+    def accept(self) -> Channel | None:
+        """Return the next connection as a channel, None if there is none after all, or no descriptor for it."""
+        try:
+            sock, _ = self.sock.accept()
+        except OSError:
+            return None
+        return self.channel(sock)
+
+    def channel(self, sock: socket.socket) -> Channel:
+        """Return the parent's end of a connection; what makes something else of the socket overrides this."""
+        return SocketChannel(sock, Role.PARENT)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket; calling it again does no harm."""
+        self.sock.close()
 
 
 def above(sock: socket.socket) -> socket.socket:

@@ -140,6 +140,10 @@ class CallRunner:
         """Return the environments that were sent an action whose result was not received."""
         return self._fleet.envs_in_flight() | self._stream.ready_envs()
 
+    def count_in_flight(self) -> int:
+        """Return the number of environments `in_flight`."""
+        return self._fleet.count_in_flight() + self._stream.ready
+
     def send(self, requests: Iterable[tuple[Worker, Step]]) -> None:
         """Send steps of the stream call.
 
@@ -156,7 +160,7 @@ class CallRunner:
             try:
                 self._fleet.post(worker, message)
             except ProtocolError as error:
-                if before is State.SEND or self.in_flight():
+                if before is State.SEND or self.count_in_flight():
                     self.opened(self._stream)
                 else:
                     self.finish()
@@ -198,12 +202,12 @@ class CallRunner:
         if self._errors:
             self.raise_errors()
 
-    def wait_for_some(self, number: int, in_flight: set[int], timeout: float | None) -> None:
+    def wait_for_some(self, number: int, in_flight: int, timeout: float | None) -> None:
         """Collect results of the stream call, those included that are there already.
 
         Args:
             number: Of how many environments at least.
-            in_flight: Those that are in flight now.
+            in_flight: How many are in flight now.
             timeout: Seconds after which to stop.
 
         Raises:
@@ -222,7 +226,7 @@ class CallRunner:
                 storing = False
         except BaseException:
             # Ctrl-C while a result was put in its place, or was handed on: the caller will not receive it
-            if storing or self.in_flight() != in_flight:
+            if storing or self.count_in_flight() != in_flight:
                 self.interrupt()
             raise
         if self._errors:
@@ -231,7 +235,7 @@ class CallRunner:
 
     def land(self) -> None:
         """Finish the stream call if nothing is in flight."""
-        if self.state is State.SEND and not self.in_flight():
+        if self.state is State.SEND and not self.count_in_flight():
             self.finish()
 
     # --- answers

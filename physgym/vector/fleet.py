@@ -294,9 +294,15 @@ class WorkerPool:
         """Return the environments whose step without lockstep is unanswered, or whose result nobody has taken."""
         found = set(self._inbox.envs_in_flight()) if self._inbox else set()
         for worker in self.workers:
-            if worker.ledger.pending:
-                found.update([worker.envs[row] for row in worker.ledger.envs_in_flight()])
+            start, count = worker.envs.start, len(worker.envs)
+            for pending in worker.ledger.pending:
+                found.update([start + row for row in pending.envs_in_flight(count)])
         return found
+
+    def count_in_flight(self) -> int:
+        """Return the number of `envs_in_flight`."""
+        waiting = len(list(self._inbox.envs_in_flight())) if self._inbox else 0
+        return waiting + sum([worker.ledger.count_in_flight() for worker in self.workers])
 
     def _serve(self, worker: Worker, message: Message, context: Any) -> None:
         assert isinstance(worker, LocalWorker)

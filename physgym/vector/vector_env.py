@@ -457,16 +457,16 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """
         self._runner.check_open()
         stream = self._calls.stream
-        sent = self._runner.in_flight()
-        if min_envs < 1 or (min_envs > len(sent) and self._runner.state is not State.INTERRUPTED):
+        sent = self._runner.count_in_flight()
+        if min_envs < 1 or (min_envs > sent and self._runner.state is not State.INTERRUPTED):
             raise WrongValue(
-                f"min_envs must be between 1 and the {len(sent)} environments that were sent actions, not {min_envs}"
+                f"min_envs must be between 1 and the {sent} environments that were sent actions, not {min_envs}"
             )
         self._runner.wait_for_some(min_envs, sent, timeout)
         if not stream.ready:
             raise NoPendingCallError("nothing was received: the call in between was interrupted; reset", "recv")
         received = stream.received()
-        if len(received[-1]) == len(sent):
+        if len(received[-1]) == sent:
             self._runner.land()
         return received
 

@@ -10,7 +10,7 @@ import pytest
 from physgym.errors import ConfigError
 from physgym.formats import registry
 from physgym.formats.registry import ExportOptions
-from physgym.testing.formats import FormatContract
+from physgym.testing.formats import FormatContract, cut
 
 
 class TestFolderOfArrays(FormatContract):
@@ -22,6 +22,9 @@ class TestFolderOfArrays(FormatContract):
     def source(self, folder):
         return str(folder / "arrays")
 
+    def damage(self, folder):
+        cut(folder / "arrays" / "action.npy")
+
 
 class TestOneFileOfArrays(FormatContract):
     name = "numpy"
@@ -31,6 +34,9 @@ class TestOneFileOfArrays(FormatContract):
 
     def source(self, folder):
         return str(folder / "arrays.npz")
+
+    def damage(self, folder):
+        cut(folder / "arrays.npz")
 
 
 class TestMinari(FormatContract):
@@ -47,10 +53,22 @@ class TestMinari(FormatContract):
     def source(self, folder):
         return "line/random-v0"
 
+    def damage(self, folder):
+        (file,) = (folder / "minari").rglob("*.hdf5")
+        cut(file)
+
 
 def test_an_unknown_format_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="--to must be numpy or minari, not 'csv'"):
+    with pytest.raises(ConfigError, match=r"--to must be numpy or .*minari.*, not 'csv'"):
         registry.find("csv")
+
+
+def test_a_source_of_no_format_is_refused_with_what_formats_take(tmp_path):
+    with pytest.raises(ConfigError, match=r"is of no known format.* numpy: a folder of \.npy files"):
+        registry.of_source(str(tmp_path))
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(ConfigError, match="is of no known format"):
+        registry.of_source(str(tmp_path / "a.txt"))
 
 
 def test_listing_formats_imports_none():

@@ -9,10 +9,11 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
-from physgym.launch.base import Order
+from physgym.launch.base import Launcher, Order, WorkerHandle
 from physgym.protocol.messages import Message, Ready, Role
 from physgym.transport.auth import greet
 from physgym.transport.sockets import SocketChannel
+from physgym.transport.unix import Unix
 from physgym.vector.fleet import FleetSettings, WorkerPool
 from physgym.worker.env_group import EnvGroup
 from tests.support import toys
@@ -22,7 +23,7 @@ def description() -> dict[str, Any]:
     return EnvGroup([toys.Line()], AutoresetMode.NEXT_STEP, lambda _: None).describe()
 
 
-class ScriptedWorker:
+class ScriptedWorker(WorkerHandle):
     """The worker's end of a connection; nobody serves its requests but the test."""
 
     def __init__(self, order: Order) -> None:
@@ -65,7 +66,7 @@ class ScriptedWorker:
         pass
 
 
-class Scripted:
+class Scripted(Launcher[ScriptedWorker]):
     """Launches scripted workers; `workers` are all that there were."""
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ class Scripted:
 def fleet(envs: int = 2, workers: int = 1) -> Iterator[tuple[WorkerPool, Scripted]]:
     """A fleet of scripted workers."""
     launcher = Scripted()
-    settings = FleetSettings(AutoresetMode.NEXT_STEP, launcher, "unix", 0, 5.0)
+    settings = FleetSettings(AutoresetMode.NEXT_STEP, launcher, Unix(), 0, 5.0)
     pool = WorkerPool([toys.Line] * envs, workers, settings, lambda _: [], None)
     try:
         yield pool, launcher

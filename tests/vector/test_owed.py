@@ -24,6 +24,7 @@ from physgym.vector.calls import OpenCall
 from physgym.vector.episode_schedule import EpisodeSchedule
 from physgym.vector.inbox import Arrival
 from physgym.vector.recovery import Recovery
+from physgym.vector.turnover import Turnover
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker
 from tests.support import toys
 from tests.support.conversation import COUNT, assert_same
@@ -84,6 +85,7 @@ def test_a_reply_comes_with_the_request_that_it_answers():
         assert worker.ledger.rests() == requests[3:]  # though nobody has taken anything
         assert pool.taken(worker) == 0
         assert pool.envs_in_flight() == {1}
+        assert pool.count_in_flight() == 1
         launcher.workers[0].die()
         received(pool, 5)
         assert worker.ledger.rests() == []
@@ -172,9 +174,8 @@ def test_an_interrupted_request_of_this_process_is_owed_by_nobody():
 def schedule(pool, episodes):
     recovery = Recovery(pool, "restart", 9, 2)
     runner = CallRunner(pool, recovery, Plain(), None)
-    return EpisodeSchedule(
-        pool, [(episode, episode) for episode in range(episodes)], LIMITS, runner.handle_rollout_reply
-    )
+    given = [(episode, episode) for episode in range(episodes)]
+    return EpisodeSchedule(pool, Turnover(pool), given, LIMITS, runner.handle_rollout_reply)
 
 
 class Plain(OpenCall):
