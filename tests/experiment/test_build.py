@@ -150,7 +150,10 @@ def test_validation_by_rollout_and_early_stopping(tmp_path):
     "options",
     [
         {"optimization": {"accumulate": 2, "precision": "bfloat16", "clip_norm": 1.0}},
-        {"training": {"loader_workers": 1, "on_nonfinite": "skip", "checkpoints": {"keep": None, "best": False}}},
+        pytest.param(
+            {"training": {"loader_workers": 1, "on_nonfinite": "skip", "checkpoints": {"keep": None, "best": False}}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

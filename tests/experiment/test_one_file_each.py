@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import physgym
 from physgym.experiment import components
 from physgym.marked_classes import marked_classes
@@ -81,12 +83,15 @@ from physgym.experiment.runs import train
 train(config)
 """
 LOAD = """
+import pytest
+
 import physgym
 from physgym.training import load_checkpoint
 print(type(load_checkpoint("session").network).__name__, physgym.SampleDataset("session/dataset").attributes)
 """
 
 
+@pytest.mark.slow
 def test_a_network_a_transform_and_a_sampler_are_one_file_each(tmp_path):
     package = Path(physgym.__file__).parent
     shutil.copytree(package, tmp_path / "physgym", ignore=shutil.ignore_patterns("__pycache__"))

@@ -389,6 +389,7 @@ def test_texts_and_numbers_come_along_as_infos(tmp_path):
         export_minari(SampleDataset(tmp_path / "d"), "beam/random-v1", fields={**fields, "actions": ["y", "name"]})
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_both_ways(tmp_path, monkeypatch):
     """What it takes does not grow with the dataset; most of it is what the writer takes to seal a partition."""
     spec = SampleSpec(

@@ -44,7 +44,7 @@ def made(env, path, **options):
     return physgym.generate(env, path, **{"samples": 4, "num_workers": 0, "progress": False, **options})
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_constants_are_stored_once_and_are_equal_in_every_run(tmp_path, workers):
     dataset = made(Meshed, tmp_path / "d", num_workers=workers, num_envs=2)
     assert np.array_equal(dataset.constants["mesh/nodes"], [0.0, 1.0, 2.0])
@@ -110,7 +110,7 @@ class Reading(Meshed):
         self.step_number += 1
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_reads_stored_samples(tmp_path, workers):
     stored = made(Meshed, tmp_path / "stored", samples=10)
     dataset = made(Reading, tmp_path / "d", env_kwargs={"path": str(tmp_path / "stored")}, num_workers=workers)

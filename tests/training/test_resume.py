@@ -59,7 +59,8 @@ def same(one, other):
     ("step", "options"),
     [
         *((step, {}) for step in (1, 2, 3, 7, 8, 13, 14, 20)),
-        *((3, option) for option in ({"accumulate": 3}, {"precision": "bfloat16"}, {"loader_workers": 2})),
+        *((3, option) for option in ({"accumulate": 3}, {"precision": "bfloat16"})),
+        pytest.param(3, {"loader_workers": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

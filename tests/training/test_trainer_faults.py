@@ -205,7 +205,7 @@ def test_a_bad_sample_without_axes_is_named(tmp_path):
         run.fit()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shuffle", ["random", "window", False])
 def test_a_bad_sample_is_named_in_a_part_of_a_dataset_and_after_a_resume(tmp_path, shuffle, workers):
     """The rows of the part that is trained on are not those of the dataset, nor is the first batch the epoch's."""
@@ -276,6 +276,7 @@ class Spoiled(Simulation):
         return 0.0, self.count >= 3
 
 
+@pytest.mark.slow
 def test_a_bad_sample_of_a_source_is_named():
     options = {"num_workers": 1, "seed": 4, "nonfinite": "allow"}
     with SampleStream(Spoiled, **options) as stream:
@@ -394,7 +395,7 @@ def test_a_compiled_network_goes_on_where_it_was(tmp_path):
     assert_resumes(tmp_path, {"optimizer": torch.optim.Adam}, compile={"backend": "eager"})
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_small_batches_begin_where_they_may(tmp_path, workers):
     """Batches of three are parts of an array that begins with the first batch that was loaded.
 
@@ -585,6 +586,7 @@ def test_loading_processes_end_with_a_killed_training():
     training.stdout.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [0.0, 1.0])
 def test_a_loading_process_that_dies_is_an_error_of_the_dataset(busy, monkeypatch):
     """Also where torch reports it in the midst of something else, out of which no error gets: then after a while."""

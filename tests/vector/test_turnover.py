@@ -117,6 +117,7 @@ def test_other_calls_do_not_see_who_has_joined():
     reference.close()
 
 
+@pytest.mark.slow
 def test_a_dataset_does_not_notice(tmp_path, monkeypatch):
     generate(Random, tmp_path / "plain", samples=600, num_envs=2, num_workers=2, progress=False)
     original, seen = SocketVectorEnv.rollout, []
