@@ -12,7 +12,9 @@ from physgym.envs.heat import Heat
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation import stored_episodes as stored
 from physgym.generation.stream import SampleStream
+from physgym.protocol.messages import Rollout
 from physgym.vector import episode_schedule as rollouts
+from physgym.vector.fleet import WorkerPool
 from tests.support import toys
 
 QUICK = {"num_workers": 0, "progress": False}
@@ -263,13 +265,15 @@ class Big(gym.Env):
 def test_large_samples_travel_in_messages_of_limited_size(tmp_path, monkeypatch):
     big = generate(Big, tmp_path / "big", samples=120, num_workers=1, progress=False)
     sizes, episode = [], 40 * 40_004
-    real = rollouts.Rollout
+    real = WorkerPool.post
 
-    def rollout(episodes, **options):
-        sizes.append(sum(column.nbytes for *_, given in episodes for column in given["load_samples"].values()))
-        return real(episodes, **options)
+    def post(self, worker, message, context=None):
+        if isinstance(message, Rollout):
+            columns = (column for *_, given in message.episodes for column in given["load_samples"].values())
+            sizes.append(sum(column.nbytes for column in columns))
+        real(self, worker, message, context)
 
-    monkeypatch.setattr(rollouts, "Rollout", rollout)
+    monkeypatch.setattr(WorkerPool, "post", post)
     monkeypatch.setattr(rollouts, "CHUNK_SECONDS", 100.0)  # as if a step took no time
     monkeypatch.setattr(rollouts, "CHUNK_BYTES", episode + 1)
     with SampleStream(Big, load=big, num_workers=1) as stream:
