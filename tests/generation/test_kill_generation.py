@@ -9,6 +9,7 @@ import secrets
 import tempfile
 import threading
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import h5py
@@ -167,6 +168,7 @@ def marked(mark: str) -> list[int]:
 @pytest.fixture
 def nothing_left(monkeypatch):
     """Also not of those whose parent is gone."""
+    resource_tracker.ensure_running()  # it lives as long as the tests, and has the environment of when it started
     mark = secrets.token_hex(8)
     monkeypatch.setenv(MARK, mark)
     yield
