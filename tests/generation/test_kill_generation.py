@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import random
-import secrets
 import tempfile
 import threading
 import time
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import h5py
@@ -26,7 +24,6 @@ from physgym.vector import handshake
 from tests.support import toys
 from tests.support.killing import assert_same_files, in_processes
 
-MARK = "PHYSGYM_KILLED"  # environment variable by which processes that outlive their parent are found
 ROW = 300  # bytes, about
 SIZE = 260_000  # bytes of a file, of which some hundred rows take a half
 
@@ -151,33 +148,6 @@ def kill_workers(folder: str, seed: int, kills: int, samples: int) -> dict:
         ended.set()
         thread.join()
     return {"kills": done, "samples": len(SampleDataset(folder))}
-
-
-def marked(mark: str) -> list[int]:
-    """Processes that have the mark in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
-                found.append(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-@pytest.fixture
-def nothing_left(monkeypatch):
-    """Also not of those whose parent is gone."""
-    resource_tracker.ensure_running()  # it lives as long as the tests, and has the environment of when it started
-    mark = secrets.token_hex(8)
-    monkeypatch.setenv(MARK, mark)
-    yield
-    deadline = time.monotonic() + 5
-    while (left := set(marked(mark)) - {os.getpid()}) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        os.kill(pid, 9)
-    assert not left
 
 
 def undisturbed(tmp_path: Path, seed: int, samples: int) -> Path:

@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from physgym.sample import SampleSpec
 from physgym.training import Trainer
 from tests.conftest import children
 from tests.generation.test_generate import Broken
-from tests.generation.test_kill_generation import MARK, committed, marked
+from tests.generation.test_kill_generation import committed
 from tests.generation.test_load_samples import DrivenLine
 from tests.support import toys
 
@@ -509,20 +508,6 @@ run = Trainer(MLP((3,), (3,), hidden=[4]), source=online, produce="always", **op
 history = run.fit()
 print("interrupted", history.interrupted, online.report().received, flush=True)
 """
-
-
-@pytest.fixture
-def nothing_left(monkeypatch):
-    """No process, also not of those whose parent is gone."""
-    mark = secrets.token_hex(8)
-    monkeypatch.setenv(MARK, mark)
-    yield
-    deadline = time.monotonic() + 5
-    while (left := set(marked(mark)) - {os.getpid()}) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        os.kill(pid, 9)
-    assert not left
 
 
 def started(folder, rule):
