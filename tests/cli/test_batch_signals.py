@@ -42,6 +42,7 @@ def name(number):
     return number.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR2, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=name)
 def test_generate_commits_what_is_complete(folder, number):
     text = interrupt(*GENERATE, "--out", "data", number=number)
@@ -53,6 +54,7 @@ def test_generate_commits_what_is_complete(folder, number):
     assert_same_files(Path("data"), folder.parent / "undisturbed" / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGXCPU, marks=pytest.mark.slow)], ids=name)
 def test_train_saves_the_batch_that_was_begun(folder, number):
     text = interrupt("train", config(**gated(at=5)), finish=True, number=number, times=2)
@@ -226,6 +228,7 @@ with BatchSignals():
 """
 
 
+@pytest.mark.slow
 def test_forked_children_end_as_ever_and_term_again_ends_at_once():
     with subprocess.Popen(
         [sys.executable, "-c", FORKED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

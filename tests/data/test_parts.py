@@ -112,6 +112,7 @@ SPELLED = {
 }
 
 
+@pytest.mark.slow
 def test_however_a_simulation_is_spelled_its_episodes_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setitem(gymnasium.registry, "Scaled-v0", gymnasium.envs.registration.EnvSpec("Scaled-v0", Scaled))
     other = gymnasium.envs.registration.EnvSpec("Doubled-v0", Scaled, kwargs={"gain": 2.0})

@@ -61,6 +61,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypatch, produce):
     changes = {"dataset": {"produce": produce}, "sampler": {"parameters": "sobol"}}
@@ -78,6 +79,7 @@ def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypat
     assert same(last(whole.session), last(session))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch"])
 def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatch, produce):
     changes = {"dataset": {"produce": produce}, "sampler": {"actions": "lhs:8"}}
@@ -94,6 +96,7 @@ def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatc
     assert same(last(whole.session), last(session))
 
 
+@pytest.mark.slow
 def test_a_dataset_gets_more_samples_by_the_samplers_it_was_made_with(tmp_path):
     options = {"parameters": "sobol", "actions": "gaussian", "seed": 5, "max_steps": 20, "num_workers": 1}
     whole = physgym.generate("physgym/Spring-v0", tmp_path / "whole", samples=640, progress=False, **options)

@@ -320,6 +320,7 @@ def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository,
     command_of(session, monkeypatch)
 
 
+@pytest.mark.slow
 def test_what_differs_is_told(quick, monkeypatch, capsys):
     new = quick.with_name("elsewhere")
     found = read_record(quick)["runs"][0]

@@ -34,7 +34,7 @@ def contents(path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("compression", [*PLUGINS, "gzip"])
+@pytest.mark.parametrize("compression", [*(pytest.param(name, marks=pytest.mark.slow) for name in PLUGINS), "gzip"])
 def test_a_copy_has_everything_and_comes_back_the_same(tmp_path, compression):
     if compression in PLUGINS:
         pytest.importorskip("hdf5plugin")

@@ -93,6 +93,7 @@ def test_the_prediction_is_copied_into_the_state():
         np.testing.assert_array_equal(env.observation(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("env_id", "arguments"), SHIPPED.items())
 def test_checkers_accept_a_surrogate_of_each_simulation(env_id, arguments):
     from stable_baselines3.common.env_checker import check_env as sb3_check_env

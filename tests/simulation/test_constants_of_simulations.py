@@ -127,6 +127,7 @@ class Answering(Meshed):
         return {"x": self.state, "y": 2 * self.state}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 1}])
 def test_the_record_of_a_run_has_the_constants_too(tmp_path, workers):
     dataset = made(Answering, tmp_path / "d")

@@ -152,6 +152,7 @@ def late(connection, closed):
         connection.sendall(b"x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [drip_body, late])
 def test_a_drip_does_not_outlast_patience(fault, tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "FIRST_CHUNK", 1000)

@@ -54,6 +54,7 @@ def test_a_child_that_has_ended_leaves_nothing():
     bare.kill()  # with another environment, in a session of its own, of a parent that is gone: nobody knows it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_child_ends_with_a_killed_parent(stop):
     program = f"""

@@ -49,6 +49,7 @@ def test_losses_drive_the_sampler_and_what_it_chose_is_recorded(tmp_path):
         assert chosen[episode] == [column[row] for column in columns]
 
 
+@pytest.mark.slow
 def test_a_continued_training_keeps_what_was_chosen(tmp_path):
     _, before = trained(tmp_path, Breed())
     breed = Breed()

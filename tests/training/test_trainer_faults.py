@@ -385,7 +385,9 @@ def test_schedules_go_on_where_they_were(tmp_path, name, every):
     assert len(assert_resumes(tmp_path, {"scheduler": SCHEDULES[name], "scheduler_every": every, **momentum})) > 1
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "LBFGS" else []) for name in OPTIMIZERS]
+)
 def test_optimizers_go_on_where_they_were(tmp_path, name):
     assert_resumes(tmp_path, OPTIMIZERS[name])
 

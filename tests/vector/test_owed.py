@@ -374,6 +374,7 @@ def holders(request: object) -> list[object]:
     return [owner for owner in gc.get_referrers(request) if not isinstance(owner, FrameType)]
 
 
+@pytest.mark.slow
 def test_nobody_but_the_ledger_holds_a_request():
     with fleet(1) as (pool, launcher):
         plan = schedule(pool, 2)

@@ -82,6 +82,7 @@ def test_workers_come_and_go_while_episodes_run():
         assert envs.reset()[0].shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_leaves_goes_on_where_its_limit_has_stopped_it():
     wanted = 300
     with SocketVectorEnv([Random] * 2, num_workers=2, context="fork", timeout=60) as envs:
@@ -143,6 +144,7 @@ def test_a_dataset_does_not_notice(tmp_path, monkeypatch):
     assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]] != []
 
 
+@pytest.mark.slow
 def test_a_worker_that_dials_joins_and_nobody_waits_for_one_that_does_not(tmp_path, monkeypatch):
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
