@@ -198,6 +198,7 @@ def import_(
     """
     form = registry.of_source(source)
     options = registry.ImportOptions(pairs_of(role, "--role"), info or (), episode, step, mode, progress=True)  # type: ignore[arg-type]
-    with form.needed():
+    missing = f"there is no file or folder {source}, and {form.title}"
+    with form.needed("this" if Path(source).exists() else missing):
         dataset = form.read(source, out, options)
     print(f"{len(dataset)} samples in {out}")

@@ -105,9 +105,13 @@ class Format(ABC):
             DatasetError: There is no such source, or `path` holds samples already.
         """
 
-    def needed(self) -> contextlib.AbstractContextManager[Any]:
-        """Return a block in which the lack of the format's package is a ConfigError that says how to install it."""
-        return needs(self.package, self.extra) if self.package else contextlib.nullcontext()
+    def needed(self, what: str = "this") -> contextlib.AbstractContextManager[Any]:
+        """Return a block in which the lack of the format's package is a ConfigError that says how to install it.
+
+        Args:
+            what: What needs the package, as the error says it.
+        """
+        return needs(self.package, self.extra, what) if self.package else contextlib.nullcontext()
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import cloudpickle
 import gymnasium
@@ -214,10 +214,7 @@ def end_with_parent(parent_pipe: int, mark: str) -> None:
     def watch() -> None:
         while os.read(parent_pipe, 4096):
             pass
-        mine = tree.look(os.getpid())
-        with contextlib.suppress(Exception):
-            tree.end([tree.Tree(mine, mark)])
-        os._exit(1)
+        _end_all(mark)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
@@ -233,12 +230,17 @@ def end_with_connection(channel: Channel, mark: str) -> None:
         poll.register(channel.fileno(), getattr(select, "POLLRDHUP", 0))
         poll.poll()
         time.sleep(FAREWELL)  # a worker that is idle ends by itself
-        mine = tree.look(os.getpid())
-        with contextlib.suppress(Exception):
-            tree.end([tree.Tree(mine, mark)])
-        os._exit(1)
+        _end_all(mark)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _end_all(mark: str) -> NoReturn:
+    """End this process at once, with all that it has started."""
+    mine = tree.look(os.getpid())
+    with contextlib.suppress(Exception):
+        tree.end([tree.Tree(mine, mark)])
+    os._exit(1)
 
 
 def guard_children(parent_pipe: int, mark: str) -> None:

@@ -121,10 +121,10 @@ def test_replay(folder):
 @pytest.mark.slow
 def test_run_with_the_network_in_place_of_the_solver(folder):
     physgym(folder, "train", config(folder), "environment.id=physgym/Spring-v0", "dataset.samples=250")
-    done = physgym(folder, "run", "sessions/line", "--steps", "5", "--surrogate", "--frames", "frames")
+    done = physgym(folder, "run", "sessions/line", "--steps", "30", "--surrogate", "--frames", "frames")
     assert "relative L2" not in done.stdout
     assert "network median" in done.stdout
-    assert len(list((folder / "frames").glob("*.png"))) == 5
+    assert len(list((folder / "frames").glob("*.png"))) == 30
 
 
 @pytest.mark.slow
@@ -511,3 +511,14 @@ def test_a_taken_port_is_a_clear_error_from_python(folder):
         )  # fmt: skip
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
     assert "ConfigError: cannot listen on 127.0.0.1" in done.stderr
+
+
+def test_an_import_of_nothing_says_that_it_is_not_there(folder, monkeypatch, capsys):
+    from physgym.cli import main
+
+    monkeypatch.setitem(sys.modules, "minari", None)  # as if it were not installed
+    monkeypatch.setattr(sys, "argv", ["physgym", "import", "nothing", "--out", "data"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "there is no file or folder nothing, and a dataset of Minari needs minari: pip" in capsys.readouterr().err
