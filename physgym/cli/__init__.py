@@ -47,6 +47,17 @@ def _prepare() -> None:
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
     sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _say_nothing_of_ctrl_c
+
+
+def _say_nothing_of_ctrl_c(unraisable: sys.UnraisableHookArgs) -> None:
+    """Print what Python could not raise, but for Ctrl-C in the callback of a weak reference or a ``__del__``.
+
+    `physgym.interrupt.Interrupt` has noted that one, and the command ends by it.
+    """
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def _run() -> None:

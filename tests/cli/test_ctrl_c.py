@@ -37,11 +37,11 @@ from physgym.nn import MLP
 from physgym.progress import Progress
 from physgym.runner import SaveFrames
 from physgym.training import Callback, Trainer, list_checkpoints
-from tests.support.commands import Command
+from tests.support.commands import Command, run_command
 from tests.support.killing import assert_same_files
 from tests.support.memory_samples import MemorySource, linear_samples
 from tests.support.repositories import ignoring
-from tests.support.toys import Gated, wait_at_gate
+from tests.support.toys import Gated, Line, wait_at_gate
 
 pytestmark = pytest.mark.alone
 
@@ -359,6 +359,31 @@ def test_ctrl_c_that_python_drops_is_noted():
         with interrupt.held():
             signal.raise_signal(signal.SIGINT)
         assert interrupt.waiting
+
+
+class Dropping(Line):
+    """Gets Ctrl-C, and then a fault, where Python drops exceptions."""
+
+    def step(self, action):
+        lost = Lost()
+        del lost
+        faulty = Faulty()
+        del faulty
+        return super().step(action)
+
+
+class Faulty:
+    """Has a fault where Python drops exceptions."""
+
+    def __del__(self):
+        raise ArithmeticError("of a user")
+
+
+@pytest.mark.slow
+def test_commands_print_no_ctrl_c_that_python_drops(folder):
+    done = run_command(folder, "check", "tests.cli.test_ctrl_c:Dropping")
+    assert "KeyboardInterrupt" not in done.stderr
+    assert "ArithmeticError: of a user" in done.stderr
 
 
 @pytest.mark.parametrize(
