@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,7 +207,7 @@ def open_regular(file: Path, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: There is none, or it is a folder, a pipe, a socket or a device.
     """
-    descriptor = above_standard(os.open(file, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+    descriptor = above_standard(os.open(file, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file")
@@ -325,3 +326,44 @@ def lock(descriptor: int, path: Path, *, shared: bool = False, warn: bool = True
             )
         return "unsupported"
     return "held"
+
+
+@contextlib.contextmanager
+def try_lock(file: Path) -> Iterator[bool]:
+    """Try to lock a file, which is made if need be, at once; the lock is held inside if the value is true."""
+    handle = open_regular(file, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            if lock(handle, file) == "taken":
+                yield False
+                return
+            named = file.stat()
+        except FileNotFoundError:
+            yield False
+            return
+        yield os.path.samestat(named, os.fstat(handle))  # it may have been deleted or renamed in between
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(
+    file: Path, timeout: float, pause: Callable[[], object], error: type[Exception] = TimeoutError
+) -> Iterator[None]:
+    """Lock a file, which is made if need be, for a block that another process may hold for a moment.
+
+    Args:
+        file: The file.
+        timeout: Seconds to wait for it.
+        pause: Called between two looks at the lock; what it raises ends the wait.
+        error: Raised with a message where another process holds it for longer.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        with try_lock(file) as mine:
+            if mine:
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise error(f"{file} is held by another process; end it, then try again")
+        pause()

@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, StorageError
-from physgym.files import CACHE_VARIABLE, absolute, add_name, cache_folder, link_over, lock, rename_over
+from physgym.files import (
+    CACHE_VARIABLE,
+    absolute,
+    add_name,
+    cache_folder,
+    link_over,
+    lock,
+    locked,
+    rename_over,
+    try_lock,
+)
 
 FOLDER_VARIABLE, SIZE_VARIABLE = CACHE_VARIABLE, "PHYSGYM_CACHE_SIZE"
 SIZE = 50_000_000_000  # bytes
@@ -193,7 +203,7 @@ class Cache:
                 with self._locked():
                     if self._linked(folder, entry):
                         return
-                with _try_lock(part) as mine:
+                with try_lock(part) as mine:
                     if mine and _is(final, entry.size):  # just now
                         part.unlink()
                     elif mine:
@@ -248,7 +258,7 @@ class Cache:
             for file in sorted(set(sizes) - linked - (keep or set()), key=lambda file: file.stat().st_mtime):
                 if used + needed <= self.limit:
                     return
-                with _try_lock(file) as free:  # of another process's download it is not
+                with try_lock(file) as free:  # of another process's download it is not
                     if free:
                         file.unlink()
                         used -= sizes.pop(file)
@@ -264,7 +274,7 @@ class Cache:
         """Delete a folder unless it is in use, or holds what is nowhere else."""
         if folder.parent == self.writing and not is_published(folder):
             return False
-        with _try_lock(_pin_file(folder)) as free:
+        with try_lock(_pin_file(folder)) as free:
             if free:
                 shutil.rmtree(folder)
                 state_file(folder).unlink(missing_ok=True)
@@ -273,15 +283,8 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            with _try_lock(self.root / ".lock") as mine:
-                if mine:
-                    yield
-                    return
-            if time.monotonic() > deadline:
-                raise StorageError(f"{self.root} is locked by another process; end it, then try again")
-            time.sleep(POLL)
+        with locked(self.root / ".lock", LOCK_TIMEOUT, lambda: time.sleep(POLL), StorageError):
+            yield
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -327,24 +330,6 @@ def _copies(folder: Path) -> int:
 
 def _pin_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.pin")
-
-
-@contextlib.contextmanager
-def _try_lock(file: Path) -> Iterator[bool]:
-    """Try to lock a file, which is made if need be, at once; the lock is held inside."""
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            if lock(handle, file) == "taken":
-                yield False
-                return
-            named = file.stat()
-        except FileNotFoundError:
-            yield False
-            return
-        yield os.path.samestat(named, os.fstat(handle))  # it may have been deleted or renamed in between
-    finally:
-        os.close(handle)
 
 
 def _size(text: str) -> int:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from physgym.errors import ConfigError, StorageError
-from physgym.files import lock, open_regular, replacing, write_atomically
+from physgym.files import locked, replacing, write_atomically
 from physgym.storage.backend import Backend, ChangedObject, DamagedObject, MissingObject, Stopped
 from physgym.storage.cache import Entry
 from physgym.storage.location import Location
@@ -162,17 +160,12 @@ class FolderBackend(Backend):
     def _locked(self) -> Iterator[None]:
         """Keep other conditional writes out, for as long as one small file takes."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        handle = open_regular(self._folder / LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            deadline = time.monotonic() + LOCK_TIMEOUT
-            while lock(handle, self._folder) == "taken":
-                if self.stop.wait(POLL):
-                    raise Stopped
-                if time.monotonic() > deadline:
-                    raise StorageError(f"{self._folder / LOCK} is held by another process; end it, then try again")
+        with locked(self._folder / LOCK, LOCK_TIMEOUT, self._pause, StorageError):
             yield
-        finally:
-            os.close(handle)
+
+    def _pause(self) -> None:
+        if self.stop.wait(POLL):
+            raise Stopped
 
     @contextlib.contextmanager
     def _disk(self, action: str) -> Iterator[None]:

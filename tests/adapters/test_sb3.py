@@ -85,16 +85,16 @@ class Quiet(gym.Wrapper):
     """Only its name matters."""
 
 
-def same(a, b):
+def assert_same_values(a, b):
     """Equal values; a number may be Python's or numpy's."""
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         for key in a:
-            same(a[key], b[key])
+            assert_same_values(a[key], b[key])
     elif isinstance(a, (list, tuple)):
         assert len(a) == len(b)
         for x, y in zip(a, b, strict=True):
-            same(x, y)
+            assert_same_values(x, y)
     elif isinstance(a, np.ndarray):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         np.testing.assert_array_equal(a, b)
@@ -147,18 +147,18 @@ def test_equals_the_dummy_vec_env_step_for_step(case, view):
         for env in (ours, reference):
             env.env_method("seed", 3)
     assert ours.seed(7) == reference.seed(7)
-    same(reference.reset(), ours.reset())
-    same(reference.reset_infos, ours.reset_infos)
+    assert_same_values(reference.reset(), ours.reset())
+    assert_same_values(reference.reset_infos, ours.reset_infos)
     ended = 0
     reference.action_space.seed(1)
     for _ in range(40):
         actions = np.array([reference.action_space.sample() for _ in range(reference.num_envs)])
         expected, got = reference.step(actions), ours.step(actions)
-        same(expected, got)
-        same(reference.reset_infos, ours.reset_infos)
+        assert_same_values(expected, got)
+        assert_same_values(reference.reset_infos, ours.reset_infos)
         ended += int(expected[2].sum())
     assert ended >= 5
-    same(reference.reset(), ours.reset())  # seeds are used up, generators go on
+    assert_same_values(reference.reset(), ours.reset())  # seeds are used up, generators go on
     reference.close()
 
 
@@ -170,7 +170,7 @@ def test_what_a_step_returns_is_not_changed_by_later_steps(view):
     kept = copy.deepcopy(steps)
     for _ in range(3):
         ours.step(np.zeros((5, 2), np.float32))
-    same(kept, steps)
+    assert_same_values(kept, steps)
 
 
 def test_options_and_seeds_are_used_once(view):
@@ -180,10 +180,10 @@ def test_options_and_seeds_are_used_once(view):
         for env in (ours, reference):
             env.seed(4)
             env.set_options(options)
-        same(reference.reset(), ours.reset())
-        same(reference.reset_infos, ours.reset_infos)
-        same(reference.reset(), ours.reset())
-        same(reference.reset_infos, ours.reset_infos)
+        assert_same_values(reference.reset(), ours.reset())
+        assert_same_values(reference.reset_infos, ours.reset_infos)
+        assert_same_values(reference.reset(), ours.reset())
+        assert_same_values(reference.reset_infos, ours.reset_infos)
     ours.set_options([{"start": 1}])
     with pytest.raises(ConfigError, match="1 dictionaries for 5 environments"):
         ours.reset()
@@ -202,7 +202,7 @@ def test_an_episode_that_a_restarted_worker_cut_is_a_truncated_one(view):
     for i, info in enumerate(infos):
         assert info["worker_restarted"]
         assert info["TimeLimit.truncated"]
-        same(info["terminal_observation"], {key: values[i] for key, values in first[0].items()})
+        assert_same_values(info["terminal_observation"], {key: values[i] for key, values in first[0].items()})
         assert np.abs(observations["position"][i] - first[0]["position"][i]).max() > 0
 
 
@@ -283,7 +283,7 @@ def test_wrappers_of_sb3_see_the_same(view, tmp_path):
     for env in (ours, reference):
         env.seed(2)
         env.action_space.seed(0)
-    same(reference.reset(), ours.reset())
+    assert_same_values(reference.reset(), ours.reset())
     finished = 0
     for _ in range(60):
         actions = np.array([reference.action_space.sample() for _ in range(4)])
@@ -292,7 +292,7 @@ def test_wrappers_of_sb3_see_the_same(view, tmp_path):
             if "episode" in info:
                 finished += 1
                 del info["episode"]["t"]  # seconds
-        same(expected, got)
+        assert_same_values(expected, got)
     assert finished >= 20
     np.testing.assert_array_equal(ours.obs_rms.mean, reference.obs_rms.mean)
     ours.close()

@@ -54,7 +54,7 @@ class Walk(gym.Env):
         return self._observe(), float(action), self.count >= self.length, self.count == 5, info
 
 
-def same(expected, got):
+def assert_same_batch(expected, got):
     for a, b in zip(expected, got, strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         for x, y in zip(a, b, strict=True):
@@ -81,7 +81,7 @@ def test_equals_the_dummy_vector_env(case):
     assert ours.observation_space == reference.observation_space
     for env in (reference, ours):
         env.seed(3)
-    same(reference.reset(), ours.reset())
+    assert_same_batch(reference.reset(), ours.reset())
     rng = np.random.default_rng(0)
     number = 0
     for k in range(60):
@@ -90,11 +90,11 @@ def test_equals_the_dummy_vector_env(case):
             continue
         actions = rng.integers(2, size=len(ids))
         expected, got = reference.step(actions, ids), ours.step(actions, ids)
-        same(expected, got)
+        assert_same_batch(expected, got)
         ended = ids[expected[2] | expected[3]]
         if len(ended):
             number += len(ended)
-            same(reference.reset(ended), ours.reset(ended))
+            assert_same_batch(reference.reset(ended), ours.reset(ended))
     assert number > 10
     ours.close()
     reference.close()

@@ -19,6 +19,7 @@ from physgym.generation import episode_plan
 from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer
 from tests.support.repositories import ignoring
+from tests.support.weights import same_weights
 
 
 def config(folder, **changes):
@@ -57,10 +58,6 @@ def last(session):
     return load_file(list(list_checkpoints(Path(session) / "networks"))[-1] / "network.safetensors")
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypatch, produce):
@@ -76,7 +73,7 @@ def test_a_crashed_training_is_resumed_from_its_folder_alone(tmp_path, monkeypat
     outcome = train(again, resume=session)
     assert outcome.session == session
     assert "outcome: completed" in (session / "info.txt").read_text()
-    assert same(last(whole.session), last(session))
+    assert same_weights(last(whole.session), last(session))
 
 
 @pytest.mark.slow
@@ -93,7 +90,7 @@ def test_killed_while_samples_are_made_it_goes_on_with_them(tmp_path, monkeypatc
     assert not list_checkpoints(session / "networks")
     train(load_config(session / "config.yaml"), resume=session)
     assert len(stored(session / "dataset")) == 640
-    assert same(last(whole.session), last(session))
+    assert same_weights(last(whole.session), last(session))
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def weights(session):
     return load_file(list(list_checkpoints(session / "networks"))[-1] / "network.safetensors")
 
 
-def same(one, other):
+def same_arrays(one, other):
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
@@ -124,7 +124,7 @@ def there(project, monkeypatch):
 def test_a_commit_gives_the_same_bits_again(there):
     done = call(there, "reproduce", "sessions/mine")
     old, new = there / "sessions" / "mine", there / "sessions" / "mine-again"
-    assert same(weights(old), weights(new))
+    assert same_arrays(weights(old), weights(new))
     assert (old / "networks" / "epoch-0002" / "network.safetensors").read_bytes() == (
         new / "networks" / "epoch-0002" / "network.safetensors"
     ).read_bytes()
@@ -150,8 +150,8 @@ def test_changes_are_run_again_and_the_code_can_be_kept(there, tmp_path, monkeyp
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = call(there, "reproduce", "sessions/changed", "--out", "sessions/x-again", "--keep")
     old, new = there / "sessions" / "changed", there / "sessions" / "x-again"
-    assert same(weights(old), weights(new))
-    assert not same(weights(old), weights(there / "sessions" / "mine"))
+    assert same_arrays(weights(old), weights(new))
+    assert not same_arrays(weights(old), weights(there / "sessions" / "mine"))
     assert "with its patch" in done.stdout
     patches = [(session / "changes-1.patch").read_bytes() for session in (old, new)]
     assert patches[0] == patches[1]

@@ -38,7 +38,7 @@ class DrivenLine(toys.Line):
         return -sample["x"]
 
 
-def same(first, second):
+def same_samples(first, second):
     return all(first[:][name].tobytes() == second[:][name].tobytes() for name in first.spec)
 
 
@@ -55,7 +55,7 @@ def tuned(tmp_path_factory):
 
 def test_stored_samples_drive_the_simulation(tmp_path, tuned):
     dataset = generate(Driven, tmp_path / "d", load=tuned, **QUICK)
-    assert same(dataset, tuned)
+    assert same_samples(dataset, tuned)
     assert dataset.index("seed").tolist() == tuned.index("seed").tolist()
     # in each episode the k-th stored sample gives step k
     numbers = np.unique(tuned.index("episode"), return_inverse=True)[1]
@@ -100,7 +100,7 @@ def test_passes_are_shuffled_by_the_seed_and_do_not_depend_on_the_workers(tmp_pa
 def test_one_pass_can_be_resumed_and_more_asked_for(tmp_path, tuned):
     generate(Driven, tmp_path / "d", samples=17, load=tuned, **QUICK)
     dataset = generate(Driven, tmp_path / "d", load=tuned, resume=True, **QUICK)
-    assert same(dataset, tuned)
+    assert same_samples(dataset, tuned)
     dataset = generate(Driven, tmp_path / "d", samples=55, load=tuned, resume=True, **QUICK)
     assert len(dataset) == 55
     with SampleStream(Driven, load=tuned, num_workers=0, passes=2) as stream:
@@ -296,7 +296,7 @@ def test_a_killed_worker_changes_nothing(tmp_path, tuned):
     with pytest.raises(WorkerError, match="killed by SIGKILL"):
         generate(Driven, tmp_path / "d", **options)
     switch.touch()
-    assert same(generate(Driven, tmp_path / "e", on_error="restart", **options), want)
+    assert same_samples(generate(Driven, tmp_path / "e", on_error="restart", **options), want)
 
 
 # --- shipped simulations
@@ -314,7 +314,7 @@ SHIPPED = {
 def test_a_dataset_of_a_shipped_simulation_gives_itself(tmp_path, env):
     options = {"env_kwargs": SHIPPED[env], **QUICK}
     dataset = generate(env, tmp_path / "d", samples=30, **options)
-    assert same(generate(env, tmp_path / "e", load=dataset, **options), dataset)
+    assert same_samples(generate(env, tmp_path / "e", load=dataset, **options), dataset)
     # some rows have to suffice, as they hold the state
     rows = np.array([2, 5, 9, 21, 22, 29])
     part = generate(env, tmp_path / "part", load=dataset.subset(rows), **options)

@@ -29,6 +29,7 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, StorageError
 from physgym.experiment.config import check_config
 from physgym.experiment.runs import train
+from physgym.files import try_lock
 from physgym.formats.archive import archive
 from physgym.generation.generate import generate
 from physgym.nn import MLP, Predictor
@@ -750,7 +751,7 @@ def test_what_another_process_downloads_is_waited_for_and_taken_over_when_it_die
     def fill() -> None:
         cache.fill(pin.folder, [entry], lambda _, file: file.write_bytes(b"abc"), "it", lambda: None)
 
-    with caches._try_lock(part) as mine:
+    with try_lock(part) as mine:
         assert mine
         with pytest.raises(StorageError, match="makes no progress"):
             fill()

@@ -57,7 +57,7 @@ def made(dataset, *, network=None, **options):
     return Trainer(network, dataset, **given)
 
 
-def same(one, other):
+def same_values(one, other):
     return all(torch.equal(other[name], value) for name, value in one.items())
 
 
@@ -72,7 +72,7 @@ def test_pairs_are_input_and_target():
     assert history["samples"] == [54, 54, 54]
     shown = made(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)))
     shown.fit()
-    assert same(shown.predictor.state_dict(), trainer.predictor.state_dict())
+    assert same_values(shown.predictor.state_dict(), trainer.predictor.state_dict())
 
 
 def test_dictionaries_are_fields_by_name():
@@ -126,7 +126,7 @@ def test_a_loader_gives_its_batches_as_they_are(workers):
     assert np.isfinite(history["validation_loss"]).all()
     again = made(loader, validation=None, epochs=2)
     again.fit()
-    assert same(again.predictor.state_dict(), trainer.predictor.state_dict())  # the order follows from the seed
+    assert same_values(again.predictor.state_dict(), trainer.predictor.state_dict())  # the order follows from the seed
 
 
 def test_a_loader_is_resumed_to_the_bit(tmp_path):
@@ -138,7 +138,7 @@ def test_a_loader_is_resumed_to_the_bit(tmp_path):
     again = made(loader, validation=None, callbacks=[Checkpoints(tmp_path, steps=4)], resume=True)
     assert again.step == 12
     again.fit()
-    assert same(again.predictor.state_dict(), whole.predictor.state_dict())
+    assert same_values(again.predictor.state_dict(), whole.predictor.state_dict())
 
 
 def test_an_iterable_dataset_needs_the_length_of_an_epoch():

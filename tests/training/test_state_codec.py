@@ -47,17 +47,19 @@ def through_files(tree):
     return decode(json.loads(text), load(save(tensors)))
 
 
-def same(one, other) -> bool:
+def same_bits(one, other) -> bool:
     """Equal in type and bits, NaN of the same kind included."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
         # NaN is a key that finds nothing
         return len(one) == len(other) and all(
-            same(*pair) for items in zip(one.items(), other.items(), strict=True) for pair in zip(*items, strict=True)
+            same_bits(*pair)
+            for items in zip(one.items(), other.items(), strict=True)
+            for pair in zip(*items, strict=True)
         )
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(same_bits, one, other))
     if isinstance(one, torch.Tensor):
         memory = [value.clone(memory_format=torch.contiguous_format).untyped_storage() for value in (one, other)]
         return one.dtype == other.dtype and one.shape == other.shape and memory[0].tolist() == memory[1].tolist()
@@ -94,13 +96,13 @@ def branches(children):
 @given(st.recursive(leaves, branches, max_leaves=12))
 @quietly
 def test_a_tree_comes_back_bit_for_bit(tree):
-    assert same(through_files(tree), tree)
+    assert same_bits(through_files(tree), tree)
 
 
 def test_tensors_of_the_same_path_are_told_apart():
     one, two, three, four = (torch.full((2,), float(i)) for i in range(4))
     tree = {"a/b": one, "a": {"b": two, 1: three, "1": four}}
-    assert same(through_files(tree), tree)
+    assert same_bits(through_files(tree), tree)
 
 
 def test_what_only_looks_different_is_the_same():
@@ -124,9 +126,9 @@ def test_what_only_looks_different_is_the_same():
     assert not back["grad"].requires_grad
     assert torch.equal(back["conjugate"], tree["conjugate"])
     assert back["foreign"].tolist() == array.tolist()
-    assert same(back["scalars"], [float(np.float32(0.1)), -3, True, "text", -0.0])
-    assert same(back["counter"], {"a": 2, "b": 1})
-    assert same(back["ordered"], {"a": 1})
+    assert same_bits(back["scalars"], [float(np.float32(0.1)), -3, True, "text", -0.0])
+    assert same_bits(back["counter"], {"a": 2, "b": 1})
+    assert same_bits(back["ordered"], {"a": 1})
 
 
 class Colour(enum.IntEnum):
@@ -178,7 +180,7 @@ def test_what_has_no_end_is_refused():
     deep: list = []
     for _ in range(DEPTH):
         deep = [deep]
-    assert same(through_files(deep), deep)
+    assert same_bits(through_files(deep), deep)
     with pytest.raises(CheckpointError, match="contains itself, or more than"):
         encode([deep])
 

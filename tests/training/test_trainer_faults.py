@@ -28,6 +28,7 @@ from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints
 from tests.conftest import children, label
 from tests.support.memory_samples import MemorySamples, MemorySource, linear_samples
+from tests.support.weights import same_weights
 
 
 def columns(x="f4", y="f4", n=64, x_shape=(3,), y_shape=(2,)):
@@ -52,10 +53,6 @@ def trainer(dataset=None, network=None, **options):
 
 def weights(run):
     return {name: value.clone() for name, value in run.predictor.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def epochs_of(run):
@@ -368,7 +365,7 @@ def assert_resumes(folder, chosen, *, network=lambda: MLP((3, 2), 4, hidden=(8,)
         resumed = made(f"cut{step}", again, resume=True)
         assert resumed.step == step - 1
         resumed.fit()
-        assert same(weights(resumed), weights(whole))
+        assert same_weights(weights(resumed), weights(whole))
         assert again.rates == {at: rate for at, rate in rates.rates.items() if at >= step - 1}
         assert epochs_of(resumed) == epochs_of(whole)
     return set(rates.rates.values())
@@ -510,7 +507,7 @@ def test_ctrl_c_at_any_time_can_be_continued_to_the_same_bits(tmp_path, kind):
             interrupted = True
         interrupts += interrupted
         if not interrupted:
-            assert same(weights(run), weights(whole))
+            assert same_weights(weights(run), weights(whole))
             assert epochs_of(run) == epochs_of(whole)
             session += 1
 
