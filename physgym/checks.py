@@ -64,9 +64,18 @@ def positive(name: str, number: float) -> float:
     Raises:
         ConfigError: It is not.
     """
-    if not 0 < number < math.inf:
-        raise ConfigError(f"{name} must be positive and finite, not {number}")
+    try:
+        good = bool(0 < number < math.inf) and not isinstance(number, bool)
+    except (TypeError, ValueError):  # a text, an array
+        good = False
+    if not good:
+        raise ConfigError(f"{name} must be positive and finite, not {number if is_real(number) else repr(number)}")
     return number
+
+
+def is_real(value: Any) -> bool:
+    """Return whether a value is a real number of Python or NumPy; True is none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def one_of(name: str, value: Any, choices: Collection[Any]) -> None:

@@ -12,7 +12,9 @@ def register() -> None:
         ("physgym/Beam-v0", "physgym.envs.beam:Beam", 1, {"nodes": (13, 4, 4), "order": 3}),
         ("physgym/BeamFull-v0", "physgym.envs.beam:Beam", 1, {"nodes": (25, 5, 5), "order": 2}),
         ("physgym/Burgers-v0", "physgym.envs.burgers:Burgers", 1, {}),
+        ("physgym/BurgersStep-v0", "physgym.envs.burgers_step:BurgersStep", 20, {}),
         ("physgym/Heat-v0", "physgym.envs.heat:Heat", 20, {}),
+        ("physgym/KuramotoSivashinsky-v0", "physgym.envs.kuramoto_sivashinsky:KuramotoSivashinsky", 100, {}),
     ):
         if env_id not in gymnasium.registry:
             gymnasium.register(

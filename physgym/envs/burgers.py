@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.checks import positive
-from physgym.errors import ConfigError, RejectSample
+from physgym.envs.burgers_solver import BurgersSolver, RandomField, on_grid
+from physgym.errors import ConfigError
 from physgym.sample import FieldRole
 from physgym.scene.frames import curves_frame
 from physgym.simulation import Simulation
@@ -84,39 +85,18 @@ class Burgers(Simulation[Array, Array]):
         render_mode: str | None = None,
     ) -> None:
         super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
-        if size < 8 or size % 2:
-            raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
         low, high = np.broadcast_to(np.asarray(viscosity, np.float64), 2).tolist()
         if not low <= high:
             raise ConfigError(f"viscosity must be a number, or two, the lower first, not {viscosity}")
-        numbers = {
-            "viscosity": low,
-            "highest viscosity": high,
-            "final_time": final_time,
-            "field_scale": field_scale,
-            "field_tau": field_tau,
-            "field_power": field_power,
-            "limit": limit,
-            "courant": courant,
-            "tail": tail,
-        }
-        for name, value in numbers.items():
+        for name, value in (("viscosity", low), ("highest viscosity", high), ("final_time", final_time)):
             positive(name, value)
-        if not 1 <= min_steps <= max_steps:
-            raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
+        self.solver = BurgersSolver(size, courant=courant, min_steps=min_steps, max_steps=max_steps, tail=tail)
+        self._fields = RandomField(size, scale=field_scale, tau=field_tau, power=field_power, limit=limit)
         self.size = size
         self.viscosity = low
         self.final_time = final_time
+        self.time_step = final_time
         self.limit = limit
-        self.courant = courant
-        self.min_steps = min_steps
-        self.max_steps = max_steps
-        self.tail = tail
-
-        self._modes = np.arange(size // 2 + 1)
-        self._wave_numbers = 2 * np.pi * self._modes
-        self._kept = self._modes < size / 3
-        self._spread = field_scale * (self._wave_numbers**2 + field_tau**2) ** (-field_power / 2)
 
         anything = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = spaces.Box(-limit, limit, (size,), np.float32)
@@ -155,8 +135,7 @@ class Burgers(Simulation[Array, Array]):
             RejectSample: The solution is not finite, not resolved, or needs too many time steps.
         """
         start, self._field = self._field, np.zeros(self.size)
-        spectrum, steps = self._evolve(np.fft.rfft(start) * self._kept)
-        self._field = np.fft.irfft(spectrum, self.size)
+        self._field, steps = self.solver.evolve(start, self.viscosity, self.final_time)
         self._steps += steps
 
     def observation(self) -> Array:
@@ -174,23 +153,11 @@ class Burgers(Simulation[Array, Array]):
 
     def sample_action(self, rng: np.random.Generator) -> Array:
         """Draw an initial field from the Gaussian random field, shape (size,), float32."""
-        half = self.size // 2
-        # wave by wave, so that a finer grid draws the same numbers first and only adds waves
-        waves = rng.standard_normal((half, 2)) * self._spread[:half, None]
-        spectrum = np.zeros(half + 1, np.complex128)
-        spectrum[:half] = np.sqrt(2) / 2 * (waves[:, 0] - 1j * waves[:, 1])
-        spectrum[0] = waves[0, 0]
-        field = np.fft.irfft(spectrum * self.size, self.size)
-        field *= min(1.0, self.limit / max(float(np.abs(field).max()), np.finfo(float).tiny))
-        return np.clip(field.astype(np.float32), -self.limit, self.limit)
+        return self._fields.draw(rng)
 
     def load_sample(self, sample: Mapping[str, Array]) -> Array:
         """Return the stored ``initial`` field; one of another grid by its Fourier series."""
-        field = np.asarray(sample["initial"], np.float32)
-        if len(field) == self.size:
-            return field
-        carried: Array = np.fft.irfft(np.fft.rfft(field), self.size) * (self.size / len(field))
-        return carried.astype(np.float32)
+        return on_grid(sample["initial"], self.size)
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the initial field, and the viscosity where it is a parameter."""
@@ -224,46 +191,3 @@ class Burgers(Simulation[Array, Array]):
             title=f"Burgers equation, viscosity {self.viscosity:g}, time {self.final_time:g}",
             ylim=(low - margin, high + margin),
         )
-
-    def _evolve(self, spectrum: Array) -> tuple[Array, int]:
-        """Advance Fourier coefficients by ``final_time``; returns them and the number of time steps."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a blow-up becomes a rejection below
-            steps = self._needed_steps(spectrum)
-            dt = self.final_time / steps
-            decay_half = np.exp(-self.viscosity * self._wave_numbers**2 * dt / 2)
-            decay = decay_half**2
-            derivative = -0.5j * dt * self._wave_numbers * self._kept
-
-            def advection(v: Array) -> Array:  # -dt (u²/2)_x
-                product: Array = derivative * np.fft.rfft(np.fft.irfft(v, self.size) ** 2)
-                return product
-
-            for _ in range(steps):
-                a = advection(spectrum)
-                b = advection(decay_half * (spectrum + a / 2))
-                c = advection(decay_half * spectrum + b / 2)
-                d = advection(decay * spectrum + decay_half * c)
-                spectrum = decay * spectrum + (decay * a + 2 * decay_half * (b + c) + d) / 6
-        self._reject_unresolved(spectrum)
-        return spectrum, steps
-
-    def _needed_steps(self, spectrum: Array) -> int:
-        speed = float(np.abs(np.fft.irfft(spectrum, self.size)).max())
-        # waves shorter than viscosity / speed decay faster than they travel, so they set no limit
-        wave_number = min(float(self._wave_numbers[self._kept][-1]), speed / self.viscosity)
-        needed = self.final_time * speed * wave_number / self.courant
-        if not needed <= self.max_steps:  # also true for nan
-            raise RejectSample(
-                f"the field, max |u| = {speed:g}, needs {needed:g} time steps, more than max_steps = {self.max_steps}"
-            )
-        return max(self.min_steps, int(np.ceil(needed)))
-
-    def _reject_unresolved(self, spectrum: Array) -> None:
-        sizes = np.abs(spectrum[self._kept])
-        if not np.isfinite(sizes).all():
-            raise RejectSample("the solution is not finite; use a smaller courant number")
-        if (end := sizes[-(len(sizes) // 4) :].max()) > self.tail * (greatest := sizes.max()):
-            raise RejectSample(
-                f"the grid does not resolve the solution: its spectrum falls only to {end / greatest:.1e} of its peak, "
-                f"not {self.tail:.1e}; use a larger size or viscosity"
-            )

@@ -139,7 +139,7 @@ def test_sample_holds_the_action_and_the_observation():
     np.testing.assert_array_equal(info["sample"]["initial"], action)
     np.testing.assert_array_equal(info["sample"]["final"], observation)
     assert info["sample"]["final"].dtype == np.float32
-    assert info["solver_steps"] >= env.min_steps
+    assert info["solver_steps"] >= env.solver.min_steps
 
 
 @pytest.mark.parametrize(

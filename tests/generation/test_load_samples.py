@@ -305,6 +305,8 @@ SHIPPED = {
     "physgym/Spring-v0": {},
     "physgym/Heat-v0": {"size": 7},
     "physgym/Burgers-v0": {"size": 32},
+    "physgym/BurgersStep-v0": {"size": 32, "viscosity": (0.05, 0.1)},
+    "physgym/KuramotoSivashinsky-v0": {"size": 64, "warm_up": 20.0},
     "physgym/Beam-v0": {"nodes": (4, 4, 4)},
 }
 

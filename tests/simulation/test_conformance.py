@@ -20,7 +20,15 @@ from physgym.testing.isolation import find_influence
 from tests.support import toys
 from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures of all tests here
 
-SHIPPED = ["physgym/Spring-v0", "physgym/Beam-v0", "physgym/BeamFull-v0", "physgym/Burgers-v0", "physgym/Heat-v0"]
+SHIPPED = [
+    "physgym/Spring-v0",
+    "physgym/Beam-v0",
+    "physgym/BeamFull-v0",
+    "physgym/Burgers-v0",
+    "physgym/BurgersStep-v0",
+    "physgym/Heat-v0",
+    "physgym/KuramotoSivashinsky-v0",
+]
 
 
 by_default = pytest.mark.usefixtures("fresh_workers")  # workers start as those of a user do
@@ -48,6 +56,16 @@ class TestBurgers(EnvConformance):
 class TestHeat(EnvConformance):
     def make_env(self, **kwargs):
         return gym.make("physgym/Heat-v0", **kwargs)
+
+
+class TestBurgersStep(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/BurgersStep-v0", size=64, viscosity=(0.05, 0.1), **kwargs)
+
+
+class TestKuramotoSivashinsky(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/KuramotoSivashinsky-v0", size=64, warm_up=5.0, **kwargs)
 
 
 class TestNestedParameters(EnvConformance):
