@@ -6,24 +6,25 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # more options of pytest
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/pytest --durations=20 $(PYTEST_FLAGS)
-# who has no tests left takes some of another process's, so that none waits for a long file at the end
-TOGETHER = -n auto --dist worksteal
+# who has no tests left takes some of another process's, so that none waits for a long file at the end; tests that are
+# marked "alone" wait for each other nevertheless
+PYTEST += -n auto --dist worksteal
 # pytest's and the demo's processes are the parallelism
 export OMP_NUM_THREADS ?= 1
+# compiled once, not in each of thousands of processes
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow sweeps lint types bench docs gymnasium-suite clean
+.PHONY: demo test slow sweeps lint types bench docs readme gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
 
 test: $(VENV)/.dev
-	$(PYTEST) $(TOGETHER) -m "not (slow or sweep or alone)"
-	$(PYTEST) -m "alone and not (slow or sweep)"
+	$(PYTEST) -m "not (slow or sweep)"
 
 # the tests that take longer
 slow: $(VENV)/.dev
-	$(PYTEST) $(TOGETHER) -m "slow and not (sweep or alone)"
-	$(PYTEST) -m "slow and alone and not sweep"
+	$(PYTEST) -m "slow and not sweep"
 
 # processes that are killed at hundreds of places, and what they leave
 sweeps: $(VENV)/.dev
@@ -48,6 +49,12 @@ gymnasium-suite: $(VENV)/.suite
 
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -q -W docs site
+
+# the README's commands in a clone, and a tiny demo
+readme: $(VENV)/.dev
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
+	env -u OMP_NUM_THREADS $(BIN)/physgym demo --quick --out "$$work/demo" && test -s "$$work/demo/report.png" && \
+	env -u OMP_NUM_THREADS $(BIN)/python .ci/readme.py "$$work"
 
 clean:
 	rm -rf $(VENV) demo site

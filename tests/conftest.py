@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -17,8 +18,10 @@ import pytest
 
 from tests.support import sizes  # noqa: F401  # small files count the bytes of rows alone
 from tests.support.repositories import identity, repository
+from tests.support.turns import pytest_collection_modifyitems, pytest_configure
 
 __all__ = ["identity", "repository"]  # fixtures of all tests
+__all__ += ["pytest_collection_modifyitems", "pytest_configure"]  # hooks
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -37,6 +40,12 @@ if "PHYSGYM_TESTS_FOLDER" not in os.environ:  # pytest-xdist's processes have th
 def label(value) -> str:
     """A parameter as part of a test's name, without addresses: all processes of tests must collect the same names."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def pytest_collection_finish() -> None:
+    """Spare Python's collector, in this process and its forks, the millions of objects that are there by now."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
