@@ -7,9 +7,10 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import physgym
+from tests.support.workers import forked_workers, kept_start_method  # noqa: F401 - a fixture of all tests here
 
-# it warns of itself when imported
-with warnings.catch_warnings():
+# when imported it warns of itself, and has all processes spawned from then on
+with warnings.catch_warnings(), kept_start_method():
     warnings.simplefilter("ignore", DeprecationWarning)
     pytest.importorskip("torchrl.collectors")
 

@@ -6,6 +6,10 @@ are tried in `tests/launch`, `tests/worker` and `tests/vector`.
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+
 import pytest
 
 from physgym.launch.methods import launcher_of
@@ -21,6 +25,16 @@ def forking(context: str | None) -> ProcessLauncher:
 def fork_workers() -> None:
     """Have this process fork its workers from now on."""
     vector_env.launcher_of = forking
+
+
+@contextlib.contextmanager
+def kept_start_method() -> Iterator[None]:
+    """Keep multiprocessing's way to start processes from a library that sets it for all, torch's loaders included."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(method, force=True)
 
 
 @pytest.fixture
