@@ -16,6 +16,7 @@ import pytest
 from physgym.data.dataset import SampleDataset
 from physgym.data.partition import Partition
 from physgym.formats.archive import archive
+from tests.support.commands import run_program
 from tests.support.datasets import PARAMETERS, SPEC, rows, where, write
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
@@ -99,7 +100,9 @@ def test_the_documented_interchange_runs(tmp_path, monkeypatch):
     code = re.findall(r"^```python\n(.*?)^```", text[text.index("## Minari") :], re.DOTALL | re.MULTILINE)
     assert len(code) == 3
     (tmp_path / "script.py").write_text("".join(code))
-    printed = run(sys.executable, "script.py", cwd=tmp_path)
+    done = run_program(tmp_path, tmp_path / "script.py")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     assert "'observation': List(Value('float32'), length=4)" in printed
     assert "torch.Size([32, 4])" in printed
     assert "CartPole-v1" in printed

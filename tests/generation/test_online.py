@@ -28,6 +28,7 @@ from tests.generation.test_generate import Broken
 from tests.generation.test_kill_generation import committed
 from tests.generation.test_load_samples import DrivenLine
 from tests.support import toys
+from tests.support.commands import run_program
 
 RULES = ("fifo", "firo", "reservoir")
 LONG = 30.0  # seconds after which a test that waits gives up
@@ -566,9 +567,7 @@ def test_a_program_that_forgets_to_close_ends_all_the_same():
 @pytest.mark.slow
 def test_the_benchmark_runs():
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(root / "benchmarks" / "online.py"), "--quick"]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = run_program(root, root / "benchmarks" / "online.py", "--quick")
     assert done.returncode == 0, done.stderr
     tables = done.stdout.partition("equal steps, mean")[2]
     for name in ("fifo", "firo", "reservoir"):

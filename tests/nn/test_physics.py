@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -19,6 +16,7 @@ from physgym.envs.heat import Heat
 from physgym.errors import ConfigError
 from physgym.nn import MLP, ElasticEnergy, HeatResidual, Laplacian, Optimization, PoissonResidual, Transforms
 from physgym.training import Trainer
+from tests.support.commands import run_program
 from tests.support.memory_samples import MemorySamples, spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -311,12 +309,8 @@ def test_a_network_learns_from_the_energy_alone(beam, solved):
 def test_the_documents_code_runs(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     script = tmp_path / "document.py"
-    script.write_text("\n".join(blocks))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", str(script)]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False
-    )
+    script.write_text("\n".join(["import warnings", "warnings.simplefilter('error')", *blocks]))
+    done = run_program(tmp_path, script)
     assert done.returncode == 0, done.stderr
     network, no_change = (float(value) for value in re.findall(r": (0\.\d+)$", done.stdout, re.MULTILINE))
     assert network < 0.5 * no_change

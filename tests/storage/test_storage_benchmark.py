@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_every_section_gives_figures_for_every_row(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "storage.py"), "--quick", "--folder", str(tmp_path)]
+    command = [ROOT / "benchmarks" / "storage.py", "--quick", "--folder", tmp_path]
     command += ["--peers", "ChunkedH5py,Sqlite", "--only", "append,partition,shuffle,cold,generate"]
-    command += ["--json", str(tmp_path / "report.json")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    command += ["--json", tmp_path / "report.json"]
+    done = run_program(ROOT, *command)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if "left out" in line] == []
     report = json.loads((tmp_path / "report.json").read_text())

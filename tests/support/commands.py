@@ -1,4 +1,4 @@
-"""The console script in a process of its own, forked from one that has imported what takes seconds.
+"""The console script and other programs, each a process forked from one that has imported what takes seconds.
 
 What starts differs from what a user starts in this, and in that its workers are forks unless `fresh_workers` is asked
 for. What depends on how Python itself starts (its options, a locale, closed streams, imports) is tried with processes
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -47,6 +48,7 @@ def run_command(
     env: Mapping[str, str] | None = None,
     timeout: float = 110,
     fresh_workers: bool = False,
+    program: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``physgym ARGUMENTS`` in a folder; what it printed, and its exit status.
 
@@ -56,15 +58,21 @@ def run_command(
         env: Its environment variables, by default those of this process.
         timeout: Seconds, after which it is killed.
         fresh_workers: Have its workers start as those of a user do.
+        program: Run the first argument, a file with Python, in place of ``physgym``.
     """
     with tempfile.TemporaryDirectory() as kept:
         files = [Path(kept, name) for name in ("stdout", "stderr")]
-        command = Command(folder, *arguments, files=files, env=env, fresh_workers=fresh_workers)
+        command = Command(folder, *arguments, files=files, env=env, fresh_workers=fresh_workers, program=program)
         try:
             status = command.wait(timeout)
         finally:
             command.kill()
         return subprocess.CompletedProcess(command.arguments, status, *(file.read_text() for file in files))
+
+
+def run_program(folder: Path, *arguments: object, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGUMENTS`` in a folder, the first of which is a file; what it printed, and its exit status."""
+    return run_command(folder, *arguments, program=True, timeout=timeout)
 
 
 class Command:
@@ -76,6 +84,7 @@ class Command:
         files: Where its output and its errors go.
         env: Its environment variables, by default those of this process.
         fresh_workers: Have its workers start as those of a user do.
+        program: Run the first argument, a file with Python, in place of ``physgym``.
 
     Attributes:
         arguments: The whole command line.
@@ -89,14 +98,16 @@ class Command:
         files: Sequence[Path],
         env: Mapping[str, str] | None = None,
         fresh_workers: bool = False,
+        program: bool = False,
     ) -> None:
-        self.arguments = [str(SCRIPT), *map(str, arguments)]
+        self.arguments = [*map(str, arguments)] if program else [str(SCRIPT), *map(str, arguments)]
         self._server = _Server.get()
         self._status: int | None = None
         self.pid = self._server.ask(
             argv=self.arguments,
             cwd=str(folder),
             env=dict(env or os.environ),
+            program=program,
             files=[str(file.absolute()) for file in files],
             fresh_workers=fresh_workers,
         )
@@ -163,6 +174,7 @@ def _serve() -> None:
     """Fork for every command, and tell how it ended."""
     for module in IMPORTED:
         importlib.import_module(module)
+    gc.freeze()  # the collector of each fork need not look at all that is imported
     print(json.dumps(None), flush=True)  # noqa: T201
     for line in sys.stdin:
         request = json.loads(line)
@@ -197,7 +209,7 @@ def _become(request: dict[str, Any]) -> None:
         os.environ.update(request["env"])
         tempfile.tempdir, sys.dont_write_bytecode = None, "PYTHONDONTWRITEBYTECODE" in request["env"]
         script = types.ModuleType("__main__")
-        script.__file__ = request["argv"][0]
+        script.__file__ = file = request["argv"][0]
         sys.modules["__main__"], sys.argv = script, request["argv"]
         sys.path[:] = [*request["env"].get("PYTHONPATH", "").split(os.pathsep), *sys.path]
         from physgym.cli import main
@@ -205,7 +217,11 @@ def _become(request: dict[str, Any]) -> None:
         if not request["fresh_workers"]:
             fork_workers()
         try:
-            main()
+            if request["program"]:
+                sys.path.insert(0, str(Path(file).absolute().parent))
+                exec(compile(Path(file).read_text(), file, "exec"), vars(script))  # noqa: S102 - a test's own
+            else:
+                main()
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_every_way_gives_figures(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--quick", "--folder", str(tmp_path)]
-    command += ["--no-peers", "--json", str(tmp_path / "report.json")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    command = [ROOT / "benchmarks" / "training.py", "--quick", "--folder", tmp_path]
+    command += ["--no-peers", "--json", tmp_path / "report.json"]
+    done = run_program(ROOT, *command)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report) == 5
