@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import mmap
@@ -154,4 +155,6 @@ def fresh(folder: Path, prepared: Path | None = None) -> Path:
 
 if __name__ == "__main__":
     module, _, name = sys.argv[1].partition(":")
-    print(json.dumps(getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))))  # noqa: T201
+    function = getattr(importlib.import_module(module), name)
+    gc.freeze()  # the collector of each process that is forked need not look at all that is imported
+    print(json.dumps(function(**json.loads(sys.argv[2]))))  # noqa: T201

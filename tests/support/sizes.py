@@ -13,12 +13,20 @@ from physgym.data import capacity, writer
 from physgym.data.layout import PartitionLayout
 from physgym.errors import ConfigError
 
+_too_small: set[str] = set()  # what has been asked, where the search for a size ended in that error
+
 
 def _capacity(layout: PartitionLayout, max_file_size: int, attributes: Mapping[str, Any]) -> int:
-    try:
-        return capacity.capacity(layout, max_file_size, attributes)
-    except ConfigError:
-        return max(1, max_file_size // layout.row_nbytes)
+    parameters = None if layout.parameters is None else layout.parameters.to_json()
+    asked = repr(
+        (layout.spec.to_json(), parameters, layout.rejected, layout.endings, max_file_size, sorted(attributes.items()))
+    )
+    if asked not in _too_small:
+        try:
+            return capacity.capacity(layout, max_file_size, attributes)
+        except ConfigError:
+            _too_small.add(asked)
+    return max(1, max_file_size // layout.row_nbytes)
 
 
 writer.capacity = _capacity
