@@ -15,6 +15,7 @@ from physgym.nn import Predictor
 from physgym.sample import Field, SampleSpec
 from physgym.training import Trainer
 from tests.support.memory_samples import MemorySamples, MemorySource, spec_of
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 F4 = np.dtype("f4")
 SPEC = SampleSpec([Field("x", (3,), F4, "input"), Field("y", (3,), F4, "target")])

@@ -28,6 +28,7 @@ from physgym.launch.spawn import SpawnLauncher
 from physgym.vector.workers import RemoteWorker
 from tests.support import toys
 from tests.support.vectors import receive
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 pytestmark = pytest.mark.alone
 
@@ -81,7 +82,7 @@ def steps(envs, action, n=1):
 # --- an error that says who and what
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"shared_memory": False}, {"transport": "tcp"}, {"context": "fork"}])
+@pytest.mark.parametrize("kwargs", [{"context": "spawn"}, {"shared_memory": False}, {"transport": "tcp"}, {}])
 def test_a_worker_that_is_killed_while_idle(kwargs):
     with SocketVectorEnv([Counter] * 4, num_workers=2, **kwargs) as envs:
         envs.reset(seed=0)
@@ -155,7 +156,7 @@ def test_a_worker_that_is_killed_while_it_starts():
     def slow():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    for kwargs in ({}, {"transport": "tcp"}, {"context": "fork"}):
+    for kwargs in ({"context": "spawn"}, {"context": "spawn", "transport": "tcp"}, {}):
         with pytest.raises(WorkerError, match="was killed by SIGKILL while it built its environments"):
             SocketVectorEnv([slow], **kwargs)
 
@@ -172,7 +173,7 @@ def test_a_worker_that_is_gone_before_the_first_message(monkeypatch):
 
     monkeypatch.setattr(SpawnLauncher, "start", start_and_kill)
     with pytest.raises(WorkerError, match="was killed by SIGKILL"):
-        SocketVectorEnv([Counter] * 2, num_workers=1)
+        SocketVectorEnv([Counter] * 2, num_workers=1, context="spawn")
 
 
 def test_building_has_a_timeout_too():
@@ -277,7 +278,7 @@ def test_close_ends_workers_that_do_not_answer(what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kwargs", [{}, {"transport": "tcp"}, {"context": "fork"}, {"num_workers": 0}])
+@pytest.mark.parametrize("kwargs", [{"context": "spawn"}, {"transport": "tcp"}, {}, {"num_workers": 0}])
 def test_nothing_is_left_behind(kwargs):
     def state():
         gc.collect()
@@ -348,11 +349,12 @@ def flag(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kwargs", [{}, {"shared_memory": False}, {"transport": "tcp"}, {"context": "fork"}])
+@pytest.mark.parametrize("kwargs", [{"context": "spawn"}, {"shared_memory": False}, {"transport": "tcp"}, {}])
 @pytest.mark.parametrize("what", [KILL, HANG, RAISE, STOP])
 def test_a_restart_reports_the_episode_as_truncated_and_goes_on(tmp_path, what, kwargs):
     file = flag(tmp_path)
-    options = {"num_workers": 2, "timeout": 1.5, "on_error": "restart", **kwargs}
+    # the new worker has to be there within the timeout too: an interpreter starts in a second, on a busy machine in two
+    options = {"num_workers": 2, "timeout": 5 if "context" in kwargs else 1.5, "on_error": "restart", **kwargs}
     with SocketVectorEnv([lambda: Counter(flag=file)] * 4, **options) as envs:
         envs.reset(seed=0)
         steps(envs, 0, 3)
