@@ -17,7 +17,8 @@ from physgym.generation.generate import BREED_ALONE
 from physgym.generation.options import GenerationOptions
 from physgym.nn import Predictor
 from physgym.sample import SampleSpec
-from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler, rebuild_sampler
+from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler
+from physgym.samplers.find import sampler_with
 from physgym.samplers.table import sampler_names
 from physgym.training.answers import Asked
 from physgym.vector.make import env_factories
@@ -92,7 +93,7 @@ def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sa
     name, colon, argument = part.type.partition(":")
     if name in sampler_names(what):
         if part.arguments and not colon:
-            return rebuild_sampler({"sampler": name, **part.arguments}, f"{key}.{what}")
+            return sampler_with(name, part.arguments, f"{key}.{what}")
         if name == "network" and argument and absolute(argument).exists():
             return NetworkPolicy(trained_network(absolute(argument)))  # also one of a class of one's own
         return find_sampler(part.type, what)

@@ -179,9 +179,9 @@ def generate_samples(
     if config.dataset.type is not None:
         raise ConfigError("dataset.type: names samples that are there, and there are none to generate; leave it out")
     env, load, options = environment_id(config, "physgym generate"), samples_to_load(config), generation_options(config)
-    samples = (
-        None if load is not None and config.dataset.samples is config.dataset.mini is None else wanted_samples(config)
-    )
+    drawing = options["parameters"]
+    counted = load is not None or (drawing is not None and drawing.episodes is not None)
+    samples = None if counted and config.dataset.samples is config.dataset.mini is None else wanted_samples(config)
     options["allow_changed_code"] = allow_changed_code or (origin is not None and origin.allow_changed_code)
     if resume is not None:  # the part that was begun
         mode = next((part for part in get_args(Mode) if dataset_has_samples(resume / "dataset", part)), mode)

@@ -22,7 +22,8 @@ from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.naming import env_name
 from physgym.placement import EnvFactory
 from physgym.registration import EnvLike, defaults_of
-from physgym.samplers import Breed, Grid, find_sampler
+from physgym.sample import SampleSpec
+from physgym.samplers import Breed, Grid, Sampler, find_sampler
 from physgym.samplers.base import SamplerLike, draw_parameters
 from physgym.storage.location import Location
 from physgym.vector.arguments import Arguments, check_arguments
@@ -77,7 +78,8 @@ class EpisodePlan:
     ) -> None:
         self.actions, self.parameters = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self.env, self.arguments, self.seed = env, check_arguments(arguments), seed
-        self.limits, self.loaded, self.passes, self.episodes = limits, load, passes, episodes
+        self.limits, self.loaded, self.passes = limits, load, passes
+        self.episodes = _limited(episodes, self.parameters)
         check_mode(mode)
         self._recorded = None if continued is None else recorded_source(continued, mode)
         self._part = (mode, SEED_RULE) if seeds is None else seeds
@@ -128,12 +130,28 @@ class EpisodePlan:
         return as_recorded(source, self._recorded)
 
 
+def _limited(episodes: int | None, sampler: Sampler | None) -> int | None:
+    """Return the number of episodes, which a sampler of parameters may limit.
+
+    Raises:
+        ConfigError: More are wanted than it has parameters for.
+    """
+    if sampler is None or sampler.episodes is None:
+        return episodes
+    if episodes is not None and episodes > sampler.episodes:
+        raise ConfigError(
+            f"episodes={episodes} are more than the {sampler.episodes} for which the sampler of parameters has values"
+        )
+    return sampler.episodes if episodes is None else episodes
+
+
 class Episodes:
     """The episodes of a plan, by their index.
 
     Args:
         plan: The plan.
         space: The simulation's ``parameter_space``; None if it has none.
+        spec: Its parameters as fields.
 
     Attributes:
         round: Number of episodes after which what is drawn begins again; None if it never does.
@@ -143,9 +161,9 @@ class Episodes:
         DatasetError: The stored samples have other parameters.
     """
 
-    def __init__(self, plan: EpisodePlan, space: spaces.Space[Any] | None) -> None:
+    def __init__(self, plan: EpisodePlan, space: spaces.Space[Any] | None, spec: SampleSpec | None) -> None:
         self.plan = plan
-        self._draw = draw_parameters(plan.parameters, space, plan.part_seed, env_name(plan.env))
+        self._draw = draw_parameters(plan.parameters, space, spec, plan.part_seed, env_name(plan.env))
         self.round: int | None = None
         self._repeats_said = False
         if plan.stored_episodes is not None:

@@ -70,12 +70,16 @@ def generate(
         KeyboardInterrupt: Ctrl-C; what was generated stays, and `resume` continues it.
     """
     options = complete(StreamOptions, options, "generate")
-    load, episodes = options["load"], options["episodes"]
+    load, episodes, drawing = options["load"], options["episodes"], find_sampler(options["parameters"], "parameters")
+    limit = None if drawing is None or load is not None else drawing.episodes
+    if samples is None and episodes is None:
+        episodes = limit
+    options |= {"parameters": drawing, "episodes": episodes}
     once = samples is None and episodes is None and load is not None
     left_out = samples is None and (episodes is not None or load is not None)
     if not left_out and not is_integer(samples, 1):
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}; or say how many episodes=")
-    if isinstance(find_sampler(options["parameters"], "parameters"), Breed):
+    if isinstance(drawing, Breed):
         raise ConfigError(BREED_ALONE)
     if path is None:
         raise ConfigError("path must be a folder for the dataset; a SampleStream without one stores nothing")
@@ -98,6 +102,11 @@ def generate(
                 events.batch(rows)
                 interrupt.check()
             events.end()
+        if episodes is None and limit is not None and stream.stored < wanted and not stream.stopped:
+            raise SampleError(
+                f"the sampler of parameters has values for {limit} episodes, which gave {stream.stored} of "
+                f"{samples} samples; leave the number of samples out for all of them. What was generated stays"
+            )
         if not stream.stored and not stream.stopped:
             whose = "" if load is None else " that the stored samples asked for"
             raise SampleError(f"all {stream.rejected} steps{whose} were rejected")

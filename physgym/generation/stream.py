@@ -151,7 +151,7 @@ class SampleStream(SampleSource):
                 raise SampleError(NO_SAMPLE_SPACE.format(env=env_name(env)))
             self.spec: SampleSpec = spec
             self.parameter_spec = self._envs.parameter_spec
-            self._episodes = Episodes(plan, self._envs.parameter_space)
+            self._episodes = Episodes(plan, self._envs.parameter_space, self.parameter_spec)
             if path is not None:
                 writer = SampleWriter(
                     path,

@@ -64,8 +64,8 @@ class SteppedEnv:
         self._timed = _Timed(env)
         self.policy = self.policies(plan.actions, plan.part_seed)
         space = declared(env, "parameter_space")
-        self.parameters = draw_parameters(plan.parameters, space, plan.part_seed, str(env))
         self.parameter_spec = SampleSpec.parameters_of(env)
+        self.parameters = draw_parameters(plan.parameters, space, self.parameter_spec, plan.part_seed, str(env))
         if plan.stored_episodes is not None and self.parameters is None:
             plan.stored_episodes.use_parameters(space)
 

@@ -15,6 +15,7 @@ from physgym.samplers.find import find_sampler, rebuild_sampler
 from physgym.samplers.functions import Policy
 from physgym.samplers.independent import Gaussian, Uniform
 from physgym.samplers.networks import NetworkPolicy
+from physgym.samplers.parameter_table import ParameterTable
 from physgym.samplers.sequences import Grid, LatinHypercube, Sobol
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Grid",
     "LatinHypercube",
     "NetworkPolicy",
+    "ParameterTable",
     "Policy",
     "Sampler",
     "Sobol",

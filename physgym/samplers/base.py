@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ from gymnasium import spaces
 from physgym.cube import LeafColumns
 from physgym.errors import ConfigError
 from physgym.policies import ActionPolicy, EpisodePolicy, ParameterDraw
+from physgym.sample import SampleSpec
 from physgym.samplers.table import sampler_names
 from physgym.spaces import Array
 
@@ -25,13 +26,29 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 
 
 class Sampler(ABC):
-    """Draws parameters, actions, or both."""
+    """Draws parameters, actions, or both.
+
+    Attributes:
+        name: Name in the table of samplers.
+        episodes: Number of episodes that it has parameters for; None for no end.
+    """
 
     name: ClassVar[str]
+    episodes: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the sampler as JSON data, which a dataset stores."""
         return {"sampler": self.name}
+
+    def check_units(self, units: Mapping[str, str]) -> None:  # noqa: B027  # most know none
+        """Compare the units of parameters, where the sampler knows some, with those of the simulation.
+
+        Args:
+            units: Unit by path of the parameter; empty where the simulation declares none.
+
+        Raises:
+            ConfigError: One differs.
+        """
 
     def parameters(self, space: spaces.Space[Any], seed: int) -> ParameterDraw:
         """Return a function from the index of an episode to its parameters.
@@ -64,13 +81,14 @@ SamplerLike: TypeAlias = Sampler | str | ActionPolicy | None
 
 
 def draw_parameters(
-    sampler: Sampler | None, space: spaces.Space[Any] | None, seed: int, env: str
+    sampler: Sampler | None, space: spaces.Space[Any] | None, spec: SampleSpec | None, seed: int, env: str
 ) -> ParameterDraw | None:
     """Return a function from the index of an episode to its parameters, None if the environment is to draw them.
 
     Args:
         sampler: Draws them.
         space: The environment's ``parameter_space``, if it has one.
+        spec: The parameters as fields, which have units.
         seed: Seed of the run.
         env: What to call the environment in an error.
 
@@ -84,6 +102,7 @@ def draw_parameters(
             f"{env} declares no parameter_space, so there are no parameters to sample. Set `parameter_space` (a "
             'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
         )
+    sampler.check_units({} if spec is None else {field.name: field.unit or "" for field in spec.values()})
     return sampler.parameters(space, seed)
 
 

@@ -57,14 +57,30 @@ def rebuild_sampler(described: Mapping[str, Any] | None, what: str) -> Sampler |
     name = arguments.pop("sampler", None)
     row = named_samplers(what.rpartition(".")[2]).get(name)
     if row is not None and not row.required:
-        try:
-            return _make(row, **arguments)
-        except TypeError as error:
-            raise ConfigError(f"{what}: {described} does not describe a sampler: {error}") from error
-    origin = arguments.get("function") or (f"a network with weights {arguments.get('weights')}" if arguments else name)
+        return sampler_with(row.name, arguments, what)
+    weights = arguments.get("weights")
+    origin = arguments.get("function") or (f"a network with weights {weights}" if weights else name)
     raise ConfigError(
         f"the {what} came from {origin}, of which only the name is stored; pass {what}= with the same one"
     )
+
+
+def sampler_with(name: str, arguments: Mapping[str, Any], what: str) -> Sampler:
+    """Return the sampler of a name, made with arguments.
+
+    Args:
+        name: Its name.
+        arguments: Arguments of its class.
+        what: "actions" or "parameters", or the key of a configuration that ends with it.
+
+    Raises:
+        ConfigError: An argument is wrong.
+    """
+    try:
+        return _make(named_samplers(what.rpartition(".")[2])[name], **arguments)
+    except TypeError as error:
+        described = {"sampler": name, **arguments}
+        raise ConfigError(f"{what}: {described} does not describe a sampler: {error}") from error
 
 
 def _make(row: NamedSampler, *given: Any, **arguments: Any) -> Sampler:
