@@ -20,12 +20,13 @@ from gymnasium import spaces
 from physgym import placement
 from physgym import spaces as walk
 from physgym.casting import CastError, as_arrays, as_dtype
-from physgym.checks import integer
+from physgym.checks import integer, positive
 from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
 from physgym.spaces import Array
 
+TIME = "time"  # field of a sample, or entry of an info: seconds since the reset, where steps differ
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
 PredictFunction = Callable[[Sample], Sample]
@@ -64,6 +65,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         files_read: Files that the simulation reads, such as a mesh or an executable: what is in them belongs to its
             code, which datasets and sessions record.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
+        time_step: Seconds by which `advance` moves on; None where steps have no time, or where they differ: then the
+            sample has a field ``time``, the seconds since the reset, which `info` may give.
         nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
             the caller of the simulation to decide.
 
@@ -81,10 +84,18 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     parameter_units: ClassVar[dict[str, str]] = {}
     parameters: Mapping[str, Any] = {}
     files_read: Sequence[str | os.PathLike[str]] = ()
+    time_step: float | None = None
     nonfinite: NonFinite = "error"
     env_index: int = 0
     num_envs: int = 1
     predictor: PredictFunction | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a wrong time step where it is declared; that of an instance, or of a property, where it is asked."""
+        super().__init_subclass__(**kwargs)
+        said = vars(cls).get("time_step")
+        if said is not None and not hasattr(said, "__get__"):
+            _seconds(cls, said)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Make one that knows its placement before its constructor runs."""
@@ -101,6 +112,16 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             raise ConfigError(f"render_mode {render_mode!r} is none of {modes}")
         self.simulations_per_step = simulations_per_step
         self.render_mode = render_mode
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Return the time of a step in s, that of all its solver steps; None where `time_step` is not declared.
+
+        Raises:
+            ConfigError: `time_step` is no positive number.
+        """
+        declared = self.time_step
+        return None if declared is None else _seconds(type(self), declared) * self.simulations_per_step
 
     @abstractmethod
     def begin(self, options: dict[str, Any]) -> None:
@@ -291,7 +312,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         try:
             for _ in range(self.simulations_per_step):
                 self.advance(action)
-            sample = self._spec.check(self.sample(), type(self).__name__, finite=finite)
+            sample = self._spec.check(self._timed_sample(), type(self).__name__, finite=finite)
         except RejectSample as rejection:
             extra: dict[str, Any] = {"rejected": str(rejection), **self._rejected_sample()}
         else:
@@ -299,9 +320,17 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         reward, terminated = self.outcome()
         return self.observation(), reward, terminated, False, {**self.info(), **extra}
 
+    def _timed_sample(self) -> Mapping[str, Any]:
+        """Return the sample, with the time of the info where it declares one and does not give it."""
+        sample = self.sample()
+        if TIME not in self._spec or TIME in sample:
+            return sample
+        info = self.info()
+        return {**sample, TIME: info[TIME]} if TIME in info else sample
+
     def _rejected_sample(self) -> dict[str, Any]:
         try:
-            return {"rejected_sample": self._spec.check(self.sample(), type(self).__name__, finite=False)}
+            return {"rejected_sample": self._spec.check(self._timed_sample(), type(self).__name__, finite=False)}
         except Exception:  # noqa: BLE001 - the state is that of a solver that failed: it need not make a sample
             return {}
 
@@ -316,3 +345,12 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         if spec is None:
             raise SampleError(f"{type(self).__name__} sets no sample_space; a Simulation declares its sample fields")
         return spec
+
+
+def _seconds(kind: type, value: Any) -> float:
+    """Return a time step in s.
+
+    Raises:
+        ConfigError: It is no positive number.
+    """
+    return float(positive(f"{kind.__name__}.time_step (seconds by which `advance` moves on)", value))

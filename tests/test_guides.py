@@ -113,15 +113,18 @@ GUIDES = {
     ),
     "sessions": Guide(),
     "simulation": Guide(
+        IMPORTS,
         sketches={
             0: "a class with values left out",
             1: "attributes of a class that the reader writes",
             2: METHODS,
             3: METHODS,
             4: "of the environment of the block before it",
-            5: "of the environment of the block before it",
-            6: "an attribute of a class that the reader writes",
-        }
+            5: "a class with values left out",
+            7: METHODS,
+            8: "of the environment of the block before it",
+            9: "an attribute of a class that the reader writes",
+        },
     ),
     "storage": Guide(sketches={0: "takes a bucket; tests/storage runs the same on a server of this machine"}),
     "vector": Guide(

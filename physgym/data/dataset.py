@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,11 +19,14 @@ from physgym.data.indices import as_indices, as_number, moved
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.memory_map import Stitched
 from physgym.data.partition import COPY, Partition
+from physgym.data.rejected_samples import RejectedSamples
 from physgym.data.row_reader import read_rows
 from physgym.data.statistics import Statistics, collect, merged, real_fields
+from physgym.data.times import common_step_seconds, sample_times
 from physgym.errors import ConfigError, DatasetError
 from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
+from physgym.simulation import TIME
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
 from physgym.system.memory import available_memory
@@ -33,27 +35,6 @@ if TYPE_CHECKING:
     from physgym.storage.cache import Pin
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RejectedSamples:
-    """Rejected samples, stored in a table of their own.
-
-    Attributes:
-        samples: Fields of shape (n, *field shape); values need not be finite.
-        reasons: Why, shape (n,).
-        episode: Index of the episode of each, shape (n,), int64.
-        step: Its step in the episode, shape (n,), int64.
-        env: Number of the simulation, shape (n,), int32.
-        seed: Seed of the episode, shape (n,), uint64.
-    """
-
-    samples: Sample
-    reasons: list[str]
-    episode: Array
-    step: Array
-    env: Array
-    seed: Array
 
 
 class SampleDataset:
@@ -208,6 +189,14 @@ class SampleDataset:
         return every[0]
 
     @property
+    def time_step(self) -> float | None:
+        """Return the time of a step in s, as the simulation declared it; None where it did not, or where steps differ.
+
+        Where steps differ, a field ``time`` may say when each ended; ``index("time")`` knows both.
+        """
+        return common_step_seconds(self.partitions)
+
+    @property
     def partitions(self) -> list[Partition]:
         """Return the files, in order."""
         return [part for _, part in self._partitions]
@@ -337,10 +326,16 @@ class SampleDataset:
         return batch
 
     def index(self, name: str) -> Array:
-        """Return where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),)."""
-        if name not in INDEX:
-            raise ConfigError(f"there is no index {name!r}; there are {', '.join(INDEX)}")
-        whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for _, part in self._partitions])
+        """Return where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),).
+
+        "time" is the time in s since the reset at the end of the step, where it is known, float64; see `time_step`.
+        """
+        if name not in (*INDEX, TIME):
+            raise ConfigError(f"there is no index {name!r}; there are {', '.join((*INDEX, TIME))}")
+        if name == TIME:
+            whole = sample_times(self.partitions)
+        else:
+            whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for _, part in self._partitions])
         return whole[: len(self)] if self._rows is None else whole[self._rows]
 
     @property

@@ -21,6 +21,7 @@ from physgym.checks import one_of
 from physgym.data import constants
 from physgym.data.layout import SAMPLES
 from physgym.data.partition import Partition
+from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
 from physgym.files import absolute, lock, open_regular, read_regular, write_atomically
 
@@ -133,6 +134,8 @@ def describe_partitions(
         "source": json.loads(first.attributes["source"]),
         "names_all": True,  # every partition was named before it had rows; older writers named them when sealed
     }
+    if (seconds := step_seconds(first.attributes)) is not None:
+        described["time_step"] = seconds
     return described if provenance is None else {**described, "provenance": provenance}
 
 

@@ -16,6 +16,7 @@ from physgym.data.layout import EPISODES, REJECTED
 from physgym.data.partition import Partition
 from physgym.data.provenance import code_lines
 from physgym.data.statistics import Statistics
+from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
 from physgym.storage.location import Location, place
 
@@ -105,6 +106,8 @@ def _lines_by_part(partitions: list[Partition]) -> Iterator[str]:
         yield f"parameters of {count} episodes: {names}"
     if first.layout.rejected:
         yield f"rejected: {sum(part.tables[REJECTED].count for part in partitions)} samples"
+    if (seconds := step_seconds(first.attributes)) is not None:
+        yield f"a step: {seconds:g} s"
     for name in ("source", "env_spec", "git_commit", "physgym"):
         value = first.attributes.get(name)
         if value and value != "{}":

@@ -122,7 +122,6 @@ class BurgersStep(PeriodicField):
         Raises:
             RejectSample: The solution is not finite, not resolved, or needs too many time steps.
         """
-        assert self.time_step is not None
         field, steps = self.solver.evolve(field, self.viscosity, self.time_step)
         self._steps += steps
         return field

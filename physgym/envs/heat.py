@@ -53,6 +53,7 @@ class Heat(Simulation[Array, Array]):
         ConfigError: An argument is out of range.
     """
 
+    time_step: float
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Env declares it so
     sample_roles: ClassVar[dict[str, FieldRole]] = {
         "temperature": "input",

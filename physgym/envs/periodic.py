@@ -46,6 +46,7 @@ class PeriodicField(Simulation[Array, np.int64]):
     sample_dimensions: ClassVar[dict[str, int]] = {"state": 1, "next_state": 1}
     sample_feedback: ClassVar[dict[str, str]] = {"next_state": "state"}
     title: ClassVar[str]
+    time_step: float
 
     def __init__(
         self,

@@ -51,6 +51,7 @@ class Spring(Simulation[Array, Array]):
         ConfigError: An argument is out of range.
     """
 
+    time_step: float
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Env declares it so
     sample_roles: ClassVar[dict[str, FieldRole]] = {
         "state": "input",

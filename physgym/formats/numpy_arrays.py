@@ -26,6 +26,7 @@ from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.layout import INDEX, REASON
+from physgym.data.times import time_attribute
 from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
@@ -57,9 +58,11 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
         raise DatasetError(f"{out} exists; choose another name")
     if any(name.split("/")[0] == "index" for name in dataset.spec):
         raise DatasetError("a field of the dataset lies in a group named index, as the export's index does; rename it")
-    described = {"fields": dataset.spec.to_json(), "source": dataset.source}
+    described: dict[str, Any] = {"fields": dataset.spec.to_json(), "source": dataset.source}
     if (parameters := dataset.parameter_spec) is not None:
         described["parameters"] = parameters.to_json()
+    if dataset.time_step is not None:
+        described["time_step"] = dataset.time_step
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -205,6 +208,7 @@ def import_numpy(
                 parameters=tables.spec,
                 rejected=tables.rejected is not None,
                 endings=bool(tables.endings),
+                attributes=time_attribute(described.get("time_step")),
             ) as writer,
             all_or_nothing(writer),
             Progress(count, f"import to {path}", "sample", enabled=progress) as bar,

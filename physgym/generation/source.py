@@ -14,8 +14,10 @@ from physgym.code.identity import described
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
 from physgym.data.partition import Partition
+from physgym.data.times import time_attribute
 from physgym.episode import SEED_RULE
 from physgym.errors import ConfigError, DatasetError
+from physgym.generation.time_step import common_time_step
 from physgym.naming import same_name
 from physgym.registration import EnvLike, find_spec
 from physgym.storage.location import Location, place
@@ -70,10 +72,10 @@ def describable(each: Sequence[Mapping[str, Any]]) -> Any:
 
 def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:
     """Return the attributes of a partition that name its origin for a reader; nothing depends on them."""
-    described = envs.description
     names = ("observation", "action", "sample", "parameter")
-    spaces = {f"{name}_space": described[f"{name}_space"] for name in names}
-    return {"env_spec": _env_spec(env, each), "spaces": json.dumps(spaces)}
+    spaces = {f"{name}_space": envs.description[f"{name}_space"] for name in names}
+    described = {"env_spec": _env_spec(env, each), "spaces": json.dumps(spaces)}
+    return described | time_attribute(common_time_step(envs))
 
 
 def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:

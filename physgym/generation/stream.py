@@ -34,6 +34,7 @@ from physgym.generation.sample_source import SampleSource
 from physgym.generation.source import is_same_source, origin_attributes
 from physgym.generation.store import Store
 from physgym.generation.stream_options import StreamOptions
+from physgym.generation.time_step import common_time_step
 from physgym.naming import env_name
 from physgym.options import complete, takes
 from physgym.registration import EnvLike
@@ -207,6 +208,11 @@ class SampleStream(SampleSource):
     def constants(self) -> dict[str, Array]:
         """Return the arrays that the simulation gives once."""
         return common_constants(self._envs)
+
+    @property
+    def time_step(self) -> float | None:
+        """Return the time of a step in s, as the simulation declares it; None where it does not."""
+        return common_time_step(self._envs)
 
     @property
     def defaults(self) -> Any:

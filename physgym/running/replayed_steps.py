@@ -39,6 +39,11 @@ class ReplayedSteps(StepSource):
         """Return those of the dataset."""
         return self._dataset.constants
 
+    @property
+    def time_step(self) -> float | None:
+        """Return that of the dataset."""
+        return self._dataset.time_step
+
     def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:
         """Yield the steps of the dataset."""
         dataset, solver, plan = self._dataset, self._solver, self._solver.plan

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from physgym.data.description import partition_files
 from physgym.data.provenance import begun, continued
+from physgym.data.times import time_attribute
 from physgym.data.writer import SampleWriter, close_after
 from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.generation.source import recorded_source
@@ -100,6 +101,7 @@ class RunRecord:
             resume=self._resume,
             parameters=steps.parameter_spec,
             nonfinite="allow",  # samples are checked, and a prediction is what it is
+            attributes=time_attribute(steps.time_step),
         )
         if simulation is not None:
             self._record_code(self._writer, simulation)

@@ -38,6 +38,11 @@ class StepSource(ABC):
     def constants(self) -> Mapping[str, Any]:
         """Return the arrays that a record stores once."""
 
+    @property
+    @abstractmethod
+    def time_step(self) -> float | None:
+        """Return the time of a step in s; None where nothing says it."""
+
 
 class SimulationSteps(StepSource):
     """Gives the steps of the episodes of a plan, made by a simulation.

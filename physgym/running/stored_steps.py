@@ -40,6 +40,11 @@ class StoredSteps(StepSource):
         """Return those of the dataset."""
         return self._dataset.constants
 
+    @property
+    def time_step(self) -> float | None:
+        """Return that of the dataset."""
+        return self._dataset.time_step
+
     def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:
         """Yield the first steps of the dataset."""
         count = len(self._dataset) if limit is None else limit

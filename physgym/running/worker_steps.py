@@ -109,6 +109,11 @@ class WorkerSteps(SimulationSteps):
         """Return the simulation's constants."""
         return self._opened().constants
 
+    @property
+    def time_step(self) -> float | None:
+        """Return that of the simulation."""
+        return self._opened().time_step
+
     @cached_property
     def code(self) -> Code:
         """Return the code of the simulation."""

@@ -130,6 +130,15 @@ class Variants(gymnasium.Env[Any, Any]):
     def nonfinite(self, nonfinite: Any) -> None:
         self._pass_on("nonfinite", nonfinite)
 
+    @property
+    def step_seconds(self) -> float | None:
+        """Return the time of a step that the environments made here have in common; None where they have none."""
+        if self.metadata.get(SINGLE) and len(self._factories) > 1:
+            return None  # one of them is there at a time
+        seconds = {declared(env, "step_seconds") for env in self._envs.values()}
+        found: float | None = seconds.pop() if len(seconds) == 1 else None
+        return found
+
     def _pass_on(self, name: str, value: Any) -> None:
         """Set an attribute of all environments, those included that are still to be made."""
         self._set[name] = value

@@ -393,8 +393,8 @@ def test_masks_select_and_wrong_indices_are_named(tmp_path):
             dataset.subset(wrong)
     with pytest.raises(ConfigError, match=r"fields \['q'\]"):
         dataset.gather([1], fields=["q"])
-    with pytest.raises(ConfigError, match="there is no index 'time'"):
-        dataset.index("time")
+    with pytest.raises(ConfigError, match="there is no index 'moment'"):
+        dataset.index("moment")
     with pytest.raises(ConfigError, match="no dataset folder"):
         SampleDataset([])
 

@@ -139,6 +139,7 @@ def test_a_session_is_read_resumed_and_run(files, capsys):
 def test_the_record_of_a_run_goes_on(files, capsys):
     recorded = SampleDataset("recorded", mode="prediction")
     assert len(recorded) == 6
+    assert recorded.time_step is None
     assert any(name.startswith("prediction/") for name in recorded.spec)
     cli.app(["replay", "spring", "--data", "recorded", "--mode", "prediction"], standalone_mode=False)
     assert "6 steps, 0 rejected" in capsys.readouterr().out

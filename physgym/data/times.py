@@ -1,0 +1,70 @@
+"""The time of samples: that of a step, which a dataset stores once, or that of each sample, which is a field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from physgym.checks import positive
+from physgym.data.partition import Partition
+from physgym.errors import ConfigError, DatasetError
+from physgym.simulation import TIME
+from physgym.spaces import Array
+
+TIME_STEP = "time_step"  # attribute of a partition, in s
+
+
+def time_attribute(seconds: float | None) -> dict[str, str]:
+    """Return the attribute of partitions that says how long a step is; empty for None.
+
+    Raises:
+        ConfigError: It is no positive number.
+    """
+    return {} if seconds is None else {TIME_STEP: json.dumps(float(positive(TIME_STEP, seconds)))}
+
+
+def step_seconds(attributes: Mapping[str, Any]) -> float | None:
+    """Return the time of a step in s, from the attributes of a partition; None where they do not say it.
+
+    Raises:
+        DatasetError: They say something else.
+    """
+    said = attributes.get(TIME_STEP)
+    if said is None:
+        return None
+    try:
+        return float(positive(TIME_STEP, json.loads(said)))
+    except (ValueError, ConfigError) as error:
+        raise DatasetError(f"a partition has the time step {said!r}, which is no positive number of seconds") from error
+
+
+def common_step_seconds(partitions: Sequence[Partition]) -> float | None:
+    """Return the time of a step in s that all partitions say; None where one does not, or says another."""
+    found = {step_seconds(part.attributes) for part in partitions}
+    return found.pop() if len(found) == 1 else None
+
+
+def sample_times(partitions: Sequence[Partition]) -> Array:
+    """Return the time of every sample in s since the reset, at the end of its step: shape (n,), float64.
+
+    Raises:
+        ConfigError: A partition does not say how long a step is, and has no field with the time.
+    """
+    return np.concatenate([_times(part) for part in partitions])
+
+
+def _times(part: Partition) -> Array:
+    field = part.spec.get(TIME)
+    if field is not None and not field.shape and field.dtype.kind in "iuf":
+        return part.read(f"data/{TIME}", 0, part.count).astype(np.float64)
+    seconds = step_seconds(part.attributes)
+    if seconds is None:
+        raise ConfigError(
+            f"{part.path} does not say how long a step is, and its samples have no field {TIME!r}: the axis is "
+            "index('step'). A simulation declares time_step, see docs/simulation.md"
+        )
+    times: Array = (part.read("index/step", 0, part.count) + 1) * seconds
+    return times
