@@ -82,7 +82,7 @@ GUIDES = {
     "generation": Guide(
         IMPORTS + "env = gymnasium.make('physgym/Spring-v0').unwrapped\n",
         {"10_000": "50", "3000": "30", "6400": "640", "LatinHypercube(64)": "LatinHypercube(8)"},
-        {5: METHODS, 6: "attributes of several datasets"},
+        {6: METHODS, 7: "attributes of several datasets"},
         prepared=False,
     ),
     "hyperparameters": Guide(
