@@ -32,7 +32,7 @@ NAMES = {
 }
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay"),
-    *("list", "show", "schema", "info", "export", "import", "demo"),
+    *("list", "show", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)
 

@@ -18,6 +18,7 @@ from physgym.data.description import Description, Mode, check_mode, open_partiti
 from physgym.data.indices import as_indices, as_number, moved
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.memory_map import Stitched
+from physgym.data.origins import Origin, divided
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.data.row_reader import read_rows
@@ -201,16 +202,27 @@ class SampleDataset:
         """Return the files, in order."""
         return [part for _, part in self._partitions]
 
-    def origins(self) -> tuple[list[tuple[dict[str, Any], Any]], Array]:
+    @property
+    def partition_numbers(self) -> Array:
+        """Return the number of each sample's partition in `partitions`, shape (len(self),)."""
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        return np.searchsorted(self._bounds, rows, side="right") - 1
+
+    def origins(self) -> tuple[list[Origin], Array]:
         """Return where the samples come from, and which of these each sample has: shape (len(self),).
 
         Returns:
-            Source and provenance of each partition, see `source` and `provenance`; and its number for each sample.
+            Source and provenance of each partition, see `source` and `provenance`, or of each dataset that was merged
+            into it; and the number of these for each sample.
         """
         provenances = self.provenances
         each = [(json.loads(part.attributes["source"]), provenances[folder]) for folder, part in self._partitions]
-        rows = np.arange(len(self)) if self._rows is None else self._rows
-        return each, np.searchsorted(self._bounds, rows, side="right") - 1
+        return divided(each, self.partition_numbers, lambda: self.index("episode"))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return what people said of the dataset in the first folder, by key; see ``physgym data describe``."""
+        return dict(self._descriptions[0].metadata)
 
     @property
     def row_nbytes(self) -> int:

@@ -57,11 +57,13 @@ class Description:
         modes: By mode: partitions, fields, parameters, source, provenance.
         constants: The file of values stored once per dataset, with its checksum; None where there is none.
         text: The bytes of the file, None where there is none or it is damaged.
+        metadata: What people said of the dataset, by key.
     """
 
     modes: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Any] | str | None = None
     text: bytes | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Description:
@@ -75,7 +77,8 @@ class Description:
                 for part in described["partitions"]:
                     if not (isinstance(part["file"], str) and int(part["samples"]) >= 0):
                         raise ValueError(f"it names {part}")
-            return cls(modes, data.get("constants"), text)
+            said = {str(key): str(value) for key, value in dict(data.get("metadata", {})).items()}
+            return cls(modes, data.get("constants"), text, said)
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -94,7 +97,7 @@ class Description:
         content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "modes": self.modes}
         if self.constants is not None:
             content["constants"] = self.constants
-        return content
+        return content | ({"metadata": self.metadata} if self.metadata else {})
 
     def write(self, folder: Path, *, durable: bool = False) -> dict[str, Any]:
         """Write the description in one instant, and return its content.
@@ -168,18 +171,18 @@ def rebuild_description(path: str | Path) -> dict[str, Any]:
     for mode, parts in found.items():
         if parts:
             modes[mode] = describe_partitions(parts, before.provenance(mode))
-    with _not_written(folder):
+    with unwritten(folder):
         try:
             kept: dict[str, Any] | str | None = constants.recorded(folder)
             if kept is None and before.constants is not None:
                 kept = UNKNOWN
-            return Description(modes, kept).write(folder)
+            return Description(modes, kept, metadata=before.metadata).write(folder)
         except OSError as error:
             raise DatasetError(f"cannot write {folder / DESCRIPTION}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
-def _not_written(folder: Path) -> Any:
+def unwritten(folder: Path) -> Any:
     """Keep writers away from a folder; where none has been, nothing is made."""
     try:
         handle = open_regular(folder / LOCK, os.O_RDWR)

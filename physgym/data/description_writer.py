@@ -79,12 +79,13 @@ class DescriptionWriter:
         with self._lock:
             try:
                 self._claim.check()
-                modes = dict(Description.read(folder).modes)  # a damaged one is made anew
+                found = Description.read(folder)
+                modes = dict(found.modes)  # a damaged one is made anew
                 modes.pop(self._mode, None)
                 if partitions := list(partitions):
                     modes[self._mode] = describe_partitions(partitions, self.provenance, reopened)
                 ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
-                Description(ordered, self.constants).write(folder, durable=self._durable)
+                Description(ordered, self.constants, metadata=found.metadata).write(folder, durable=self._durable)
             except OSError as error:
                 raise DatasetError(
                     f"cannot write {folder / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "

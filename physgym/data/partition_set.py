@@ -13,6 +13,7 @@ folder, see `FolderClaim`, is locked against other processes all the time.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from physgym.data.description_writer import DescriptionWriter
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.layout import SAMPLES, PartitionLayout
 from physgym.data.leftovers import delete_leftovers
+from physgym.data.origins import check_not_made_by_surgery
 from physgym.data.partition import COPY, Partition
 from physgym.data.partition_file import Appender, create_partition, seal, unseal
 from physgym.data.running_statistics import RunningStatistics
@@ -50,6 +52,8 @@ def existing_partitions(folder: Path, mode: Mode, resume: bool) -> tuple[list[Pa
         )
     delete_leftovers(folder)
     partitions, description = open_partitions(folder, mode)
+    if partitions:
+        check_not_made_by_surgery(json.loads(partitions[0].attributes["source"]), f"the part {mode} of {folder}")
     named = {part.path for part in partitions}
     for file in found:
         if file not in named:  # it is empty: its writer was killed before the description named it

@@ -16,6 +16,7 @@ import numpy as np
 from physgym._version import __version__
 from physgym.code.record import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN, Description
+from physgym.data.episode_origins import original_episodes
 from physgym.errors import PhysGymError
 from physgym.naming import class_name, same_name
 
@@ -376,7 +377,7 @@ def _bare_names(*datasets: SampleDataset) -> set[str]:
 def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any], bare: Collection[str]) -> dict[str, tuple[Any, Any]]:
     """Return indices and seeds of the episodes of a dataset, by simulation and arguments as a text."""
     origins, which = dataset.origins()
-    episodes, seeds = dataset.index("episode"), dataset.index("seed")
+    episodes, seeds = original_episodes(dataset), dataset.index("seed")
     found: dict[str, list[Any]] = {}
     for number, (source, _) in enumerate(origins):
         rows = np.flatnonzero(which == number)
@@ -416,7 +417,7 @@ def _folders(dataset: SampleDataset) -> dict[Path, list[int]]:
 
 def _episodes_in(dataset: SampleDataset, partitions: Sequence[int]) -> Any:
     """Return the episodes of a dataset of which some partitions have samples."""
-    return dataset.index("episode")[np.isin(dataset.origins()[1], partitions)]
+    return dataset.index("episode")[np.isin(dataset.partition_numbers, partitions)]
 
 
 def _simulations(source: Mapping[str, Any], defaults: Mapping[str, Any], bare: Collection[str]) -> list[str]:

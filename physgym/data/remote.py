@@ -46,6 +46,11 @@ class RemoteDescription:
         """Return what the description says of each mode."""
         return dict(self.data["modes"])
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return what people said of the dataset, by key."""
+        return {str(key): str(value) for key, value in dict(self.data.get("metadata", {})).items()}
+
     def entries(self, mode: str) -> list[Entry]:
         """Return the partitions of a mode."""
         return [as_entry(part) for part in self.data["modes"].get(mode, {}).get("partitions", [])]
@@ -70,7 +75,7 @@ class RemoteDescription:
             if described is not None:
                 parts = [part for part in described["partitions"] if part["file"] in names]
                 modes[mode] = {**described, "samples": sum(part["samples"] for part in parts), "partitions": parts}
-        return Description(modes, self.data.get("constants"))
+        return Description(modes, self.data.get("constants"), metadata=self.metadata)
 
 
 def read_description(store: Backend) -> RemoteDescription | None:
@@ -133,7 +138,7 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
         entries = [entry for found in chosen.values() for entry in found]
         entries += [described.constants] if described.constants else []
         local = described.local(chosen)
-        names = json.dumps([[(entry.name, entry.sha256) for entry in entries], local.modes])
+        names = json.dumps([[(entry.name, entry.sha256) for entry in entries], local.modes, local.metadata])
         pin = cache.pin(cache.views / hashlib.sha256(names.encode()).hexdigest()[:32])
         try:
             store.fill(cache, pin.folder, entries)

@@ -23,7 +23,7 @@ from physgym.storage.location import Location, place
 CHECKSUM = 12  # digits of a checksum that are shown
 
 
-def stored(path: str | Path) -> dict[Mode, list[Partition]]:
+def stored(path: str | Path | Location) -> dict[Mode, list[Partition]]:
     """Return the partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
 
     Raises:
@@ -61,7 +61,9 @@ def summarize(path: str | Path) -> Iterator[str]:
         if dataset is not None:
             yield from (f"  {line}" for line in code_lines(dataset.provenance))
     folder = partitions[0].path.parent
-    entry = Description.read(folder).constants
+    described = Description.read(folder)
+    entry = described.constants
+    yield from (f"{key}: {text}" for key, text in described.metadata.items())
     if entry == UNKNOWN and not (folder / constants.CONSTANTS).exists():
         yield f"constants: {UNKNOWN}"
         return

@@ -124,7 +124,8 @@ class Mirror:
         here = Description.read(self.folder)
         if mode in found.modes and mode not in here.modes:
             local = found.local({mode: found.entries(mode)})
-            Description(here.modes | local.modes, here.constants or local.constants).write(self.folder)
+            known = here.constants or local.constants
+            Description(here.modes | local.modes, known, metadata=local.metadata).write(self.folder)
 
     def begin(self) -> None:
         """Claim the place, so that other writers are noticed, and upload from now on.
@@ -280,7 +281,8 @@ class Mirror:
 
     def _replace(self, modes: dict[str, Any], shared: Any, *, final: bool) -> None:
         """Replace the description, on condition that it is ours."""
-        data = Description(modes, shared).content
+        said = {} if self._described is None else self._described.metadata
+        data = Description(modes, shared, metadata=said or Description.read(self.folder).metadata).content
         if not final:
             data["writer"] = self._state["token"]
         text = json.dumps(data, indent=1).encode()

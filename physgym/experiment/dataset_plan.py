@@ -11,6 +11,7 @@ import torch
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode, partition_files
+from physgym.data.origins import check_not_made_by_surgery
 from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
@@ -118,6 +119,7 @@ def check_samplers(config: Config) -> None:
     dataset = SampleDataset(folder)
     if has_enough(config, dataset):
         return
+    check_not_made_by_surgery(dataset.source, f"the dataset in {short(str(folder))}")
     for what in ("actions", "parameters"):
         wanted = build_sampler(getattr(config.sampler, what), what)
         made = dataset.source.get(what)

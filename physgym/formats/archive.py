@@ -85,7 +85,9 @@ def archive(
         entry = constants.store(out, values) if values else None
         copies = {mode: [Partition(out / part.path.name) for part in parts] for mode, parts in modes.items()}
         Description(
-            {mode: describe_partitions(parts, description.provenance(mode)) for mode, parts in copies.items()}, entry
+            {mode: describe_partitions(parts, description.provenance(mode)) for mode, parts in copies.items()},
+            entry,
+            metadata=description.metadata,
         ).write(out)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise DatasetError(

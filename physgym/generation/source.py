@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from physgym.code.identity import described
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
+from physgym.data.origins import check_not_made_by_surgery
 from physgym.data.partition import Partition
 from physgym.data.times import time_attribute
 from physgym.episode import SEED_RULE
@@ -25,15 +26,23 @@ from physgym.vector.vector_env import SocketVectorEnv
 
 
 def recorded_source(path: str | Path | Location, mode: str) -> dict[str, Any] | None:
-    """Return the source of a part of a dataset; None where there is no such part yet."""
+    """Return the source of a part of a dataset that is to be continued; None where there is no such part yet.
+
+    Raises:
+        DatasetError: It was made by surgery, so that nothing continues it.
+    """
     folder = place(path)
     if isinstance(folder, Path):
         files = partition_files(folder, mode)
-        return dict(json.loads(Partition(files[0]).attributes["source"])) if files else None
-    try:
-        return SampleDataset(path, mode=mode).source  # type: ignore[arg-type]  # the writer checks it
-    except (DatasetError, ConfigError):
-        return None
+        found = dict(json.loads(Partition(files[0]).attributes["source"])) if files else None
+    else:
+        try:
+            found = SampleDataset(path, mode=mode).source  # type: ignore[arg-type]  # the writer checks it
+        except (DatasetError, ConfigError):
+            found = None
+    if found is not None:
+        check_not_made_by_surgery(found, f"the part {mode} of {folder}")
+    return found
 
 
 def _with_rule(source: dict[str, Any]) -> dict[str, Any]:

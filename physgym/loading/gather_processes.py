@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from physgym.errors import DatasetError
 from physgym.loading.epoch_reader import Loadable, as_native
 from physgym.spaces import Array
+from physgym.system.parent_watch import end_with_parent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from physgym.loading.loader import Loader
 
 TIMEOUT = 300.0  # seconds to wait for a batch
-
-WATCH = 0.5  # seconds between looks of a worker at whether the process that started it is there
 
 LOST = "a worker that loads samples is lost or stuck: {error}. Use fewer workers, or repair the dataset's gather"
 
@@ -106,13 +103,7 @@ def _end_with(parent: int, number: int) -> None:
 
     A worker of torch looks as well, but between batches alone, and then waits until what it has gathered is taken.
     """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH)
-        os._exit(1)
-
-    threading.Thread(target=watch, name=f"watch of loader {number}", daemon=True).start()
+    end_with_parent(parent)
 
 
 def is_death(error: BaseException) -> bool:

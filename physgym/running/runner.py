@@ -9,6 +9,7 @@ from typing import Any, Final, Unpack
 
 from physgym.code.record import Code
 from physgym.data.dataset import SampleDataset
+from physgym.data.origins import SURGERY
 from physgym.episode import SEED_RULE, part_seed, seeds_of
 from physgym.errors import ConfigError
 from physgym.events import Callback, Callbacks
@@ -262,6 +263,7 @@ class Runner:
         if self._record.wanted:
             paths = [str(path) for path in dataset.paths]
             source = {**dataset.source, "replay": paths, "network": self._weights()}
+            source.pop(SURGERY, None)  # a replay goes on after its last step, whatever it replays
             source |= {"solver": True} if solver else {}
         self._record.open("replay", steps, source, self._simulation)
 

@@ -1,0 +1,69 @@
+"""`origin_of`: the dataset that an episode was first stored in, its number there, and the arguments that made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from physgym.data.origins import arguments_of, episodes_before, merged_of, provenances_of
+from physgym.errors import ConfigError
+from physgym.spaces import Array
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
+
+
+@dataclass(frozen=True)
+class EpisodeOrigin:
+    """Where an episode comes from.
+
+    Attributes:
+        dataset: The dataset that it was first stored in, as its path was given; empty where it is this one.
+        episode: Its number there.
+        arguments: Arguments of the simulation that made it; empty where nothing says it.
+        source: The source of that dataset.
+        provenance: The provenance of that dataset.
+    """
+
+    dataset: str
+    episode: int
+    arguments: dict[str, Any]
+    source: dict[str, Any]
+    provenance: Any
+
+
+def origin_of(dataset: SampleDataset, episode: int) -> EpisodeOrigin:
+    """Return where an episode of a dataset of one folder comes from.
+
+    Args:
+        dataset: The dataset.
+        episode: Its number in it.
+
+    Raises:
+        ConfigError: There is no such episode, or several folders may have one.
+    """
+    if len(dataset.paths) > 1:
+        raise ConfigError("several folders may have an episode of one number; open them one by one")
+    if not (dataset.index("episode") == episode).any():
+        raise ConfigError(f"the dataset has no samples of an episode {episode}")
+    each = merged_of(dataset.source)
+    for number, entry in enumerate(each):
+        if entry["first"] <= episode <= entry["last"]:
+            source, before = dict(entry["source"]), episode - int(entry["shift"])
+            provenance = provenances_of(dataset.provenance, len(each))[number]
+            return EpisodeOrigin(str(entry["dataset"]), before, _arguments(source, before), source, provenance)
+    return EpisodeOrigin("", episode, _arguments(dataset.source, episode), dataset.source, dataset.provenance)
+
+
+def original_episodes(dataset: SampleDataset) -> Array:
+    """Return the number of each sample's episode in the dataset that it was first stored in, shape (n,), int64."""
+    sources = [json.loads(part.attributes["source"]) for part in dataset.partitions]
+    if not any(merged_of(source) for source in sources):
+        return dataset.index("episode")
+    return episodes_before(sources, dataset.partition_numbers, dataset.index("episode"))
+
+
+def _arguments(source: dict[str, Any], episode: int) -> dict[str, Any]:
+    every = arguments_of(source.get("env_kwargs"))
+    return dict(every[episode % len(every)] or {})
