@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpisodeOrigin:
-    """Where an episode comes from.
+    """Origin of an episode: a dataset, and its number there.
 
     Attributes:
         dataset: The dataset that it was first stored in, as its path was given; empty where it is this one.

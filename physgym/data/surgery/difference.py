@@ -23,7 +23,7 @@ SHOWN = 5  # names and values that are shown
 
 @dataclass(frozen=True)
 class DatasetDifference:
-    """What two datasets do not have in common.
+    """Differences between two datasets.
 
     Attributes:
         lines: It in words, a line for each difference.

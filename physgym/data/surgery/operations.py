@@ -33,7 +33,7 @@ AnyPath = str | os.PathLike[str] | Location
 
 @dataclass(frozen=True)
 class SurgeryReport:
-    """What surgery has made, or would make.
+    """Account of the dataset that surgery has made, or would make.
 
     Attributes:
         path: Where the new dataset is.

@@ -1,4 +1,4 @@
-"""What surgery is going to write: parts of a dataset, each of rows of other datasets."""
+"""Plans of new datasets: their parts, each of rows of other datasets."""
 
 from __future__ import annotations
 
