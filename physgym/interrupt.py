@@ -174,6 +174,16 @@ def outlive_announcements() -> None:
                 signal.signal(number, nothing)
 
 
+def leave_signals_to_parent() -> None:
+    """Ignore Ctrl-C, in a child process that was forked, and let signals of batch systems end it at once.
+
+    Its parent minds them, and ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def raise_on_ctrl_c() -> None:
     """Let Ctrl-C raise `KeyboardInterrupt`, whatever the process has inherited.
 

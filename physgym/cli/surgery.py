@@ -106,10 +106,10 @@ def rename(
 
     Example: physgym data rename data/beam forces loads --out data/loads
     """
-    from physgym.data import surgery
+    from physgym.data.surgery import rename as rename_field
 
     with _interruptible():
-        print(surgery.rename(source, old, new, out, mode=mode, dry_run=dry_run, progress=True))  # type: ignore[arg-type]
+        print(rename_field(source, old, new, out, mode=mode, dry_run=dry_run, progress=True))  # type: ignore[arg-type]
 
 
 @data.command()

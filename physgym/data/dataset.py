@@ -18,7 +18,7 @@ from physgym.data.description import Description, Mode, check_mode, open_partiti
 from physgym.data.indices import as_indices, as_number, moved
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.memory_map import Stitched
-from physgym.data.origins import Origin, divided
+from physgym.data.origins import SampleOrigin, divided
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.data.row_reader import read_rows
@@ -208,7 +208,7 @@ class SampleDataset:
         rows = np.arange(len(self)) if self._rows is None else self._rows
         return np.searchsorted(self._bounds, rows, side="right") - 1
 
-    def origins(self) -> tuple[list[Origin], Array]:
+    def origins(self) -> tuple[list[SampleOrigin], Array]:
         """Return where the samples come from, and which of these each sample has: shape (len(self),).
 
         Returns:

@@ -17,7 +17,7 @@ from physgym.spaces import Array
 
 SURGERY = "surgery"  # what was done to the samples, step by step
 MERGED = "merged"  # where episodes come from: dataset, first, last, shift, source
-Origin = tuple[dict[str, Any], Any]  # a source, and a provenance
+SampleOrigin = tuple[dict[str, Any], Any]  # a source, and a provenance
 
 
 def merged_of(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -32,7 +32,9 @@ def provenances_of(provenance: Any, count: int) -> list[Any]:
     return list(found) if isinstance(found, list) and len(found) == count else [None] * count
 
 
-def divided(each: Sequence[Origin], which: Array, read_episodes: Callable[[], Array]) -> tuple[list[Origin], Array]:
+def divided(
+    each: Sequence[SampleOrigin], which: Array, read_episodes: Callable[[], Array]
+) -> tuple[list[SampleOrigin], Array]:
     """Divide samples further, by the datasets that they come from.
 
     Args:
@@ -45,7 +47,7 @@ def divided(each: Sequence[Origin], which: Array, read_episodes: Callable[[], Ar
     """
     if not any(merged_of(source) for source, _ in each):
         return list(each), which
-    episodes, found = read_episodes(), list[Origin]()
+    episodes, found = read_episodes(), list[SampleOrigin]()
     numbers = np.empty(len(which), np.int64)
     for number, (source, provenance) in enumerate(each):
         rows, entries = np.flatnonzero(which == number), merged_of(source)

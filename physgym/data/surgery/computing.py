@@ -8,7 +8,6 @@ import importlib
 import inspect
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,7 +26,7 @@ from physgym.data.surgery.filtering import ParameterRows
 from physgym.data.surgery.plans import NewDataset, block_rows, blocks
 from physgym.data.surgery.sources import SourceDataset
 from physgym.errors import ConfigError, PhysGymError, SampleError, WorkerError
-from physgym.interrupt import ENDING
+from physgym.interrupt import leave_signals_to_parent
 from physgym.sample import Field, FieldRole
 from physgym.spaces import Array
 from physgym.system.parent_watch import end_with_parent
@@ -190,12 +189,12 @@ class _Columns:
         return self._given()
 
 
-Rows = tuple[int, int, int]  # number of a partition, first row, end
-Ask = Callable[[Any], Iterator[Array]]
+RowRange = tuple[int, int, int]  # number of a partition, first row, end
+AskValues = Callable[[Any], Iterator[Array]]
 
 
 @contextlib.contextmanager
-def _processes(work: Computation, num_workers: int, timeout: float) -> Iterator[Ask]:
+def _processes(work: Computation, num_workers: int, timeout: float) -> Iterator[AskValues]:
     """Give a function that yields the values of several ranges of rows, in their order.
 
     They are computed in so many processes, or in this one for 0.
@@ -220,10 +219,10 @@ def _processes(work: Computation, num_workers: int, timeout: float) -> Iterator[
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, every: Iterator[Rows], ahead: int, work: Computation, timeout: float
+    pool: ProcessPoolExecutor, every: Iterator[RowRange], ahead: int, work: Computation, timeout: float
 ) -> Iterator[Array]:
     """Yield values in the order of the requests, of which some are under way."""
-    waiting: deque[tuple[Rows, Future[Array]]] = deque()
+    waiting: deque[tuple[RowRange, Future[Array]]] = deque()
     name = name_of(work.function)
     try:
         while True:
@@ -253,13 +252,11 @@ _work: list[Computation] = []  # of this process
 def _begin(work: Computation, parent: int) -> None:
     """Begin a worker process."""
     _work[:] = [work]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    for number in ENDING:  # which the parent minds
-        signal.signal(number, signal.SIG_DFL)
+    leave_signals_to_parent()
     end_with_parent(parent)
 
 
-def _values(rows: Rows) -> Array:
+def _values(rows: RowRange) -> Array:
     return _work[0].values(*rows)
 
 

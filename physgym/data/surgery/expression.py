@@ -50,7 +50,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 @dataclass(frozen=True)
-class Value:
+class PartValue:
     """Values of a part of an expression, for some samples.
 
     Attributes:
@@ -165,9 +165,9 @@ class _Evaluation:
         self._spec, self._read = spec, read
         self._parameters: Mapping[str, Field] = parameters or {}
 
-    def of(self, node: ast.AST) -> Value:
+    def of(self, node: ast.AST) -> PartValue:
         """Return the value of a part."""
-        kinds: dict[type[ast.AST], Callable[[Any], Value]] = {
+        kinds: dict[type[ast.AST], Callable[[Any], PartValue]] = {
             ast.Constant: self._constant,
             ast.Name: lambda name: self._named(name.id),
             ast.BoolOp: self._boolean,
@@ -184,11 +184,11 @@ class _Evaluation:
             )
         return kinds[type(node)](node)
 
-    def _constant(self, node: ast.Constant) -> Value:
-        value = node.value
+    def _constant(self, node: ast.Constant) -> PartValue:
+        value: Any = node.value
         if isinstance(value, str):  # a name that Python would not take
             return self._named(value)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if type(value) not in (int, float):
             raise ConfigError(f"{_text(node)} is no number; an expression has integers and decimal numbers")
         try:
             large = not math.isfinite(float(value))
@@ -196,24 +196,24 @@ class _Evaluation:
             large = True
         if large:
             raise ConfigError("a number of the expression is too large for double precision")
-        return Value(value if abs(value) < 1 << 62 else float(value), _text(node))
+        return PartValue(value if abs(value) < 1 << 62 else float(value), _text(node))
 
     # --- names
 
-    def _named(self, name: str, kind: str | None = None) -> Value:
+    def _named(self, name: str, kind: str | None = None) -> PartValue:
         """Return the values of a name; of one kind where it is said."""
         in_fields, in_parameters = (name in known for known in (self._spec, self._parameters))
         if kind is None and name in NAMES:
             if in_fields or in_parameters:
                 kinds = [kind for kind, there in (("field", in_fields), ("parameter", in_parameters)) if there]
                 raise self._ambiguous(name, ["the index of samples", *(f"a {kind}" for kind in kinds)], kinds)
-            return Value(self._read("index", name), name)
+            return PartValue(self._read("index", name), name)
         if kind is None and in_fields and in_parameters:
             raise self._ambiguous(name, ["a field", "a parameter"], ["field", "parameter"])
         if in_fields and kind != "parameter":
             return self._padded(self._spec[name])
         if in_parameters and kind != "field":
-            return self._numbers(Value(self._read("parameter", name), name))
+            return self._numbers(PartValue(self._read("parameter", name), name))
         raise ConfigError(f"there is no {kind or 'field or parameter'} {name!r}; there are {self._known()}")
 
     def _known(self) -> str:
@@ -225,16 +225,16 @@ class _Evaluation:
         choices = " or ".join(f"{kind}({name})" for kind in kinds)
         return ConfigError(f"{name!r} is the name of {' and of '.join(means)}; write {choices}")
 
-    def _padded(self, field: Field) -> Value:
+    def _padded(self, field: Field) -> PartValue:
         """Return the values of a field; which are there, where it is padded."""
         data = self._read("field", field.name)
-        value = self._numbers(Value(data, field.name))
+        value = self._numbers(PartValue(data, field.name))
         if field.mask not in self._spec:
             return value
         there = present(field, self._spec[field.mask], self._read("field", field.mask))
-        return Value(data, field.name, np.broadcast_to(there, data.shape))
+        return PartValue(data, field.name, np.broadcast_to(there, data.shape))
 
-    def _numbers(self, value: Value) -> Value:
+    def _numbers(self, value: PartValue) -> PartValue:
         if value.data.dtype.kind not in "biufc":
             what = "a text" if value.data.dtype.kind == "U" else f"of dtype {value.data.dtype}"
             raise ConfigError(f"{value.text!r} is {what}; an expression takes numbers and flags")
@@ -242,12 +242,12 @@ class _Evaluation:
 
     # --- conditions
 
-    def _boolean(self, node: ast.BoolOp) -> Value:
+    def _boolean(self, node: ast.BoolOp) -> PartValue:
         parts = [self._condition(part) for part in node.values]
         combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-        return Value(combine.reduce([part.data for part in parts]), _text(node))
+        return PartValue(combine.reduce([part.data for part in parts]), _text(node))
 
-    def _condition(self, node: ast.AST) -> Value:
+    def _condition(self, node: ast.AST) -> PartValue:
         """Return a part that must be a condition."""
         value = self.of(node)
         if value.shape:
@@ -256,7 +256,7 @@ class _Evaluation:
             raise ConfigError(f"{value.text} is no condition, and stands where one is wanted; compare it")
         return value
 
-    def _comparison(self, node: ast.Compare) -> Value:
+    def _comparison(self, node: ast.Compare) -> PartValue:
         sides = [self._scalar(side) for side in (node.left, *node.comparators)]
         if all(side.constant for side in sides):
             raise ConfigError(f"{_text(node)} compares numbers with numbers, the same for every sample")
@@ -268,9 +268,9 @@ class _Evaluation:
         flags = found[0]
         for other_flags in found[1:]:
             flags = flags & other_flags
-        return Value(np.asarray(flags), _text(node))
+        return PartValue(np.asarray(flags), _text(node))
 
-    def _scalar(self, node: ast.AST) -> Value:
+    def _scalar(self, node: ast.AST) -> PartValue:
         """Return a part that must be one real number for each sample."""
         value = self.of(node)
         if value.shape:
@@ -279,16 +279,16 @@ class _Evaluation:
 
     # --- arithmetic
 
-    def _unary(self, node: ast.UnaryOp) -> Value:
+    def _unary(self, node: ast.UnaryOp) -> PartValue:
         if isinstance(node.op, ast.Not):
-            return Value(~self._condition(node.operand).data, _text(node))
+            return PartValue(~self._condition(node.operand).data, _text(node))
         if isinstance(node.op, ast.Invert):
             raise ConfigError(f"{_text(node)}: write not in place of ~")
         value = _number(self.of(node.operand))
         data = -value.data if isinstance(node.op, ast.USub) else value.data
-        return Value(data, _text(node), value.there)
+        return PartValue(data, _text(node), value.there)
 
-    def _arithmetic(self, node: ast.BinOp) -> Value:
+    def _arithmetic(self, node: ast.BinOp) -> PartValue:
         if type(node.op) not in ARITHMETIC:
             hint = "; write and and or in place of & and |" if isinstance(node.op, (ast.BitAnd, ast.BitOr)) else ""
             raise ConfigError(f"{_text(node)}: an expression calculates by +, -, *, /, //, % and ** alone{hint}")
@@ -298,18 +298,18 @@ class _Evaluation:
         if isinstance(node.op, ast.Pow) and not (other.constant and abs(other.data) <= LARGEST_POWER):
             raise ConfigError(f"{_text(node)}: a power is a number of at most {LARGEST_POWER}")
         if one.constant and other.constant:
-            one = Value(np.float64(one.data), one.text)
+            one = PartValue(np.float64(one.data), one.text)
         sides = (_lifted(side.data, max(len(one.shape), len(other.shape))) for side in (one, other))
         data = ARITHMETIC[type(node.op)](*sides)
         if one.constant and other.constant:
             if not np.isfinite(data):
                 raise ConfigError(f"{_text(node)} is no finite number")
-            return Value(float(data), _text(node))
-        return Value(data, _text(node), _both(one.there, other.there))
+            return PartValue(float(data), _text(node))
+        return PartValue(data, _text(node), _both(one.there, other.there))
 
     # --- functions
 
-    def _call(self, node: ast.Call) -> Value:
+    def _call(self, node: ast.Call) -> PartValue:
         name = node.func.id if isinstance(node.func, ast.Name) else _text(node.func)
         if name not in (*FUNCTIONS, *CHOOSING):
             raise ConfigError(f"there is no function {name!r} in expressions; there are {', '.join(FUNCTIONS)}")
@@ -327,16 +327,16 @@ class _Evaluation:
             data = sides[0]
             for side in sides[1:]:
                 data = combine(data, side)
-            return Value(data if isinstance(data, np.ndarray) and data.ndim else float(data), _text(node))
+            return PartValue(data if isinstance(data, np.ndarray) and data.ndim else float(data), _text(node))
         value = self.of(node.args[0])
         if value.constant:
             raise ConfigError(f"{_text(node)}: {name} takes the values of samples, not a number")
         if name == "abs":
             data = value.data if value.data.dtype.kind == "c" else _number(value).data
-            return Value(np.abs(data), _text(node), value.there)
-        return Value(_reduced(name, value), _text(node))
+            return PartValue(np.abs(data), _text(node), value.there)
+        return PartValue(_reduced(name, value), _text(node))
 
-    def _subscript(self, node: ast.Subscript) -> Value:
+    def _subscript(self, node: ast.Subscript) -> PartValue:
         value = self.of(node.value)
         places = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         indices = tuple(_index(place) for place in places)
@@ -345,10 +345,10 @@ class _Evaluation:
         ):
             raise ConfigError(f"{_text(node)}: {value.text} has shape {value.shape}")
         at: Any = (slice(None), *indices)
-        return Value(value.data[at], _text(node), None if value.there is None else value.there[at])
+        return PartValue(value.data[at], _text(node), None if value.there is None else value.there[at])
 
 
-def _reduced(name: str, value: Value) -> Array:
+def _reduced(name: str, value: PartValue) -> Array:
     """Return what min, max, mean, norm or isfinite make of the array of each sample, shape (n,)."""
     data, there = value.data, value.there
     size = math.prod(data.shape[1:])
@@ -390,24 +390,24 @@ def _lifted(data: Any, axes: int) -> Any:
     return data.reshape(len(data), *(1,) * axes)
 
 
-def _number(value: Value) -> Value:
+def _number(value: PartValue) -> PartValue:
     """Return values to calculate with, in double precision: integers of few bits would overflow."""
     value = _real(value)
     if value.constant:
         return value
     if value.flag:
         raise ConfigError(f"{value.text} is a flag, and stands where numbers are wanted")
-    return Value(value.data.astype(np.float64, copy=False), value.text, value.there)
+    return PartValue(value.data.astype(np.float64, copy=False), value.text, value.there)
 
 
-def _real(value: Value) -> Value:
+def _real(value: PartValue) -> PartValue:
     """Return values that can be compared."""
     if not value.constant and value.data.dtype.kind == "c":
         raise ConfigError(f"{value.text} is complex; take norm({value.text}) or abs({value.text})")
     return value
 
 
-def _unreduced(value: Value) -> ConfigError:
+def _unreduced(value: PartValue) -> ConfigError:
     """Return the error of an array where one value for each sample is wanted."""
     some = ", ".join(f"{name}({value.text})" for name in FUNCTIONS[:4])
     return ConfigError(f"{value.text} is an array of shape {value.shape}; take one value of it: {some}")

@@ -11,17 +11,17 @@ from physgym.data.origins import SURGERY, merged_of, merged_source, provenances_
 from physgym.data.provenance import REPEATED_UNKNOWN, runs_of
 from physgym.data.surgery.sources import seen
 
-Step = Mapping[str, Any]  # what was done, such as {"filter": "norm(x) < 3"}
+SurgeryStep = Mapping[str, Any]  # what was done, such as {"filter": "norm(x) < 3"}
 
 
-def changed_source(dataset: SampleDataset, step: Step) -> dict[str, Any]:
+def changed_source(dataset: SampleDataset, step: SurgeryStep) -> dict[str, Any]:
     """Return the source of a part that is changed: its own, and what was done."""
     source = dataset.source
     return {**source, SURGERY: [*_steps(source), dict(step)]}
 
 
 def changed_provenance(
-    path: str, dataset: SampleDataset, step: Step, kept_before: Callable[[int], int] = lambda row: row
+    path: str, dataset: SampleDataset, step: SurgeryStep, kept_before: Callable[[int], int] = lambda row: row
 ) -> dict[str, Any]:
     """Return the provenance of a part that is changed.
 
