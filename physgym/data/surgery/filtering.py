@@ -16,6 +16,8 @@ from physgym.data.surgery.sources import SourceDataset
 from physgym.errors import DatasetError
 from physgym.spaces import Array
 
+OWN = ("format", "mode", "source", "physgym", "git_commit", "compression")  # attributes that a writer makes anew
+
 
 class ParameterRows:
     """Looks up the parameters of episodes, those columns that are asked for.
@@ -173,6 +175,5 @@ def filtered_dataset(
 
 
 def described_attributes(dataset: SampleDataset) -> dict[str, str]:
-    """Return the attributes of partitions that name the simulation."""
-    known = dataset.attributes
-    return {name: str(known[name]) for name in ("env_spec", "spaces") if name in known}
+    """Return the attributes of partitions that say something of the simulation, such as the time of a step."""
+    return {name: text for name, text in dataset.attributes.items() if isinstance(text, str) and name not in OWN}

@@ -14,6 +14,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.layout import ENDINGS, REJECTED
 from physgym.data.provenance import UNSEEN_PARTS, overlaps
+from physgym.data.surgery.filtering import described_attributes
 from physgym.data.surgery.lineage import merged_lineage
 from physgym.data.surgery.plans import NewDataset, NewPart, Piece
 from physgym.data.surgery.sources import SourceDataset, episode_range
@@ -81,7 +82,7 @@ def _part(mode: Mode, those: Sequence[tuple[str, SampleDataset]], notes: list[st
         first.parameter_spec,
         any(tables[REJECTED]),
         all(tables[ENDINGS]),
-        _common_attributes(datasets),
+        _common_attributes(datasets, mode, notes),
     )
 
 
@@ -117,11 +118,13 @@ def _has(dataset: SampleDataset, table: str) -> bool:
     return all(table in part.tables for part in dataset.partitions)
 
 
-def _common_attributes(datasets: Sequence[SampleDataset]) -> dict[str, str]:
-    """Return the attributes that name the simulation, where all have the same."""
-    every = [dataset.attributes for dataset in datasets]
-    names = [name for name in ("env_spec", "spaces") if name in every[0]]
-    return {name: str(every[0][name]) for name in names if all(one.get(name) == every[0][name] for one in every)}
+def _common_attributes(datasets: Sequence[SampleDataset], mode: str, notes: list[str]) -> dict[str, str]:
+    """Return what is said of the simulation, where all say the same."""
+    every = [described_attributes(dataset) for dataset in datasets]
+    common = {name: text for name, text in every[0].items() if all(one.get(name) == text for one in every)}
+    if left := sorted({name for one in every for name in one if one[name]} - set(common)):
+        notes.append(f"{mode}: {', '.join(left)} of the simulation are left out, which not all have the same")
+    return common
 
 
 def _common_metadata(sources: Sequence[SourceDataset], notes: list[str]) -> dict[str, str]:
