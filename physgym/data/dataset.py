@@ -209,11 +209,9 @@ class SampleDataset:
         return np.searchsorted(self._bounds, rows, side="right") - 1
 
     def origins(self) -> tuple[list[SampleOrigin], Array]:
-        """Return where the samples come from, and which of these each sample has: shape (len(self),).
+        """Return source and provenance of each partition, or of each dataset that was merged into it.
 
-        Returns:
-            Source and provenance of each partition, see `source` and `provenance`, or of each dataset that was merged
-            into it; and the number of these for each sample.
+        With them comes the number of these for each sample, shape (len(self),).
         """
         provenances = self.provenances
         each = [(json.loads(part.attributes["source"]), provenances[folder]) for folder, part in self._partitions]
