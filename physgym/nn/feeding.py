@@ -69,7 +69,10 @@ class Feeding:
         unmatched = tuple(one for one in fields if one not in matched.values())
         if passing == "some":  # what it does with them before is not known: only a full match counts
             whole = bool(matched) and not needed and not unmatched
-            return _by_name(parameters, matched, ()) if whole else cls("order", tuple(fields))
+            if whole:
+                return _by_name(parameters, matched, ())
+            by_name_only = all(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(inner))
+            return cls("name", (), {one: one for one in fields}) if by_name_only else cls("order", tuple(fields))
         kinds = {p.kind for p in parameters}
         if not matched:
             taken = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds

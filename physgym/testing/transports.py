@@ -246,6 +246,26 @@ class ChannelContract:
         challenge(parent)
         taken()
 
+    def test_a_timeout_concerns_nothing_but_waits_for_bytes(self, ends: Any) -> None:
+        """Check that what does not wait, and what is written, knows no timeout."""
+        parent, worker = ends
+        for channel in ends:
+            channel.set_timeout(0.05)
+        begun = time.monotonic()
+        assert parent.receive() == []
+        assert worker.read(memoryview(bytearray(100)), wait=False) is None
+        parent.send(Call("call", "x"))
+        worker.next()
+        reply = CallResult([bytes(8 << 20), 1])  # more than is under way
+        answered = in_thread(lambda: worker.send(reply))
+        time.sleep(0.2)
+        assert len(arrived(parent, 1)) == 1
+        answered()
+        while not parent.unsent:
+            parent.send(Call("call", "x", [bytes(1 << 20)]))
+        parent.flush()
+        assert time.monotonic() - begun < PATIENCE
+
     def test_the_descriptor_shows_what_arrives(self, ends: Any) -> None:
         """Check that polling the descriptor finds every message, and nothing once all are taken."""
         parent, worker = ends

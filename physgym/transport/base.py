@@ -77,7 +77,10 @@ class Channel(ABC):
 
     @abstractmethod
     def set_timeout(self, seconds: float | None) -> None:
-        """Limit how long a channel that `blocks` waits for bytes, None for no limit."""
+        """Limit how long a channel that `blocks` waits for bytes in `read`, None for no limit.
+
+        What does not wait goes on not to: a `read` without `wait`, and all of the parent's end. A `write` has no limit.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -97,7 +100,8 @@ class Channel(ABC):
         """Return the events of the descriptor, as in `select.poll`, on which to call `receive` or `flush`.
 
         They may change with each call. A transport that has to read before it can write, as in a handshake of its own,
-        leaves out POLLOUT meanwhile, which would show again and again.
+        leaves out POLLOUT meanwhile, which would show again and again; else it is there as long as something is
+        `unsent`.
         """
         return select.POLLIN | select.POLLOUT if self.unsent else select.POLLIN
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from physgym.errors import ProtocolError
@@ -25,6 +26,7 @@ class SocketChannel(Channel):
         super().__init__(role)
         self.sock = sock = above(sock)
         sock.setblocking(True)
+        self._timeout: float | None = None
         self._flags = 0 if self.blocks else socket.MSG_DONTWAIT
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
@@ -36,8 +38,11 @@ class SocketChannel(Channel):
         return self.sock.fileno()
 
     def set_timeout(self, seconds: float | None) -> None:
-        """Limit how long a channel that blocks waits for the peer, None for no limit."""
-        self.sock.settimeout(seconds)
+        """Limit how long a channel that blocks waits for bytes, None for no limit."""
+        # by the kernel: Python's own timeout would poll before each call, those that do not wait included
+        limit = 0 if seconds is None else max(1, round(seconds * 1e6))  # microseconds; 0 is none
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *divmod(limit, 10**6)))
+        self._timeout = seconds
 
     def close(self) -> None:
         """Close the socket; calling it again does no harm."""
@@ -66,7 +71,7 @@ class SocketChannel(Channel):
         try:
             count = self.sock.recv_into(self.connection.get_buffer(), 0, self._flags)
         except OSError as error:
-            if isinstance(error, BlockingIOError):
+            if isinstance(error, BlockingIOError) and not self.blocks:
                 return []
             raise self._failed(error) from error
         if count == 0:
@@ -86,14 +91,14 @@ class SocketChannel(Channel):
         """Put bytes that the kernel has received into a buffer; return how many."""
         try:
             return self.sock.recv_into(buffer, 0, 0 if wait else socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
         except OSError as error:
+            if isinstance(error, BlockingIOError) and not wait:
+                return None
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> ProtocolError:
-        if isinstance(error, TimeoutError):
-            return ProtocolError(f"nothing arrived for {self.sock.gettimeout()} s")
+        if isinstance(error, BlockingIOError):
+            return ProtocolError(f"nothing arrived for {self._timeout} s")
         return _gone(error)
 
 

@@ -526,3 +526,17 @@ def test_a_compiled_predictor_is_refused_with_the_cure(tmp_path):
     compiled = torch.compile(Predictor(MLP([(3,), (3,)], (3,)), SPEC), backend="eager")
     with pytest.raises(ConfigError, match="pass the Predictor itself, with compile=True"):
         training(tmp_path, compiled, epochs=1)
+
+
+def test_all_fields_by_name_reach_a_network_of_one_layer():
+    class Affine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+
+        def forward(self, **fields):
+            return self.layers(torch.cat([fields["position"], fields["velocity"]], dim=-1))
+
+    feeding = Predictor(Affine(), SPEC).feeding
+    assert (feeding.by, set(feeding.fields)) == ("name", {"position", "velocity"})
+    assert np.isfinite(Predictor(Affine(), SPEC).predict(SAMPLE)["next"]).all()
