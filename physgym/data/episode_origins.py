@@ -6,7 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from physgym.data.origins import arguments_of, episodes_before, merged_of, provenances_of
+import numpy as np
+
+from physgym.data.origins import (
+    SampleOrigin,
+    argument_places,
+    arguments_of,
+    entries_of,
+    episodes_before,
+    merged_of,
+    provenances_of,
+)
 from physgym.errors import ConfigError
 from physgym.spaces import Array
 
@@ -62,6 +72,52 @@ def original_episodes(dataset: SampleDataset) -> Array:
     if not any(merged_of(source) for source in sources):
         return dataset.index("episode")
     return episodes_before(sources, dataset.partition_numbers, dataset.index("episode"))
+
+
+def episode_sources(dataset: SampleDataset) -> list[SampleOrigin]:
+    """Return source and provenance of a dataset, or of each of those that were merged into it.
+
+    Of several folders that are read as one they are those of the first.
+    """
+    source, provenance = dataset.source, dataset.provenance
+    if not (entries := merged_of(source)) or len(dataset.paths) > 1:
+        return [(source, provenance)]
+    known = provenances_of(provenance, len(entries))
+    return [(dict(entry["source"]), one) for entry, one in zip(entries, known, strict=True)]
+
+
+def episode_names(dataset: SampleDataset, rows: Array) -> list[tuple[int, int]]:
+    """Return the names of the episodes of some samples: which of `episode_sources` made each, and its number there.
+
+    Args:
+        dataset: The samples.
+        rows: Which of them, shape (n,).
+    """
+    episodes = dataset.index("episode")[rows]
+    if not (entries := merged_of(dataset.source)) or len(dataset.paths) > 1:
+        return [(0, episode) for episode in episodes.tolist()]
+    before = original_episodes(dataset)[rows]
+    return list(zip(entries_of(entries, episodes).tolist(), before.tolist(), strict=True))
+
+
+def argument_numbers(dataset: SampleDataset, rows: Array, count: int) -> Array:
+    """Return which of several arguments of the simulation the episodes of some samples have, shape (n,), int64.
+
+    Args:
+        dataset: The samples.
+        rows: Which of them, shape (n,).
+        count: How many arguments there are; episodes have one in turn, unless the dataset was merged.
+
+    Raises:
+        DatasetError: Episodes of a merged dataset were made with other ones.
+    """
+    episodes, which = dataset.index("episode")[rows], dataset.partition_numbers[rows]
+    found = np.empty(len(rows), np.int64)
+    for number, part in enumerate(dataset.partitions):
+        mine = which == number
+        if mine.any():
+            found[mine] = argument_places(json.loads(part.attributes["source"]), episodes[mine], count)
+    return found
 
 
 def _arguments(source: dict[str, Any], episode: int) -> dict[str, Any]:

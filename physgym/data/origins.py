@@ -55,7 +55,7 @@ def divided(
             numbers[rows] = len(found)
             found.append((source, provenance))
             continue
-        numbers[rows] = len(found) + _entries_of(entries, episodes[rows])
+        numbers[rows] = len(found) + entries_of(entries, episodes[rows])
         known = provenances_of(provenance, len(entries))
         found += [(dict(entry["source"]), one) for entry, one in zip(entries, known, strict=True)]
     return found, numbers
@@ -74,7 +74,7 @@ def episodes_before(sources: Sequence[Mapping[str, Any]], which: Array, episodes
         if entries := merged_of(source):
             rows = np.flatnonzero(which == number)
             shifts = np.array([entry["shift"] for entry in entries], np.int64)
-            found[rows] -= shifts[_entries_of(entries, episodes[rows])]
+            found[rows] -= shifts[entries_of(entries, episodes[rows])]
     return found
 
 
@@ -94,7 +94,7 @@ def argument_places(source: Mapping[str, Any], episodes: Array, count: int) -> A
         return np.asarray(episodes % count)
     known = arguments_of(source.get("env_kwargs"))
     found = np.empty(len(episodes), np.int64)
-    owners = _entries_of(entries, episodes)
+    owners = entries_of(entries, episodes)
     for number, entry in enumerate(entries):
         mine = owners == number
         own = arguments_of(entry["source"].get("env_kwargs"))
@@ -152,7 +152,7 @@ def check_not_made_by_surgery(source: Mapping[str, Any], where: object) -> None:
         )
 
 
-def _entries_of(entries: Sequence[Mapping[str, Any]], episodes: Array) -> Array:
+def entries_of(entries: Sequence[Mapping[str, Any]], episodes: Array) -> Array:
     """Return which entry each episode belongs to, by their first numbers, which ascend."""
     firsts = np.array([entry["first"] for entry in entries], np.int64)
     return np.maximum(np.searchsorted(firsts, episodes, side="right") - 1, 0)

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
+from physgym.data.episode_origins import argument_numbers
 from physgym.errors import ConfigError, DatasetError
 from physgym.loading.shuffling import permutation
 from physgym.protocol.codec import MAX_BODY
@@ -134,6 +135,7 @@ class StoredEpisodes:
                 meets the counterpart of the simulation that made it, also where the order is shuffled.
         """
         count = len(self)
+        numbers = argument_numbers(self._dataset, self._rows[self._bounds[:-1]], arguments)
         for number in itertools.count(first // count):
             if number == self._passes:
                 return
@@ -142,7 +144,7 @@ class StoredEpisodes:
             for place, samples in self._read(order[begin:]):
                 options: dict[str, Any] = {LOAD_SAMPLES: samples}
                 if arguments > 1:
-                    options[ARGUMENTS] = int(self._episodes[place]) % arguments
+                    options[ARGUMENTS] = int(numbers[place])
                 if self._parameters is not None:
                     options["parameters"] = self._parameters(place)
                 yield number * count + begin, int(self._seeds[place]), options

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from physgym.code.record import check_same
 from physgym.data.dataset import SampleDataset
+from physgym.data.episode_origins import argument_numbers, episode_names, episode_sources
 from physgym.data.provenance import code_of_part
 from physgym.episode import part_seed, seeds_of
 from physgym.errors import DatasetError
@@ -20,6 +22,16 @@ from physgym.running.step_source import StepSource
 from physgym.sample import Sample, declared
 from physgym.samplers import Sampler, rebuild_sampler
 from physgym.spaces import leaf_spaces, unflatten
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Values that the solver needs for the episodes of one source."""
+
+    acting: Sampler | None
+    seed: int
+    options: Callable[[int], dict[str, Any] | None]
+    limits: dict[str, Any]
 
 
 class ReplayedSteps(StepSource):
@@ -46,19 +58,21 @@ class ReplayedSteps(StepSource):
 
     def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:
         """Yield the steps of the dataset."""
-        dataset, solver, plan = self._dataset, self._solver, self._solver.plan
-        source = dataset.source
-        self._refuse_others(source)
-        acting = plan.actions or rebuild_sampler(source.get("actions"), "actions")
-        self._check_code_and_arguments(source)
-        policies: dict[int, EpisodePolicy] = {}
-        options = self._parameters(source)
-        max_steps = source.get("max_steps", plan.max_steps)
-        limits = {"max_steps": max_steps, "max_rejects": max_steps, "nonfinite": source.get("nonfinite", "error")}
-        for (episode, seed), stored in self._rows().items():
+        dataset, solver = self._dataset, self._solver
+        self._refuse_joined()
+        origins = [self._origin(source, provenance) for source, provenance in episode_sources(dataset)]
+        policies: dict[tuple[int, int], EpisodePolicy] = {}
+        rows = self._rows()
+        firsts = np.array([next(iter(stored.values())) for stored in rows.values()])
+        names = episode_names(dataset, firsts)
+        arguments = argument_numbers(dataset, firsts, len(solver.plan.env_kwargs)).tolist()
+        for ((episode, seed), stored), (number, before), argument in zip(rows.items(), names, arguments, strict=True):
             where, last, step = f"episode {episode}", max(stored), -1
-            policy = self._policy(episode, acting, policies)
-            for again in solver.episode(episode, seed, policy(episode), options(episode), **limits):
+            origin, present = origins[number], solver.enter(argument)
+            key = (solver.index, number)
+            policies[key] = policies.get(key) or present.policies(origin.acting, origin.seed)
+            policy, options = policies[key](before), origin.options(episode)
+            for again in solver.episode(episode, seed, policy, options, **origin.limits):
                 step = again.transition.step
                 if step in stored:
                     _check_same(dataset[stored[step]], again, f"{where}, step {step}")
@@ -76,18 +90,29 @@ class ReplayedSteps(StepSource):
             rows.setdefault((episode, seed), {})[step] = row
         return rows
 
-    def _policy(self, episode: int, acting: Sampler | None, policies: dict[int, EpisodePolicy]) -> EpisodePolicy:
-        """Return what gives the actions in the environment of an episode, which is the present one from now on."""
-        present, index = self._solver.enter(episode), self._solver.index
-        if index not in policies:
-            source = self._dataset.source
-            seeds = seeds_of(source, self._dataset.mode)
-            drawn = part_seed(source.get("seed", self._solver.plan.seed), *seeds)
-            policies[index] = present.policies(acting, drawn)
-        return policies[index]
+    def _origin(self, source: Mapping[str, Any], provenance: Any) -> _Origin:
+        """Return what the solver needs for episodes of one source.
 
-    def _refuse_others(self, source: Mapping[str, Any]) -> None:
-        """Raise DatasetError where the episodes cannot be made from their seeds."""
+        Raises:
+            ChangedCode: The simulation has other code than it had.
+            DatasetError: The episodes cannot be made from their seeds, or their parameters are not there.
+        """
+        plan = self._solver.plan
+        if "load" in source:
+            raise DatasetError(
+                "the dataset was made by stored samples that drove the simulation (load=), not from seeds alone. "
+                "Replay it without the solver, or let those samples drive it again: SampleStream(load=...)"
+            )
+        acting = plan.actions or rebuild_sampler(source.get("actions"), "actions")
+        self._check_code(provenance)
+        self._check_arguments()
+        max_steps = source.get("max_steps", plan.max_steps)
+        limits = {"max_steps": max_steps, "max_rejects": max_steps, "nonfinite": source.get("nonfinite", "error")}
+        drawn = part_seed(source.get("seed", plan.seed), *seeds_of(source, self._dataset.mode))
+        return _Origin(acting, drawn, self._parameters(source), limits)
+
+    def _refuse_joined(self) -> None:
+        """Raise DatasetError where several datasets were joined whose episodes cannot be told apart."""
         dataset = self._dataset
         if len(dataset.paths) > 1:
             sources = [json.loads(part.attributes["source"]) for part in dataset.partitions]
@@ -98,25 +123,21 @@ class ReplayedSteps(StepSource):
                     f"{len(dataset.paths)} datasets were joined, whose episodes cannot be told apart by what the "
                     "solver needs. Replay them one at a time, or without the solver"
                 )
-        if "load" in source:
-            raise DatasetError(
-                "the dataset was made by stored samples that drove the simulation (load=), not from seeds alone. "
-                "Replay it without the solver, or let those samples drive it again: SampleStream(load=...)"
-            )
 
-    def _check_code_and_arguments(self, source: Mapping[str, Any]) -> None:
-        """Check that this simulation made the dataset, before a difference shows in the samples.
+    def _check_code(self, provenance: Any) -> None:
+        """Check that this simulation made episodes, before a difference shows in the samples.
 
         Raises:
             ChangedCode: It has other code.
-            DatasetError: Episodes had others of several arguments than they would have.
         """
-        dataset, plan = self._dataset, self._solver.plan
-        producer = code_of_part(dataset.provenance)
+        producer = code_of_part(provenance)
         if producer is not None and producer.get("hash") != "unknown":  # what comes out is compared in any case
-            where = f"the dataset in {dataset.paths[0]}"
-            check_same(producer, self._solver.code, where, allow=plan.allow_changed_code, compare_factories=False)
-        recorded = source.get("env_kwargs")
+            where, allow = f"the dataset in {self._dataset.paths[0]}", self._solver.plan.allow_changed_code
+            check_same(producer, self._solver.code, where, allow=allow, compare_factories=False)
+
+    def _check_arguments(self) -> None:
+        """Raise DatasetError where episodes had others of several arguments than they would have."""
+        plan, recorded = self._solver.plan, self._dataset.source.get("env_kwargs")
         if isinstance(recorded, list) and len(recorded) != len(plan.env_kwargs):
             raise DatasetError(
                 f"the dataset was made with {len(recorded)} different arguments in turn, this runner has "
