@@ -1,6 +1,6 @@
 """Classes of a package that a decorator marks, found in its source: importing all of it may take seconds.
 
-The decorator stands in a line of its own right above the class, so that a new class is one new file.
+The decorator stands in a line of its own above the class, so that a new class is one new file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-MARKED = re.compile(r"^@(\w+)\nclass (\w+)", re.MULTILINE)
+MARKED = re.compile(r"^@(\w+)\n(?=(?:@.*\n)*class (\w+))", re.MULTILINE)  # others may stand between
 
 
 @functools.cache

@@ -64,7 +64,14 @@ from torch.utils.data import DataLoader
 BEAM = "dataset = physgym.SampleDataset('data/beam')\n"
 METHODS = "methods of a class that the reader writes"
 GUIDES = {
-    "architecture": Guide(sketches={0: "rows of a table", 1: "tests of a transport that the reader writes"}),
+    "architecture": Guide(
+        sketches={
+            0: "a sampler that would stay in the table",
+            1: "tests of a format that the reader writes",
+            2: "rows of a table",
+            3: "tests of a transport that the reader writes",
+        }
+    ),
     "concepts": Guide(
         IMPORTS + BEAM + "network = MLP.from_spec(dataset.spec, hidden=(4,))\n"
         "trainer = Trainer(network, dataset, epochs=1, progress=False)\ntrainer.fit()\n",

@@ -12,7 +12,9 @@ import functools
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError
@@ -132,7 +134,15 @@ def make(found: Any, key: str, *given: Any, **arguments: Any) -> Any:
     try:
         return found(*given, **arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {error}{_nearest(found, str(error))}") from error
+        raise ConfigError(f"{key}: {_place(error)}{error}{_nearest(found, str(error))}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return where an error of a type arose in the code of what was called; empty where the arguments do not fit it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, ValueError) or "argument" in str(error) or last.filename == __file__:
+        return ""
+    return f"{last.name} in {Path(last.filename).name}, line {last.lineno}, raised {type(error).__name__}: "
 
 
 def _nearest(found: Any, problem: str) -> str:

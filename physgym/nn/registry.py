@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -25,6 +26,7 @@ class Describable(Protocol):
     def config(self) -> dict[str, Any]: ...  # noqa: D102 - documented above
 
 
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _CLASSES: dict[str, type[nn.Module]] = {}
 ModuleType = TypeVar("ModuleType", bound=type[nn.Module])
 
@@ -73,12 +75,23 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
     Returns:
         ``{"name": ..., "config": ...}``; ``config`` is None for a module that cannot be built from a description.
+
+    Raises:
+        ConfigError: The ``config`` of a registered class lacks an argument that its constructor needs.
     """
     module = unwrapped(module)
     name = type(module).__name__
     if _CLASSES.get(name) is not type(module) or not isinstance(module, Describable):
         return {"name": f"{type(module).__module__}.{type(module).__qualname__}", "config": None}
     config = {key: _described(value) for key, value in module.config.items()}
+    needed = inspect.signature(type(module)).parameters.values()
+    if lost := [
+        one.name for one in needed if one.default is one.empty and one.kind in NAMED and one.name not in config
+    ]:
+        raise ConfigError(
+            f"{name} takes the arguments {lost}, which its property `config` does not return, so that a checkpoint "
+            "could not build it again: let it return the constructor's keyword arguments"
+        )
     return {"name": name, "config": config if _complete(config) else None}
 
 

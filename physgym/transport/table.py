@@ -61,7 +61,7 @@ def transport_of(transport: str | Transport | None, port: int, *, inherit: bool)
     if not isinstance(transport, Transport):
         if transport not in TRANSPORTS:
             known = " or ".join(f'"{name}"' for name in TRANSPORTS)
-            raise ConfigError(f"transport must be {known}, not {transport!r}")
+            raise ConfigError(f"transport must be {known}, not {transport!r}; or pass an object of a Transport")
         transport = imported(TRANSPORTS[transport])()
     if not inherit and not transport.dials:
         raise ConfigError(

@@ -62,8 +62,8 @@ def test_an_unknown_format_is_refused_with_the_known_ones():
     alone = [name for name in registry.names() if not registry.find(name).package]
     known = [*alone, *(name for name in registry.names() if name not in alone)]
     assert {"numpy", "minari"} <= set(known)
-    with pytest.raises(ConfigError, match=f"--to must be {' or '.join(known)}, not 'csv'"):
-        registry.find("csv")
+    with pytest.raises(ConfigError, match=f"--to must be {' or '.join(known)}, not 'no-such-format'"):
+        registry.find("no-such-format")
 
 
 def test_a_source_of_no_format_is_refused_with_what_formats_take(tmp_path):

@@ -421,3 +421,19 @@ def test_a_hook_before_the_loss_that_returns_something_else_is_named():
             Transforms(before_loss=Both(result)).for_loss(x, x)
     with pytest.raises(ConfigError, match="before_loss, Nothing, returned None"):
         Transforms(before_loss=LossTransform(on_target=Nothing())).for_loss(x, x)
+
+
+@register
+class Lost(Transform):
+    """Does not tell its argument."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+
+def test_a_transform_whose_arguments_would_be_lost_is_refused_before_a_training():
+    with pytest.raises(
+        ConfigError, match=r"Lost takes the arguments \['factor'\], which its property `config` does not"
+    ):
+        Transforms(before_prediction=Lost(2.0))
