@@ -14,6 +14,7 @@ WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncate
 INFO = "info must be a dictionary, not a {kind}"
 
 _IMMUTABLE = frozenset({bool, int, float, complex, str, bytes, type(None), np.float64, np.float32, np.int64, np.bool_})
+_REALS = (float, np.float32)  # classes of numbers that a float holds, whatever their value; np.float64 is a float
 
 
 def returned(name: str, values: Any, count: int) -> Any:
@@ -51,6 +52,8 @@ def reward_of(reward: Any) -> float:
     Raises:
         SampleError: It is no number, or a float64 cannot hold it.
     """
+    if isinstance(reward, _REALS):
+        return float(reward)
     try:
         return as_number(reward)
     except CastError as error:
@@ -67,8 +70,8 @@ def flag_of(name: str, flag: Any) -> bool:
     Raises:
         SampleError: It is neither, such as a text.
     """
-    if flag.__class__ is bool:
-        return flag
+    if flag.__class__ is bool or flag.__class__ is np.bool_:
+        return bool(flag)
     if (isinstance(flag, (int, float)) or hasattr(flag, "dtype")) and not np.ma.is_masked(flag):
         array = np.asarray(flag)
         if not array.shape and array.dtype.kind in "biuf" and array in (0, 1):

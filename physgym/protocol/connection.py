@@ -76,12 +76,15 @@ class Connection:
         Raises:
             ProtocolError: The message is not legal in this state, or holds what cannot travel.
         """
-        if (message is STEPPED_ALL or message is STEP_ALL[0] or message is STEP_ALL[1]) and (
-            frame := self._send_short(message)
-        ) is not None:
-            return [frame]
+        talk = self.conversation
+        if message is STEPPED_ALL:
+            if talk.allows(Results, self.role) and (sequence := talk.end_step()) is not None:
+                return [FRAME.pack(STEPPED_BYTES[0], sequence, STEPPED_BYTES[1])]
+        elif (message is STEP_ALL[0] or message is STEP_ALL[1]) and talk.allows(Step, self.role):
+            begin, end = STEP_BYTES[message.slot]
+            return [FRAME.pack(begin, talk.begin_step(message), end)]
         kind = type(message)
-        self.conversation.check(kind, self.role)
+        talk.check(kind, self.role)
         try:
             body = encode(message, self.agreement)
             self._check_content(message)
@@ -91,22 +94,9 @@ class Connection:
         if length > MAX_BODY:
             raise ProtocolError(f"a {kind.__name__} of {length} bytes exceeds the limit of {MAX_BODY}")
         # only now: what cannot be sent changes no state
-        sequence = self.conversation.expected(kind)
+        sequence = talk.expected(kind)
         self._advance(message, sequence)
         return [pack_header(kind, sequence, length), *body]
-
-    def _send_short(self, message: Message) -> bytes | None:
-        """Return the frame of one of the short messages, None if it has to take the long way."""
-        talk = self.conversation
-        if message is STEPPED_ALL:
-            if not talk.allows(Results, self.role) or (sequence := talk.end_step()) is None:
-                return None
-            return FRAME.pack(STEPPED_BYTES[0], sequence, STEPPED_BYTES[1])
-        if not talk.allows(Step, self.role):
-            return None
-        assert isinstance(message, Step)
-        begin, end = STEP_BYTES[message.slot]
-        return FRAME.pack(begin, talk.begin_step(message), end)
 
     # receiving
 
@@ -116,7 +106,8 @@ class Connection:
             return self._body[self._filled :]
         if self._start == self._end:
             self._start = self._end = 0
-        elif self._end == INPUT_SIZE or self._start > INPUT_SIZE // 2:
+            return self._view
+        if self._end == INPUT_SIZE or self._start > INPUT_SIZE // 2:
             rest = self._input[self._start : self._end]
             self._input[: len(rest)] = rest
             self._start, self._end = 0, len(rest)

@@ -179,6 +179,7 @@ class ActionWriter:
         self._plain = walk.children(single) is None and not self._leaves[0].variable
         self._arena, self.inline, self._local = arena, inline, local
         self._count = len(arena.slots[0].rewards)
+        self._whole = arena.actions[0].shape if self._plain else ()  # of the actions of all environments
 
     def put(self, actions: Any, where: Any, number: int) -> list[list[Any]]:
         """Write actions into the arena.
@@ -197,7 +198,8 @@ class ActionWriter:
         """
         if self._plain and actions.__class__ is np.ndarray:
             target = self._arena.actions[0]
-            if actions.dtype == target.dtype and actions.shape == (number, *target.shape[1:]):
+            shape = self._whole if number == self._count else (number, *self._whole[1:])
+            if actions.dtype == target.dtype and actions.shape == shape:
                 target[where] = actions
                 return []
         space = self._batched if number == self._count else batch_space(self._single, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from physgym.errors import (
     ClosedError,
@@ -24,6 +24,7 @@ from physgym.vector.recovery import Recovery
 from physgym.vector.workers import Fault, RemoteWorker, Worker, reported
 
 T = TypeVar("T")
+IDLE, INTERRUPTED, SEND = State.IDLE, State.INTERRUPTED, State.SEND  # an enumeration takes longer to ask
 
 
 class CallRunner:
@@ -42,31 +43,29 @@ class CallRunner:
 
     def __init__(self, fleet: WorkerPool, recovery: Recovery, none: OpenCall, stream: StreamCall) -> None:
         self._fleet, self._recovery, self._none, self._stream = fleet, recovery, none, stream
-        self.state = State.IDLE
+        self.state = IDLE
         self._call = none
         self._errors: list[PhysGymError] = []
         self.number = 0
 
     # --- states
 
-    def _move(self, state: State) -> None:
+    def _move(self, state: State, call: OpenCall) -> None:
         assert state in MOVES[self.state], f"a call does not go from {self.state} to {state}"
-        self.state = state
+        self.state, self._call = state, call
 
     def opened(self, call: OpenCall) -> None:
         """Take note that the requests of a call are out."""
-        self._move(call.state)
-        self._call = call
+        assert call.state in MOVES[self.state], f"a call does not go from {self.state} to {call.state}"
+        self.state, self._call = call.state, call
 
     def interrupt(self) -> None:
         """Leave the present call in the middle: the answers to come are forgotten."""
-        self._move(State.INTERRUPTED)
-        self._call = self._none
+        self._move(INTERRUPTED, self._none)
 
     def finish(self) -> None:
         """Take note that no answer is owed any more."""
-        self._move(State.IDLE)
-        self._call = self._none
+        self._move(IDLE, self._none)
 
     def check_open(self) -> None:
         """Check that the vector env was not closed.
@@ -91,16 +90,8 @@ class CallRunner:
             PendingCallError: Another call is under way.
             WorkerError: A worker is gone and does not come up again.
         """
-        self.check_open()
-        if self.state is State.SEND:
-            text = f"{name} while results of send are still to come; take them with recv, or reset"
-            raise PendingCallError(text, "send")
-        if self.state is State.INTERRUPTED:
-            self._drain()
-        elif self.state is not State.IDLE:
-            state = self.state.value
-            text = f"Calling `{name}_async` while waiting for a pending call to `{state}` to complete"
-            raise PendingCallError(text, state)
+        if self._fleet.closed or self.state is not IDLE:
+            self._make_way(name)
         self.number += 1
         self._errors = []
         call.begin()
@@ -108,9 +99,21 @@ class CallRunner:
             for worker in self._fleet.workers:
                 if isinstance(worker, RemoteWorker) and worker.gone:
                     self._errors += self._recovery.deal_with(worker, Fault(worker.lost(), dead=True), self._none)
-        self._move(State.INTERRUPTED)
+        self._move(INTERRUPTED, self._none)
         if self._errors:
             self.raise_errors()
+
+    def _make_way(self, name: str) -> None:
+        """Drop a call that was interrupted, so that another one can begin."""
+        self.check_open()
+        if self.state is SEND:
+            text = f"{name} while results of send are still to come; take them with recv, or reset"
+            raise PendingCallError(text, "send")
+        if self.state is not INTERRUPTED:
+            state = self.state.value
+            text = f"Calling `{name}_async` while waiting for a pending call to `{state}` to complete"
+            raise PendingCallError(text, state)
+        self._drain()
 
     def _drain(self) -> None:
         """Wait for the answers to a call that was interrupted, and forget them."""
@@ -155,27 +158,33 @@ class CallRunner:
             WrongType: An action cannot travel.
         """
         before = self.state
-        self._move(State.INTERRUPTED)
+        self.interrupt()
         for worker, message in requests:
             try:
                 self._fleet.post(worker, message)
             except ProtocolError as error:
-                if before is State.SEND or self.count_in_flight():
+                if before is SEND or self.count_in_flight():
                     self.opened(self._stream)
                 else:
                     self.finish()
                 raise WrongType(f"the actions of {worker}: {error}") from error
         self.opened(self._stream)
 
-    def run(self, begin: Callable[[], None], wait: Callable[[], T]) -> T:
-        """Run a call to its end; where it is interrupted (Ctrl-C), no later one may take its answers."""
+    def run(self, wait: Callable[[], T], begin: Callable[..., None], *args: Any) -> T:
+        """Run a call to its end; where it is interrupted (Ctrl-C), no later one may take its answers.
+
+        Args:
+            wait: Waits for the answers and returns the result.
+            begin: Sends the requests.
+            *args: Arguments of `begin`.
+        """
         try:
-            begin()
+            begin(*args)
             return wait()
         except PendingCallError:
             raise  # of another call, which is as it was
         except BaseException:
-            if self.state is not State.IDLE:
+            if self.state is not IDLE:
                 self.interrupt()
             raise
 
@@ -192,13 +201,13 @@ class CallRunner:
             WaitTimeout: The time is over; it can be waited for again.
             WorkerError: A worker died or did not answer, or an environment raised.
         """
-        self.check_open()
-        if self.state is not call.state:
+        if self._fleet.closed or self.state is not call.state:
+            self.check_open()
             name = call.state.value
             raise NoPendingCallError(f"Calling `{name}_wait` without any prior call to `{name}_async`.", name)
         for arrival in self._fleet.replies(timeout, in_turn=in_turn and timeout is None):
             self._handle_reply(arrival.worker, arrival.reply)
-        self.finish()
+        self._move(IDLE, self._none)
         if self._errors:
             self.raise_errors()
 
@@ -235,7 +244,7 @@ class CallRunner:
 
     def land(self) -> None:
         """Finish the stream call if nothing is in flight."""
-        if self.state is State.SEND and not self.count_in_flight():
+        if self.state is SEND and not self.count_in_flight():
             self.finish()
 
     # --- answers
@@ -290,7 +299,7 @@ class CallRunner:
             WorkerError: One does not come up.
         """
         self.check_open()
-        if self.state is State.INTERRUPTED:
+        if self.state is INTERRUPTED:
             self._drain()
         for worker in self._fleet.workers:
             if not isinstance(worker, RemoteWorker) or not worker.gone:

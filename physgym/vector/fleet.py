@@ -30,7 +30,7 @@ from physgym.protocol.messages import (
     Predict,
     Prediction,
 )
-from physgym.protocol.short_frames import STEPPED_ALL
+from physgym.protocol.short_frames import STEP_ALL, STEPPED_ALL
 from physgym.system.descriptors import fill_standard
 from physgym.transport.base import PeerGone
 from physgym.vector.closing import END_TIMEOUT, close_environments
@@ -45,6 +45,10 @@ from physgym.worker.failures import RequestFailed
 from physgym.worker.main import build_all
 
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
+
+
+def _no_parts(part: Message) -> None:
+    raise AssertionError(f"a step of all environments is answered in parts: {part}")
 
 
 def _release(workers: Sequence[Worker], launcher: Launcher[Any], patience: float, owner: int) -> None:
@@ -215,12 +219,12 @@ class WorkerPool:
         for worker in self.workers:
             if isinstance(worker, LocalWorker):
                 assert arena is not None
-                worker.group.attach(arena, 0, 0)
+                worker.group.attach(arena, 0, None)
             elif self.memory is not None:
                 agreed = self.agreement
                 self._arena = rows, Arena.size(agreed.actions, agreed.results, rows, SLOTS)
                 self._attach(worker)
-            if arena is not None and (self.memory is not None or self.local):
+            if arena is not None and self.memory is not None:
                 worker.doing = arena.doing[worker.index : worker.index + 1]
         for arrival in self.replies():
             if isinstance(arrival.reply, Fault):
@@ -249,7 +253,11 @@ class WorkerPool:
         if self.closed:
             raise ClosedError(self.end_text)
         if not isinstance(worker, RemoteWorker):
-            self._serve(worker, message, context)
+            assert isinstance(worker, LocalWorker)
+            if message is STEP_ALL[0] or message is STEP_ALL[1]:
+                self._step_here(worker, message)
+            else:
+                self._serve(worker, message, context)
             return
         channel = worker.channel
         if channel is None or worker.ready is None:
@@ -304,8 +312,18 @@ class WorkerPool:
         waiting = len(list(self._inbox.envs_in_flight())) if self._inbox else 0
         return waiting + sum([worker.ledger.count_in_flight() for worker in self.workers])
 
-    def _serve(self, worker: Worker, message: Message, context: Any) -> None:
-        assert isinstance(worker, LocalWorker)
+    def _step_here(self, worker: LocalWorker, message: Message) -> None:
+        """Have all environments of this process make a step; its answer comes as a whole, so that nothing is owed."""
+        reply: Message | Fault
+        try:
+            reply = worker.group.serve(message, _no_parts)
+            if reply is STEPPED_ALL:
+                return
+        except RequestFailed as failed:
+            reply = self._local_fault(worker, failed, Pending(0, message))
+        self._inbox.append(Arrival(worker, reply, Pending(0, message), worker.ledger))
+
+    def _serve(self, worker: LocalWorker, message: Message, context: Any) -> None:
         ledger = worker.ledger
         request = ledger.open(message, 0)
         request.context = context
@@ -391,7 +409,8 @@ class WorkerPool:
         if channel is None:
             return  # another thread closes the vector env
         worker.unfinished = True
-        fault, messages = None, list[Message]()
+        fault = None
+        messages: list[Message] = []
         try:
             if event & select.POLLOUT:
                 channel.flush()

@@ -50,9 +50,10 @@ class ResultStore:
         """Return the slot before the present one."""
         return self._arena.slots[self.number - 1]
 
-    def next_slot(self) -> None:
-        """Let the next results go to the other slot."""
+    def next_slot(self) -> int:
+        """Let the next results go to the other slot; return its number."""
         self.number = (self.number + 1) % SLOTS
+        return self.number
 
     def put(self, worker: Worker, results: Results, lost: Sequence[int], before: Slot) -> None:
         """Put results of a worker into the present slot.
@@ -108,6 +109,17 @@ class ResultStore:
 
     def _nested(self, columns: list[Any]) -> Any:
         return walk.unflatten(self._space, iter(columns))
+
+    def all(self) -> tuple[Any, Array, Array, Array]:
+        """Return the present observations, rewards, terminations and truncations of all environments."""
+        slot = self._arena.slots[self.number]
+        if self._plain:
+            (observations,) = slot.observations
+            if self.copy:
+                observations = observations.copy()
+        else:
+            observations = self.observations()
+        return observations, slot.rewards.copy(), slot.terminations.copy(), slot.truncations.copy()
 
     def observations(self) -> Any:
         """Return the present observations of all environments."""

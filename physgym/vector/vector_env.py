@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ from physgym.worker.sharing import refuse_shared
 
 LONGEST_TIMEOUT = 1e7
 DEFAULT_RESTARTS = 10
+_ALL = slice(None)
 
 
 class SocketVectorEnv(VectorEnv[Any, Any, Any]):
@@ -275,7 +277,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         checked = check_reset(self.num_envs, seed, options)
         if self._runner.state is State.SEND:
             self._runner.interrupt()  # what is still to come is forgotten
-        return self._runner.run(lambda: self._begin_reset(*checked), self.reset_wait)
+        return self._runner.run(self.reset_wait, self._begin_reset, *checked)
 
     def reset_async(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -312,22 +314,19 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             ConfigError: The actions do not fit the action space.
             WorkerError: A worker died or did not answer, or an environment raised.
         """
-        return self._runner.run(lambda: self.step_async(actions), self.step_wait)
+        return self._runner.run(self.step_wait, self.step_async, actions)
 
     def step_async(self, actions: Any) -> None:
         """Begin a `step`; `step_wait` gives its result."""
-        call, results = self._calls.step, self._calls.results
-        self._runner.begin("step", call)
-        objects = self._calls.actions.put(actions, slice(None), self.num_envs)
-        results.next_slot()
-        workers = self._pool.hosts
-        if self._calls.actions.inline or objects:
-            slot = results.number
-            self._runner.post([(w, self._calls.actions.step(slot, w.slice, objects)) for w in workers])
+        call, runner, writer, workers = self._calls.step, self._runner, self._calls.actions, self._pool.hosts
+        runner.begin("step", call)
+        objects = writer.put(actions, _ALL, self.num_envs)
+        slot = self._calls.results.next_slot()
+        if writer.inline or objects:
+            runner.post([(worker, writer.step(slot, worker.slice, objects)) for worker in workers])
         else:
-            message = STEP_ALL[results.number]
-            self._runner.post([(worker, message) for worker in workers])
-        self._runner.opened(call)
+            runner.post(zip(workers, itertools.repeat(STEP_ALL[slot])))
+        runner.opened(call)
 
     def step_wait(self, timeout: float | None = None) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Return the result of the `step` that was begun.
@@ -335,11 +334,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             WaitTimeout: `timeout` seconds are over; it can be waited for again.
         """
-        call, results = self._calls.step, self._calls.results
+        call = self._calls.step
         self._runner.wait(call, timeout, in_turn=self.predictor is None)
-        slot = results.slot
-        rewards, terminations, truncations = slot.rewards.copy(), slot.terminations.copy(), slot.truncations.copy()
-        return results.observations(), rewards, terminations, truncations, call.infos(self.num_envs)
+        return *self._calls.results.all(), call.infos(self.num_envs)
 
     def render(self) -> tuple[Any, ...]:
         """Return one frame per environment."""
@@ -372,7 +369,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         return self._calls.method.values()
 
     def _call(self, request: Call, env_ids: Sequence[int] | None = None) -> tuple[Any, ...]:
-        return self._runner.run(lambda: self._begin_call(request, env_ids), self.call_wait)
+        return self._runner.run(self.call_wait, self._begin_call, request, env_ids)
 
     def call_envs(self, env_ids: Sequence[int], name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of some environments, or read an attribute.

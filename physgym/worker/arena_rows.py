@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -31,7 +31,7 @@ class ArenaRows:
         actions: One array per fixed leaf of the action space, shape (count, *leaf shape).
         slots: The sets of results.
         objects: One list per observation leaf of variable size, one value per environment.
-        doing: One integer: the environment among all that is busy, else `IDLE`.
+        doing: One integer, which others may see: the environment among all that is busy, else `IDLE`.
         first: Index of the first environment among all.
     """
 
@@ -39,24 +39,30 @@ class ArenaRows:
         self._space, self._leaves = observation_space, walk.leaves(observation_space)
         self._acted, self._count = walk.leaves(action_space), count
         self.objects: list[list[Any]] = [[None] * count for leaf in self._leaves if leaf.variable]
-        self._use(Arena(*self.layouts(), count, 1), 0, 0)
+        self._use(Arena(*self.layouts(), count, 1), 0, None)
         self.inline = True
 
     def layouts(self) -> tuple[Layout, Layout]:
         """Return the layouts of actions and results."""
         return Layout(self._acted), results_layout(Layout(self._leaves))
 
-    def attach(self, arena: Arena, first: int, worker: int) -> None:
-        """Read actions from and write results to an arena, from its row `first` on."""
+    def attach(self, arena: Arena, first: int, worker: int | None) -> None:
+        """Read actions from and write results to an arena, from its row `first` on.
+
+        Args:
+            arena: The arrays.
+            first: Index of the first environment.
+            worker: Which worker this is, for `Arena.doing`; None if nobody looks there.
+        """
         self.inline = False
         self._use(arena, first, worker)
 
-    def _use(self, arena: Arena, first: int, worker: int) -> None:
+    def _use(self, arena: Arena, first: int, worker: int | None) -> None:
         part = slice(first, first + self._count)
         self.first = first
         self.actions = [array[part] for array in arena.actions]
         self.slots = [SlotRows(slot.rows(part), self._leaves, self.objects, self._space) for slot in arena.slots]
-        self.doing = _view(arena.doing[worker : worker + 1])
+        self.doing = [IDLE] if worker is None else _view(arena.doing[worker : worker + 1])
         self.doing[0] = IDLE
 
     def slot(self, number: int) -> SlotRows:
@@ -66,10 +72,6 @@ class ArenaRows:
     def begin(self, index: int) -> None:
         """Note that an environment is busy, so that the parent can name it where it ends the process."""
         self.doing[0] = self.first + index
-
-    def end(self) -> None:
-        """Note that no environment is busy."""
-        self.doing[0] = IDLE
 
 
 def _view(array: Any) -> Any:
@@ -91,6 +93,8 @@ class SlotRows:
         terminations: Shape (rows,), bool.
         truncations: Shape (rows,), bool.
         write: Stores the observation of one environment.
+        plain: Array, shape and dtype of observations that are arrays, which a loop may compare and store by itself;
+            else None three times.
     """
 
     def __init__(self, slot: Slot, leaves: list[Leaf], objects: list[list[Any]], space: gymnasium.Space[Any]) -> None:
@@ -99,13 +103,25 @@ class SlotRows:
         self.terminations = _view(slot.terminations)
         self.truncations = _view(slot.truncations)
         self.write = _writer(slot, leaves, objects, space)
+        self.plain: tuple[Any, Any, Any] = (None, None, None)
+        if _is_plain(leaves, space):
+            self.plain = slot.observations[0], leaves[0].shape, leaves[0].dtype
+        self._unset = _view(np.zeros_like(slot.terminations))
+
+    def clear_flags(self, rows: Sequence[int] | None) -> None:
+        """Set the flags of some rows to False, of all by default: far less work than one by one."""
+        if rows is None:
+            self.terminations[:] = self.truncations[:] = self._unset
+            return
+        for row in rows:
+            self.terminations[row] = self.truncations[row] = False
 
 
 def _writer(
     slot: Slot, leaves: list[Leaf], objects: list[list[Any]], space: gymnasium.Space[Any]
 ) -> Callable[[int, Any], None]:
     """Return what stores the observation of one environment; made for the layout, as it is the innermost function."""
-    if walk.children(space) is None and not leaves[0].variable:
+    if _is_plain(leaves, space):
         (buffer,), leaf = slot.observations, leaves[0]
         array_shape, array_dtype, numbers = leaf.shape, leaf.dtype, _numbers(leaf)
 
@@ -145,6 +161,11 @@ def _writer(
             target[index] = taken(part) if leaf.variable else _fitted(part, leaf)
 
     return write
+
+
+def _is_plain(leaves: list[Leaf], space: gymnasium.Space[Any]) -> bool:
+    """Return whether an observation is one array of fixed layout."""
+    return walk.children(space) is None and not leaves[0].variable
 
 
 def _numbers(leaf: Leaf) -> tuple[type, ...]:

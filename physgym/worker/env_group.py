@@ -16,7 +16,7 @@ from physgym.casting import as_arrays
 from physgym.code.env_description import describe_env
 from physgym.errors import ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
-from physgym.protocol.buffers import Arena, Layout
+from physgym.protocol.buffers import IDLE, Arena, Layout
 from physgym.protocol.messages import Call, CallResult, Message, Predict, Prediction, Reset, Rollout, Step
 from physgym.sample import SampleSpec, declared
 from physgym.spaces import Array
@@ -83,8 +83,14 @@ class EnvGroup:
         """Return the layouts of actions and results."""
         return self._rows.layouts()
 
-    def attach(self, arena: Arena, first: int, worker: int) -> None:
-        """Read actions from and write results to an arena, from its row `first` on."""
+    def attach(self, arena: Arena, first: int, worker: int | None) -> None:
+        """Read actions from and write results to an arena, from its row `first` on.
+
+        Args:
+            arena: The arrays.
+            first: Index of the first environment.
+            worker: Which worker this is, for `Arena.doing`; None if nobody looks there.
+        """
         self._rows.attach(arena, first, worker)
 
     def describe(self) -> dict[str, Any]:
@@ -120,13 +126,17 @@ class EnvGroup:
         """
         home = self._folders.before()
         try:
-            reply = self._serve(message, emit)
+            if message.__class__ is Step:
+                self._episodes.stopped = None
+                reply: Message = self._stepper.step(message, emit)
+            else:
+                reply = self._serve(message, emit)
         except Exception:
-            self._rows.end()
+            self._rows.doing[0] = IDLE
             raise
         finally:
             moved = self._folders.back(home)
-        self._rows.end()  # not where an environment ends the process, so that the parent can name it
+        self._rows.doing[0] = IDLE  # not where an environment ends the process, so that the parent can name it
         if moved:
             self._folders.keep(moved)
         return reply
@@ -134,10 +144,8 @@ class EnvGroup:
     def _serve(self, message: Message, emit: Emit) -> Message:
         if isinstance(message, Rollout):
             return self._episodes.serve(message, emit)
-        self._episodes.forget()
+        self._episodes.stopped = None  # something else is asked
         match message:
-            case Step():
-                return self._stepper.step(message, emit)
             case Reset():
                 return self._stepper.reset(message)
             case Call():

@@ -52,6 +52,9 @@ class EpisodeRunner:
         guard: Calls the environments.
         ended: Whether the episode of each environment has ended; a rollout ends what is going on.
         closing: Whether the parent wants to close, which ends a rollout between two steps.
+
+    Attributes:
+        stopped: The episode in which the limit of the last rollout came, which another rollout may go on with.
     """
 
     def __init__(
@@ -69,11 +72,7 @@ class EpisodeRunner:
         self._policies: dict[int, EpisodePolicy] = {}
         self._generator = ActionGenerator()
         self._samples = 0  # samples of all rollouts
-        self._stopped: Running | None = None  # the episode in which the limit of the last rollout came
-
-    def forget(self) -> None:
-        """Forget the episode in which the limit of the last rollout came: something else is asked."""
-        self._stopped = None
+        self.stopped: Running | None = None
 
     def serve(self, request: Rollout, emit: Emit) -> RolloutResult:
         """Run the episodes of a request; return the last part of their samples.
@@ -85,7 +84,7 @@ class EpisodeRunner:
         Raises:
             RequestFailed: An environment raised, or a sample does not fit.
         """
-        stopped, self._stopped = self._stopped, None
+        stopped, self.stopped = self.stopped, None
         if not request.goes_on:
             stopped = None
         spec = self._guard(0, "rollout", lambda: self._spec or require_spec(self._envs[0]))
@@ -136,7 +135,7 @@ class EpisodeRunner:
             if part.due():
                 part.send(emit, finite=request.nonfinite != "error")
             if self._enough(request):
-                self._stopped = None if transition.last else running
+                self.stopped = None if transition.last else running
                 return
             if self._to_close():
                 raise ClosedError(f"episode {episode} was cut short, since the vector env is being closed")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
+import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
@@ -24,6 +25,7 @@ from physgym.worker.working_folders import WorkingFolders
 Emit: TypeAlias = Callable[[Message], None]
 
 FLUSH_SECONDS = 2e-4  # a streamed step answers in parts that took so long: messages cost little then
+MOST_CHOICES = 256  # actions of a space that are made once and for all
 RESTARTED = "worker_restarted"  # key of an info: the episode was cut because its worker had to be started again
 
 _NOTHING = object()
@@ -54,11 +56,13 @@ class Stepper:
         folders: WorkingFolders,
         seeds: Sequence[int | None] | None,
     ) -> None:
-        self._envs, self._mode, self._rows, self._folders = envs, mode, rows, folders
+        self._envs, self._rows, self._folders = envs, rows, folders
+        self._same_step, self._disabled = mode is AutoresetMode.SAME_STEP, mode is AutoresetMode.DISABLED
         self._space, self._leaves = action_space, walk.leaves(action_space)
         self._plain_action = walk.children(action_space) is None
-        self.ended = [False] * len(envs)
+        self._choices = _choices(action_space) if self._plain_action else {}
         self._cut = [seeds is not None] * len(envs)
+        self.ended = list(self._cut)
         self._seeds = list(seeds) if seeds is not None else [None] * len(envs)
 
     def reset(self, request: Reset) -> Results:
@@ -102,40 +106,42 @@ class Stepper:
             request: What to do.
             emit: Takes the parts of the answer before the last one.
         """
-        slot = self._rows.slot(request.slot)
+        slot = self._rows.slots[0 if self._rows.inline else request.slot]
         rows = range(len(self._envs)) if request.rows is None else request.rows
         actions = self._single_actions(request, rows)
         steps, ended, cut, doing, first = self._folders.steps, self.ended, self._cut, self._rows.doing, self._rows.first
         write, rewards, terminations, truncations = slot.write, slot.rewards, slot.terminations, slot.truncations
-        same_step, disabled = self._mode is AutoresetMode.SAME_STEP, self._mode is AutoresetMode.DISABLED
+        (buffer, shape, dtype), ndarray = slot.plain, np.ndarray
+        slot.clear_flags(request.rows)  # those of most steps: what is not False is written below
+        same_step, disabled = self._same_step, self._disabled
         infos: dict[int, dict[str, Any]] = {}
         failures: list[Failure] = []
         lost: list[int] = []
         flush = time.perf_counter() + FLUSH_SECONDS if request.stream else 0.0
         sent = 0
         values: Any = _NOTHING
-        for place, (i, action) in enumerate(zip(rows, actions, strict=True)):
+        for i, action in enumerate(actions) if request.rows is None else zip(rows, actions, strict=True):
             doing[0] = first + i
             try:
-                if cut[i]:
-                    info = self._report_cut(slot, i)
-                    lost.append(i)
-                elif ended[i]:
-                    if disabled:
+                if ended[i]:
+                    if cut[i]:
+                        info = self._report_cut(slot, i)
+                        lost.append(i)
+                    elif disabled:
                         raise ConfigError(
                             "the episode has ended; with autoreset_mode DISABLED call "
                             'reset(options={"reset_mask": ...}) before the next step'
                         )
-                    info = self._reset_one(slot, i)
-                    rewards[i], terminations[i], truncations[i] = 0.0, False, False
+                    else:
+                        info = self._reset_one(slot, i)
+                        rewards[i] = 0.0
                 else:
                     values = steps[i](action)
                     observation, reward, terminated, truncated, info = values
                     rewards[i] = reward if reward.__class__ is float else reward_of(reward)
-                    if terminated.__class__ is not bool or truncated.__class__ is not bool:
-                        terminated, truncated = flag_of("terminated", terminated), flag_of("truncated", truncated)
-                    terminations[i] = terminated
-                    truncations[i] = truncated
+                    if terminated is not False or truncated is not False:
+                        terminations[i] = terminated = flag_of("terminated", terminated)
+                        truncations[i] = truncated = flag_of("truncated", truncated)
                     if terminated or truncated:
                         if same_step:
                             # the reset may write into the same arrays
@@ -146,7 +152,14 @@ class Stepper:
                             write(i, observation)
                             info = _taken_info(info)
                     else:
-                        write(i, observation)
+                        if (
+                            observation.__class__ is ndarray
+                            and observation.dtype is dtype
+                            and observation.shape == shape
+                        ):
+                            buffer[i] = observation  # as `write` would
+                        else:
+                            write(i, observation)
                         if info or info.__class__ is not dict:
                             info = _taken_info(info)
                 if info:
@@ -154,11 +167,14 @@ class Stepper:
             except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
                 failures.append(self._failed(i, _explained(values, error), "step"))
                 values = _NOTHING
-            if flush and time.perf_counter() > flush and place + 1 < len(rows):
-                emit(self._results(slot, rows[sent : place + 1], infos, failures, lost, last=False))
-                sent, infos, failures, lost = place + 1, {}, [], []
+            if flush and time.perf_counter() > flush and i != rows[-1]:
+                done = rows.index(i) + 1
+                emit(self._results(slot, rows[sent:done], infos, failures, lost, last=False))
+                sent, infos, failures, lost = done, {}, [], []
                 flush = time.perf_counter() + FLUSH_SECONDS
         part = None if request.rows is None and not sent else rows[sent:]
+        if part is None and not (infos or failures or lost or self._rows.inline or self._rows.objects):
+            return STEPPED_ALL
         return self._results(slot, part, infos, failures, lost, last=True)
 
     def _results(
@@ -171,8 +187,6 @@ class Stepper:
         *,
         last: bool,
     ) -> Results:
-        if rows is None and not (infos or failures or cut or self._rows.inline or self._rows.objects) and last:
-            return STEPPED_ALL
         part = None if rows is None else list(rows)
         which = range(len(self._envs)) if part is None else part
         objects = [[values[i] for i in which] for values in self._rows.objects]
@@ -185,7 +199,7 @@ class Stepper:
         """Report the episode of an environment as truncated, in place of a step, since its worker was started again."""
         self._cut[index] = False
         slot.rewards[index], slot.terminations[index], slot.truncations[index] = 0.0, False, True
-        if self._mode is AutoresetMode.SAME_STEP:
+        if self._same_step:
             return {**self._reset_one(slot, index), RESTARTED: True}
         self.ended[index] = True
         return {RESTARTED: True}
@@ -196,12 +210,20 @@ class Stepper:
 
     def _single_actions(self, request: Step, rows: Sequence[int]) -> Sequence[Any]:
         """Return one action per row; not views of shared memory, which an environment may not keep."""
+        shared = request.actions is None and request.rows is None
         if request.actions is not None:
             leaves = request.actions
         elif request.rows is None:
-            leaves = [array.copy() for array in self._rows.actions]
+            leaves = self._rows.actions
         else:
             leaves = [array[request.rows] for array in self._rows.actions]
+        if self._choices and not request.objects:
+            try:
+                return list(map(self._choices.__getitem__, leaves[0].tolist()))
+            except KeyError:  # an action that the space has not
+                pass
+        if shared:
+            leaves = [array.copy() for array in leaves]
         if self._plain_action and not request.objects:
             return list(leaves[0])
         fixed = iter(leaves)
@@ -214,6 +236,14 @@ class Stepper:
         if not columns:
             return [walk.unflatten(self._space, iter(())) for _ in rows]
         return [walk.unflatten(self._space, iter(values)) for values in zip(*columns, strict=True)]
+
+
+def _choices(space: gymnasium.Space[Any]) -> dict[int, Any]:
+    """Return the actions of a space of few, by number: making one in each step takes longer than finding it."""
+    allowed = walk.value_range(space)
+    if allowed is None or not 0 < allowed.choices <= MOST_CHOICES:
+        return {}
+    return {action: allowed.dtype.type(action) for action in range(int(allowed.low), int(allowed.high) + 1)}
 
 
 def _explained(values: Any, error: Exception) -> Exception:

@@ -51,11 +51,22 @@ class WorkingFolders:
 
     def before(self) -> str:
         """Return the folder to which the process is to come `back` after a request."""
-        return here() if self._local else self._home
+        if not self._local:
+            return self._home
+        try:
+            return os.getcwd()  # noqa: PTH109 - as `here`, of which a call counts here, as in `back`
+        except OSError:
+            return ""
 
     def back(self, home: str) -> str:
         """Bring the process back to a folder; return the other one in which it was, else an empty text."""
-        if self._alone or not home or (now := here()) == home:
+        if self._alone or not home:
+            return ""
+        try:
+            now = os.getcwd()  # noqa: PTH109
+        except OSError:
+            now = ""
+        if now == home:
             return ""
         os.chdir(home)
         return now
