@@ -23,6 +23,7 @@ from physgym.casting import CastError, as_arrays, as_dtype
 from physgym.checks import integer, positive
 from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.generator_state import generator_from, generator_words
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
 from physgym.spaces import Array
 
@@ -35,6 +36,10 @@ NonFinite = Literal["error", "reject", "allow"]  # what a value that is not fini
 NO_HOOK = (
     "{env} does not implement {hook}, so that no network can stand in for its solver. Implement inputs(action) and "
     "adopt(action, prediction); see docs/running.md"
+)
+NO_STATE = (
+    "{env} has no {hook}, so its state can be neither kept nor restored. Implement state() and set_state(state); see "
+    "docs/simulation.md"
 )
 NO_LOAD_SAMPLE = (
     "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
@@ -223,6 +228,64 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             prediction: Predicted fields by name, each with the shape and unit of the field in `sample_space`; finite.
         """
         raise ConfigError(NO_HOOK.format(env=type(self).__name__, hook="adopt(action, prediction)"))
+
+    def state(self) -> Mapping[str, Any]:
+        """Return all that the steps to come depend on, by name: arrays and numbers; optional, with `set_state`.
+
+        Asked after a reset or a step. Random numbers that steps draw depend on `generator_state`.
+
+        Raises:
+            ConfigError: This simulation does not implement it.
+        """
+        raise ConfigError(NO_STATE.format(env=type(self).__name__, hook="state()"))
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state that `state` gave, here or in another environment with the same arguments.
+
+        The environment was reset before. The steps to come, and `observation`, are then those that would have followed.
+        An implementation takes its values from `checked_state`.
+
+        Args:
+            state: The state.
+
+        Raises:
+            ConfigError: It is none of this simulation, or this simulation does not implement it.
+        """
+        raise ConfigError(NO_STATE.format(env=type(self).__name__, hook="set_state(state)"))
+
+    def checked_state(self, state: Mapping[str, Any]) -> dict[str, Array]:
+        """Return copies of the values of a state, which are like those of `state()` now; for `set_state`.
+
+        Raises:
+            ConfigError: A name, a shape or a dtype differs, as in a state of another version; or there was no reset.
+        """
+        env = type(self).__name__
+        try:
+            now = {name: np.asarray(value) for name, value in self.state().items()}
+        except AttributeError as error:
+            raise ConfigError(f"{env}: reset the environment before its state is set ({error})") from error
+        given = {name: np.array(value) for name, value in state.items()}
+        if given.keys() != now.keys():
+            raise ConfigError(
+                f"{env}: the state has {sorted(given)}, this version of the simulation has {sorted(now)}; take a state "
+                "of this one"
+            )
+        for name, value in given.items():
+            if value.shape != now[name].shape or value.dtype.kind != now[name].dtype.kind:
+                raise ConfigError(
+                    f"{env}: {name!r} of the state is {value.dtype} {value.shape}, this environment has "
+                    f"{now[name].dtype} {now[name].shape}; take a state of one with the same arguments"
+                )
+        return given
+
+    @property
+    def generator_state(self) -> Array:
+        """Return the state of ``self.np_random``, shape (6,), uint64; may be set."""
+        return generator_words(self.np_random)
+
+    @generator_state.setter
+    def generator_state(self, words: Array) -> None:
+        self.np_random = generator_from(words)
 
     def predict(self, inputs: Mapping[str, Any]) -> Sample:
         """Ask the network for a prediction in the middle of a step.

@@ -44,6 +44,7 @@ ORDER = [
     "recording",
     "scene.objects",
     "scene.frames",
+    "generator_state",
     "simulation",
     "episode",
     "envs",

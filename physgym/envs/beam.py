@@ -195,6 +195,16 @@ class Beam(Simulation[Float32Array, Float32Array]):
         """Return the transverse force in N that, so far from the clamp, deflects the tip of an Euler-Bernoulli beam."""
         return 6 * self._bending_stiffness * deflection / (x**2 * (3 * self.mesh.size[0] - x))
 
+    def state(self) -> Mapping[str, Any]:
+        """Return ``forces`` and ``displacement`` of the last load case, on which the next one does not depend."""
+        return {"forces": self._forces.copy(), "displacement": self._displacement.copy()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a load case; what the solver did for it is not known."""
+        values = self.checked_state(state)
+        self._forces, self._displacement = values["forces"], values["displacement"]
+        self._solution = self._ghost = None
+
     def inputs(self, action: Float32Array) -> Mapping[str, Any]:
         """Return the forces.
 

@@ -159,6 +159,17 @@ class Burgers(Simulation[Array, Array]):
         """Return the stored ``initial`` field; one of another grid by its Fourier series."""
         return on_grid(sample["initial"], self.size)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the ``field`` now, the ``initial`` one before it, and the ``viscosity``."""
+        return {"field": self._field.copy(), "initial": self._initial.copy(), "viscosity": self.viscosity}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state."""
+        values = self.checked_state(state)
+        self._field, self._initial = values["field"], values["initial"]
+        self.viscosity = float(values["viscosity"])
+        self._steps, self._prediction = 0, None
+
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the initial field, and the viscosity where it is a parameter."""
         return {"initial": action, "viscosity": np.float64(self.viscosity)} if self.parameters else {"initial": action}

@@ -130,6 +130,15 @@ class BurgersStep(PeriodicField):
         """Return the field before and after the step, and the viscosity where it varies."""
         return {**super().sample(), "viscosity": np.float64(self.viscosity)} if self._varies else super().sample()
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the ``field``, its largest value so far, ``reach``, and the ``viscosity``."""
+        return {**super().state(), "viscosity": self.viscosity}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state."""
+        super().set_state(state)
+        self.viscosity, self._steps = float(state["viscosity"]), 0
+
     def inputs(self, action: np.int64) -> Mapping[str, Any]:
         """Return the field now, and the viscosity where it varies."""
         fed = super().inputs(action)

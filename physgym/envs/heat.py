@@ -194,6 +194,17 @@ class Heat(Simulation[Array, Array]):
         carried: Array = idstn(modes, type=1).astype(np.float32)
         return carried
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the ``temperature``, the last ``source``, and the largest temperature so far, ``hottest``."""
+        return {"temperature": self._temperature.copy(), "source": self._source.copy(), "hottest": self._hottest}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state."""
+        values = self.checked_state(state)
+        self._temperature = self._before = values["temperature"]
+        self._source, self._hottest = values["source"], float(values["hottest"])
+        self._prediction = None
+
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the temperature now, and the source."""
         return {"temperature": self._temperature, "source": action}

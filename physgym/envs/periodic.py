@@ -124,6 +124,16 @@ class PeriodicField(Simulation[Array, np.int64]):
             self._field = field.astype(np.float64)
         return np.int64(0)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the ``field``, and its largest value so far, ``reach``."""
+        return {"field": self._field.copy(), "reach": self._reach}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state."""
+        values = self.checked_state(state)
+        self._field = self._before = values["field"]
+        self._reach, self._prediction = float(values["reach"]), None
+
     def inputs(self, action: np.int64) -> Mapping[str, Any]:
         """Return the field now."""
         return {"state": self._field}

@@ -181,6 +181,20 @@ class Spring(Simulation[Array, Array]):
             self._state = np.array(sample["state"], np.float64)
         return np.asarray(sample["force"], np.float32)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return ``state`` (position, velocity), the last ``force``, and the parameters that act."""
+        constants = dict(zip(PARAMETERS, self._parameters.tolist(), strict=True))
+        return {"state": self._state.copy(), "force": self._force, **constants}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state; the trace in the pictures begins there."""
+        values = self.checked_state(state)
+        self._state = self._before = values["state"]
+        self._force = float(values["force"])
+        self._parameters = np.array([values[name] for name in PARAMETERS], np.float64)
+        self._propagator = propagator(*self._parameters.tolist(), self.time_step)
+        self._positions, self._prediction = [float(self._state[0])], None
+
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the state now and what the next one depends on."""
         return {"state": self._state, "parameters": self._parameters, "force": action}

@@ -28,7 +28,11 @@ from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declared, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
+from physgym.testing.comparing import observed as _observed
+from physgym.testing.comparing import require as _require
+from physgym.testing.comparing import same_bits as _bits
 from physgym.testing.isolation import ConformanceNote, find_influence
+from physgym.testing.restoring import check_restored, keeps_states
 from physgym.vector import SocketVectorEnv
 from physgym.worker.folders import Folder
 from physgym.worker.variants import SINGLE
@@ -313,6 +317,14 @@ class EnvConformance:
         solver.close()
         other.close()
 
+    def test_a_restored_state_continues(self) -> None:
+        """Continuing from a restored state equals continuing, to the bit, also in a new environment; if implemented."""
+        env = self.make_env()
+        keeps = keeps_states(env)
+        env.close()
+        if keeps:
+            check_restored(self.make_env, self._spec(), STEPS, SEED)
+
     def test_renders(self) -> None:
         """Frames have the usual form, if the environment says that it renders off screen."""
         if "rgb_array" not in self.make_env().metadata.get("render_modes", []):
@@ -434,11 +446,6 @@ def check_env(
         raise AssertionError("the environment breaks rules:\n- " + "\n- ".join(broken))
 
 
-def _require(holds: bool, rule: str) -> None:
-    if not holds:
-        raise AssertionError(rule)
-
-
 def _difference(
     space: gymnasium.Space[Any], first: list[Transition], second: list[Transition]
 ) -> tuple[str, int] | None:
@@ -489,18 +496,9 @@ def _outside(space: gymnasium.Space[Any]) -> list[Any]:
     return wrong
 
 
-def _bits(a: Array, b: Array) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
-
-
 def _close(a: Any, b: Any) -> bool:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=CLOSE * np.abs(b).max(initial=0)))
-
-
-def _observed(env: Any) -> list[Array]:
-    return [np.array(leaf) for leaf in flatten(env.observation_space, env.observation())]
 
 
 def _distance(first: list[Array], second: list[Array]) -> float:
