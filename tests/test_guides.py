@@ -133,6 +133,7 @@ GUIDES = {
             10: "of the environment of the block before it",
             11: "an attribute of a class that the reader writes",
         },
+        prepared=False,
     ),
     "storage": Guide(sketches={0: "takes a bucket; tests/storage runs the same on a server of this machine"}),
     "vector": Guide(
