@@ -26,6 +26,7 @@ from physgym.system.descriptors import fill_standard
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
     from physgym.generation.generate import generate as generate
+    from physgym.generation.reopen import reopen as reopen
     from physgym.loading.loader import Loader as Loader
     from physgym.vector import SocketVectorEnv as SocketVectorEnv
     from physgym.vector import make_vec as make_vec
@@ -34,6 +35,7 @@ _LAZY = {
     "Loader": "physgym.loading.loader",
     "SampleDataset": "physgym.data.dataset",
     "generate": "physgym.generation.generate",
+    "reopen": "physgym.generation.reopen",
     "SocketVectorEnv": "physgym.vector",
     "make_vec": "physgym.vector",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "factory",
     "generate",
     "make_vec",
+    "reopen",
 ]
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 NAMES = {
     "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
-    "factory",
+    "factory reopen",
     "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
     "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV Logger EarlyStopping load_checkpoint "
     "save_checkpoint find_checkpoint list_checkpoints History SampleSource",

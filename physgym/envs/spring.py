@@ -192,7 +192,8 @@ class Spring(Simulation[Array, Array]):
         self._state = self._before = values["state"]
         self._force = float(values["force"])
         self._parameters = np.array([values[name] for name in PARAMETERS], np.float64)
-        self._propagator = propagator(*self._parameters.tolist(), self.time_step)
+        stiffness, mass, friction = self._parameters.tolist()
+        self._propagator = propagator(stiffness, mass, friction, self.time_step)
         self._positions, self._prediction = [float(self._state[0])], None
 
     def inputs(self, action: Array) -> Mapping[str, Any]:

@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from physgym.code.record import check_same
 from physgym.data.dataset import SampleDataset
 from physgym.data.episode_origins import argument_numbers, episode_names, episode_sources
 from physgym.data.provenance import code_of_part
 from physgym.episode import part_seed, seeds_of
 from physgym.errors import DatasetError
+from physgym.generation.replayed import check_same_sample, different
 from physgym.policies import EpisodePolicy
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_source import StepSource
-from physgym.sample import Sample, declared
+from physgym.sample import declared
 from physgym.samplers import Sampler, rebuild_sampler
 from physgym.spaces import leaf_spaces, unflatten
 
@@ -75,12 +74,12 @@ class ReplayedSteps(StepSource):
             for again in solver.episode(episode, seed, policy, options, **origin.limits):
                 step = again.transition.step
                 if step in stored:
-                    _check_same(dataset[stored[step]], again, f"{where}, step {step}")
+                    check_same_sample(dataset[stored[step]], again.transition.sample, f"{where}, step {step}")
                     yield again
                 if step == last:
                     break
             if step < last:
-                raise _different(where, "length")
+                raise different(where, "length")
 
     def _rows(self) -> dict[tuple[int, int], dict[int, int]]:
         """Return the index of each sample by its step, by the episode and seed that it belongs to."""
@@ -165,21 +164,3 @@ class ReplayedSteps(StepSource):
             return {"parameters": unflatten(space, iter([column[row] for column in stored.values()]))}
 
         return options
-
-
-def _check_same(stored: Sample, again: RunStep, where: str) -> None:
-    """Raise DatasetError where a sample is not the stored one, to the bit."""
-    sample = again.transition.sample
-    if sample is None:
-        raise _different(where, "outcome")
-    for name, value in stored.items():
-        # to the bit, which NaN equals as well
-        if name in sample and np.asarray(value).tobytes() != np.asarray(sample[name]).tobytes():
-            raise _different(where, name)
-
-
-def _different(where: str, name: str) -> DatasetError:
-    return DatasetError(
-        f"{where}: the simulation gives another {name!r} than the dataset holds. Use the environment arguments, "
-        "actions and physgym version with which it was made"
-    )

@@ -18,7 +18,7 @@ def require(holds: bool, rule: str) -> None:
 def same_bits(a: Any, b: Any) -> bool:
     """Return whether two arrays are equal in shape, dtype and every bit."""
     a, b = np.asarray(a), np.asarray(b)
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 
 def observed(env: Any) -> list[Array]:

@@ -34,7 +34,7 @@ from physgym.testing.comparing import same_bits as _bits
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
 from physgym.vector import SocketVectorEnv
-from physgym.worker.folders import Folder
+from physgym.worker.folders import Folder, OwnFolder
 from physgym.worker.variants import SINGLE
 
 STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slow
@@ -356,8 +356,7 @@ class EnvConformance:
 
     def _in_own_folder(self) -> Env:
         """Return an environment that leaves the process where it was, as one of several in a worker does."""
-        with (folder := Folder()):
-            return _OwnFolder(self.make_env(), folder)
+        return OwnFolder(self.make_env)
 
     def _episode(
         self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None, place: tuple[int, int] = (0, 1)
@@ -366,26 +365,6 @@ class EnvConformance:
         transitions = list(run_episode(env, spec, seed=seed, max_steps=STEPS, options=options))
         env.close()
         return transitions
-
-
-class _OwnFolder(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Works in a folder of its own."""
-
-    def __init__(self, env: Env, folder: Folder) -> None:
-        super().__init__(env)
-        self._folder = folder
-
-    def reset(self, **kwargs: Any) -> Any:
-        with self._folder:
-            return self.env.reset(**kwargs)
-
-    def step(self, action: Any) -> Any:
-        with self._folder:
-            return self.env.step(action)
-
-    def close(self) -> None:
-        with self._folder:
-            self.env.close()
 
 
 class _Registered(EnvConformance):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Any
+
+import gymnasium
 
 
 def here() -> str:
@@ -56,3 +59,36 @@ class Folder:
             yield
         finally:
             os.chdir(now)
+
+
+class OwnFolder(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that works in a folder of its own, and leaves the process where it is.
+
+    Args:
+        make: Makes the environment.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+        with (folder := Folder()):
+            super().__init__(make())
+        self._folder = folder
+
+    def reset(self, **kwargs: Any) -> Any:
+        """Reset the environment."""
+        with self._folder:
+            return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        """Step the environment."""
+        with self._folder:
+            return self.env.step(action)
+
+    def render(self) -> Any:
+        """Return the picture of the environment."""
+        with self._folder:
+            return self.env.render()
+
+    def close(self) -> None:
+        """Close the environment."""
+        with self._folder:
+            self.env.close()

@@ -1,0 +1,334 @@
+"""`reopen`: a simulation as it was just before a stored step, and the action of that step."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from physgym.checks import integer
+from physgym.code.env_description import describe_env
+from physgym.code.record import check_same
+from physgym.code.search import code_of
+from physgym.data.dataset import SampleDataset
+from physgym.data.episode_origins import EpisodeOrigin, origin_of
+from physgym.data.provenance import runs_of
+from physgym.episode import (
+    TRUNCATED,
+    ActionGenerator,
+    episode_policy,
+    part_seed,
+    require_spec,
+    run_episode,
+    seeds_of,
+)
+from physgym.errors import ConfigError, DatasetError
+from physgym.generation.replayed import check_same_sample, different
+from physgym.generation.stored_episode import StoredEpisode
+from physgym.placement import Env, EnvFactory, build
+from physgym.policies import ActionPolicy
+from physgym.registration import EnvLike, find_spec
+from physgym.returned import returned
+from physgym.sample import Sample, SampleSpec, declared
+from physgym.samplers import find_sampler, rebuild_sampler
+from physgym.samplers.base import SamplerLike
+from physgym.simulation import Simulation
+from physgym.spaces import leaf_spaces, unflatten
+from physgym.storage.location import Location
+from physgym.vector.make import env_factory
+from physgym.vector.predictions import AnyPredictor
+from physgym.worker.folders import OwnFolder
+from physgym.worker.variants import SINGLE
+
+
+def reopen(
+    dataset: SampleDataset | str | Path | Location,
+    episode: int,
+    step: int,
+    *,
+    env: EnvLike | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    actions: SamplerLike = None,
+    predictor: AnyPredictor = None,
+    allow_changed_code: bool = False,
+) -> tuple[Env, Any]:
+    """Return a simulation just before a stored step, and the action that was applied then.
+
+    ``env.step(action)`` gives the stored sample again, to the bit; another action branches from there. The episode is
+    run again from its seed, and its samples are compared with those that are stored: all before the step, and that of
+    the step itself where the simulation keeps states (`physgym.Simulation.state`).
+
+    Actions are drawn again as they were. Where that is not possible, since a function, a network or a person gave them,
+    they are taken from the stored samples: a field ``action``, or what the simulation's ``load_sample`` makes of one.
+
+    Args:
+        dataset: The dataset, or its folder.
+        episode: Number of the episode.
+        step: Number of the step. One that was rejected may be reopened too, where actions are drawn again.
+        env: Registered id, `EnvSpec`, or a callable that makes the environment; by default what the dataset names.
+        env_kwargs: Arguments of its constructor; by default those of the episode.
+        actions: What gave the actions; by default what the dataset says.
+        predictor: Network that the simulation asked in the middle of its steps.
+        allow_changed_code: Whether to go on where the code of the simulation has changed; samples are compared all the
+            same.
+
+    Returns:
+        The environment, which the caller closes, and the action.
+
+    Raises:
+        ConfigError: There is no such episode or step, the simulation is not found, or its actions are neither stored
+            nor to be drawn again.
+        ChangedCode: The code of the simulation is not that which made the sample.
+        DatasetError: The simulation gives something else than what is stored.
+        SampleError: A step does not fit the simulation's declaration.
+    """
+    episode, step = integer("episode", episode, 0), integer("step", step, 0)
+    if not isinstance(dataset, SampleDataset):
+        dataset = SampleDataset(dataset)
+    if len(dataset.paths) > 1:
+        raise ConfigError("several folders are read as one dataset; reopen a step of one of them: SampleDataset(path)")
+    parts = dataset.partitions
+    if len(dataset) != sum(part.count for part in parts) or list(dataset.spec) != list(parts[0].spec):
+        dataset = SampleDataset(dataset.paths[0], dataset.mode)  # what was selected does not matter
+    stored = StoredEpisode(dataset, episode)
+    stored.check_step(step)
+    origin = origin_of(dataset, episode)
+    _refuse_surrogate(origin.source)
+    like: EnvLike = _simulation(origin.source) if env is None else env
+    kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
+    factory = env_factory(like, kwargs)
+    made = build(lambda: OwnFolder(factory), 0, 1)
+    try:
+        replay = _Replay(made, origin, stored, dataset.mode, predictor)
+        _check_code(dataset, origin, stored.row(step), like, kwargs, made, allow=allow_changed_code)
+        action = replay.go(step, replay.policy(actions))
+        replay.check_next(factory, step, action)
+    except BaseException:
+        made.close()
+        raise
+    return made, action
+
+
+class _Replay:
+    """An episode that is run again.
+
+    Args:
+        env: The environment.
+        origin: Where the episode comes from.
+        stored: Its samples.
+        mode: The part that they are of.
+        predictor: Network that the simulation asks.
+    """
+
+    def __init__(
+        self, env: Env, origin: EpisodeOrigin, stored: StoredEpisode, mode: str, predictor: AnyPredictor
+    ) -> None:
+        self._env, self._origin, self._stored, self._mode, self._predictor = env, origin, stored, mode, predictor
+        self._prepare(env)
+        self._spec = require_spec(env)
+        self._options = _reset_options(env, origin.source, stored)
+
+    def _prepare(self, env: Env) -> None:
+        inner: Any = env.unwrapped
+        if isinstance(inner, Simulation):
+            inner.nonfinite = "error" if self._origin.source.get("nonfinite", "error") == "error" else "allow"
+        if self._predictor is not None and hasattr(inner, "predictor"):
+            inner.predictor = getattr(self._predictor, "predict", self._predictor)
+
+    def policy(self, given: SamplerLike) -> ActionPolicy:
+        """Return what gives the actions of the episode.
+
+        Raises:
+            ConfigError: They are neither stored nor to be drawn again.
+        """
+        source, sampler = self._origin.source, find_sampler(given, "actions")
+        described = source.get("actions")
+        if sampler is None and described is None and "actions" in source and "load" not in source:
+            return episode_policy(self._env)(self._origin.episode)
+        if sampler is None and described is not None and "load" not in source:
+            try:
+                sampler = rebuild_sampler(described, "actions")
+            except ConfigError as error:
+                if (policy := self._stored.policy(self._env, self._spec)) is not None:
+                    return policy
+                raise ConfigError(
+                    f"{error}. Nor does a stored sample say its action: it has no field 'action', and the simulation "
+                    "no load_sample"
+                ) from error
+        if sampler is not None:
+            seed = part_seed(int(source.get("seed", 0)), *seeds_of(source, self._mode))
+            return sampler.actions(self._env.action_space, seed)(self._origin.episode)
+        if (policy := self._stored.policy(self._env, self._spec)) is not None:
+            return policy
+        raise ConfigError(
+            "the dataset does not say what gave its actions, a stored sample has no field 'action', and the simulation "
+            "no load_sample: the steps cannot be made again. Pass actions= with what gave them"
+        )
+
+    def go(self, step: int, policy: ActionPolicy) -> Any:
+        """Run the episode up to a step, and return the action of that step.
+
+        Raises:
+            DatasetError: A sample is not that which is stored.
+        """
+        stored, source, rng = self._stored, self._origin.source, ActionGenerator().of(self._stored.seed)
+        if step == 0:
+            observation, _ = returned("reset", self._env.reset(seed=stored.seed, options=self._options), 2)
+            return policy(observation, rng)
+        where = f"episode {stored.episode}"
+        transitions = run_episode(
+            self._env,
+            self._spec,
+            seed=stored.seed,
+            policy=policy,
+            max_steps=max(step + 1, int(source.get("max_steps", 0))),
+            max_rejects=step + 1,
+            where=where,
+            nonfinite=source.get("nonfinite", "error"),
+            options=self._options,
+            generator=rng,
+        )
+        last = None
+        for last in itertools.islice(transitions, step):
+            if (sample := stored.sample(last.step)) is not None:
+                _check_fields(sample, last.sample, self._spec)
+                check_same_sample(sample, last.sample, f"{where}, step {last.step}")
+        if last is None or last.step < step - 1 or last.last:
+            raise different(where, "length")
+        return policy(last.observation, rng)
+
+    def check_next(self, factory: EnvFactory, step: int, action: Any) -> None:
+        """Compare the sample of the next step too, in another environment, where one can come to the same state.
+
+        Raises:
+            DatasetError: It is another one.
+        """
+        sample, env = self._stored.sample(step), self._env
+        keeps = _keeps_all(env)
+        if sample is None or env.metadata.get(SINGLE) or not (keeps or step == 0):
+            return
+        state = env.unwrapped.state() if keeps else None  # type: ignore[attr-defined]  # a Simulation
+        other = build(lambda: OwnFolder(factory), 0, 1)
+        with contextlib.closing(other):
+            self._prepare(other)
+            other.reset(seed=self._stored.seed, options=self._options)
+            if keeps:
+                other.unwrapped.set_state(state)  # type: ignore[attr-defined]  # as above
+            info = other.step(action)[-1]
+            where = f"episode {self._stored.episode}, step {step}"
+            again = None if "sample" not in info else self._spec.check(info["sample"], where, finite=False)
+            _check_fields(sample, again, self._spec)
+            check_same_sample({name: sample[name] for name in sample if name != TRUNCATED}, again, where)
+
+
+def _keeps_all(env: Env) -> bool:
+    """Return whether a simulation keeps states, and no wrapper around it has something to remember."""
+    layer = env
+    while layer is not env.unwrapped:
+        if not isinstance(layer, OwnFolder) and type(layer).__module__.partition(".")[0] != "gymnasium":
+            return False
+        layer = getattr(layer, "env", env.unwrapped)
+    return isinstance(layer, Simulation) and type(layer).state is not Simulation.state
+
+
+def _check_fields(sample: Sample, again: Sample | None, spec: SampleSpec) -> None:
+    """Raise DatasetError where a simulation has nothing to compare with what is stored."""
+    if again is not None and not sample.keys() & again.keys():
+        raise DatasetError(
+            f"the dataset has the fields {sorted(sample)}, the simulation gives {sorted(spec)}: it is another one. "
+            "Pass env= with the one that made the dataset"
+        )
+
+
+def _refuse_surrogate(source: Mapping[str, Any]) -> None:
+    if source.get("surrogate"):
+        raise DatasetError(
+            "the dataset was recorded with a network in place of the solver, so that there is no state of the solver "
+            "to go back to. Take a dataset of the solver"
+        )
+
+
+def _simulation(source: Mapping[str, Any]) -> EnvLike:
+    """Return the environment that a source names.
+
+    Raises:
+        ConfigError: It names none that can be found.
+    """
+    name = source.get("env")
+    if not isinstance(name, str) or not name:
+        raise ConfigError("the dataset does not say which simulation made it; pass env=")
+    try:
+        return find_spec(name)
+    except ConfigError as error:
+        module, _, function = name.rpartition(":")
+        with contextlib.suppress(Exception):
+            found = getattr(importlib.import_module(module), function)
+            if callable(found):
+                made: EnvLike = found
+                return made
+        raise ConfigError(
+            f"the dataset was made by {name!r}, which is not found here; pass env= with the same simulation ({error})"
+        ) from error
+
+
+def _arguments(origin: EpisodeOrigin) -> dict[str, Any]:
+    """Return the arguments of the constructor that an episode had.
+
+    Raises:
+        ConfigError: Nothing says which of several it had.
+    """
+    if "load" in origin.source and isinstance(origin.source.get("env_kwargs"), list):
+        raise ConfigError(
+            "the dataset was made by loading samples, with several arguments of which it does not say which one an "
+            "episode had; pass env_kwargs="
+        )
+    return origin.arguments
+
+
+def _reset_options(env: Env, source: Mapping[str, Any], stored: StoredEpisode) -> dict[str, Any] | None:
+    """Return the options of the reset of an episode.
+
+    Raises:
+        DatasetError: It had given parameters, which are not stored, or not those of the simulation.
+    """
+    if source.get("parameters") is None and "load" not in source:
+        return None  # the environment drew them itself, from the seed
+    space = declared(env, "parameter_space")
+    parameters = stored.parameters()
+    if parameters is None and "load" in source:
+        return None
+    if space is None or parameters is None or list(parameters) != list(leaf_spaces(space)):
+        known = "none" if parameters is None else list(parameters)
+        raise DatasetError(
+            f"the episode was made with given parameters, of which the dataset holds {known}; the simulation declares "
+            f"{space}. Use the simulation with which it was made"
+        )
+    return {"parameters": unflatten(space, iter(parameters.values()))}
+
+
+def _check_code(
+    dataset: SampleDataset,
+    origin: EpisodeOrigin,
+    row: int | None,
+    like: EnvLike,
+    kwargs: Mapping[str, Any],
+    env: Env,
+    *,
+    allow: bool,
+) -> None:
+    """Check that the code of the simulation is that which made a sample.
+
+    Raises:
+        ChangedCode: It is not.
+    """
+    runs = runs_of(origin.provenance)
+    if row is not None and not origin.dataset:  # a dataset that was resumed may have had several
+        runs = [run for run in runs if int(run.get("samples", 0)) <= row] or runs
+    producer = runs[-1].get("code") if runs else None
+    if isinstance(producer, Mapping) and producer.get("hash") != "unknown":  # samples are compared in any case
+        where = f"the sample of {dataset.paths[0]}"
+        found = code_of(like, dict(kwargs), describe_env(env))
+        check_same(producer, found, where, allow=allow, compare_factories=False)

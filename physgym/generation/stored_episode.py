@@ -1,0 +1,105 @@
+"""`StoredEpisode`: the samples of one episode of a dataset, by their steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from physgym.data.dataset import SampleDataset
+from physgym.errors import ConfigError
+from physgym.placement import Env
+from physgym.policies import ActionPolicy
+from physgym.sample import Sample, SampleSpec
+from physgym.simulation import Simulation
+from physgym.spaces import Array, leaves, unflatten
+
+ACTION = "action"  # field of a sample, or what the names of its parts begin with
+
+
+class StoredEpisode:
+    """The samples of one episode of a dataset.
+
+    Args:
+        dataset: The dataset, of one folder.
+        episode: Number of the episode.
+
+    Attributes:
+        episode: The same.
+        seed: Its seed.
+
+    Raises:
+        ConfigError: There is no such episode.
+    """
+
+    def __init__(self, dataset: SampleDataset, episode: int) -> None:
+        self._dataset, self.episode = dataset, episode
+        episodes = dataset.index("episode")
+        rows = np.flatnonzero(episodes == episode)
+        if not len(rows):
+            known = np.unique(episodes)
+            raise ConfigError(
+                f"the dataset in {dataset.paths[0]} has no episode {episode}; it has {len(known)}, from {known[0]} to "
+                f"{known[-1]}"
+            )
+        self._row_of = dict(zip(dataset.index("step")[rows].tolist(), rows.tolist(), strict=True))
+        self.seed = int(dataset.index("seed")[rows[0]])
+
+    def check_step(self, step: int) -> None:
+        """Check that the episode has a step; one that was rejected is one.
+
+        Raises:
+            ConfigError: It has not.
+        """
+        last = max(self._row_of)
+        if step > last and step >= self._dataset.lengths.get(self.episode, 0):
+            raise ConfigError(
+                f"episode {self.episode} of {self._dataset.paths[0]} has no step {step}; its last one is {last}"
+            )
+
+    def row(self, step: int) -> int | None:
+        """Return the row of the sample of a step; None where it was rejected."""
+        return self._row_of.get(step)
+
+    def sample(self, step: int) -> Sample | None:
+        """Return the sample of a step; None where it was rejected."""
+        row = self._row_of.get(step)
+        return None if row is None else self._dataset[row]
+
+    def parameters(self) -> dict[str, Array] | None:
+        """Return the parameters of the episode by name; None where they are not stored."""
+        stored, episodes = self._dataset.parameters, self._dataset.parameter_episodes
+        if stored is None or episodes is None or not (found := np.flatnonzero(episodes == self.episode)).size:
+            return None
+        return {name: column[found[0]] for name, column in stored.items()}
+
+    def policy(self, env: Env, spec: SampleSpec) -> ActionPolicy | None:
+        """Return the policy that takes the actions from the stored samples; None where these do not say them.
+
+        Args:
+            env: The environment.
+            spec: Its sample fields.
+        """
+        space, step = env.action_space, -1
+        names = [f"{ACTION}/{leaf.path}" if leaf.path else ACTION for leaf in leaves(space)]
+        fields = [self._dataset.spec.get(name) for name in names]
+        whole = all(
+            field is not None and field.shape == leaf.shape and field.dtype == leaf.dtype
+            for field, leaf in zip(fields, leaves(space), strict=True)
+        )
+        load: Any = getattr(env.unwrapped, "load_sample", None)
+        if not whole and (load is None or getattr(load, "__func__", None) is Simulation.load_sample):
+            return None
+
+        def act(_: Any, __: np.random.Generator) -> Any:
+            nonlocal step
+            step += 1
+            sample = self.sample(step)
+            if sample is None:
+                raise ConfigError(
+                    f"step {step} of episode {self.episode} was rejected, so that its action is not stored, and it "
+                    "cannot be drawn again. Pass actions= with what gave the actions"
+                )
+            return unflatten(space, iter([sample[name][()] for name in names])) if whole else load(sample)
+
+        return act
