@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from physgym.code.record import check_same
 from physgym.data.dataset import SampleDataset
 from physgym.data.episode_origins import argument_numbers, episode_names, episode_sources
