@@ -26,14 +26,14 @@ PATIENCE = 60.0  # seconds
 
 
 def endless(sample: Callable[[], Any]) -> Iterator[Any]:
-    """A few random actions for ever; a generator, so that sampling them is no part of a start."""
+    """Yield a few random actions for ever, so that sampling them is no part of a start."""
     pool = [sample() for _ in range(16)]
     while True:
         yield from pool
 
 
 def in_lockstep(envs: Any) -> Step:
-    """For whoever has Gymnasium's interface; the step that resets an environment counts as one."""
+    """Step an object with Gymnasium's interface; the step that resets an environment counts as one."""
     envs.action_space.seed(0)
     actions, num_envs = endless(envs.action_space.sample), envs.num_envs
 
@@ -156,7 +156,7 @@ def ours(make: Make, num_envs: int, workers: int, **options: Any) -> Iterator[St
 
 @contextlib.contextmanager
 def ours_ready(make: Make, num_envs: int, workers: int, **options: Any) -> Iterator[Step]:
-    """Sends new actions to a quarter of the environments as soon as that many are ready."""
+    """Send new actions to a quarter of the environments as soon as that many are ready."""
     from physgym import SocketVectorEnv
 
     with contextlib.closing(SocketVectorEnv([make] * num_envs, **{"num_workers": workers, **options})) as envs:
@@ -245,7 +245,7 @@ LIBRARIES = list(dict.fromkeys(name.partition("-")[0] for name in PEERS))
 
 
 def of_libraries(asked: str) -> list[str]:
-    """Names of the contestants of the peers asked for, without those that are not installed, which are named.
+    """Return the names of the contestants of the peers asked for; those that are not installed are named and left out.
 
     Raises:
         SystemExit: There is no such peer.
@@ -259,7 +259,7 @@ def of_libraries(asked: str) -> list[str]:
 
 
 def pick(asked: str, known: Iterable[str], what: str) -> list[str]:
-    """The parts of a list with commas.
+    """Return the parts of a list with commas.
 
     Raises:
         SystemExit: One is not known.
@@ -276,7 +276,7 @@ def installed(module: str) -> bool:
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
-    """Of Python and of the packages of the contestants."""
+    """Return the versions of Python and of the packages of the contestants."""
     packages = dict.fromkeys(CONTESTANTS[name].distribution for name in names)
     found = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), **found}

@@ -39,7 +39,7 @@ class Failed(Exception):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """As in the workers of a vector env: one thread each for linear algebra; and the modules beside this one."""
+    """Return variables as in workers of a vector env: one thread for linear algebra, these modules found."""
     here = str(Path(__file__).resolve().parent)
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -47,7 +47,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def call(here: str, function: str, module: str, timeout: float, **arguments: Any) -> Any:
-    """What a function returns.
+    """Return what a function returns.
 
     Args:
         here: The module beside this one that has the function.
@@ -104,7 +104,7 @@ def end_those_left(mark: str) -> int:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Processes that have the mark in their environment."""
+    """Return the processes that have the mark in their environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

@@ -99,7 +99,7 @@ class Plate(Simulation):
 
 
 def scaled(temperature: np.ndarray) -> np.ndarray:
-    """From 0 for the coldest to 1 for the hottest."""
+    """Return temperatures scaled from 0 for the coldest to 1 for the hottest."""
     return (temperature - COLDEST) / (HOTTEST - COLDEST)
 
 
@@ -118,7 +118,7 @@ class Deadline(Callback):
 
 
 def trained(settings: argparse.Namespace, seed: int, seconds: float | None, **options) -> tuple[Trainer, float]:
-    """A network after so many seconds, or else after the steps of the settings, and the seconds that it took."""
+    """Return a network after so many seconds, or after the steps of the settings, and the seconds that it took."""
     torch.manual_seed(seed)
     network = MLP([(5,), (1,)], [(SIZE, SIZE)], hidden=[256, 256])
     run = Trainer(

@@ -61,7 +61,7 @@ def quiet(observation, rng):
 
 
 def cases(folder: Path, predictor: Predictor, stack: ExitStack) -> dict[str, Callable[[int], None]]:
-    """What is measured, each a function that makes so many steps."""
+    """Return what is measured, each a function that makes so many steps."""
     network, batch = predictor.network, torch.zeros(1, SIZE)
     sample = {"x": Nothing.state}
 

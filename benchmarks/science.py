@@ -128,7 +128,7 @@ def samples(
 
 
 def linear_map(train: SampleDataset, test: SampleDataset, input_: str, target: str) -> np.ndarray:
-    """The predictions of the best ridge regression."""
+    """Return the predictions of the best ridge regression."""
     x, y = (train[:][name].reshape(len(train), -1).astype(np.float64) for name in (input_, target))
     given, wanted = (test[:][name].reshape(len(test), -1) for name in (input_, target))
     mean_x, mean_y = x.mean(0), y.mean(0)
@@ -152,7 +152,7 @@ def trained(
     lr: float,
     settings: Settings,
 ) -> Row:
-    """The error of a network trained with the relative error as loss and one cycle of the learning rate."""
+    """Return the error of a network trained with the relative error as loss and one cycle of the learning rate."""
     torch.manual_seed(settings.seed)
     network = make(train.spec)
     steps = epochs * -(-len(train) // batch_size)

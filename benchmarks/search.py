@@ -21,7 +21,7 @@ from physgym.system.cores import usable_cores  # noqa: E402
 
 
 def configuration(folder: Path, workers: int, trials: int, epochs: int) -> Config:
-    """Trials of equal cost: what is searched changes nothing in the time they take."""
+    """Return trials of equal cost: what is searched changes nothing in the time they take."""
     return check_config(
         {
             "session": str(folder / f"search-{workers}"),
@@ -42,7 +42,7 @@ def configuration(folder: Path, workers: int, trials: int, epochs: int) -> Confi
 
 
 def span(session: Path) -> float:
-    """Seconds from the first trial's begin to the last one's end: without the start of workers, and the plots."""
+    """Return the seconds from the first trial's begin to the last one's end, without workers' start and plots."""
     runs = [read_record(trial)["runs"][0] for trial in (session / "trials").iterdir() if trial.is_dir()]
     begins, ends = ([datetime.fromisoformat(run[name]) for run in runs] for name in ("start", "end"))
     return (max(ends) - min(begins)).total_seconds()

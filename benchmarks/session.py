@@ -44,7 +44,7 @@ TRAIN = (
 
 
 def seconds(*command):
-    """How long a process takes."""
+    """Return the seconds that a process takes."""
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     if done.returncode:

@@ -34,7 +34,7 @@ OPTIONS = {"sb3": {}}
 
 
 def started(name, num_envs, workers):
-    """Seconds to start, and bytes of the workers."""
+    """Return the seconds to start, and the bytes of the workers."""
     contestant = CONTESTANTS[name]
     options = OPTIONS.get(name, contestant.options)
     start = time.perf_counter()
@@ -52,7 +52,7 @@ def started(name, num_envs, workers):
 
 
 def importing(modules):
-    """Seconds to start an interpreter that imports these."""
+    """Return the seconds to start an interpreter that imports these."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", f"import {modules}"], env=environment(), check=True)
     return time.perf_counter() - start

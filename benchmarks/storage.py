@@ -75,7 +75,7 @@ class Size:
         return {name: rng.random((count, *shape), np.float32) for name, shape in self.fields.items()}
 
     def pool(self, batch: int) -> list[dict[str, np.ndarray]]:
-        """Batches of samples."""
+        """Return batches of samples."""
         count = max(2, min(256, POOL // (batch * self.row)))
         data = self.samples(count * batch)
         return [{name: value[i : i + batch] for name, value in data.items()} for i in range(0, count * batch, batch)]
@@ -128,7 +128,7 @@ def spent(step: Callable[[], int], seconds: float, most: float = float("inf")) -
 
 @contextlib.contextmanager
 def below(folder: Path) -> Iterator[Path]:
-    """A fresh folder that is removed afterwards."""
+    """Give a fresh folder that is removed afterwards."""
     path = Path(tempfile.mkdtemp(dir=folder))
     try:
         yield path
@@ -289,7 +289,7 @@ def partitions(size: Size, s: Settings) -> dict[str, Callable[[], float]]:
 
 
 def written(folder: Path, size: Size, nbytes: int) -> SampleDataset:
-    """A dataset of about so many bytes in as many partitions as we say."""
+    """Write a dataset of about so many bytes in a number of partitions."""
     batch = max(1, min(4096, 4 * MB // size.row))
     pool, count = itertools.cycle(size.pool(batch)), max(2 * PARTITIONS, nbytes // size.row)
     largest = file_size(PartitionLayout(size.spec), -(-count // PARTITIONS), {})
@@ -326,7 +326,7 @@ def shuffling(size: Size, s: Settings, folder: Path) -> dict[str, Callable[[], f
         return batch
 
     def through(make: Callable[[], Iterable]) -> float:
-        """Batches of a loader, epoch after epoch, from the second one on."""
+        """Yield batches of a loader, epoch after epoch, from the second one on."""
         batches = itertools.chain.from_iterable(make() for _ in itertools.count())
         next(batches)
         done, seconds = spent(lambda: len(next(iter(next(batches).values()))), s.seconds)
@@ -471,14 +471,14 @@ def generating(num_envs: int, s: Settings) -> float:
 
 
 def status(name: str) -> float:
-    """A line of this process's status, MB."""
+    """Return a line of this process's status, MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name + ":")).split()[1]) / 1024
 
 
 @contextlib.contextmanager
 def peak(found: dict[str, float]) -> Iterator[None]:
-    """The most anonymous memory that is in use, MB, beyond what was at the beginning."""
+    """Return the most anonymous memory that is in use, MB, beyond what was at the beginning."""
     begin, most, over = status("RssAnon"), [0.0], threading.Event()
 
     def look() -> None:
@@ -496,7 +496,7 @@ def peak(found: dict[str, float]) -> Iterator[None]:
 
 
 def read_within(folder: str, allowed: int, shuffle: str, window: int) -> dict[str, float]:
-    """An epoch in a process that may have so many bytes of data, its libraries included."""
+    """Read an epoch in a process that may have so many bytes of data, its libraries included."""
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     dataset, found = SampleDataset(folder), {}
     assert dataset.nbytes >= 4 * allowed
@@ -559,7 +559,7 @@ def measured(rows: dict[str, Callable[[], float]], repeats: int) -> dict[str, li
 
 
 def verdict(section: str, name: str, place: int, value: float, ratio: float | None) -> str:
-    """A star where a target is met, an exclamation mark where it is missed."""
+    """Return a star where a target is met, an exclamation mark where it is missed."""
     key, results = (section, name), []
     if key in TARGETS and TARGETS[key][place] is not None and ratio is not None:
         results.append(ratio >= TARGETS[key][place])

@@ -46,7 +46,7 @@ class Store:
     def open(self) -> None: ...
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Samples at the indices, stacked."""
+        """Return the samples at the indices, stacked."""
         raise NotImplementedError
 
 

@@ -111,7 +111,7 @@ class InMemory:
 
 
 def written(folder: Path, work: Work, count: int) -> SampleDataset:
-    """The samples as a dataset of some partitions."""
+    """Write the samples as a dataset of some partitions."""
     nbytes = work.spec.nbytes + 28
     with SampleWriter(folder, work.spec, max_file_size=max(MB, count * nbytes // 8)) as writer:
         for start in range(0, count, 4096):
@@ -132,7 +132,7 @@ class Cost:
 
     @classmethod
     def of(cls, train: Callable[[], int]) -> Cost:
-        """Of a function that returns the number of its steps."""
+        """Measure a function that returns the number of its steps."""
         gc.collect()
         clock, processor = time.perf_counter(), time.process_time()
         steps = train()
@@ -232,7 +232,7 @@ PEERS = {"lightning": "pytorch_lightning"}
 
 
 def ways(work: Work, folder: Path, epochs: int, device: str, peers: Sequence[str]) -> dict[str, Callable[[], Cost]]:
-    """What is compared, by name."""
+    """Return what is compared, by name."""
     count = work.batch * work.batches
     stored = written(folder / "data", work, count)
     arrays = stored[:]
@@ -256,7 +256,7 @@ PLAIN = Work(lambda: MLP((256,), (256,), hidden=(32,)), (256,), (256,), 256, 0)
 
 
 def train_within(folder: str, samples: int) -> float:
-    """The most memory of this process while it trains, without that of files, MB."""
+    """Return the most memory of this process while it trains, without that of files, MB."""
     torch.set_num_threads(1)
     dataset, most = SampleDataset(folder), [0.0]
     assert len(dataset) == samples
@@ -297,7 +297,7 @@ def rounds(rows: Mapping[str, Callable[[], Cost]], repeats: int) -> dict[str, li
 
 
 def show(title: str, found: Mapping[str, list[Cost]], smallest: bool, device: str) -> None:
-    """A table of one network."""
+    """Print a table of one network."""
     print(f"\n{title}\n{'microseconds per step':<28}{'clock':>9}{'processor':>11}   rate by both, as a fraction")
     clock = {name: min(cost.clock for cost in costs) for name, costs in found.items()}
     processor = {name: min(cost.processor for cost in costs) for name, costs in found.items()}
@@ -313,7 +313,7 @@ def show(title: str, found: Mapping[str, list[Cost]], smallest: bool, device: st
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Without what peers tell about themselves."""
+    """Silence what peers print about themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

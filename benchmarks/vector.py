@@ -36,7 +36,7 @@ JOIN_TIMEOUT = 30.0
 
 
 def rate(step, seconds):
-    """What calls of `step` return, added up, per second."""
+    """Return the sum of what calls of `step` return, per second."""
     warm = time.perf_counter() + min(0.5, 0.2 * seconds)
     step()
     while time.perf_counter() < warm:
@@ -48,7 +48,7 @@ def rate(step, seconds):
 
 
 def raw(workload, seconds):
-    """A bare loop; like Gymnasium's vector envs it takes a step's time to reset."""
+    """Run a bare loop; like Gymnasium's vector envs it takes a step's time to reset."""
     env = WORKLOADS[workload].make()
     env.reset(seed=0)
     env.action_space.seed(0)
@@ -102,7 +102,7 @@ def measure(name, workload, num_envs, workers, seconds):
 
 
 def compare(workload, num_envs, names, arguments):
-    """The rates of every round, and why there are none."""
+    """Return the rates of every round, and why there are none."""
     rates, failures = {name: [] for name in names}, {}
     limit = START_TIMEOUT + 3 * arguments.seconds
     for _ in range(arguments.repeats):
@@ -124,7 +124,7 @@ def over(above, below):
 
 
 def best_of(median, library):
-    """The median of a library's fastest setting."""
+    """Return the median of a library's fastest setting."""
     return max((value for name, value in median.items() if name.partition("-")[0] == library), default=None)
 
 
@@ -152,7 +152,7 @@ def show(workload, num_envs, rates, failures, workers):
 
 
 def summarize(medians, names):
-    """Ours over each library at its best, for all that was measured."""
+    """Return ours over each library at its best, for all that was measured."""
     libraries = list(dict.fromkeys(name.partition("-")[0] for name in names))
     print(f"\n{'ours /':<32}" + "".join(f"{library:>10}" for library in libraries))
     for (workload, num_envs), median in medians.items():

@@ -42,7 +42,7 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
         return value
     array = as_array(value, dtype)
     if array.dtype.kind in "fc" and dtype.kind in "fc" and isinstance(value, (list, tuple)):
-        _check_integers(value, dtype)  # which numpy has rounded beside a float
+        _check_integers(value, dtype)  # which numpy has rounded next to a float
     if array.dtype == dtype:
         return array
     if array.dtype == object and isinstance(value, (int, list, tuple)) and dtype.kind in "iufc":
@@ -74,7 +74,7 @@ def as_array(value: Any, dtype: np.dtype[Any] | None = None) -> Array:
         want = "an array without a mask" if dtype is None else f"an array of dtype {dtype}"
         raise CastError(
             f"is a masked array with {count} missing values, which {want} cannot keep; fill them, and give the mask "
-            "apart"
+            "separately"
         )
     try:
         array = np.asarray(value)

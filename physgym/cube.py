@@ -174,7 +174,7 @@ def _extent(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Arr
         levels = high - low + 1
     if wide:
         raise ConfigError(
-            "{what}{leaf} spans more values than a {sampler} sampler can tell apart; narrow its bounds".format(**where)
+            "{what}{leaf} spans more values than a {sampler} sampler can distinguish; narrow its bounds".format(**where)
         )
     return low, high, levels
 

@@ -84,7 +84,7 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
         durable: Whether a power cut afterwards leaves the new file.
 
     Raises:
-        OSError: The disk refuses; a file that was there is as it was, and nothing is left beside it.
+        OSError: The disk refuses; a file that was there is as it was, and nothing else is left in the folder.
     """
     temporary = temporary_name(file)
     try:
@@ -122,7 +122,7 @@ def creating(path: Path, *, durable: bool = True, remove: Callable[[Path], objec
             empty folder gives way to a folder.
 
     Raises:
-        OSError: The name is taken, or the disk refuses; nothing is left beside it.
+        OSError: The name is taken, or the disk refuses; nothing else is left in the folder.
     """
     temporary = temporary_name(path)
     try:

@@ -20,7 +20,7 @@ ANNOUNCING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 ENDING = (signal.SIGTERM, signal.SIGHUP, *ANNOUNCING)
 INSISTING = 2.0  # seconds after which TERM again means at once; before, it is the same one sent to a group as well
 
-_listeners: list[Callable[[], None]] = []  # of the main thread: the last one is told of an end
+_listeners: list[Callable[[], None]] = []  # of the main thread: the last one is called at an end
 
 
 @contextmanager
@@ -296,7 +296,7 @@ class SignalRelay:
 
 
 class Interrupt:
-    """While active, Ctrl-C raises `KeyboardInterrupt` at once, except inside of a `held` block: there it waits.
+    """Context in which Ctrl-C raises `KeyboardInterrupt` at once, except inside of a `held` block: there it waits.
 
     An interrupt in the middle of an optimizer's step would leave some weights updated and others not. A second Ctrl-C
     does not wait. Outside of the main thread, and where Ctrl-C is ignored, nothing changes.

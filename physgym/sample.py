@@ -46,7 +46,7 @@ class Field:
         name: Path of the field; nested fields join their keys with ``/``.
         shape: Shape of one sample's array; an integer for one axis.
         dtype: dtype on the wire and on disk; what `numpy.dtype` takes, such as ``"float32"``, becomes one.
-        role: "input" feeds the network, "target" is what it predicts, "additional" is kept beside.
+        role: "input" feeds the network, "target" is what it predicts, "additional" is stored only.
         unit: Physical unit, for people; empty if none.
         dimensions: How many of its axes are those of a grid: all, or all but one for channels. None says nothing.
         kind: "number", or what is not to be normalized: a "flag" (zeros and ones) or "one-hot" (one of several is 1).

@@ -71,7 +71,7 @@ def _from_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any], unbound
 
 
 def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return the number that a Box holds where it has no bound; for integers it keeps a flag beside."""
+    """Return the number that a Box holds where it has no bound; for integers it keeps a flag as well."""
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     return -np.inf, np.inf
@@ -83,7 +83,7 @@ class ValueRange:
 
     Attributes:
         low: Lowest values, of the leaf's shape and dtype.
-        high: Highest values, likewise.
+        high: Highest values, of the leaf's shape and dtype.
         has_low: Where there is a lower bound, bool.
         has_high: Where there is an upper one, bool.
         single: Whether an element of the space is a scalar, and not an array.
@@ -97,12 +97,12 @@ class ValueRange:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype of the values."""
+        """Return the dtype of the values."""
         return self.low.dtype
 
     @property
     def bounded(self) -> bool:
-        """Whether all values have both bounds."""
+        """Return whether all values have both bounds."""
         return bool(self.has_low.all() and self.has_high.all())
 
     @property

@@ -93,6 +93,13 @@ def test_names_are_words_of_the_field():
     assert found == set()
 
 
+def test_prose_has_no_words_of_our_own():
+    own = re.compile(r"\b(apart|beside|mend|mended|told|torn)\b", re.IGNORECASE)
+    files = [*(ROOT / "physgym").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    lines = [(file.name, line) for file in files for line in file.read_text().splitlines() if own.search(line)]
+    assert lines == []
+
+
 def test_a_name_of_a_class_means_one_thing():
     places = defaultdict(set)
     for module, tree in trees().items():

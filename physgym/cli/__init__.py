@@ -45,7 +45,7 @@ def _prepare() -> None:
         if getattr(sys, name) is None:  # closed, as under some schedulers
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
-        sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+        sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module in the user's working folder
     sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _say_nothing_of_ctrl_c

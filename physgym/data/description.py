@@ -83,8 +83,8 @@ class Description:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning(
-                "%s is no description of a dataset (%s); the partitions beside it are taken as they are. Write it anew "
-                "with physgym info %s --rebuild",
+                "%s is no description of a dataset (%s); the partitions in its folder are taken as they are. Write it "
+                "anew with physgym info %s --rebuild",
                 folder / DESCRIPTION,
                 error,
                 folder,

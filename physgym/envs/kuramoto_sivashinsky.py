@@ -19,7 +19,7 @@ class KuramotoSivashinsky(PeriodicField):
     """Kuramoto-Sivashinsky equation on a circle: u_t + u u_x + u_xx + u_xxxx = 0, all dimensionless.
 
     Long waves grow, short ones are damped, and advection carries energy from the former to the latter: at the default
-    length the field is chaotic, and two that are close move apart by a factor of e in about 11 units of time. The mean
+    length the field is chaotic, and two that are close separate by a factor of e in about 11 units of time. The mean
     is kept; it is zero in what is drawn.
 
     The initial field is the parameter ``initial``; a drawn one has evolved from a few random waves for the time

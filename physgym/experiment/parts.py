@@ -159,7 +159,7 @@ def build_loggers(config: Config, session: Path) -> list[Logger]:
 
 
 def build_checkpoints(config: Config, session: Path) -> Checkpoints:
-    """Build the callback that saves a training; its best is that of early stopping, unless told otherwise."""
+    """Build the callback that saves a training; by default its best is that of early stopping."""
     section, stopping = config.training.checkpoints, config.training.early_stopping
     chosen: dict[str, Any] = section.model_dump(exclude={"path"})
     if section.monitor is None and stopping is not None:

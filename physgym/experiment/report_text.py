@@ -105,7 +105,7 @@ def _details(run: Mapping[str, Any]) -> list[str]:
         f"code:     {_code(run)}",
         *(f"          changed {shown(name)}" for name in found.get("changed", [])),
         *(f"          untracked {shown(name)}" for name in found.get("untracked", [])),
-        *(f"          beside    {shown(name)}" for name in found.get("others", [])),
+        *(f"          others    {shown(name)}" for name in found.get("others", [])),
         f"machine:  {run['host']}, {hardware.get('cpu')}, {hardware.get('cores')} cores, {memory}, {gpus}",
         f"software: Python {run['python']}, {run['platform']}, {len(run['packages'])} packages in {RECORD}",
         f"threads:  {run['threads'] or 'unknown'}{': ' if more else ''}{' '.join(more)}",

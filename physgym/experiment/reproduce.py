@@ -109,7 +109,7 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
 
     Args:
         session: A completed training or generation.
-        out: The new session; by default beside the old one, with ``-again`` behind its name.
+        out: The new session; by default in the same folder as the old one, with ``-again`` behind its name.
         keep: Whether to keep the worktree.
 
     Returns:
@@ -151,7 +151,7 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
             kept = f"; what there is of it is in {again}" if again is not None else ""
             raise ConfigError(f"the {KINDS[then['kind']]} failed, with exit status {code}{kept}")
         if again is None:
-            raise ConfigError(f"the {KINDS[then['kind']]} left no session beside {wanted}")
+            raise ConfigError(f"the {KINDS[then['kind']]} left no session in the folder of {wanted}")
     now = read_record(again)["runs"][-1]
     return Comparison(
         again,

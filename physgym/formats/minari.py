@@ -164,7 +164,7 @@ def export_minari(
         }
         more: dict[str, Any] = {OURS: ours, **scores}
         if (spec := _env_spec(dataset)) and metadata.get("env") is None:
-            more["env_spec"] = spec  # told afterwards, since Minari would make the environment only to ask its spaces
+            more["env_spec"] = spec  # set afterwards, since Minari would make the environment only to ask its spaces
         exported.storage.update_metadata(more)
         with Progress(len(dataset), f"export to {dataset_id}", "sample", enabled=progress) as bar:
             for buffers, names in episodes:

@@ -1,6 +1,6 @@
 """Datasets as plain files of numpy: `export_numpy` and `import_numpy`.
 
-A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; beside them ``index/episode`` and its
+A file per field, ``forces.npy``, in a folder, or all of them in one ``.npz``; with them ``index/episode`` and its
 like, there too the parameters (``index/parameters/``) of the episodes that ``index/episodes/episode`` names, how
 episodes ended (``index/endings/``), the rejected samples (``index/rejected/``) and what is stored once
 (``index/constants/``); and ``fields.json``, which `import_numpy` takes roles and units from and other readers may
@@ -76,7 +76,7 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
 
 
 def _side_arrays(dataset: SampleDataset) -> dict[str, Array]:
-    """Return the arrays that are stored beside the samples, by the names of their files."""
+    """Return the arrays that are stored with the samples, by the names of their files."""
     found = {f"index/{name}": dataset.index(name) for name in INDEX}
     if (parameters := dataset.parameters) is not None:
         found |= {f"index/parameters/{name}": value for name, value in parameters.items()}

@@ -76,8 +76,8 @@ def generate(
         episodes = limit
     options |= {"parameters": drawing, "episodes": episodes}
     once = samples is None and episodes is None and load is not None
-    left_out = samples is None and (episodes is not None or load is not None)
-    if not left_out and not is_integer(samples, 1):
+    uncounted = samples is None and (episodes is not None or load is not None)
+    if not uncounted and not is_integer(samples, 1):
         raise ConfigError(f"samples must be at least 1 and an integer, not {samples}; or say how many episodes=")
     if isinstance(drawing, Breed):
         raise ConfigError(BREED_ALONE)

@@ -12,7 +12,7 @@ from physgym.generation.named_samples import NamedSamples
 
 
 class GenerationCallbacks:
-    """Callbacks that are told the events of a generation; a context that closes them.
+    """Callbacks that get the events of a generation; a context that closes them.
 
     Args:
         callbacks: In the order in which an event reaches them.

@@ -52,7 +52,7 @@ class GenerationOptions(TypedDict, total=False):
         Flag("nonfinite"),
     ]
     keep_rejected: Annotated[
-        bool, Option(False, "keep the samples of rejected steps apart, with the reasons"), Flag("keep_rejected")
+        bool, Option(False, "keep the samples of rejected steps separately, with the reasons"), Flag("keep_rejected")
     ]
     timeout: Annotated[Timeout, Flag("timeout")]
     max_file_size: Annotated[

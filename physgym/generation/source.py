@@ -103,5 +103,5 @@ def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
 
 
 def is_same_source(saved: Mapping[str, Any], mine: dict[str, Any]) -> bool:
-    """Return whether a saved source is that of a stream, also where an older version has saved it."""
+    """Return whether a saved source describes a stream, also where an older version has saved it."""
     return _with_rule(_plain(saved)) == _with_rule(as_recorded(_plain(mine), saved))

@@ -204,7 +204,7 @@ class Loader(Batched):
         self.set_epoch(state["epoch"], state["batch"])
 
     def _settings(self, length: int) -> dict[str, int | str]:
-        """Return the settings that determine the order, apart from the epoch and the rank."""
+        """Return the settings that determine the order, except the epoch and the rank."""
         batching = self.batching
         return {
             "seed": self.seed,

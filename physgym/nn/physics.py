@@ -287,6 +287,5 @@ def _alike(field: Tensor, **others: Tensor) -> None:
     for name, other in others.items():
         if other.shape != field.shape:
             raise ConfigError(
-                f"{name} has shape {tuple(other.shape)}, the field beside it {tuple(field.shape)}; they must be the "
-                "same"
+                f"{name} has shape {tuple(other.shape)}, the other field {tuple(field.shape)}; they must be the same"
             )

@@ -23,7 +23,7 @@ class Pending:
         request: The request.
         unanswered: Rows or episodes without an answer; None if all environments, or nothing to count.
         samples: Samples of the episodes that have ended since it was sent, of this request or of those before it.
-        context: What it is for, as far as whoever asked wants to know when it is answered.
+        context: What the request is for; the caller gets it back with the answer.
     """
 
     sequence: int
@@ -138,13 +138,13 @@ def _values_of(values: Any, places: list[int]) -> Any:
 
 
 class Ledger:
-    """The requests without their last reply.
+    """Record of the requests without their last reply.
 
     Attributes:
-        pending: These, oldest first.
+        pending: Requests without their last reply, oldest first.
         sequence: Number of the last request.
-        answered: Those of the replies that were received, in the order of the replies (those left out that are answered
-            by `STEPPED_ALL`). Whoever receives the replies takes them from here.
+        answered: Requests of the replies that were received, in the order of the replies, without requests that
+            `STEPPED_ALL` answers. The receiver of the replies takes them from here.
         count: Number of the worker's environments, 0 before it is known.
         samples: Samples of rollouts that have come.
     """

@@ -49,7 +49,7 @@ class ReplayedSteps(StepSource):
 
     @property
     def constants(self) -> Mapping[str, Any]:
-        """Return those of the dataset."""
+        """Return the constants of the dataset."""
         return self._dataset.constants
 
     @property
@@ -113,7 +113,7 @@ class ReplayedSteps(StepSource):
         return _Origin(acting, drawn, self._parameters(source), limits)
 
     def _refuse_joined(self) -> None:
-        """Raise DatasetError where several datasets were joined whose episodes cannot be told apart."""
+        """Raise DatasetError where several datasets were joined whose episodes cannot be distinguished."""
         dataset = self._dataset
         if len(dataset.paths) > 1:
             sources = [json.loads(part.attributes["source"]) for part in dataset.partitions]
@@ -121,7 +121,7 @@ class ReplayedSteps(StepSource):
             same = len({json.dumps({**source, "seed": None}, sort_keys=True) for source in sources}) == 1
             if named or not same:
                 raise DatasetError(
-                    f"{len(dataset.paths)} datasets were joined, whose episodes cannot be told apart by what the "
+                    f"{len(dataset.paths)} datasets were joined, whose episodes cannot be distinguished by what the "
                     "solver needs. Replay them one at a time, or without the solver"
                 )
 

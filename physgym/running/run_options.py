@@ -59,8 +59,7 @@ class RunOptions(RunnerOptions, total=False):
         Option(
             None,
             "record of the code of the simulation whose samples the network was trained on, see `physgym.code`; by "
-            "default that which `predictor` remembers, which comes from its checkpoint or session. An empty one "
-            "compares nothing",
+            "default the record that `predictor` has from its checkpoint or session. An empty one compares nothing",
         ),
     ]
     allow_changed_code: Annotated[

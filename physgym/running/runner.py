@@ -201,7 +201,7 @@ class Runner:
         Raises:
             ConfigError: What gave the actions of the dataset cannot be rebuilt and was not given, or there is no
                 environment in this process, or the fields do not fit.
-            DatasetError: The simulation does not give what is stored, or cannot be told what to do.
+            DatasetError: The simulation does not give what is stored, or takes no such actions.
         """
         self._warn_of_overlap(dataset)
         source = self._replayed(dataset, solver)

@@ -37,7 +37,7 @@ class StoredSteps(StepSource):
 
     @property
     def constants(self) -> Mapping[str, Any]:
-        """Return those of the dataset."""
+        """Return the roles of the dataset."""
         return self._dataset.constants
 
     @property

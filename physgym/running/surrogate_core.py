@@ -193,8 +193,8 @@ def stand_in(
             raise ConfigError(
                 f"{type(inner).__name__} does not say how a network can stand in for it: it lacks {', '.join(hooks)}. "
                 "Implement inputs(action), which gives the fields that the network is fed, and adopt(action, "
-                "prediction), which takes the prediction as the state after the step, beside observation(); see "
-                "docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition and use a "
+                "prediction), which takes the prediction as the state after the step, in addition to observation(); "
+                "see docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition and use a "
                 "network that predicts next_observation"
             )
         if reward is not None or terminated is not None:

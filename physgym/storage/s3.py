@@ -431,7 +431,7 @@ class S3Backend(Backend):
             ) from None
         if status == 501:
             raise StorageError(
-                f"{where}: the server does not know conditional writes, which keep two writers apart ({code})"
+                f"{where}: the server does not know conditional writes, which separate two writers ({code})"
             ) from None
         raise StorageError(f"{where}: {problem}") from None
 

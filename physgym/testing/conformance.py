@@ -58,7 +58,7 @@ class EnvConformance:
         raise NotImplementedError("return a new environment here")
 
     def test_gymnasium_accepts_it(self) -> None:
-        """Gymnasium's checker passes."""
+        """Check that Gymnasium's checker passes."""
         env = self.make_env()
         try:
             with warnings.catch_warnings():
@@ -83,7 +83,7 @@ class EnvConformance:
             env.close()
 
     def test_sample_space_is_consistent(self) -> None:
-        """Fields, roles and units fit together, with something to learn from and something to learn."""
+        """Check that fields, roles and units fit together, with something to learn from and something to learn."""
         spec = self._spec()
         for role in ("input", "target"):
             _require(
@@ -92,7 +92,7 @@ class EnvConformance:
             )
 
     def test_sampler_gives_valid_actions(self) -> None:
-        """Sampled actions are in the action space and depend on the generator alone."""
+        """Check that sampled actions are in the action space and depend on the generator alone."""
         env = self.make_env()
         draw = sampler(env)
         observation, _ = env.reset(seed=SEED)
@@ -110,7 +110,7 @@ class EnvConformance:
         env.close()
 
     def test_samples_fit_the_declaration(self) -> None:
-        """Steps give samples, each with the declared fields, shapes and dtypes, all finite."""
+        """Check that steps give samples, each with the declared fields, shapes and dtypes, all finite."""
         transitions = self._episode(self._spec(), SEED)  # checks every sample
         _require(
             any(t.sample is not None for t in transitions),
@@ -121,7 +121,7 @@ class EnvConformance:
         )
 
     def test_same_seed_same_episode(self) -> None:
-        """A seed names an episode."""
+        """Check that a seed names an episode."""
         spec, space = self._spec(), self.make_env().observation_space
         if difference := _difference(space, self._episode(spec, SEED), self._episode(spec, SEED)):
             raise AssertionError(
@@ -130,7 +130,7 @@ class EnvConformance:
             )
 
     def test_episodes_are_the_same_in_every_environment(self) -> None:
-        """An episode depends on its seed, not on ``env_index`` and ``num_envs``."""
+        """Check that an episode depends on its seed, not on ``env_index`` and ``num_envs``."""
         spec, space = self._spec(), self.make_env().observation_space
         first = self._episode(spec, SEED)
         for name, place in (("num_envs", (0, 7)), ("env_index", (3, 7))):
@@ -143,7 +143,7 @@ class EnvConformance:
                 )
 
     def test_an_episode_does_not_depend_on_those_before(self) -> None:
-        """An episode of an instance that has run others is that of a new one."""
+        """Check that an episode of an instance that has run others is that of a new one."""
         spec, space = self._spec(), self.make_env().observation_space
         env = build(self.make_env, 0, 1)
         for seed in (SEED + 1, SEED + 2):
@@ -159,7 +159,7 @@ class EnvConformance:
             )
 
     def test_instances_do_not_influence_each_other(self) -> None:
-        """Two instances in a process, stepped in turn, give what each gives alone; see ``physgym.single``."""
+        """Check that two instances in a process, stepped in turn, give what each gives alone."""
         env = self.make_env()
         env.close()
         if env.metadata.get(SINGLE):
@@ -167,20 +167,20 @@ class EnvConformance:
         if (found := find_influence(self.make_env, (SEED, SEED + 1), STEPS)) is not None:
             step = "the reset" if found.step < 0 else f"step {found.step}"
             raise AssertionError(
-                f"instances in one process must not influence each other: beside another one, {found.what} differs at "
+                f"instances in one process must not influence each other: next to another one, {found.what} differs at "
                 f"{step} from what the instance gives alone. They share {found.cause}. {found.cure}; or declare "
                 "metadata['physgym.single'] = True, for one environment per worker process"
             )
 
     def test_parameters_are_reported(self) -> None:
-        """A reset reports the parameters of its episode, if the environment declares some."""
+        """Check that a reset reports the parameters of its episode, if the environment declares some."""
         env = self.make_env()
         if declared(env, "parameter_space") is not None:
             _reset_parameters(env, SEED)
         env.close()
 
     def test_parameters_can_be_set(self) -> None:
-        """A reset takes parameters and uses them; given those of its own seed, nothing changes."""
+        """Check that a reset takes parameters and uses them; given those of its own seed, nothing changes."""
         env = self.make_env()
         space = declared(env, "parameter_space")
         if space is None:
@@ -209,7 +209,7 @@ class EnvConformance:
             )
 
     def test_parameters_out_of_bounds_are_refused(self) -> None:
-        """A reset raises for parameters that are not in their space."""
+        """Check that a reset raises for parameters that are not in their space."""
         env = self.make_env()
         space = declared(env, "parameter_space")
         if space is not None:
@@ -246,7 +246,7 @@ class EnvConformance:
         env.close()
 
     def test_equal_through_a_worker(self) -> None:
-        """A socket vector env gives what Gymnasium's own in-process one gives."""
+        """Check that a socket vector env gives what Gymnasium's own in-process one gives."""
         mode = AutoresetMode.SAME_STEP
         reference = SyncVectorEnv([self._in_own_folder] * 2, autoreset_mode=mode)
         count = 1 if reference.metadata.get(SINGLE) else 2
@@ -326,7 +326,7 @@ class EnvConformance:
             check_restored(self.make_env, self._spec(), STEPS, SEED)
 
     def test_renders(self) -> None:
-        """Frames have the usual form, if the environment says that it renders off screen."""
+        """Check that frames have the usual form, if the environment says that it renders off screen."""
         if "rgb_array" not in self.make_env().metadata.get("render_modes", []):
             return
         env = self.make_env(render_mode="rgb_array")
@@ -340,7 +340,7 @@ class EnvConformance:
         )
 
     def test_closes_twice(self) -> None:
-        """Closing again does no harm."""
+        """Check that closing again does no harm."""
         env = self.make_env()
         env.reset(seed=SEED)
         env.close()

@@ -99,16 +99,16 @@ class FormatContract:
         return SampleDataset(folder / "data")
 
     def test_it_is_listed(self) -> None:
-        """The registry finds it under its name."""
+        """Check that the registry finds it under its name."""
         assert self.name in registry.names()
         assert registry.find(self.name).title
 
     def test_a_dataset_comes_back(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """Fields, values, dtypes, episodes and steps are those that were exported."""
+        """Check that fields, values, dtypes, episodes and steps are those that were exported."""
         self._check_that_it_comes_back(dataset, tmp_path)
 
     def test_what_is_not_finite_comes_back(self, tmp_path: Path) -> None:
-        """Values that are not finite are kept."""
+        """Check that values that are not finite are kept."""
 
         def changed(samples: dict[str, Any]) -> dict[str, Any]:
             samples["observation"][0, :2] = np.nan, np.inf
@@ -119,7 +119,7 @@ class FormatContract:
 
     @pytest.mark.parametrize("dtype", ["c8", "u8", "S3", "U3", "?"])
     def test_other_dtypes_come_back_or_are_refused(self, tmp_path: Path, dtype: str) -> None:
-        """Each dtype of samples is kept, or is an error."""
+        """Check that each dtype of samples is kept, or is an error."""
         values = np.array([b"abc"] if dtype in ("S3", "U3") else [1], dtype)
         spec = SampleSpec([*SPEC.values(), Field("more", (), values.dtype, "additional")])
 
@@ -137,11 +137,11 @@ class FormatContract:
             self._compare(form.read(self.source(tmp_path), tmp_path / "again", ImportOptions()), dataset)
 
     def test_a_folder_is_made_where_it_is_missing(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """The folder above the place of an export need not be there."""
+        """Check that the folder above the place of an export need not be there."""
         self._check_that_it_comes_back(dataset, tmp_path / "new")
 
     def test_a_damaged_source_leaves_nothing(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """An import that fails is an error of physgym, and no samples are there afterwards."""
+        """Check that an import that fails is an error of physgym, and no samples are there afterwards."""
         form = registry.find(self.name)
         form.write(dataset, self.options(tmp_path))
         self.damage(tmp_path)
@@ -165,20 +165,20 @@ class FormatContract:
             np.testing.assert_array_equal(found.index(name), dataset.index(name), err_msg=name)
 
     def test_its_datasets_are_recognized(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """An import without the name of a format finds this one."""
+        """Check that an import without the name of a format finds this one."""
         form = registry.find(self.name)
         form.write(dataset, self.options(tmp_path))
         assert registry.of_source(self.source(tmp_path)) is form
 
     def test_a_part_may_be_named(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """Samples are stored as the part of the dataset that the options name."""
+        """Check that samples are stored as the part of the dataset that the options name."""
         form = registry.find(self.name)
         form.write(dataset, self.options(tmp_path))
         form.read(self.source(tmp_path), tmp_path / "again", replace(ImportOptions(), mode="validation"))
         assert len(SampleDataset(tmp_path / "again", mode="validation")) == len(dataset)
 
     def test_nothing_is_replaced(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """A second export to the same place is refused, and the first one stays."""
+        """Check that a second export to the same place is refused, and the first one stays."""
         form = registry.find(self.name)
         form.write(dataset, self.options(tmp_path))
         with pytest.raises(DatasetError):
@@ -186,7 +186,7 @@ class FormatContract:
         assert len(form.read(self.source(tmp_path), tmp_path / "again", ImportOptions())) == len(dataset)
 
     def test_samples_are_not_added_to_others(self, dataset: SampleDataset, tmp_path: Path) -> None:
-        """An import to a folder that holds samples is refused."""
+        """Check that an import to a folder that holds samples is refused."""
         form = registry.find(self.name)
         form.write(dataset, self.options(tmp_path))
         with pytest.raises(DatasetError):

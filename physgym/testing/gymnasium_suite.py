@@ -46,7 +46,7 @@ class Difference(NamedTuple):
 KNOWN_DIFFERENCES = (
     Difference(
         "vector/test_async_vector_env.py::test_async_vector_subenv_error",
-        "the error that reset and step raise carries the worker's traceback and names the environment; it is not told "
+        "the error that reset and step raise carries the worker's traceback and names the environment; it is not given "
         "a second time in warnings of one 'Worker-N' per environment, as a worker has several environments and others "
         "of them may not have been asked yet",
         AssertionError,  # of the number of warnings; that the environment's own ValueError is raised comes before

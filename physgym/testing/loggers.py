@@ -72,7 +72,7 @@ class LoggerContract(ABC):
         assert not logger.every_rank
 
     def test_no_public_method_has_nearly_the_name_of_another(self, logger: Logger) -> None:
-        """A method with a wrong name would never be called."""
+        """Check the names of methods: one with a wrong name would never be called."""
         known = {name for name in dir(Logger) if not name.startswith("_")}
         folded = {name.replace("_", "") for name in known}
         mine = {name for name in dir(type(logger)) if not name.startswith("_")}
@@ -81,7 +81,7 @@ class LoggerContract(ABC):
     # --- curves
 
     def test_values_of_batches_and_epochs_are_curves(self, logger: Logger) -> None:
-        """All values are there, over batches and over epochs, with the learning rate and moving moments."""
+        """Check that all values are there, over batches and over epochs, with the learning rate and moving moments."""
         run = LoggedTraining(logger)
         run.go(LAST)
         logger.close()
@@ -89,7 +89,7 @@ class LoggerContract(ABC):
         assert_same(found, expected(LAST))
 
     def test_a_curve_may_begin_later_and_have_gaps(self, logger: Logger) -> None:
-        """No value is lost where some batches and epochs have more values than others."""
+        """Check that no value is lost where some batches and epochs have more values than others."""
         run, more = LoggedTraining(logger), {2: "early", 5: "late", 9: "early", 11: "again"}
         run.go(LAST, lambda step: {more[step]: 0.5 * step} if step in more else {})
         logger.close()
@@ -99,7 +99,7 @@ class LoggerContract(ABC):
         assert_same({name: found[name] for name in expected(LAST)}, expected(LAST))
 
     def test_curves_of_users(self, logger: Logger) -> None:
-        """Points have the step of the training, or their own; names are any text."""
+        """Check that points have the step of the training, or their own; names are any text."""
         names = ["mine/root", "plain", "batch/mine", 'with "quotes", commas; and more', "Größe"]
         run = LoggedTraining(logger)
         for _ in range(3):
@@ -117,7 +117,7 @@ class LoggerContract(ABC):
         assert found["both_variance"][1] == (2, 0.25)
 
     def test_values_that_are_not_finite_are_kept(self, logger: Logger) -> None:
-        """NaN and infinities are written as they are, and left out of mean and variance."""
+        """Check that NaN and infinities are written as they are, and left out of mean and variance."""
         losses = {1: 1.0, 2: math.nan, 3: 3.0, 4: math.inf, 5: -math.inf}
         LoggedTraining(logger).go(5, lambda step: {"loss": losses[step]})
         logger.close()
@@ -127,13 +127,13 @@ class LoggerContract(ABC):
 
     @pytest.mark.parametrize("value", ["warm", [1.0, 2.0]])
     def test_values_that_are_no_numbers_are_named(self, logger: Logger, value: Any) -> None:
-        """The error names the curve."""
+        """Check that the error of a value that is no number names the curve."""
         LoggedTraining(logger).go(1)
         with pytest.raises(ConfigError, match="a curve takes numbers; mine/phase has the value"):
             logger.add_scalar("mine/phase", value)
 
     def test_numbers_of_any_kind(self, logger: Logger) -> None:
-        """Integers, booleans, NumPy's numbers and tensors are numbers."""
+        """Check that integers, booleans, NumPy's numbers and tensors are numbers."""
         LoggedTraining(logger).go(1)
         for value in (3, True, np.float32(0.5), np.int64(7), torch.tensor(0.25)):
             logger.add_scalar(type(value).__name__, value)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ class LoggerContract(ABC):
         ]
 
     def test_what_a_logger_has_no_place_for_changes_nothing(self, logger: Logger) -> None:
-        """Histograms, images, figures, texts and meshes may be added to every logger."""
+        """Check that histograms, images, figures, texts and meshes may be added to every logger."""
         from matplotlib.figure import Figure
 
         run = LoggedTraining(logger)
@@ -162,7 +162,7 @@ class LoggerContract(ABC):
     # --- when
 
     def test_readers_see_what_was_flushed(self, logger: Logger) -> None:
-        """A flush shows all points, as the end of an epoch does; so that a kill costs nothing of that."""
+        """Check that a flush shows all points, as the end of an epoch does; so that a kill costs nothing of that."""
         run = LoggedTraining(logger)
         run.go(BATCHES)
         assert_same(self.curves(logger), expected(BATCHES))
@@ -174,7 +174,7 @@ class LoggerContract(ABC):
         assert found["mine"] == [(BATCHES + 2, 1.0)]
 
     def test_it_is_open_only_while_a_training_runs(self, logger: Logger) -> None:
-        """A point before or after that is an error; the logger may be closed again."""
+        """Check that a point before or after a training is an error, and that the logger may be closed again."""
         with pytest.raises(ConfigError, match="open only while a training runs"):
             logger.add_scalar("mine", 1.0)
         LoggedTraining(logger).go(1)
@@ -184,7 +184,7 @@ class LoggerContract(ABC):
             logger.add_scalar("mine", 1.0)
 
     def test_it_takes_no_random_numbers(self, logger: Logger) -> None:
-        """The generators of a training are as they were."""
+        """Check that the generators of a training are as they were."""
         before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]  # noqa: NPY002
         LoggedTraining(logger).go(LAST)
         logger.close()
@@ -194,7 +194,7 @@ class LoggerContract(ABC):
     # --- resume
 
     def test_its_state_is_data(self, logger: Logger) -> None:
-        """A checkpoint can hold it, before, while and after a training runs."""
+        """Check that a checkpoint can hold it, before, while and after a training runs."""
         check_state(logger, logger.state_dict())
         LoggedTraining(logger).go(3)
         check_state(logger, logger.state_dict())
@@ -204,7 +204,7 @@ class LoggerContract(ABC):
     @pytest.mark.parametrize("closed", [False, True])
     @pytest.mark.parametrize("saved", [1, 5, BATCHES, 2 * BATCHES + 1])
     def test_what_a_resumed_training_repeats_is_there_once(self, tmp_path: Path, saved: int, *, closed: bool) -> None:
-        """Curves go on from the checkpoint, after a kill or an end; twice."""
+        """Check that curves go on from the checkpoint, after a kill or an end; twice."""
         folder, state = tmp_path / "stats", None
         with ExitStack() as stack:
             for at, beyond in ((saved, 3), (saved + 2, BATCHES + 1)):
@@ -228,7 +228,7 @@ class LoggerContract(ABC):
         assert_same(found, expected(LAST, own_values))
 
     def test_a_training_goes_on_in_the_same_process(self, logger: Logger) -> None:
-        """Closed and begun again without a checkpoint, it continues its curves."""
+        """Check that a logger closed and begun again without a checkpoint continues its curves."""
         run = LoggedTraining(logger)
         run.go(BATCHES + 1)
         logger.close()
@@ -238,7 +238,7 @@ class LoggerContract(ABC):
         assert_same(self.curves(logger), expected(LAST))
 
     def test_a_trainer_resumes_its_curves(self, tmp_path: Path) -> None:
-        """A `Trainer` that fails and is resumed has the curves of one that never failed."""
+        """Check that a `Trainer` that fails and is resumed has the curves of one that never failed."""
         found = {}
         for name, failures in (("whole", []), ("parts", [9, 14])):
             folder = tmp_path / name
@@ -273,7 +273,7 @@ class LoggerContract(ABC):
     # --- folders
 
     def test_a_new_training_is_a_run_of_its_own(self, tmp_path: Path) -> None:
-        """Files in the folder stay as they are, also where a training of another folder is resumed."""
+        """Check that files in the folder stay as they are, also where a training of another folder is resumed."""
         logger = self.make(tmp_path / "a")
         run = LoggedTraining(logger)
         run.go(4)
@@ -288,7 +288,7 @@ class LoggerContract(ABC):
         assert [step for step, _ in self.read(tmp_path / "a")["batch/loss"]] == [1, 2, 3, 4]
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
-        """The error comes when a training begins, and says what is to be done."""
+        """Check that the error of a folder comes when a training begins, and says what is to be done."""
         (tmp_path / "file").touch()
         for folder in (tmp_path / "file", tmp_path / "file" / "stats"):
             logger = self.make(folder)
@@ -297,7 +297,7 @@ class LoggerContract(ABC):
             logger.close()
 
     def test_a_disk_that_is_full_for_a_while_ends_nothing_and_loses_nothing(self, logger: Logger) -> None:
-        """Points are kept, with one warning, and written later; those of curves that begin meanwhile, too."""
+        """Check that points are kept, with one warning, and written later, also of curves that begin meanwhile."""
         run = LoggedTraining(logger)
         run.go(BATCHES)
         largest = max(path.stat().st_size for path in logger.folder.rglob("*") if path.is_file())

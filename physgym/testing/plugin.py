@@ -21,10 +21,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the suite if environments are named: alone, or beside the files that the user names."""
+    """Collect the suite if environments are named: alone, or with the files that the user names."""
     if not config.getoption("--physgym-env"):
         return
-    sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module of the user, who stands beside it
+    sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module in the user's working folder
     from physgym.errors import ConfigError
     from physgym.registration import find_spec
 

@@ -52,7 +52,7 @@ class SampleSourceContract(ABC):
         assert isinstance(source, SampleSource)
 
     def test_no_public_method_has_nearly_the_name_of_another(self, source: SampleSource) -> None:
-        """A method with a wrong name would never be called."""
+        """Check the names of methods: one with a wrong name would never be called."""
         known = {name for name in vars(SampleSource) if not name.startswith("_")}
         folded = {name.replace("_", ""): name for name in known}
         wrong = [
@@ -63,7 +63,7 @@ class SampleSourceContract(ABC):
         assert not wrong
 
     def test_a_batch_has_the_declared_fields(self, source: SampleSource) -> None:
-        """Every field has the shape and dtype of the declaration."""
+        """Check that every field has the shape and dtype of the declaration."""
         for size in (1, BATCH):
             batch = source.draw(size)
             assert list(batch) == list(source.spec)
@@ -72,20 +72,20 @@ class SampleSourceContract(ABC):
                 assert batch[name].dtype == field.dtype
 
     def test_a_batch_stays_as_it_is(self, source: SampleSource) -> None:
-        """The next draw does not write into the arrays of the one before."""
+        """Check that the next draw does not write into the arrays of the one before."""
         first = source.draw(BATCH)
         copies = {name: value.copy() for name, value in first.items()}
         source.draw(BATCH)
         assert _same(first, copies)
 
     def test_names_belong_to_the_batch(self, source: SampleSource) -> None:
-        """There is an episode and a step for each sample, or no names at all."""
+        """Check that there is an episode and a step for each sample, or no names at all."""
         source.draw(BATCH)
         if source.drawn is not None:
             assert len(source.drawn.episodes) == len(source.drawn.steps) == BATCH
 
     def test_what_is_stored_is_what_the_dataset_has(self, source: SampleSource) -> None:
-        """The count and the dataset agree; without a dataset nothing is stored."""
+        """Check that the count and the dataset agree; without a dataset nothing is stored."""
         source.draw(BATCH)
         stored, dataset = source.stored, source.dataset()
         if dataset is None:
@@ -95,7 +95,7 @@ class SampleSourceContract(ABC):
             assert len(dataset) >= stored
 
     def test_expect_changes_no_sample(self, source: SampleSource) -> None:
-        """`expect` changes no sample."""
+        """Check that `expect` changes no sample."""
         assert not source.begun
         source.expect(2 * BATCH)
         batches = [source.draw(BATCH), source.draw(BATCH)]
@@ -107,7 +107,7 @@ class SampleSourceContract(ABC):
                 other.close()
 
     def test_figures_are_numbers(self, source: SampleSource) -> None:
-        """`metrics` has the same names before and after a draw, which the record of every epoch gets."""
+        """Check that `metrics` has the same names before and after a draw, which the record of every epoch gets."""
         before = source.metrics()
         source.draw(BATCH)
         after = source.metrics()
@@ -115,7 +115,7 @@ class SampleSourceContract(ABC):
         assert all(isinstance(float(value), float) and not math.isinf(value) for value in after.values())
 
     def test_a_position_brings_the_samples_after_it_again(self, source: SampleSource) -> None:
-        """Another source goes on where this one was."""
+        """Check that another source goes on where this one was."""
         source.draw(BATCH)
         state = source.state_dict()
         if not self.resumable:
@@ -130,7 +130,7 @@ class SampleSourceContract(ABC):
             other.close()
 
     def test_an_empty_state_is_the_beginning(self, source: SampleSource) -> None:
-        """A source to which an empty state was loaded gives the samples of a new one."""
+        """Check that a source to which an empty state was loaded gives the samples of a new one."""
         source.load_state_dict({})
         first = source.draw(BATCH)
         if self.repeatable:
@@ -141,13 +141,13 @@ class SampleSourceContract(ABC):
                 other.close()
 
     def test_a_network_may_answer(self, source: SampleSource) -> None:
-        """A source that lacks a predictor takes one, and lacks none from then on."""
+        """Check that a source that lacks a predictor takes one, and lacks none from then on."""
         source.answer_with(_Answers())
         assert not source.lacks_predictor
         source.draw(BATCH)
 
     def test_it_may_be_closed_twice(self, source: SampleSource) -> None:
-        """Also in a hurry, before the first sample and after some."""
+        """Check that closing twice does no harm, in a hurry too, before the first sample and after some."""
         for drawn in (False, True):
             made = self.make()
             if drawn:

@@ -445,7 +445,7 @@ class ListenerContract:
         listener.close()
 
     def test_the_address_is_json_data(self, listener: Listener) -> None:
-        """Check that a worker may be told the address as text."""
+        """Check that a worker may get the address as text."""
         assert json.dumps(listener.address)
 
     def test_nobody_listens(self, listener: Listener) -> None:

@@ -53,7 +53,7 @@ class Breeding(Callback):
     Args:
         breed: The sampler.
         session: Folder that gets ``simulations.json``, what was chosen; None for none.
-        period: Batches after which the sampler is told.
+        period: Batches after which the sampler gets the losses.
         every: Batches of which the losses of one are looked at, which takes a further forward pass.
 
     Sources:
@@ -106,7 +106,7 @@ class Breeding(Callback):
             self.breed.save(self.session / CHOICES)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the sampler, and the losses since it was told."""
+        """Return the state of the sampler, and the losses that it has not got yet."""
         sums = [[episode, total, self._counts[episode]] for episode, total in self._sums.items()]
         return {"breed": self.breed.state_dict(), "batches": self._batches, "sums": sums}
 

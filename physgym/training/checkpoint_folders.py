@@ -38,7 +38,7 @@ def find_checkpoint(path: str | Path | Location, which: str | int = "last") -> P
 
     Args:
         path: A checkpoint, a folder of checkpoints, or a session.
-        which: Which one of a folder: "last", "best" (by the value that `Checkpoints` was told, or the validation loss,
+        which: Which one of a folder: "last", "best" (by the value that `Checkpoints` monitors, or the validation loss,
             or the training loss where there was no validation), the number of epochs done, or a name.
 
     Raises:

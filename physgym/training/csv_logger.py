@@ -25,7 +25,7 @@ class CSV(Logger):
 
     - ``batches.csv`` has a row for each batch: its number ("step"), the time in seconds since 1970, and a column for
       each curve over batches, without ``batch/``;
-    - ``epochs.csv`` likewise has a row for each epoch;
+    - ``epochs.csv`` has a row for each epoch;
     - ``scalars.csv`` has a row for each point of your own curves, see `add_scalar`: step, time, name and value.
 
     A curve that begins later joins as a column, which is empty in the rows before. Numbers are written with all their

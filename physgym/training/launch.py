@@ -46,7 +46,7 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """Return what a launcher has said in the environment; only torchrun's variables count.
 
     Raises:
-        ConfigError: A variable is no number, out of range, or missing beside the others.
+        ConfigError: A variable is no number, out of range, or missing while others are set.
     """
     if "WORLD_SIZE" not in environment:
         return Launch()
@@ -75,7 +75,7 @@ def read_local_rank(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def warn_of_separate_trainings(environment: Mapping[str, str] = os.environ) -> None:
-    """Warn where a launcher that is not torchrun has started several processes, which then train apart."""
+    """Warn where a launcher that is not torchrun has started several processes, which then train separately."""
     for name, launcher in OTHERS:
         value = environment.get(name, "")
         if value.isdecimal() and int(value) > 1:

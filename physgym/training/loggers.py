@@ -31,7 +31,7 @@ class Logger(Callback, ABC):
     - ``loss``, with its mean and variance over the last 50 (``loss_mean``, ``loss_variance``);
     - ``lr``, the learning rate of the first parameter group; `LearningRateMonitor` gives those of all;
     - what `Optimization.transform_loss` returns, and what callbacks before this one add to the values;
-    - over epochs ``validation_loss``, likewise with mean and variance, and all else that is in the record of the epoch.
+    - over epochs ``validation_loss`` with its mean and variance, and all else that is in the record of the epoch.
 
     This class decides what is written and when. A subclass says how, in `open`, `write`, `flush`, `position` and
     `release`; what it has no place for, such as `add_mesh`, it leaves out by not overriding it. A resumed training

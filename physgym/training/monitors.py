@@ -39,7 +39,7 @@ def check_watched(
 
     Args:
         callbacks: In their order; each sees what those before it add.
-        losses: Gives the names of the losses of a batch, None where they cannot be told; called only if needed.
+        losses: Gives the names of the losses of a batch, None where they are unknown; called only if needed.
         validated: Whether there are samples to validate on.
         rollout: The costlier validation, if any; one with a method ``names(predictor)`` says what it gives.
         predictor: The network.

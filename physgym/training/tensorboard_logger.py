@@ -27,7 +27,7 @@ class TensorBoard(Logger):
     - ``loss``, with its mean and variance over the last 50 (``loss_mean``, ``loss_variance``);
     - ``lr``, the learning rate of the first parameter group; `LearningRateMonitor` gives those of all;
     - what `Optimization.transform_loss` returns, and what callbacks before this one add to the values;
-    - over epochs ``validation_loss``, likewise with mean and variance, all else that is in the record of the epoch,
+    - over epochs ``validation_loss`` with its mean and variance, all else that is in the record of the epoch,
       and "training and validation" on one plot, under "Custom Scalars".
 
     A resumed training continues its curves from where the checkpoint was saved: what had been written after that is

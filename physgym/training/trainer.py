@@ -62,7 +62,7 @@ ALONE = "several processes train from a dataset alone: generate the samples firs
 
 
 class Trainer:
-    """Trains a network on samples: those of a dataset, or of simulations that run meanwhile.
+    """Trains a network on the samples of a dataset, or of simulations that run meanwhile.
 
     Args:
         network: The network, with its initial weights; a module, or a `Predictor` to train it further with the

@@ -218,8 +218,8 @@ class Listener(ABC):
 class Transport(ABC):
     """A way to connect workers with their parent.
 
-    The parent has an object, with whatever settings it needs. A worker is told the class, which it imports: hence the
-    class methods for its end.
+    The parent has an object, with whatever settings it needs. A worker gets the name of the class, which it imports:
+    hence the class methods for its end.
 
     Attributes:
         dials: Whether workers dial, maybe from another machine: such a transport has `listen` and `dial`. Else they

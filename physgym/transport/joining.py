@@ -28,9 +28,9 @@ def join(dial: Callable[[float], Channel], timeout: float, token: bytes, worker:
     """
     deadline = time.monotonic() + timeout
     while True:
-        left = max(REDIAL, deadline - time.monotonic())
-        channel = dial(left)
-        channel.set_timeout(left)
+        remaining = max(REDIAL, deadline - time.monotonic())
+        channel = dial(remaining)
+        channel.set_timeout(remaining)
         try:
             greet(channel, token, worker, pid)
             return channel

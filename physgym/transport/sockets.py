@@ -107,7 +107,7 @@ class SocketListener(Listener):
 
     Args:
         sock: A bound stream socket that listens; the listener owns it.
-        address: Address that a worker is told, JSON data.
+        address: Address that a worker gets, JSON data.
 
     Attributes:
         address: As the argument.

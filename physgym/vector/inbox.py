@@ -1,7 +1,7 @@
 """The replies that a fleet has received and that nobody has taken yet.
 
-A ledger changes when a reply is received; whoever iterates over `WorkerPool.replies` is behind it by what lies here.
-Whoever asks what a worker still owes reads its ledger alone; whoever asks what the caller was given adds the inbox.
+A ledger changes when a reply is received; an iteration over `WorkerPool.replies` is behind it by what lies here. What a
+worker still owes stands in its ledger alone; what the caller has not been given yet is that and the inbox.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ def run(
         greet(channel, token, worker_start.worker, os.getpid())
     else:
         channel = join(
-            lambda left: transport.dial(worker_start.address, left),
+            lambda seconds: transport.dial(worker_start.address, seconds),
             worker_start.timeout,
             token,
             worker_start.worker,

@@ -21,7 +21,7 @@ F4 = np.dtype("f4")
 SPEC = SampleSpec([Field("x", (3,), F4, "input"), Field("y", (3,), F4, "target")])
 MISSING = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False], dtype="f4")
 WHOLE = np.ma.array([1.0, 2.0, 3.0], mask=False, dtype="f4")
-REFUSED = "field 'x' for .* is a masked array with 1 missing values, which .* fill them, and give the mask apart"
+REFUSED = "field 'x' for .* is a masked array with 1 missing values, which .* fill them, and give the mask separately"
 
 
 class Double(nn.Module):

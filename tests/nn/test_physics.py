@@ -141,7 +141,7 @@ def test_grid_terms_name_what_does_not_fit():
         Laplacian((1.0,))(torch.rand(5))
     with pytest.raises(ConfigError, match="no inner ones"):
         Laplacian((1.0, 1.0))(torch.rand(3, 5, 2))
-    with pytest.raises(ConfigError, match=r"source has shape \(1, 5\), the field beside it \(3, 5\)"):
+    with pytest.raises(ConfigError, match=r"source has shape \(1, 5\), the other field \(3, 5\)"):
         PoissonResidual((1.0,))(torch.rand(3, 5), torch.rand(1, 5))
     with pytest.raises(ConfigError, match=r"before has shape"):
         HeatResidual((1.0,), 0.1, diffusivity=1.0)(torch.rand(3, 5), torch.rand(3, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -93,7 +94,9 @@ def test_ctrl_c_ends_the_wait_at_once():
         except KeyboardInterrupt:
             sys.exit(7)
     """
-    environment = {**os.environ, **WHOLE, "MASTER_PORT": "29549"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {**os.environ, **WHOLE, "MASTER_PORT": str(port)}
     command = [
         sys.executable,
         "-c",

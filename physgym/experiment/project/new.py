@@ -44,7 +44,7 @@ class Project:
 def new_project(path: str | Path, *, git: bool = True) -> Project:
     """Write a package for a simulation of one's own, which works and passes its tests as it is.
 
-    It appears at once and complete: it is written under another name beside its place.
+    It appears at once and complete: it is written under another name in the same folder.
 
     Args:
         path: The new folder; its last part names the package, "-" becoming "_".

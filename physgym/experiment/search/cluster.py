@@ -12,7 +12,7 @@ from physgym.errors import ConfigError, needs
 from physgym.experiment.search.pool import PATIENCE, TrialMessage, TrialProcess
 
 LISTEN = 1.0  # seconds for which an actor waits for its worker's messages
-CALLS = 4  # that an actor answers at once: while it listens, it is told things
+CALLS = 4  # that an actor answers at once: while it listens, it takes messages
 ANSWER = 60.0  # seconds to wait for an actor
 
 
