@@ -47,8 +47,8 @@ class TorchSamples:
     """A map-style `torch.utils.data.Dataset` as samples of a training.
 
     Its items are dictionaries of fields, or pairs (input, target). Fields of dictionaries have no roles, so that a
-    `Trainer` gets its inputs and outputs as arguments. Statistics are computed from all its samples, in one pass. Where it
-    has an attribute ``episodes``, an integer for each sample, no episode is split; else every sample is an episode.
+    `Trainer` gets its inputs and outputs as arguments. Statistics are computed from all its samples, in one pass. Where
+    it has an attribute ``episodes``, an integer for each sample, no episode is split; else every sample is an episode.
 
     Args:
         dataset: The dataset; it has a length.
