@@ -2,9 +2,10 @@
 
 An environment declares its samples next to its other spaces: ``sample_space`` (a `gymnasium.spaces.Dict`),
 ``sample_roles`` (field to "input", "target" or "additional") and, if it likes, ``sample_units``, ``sample_dimensions``
-(field to the number of its axes that are those of a grid), ``sample_kinds`` (field to "flag" or "one-hot") and
-``sample_masks`` (field to the field that says which of its values are there). Its ``step`` returns a sample in
-``info["sample"]``, or leaves it out where the step has none (a solver that diverged).
+(field to the number of its axes that are those of a grid), ``sample_kinds`` (field to "flag" or "one-hot"),
+``sample_masks`` (field to the field that says which of its values are there) and ``sample_feedback`` (output to the
+input that it is at the next step, see `physgym.feedback`). Its ``step`` returns a sample in ``info["sample"]``, or
+leaves it out where the step has none (a solver that diverged).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import gymnasium
@@ -22,6 +23,7 @@ from gymnasium import spaces
 from physgym.casting import CastError, as_dtype
 from physgym.checks import is_integer
 from physgym.errors import SampleError
+from physgym.feedback import Declaration, Feedback, feedback_of, following, parse_feedback
 from physgym.returned import flag_of, returned, reward_of, taken
 from physgym.spaces import Array, Leaf, fixed_leaves, leaves, stored_leaves
 
@@ -52,6 +54,8 @@ class Field:
         kind: "number", or what is not to be normalized: a "flag" (zeros and ones) or "one-hot" (one of several is 1).
         mask: Name of the field that says which of its values are there, for one that is padded; empty for none. See
             `present`.
+        feeds: Name of the input that it is at the next step, for an output that is fed back; its own name for an input
+            that samples hold alone, so that the output is that of the next sample; empty for none.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Field:
     dimensions: int | None = dataclasses.field(default=None, compare=False)
     kind: FieldKind = dataclasses.field(default="number", compare=False)
     mask: str = dataclasses.field(default="", compare=False)
+    feeds: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -82,8 +87,8 @@ class Field:
 
     def to_json(self) -> dict[str, Any]:
         """Return the field as plain JSON data, without keys that are not declared."""
-        said = {"dimensions": self.dimensions, "kind": self.kind, "mask": self.mask}
-        silent: dict[str, Any] = {"dimensions": None, "kind": "number", "mask": ""}
+        said = {"dimensions": self.dimensions, "kind": self.kind, "mask": self.mask, "feeds": self.feeds}
+        silent: dict[str, Any] = {"dimensions": None, "kind": "number", "mask": "", "feeds": ""}
         more = {name: value for name, value in said.items() if value != silent[name]}
         base = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype.str, "role": self.role}
         return {**base, "unit": self.unit, **more}
@@ -100,6 +105,7 @@ class Field:
             data.get("dimensions"),
             data.get("kind", "number"),
             data.get("mask", ""),
+            data.get("feeds", ""),
         )
 
 
@@ -138,6 +144,7 @@ class SampleSpec(Mapping[str, Field]):
             raise SampleError(
                 f"the kind of field {field.name!r} is {field.kind!r}, which is none of {get_args(FieldKind)}"
             )
+        self._check_feeds(field)
         if not field.mask or field.mask not in self._fields:  # a part of the fields may lack it
             return
         mask = self._fields[field.mask]
@@ -154,6 +161,34 @@ class SampleSpec(Mapping[str, Field]):
                 f"of shape {mask.shape} and dtype {mask.dtype}"
             )
             raise SampleError(text)
+
+    def _check_feeds(self, field: Field) -> None:
+        """Raise where a field cannot be the input of the next step that it is declared to be."""
+        if not field.feeds or field.feeds not in self._fields:  # a part of the fields may lack it
+            return
+        fed = self._fields[field.feeds]
+        if fed is field:
+            if field.role != "input":
+                raise SampleError(
+                    f"sample_feedback says that {field.name!r} is stored once, the input of a step and the target of "
+                    f'the one before it; its role must be "input", not {field.role!r}'
+                )
+            if following(field.name) in self._fields:
+                raise SampleError(
+                    f"sample_feedback says that {field.name!r} is stored once, but there is {following(field.name)!r} "
+                    f"too; declare '{following(field.name)} -> {field.name}', or rename that field"
+                )
+            return
+        if (field.role, fed.role) != ("target", "input"):
+            raise SampleError(
+                f"sample_feedback says that {field.name!r} feeds {fed.name!r}; a target feeds an input, not "
+                f"{field.role!r} {fed.role!r}. Change sample_roles"
+            )
+        if (field.shape, field.dtype) != (fed.shape, fed.dtype):
+            raise SampleError(
+                f"sample_feedback says that {field.name!r} feeds {fed.name!r}; they need the same shape and dtype, and "
+                f"have {field.shape} {field.dtype} and {fed.shape} {fed.dtype}"
+            )
 
     def __getitem__(self, name: str) -> Field:
         return self._fields[name]
@@ -176,6 +211,26 @@ class SampleSpec(Mapping[str, Field]):
     def nbytes(self) -> int:
         """Return the number of bytes of one sample."""
         return sum(field.nbytes for field in self.values())
+
+    @property
+    def feedback(self) -> Feedback:
+        """Return which outputs are which inputs of the next step; empty where nothing is declared."""
+        return feedback_of(self._fields)
+
+    def with_feedback(self, declared: Declaration, label: str = "feedback") -> SampleSpec:
+        """Return the same fields with another declaration of what feeds what.
+
+        Args:
+            declared: See `physgym.feedback`.
+            label: What an error calls it.
+
+        Raises:
+            SampleError: It names a field that there is not, or the fields do not fit.
+        """
+        feeds = parse_feedback(declared, label)
+        if unknown := sorted({*feeds, *feeds.values()} - set(self._fields)):
+            raise SampleError(f"{label} names {unknown}, which are no fields; there are {list(self._fields)}")
+        return SampleSpec([replace(field, feeds=feeds.get(field.name, "")) for field in self.values()])
 
     @classmethod
     def from_env(cls, env: gymnasium.Env[Any, Any]) -> SampleSpec | None:
@@ -225,7 +280,7 @@ class SampleSpec(Mapping[str, Field]):
             raise SampleError(f"sample_roles: {wrong} is none of {get_args(FieldRole)}")
         if unknown := sorted(set(said["masks"].values()) - known):
             raise SampleError(f"sample_masks names {unknown} as masks, which {name} lacks; it has {sorted(known)}")
-        return cls(
+        spec = cls(
             [
                 Field(
                     leaf.path,
@@ -240,6 +295,8 @@ class SampleSpec(Mapping[str, Field]):
                 for leaf in found
             ]
         )
+        feedback = declared(env, "sample_feedback") if what == "sample" else None
+        return spec.with_feedback(feedback, "sample_feedback") if feedback else spec
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the fields as plain JSON data; `from_json` is the inverse."""
@@ -497,6 +554,11 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.sample_dimensions: dict[str, int] = {}
         self.sample_kinds: dict[str, str] = {}
         self.sample_masks: dict[str, str] = {}
+        self.sample_feedback = {
+            leaf.path: leaf.path.removeprefix("next_")
+            for leaf in leaves(self.sample_space)
+            if leaf.path.split("/")[0] == "next_observation"
+        }
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -24,6 +24,7 @@ from physgym.checks import integer, positive
 from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.generator_state import generator_from, generator_words
+from physgym.feedback import Declaration
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
 from physgym.spaces import Array
 
@@ -85,6 +86,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     sample_dimensions: ClassVar[dict[str, int]] = {}
     sample_kinds: ClassVar[dict[str, FieldKind]] = {}
     sample_masks: ClassVar[dict[str, str]] = {}
+    sample_feedback: ClassVar[Declaration] = {}
     parameter_space: spaces.Dict | None = None
     parameter_units: ClassVar[dict[str, str]] = {}
     parameters: Mapping[str, Any] = {}

@@ -33,6 +33,7 @@ ORDER = [
     "cube",
     "casting",
     "returned",
+    "feedback",
     "sample",
     "placement",
     "factories",

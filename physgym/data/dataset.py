@@ -5,40 +5,43 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from physgym.checks import is_integer
+from physgym.checks import integer, is_integer
 from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
-from physgym.data.indices import as_indices, as_number, moved
+from physgym.data.indices import as_indices, moved
+from physgym.data.joined_tables import joined
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
-from physgym.data.memory_map import Stitched
+from physgym.data.map_style import MapStyle
 from physgym.data.origins import SampleOrigin, divided
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
-from physgym.data.row_reader import read_rows
+from physgym.data.row_reader import RowReader, targets
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.data.times import common_step_seconds, sample_times
+from physgym.data.windows import EpisodeWindows, Short, WindowForm
 from physgym.errors import ConfigError, DatasetError
+from physgym.feedback import Declaration
 from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
 from physgym.simulation import TIME
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
-from physgym.system.memory import available_memory
 
 if TYPE_CHECKING:
     from physgym.storage.cache import Pin
 
+
 log = logging.getLogger(__name__)
 
 
-class SampleDataset:
+class SampleDataset(MapStyle):
     """Samples on disk: map-style, so that `torch.utils.data.DataLoader` takes it as it is.
 
     Args:
@@ -49,11 +52,14 @@ class SampleDataset:
             whether or not that is among them.
         mini: Only the first so many samples.
         rows: Only these samples, by index; what `split` uses.
+        feedback: Which output feeds which input, see `physgym.feedback`; by default what the samples declare.
 
     Attributes:
         spec: The sample fields.
+        feedback: Which output is which input of the next step, among all stored fields.
 
     Raises:
+        SampleError: `feedback` names a field that there is not, or the fields do not fit.
         DatasetError: A folder has no samples of this mode, or a partition is damaged or differs in its fields.
     """
 
@@ -65,6 +71,7 @@ class SampleDataset:
         *,
         mini: int | None = None,
         rows: Array | None = None,
+        feedback: Declaration | None = None,
     ) -> None:
         check_mode(mode)
         self._places = [place(p) for p in ([path] if isinstance(path, (str, Path, Location)) else path)]
@@ -80,9 +87,12 @@ class SampleDataset:
         self._fetched = mini if rows is None and len(self.paths) == 1 else None  # samples to fetch; None for all
         self._pins: dict[int, Pin] = {}
         self._load()
-        first = self._partitions[0][1]
+        stored = self._partitions[0][1].spec
+        if feedback is not None:
+            stored = stored.with_feedback(feedback)
+        self.feedback = stored.feedback
         self._fields = None if fields is None else list(fields)
-        self.spec = first.spec if fields is None else _subset(first.spec, fields)
+        self.spec = stored if fields is None else _subset(stored, fields)
         # an index into all samples, None for all of them: the common case needs no table
         self._rows = None if rows is None else as_indices(rows, self._total)
         self._mini = mini if rows is None else None
@@ -107,9 +117,8 @@ class SampleDataset:
         self._descriptions = [description for _, description in opened]
         self._bounds = np.cumsum([0, *(part.count for _, part in found)])
         self._total = int(self._bounds[-1])
-        self.__dict__.pop("_stitched", None)
-        self.__dict__.pop("statistics", None)
-        self.__dict__.pop("constants", None)
+        for made in ("_reader", "statistics", "constants"):
+            self.__dict__.pop(made, None)
 
     def _fetch(self) -> dict[int, Pin]:
         """Bring what is in S3 to the cache, whose folders are held there as long as they are in use."""
@@ -144,7 +153,8 @@ class SampleDataset:
     def __reduce__(self) -> tuple[Any, ...]:
         # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see the
         # samples that there are here, not what is written meanwhile
-        return _reopen, (self._places, self.mode, self._fields, self._counts, len(self), self._rows)
+        declared = self.feedback.declaration
+        return _reopen, (self._places, self.mode, self._fields, self._counts, len(self), self._rows, declared)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -239,37 +249,6 @@ class SampleDataset:
 
     # --- access
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice | Sequence[int] | Array) -> Sample: ...
-
-    def __getitem__(self, index: Any) -> Sample:
-        """Return a sample; or, for a slice, indices or a mask, several, stacked as `gather` does."""
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            return self.read(start, max(start, stop)) if step == 1 else self.gather(np.arange(start, stop, step))
-        if (number := as_number(index)) is None:
-            return self.gather(index)
-        index = number
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of a dataset with {len(self)}")
-        return {name: value[0] for name, value in self.gather(np.array([index % len(self)])).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Return several samples at once, as `torch.utils.data.DataLoader` asks for them."""
-        batch = self.gather(np.asarray(indices) if len(indices) else np.zeros(0, np.int64))
-        columns = [(name, list(value)) for name, value in batch.items()]
-        return [{name: column[i] for name, column in columns} for i in range(len(indices))]
-
-    def __iter__(self) -> Iterator[Sample]:
-        block = max(1, (1 << 20) // max(1, self.row_nbytes))
-        for start in range(0, len(self), block):
-            stop = min(len(self), start + block)
-            columns = [(name, list(value)) for name, value in self.read(start, stop).items()]
-            yield from ({name: column[i] for name, column in columns} for i in range(stop - start))
-
     def gather(
         self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
     ) -> Sample:
@@ -290,29 +269,40 @@ class SampleDataset:
         names = self._names(fields)
         indices = as_indices(indices, len(self))
         rows = indices if self._rows is None else self._rows[indices]
-        batch = self._targets(names, len(rows), out)
-        stitched = self._stitched
-        mapped = {} if stitched is None else stitched.arrays
-        read = {name: target for name, target in batch.items() if name not in mapped}
-        read_rows(self._partitions, self._bounds, rows, read)
-        if stitched is None:
-            return batch
-        places = stitched.place(rows)
-        for name in batch.keys() & mapped.keys():
-            # clip, because raise would copy; the indices have been looked at
-            np.take(mapped[name], places, axis=0, out=batch[name], mode="clip")
+        batch = targets(self.spec, names, len(rows), out)
+        self._reader.gather(rows, batch)
         return batch
 
-    def _targets(self, names: list[str], count: int, out: Mapping[str, Array] | None = None) -> Sample:
-        """Return arrays for so many samples, those of `out` if they fit."""
-        fields = [self.spec[name] for name in names]
-        if out is None:
-            return {field.name: np.empty((count, *field.shape), field.dtype) for field in fields}
-        for field in fields:
-            given, shape = out.get(field.name), (count, *field.shape)
-            if given is None or given.shape != shape or given.dtype != field.dtype or not given.flags.carray:
-                raise ConfigError(f"out[{field.name!r}] must be a C-contiguous array {shape} of {field.dtype}")
-        return {name: out[name] for name in names}
+    def slices(
+        self, starts: Any, length: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Read slices of consecutive samples, stacked: from each of some samples on.
+
+        Args:
+            starts: Index of the first sample of each slice, shape (n,).
+            length: Samples of a slice.
+            fields: Only these fields.
+            out: C-contiguous arrays to put them in, by field, shape (n, length, *field shape); new ones by default.
+
+        Returns:
+            Field names to arrays of shape (n, length, *field shape).
+
+        Raises:
+            ConfigError: A slice is out of range, or a field unknown.
+        """
+        names, starts = self._names(fields), as_indices(starts, len(self) - integer("length", length, 1) + 1)
+        rows = starts if self._rows is None else self._rows[starts]
+        if self._rows is None or (self._rising and np.all(self._rows[starts + (length - 1)] - rows == length - 1)):
+            return self._reader.slices(rows, length, names, out)
+        every = (starts[:, None] + np.arange(length)).reshape(-1)
+        flat = None if out is None else {n: out[n].reshape(len(every), *self.spec[n].shape) for n in names}
+        got = self.gather(every, names, flat)
+        return {name: array.reshape(len(starts), length, *array.shape[1:]) for name, array in got.items()}
+
+    @cached_property
+    def _rising(self) -> bool:
+        """Return whether the selected samples are in the order in which they are stored."""
+        return self._rows is None or bool(np.all(np.diff(self._rows) > 0))
 
     def read(
         self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
@@ -331,8 +321,8 @@ class SampleDataset:
         if not 0 <= start <= stop <= len(self):
             raise ConfigError(f"samples {start} to {stop} of a dataset with {len(self)}")
         rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
-        batch = self._targets(self._names(fields), len(rows), out)
-        read_rows(self._partitions, self._bounds, rows, batch)
+        batch = targets(self.spec, self._names(fields), len(rows), out)
+        self._reader.read(rows, batch)
         return batch
 
     def index(self, name: str) -> Array:
@@ -358,7 +348,7 @@ class SampleDataset:
             DatasetError: The rows do not follow one another in memory: rows were selected, it is an archive, or
                 several folders are joined that do not end at a whole page.
         """
-        stitched = self._stitched
+        stitched = self._reader.stitched
         if stitched is None or not stitched.whole or self._rows is not None:
             raise DatasetError(
                 f"the rows of {', '.join(map(str, self.paths))} do not follow one another in memory; use gather, a "
@@ -374,24 +364,71 @@ class SampleDataset:
         return list(self.spec) if fields is None else list(_subset(self.spec, fields))
 
     @cached_property
-    def _stitched(self) -> Stitched | None:
-        """Return all partitions as one array per field but texts; None where they are better read."""
-        parts = [part for _, part in self._partitions]
-        columns = {name: f"data/{name}" for name, field in self.spec.items() if field.dtype.kind != "U"}
-        if not Stitched.possible(parts, list(columns.values())):
-            return None
-        # a page is the least that a map reads, and more than that it reads ahead in vain
-        memory = available_memory()
-        if memory is not None and self._total * self.row_nbytes > memory and self.row_nbytes >= PAGE:
-            log.info("%s is larger than the memory: its samples are read instead of mapped", self.paths[0])
-            return None
-        try:
-            stitched = Stitched(parts, list(columns.values()))
-        except DatasetError as error:  # addresses may be limited; what else is wrong will show
-            log.warning("%s; samples are read instead, which is slower", error)
-            return None
-        stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
-        return stitched
+    def _reader(self) -> RowReader:
+        """Return the rows of all partitions."""
+        return RowReader(self.partitions, self._bounds, self.spec)
+
+    # --- time
+
+    def windows(
+        self,
+        inputs: int = 1,
+        targets: int = 1,
+        stride: int = 1,
+        every: int = 1,
+        fields: Sequence[str] | None = None,
+        *,
+        feedback: Declaration | None = None,
+        names: Mapping[str, str] | None = None,
+        short: Short = "drop",
+        mask: str = "mask",
+    ) -> EpisodeWindows:
+        """Return windows of consecutive steps within episodes, as a dataset; see `EpisodeWindows` for their rows.
+
+        Args:
+            inputs: Rows of the inputs.
+            targets: Rows of the targets.
+            stride: Steps from a row of a window to the next one.
+            every: Steps from the beginning of a window to that of the next one.
+            fields: Only these fields.
+            feedback: What feeds what, in place of what the samples declare; see `physgym.feedback`.
+            names: For a field that is stored once the name of its output, in place of ``next_<name>``.
+            short: Whether an episode that is too short is left out ("drop"), or gives a window whose last rows are
+                repeated ("pad"), with a field that says which targets are there. At least one is.
+            mask: Name of that field, shape (targets,), bool.
+
+        Raises:
+            ConfigError: A window is longer than every episode, an argument out of range, or a field unknown.
+            SampleError: The feedback does not fit the fields.
+        """
+        declared = self.feedback
+        if feedback is not None:
+            declared = self._partitions[0][1].spec.with_feedback(feedback).feedback
+        form = WindowForm(inputs, targets, stride, every, None if fields is None else tuple(fields), short, mask)
+        found = EpisodeWindows(self._like(), form, declared.named(names or {}))
+        if found.left_out or found.padded:
+            log.warning("%s", found.shortage)
+        return found
+
+    def episode(self, number: int) -> Sample:
+        """Return one episode as arrays, in the order of its steps.
+
+        Args:
+            number: Its index, as in ``index("episode")``.
+
+        Returns:
+            Field names to arrays of shape (steps, *field shape).
+
+        Raises:
+            ConfigError: There is no such episode, or several folders have one.
+        """
+        names = self.index("episode")
+        rows = np.flatnonzero(names == number)
+        if not len(rows):
+            raise ConfigError(f"there is no episode {number}; there are {names.min()} to {names.max()}")
+        if len(self.paths) > 1 and len(np.unique(self.episodes[rows])) > 1:
+            raise ConfigError(f"several folders have an episode {number}; open them one by one")
+        return self.gather(rows[np.argsort(self.index("step")[rows], kind="stable")])
 
     # --- splitting
 
@@ -433,9 +470,14 @@ class SampleDataset:
     def subset(self, indices: Array) -> SampleDataset:
         """Return the samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
         rows = as_indices(indices, len(self))
-        part = object.__new__(type(self))  # of the same open files: opened anew, they may hold more
-        part.__dict__.update(self.__dict__, _rows=rows if self._rows is None else self._rows[rows], _mini=None)
-        part.__dict__.pop("statistics", None)
+        return self._like(_rows=rows if self._rows is None else self._rows[rows], _mini=None)
+
+    def _like(self, **changes: Any) -> SampleDataset:
+        """Return a dataset of the same open files: opened anew, they may hold more."""
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__, **changes)
+        for made in ("statistics", "_rising", *(["_reader"] if "spec" in changes else [])) if changes else ():
+            part.__dict__.pop(made, None)
         return part
 
     # --- other tables
@@ -501,16 +543,7 @@ class SampleDataset:
 
     def _of_table(self, table: str, prefix: str) -> Sample | None:
         """Return columns of another table that begin with a prefix, without it."""
-        parts = [part for _, part in self._partitions]
-        if not all(table in part.tables for part in parts):
-            return None
-        if table == EPISODES and any(part.layout.parameters != parts[0].layout.parameters for part in parts):
-            raise DatasetError(f"{', '.join(map(str, self.paths))} hold different parameters; open them one by one")
-        names = [name for name in parts[0].tables[table].columns if name.startswith(prefix)]
-        return {
-            name.removeprefix(prefix): np.concatenate([p.read(name, 0, p.tables[table].count) for p in parts])
-            for name in names
-        }
+        return joined(self.partitions, table, prefix)
 
     def verify(self, *, progress: bool = False) -> None:
         """Compare the samples with the checksums of their partitions; open partitions have none.
@@ -557,14 +590,7 @@ class SampleDataset:
         masks = {f.mask: stored[f.mask] for f in self.spec.values() if f.mask in stored and f.mask not in self.spec}
         if not masks:
             return self
-        whole = object.__new__(type(self))
-        whole.__dict__.update(self.__dict__, spec=SampleSpec([*self.spec.values(), *masks.values()]))
-        for made in ("statistics", "_stitched"):
-            whole.__dict__.pop(made, None)
-        return whole
-
-
-PAGE = 4096  # bytes
+        return self._like(spec=SampleSpec([*self.spec.values(), *masks.values()]))
 
 
 def _open(
@@ -592,8 +618,9 @@ def _reopen(
     counts: list[int],
     length: int,
     rows: Array | None,
+    feedback: Declaration,
 ) -> SampleDataset:
-    dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None)
+    dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None, feedback=feedback)
     if rows is not None or dataset._counts[:-1] != counts[:-1]:
         dataset._rows = moved(np.arange(length) if rows is None else rows, counts, dataset._counts)
     return dataset

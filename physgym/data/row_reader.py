@@ -1,43 +1,223 @@
-"""Reading rows of several partitions as if they were one."""
+"""`RowReader`: rows of several partitions as if they were one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
+from physgym.data.memory_map import Stitched
 from physgym.data.partition import Partition
-from physgym.sample import Sample
+from physgym.errors import ConfigError, DatasetError
+from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
+from physgym.system.memory import available_memory
+
+PAGE = 4096  # bytes
+LONGEST = 1 << 31  # bytes that an item of an array may have
+
+log = logging.getLogger(__name__)
 
 
-def read_rows(partitions: Sequence[tuple[int, Partition]], bounds: Array, rows: Array, batch: Sample) -> None:
-    """Read rows of partitions in any order: those that follow one another at once, each partition opened once.
+class RowReader:
+    """The rows of partitions, counted over all of them: read from the files, or gathered from mapped memory.
 
     Args:
-        partitions: The partitions, in order, each after the number of its folder.
+        partitions: The partitions, in order.
         bounds: Their first rows, and the end of the last one.
-        rows: Which rows, shape (n,), int64.
-        batch: Where to put them: by field, shape (n, *field shape).
+        spec: The fields to read.
     """
-    if not len(rows) or not batch:
-        return
-    order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
-    rows = rows if order is None else rows[order]
-    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    cuts = np.union1d(cuts, np.searchsorted(rows, bounds[1:-1]))
-    starts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < len(rows))]])
-    stops = np.append(starts[1:], len(rows))
-    owners = np.searchsorted(bounds, rows[starts], side="right") - 1
-    for owner in np.unique(owners):
-        part, mine = partitions[owner][1], owners == owner
-        first = rows[starts[mine]] - bounds[owner]
-        places = list(zip(starts[mine].tolist(), stops[mine].tolist(), strict=True))
-        runs = [(begin, begin + stop - start) for begin, (start, stop) in zip(first.tolist(), places, strict=True)]
+
+    def __init__(self, partitions: Sequence[Partition], bounds: Array, spec: SampleSpec) -> None:
+        self._partitions, self._bounds, self._spec = partitions, bounds, spec
+
+    @cached_property
+    def stitched(self) -> Stitched | None:
+        """Return all partitions as one array per field but texts; None where they are better read."""
+        columns = {name: f"data/{name}" for name, field in self._spec.items() if field.dtype.kind != "U"}
+        if not Stitched.possible(self._partitions, list(columns.values())):
+            return None
+        # a page is the least that a map reads, and more than that it reads ahead in vain
+        memory, row, where = available_memory(), self._spec.nbytes, self._partitions[0].path.parent
+        if memory is not None and int(self._bounds[-1]) * row > memory and row >= PAGE:
+            log.info("%s is larger than the memory: its samples are read instead of mapped", where)
+            return None
+        try:
+            stitched = Stitched(self._partitions, list(columns.values()))
+        except DatasetError as error:  # addresses may be limited; what else is wrong will show
+            log.warning("%s; samples are read instead, which is slower", error)
+            return None
+        stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
+        return stitched
+
+    def gather(self, rows: Array, batch: Sample) -> None:
+        """Gather rows from mapped memory where that is possible, else read them.
+
+        Args:
+            rows: Which rows, shape (n,), int64.
+            batch: Where to put them: by field, shape (n, *field shape).
+        """
+        stitched = self.stitched
+        mapped = {} if stitched is None else stitched.arrays
+        self.read(rows, {name: target for name, target in batch.items() if name not in mapped})
+        if stitched is None:
+            return
+        places = stitched.place(rows)
+        for name in batch.keys() & mapped.keys():
+            # clip, because raise would copy; the indices have been looked at
+            np.take(mapped[name], places, axis=0, out=batch[name], mode="clip")
+
+    def slices(self, starts: Array, length: int, names: Sequence[str], out: Mapping[str, Array] | None) -> Sample:
+        """Gather rows that follow one another, from each of some on.
+
+        Args:
+            starts: First row of each slice, shape (n,), int64.
+            length: Rows of a slice.
+            names: The fields.
+            out: Where to put them: by field, shape (n, length, *field shape); None for new arrays.
+        """
+        stitched, found = self.stitched, {}
+        mapped = {} if stitched is None else stitched.arrays
+        near = places = starts
+        if stitched is not None:
+            places = stitched.place(starts)
+            # between two partitions some places may be left out
+            near = stitched.place(starts + (length - 1)) - places == length - 1
+        whole = stitched is not None and bool(np.all(near))
+        for name in names:
+            field, target = self._spec[name], None if out is None else out[name]
+            if whole and name in mapped:
+                found[name] = slices_of(mapped[name], places, length, target)
+                continue
+            target = found[name] = (
+                np.empty((len(starts), length, *field.shape), field.dtype) if target is None else target
+            )
+            if name not in mapped:
+                self._by_row(starts, length, name, target)
+                continue
+            target[near] = slices_of(mapped[name], places[near], length)
+            apart = np.empty((len(starts) - np.count_nonzero(near), length, *field.shape), field.dtype)
+            self._by_row(starts[~near], length, name, apart)
+            target[~near] = apart
+        return found
+
+    def _by_row(self, starts: Array, length: int, name: str, target: Array) -> None:
+        """Gather slices row by row."""
+        rows = (starts[:, None] + np.arange(length)).reshape(-1)
+        self.gather(rows, {name: target.reshape(len(rows), *target.shape[2:])})
+
+    def read(self, rows: Array, batch: Sample) -> None:
+        """Read rows in any order: those that follow one another at once, each partition opened once.
+
+        Args:
+            rows: Which rows, shape (n,), int64.
+            batch: Where to put them: by field, shape (n, *field shape).
+        """
+        if not len(rows) or not batch:
+            return
+        order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
+        rows = rows if order is None else rows[order]
+        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+        cuts = np.union1d(cuts, np.searchsorted(rows, self._bounds[1:-1]))
+        starts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < len(rows))]])
+        stops = np.append(starts[1:], len(rows))
+        owners = np.searchsorted(self._bounds, rows[starts], side="right") - 1
+        for owner in np.unique(owners):
+            part, mine = self._partitions[owner], owners == owner
+            first = rows[starts[mine]] - self._bounds[owner]
+            places = list(zip(starts[mine].tolist(), stops[mine].tolist(), strict=True))
+            runs = [(begin, begin + stop - start) for begin, (start, stop) in zip(first.tolist(), places, strict=True)]
+            for name, target in batch.items():
+                if order is None:
+                    for _ in part.read_runs(f"data/{name}", runs, [target[start:stop] for start, stop in places]):
+                        pass
+                else:
+                    for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
+                        target[order[start:stop]] = values
+
+
+class RowsInMemory:
+    """Rows of a dataset that were read to memory.
+
+    Args:
+        spec: The fields of the dataset.
+        arrays: The rows, by field, shape (n, *field shape), C-contiguous.
+        first: Number of the first of them.
+    """
+
+    def __init__(self, spec: SampleSpec, arrays: Sample, first: int) -> None:
+        self._spec, self._arrays, self._first = spec, arrays, first
+
+    def gather(
+        self, indices: Array, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Return rows by their numbers, as `physgym.SampleDataset.gather`."""
+        names = list(self._arrays) if fields is None else list(fields)
+        batch = targets(self._spec, names, len(indices), out)
         for name, target in batch.items():
-            if order is None:
-                for _ in part.read_runs(f"data/{name}", runs, [target[start:stop] for start, stop in places]):
-                    pass
-            else:
-                for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
-                    target[order[start:stop]] = values
+            np.take(self._arrays[name], indices - self._first, axis=0, out=target, mode="clip")
+        return batch
+
+    def slices(
+        self, starts: Array, length: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Return slices of consecutive rows, as `physgym.SampleDataset.slices`."""
+        found = {}
+        for name in list(self._arrays) if fields is None else fields:
+            rows, target = self._arrays[name], None if out is None else out[name]
+            found[name] = slices_of(rows, starts - self._first, length, target)
+        return found
+
+
+def targets(spec: SampleSpec, names: Sequence[str], count: int, out: Mapping[str, Array] | None = None) -> Sample:
+    """Return arrays for fields of so many items, those of `out` if they fit.
+
+    Raises:
+        ConfigError: An array of `out` does not fit.
+    """
+    fields = [spec[name] for name in names]
+    if out is None:
+        return {field.name: np.empty((count, *field.shape), field.dtype) for field in fields}
+    for field in fields:
+        given, shape = out.get(field.name), (count, *field.shape)
+        if given is None or given.shape != shape or given.dtype != field.dtype or not given.flags.carray:
+            raise ConfigError(f"out[{field.name!r}] must be a C-contiguous array {shape} of {field.dtype}")
+    return {name: out[name] for name in names}
+
+
+PIECE = 1 << 17  # bytes of slices that are gathered before they are copied to where they belong
+
+
+def slices_of(rows: Array, starts: Array, length: int, out: Array | None = None) -> Array:
+    """Return slices of consecutive rows of a C-contiguous array, shape (n, length, *row shape).
+
+    A slice is one item of an array whose items overlap, so that it is copied at once: three times as fast as rows by
+    their indices.
+
+    Args:
+        rows: The array, shape (rows, *row shape).
+        starts: First row of each slice, shape (n,), int64.
+        length: Rows of a slice.
+        out: Where to put them; None for a new array.
+    """
+    row, shape = rows.dtype.itemsize * math.prod(rows.shape[1:]), (len(starts), length, *rows.shape[1:])
+    if not 0 < row * length < LONGEST or len(rows) < length:
+        places = (starts[:, None] + np.arange(length)).reshape(-1)
+        taken: Array = np.take(rows, places, axis=0).reshape(shape)
+        if out is None:
+            return taken
+        out[...] = taken
+        return out
+    count, item = len(rows) - length + 1, np.dtype((np.void, row * length))
+    items: Array = np.ndarray((count,), item, rows.reshape(-1).view(np.uint8).data, 0, (row,))
+    if out is None:
+        found: Array = items[starts].view(rows.dtype).reshape(shape)
+        return found
+    piece = max(1, PIECE // (row * length))
+    for begin in range(0, len(starts), piece):
+        part = items[starts[begin : begin + piece]]
+        out[begin : begin + piece] = part.view(rows.dtype).reshape(len(part), *shape[1:])
+    return out

@@ -57,6 +57,8 @@ def summarize(path: str | Path) -> Iterator[str]:
         yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {_bytes(size)}"
         yield from (f"  {line}" for line in _partitions(partitions))
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
+        if feedback := partitions[0].spec.feedback:
+            yield f"  feedback: {feedback}"
         yield from (f"  {line}" for line in _lines_by_part(partitions))
         if dataset is not None:
             yield from (f"  {line}" for line in code_lines(dataset.provenance))

@@ -62,6 +62,7 @@ class Heat(Simulation[Array, Array]):
     }
     sample_units: ClassVar[dict[str, str]] = {"temperature": "K", "source": "K/s", "next_temperature": "K"}
     sample_dimensions: ClassVar[dict[str, int]] = {"temperature": 2, "source": 2, "next_temperature": 2}
+    sample_feedback: ClassVar[dict[str, str]] = {"next_temperature": "temperature"}
     parameter_units: ClassVar[dict[str, str]] = {"x": "length", "y": "length", "width": "length", "height": "K"}
 
     def __init__(

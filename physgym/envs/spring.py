@@ -65,6 +65,7 @@ class Spring(Simulation[Array, Array]):
         "force": "N",
         "next_state": "m, m/s",
     }
+    sample_feedback: ClassVar[dict[str, str]] = {"next_state": "state"}
     parameter_units: ClassVar[dict[str, str]] = {
         "stiffness": "N/m",
         "mass": "kg",

@@ -32,8 +32,9 @@ class Loadable(Gatherable, Protocol):
     """Samples that a `Loader` reads; `physgym.SampleDataset` is one.
 
     Where it has them, the loader also uses ``read(start, stop, fields, out)``, which puts consecutive samples into
-    arrays and makes reading block by block possible; ``random_access``, False if gathering is slow; and the argument
-    ``out`` of ``gather``, arrays to fill, for pinned memory.
+    arrays and makes reading block by block possible; ``random_access``, False if gathering is slow;
+    ``stored_nbytes(fields)``, what all samples take where they overlap; and the argument ``out`` of ``gather``, arrays
+    to fill, for pinned memory.
     """
 
     @property

@@ -99,7 +99,9 @@ class Loader(Batched):
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
 
         row = sum(dataset.spec[name].nbytes for name in self.fields)
-        chosen = choose_order(shuffle, dataset, row * len(dataset), world_size)
+        stored = getattr(dataset, "stored_nbytes", None)
+        nbytes = row * len(dataset) if stored is None else stored(self.fields)
+        chosen = choose_order(shuffle, dataset, nbytes, world_size)
         self.reading = ReadingMode(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
         self._chunk = max(1, CHUNK // max(1, row * batch_size))  # batches
         if shuffle:

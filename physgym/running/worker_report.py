@@ -94,6 +94,7 @@ class RowLayout:
             "sample_dimensions": {f.name: f.dimensions for f in kept if f.dimensions is not None},
             "sample_kinds": {f.name: f.kind for f in kept},
             "sample_masks": {f.name: f.mask for f in kept if f.mask in self.fields},
+            "sample_feedback": {f.name: f.feeds for f in kept if f.feeds in self.fields},
         }
         self._zeros = {name: np.zeros(f.shape, f.dtype) for name, f in [*((f.name, f) for f in kept), *predictions]}
 
@@ -178,6 +179,11 @@ class ReportStepsWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
     def sample_masks(self) -> dict[str, Any]:
         """Return their masks."""
         return self._row.declarations["sample_masks"]
+
+    @property
+    def sample_feedback(self) -> dict[str, Any]:
+        """Return which of them feeds which."""
+        return self._row.declarations["sample_feedback"]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""

@@ -1,0 +1,351 @@
+"""`EpisodeWindows`: windows of consecutive steps of a dataset, as a dataset of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+
+from physgym.checks import integer, one_of
+from physgym.data.indices import as_indices
+from physgym.data.map_style import MapStyle
+from physgym.data.row_reader import RowsInMemory, targets
+from physgym.data.statistics import Statistics
+from physgym.data.step_runs import StepRuns
+from physgym.data.window_fields import window_fields
+from physgym.errors import ConfigError
+from physgym.feedback import Feedback
+from physgym.sample import Sample, SampleSpec
+from physgym.spaces import Array
+
+Short = Literal["drop", "pad"]
+SPARSE = 4  # times the rows that windows have, which are read at most for them
+
+
+class RowSource(Protocol):
+    """Rows by their number: a dataset, or a part of it in memory."""
+
+    def gather(
+        self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Return rows, stacked."""
+        ...
+
+    def slices(
+        self, starts: Array, length: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Return slices of consecutive rows, stacked."""
+        ...
+
+
+class Steps(RowSource, Protocol):
+    """Samples with episodes and steps; `physgym.SampleDataset` is one."""
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Return the fields."""
+        ...
+
+    @property
+    def statistics(self) -> dict[str, Statistics]:
+        """Return statistics per field."""
+        ...
+
+    @property
+    def episodes(self) -> Array:
+        """Return an integer per sample that names its episode."""
+        ...
+
+    @property
+    def random_access(self) -> bool:
+        """Return whether single samples can be read as cheaply as their neighbours."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def index(self, name: str) -> Array:
+        """Return episode, step, environment or seed of every sample."""
+        ...
+
+    def read(self, start: int, stop: int, fields: Sequence[str] | None = None) -> Sample:
+        """Return consecutive samples."""
+        ...
+
+    def split(self, validation_fraction: float, seed: int = 0) -> tuple[Self, Self]:
+        """Return two parts that share no episode."""
+        ...
+
+    def subset(self, indices: Array) -> Self:
+        """Return the samples at some indices."""
+        ...
+
+
+@dataclass(frozen=True)
+class WindowForm:
+    """The form of windows.
+
+    Attributes:
+        inputs: Rows of the inputs.
+        targets: Rows of the targets.
+        stride: Steps from a row of a window to the next one.
+        every: Steps from the beginning of a window to that of the next one.
+        fields: Only these fields; None for all.
+        short: Whether episodes that are shorter than a window are left out ("drop"), or padded with a mask ("pad").
+        mask: Name of that mask.
+    """
+
+    inputs: int
+    targets: int
+    stride: int = 1
+    every: int = 1
+    fields: tuple[str, ...] | None = None
+    short: Short = "drop"
+    mask: str = "mask"
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "targets", "stride", "every"):
+            object.__setattr__(self, name, integer(name, getattr(self, name), 1))
+        one_of("short", self.short, ("drop", "pad"))
+
+
+class EpisodeWindows(MapStyle):
+    """Windows of consecutive steps within the episodes of a dataset; `physgym.SampleDataset.windows` makes them.
+
+    Row t of a dataset holds the inputs of a step and the targets that follow from them. With n inputs, m targets and a
+    stride of 1 the window at row s has the inputs of the rows s to s + n - 1, the targets of the rows s + n - 1 to
+    s + n + m - 2, and additional fields of all rows, s to s + n + m - 2; so it has the inputs that nothing feeds
+    (actions, parameters) where a feedback is declared. An input that is stored once is input at s to s + n - 1 under
+    its name, and target at s + n to s + n + m - 1 as ``next_<name>``. With a stride, read s + j * stride for s + j.
+
+    A window begins and ends in one episode, and no step is missing between its first row and its last one.
+
+    Args:
+        dataset: The samples; a part of a dataset gives windows of that part.
+        form: The form of the windows.
+        feedback: What feeds what.
+
+    Attributes:
+        spec: The fields, each of shape (rows, *shape of the dataset's field).
+        dataset: The samples, in the order of (episode, step).
+        form: The form.
+        feedback: What feeds what, by the names that fields have here.
+        left_out: Number of runs of steps (an episode, or a piece of one between missing steps) that give no window.
+        padded: Number of windows that are padded.
+
+    Raises:
+        ConfigError: A window is longer than every episode, or a field unknown.
+    """
+
+    def __init__(self, dataset: Steps, form: WindowForm, feedback: Feedback) -> None:
+        fields = (form.inputs, form.targets, form.mask if form.short == "pad" else "")
+        self._fields = window_fields(dataset.spec, feedback, form.fields, *fields)
+        self.spec, self.form, self.feedback = self._fields.spec, form, feedback
+        runs = StepRuns.find(dataset.episodes, dataset.index("step"))
+        self.dataset = dataset if runs.order is None else dataset.subset(runs.order)
+        span = self._span
+        least = span if form.short == "drop" else self._fields.first_target * form.stride + 1
+        self._first, steps = runs.windows(span, form.every, least)
+        if not len(self._first):
+            raise ConfigError(
+                f"a window takes {least} steps and is longer than every episode: at most {runs.lengths.max(initial=0)} "
+                "follow one another. Take fewer inputs or targets, or a smaller stride"
+            )
+        self.left_out = int(np.count_nonzero(runs.lengths < least))
+        self.padded = int(np.count_nonzero(steps < span))
+        self._steps = np.minimum(steps, span) if self.padded else None
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __repr__(self) -> str:
+        form = self.form
+        rows = f"inputs={form.inputs}, targets={form.targets}, stride={form.stride}, every={form.every}"
+        short = f"{self.left_out} shorter left out, {self.padded} padded"
+        return f"EpisodeWindows({len(self)} windows, {rows}, {short}, of {self.dataset!r})"
+
+    @property
+    def shortage(self) -> str:
+        """Return in words how many episodes, or pieces of them between missing steps, are too short."""
+        counts = ((self.left_out, "left out"), (self.padded, "padded"))
+        what = ", ".join(f"{count} {done}" for count, done in counts if count)
+        return f"episodes, or pieces between missing steps, that are shorter than a window: {what or 'none'}"
+
+    @property
+    def _span(self) -> int:
+        """Return the steps from the first to the last of a whole window."""
+        return (self._fields.rows - 1) * self.form.stride + 1
+
+    @property
+    def row_nbytes(self) -> int:
+        """Return the bytes of one window."""
+        return self.spec.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all windows, each with rows of its own."""
+        return len(self) * self.row_nbytes
+
+    @property
+    def random_access(self) -> bool:
+        """Return whether single windows can be read as cheaply as their neighbours."""
+        return self.dataset.random_access
+
+    @property
+    def statistics(self) -> dict[str, Statistics]:
+        """Return statistics of the dataset by field, those of one row."""
+        found = self.dataset.statistics
+        return {name: found[part.source] for name, part in self._fields.parts.items() if part.source in found}
+
+    @property
+    def episodes(self) -> Array:
+        """Return an integer per window that names its episode, as those of the dataset; shape (len(self),)."""
+        return self.dataset.episodes[self._first]
+
+    def index(self, name: str) -> Array:
+        """Return where windows begin: "episode", "step", "env" or "seed" of the first row, shape (len(self),)."""
+        return self.dataset.index(name)[self._first]
+
+    def stored_nbytes(self, fields: Sequence[str] | None = None) -> int:
+        """Return the bytes of the rows that fields of all windows are made of."""
+        return len(self.dataset) * sum(self.dataset.spec[name].nbytes for name in self._sources(self._names(fields)))
+
+    def split(self, validation_fraction: float, seed: int = 0) -> tuple[EpisodeWindows, EpisodeWindows]:
+        """Split into training and validation parts, by episode, as the dataset is split.
+
+        Args:
+            validation_fraction: Fraction of the episodes for validation.
+            seed: Which episodes.
+
+        Raises:
+            ConfigError: As for a dataset; or all episodes of a part are too short.
+        """
+        training, validation = self.dataset.split(validation_fraction, seed)
+        form, feedback = self.form, self.feedback
+        return EpisodeWindows(training, form, feedback), EpisodeWindows(validation, form, feedback)
+
+    # --- access
+
+    def gather(
+        self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Read windows at the given indices, stacked.
+
+        Args:
+            indices: Integers between 0 and ``len(self) - 1``, shape (n,); or a mask of shape (len(self),), bool.
+            fields: Only these fields.
+            out: C-contiguous arrays to put them in, by field, shape (n, rows, *shape); new ones by default.
+
+        Returns:
+            Field names to arrays of shape (n, rows, *shape).
+
+        Raises:
+            ConfigError: An index is out of range, a field unknown, or an array of `out` does not fit.
+            DatasetError: A file cannot be read.
+        """
+        return self._take(self.dataset, as_indices(indices, len(self)), self._names(fields), out)
+
+    def read(
+        self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Read consecutive windows, whose rows are read sequentially.
+
+        Args:
+            start: First window.
+            stop: End of the windows.
+            fields: Only these fields.
+            out: C-contiguous arrays to put them in, as for `gather`; new ones by default.
+
+        Returns:
+            Field names to arrays of shape (stop - start, rows, *shape).
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise ConfigError(f"windows {start} to {stop} of {len(self)}")
+        indices, names, source = np.arange(start, stop), self._names(fields), self.dataset
+        if start == stop:
+            return self._take(source, indices, names, out)
+        low, high = int(self._first[start]), min(int(self._first[stop - 1]) + self._span, len(self.dataset))
+        if high - low > SPARSE * (stop - start) * self._fields.rows:
+            return self._take(source, indices, names, out)
+        block = RowsInMemory(self.dataset.spec, self.dataset.read(low, high, self._sources(names)), low)
+        return self._take(block, indices, names, out)
+
+    def _names(self, fields: Sequence[str] | None) -> list[str]:
+        if fields is None:
+            return list(self.spec)
+        if unknown := [name for name in fields if name not in self.spec]:
+            raise ConfigError(f"fields {unknown} are not in the windows, which have {list(self.spec)}")
+        return list(dict.fromkeys(fields))
+
+    def _sources(self, names: Sequence[str]) -> list[str]:
+        """Return the fields of the dataset that some fields are made of."""
+        parts = self._fields.parts
+        return list(dict.fromkeys(parts[name].source for name in names if name in parts))
+
+    def _take(self, rows: RowSource, indices: Array, names: Sequence[str], out: Mapping[str, Array] | None) -> Sample:
+        """Return windows made of some rows."""
+        batch = None if out is None else targets(self.spec, names, len(indices), out)
+        first = self._first[indices]
+        steps = None if self._steps is None else self._steps[indices]
+        padded = np.zeros(0, np.int64) if steps is None else np.flatnonzero(steps < self._span)
+        found: Sample = {}
+        for (offset, length), group in self._groups(names).items():
+            sources = list(group.values())
+            given = None if batch is None else {source: batch[name] for name, source in group.items()}
+            if self.form.stride > 1:
+                got = self._by_row(rows, first, steps, offset, length, sources, given)
+            elif not len(padded):
+                got = rows.slices(first + offset, length, sources, given)
+            else:
+                got = given or {
+                    source: np.empty((len(first), *self.spec[n].shape), self.spec[n].dtype)
+                    for n, source in group.items()
+                }
+                assert steps is not None
+                whole = np.flatnonzero(steps == self._span)
+                short = self._by_row(rows, first[padded], steps[padded], offset, length, sources, None)
+                for source, values in rows.slices(first[whole] + offset, length, sources).items():
+                    got[source][whole], got[source][padded] = values, short[source]
+            found.update({name: got[source] for name, source in group.items()})
+        if self._fields.mask in names:
+            found[self._fields.mask] = self._mask(steps, len(indices), batch)
+        return {name: found[name] for name in names}
+
+    def _groups(self, names: Sequence[str]) -> dict[tuple[int, int], dict[str, str]]:
+        """Return the fields with the same rows together: offset and length to name to source."""
+        groups: dict[tuple[int, int], dict[str, str]] = {}
+        for name in names:
+            if name in self._fields.parts:
+                part = self._fields.parts[name]
+                groups.setdefault((part.offset, part.length), {})[name] = part.source
+        return groups
+
+    def _by_row(
+        self,
+        rows: RowSource,
+        first: Array,
+        steps: Array | None,
+        offset: int,
+        length: int,
+        sources: Sequence[str],
+        out: Mapping[str, Array] | None,
+    ) -> Sample:
+        """Return rows of windows by the number of each; rows after the end of an episode repeat the last one."""
+        places = np.broadcast_to(self.form.stride * (offset + np.arange(length)), (len(first), length))
+        if steps is not None:
+            places = np.minimum(places, (steps[:, None] - 1) // self.form.stride * self.form.stride)
+        every = (first[:, None] + places).reshape(-1)
+        flat = None if out is None else {n: array.reshape(len(every), *array.shape[2:]) for n, array in out.items()}
+        got = rows.gather(every, sources, flat)
+        return {name: array.reshape(len(first), length, *array.shape[1:]) for name, array in got.items()}
+
+    def _mask(self, steps: Array | None, count: int, batch: Mapping[str, Array] | None) -> Array:
+        """Return which targets are there."""
+        form = self.form
+        last = (self._fields.first_target + np.arange(form.targets)) * form.stride
+        mask = np.ones((count, form.targets), np.bool_) if steps is None else last < steps[:, None]
+        if batch is None:
+            return mask
+        batch[self._fields.mask][...] = mask
+        return batch[self._fields.mask]
