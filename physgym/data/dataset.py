@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from physgym.checks import integer, is_integer
+from physgym.checks import is_integer
 from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
 from physgym.data.indices import as_indices, moved
@@ -92,7 +92,7 @@ class SampleDataset(MapStyle):
             stored = stored.with_feedback(feedback)
         self.feedback = stored.feedback
         self._fields = None if fields is None else list(fields)
-        self.spec = stored if fields is None else _subset(stored, fields)
+        self.spec = stored if fields is None else SampleSpec([stored[name] for name in _known(stored, fields)])
         # an index into all samples, None for all of them: the common case needs no table
         self._rows = None if rows is None else as_indices(rows, self._total)
         self._mini = mini if rows is None else None
@@ -273,36 +273,22 @@ class SampleDataset(MapStyle):
         self._reader.gather(rows, batch)
         return batch
 
-    def slices(
-        self, starts: Any, length: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    def stored_rows(self, indices: Array) -> Array:
+        """Return the rows of samples, counted over all partitions, shape (n,)."""
+        return indices if self._rows is None else self._rows[indices]
+
+    def stored_slices(
+        self, rows: Array, length: int, fields: Sequence[str], out: Mapping[str, Array] | None = None
     ) -> Sample:
-        """Read slices of consecutive samples, stacked: from each of some samples on.
+        """Return slices of rows that follow one another in the partitions, stacked.
 
         Args:
-            starts: Index of the first sample of each slice, shape (n,).
-            length: Samples of a slice.
-            fields: Only these fields.
+            rows: First row of each, as of `stored_rows`, shape (n,).
+            length: Rows of a slice.
+            fields: Which fields.
             out: C-contiguous arrays to put them in, by field, shape (n, length, *field shape); new ones by default.
-
-        Returns:
-            Field names to arrays of shape (n, length, *field shape).
-
-        Raises:
-            ConfigError: A slice is out of range, or a field unknown.
         """
-        names, starts = self._names(fields), as_indices(starts, len(self) - integer("length", length, 1) + 1)
-        rows = starts if self._rows is None else self._rows[starts]
-        if self._rows is None or (self._rising and np.all(self._rows[starts + (length - 1)] - rows == length - 1)):
-            return self._reader.slices(rows, length, names, out)
-        every = (starts[:, None] + np.arange(length)).reshape(-1)
-        flat = None if out is None else {n: out[n].reshape(len(every), *self.spec[n].shape) for n in names}
-        got = self.gather(every, names, flat)
-        return {name: array.reshape(len(starts), length, *array.shape[1:]) for name, array in got.items()}
-
-    @cached_property
-    def _rising(self) -> bool:
-        """Return whether the selected samples are in the order in which they are stored."""
-        return self._rows is None or bool(np.all(np.diff(self._rows) > 0))
+        return self._reader.slices(rows, length, fields, out)
 
     def read(
         self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
@@ -361,7 +347,7 @@ class SampleDataset(MapStyle):
         return {name: found[name] if name in found else stitched.arrays[name][: len(self)] for name in self.spec}
 
     def _names(self, fields: Sequence[str] | None) -> list[str]:
-        return list(self.spec) if fields is None else list(_subset(self.spec, fields))
+        return list(self.spec) if fields is None else _known(self.spec, fields)
 
     @cached_property
     def _reader(self) -> RowReader:
@@ -476,7 +462,7 @@ class SampleDataset(MapStyle):
         """Return a dataset of the same open files: opened anew, they may hold more."""
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__, **changes)
-        for made in ("statistics", "_rising", *(["_reader"] if "spec" in changes else [])) if changes else ():
+        for made in ("statistics", *(["_reader"] if "spec" in changes else [])) if changes else ():
             part.__dict__.pop(made, None)
         return part
 
@@ -605,10 +591,10 @@ def _open(
     return partitions, description
 
 
-def _subset(spec: SampleSpec, names: Sequence[str]) -> SampleSpec:
+def _known(spec: SampleSpec, names: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in spec]:
         raise ConfigError(f"fields {unknown} are not in the dataset, which has {list(spec)}")
-    return SampleSpec([spec[name] for name in names])
+    return list(names)
 
 
 def _reopen(

@@ -49,6 +49,7 @@ class Stitched:
         self._bounds = np.cumsum([part.count for part in partitions])
         self._shifts = np.array(starts) - np.concatenate([[0], self._bounds[:-1]])
         self._plain = not self._shifts.any()
+        self._least = min(part.count for part in partitions)
         self.arrays = {name: _column(partitions, name, starts, end) for name in columns}
 
     @staticmethod
@@ -81,6 +82,27 @@ class Stitched:
             return rows
         shifted: Array = rows + self._shifts[np.searchsorted(self._bounds, rows, side="right")]
         return shifted
+
+    def place_slices(self, starts: Array, length: int) -> tuple[Array, Array | None]:
+        """Return where slices of consecutive rows lie, and which of them do not lie in one piece.
+
+        Args:
+            starts: First row of each, shape (n,), int64.
+            length: Rows of a slice.
+
+        Returns:
+            The places of the first rows, and the numbers of the slices that some other rows interrupt, whose places
+            say nothing; None for all of them.
+        """
+        if self._plain:
+            return starts, np.zeros(0, np.int64)
+        if self._least < length:
+            return starts, None
+        owners = np.searchsorted(self._bounds, starts, side="right")
+        places = starts + self._shifts[owners]
+        cut = np.flatnonzero(starts + length > self._bounds[owners])
+        places[cut] = 0  # between two partitions there may be addresses without memory
+        return places, cut
 
 
 def _column(partitions: Sequence[Partition], name: str, starts: list[int], end: int) -> Array:

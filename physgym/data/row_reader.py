@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class RowReader:
 
     def __init__(self, partitions: Sequence[Partition], bounds: Array, spec: SampleSpec) -> None:
         self._partitions, self._bounds, self._spec = partitions, bounds, spec
+        self._slices: dict[tuple[str, int], Slices] = {}
 
     @cached_property
     def stitched(self) -> Stitched | None:
@@ -81,33 +83,26 @@ class RowReader:
         """
         stitched, found = self.stitched, {}
         mapped = {} if stitched is None else stitched.arrays
-        near = places = starts
-        if stitched is not None:
-            places = stitched.place(starts)
-            # between two partitions some places may be left out
-            near = stitched.place(starts + (length - 1)) - places == length - 1
-        whole = stitched is not None and bool(np.all(near))
+        places, cut = (starts, None) if stitched is None else stitched.place_slices(starts, length)
         for name in names:
-            field, target = self._spec[name], None if out is None else out[name]
-            if whole and name in mapped:
-                found[name] = slices_of(mapped[name], places, length, target)
-                continue
-            target = found[name] = (
-                np.empty((len(starts), length, *field.shape), field.dtype) if target is None else target
-            )
-            if name not in mapped:
-                self._by_row(starts, length, name, target)
-                continue
-            target[near] = slices_of(mapped[name], places[near], length)
-            apart = np.empty((len(starts) - np.count_nonzero(near), length, *field.shape), field.dtype)
-            self._by_row(starts[~near], length, name, apart)
-            target[~near] = apart
+            target = None if out is None else out[name]
+            if cut is not None and name in mapped:
+                if (name, length) not in self._slices:
+                    self._slices[name, length] = Slices(mapped[name], length)
+                found[name] = self._slices[name, length].take(places, target)
+                if len(cut):
+                    found[name][cut] = self._by_row(starts[cut], length, name)
+            else:
+                found[name] = self._by_row(starts, length, name, target)
         return found
 
-    def _by_row(self, starts: Array, length: int, name: str, target: Array) -> None:
-        """Gather slices row by row."""
+    def _by_row(self, starts: Array, length: int, name: str, out: Array | None = None) -> Array:
+        """Return slices of a field, gathered row by row."""
+        field = self._spec[name]
+        found = np.empty((len(starts), length, *field.shape), field.dtype) if out is None else out
         rows = (starts[:, None] + np.arange(length)).reshape(-1)
-        self.gather(rows, {name: target.reshape(len(rows), *target.shape[2:])})
+        self.gather(rows, {name: found.reshape(len(rows), *field.shape)})
+        return found
 
     def read(self, rows: Array, batch: Sample) -> None:
         """Read rows in any order: those that follow one another at once, each partition opened once.
@@ -168,7 +163,7 @@ class RowsInMemory:
         found = {}
         for name in list(self._arrays) if fields is None else fields:
             rows, target = self._arrays[name], None if out is None else out[name]
-            found[name] = slices_of(rows, starts - self._first, length, target)
+            found[name] = Slices(rows, length).take(starts - self._first, target)
         return found
 
 
@@ -191,33 +186,43 @@ def targets(spec: SampleSpec, names: Sequence[str], count: int, out: Mapping[str
 PIECE = 1 << 17  # bytes of slices that are gathered before they are copied to where they belong
 
 
-def slices_of(rows: Array, starts: Array, length: int, out: Array | None = None) -> Array:
-    """Return slices of consecutive rows of a C-contiguous array, shape (n, length, *row shape).
+class Slices:
+    """All slices of consecutive rows of an array.
 
     A slice is one item of an array whose items overlap, so that it is copied at once: three times as fast as rows by
     their indices.
 
     Args:
-        rows: The array, shape (rows, *row shape).
-        starts: First row of each slice, shape (n,), int64.
+        rows: The array, shape (rows, *row shape), C-contiguous.
         length: Rows of a slice.
-        out: Where to put them; None for a new array.
     """
-    row, shape = rows.dtype.itemsize * math.prod(rows.shape[1:]), (len(starts), length, *rows.shape[1:])
-    if not 0 < row * length < LONGEST or len(rows) < length:
-        places = (starts[:, None] + np.arange(length)).reshape(-1)
-        taken: Array = np.take(rows, places, axis=0).reshape(shape)
-        if out is None:
-            return taken
-        out[...] = taken
-        return out
-    count, item = len(rows) - length + 1, np.dtype((np.void, row * length))
-    items: Array = np.ndarray((count,), item, rows.reshape(-1).view(np.uint8).data, 0, (row,))
-    if out is None:
-        found: Array = items[starts].view(rows.dtype).reshape(shape)
+
+    def __init__(self, rows: Array, length: int) -> None:
+        self._rows, self._shape = rows, (length, *rows.shape[1:])
+        row = rows.dtype.itemsize * math.prod(rows.shape[1:])
+        self._items: Array | None = None
+        if length > 1 and 0 < row * length < LONGEST and len(rows) >= length:
+            item, memory = np.dtype((np.void, row * length)), rows.reshape(-1).view(np.uint8).data
+            self._items = np.ndarray((len(rows) - length + 1,), item, memory, 0, (row,))
+        self._piece = max(1, PIECE // max(1, row * length))
+
+    def take(self, starts: Array, out: Array | None = None) -> Array:
+        """Return slices, shape (n, length, *row shape).
+
+        Args:
+            starts: First row of each, shape (n,), int64.
+            out: Where to put them; None for a new array.
+        """
+        if (items := self._items) is not None:
+            if out is None:
+                return cast(Array, items[starts].view(self._rows.dtype).reshape(len(starts), *self._shape))
+            for begin in range(0, len(starts), self._piece):
+                part = items[starts[begin : begin + self._piece]]
+                out[begin : begin + self._piece] = part.view(self._rows.dtype).reshape(len(part), *self._shape)
+            return out
+        length, *row = self._shape
+        found: Array = np.empty((len(starts), *self._shape), self._rows.dtype) if out is None else out
+        places = starts if length == 1 else (starts[:, None] + np.arange(length)).reshape(-1)
+        # clip, because raise would copy
+        np.take(self._rows, places, axis=0, out=found.reshape(len(places), *row), mode="clip")
         return found
-    piece = max(1, PIECE // (row * length))
-    for begin in range(0, len(starts), piece):
-        part = items[starts[begin : begin + piece]]
-        out[begin : begin + piece] = part.view(rows.dtype).reshape(len(part), *shape[1:])
-    return out

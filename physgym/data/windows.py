@@ -24,23 +24,7 @@ Short = Literal["drop", "pad"]
 SPARSE = 4  # times the rows that windows have, which are read at most for them
 
 
-class RowSource(Protocol):
-    """Rows by their number: a dataset, or a part of it in memory."""
-
-    def gather(
-        self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
-    ) -> Sample:
-        """Return rows, stacked."""
-        ...
-
-    def slices(
-        self, starts: Array, length: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
-    ) -> Sample:
-        """Return slices of consecutive rows, stacked."""
-        ...
-
-
-class Steps(RowSource, Protocol):
+class Steps(Protocol):
     """Samples with episodes and steps; `physgym.SampleDataset` is one."""
 
     @property
@@ -71,6 +55,22 @@ class Steps(RowSource, Protocol):
 
     def read(self, start: int, stop: int, fields: Sequence[str] | None = None) -> Sample:
         """Return consecutive samples."""
+        ...
+
+    def gather(
+        self, indices: Any, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Return samples at some indices, stacked."""
+        ...
+
+    def stored_rows(self, indices: Array) -> Array:
+        """Return the numbers that samples have where they are stored."""
+        ...
+
+    def stored_slices(
+        self, rows: Array, length: int, fields: Sequence[str], out: Mapping[str, Array] | None = None
+    ) -> Sample:
+        """Return slices of samples that are stored one after the other, stacked, by the number of the first."""
         ...
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[Self, Self]:
@@ -155,9 +155,18 @@ class EpisodeWindows(MapStyle):
         self.left_out = int(np.count_nonzero(runs.lengths < least))
         self.padded = int(np.count_nonzero(steps < span))
         self._steps = np.minimum(steps, span) if self.padded else None
+        self._grouped: tuple[list[str], list[tuple[tuple[int, int], dict[str, str]]]] = [], []
+        # where the steps of a run are stored one after the other, a window is one slice
+        rows = self.dataset.stored_rows(np.arange(len(self.dataset)))
+        near = np.diff(rows) == 1
+        near[runs.starts[1:] - 1] = True
+        self._stored = rows[self._first] if form.stride == 1 and near.all() else None
 
     def __len__(self) -> int:
         return len(self._first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EpisodeWindows, (self.dataset, self.form, self.feedback)  # the rows may have other numbers there
 
     def __repr__(self) -> str:
         form = self.form
@@ -244,7 +253,7 @@ class EpisodeWindows(MapStyle):
             ConfigError: An index is out of range, a field unknown, or an array of `out` does not fit.
             DatasetError: A file cannot be read.
         """
-        return self._take(self.dataset, as_indices(indices, len(self)), self._names(fields), out)
+        return self._take(as_indices(indices, len(self)), self._names(fields), out)
 
     def read(
         self, start: int, stop: int, fields: Sequence[str] | None = None, out: Mapping[str, Array] | None = None
@@ -262,83 +271,88 @@ class EpisodeWindows(MapStyle):
         """
         if not 0 <= start <= stop <= len(self):
             raise ConfigError(f"windows {start} to {stop} of {len(self)}")
-        indices, names, source = np.arange(start, stop), self._names(fields), self.dataset
+        indices, names = np.arange(start, stop), self._names(fields)
         if start == stop:
-            return self._take(source, indices, names, out)
+            return self._take(indices, names, out)
         low, high = int(self._first[start]), min(int(self._first[stop - 1]) + self._span, len(self.dataset))
         if high - low > SPARSE * (stop - start) * self._fields.rows:
-            return self._take(source, indices, names, out)
+            return self._take(indices, names, out)
         block = RowsInMemory(self.dataset.spec, self.dataset.read(low, high, self._sources(names)), low)
-        return self._take(block, indices, names, out)
+        return self._take(indices, names, out, block)
 
     def _names(self, fields: Sequence[str] | None) -> list[str]:
         if fields is None:
             return list(self.spec)
         if unknown := [name for name in fields if name not in self.spec]:
             raise ConfigError(f"fields {unknown} are not in the windows, which have {list(self.spec)}")
-        return list(dict.fromkeys(fields))
+        return list(fields)
 
     def _sources(self, names: Sequence[str]) -> list[str]:
         """Return the fields of the dataset that some fields are made of."""
         parts = self._fields.parts
         return list(dict.fromkeys(parts[name].source for name in names if name in parts))
 
-    def _take(self, rows: RowSource, indices: Array, names: Sequence[str], out: Mapping[str, Array] | None) -> Sample:
-        """Return windows made of some rows."""
+    def _take(
+        self,
+        indices: Array,
+        names: Sequence[str],
+        out: Mapping[str, Array] | None,
+        block: RowsInMemory | None = None,
+    ) -> Sample:
+        """Return windows, made of rows of the dataset, or of those in a block."""
         batch = None if out is None else targets(self.spec, names, len(indices), out)
-        first = self._first[indices]
         steps = None if self._steps is None else self._steps[indices]
-        padded = np.zeros(0, np.int64) if steps is None else np.flatnonzero(steps < self._span)
+        first = None
+        if self._stored is not None and (steps is None or bool(np.all(steps == self._span))):
+            first = (self._stored if block is None else self._first)[indices]
         found: Sample = {}
-        for (offset, length), group in self._groups(names).items():
+        for (offset, length), group in self._groups(names):
             sources = list(group.values())
             given = None if batch is None else {source: batch[name] for name, source in group.items()}
-            if self.form.stride > 1:
-                got = self._by_row(rows, first, steps, offset, length, sources, given)
-            elif not len(padded):
-                got = rows.slices(first + offset, length, sources, given)
+            if first is None:
+                got = self._by_row(indices, steps, offset, length, sources, given, block)
             else:
-                got = given or {
-                    source: np.empty((len(first), *self.spec[n].shape), self.spec[n].dtype)
-                    for n, source in group.items()
-                }
-                assert steps is not None
-                whole = np.flatnonzero(steps == self._span)
-                short = self._by_row(rows, first[padded], steps[padded], offset, length, sources, None)
-                for source, values in rows.slices(first[whole] + offset, length, sources).items():
-                    got[source][whole], got[source][padded] = values, short[source]
-            found.update({name: got[source] for name, source in group.items()})
+                starts = first + offset if offset else first
+                slices = self.dataset.stored_slices if block is None else block.slices
+                got = slices(starts, length, sources, given)
+            for name, source in group.items():
+                found[name] = got[source]
         if self._fields.mask in names:
             found[self._fields.mask] = self._mask(steps, len(indices), batch)
         return {name: found[name] for name in names}
 
-    def _groups(self, names: Sequence[str]) -> dict[tuple[int, int], dict[str, str]]:
-        """Return the fields with the same rows together: offset and length to name to source."""
+    def _groups(self, names: Sequence[str]) -> list[tuple[tuple[int, int], dict[str, str]]]:
+        """Return the fields with the same rows together: offset and length, name to source."""
+        known, found = self._grouped  # those of the call before, which may be one of another thread
+        if names == known:
+            return found
         groups: dict[tuple[int, int], dict[str, str]] = {}
         for name in names:
             if name in self._fields.parts:
                 part = self._fields.parts[name]
                 groups.setdefault((part.offset, part.length), {})[name] = part.source
-        return groups
+        found = list(groups.items())
+        self._grouped = list(names), found
+        return found
 
     def _by_row(
         self,
-        rows: RowSource,
-        first: Array,
+        indices: Array,
         steps: Array | None,
         offset: int,
         length: int,
         sources: Sequence[str],
         out: Mapping[str, Array] | None,
+        block: RowsInMemory | None,
     ) -> Sample:
         """Return rows of windows by the number of each; rows after the end of an episode repeat the last one."""
-        places = np.broadcast_to(self.form.stride * (offset + np.arange(length)), (len(first), length))
+        places = np.broadcast_to(self.form.stride * (offset + np.arange(length)), (len(indices), length))
         if steps is not None:
             places = np.minimum(places, (steps[:, None] - 1) // self.form.stride * self.form.stride)
-        every = (first[:, None] + places).reshape(-1)
-        flat = None if out is None else {n: array.reshape(len(every), *array.shape[2:]) for n, array in out.items()}
-        got = rows.gather(every, sources, flat)
-        return {name: array.reshape(len(first), length, *array.shape[1:]) for name, array in got.items()}
+        rows = (self._first[indices, None] + places).reshape(-1)
+        flat = None if out is None else {n: array.reshape(len(rows), *array.shape[2:]) for n, array in out.items()}
+        got = (self.dataset if block is None else block).gather(rows, sources, flat)
+        return {name: array.reshape(len(indices), length, *array.shape[1:]) for name, array in got.items()}
 
     def _mask(self, steps: Array | None, count: int, batch: Mapping[str, Array] | None) -> Array:
         """Return which targets are there."""

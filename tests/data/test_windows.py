@@ -342,14 +342,12 @@ def test_frames_that_are_stored_once_are_stacked(tmp_path):
     assert len(stacks) == 5
 
 
-def test_slices_of_samples(both):
-    for dataset in (both, both.subset(np.arange(3, 30)), both.subset(np.array([5, 9, 7, 8, 6, 10, 11]))):
-        for starts, length in itertools.product(([0, 4, 2], []), (1, 3)):
-            got = dataset.slices(starts, length)
-            for i, start in enumerate(starts):
-                for name, value in dataset[start : start + length].items():
-                    np.testing.assert_array_equal(got[name][i], value)
-    with pytest.raises(ConfigError, match="must lie between 0 and"):
-        both.slices([len(both) - 1], 2)
-    with pytest.raises(ConfigError, match="length must be"):
-        both.slices([0], 0)
+def test_slices_over_the_borders_of_files(both):
+    """Between two files some addresses have no memory."""
+    assert len(both.partitions) == 9
+    for dataset, length in itertools.product((both, both.subset(np.arange(3, 30))), (1, 3, 5, 8)):
+        starts = np.random.default_rng(length).permutation(len(dataset) - length + 1)
+        got = dataset.stored_slices(dataset.stored_rows(starts), length, list(SPEC))
+        for i, start in enumerate(starts):
+            for name, value in dataset[start : start + length].items():
+                np.testing.assert_array_equal(got[name][i], value)
