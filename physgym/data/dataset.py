@@ -15,6 +15,7 @@ import numpy as np
 from physgym.checks import is_integer
 from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
+from physgym.data.episode_split import held_out, number_episodes
 from physgym.data.indices import as_indices, moved
 from physgym.data.joined_tables import joined
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
@@ -423,12 +424,7 @@ class SampleDataset(MapStyle):
         """Return an integer per sample that names its episode, across folders; shape (len(self),)."""
         folder, episode = np.repeat(np.arange(len(self.paths)), self._counts), self.index("episode")
         folder = folder[: len(self)] if self._rows is None else folder[self._rows]
-        order = np.lexsort((episode, folder))
-        begins = np.zeros(len(self), np.int64)
-        begins[1:] = (np.diff(folder[order]) != 0) | (np.diff(episode[order]) != 0)
-        found = np.empty_like(begins)
-        found[order] = np.cumsum(begins)
-        return found
+        return number_episodes(folder, episode)
 
     def split(self, validation_fraction: float, seed: int = 0) -> tuple[SampleDataset, SampleDataset]:
         """Split into training and validation parts, by episode: no episode is in both.
@@ -440,17 +436,7 @@ class SampleDataset(MapStyle):
         Raises:
             ConfigError: The fraction is out of range, or there are fewer than two episodes.
         """
-        if not 0 < validation_fraction < 1:
-            raise ConfigError(f"validation fraction must lie between 0 and 1, not {validation_fraction}")
-        episodes = self.episodes
-        count = int(episodes.max(initial=-1)) + 1
-        if count < 2:
-            raise ConfigError(
-                f"a split by episode needs at least two episodes, this dataset has {count}; "
-                "add samples or hold out none"
-            )
-        held = min(count - 1, max(1, round(validation_fraction * count)))
-        chosen = np.isin(episodes, np.random.default_rng(seed).permutation(count)[:held])
+        chosen = held_out(self.episodes, validation_fraction, seed)
         return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
 
     def subset(self, indices: Array) -> SampleDataset:

@@ -1,0 +1,40 @@
+"""Samples by episode: a number for each episode across folders, and which episodes are held out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from physgym.errors import ConfigError
+from physgym.spaces import Array
+
+
+def number_episodes(folders: Array, episodes: Array) -> Array:
+    """Return an integer per sample that names its episode across folders, in the order of (folder, episode)."""
+    order = np.lexsort((episodes, folders))
+    begins = np.zeros(len(order), np.int64)
+    begins[1:] = (np.diff(folders[order]) != 0) | (np.diff(episodes[order]) != 0)
+    found = np.empty_like(begins)
+    found[order] = np.cumsum(begins)
+    return found
+
+
+def held_out(episodes: Array, fraction: float, seed: int) -> Array:
+    """Return flags of the samples whose episodes are held out, shape (samples,).
+
+    Args:
+        episodes: An integer per sample, as of `number_episodes`.
+        fraction: Fraction of the episodes to hold out, at least one.
+        seed: Which episodes.
+
+    Raises:
+        ConfigError: The fraction is out of range, or there are fewer than two episodes.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"validation fraction must lie between 0 and 1, not {fraction}")
+    count = int(episodes.max(initial=-1)) + 1
+    if count < 2:
+        raise ConfigError(
+            f"a split by episode needs at least two episodes, this dataset has {count}; add samples or hold out none"
+        )
+    held = min(count - 1, max(1, round(fraction * count)))
+    return np.isin(episodes, np.random.default_rng(seed).permutation(count)[:held])
