@@ -123,7 +123,8 @@ def test_any_environment_as_transitions_declares_it():
     assert dict(SampleSpec.from_env(gymnasium.make("physgym/Spring-v0")).feedback) == {"next_state": "state"}
 
 
-def test_it_is_stored_with_the_samples_and_shown(tmp_path):
+@pytest.mark.slow
+def test_generation_stores_it(tmp_path):
     dataset = physgym.generate("physgym/Spring-v0", tmp_path / "d", samples=20, num_workers=0, progress=False)
     assert dict(dataset.feedback) == {"next_state": "state"}
     [described] = [
@@ -132,17 +133,26 @@ def test_it_is_stored_with_the_samples_and_shown(tmp_path):
         if "feeds" in f
     ]
     assert (described["name"], described["feeds"]) == ("next_state", "state")
+
+
+def test_it_is_stored_with_the_samples_and_shown(tmp_path):
+    dataset = written(tmp_path / "d", SampleSpec(BOTH).with_feedback("next_state -> state"))
+    assert dict(dataset.feedback) == {"next_state": "state"}
     assert "  feedback: next_state -> state" in list(summarize(tmp_path / "d"))
     part = physgym.SampleDataset(tmp_path / "d", fields=["force", "state"])
     assert part.feedback == dataset.feedback  # of all stored fields
     assert through_a_pipe(part).feedback == part.subset(np.arange(3)).feedback == part.feedback
 
 
+def written(path, spec: SampleSpec) -> physgym.SampleDataset:
+    with SampleWriter(path, spec) as writer:
+        samples = {name: np.zeros((4, *field.shape), field.dtype) for name, field in spec.items()}
+        writer.append(samples, episode=[0] * 4, step=range(4), seed=[0] * 4)
+    return physgym.SampleDataset(path)
+
+
 def test_a_dataset_that_says_nothing_is_told_where_it_is_opened(tmp_path):
-    with SampleWriter(tmp_path / "d", SampleSpec(BOTH)) as writer:
-        writer.append(
-            {f.name: np.zeros((4, *f.shape), f.dtype) for f in BOTH}, episode=[0] * 4, step=range(4), seed=[0] * 4
-        )
+    written(tmp_path / "d", SampleSpec(BOTH))
     assert "feeds" not in (tmp_path / "d" / "dataset.json").read_text()
     assert not any("feedback" in line for line in summarize(tmp_path / "d"))
     assert not physgym.SampleDataset(tmp_path / "d").feedback
