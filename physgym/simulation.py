@@ -23,8 +23,8 @@ from physgym.casting import CastError, as_arrays, as_dtype
 from physgym.checks import integer, positive
 from physgym.cube import Cube
 from physgym.errors import ConfigError, RejectSample, SampleError
-from physgym.generator_state import generator_from, generator_words
 from physgym.feedback import Declaration
+from physgym.generator_state import generator_from, generator_words
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
 from physgym.spaces import Array
 
