@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 import physgym
 from physgym.data import SampleWriter
+from physgym.data.surgery.operations import merge
 from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner
@@ -206,3 +207,11 @@ def test_changed_code_is_refused_first(tmp_path):
 def test_several_folders_are_refused(spring):
     with pytest.raises(ConfigError, match="reopen a step of one of them"):
         physgym.reopen(physgym.SampleDataset([spring.paths[0]] * 2), 0, 0)
+
+
+def test_episodes_of_a_merged_dataset_are_those_of_their_sources(tmp_path):
+    options = {"samples": 6, "max_steps": 3, "actions": "sobol", **QUICK}
+    for number, arguments in enumerate(({"time_step": 0.1}, [{"time_step": 0.2}, {"time_step": 0.3}])):
+        physgym.generate("physgym/Spring-v0", tmp_path / str(number), seed=number, env_kwargs=arguments, **options)
+    merge([tmp_path / "0", tmp_path / "1"], tmp_path / "merged")
+    steps_again(physgym.SampleDataset(tmp_path / "merged"), [1, 5, 7, 11])
