@@ -29,7 +29,7 @@ class EpisodeOrigin:
     """Origin of an episode: a dataset, and its number there.
 
     Attributes:
-        dataset: The dataset that it was first stored in, as its path was given; empty where it is this one.
+        dataset: The dataset that it was first stored in, by its path; empty where it is this one.
         episode: Its number there.
         arguments: Arguments of the simulation that made it; empty where nothing says it.
         source: The source of that dataset.

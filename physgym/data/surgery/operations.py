@@ -88,7 +88,7 @@ def merge(
         paths: At least two datasets.
         out: Folder of the new one, or ``s3://bucket/prefix``; there is nothing.
         mode: Only this part; by default all that there are.
-        dry_run: Check everything and write nothing.
+        dry_run: Check everything but checksums, and write nothing.
         progress: Whether to show how far it is.
         max_file_size: Largest size of a partition's file in bytes.
 

@@ -28,7 +28,7 @@ class SourceDataset:
     """A dataset that surgery reads.
 
     Attributes:
-        path: Where it is, as it was given.
+        path: Where it is: an absolute path, or the place in a storage.
         parts: Its samples by mode; those modes that have some.
         constants: What it stores once.
         metadata: What people said of it.
@@ -64,7 +64,7 @@ class SourceDataset:
         parts = {one: SampleDataset(at, mode=one) for one in modes}
         folder = next(iter(parts.values())).paths[0]
         description = Description.read(folder)
-        return cls(str(path), parts, constants.read(folder, description.constants), description.metadata)
+        return cls(str(at), parts, constants.read(folder, description.constants), description.metadata)
 
     def verify(self, *, progress: bool = False) -> None:
         """Compare the samples with their checksums: what is damaged must not get a new one.
