@@ -23,7 +23,7 @@ Source = Annotated[str, typer.Argument(metavar="DATA", help="Dataset: a folder, 
 Out = Annotated[str, typer.Option(help="Folder of the new dataset, or s3://bucket/prefix; nothing is there yet.")]
 Part = Annotated[str | None, typer.Option("--mode", help="Only this part: training, validation, test or prediction.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything but checksums, say what would come out, write nothing.")
+    bool, typer.Option("--dry-run", help="Check all but checksums, say what would come out, write nothing.")
 ]
 
 
