@@ -23,7 +23,7 @@ from physgym.storage.location import Location, place
 CHECKSUM = 12  # digits of a checksum that are shown
 
 
-def stored(path: str | Path | Location) -> dict[Mode, list[Partition]]:
+def stored(path: str | Path) -> dict[Mode, list[Partition]]:
     """Return the partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
 
     Raises:

@@ -35,6 +35,7 @@ def data(*arguments, code=0):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* of the .* episodes of")
 def test_datasets_are_merged_filtered_and_changed(folder):
     assert "training: 17 samples of 10 + 7; forces, energy" in data("merge", "a", "b", "--out", "c")

@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from physgym.data import constants
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import Description, Mode, check_mode
+from physgym.data.description import Description, Mode, check_mode, open_partitions, partition_files
 from physgym.data.layout import EPISODES, REJECTED, SAMPLES
 from physgym.data.partition import Partition
-from physgym.data.summary import stored
+from physgym.data.remote import fetch_dataset
 from physgym.data.surgery.publishing import check_free
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute
@@ -56,13 +56,12 @@ class SourceDataset:
         at = place(path)
         if isinstance(at, Path) and not at.is_dir():
             raise DatasetError(f"there is no dataset at {path}: it is no folder")
-        found = stored(at)
-        wanted = get_args(Mode) if mode is None else (mode,)
-        modes = [one for one in wanted if any(part.count for part in found.get(one, []))]
-        if not modes:
+        pin = fetch_dataset(at, get_args(Mode)) if isinstance(at, Location) else None  # held until its parts are open
+        folder = pin.folder if pin is not None else Path(str(at))
+        found = {one: _part(at, folder, one) for one in (get_args(Mode) if mode is None else (mode,))}
+        parts = {one: dataset for one, dataset in found.items() if dataset is not None}
+        if not parts:
             raise DatasetError(f"{path} holds no samples{'' if mode is None else f' of the part {mode}'}")
-        parts = {one: SampleDataset(at, mode=one) for one in modes}
-        folder = next(iter(parts.values())).paths[0]
         description = Description.read(folder)
         return cls(str(at), parts, constants.read(folder, description.constants), description.metadata)
 
@@ -74,6 +73,18 @@ class SourceDataset:
         """
         for dataset in self.parts.values():
             dataset.verify(progress=progress)
+
+
+def _part(at: Path | Location, folder: Path, mode: Mode) -> SampleDataset | None:
+    """Return a part of a dataset, None where it has no samples."""
+    if not partition_files(folder, mode):
+        return None
+    try:
+        return SampleDataset(at, mode=mode)
+    except DatasetError:
+        if any(part.count for part in open_partitions(folder, mode)[0]):
+            raise
+        return None
 
 
 def digest_of(dataset: SampleDataset) -> str:
