@@ -412,6 +412,19 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         return spec
 
 
+def lacking_state_hooks(env: gymnasium.Env[Any, Any]) -> list[str]:
+    """Return which of `Simulation.state` and `Simulation.set_state` an environment does not implement.
+
+    An attribute or a property of that name is no hook.
+    """
+    kind, hooks = type(env.unwrapped), ("state", "set_state")
+    if not issubclass(kind, Simulation):
+        return list(hooks)
+    return [
+        name for name in hooks if not callable(getattr(kind, name)) or getattr(kind, name) is getattr(Simulation, name)
+    ]
+
+
 def _seconds(kind: type, value: Any) -> float:
     """Return a time step in s.
 

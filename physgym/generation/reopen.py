@@ -35,7 +35,7 @@ from physgym.returned import returned
 from physgym.sample import Sample, SampleSpec, declared
 from physgym.samplers import find_sampler, rebuild_sampler
 from physgym.samplers.base import SamplerLike
-from physgym.simulation import Simulation
+from physgym.simulation import Simulation, lacking_state_hooks
 from physgym.spaces import leaf_spaces, unflatten
 from physgym.storage.location import Location
 from physgym.vector.make import env_factory
@@ -231,7 +231,7 @@ def _keeps_all(env: Env) -> bool:
         if not isinstance(layer, OwnFolder) and type(layer).__module__.partition(".")[0] != "gymnasium":
             return False
         layer = getattr(layer, "env", env.unwrapped)
-    return isinstance(layer, Simulation) and type(layer).state is not Simulation.state
+    return not lacking_state_hooks(env)
 
 
 def _check_fields(sample: Sample, again: Sample | None, spec: SampleSpec) -> None:
