@@ -116,7 +116,12 @@ GUIDES = {
     "running": Guide(
         IMPORTS,
         {"2000": "30", "10_000": "3", "samples=20_000": "samples=50", "steps=200": "steps=5"},
-        {5: METHODS, 6: "arguments are left out", 7: "arguments are left out"},
+        {
+            5: METHODS,
+            6: "arguments are left out",
+            7: "arguments are left out",
+            9: "takes a file of ONNX; tests/nn/test_export.py runs such files",
+        },
     ),
     "sessions": Guide(),
     "simulation": Guide(

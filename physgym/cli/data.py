@@ -133,8 +133,8 @@ def info(
 
 @app.command()
 def export(
-    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path | None, typer.Option(help="Folder, or file .npz, to write.")] = None,
+    data: Annotated[Path, typer.Argument(help="Dataset folder; or a session, for its network or its samples.")],
+    out: Annotated[Path | None, typer.Option(help="Folder, or file .npz, .pt2 or .onnx, to write.")] = None,
     compress: Annotated[
         str | None,
         typer.Option(
@@ -143,37 +143,69 @@ def export(
     ] = None,
     level: Annotated[int | None, typer.Option(help="Compression level.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted compressed copy.")] = False,
-    to: Annotated[str | None, typer.Option(metavar="FORMAT", help=f"{' or '.join(registry.names())}.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help=f"{' or '.join(registry.names())}; or, for a network, {' or '.join(registry.network_names())}.",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help='Name in Minari, such as "beam/random-v0".')] = None,
     field: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=FIELD", help="What Minari's observations, actions, ... are; may be repeated."),
     ] = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction; a copy has all.")] = "training",
+    which: Annotated[
+        str | None, typer.Option(help="Checkpoint of a network: last, best, or an epoch that is kept.")
+    ] = None,
 ) -> None:
-    """Copy a dataset: compressed, or in another file format.
+    """Copy a dataset: compressed, or in another file format. Or write a trained network that runs without physgym.
 
-    Example: physgym export data/beam --compress zstd --out beam-archive
+    Examples: physgym export data/beam --compress zstd --out beam-archive
+
+    physgym export sessions/beam --to onnx --out beam.onnx
     """
-    from physgym.data.dataset import SampleDataset
-
     if (compress is None) == (to is None):
         raise ConfigError("say either --compress METHOD or --to FORMAT")
+    if to is not None and to in registry.network_names():
+        _export_network(data, out, to, which)
+        return
+    if which is not None:
+        raise ConfigError(f"--which chooses a network, which goes --to {' or '.join(registry.network_names())}")
     if to is not None:
+        from physgym.data.dataset import SampleDataset
+        from physgym.experiment.session_samples import dataset_of
+
         form = registry.find(to)
         options = registry.ExportOptions(out, name, pairs_of(field, "--field"), progress=True)
         with form.needed():
-            print(form.write(SampleDataset(data, mode=mode), options))  # type: ignore[arg-type]
+            print(form.write(SampleDataset(dataset_of(data), mode=mode), options))  # type: ignore[arg-type]
         return
+    from physgym.experiment.session_samples import dataset_of
     from physgym.formats.archive import archive
 
     if out is None:
         raise ConfigError("add --out, where to write")
+    if isinstance(source := dataset_of(data), list):
+        raise ConfigError(
+            f"{data} is a session of several datasets; copy them one by one: {', '.join(map(str, source))}"
+        )
     try:
-        archive(data, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
+        archive(source, out, compression=compress, level=level, resume=resume, progress=True)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
     print(f"written: {out}")
+
+
+def _export_network(session: Path, out: Path | None, to: str, which: str | None) -> None:
+    """Write the network of a session or checkpoint."""
+    if out is None:
+        raise ConfigError("add --out, where to write")
+    form = registry.find_network(to)
+    from physgym.experiment.networks import network_of
+
+    print(form.write(network_of(session, which), out))
 
 
 @app.command("import")

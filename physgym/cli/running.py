@@ -127,7 +127,7 @@ def _run(
     from physgym.code.record import recorded_code
     from physgym.data.provenance import learned_samples
     from physgym.experiment.generation_plan import environment_arguments
-    from physgym.experiment.networks import load_network
+    from physgym.experiment.networks import by_python, load_network
     from physgym.running.runner import Runner
     from physgym.running.save_frames import SaveFrames
 
@@ -142,7 +142,7 @@ def _run(
         more["learned"] = recorded_code(session) if compared else {}
     more["trained_on"] = learned_samples(session)
     try:
-        with Runner(env, load_network(None if _by_python(session) else config, session, which), **more) as runner:
+        with Runner(env, load_network(None if by_python(session) else config, session, which), **more) as runner:
             report = runner.run(
                 steps or None,
                 replay=stored,
@@ -203,11 +203,3 @@ def _environment_of(session: Path) -> str | None:
 
     environment = read_config(session).get("environment")
     return environment.get("id") if isinstance(environment, dict) else None
-
-
-def _by_python(session: Path) -> bool:
-    """Return whether a program in Python trained it, so that its configuration does not know the network."""
-    from physgym.experiment.record import read_record
-    from physgym.experiment.session import RECORD
-
-    return (session / RECORD).exists() and bool(read_record(session)["runs"][-1].get("from_python"))

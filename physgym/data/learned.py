@@ -55,6 +55,11 @@ class Learned:
         return None if self.code is None else {"code": dict(self.code)}
 
     @property
+    def checkpoint(self) -> Path | None:
+        """Return the folder of the checkpoint that the network was loaded from; None if it was not."""
+        return self._checkpoint
+
+    @property
     def samples(self) -> SampleDataset | None:
         """Return the samples, None if they are not found."""
         if self._samples is None and self._checkpoint is not None:

@@ -13,9 +13,9 @@ from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.config import check_config
 from physgym.experiment.parts import build_transforms
-from physgym.experiment.record import read_config
+from physgym.experiment.record import read_config, read_record
 from physgym.experiment.schema import Config, TransformsSection
-from physgym.experiment.session import CONFIG
+from physgym.experiment.session import CONFIG, RECORD
 from physgym.files import absolute
 from physgym.nn import Predictor, Transforms
 from physgym.sample import SampleSpec
@@ -84,6 +84,22 @@ def load_network(config: Config | None, session: Path, which: str | None = None)
     check_device(config.device)
     path = config.training.checkpoints.path or session
     return _load_with(config, find_checkpoint(path, as_which(which or usual_checkpoint(config))), config.device)
+
+
+def network_of(path: Path, which: str | None = None) -> Predictor:
+    """Load the network of a session, by default the checkpoint that a run takes; or that of a checkpoint.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    if not (path / CONFIG).is_file() or by_python(path):
+        return trained_network(path, which or "last")
+    return load_network(check_config(read_config(path), str(path / CONFIG)), path, which)
+
+
+def by_python(session: Path) -> bool:
+    """Return whether a program in Python trained it, so that its configuration does not know the network."""
+    return (session / RECORD).exists() and bool(read_record(session)["runs"][-1].get("from_python"))
 
 
 def usual_checkpoint(config: Config) -> str:

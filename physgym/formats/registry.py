@@ -1,6 +1,7 @@
 """The table of file formats: each module of this folder that defines ``FORMAT`` is one, under its name up to a "_".
 
-A format is imported when it is used; its module must be importable without the packages that it needs.
+Those of networks are the modules of ``physgym/nn/export`` that define ``NETWORK_FORMAT``. A format is imported when it
+is used; its module must be importable without the packages that it needs.
 """
 
 from __future__ import annotations
@@ -114,31 +115,86 @@ class Format(ABC):
         return needs(self.package, self.extra, what) if self.package else contextlib.nullcontext()
 
 
+class NetworkFormat(ABC):
+    """A file format to which trained networks are exported.
+
+    Attributes:
+        title: The format in a sentence, such as "a program of torch.export".
+        suffix: End of the names of its files.
+    """
+
+    title = ""
+    suffix = ""
+
+    @abstractmethod
+    def write(self, network: Any, out: Path) -> str:
+        """Write a network and return a line that says where it is.
+
+        Args:
+            network: A `physgym.nn.Predictor`.
+            out: The file to write.
+
+        Raises:
+            ConfigError: The file exists, a package is missing, the network cannot be exported, or the file does not
+                give the network's predictions.
+        """
+
+
+NETWORKS = Path(__file__).parents[1] / "nn" / "export"
+
+
 @functools.cache
-def _modules() -> dict[str, str]:
-    """Find the modules of formats by the names of the formats; some others here are slow to import."""
+def _modules(folder: Path, mark: str) -> dict[str, str]:
+    """Find the modules of formats by the names of the formats; some others there are slow to import."""
     found = {}
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if "\nFORMAT = " in file.read_text(encoding="utf-8"):
-            found[file.stem.partition("_")[0]] = f"{__package__}.{file.stem}"
+    package = ".".join(("physgym", *folder.relative_to(Path(__file__).parents[1]).parts))
+    for file in sorted(folder.glob("*.py")):
+        if f"\n{mark} = " in file.read_text(encoding="utf-8"):
+            found[file.stem.partition("_")[0]] = f"{package}.{file.stem}"
     return found
 
 
+def _of_datasets() -> dict[str, str]:
+    return _modules(Path(__file__).parent, "FORMAT")
+
+
+def _of_networks() -> dict[str, str]:
+    return _modules(NETWORKS, "NETWORK_FORMAT")
+
+
 def names() -> tuple[str, ...]:
-    """Return the names of all formats."""
-    return tuple(_modules())
+    """Return the names of all formats of datasets."""
+    return tuple(_of_datasets())
+
+
+def network_names() -> tuple[str, ...]:
+    """Return the names of all formats of networks."""
+    return tuple(_of_networks())
 
 
 def find(name: str) -> Format:
-    """Return the format of a name.
+    """Return the format of datasets of a name.
 
     Raises:
         ConfigError: There is none.
     """
     if name not in names():
         known = sorted(names(), key=lambda one: bool(find(one).package))  # those first that need no further package
-        raise ConfigError(f"--to must be {' or '.join(known)}, not {name!r}")
-    found: Format = importlib.import_module(_modules()[name]).FORMAT
+        also = f", or for a network {' or '.join(network_names())}"
+        raise ConfigError(f"--to must be {' or '.join(known)}, not {name!r}{also}")
+    found: Format = importlib.import_module(_of_datasets()[name]).FORMAT
+    return found
+
+
+def find_network(name: str) -> NetworkFormat:
+    """Return the format of networks of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in network_names():
+        raise ConfigError(f"a network is exported to {' or '.join(network_names())}, not {name!r}")
+    found: NetworkFormat = importlib.import_module(_of_networks()[name]).NETWORK_FORMAT
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from physgym.nn.export import export_network
 from physgym.nn.fno import FNO
 from physgym.nn.losses import RelativeL2
 from physgym.nn.mlp import MLP
@@ -32,6 +33,7 @@ __all__ = [
     "UNet",
     "build",
     "describe",
+    "export_network",
     "register",
     "registered",
 ]

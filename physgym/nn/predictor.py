@@ -179,6 +179,20 @@ class Predictor(nn.Module):
             "for several."
         )
 
+    def physical(self, fields: Fields) -> Fields:
+        """Predict in physical units; differentiable.
+
+        Args:
+            fields: At least the input fields, in physical units, shape (batch, *shape).
+
+        Returns:
+            The output fields in physical units, shape (batch, *shape), in the dtype of the weights.
+
+        Raises:
+            ConfigError: As for `forward`, or the transform before_apply gives no output field.
+        """
+        return self._applied(self(fields))
+
     def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
         """Return the output fields from outputs that have names, which are those of the fields."""
         aliases = field_aliases(self.outputs)
@@ -243,7 +257,7 @@ class Predictor(nn.Module):
         wider = [value for value in fed.values() if value.dtype.kind == "f" and value.itemsize > dtype.itemsize]
         if any((np.abs(value) > torch.finfo(dtype).max).any() for value in wider):
             self._check_overflow(tensors)
-        applied = self._applied(self(tensors))
+        applied = self.physical(tensors)
         count = len(next(iter(fed.values())))
         arrays: Sample = {}
         for name in self.outputs:
