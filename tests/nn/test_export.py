@@ -178,8 +178,8 @@ def test_random_samples_have_the_moments_of_the_normalization_and_fit_flags_and_
 
 def test_an_output_of_an_inputs_name_gets_another_one_where_it_must():
     predictor = Predictor(nn.Identity(), STATE, inputs=["x"], outputs=["x"])
-    assert [port.tensor for port in Contract.of(predictor, apart=True).outputs] == ["x_predicted"]
-    assert [port.tensor for port in Contract.of(predictor, apart=False).outputs] == ["x"]
+    assert [port.tensor for port in Contract.of(predictor, distinct=True).outputs] == ["x_predicted"]
+    assert [port.tensor for port in Contract.of(predictor, distinct=False).outputs] == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_an_output_of_an_inputs_name_gets_another_one_where_it_must():
 def test_whatever_differs_is_an_error(change, message):
     torch.manual_seed(0)
     predictor = Predictor(nn.Linear(3, 3), STATE).eval()
-    contract, (samples, _) = Contract.of(predictor, apart=False), samples_for(predictor, 7)
+    contract, (samples, _) = Contract.of(predictor, distinct=False), samples_for(predictor, 7)
 
     def run(sample):
         return {"y": change(predictor.predict(sample, batched=True)["y"])}
@@ -208,7 +208,7 @@ def test_whatever_differs_is_an_error(change, message):
 
 def test_the_same_is_no_difference():
     predictor = Predictor(nn.Linear(3, 3), STATE).eval()
-    contract, (samples, _) = Contract.of(predictor, apart=False), samples_for(predictor, 7)
+    contract, (samples, _) = Contract.of(predictor, distinct=False), samples_for(predictor, 7)
     found = compare(lambda sample: predictor.predict(sample, batched=True), predictor, contract, samples, None)
     assert found["batches"] == [1, 2, 7]
     assert found["differences"]["y"]["largest"] == 0 < found["differences"]["y"]["allowed"]
@@ -218,7 +218,7 @@ def test_nothing_finite_is_nothing_to_compare():
     predictor = Predictor(nn.Linear(3, 3), STATE, transforms=Transforms(before_apply=NoNumber())).eval()
     samples, _ = samples_for(predictor, 7)
     with pytest.raises(ConfigError, match=r"no finite value of field 'y'.*name samples for it"):
-        compare(lambda sample: {}, predictor, Contract.of(predictor, apart=False), samples, None)
+        compare(lambda sample: {}, predictor, Contract.of(predictor, distinct=False), samples, None)
 
 
 class NoNumber(Inverse):

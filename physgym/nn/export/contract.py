@@ -47,7 +47,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a file takes and gives.
+    """The tensors that a file takes and gives.
 
     Attributes:
         inputs: The tensors that it takes.
@@ -58,15 +58,15 @@ class Contract:
     outputs: tuple[Port, ...]
 
     @classmethod
-    def of(cls, predictor: Predictor, *, apart: bool) -> Contract:
+    def of(cls, predictor: Predictor, *, distinct: bool) -> Contract:
         """Return the contract of a predictor.
 
         Args:
             predictor: The network with its fields.
-            apart: Whether an output needs another name than an input of the same field.
+            distinct: Whether an output needs another name than an input of the same field.
         """
         inputs = tuple(Port(predictor.spec[name], name) for name in predictor.inputs)
-        taken, outputs = {port.tensor for port in inputs} if apart else set(), []
+        taken, outputs = {port.tensor for port in inputs} if distinct else set(), []
         for name in predictor.outputs:
             tensor = name
             while tensor in taken:

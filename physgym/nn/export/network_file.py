@@ -24,7 +24,7 @@ from physgym.nn.export.samples import samples_for
 from physgym.nn.predictor import Predictor, to_tensor
 from physgym.sample import Sample
 
-Run = Callable[[Sample], Mapping[str, Any]]
+RunFile = Callable[[Sample], Mapping[str, Any]]
 
 
 class NetworkFile(NetworkFormat):
@@ -32,16 +32,16 @@ class NetworkFile(NetworkFormat):
 
     Attributes:
         real: Whether it knows no complex numbers, so that Fourier layers become products of matrices.
-        apart: Whether an output needs another name than an input.
+        distinct: Whether an output needs another name than an input.
     """
 
     real = False
-    apart = False
+    distinct = False
 
     @property
     @abstractmethod
     def made_with(self) -> dict[str, str]:
-        """Return the versions of the packages that it needs beside torch.
+        """Return the versions of the packages that it needs next to torch.
 
         Raises:
             ConfigError: One is missing.
@@ -62,7 +62,7 @@ class NetworkFile(NetworkFormat):
         """
 
     @abstractmethod
-    def open(self, file: Path, contract: Contract) -> Run:
+    def open(self, file: Path, contract: Contract) -> RunFile:
         """Return a function that runs a file: input fields to output fields, arrays with a batch axis.
 
         Raises:
@@ -72,7 +72,7 @@ class NetworkFile(NetworkFormat):
     def write(
         self, network: Any, out: Path, *, samples: Mapping[str, Any] | None = None, tolerance: float | None = None
     ) -> str:
-        """Write a network, and a JSON beside it.
+        """Write a network, and a JSON next to it.
 
         Args:
             network: The predictor.
@@ -81,17 +81,17 @@ class NetworkFile(NetworkFormat):
             tolerance: Largest difference, see `compare`.
         """
         predictor: Predictor = network
-        out, beside = self._free_names(out)
+        out, contract_file = self._free_names(out)
         made_with = self.made_with
         module = Inference(predictor, real=self.real)
-        contract = Contract.of(predictor, apart=self.apart)
+        contract = Contract.of(predictor, distinct=self.distinct)
         given, kind = samples_for(predictor, max(BATCHES)) if samples is None else (_rows(samples, predictor), "given")
         example = {name: to_tensor(given[name][:2]) for name in predictor.inputs}
         program = traced(module, example)
         described = description(predictor, contract, made_with)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            with _both(out, beside) as (file, text):
+            with _both(out, contract_file) as (file, text):
                 self.save(program, contract, json.dumps(described), file)
                 compared = compare(self.open(file, contract), predictor, contract, given, tolerance)
                 with file.open("rb") as stream:
@@ -100,32 +100,32 @@ class NetworkFile(NetworkFormat):
                 text.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write {out}: {error}") from error
-        return f"written: {out} and {beside.name}; {_shown(compared)}"
+        return f"written: {out} and {contract_file.name}; {_shown(compared)}"
 
     def _free_names(self, out: Path) -> tuple[Path, Path]:
-        """Return the names of the file and of the JSON beside it."""
+        """Return the names of the file and of the JSON next to it."""
         out = absolute(out)
         if out.suffix != self.suffix:
             raise ConfigError(f"{out.name} is to be {self.title}: let its name end in {self.suffix}")
-        beside = out.with_name(f"{out.name}.json")
-        for path in (out, beside):
+        contract_file = out.with_name(f"{out.name}.json")
+        for path in (out, contract_file):
             if path.exists():
                 raise ConfigError(f"{path} exists; choose another name")
-        return out, beside
+        return out, contract_file
 
 
 @contextlib.contextmanager
-def _both(out: Path, beside: Path) -> Iterator[tuple[Path, Path]]:
+def _both(out: Path, contract_file: Path) -> Iterator[tuple[Path, Path]]:
     """Give temporary names for two files, of which both or none take their own at the end of the block."""
     placed = False
     try:
         with creating(out, durable=False) as file:
-            with creating(beside, durable=False) as text:
+            with creating(contract_file, durable=False) as text:
                 yield file, text
             placed = True
     except BaseException:
         if placed:  # and the other one was not
-            beside.unlink(missing_ok=True)
+            contract_file.unlink(missing_ok=True)
         raise
 
 

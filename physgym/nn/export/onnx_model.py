@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from physgym.errors import ConfigError, needs
 from physgym.nn.export.contract import BATCH, Contract, Port
-from physgym.nn.export.network_file import NetworkFile, Run
+from physgym.nn.export.network_file import NetworkFile, RunFile
 from physgym.sample import Sample
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -32,7 +32,7 @@ class OnnxModel(NetworkFile):
     title = "ONNX"
     suffix = ".onnx"
     real = True
-    apart = True
+    distinct = True
 
     @property
     def made_with(self) -> dict[str, str]:
@@ -76,7 +76,7 @@ class OnnxModel(NetworkFile):
             )
         file.write_bytes(proto.SerializeToString())
 
-    def open(self, file: Path, contract: Contract) -> Run:
+    def open(self, file: Path, contract: Contract) -> RunFile:
         """Return a function that runs the model in a file by onnxruntime, on the CPU."""
         import onnxruntime
 
@@ -120,13 +120,10 @@ def _name_batch(graph: Any) -> None:
 
     old = graph.inputs[0].shape[0].value
 
-    def rename(value: Any) -> None:
+    for value in (*graph.inputs, *graph.outputs, *(out for node in graph.all_nodes() for out in node.outputs)):
         if value.shape is not None:
             sides = [ir.SymbolicDim(BATCH) if getattr(side, "value", side) == old else side for side in value.shape]
             value.shape = ir.Shape(sides)
-
-    for value in (*graph.inputs, *graph.outputs, *(out for node in graph.all_nodes() for out in node.outputs)):
-        rename(value)
 
 
 def _check_counts(graph: Any) -> None:

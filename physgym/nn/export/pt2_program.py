@@ -10,7 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from physgym.nn.export.contract import Contract
-from physgym.nn.export.network_file import NetworkFile, Run
+from physgym.nn.export.network_file import NetworkFile, RunFile
 from physgym.nn.predictor import to_tensor
 from physgym.sample import Sample
 
@@ -34,7 +34,7 @@ class Pt2Program(NetworkFile):
         with file.open("wb") as stream:
             torch.export.save(program, stream, extra_files={DESCRIPTION: described})
 
-    def open(self, file: Path, contract: Contract) -> Run:
+    def open(self, file: Path, contract: Contract) -> RunFile:
         """Return a function that runs the program in a file."""
         with file.open("rb") as stream:
             module = torch.export.load(stream).module()
