@@ -19,7 +19,7 @@ from tests.support.commands import run_command
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    dataset = physgym.generate("physgym/Spring-v0", folder / "data", samples=20, seed=0, progress=False)
+    dataset = physgym.generate("physgym/Spring-v0", folder / "data", samples=20, max_steps=5, seed=0, progress=False)
     network = MLP.from_spec(dataset.spec, hidden=(4,))
     Trainer(network, dataset, epochs=1, session=folder / "session", progress=False).fit()
     return folder

@@ -133,22 +133,24 @@ def _check_counts(graph: Any) -> None:
     first, *others = graph.inputs
     if not others:
         return
-    count = ir.node("Shape", [first], attributes={"start": 0, "end": 1}, name="number_of_samples")
+    none = ir.Value(name="no_difference", const_value=ir.tensor([0], ir.DataType.INT64))
+    graph.register_initializer(none)
+    count = ir.node("Shape", [first], attributes={"start": 0, "end": 1})
     nodes = [count]
-    for index, value in enumerate(others):
+    for value in others:
         uses = list(value.uses())
-        if not uses or 0 in value.shape[1:]:
-            continue
-        sides = ir.Value(
-            name=f"shape_of_sample_{index}", const_value=ir.tensor(list(value.shape[1:]), ir.DataType.INT64)
-        )
-        graph.register_initializer(sides)
-        shape = ir.node("Concat", [count.outputs[0], sides], attributes={"axis": 0})
-        checked = ir.node("Reshape", [value, shape.outputs[0]], name=f"as_many_samples_of {value.name}")
+        shape, own = (ir.node("Shape", [value], attributes=part) for part in ({}, {"start": 0, "end": 1}))
+        difference = ir.node("Sub", [count.outputs[0], own.outputs[0]])
+        square = ir.node("Mul", [difference.outputs[0], difference.outputs[0]])
+        # there is nothing but a 0 to take; with an operation of fewer steps onnxruntime leaves the check out
+        name = f"as many samples of {first.name} and {value.name}"
+        zero = ir.node("Gather", [none, square.outputs[0]], attributes={"axis": 0}, name=name)
+        same = ir.node("Add", [shape.outputs[0], zero.outputs[0]])
+        checked = ir.node("Reshape", [value, same.outputs[0]])
         checked.outputs[0].shape, checked.outputs[0].type = value.shape, value.type
         for user, place in uses:
             user.replace_input_with(place, checked.outputs[0])
-        nodes += [shape, checked]
+        nodes += [shape, own, difference, square, zero, same, checked]
     graph.insert_before(graph[0], nodes)
 
 
