@@ -42,7 +42,7 @@ def compare(
     Raises:
         ConfigError: The file cannot be run with a batch of some size, or gives something else.
     """
-    tolerance = TOLERANCES[predictor.dtype] if tolerance is None else tolerance
+    tolerance = TOLERANCES.get(predictor.dtype, 0.1) if tolerance is None else tolerance
     wanted = predictor.predict(samples, batched=True)
     for port in contract.outputs:
         if not np.isfinite(wanted[port.field.name]).any():

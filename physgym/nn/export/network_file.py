@@ -18,7 +18,7 @@ from physgym.files import absolute, creating
 from physgym.formats.registry import NetworkFormat
 from physgym.nn.export.comparison import BATCHES, compare
 from physgym.nn.export.contract import Contract, description
-from physgym.nn.export.inference import Inference
+from physgym.nn.export.inference import Inference, plain_copy
 from physgym.nn.export.program import traced
 from physgym.nn.export.samples import samples_for
 from physgym.nn.predictor import Predictor, to_tensor
@@ -89,11 +89,12 @@ class NetworkFile(NetworkFormat):
         example = {name: to_tensor(given[name][:2]) for name in predictor.inputs}
         program = traced(module, example)
         described = description(predictor, contract, made_with)
+        right = predictor if predictor.device.type == "cpu" else plain_copy(predictor)  # others round otherwise
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             with _both(out, contract_file) as (file, text):
                 self.save(program, contract, json.dumps(described), file)
-                compared = compare(self.open(file, contract), predictor, contract, given, tolerance)
+                compared = compare(self.open(file, contract), right, contract, given, tolerance)
                 with file.open("rb") as stream:
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 whole = {"file": out.name, "sha256": digest, **described, "compared": {"on": kind, **compared}}
