@@ -163,8 +163,8 @@ def describe(
 ) -> None:
     """Say something about a dataset, such as its licence, or the unit of a field; print what is said without --set.
 
-    FIELD.unit, FIELD.role, FIELD.dimensions, FIELD.kind and FIELD.mask are about a field, and need --out; all other
-    keys are about the dataset, and without --out no partition is touched.
+    FIELD.unit, .role, .dimensions, .kind, .mask and .feeds are about a field, and need --out; all other keys are about
+    the dataset, and without --out no partition is touched.
 
     Examples: physgym data describe data/beam --set licence=CC-BY-4.0 --set author="A. Mason"
 

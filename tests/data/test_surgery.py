@@ -260,6 +260,19 @@ def test_masks_follow_their_fields(kept, tmp_path):
     assert list(surgery.drop(kept / "small", ["length", "points"], tmp_path / "c").open().spec) == ["time"]
 
 
+def test_what_feeds_what_follows_the_names(tmp_path):
+    fields = [Field("state", (), np.dtype("f8"), "input"), Field("after", (), np.dtype("f8"), "target", feeds="state")]
+    with SampleWriter(tmp_path / "a", SampleSpec(fields)) as writer:
+        i = np.arange(3)
+        writer.append({"state": i * 1.0, "after": i + 1.0}, episode=i * 0, step=i, seed=(i * 0).astype("u8"))
+    renamed = surgery.rename(tmp_path / "a", "state", "x", tmp_path / "b").open()
+    assert renamed.spec["after"].feeds == "x"
+    dropped = surgery.drop(tmp_path / "a", "state", tmp_path / "c").open()
+    assert dropped.spec["after"].feeds == ""
+    with pytest.raises(ConfigError, match=r"after.feeds: .* has no field 'nobody'"):
+        surgery.describe(tmp_path / "a", {"after.feeds": "nobody"}, tmp_path / "d")
+
+
 @pytest.mark.parametrize(
     ("operation", "problem"),
     [

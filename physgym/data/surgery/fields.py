@@ -18,7 +18,7 @@ from physgym.data.surgery.sources import SourceDataset
 from physgym.errors import ConfigError, PhysGymError
 from physgym.sample import Field, FieldKind, FieldRole, SampleSpec
 
-SAID = ("unit", "role", "dimensions", "kind", "mask")  # of a field, which "describe" changes
+SAID = ("unit", "role", "dimensions", "kind", "mask", "feeds")  # of a field, which "describe" changes
 LONGEST_TEXT = 60_000  # bytes of one entry of the metadata
 
 
@@ -67,7 +67,11 @@ def without_fields(source: SourceDataset, names: Sequence[str]) -> NewDataset:
         raise ConfigError("name at least one field to drop")
     parts = []
     for mode, dataset in _parts_with(source, names):
-        kept = [field for field in dataset.spec.values() if field.name not in names]
+        kept = [
+            replace(field, feeds="" if field.feeds in names else field.feeds)
+            for field in dataset.spec.values()
+            if field.name not in names
+        ]
         if not kept:
             raise ConfigError(
                 f"{source.path} has no other field than {list(dataset.spec)}; a dataset keeps one at least"
@@ -107,7 +111,12 @@ def with_name(source: SourceDataset, old: str, new: str) -> NewDataset:
         names = {old: new}
         spec = spec_of(
             [
-                replace(field, name=names.get(field.name, field.name), mask=names.get(field.mask, field.mask))
+                replace(
+                    field,
+                    name=names.get(field.name, field.name),
+                    mask=names.get(field.mask, field.mask),
+                    feeds=names.get(field.feeds, field.feeds),
+                )
                 for field in dataset.spec.values()
             ]
         )
@@ -129,6 +138,9 @@ def with_words(source: SourceDataset, said: Mapping[str, str]) -> NewDataset:
     parts = []
     for mode, dataset in source.parts.items():
         mine = {name: words for name, words in of_fields.items() if name in dataset.spec}
+        for name, words in mine.items():
+            if (fed := words.get("feeds")) and fed not in dataset.spec:
+                raise unknown(fed, set(dataset.spec), f"{name}.feeds: {source.path}")
         spec = spec_of([_described(field, mine.get(name, {})) for name, field in dataset.spec.items()])
         step = {"describe": {f"{name}.{key}": text for name, words in mine.items() for key, text in words.items()}}
         parts.append(changed_part(source, mode, spec, step) if mine else unchanged_part(dataset, source.path))

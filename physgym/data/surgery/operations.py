@@ -297,8 +297,8 @@ def describe(
 
     Args:
         path: The dataset.
-        said: Texts by key; an empty text takes the key away. ``FIELD.unit``, ``.role``, ``.dimensions``, ``.kind`` and
-            ``.mask`` are about a field, all other keys about the dataset: `SampleDataset.metadata`.
+        said: Texts by key; an empty text takes the key away. ``FIELD.unit``, ``.role``, ``.dimensions``, ``.kind``,
+            ``.mask`` and ``.feeds`` are about a field, all other keys about the dataset: `SampleDataset.metadata`.
         out: As in `merge`; None for the description of `path` itself.
         dry_run: As in `merge`.
         progress: As in `merge`.
