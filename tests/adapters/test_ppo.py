@@ -12,7 +12,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import physgym
-from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ppo.py"
 

@@ -27,7 +27,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from physgym.adapters.sb3 import SB3VecEnv
-from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 RANDOM_RETURN = 22  # of CartPole, on average
 

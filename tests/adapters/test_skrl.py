@@ -18,8 +18,6 @@ from skrl.models.torch import CategoricalMixin, DeterministicMixin, Model
 from skrl.trainers.torch import SequentialTrainer
 from skrl.utils import set_seed
 
-from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
-
 
 def network(outputs):
     return torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Tanh(), torch.nn.Linear(64, outputs))

@@ -7,7 +7,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import physgym
-from tests.support.workers import forked_workers, kept_start_method  # noqa: F401 - a fixture of all tests here
+from tests.support.workers import kept_start_method
 
 # when imported it warns of itself, and has all processes spawned from then on
 with warnings.catch_warnings(), kept_start_method():

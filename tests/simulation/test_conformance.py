@@ -18,7 +18,6 @@ from physgym.errors import ConfigError
 from physgym.testing import ConformanceNote, EnvConformance, check_env
 from physgym.testing.isolation import find_influence
 from tests.support import toys
-from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures of all tests here
 
 SHIPPED = [
     "physgym/Spring-v0",

@@ -20,7 +20,6 @@ from physgym import RecordTransition, Simulation, SocketVectorEnv
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.sample import Field
 from tests.support.conversation import assert_same
-from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - a fixture of all tests here
 
 ALL_WORKERS = pytest.mark.parametrize("num_workers", [0, 1, 2])
 
