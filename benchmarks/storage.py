@@ -93,6 +93,8 @@ TARGETS = {  # least ratio to the limit, or number, per size
     ("shuffle", "Loader"): (0.7, 0.7, 0.8),
     ("shuffle", "DataLoader"): (0.03, 0.3, 0.3),
     ("shuffle", "DataLoader, stacked"): (0.15, 0.45, 0.8),
+    ("windows", "gather"): (0.6, None, None),
+    ("windows", "Loader"): (0.6, None, None),
     ("cold", "block shuffle"): (None, 0.35, 0.35),
 }
 FLOORS = {("cold", "block shuffle"): (150, None, None), ("generate", "2 workers"): (200_000, None, None)}
@@ -354,6 +356,45 @@ def shuffling(size: Size, s: Settings, folder: Path) -> dict[str, Callable[[], f
     return rows
 
 
+STEPS = 8  # of a window
+
+
+def windows(size: Size, s: Settings, folder: Path) -> dict[str, Callable[[], float]]:
+    """Shuffled windows of consecutive steps, beside rows as large as these from arrays in memory."""
+    dataset = written(folder / "physgym", size, s.bytes)
+    found = dataset.windows(inputs=STEPS)  # all fields are inputs
+    arrays = found[: max(2, s.bytes // found.row_nbytes)]
+    count = len(next(iter(arrays.values())))
+    batch = min(size.batch, count)
+    rng = np.random.default_rng(1)
+    some = itertools.cycle([rng.integers(0, count, batch) for _ in range(max(8, min(4096, count // batch)))])
+    places = itertools.cycle([rng.integers(0, len(found), batch) for _ in range(max(8, min(4096, count // batch)))])
+
+    def take() -> int:
+        i = next(some)
+        for array in arrays.values():
+            np.take(array, i, axis=0, out=np.empty((batch, *array.shape[1:]), "f4"), mode="clip")
+        return batch
+
+    def gather() -> int:
+        found.gather(next(places))
+        return batch
+
+    def load() -> float:
+        loader = Loader(found, batch, shuffle="random", drop_last=True)
+        batches = itertools.chain.from_iterable(loader for _ in itertools.count())
+        next(batches)
+        done, seconds = spent(lambda: len(next(iter(next(batches).values()))), s.seconds)
+        return done / seconds
+
+    def rate(step: Callable[[], int]) -> float:
+        spent(step, 0.1 * s.seconds)
+        done, seconds = spent(step, s.seconds)
+        return done / seconds
+
+    return {"np.take": lambda: rate(take), "gather": lambda: rate(gather), "Loader": load}
+
+
 def peer_gather(peer: type[Store], size: Size, batch: int, s: Settings, folder: Path) -> Callable[[], float]:
     """Write for a few seconds, then gather at random."""
     where = folder / peer.__name__
@@ -610,6 +651,7 @@ PER_SIZE = {  # unit, and the limit of each row
         "samples/s (of np.take)",
         {"": "np.take", "np.take, out=": "np.take, out=", "gather, out=": "np.take, out="},
     ),
+    "windows": (f"windows of {STEPS} steps/s (of np.take of rows as large)", {"": "np.take"}),
     "cold": ("MB/s (of the sequential read)", {"": "sequential read", "still cached, %": "still cached, %"}),
 }
 SECTIONS = [*PER_SIZE, "generate", "memory"]
@@ -621,7 +663,7 @@ def of_size(section: str, size: Size, s: Settings) -> dict[str, list[float] | st
     if section == "partition":
         return measured(partitions(size, s), s.repeats)
     with below(s.folder) as folder:
-        rows = (shuffling if section == "shuffle" else cold)(size, s, folder)
+        rows = {"shuffle": shuffling, "windows": windows, "cold": cold}[section](size, s, folder)
         found = measured(rows, s.repeats)
         rows.clear()
     return found

@@ -19,6 +19,7 @@ from physgym.system.memory import available_memory
 
 PAGE = 4096  # bytes
 LONGEST = 1 << 31  # bytes that an item of an array may have
+SMALL = 2048  # bytes of a row that takes longer to find than to copy
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +190,8 @@ PIECE = 1 << 17  # bytes of slices that are gathered before they are copied to w
 class Slices:
     """All slices of consecutive rows of an array.
 
-    A slice is one item of an array whose items overlap, so that it is copied at once: three times as fast as rows by
-    their indices.
+    A slice of small rows is one item of an array whose items overlap, so that it is copied at once: three times as fast
+    as rows by their indices.
 
     Args:
         rows: The array, shape (rows, *row shape), C-contiguous.
@@ -201,7 +202,7 @@ class Slices:
         self._rows, self._shape = rows, (length, *rows.shape[1:])
         row = rows.dtype.itemsize * math.prod(rows.shape[1:])
         self._items: Array | None = None
-        if length > 1 and 0 < row * length < LONGEST and len(rows) >= length:
+        if length > 1 and 0 < row < SMALL and row * length < LONGEST and len(rows) >= length:
             item, memory = np.dtype((np.void, row * length)), rows.reshape(-1).view(np.uint8).data
             self._items = np.ndarray((len(rows) - length + 1,), item, memory, 0, (row,))
         self._piece = max(1, PIECE // max(1, row * length))

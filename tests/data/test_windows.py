@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from physgym.data import row_reader
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, SampleError
@@ -342,8 +343,11 @@ def test_frames_that_are_stored_once_are_stacked(tmp_path):
     assert len(stacks) == 5
 
 
-def test_slices_over_the_borders_of_files(both):
+@pytest.mark.parametrize("small", [0, row_reader.SMALL])  # rows that are copied one by one, or whole slices
+def test_slices_over_the_borders_of_files(both, small, monkeypatch):
     """Between two files some addresses have no memory."""
+    monkeypatch.setattr(row_reader, "SMALL", small)
+    both = SampleDataset(both.paths)
     assert len(both.partitions) == 4
     for dataset, length in itertools.product((both, both.subset(np.arange(3, 30))), (1, 3, 5, 8)):
         starts = np.random.default_rng(length).permutation(len(dataset) - length + 1)
