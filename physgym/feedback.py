@@ -1,6 +1,6 @@
 """`Feedback`: which output of a step is which input of the next one.
 
-It is declared once, as ``sample_feedback`` beside the other declarations of samples, in the configuration
+It is declared once, as ``sample_feedback`` with the other declarations of samples, in the configuration
 (``dataset.feedback``), or where a dataset is opened, in one of two forms:
 
 - ``"next_state -> state"``, or ``{"next_state": "state"}``: a sample holds both fields;

@@ -92,22 +92,23 @@ def test_every_command_helps(path, capsys):
     assert not [option for option in options(*path) if option not in text and option not in ("-h",)]
 
 
-def named_options() -> dict[tuple[str, str], str]:
+def named_options() -> dict[tuple[tuple[str, ...], str], str]:
     """Options that the docs name behind a command, and where."""
     found = {}
     for file in DOCS:
         text = file.read_text().replace("\\\n", " ")
         for line in re.findall(r"physgym (?:\w+ [^`\n|;#]*)", text):
-            command = line.split()[1]
-            for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", line) if command in COMMANDS else ():
-                found[command, option] = file.name
+            words = tuple(line.split()[1:3])
+            path = words if words in ALL else words[:1]
+            for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", line) if path in ALL else ():
+                found[path, option] = file.name
     return found
 
 
 def test_options_that_the_docs_name_exist():
     named = named_options()
     assert len(named) > 20
-    assert {pair: file for pair, file in named.items() if pair[1] not in options(pair[0])} == {}
+    assert {pair: file for pair, file in named.items() if pair[1] not in options(*pair[0])} == {}
 
 
 def test_options_of_the_page_on_configurations_exist():

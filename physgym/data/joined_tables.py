@@ -1,4 +1,4 @@
-"""The tables beside the samples, joined over the partitions of a dataset."""
+"""The tables that belong to the samples, joined over the partitions of a dataset."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Trained networks as files that run without physgym: programs of torch, and ONNX.
 
-Normalization and transforms are inside, the size of a batch is free, and a JSON beside the file says what it takes and
+Normalization and transforms are inside, the size of a batch is free, and a JSON next to the file says what it takes and
 gives. Modules that define ``NETWORK_FORMAT`` are found by `physgym.formats.registry`.
 """
 

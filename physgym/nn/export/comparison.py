@@ -16,7 +16,7 @@ from physgym.spaces import Array
 
 BATCHES = (1, 2, 7)  # sizes with which a file is run
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-ROUNDINGS = 64  # of a prediction's largest value, that are allowed beside the tolerance
+ROUNDINGS = 64  # of a prediction's largest value, that are allowed in addition to the tolerance
 
 
 def compare(

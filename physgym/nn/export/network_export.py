@@ -20,7 +20,7 @@ def export_network(
     samples: Mapping[str, Any] | None = None,
     tolerance: float | None = None,
 ) -> str:
-    """Write a trained network to a file that runs without physgym, and a JSON beside it that says what it takes.
+    """Write a trained network to a file that runs without physgym, and a JSON next to it that says what it takes.
 
     Normalization and transforms are inside, the size of a batch is free. The written file is run in batches of 1, 2 and
     7, and compared with the network; where anything differs there is no file.
