@@ -102,8 +102,9 @@ class OrderedArrivals:
                 following = episode + 1
                 del seeds[episode]
                 self._count_rejected(len(rejected))
-                # within an episode the worker counts; episodes of one step need the count across episodes
-                rejects_in_a_row = 0 if kept else rejects_in_a_row + len(rejected)
+                # within an episode the worker counts; episodes of one step need the count across episodes, but where
+                # rejected steps are wanted like others
+                rejects_in_a_row = 0 if kept or limits["reports"] else rejects_in_a_row + len(rejected)
                 if rejects_in_a_row >= (limit := limits["max_rejects"]):
                     yield rows.cut(rows.names.episodes < episode)
                     reason = list(rejected.values())[-1]
@@ -204,7 +205,7 @@ class EpisodeHint:
 
 def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> NamedSamples:
     """Return what arrived as samples, with the seeds of its episodes."""
-    rows = NamedSamples(part.samples, _names(part.episodes, part.steps, seeds))
+    rows = NamedSamples(part.samples, _names(part.episodes, part.steps, seeds), reports=part.reports)
     if (parameters := part.parameters) is not None:
         steps = np.zeros(len(parameters.episodes), np.int64)
         names = _names(parameters.episodes, steps, seeds)

@@ -45,7 +45,7 @@ class EpisodePlan:
         continued: Dataset that is continued; None for none. It may have seeds by an older rule.
         actions: Sampler of actions.
         parameters: Sampler of parameters.
-        limits: "max_steps", "max_rejects", "nonfinite" and "keep_rejected" of the episodes.
+        limits: "max_steps", "max_rejects", "nonfinite", "keep_rejected" and "reports" of the episodes.
         load: Stored samples that drive the simulation.
         passes: Number of passes over them; None for ever.
         episodes: Number of episodes; None for no end.

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from physgym.data.writer import SampleWriter
+from physgym.protocol.step_reports import StepReports
 from physgym.sample import Sample
 from physgym.spaces import Array
 
@@ -72,7 +73,7 @@ class NamedSamples:
 
     Attributes:
         samples: Fields of shape (n, *field shape).
-        names: Their names.
+        names: Their names; where steps are reported, those of all steps, of which rejected ones have no sample.
         parameter_names: Names of episodes with known parameters; their steps mean nothing.
         parameters: Parameters of these episodes, shape (n, *shape); empty without episodes.
         rejected_names: Names of rejected samples.
@@ -80,6 +81,7 @@ class NamedSamples:
         reasons: Reasons of their rejection.
         ending_names: Names of the last steps of episodes that ended, whether these gave a sample or not.
         endings: How these episodes ended.
+        reports: What is known of each step; None where steps are not reported.
     """
 
     samples: Sample
@@ -91,12 +93,16 @@ class NamedSamples:
     reasons: Sequence[str] = ()
     ending_names: SampleNames = field(default_factory=SampleNames)
     endings: Sequence[str] = ()
+    reports: StepReports | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def cut(self, part: slice | Array) -> NamedSamples:
         """Return some of the samples, with all parameters, rejected samples and endings."""
+        if (reports := self.reports) is not None:
+            samples = _cut(self.samples, reports.samples_of(part))
+            return replace(self, samples=samples, names=self.names.cut(part), reports=reports.cut(part))
         return replace(self, samples=_cut(self.samples, part), names=self.names.cut(part))
 
     def after(self, episode: int, step: int) -> NamedSamples:

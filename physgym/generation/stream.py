@@ -60,6 +60,7 @@ class SampleStream(SampleSource):
         passes: How often `load` is run through; None for ever.
         seeds: Part and rule from which seeds are derived, as `physgym.episode.part_seed` has them; those of `mode` by
             default.
+        reports: Whether `take` gives every step, rejected ones included, with its reward and times; without `path`.
         **options: See `physgym.generation.stream_options.StreamOptions`.
 
     Attributes:
@@ -86,6 +87,7 @@ class SampleStream(SampleSource):
         path: str | Path | Location | None = None,
         passes: int | None = None,
         seeds: tuple[str, int] | None = None,
+        reports: bool = False,
         **options: Unpack[StreamOptions],
     ) -> None:
         options = complete(StreamOptions, options, "SampleStream.__init__")
@@ -112,6 +114,9 @@ class SampleStream(SampleSource):
         one_of("nonfinite", nonfinite, get_args(NonFinite))
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
+        if reports and path is not None:
+            raise ConfigError("a dataset stores samples, and no reports of steps; leave path or reports out")
+        limits["reports"] = reports
         self._plan = plan = EpisodePlan(
             env,
             env_kwargs,
@@ -202,6 +207,12 @@ class SampleStream(SampleSource):
     def made(self) -> Mapping[str, Any] | None:
         """Return the classes and files of the environments, as these describe them."""
         found: Mapping[str, Any] | None = self._envs.description.get("code")
+        return found
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of the environments, as far as it is JSON data."""
+        found: Mapping[str, Any] = self._envs.description["metadata"]
         return found
 
     @property

@@ -41,11 +41,12 @@ from physgym.protocol.messages import (
     fields,
 )
 from physgym.protocol.msgpack_values import decode_plain, decode_value, encode_value
+from physgym.protocol.step_reports import StepReports
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array, Leaf
 
 MAGIC = b"PG"
-VERSION = 4
+VERSION = 5
 HEADER = struct.Struct("<2sBBIQ")
 MAX_BODY = 1 << 30
 MAX_BODY_BEFORE_READY = 1 << 24  # descriptions of spaces may list bounds
@@ -203,14 +204,16 @@ def _decode_results(body: memoryview, agreed: Agreement) -> Results:
 
 
 def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
-    parameters, rejected = message.parameters, message.rejected
+    parameters, rejected, reports = message.parameters, message.rejected, message.reports
     extra = [
         None if parameters is None else parameters.episodes,
         None if rejected is None else [rejected.episodes, rejected.steps, rejected.reasons],
+        None if reports is None else [getattr(reports, name) for name in StepReports.__slots__],
     ]
+    number = len(message.steps) - (0 if reports is None else len(reports.rejected))
     meta = encode_value([message.episodes, message.steps, message.ended, message.last, *extra])
     body: list[Buffer] = [struct.pack("<I", len(meta)), meta]
-    body += _pack_columns(agreed.samples, agreed.sample_spec, message.samples, len(message.steps))
+    body += _pack_columns(agreed.samples, agreed.sample_spec, message.samples, number)
     if parameters is not None:
         body += _pack_columns(agreed.parameters, agreed.parameter_spec, parameters.values, len(parameters.episodes))
     if rejected is not None:
@@ -229,9 +232,9 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     if end > len(body):
         raise ProtocolError("a RolloutResult ends within its head")
     head = decode_value(body[4:end])
-    if not isinstance(head, list) or len(head) != 6 or not isinstance(head[2], list) or type(head[3]) is not bool:
+    if not isinstance(head, list) or len(head) != 7 or not isinstance(head[2], list) or type(head[3]) is not bool:
         raise ProtocolError("the head of a RolloutResult is wrong")
-    episodes, steps, ended, last, begun, rejected = head
+    episodes, steps, ended, last, begun, rejected, reported = head
     if not _are_names(episodes, steps):
         raise ProtocolError("episodes and steps of a RolloutResult must be equally long columns of int64")
     if rejected is not None and not (
@@ -242,8 +245,11 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
         raise ProtocolError("RolloutResult.ended is wrong")
     if begun is not None and (not _is_column(begun) or len(set(begun.tolist())) != len(begun)):
         raise ProtocolError("RolloutResult.parameters is wrong")
-    rest = body[end:]
-    samples, rest = _unpack_columns(agreed.samples, agreed.sample_spec, rest, len(steps))
+    reports = None if reported is None else _decode_reports(reported, len(steps))
+    if reports is not None:
+        _check_ends(episodes, steps, ended)
+    rest, number = body[end:], len(steps) - (0 if reports is None else len(reports.rejected))
+    samples, rest = _unpack_columns(agreed.samples, agreed.sample_spec, rest, number)
     parameters = kept = None
     if begun is not None:
         values, rest = _unpack_columns(agreed.parameters, agreed.parameter_spec, rest, len(begun))
@@ -253,7 +259,37 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
         kept = Rejected(rejected[0], rejected[1], rejected[2], fields)
     if len(rest):
         raise ProtocolError(f"{len(rest)} bytes of arrays are left over")
-    return RolloutResult(episodes, steps, samples, ended, last, parameters, kept)
+    return RolloutResult(episodes, steps, samples, ended, last, parameters, kept, reports)
+
+
+def _decode_reports(columns: Any, number: int) -> StepReports:
+    """Return the reports of so many steps.
+
+    Raises:
+        ProtocolError: They are not.
+    """
+    names = StepReports.__slots__
+    if not isinstance(columns, list) or len(columns) != len(names):
+        raise ProtocolError(f"RolloutResult.reports must be a list of {', '.join(names)}")
+    *measured, rejected, reasons = columns
+    for name, column in zip(names[:-2], measured, strict=True):
+        if not _is_column(column, np.float64) or len(column) != number:
+            raise ProtocolError(f"RolloutResult.reports.{name} must be a column of float64 for {number} steps")
+    if not _is_column(rejected) or not _are_texts(rejected, reasons):
+        raise ProtocolError("RolloutResult.reports.rejected must be a column of int64 with a reason for each")
+    if len(rejected) and (rejected[0] < 0 or rejected[-1] >= number or not (np.diff(rejected) > 0).all()):
+        raise ProtocolError(f"RolloutResult.reports.rejected are not ascending places of {number} steps")
+    return StepReports(*columns)
+
+
+def _check_ends(episodes: Array, steps: Array, ended: list[Any]) -> None:
+    """Check that episodes end with the last one of their steps, where these are reported."""
+    latest = dict(zip(episodes.tolist(), steps.tolist(), strict=True))
+    for episode, length, *_, how in ended:
+        if not isinstance(how, str) or (length and latest.get(episode) != length - 1):
+            raise ProtocolError(
+                f"RolloutResult.ended must say how episode {episode} ends, in the part that names its last step"
+            )
 
 
 def _unpack_columns(
@@ -265,8 +301,8 @@ def _unpack_columns(
     return dict(zip(names, layout.unpack(data[:end], number), strict=True)), data[end:]
 
 
-def _is_column(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == np.int64 and value.ndim == 1
+def _is_column(value: Any, dtype: type[np.generic] = np.int64) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == 1
 
 
 def _are_names(episodes: Any, steps: Any) -> bool:

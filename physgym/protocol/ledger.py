@@ -22,7 +22,8 @@ class Pending:
         sequence: Its sequence number.
         request: The request.
         unanswered: Rows or episodes without an answer; None if all environments, or nothing to count.
-        samples: Samples of the episodes that have ended since it was sent, of this request or of those before it.
+        samples: Samples of the episodes that have ended since it was sent, of this request or of those before it; where
+            steps are reported, their steps.
         context: What the request is for; the caller gets it back with the answer.
     """
 
@@ -105,6 +106,9 @@ class Pending:
     def _unanswered_after_episodes(self, result: RolloutResult) -> set[int]:
         assert isinstance(self.request, Rollout)
         assert self.unanswered is not None
+        if (result.reports is None) == self.request.reports:
+            wanted = "lacks the reports of its steps" if self.request.reports else "has reports that nobody asked for"
+            raise ProtocolError(f"a RolloutResult {wanted}")
         ended = [entry[0] for entry in result.ended]
         named = {*ended, *result.episodes.tolist()}
         if result.parameters is not None:
@@ -146,7 +150,7 @@ class Ledger:
         answered: Requests of the replies that were received, in the order of the replies, without requests that
             `STEPPED_ALL` answers. The receiver of the replies takes them from here.
         count: Number of the worker's environments, 0 before it is known.
-        samples: Samples of rollouts that have come.
+        samples: Samples of rollouts that have come; where steps are reported, their steps.
     """
 
     def __init__(self) -> None:
@@ -193,7 +197,7 @@ class Ledger:
         oldest, last = self.pending[0], getattr(reply, "last", True)
         if isinstance(reply, RolloutResult):
             self.samples += len(reply.steps)
-            if ended := sum(entry[2] for entry in reply.ended):
+            if ended := sum(reply.lengths):
                 for pending in self.pending:
                     pending.samples += ended
             oldest.unanswered = oldest.unanswered_after(

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from physgym.protocol.batched_infos import Infos
+from physgym.protocol.step_reports import StepReports
 from physgym.sample import Sample
 from physgym.spaces import Array
 
@@ -155,6 +156,7 @@ class Rollout:
             rollouts before this one, counts towards `limit`.
         goes_on: Whether the rollout before this one stopped in the first episode, by its limit. The worker goes on with
             it where it still can, else it begins the episode anew.
+        reports: Whether to report every step, rejected ones included; `limit` and `made` count steps then.
     """
 
     episodes: list[Any]
@@ -165,6 +167,7 @@ class Rollout:
     limit: int = 0
     made: int = 0
     goes_on: bool = False
+    reports: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +205,17 @@ class RolloutResult:
     """Worker: samples of some episodes, in order; an episode may begin in one part and end in a later one.
 
     Attributes:
-        episodes: Shape (n,), int64: index of the episode of each sample.
+        episodes: Shape (n,), int64: index of the episode of each sample; where steps are reported, of each step.
         steps: Shape (n,), int64: its step in the episode.
-        samples: Fields of shape (n, *field shape).
+        samples: Fields of shape (n, *field shape); where steps are reported, of those that were not rejected.
         ended: What became of each episode that ended: index, number of steps, number of samples, sum of the rewards,
             reasons of rejected steps by step, and, if the worker tells, how it ended: "terminated", "truncated" or
             "cut" (by `max_steps`).
         last: Whether this completes the answer.
         parameters: Those of episodes that have begun, each before or with the first sample of its episode; may be None.
         rejected: Samples of rejected steps, where they were asked for; None if there are none.
+        reports: Those of all steps that it names, where they were asked for; else None. An episode ends in the part
+            that names its last step then.
     """
 
     episodes: Array
@@ -220,6 +225,12 @@ class RolloutResult:
     last: bool
     parameters: Parameters | None = None
     rejected: Rejected | None = None
+    reports: StepReports | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Return how many steps are named of each episode that ended, in this part and those before it."""
+        return [kept if self.reports is None else steps for _, steps, kept, *_ in self.ended]
 
 
 @dataclass(frozen=True, slots=True)

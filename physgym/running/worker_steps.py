@@ -19,10 +19,11 @@ from physgym.running.run_step import RunStep
 from physgym.running.step_source import SimulationSteps
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.worker_report import (
+    SURROGATE,
     ReportedStep,
     ReportStepsFactory,
     read_reported_steps,
-    reported_sample_fields,
+    without_predictions,
 )
 from physgym.sample import SampleSpec
 from physgym.vector.make import env_factories
@@ -63,7 +64,7 @@ class WorkerSteps(SimulationSteps):
         self._wanted: int | None = None  # steps, so that workers are not waited for in vain
         self._stream: SampleStream | None = None
         stream = self._opened()
-        self.spec, self.surrogate = reported_sample_fields(stream.spec)
+        self.spec, self.surrogate = without_predictions(stream.spec), bool(stream.metadata[SURROGATE])
         self.parameter_spec = stream.parameter_spec
         predicted = self._outputs if self.surrogate else []  # fields of the simulation that steps do not have
         try:
@@ -86,7 +87,6 @@ class WorkerSteps(SimulationSteps):
                 "inputs": self._predictor.predictor.inputs,
                 "outputs": self._outputs,
                 "apply": plan.apply,
-                **plan.limits,
             },
         )
         self._stream = SampleStream(
@@ -94,6 +94,7 @@ class WorkerSteps(SimulationSteps):
             env_kwargs=plan.env_kwargs,
             seed=plan.seed,
             seeds=plan.part,
+            reports=True,
             predictor=self._predictor,
             actions=plan.actions,
             parameters=plan.parameters,
@@ -184,5 +185,4 @@ class WorkerSteps(SimulationSteps):
             self._record.add_parameters(
                 rows.parameters, episode=rows.parameter_names.episodes, seed=rows.parameter_names.seeds
             )
-        names = rows.names
-        return read_reported_steps(rows.samples, names.episodes.tolist(), names.steps.tolist(), names.seeds.tolist())
+        return read_reported_steps(rows)

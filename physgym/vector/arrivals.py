@@ -22,8 +22,7 @@ class Arrivals:
         """Return the part of a reply that has not come before, and take note of it."""
         rows = _unseen(reply.episodes, reply.steps, self._seen)
         if rows is not None:
-            samples = {name: column[rows] for name, column in reply.samples.items()}
-            reply = replace(reply, episodes=reply.episodes[rows], steps=reply.steps[rows], samples=samples)
+            reply = _steps_of(reply, rows)
         if (rejected := reply.rejected) is not None:
             rows = _unseen(rejected.episodes, rejected.steps, self._seen_rejected)
             reply = reply if rows is None else replace(reply, rejected=_part_of(rejected, rows))
@@ -56,6 +55,14 @@ def _unseen(episodes: Array, steps: Array, seen: dict[int, int]) -> Array | None
         new = (episodes != begun) | (steps > seen[begun])
     seen[going_on] = max(last_step, seen.get(going_on, -1))
     return new
+
+
+def _steps_of(reply: RolloutResult, rows: Array) -> RolloutResult:
+    reports, own = reply.reports, rows
+    if reports is not None:
+        own, reports = reports.samples_of(rows), reports.cut(rows)
+    samples = {name: column[own] for name, column in reply.samples.items()}
+    return replace(reply, episodes=reply.episodes[rows], steps=reply.steps[rows], samples=samples, reports=reports)
 
 
 def _part_of(rejected: Rejected, rows: Array) -> Rejected:

@@ -188,7 +188,7 @@ class EpisodeSchedule:
         reply = self._arrivals.new(reply)
         for entry in reply.ended:
             self._arrivals.end(entry[0])
-        self._quota.take(chunk.first, len(reply.steps), reply.ended)
+        self._quota.take(chunk.first, len(reply.steps), reply.lengths)
         if reply.last:
             rest = request.rest()
             assert isinstance(rest, Rollout)

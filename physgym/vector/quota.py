@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 LARGEST_CHUNK = 1024
 TINY = 1e-6  # of a sample: what comes of means is no sample more
@@ -75,14 +74,20 @@ class Quota:
         """Take note that a chunk was handed out."""
         self._chunks[chunk] = _Given(episodes)
 
-    def take(self, chunk: int, samples: int, ended: Sequence[Any]) -> None:
-        """Take note of samples and of episodes that ended, as in a `RolloutResult`."""
-        given, kept = self._chunks[chunk], sum(entry[2] for entry in ended)
+    def take(self, chunk: int, samples: int, ended: Sequence[int]) -> None:
+        """Take note of samples that came.
+
+        Args:
+            chunk: Of which they are.
+            samples: How many.
+            ended: How many came of each episode that ended with them, in all.
+        """
+        given, kept = self._chunks[chunk], sum(ended)
         given.samples += samples
         given.unfinished -= len(ended)
         given.partly += samples - kept
         self._ended, self._kept = self._ended + len(ended), self._kept + kept
-        self._squares += sum(entry[2] ** 2 for entry in ended)
+        self._squares += sum(length**2 for length in ended)
         if ended:
             self.length = self._kept / self._ended
 

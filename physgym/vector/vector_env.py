@@ -477,6 +477,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         max_rejects: int,
         nonfinite: NonFinite = "error",
         keep_rejected: bool = False,
+        reports: bool = False,
         samples: int | Demand | None = None,
     ) -> Iterator[tuple[int, RolloutResult | PhysGymError]]:
         """Run episodes with the environments' own samplers, wherever a worker is free.
@@ -488,6 +489,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             nonfinite: What a sample with a value that is not finite is: an "error", a rejected step ("reject"), or a
                 sample like others ("allow").
             keep_rejected: Whether results have the samples of rejected steps.
+            reports: Whether results report every step, rejected ones included, which count as samples then.
             samples: How many samples of the first episodes are wanted; None for all. No steps are made that cannot give
                 one of them, and the last episode need not come to its end. A `Demand` may have grown whenever the next
                 sample is asked for.
@@ -505,7 +507,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._runner.begin("rollout", self._calls.none)  # and stays interrupted: who stops iterating leaves answers
         call = self._runner.number
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
-        limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected}
+        limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected, "reports": reports}
         longest = self._pool.description["max_episode_steps"]
         handle_reply = self._runner.handle_rollout_reply
         try:

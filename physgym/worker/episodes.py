@@ -16,6 +16,7 @@ from physgym.sample import SampleSpec
 from physgym.simulation import Simulation
 from physgym.worker.failures import RequestFailed
 from physgym.worker.guard import Guard
+from physgym.worker.reported_steps import ReportedPart
 from physgym.worker.rollout_parts import RolloutPart
 from physgym.worker.stepping import Emit
 from physgym.worker.variants import Variants
@@ -71,7 +72,7 @@ class EpisodeRunner:
         self._closing, self._next_look = closing, 0.0
         self._policies: dict[int, EpisodePolicy] = {}
         self._generator = ActionGenerator()
-        self._samples = 0  # samples of all rollouts
+        self._samples = 0  # samples of all rollouts, and rejected steps where those are reported
         self.stopped: Running | None = None
 
     def serve(self, request: Rollout, emit: Emit) -> RolloutResult:
@@ -88,7 +89,8 @@ class EpisodeRunner:
         if not request.goes_on:
             stopped = None
         spec = self._guard(0, "rollout", lambda: self._spec or require_spec(self._envs[0]))
-        part = RolloutPart(spec, self._parameter_spec, request.keep_rejected)
+        kind = ReportedPart if request.reports else RolloutPart
+        part = kind(spec, self._parameter_spec, request.keep_rejected)
         index, doing = 0, "rollout"
         own = [env.unwrapped for env in self._envs if isinstance(env.unwrapped, (Simulation, Variants))]
         try:
@@ -124,6 +126,7 @@ class EpisodeRunner:
             running.reward += transition.reward
             if transition.sample is None:
                 rejected[transition.step] = transition.rejected
+                self._samples += request.reports
                 part.reject(episode, transition)
             else:
                 running.kept += 1

@@ -264,7 +264,7 @@ def test_the_end_is_left_to_free_workers():
     assert (quota.room(ahead=False), quota.room(ahead=True)) == (2, 0)  # lengths are not known yet
     quota.begin(0, 1)
     assert (quota.limit(), quota.limit(own=[0])) == (40, 100)
-    quota.take(0, 10, [[0, 10, 10, 0.0, {}]])
+    quota.take(0, 10, [10])
     quota.end(0)
     assert (quota.limit(), quota.length) == (90, 10)
     assert (quota.room(ahead=False), quota.room(ahead=True)) == (9, 9)
@@ -272,7 +272,7 @@ def test_the_end_is_left_to_free_workers():
     quota.begin(9, 1)
     assert (quota.limit(1), quota.limit(9), quota.limit()) == (90, 10, 0)
     assert (quota.room(ahead=False), quota.room(ahead=True)) == (0, 0)
-    quota.take(1, 14, [[1, 10, 10, 0.0, {}]])
+    quota.take(1, 14, [10])
     assert (quota.limit(9), quota.limit()) == (10, 0)
     quota.take(1, 10, [])  # the second one is longer than the others: as long again, at least
     assert quota.limit(9) == 100 - 10 - 24 - 14 - 6 * 10
@@ -282,17 +282,17 @@ def test_the_end_is_left_to_free_workers():
 def test_lengths_that_differ_make_the_end_cautious():
     quota = Quota(30, 60)
     quota.begin(0, 2)
-    quota.take(0, 20, [[0, 8, 8, 0.0, {}], [1, 12, 12, 0.0, {}]])
+    quota.take(0, 20, [8, 12])
     quota.end(0)
     quota.begin(2, 1)
     assert quota.room(ahead=False) == 0
     quota = Quota(32, 60)
     quota.begin(0, 2)
-    quota.take(0, 20, [[0, 8, 8, 0.0, {}], [1, 12, 12, 0.0, {}]])
+    quota.take(0, 20, [8, 12])
     quota.end(0)
     quota.begin(2, 1)
     assert (quota.room(ahead=False), quota.limit()) == (1, -2)
-    quota.take(2, 8, [[2, 8, 8, 0.0, {}]])
+    quota.take(2, 8, [8])
     quota.end(2)
     assert (quota.limit(), quota.met) == (4, False)
     quota.begin(3, 1)

@@ -144,8 +144,8 @@ def test_results_with_wrong_bodies_are_refused(body, text):
     refused(Results, body, text)
 
 
-def rollout(meta: Any, data: bytes = b"", told: Any = None, apart: Any = None) -> bytes:
-    body = encode_value([*meta, told, apart])
+def rollout(meta: Any, data: bytes = b"", told: Any = None, apart: Any = None, reports: Any = None) -> bytes:
+    body = encode_value([*meta, told, apart, reports])
     return struct.pack("<I", len(body)) + body + data
 
 

@@ -51,6 +51,7 @@ from tests.support.conversation import (
     joined,
     opened,
     other_than,
+    reports,
     samples,
     state_of,
 )
@@ -206,6 +207,12 @@ UNSENDABLE_REPLIES = [
     (Rollout([[1, 0]], 1, 1), RolloutResult(column(), column(), samples(0), [[2, 1, 0, 0.0, {}]], False)),
     (Rollout([[1, 0]], 1, 1), RolloutResult(column(), column(), samples(0), [[1, 1, 0, 0.0, {}]] * 2, True)),
     (Rollout([[1, 0]], 1, 1), RolloutResult(column(), column(), samples(0), [], True)),
+    (Rollout([[1, 0]], 1, 1), RolloutResult(column(1), column(0), samples(1), [], False, reports=reports(1))),
+    (Rollout([[1, 0]], 1, 1, reports=True), RolloutResult(column(1), column(0), samples(1), [], False)),
+    (
+        Rollout([[1, 0]], 1, 1, reports=True),
+        RolloutResult(column(1), column(0), samples(1), [], False, None, None, reports(1, 0)),
+    ),
 ]
 
 
@@ -254,7 +261,7 @@ def test_samples_travel_by_name_whatever_their_order():
     ("data", "text"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "not a physgym frame"),
-        (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 4"),
+        (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 5"),
         (frame(Challenge, version=1), "speaks version 1"),
         (frame(Challenge, code=99), "unknown message type 99"),
         (frame(Challenge, code=18), "unknown message type 18"),

@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from physgym import SampleDataset, Simulation, generate
+from physgym import RejectSample, SampleDataset, Simulation, generate
 from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation.stream import SampleStream
@@ -320,13 +320,13 @@ class Steps(Callback):
         told = step.transition
         fields = {name: np.asarray(value).tobytes() for name, value in sample.items()}
         rejected, reward = told.rejected, told.reward
-        self.seen.append((step.episode, step.seed, told.step, told.last, reward, rejected, fields))
+        self.seen.append((step.episode, step.seed, told.step, told.ending, told.last, reward, rejected, fields))
 
 
 def run_all(env, folder, steps=23, **options):
     """All that a run shows: of every step, its record, its figures."""
     callback = Steps()
-    with Runner(env, mlp(env), seed=5, record=folder, max_steps=6, **options) as runner:
+    with Runner(env, mlp(env), seed=5, record=folder, **{"max_steps": 6, **options}) as runner:
         report = runner.run(steps, callbacks=[callback], progress=False)
         more = runner.run(7, callbacks=[callback], progress=False)
     stored = SampleDataset(folder, "prediction")
@@ -336,6 +336,15 @@ def run_all(env, folder, steps=23, **options):
     errors = report.errors["y"].relative_l2.tobytes()
     counts = (report.steps, report.rejected, more.steps, more.rejected)
     return callback.seen, names, record, beside, errors, counts, stored.source, stored.spec
+
+
+class Wordy(toys.Tuned):
+    """Rejects the last step of each episode and some episodes as a whole, and says at length why."""
+
+    def advance(self, action):
+        super().advance(action)
+        if self.left == 0 or self.parameters["shape"]["kind"] == 2:
+            raise RejectSample("much too far away " * 40)
 
 
 SAMPLERS = {"actions": "sobol", "parameters": "lhs:4"}
@@ -348,6 +357,8 @@ SAMPLERS = {"actions": "sobol", "parameters": "lhs:4"}
         (toys.Flaky, 0, {}),
         (toys.Tuned, 0, SAMPLERS),
         (toys.Tuned, 2, SAMPLERS),
+        (Wordy, 2, {}),
+        (toys.Flaky, 0, {"env_kwargs": {"reject_above": -0.5}, "max_steps": 1, "max_rejects": 2}),
         (Adopting, 0, {}),
         (Adopting, 2, {}),
         (Adopting, 2, {"apply": False}),
@@ -433,6 +444,7 @@ def test_samples_that_do_not_fit_are_named_in_workers_too():
         runner = Runner(toys.Flaky, network, env_kwargs={"reject_above": -2.0}, max_rejects=3, **options)
         with runner, pytest.raises(SampleError, match=r"3 steps in a row gave no valid sample.*did not converge"):
             runner.run(9, progress=False)
+        assert (runner.last.episode, runner.last.transition.step) == (0, 2)  # and the steps before it are not lost
     with pytest.raises(ConfigError, match="the network was trained on field 'x'"):
         Runner("physgym/Spring-v0", predictor(), num_workers=1)  # whose worker ends with it
     with pytest.raises(SampleError, match="declares no sample_space"):

@@ -41,6 +41,7 @@ from physgym.protocol.messages import (
     Step,
     Welcome,
 )
+from physgym.protocol.step_reports import StepReports
 
 COUNT = 3
 OBSERVATION = spaces.Dict(
@@ -107,6 +108,13 @@ def rejected(*episodes: int) -> Rejected:
     return Rejected(column(*episodes), steps, [f"reason {i} ä" for i in steps], samples(len(episodes)))
 
 
+def reports(number: int, *places: int) -> StepReports:
+    """Return reports of so many steps, of which those at some places were rejected."""
+    rewards, solver = np.linspace(-1, 1, number), np.linspace(0.5, 1, number)
+    network = np.full(number, NAN, np.float64)
+    return StepReports(rewards, solver, network, column(*places), [f"reason {place} ä" for place in places])
+
+
 def column(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
@@ -155,6 +163,21 @@ SESSION: list[tuple[Role, Any]] = [
             rejected(7),
         ),
     ),
+    (Role.PARENT, Rollout([[5, 1], [6, 2]], 4, 3, limit=7, reports=True)),
+    (
+        Role.WORKER,
+        RolloutResult(
+            column(5, 5, 5, 6),
+            column(0, 1, 2, 0),
+            samples(2),
+            [[5, 3, 2, -0.5, {0: "reason"}, "terminated"]],
+            False,
+            parameters(5, 6),
+            rejected(6),
+            reports(4, 0, 3),
+        ),
+    ),
+    (Role.WORKER, RolloutResult(column(6), column(1), samples(0), [], True, None, None, reports(1, 0))),
     (Role.PARENT, Call("set", "gravity", [1, 2, 3])),
     (Role.WORKER, Failure(-1, "m:E", "text", "", "gravity")),
     (Role.PARENT, Close()),
@@ -237,7 +260,7 @@ def assert_same(a: Any, b: Any) -> None:
         assert a.tobytes() == b.tobytes()
     elif isinstance(a, np.random.Generator):
         assert_same(a.bit_generator.state, b.bit_generator.state)
-    elif type(a) in (*MESSAGE_TYPES, Parameters, Rejected):
+    elif type(a) in (*MESSAGE_TYPES, Parameters, Rejected, StepReports):
         assert_same(content(a), content(b))
     elif isinstance(a, float | complex):
         assert np.array(a).tobytes() == np.array(b).tobytes()

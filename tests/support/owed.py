@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from physgym.protocol.messages import Call, CallResult, Failure, Message, Reset, Results, Rollout, RolloutResult, Step
-from tests.support.conversation import COUNT, column
+from tests.support.conversation import COUNT, column, reports
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Owed:
     units: list[Any]  # rows or episodes, in the order of the request
     came: set[Any] = field(default_factory=set)
     parts: int = 0
-    kept: int = 0  # samples of episodes that have ended since
+    kept: int = 0  # samples of episodes that have ended since, or steps where these are reported
 
     @property
     def missing(self) -> list[Any]:
@@ -54,10 +54,10 @@ class Model:
         self.samples = self.episode = 0
 
     def ask(self, kind: str, rows: list[int], words: bool, limit: int) -> Message:
-        if kind == "rollout":
+        if kind in ("rollout", "reports"):
             episodes = [[self.episode + i, 7 * i] for i in range(len(rows))]
             self.episode += len(rows)
-            request: Message = Rollout(episodes, 5, 2, limit=limit)
+            request: Message = Rollout(episodes, 5, 2, limit=limit, reports=kind == "reports")
             units = [entry[0] for entry in episodes]
         elif kind == "call":
             request, units = Call("call", "x", rows=rows), rows
@@ -87,13 +87,15 @@ class Model:
         oldest.came.update(units)
         oldest.parts += 1
         if isinstance(oldest.request, Rollout):
-            ended = [[unit, kept, kept, 0.0, {}] for unit in units]
+            reported = oldest.request.reports
+            ended = [[unit, kept, 0 if reported else kept, 0.0, {}, "cut"] for unit in units]
             names = [unit for unit in units for _ in range(kept)]
             self.samples += len(names)
             for request in self.owed:
                 request.kept += len(names)
             steps = column(*[step for _ in units for step in range(kept)])
-            reply: Message = RolloutResult(column(*names), steps, self._samples(len(names)), ended, last)
+            samples, told = (0, reports(len(names), *range(len(names)))) if reported else (len(names), None)
+            reply: Message = RolloutResult(column(*names), steps, self._samples(samples), ended, last, reports=told)
         else:
             reply = Results(units, self._arrays(len(units)), last=last)
         if last:
@@ -120,7 +122,7 @@ class Model:
         return self.answer(*arguments) if name == "answer" else self.fail()
 
 
-KINDS = st.sampled_from(["step", "stream", "call", "reset", "rollout", "rollout"])
+KINDS = st.sampled_from(["step", "stream", "call", "reset", "rollout", "rollout", "reports"])
 ROWS = st.permutations(range(COUNT)).flatmap(lambda rows: st.integers(1, COUNT).map(lambda n: list(rows[:n])))
 ASK = st.tuples(st.just("ask"), KINDS, ROWS, st.booleans(), st.sampled_from([0, 3, 9]))
 ANSWER = st.tuples(st.just("answer"), st.integers(0, COUNT), st.booleans(), st.integers(0, 3))
