@@ -1,7 +1,7 @@
 """`Feedback`: which output of a step is which input of the next one.
 
-It is declared once, as ``sample_feedback`` with the other declarations of samples, in the configuration
-(``dataset.feedback``), or where a dataset is opened, in one of two forms:
+It is declared once, as ``sample_feedback`` with the other declarations of samples, or where a dataset that says
+nothing is opened (``SampleDataset(..., feedback=...)``), in one of two forms:
 
 - ``"next_state -> state"``, or ``{"next_state": "state"}``: a sample holds both fields;
 - ``"state"``: a sample holds the state before its step alone, and the output is the state of the next sample, here
