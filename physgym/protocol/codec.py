@@ -106,7 +106,7 @@ def _decode_rows(body: memoryview, count: int, known: int) -> tuple[int, int, li
     if number > count or len(body) < end:
         raise ProtocolError(f"a message names {number} of {count} environments in {len(body)} bytes")
     rows: list[int] = np.frombuffer(body[ROWS.size : end], _INDEX).tolist()
-    if any(row >= count for row in rows) or len(set(rows)) != len(rows):
+    if (rows and max(rows) >= count) or len(set(rows)) != len(rows):
         raise ProtocolError(f"a message names environments {rows} of {count}")
     return slot, flags, rows, body[end:]
 

@@ -303,13 +303,16 @@ class StreamCall(OpenCall):
 
     def take(self, worker: Worker, results: Results) -> None:
         """Put results of some environments where they belong."""
-        rows = list(range(len(worker.envs))) if results.rows is None else results.rows
         failed = [failure.env for failure in results.failures]
-        lost = failed if self._same_step else failed + results.cut
-        self.results.put(worker, results, lost, self.results.slot)
-        if remaining := [row for row in rows if row not in failed]:
-            self._ready.append((worker, replace(results, rows=remaining)))
-            self.ready += len(remaining)
+        if results.arrays or results.objects:
+            lost = failed if self._same_step else failed + results.cut
+            self.results.put(worker, results, lost, self.results.slot)
+        if failed or results.rows is None:
+            rows = range(len(worker.envs)) if results.rows is None else results.rows
+            results = replace(results, rows=[row for row in rows if row not in failed])
+        if results.rows:
+            self._ready.append((worker, results))
+            self.ready += len(results.rows)
 
     def give_up(self, worker: Worker) -> None:
         """Do without the answers of a worker: nobody receives the environments that have not finished."""
@@ -321,10 +324,12 @@ class StreamCall(OpenCall):
         infos: dict[str, Any] = {}
         origins: Origins = {}
         done = 0
-        for (worker, results), group in zip(self._ready, groups, strict=True):
-            places = {int(env) - worker.envs.start: done + place for place, env in enumerate(group)}
-            merge_infos(infos, results.infos, len(ids), places=places, origins=origins)
-            done += len(group)
+        for _, results in self._ready:
+            rows = results.rows or []
+            if results.infos is not None:
+                places = {row: done + place for place, row in enumerate(rows)}
+                merge_infos(infos, results.infos, len(ids), places=places, origins=origins)
+            done += len(rows)
         received = (*self.results.of(ids), infos, ids)
         self.forget()
         return received

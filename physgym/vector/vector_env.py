@@ -428,8 +428,9 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not 0 <= ids.min() <= ids.max() < self.num_envs:
             raise WrongValue(f"env_ids must be integers from 0 to {self.num_envs - 1} along one axis, not {env_ids!r}")
         in_flight = self._runner.in_flight()
-        busy = [env for env in ids.tolist() if env in in_flight]
-        if busy or len(np.unique(ids)) != len(ids):
+        envs = ids.tolist()
+        busy = [env for env in envs if env in in_flight]
+        if busy or len(set(envs)) != len(envs):
             raise PendingCallError(f"every environment can be sent one action at a time; still to come: {busy}", "send")
         objects = self._calls.actions.put(actions, ids, len(ids))
         self._runner.send(stream.requests(self._pool.hosts, ids, objects))
