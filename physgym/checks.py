@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,17 @@ def integer(name: str, value: Any, least: int | None = None, most: int | None = 
     if most is not None and number > most:
         raise ConfigError(f"{name} must be at most {most}, not {number}")
     return number
+
+
+def integers(name: str, value: Any, least: int | None = None) -> int | list[int]:
+    """Return an argument that is one integer or several, as one of Python or a list of them.
+
+    Raises:
+        ConfigError: One of them is no integer, or too small.
+    """
+    if is_integer(value) or not isinstance(value, Iterable):
+        return integer(name, value, least)
+    return [integer(name, one, least) for one in value]
 
 
 def at_least(name: str, number: float, least: float | None, *, hint: str = "") -> None:

@@ -63,7 +63,6 @@ INTEGERS = {
     "physgym.casting": "values keep their dtype: a flag is no number, an integer of Python has no dtype",
     "physgym.data.indices": "an index may be an array or a mask as well",
     "physgym.data.sample_buffer": "names of samples, for each sample: converting alone is the check",
-    "physgym.generation.stream": "several options at once, with one text",
     "physgym.samplers.breed": "entries of a file",
     "physgym.vector.quota": "a number, or who decides it",
     "physgym.vector.calls": "Gymnasium's arguments: a seed, or one for each environment",
@@ -96,6 +95,49 @@ def asks_for_integers(call: ast.Call, name: str) -> bool:
 def test_arguments_are_checked_for_being_integers_in_one_module():
     found = {module for module in modules() for name, call in calls(module) if asks_for_integers(call, name)}
     assert found == set(INTEGERS)
+
+
+# what compares with a number of its own: no argument that must be an integer
+BOUNDS = {
+    "physgym.adapters.tianshou": "seconds",
+    "physgym.data.dataset": "the episodes that there are",
+    "physgym.data.surgery.merging": "the datasets that are given",
+    "physgym.envs.spring": "masses, which are real numbers",
+    "physgym.nn.optimization": "a norm, which is a real number",
+    "physgym.nn.physics": "the points of a grid that there are",
+    "physgym.nn.transforms": "the axes that there are",
+    "physgym.samplers.breed": "losses, which are real numbers",
+    "physgym.samplers.independent": "deviations, which are real numbers",
+    "physgym.training.foreign": "the episodes that there are",
+    "physgym.vector.vector_env": "for each step: comparing alone is the check",
+}
+
+
+def bounds(test: ast.expr) -> bool:
+    """Return whether a condition asks for a value to be below a number, such as ``steps < 1``."""
+    compared = (node for node in ast.walk(test) if isinstance(node, ast.Compare) and len(node.ops) == 1)
+    return any(
+        isinstance(one.ops[0], (ast.Lt, ast.LtE))
+        and isinstance(one.comparators[0], ast.Constant)
+        and isinstance(one.comparators[0].value, int)
+        for one in compared
+    )
+
+
+def refuses(branch: ast.If) -> bool:
+    """Return whether a branch begins with the error of a wrong argument."""
+    first = branch.body[0]
+    return isinstance(first, ast.Raise) and ast.unparse(first).startswith(("raise ConfigError", "raise WrongValue"))
+
+
+def test_the_range_of_an_integer_is_checked_together_with_its_being_one():
+    found = {
+        module
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.If) and bounds(node.test) and refuses(node)
+    }
+    assert found - {"physgym.checks"} == set(BOUNDS), found ^ set(BOUNDS)
 
 
 # `physgym.spaces` has a table of the classes, and asks nobody; these do for their own reason

@@ -16,7 +16,7 @@ import numpy as np
 
 from physgym import limits
 from physgym._version import __version__
-from physgym.checks import at_least, one_of
+from physgym.checks import at_least, integer, one_of
 from physgym.data import constants
 from physgym.data.capacity import capacity
 from physgym.data.description import DESCRIPTION, LOCK, Description, Mode, check_mode, partition_files
@@ -100,9 +100,8 @@ class SampleWriter:
     ) -> None:
         check_mode(mode)
         one_of("nonfinite", nonfinite, get_args(NonFinite))
-        for name, value in (("max_file_size", max_file_size), ("buffer_size", buffer_size)):
-            if value < 1:
-                raise ConfigError(f"{name} must be positive bytes, not {value}")
+        max_file_size = integer("max_file_size", max_file_size, 1)
+        buffer_size = integer("buffer_size", buffer_size, 1)
         at_least("commit_interval", commit_interval, 0)
         found = place(path)
         self.path, self.spec, self.mode = found if isinstance(found, Path) else Path(), spec, mode

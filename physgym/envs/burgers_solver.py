@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from physgym.checks import positive
+from physgym.checks import is_integer, positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.spaces import Array
 
@@ -34,9 +34,9 @@ class BurgersSolver:
     """
 
     def __init__(self, size: int, *, courant: float, min_steps: int, max_steps: int, tail: float) -> None:
-        if size < 8 or size % 2:
+        if not is_integer(size, 8) or size % 2:
             raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
-        if not 1 <= min_steps <= max_steps:
+        if not is_integer(min_steps, 1) or not is_integer(max_steps, min_steps):
             raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
         self.size, self.courant, self.tail = size, positive("courant", courant), positive("tail", tail)
         self.min_steps, self.max_steps = min_steps, max_steps

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError, RejectSample
 
 Floats = NDArray[np.float64]
@@ -68,9 +69,10 @@ class BlockMesh:
     def __init__(self, size: tuple[float, float, float], nodes: tuple[int, int, int], order: int) -> None:
         if len(size) != 3 or not all(0 < length < np.inf for length in size):
             raise ConfigError(f"size={size} must be three positive lengths in mm")
-        if order < 1:
-            raise ConfigError(f"order={order} must be at least 1; 2 and 3 are accurate in bending")
-        if len(nodes) != 3 or any(count < 2 or (count - 1) % order for count in nodes):
+        order = integer("order", order, 1, hint="; 2 and 3 are accurate in bending")
+        for count in nodes:
+            integer("nodes", count)
+        if len(nodes) != 3 or any(not is_integer(count, 2) or (count - 1) % order for count in nodes):
             fit = tuple(max(1, round((count - 1) / order)) * order + 1 for count in nodes)
             raise ConfigError(
                 f"nodes={nodes} does not fit order={order}: each direction needs a multiple of {order}, plus 1. Use "
@@ -436,8 +438,7 @@ class Solver:
     def __init__(self, block: Block, *, tolerance: float = 1e-8, max_iterations: int = 200) -> None:
         if not 1e-11 <= tolerance < 1:
             raise ConfigError(f"tolerance={tolerance} must lie in [1e-11, 1); rounding allows no less")
-        if max_iterations < 1:
-            raise ConfigError(f"max_iterations={max_iterations} must be at least 1")
+        max_iterations = integer("max_iterations", max_iterations, 1)
         self.block, self.tolerance, self.max_iterations = block, tolerance, max_iterations
         self._iterations = self._factorizations = 0
         # memory of the stiffness and its factor; what it holds never outlives an iteration's use of it

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from physgym.checks import positive
+from physgym.checks import is_integer, positive
 from physgym.envs.burgers_solver import on_grid
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
@@ -61,7 +61,7 @@ class PeriodicField(Simulation[Array, np.int64]):
         super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
         for name, value in (("length", length), ("time_step", time_step), ("limit", limit)):
             positive(name, value)
-        if size < 8 or size % 2:
+        if not is_integer(size, 8) or size % 2:
             raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
         self.size, self.length, self.time_step, self.limit = size, length, time_step, limit
         field = spaces.Box(-np.inf, np.inf, (size,), np.float32)

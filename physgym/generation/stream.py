@@ -6,7 +6,6 @@ name of the sample that was handed out last: whatever is stored, what comes afte
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Unpack, get_args
 
 import numpy as np
 
-from physgym.checks import is_integer, one_of
+from physgym.checks import integer, is_integer, one_of
 from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
@@ -93,22 +92,14 @@ class SampleStream(SampleSource):
         options = complete(StreamOptions, options, "SampleStream.__init__")
         episodes, nonfinite, env_kwargs = options["episodes"], options["nonfinite"], options["env_kwargs"]
         mode, resume, keep_rejected = options["mode"], options["resume"], options["keep_rejected"]
-        try:
-            seed, max_steps, max_rejects = (operator.index(options[n]) for n in ("seed", "max_steps", "max_rejects"))
-            num_envs, num_workers = (
-                n if n is None else operator.index(n) for n in (options["num_envs"], options["num_workers"])
-            )
-        except TypeError as error:
-            names = "seed, max_steps, max_rejects, num_envs and num_workers"
-            raise ConfigError(f"{names} must be integers: {error}") from error
-        if seed < 0:
-            raise ConfigError(f"seed must not be negative, got {seed}")
-        if max_steps < 1 or max_rejects < 1:
-            raise ConfigError(f"max_steps and max_rejects must be at least 1, got {max_steps} and {max_rejects}")
+        num_envs, num_workers = options["num_envs"], options["num_workers"]
+        seed = integer("seed", options["seed"], 0)
+        max_steps, max_rejects = (integer(name, options[name], 1) for name in ("max_steps", "max_rejects"))
+        if num_workers is not None:
+            num_workers = integer("num_workers", num_workers)
         if num_envs is None:
             num_envs = max(1, usable_cores() if num_workers is None else num_workers)
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1, not {num_envs}; leave it out for one per worker")
+        num_envs = integer("num_envs", num_envs, 1, hint="; leave it out for one per worker")
         if episodes is not None and not is_integer(episodes, 1):
             raise ConfigError(f"episodes must be at least 1 and an integer, or None for no end, not {episodes!r}")
         one_of("nonfinite", nonfinite, get_args(NonFinite))
@@ -399,9 +390,9 @@ class SampleStream(SampleSource):
         try:
             if state and state["position"] is not None:
                 episode, step = state["position"]
-                position = operator.index(episode), operator.index(step)
+                position = integer("episode", episode), integer("step", step)
             source = state["source"] if state else None
-        except (KeyError, TypeError, ValueError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"not the state of a SampleStream: {error!r}") from error
         if source is not None and not is_same_source(source, self.source):
             raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from physgym.checks import at_least, integer
+from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError
 from physgym.loading.batching import Batched, EpochDivision, check_arguments
 from physgym.loading.epoch import Epoch, Position
@@ -78,8 +78,7 @@ class Loader(Batched):
         import torch  # here: readers of plain arrays need not wait for it
 
         check_arguments(batch_size, seed, epoch, rank, world_size)
-        at_least("window", window, 1)
-        at_least("block", block, 1)
+        window, block = integer("window", window, 1), integer("block", block, 1)
         min_batch, prefetch = integer("min_batch", min_batch, 1), integer("prefetch", prefetch, 0)
         self.dataset, self.shuffle, self.seed, self.prefetch = dataset, shuffle, seed, prefetch
         self.batching = EpochDivision(batch_size, rank, world_size, drop_last, min_batch)
@@ -156,7 +155,7 @@ class Loader(Batched):
         Raises:
             ConfigError: There is no such batch.
         """
-        if epoch < 0 or not 0 <= batch <= len(self):
+        if not is_integer(epoch, 0) or not is_integer(batch, 0) or batch > len(self):
             raise ConfigError(f"there is no batch {batch} in epoch {epoch}; an epoch has {len(self)}")
         self._position, self._begun = self._at(epoch, batch), False
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from physgym.checks import is_integer
+from physgym.checks import integer, integers, is_integer
 from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
@@ -75,6 +75,12 @@ class FNO(GridNetwork):
         channel_axis: Axis = "first",
         inputs: Sequence[str] | None = None,
     ) -> None:
+        modes = integers("modes", modes, 1)
+        width, depth, projection = (
+            integer("width", width, 1),
+            integer("depth", depth, 1),
+            integer("projection", projection, 1),
+        )
         super().__init__(
             dimensions,
             in_channels,
@@ -83,7 +89,7 @@ class FNO(GridNetwork):
             channel_axis=channel_axis,
             residual=residual,
             inputs=inputs,
-            modes=int(modes) if is_integer(modes) else list(modes),
+            modes=modes,
             width=width,
             depth=depth,
             projection=projection,
@@ -91,13 +97,9 @@ class FNO(GridNetwork):
             padding=padding,
             coordinates=coordinates,
         )
-        self.modes = (int(modes),) * dimensions if is_integer(modes) else tuple(modes)
+        self.modes = (modes,) * dimensions if is_integer(modes) else tuple(modes)
         if len(self.modes) != dimensions:
             raise ConfigError(f"modes must be one number or {dimensions}, not {modes}")
-        if min(width, depth, projection, *self.modes) < 1:
-            raise ConfigError(
-                f"modes, width, depth and projection must be positive, not {modes}, {width}, {depth}, {projection}"
-            )
         if not 0 <= padding < math.inf:
             raise ConfigError(f"padding is a part of the domain, at least 0, not {padding}")
         self.padding, self.coordinates = padding, coordinates

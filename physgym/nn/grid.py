@@ -60,10 +60,13 @@ class GridNetwork(nn.Module):
     ) -> None:
         super().__init__()
         several = list(out_channels) if isinstance(out_channels, Sequence) else [out_channels]
-        if dimensions not in CONV:
-            raise ConfigError(f"dimensions must be 1, 2 or 3, not {dimensions}")
-        if in_channels < 1 or not several or any(count is not None and count < 1 for count in several):
-            raise ConfigError(f"in_channels and out_channels must be positive, not {in_channels} and {out_channels}")
+        if not is_integer(dimensions) or dimensions not in CONV:
+            raise ConfigError(f"dimensions must be 1, 2 or 3, not {dimensions!r}")
+        counts = [in_channels, *(count for count in several if count is not None)]
+        if not several or not all(is_integer(count, 1) for count in counts):
+            raise ConfigError(
+                f"in_channels and out_channels must be positive, not {in_channels!r} and {out_channels!r}"
+            )
         if nodes is not None and len(nodes) != dimensions:
             raise ConfigError(f"nodes must give {dimensions} numbers, not {list(nodes)}")
         if channel_axis not in get_args(Axis):

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from physgym.checks import is_integer
+from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError
 from physgym.nn.predictor import field_names
 from physgym.nn.registry import named_network
@@ -81,12 +81,12 @@ class MLP(nn.Module):
         super().__init__()
         self.input_shapes, _ = _shapes(input_shapes)
         self.output_shapes, self._one_output = _shapes(output_shapes)
-        self.hidden = tuple(hidden)
-        if any(width < 1 for width in self.hidden) or not 0 <= dropout < 1:
-            raise ConfigError(f"hidden widths must be positive and dropout in [0, 1), not {hidden} and {dropout}")
+        self.hidden = tuple(integer("hidden", width, 1) for width in hidden)
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), not {dropout}")
         if residual and len(set(self.hidden)) > 1:
             raise ConfigError(f"residual layers need one width, not {self.hidden}; repeat a width or drop `residual`")
-        if block_layers < 1 or (residual and self.hidden and (len(self.hidden) - 1) % block_layers):
+        if not is_integer(block_layers, 1) or (residual and self.hidden and (len(self.hidden) - 1) % block_layers):
             raise ConfigError(
                 f"{len(self.hidden)} hidden layers are not one and whole blocks of block_layers={block_layers}; give 1 "
                 "+ a multiple of it"

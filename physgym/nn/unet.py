@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from physgym.checks import integer, is_integer
+from physgym.checks import integer, integers, is_integer
 from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
@@ -84,6 +84,7 @@ class UNet(GridNetwork):
         channel_axis: Axis = "first",
         inputs: Sequence[str] | None = None,
     ) -> None:
+        depth, given = integer("depth", depth), integers("width", width)
         super().__init__(
             dimensions,
             in_channels,
@@ -93,15 +94,15 @@ class UNet(GridNetwork):
             residual=residual,
             inputs=inputs,
             depth=depth,
-            width=int(width) if is_integer(width) else list(width),
+            width=given,
             convolutions=convolutions,
             merge=merge,
             norm=norm,
             activation=activation,
             boundary=boundary,
         )
-        widths = [width * 2**level for level in range(depth + 1)] if is_integer(width) else list(width)
-        if depth < 0 or len(widths) != depth + 1 or min(widths) < 1:
+        widths = [given * 2**level for level in range(depth + 1)] if is_integer(given) else given
+        if not is_integer(depth, 0) or len(widths) != depth + 1 or not all(is_integer(one, 1) for one in widths):
             raise ConfigError(
                 f"depth={depth} must not be negative, and width={width} one positive number or one for each of depth + "
                 "1 sizes"

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import torch
 
+from physgym.checks import integer
 from physgym.code.record import Code
 from physgym.code.search import code_of
 from physgym.data.provenance import other_code
-from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
@@ -70,8 +70,7 @@ class RolloutEvaluation:
         **options: Unpack[RolloutOptions],
     ) -> None:
         options = complete(RolloutOptions, options, "RolloutEvaluation.__init__")
-        if min([steps, *horizons]) < 1:
-            raise ConfigError(f"steps and horizons must be at least 1, not {steps} and {list(horizons)}")
+        steps, horizons = integer("steps", steps, 1), [integer("horizons", number, 1) for number in horizons]
         self._env, self._kwargs = env, check_arguments(options["env_kwargs"])
         self._factories = env_factories(env, self._kwargs)
         self._steps, self._horizons = steps, sorted(set(horizons))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Unpack
 
+from physgym.checks import integer
 from physgym.code.record import Code
 from physgym.data.dataset import SampleDataset
 from physgym.data.origins import SURGERY
@@ -82,14 +83,10 @@ class Runner:
         **options: Unpack[RunOptions],
     ) -> None:
         options = complete(RunOptions, options, "Runner.__init__")
-        seed, compare, load, learned = (options["seed"], options["compare"], options["load"], options["learned"])
-        max_steps, max_rejects, batch_size = options["max_steps"], options["max_rejects"], options["batch_size"]
+        compare, load, learned = options["compare"], options["load"], options["learned"]
         actions, num_envs, num_workers = options["actions"], options["num_envs"], options["num_workers"]
-        if seed < 0 or min(max_steps, max_rejects, batch_size) < 1:
-            raise ConfigError(
-                "seed must not be negative, batch_size, max_steps and max_rejects at least 1; got "
-                f"{seed}, {batch_size}, {max_steps}, {max_rejects}"
-            )
+        max_steps, max_rejects = (integer(name, options[name], 1) for name in ("max_steps", "max_rejects"))
+        seed, batch_size = integer("seed", options["seed"], 0), integer("batch_size", options["batch_size"], 1)
         if not isinstance(predictor, (Predictor, str, Path)):
             raise ConfigError(
                 f"a Runner takes a physgym.nn.Predictor or the folder of a session or checkpoint, not {predictor!r}: "
@@ -311,8 +308,8 @@ class Runner:
             WorkerError: A worker died or did not answer, or an environment raised.
             DatasetError: The disk refuses a write; also as `replay`.
         """
-        if steps is not None and steps < 1:
-            raise ConfigError(f"steps must be at least 1, not {steps}; None runs until Ctrl-C")
+        if steps is not None:
+            steps = integer("steps", steps, 1, hint="; None runs until Ctrl-C")
         if replay is None:
             simulation = self._with_env()
             if steps is None and simulation.plan.load is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.spaces import Array
 
@@ -306,7 +307,7 @@ def _symmetric(values: Array) -> Limits:
 
 
 def _check_size(size: Size) -> None:
-    if min(size) < 1:
+    if not all(is_integer(side, 1) for side in size):
         raise ConfigError(f"a frame needs a positive width and height in pixels, not {size}")
 
 

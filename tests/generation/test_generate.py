@@ -176,9 +176,9 @@ def test_wrong_samples_are_named_and_leave_nothing(tmp_path, make, text):
         ({"num_workers": -1}, "num_workers must be at least 1"),
         ({"num_envs": -1}, "num_envs must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"max_steps": 0}, "max_steps and max_rejects"),
-        ({"num_workers": "2"}, "num_envs and num_workers must be integers"),
-        ({"num_envs": 1.5}, "num_envs and num_workers must be integers"),
+        ({"max_steps": 0}, "max_steps must be at least 1, not 0"),
+        ({"num_workers": "2"}, "num_workers must be an integer, not '2'"),
+        ({"num_envs": 1.5}, "num_envs must be an integer, not 1.5"),
         ({"env": "physgym/Nothing-v0"}, "no environment"),
         ({"env": None}, "an id, an EnvSpec, or a callable that makes one, not None"),
         ({"env_kwargs": {"stiffness_of_the_moon": 1}}, "stiffness_of_the_moon"),
@@ -247,7 +247,7 @@ def test_a_slow_episode_does_not_let_the_others_run_away():
 def test_numpy_integers_are_integers(tmp_path):
     options = {"samples": np.int64(5), "seed": np.int32(3), "max_steps": np.int64(3), "progress": False}
     assert len(generate(toys.Line, tmp_path / "d", num_workers=1, **options)) == 5
-    with pytest.raises(ConfigError, match="must be integers"):
+    with pytest.raises(ConfigError, match="seed must be an integer"):
         generate(toys.Line, tmp_path / "e", samples=5, seed=1.5)
     with pytest.raises(ConfigError, match="samples must be at least 1 and an integer"):
         generate(toys.Line, tmp_path / "e", samples=2.5)

@@ -133,9 +133,9 @@ def test_a_trainer_takes_it(tmp_path):
 
 
 def test_bad_arguments():
-    for arguments in ({"steps": 0}, {"horizons": (3, 0)}):
-        with pytest.raises(ConfigError, match="steps and horizons must be at least 1"):
-            RolloutEvaluation("physgym/Spring-v0", **arguments)
+    for name, wrong in {"steps": 0, "horizons": (3, 0)}.items():
+        with pytest.raises(ConfigError, match=f"{name} must be at least 1, not 0"):
+            RolloutEvaluation("physgym/Spring-v0", **{name: wrong})
     with pytest.raises(ConfigError, match="no environment"):
         RolloutEvaluation("physgym/Nothing-v0")
     with pytest.raises(ConfigError, match="the network was trained on field"):

@@ -265,9 +265,9 @@ def test_bad_arguments(tmp_path):
             runner.run(1, solver=True)
         with pytest.raises(ConfigError, match="render_mode"):
             runner.run(1, callbacks=[SaveFrames(tmp_path)], progress=False)
-    for wrong in ({"max_steps": 0}, {"max_rejects": 0}, {"seed": -1}, {"batch_size": 0}):
-        with pytest.raises(ConfigError, match="max_steps and max_rejects at least 1"):
-            Runner(toys.Line, predictor(), **wrong)
+    for name, wrong in {"max_steps": 0, "max_rejects": 0, "seed": -1, "batch_size": 0}.items():
+        with pytest.raises(ConfigError, match=f"{name} must (be at least 1, not 0|not be negative, got -1)"):
+            Runner(toys.Line, predictor(), **{name: wrong})
     with pytest.raises(ConfigError, match="pass its id, or a callable"):
         Runner(toys.Line(), predictor())
     (tmp_path / "file").touch()

@@ -8,18 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from physgym.checks import at_least, integer, is_integer, one_of, positive
+from physgym.checks import at_least, integer, integers, is_integer, one_of, positive
 from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
+from physgym.envs.elasticity import BlockMesh
 from physgym.envs.spring import Spring
 from physgym.errors import ConfigError
+from physgym.generation.generate import generate
 from physgym.generation.reservoir import Reservoir
 from physgym.loading.batching import check_arguments
-from physgym.nn import FNO, MLP, UNet
+from physgym.nn import FNO, MLP, Predictor, UNet
+from physgym.running.rollout_evaluation import RolloutEvaluation
+from physgym.running.runner import Runner
 from physgym.sample import Field, SampleSpec
 from physgym.samplers import Breed, Grid, LatinHypercube
 from physgym.training import Checkpoints, EarlyStopping
 
 SPEC = SampleSpec([Field("x", (2,), np.dtype("f4"), "input")])
+PAIR = SampleSpec([*SPEC.values(), Field("y", (2,), np.dtype("f4"), "target")])
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
@@ -76,6 +82,48 @@ def test_all_take_the_same(name, tmp_path, monkeypatch):
             TAKERS[name](value)
     if name != "mini":  # a dataset has to be there
         TAKERS[name](np.int64(3))
+
+
+SIZED = {
+    "width": lambda n: FNO(1, 1, 1, width=n),
+    "depth": lambda n: UNet(1, 1, 1, depth=n),
+    "modes": lambda n: FNO(1, 1, 1, modes=n),
+    "modes of each axis": lambda n: FNO(2, 1, 1, modes=(4, n)),
+    "width of each size": lambda n: UNet(1, 1, 1, depth=1, width=[4, n]),
+    "hidden": lambda n: MLP(1, 1, hidden=(n,)),
+    "block_layers": lambda n: MLP(1, 1, block_layers=n),
+    "in_channels": lambda n: UNet(1, n, 1),
+    "out_channels": lambda n: FNO(1, 1, [n]),
+    "order": lambda n: BlockMesh((1.0, 1.0, 1.0), (7, 7, 7), n),
+    "max_file_size": lambda n: SampleWriter("never", SPEC, max_file_size=n),
+    "buffer_size": lambda n: SampleWriter("never", SPEC, buffer_size=n),
+    "steps": lambda n: RolloutEvaluation(Spring, n),
+    "horizons": lambda n: RolloutEvaluation(Spring, horizons=(1, n)),
+    **{
+        name: lambda n, name=name: Runner(None, Predictor(MLP(2, 2, hidden=()), PAIR), **{name: n})
+        for name in ("max_steps", "seed", "batch_size")
+    },
+    **{name: lambda n, name=name: generate(Spring, "never", 1, **{name: n}) for name in ("num_envs", "seed")},
+    "num_workers": lambda n: generate(Spring, "never", 1, num_workers=n),
+}
+
+
+@pytest.mark.parametrize("value", [True, 2.5, 3.0, "3"])
+@pytest.mark.parametrize("name", SIZED)
+def test_no_flag_fraction_or_text_is_a_number_of_anything(name, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"{name.split()[0]}.*(True|2\.5|3\.0|3)"):
+        SIZED[name](value)
+    assert not (tmp_path / "never").exists()
+
+
+def test_one_integer_or_several():
+    assert integers("modes", np.int64(3), 1) == 3
+    assert integers("modes", (np.int64(3), 4), 1) == [3, 4]
+    with pytest.raises(ConfigError, match="modes must be at least 1, not 0"):
+        integers("modes", (3, 0), 1)
+    with pytest.raises(ConfigError, match=r"modes must be an integer, not 2\.5"):
+        integers("modes", 2.5)
 
 
 def test_networks_take_integers_of_numpy():
