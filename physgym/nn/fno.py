@@ -75,12 +75,8 @@ class FNO(GridNetwork):
         channel_axis: Axis = "first",
         inputs: Sequence[str] | None = None,
     ) -> None:
-        modes = integers("modes", modes, 1)
-        width, depth, projection = (
-            integer("width", width, 1),
-            integer("depth", depth, 1),
-            integer("projection", projection, 1),
-        )
+        modes, width = integers("modes", modes), integer("width", width)
+        depth, projection = integer("depth", depth), integer("projection", projection)
         super().__init__(
             dimensions,
             in_channels,
@@ -100,6 +96,10 @@ class FNO(GridNetwork):
         self.modes = (modes,) * dimensions if is_integer(modes) else tuple(modes)
         if len(self.modes) != dimensions:
             raise ConfigError(f"modes must be one number or {dimensions}, not {modes}")
+        if not all(is_integer(number, 1) for number in (width, depth, projection, *self.modes)):
+            raise ConfigError(
+                f"modes, width, depth and projection must be positive, not {modes}, {width}, {depth}, {projection}"
+            )
         if not 0 <= padding < math.inf:
             raise ConfigError(f"padding is a part of the domain, at least 0, not {padding}")
         self.padding, self.coordinates = padding, coordinates

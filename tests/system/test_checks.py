@@ -103,8 +103,10 @@ SIZED = {
         name: lambda n, name=name: Runner(None, Predictor(MLP(2, 2, hidden=()), PAIR), **{name: n})
         for name in ("max_steps", "seed", "batch_size")
     },
-    **{name: lambda n, name=name: generate(Spring, "never", 1, **{name: n}) for name in ("num_envs", "seed")},
-    "num_workers": lambda n: generate(Spring, "never", 1, num_workers=n),
+    **{
+        f"{name} of generate": lambda n, name=name: generate(Spring, "never", samples=1, **{name: n})
+        for name in ("seed", "max_steps", "max_rejects", "num_envs", "num_workers")
+    },
 }
 
 
