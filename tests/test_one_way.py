@@ -100,7 +100,7 @@ def test_arguments_are_checked_for_being_integers_in_one_module():
 # what compares with a number of its own: no argument that must be an integer
 BOUNDS = {
     "physgym.adapters.tianshou": "seconds",
-    "physgym.data.dataset": "the episodes that there are",
+    "physgym.data.episode_split": "the episodes that there are",
     "physgym.data.surgery.merging": "the datasets that are given",
     "physgym.envs.spring": "masses, which are real numbers",
     "physgym.nn.optimization": "a norm, which is a real number",
