@@ -12,7 +12,7 @@ A list holds several of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from physgym.errors import SampleError
@@ -29,10 +29,20 @@ class Feedback(Mapping[str, str]):
     Args:
         stored: Outputs that samples hold, each with the input that it is at the next step.
         once: Inputs that samples hold alone: the output is the input of the next sample. Each with the output's name.
+
+    Raises:
+        SampleError: Two outputs have one name, or an output has that of an input.
     """
 
     def __init__(self, stored: Mapping[str, str] | None = None, once: Mapping[str, str] | None = None) -> None:
         self._stored, self._once = dict(stored or {}), dict(once or {})
+        fields = [*self._stored, *self._stored.values(), *self._once]  # that samples hold
+        outputs = list(self._once.values())
+        if taken := sorted({name for name in outputs if name in fields or outputs.count(name) > 1}):
+            raise SampleError(
+                f"an output needs a name of its own, and {', '.join(map(repr, taken))} is that of another output or of "
+                f"a stored field: {self._once}; give it another one"
+            )
         self._inputs = {**self._stored, **{output: name for name, output in self._once.items()}}
 
     def __getitem__(self, output: str) -> str:
@@ -69,19 +79,22 @@ class Feedback(Mapping[str, str]):
         """Return it as it can be declared, without the names of outputs that samples do not hold."""
         return {**self._stored, **{name: name for name in self._once}}
 
-    def named(self, names: Mapping[str, str]) -> Feedback:
+    def named(self, names: Mapping[str, str], fields: Collection[str] = ()) -> Feedback:
         """Return the same with other names for outputs that samples do not hold.
 
         Args:
             names: Input to the name of its output.
+            fields: All stored fields, whose names are taken.
 
         Raises:
-            SampleError: It is no such input.
+            SampleError: It is no such input, or the name is that of another output or of a stored field.
         """
         if unknown := [name for name in names if name not in self._once]:
             raise SampleError(
                 f"names of outputs are for fields that are stored once, {list(self._once)}; {unknown} are none of these"
             )
+        if taken := [output for output in names.values() if output in fields]:
+            raise SampleError(f"the dataset has fields {taken} already; give the outputs of windows other names")
         return Feedback(self._stored, {**self._once, **names})
 
     def inputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:

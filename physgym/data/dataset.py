@@ -386,13 +386,12 @@ class SampleDataset(MapStyle):
 
         Raises:
             ConfigError: A window is longer than every episode, an argument out of range, or a field unknown.
-            SampleError: The feedback does not fit the fields.
+            SampleError: The feedback does not fit the fields, or a name is taken.
         """
-        declared = self.feedback
-        if feedback is not None:
-            declared = self._partitions[0][1].spec.with_feedback(feedback).feedback
+        stored = self._partitions[0][1].spec
+        declared = self.feedback if feedback is None else stored.with_feedback(feedback).feedback
         form = WindowForm(inputs, targets, stride, every, None if fields is None else tuple(fields), short, mask)
-        found = EpisodeWindows(self._like(), form, declared.named(names or {}))
+        found = EpisodeWindows(self._like(), form, declared.named(names or {}, stored))
         if found.left_out or found.padded:
             log.warning("%s", found.shortage)
         return found

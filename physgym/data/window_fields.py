@@ -53,7 +53,7 @@ def window_fields(
 
     Args:
         spec: The fields of the dataset.
-        feedback: What feeds what.
+        feedback: What feeds what, among all stored fields.
         names: Fields of the dataset, or outputs that it does not hold; None for all.
         inputs: Rows of the inputs.
         targets: Rows of the targets.
@@ -95,5 +95,6 @@ def window_fields(
             raise ConfigError(f"the windows have a field {mask!r}; give their mask another name with mask=...")
         fields = [replace(field, mask=mask) if field.role == "target" else field for field in fields]
         fields.append(Field(mask, (targets,), np.dtype(np.bool_), "additional"))
-    first_target = inputs if any(name in source_of for name in parts) else inputs - 1
+    # of all fields, not of those that are wanted: these do not change which windows there are
+    first_target = inputs if feedback.once else inputs - 1
     return WindowFields(SampleSpec(fields), parts, first_target + targets, first_target, mask)

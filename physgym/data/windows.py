@@ -117,20 +117,22 @@ class EpisodeWindows(MapStyle):
     stride of 1 the window at row s has the inputs of the rows s to s + n - 1, the targets of the rows s + n - 1 to
     s + n + m - 2, and additional fields of all rows, s to s + n + m - 2; so it has the inputs that nothing feeds
     (actions, parameters) where a feedback is declared. An input that is stored once is input at s to s + n - 1 under
-    its name, and target at s + n to s + n + m - 1 as ``next_<name>``. With a stride, read s + j * stride for s + j.
+    its name, and target at s + n to s + n + m - 1 as ``next_<name>``. With a stride, read s + j * stride for s + j: the
+    rows are so far apart, and a target is still that of one step from its row. What feeds what holds between the rows
+    of a window with a stride of 1; with another one it does where a field is stored once.
 
     A window begins and ends in one episode, and no step is missing between its first row and its last one.
 
     Args:
         dataset: The samples; a part of a dataset gives windows of that part.
         form: The form of the windows.
-        feedback: What feeds what.
+        feedback: What feeds what, among all stored fields.
 
     Attributes:
         spec: The fields, each of shape (rows, *shape of the dataset's field).
         dataset: The samples, in the order of (episode, step).
         form: The form.
-        feedback: What feeds what, by the names that fields have here.
+        feedback: What feeds what from one row of a window to the next, by the names that fields have here.
         left_out: Number of runs of steps (an episode, or a piece of one between missing steps) that give no window.
         padded: Number of windows that are padded.
 
@@ -141,7 +143,8 @@ class EpisodeWindows(MapStyle):
     def __init__(self, dataset: Steps, form: WindowForm, feedback: Feedback) -> None:
         fields = (form.inputs, form.targets, form.mask if form.short == "pad" else "")
         self._fields = window_fields(dataset.spec, feedback, form.fields, *fields)
-        self.spec, self.form, self.feedback = self._fields.spec, form, feedback
+        self.spec, self.form, self._declared = self._fields.spec, form, feedback
+        self.feedback = feedback if form.stride == 1 else Feedback(once=feedback.once)
         runs = StepRuns.find(dataset.episodes, dataset.index("step"))
         self.dataset = dataset if runs.order is None else dataset.subset(runs.order)
         span = self._span
@@ -166,7 +169,7 @@ class EpisodeWindows(MapStyle):
         return len(self._first)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EpisodeWindows, (self.dataset, self.form, self.feedback)  # the rows may have other numbers there
+        return EpisodeWindows, (self.dataset, self.form, self._declared)  # the rows may have other numbers there
 
     def __repr__(self) -> str:
         form = self.form
@@ -231,7 +234,7 @@ class EpisodeWindows(MapStyle):
             ConfigError: As for a dataset; or all episodes of a part are too short.
         """
         training, validation = self.dataset.split(validation_fraction, seed)
-        form, feedback = self.form, self.feedback
+        form, feedback = self.form, self._declared
         return EpisodeWindows(training, form, feedback), EpisodeWindows(validation, form, feedback)
 
     # --- access

@@ -240,6 +240,48 @@ def test_a_dataset_with_some_of_its_fields_knows_what_feeds_what(both):
     np.testing.assert_array_equal(some.windows(2, 3)[5]["load"], both.windows(2, 3)[5]["load"])
 
 
+def test_chosen_fields_leave_the_windows_as_they_are(once):
+    """One reads another field of a window by the window's index."""
+    for options in ({}, {"every": 2}, {"stride": 2}, {"targets": 6, "short": "pad"}):
+        options = {"inputs": 2, "targets": 3, **options}
+        whole, some = once.windows(**options), once.windows(**options, fields=["load"])
+        of_some = SampleDataset(once.paths, fields=["load"]).windows(**options)
+        assert len(some) == len(of_some) == len(whole)
+        assert some.padded == of_some.padded == whole.padded
+        for got in (some[:], of_some[:]):
+            assert set(got) <= {"load", "mask"}
+            for name, values in got.items():
+                np.testing.assert_array_equal(values, whole[:][name])
+
+
+def test_a_stride_has_no_feedback_between_its_rows_but_of_what_is_stored_once(both, once):
+    strided = both.windows(2, 3, stride=2)
+    assert not strided.feedback  # the stored target is that of one step, its row is two steps before the next one
+    assert both.windows(2, 3).feedback == {"next_state": "state"}
+    assert strided[0]["load"].shape == (4, 2)  # the fields are those of the declared feedback all the same
+    for same in (pickle.loads(pickle.dumps(strided)), *strided.split(0.4)):  # noqa: S301 - our own
+        assert same.spec == strided.spec
+        assert not same.feedback
+    window = once.windows(2, 3, stride=2)
+    assert window.feedback == {"next_state": "state"}
+    np.testing.assert_array_equal(window[0]["next_state"], window[0]["state"][-1] + [2, 4, 6])
+
+
+def test_an_output_has_a_name_of_its_own(tmp_path):
+    fields = SampleSpec([Field(name, (), I8, "input") for name in ("a", "b", "c")]).with_feedback(["a", "b"])
+    with SampleWriter(tmp_path / "d", fields) as writer:
+        row = np.arange(3)
+        writer.append({"a": row, "b": row + 10, "c": row}, episode=[0] * 3, step=range(3), seed=[0] * 3)
+    dataset = SampleDataset(tmp_path / "d", fields=["a", "b"])
+    for names, taken in (({"a": "z", "b": "z"}, "'z'"), ({"a": "next_b"}, "'next_b'"), ({"a": "b"}, r"\['b'\]")):
+        with pytest.raises(SampleError, match=taken):
+            dataset.windows(names=names)
+    with pytest.raises(SampleError, match=r"has fields \['c'\] already"):  # one that is not among those that are read
+        dataset.windows(names={"a": "c"})
+    got = dataset.windows(names={"a": "next_b", "b": "next_a"})[0]
+    assert (got["next_b"].tolist(), got["next_a"].tolist()) == ([1], [11])
+
+
 def test_a_part_gives_windows_of_that_part(both, tmp_path):
     for part, seeds in zip(both.split(0.4, seed=3), both.windows(2, 3).split(0.4, seed=3), strict=True):
         assert_windows(part.windows(2, 3), by_the_formulas(part, 2, 3))
