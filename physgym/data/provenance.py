@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from physgym._version import __version__
 from physgym.code.record import SHOWN, Code, check_same, differences, warn_unknown
 from physgym.data.description import UNKNOWN, Description
 from physgym.data.episode_origins import original_episodes
+from physgym.data.recorded_numbers import read_numbers
 from physgym.errors import PhysGymError
 from physgym.naming import class_name, same_name
 
@@ -449,11 +449,7 @@ def _number(value: Any) -> Any:
         return {name: _number(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_number(part) for part in value]
-    if isinstance(value, str) and (of_numpy := re.fullmatch(r"np\.(?:float|u?int)\d+\((.+)\)", value)):
-        try:
-            value = float(of_numpy[1])
-        except ValueError:
-            return value
+    value = read_numbers(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from physgym.checks import integer
 from physgym.code.env_description import describe_env
@@ -26,6 +29,7 @@ from physgym.episode import (
     seeds_of,
 )
 from physgym.errors import ConfigError, DatasetError
+from physgym.generation.recorded_arguments import passed_again
 from physgym.generation.replayed import check_same_sample, different
 from physgym.generation.stored_episode import StoredEpisode
 from physgym.placement import Env, EnvFactory, build
@@ -69,7 +73,8 @@ def reopen(
         episode: Number of the episode.
         step: Number of the step. One that was rejected may be reopened too, where actions are drawn again.
         env: Registered id, `EnvSpec`, or a callable that makes the environment; by default what the dataset names.
-        env_kwargs: Arguments of its constructor; by default those of the episode.
+        env_kwargs: Arguments of its constructor; by default those of the episode. Functions, arrays and other objects
+            among them are not stored: pass all arguments then.
         actions: What gave the actions; by default what the dataset says.
         predictor: Network that the simulation asked in the middle of its steps.
         allow_changed_code: Whether to go on where the code of the simulation has changed; samples are compared all the
@@ -210,14 +215,17 @@ class _Replay:
         keeps = _keeps_all(env)
         if sample is None or env.metadata.get(SINGLE) or not (keeps or step == 0):
             return
-        state = env.unwrapped.state() if keeps else None  # type: ignore[attr-defined]  # a Simulation
+        state = {}
+        if keeps:  # copies: the other environment may keep or change what it gets
+            found = env.unwrapped.state()  # type: ignore[attr-defined]  # a Simulation
+            state = {name: np.array(value) for name, value in found.items()}
         other = build(lambda: OwnFolder(factory), 0, 1)
         with contextlib.closing(other):
             self._prepare(other)
-            other.reset(seed=self._stored.seed, options=self._options)
+            other.reset(seed=self._stored.seed, options=copy.deepcopy(self._options))
             if keeps:
                 other.unwrapped.set_state(state)  # type: ignore[attr-defined]  # as above
-            info = other.step(action)[-1]
+            info = other.step(copy.deepcopy(action))[-1]
             where = f"episode {self._stored.episode}, step {step}"
             again = None if "sample" not in info else self._spec.check(info["sample"], where, finite=False)
             _check_fields(sample, again, self._spec)
@@ -278,14 +286,14 @@ def _arguments(origin: EpisodeOrigin) -> dict[str, Any]:
     """Return the arguments of the constructor that an episode had.
 
     Raises:
-        ConfigError: Nothing says which of several it had.
+        ConfigError: Nothing says which of several it had, or it holds only a description of one.
     """
     if "load" in origin.source and isinstance(origin.source.get("env_kwargs"), list):
         raise ConfigError(
             "the dataset was made by loading samples, with several arguments of which it does not say which one an "
             "episode had; pass env_kwargs="
         )
-    return origin.arguments
+    return passed_again(origin.arguments)
 
 
 def _reset_options(env: Env, source: Mapping[str, Any], stored: StoredEpisode) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
 from physgym.data.origins import check_not_made_by_surgery
 from physgym.data.partition import Partition
+from physgym.data.recorded_numbers import as_numbers, read_numbers
 from physgym.data.times import time_attribute
 from physgym.episode import SEED_RULE
 from physgym.errors import ConfigError, DatasetError
@@ -61,6 +62,8 @@ def as_recorded(source: dict[str, Any], before: Mapping[str, Any] | None) -> dic
     name, acting, recorded = before.get("env"), source.get("actions"), before.get("actions")
     if isinstance(name, str) and same_name(name, source["env"]):  # without the module of a class
         found["env"] = name
+    if "env_kwargs" in before and read_numbers(before["env_kwargs"]) == source.get("env_kwargs"):
+        found["env_kwargs"] = before["env_kwargs"]  # NumPy's numbers were texts
     if isinstance(acting, dict) and isinstance(recorded, dict):
         # what a function has caught, and what it says
         later = {key for key in ("values", "text") if key not in recorded}
@@ -76,7 +79,7 @@ def _plain(data: Any) -> Any:
 
 def describable(each: Sequence[Mapping[str, Any]]) -> Any:
     """Return arguments as JSON data, a list where episodes have different ones."""
-    return described(each[0] if len(each) == 1 else list(each))
+    return described(as_numbers(dict(each[0]) if len(each) == 1 else list(map(dict, each))))
 
 
 def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:
@@ -94,7 +97,7 @@ def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
     spec = copy.deepcopy(find_spec(env))
     shown = [describable([one]) for one in each]
     spec.kwargs.update(
-        {name: value for name, value in each[0].items() if all(one.get(name) == shown[0][name] for one in shown)}
+        {name: value for name, value in shown[0].items() if all(one.get(name) == value for one in shown)}
     )
     try:
         return spec.to_json()

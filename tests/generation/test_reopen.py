@@ -204,6 +204,52 @@ def test_changed_code_is_refused_first(tmp_path):
         steps_again(dataset, [2], env="reopened_simulation:Mine", allow_changed_code=True)
 
 
+class Careless(physgym.Simulation):
+    """Keeps the state that it is given, gives its own, and changes its action."""
+
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    sample_space = spaces.Dict(before=observation_space, after=observation_space)
+    sample_roles = {"before": "input", "after": "target"}  # noqa: RUF012
+
+    def __init__(self, factor=None):
+        super().__init__()
+        self.factor = factor
+
+    def begin(self, options):
+        self.x = self.np_random.normal(size=2)
+        self.before = self.x.copy()
+
+    def advance(self, action):
+        self.before = self.x.copy()
+        action *= np.float32(0.5)
+        self.x += action if self.factor is None else action * self.factor.sum()
+
+    def observation(self):
+        return self.x.copy()
+
+    def sample(self):
+        return {"before": self.before, "after": self.x}
+
+    def state(self):
+        return {"x": self.x}
+
+    def set_state(self, state):
+        self.x = state["x"]
+
+
+def test_comparing_the_step_leaves_the_simulation_and_the_action_as_they_are(tmp_path):
+    steps_again(physgym.generate(Careless, tmp_path, samples=6, max_steps=4, **QUICK), [0, 2, 5])
+
+
+def test_arguments_that_are_only_described_are_to_be_given(tmp_path):
+    arguments = {"factor": np.array([1.0, 2.0])}
+    dataset = physgym.generate(Careless, tmp_path, samples=4, env_kwargs=arguments, **QUICK)
+    with pytest.raises(ConfigError, match="an argument 'factor' of which the dataset holds a description"):
+        physgym.reopen(dataset, 0, 2)
+    steps_again(dataset, [2], env_kwargs=arguments)
+
+
 def test_several_folders_are_refused(spring):
     with pytest.raises(ConfigError, match="reopen a step of one of them"):
         physgym.reopen(physgym.SampleDataset([spring.paths[0]] * 2), 0, 0)
