@@ -204,6 +204,11 @@ def require_spec(env: gymnasium.Env[Any, Any]) -> SampleSpec:
     return spec
 
 
+def _reason(given: Any) -> str:
+    """Return why a step was rejected, as text that can travel and be stored: lone surrogates are written out."""
+    return str(given).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _truncated(sample: Sample, spec: SampleSpec) -> Sample:
     """Return the sample with which an episode was cut, with its flag saying so, where it has a field ``truncated``.
 
@@ -281,7 +286,7 @@ def run_episode(
                     rejected, sample, rejected_sample = f"{', '.join(fields)} not finite", None, sample
         else:
             rejected, rejected_sample = (
-                str(info.get("rejected", "the step returned no sample")),
+                _reason(info.get("rejected", "the step returned no sample")),
                 info.get("rejected_sample"),
             )
         rejects = 0 if sample is not None else rejects + 1

@@ -58,6 +58,7 @@ def test_a_public_name_is_there(name):
     assert getattr(importlib.import_module(module), attribute) is not None
 
 
+@pytest.mark.slow
 def test_both_ways_to_make_a_vector_env_give_the_same_class():
     for envs in (
         physgym.make_vec("physgym/Spring-v0", num_envs=2, num_workers=1),

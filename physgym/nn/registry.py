@@ -75,24 +75,28 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
     Returns:
         ``{"name": ..., "config": ...}``; ``config`` is None for a module that cannot be built from a description.
-
-    Raises:
-        ConfigError: The ``config`` of a registered class lacks an argument that its constructor needs.
     """
     module = unwrapped(module)
     name = type(module).__name__
     if _CLASSES.get(name) is not type(module) or not isinstance(module, Describable):
         return {"name": f"{type(module).__module__}.{type(module).__qualname__}", "config": None}
     config = {key: _described(value) for key, value in module.config.items()}
-    needed = inspect.signature(type(module)).parameters.values()
-    if lost := [
-        one.name for one in needed if one.default is one.empty and one.kind in NAMED and one.name not in config
-    ]:
-        raise ConfigError(
-            f"{name} takes the arguments {lost}, which its property `config` does not return, so that a checkpoint "
-            "could not build it again: let it return the constructor's keyword arguments"
-        )
     return {"name": name, "config": config if _complete(config) else None}
+
+
+def check_rebuildable(module: nn.Module) -> None:
+    """Raise ConfigError if a checkpoint would not know an argument of a registered module, or of one inside it."""
+    for one in module.modules():
+        name = type(one).__name__
+        if _CLASSES.get(name) is not type(one) or not isinstance(one, Describable):
+            continue
+        arguments = inspect.signature(type(one)).parameters.values()
+        needed = [given.name for given in arguments if given.default is given.empty and given.kind in NAMED]
+        if lost := [argument for argument in needed if argument not in one.config]:
+            raise ConfigError(
+                f"{name} takes the arguments {lost}, which its property `config` does not return, so that a checkpoint "
+                "could not build it again: let it return the constructor's keyword arguments"
+            )
 
 
 def build(description: Mapping[str, Any]) -> nn.Module:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from physgym.errors import ConfigError
-from physgym.nn.registry import describe, named_transform, register
+from physgym.nn.registry import check_rebuildable, named_transform, register
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Field, SampleSpec
 from physgym.spaces import Array
@@ -389,7 +389,7 @@ class Transforms(nn.Module):
         self.before_prediction = Transform() if before_prediction is None else before_prediction
         self.before_loss = LossTransform() if before_loss is None else before_loss
         self.before_apply = Transform() if before_apply is None else before_apply
-        describe(self)  # refuses what a checkpoint could not build again
+        check_rebuildable(self)
 
     @classmethod
     def normalization(

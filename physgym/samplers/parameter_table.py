@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
+from physgym.casting import as_array
 from physgym.cube import EXACT, LeafColumns
 from physgym.errors import ConfigError
 from physgym.files import absolute, read_regular
@@ -56,7 +57,7 @@ class ParameterTable(Sampler):
         if isinstance(table, (str, os.PathLike)):
             file = absolute(table)
             self._what = f"the table {file.name}"
-            columns: Iterable[tuple[str, list[Any]]] = _read(file, self._what)
+            columns: Iterable[tuple[str, Any]] = _read(file, self._what)
         else:
             columns = _columns(table)
         self._units: dict[str, str] = {}
@@ -68,6 +69,8 @@ class ParameterTable(Sampler):
                 raise ConfigError(f"{self._what} has two columns {name!r}; leave one out")
             if unit is not None:
                 self._units[name] = unit.strip()
+            if isinstance(values, (Mapping, Set, str, bytes)):
+                raise ConfigError(f"{self._what}: column {name!r} is a {type(values).__name__}, not a list or an array")
             self._values[name] = list(values)
         lengths = {len(values) for values in self._values.values()}
         if len(lengths) != 1 or lengths == {0}:
@@ -158,7 +161,9 @@ class ParameterTable(Sampler):
         ]
         values = np.stack([np.asarray(part) for part in parts], axis=-1).reshape(self._rows, *leaf.shape)
         if found.dtype.kind == "f":
-            column = values.astype(found.dtype)
+            with np.errstate(over="ignore"):
+                column = values.astype(found.dtype)
+            self._refuse(~np.isfinite(column), names, values, leaf, f"is too large for {found.dtype}", found)
         else:
             column = np.zeros(values.shape, found.dtype)
             whole = (values == np.rint(values)) & (np.abs(values) <= EXACT)
@@ -178,7 +183,7 @@ class ParameterTable(Sampler):
         try:
             if isinstance(value, str) and ("_" in value or not value.strip()):
                 raise ValueError  # Python reads 1_000 as a number
-            number = np.asarray(float(value) if isinstance(value, str) else value)
+            number = as_array(float(value) if isinstance(value, str) else value)
             if number.dtype.kind not in "fiub" or number.shape != shape or not np.isfinite(number).all():
                 raise ValueError
             exact = number.astype(np.float64)
@@ -224,10 +229,10 @@ def _read(file: Path, what: str) -> list[tuple[str, list[Any]]]:
     return [(name, [row[index] for row in body]) for index, name in enumerate(header)]
 
 
-def _columns(table: Any) -> Iterable[tuple[str, list[Any]]]:
+def _columns(table: Any) -> Iterable[tuple[str, Any]]:
     """Return name and values of each column of a DataFrame, a dictionary of columns or a sequence of dictionaries."""
     if isinstance(table, Mapping):
-        return [(str(name), list(values)) for name, values in table.items()]
+        return [(str(name), values) for name, values in table.items()]
     if hasattr(table, "columns") and hasattr(table, "__getitem__"):
         names = list(table.columns)
         return [(str(name), list(table[name])) for name in names]
@@ -245,7 +250,7 @@ def _columns(table: Any) -> Iterable[tuple[str, list[Any]]]:
 def _shown(value: Any) -> str:
     """Return a value as text that is the same for the same number, however a table holds it."""
     try:
-        return repr(np.asarray(float(value) if isinstance(value, str) else value, np.float64).tolist())
+        return repr(as_array(float(value) if isinstance(value, str) else value).astype(np.float64).tolist())
     except (TypeError, ValueError):
         return repr(str(value))
 

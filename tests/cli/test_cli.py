@@ -63,6 +63,7 @@ def config(folder, **changes) -> str:
     return "line.yaml"
 
 
+@pytest.mark.slow
 def test_help_says_what_each_command_does(folder):
     text = physgym(folder, "--help").stdout
     for command in ("generate", "train", "run", "replay", "demo", "check"):
@@ -142,6 +143,7 @@ def test_generate_takes_samplers_and_keeps_what_was_rejected(folder):
     assert source["max_steps"] == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["before", "first_epoch", "always"])
 def test_samples_may_be_produced_in_three_ways(folder, produce):
     physgym(folder, "train", config(folder), f"dataset.produce={produce}", "dataset.samples=32")
@@ -294,6 +296,7 @@ def test_a_network_that_does_not_fit_is_named(folder):
     assert "a field has shape (3,) without the batch axis; this UNet takes 2 axes" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_network_of_another_simulation_is_refused(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     file = folder / "sessions" / "line" / "config.yaml"
@@ -302,6 +305,7 @@ def test_a_network_of_another_simulation_is_refused(folder):
     assert "the network was trained on field" in done.stderr
 
 
+@pytest.mark.slow
 def test_frames_need_the_simulation_in_this_process(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     done = physgym(folder, "run", "sessions/line", "--frames", "f", "--workers", "2", code=2)
@@ -424,6 +428,7 @@ def test_closed_streams_are_no_obstacle(folder):
     assert (done.returncode, done.stderr) == (2, b"error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.slow
 def test_replay_takes_overrides(folder):
     physgym(folder, "train", config(folder), "training.epochs=1")
     data = ["--data", "sessions/line/dataset", "--steps", "4"]

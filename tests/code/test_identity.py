@@ -97,6 +97,7 @@ def test_no_value_is_known_by_its_address(way):
     assert "unknown" not in json.dumps(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", [linear, Law(1.0), functools.partial(linear, gain=Law(1.0))], ids=lambda v: str(type(v))
 )

@@ -162,6 +162,7 @@ def test_whatever_makes_the_environment(write, form):
         del gym.registry["prov-g-v0"]
 
 
+@pytest.mark.slow
 def test_what_a_factory_brings_along():
     def make(stiffness, array):
         return lambda: toys.Line() if stiffness else array

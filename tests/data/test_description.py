@@ -106,6 +106,7 @@ def older(folder: Path) -> dict:
     return description
 
 
+@pytest.mark.slow
 def test_a_description_of_an_older_writer_may_lag_behind(folder):
     description = older(folder)
     described = description["modes"]["training"]

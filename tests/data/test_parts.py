@@ -156,6 +156,7 @@ class Gain(toys.Line):
         self.gain, self.offset = gain, offset
 
 
+@pytest.mark.slow
 def test_defaults_that_are_written_out_hide_no_overlap(tmp_path):
     plain = several(tmp_path / "plain", kind=Gain)
     for number, alike in enumerate(

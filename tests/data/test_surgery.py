@@ -86,6 +86,7 @@ def assert_statistics(dataset):
 # --- merge
 
 
+@pytest.mark.slow
 @OVERLAP
 def test_merged_datasets_have_all_samples_and_each_episode_knows_where_it_comes_from(kept, tmp_path):
     report = surgery.merge([kept / "a", kept / "b"], tmp_path / "c")
@@ -189,6 +190,7 @@ def test_datasets_that_do_not_fit_together_are_not_merged(kept, tmp_path):
 # --- filter
 
 
+@pytest.mark.slow
 def test_filtered_datasets_keep_names_and_what_belongs_to_their_episodes(kept, tmp_path):
     report = surgery.filter(kept / "a", "stiffness >= 1001 and energy < 20", tmp_path / "c")
     assert report.samples == {"training": 7, "validation": 2}

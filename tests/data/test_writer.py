@@ -79,6 +79,7 @@ def folder_bytes(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_parameters_and_rejected_samples_are_stored_beside(tmp_path):
     dataset = make(tmp_path / "d", [], 101)
     good = [i for i in range(101) if i % 5]

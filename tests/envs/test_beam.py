@@ -323,6 +323,7 @@ def test_solver_refuses_arrays_of_wrong_shape(beam):
         solver.solve(np.zeros((n, 3)), np.zeros((n, 2)))
 
 
+@pytest.mark.slow
 def test_picture_shows_the_prediction():
     beam = Beam(**QUICK, render_mode="rgb_array")
     beam.reset(seed=0)

@@ -168,6 +168,7 @@ def test_picture_shows_fields_and_prediction():
     assert Heat().render() is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*A Box observation space (minimum|maximum) value is -?infinity:UserWarning",  # a temperature has no bound
     "ignore:.*recommend.* a symmetric and normalized:UserWarning",  # the action is a source in kelvins per second

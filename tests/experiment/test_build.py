@@ -106,6 +106,7 @@ def test_a_dataset_gets_more_samples_by_the_samplers_it_was_made_with(tmp_path):
         train(config(tmp_path, dataset={"path": str(tmp_path / "data"), "samples": 700}, sampler={"parameters": "lhs"}))
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_a_network(tmp_path):
     first = train(config(tmp_path))
     changes = {"path": str(first.session / "dataset")}
@@ -117,6 +118,7 @@ def test_a_training_goes_on_from_a_network(tmp_path):
         train(config(tmp_path, dataset=changes, network={"start_from": str(first.session)}))
 
 
+@pytest.mark.slow
 def test_stored_samples_drive_the_simulation(tmp_path):
     physgym.generate("physgym/Spring-v0", tmp_path / "data", samples=400, num_workers=1, progress=False)
     outcome = train(config(tmp_path, dataset={"load_samples": str(tmp_path / "data"), "samples": None}))
@@ -134,6 +136,7 @@ def test_online_training_stores_on_the_way(tmp_path):
     assert 0 < len(physgym.SampleDataset(tmp_path / "data")) <= 100
 
 
+@pytest.mark.slow
 def test_validation_by_rollout_and_early_stopping(tmp_path):
     options = {
         "epochs": 50,
@@ -170,6 +173,7 @@ def call(*arguments):
     return cli.app([str(argument) for argument in arguments], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_resume_on_the_command_line(tmp_path, capsys, monkeypatch, identity):
     ignoring(tmp_path)
     monkeypatch.chdir(tmp_path)

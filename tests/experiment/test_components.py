@@ -105,6 +105,7 @@ def config(folder, **changes):
     return check_config(data, "test")
 
 
+@pytest.mark.slow
 def test_every_class_may_be_one_of_the_user(own):
     settings = config(
         own,
@@ -201,6 +202,7 @@ def test_a_configuration_runs_nothing_else(own, monkeypatch):
     assert not (own / "run").exists()
 
 
+@pytest.mark.slow
 def test_transforms_lie_around_a_normalization_that_has_the_training_samples_moments(own):
     plain = train(config(own))
     around = {"before_prediction": ["own_parts:Doubled"], "before_apply": ["own_parts:Doubled"]}
@@ -260,6 +262,7 @@ def test_mini_takes_the_first_samples_of_whatever_gives_them(tmp_path, produce):
     assert outcome.history["samples"][-1] <= 128
 
 
+@pytest.mark.slow
 def test_mini_is_the_most_there_is(tmp_path):
     options = {"produce": "first_epoch", "samples": None, "mini": 100, "max_steps": 10}
     outcome = train(config(tmp_path, dataset=options, training={"batches_per_epoch": 30}), log=False)
@@ -280,6 +283,7 @@ def test_transforms_that_cannot_apply_are_refused(tmp_path):
     assert not (tmp_path / "session-2").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_may_lie_elsewhere(tmp_path):
     outcome = train(config(tmp_path, training={"checkpoints": {"path": str(tmp_path / "weights")}}))
     assert not list_checkpoints(outcome.session / "networks")
@@ -288,6 +292,7 @@ def test_checkpoints_may_lie_elsewhere(tmp_path):
     assert train(settings, resume=outcome.session).history["epoch"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_dataset_that_was_begun_goes_on(tmp_path):
     generate_samples(config(tmp_path, dataset={"samples": 40}), mode="validation")
     more = generate_samples(config(tmp_path, dataset={"samples": 80}), tmp_path / "session")
@@ -313,6 +318,7 @@ def test_without_logging_nothing_is_kept(tmp_path, monkeypatch):
     assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.slow
 def test_samples_are_generated_in_a_session_or_where_the_configuration_says(tmp_path):
     made = generate_samples(config(tmp_path, sampler={"parameters": "sobol"}))
     assert made.paths == [tmp_path / "session" / "dataset"]
@@ -361,6 +367,7 @@ def test_a_training_may_write_tables_alone(tmp_path):
     assert not list(outcome.session.rglob("*tfevents*"))
 
 
+@pytest.mark.slow
 def test_the_runner_section_says_how_to_run(tmp_path, capsys):
     record = str(tmp_path / "record")
     outcome = train(config(tmp_path, runner={"steps": 7, "record": record, "seed": 5}))

@@ -227,6 +227,7 @@ def test_free_data_are_what_a_session_can_keep(tmp_path, text, fault):
         load_config(write(tmp_path, f"environment: {{id: x, arguments: {text}}}"))
 
 
+@pytest.mark.slow
 def test_a_file_is_read_as_utf_8_whatever_the_locale(tmp_path):
     (tmp_path / "c.yaml").write_bytes("description: größer\nenvironment: {id: x}\n".encode())
     code = f"from physgym.experiment.config import load_config; print(ascii(load_config({str(tmp_path / 'c.yaml')!r})))"
@@ -283,8 +284,9 @@ def test_registered_names_are_what_they_stand_for(tmp_path):
             assert callable(find(name, known, "key"))
     for name in sampler_names("actions"):
         find_sampler(f"{name}:{tmp_path}" if name == "network" else name, "actions")
+    (tmp_path / "cases.csv").write_text("mass\n1\n")
     for name in sampler_names("parameters"):
-        find_sampler(name, "parameters")
+        find_sampler(f"{name}:{tmp_path / 'cases.csv'}" if name == "table" else name, "parameters")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_schedules_work_as_they_are_listed(place, schedule, rates):
     np.testing.assert_allclose(train(made, log=False).history["lr"], rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
 def test_the_advice_for_schedules_over_all_epochs_works_as_it_is_printed(place, schedule):
     """Whatever the session's configuration has that a trained network brings along itself."""
@@ -98,6 +99,7 @@ def test_the_advice_for_schedules_over_all_epochs_works_as_it_is_printed(place, 
     assert load_checkpoint(second).inputs == ("state",)
 
 
+@pytest.mark.slow
 def test_a_cosine_with_a_length_of_its_own_may_go_on(place):
     schedule = {"type": "cosine", "arguments": {"T_max": 100}}
     first = train(config(place, optimization={"schedule": schedule}))
@@ -290,6 +292,7 @@ def test_before_the_training_the_network_answers_as_it_begins(place, produce, wo
     np.testing.assert_allclose(samples["guess"], want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_a_training_the_network_answers_as_one_would_begin(place):
     changes = {"dataset": {"num_workers": 0, "samples": 20, "max_steps": 10}}
     trained = train(asking(place, **changes))
@@ -304,6 +307,7 @@ def test_without_a_training_the_network_answers_as_one_would_begin(place):
         generate_samples(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["always", "online"])
 def test_while_it_trains_the_network_answers_as_the_epoch_began(place, produce):
     dataset = {"produce": produce, "path": str(place / "data"), "samples": None}

@@ -121,6 +121,7 @@ def test_a_network_predicts(files, name):
     assert predicted["field"].shape == (3, SIZE, SIZE)
 
 
+@pytest.mark.slow
 def test_a_session_is_read_resumed_and_run(files, capsys):
     session = Path("spring")
     assert state(session) == "completed"

@@ -87,6 +87,7 @@ def test_several_datasets_take_no_samples_to_load():
         check_config({"dataset": {"path": ["a", "b"], "load_samples": "c"}}, "test")
 
 
+@pytest.mark.slow
 def test_a_session_of_before_goes_on(tmp_path, monkeypatch):
     """One that was begun when such keys were left aside."""
     monkeypatch.setattr("physgym.experiment.training_plan.check_produced", lambda config: None)

@@ -267,6 +267,7 @@ def command_of(session, monkeypatch, **options):
     return command, folder, variables
 
 
+@pytest.mark.slow
 def test_paths_threads_and_modules_are_those_of_the_first_run(quick, repository, monkeypatch):
     first = train(check_config({**yaml.safe_load((quick / "config.yaml").read_text()), "session": "s"}, "test"))
     assert first.session == Path.cwd() / "s"
@@ -375,6 +376,7 @@ def test_the_new_session_needs_a_name(quick, out):
         reproduce(quick, out=Path(out))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["validation", "load_samples"])
 def test_other_samples_to_validate_or_to_begin_with_are_an_error_before_the_run(quick, monkeypatch, what):
     settings = yaml.safe_load((quick / "config.yaml").read_text())
@@ -396,6 +398,7 @@ def test_other_samples_to_validate_or_to_begin_with_are_an_error_before_the_run(
         reproduce(session)
 
 
+@pytest.mark.slow
 def test_other_samples_are_an_error_before_the_run(quick, repository):
     data = repository / "sub" / "data"
     data.rename(data.with_name("kept"))
@@ -486,6 +489,7 @@ def test_a_module_of_today_does_not_take_the_place_of_that_of_the_commit(quick, 
 # --- the commands
 
 
+@pytest.mark.slow
 def test_list_and_show(quick, repository, capsys, monkeypatch):
     def physgym_(*arguments):
         cli.app([str(argument) for argument in arguments], standalone_mode=False)

@@ -69,6 +69,7 @@ def full(*arguments):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["arrays", "arrays.npz"])
 def test_memory_is_bounded(tmp_path, out):
     spec = SampleSpec([Field("x", (1000,), np.dtype("f8"), "input")])

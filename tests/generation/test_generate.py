@@ -357,6 +357,7 @@ def test_samplers_parameters_and_rejects_do_not_depend_on_the_workers(tmp_path, 
         assert len(dataset.rejected.reasons) > 5
 
 
+@pytest.mark.slow
 def test_parameters_reach_the_simulation(tmp_path):
     dataset = generate(
         toys.Tuned, tmp_path / "d", samples=40, parameters="sobol", seed=2, num_workers=2, progress=False
@@ -441,6 +442,7 @@ class Broken(toys.Line):
         return sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
@@ -458,6 +460,7 @@ def test_a_fault_keeps_all_samples_before_it(tmp_path, fault, error, text, worke
     assert content(dataset) == content(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [toys.NotANumber, toys.Tuned])
 def test_what_is_not_finite_is_an_error_or_rejected_or_stored(tmp_path, make):
     options = {"samples": 30, "num_workers": 2, "progress": False}

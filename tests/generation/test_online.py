@@ -296,6 +296,7 @@ def network():
     return MLP((3,), (3,), hidden=[8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_trainer_trains_while_simulations_run(tmp_path, rule, workers):
@@ -382,6 +383,7 @@ def test_simulations_make_no_steps_beyond_the_samples_that_it_takes(tmp_path):
     assert Slow.steps <= 24 + 4
 
 
+@pytest.mark.slow
 def test_a_reservoir_begins_with_stored_samples_that_count_as_drawn(tmp_path):
     physgym.generate(toys.Line, tmp_path / "d", samples=100, num_workers=0, progress=False)
     stored = physgym.SampleDataset(tmp_path / "d")[:]["x"]
@@ -404,6 +406,7 @@ def test_a_reservoir_begins_with_stored_samples_that_count_as_drawn(tmp_path):
             assert online.report().received == total
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_state(tmp_path):
     with make_online(path=tmp_path / "d", workers=0, capacity=60, minimum=20, samples=80) as online:
         for _ in range(30):
@@ -576,6 +579,7 @@ def test_the_benchmark_runs():
         assert re.search(rf"^{name} +[\d.e+-]+ +\d", tables, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["raise", "restart"])
 def test_killed_workers(on_error):
     importlib.import_module("physgym.training")

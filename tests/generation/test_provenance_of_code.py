@@ -176,6 +176,7 @@ def test_what_a_network_learned_from_is_compared(solver, tmp_path):
     Runner("psim:Sim", network, learned=learned, allow_changed_code=True).close()
 
 
+@pytest.mark.slow
 def test_seeds_of_parts_are_their_own(tmp_path, solver):
     solver(1.0)
     seeds = {}

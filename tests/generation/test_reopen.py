@@ -124,6 +124,7 @@ def test_one_branches_from_there(spring):
     assert len({end[:2].tobytes() for end in ends}) == 3
 
 
+@pytest.mark.slow
 def test_actions_of_a_function_come_from_the_stored_samples_or_from_the_caller(tmp_path):
     arguments = {"samples": 8, "max_steps": 4, "actions": Policy(pushes), **QUICK}
     steps_again(physgym.generate("physgym/Spring-v0", tmp_path / "loaded", **arguments), [0, 3, 7])

@@ -108,6 +108,7 @@ def test_a_permutation_has_every_number_once(length, seed):
     assert sorted(got) == list(range(length))
 
 
+@pytest.mark.slow
 def test_all_permutations_are_equally_likely():
     drawn = [tuple(order.permutation(4, (0, i))) for i in range(24 * 500)]
     counts = np.array([drawn.count(every) for every in itertools.permutations(range(4))])

@@ -155,6 +155,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_wrappers_are_looked_through(wrapper):
     assert fed(WRAPPERS[wrapper](network("velocity, position"))) == 110

@@ -11,6 +11,7 @@ from tests.support.conversation import arrays, asked, assert_same, feed, joined,
 from tests.support.owed import MOVES, Model
 
 
+@pytest.mark.slow
 @given(MOVES)
 @settings(max_examples=150, deadline=None)
 def test_what_is_unanswered_is_what_was_asked_and_has_not_come(moves):

@@ -51,6 +51,7 @@ def drawn(data: st.DataObject, rejected: list[bool]) -> StepReports:
     return StepReports(*columns, column(*places), reasons)
 
 
+@pytest.mark.slow
 @given(REJECTED, st.data())
 @settings(max_examples=25, deadline=None)
 def test_a_part_has_the_reports_and_samples_of_its_steps(rejected, data):

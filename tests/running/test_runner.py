@@ -780,6 +780,7 @@ def test_nothing_is_compared_where_it_is_not_wanted(tmp_path):
 # --- figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["first_epoch", "always"])
 def test_a_trainer_learns_from_running_simulations(tmp_path, produce):
     torch.manual_seed(0)

@@ -141,6 +141,7 @@ def test_the_given_environment_stays_what_it_is():
     assert solver.step(np.zeros(1, np.float32))[0][0] != 9
 
 
+@pytest.mark.slow
 def test_a_surrogate_is_drawn_by_its_simulation():
     with SurrogateEnv("physgym/Heat-v0", untrained(gym.make("physgym/Heat-v0")), render_mode="rgb_array") as env:
         env.reset(seed=0)
@@ -459,6 +460,7 @@ def test_transitions_of_several_environments_are_predicted_at_once():
         SurrogateEnv(walk(), short)
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_transitions_stands_in(tmp_path):
     from physgym.training import Trainer
 

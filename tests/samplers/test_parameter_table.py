@@ -98,11 +98,21 @@ def test_other_marks_between_values(tmp_path, mark):
         ({"mass": [1, 2]}, r"'mass' is no parameter; they are 'gain', 'shape/kind', .*ignore=\['mass'\]"),
         ({"shape/size": [[0.1, 0.2]] * 2}, r"'shape/size\[0\]', 'shape/size\[1\]' is no parameter"),
         ({" gain": [1, 1]}, r"two columns 'gain'"),
+        ({"gain": {0: 1.5, 1: 1.25}}, r"column 'gain' is a dict, not a list or an array"),
+        ({"gain": {1.5, 1.25}}, r"column 'gain' is a set, not a list or an array"),
+        ({"gain": "11"}, r"column 'gain' is a str, not a list or an array"),
+        ({"gain": np.ma.array([1.0, 2.0], mask=[0, 1])}, r"row 2 of column 'gain' is masked, not a finite number"),
     ],
 )
 def test_what_is_wrong_is_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         drawn({**COLUMNS, **changes})
+
+
+def test_a_number_that_the_parameter_cannot_hold_is_named():
+    space = spaces.Dict({"load": spaces.Box(-np.inf, np.inf, (), np.float32)})
+    with pytest.raises(ConfigError, match=r"row 2 of column 'load' is 1e\+39, which is too large for float32"):
+        ParameterTable({"load": [1.0, "1e39"]}).parameters(space, 0)
 
 
 def test_missing_columns_are_named():

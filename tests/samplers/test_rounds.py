@@ -48,6 +48,7 @@ def made(path, samples, rejected=(1.0, 4.0), **options):
     return physgym.generate(lambda: Steady(rejected), path, samples=samples, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_grid_does_not_begin_again_for_points_that_were_rejected(tmp_path, workers):
     with pytest.warns(UserWarning, match=r"5 episodes went through all points of the grid, and 2 of their 5 steps"):

@@ -212,11 +212,13 @@ def test_a_dataset_in_s3_has_the_bytes_of_a_local_one(bucket, tmp_path):
     assert len(bucket.objects()) == 1 + len(described["partitions"])  # and nothing else is there
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read_again_without_downloading_it(bucket):
     write(bucket.url(), 40, max_file_size=SMALL)
     assert not [request for request in bucket.proxy.requests if request.startswith("GET") and ".h5" in request]
 
 
+@pytest.mark.slow
 def test_another_machine_reads_it_and_downloads_each_partition_once(bucket, tmp_path, monkeypatch):
     write(bucket.url(), 40, max_file_size=SMALL)
     monkeypatch.setenv("PHYSGYM_CACHE", str(tmp_path / "other"))
@@ -231,6 +233,7 @@ def test_another_machine_reads_it_and_downloads_each_partition_once(bucket, tmp_
     assert not has_samples(Location.parse(bucket.url()), "validation")
 
 
+@pytest.mark.slow
 def test_the_first_samples_need_the_first_partition_only(bucket, tmp_path, monkeypatch):
     write(bucket.url(), 40, max_file_size=SMALL)
     monkeypatch.setenv("PHYSGYM_CACHE", str(tmp_path / "other"))
@@ -362,6 +365,7 @@ def test_a_description_never_names_an_object_that_is_not_there(bucket, monkeypat
 # --- the server goes away
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_soon_is_not_noticed(bucket):
     bucket.proxy.plan.extend([("refuse",), ("refuse",), None, ("refuse",), None, ("refuse",)])
     assert_rows(write(bucket.url(), 40, max_file_size=SMALL), 0, 40)
@@ -396,6 +400,7 @@ def test_while_the_server_is_away_nothing_is_lost_and_the_error_says_where_it_is
     assert len(bucket.objects()) == 1 + len(partitions(bucket))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the one dropped
 def test_ctrl_c_ends_the_wait_for_a_server_and_loses_nothing(bucket, monkeypatch):
     monkeypatch.setenv("PHYSGYM_S3_PATIENCE", "60")

@@ -37,6 +37,7 @@ def family(child: Child) -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in child.process.stdout.readline().split()]
 
 
+@pytest.mark.slow
 def test_a_child_ends_with_all_that_it_has_started():
     with Child([PYTHON, "-c", FAMILY], stdout=subprocess.PIPE) as child:
         found = family(child)
@@ -46,6 +47,7 @@ def test_a_child_ends_with_all_that_it_has_started():
     child.end()
 
 
+@pytest.mark.slow
 def test_a_child_that_has_ended_leaves_nothing():
     with Child([PYTHON, "-c", FAMILY.replace("time.sleep(60)\n", "")], stdout=subprocess.PIPE) as child:
         plain, alone, bare, orphan = family(child)

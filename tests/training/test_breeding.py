@@ -39,6 +39,7 @@ def trained(folder, breed, *, resume=False, epochs=2, **options):
     return trainer, physgym.SampleDataset(folder / "data")
 
 
+@pytest.mark.slow
 def test_losses_drive_the_sampler_and_what_it_chose_is_recorded(tmp_path):
     breed = Breed()
     _, dataset = trained(tmp_path, breed)

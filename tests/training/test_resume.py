@@ -132,6 +132,7 @@ def test_fresh_samples_go_on_where_they_were(tmp_path, step):
     assert same_weights(weights(whole), weights(resumed))
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint_fresh_samples_begin_again(tmp_path):
     def training(name, crash=()):
         stream = SampleStream("physgym/Spring-v0", path=tmp_path / name, num_workers=0, resume=True)

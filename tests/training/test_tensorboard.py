@@ -320,6 +320,7 @@ def session(folder, fail_at=None, resume=False, epochs=4):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failures", [(20,), (12, 27), (27, 26, 31), (23, 24, 25)])
 def test_a_resumed_training_has_the_curves_of_one_that_was_never_interrupted(tmp_path, failures):
     session(tmp_path / "whole").fit()

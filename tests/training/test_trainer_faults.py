@@ -179,6 +179,7 @@ def test_classes_have_one_axis_less():
     assert np.isfinite(run.fit()["loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_compiled_is_an_error_of_the_configuration():
     def backend(graph, inputs):
         raise RuntimeError("no compiler\nhere")

@@ -55,6 +55,7 @@ class Picture(gym.Env):
         return seen, float(action.sum()), bool(seen[0, 0] < 0.2), False, {"first": seen[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: gym.make("CartPole-v1"), Picture], ids=["small", "large"])
 def test_a_vector_env_over_tls_equals_the_sync_one(make, registered):
     reference = SyncVectorEnv([make] * 4)
@@ -70,6 +71,7 @@ def test_a_vector_env_over_tls_equals_the_sync_one(make, registered):
     reference.close()
 
 
+@pytest.mark.slow
 def test_episodes_over_tls_give_the_samples_that_they_give_anywhere():
     def samples(transport):
         with SocketVectorEnv([Line] * 2, num_workers=2, transport=transport, timeout=60) as envs:

@@ -104,6 +104,7 @@ def test_a_wrong_name_says_in_which_arguments(tmp_path):
         generate("toy/Gain-v0", tmp_path / "d", samples=9, env_kwargs=[{}, {"gian": 1}], **QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surrogate", [False, True])
 def test_a_runner_has_the_arguments_of_generation(tmp_path, surrogate):
     options = {"env_kwargs": LIST, "seed": 3, "surrogate": surrogate}
@@ -146,6 +147,7 @@ def test_an_evaluation_has_the_arguments_of_each_episode():
     assert found["horizon_3/y"] == pytest.approx(np.mean(errors[2]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stored_episode_drives_the_counterpart_of_what_made_it(tmp_path, workers):
     made = generate(Gain, tmp_path / "d", samples=21, env_kwargs=LIST, **QUICK)
@@ -172,6 +174,7 @@ def test_environments_of_several_arguments_are_made_once_and_have_places_of_thei
     assert sorted(line.removeprefix("close ") for line in lines if line.startswith("close")) == sorted(opened)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_vector_env_takes_one_for_each_environment(workers):
     with physgym.make_vec("toy/Gain-v0", env_kwargs=LIST, num_workers=workers, wide=5.0) as envs:

@@ -67,6 +67,7 @@ def test_auto_keeps_cheap_environments_here_and_gives_costly_ones_workers():
         assert bool(envs.num_workers) == (usable_cores() > 1)
 
 
+@pytest.mark.slow
 def test_measuring_answers_predictions_and_names_errors():
     class Asking(Ending):
         predictor = None

@@ -198,6 +198,7 @@ def test_actions_arrive_in_the_dtype_in_which_they_are_given(dtype):
     reference.close()
 
 
+@pytest.mark.slow
 def test_copies_and_views():
     def make():
         return gym.make("CartPole-v1")

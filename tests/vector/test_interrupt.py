@@ -134,6 +134,7 @@ def test_an_interrupt_at_a_random_moment(kwargs, way):
     assert broken < 0.8 * hits  # a worker is ended only where the interrupt fell into the middle of a message
 
 
+@pytest.mark.slow
 def test_an_interrupted_prediction_is_asked_again():
     first = [True]
 
@@ -212,6 +213,7 @@ def test_all_environments_that_raised_are_named():
         assert caught.value.env_indices == (0, 2, 3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_be_started_again_can_be_later(tmp_path):
     flag = tmp_path / "flag"
 
@@ -235,6 +237,7 @@ def test_a_worker_that_cannot_be_started_again_can_be_later(tmp_path):
             assert envs.reset()[0].tolist() == [[0, 0], [1, 0]]
 
 
+@pytest.mark.slow
 def test_no_time_is_time_enough_for_what_is_there():
     with SocketVectorEnv(toys_of(2), num_workers=2) as envs:
         envs.reset()
@@ -350,6 +353,7 @@ def test_episodes_that_nobody_needs_may_fail(tmp_path, mode, kind):
     np.testing.assert_array_equal(stored[0], stored[2])
 
 
+@pytest.mark.slow
 def test_rejects_are_no_reason_to_start_a_worker_again(tmp_path):
     with pytest.raises(SampleError, match="max_rejects"):
         physgym.generate(

@@ -55,6 +55,7 @@ def undisturbed(number, **kwargs):
         return rows(envs.rollout([(episode, 5 + episode) for episode in range(number)], **LIMITS, **kwargs))
 
 
+@pytest.mark.slow
 def test_workers_come_and_go_while_episodes_run():
     given, state = [], {}
 
@@ -97,6 +98,7 @@ def test_a_worker_that_leaves_goes_on_where_its_limit_has_stopped_it():
     assert found == undisturbed(200)[:wanted]
 
 
+@pytest.mark.slow
 def test_other_calls_do_not_see_who_has_joined():
     reference = SyncVectorEnv([Random] * 2)
     with SocketVectorEnv([Random] * 2, num_workers=2, context="fork", timeout=60) as ours:
@@ -172,6 +174,7 @@ def test_a_worker_that_dials_joins_and_nobody_waits_for_one_that_does_not(tmp_pa
         assert envs.num_workers == 3
 
 
+@pytest.mark.slow
 def test_a_worker_of_other_spaces_does_not_join():
     with SocketVectorEnv([Random] * 2, num_workers=2, context="fork", timeout=60) as envs:
         index, given = envs.add_worker([Other]), []

@@ -256,6 +256,7 @@ def test_a_killed_worker_is_an_error_with_its_signal():
         assert caught.value.env_indices == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_hanging_worker_is_an_error_after_the_timeout():
     with SocketVectorEnv([Counter] * 2, num_workers=2, timeout=1.5) as envs:
