@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 
 from physgym.checks import integer, one_of
+from physgym.data.episode_split import held_out
 from physgym.data.indices import as_indices
 from physgym.data.map_style import MapStyle
 from physgym.data.row_reader import RowsInMemory, targets
@@ -110,6 +111,19 @@ class WindowForm:
         one_of("short", self.short, ("drop", "pad"))
 
 
+@dataclass(frozen=True)
+class WindowBegins:
+    """The places at which windows begin.
+
+    Attributes:
+        rows: First row of each window in its dataset, shape (windows,), int64.
+        steps: Steps from there on that follow one another; of a window that needs no padding at least all of its own.
+    """
+
+    rows: Array
+    steps: Array
+
+
 class EpisodeWindows(MapStyle):
     """Windows of consecutive steps within the episodes of a dataset; `physgym.SampleDataset.windows` makes them.
 
@@ -127,6 +141,7 @@ class EpisodeWindows(MapStyle):
         dataset: The samples; a part of a dataset gives windows of that part.
         form: The form of the windows.
         feedback: What feeds what, among all stored fields.
+        begins: Only the windows that begin there, in this order; by default all that there are. What `subset` uses.
 
     Attributes:
         spec: The fields, each of shape (rows, *shape of the dataset's field).
@@ -140,36 +155,47 @@ class EpisodeWindows(MapStyle):
         ConfigError: A window is longer than every episode, or a field unknown.
     """
 
-    def __init__(self, dataset: Steps, form: WindowForm, feedback: Feedback) -> None:
+    def __init__(
+        self, dataset: Steps, form: WindowForm, feedback: Feedback, begins: WindowBegins | None = None
+    ) -> None:
         fields = (form.inputs, form.targets, form.mask if form.short == "pad" else "")
         self._fields = window_fields(dataset.spec, feedback, form.fields, *fields)
         self.spec, self.form, self._declared = self._fields.spec, form, feedback
         self.feedback = feedback if form.stride == 1 else Feedback(once=feedback.once)
-        runs = StepRuns.find(dataset.episodes, dataset.index("step"))
-        self.dataset = dataset if runs.order is None else dataset.subset(runs.order)
-        span = self._span
-        least = span if form.short == "drop" else self._fields.first_target * form.stride + 1
-        self._first, steps = runs.windows(span, form.every, least)
-        if not len(self._first):
-            raise ConfigError(
-                f"a window takes {least} steps and is longer than every episode: at most {runs.lengths.max(initial=0)} "
-                "follow one another. Take fewer inputs or targets, or a smaller stride"
-            )
-        self.left_out = int(np.count_nonzero(runs.lengths < least))
+        self._selected = begins is not None
+        self.dataset, self.left_out, span = dataset, 0, self._span
+        if begins is None:
+            runs = StepRuns.find(dataset.episodes, dataset.index("step"))
+            if runs.order is not None:
+                self.dataset = dataset.subset(runs.order)
+            least = span if form.short == "drop" else self._fields.first_target * form.stride + 1
+            begins = WindowBegins(*runs.windows(span, form.every, least))
+            if not len(begins.rows):
+                raise ConfigError(
+                    f"a window takes {least} steps and is longer than every episode: at most "
+                    f"{runs.lengths.max(initial=0)} follow one another. Take fewer inputs or targets, or a smaller "
+                    "stride"
+                )
+            self.left_out = int(np.count_nonzero(runs.lengths < least))
+        self._first = begins.rows
+        steps = np.minimum(begins.steps, span)
         self.padded = int(np.count_nonzero(steps < span))
-        self._steps = np.minimum(steps, span) if self.padded else None
+        self._steps = steps if self.padded else None
         self._grouped: tuple[list[str], list[tuple[tuple[int, int], dict[str, str]]]] = [], []
         # where the steps of a run are stored one after the other, a window is one slice
         rows = self.dataset.stored_rows(np.arange(len(self.dataset)))
-        near = np.diff(rows) == 1
-        near[runs.starts[1:] - 1] = True
-        self._stored = rows[self._first] if form.stride == 1 and near.all() else None
+        breaks = np.zeros(len(rows), np.int64)
+        np.cumsum(np.diff(rows) != 1, out=breaks[1:])
+        whole = np.array_equal(breaks[self._first], breaks[self._first + steps - 1])
+        self._stored = rows[self._first] if form.stride == 1 and whole else None
 
     def __len__(self) -> int:
         return len(self._first)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EpisodeWindows, (self.dataset, self.form, self._declared)  # the rows may have other numbers there
+        begins = self._begins if self._selected else None
+        # the rows may have other numbers where it is opened again, so what follows from these is found anew
+        return EpisodeWindows, (self.dataset, self.form, self._declared, begins)
 
     def __repr__(self) -> str:
         form = self.form
@@ -233,9 +259,39 @@ class EpisodeWindows(MapStyle):
         Raises:
             ConfigError: As for a dataset; or all episodes of a part are too short.
         """
+        if self._selected:
+            chosen = held_out(self.episodes, validation_fraction, seed)
+            return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
         training, validation = self.dataset.split(validation_fraction, seed)
-        form, feedback = self.form, self._declared
-        return EpisodeWindows(training, form, feedback), EpisodeWindows(validation, form, feedback)
+        return self._of_part(training, "training"), self._of_part(validation, "validation")
+
+    def _of_part(self, part: Steps, name: str) -> EpisodeWindows:
+        """Return the windows of a part of the dataset."""
+        try:
+            return EpisodeWindows(part, self.form, self._declared)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the {name} part of the split has no window: {error}; or split with another seed"
+            ) from None
+
+    def subset(self, indices: Array) -> EpisodeWindows:
+        """Return the windows at the given indices, or under a mask of shape (len(self),), as a dataset of their own.
+
+        Its `dataset` has the rows of these windows alone, so its statistics are theirs.
+        """
+        chosen, begins, count = as_indices(indices, len(self)), self._begins, len(self.dataset)
+        first, steps = begins.rows[chosen], begins.steps[chosen]
+        within = np.cumsum(np.bincount(first, minlength=count + 1) - np.bincount(first + steps, minlength=count + 1))
+        used = within[:count] > 0
+        places = np.cumsum(used) - 1
+        rows = self.dataset.subset(np.flatnonzero(used))
+        return EpisodeWindows(rows, self.form, self._declared, WindowBegins(places[first], steps))
+
+    @property
+    def _begins(self) -> WindowBegins:
+        """Return where the windows begin."""
+        steps = np.full(len(self), self._span) if self._steps is None else self._steps
+        return WindowBegins(self._first, steps)
 
     # --- access
 
@@ -277,7 +333,8 @@ class EpisodeWindows(MapStyle):
         indices, names = np.arange(start, stop), self._names(fields)
         if start == stop:
             return self._take(indices, names, out)
-        low, high = int(self._first[start]), min(int(self._first[stop - 1]) + self._span, len(self.dataset))
+        first = self._first[start:stop]
+        low, high = int(first.min()), min(int(first.max()) + self._span, len(self.dataset))
         if high - low > SPARSE * (stop - start) * self._fields.rows:
             return self._take(indices, names, out)
         block = RowsInMemory(self.dataset.spec, self.dataset.read(low, high, self._sources(names)), low)

@@ -295,6 +295,52 @@ def test_a_part_gives_windows_of_that_part(both, tmp_path):
     assert_windows(mini.windows(1, 2), by_the_formulas(mini, 1, 2))
 
 
+def test_a_selection_of_windows_keeps_its_windows_and_episodes(both):
+    rng = np.random.default_rng(0)
+    for options in ({}, {"stride": 2, "every": 2}, {"targets": 6, "short": "pad"}):
+        whole = both.windows(**{"inputs": 2, "targets": 3, **options})
+        chosen = rng.permutation(len(whole))[: 2 * len(whole) // 3]
+        some = whole.subset(chosen)
+        flags = np.isin(np.arange(len(whole)), chosen)
+        for part, numbers in (
+            (some, chosen),
+            (pickle.loads(pickle.dumps(some)), chosen),  # noqa: S301 - our own
+            (some.subset(np.arange(3)), chosen[:3]),
+            (whole.subset(flags), np.flatnonzero(flags)),
+        ):
+            assert (part.spec, part.form) == (whole.spec, whole.form)
+            for name in ("episode", "step"):
+                np.testing.assert_array_equal(part.index(name), whole.index(name)[numbers])
+            for name, values in whole.gather(numbers).items():
+                np.testing.assert_array_equal(part[:][name], values)
+                np.testing.assert_array_equal(part.gather(np.arange(len(part)))[name], values)
+        assert some.padded == np.count_nonzero(~whole[:]["mask"].all(1)[chosen]) if whole.padded else not some.padded
+        training, validation = some.split(0.4, seed=1)
+        assert len(training) + len(validation) == len(some)
+        assert not set(training.index("episode")) & set(validation.index("episode"))
+        used = whole.subset(np.flatnonzero(whole.index("episode") == 0))
+        rows = np.flatnonzero(both.index("episode") == 0)
+        assert (
+            used.statistics["row"].mean == both.subset(rows).statistics["row"].mean
+        )  # of the rows that they are made of
+
+
+def test_a_split_says_which_part_has_no_window(tmp_path):
+    where = np.array([(episode, step) for episode, steps in enumerate((9, 2, 9)) for step in range(steps)])
+    windows = stored(tmp_path / "d", where=where).windows(1, 4)
+    said = set()
+    for fraction, seed in itertools.product((0.3, 0.7), range(6)):
+        try:
+            windows.split(fraction, seed)
+        except ConfigError as error:
+            said.add(str(error).split(" follow one another")[0])
+    assert said == {
+        f"the {part} part of the split has no window: a window takes 4 steps and is longer than every episode: "
+        "at most 2"
+        for part in ("training", "validation")
+    }
+
+
 def test_several_folders_and_steps_that_lie_interleaved(both, tmp_path):
     other = stored(tmp_path / "other", where=WHERE[np.argsort(WHERE[:, 1], kind="stable")], first=100)
     assert_windows(other.windows(2, 3), by_the_formulas(other, 2, 3))

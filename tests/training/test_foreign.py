@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import physgym
 from physgym.errors import ConfigError, DatasetError
@@ -107,6 +107,11 @@ def test_a_subset_of_stored_samples_keeps_its_episodes(tmp_path):
         alone.training.statistics["state"].mean, whole[:]["state"][rows].mean(0), rtol=1e-5, atol=1e-6
     )
     trainer.fit()
+    windows = whole.windows(1, 2)
+    part, _ = random_split(windows, [0.9, 0.1], torch.Generator().manual_seed(0))
+    trainer = made(part, network=MLP.from_spec(windows.spec, hidden=(4,)), validation=0.3)
+    assert len(trainer.training) + len(trainer.validation) == len(part)
+    assert not set(trainer.training.index("episode")) & set(trainer.validation.index("episode"))
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
