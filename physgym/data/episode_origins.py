@@ -57,12 +57,11 @@ def origin_of(dataset: SampleDataset, episode: int) -> EpisodeOrigin:
         raise ConfigError("several folders may have an episode of one number; open them one by one")
     if not (dataset.index("episode") == episode).any():
         raise ConfigError(f"the dataset has no samples of an episode {episode}")
-    each = merged_of(dataset.source)
-    for number, entry in enumerate(each):
-        if entry["first"] <= episode <= entry["last"]:
-            source, before = dict(entry["source"]), episode - int(entry["shift"])
-            provenance = provenances_of(dataset.provenance, len(each))[number]
-            return EpisodeOrigin(str(entry["dataset"]), before, _arguments(source, before), source, provenance)
+    if each := merged_of(dataset.source):
+        number = int(entries_of(each, np.array([episode]))[0])
+        entry, provenance = each[number], provenances_of(dataset.provenance, len(each))[number]
+        source, before = dict(entry["source"]), episode - int(entry["shift"])
+        return EpisodeOrigin(str(entry["dataset"]), before, _arguments(source, before), source, provenance)
     return EpisodeOrigin("", episode, _arguments(dataset.source, episode), dataset.source, dataset.provenance)
 
 

@@ -8,6 +8,7 @@ from their numbers there to those here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,28 @@ def argument_places(source: Mapping[str, Any], episodes: Array, count: int) -> A
     return found
 
 
+def placed_entries(source: Mapping[str, Any], first: int, last: int, shift: int) -> list[tuple[int, dict[str, Any]]]:
+    """Return the entries of a merged dataset whose episodes get new numbers, each with its place among all.
+
+    Of episodes that a filter has taken away nothing is said: their numbers may be those of another dataset now.
+
+    Args:
+        source: Of the dataset.
+        first: Its first episode in the new numbers.
+        last: Its last one.
+        shift: From its numbers to the new ones.
+    """
+    found, entries = [], merged_of(source)
+    for number, entry in enumerate(entries):
+        end = int(entry["last"])
+        if number + 1 < len(entries):  # the next entry has the numbers from its first on, as of `entries_of`
+            end = min(end, int(entries[number + 1]["first"]) - 1)
+        bounds = {"first": max(int(entry["first"]) + shift, first), "last": min(end + shift, last)}
+        if bounds["first"] <= bounds["last"]:
+            found.append((number, {**entry, **bounds, "shift": int(entry["shift"]) + shift}))
+    return found
+
+
 def merged_source(sources: Sequence[tuple[str, Mapping[str, Any], int, int, int]]) -> dict[str, Any]:
     """Return the source of datasets that are merged.
 
@@ -120,11 +143,12 @@ def merged_source(sources: Sequence[tuple[str, Mapping[str, Any], int, int, int]
     """
     entries: list[dict[str, Any]] = []
     for name, source, first, last, shift in sources:
-        if earlier := merged_of(source):
-            moved = ({**e, "first": e["first"] + shift, "last": e["last"] + shift} for e in earlier)
-            entries += [{**entry, "shift": int(entry["shift"]) + shift} for entry in moved]
+        if merged_of(source):
+            entries += [entry for _, entry in placed_entries(source, first, last, shift)]
         else:
             entries.append({"dataset": name, "first": first, "last": last, "shift": shift, "source": dict(source)})
+    for one, following in pairwise(entries):
+        assert one["first"] <= one["last"] < following["first"], "two datasets have an episode"
     every = [entry["source"] for entry in entries]
     common = {key: value for key, value in every[0].items() if all(s.get(key) == value and key in s for s in every)}
     common = {key: value for key, value in common.items() if key not in (SURGERY, MERGED, "env_kwargs")}

@@ -11,7 +11,7 @@ import pytest
 
 from physgym import SampleDataset, files
 from physgym.data import SampleWriter, surgery
-from physgym.data.episode_origins import origin_of
+from physgym.data.episode_origins import argument_numbers, origin_of, original_episodes
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.sample import Field, SampleSpec
 from tests.support.datasets import PARAMETERS, PER_EPISODE, SOURCE
@@ -125,6 +125,56 @@ def test_what_was_merged_is_merged_again_and_still_says_where_it_comes_from(kept
     assert [len(np.unique(again.origins()[1])), len(again.origins()[0])] == [3, 3]
     with pytest.raises(ConfigError, match="no samples of an episode 3"):
         origin_of(kept_of, 3)
+
+
+def test_what_a_filter_left_of_a_merged_dataset_is_merged_and_keeps_its_origins(tmp_path):
+    spec = SampleSpec([Field("x", (), np.dtype("f8"), "input")])
+    for number in (1, 2, 3):
+        place = tmp_path / str(number)
+        source = {"env": "toy/A", "env_kwargs": {"a": number}}
+        with SampleWriter(place, spec, source=source, provenance={"runs": [], "of": number}) as writer:
+            i = np.arange(4)
+            writer.append({"x": 100.0 * number + i}, episode=i, step=i * 0, seed=(i + number).astype("u8"))
+    surgery.merge([tmp_path / "1", tmp_path / "2"], tmp_path / "both")
+    for count, (condition, order) in enumerate((("x >= 103", "3 some"), ("x < 202", "some 3"), ("x > 201", "some 3"))):
+        folder = tmp_path / str(10 + count)
+        surgery.filter(tmp_path / "both", condition, folder / "some")
+        given = [folder / "some" if name == "some" else tmp_path / name for name in order.split()]
+        merged = surgery.merge(given, folder / "out").open()
+        arguments = merged.source["env_kwargs"]
+        own = argument_numbers(merged, np.arange(len(merged)), len(arguments))
+        before = original_episodes(merged)
+        for row, (episode, x) in enumerate(zip(merged.index("episode"), merged[:]["x"], strict=True)):
+            found = origin_of(merged, episode)
+            number = found.arguments["a"]
+            assert (100 * number + found.episode, found.dataset) == (x, str(tmp_path / str(number)))
+            assert found.provenance["of"] == number
+            assert (before[row], arguments[own[row]]) == (found.episode, found.arguments)
+    assert [entry["source"]["env_kwargs"]["a"] for entry in merged.source["merged"]] == [2, 3]  # none of nothing
+
+
+def test_endings_of_rejected_episodes_keep_to_their_dataset(tmp_path):
+    spec = SampleSpec([Field("x", (), np.dtype("f8"), "input")])
+    for name, how in (("a", "terminated"), ("b", "cut")):
+        with SampleWriter(tmp_path / name, spec, source={"env": name}, endings=True) as writer:
+            i = np.arange(2)
+            writer.append({"x": i * 1.0}, episode=i + 1, step=i * 0, seed=i.astype("u8") + ord(name))
+            writer.add_endings(episode=np.arange(5), steps=np.ones(5, int), how=[how] * 5)  # 0, 3, 4 without samples
+    merged = surgery.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c").open()
+    np.testing.assert_array_equal(merged.ended["episode"], np.arange(10))
+    assert merged.endings == {1: "terminated", 2: "terminated", 6: "cut", 7: "cut"}
+    assert [origin_of(merged, episode).episode for episode in (1, 2, 6, 7)] == [1, 2, 1, 2]
+
+
+def test_a_result_without_its_endings_is_refused(tmp_path, monkeypatch):
+    spec = SampleSpec([Field("x", (), np.dtype("f8"), "input")])
+    with SampleWriter(tmp_path / "a", spec, endings=True) as writer:
+        writer.append({"x": np.zeros(1)}, episode=np.zeros(1, int), step=np.zeros(1, int), seed=np.zeros(1, "u8"))
+        writer.add_endings(episode=np.zeros(1, int), steps=np.ones(1, int), how=["cut"])
+    monkeypatch.setattr(SampleWriter, "add_endings", lambda *args, **options: None)
+    with pytest.raises(DatasetError, match="the result has 0 rows of endings in place of 1; nothing is kept"):
+        surgery.rename(tmp_path / "a", "x", "y", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_arguments_of_episodes_stay_theirs(kept, tmp_path):
@@ -403,6 +453,42 @@ def dying(sample):
 
 def sleeping(sample):
     time.sleep(60)
+
+
+def wide(sample):
+    return sample["n"]
+
+
+def narrow_first(sample):
+    return np.uint8(1) if sample["n"] == 1 else np.uint16(300)
+
+
+def same_again(sample, at=np.zeros(2)):  # noqa: B008 - one array for all samples
+    at[:] = sample["n"]
+    return at
+
+
+def test_computed_values_fit_their_dtype_or_are_an_error(tmp_path):
+    spec = SampleSpec([Field("n", (), np.dtype("i8"), "input")])
+    with SampleWriter(tmp_path / "a", spec) as writer:
+        i = np.arange(3)
+        writer.append({"n": np.array([1, 200, 2**40])}, episode=i, step=i * 0, seed=i.astype("u8"))
+
+    def add(function, **options):
+        return surgery.add(tmp_path / "a", "q", function, num_workers=0, **options)
+
+    for function, dtype, problem in (
+        (wide, "int16", "int64 for episode 2, step 0 .* and int16 is wanted; .* cannot hold, the first 1099511627776"),
+        (wide, "uint8", "int64 for episode 2, step 0 .* and uint8 is wanted"),
+        (narrow_first, None, "uint16 for episode 1, step 0 .* and uint8 is wanted; .* cannot hold, the first 300"),
+        (lambda sample: 1e30, "float16", "float64 for episode 0, step 0 .* float16 cannot hold"),
+    ):
+        with pytest.raises(SampleError, match=problem):
+            add(function, out=tmp_path / "b", dtype=dtype, nonfinite="allow")
+        assert not (tmp_path / "b").exists()
+    found = add(lambda sample: int(sample["n"]) % 255, out=tmp_path / "c", dtype="uint8").open()[:]["q"]
+    assert (found.dtype, found.tolist()) == (np.uint8, [1, 200, 2**40 % 255])
+    np.testing.assert_array_equal(add(same_again, out=tmp_path / "d").open()[:]["q"][:, 0], [1, 200, 2**40])
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

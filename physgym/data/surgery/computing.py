@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from physgym.casting import CastError, as_array
+from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.layout import EPISODES, INDEX
 from physgym.data.partition import Partition
@@ -99,21 +99,22 @@ class Computation:
         if value.dtype.kind not in NUMBERS:
             what = "a text" if value.dtype.kind in "US" else f"values of dtype {value.dtype}"
             raise SampleError(f"{name} returns {what} for {where}; numbers or flags are wanted")
-        if self.field is not None:
-            if value.shape != self.field.shape:
-                raise SampleError(f"{name} returns shape {value.shape} for {where}, and {self.field.shape} before")
-            if not np.can_cast(value.dtype, self.field.dtype, "same_kind"):
-                raise SampleError(
-                    f"{name} returns {value.dtype} for {where}, and {self.field.dtype} is wanted; say which dtype the "
-                    "field has (--dtype)"
-                )
-            value = value.astype(self.field.dtype)
+        if self.field is not None and value.shape != self.field.shape:
+            raise SampleError(f"{name} returns shape {value.shape} for {where}, and {self.field.shape} before")
         if self.nonfinite == "error" and value.dtype.kind in "fc" and not np.isfinite(value).all():
             raise SampleError(
                 f"{name} returns a value that is not finite for {where}; filter such samples out first, or allow it "
                 "(--nonfinite allow)"
             )
-        return value
+        if self.field is None:
+            return value
+        try:
+            return np.array(as_dtype(returned, self.field.dtype))  # a function may fill one array again and again
+        except CastError as error:
+            raise SampleError(
+                f"{name} returns {value.dtype} for {where}, and {self.field.dtype} is wanted; say which dtype the "
+                f"field has (--dtype): what it returns {error}"
+            ) from error
 
 
 def with_field(

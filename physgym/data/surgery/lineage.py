@@ -7,7 +7,7 @@ from typing import Any
 
 from physgym._version import __version__
 from physgym.data.dataset import SampleDataset
-from physgym.data.origins import SURGERY, merged_of, merged_source, provenances_of
+from physgym.data.origins import SURGERY, merged_of, merged_source, placed_entries, provenances_of
 from physgym.data.provenance import REPEATED_UNKNOWN, runs_of
 from physgym.data.surgery.sources import seen
 
@@ -49,12 +49,15 @@ def merged_lineage(
     """
     step = {"merge": len(parts)}
     source = merged_source([(path, dataset.source, first, last, shift) for path, dataset, first, last, shift in parts])
-    runs, origins, count = [], [], 0
-    for _, dataset, *_ in parts:
+    runs, origins, count = list[dict[str, Any]](), list[Any](), 0
+    for _, dataset, first, last, shift in parts:
         before = dataset.provenance
         runs += [{**run, "samples": count + int(run.get("samples", 0))} for run in _runs(before)]
-        entries = len(merged_of(dataset.source))
-        origins += provenances_of(before, entries) if entries else [before]
+        if entries := len(merged_of(dataset.source)):
+            known = provenances_of(before, entries)
+            origins += [known[number] for number, _ in placed_entries(dataset.source, first, last, shift)]
+        else:
+            origins.append(before)
         count += len(dataset)
     came = [{"dataset": path, **seen(dataset), SURGERY: _done(dataset.provenance)} for path, dataset, *_ in parts]
     came = [{key: value for key, value in one.items() if value != []} for one in came]

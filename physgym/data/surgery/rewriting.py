@@ -9,7 +9,7 @@ from pathlib import Path
 from physgym import files, limits
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Description
-from physgym.data.layout import EPISODES, INDEX, REJECTED
+from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.surgery.plans import NewDataset, NewPart, Piece, blocks
 from physgym.data.surgery.side_rows import SideRows
 from physgym.data.surgery.unfinished import delete_unfinished, locked
@@ -135,7 +135,8 @@ def _verify(part: NewPart, folder: Path, new: NewDataset, progress: bool) -> Non
     found.verify(progress=progress)
     if len(found) != part.count:
         raise DatasetError(f"the result has {len(found)} {part.mode} samples in place of {part.count}; nothing is kept")
-    for table, wanted in ((EPISODES, part.parameters is not None), (REJECTED, part.rejected)):
+    tables = ((EPISODES, part.parameters is not None), (REJECTED, part.rejected), (ENDINGS, part.endings))
+    for table, wanted in tables:
         if wanted and all(piece.selection is None for piece in part.pieces):
             there = _count(table, [found])
             given = _count(table, [piece.dataset for piece in part.pieces])

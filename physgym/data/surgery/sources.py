@@ -11,7 +11,7 @@ from typing import Any, get_args
 from physgym.data import constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Description, Mode, check_mode, open_partitions, partition_files
-from physgym.data.layout import EPISODES, REJECTED, SAMPLES
+from physgym.data.layout import ENDINGS, EPISODES, REJECTED, SAMPLES
 from physgym.data.partition import Partition
 from physgym.data.remote import fetch_dataset
 from physgym.data.surgery.publishing import check_free
@@ -20,7 +20,12 @@ from physgym.files import absolute
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
 
-NAMES_OF = {SAMPLES: "index/episode", EPISODES: "episodes/episode", REJECTED: "rejected/index/episode"}
+NAMES_OF = {
+    SAMPLES: "index/episode",
+    EPISODES: "episodes/episode",
+    REJECTED: "rejected/index/episode",
+    ENDINGS: "endings/episode",  # of an episode without samples too, of which all steps were rejected
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def digest_of(dataset: SampleDataset) -> str:
 
 
 def episode_range(dataset: SampleDataset) -> tuple[int, int]:
-    """Return the least and the greatest number of an episode of a part, rejected ones and parameters included."""
+    """Return the least and the greatest number of an episode of a part, in whichever of its tables."""
     bounds = [
         (int(numbers.min()), int(numbers.max()))
         for part in dataset.partitions
