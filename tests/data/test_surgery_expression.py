@@ -21,6 +21,9 @@ SPEC = SampleSpec(
         Field("count", (), np.dtype("i4"), "additional"),
         Field("padded", (3, 2), np.dtype("f4"), "input", mask="count"),
         Field("flags", (4,), np.dtype("?"), "additional"),
+        Field("some flags", (3,), np.dtype("?"), "additional", mask="count"),
+        Field("half", (), np.dtype("f2"), "additional"),
+        Field("\N{MICRO SIGN}", (), np.dtype("f8"), "additional"),
     ]
 )
 PARAMETERS = SampleSpec([Field("k", (), np.dtype("f8"), "input"), Field("both", (), np.dtype("f8"), "input")])
@@ -35,6 +38,9 @@ FIELDS = {
     "count": COUNT,
     "padded": np.where(np.arange(3)[:, None] < COUNT[:, None, None], 1, -7).repeat(2, -1).astype("f4"),
     "flags": np.arange(N * 4).reshape(N, 4) % 5 == 0,
+    "some flags": np.ones((N, 3), bool),
+    "half": np.array([np.inf, 1, 2048, np.nan, -1], "f2"),
+    "\N{MICRO SIGN}": np.arange(N) * 1.0,
 }
 VALUES = {
     "field": FIELDS,
@@ -76,6 +82,23 @@ X, K, EPISODE, STEP = FIELDS["x"], np.arange(N) * 1.0, np.arange(N) // 2, np.ara
         ("norm(padded) ** 2 < 3 and isfinite(padded)", COUNT <= 1),
         ("k / 0 > 1", K > 0),
         ("episode\n> 0", EPISODE > 0),
+        ("padded[1, 0] < 5", COUNT > 1),  # padding compares as false
+        ("padded[1, 0] != 5", COUNT > 1),
+        ("0 < 5 > padded[1, 0] + 1", COUNT > 1),
+        ("not padded[1, 0] >= 5", np.ones(N, bool)),
+        ("max(padded[1, 0], 0) < 5", COUNT > 1),
+        ("norm(padded[1, 0]) < 9", COUNT > 1),
+        ("abs(padded[1, 0]) < 9 or mean(padded[1, 0]) < 9", COUNT > 1),
+        ("mean(padded) != 5 and min(padded) != 5", COUNT > 0),
+        ("'some flags'[1]", COUNT > 1),
+        ("'some flags'[1] or k < 0", COUNT > 1),
+        ("half <= 70000", [False, True, True, False, True]),  # as of half + 0
+        ("70000 >= half", [False, True, True, False, True]),
+        ("half == 2049", np.zeros(N, bool)),
+        ("half != 1", [True, False, True, False, True]),
+        ("x[0] / 0 <= 1e39", np.zeros(N, bool)),
+        ("\N{MICRO SIGN} > 1", K > 1),
+        ("field(\N{MICRO SIGN}) > 1 and '\N{MICRO SIGN}' > 1", K > 1),
     ],
 )
 def test_an_expression_tells_which_samples_fulfil_it(text, wanted):
@@ -143,6 +166,24 @@ def test_an_expression_tells_which_samples_fulfil_it(text, wanted):
 def test_what_is_no_condition_is_refused(text, problem):
     with pytest.raises(ConfigError, match=problem):
         evaluate(text)
+
+
+def test_a_single_precision_value_is_compared_with_what_it_cannot_hold():
+    spec = SampleSpec([Field("x", (), np.dtype("f4"), "input")])
+    values = np.array([np.inf, -np.inf, 3e38], "f4")
+    for text in ("-1e39 <= x <= 1e39", "-1e39 <= x + 0 <= 1e39"):
+        assert Expression(text).evaluate(spec, None, lambda kind, name: values).tolist() == [False, False, True]
+
+
+def test_a_name_of_which_python_makes_another_stands_in_quotes():
+    names = ["\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}", "\N{LATIN SMALL LIGATURE ST}ep"]
+    spec = SampleSpec([Field(name, (), np.dtype("f8"), "input") for name in names])
+    with pytest.raises(ConfigError, match=f"may be each of the names {names[0]!r}, {names[1]!r}; write it in quotes"):
+        Expression(f"{names[0]} > 1").check(spec)
+    read = []
+    for text in (f"'{names[0]}' > 1", "step > 1"):
+        Expression(text).evaluate(spec, None, lambda kind, name: read.append((kind, name)) or np.zeros(1))
+    assert read == [("field", names[0]), ("index", "step")]
 
 
 def test_the_index_and_a_field_of_its_name_are_told_by_a_function():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ class Expression:
     There are comparisons, ``and``, ``or``, ``not``, arithmetic, and of arrays ``min``, ``max``, ``mean``, ``norm`` and
     ``isfinite``, which make one value of each sample's array; ``abs``, and integers as indices. A name with other
     characters than those of Python's stands in quotes, ``norm("group/x")``. Arithmetic is in double precision. Of
-    padded fields those values count that are there.
+    padded fields those values count that are there; a comparison with one that is not is false, as with NaN.
 
     Args:
         text: The expression.
@@ -154,8 +155,7 @@ class Expression:
             raise ConfigError(
                 f"{self.text} is no condition, which is true or false for a sample; compare it: {EXAMPLE}"
             )
-        flags: Array = found.data
-        return flags
+        return _given(found)
 
 
 class _Evaluation:
@@ -169,7 +169,7 @@ class _Evaluation:
         """Return the value of a part."""
         kinds: dict[type[ast.AST], Callable[[Any], PartValue]] = {
             ast.Constant: self._constant,
-            ast.Name: lambda name: self._named(name.id),
+            ast.Name: lambda name: self._named(self._written(name)),
             ast.BoolOp: self._boolean,
             ast.UnaryOp: self._unary,
             ast.BinOp: self._arithmetic,
@@ -199,6 +199,14 @@ class _Evaluation:
         return PartValue(value if abs(value) < 1 << 62 else float(value), _text(node))
 
     # --- names
+
+    def _written(self, node: ast.Name) -> str:
+        """Return the name that stands there: Python has normalized it, so that a field may have it in another form."""
+        every = dict.fromkeys([*self._spec, *self._parameters])
+        alike = [name for name in every if unicodedata.normalize("NFKC", name) == node.id]
+        if len(alike) > 1:
+            raise ConfigError(f"{node.id} may be each of the names {', '.join(map(repr, alike))}; write it in quotes")
+        return alike[0] if alike and node.id not in NAMES else node.id
 
     def _named(self, name: str, kind: str | None = None) -> PartValue:
         """Return the values of a name; of one kind where it is said."""
@@ -254,20 +262,19 @@ class _Evaluation:
             raise _unreduced(value)
         if not value.flag:
             raise ConfigError(f"{value.text} is no condition, and stands where one is wanted; compare it")
-        return value
+        return PartValue(_given(value), value.text)
 
     def _comparison(self, node: ast.Compare) -> PartValue:
         sides = [self._scalar(side) for side in (node.left, *node.comparators)]
         if all(side.constant for side in sides):
             raise ConfigError(f"{_text(node)} compares numbers with numbers, the same for every sample")
-        found = []
+        flags: Any = True
         for operation, one, other in zip(node.ops, sides, sides[1:], strict=False):
             if type(operation) not in COMPARISONS:
                 raise ConfigError(f"{_text(node)}: an expression compares by ==, !=, <, <=, > and >= alone")
-            found.append(COMPARISONS[type(operation)](one.data, other.data))
-        flags = found[0]
-        for other_flags in found[1:]:
-            flags = flags & other_flags
+            flags = flags & COMPARISONS[type(operation)](*_comparable(one, other))
+        for side in sides:
+            flags = flags & _compares(side)
         return PartValue(np.asarray(flags), _text(node))
 
     def _scalar(self, node: ast.AST) -> PartValue:
@@ -317,24 +324,25 @@ class _Evaluation:
             raise ConfigError(f"{_text(node)}: {name} takes one argument")
         if name in CHOOSING:
             chosen = node.args[0]
-            text = chosen.id if isinstance(chosen, ast.Name) else getattr(chosen, "value", None)
+            text = self._written(chosen) if isinstance(chosen, ast.Name) else getattr(chosen, "value", None)
             if not isinstance(text, str):
                 raise ConfigError(f"{_text(node)}: {name} takes a name")
             return self._named(text, CHOOSING[name])
         if len(node.args) > 1:
-            sides = [_number(self._scalar(side)).data for side in node.args]
+            sides = [_number(self._scalar(side)) for side in node.args]
             combine = np.minimum if name == "min" else np.maximum
-            data = sides[0]
+            data, there = sides[0].data, sides[0].there
             for side in sides[1:]:
-                data = combine(data, side)
-            return PartValue(data if isinstance(data, np.ndarray) and data.ndim else float(data), _text(node))
+                data, there = combine(data, side.data), _both(there, side.there)
+            return PartValue(data if isinstance(data, np.ndarray) and data.ndim else float(data), _text(node), there)
         value = self.of(node.args[0])
         if value.constant:
             raise ConfigError(f"{_text(node)}: {name} takes the values of samples, not a number")
         if name == "abs":
             data = value.data if value.data.dtype.kind == "c" else _number(value).data
             return PartValue(np.abs(data), _text(node), value.there)
-        return PartValue(_reduced(name, value), _text(node))
+        there = None if value.shape or name == "isfinite" else value.there  # one value, which may be padding
+        return PartValue(_reduced(name, value), _text(node), there)
 
     def _subscript(self, node: ast.Subscript) -> PartValue:
         value = self.of(node.value)
@@ -372,6 +380,36 @@ def _reduced(name: str, value: PartValue) -> Array:
     filled = np.where(counts, rows, start)  # a sample without any value compares as false
     found = filled.min(1) if name == "min" else filled.max(1)
     return np.where(counts.any(1), found, np.nan)
+
+
+def _given(value: PartValue) -> Array:
+    """Return the flags of a condition, false where it is padding."""
+    flags: Array = value.data if value.there is None else value.data & value.there
+    return flags
+
+
+def _compares(value: PartValue) -> Any:
+    """Return which values compare at all: padding does not, nor what is not a number, by ``!=`` neither."""
+    known: Any = True if value.there is None else value.there
+    return known & ~np.isnan(value.data) if not value.constant and value.data.dtype.kind == "f" else known
+
+
+def _comparable(one: PartValue, other: PartValue) -> tuple[Any, Any]:
+    """Return the sides of a comparison with a precision in which each is a number of its own.
+
+    A number of the expression is compared in the precision of single or double ones: 0.1 is what a float32 makes of it.
+    Half precision would make 2048 of 2049, and infinite what is larger than its greatest number.
+    """
+    return _wide(one, other), _wide(other, one)
+
+
+def _wide(value: PartValue, other: PartValue) -> Any:
+    """Return the values of a field in double precision where its own does not hold the number of the other side."""
+    data = value.data
+    if value.constant or not other.constant or data.dtype.kind != "f" or data.dtype.itemsize >= 8:
+        return data
+    fits = data.dtype.itemsize > 2 and abs(other.data) <= np.finfo(data.dtype).max
+    return data if fits else data.astype(np.float64)
 
 
 def _both(one: Array | None, other: Array | None) -> Array | None:
