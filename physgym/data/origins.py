@@ -176,6 +176,27 @@ def check_not_made_by_surgery(source: Mapping[str, Any], where: object) -> None:
         )
 
 
+def holds_all_steps(*records: Any) -> bool:
+    """Return whether a dataset holds each step of its episodes that was not rejected.
+
+    It does not where it was filtered, or where nothing says which simulation made it.
+
+    Args:
+        records: Its source, its provenance, and those of what it was made of.
+    """
+    source = records[0]
+    return bool(source.get("env")) and "replay" not in source and not any(map(_names_filter, records))
+
+
+def _names_filter(record: Any) -> bool:
+    """Return whether a source or a provenance says that samples were filtered, there or in what it was made of."""
+    if isinstance(record, list):
+        return any(map(_names_filter, record))
+    if not isinstance(record, Mapping):
+        return False
+    return "filter" in record or any(_names_filter(record.get(key)) for key in (SURGERY, "from", MERGED, "source"))
+
+
 def entries_of(entries: Sequence[Mapping[str, Any]], episodes: Array) -> Array:
     """Return which entry each episode belongs to, by their first numbers, which ascend."""
     firsts = np.array([entry["first"] for entry in entries], np.int64)

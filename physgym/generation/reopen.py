@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from physgym.checks import integer
 from physgym.code.env_description import describe_env
@@ -47,6 +48,9 @@ from physgym.vector.predictions import AnyPredictor
 from physgym.worker.folders import OwnFolder
 from physgym.worker.variants import SINGLE
 
+# wrappers that give a step the same sample whatever came before it
+WITHOUT_MEMORY = (OwnFolder, TimeLimit, OrderEnforcing, PassiveEnvChecker)
+
 
 def reopen(
     dataset: SampleDataset | str | Path | Location,
@@ -63,7 +67,8 @@ def reopen(
 
     ``env.step(action)`` gives the stored sample again, to the bit; another action branches from there. The episode is
     run again from its seed, and its samples are compared with those that are stored: all before the step, and that of
-    the step itself where the simulation keeps states (`physgym.Simulation.state`).
+    the step itself where the simulation keeps states (`physgym.Simulation.state`). A step that was rejected must be
+    rejected again.
 
     Actions are drawn again as they were. Where that is not possible, since a function, a network or a person gave them,
     they are taken from the stored samples: a field ``action``, or what the simulation's ``load_sample`` makes of one.
@@ -201,6 +206,8 @@ class _Replay:
             if (sample := stored.sample(last.step)) is not None:
                 _check_fields(sample, last.sample, self._spec)
                 check_same_sample(sample, last.sample, f"{where}, step {last.step}")
+            elif stored.is_whole and last.sample is not None:  # it was rejected
+                raise different(f"{where}, step {last.step}", "outcome")
         if last is None or last.step < step - 1 or last.last:
             raise different(where, "length")
         return policy(last.observation, rng)
@@ -213,7 +220,7 @@ class _Replay:
         """
         sample, env = self._stored.sample(step), self._env
         keeps = _keeps_all(env)
-        if sample is None or env.metadata.get(SINGLE) or not (keeps or step == 0):
+        if (sample is None and not self._stored.is_whole) or env.metadata.get(SINGLE) or not (keeps or step == 0):
             return
         state = {}
         if keeps:  # copies: the other environment may keep or change what it gets
@@ -227,16 +234,28 @@ class _Replay:
                 other.unwrapped.set_state(state)  # type: ignore[attr-defined]  # as above
             info = other.step(copy.deepcopy(action))[-1]
             where = f"episode {self._stored.episode}, step {step}"
-            again = None if "sample" not in info else self._spec.check(info["sample"], where, finite=False)
+            again = self._sample_of(info, where)
+            if sample is None:
+                if again is not None:
+                    raise different(where, "outcome")
+                return
             _check_fields(sample, again, self._spec)
             check_same_sample({name: sample[name] for name in sample if name != TRUNCATED}, again, where)
+
+    def _sample_of(self, info: Mapping[str, Any], where: str) -> Sample | None:
+        """Return the sample of a step; None where it is rejected."""
+        if info.get("sample") is None:
+            return None
+        sample = self._spec.check(info["sample"], where, finite=False)
+        refused = self._origin.source.get("nonfinite") == "reject" and self._spec.nonfinite(sample)
+        return None if refused else sample
 
 
 def _keeps_all(env: Env) -> bool:
     """Return whether a simulation keeps states, and no wrapper around it has something to remember."""
     layer = env
     while layer is not env.unwrapped:
-        if not isinstance(layer, OwnFolder) and type(layer).__module__.partition(".")[0] != "gymnasium":
+        if type(layer) not in WITHOUT_MEMORY:
             return False
         layer = getattr(layer, "env", env.unwrapped)
     return not lacking_state_hooks(env)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.episode_origins import origin_of
+from physgym.data.origins import holds_all_steps
 from physgym.errors import ConfigError
 from physgym.placement import Env
 from physgym.policies import ActionPolicy
@@ -27,6 +29,7 @@ class StoredEpisode:
     Attributes:
         episode: The same.
         seed: Its seed.
+        is_whole: Whether a step without a sample is one that was rejected; a filter leaves samples out, too.
 
     Raises:
         ConfigError: There is no such episode.
@@ -44,6 +47,8 @@ class StoredEpisode:
             )
         self._row_of = dict(zip(dataset.index("step")[rows].tolist(), rows.tolist(), strict=True))
         self.seed = int(dataset.index("seed")[rows[0]])
+        origin = origin_of(dataset, episode)
+        self.is_whole = holds_all_steps(origin.source, dataset.source, dataset.provenance, origin.provenance)
 
     def check_step(self, step: int) -> None:
         """Check that the episode has a step; one that was rejected is one.
@@ -58,11 +63,11 @@ class StoredEpisode:
             )
 
     def row(self, step: int) -> int | None:
-        """Return the row of the sample of a step; None where it was rejected."""
+        """Return the row of the sample of a step; None where it was rejected, or filtered out."""
         return self._row_of.get(step)
 
     def sample(self, step: int) -> Sample | None:
-        """Return the sample of a step; None where it was rejected."""
+        """Return the sample of a step; None where it was rejected, or filtered out."""
         row = self._row_of.get(step)
         return None if row is None else self._dataset[row]
 
@@ -96,8 +101,9 @@ class StoredEpisode:
             step += 1
             sample = self.sample(step)
             if sample is None:
+                why = "was rejected" if self.is_whole else "was filtered out or rejected"
                 raise ConfigError(
-                    f"step {step} of episode {self.episode} was rejected, so that its action is not stored, and it "
+                    f"step {step} of episode {self.episode} {why}, so that its action is not stored, and it "
                     "cannot be drawn again. Pass actions= with what gave the actions"
                 )
             return unflatten(space, iter([sample[name][()] for name in names])) if whole else load(sample)

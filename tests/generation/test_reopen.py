@@ -11,8 +11,10 @@ from gymnasium import spaces
 
 import physgym
 from physgym.data import SampleWriter
+from physgym.data.surgery import operations as surgery
 from physgym.data.surgery.operations import merge
 from physgym.errors import ChangedCode, ConfigError, DatasetError
+from physgym.generation import reopen as reopening
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner
 from physgym.sample import RecordTransition, SampleSpec
@@ -111,6 +113,63 @@ def test_a_step_that_was_rejected_is_reopened_too(tmp_path):
     missing = next((e, s) for e, s in itertools.product(range(2), range(6)) if (e, s) not in stored)
     env, action = physgym.reopen(dataset, *missing)
     assert env.step(action)[-1]["rejected"] == "too small"
+
+
+class Choosier(Choosy):
+    """Keeps states too; with a `limit` of its own."""
+
+    limit = -0.5
+
+    def advance(self, action):
+        if action < self.limit:
+            raise physgym.RejectSample("too small")
+        self.before, self.x = self.x, self.x + max(float(action), -0.5)
+
+    def state(self):
+        return {"x": self.x}
+
+    def set_state(self, state):
+        self.x = float(self.checked_state(state)["x"])
+
+
+class Patient(Choosier):
+    """Rejects nothing."""
+
+    limit = -1.0
+
+
+def test_a_step_that_was_rejected_must_be_rejected_again(tmp_path):
+    dataset = physgym.generate(Choosier, tmp_path / "d", samples=20, max_steps=6, **QUICK)
+    stored = set(zip(dataset.index("episode").tolist(), dataset.index("step").tolist(), strict=True))
+    episode, step = next((e, s) for e, s in itertools.product(range(4), range(5)) if (e, s) not in stored)
+    env, action = physgym.reopen(dataset, episode, step)
+    assert "rejected" in env.step(action)[-1]
+    options = {"env": Patient, "allow_changed_code": True}
+    for later in (step, step + 1):
+        with pytest.raises(DatasetError, match=f"step {step}: the simulation gives another 'outcome'"):
+            physgym.reopen(dataset, episode, later, **options)
+    surgery.filter(tmp_path / "d", f"step != {step}", out=tmp_path / "filtered")
+    physgym.reopen(tmp_path / "filtered", episode, step, **options)  # nothing says that it was rejected
+
+
+def test_an_action_that_was_filtered_out_is_not_called_rejected(tmp_path):
+    arguments = {"samples": 6, "max_steps": 6, "actions": Policy(pushes), **QUICK}
+    physgym.generate("physgym/Spring-v0", tmp_path / "d", **arguments)
+    surgery.filter(tmp_path / "d", "step != 2", out=tmp_path / "filtered")
+    physgym.generate("physgym/Spring-v0", tmp_path / "e", **{**arguments, "seed": 1})
+    surgery.merge([tmp_path / "filtered", tmp_path / "e"], tmp_path / "merged")
+    for name in ("filtered", "merged"):
+        with pytest.raises(ConfigError, match="step 2 of episode 0 was filtered out or rejected, so that its action"):
+            physgym.reopen(tmp_path / name, 0, 4)
+
+
+def remembering():
+    return gymnasium.wrappers.StickyAction(gymnasium.wrappers.TimeLimit(Patient(), 50), 0.5)
+
+
+def test_a_wrapper_of_gymnasium_that_remembers_is_no_false_alarm(tmp_path):
+    assert reopening._keeps_all(gymnasium.wrappers.TimeLimit(Patient(), 50))
+    steps_again(physgym.generate(remembering, tmp_path, samples=10, max_steps=10, **QUICK), [1, 4, 9])
 
 
 def test_one_branches_from_there(spring):
