@@ -17,7 +17,7 @@ from physgym.data import constants
 from physgym.data.description import Description, Mode, check_mode, open_partitions
 from physgym.data.episode_split import held_out, number_episodes
 from physgym.data.indices import as_indices, moved
-from physgym.data.joined_tables import joined
+from physgym.data.joined_tables import check_fields, declared_spec, joined, joined_endings
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.map_style import MapStyle
 from physgym.data.origins import SampleOrigin, divided
@@ -61,7 +61,7 @@ class SampleDataset(MapStyle):
 
     Raises:
         SampleError: `feedback` names a field that there is not, or the fields do not fit.
-        DatasetError: A folder has no samples of this mode, or a partition is damaged or differs in its fields.
+        DatasetError: A folder has no samples of this mode, a partition is damaged, or fields or feedback differ.
     """
 
     def __init__(
@@ -88,9 +88,7 @@ class SampleDataset(MapStyle):
         self._fetched = mini if rows is None and len(self.paths) == 1 else None  # samples to fetch; None for all
         self._pins: dict[int, Pin] = {}
         self._load()
-        stored = self._partitions[0][1].spec
-        if feedback is not None:
-            stored = stored.with_feedback(feedback)
+        stored = declared_spec(self.partitions, feedback)
         self.feedback = stored.feedback
         self._fields = None if fields is None else list(fields)
         self.spec = stored if fields is None else SampleSpec([stored[name] for name in _known(stored, fields)])
@@ -107,10 +105,7 @@ class SampleDataset(MapStyle):
         places = zip(self.paths, self._places, strict=True)
         opened = [_open(folder, self.mode, known, at) for folder, at in places]
         found = [(i, part) for i, (parts, _) in enumerate(opened) for part in parts]
-        first = found[0][1]
-        for _, part in found:
-            if part.spec != first.spec:
-                raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
+        check_fields([part for _, part in found])
         counts = [sum(part.count for i, part in found if i == folder) for folder in range(len(self.paths))]
         if self._rows is not None:
             self._rows = moved(self._rows, self._counts, counts)
@@ -493,18 +488,24 @@ class SampleDataset(MapStyle):
 
         That is "terminated", "truncated" (by the environment), "cut" (by ``max_steps``), or "unfinished": its end is
         not in the dataset, as of the last episode where `samples` ended a generation.
+
+        Raises:
+            ConfigError: Several folders have an episode of one number.
         """
-        found = self._of_table(ENDINGS, "endings/")
+        found = joined_endings(self._partitions)
         if found is None:
             return None
-        words = [word.decode() for word in found["how"].tolist()]
-        known = dict(zip(found["episode"].tolist(), words, strict=True))
+        known = dict(zip(found["episode"].tolist(), map(bytes.decode, found["how"].tolist()), strict=True))
         return {episode: known.get(episode, "unfinished") for episode in np.unique(self.index("episode")).tolist()}
 
     @property
     def lengths(self) -> dict[int, int]:
-        """Return the steps of each episode that ended, by its index, rejected ones included; empty if not stored."""
-        found = self._of_table(ENDINGS, "endings/")
+        """Return the steps of each episode that ended, by its index, rejected ones included; empty if not stored.
+
+        Raises:
+            ConfigError: Several folders have an episode of one number.
+        """
+        found = joined_endings(self._partitions)
         return {} if found is None else dict(zip(found["episode"].tolist(), found["steps"].tolist(), strict=True))
 
     @property

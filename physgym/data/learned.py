@@ -9,6 +9,7 @@ from typing import Any
 from physgym.code.record import Code, recorded_code
 from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import codes_of, learned_samples
+from physgym.data.windows import without_windows
 
 
 class Learned:
@@ -35,6 +36,7 @@ class Learned:
 
         A code that is unknown in part can be compared with nothing within the program that trains.
         """
+        training = without_windows(training)
         found = [code for _, code in codes_of(training) if not Code.from_json(code).unknown]
         samples = training if isinstance(training, SampleDataset) else None
         return cls(found[0] if found else None, samples) if found or samples is not None else None

@@ -17,6 +17,7 @@ from physgym.code.record import SHOWN, Code, check_same, differences, warn_unkno
 from physgym.data.description import UNKNOWN, Description
 from physgym.data.episode_origins import original_episodes
 from physgym.data.recorded_numbers import read_numbers
+from physgym.data.windows import without_windows
 from physgym.errors import PhysGymError
 from physgym.naming import class_name, same_name
 
@@ -242,6 +243,7 @@ def warn_of_overlap(validation: Any, training: Any, *, divided: bool = False) ->
     """
     from physgym.data.dataset import SampleDataset
 
+    validation, training = without_windows(validation), without_windows(training)
     codes = codes_of(training)
     texts = []
     if isinstance(training, SampleDataset):
@@ -261,6 +263,7 @@ def codes_of(samples: Any) -> list[Simulated]:
     """Return what is recorded of the simulations that samples, or a stream of them, come from, and of their code."""
     from physgym.data.dataset import SampleDataset
 
+    samples = without_windows(samples)
     return _codes(samples) if isinstance(samples, SampleDataset) else _code_of_stream(samples)
 
 

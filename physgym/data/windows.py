@@ -423,3 +423,8 @@ class EpisodeWindows(MapStyle):
             return mask
         batch[self._fields.mask][...] = mask
         return batch[self._fields.mask]
+
+
+def without_windows(samples: Any) -> Any:
+    """Return the dataset that windows are made of; other samples as they are."""
+    return samples.dataset if isinstance(samples, EpisodeWindows) else samples

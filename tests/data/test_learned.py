@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 import physgym
+from physgym.data.learned import Learned
 from physgym.errors import ChangedCode
 from physgym.nn import MLP
 from physgym.runner import RolloutEvaluation, Runner
@@ -64,8 +65,6 @@ def test_a_run_compares_the_code_that_a_network_learned_from(own, session, way):
 
 
 def test_a_checkpoint_of_before_says_what_its_session_says(own, session, monkeypatch):  # noqa: F811
-    from physgym.data.learned import Learned
-
     monkeypatch.setattr(Learned, "to_json", lambda self: None)
     predictor = load_checkpoint(session)
     save_checkpoint(session / "networks" / "older", predictor)
@@ -107,6 +106,21 @@ def test_what_was_held_out_is_no_overlap(own, tmp_path):  # noqa: F811
         runner.run(replay=trainer.validation, progress=False)
         with pytest.warns(UserWarning, match="of the replayed samples are among"):
             runner.run(replay=trainer.training, progress=False)
+
+
+def test_a_training_on_windows_is_recorded_as_one_on_samples(own, tmp_path):  # noqa: F811
+    data = physgym.generate(own(1), tmp_path / "data", **OPTIONS)
+    windows = data.windows(1, 2)
+    learned = Learned.of(windows)
+    assert learned.code is not None
+    assert learned.code == Learned.of(data).code
+    assert len(learned.samples) == len(data)
+    network, options = MLP.from_spec(windows.spec, hidden=(4,)), {"epochs": 1, "progress": False}
+    with pytest.warns(UserWarning, match="episodes of the validation samples are among those of the training"):
+        Trainer(network, windows, validation=windows, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(network, windows, validation=0.5, **options)
 
 
 ROLLOUT = "the steps of the rollout were made by other code .*module own_physics"

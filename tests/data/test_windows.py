@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from physgym.data import row_reader
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError, SampleError
+from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.sample import Field, SampleSpec
 from tests.support import sizes  # noqa: F401  # files of a few rows
 
@@ -416,6 +416,24 @@ def test_an_episode_is_arrays(both, tmp_path):
     together = SampleDataset([*both.paths, tmp_path / "other"])
     with pytest.raises(ConfigError, match="several folders have an episode 4; open them one by one"):
         together.episode(4)
+
+
+def test_folders_that_are_joined_agree_on_the_feedback(both, silent, tmp_path):
+    fields = SampleSpec([SPEC["state"], SPEC["next_state"], Field("velocity", (), I8, "input")])
+    names = {}
+    for name, feedback in (("a", "next_state -> state"), ("b", "next_state -> velocity"), ("c", {})):
+        with SampleWriter(names.setdefault(name, tmp_path / name), fields.with_feedback(feedback)) as writer:
+            columns = {field: np.arange(3) for field in fields}
+            writer.append(columns, episode=[0] * 3, step=range(3), seed=[0] * 3)
+    for order in itertools.permutations("ac"):  # one is silent: the other one holds, wherever it stands
+        joined = SampleDataset([names[name] for name in order])
+        assert joined.feedback == pickle.loads(pickle.dumps(joined)).feedback == {"next_state": "state"}  # noqa: S301
+        assert joined.windows(2, 1).feedback == {"next_state": "state"}
+    for order in itertools.permutations("abc"):
+        with pytest.raises(DatasetError, match="declares the feedback next_state -> ") as found:
+            SampleDataset([names[name] for name in order])
+        assert all(str(names[name]) in str(found.value) for name in "ab")
+    assert SampleDataset(names.values(), feedback="next_state -> state").feedback == {"next_state": "state"}
 
 
 def test_frames_that_are_stored_once_are_stacked(tmp_path):

@@ -9,7 +9,9 @@ from gymnasium.wrappers import TimeLimit
 import physgym
 from physgym.data.writer import SampleWriter
 from physgym.episode import require_spec, run_episode
+from physgym.errors import ConfigError
 from physgym.formats.archive import archive
+from physgym.sample import Field, SampleSpec
 
 
 class Ending(gym.Env):
@@ -124,6 +126,21 @@ def test_a_dataset_without_endings_is_read_and_continued(tmp_path):
         writer.add_endings(episode=np.zeros(1, int), steps=np.array([4]), how=["cut"])
     dataset = physgym.SampleDataset(tmp_path / "d")
     assert (len(dataset), dataset.endings) == (4, None)
+
+
+def test_joined_folders_have_one_ending_for_each_episode(tmp_path):
+    spec = SampleSpec([Field("x", (), np.dtype("f4"), "input")])
+    for name, episodes in (("a", (0, 1)), ("b", (1, 2)), ("c", (2, 3))):
+        with SampleWriter(tmp_path / name, spec, endings=True) as writer:
+            writer.append({"x": np.zeros(2)}, episode=episodes, step=[0, 0], seed=episodes)
+            writer.add_endings(episode=np.array(episodes[:1]), steps=np.array([1]), how=["cut"])
+    apart = physgym.SampleDataset([tmp_path / "a", tmp_path / "c"])
+    assert apart.endings == {0: "cut", 1: "unfinished", 2: "cut", 3: "unfinished"}
+    assert apart.lengths == {0: 1, 2: 1}
+    both = physgym.SampleDataset([tmp_path / "a", tmp_path / "b"])
+    for name in ("endings", "lengths"):
+        with pytest.raises(ConfigError, match="several folders have an episode 1; open them one by one"):
+            getattr(both, name)
 
 
 def test_a_compressed_copy_has_them_too(tmp_path):
