@@ -623,3 +623,35 @@ def test_a_difference_names_fields_samples_and_values(kept, tmp_path):
     assert "training: field 'time' has unit 's' and ''" in lines
     assert "training: 'time' differs in 11 of 12 samples by 5.5 at most, first in episode 0 step 1" in lines
     assert "metadata licence: none and MIT" in lines
+
+
+def test_a_difference_names_endings_rejected_samples_seeds_and_attributes(tmp_path):
+    spec = SampleSpec([Field("x", (), np.dtype("f8"), "input")])
+    i = np.arange(2)
+
+    def write_one(name, steps=(2, 2), how="cut", reason="no", x=5.0, seed=1, time_step="0.1", rejected=(0, 0, 1)):
+        tables = {"parameters": spec, "rejected": True, "endings": True}
+        with SampleWriter(tmp_path / name, spec, attributes={"time_step": time_step}, **tables) as writer:
+            writer.add_parameters({"x": i * 1.0}, episode=i, seed=(i + seed).astype("u8"))
+            values = {"x": np.array([1.0, x, 2.0])}  # of which two are of one step
+            index = {"episode": np.array(rejected), "step": np.ones(3, int), "seed": np.zeros(3, "u8")}
+            writer.add_rejected(values, ["no", reason, "no"], **index)
+            writer.append({"x": i * 1.0}, episode=i, step=i * 0, seed=i.astype("u8"))
+            writer.add_endings(episode=i, steps=np.array(steps), how=["cut", how])
+        return tmp_path / name
+
+    first = write_one("a")
+    assert not surgery.diff(first, write_one("b"))
+    other = write_one("c", steps=(3, 2), how="truncated", reason="why", x=6.0, seed=2, time_step="0.2")
+    assert list(surgery.diff(first, other).lines) == [
+        "training: parameters of 2 episodes have another seed",
+        "training: rejected samples: 'reason' differs in 1, first in episode 0 step 1",
+        "training: rejected samples: 'x' differs in 1, first in episode 0 step 1",
+        "training: episodes of which the end is stored: 'steps' differs in 1, first in episode 0",
+        "training: episodes of which the end is stored: 'how' differs in 1, first in episode 1",
+        "training: attribute time_step: 0.1 and 0.2",
+    ]
+    assert (
+        "training: rejected samples: both have 2 of the same episode and step"
+        in surgery.diff(first, write_one("d", rejected=(0, 1, 1))).lines
+    )

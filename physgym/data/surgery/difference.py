@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -12,10 +12,14 @@ import numpy as np
 from physgym.data import constants
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
+from physgym.data.joined_tables import joined
+from physgym.data.layout import EPISODES, REJECTED
+from physgym.data.surgery.filtering import described_attributes
 from physgym.data.surgery.merging import differing_fields
 from physgym.data.surgery.plans import block_rows
 from physgym.data.surgery.sources import SourceDataset
 from physgym.progress import Progress
+from physgym.sample import Sample
 from physgym.spaces import Array
 
 SHOWN = 5  # names and values that are shown
@@ -40,7 +44,7 @@ class DatasetDifference:
 
 
 def difference(first: SourceDataset, second: SourceDataset, *, progress: bool = False) -> DatasetDifference:
-    """Compare two datasets: parts, fields, samples by episode and step, parameters, constants, sources, metadata.
+    """Compare two datasets: parts, fields, samples by episode and step, what belongs to these, sources, metadata.
 
     Args:
         first: The one.
@@ -76,8 +80,10 @@ def _part_lines(mode: str, one: SampleDataset, two: SampleDataset, progress: boo
     with Progress(len(rows), f"compare {mode} samples", "sample", enabled=progress) as bar:
         yield from _differing_values(one, two, rows, others, bar)
     yield from _differing_parameters(one, two)
-    for what in ("rejected", "ended"):
-        yield from _differing_tables(what, one, two)
+    yield from _differing_seeds(one, two)
+    yield from _differing_rejected(one, two)
+    yield from _differing_endings(one, two)
+    yield from _differing_attributes(one, two)
     yield from _differing_sources(one.source, two.source)
 
 
@@ -159,15 +165,79 @@ def _differing_parameters(one: SampleDataset, two: SampleDataset) -> Iterator[st
                 yield f"parameter {name!r} differs in {int(differs.sum())} episodes, first in episode {episode}"
 
 
-def _differing_tables(what: str, one: SampleDataset, two: SampleDataset) -> Iterator[str]:
-    sizes = []
-    for dataset in (one, two):
-        found = getattr(dataset, what)
-        count = len(found["episode"] if isinstance(found, Mapping) else found.episode) if found is not None else None
-        sizes.append("none" if count is None else str(count))
+def _differing_seeds(one: SampleDataset, two: SampleDataset) -> Iterator[str]:
+    """Say of how many episodes that have parameters in both the seeds differ."""
+    first, second = (joined(dataset.partitions, EPISODES, "episodes/") for dataset in (one, two))
+    if first is not None and second is not None:
+        _, rows, others = np.intersect1d(first["episode"], second["episode"], return_indices=True)
+        if count := int((first["seed"][rows] != second["seed"][others]).sum()):
+            yield f"parameters of {count} episodes have another seed"
+
+
+def _differing_rejected(one: SampleDataset, two: SampleDataset) -> Iterator[str]:
+    """Say how rejected samples differ; those of one step are compared in their order."""
+    tables = [joined(dataset.partitions, REJECTED, "rejected/") for dataset in (one, two)]
+    columns = ["index/seed", "reason", *(f"data/{name}" for name in one.spec)]
+    yield from _differing_tables("rejected samples", tables, ("index/episode", "index/step"), columns)
+
+
+def _differing_endings(one: SampleDataset, two: SampleDataset) -> Iterator[str]:
+    """Say how the stored ends of episodes differ."""
+    what = "episodes of which the end is stored"
+    yield from _differing_tables(what, [one.ended, two.ended], ("episode",), ["steps", "how"])
+
+
+def _differing_tables(
+    what: str, tables: Sequence[Sample | None], keys: Sequence[str], columns: Sequence[str]
+) -> Iterator[str]:
+    """Say how rows of two tables differ, of those of one name in their order.
+
+    Args:
+        what: What they hold, for a person.
+        tables: Columns of both, None where one is not stored.
+        keys: Names of the columns that name a row.
+        columns: Names of those that are compared, where both have them in one shape.
+    """
+    sizes = ["none" if table is None else str(len(table[keys[0]])) for table in tables]
     if sizes[0] != sizes[1]:
-        named = {"rejected": "rejected samples", "ended": "episodes of which the end is stored"}[what]
-        yield f"{named}: {sizes[0]} and {sizes[1]}"
+        yield f"{what}: {sizes[0]} and {sizes[1]}"
+    first, second = tables
+    if first is None or second is None:
+        return
+    mine, theirs = (_row_names(table, keys) for table in (first, second))
+    _, rows, others = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+    if len(rows) < min(len(mine), len(theirs)):
+        yield f"{what}: both have {len(rows)} of the same {' and '.join(key.split('/')[-1] for key in keys)}"
+    for name in columns:
+        if name in first and name in second and first[name].shape[1:] == second[name].shape[1:]:
+            differs, _ = _compared(first[name][rows], second[name][others])
+            if differs.any():
+                row = int(rows[np.argmax(differs)])
+                where = " ".join(f"{key.split('/')[-1]} {first[key][row]}" for key in keys)
+                yield f"{what}: {name.split('/', 1)[-1]!r} differs in {int(differs.sum())}, first in {where}"
+
+
+def _row_names(table: Sample, keys: Sequence[str]) -> Array:
+    """Return a name of each row: its keys, and how many rows before it have the same; structured, shape (n,)."""
+    columns = [table[key] for key in keys]
+    found = np.empty(len(columns[0]), [(f"f{number}", np.int64) for number in range(len(keys) + 1)])
+    for number, column in enumerate(columns):
+        found[f"f{number}"] = column
+    order = np.lexsort(columns[::-1])
+    places = np.arange(len(order))
+    begins = np.zeros(len(order), bool)
+    for column in columns:
+        begins[1:] |= np.diff(column[order]) != 0
+    found[f"f{len(keys)}"][order] = places - np.maximum.accumulate(np.where(begins, places, 0))
+    return found
+
+
+def _differing_attributes(one: SampleDataset, two: SampleDataset) -> Iterator[str]:
+    """Say what is said otherwise of the simulation, such as the time of a step."""
+    first, second = described_attributes(one), described_attributes(two)
+    for name in dict.fromkeys([*first, *second]):
+        if (first.get(name) or None) != (second.get(name) or None):
+            yield f"attribute {name}: {_sides(*(_cut(each.get(name) or None) for each in (first, second)))}"
 
 
 def _differing_sources(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
@@ -181,7 +251,10 @@ def _sides(one: Any, two: Any) -> str:
 
 
 def _short(value: Any) -> str | None:
-    text = None if value is None else json.dumps(value)
+    return _cut(None if value is None else json.dumps(value))
+
+
+def _cut(text: str | None) -> str | None:
     return text if text is None or len(text) <= 80 else f"{text[:77]}..."
 
 
