@@ -71,8 +71,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         files_read: Files that the simulation reads, such as a mesh or an executable: what is in them belongs to its
             code, which datasets and sessions record.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
-        time_step: Seconds by which `advance` moves on; None where steps have no time, or where they differ: then the
-            sample has a field ``time``, the seconds since the reset, which `info` may give.
+        time_step: Seconds by which `advance` moves on, the same in all episodes; None where steps have no time, or
+            where they differ: then the sample has a field ``time``, the seconds since the reset, which `info` may give.
         nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
             the caller of the simulation to decide.
 
@@ -96,6 +96,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     env_index: int = 0
     num_envs: int = 1
     predictor: PredictFunction | None = None
+    _seconds_before: float | None = None  # what `step_seconds` was, where somebody asked
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a wrong time step where it is declared; that of an instance, or of a property, where it is asked."""
@@ -124,11 +125,33 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     def step_seconds(self) -> float | None:
         """Return the time of a step in s, that of all its solver steps; None where `time_step` is not declared.
 
+        It is not known either where it depends on the parameters of an episode, and there was no reset.
+
         Raises:
             ConfigError: `time_step` is no positive number.
         """
-        declared = self.time_step
-        return None if declared is None else _seconds(type(self), declared) * self.simulations_per_step
+        try:
+            declared = self.time_step
+        except KeyError:
+            if self.parameter_space is None or self.parameters:
+                raise
+            return None
+        if declared is not None:
+            self._seconds_before = _seconds(type(self), declared) * self.simulations_per_step
+        return None if declared is None else self._seconds_before
+
+    def _check_seconds(self) -> None:
+        """Check, at the beginning of an episode, that the time of a step is the one that was asked before.
+
+        Raises:
+            ConfigError: It is another one.
+        """
+        before = self._seconds_before
+        if before is not None and (now := self.step_seconds) != before:
+            raise ConfigError(
+                f"{type(self).__name__}: a step takes {now} s in this episode, and took {before} s before; time_step "
+                "is the same in all episodes. Leave it None where it differs, and give the sample a field 'time'"
+            )
 
     @abstractmethod
     def begin(self, options: dict[str, Any]) -> None:
@@ -273,12 +296,29 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                 "of this one"
             )
         for name, value in given.items():
-            if value.shape != now[name].shape or value.dtype.kind != now[name].dtype.kind:
+            of = now[name]
+            texts = value.dtype.kind == of.dtype.kind and of.dtype.kind in "US"  # may be longer or shorter
+            if value.shape != of.shape or not (value.dtype == of.dtype or texts):
                 raise ConfigError(
                     f"{env}: {name!r} of the state is {value.dtype} {value.shape}, this environment has "
-                    f"{now[name].dtype} {now[name].shape}; take a state of one with the same arguments"
+                    f"{of.dtype} {of.shape}; take a state of one with the same arguments"
                 )
         return given
+
+    @property
+    def parameter_state(self) -> dict[str, Array]:
+        """Return the parameters of the episode as entries of a state, ``parameters/NAME``; may be set to any state."""
+        if self.parameter_space is None:
+            return {}
+        known = walk.leaf_spaces(self.parameter_space)
+        values = zip(known.items(), walk.flatten(self.parameter_space, self.parameters), strict=True)
+        return {f"parameters/{name}": np.array(value, space.dtype) for (name, space), value in values}
+
+    @parameter_state.setter
+    def parameter_state(self, state: Mapping[str, Any]) -> None:
+        if self.parameter_space is not None:
+            values = [np.array(state[f"parameters/{name}"])[()] for name in walk.leaf_spaces(self.parameter_space)]
+            self.parameters = walk.unflatten(self.parameter_space, iter(values))
 
     @property
     def generator_state(self) -> Array:
@@ -319,7 +359,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                 dictionary nested as ``parameter_space``; the rest of the episode's numbers does not change by that.
 
         Raises:
-            ConfigError: A given parameter is unknown or not in its space.
+            ConfigError: A given parameter is unknown or not in its space; or a step takes another time than before.
         """
         super().reset(seed=seed)
         options = dict(options or {})
@@ -331,9 +371,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                     "`parameter_space` (a gymnasium.spaces.Dict)"
                 )
             self.begin(options)
+            self._check_seconds()
             return self.observation(), self.info()
         self.parameters = self._given_parameters(given, self.draw_parameters())
         self.begin(options)
+        self._check_seconds()
         return self.observation(), {**self.info(), "parameters": self.parameters}
 
     def _given_parameters(self, given: Any, drawn: Mapping[str, Any]) -> Any:

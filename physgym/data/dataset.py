@@ -310,7 +310,8 @@ class SampleDataset(MapStyle):
     def index(self, name: str) -> Array:
         """Return where samples come from: "episode", "step", "env" or "seed" of every sample, shape (len(self),).
 
-        "time" is the time in s since the reset at the end of the step, where it is known, float64; see `time_step`.
+        "time" is the time in s since the reset at the end of the step, where it is known, float64; see `time_step`:
+        where it follows from that, each step counts, those that were rejected too.
         """
         if name not in (*INDEX, TIME):
             raise ConfigError(f"there is no index {name!r}; there are {', '.join((*INDEX, TIME))}")

@@ -169,6 +169,8 @@ class Burgers(Simulation[Array, Array]):
         self._field, self._initial = values["field"], values["initial"]
         self.viscosity = float(values["viscosity"])
         self._steps, self._prediction = 0, None
+        if self.parameters:
+            self.parameters = {"viscosity": self.viscosity}
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the initial field, and the viscosity where it is a parameter."""

@@ -131,13 +131,15 @@ class BurgersStep(PeriodicField):
         return {**super().sample(), "viscosity": np.float64(self.viscosity)} if self._varies else super().sample()
 
     def state(self) -> Mapping[str, Any]:
-        """Return the ``field``, its largest value so far, ``reach``, and the ``viscosity``."""
+        """Return the ``field``, its largest value so far, ``reach``, the ``viscosity``, and the parameters."""
         return {**super().state(), "viscosity": self.viscosity}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""
         super().set_state(state)
         self.viscosity, self._steps = float(state["viscosity"]), 0
+        if self._varies:
+            self.parameters = {**self.parameters, "viscosity": self.viscosity}
 
     def inputs(self, action: np.int64) -> Mapping[str, Any]:
         """Return the field now, and the viscosity where it varies."""

@@ -196,8 +196,9 @@ class Heat(Simulation[Array, Array]):
         return carried
 
     def state(self) -> Mapping[str, Any]:
-        """Return the ``temperature``, the last ``source``, and the largest temperature so far, ``hottest``."""
-        return {"temperature": self._temperature.copy(), "source": self._source.copy(), "hottest": self._hottest}
+        """Return the ``temperature``, the last ``source``, the largest temperature ``hottest``, and the parameters."""
+        now = {"temperature": self._temperature.copy(), "source": self._source.copy(), "hottest": self._hottest}
+        return {**now, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""
@@ -205,6 +206,7 @@ class Heat(Simulation[Array, Array]):
         self._temperature = self._before = values["temperature"]
         self._source, self._hottest = values["source"], float(values["hottest"])
         self._prediction = None
+        self.parameter_state = values
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the temperature now, and the source."""

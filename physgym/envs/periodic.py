@@ -78,7 +78,7 @@ class PeriodicField(Simulation[Array, np.int64]):
         """Set the initial field."""
         self._field: Array = np.asarray(self.parameters["initial"], np.float64)
         self._before = self._field
-        self._reach = float(np.abs(self._field).max())
+        self._reach = self._reach_before = float(np.abs(self._field).max())
         self._prediction: Array | None = None
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
@@ -87,18 +87,22 @@ class PeriodicField(Simulation[Array, np.int64]):
         Args:
             action: 0.
         """
-        self._before = self._field
+        self._before, self._reach_before = self._field, self._reach
         return super().step(action)
 
     def advance(self, action: np.int64) -> None:
         """Advance by one time step.
 
         Raises:
-            RejectSample: The field would not be finite, or the solver refuses; it stays as it is.
+            RejectSample: The field would not be finite, or the solver refuses; it is that before the step again.
         """
-        field = self.evolve(self._field)
-        if not float(np.abs(field).max()) < LARGEST:  # also true for nan
-            raise RejectSample("the field is not finite, or beyond what float32 holds; begin with a smaller one")
+        try:
+            field = self.evolve(self._field)
+            if not float(np.abs(field).max()) < LARGEST:  # also true for nan
+                raise RejectSample("the field is not finite, or beyond what float32 holds; begin with a smaller one")
+        except RejectSample:  # after solver steps of the same step, perhaps
+            self._field, self._reach = self._before, self._reach_before
+            raise
         self._take(field)
 
     def _take(self, field: Array) -> None:
@@ -125,14 +129,15 @@ class PeriodicField(Simulation[Array, np.int64]):
         return np.int64(0)
 
     def state(self) -> Mapping[str, Any]:
-        """Return the ``field``, and its largest value so far, ``reach``."""
-        return {"field": self._field.copy(), "reach": self._reach}
+        """Return the ``field``, its largest value so far, ``reach``, and the parameters of the episode."""
+        return {"field": self._field.copy(), "reach": self._reach, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""
         values = self.checked_state(state)
         self._field = self._before = values["field"]
         self._reach, self._prediction = float(values["reach"]), None
+        self.parameter_state = values
 
     def inputs(self, action: np.int64) -> Mapping[str, Any]:
         """Return the field now."""

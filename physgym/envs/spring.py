@@ -183,9 +183,9 @@ class Spring(Simulation[Array, Array]):
         return np.asarray(sample["force"], np.float32)
 
     def state(self) -> Mapping[str, Any]:
-        """Return ``state`` (position, velocity), the last ``force``, and the parameters that act."""
+        """Return ``state`` (position, velocity), the last ``force``, parameters that act, and all of the episode."""
         constants = dict(zip(PARAMETERS, self._parameters.tolist(), strict=True))
-        return {"state": self._state.copy(), "force": self._force, **constants}
+        return {"state": self._state.copy(), "force": self._force, **constants, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state; the trace in the pictures begins there."""
@@ -196,6 +196,7 @@ class Spring(Simulation[Array, Array]):
         stiffness, mass, friction = self._parameters.tolist()
         self._propagator = propagator(stiffness, mass, friction, self.time_step)
         self._positions, self._prediction = [float(self._state[0])], None
+        self.parameter_state = values | {f"parameters/{name}": values[name] for name in PARAMETERS}
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the state now and what the next one depends on."""

@@ -8,7 +8,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from physgym.envs.burgers import Burgers
 from physgym.envs.burgers_step import BurgersStep
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, RejectSample
 from physgym.sample import SampleSpec
 from tests.envs.test_burgers import cole_hopf, cole_hopf_wave, relative, solve
 
@@ -110,3 +110,22 @@ def test_picture_shows_field_and_prediction():
     assert plain.shape == (480, 640, 3)
     env.apply_prediction({"next_state": np.zeros(64, np.float32)})
     assert (env.render() != plain).any()
+
+
+def test_a_step_that_is_rejected_half_way_leaves_the_field_as_it_is(monkeypatch):
+    env = BurgersStep(size=16, simulations_per_step=2)
+    before, _ = env.reset(seed=0)
+    calls = []
+
+    def refuse_second(field):
+        calls.append(0)
+        if len(calls) == 2:
+            raise RejectSample("enough")
+        return 2 * field
+
+    monkeypatch.setattr(env, "evolve", refuse_second)
+    state = env.state()
+    observation, *_, info = env.step(0)
+    assert info["rejected"] == "enough"
+    np.testing.assert_array_equal(observation, before)
+    assert env.state()["reach"] == state["reach"]

@@ -144,6 +144,39 @@ def test_a_state_of_another_version_is_refused():
         gymnasium.make("physgym/Spring-v0").unwrapped.set_state(state)
 
 
+@pytest.mark.parametrize("env_id", SMALL)
+def test_the_parameters_after_a_restored_state_are_those_of_its_episode(env_id):
+    first, second = (gymnasium.make(env_id, **SMALL[env_id]).unwrapped for _ in range(2))
+    first.reset(seed=1)
+    second.reset(seed=2)
+    known, state = first.parameters, first.state()
+    second.set_state(state)
+    assert second.parameters.keys() == known.keys()
+    for name, value in known.items():
+        np.testing.assert_array_equal(second.parameters[name], value)
+    assert second.state().keys() == state.keys()
+
+
+def test_a_state_of_another_precision_is_refused():
+    env = gymnasium.make("physgym/Spring-v0").unwrapped
+    env.reset(seed=0)
+    state = env.state()
+    with pytest.raises(ConfigError, match=r"'state' of the state is float32 \(2,\), this environment has float64"):
+        env.set_state({**state, "state": state["state"].astype(np.float32)})
+
+
+def test_texts_of_a_state_may_have_any_length():
+    class Named(Noisy):
+        name = "a"
+
+        def state(self):
+            return {**super().state(), "name": self.name}
+
+    env = Named()
+    env.reset(seed=0)
+    assert env.checked_state({**env.state(), "name": "longer"})["name"] == "longer"
+
+
 def test_a_branch_with_another_parameter():
     env = gymnasium.make("physgym/Spring-v0").unwrapped
     env.reset(seed=0, options={"parameters": {"stiffness": 5.0, "position": 1.0, "velocity": 0.0}})
