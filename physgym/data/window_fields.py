@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -90,6 +91,13 @@ def window_fields(
         shape = (part.length, *field.shape)
         # what is said of the axes of a row does not hold for those of a window
         fields.append(replace(field, name=name, shape=shape, role=role, dimensions=None, mask="", feeds=""))
+    if lost := [name for name in parts if spec[source_of.get(name, name)].mask]:
+        warnings.warn(
+            f"windows keep no mask within a row: a loss over them counts the padding of {lost} like values. Multiply "
+            "both sides by the mask in a loss of your own, or leave these fields out with fields=[...]",
+            UserWarning,
+            stacklevel=4,
+        )
     if mask:
         if mask in parts:
             raise ConfigError(f"the windows have a field {mask!r}; give their mask another name with mask=...")

@@ -93,6 +93,7 @@ def test_episodes_of_a_dataset_stay_together():
     assert not held & {row // 6 for row in trainer.training._indices}
 
 
+@pytest.mark.slow
 def test_a_subset_of_stored_samples_keeps_its_episodes(tmp_path):
     whole = physgym.generate("physgym/Spring-v0", tmp_path, samples=60, num_workers=0, max_steps=6, progress=False)
     rows = np.arange(6, 48)
