@@ -132,7 +132,7 @@ class EpisodeWindows(MapStyle):
     s + n + m - 2, and additional fields of all rows, s to s + n + m - 2; so it has the inputs that nothing feeds
     (actions, parameters) where a feedback is declared. An input that is stored once is input at s to s + n - 1 under
     its name, and target at s + n to s + n + m - 1 as ``next_<name>``. With a stride, read s + j * stride for s + j: the
-    rows are so far apart, and a target is still that of one step from its row. What feeds what holds between the rows
+    rows have that distance, and a target is still that of one step from its row. What feeds what holds between the rows
     of a window with a stride of 1; with another one it does where a field is stored once.
 
     A window begins and ends in one episode, and no step is missing between its first row and its last one.
