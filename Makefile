@@ -26,9 +26,9 @@ test: $(VENV)/.dev
 slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not sweep"
 
-# processes that are killed at hundreds of places, and what they leave
+# processes that are killed at hundreds of places, and what they leave; each test uses all cores
 sweeps: $(VENV)/.dev
-	$(PYTEST) -m sweep
+	$(PYTEST) -n 0 -m sweep
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
