@@ -353,8 +353,7 @@ def flag(tmp_path):
 @pytest.mark.parametrize("what", [KILL, HANG, RAISE, STOP])
 def test_a_restart_reports_the_episode_as_truncated_and_goes_on(tmp_path, what, kwargs):
     file = flag(tmp_path)
-    # the new worker has to be there within the timeout too: an interpreter starts in a second, on a busy machine in two
-    options = {"num_workers": 2, "timeout": 5 if "context" in kwargs else 1.5, "on_error": "restart", **kwargs}
+    options = {"num_workers": 2, "timeout": 1.5, "on_error": "restart", **kwargs}
     with SocketVectorEnv([lambda: Counter(flag=file)] * 4, **options) as envs:
         envs.reset(seed=0)
         steps(envs, 0, 3)
