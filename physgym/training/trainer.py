@@ -39,6 +39,7 @@ from physgym.training.argument_checks import (
     check_source,
     check_validation,
 )
+from physgym.training.batch_loss import BatchLoss
 from physgym.training.batches import LastBatch, check_last_batch
 from physgym.training.callback_list import CallbackList, own_callbacks
 from physgym.training.checkpointing import Checkpoints
@@ -46,7 +47,7 @@ from physgym.training.diagnosis import Diagnosis, OnNonFinite, no_gradient
 from physgym.training.foreign import Feed, as_samples
 from physgym.training.history import History, Means, TrainingProgress, floats, length
 from physgym.training.monitors import check_saved, check_watched, loss_names
-from physgym.training.predictors import compiled, predictor_of
+from physgym.training.predictors import predictor_of
 from physgym.training.ranks import Ranks
 from physgym.training.resume import Resumable, settings_of
 from physgym.training.sources import Samples
@@ -248,7 +249,6 @@ class Trainer:
             )
         self.optimization.to(self.ranks.device)
         self.ranks.alike((*self.optimization.parameters, *self.predictor.parameters(), *self.predictor.buffers()))
-        self._forward = compiled(self.predictor, compile)
 
         self._progress = TrainingProgress()
         self._diagnosis = Diagnosis(on_nonfinite, self.predictor, self.optimization, self._progress)
@@ -257,6 +257,7 @@ class Trainer:
         own = own_callbacks(callbacks, self.predictor, source, self.session, progress=progress)
         self._callbacks = CallbackList((*callbacks, *own), self.ranks.rank)
         learner = Learner(self.predictor, self.optimization, loss_fields, self.ranks, normalizes)
+        self._loss = BatchLoss(learner, compile)
         self._supply = supply_of(given, source, batching, learner, fresh=produce == "always")
         assert self.num_batches
         self._evaluation = Evaluation(batching, learner)
@@ -483,19 +484,19 @@ class Trainer:
         means = Means()
         for number in range(parts):
             part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
-            losses = self.losses(part)  # the forward pass
-            own = floats(losses)
+            own: dict[str, float] = {}
+            for losses in self._loss.parts(part):  # the forward pass; a single part, unless memory is saved
+                own = {name: own.get(name, 0.0) + value for name, value in floats(losses).items()}
+                if math.isfinite(own["loss"]) and not self.optimization.idle:
+                    if not losses["loss"].requires_grad:
+                        raise no_gradient()
+                    share = length(part) / length(batch)
+                    self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
             means.add(self.ranks.means(own), samples=length(part))
             values = means.values()
             if not math.isfinite(values["loss"]):
                 self._diagnosis.elsewhere = math.isfinite(own["loss"])
                 return values
-            if self.optimization.idle:
-                continue
-            if not losses["loss"].requires_grad:
-                raise no_gradient()
-            share = length(part) / length(batch)
-            self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
         self.ranks.average(self.optimization.parameters)
         return values
 
@@ -511,23 +512,7 @@ class Trainer:
         Returns:
             Scalars by name; "loss" is the one to minimize.
         """
-        predictor, forward = self.predictor, self._forward
-        fields = predictor.tensors(arrays)  # name -> (batch, *shape)
-        with self.optimization.autocast(predictor.device):
-            try:
-                prediction = forward(fields)  # name -> (batch, *shape), in units of the network
-            except RuntimeError as error:
-                if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
-                    reason = " ".join(str(error).split("\n\n")[0].split())
-                    raise ConfigError(
-                        f"torch.compile fails: {reason}. Its usual backend needs a C++ compiler on the CPU and Triton "
-                        'on a GPU; without them leave compile out, or try compile={"backend": "aot_eager"}'
-                    ) from error
-                raise
-            if self.optimization.precision != "float32":
-                prediction = {name: value.to(predictor.dtype) for name, value in prediction.items()}
-            target = {name: fields[name] for name in self.loss_fields}
-            return self.optimization.losses(*predictor.transforms.for_loss(prediction, target))
+        return self._loss.values(arrays)
 
     def evaluate(self, samples: Samples | Feed) -> dict[str, float]:
         """Return the means over samples of the loss, and of what `Optimization.transform_loss` adds, by name."""

@@ -1,0 +1,76 @@
+"""`BatchLoss`: the loss of a batch, from its fields to the values that are minimized and logged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from physgym.errors import ConfigError
+from physgym.nn.transforms import Fields
+from physgym.spaces import Array
+from physgym.training.predictors import compiled
+from physgym.training.supply import Learner
+
+Losses = dict[str, Tensor]
+
+
+class BatchLoss:
+    """Loss of a batch of samples: prediction, transforms, loss.
+
+    Args:
+        learner: The network, its fields and the loss.
+        compile: Whether to call the network through `torch.compile`, or its arguments.
+    """
+
+    def __init__(self, learner: Learner, compile: bool | Mapping[str, Any]) -> None:
+        self._learner = learner
+        self._forward = compiled(learner.predictor, compile)
+
+    def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[Losses]:
+        """Yield the parts that the losses of a batch are the sums of; each has a gradient of its own.
+
+        The caller computes the gradient of a part before it asks for the next one, so that one of them is in memory.
+
+        Args:
+            arrays: As for `values`.
+        """
+        yield self.values(arrays)
+
+    def values(self, arrays: Mapping[str, Array | Tensor]) -> Losses:
+        """Return the losses of a batch.
+
+        Args:
+            arrays: Fields of shape (batch, *shape): those that feed the network, and those of the loss.
+
+        Returns:
+            Scalars by name; "loss" is the one to minimize.
+        """
+        learner = self._learner
+        fields = learner.predictor.tensors(arrays)  # name -> (batch, *shape)
+        with learner.optimization.autocast(learner.predictor.device):
+            prediction = self._predicted(fields)  # name -> (batch, *shape), in units of the network
+            return self._compared(prediction, {name: fields[name] for name in learner.loss_fields})
+
+    def _predicted(self, fields: Fields) -> Fields:
+        """Return the prediction in units of the network."""
+        try:
+            prediction: Fields = self._forward(fields)
+        except RuntimeError as error:
+            if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+                reason = " ".join(str(error).split("\n\n")[0].split())
+                raise ConfigError(
+                    f"torch.compile fails: {reason}. Its usual backend needs a C++ compiler on the CPU and Triton "
+                    'on a GPU; without them leave compile out, or try compile={"backend": "aot_eager"}'
+                ) from error
+            raise
+        if self._learner.optimization.precision != "float32":
+            dtype = self._learner.predictor.dtype
+            prediction = {name: value.to(dtype) for name, value in prediction.items()}
+        return prediction
+
+    def _compared(self, prediction: Fields, target: Fields) -> Losses:
+        """Return the losses of a prediction in units of the network."""
+        learner = self._learner
+        return learner.optimization.losses(*learner.predictor.transforms.for_loss(prediction, target))
