@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from physgym.checks import is_integer
-from physgym.data import constants
-from physgym.data.description import Description, Mode, check_mode, open_partitions
+from physgym.data.description import Mode, check_mode
 from physgym.data.episode_split import held_out, number_episodes
 from physgym.data.indices import as_indices, moved
-from physgym.data.joined_tables import check_fields, declared_spec, joined, joined_endings
+from physgym.data.joined_tables import declared_spec, joined, joined_endings
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.map_style import MapStyle
+from physgym.data.opened_folders import OpenedFolders
 from physgym.data.origins import SampleOrigin, divided
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
@@ -29,15 +28,10 @@ from physgym.data.times import common_step_seconds, sample_times
 from physgym.data.windows import EpisodeWindows, Short, WindowForm
 from physgym.errors import ConfigError, DatasetError
 from physgym.feedback import Declaration
-from physgym.progress import Progress
 from physgym.sample import Sample, SampleSpec
 from physgym.simulation import TIME
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
-
-if TYPE_CHECKING:
-    from physgym.storage.cache import Pin
-
 
 log = logging.getLogger(__name__)
 
@@ -75,57 +69,23 @@ class SampleDataset(MapStyle):
         feedback: Declaration | None = None,
     ) -> None:
         check_mode(mode)
-        self._places = [place(p) for p in ([path] if isinstance(path, (str, Path, Location)) else path)]
-        self.paths = [found if isinstance(found, Path) else Path() for found in self._places]
-        if not self.paths:
+        places = [place(p) for p in ([path] if isinstance(path, (str, Path, Location)) else path)]
+        if not places:
             raise ConfigError("no dataset folder is given")
         if mini is not None and not is_integer(mini, 1):
             raise ConfigError(f"mini must be at least 1 sample, not {mini}")
         self.mode = mode
-        self._partitions: list[tuple[int, Partition]] = []
-        self._counts: list[int] = []  # samples of each folder
-        self._rows: Array | None = None
-        self._fetched = mini if rows is None and len(self.paths) == 1 else None  # samples to fetch; None for all
-        self._pins: dict[int, Pin] = {}
-        self._load()
+        fetched = mini if rows is None and len(places) == 1 else None  # samples to fetch; None for all
+        self._folders = OpenedFolders(places, mode, fetched)
         stored = declared_spec(self.partitions, feedback)
         self.feedback = stored.feedback
         self._fields = None if fields is None else list(fields)
         self.spec = stored if fields is None else SampleSpec([stored[name] for name in _known(stored, fields)])
         # an index into all samples, None for all of them: the common case needs no table
-        self._rows = None if rows is None else as_indices(rows, self._total)
+        self._rows = None if rows is None else as_indices(rows, self._folders.total)
         self._mini = mini if rows is None else None
         if mini is not None and self._rows is not None:
             self._rows = self._rows[:mini]
-
-    def _load(self) -> None:
-        """Read what partitions there are; those that are sealed already are kept."""
-        pins = self._fetch()
-        known = {part.path: part for _, part in self._partitions if part.sealed}
-        places = zip(self.paths, self._places, strict=True)
-        opened = [_open(folder, self.mode, known, at) for folder, at in places]
-        found = [(i, part) for i, (parts, _) in enumerate(opened) for part in parts]
-        check_fields([part for _, part in found])
-        counts = [sum(part.count for i, part in found if i == folder) for folder in range(len(self.paths))]
-        if self._rows is not None:
-            self._rows = moved(self._rows, self._counts, counts)
-        self._partitions, self._counts, self._pins = found, counts, pins
-        self._descriptions = [description for _, description in opened]
-        self._bounds = np.cumsum([0, *(part.count for _, part in found)])
-        self._total = int(self._bounds[-1])
-        for made in ("_reader", "statistics", "constants"):
-            self.__dict__.pop(made, None)
-
-    def _fetch(self) -> dict[int, Pin]:
-        """Bring what is in S3 to the cache, whose folders are held there as long as they are in use."""
-        pins = {}
-        for i, found in enumerate(self._places):
-            if isinstance(found, Location):
-                from physgym.data.remote import fetch_dataset
-
-                pins[i] = fetch_dataset(found, (self.mode,), self._fetched)
-                self.paths[i] = pins[i].folder
-        return pins
 
     def refresh(self) -> int:
         """Read what a writer has committed since; a dataset of selected rows stays as it is.
@@ -133,34 +93,44 @@ class SampleDataset(MapStyle):
         Returns:
             How many samples there are more than before.
         """
-        before = len(self)
-        self._load()
+        before, opened = len(self), self._folders.again()
+        if self._rows is not None:
+            self._rows = moved(self._rows, self._folders.counts, opened.counts)
+        self._folders = opened
+        for made in ("_reader", "statistics"):
+            self.__dict__.pop(made, None)
         return len(self) - before
 
     def __len__(self) -> int:
         if self._rows is not None:
             return len(self._rows)
-        return self._total if self._mini is None else min(self._mini, self._total)
+        return self._folders.total if self._mini is None else min(self._mini, self._folders.total)
 
     def __repr__(self) -> str:
-        where = ", ".join(str(found) for found in self._places)
+        where = ", ".join(str(found) for found in self._folders.places)
         return f"SampleDataset({where}, mode={self.mode!r}, {len(self)} samples, {self.spec})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see the
         # samples that there are here, not what is written meanwhile
-        declared = self.feedback.declaration
-        return _reopen, (self._places, self.mode, self._fields, self._counts, len(self), self._rows, declared)
+        opened, declared = self._folders, self.feedback.declaration
+        selected = (self._fields, opened.counts, len(self), self._rows)
+        return _reopen, (opened.places, self.mode, *selected, declared)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Return the folders of the samples on this machine."""
+        return self._folders.paths
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Return attributes of the first partition: mode, source, spaces and environment as JSON, versions."""
-        return dict(self._partitions[0][1].attributes)
+        return dict(self.partitions[0].attributes)
 
     @property
     def source(self) -> dict[str, Any]:
         """Return where the samples come from, as their writer recorded it: environment, arguments, seed."""
-        source: dict[str, Any] = json.loads(self._partitions[0][1].attributes["source"])
+        source: dict[str, Any] = json.loads(self.partitions[0].attributes["source"])
         return source
 
     @property
@@ -175,25 +145,16 @@ class SampleDataset(MapStyle):
     @property
     def provenances(self) -> list[Any]:
         """Return the provenance of each folder."""
-        return [copy.deepcopy(description.provenance(self.mode)) for description in self._descriptions]
+        return self._folders.provenances
 
-    @cached_property
+    @property
     def constants(self) -> dict[str, Array]:
         """Return arrays that are stored once per dataset, such as a mesh, read-only; empty where there are none.
 
         Raises:
             DatasetError: Their file is damaged, or the folders have different ones.
         """
-        every = [
-            constants.read(path, description.constants)
-            for path, description in zip(self.paths, self._descriptions, strict=True)
-        ]
-        for other in every[1:]:
-            if names := constants.differing(every[0], other):
-                raise DatasetError(
-                    f"{', '.join(map(str, self.paths))} have different constants {names}; open them one by one"
-                )
-        return every[0]
+        return self._folders.constants
 
     @property
     def time_step(self) -> float | None:
@@ -206,27 +167,27 @@ class SampleDataset(MapStyle):
     @property
     def partitions(self) -> list[Partition]:
         """Return the files, in order."""
-        return [part for _, part in self._partitions]
+        return self._folders.partitions
 
     @property
     def partition_numbers(self) -> Array:
         """Return the number of each sample's partition in `partitions`, shape (len(self),)."""
         rows = np.arange(len(self)) if self._rows is None else self._rows
-        return np.searchsorted(self._bounds, rows, side="right") - 1
+        return np.searchsorted(self._folders.bounds, rows, side="right") - 1
 
     def origins(self) -> tuple[list[SampleOrigin], Array]:
         """Return source and provenance of each partition, or of each dataset that was merged into it.
 
         With them comes the number of these for each sample, shape (len(self),).
         """
-        provenances = self.provenances
-        each = [(json.loads(part.attributes["source"]), provenances[folder]) for folder, part in self._partitions]
+        said = self.provenances
+        each = [(json.loads(part.attributes["source"]), said[folder]) for folder, part in self._folders.numbered]
         return divided(each, self.partition_numbers, lambda: self.index("episode"))
 
     @property
     def metadata(self) -> dict[str, str]:
         """Return what people said of the dataset in the first folder, by key; see ``physgym data describe``."""
-        return dict(self._descriptions[0].metadata)
+        return self._folders.metadata
 
     @property
     def row_nbytes(self) -> int:
@@ -241,7 +202,7 @@ class SampleDataset(MapStyle):
     @property
     def random_access(self) -> bool:
         """Return whether single samples can be read as cheaply as their neighbours; not so in compressed archives."""
-        return not any(part.archive for _, part in self._partitions)
+        return not any(part.archive for part in self.partitions)
 
     # --- access
 
@@ -318,7 +279,7 @@ class SampleDataset(MapStyle):
         if name == TIME:
             whole = sample_times(self.partitions)
         else:
-            whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for _, part in self._partitions])
+            whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for part in self.partitions])
         return whole[: len(self)] if self._rows is None else whole[self._rows]
 
     @property
@@ -349,7 +310,7 @@ class SampleDataset(MapStyle):
     @cached_property
     def _reader(self) -> RowReader:
         """Return the rows of all partitions."""
-        return RowReader(self.partitions, self._bounds, self.spec)
+        return RowReader(self.partitions, self._folders.bounds, self.spec)
 
     # --- time
 
@@ -384,7 +345,7 @@ class SampleDataset(MapStyle):
             ConfigError: A window is longer than every episode, an argument out of range, or a field unknown.
             SampleError: The feedback does not fit the fields, or a name is taken.
         """
-        stored = self._partitions[0][1].spec
+        stored = self.partitions[0].spec
         declared = self.feedback if feedback is None else stored.with_feedback(feedback).feedback
         form = WindowForm(inputs, targets, stride, every, None if fields is None else tuple(fields), short, mask)
         found = EpisodeWindows(self._like(), form, declared.named(names or {}, stored))
@@ -417,7 +378,7 @@ class SampleDataset(MapStyle):
     @property
     def episodes(self) -> Array:
         """Return an integer per sample that names its episode, across folders; shape (len(self),)."""
-        folder, episode = np.repeat(np.arange(len(self.paths)), self._counts), self.index("episode")
+        folder, episode = self._folders.folders, self.index("episode")
         folder = folder[: len(self)] if self._rows is None else folder[self._rows]
         return number_episodes(folder, episode)
 
@@ -460,7 +421,7 @@ class SampleDataset(MapStyle):
     @property
     def parameter_spec(self) -> SampleSpec | None:
         """Return the parameters of episodes as they were declared, None without any."""
-        return self._partitions[0][1].layout.parameters if self._partitions else None
+        return self.partitions[0].layout.parameters
 
     @property
     def parameter_names(self) -> Sample:
@@ -493,7 +454,7 @@ class SampleDataset(MapStyle):
         Raises:
             ConfigError: Several folders have an episode of one number.
         """
-        found = joined_endings(self._partitions)
+        found = joined_endings(self._folders.numbered)
         if found is None:
             return None
         known = dict(zip(found["episode"].tolist(), map(bytes.decode, found["how"].tolist()), strict=True))
@@ -506,7 +467,7 @@ class SampleDataset(MapStyle):
         Raises:
             ConfigError: Several folders have an episode of one number.
         """
-        found = joined_endings(self._partitions)
+        found = joined_endings(self._folders.numbered)
         return {} if found is None else dict(zip(found["episode"].tolist(), found["steps"].tolist(), strict=True))
 
     @property
@@ -527,25 +488,16 @@ class SampleDataset(MapStyle):
         Raises:
             DatasetError: A partition is not what was written.
         """
-        sealed = [part for _, part in self._partitions if part.sealed]
-        for path, at in zip(self.paths, self._places, strict=True):
-            _, description = _open(path, self.mode, {}, at)  # what the description names, and nothing else
-            constants.read(path, description.constants)
-        with Progress(sum(part.row_bytes for part in sealed), "verify", "B", enabled=progress) as bar:
-            for part in sealed:
-                if part.digest(bar.update) != part.checksum:
-                    raise DatasetError(
-                        f"{part.path} has been changed or damaged: its checksum is wrong. Restore a copy"
-                    )
+        self._folders.verify(progress=progress)
 
     # --- statistics
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Return statistics per field and component, of the partitions merged; computed for selected rows."""
-        if self._rows is not None or len(self) < self._total:
+        if self._rows is not None or len(self) < self._folders.total:
             return self.compute_statistics()
-        found = merged((part.statistics for _, part in self._partitions), self._partitions[0][1].spec)
+        found = merged((part.statistics for part in self.partitions), self.partitions[0].spec)
         return {field.name: found[field.name] for field in real_fields(self.spec)}
 
     def compute_statistics(self) -> dict[str, Statistics]:
@@ -559,23 +511,11 @@ class SampleDataset(MapStyle):
 
     def _with_masks(self) -> SampleDataset:
         """Return the same samples with the masks of their fields."""
-        stored = self._partitions[0][1].spec
+        stored = self.partitions[0].spec
         masks = {f.mask: stored[f.mask] for f in self.spec.values() if f.mask in stored and f.mask not in self.spec}
         if not masks:
             return self
         return self._like(spec=SampleSpec([*self.spec.values(), *masks.values()]))
-
-
-def _open(
-    folder: Path, mode: str, known: Mapping[Path, Partition], shown: Path | Location
-) -> tuple[list[Partition], Description]:
-    """Open the partitions of a folder but those known that were not replaced; read its description."""
-    if not folder.is_dir():
-        raise DatasetError(f"there is no dataset at {folder}")
-    partitions, description = open_partitions(folder, mode, known)
-    if not sum(part.count for part in partitions):
-        raise DatasetError(f"{shown} holds no {mode} samples; generate some first, or choose another mode")
-    return partitions, description
 
 
 def _known(spec: SampleSpec, names: Sequence[str]) -> list[str]:
@@ -594,6 +534,6 @@ def _reopen(
     feedback: Declaration,
 ) -> SampleDataset:
     dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None, feedback=feedback)
-    if rows is not None or dataset._counts[:-1] != counts[:-1]:
-        dataset._rows = moved(np.arange(length) if rows is None else rows, counts, dataset._counts)
+    if rows is not None or dataset._folders.counts[:-1] != counts[:-1]:
+        dataset._rows = moved(np.arange(length) if rows is None else rows, counts, dataset._folders.counts)
     return dataset
