@@ -5,6 +5,7 @@ from __future__ import annotations
 from physgym.nn.export import export_network
 from physgym.nn.fno import FNO
 from physgym.nn.losses import RelativeL2
+from physgym.nn.metrics import METRICS, Metric, MetricTable
 from physgym.nn.mlp import MLP
 from physgym.nn.optimization import Optimization
 from physgym.nn.physics import ElasticEnergy, HeatResidual, Laplacian, PoissonResidual
@@ -15,6 +16,7 @@ from physgym.nn.unet import UNet
 
 __all__ = [
     "FNO",
+    "METRICS",
     "MLP",
     "Compose",
     "ElasticEnergy",
@@ -23,6 +25,8 @@ __all__ = [
     "Inverse",
     "Laplacian",
     "LossTransform",
+    "Metric",
+    "MetricTable",
     "Normalize",
     "Optimization",
     "PoissonResidual",

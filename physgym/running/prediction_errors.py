@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from physgym.errors import SampleError
+from physgym.nn.metrics import relative_to
 from physgym.spaces import Array
 
 
@@ -65,8 +66,7 @@ def compare(prediction: Array, target: Array) -> Errors:
     difference = prediction.astype(np.float64) - wide
     flat = (len(target), -1)
     errors, sizes = (np.linalg.norm(x.reshape(flat), axis=1) for x in (difference, wide))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(errors == 0, 0.0, errors / sizes)
+    relative = relative_to(errors, sizes)
     vectors = target.ndim >= 3 and target.shape[-1] <= 3
     points, magnitudes = (
         np.linalg.norm(x, axis=-1).reshape(flat) if vectors else np.abs(x).reshape(flat) for x in (difference, wide)
