@@ -35,6 +35,7 @@ ORDER = [
     "returned",
     "feedback",
     "sample",
+    "step_fields",
     "placement",
     "factories",
     "marked_classes",

@@ -12,7 +12,7 @@ import torch
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode, partition_files
 from physgym.data.origins import check_not_made_by_surgery
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.generation_plan import answering_network, build_sampler, environment_id, generation_options
@@ -48,6 +48,24 @@ def dataset_has_samples(folder: DatasetFolders, mode: Mode = "training") -> bool
     from physgym.data.remote import has_samples as stored_samples  # needs a package that not everyone has
 
     return stored_samples(folder, mode)
+
+
+def open_dataset(config: Config, folder: DatasetFolders, mode: Mode = "training", **options: Any) -> SampleDataset:
+    """Open a dataset with what the configuration says of its fields.
+
+    Args:
+        config: Names what feeds what, where samples do not say it.
+        folder: Place of the dataset, or of several.
+        mode: Part of it.
+        **options: Further ones of `SampleDataset`.
+
+    Raises:
+        ConfigError: The fields of the dataset do not fit the configuration.
+    """
+    try:
+        return SampleDataset(folder, mode, feedback=config.dataset.feedback, **options)
+    except SampleError as error:
+        raise ConfigError(f"dataset.{error}") from None
 
 
 def samples_to_load(config: Config) -> SampleDataset | None:
@@ -98,7 +116,7 @@ def existing_spec(config: Config, folder: DatasetFolders | None) -> SampleSpec |
     path = folder or (None if config.dataset.path is None else places(config.dataset.path))
     if path is None or not (isinstance(path, list) or dataset_has_samples(path)):
         return None
-    dataset = SampleDataset(path)
+    dataset = open_dataset(config, path)
     for one in path if isinstance(path, list) else [path]:
         recorded = SampleDataset(one).source.get("env")
         if config.environment is None or recorded is None or same_name(recorded, env_name(config.environment.id)):
@@ -145,9 +163,9 @@ def make_dataset(config: Config, generation: dict[str, Any], folder: DatasetFold
     """Return the dataset to train on; missing samples are generated."""
     wanted, episodes = config.dataset.samples, config.dataset.episodes
     if isinstance(folder, list):
-        return SampleDataset(folder, mini=config.dataset.mini)
+        return open_dataset(config, folder, mini=config.dataset.mini)
     if dataset_has_samples(folder):
-        dataset = SampleDataset(folder, mini=config.dataset.mini)
+        dataset = open_dataset(config, folder, mini=config.dataset.mini)
         if (wanted is None and episodes is None) or has_enough(config, SampleDataset(folder)):
             return dataset
     load = samples_to_load(config)
@@ -155,6 +173,8 @@ def make_dataset(config: Config, generation: dict[str, Any], folder: DatasetFold
         wanted = wanted_samples(config)
     env, options = environment_id(config, f"generating samples into {folder}"), continued_options(generation, folder)
     dataset = generate(env, str(folder), samples=wanted, episodes=episodes, resume=True, load=load, **options)
+    if config.dataset.feedback is not None:
+        dataset = open_dataset(config, folder)
     return dataset if config.dataset.mini is None else dataset.subset(np.arange(min(config.dataset.mini, len(dataset))))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from physgym.episode import require_spec
-from physgym.errors import ConfigError, PhysGymError
+from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.experiment import components
 from physgym.experiment.networks import as_predictor, build_network, trained_network
 from physgym.experiment.parts import build_transforms, make_part
@@ -72,9 +72,22 @@ def simulation_spec(config: Config) -> SampleSpec:
             what = f"{type(error).__name__}: {error}"
             raise ConfigError(f"environment: making {name} with {arguments[0]} raised {what}") from error
         try:
-            return require_spec(env)
+            return with_feedback(config, require_spec(env))
         finally:
             env.close()
+
+
+def with_feedback(config: Config, spec: SampleSpec) -> SampleSpec:
+    """Return fields with what the configuration says of feedback, if it says anything.
+
+    Raises:
+        ConfigError: The fields do not fit it.
+    """
+    declared = config.dataset.feedback
+    try:
+        return spec if declared is None else spec.with_feedback(declared, "feedback")
+    except SampleError as error:
+        raise ConfigError(f"dataset.{error}") from None
 
 
 def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sampler | None:

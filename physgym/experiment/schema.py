@@ -17,9 +17,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from physgym.errors import SampleError
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.sections import Section, key, with_keys
+from physgym.feedback import parse_feedback
 from physgym.generation.options import EpisodesOption, GenerationOptions, OnlineOptions, SeedOption
 from physgym.running.options import ROLLOUT_STEPS, RunnerOptions
 from physgym.samplers.table import sampler_names, shown_names
@@ -147,7 +149,17 @@ class OnlineSection(_Online):
     """The buffer between running simulators and the training."""
 
 
+def _check_feedback(value: Any) -> Any:
+    """Check the form of a feedback; whether the fields fit is seen where they are known."""
+    try:
+        parse_feedback(value, "feedback")
+    except SampleError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 Folders = Annotated[list[str], Field(min_length=1)]
+FeedbackDeclaration = Annotated[str | list[str] | dict[str, str], AfterValidator(_check_feedback)]
 
 
 class _Samples(Section):
@@ -175,6 +187,11 @@ class _Samples(Section):
         description="generate before the training, in its first epoch, anew for every epoch, or while it trains",
     )
     load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
+    feedback: FeedbackDeclaration | None = Field(
+        None,
+        description="which output of a step is which input of the next one: 'next_state -> state', or 'state' where it "
+        "is stored once; a list for several. null leaves it to the samples",
+    )
 
 
 if TYPE_CHECKING:
@@ -199,6 +216,11 @@ class DatasetSection(_Generation):
 
     @model_validator(mode="after")
     def _own(self) -> DatasetSection:
+        if self.type is not None and self.feedback is not None:
+            raise ValueError(
+                "samples of one's own (type) have no episodes and steps, so that nothing can be fed back; leave out "
+                "feedback"
+            )
         made = (self.path, self.samples, self.episodes, self.load_samples)
         if self.type is not None and (any(value is not None for value in made) or self.produce != "before"):
             raise ValueError(

@@ -24,6 +24,7 @@ from physgym.experiment.dataset_plan import (
     held_out_folder,
     is_complete,
     make_dataset,
+    open_dataset,
     own_samples,
     samples_to_load,
     split_own,
@@ -36,6 +37,7 @@ from physgym.experiment.generation_plan import (
     environment_id,
     generation_options,
     simulation_spec,
+    with_feedback,
 )
 from physgym.experiment.networks import as_predictor, build_network
 from physgym.experiment.parts import build_checkpoints, build_loggers, build_optimization, build_transforms, make_part
@@ -125,7 +127,7 @@ class TrainingPlan:
         if config.validation.path is not None:
             held = place(config.validation.path)
             check_alike(
-                SampleDataset(held, mode=validation_part(held)), self.spec, [*predictor.inputs, *predictor.outputs]
+                open_dataset(config, held, validation_part(held)), self.spec, [*predictor.inputs, *predictor.outputs]
             )
         if self.own is None and config.dataset.mini is None and is_complete(config, None):
             folder = dataset_folder(config, Path())
@@ -229,13 +231,14 @@ def build_source(plan: TrainingPlan, folder: DatasetFolders, *, resume: bool) ->
     path = None if stored is None else str(stored)
     env = environment_id(config, f"dataset.produce: {section.produce}")
     stream = SampleStream(env, path=path, resume=there, load=samples_to_load(config), **options)
-    if section.produce != "online":
-        return stream
     online = options_in(section.online, OnlineOptions)
     if section.mini is not None:
         online["samples"] = min(section.mini, online["samples"] or sys.maxsize)
         online["minimum"] = min(section.mini, online["minimum"])
     try:
+        stream.spec = with_feedback(config, stream.spec)
+        if section.produce != "online":
+            return stream
         return Online(stream, seed=config.seed, **online)
     except BaseException:
         stream.close()
@@ -263,7 +266,7 @@ def _samples(plan: TrainingPlan, folder: DatasetFolders, run: Run | None) -> tup
             few = sys.maxsize if config.dataset.mini is None else per_epoch
             per_epoch = min(few, section.batches_per_epoch)
     if (held := held_out_folder(config, folder)) is not None:
-        validation = SampleDataset(held, mode=validation_part(held), mini=config.dataset.mini)
+        validation = open_dataset(config, held, validation_part(held), mini=config.dataset.mini)
         if run is not None:
             run.describe_dataset(validation, "validation")
     return training, validation, per_epoch

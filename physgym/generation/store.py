@@ -8,6 +8,7 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
+from physgym.feedback import Declaration
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames
 
 BLOCK = 1 << 20  # bytes of stored samples that are read at once
@@ -23,11 +24,15 @@ class Store:
     def __init__(self, writer: SampleWriter) -> None:
         self.writer = writer
 
-    def dataset(self) -> SampleDataset | None:
-        """Return everything stored so far, None where nothing is."""
+    def dataset(self, feedback: Declaration | None = None) -> SampleDataset | None:
+        """Return everything stored so far, None where nothing is.
+
+        Args:
+            feedback: What feeds what, in place of what is stored.
+        """
         if not self.writer.closed:
             self.writer.commit()
-        return SampleDataset(self.writer.path, self.writer.mode)
+        return SampleDataset(self.writer.path, self.writer.mode, feedback=feedback)
 
     def names(self) -> SampleNames:
         """Return the names of all stored samples."""

@@ -472,7 +472,7 @@ class SampleStream(SampleSource):
 
     def dataset(self) -> SampleDataset | None:
         """Return everything stored so far, None where nothing is."""
-        return None if self._store is None else self._store.dataset()
+        return None if self._store is None else self._store.dataset(self.spec.feedback.declaration or None)
 
     def cancel(self) -> None:
         """Let a call of another thread that waits for samples raise `ClosedError`, and all later ones.

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from physgym.casting import FIELD, VALUE, as_arrays, as_field
 from physgym.errors import ConfigError, SampleError
+from physgym.feedback import Feedback
 from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import refuse_exported, unwrapped
 from physgym.sample import Field, Sample, SampleSpec
+from physgym.step_fields import network_feedback
 
 if TYPE_CHECKING:
     from physgym.data.learned import Learned
@@ -99,6 +101,11 @@ class Predictor(nn.Module):
             )
             text = f"{type(inner).__name__}: {fed} to {given}"
         return f"{text}; {self.feeding}" if len(self.feeding.fields) > 1 else text
+
+    @property
+    def feedback(self) -> Feedback:
+        """Return which outputs are which inputs of the next step; empty where nothing is declared."""
+        return network_feedback(self.spec, self.inputs, self.outputs)
 
     @property
     def device(self) -> torch.device:

@@ -17,12 +17,15 @@ from physgym.sample import SampleSpec
 def check_network_fields(predictor: Any, fields: SampleSpec) -> None:
     """Raise ConfigError if a network was made for other fields than these.
 
+    An output that the simulation lacks may be the input of the next step that it feeds.
+
     Args:
         predictor: A `physgym.nn.Predictor`; whatever else has no fields to compare.
         fields: Those of the simulation.
     """
+    feedback = getattr(predictor, "feedback", {})
     for name, want in getattr(predictor, "spec", {}).items():
-        got = fields.get(name)
+        got = fields.get(name if name in fields else feedback.get(name, name))
         if got is None or got.shape != want.shape:
             shown = "none" if got is None else f"{got.dtype} {got.shape}"
             raise ConfigError(

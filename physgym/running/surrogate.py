@@ -12,12 +12,13 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from physgym.errors import ConfigError
+from physgym.feedback import Declaration
 from physgym.placement import Env
 from physgym.registration import EnvLike
 from physgym.running.field_checks import check_network_fields
 from physgym.running.surrogate_core import SurrogateCore, stand_in
 from physgym.running.surrogate_network import Network, SurrogateNetwork, loaded
-from physgym.running.surrogate_state import Judge
+from physgym.running.transition_outcome import Judge
 from physgym.sample import Sample
 from physgym.vector.make import env_factory
 
@@ -31,6 +32,12 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
     network predicted. A prediction that is not finite is a rejected step: the state stays as it was, and
     ``info["rejected"]`` says why.
 
+    A simulation without ``adopt`` needs a declared feedback (``sample_feedback`` of its samples, that of the network's
+    training, or `feedback`): what the network predicts is its input at the next step, and the observation, which is
+    made of such fields then. The other inputs still come from ``inputs(action)``: the simulation stays where it was
+    reset, so that they follow from action, parameters and constants alone. Samples have the network's inputs and
+    outputs. Rewards are as with transitions, and there are no pictures.
+
     Any environment can be learned as transitions instead. For one wrapped in `physgym.sample.RecordTransition` and a
     network that predicts ``next_observation``, the observation is the state and no hook is needed. The reward and the
     end of an episode are what the network predicts (fields ``reward``, ``terminated``), else what the functions
@@ -42,8 +49,10 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
             fields of one sample; or None, where the pipeline in which the surrogate stands sets `predictor`.
         env_kwargs: Arguments of the simulation's constructor, where it is to be made.
         render_mode: One of these arguments, so that `gymnasium.make` can pass it.
-        reward: For transitions: function of (observation, action, next observation).
-        terminated: For transitions: function of the same, whether the episode has ended.
+        reward: For transitions, and without ``adopt``: function of (observation, action, next observation).
+        terminated: For the same: function of the same, whether the episode has ended.
+        feedback: Which output is which input of the next step, see `physgym.feedback`; by default what the network was
+            trained with, else what the samples declare. Used where the simulation has no ``adopt``.
 
     Attributes:
         predictor: The network, which may be replaced by another one.
@@ -66,6 +75,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         render_mode: str | None = None,
         reward: Judge | None = None,
         terminated: Judge | None = None,
+        feedback: Declaration | None = None,
     ) -> None:
         kwargs = {**(env_kwargs or {}), **({} if render_mode is None else {"render_mode": render_mode})}
         if isinstance(env, gymnasium.Env) and kwargs:
@@ -73,7 +83,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         network = SurrogateNetwork(loaded(predictor))
         made: Env = env if isinstance(env, gymnasium.Env) else env_factory(env, kwargs)()
         try:
-            core, outer = stand_in(made, network, reward, terminated)
+            core, outer = stand_in(made, network, reward, terminated, feedback)
         except BaseException:
             if made is not env:
                 made.close()

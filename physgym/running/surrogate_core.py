@@ -12,11 +12,14 @@ from gymnasium.wrappers import TimeLimit
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.feedback import Declaration
 from physgym.placement import Env
+from physgym.running.fed_back_state import FedBackState, feedback_for
 from physgym.running.field_checks import check_network_fields, nonfinite
 from physgym.running.space_fitting import cast, fitter
 from physgym.running.surrogate_network import SurrogateNetwork
-from physgym.running.surrogate_state import Judge, ObservedState, SimulationState, SurrogateState, lacking_hooks
+from physgym.running.surrogate_state import ObservedState, SimulationState, SurrogateState, lacking_hooks
+from physgym.running.transition_outcome import Judge
 from physgym.sample import RecordTransition, Sample, SampleSpec
 from physgym.spaces import Array
 
@@ -146,6 +149,8 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
         self.env.close()
 
     def __getattr__(self, name: str) -> Any:
+        if (state := self.__dict__.get("_state")) is not None and name in state.declarations:
+            return state.declarations[name]
         env = self.__dict__.get("env")
         if env is None or name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -153,7 +158,11 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
 
 
 def stand_in(
-    env: Env, network: SurrogateNetwork, reward: Judge | None, terminated: Judge | None
+    env: Env,
+    network: SurrogateNetwork,
+    reward: Judge | None,
+    terminated: Judge | None,
+    feedback: Declaration | None = None,
 ) -> tuple[SurrogateCore, Env]:
     """Return (core, env): the environment that the network drives, and the same in copies of the wrappers.
 
@@ -164,6 +173,7 @@ def stand_in(
         network: Makes the steps in place of the solver.
         reward: As in `SurrogateEnv`.
         terminated: As in `SurrogateEnv`.
+        feedback: As in `SurrogateEnv`.
 
     Raises:
         ConfigError: The environment has not what it needs, or the network does not fit its fields.
@@ -188,14 +198,22 @@ def stand_in(
         limits = [w._max_episode_steps for w in wrappers[first + 1 :] if isinstance(w, TimeLimit)]
         wrappers = wrappers[: first + 1]
         outer: Env = TimeLimit(core, min(limits)) if limits else core
+    elif (
+        "adopt" in hooks
+        and (found := SampleSpec.from_env(inner))
+        and (fed_back := feedback_for(found, network, feedback))
+    ):
+        fed = FedBackState(inner, found, fed_back, network, reward, terminated)
+        core = outer = SurrogateCore(inner, found, network, fed)
     else:
         if hooks:
             raise ConfigError(
                 f"{type(inner).__name__} does not say how a network can stand in for it: it lacks {', '.join(hooks)}. "
                 "Implement inputs(action), which gives the fields that the network is fed, and adopt(action, "
                 "prediction), which takes the prediction as the state after the step, in addition to observation(); "
-                "see docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition and use a "
-                "network that predicts next_observation"
+                "or declare which output is which input of the next step (sample_feedback), so that adopt is not "
+                "needed; see docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition "
+                "and use a network that predicts next_observation"
             )
         if reward is not None or terminated is not None:
             raise ConfigError(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError
 from physgym.placement import Env
 from physgym.running.space_fitting import fitter
+from physgym.running.transition_outcome import Judge, TransitionOutcome
 from physgym.sample import Sample, SampleSpec, flat_items
 from physgym.simulation import PredictFunction, Simulation
-
-Judge: TypeAlias = Callable[[Any, Any, Any], float]
 
 
 class SurrogateState(ABC):
@@ -22,9 +22,12 @@ class SurrogateState(ABC):
 
     Attributes:
         render_mode: The mode in which it can be pictured, None where it cannot.
+        declarations: What declares the fields of samples, by the name of an environment's attribute, where these are
+            others than those of the simulation.
     """
 
     render_mode: str | None = None
+    declarations: Mapping[str, Any] = MappingProxyType({})
 
     def begin(self, observation: Any) -> None:  # noqa: B027 - a simulation has its state already
         """Take the state after a reset.
@@ -109,7 +112,7 @@ class ObservedState(SurrogateState):
     """
 
     def __init__(self, env: Env, reward: Judge | None, terminated: Judge | None) -> None:
-        self._reward, self._terminated = reward, terminated
+        self._outcome = TransitionOutcome(reward, terminated)
         self._observation_space, self._action_space = env.observation_space, env.action_space
         self._observed = [leaf.path for leaf in walk.leaves(env.observation_space, "observation")]
         self._acted = [leaf.path for leaf in walk.leaves(env.action_space, "action")]
@@ -146,12 +149,7 @@ class ObservedState(SurrogateState):
         before = self._observation
         raw = walk.unflatten(self._observation_space, iter([prediction[name] for name in self._next]))
         self._observation = self._fit(raw)
-        judged = before, action, self._observation
-        reward, terminated = (
-            float(prediction[name]) if name in prediction else 0.0 if judge is None else float(judge(*judged))
-            for name, judge in (("reward", self._reward), ("terminated", self._terminated))
-        )
-        self._result = reward, terminated > 0.5
+        self._result = self._outcome.of(prediction, before, action, self._observation)
 
     def seen(self, *, rejected: bool) -> tuple[Any, float, bool, dict[str, Any]]:
         """Return the last observation and how the step was judged."""

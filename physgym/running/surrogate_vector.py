@@ -14,11 +14,12 @@ from gymnasium.vector.utils import iterate
 from physgym import placement
 from physgym.checks import integer
 from physgym.errors import ConfigError, RejectSample
+from physgym.feedback import Declaration
 from physgym.registration import EnvLike
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.surrogate_core import SurrogateCore
 from physgym.running.surrogate_network import loaded
-from physgym.running.surrogate_state import Judge
+from physgym.running.transition_outcome import Judge
 from physgym.sample import Sample
 from physgym.spaces import Array
 from physgym.vector.arguments import Arguments, check_arguments, one_each
@@ -43,6 +44,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         autoreset_mode: What happens when an episode ends, as in Gymnasium.
         reward: As in `SurrogateEnv`.
         terminated: As in `SurrogateEnv`.
+        feedback: As in `SurrogateEnv`.
         copy: Whether observations are copies.
 
     Attributes:
@@ -63,6 +65,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         reward: Judge | None = None,
         terminated: Judge | None = None,
+        feedback: Declaration | None = None,
         copy: bool = True,
     ) -> None:
         num_envs = integer("num_envs", num_envs, 1)
@@ -75,7 +78,12 @@ class SurrogateVectorEnv(SyncVectorEnv):
         def make() -> SurrogateEnv:
             with placement.at(len(made), num_envs):
                 one = SurrogateEnv(
-                    env, self.predictor, env_kwargs=each[len(made)], reward=reward, terminated=terminated
+                    env,
+                    self.predictor,
+                    env_kwargs=each[len(made)],
+                    reward=reward,
+                    terminated=terminated,
+                    feedback=feedback,
                 )
             made.append(one)
             return one

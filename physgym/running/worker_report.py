@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 from physgym import spaces as walk
 from physgym.episode import Transition, require_spec
+from physgym.feedback import Feedback
 from physgym.generation.named_samples import NamedSamples
 from physgym.placement import Env
 from physgym.returned import info_of
@@ -195,15 +196,24 @@ class ReportStepsFactory:
         make: Makes one simulation from the arguments of its constructor.
         surrogate: Whether the network stands in for its solver.
         arguments: Of `ReportStepsWrapper`.
+        feedback: Which output of the network is which input of the next step; None leaves it to the samples.
     """
 
-    def __init__(self, make: Callable[..., Env], surrogate: bool, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        make: Callable[..., Env],
+        surrogate: bool,
+        arguments: Mapping[str, Any],
+        feedback: Feedback | None = None,
+    ) -> None:
         self._make, self._surrogate, self._arguments = make, surrogate, dict(arguments)
+        self._feedback = feedback
 
     def __call__(self, **kwargs: Any) -> Env:
         """Make one."""
         make = functools.partial(self._make, **kwargs)
-        return ReportStepsWrapper(SurrogateEnv(make) if self._surrogate else make(), **self._arguments)
+        env = SurrogateEnv(make, feedback=self._feedback) if self._surrogate else make()
+        return ReportStepsWrapper(env, **self._arguments)
 
 
 def read_reported_steps(rows: NamedSamples) -> Iterator[ReportedStep]:

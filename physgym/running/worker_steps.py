@@ -26,6 +26,7 @@ from physgym.running.worker_report import (
     without_predictions,
 )
 from physgym.sample import SampleSpec
+from physgym.step_fields import step_fields
 from physgym.vector.make import env_factories
 
 ROWS = 256  # steps that are taken at once
@@ -66,9 +67,11 @@ class WorkerSteps(SimulationSteps):
         stream = self._opened()
         self.spec, self.surrogate = without_predictions(stream.spec), bool(stream.metadata[SURROGATE])
         self.parameter_spec = stream.parameter_spec
-        predicted = self._outputs if self.surrogate else []  # fields of the simulation that steps do not have
+        fields = step_fields(self.spec)
+        if self.surrogate:  # fields of the simulation that steps do not have
+            fields = SampleSpec([*fields.values(), *(field for field in self._outputs if field.name not in fields)])
         try:
-            check_network_fields(predictor.predictor, SampleSpec([*self.spec.values(), *predicted]))
+            check_network_fields(predictor.predictor, fields)
             self.check_learned(learned)
         except ConfigError as error:
             self.close(type(error))
@@ -88,6 +91,7 @@ class WorkerSteps(SimulationSteps):
                 "outputs": self._outputs,
                 "apply": plan.apply,
             },
+            self._predictor.predictor.feedback or None,
         )
         self._stream = SampleStream(
             factory,
