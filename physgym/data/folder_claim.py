@@ -33,6 +33,9 @@ class FolderClaim:
     Args:
         path: The folder.
 
+    Attributes:
+        given_up: Whether the folder is another writer's to take.
+
     Raises:
         DatasetError: Another writer has it, or the disk refuses.
     """
@@ -41,6 +44,7 @@ class FolderClaim:
         self.path = path
         self._made_folder = not path.exists()
         self._lock, self._folder = self._acquire()
+        self.given_up = False
         _claims.add(self)
 
     def _acquire(self) -> tuple[int, int]:
@@ -65,11 +69,6 @@ class FolderClaim:
             os.close(folder)
             raise DatasetError(f"{self.path} is being written by another process; wait for it or choose another")
         return lock, folder
-
-    @property
-    def given_up(self) -> bool:
-        """Return whether the folder is another writer's to take."""
-        return self._lock < 0
 
     def check(self) -> None:
         """Raise OSError if the folder is no longer the one whose lock this claim has."""
@@ -97,6 +96,7 @@ class FolderClaim:
 
     def give_up(self) -> None:
         """Close the lock; calling it again does no harm."""
+        self.given_up = True
         held, self._lock, self._folder = (self._lock, self._folder), -1, -1
         for handle in held:
             if handle >= 0:

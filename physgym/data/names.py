@@ -16,6 +16,8 @@ REPEATED = (
     "the second after those of the first"
 )
 
+_STEPS = np.arange(1 << 12)  # of an episode from its first one
+
 
 class TakenNames:
     """Refuses a second sample of the same episode and step.
@@ -53,22 +55,31 @@ class TakenNames:
         """Take the names of samples, all or none.
 
         Args:
-            episodes: Shape (n,), int64.
-            steps: Shape (n,), int64.
+            episodes: Shape (n,), integers that int64 holds.
+            steps: As `episodes`.
 
         Raises:
             DatasetError: One is taken, or there twice.
         """
-        if not len(episodes):
+        count = len(episodes)
+        if not count:
             return
         if self._last is None:
             self._look_up()
         if self._runs is None:
-            first, last = (int(episodes[0]), int(steps[0])), (int(episodes[-1]), int(steps[-1]))
-            if first > self._last and _ascend(episodes, steps):  # type: ignore[operator]
-                self._last = last
-                return
-        self._take_runs(episodes, steps)
+            episode, step = episodes.item(0), steps.item(0)
+            if (episode, step) > self._last:  # type: ignore[operator]
+                if (  # equal bytes are found sooner than ascending numbers
+                    steps.dtype == _STEPS.dtype
+                    and steps.tobytes() == _STEPS[step : step + count].tobytes()
+                    and episodes.tobytes() == episodes[:1].tobytes() * count
+                ):
+                    self._last = episode, step + count - 1
+                    return
+                if _ascend(episodes, steps):
+                    self._last = episodes.item(-1), steps.item(-1)
+                    return
+        self._take_runs(np.asarray(episodes, np.int64), np.asarray(steps, np.int64))
 
     def _look_up(self) -> None:
         """Find the greatest name that is stored."""
@@ -95,12 +106,8 @@ class TakenNames:
 
 def _ascend(episodes: Array, steps: Array) -> bool:
     """Return whether names ascend, each greater than the one before."""
-    if len(episodes) == 1:
-        return True
-    if episodes[0] == episodes[-1]:  # one episode, if they ascend
-        return bool((steps[1:] > steps[:-1]).all() and (episodes == episodes[0]).all())
     before, after = episodes[:-1], episodes[1:]
-    return bool(((after > before) | ((after == before) & (steps[1:] > steps[:-1]))).all())
+    return 0 not in ((after > before) | ((after == before) & (steps[1:] > steps[:-1]))).tobytes()
 
 
 def _runs(episodes: Array, steps: Array, *, refuse: bool) -> Iterable[tuple[int, int, int]]:

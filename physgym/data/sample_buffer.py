@@ -72,7 +72,7 @@ class SampleBuffer:
             count: How many there are.
         """
         start, end = self.fill, self.fill + count
-        if len(samples) != len(self._fields) or self._texts:
+        if len(samples) != len(self._fields) or self._texts or index[1] is None:
             return False
         for name, target, shape, dtype, _ in self._fields:
             value = samples.get(name)
@@ -80,17 +80,19 @@ class SampleBuffer:
                 return False
             target[start:end] = value
         for target, value in zip(self._index, index, strict=True):
-            if value is not None and (
-                type(value) is not np.ndarray
-                or value.shape != (count,)
-                or not (value.dtype == target.dtype or (value.dtype.kind in "iu" and _same(value, target.dtype)))
-            ):
+            if value is None:
+                target[start:end] = 0
+                continue
+            if type(value) is not np.ndarray or value.shape != (count,):
                 return False
-            target[start:end] = 0 if value is None else value
+            if value.dtype == target.dtype:
+                target[start:end] = value
+            elif value.dtype.kind not in "iu" or not _held(value, target[start:end]):
+                return False
         if count == 1:
-            self.taken.take_one(int(self._index[0][start]), int(self._index[1][start]))
+            self.taken.take_one(self._index[0].item(start), self._index[1].item(start))
         else:
-            self.taken.take(self._index[0][start:end], self._index[1][start:end])
+            self.taken.take(index[0], index[1])
         self.fill = end
         return True
 
@@ -175,6 +177,7 @@ def _check_texts(columns: Mapping[str, Array]) -> None:
             raise DatasetError(f"{name} has a text that cannot be stored: {error}") from error
 
 
-def _same(values: Array, dtype: np.dtype[Any]) -> bool:
-    """Return whether a dtype holds the values."""
-    return bool((values.astype(dtype) == values).all())
+def _held(values: Array, target: Array) -> bool:
+    """Copy integers; return whether the other dtype holds them."""
+    target[:] = values
+    return 0 not in (target == values).tobytes()  # a third of the time of `all`

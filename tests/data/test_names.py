@@ -73,6 +73,16 @@ def test_names_of_samples_that_were_not_stored_are_free(tmp_path):
     assert_rows(SampleDataset(tmp_path / "d"), 0, 10)
 
 
+def test_steps_in_the_other_byte_order_are_not_taken_for_consecutive_ones():
+    stored: list = []
+    taken = TakenNames(lambda: stored)
+    names = np.array([4, 4]), np.array([0, 1 << 56], ">i8")  # the bytes of 0 and 1
+    taken.take(*names)
+    stored.append(names)
+    with pytest.raises(DatasetError, match=f"step {1 << 56} already"):
+        taken.take_one(4, 1 << 56)
+
+
 def test_names_agree_with_a_set_of_them():
     choose = random.Random(0)
     for _ in range(300):
@@ -86,11 +96,12 @@ def test_names_agree_with_a_set_of_them():
             new = [(choose.randint(0, 2), choose.randint(0, 6)) for _ in range(choose.randint(0, 4))]
             new = sorted(set(new)) if choose.random() < 0.5 else new
             wrong = len(set(new)) < len(new) or bool(set(new) & set(stored))
+            dtype = choose.choice(["i8", ">i8", "i4", "u1"])
             try:
                 if len(new) == 1:
                     taken.take_one(*new[0])
                 else:
-                    taken.take(np.array([e for e, _ in new], int), np.array([s for _, s in new], int))
+                    taken.take(np.array([e for e, _ in new], dtype), np.array([s for _, s in new], dtype))
             except DatasetError:
                 assert wrong
             else:
