@@ -155,7 +155,14 @@ def export(
         list[str] | None,
         typer.Option(metavar="KEY=FIELD", help="What Minari's observations, actions, ... are; may be repeated."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="training, validation, test or prediction; a copy has all.")] = "training",
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=NAME,NAME", help="Names of a field's axes, for netcdf; may be repeated."),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="training (if nothing is said), validation, test or prediction; a compressed copy has all."),
+    ] = None,
     which: Annotated[
         str | None, typer.Option(help="Checkpoint of a network: last, best, or an epoch that is kept.")
     ] = None,
@@ -169,6 +176,9 @@ def export(
     if (compress is None) == (to is None):
         raise ConfigError("say either --compress METHOD or --to FORMAT")
     if to is not None and to in registry.network_names():
+        given = {"--mode": mode, "--name": name, "--field": field, "--dim": dim, "--level": level, "--resume": resume}
+        if unused := [option for option, value in given.items() if value]:
+            raise ConfigError(f"{' and '.join(unused)}: a network has no such option; they are for datasets")
         _export_network(data, out, to, which)
         return
     if which is not None:
@@ -178,15 +188,22 @@ def export(
         from physgym.experiment.session_samples import dataset_of
 
         form = registry.find(to)
-        options = registry.ExportOptions(out, name, pairs_of(field, "--field"), progress=True)
+        if resume or level is not None:
+            raise ConfigError("--resume and --level are for --compress; an export is made as a whole")
+        dims = {of: names.split(",") for of, names in pairs_of(dim, "--dim").items()}
+        options = registry.ExportOptions(out, name, pairs_of(field, "--field"), dims, progress=True)
         with form.needed():
-            print(form.write(SampleDataset(dataset_of(data), mode=mode), options))  # type: ignore[arg-type]
+            print(form.write(SampleDataset(dataset_of(data), mode=mode or "training"), options))  # type: ignore[arg-type]
         return
     from physgym.experiment.session_samples import dataset_of
     from physgym.formats.archive import archive
 
     if out is None:
         raise ConfigError("add --out, where to write")
+    if unused := [text for text, value in (("--name", name), ("--field", field), ("--dim", dim)) if value]:
+        raise ConfigError(f"{' and '.join(unused)}: a compressed copy has no such option; they go with --to")
+    if mode is not None:
+        raise ConfigError("--mode goes with --to: a compressed copy has all parts of the dataset")
     if isinstance(source := dataset_of(data), list):
         raise ConfigError(
             f"{data} is a session of several datasets; copy them one by one: {', '.join(map(str, source))}"
@@ -210,11 +227,14 @@ def _export_network(session: Path, out: Path | None, to: str, which: str | None)
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help=f"File, folder or name of a dataset: {', '.join(registry.names())}.")],
+    source: Annotated[
+        str, typer.Argument(help=f"File, folder or name of a dataset: {', '.join(registry.import_names())}.")
+    ],
     out: Annotated[Path, typer.Option(help="Dataset folder.")],
     role: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
     ] = None,
+    unit: Annotated[list[str] | None, typer.Option(metavar="FIELD=UNIT", help="May be repeated.")] = None,
     info: Annotated[list[str] | None, typer.Option(help="An info of Minari to keep; may be repeated.")] = None,
     episode: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The array that says which rows belong to one episode.")
@@ -229,8 +249,19 @@ def import_(
     Example: physgym import D4RL/pen/human-v2 --out data/pen
     """
     form = registry.of_source(source)
-    options = registry.ImportOptions(pairs_of(role, "--role"), info or (), episode, step, mode, progress=True)  # type: ignore[arg-type]
+    options = registry.ImportOptions(
+        pairs_of(role, "--role"),
+        info or (),
+        episode,
+        step,
+        mode,  # type: ignore[arg-type]
+        pairs_of(unit, "--unit"),
+        progress=True,
+    )
     missing = f"there is no file or folder {source}, and {form.title}"
     with form.needed("this" if Path(source).exists() else missing):
         dataset = form.read(source, out, options)
     print(f"{len(dataset)} samples in {out}")
+    for each in dataset.spec.values():
+        shown = f" [{each.unit}]" if each.unit else ""
+        print(f"  {each.name}: {each.role}, {each.dtype} {each.shape}{shown}")

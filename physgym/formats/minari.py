@@ -594,6 +594,8 @@ class Minari(Format):
         """Store a dataset of Minari as samples."""
         if options.episode is not None or options.step is not None:
             raise ConfigError("--episode and --step are for arrays of numpy; a dataset of Minari has its own episodes")
+        if options.units or options.roles:
+            raise ConfigError("--unit and --role are for columns and arrays; a dataset of Minari has its own fields")
         return import_minari(source, path, infos=options.infos, mode=options.mode, progress=options.progress)
 
 

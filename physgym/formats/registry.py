@@ -1,7 +1,8 @@
 """The table of file formats: each module of this folder that defines ``FORMAT`` is one, under its name up to a "_".
 
-Those of networks are the modules of ``physgym/nn/export`` that define ``NETWORK_FORMAT``. A format is imported when it
-is used; its module must be importable without the packages that it needs.
+One that is only exported to defines ``EXPORT_FORMAT``, one that is only imported from ``IMPORT_FORMAT``. Those of
+networks are the modules of ``physgym/nn/export`` that define ``NETWORK_FORMAT``. A format is imported when it is used;
+its module must be importable without the packages that it needs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import functools
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,14 @@ class ExportOptions:
         out: Folder or file to write; None for a format that keeps its datasets elsewhere.
         name: Name of the dataset in the format's own collection.
         fields: Field of the samples by its name in the format.
+        dims: Names of the axes of a field, by the field's name.
         progress: Whether to show how far it is.
     """
 
     out: Path | None = None
     name: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     progress: bool = False
 
 
@@ -49,6 +52,7 @@ class ImportOptions:
         episode: Name of the array that says which rows belong to one episode.
         step: Name of the array with the step of each row in its episode.
         mode: Part of the dataset to write.
+        units: Field name to unit.
         progress: Whether to show how far it is.
     """
 
@@ -57,22 +61,52 @@ class ImportOptions:
     episode: str | None = None
     step: str | None = None
     mode: Mode = "training"
+    units: Mapping[str, str] = field(default_factory=dict)
     progress: bool = False
 
 
-class Format(ABC):
-    """A file format to which datasets are exported, and from which they are imported.
+class NamedFormat:
+    """A file format, and the package that it needs.
 
     Attributes:
         package: Package that it needs, empty for none.
         extra: Extra of physgym that installs this package.
         title: The format in a sentence, such as "a dataset of Minari".
-        source: Files or names that an import takes, such as "the name of a dataset of Minari".
     """
 
     package = ""
     extra = ""
     title = ""
+
+    def needed(self, what: str = "this") -> contextlib.AbstractContextManager[Any]:
+        """Return a block in which the lack of the format's package is a ConfigError that says how to install it.
+
+        Args:
+            what: What needs the package, as the error says it.
+        """
+        return needs(self.package, self.extra, what) if self.package else contextlib.nullcontext()
+
+
+class ExportFormat(NamedFormat, ABC):
+    """A file format to which datasets are exported."""
+
+    @abstractmethod
+    def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
+        """Write a dataset and return a line that says where it is, and what of the dataset is not there.
+
+        Raises:
+            ConfigError: An option is missing, or the samples do not fit the format.
+            DatasetError: There is such a dataset already, or the disk refuses.
+        """
+
+
+class ImportFormat(NamedFormat, ABC):
+    """A file format from which datasets are imported.
+
+    Attributes:
+        source: Files or names that an import takes, such as "the name of a dataset of Minari".
+    """
+
     source = ""
 
     @abstractmethod
@@ -81,15 +115,6 @@ class Format(ABC):
 
         The formats are asked in the order of their names, and the first that says so reads it: a suffix or a file in a
         folder has to show it, not that there is something.
-        """
-
-    @abstractmethod
-    def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
-        """Write a dataset and return a line that says where it is.
-
-        Raises:
-            ConfigError: An option is missing, or the samples do not fit the format.
-            DatasetError: There is such a dataset already, or the disk refuses.
         """
 
     @abstractmethod
@@ -106,13 +131,9 @@ class Format(ABC):
             DatasetError: There is no such source, or `path` holds samples already.
         """
 
-    def needed(self, what: str = "this") -> contextlib.AbstractContextManager[Any]:
-        """Return a block in which the lack of the format's package is a ConfigError that says how to install it.
 
-        Args:
-            what: What needs the package, as the error says it.
-        """
-        return needs(self.package, self.extra, what) if self.package else contextlib.nullcontext()
+class Format(ExportFormat, ImportFormat):
+    """A file format to which datasets are exported, and from which they are imported."""
 
 
 class NetworkFormat(ABC):
@@ -141,30 +162,42 @@ class NetworkFormat(ABC):
 
 
 NETWORKS = Path(__file__).parents[1] / "nn" / "export"
+EXPORTS, IMPORTS = ("FORMAT", "EXPORT_FORMAT"), ("FORMAT", "IMPORT_FORMAT")
 
 
 @functools.cache
-def _modules(folder: Path, mark: str) -> dict[str, str]:
-    """Find the modules of formats by the names of the formats; some others there are slow to import."""
+def _modules(folder: Path, *marks: str) -> dict[str, tuple[str, str]]:
+    """Find the modules of formats, and what they define, by the formats' names; some there are slow to import."""
     found = {}
     package = ".".join(("physgym", *folder.relative_to(Path(__file__).parents[1]).parts))
     for file in sorted(folder.glob("*.py")):
-        if f"\n{mark} = " in file.read_text(encoding="utf-8"):
-            found[file.stem.partition("_")[0]] = f"{package}.{file.stem}"
+        text = file.read_text(encoding="utf-8")
+        for mark in marks:
+            if f"\n{mark} = " in text:
+                found[file.stem.partition("_")[0]] = (f"{package}.{file.stem}", mark)
     return found
 
 
-def _of_datasets() -> dict[str, str]:
-    return _modules(Path(__file__).parent, "FORMAT")
+def _of_datasets(*marks: str) -> dict[str, tuple[str, str]]:
+    return _modules(Path(__file__).parent, *marks)
 
 
-def _of_networks() -> dict[str, str]:
+def _of_networks() -> dict[str, tuple[str, str]]:
     return _modules(NETWORKS, "NETWORK_FORMAT")
 
 
+def _object(place: tuple[str, str]) -> Any:
+    return getattr(importlib.import_module(place[0]), place[1])
+
+
 def names() -> tuple[str, ...]:
-    """Return the names of all formats of datasets."""
-    return tuple(_of_datasets())
+    """Return the names of all formats to which datasets are exported."""
+    return tuple(_of_datasets(*EXPORTS))
+
+
+def import_names() -> tuple[str, ...]:
+    """Return the names of all formats from which datasets are imported."""
+    return tuple(_of_datasets(*IMPORTS))
 
 
 def network_names() -> tuple[str, ...]:
@@ -172,8 +205,8 @@ def network_names() -> tuple[str, ...]:
     return tuple(_of_networks())
 
 
-def find(name: str) -> Format:
-    """Return the format of datasets of a name.
+def find(name: str) -> ExportFormat:
+    """Return the format of a name to which datasets are exported.
 
     Raises:
         ConfigError: There is none.
@@ -182,7 +215,19 @@ def find(name: str) -> Format:
         known = sorted(names(), key=lambda one: bool(find(one).package))  # those first that need no further package
         also = f", or for a network {' or '.join(network_names())}"
         raise ConfigError(f"--to must be {' or '.join(known)}, not {name!r}{also}")
-    found: Format = importlib.import_module(_of_datasets()[name]).FORMAT
+    found: ExportFormat = _object(_of_datasets(*EXPORTS)[name])
+    return found
+
+
+def find_import(name: str) -> ImportFormat:
+    """Return the format of a name from which datasets are imported.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in import_names():
+        raise ConfigError(f"an import reads {' or '.join(import_names())}, not {name!r}")
+    found: ImportFormat = _object(_of_datasets(*IMPORTS)[name])
     return found
 
 
@@ -194,23 +239,18 @@ def find_network(name: str) -> NetworkFormat:
     """
     if name not in network_names():
         raise ConfigError(f"a network is exported to {' or '.join(network_names())}, not {name!r}")
-    found: NetworkFormat = importlib.import_module(_of_networks()[name]).NETWORK_FORMAT
+    found: NetworkFormat = _object(_of_networks()[name])
     return found
 
 
-def formats() -> Iterator[Format]:
-    """Yield all formats."""
-    yield from map(find, names())
-
-
-def of_source(source: str) -> Format:
+def of_source(source: str) -> ImportFormat:
     """Return the format of a dataset to import, by its path or name.
 
     Raises:
         ConfigError: No format reads it.
     """
-    for one in formats():
+    for one in map(find_import, import_names()):
         if one.reads(source):
             return one
-    known = "; ".join(f"{name}: {find(name).source}" for name in names())
+    known = "; ".join(f"{name}: {find_import(name).source}" for name in import_names())
     raise ConfigError(f"{source} is of no known format. An import takes, for {known}")

@@ -413,7 +413,7 @@ def test_an_interrupted_import_leaves_nothing(folder, monkeypatch):
     x = {"x": np.arange(6.0)}
     import_numpy(x, "data", mode="validation")
     with monkeypatch.context() as patch:
-        patch.setattr("physgym.formats.numpy_arrays.Progress", Broken)
+        patch.setattr("physgym.formats.columns.Progress", Broken)
         for path in ("data", "new"):
             with pytest.raises(KeyboardInterrupt):
                 import_numpy(x, path)

@@ -157,7 +157,7 @@ def test_the_commands_copy_a_dataset_and_bring_it_back(tmp_path):
     assert "say either" in physgym("export", d, "--out", small, fault=ConfigError)
     assert "add --out" in physgym("export", d, "--to", "numpy", fault=ConfigError)
     assert "add --name" in physgym("export", d, "--to", "minari", fault=ConfigError)
-    assert "numpy or minari" in physgym("export", d, "--to", "csv", "--out", small, fault=ConfigError)
+    assert "--to must be numpy or" in physgym("export", d, "--to", "csv", "--out", small, fault=ConfigError)
     assert "write name=value" in physgym("import", tmp_path / "x.npz", "--out", d, "--role", "x", fault=ConfigError)
 
 
@@ -272,13 +272,13 @@ def test_an_export_touches_nothing_of_others(tmp_path, out, monkeypatch):
 
 def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     dataset = write(tmp_path / "d", 5)
-    side_arrays = numpy_files._side_arrays
+    side_arrays = numpy_files.side_arrays
 
     def taken(dataset: SampleDataset) -> dict[str, np.ndarray]:
         (tmp_path / "x.npz").write_text("mine")
         return side_arrays(dataset)
 
-    monkeypatch.setattr(numpy_files, "_side_arrays", taken)
+    monkeypatch.setattr(numpy_files, "side_arrays", taken)
     with pytest.raises(DatasetError, match="cannot write"):
         export_numpy(dataset, tmp_path / "x.npz")
     assert (tmp_path / "x.npz").read_text() == "mine"
