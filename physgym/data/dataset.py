@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from physgym.data.episode_split import held_out, number_episodes
 from physgym.data.html_summary import html_table
 from physgym.data.indices import as_indices, moved
 from physgym.data.joined_tables import declared_spec, joined, joined_endings
+from physgym.data.labelled import as_xarray
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
 from physgym.data.map_style import MapStyle
 from physgym.data.opened_folders import OpenedFolders
@@ -36,6 +37,9 @@ from physgym.scene.pictures import Picture
 from physgym.simulation import TIME
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
+
+if TYPE_CHECKING:
+    import xarray
 
 log = logging.getLogger(__name__)
 
@@ -342,6 +346,10 @@ class SampleDataset(MapStyle):
     def _reader(self) -> RowReader:
         """Return the rows of all partitions."""
         return RowReader(self.partitions, self._folders.bounds, self.spec)
+
+    def to_xarray(self, dims: Mapping[str, Sequence[str]] | None = None) -> xarray.Dataset:
+        """Return the dataset as an `xarray.Dataset` with names for the axes, see `physgym.data.labelled.as_xarray`."""
+        return as_xarray(self, dims)
 
     # --- time
 

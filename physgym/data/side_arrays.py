@@ -1,21 +1,72 @@
-"""What a dataset says of itself, and holds besides the samples, as exports keep it: `described` and `side_arrays`."""
+"""Description and tables of a dataset as exports keep them, besides the samples: `described` and `side_arrays`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from physgym.data.layout import INDEX, REASON
+from physgym.data.rejected_samples import RejectedSamples
+from physgym.errors import DatasetError
+from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
-
-if TYPE_CHECKING:
-    from physgym.data.dataset import SampleDataset
 
 CONSTANT = "index/constants/"
 
 
-def described(dataset: SampleDataset) -> dict[str, Any]:
+class DatasetContents(Protocol):
+    """Properties of a `SampleDataset` that exports use."""
+
+    spec: SampleSpec
+
+    def __len__(self) -> int: ...
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """Return whole fields, mapped from the files."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Return where the samples come from."""
+
+    @property
+    def time_step(self) -> float | None:
+        """Return the time of a step in s."""
+
+    @property
+    def constants(self) -> Mapping[str, Array]:
+        """Return what is stored once."""
+
+    @property
+    def parameters(self) -> Sample | None:
+        """Return the parameters of episodes."""
+
+    @property
+    def parameter_spec(self) -> SampleSpec | None:
+        """Return these as they were declared."""
+
+    @property
+    def parameter_names(self) -> Sample:
+        """Return whose they are."""
+
+    @property
+    def rejected(self) -> RejectedSamples | None:
+        """Return the rejected samples."""
+
+    @property
+    def ended(self) -> Sample | None:
+        """Return the episodes that ended."""
+
+    def index(self, name: str) -> Array:
+        """Return names of the samples."""
+
+    def read(self, start: int, stop: int, fields: Sequence[str] | None = None) -> Sample:
+        """Return consecutive samples."""
+
+
+def described(dataset: DatasetContents) -> dict[str, Any]:
     """Return fields, source, parameters and time of a step as JSON data."""
     found: dict[str, Any] = {"fields": dataset.spec.to_json(), "source": dataset.source}
     if (parameters := dataset.parameter_spec) is not None:
@@ -25,11 +76,16 @@ def described(dataset: SampleDataset) -> dict[str, Any]:
     return found
 
 
-def side_arrays(dataset: SampleDataset) -> dict[str, Array]:
+def side_arrays(dataset: DatasetContents) -> dict[str, Array]:
     """Return what a dataset holds besides the samples: names, parameters, rejected samples, endings and constants.
 
     The keys are names such as ``index/episode``, ``index/parameters/stiffness`` and ``index/constants/mesh/nodes``.
+
+    Raises:
+        DatasetError: A field lies in a group named index.
     """
+    if any(name.split("/")[0] == "index" for name in dataset.spec):
+        raise DatasetError("a field of the dataset lies in a group named index, as the export's index does; rename it")
     found = {f"index/{name}": dataset.index(name) for name in INDEX}
     if (parameters := dataset.parameters) is not None:
         found |= {f"index/parameters/{name}": value for name, value in parameters.items()}

@@ -592,10 +592,10 @@ class Minari(Format):
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store a dataset of Minari as samples."""
-        if options.episode is not None or options.step is not None:
-            raise ConfigError("--episode and --step are for arrays of numpy; a dataset of Minari has its own episodes")
-        if options.units or options.roles:
-            raise ConfigError("--unit and --role are for columns and arrays; a dataset of Minari has its own fields")
+        if options.episode is not None or options.step is not None or options.units or options.roles:
+            raise ConfigError(
+                "a dataset of Minari has its own episodes and fields: no --episode, --step, --role, --unit"
+            )
         return import_minari(source, path, infos=options.infos, mode=options.mode, progress=options.progress)
 
 
