@@ -1,8 +1,9 @@
-"""`store_columns`: columns of another file format, a row per sample, as samples of a new dataset."""
+"""`store_columns`: columns of another file format, a row per sample, as samples of a new dataset; `checksum`."""
 
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,11 @@ from physgym.spaces import Array
 CHUNK_BYTES = 1 << 24  # bytes that are read and written at a time
 LOOKED_AT = 256  # rows
 log = logging.getLogger(__name__)
+
+
+def checksum(values: Array, before: int = 0) -> int:
+    """Return the sum of an array's bytes, and of those before it."""
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, before)
 
 
 def store_columns(
@@ -110,6 +116,15 @@ def store_columns(
             bar.update(len(where["step"]))
 
 
+def asked_roles(source: str, names: Mapping[str, Any], roles: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError where nothing says what is input and target."""
+    if not roles:
+        raise ConfigError(
+            f"nothing says what the network gets and what it predicts: --role NAME=input --role NAME=target; {source} "
+            f"has the columns {', '.join(names)}"
+        )
+
+
 def assumption(count: int, overlapping: list[str]) -> str:
     """Return what an import without a column of episodes says."""
     text = (
@@ -134,7 +149,7 @@ def column_of_names(what: str, given: str | Array, arrays: dict[str, Array]) -> 
     if isinstance(given, str):
         if given not in arrays:
             raise ConfigError(f"{what}={given!r} names none of the arrays {sorted(arrays)}")
-        given = arrays.pop(given)
+        given = arrays.pop(given)[:]  # of a column that is read when it is needed
     column = whole_array(what, given)
     if column.ndim == 2 and column.shape[1] == 1:
         column = column[:, 0]

@@ -593,9 +593,7 @@ class Minari(Format):
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store a dataset of Minari as samples."""
         if options.episode is not None or options.step is not None or options.units or options.roles:
-            raise ConfigError(
-                "a dataset of Minari has its own episodes and fields: no --episode, --step, --role, --unit"
-            )
+            raise ConfigError("no --episode, --step, --role or --unit: a dataset of Minari says these")
         return import_minari(source, path, infos=options.infos, mode=options.mode, progress=options.progress)
 
 

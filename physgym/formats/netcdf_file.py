@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from physgym.data.labelled import ORIGINAL, LabelledVariable, labelled_variables
 from physgym.data.side_arrays import described
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
-from physgym.formats.columns import CHUNK_BYTES, store_columns
+from physgym.formats.columns import CHUNK_BYTES, checksum, store_columns
 from physgym.formats.named_axes import NamedAxes, rows_of
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
@@ -72,7 +71,7 @@ def export_netcdf(
     variables = [one for one in variables if one.nbytes]
     for one in variables:
         _stored(one)
-    remarks = []
+    remarks: list[str] = []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         size = sum(one.nbytes for one in variables)
@@ -89,7 +88,7 @@ def export_netcdf(
                 for one in variables:
                     column, found = _own(_StoredVariable.of_hdf5(file.variables[one.name])), 0
                     for start, stop in _portions(one):
-                        found = _sum(column.read((slice(start, stop),)) if one.dims else column.whole(), found)
+                        found = checksum(column.read((slice(start, stop),)) if one.dims else column.whole(), found)
                         bar.update(one.nbytes * (stop - start) // max(1, _length(one)))
                     if found != sums[one.name]:
                         raise DatasetError(f"{out} does not hold the values of {one.original!r} that were written")
@@ -117,10 +116,6 @@ def _portions(one: LabelledVariable) -> Iterator[tuple[int, int]]:
     at_once = max(1, CHUNK_BYTES * length // one.nbytes)
     for start in range(0, length, at_once):
         yield start, min(length, start + at_once)
-
-
-def _sum(values: Array, before: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8), before)
 
 
 def _stored(one: LabelledVariable) -> tuple[Any, dict[str, str]]:
@@ -166,7 +161,7 @@ def _write(file: Any, one: LabelledVariable, dataset: SampleDataset, remarks: li
             rows = dataset.read(start, stop, [one.original])[one.original]
         else:
             rows = one.values[start:stop] if one.shape else one.values
-        found = _sum(rows, found)
+        found = checksum(rows, found)
         if missing is not None and (rows == missing).any():
             remarks.append(f"{one.original} holds {missing}, which some readers of netCDF take for a missing value")
             missing = None
