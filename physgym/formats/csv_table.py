@@ -72,7 +72,7 @@ def import_csv(
     asked_roles(source.name, arrays, roles)
     for name, role in roles.items():
         if name in arrays and role != "additional" and arrays[name].dtype.kind == "U":
-            text = arrays[name].flat[0]
+            text = str(arrays[name].flat[0])
             raise ConfigError(f"{name} is to be {role}, and holds texts such as {text!r}, where numbers are wanted")
     store_columns(
         source,
