@@ -115,7 +115,8 @@ def _columns(source: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _names(source: str, header: list[str]) -> tuple[list[str], dict[str, str]]:
-    names, units = [], {}
+    names: list[str] = []
+    units: dict[str, str] = {}
     for number, text in enumerate(header, 1):
         found = HEADER.fullmatch(text.strip())
         name = (text if found is None else found["name"]).strip()
