@@ -46,7 +46,6 @@ ORDER = [
     "recording",
     "scene.objects",
     "scene.frames",
-    "scene.pictures",
     "generator_state",
     "simulation",
     "episode",

@@ -46,6 +46,19 @@ class WindowFields:
     first_target: int
     mask: str
 
+    def of_steps(self, stored: SampleSpec, feedback: Feedback) -> SampleSpec:
+        """Return the fields of one step: those of windows without the axis of rows, with what feeds what.
+
+        Args:
+            stored: The fields of the dataset.
+            feedback: What feeds what, by the names of windows.
+        """
+        fields = []
+        for name, part in self.parts.items():
+            feeds = feedback.get(name, "")
+            fields.append(replace(stored[part.source], name=name, role=self.spec[name].role, feeds=feeds))
+        return SampleSpec(fields)
+
 
 def window_fields(
     spec: SampleSpec, feedback: Feedback, names: Sequence[str] | None, inputs: int, targets: int, mask: str

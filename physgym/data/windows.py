@@ -204,6 +204,11 @@ class EpisodeWindows(MapStyle):
         return f"EpisodeWindows({len(self)} windows, {rows}, {short}, of {self.dataset!r})"
 
     @property
+    def step_spec(self) -> SampleSpec:
+        """Return the fields of one step of a window, with what feeds what."""
+        return self._fields.of_steps(self.dataset.spec, self.feedback)
+
+    @property
     def shortage(self) -> str:
         """Return in words how many episodes, or pieces of them between missing steps, are too short."""
         counts = ((self.left_out, "left out"), (self.padded, "padded"))

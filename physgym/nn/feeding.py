@@ -132,8 +132,13 @@ class Feeding:
             )
         return found
 
-    def __call__(self, network: nn.Module, fed: Mapping[str, Tensor]) -> Any:
+    def __call__(self, network: nn.Module, fed: Mapping[str, Tensor], **more: Any) -> Any:
         """Call a network with fields.
+
+        Args:
+            network: The network.
+            fed: The fields by name.
+            **more: Arguments that are no fields.
 
         Raises:
             ConfigError: A field is missing.
@@ -147,7 +152,7 @@ class Feeding:
             raise ConfigError(
                 f"the transform before_prediction left out {missing}, which feed {shown}; it gives {list(fed)}"
             ) from None
-        return network(*positional, **keywords)
+        return network(*positional, **keywords, **more)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ class Predictor(nn.Module):
         inputs: Names of the input fields.
         outputs: Names of the output fields.
         feeding: Which field reaches which argument.
+        recurrent: Whether the network remembers earlier steps: it has an attribute ``recurrent = True``, and its
+            `forward` takes ``memory=None`` too and returns (outputs, memory). None begins anew.
         learned: What the network was trained on, as far as the checkpoint that it was loaded from, or the `Trainer`
             that trained it here, says; None for a network of which nothing is known. A `Runner` compares it.
 
@@ -83,6 +85,7 @@ class Predictor(nn.Module):
         self.inputs, self.outputs = field_names(spec, inputs, outputs)
         self.spec = SampleSpec([field for field in spec.values() if field.name in {*self.inputs, *self.outputs}])
         self.network = network
+        self.recurrent = getattr(unwrapped(network), "recurrent", False) is True  # which may be the name of a layer
         self.transforms = Transforms() if transforms is None else transforms
         inner = unwrapped(network)
         if isinstance(inner, FieldAware):
@@ -167,11 +170,38 @@ class Predictor(nn.Module):
         Raises:
             ConfigError: The network returned another number of outputs, or such of other names.
         """
+        return self.advance(fields)[0]
+
+    def advance(self, fields: Fields, memory: Any = None) -> tuple[Fields, Any]:
+        """Predict in the network's units, with what a recurrent network remembers; differentiable.
+
+        Args:
+            fields: At least the input fields, in physical units, shape (batch, *shape).
+            memory: What a recurrent network has returned at the step before; None at the first one.
+
+        Returns:
+            The output fields, shape (batch, *shape), in the dtype of the weights, and what the network remembers then;
+            None for one that is not recurrent.
+
+        Raises:
+            ConfigError: As for `forward`; or a recurrent network returns no pair.
+        """
         fed = self._fed(fields)
         dtype = self.dtype
         # integers pass as they are: they may be indices into an embedding
         fed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in fed.items()}
-        result = self.feeding(self.network, fed)
+        if not self.recurrent:
+            return self._outputs(self.feeding(self.network, fed)), None
+        result = self.feeding(self.network, fed, memory=memory)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise ConfigError(
+                f"{self._name} is recurrent, and returned a {type(result).__name__} in place of a pair: (outputs, "
+                "memory)"
+            )
+        return self._outputs(result[0]), result[1]
+
+    def _outputs(self, result: Any) -> Fields:
+        """Return what a network returned, by the names of its output fields."""
         if isinstance(result, Tensor) and len(self.outputs) == 1:
             return {self.outputs[0]: result}
         if isinstance(result, Mapping):
@@ -198,7 +228,20 @@ class Predictor(nn.Module):
         Raises:
             ConfigError: As for `forward`, or the transform before_apply gives no output field.
         """
-        return self._applied(self(fields))
+        return self.applied(self(fields), fields)
+
+    def applied(self, prediction: Fields, fields: Fields) -> Fields:
+        """Return a prediction in units of the network as one in physical units; differentiable.
+
+        Args:
+            prediction: The output fields as `forward` gives them, shape (batch, *shape).
+            fields: The fields that fed the network, in physical units.
+
+        Raises:
+            ConfigError: The transform before_apply gives no output field.
+        """
+        applied = self.transforms.before_apply(prediction)
+        return checked_fields(applied, "before_apply", self.transforms.before_apply, self.outputs)
 
     def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
         """Return the output fields from outputs that have names, which are those of the fields."""
@@ -290,11 +333,6 @@ class Predictor(nn.Module):
                 error = VALUE.format(value=value[index].item(), got=value.dtype, index=index, want=dtype)
                 raise SampleError(FIELD.format(name=name, whose=self._name, error=error))
 
-    def _applied(self, prediction: Fields) -> Fields:
-        """Return a prediction in physical units."""
-        applied = self.transforms.before_apply(prediction)
-        return checked_fields(applied, "before_apply", self.transforms.before_apply, self.outputs)
-
     @property
     def _name(self) -> str:
         return f"the network {type(unwrapped(self.network)).__name__}"
@@ -323,7 +361,7 @@ class Predictor(nn.Module):
                     f"{self._name} does not accept its input fields {fields}: {error}. Change the network or `inputs`."
                 ) from error
             try:
-                applied = self._applied(prediction)
+                applied = self.applied(prediction, tensors)
             except ConfigError as error:
                 self._check_outputs(prediction, cause=error)
                 raise

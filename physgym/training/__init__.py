@@ -14,6 +14,7 @@ from physgym.training.loggers import Logger
 from physgym.training.sources import Samples
 from physgym.training.tensorboard_logger import TensorBoard
 from physgym.training.trainer import Trainer
+from physgym.training.unroll import Unroll
 
 __all__ = [
     "CSV",
@@ -28,6 +29,7 @@ __all__ = [
     "Samples",
     "TensorBoard",
     "Trainer",
+    "Unroll",
     "find_checkpoint",
     "list_checkpoints",
     "load_checkpoint",

@@ -11,9 +11,10 @@ from physgym.errors import ConfigError
 from physgym.nn.transforms import Fields
 from physgym.spaces import Array
 from physgym.training.predictors import compiled
-from physgym.training.supply import Learner
+from physgym.training.supply import Learner, Supply
+from physgym.training.unroll import Unroll
 
-Losses = dict[str, Tensor]
+LossValues = dict[str, Tensor]
 
 
 class BatchLoss:
@@ -25,10 +26,36 @@ class BatchLoss:
     """
 
     def __init__(self, learner: Learner, compile: bool | Mapping[str, Any]) -> None:
+        if compile and learner.predictor.recurrent:
+            raise ConfigError("compile is not for a recurrent network, which is called with its memory; leave it out")
         self._learner = learner
         self._forward = compiled(learner.predictor, compile)
 
-    def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[Losses]:
+    @property
+    def unroll(self) -> Unroll | None:
+        """Return the form of a training over several steps; None for one step of each sample."""
+        return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what must be the same for a training to be continued."""
+        return {"unroll": None if self.unroll is None else self.unroll.settings}
+
+    @property
+    def record(self) -> dict[str, float]:
+        """Return what the record of an epoch says of the loss."""
+        return {}
+
+    def begin(self, batch: dict[str, Tensor], supply: Supply) -> dict[str, Tensor]:
+        """Return a batch as it is trained on.
+
+        Args:
+            batch: As it was loaded.
+            supply: Where it comes from.
+        """
+        return batch
+
+    def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
         """Yield the parts that the losses of a batch are the sums of; each has a gradient of its own.
 
         The caller computes the gradient of a part before it asks for the next one, so that one of them is in memory.
@@ -38,7 +65,7 @@ class BatchLoss:
         """
         yield self.values(arrays)
 
-    def values(self, arrays: Mapping[str, Array | Tensor]) -> Losses:
+    def values(self, arrays: Mapping[str, Array | Tensor]) -> LossValues:
         """Return the losses of a batch.
 
         Args:
@@ -50,13 +77,16 @@ class BatchLoss:
         learner = self._learner
         fields = learner.predictor.tensors(arrays)  # name -> (batch, *shape)
         with learner.optimization.autocast(learner.predictor.device):
-            prediction = self._predicted(fields)  # name -> (batch, *shape), in units of the network
-            return self._compared(prediction, {name: fields[name] for name in learner.loss_fields})
+            prediction, _ = self._predicted(fields)  # name -> (batch, *shape), in units of the network
+            return self._compared(prediction, {name: fields[name] for name in learner.loss_fields}, fields)
 
-    def _predicted(self, fields: Fields) -> Fields:
-        """Return the prediction in units of the network."""
+    def _predicted(self, fields: Fields, memory: Any = None) -> tuple[Fields, Any]:
+        """Return the prediction in units of the network, and what a recurrent network remembers after it."""
         try:
-            prediction: Fields = self._forward(fields)
+            if self._learner.predictor.recurrent:
+                prediction, memory = self._learner.predictor.advance(fields, memory)
+            else:
+                prediction = self._forward(fields)
         except RuntimeError as error:
             if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
                 reason = " ".join(str(error).split("\n\n")[0].split())
@@ -68,9 +98,15 @@ class BatchLoss:
         if self._learner.optimization.precision != "float32":
             dtype = self._learner.predictor.dtype
             prediction = {name: value.to(dtype) for name, value in prediction.items()}
-        return prediction
+        return prediction, memory
 
-    def _compared(self, prediction: Fields, target: Fields) -> Losses:
-        """Return the losses of a prediction in units of the network."""
+    def _compared(self, prediction: Fields, target: Fields, fields: Fields) -> LossValues:
+        """Return the losses of a prediction in units of the network.
+
+        Args:
+            prediction: The prediction.
+            target: What the loss gets from the samples.
+            fields: What fed the network.
+        """
         learner = self._learner
         return learner.optimization.losses(*learner.predictor.transforms.for_loss(prediction, target))

@@ -27,7 +27,6 @@ from physgym.loading.reading import Shuffle
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor
 from physgym.nn.transforms import Transforms
-from physgym.sample import SampleSpec
 from physgym.spaces import Array
 from physgym.training.argument_checks import (
     LARGEST,
@@ -39,7 +38,6 @@ from physgym.training.argument_checks import (
     check_source,
     check_validation,
 )
-from physgym.training.batch_loss import BatchLoss
 from physgym.training.batches import LastBatch, check_last_batch
 from physgym.training.callback_list import CallbackList, own_callbacks
 from physgym.training.checkpointing import Checkpoints
@@ -53,6 +51,9 @@ from physgym.training.resume import Resumable, settings_of
 from physgym.training.sources import Samples
 from physgym.training.supply import Batching, FirstEpochSupply, FreshSupply, Learner, supply_of
 from physgym.training.training_session import TrainingSession, check_session
+from physgym.training.unroll import Unroll, as_unroll
+from physgym.training.unrolled_loss import loss_of
+from physgym.training.unrolled_samples import check_produced, fields_of, windows_of
 from physgym.training.validation import Evaluation, Validation
 
 Produce = Literal["first_epoch", "always"]
@@ -92,7 +93,7 @@ class Trainer:
         seed: Of the split, of the order of the samples, and of the global generators of Python, NumPy and torch (for
             dropout and the like), which `fit` seeds when it starts. Initial weights are drawn before, where the
             network is built. On the CPU, same weights, seed and number of threads give the same result bit for bit.
-        device: Where to train; the network is moved there. "auto" takes CUDA, else Apple's MPS, else the CPU.
+        device: Where to train; the network is moved there.
         callbacks: Called at the events, before the trainer's own. A `Logger`, such as `TensorBoard` or `CSV`, or
             `Checkpoints` among them takes the place of the trainer's own.
         progress: Whether to show a progress bar.
@@ -114,6 +115,9 @@ class Trainer:
         rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
             one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
         rollout_every: How often.
+        unroll: How many steps the network makes from its own outputs in the loss, or an `Unroll`; the samples are then
+            windows of so many steps, of a dataset that says which output feeds which input. None for one step of each
+            sample.
         record: Whether the session gets the record that `physgym list`, `show` and `run` read. A folder that holds a
             session already is continued with `resume`, or with a network that is a `Predictor`; otherwise the new
             session is another one, with a number behind its name, which is said.
@@ -174,6 +178,7 @@ class Trainer:
         loader_workers: int = 0,
         rollout: Callable[[Predictor], Mapping[str, float]] | None = None,
         rollout_every: int = 1,
+        unroll: Unroll | int | None = None,
         record: bool = True,
         allow_changed_code: bool = False,
     ) -> None:
@@ -191,7 +196,6 @@ class Trainer:
         session = check_session(session)
         check_device(device)
         self.ranks = Ranks(device)
-        self.ranks.say_device(device)
         self._session = TrainingSession(
             session,
             self.ranks,
@@ -208,6 +212,8 @@ class Trainer:
             if samples is not None:
                 check_samples(what, samples)
         check_validation(held_out)
+        unroll = as_unroll(unroll)
+        given, held_out = windows_of(given, unroll), windows_of(held_out, unroll, "validation")
         self._validation = Validation(held_out, rollout, rollout_every)
         if (given is None) == (source is None):
             raise ConfigError(
@@ -215,15 +221,17 @@ class Trainer:
             )
         if source is not None:
             check_source(source, batches_per_epoch)
+            check_produced(unroll, fresh=produce == "always")
         elif isinstance(given, Feed):
             check_feed(given, batches_per_epoch, held_out, self.ranks.size, loader_workers)
         else:
             given = self._validation.hold_out(given, seed)
-        spec: SampleSpec = given.spec if source is None else source.spec
+        # the fields of what is trained on, and of one step; the same unless it is unrolled
+        spec, step_spec = fields_of(given if source is None else source, unroll)
 
         self.predictor, normalizes = predictor_of(
             network,
-            spec,
+            step_spec,
             inputs=inputs,
             outputs=outputs,
             loss_fields=loss_fields,
@@ -258,7 +266,7 @@ class Trainer:
         own = own_callbacks(callbacks, self.predictor, source, self.session, progress=progress)
         self._callbacks = CallbackList((*callbacks, *own), self.ranks.rank)
         learner = Learner(self.predictor, self.optimization, loss_fields, self.ranks, normalizes)
-        self._loss = BatchLoss(learner, compile)
+        self._loss = loss_of(learner, compile, unroll, (spec, step_spec), self._progress, seed)
         self._supply = supply_of(given, source, batching, learner, fresh=produce == "always")
         assert self.num_batches
         self._evaluation = Evaluation(batching, learner)
@@ -271,7 +279,7 @@ class Trainer:
             validated=self._has_validation,
             rollout=rollout,
             predictor=self.predictor,
-            metrics={} if source is None else source.metrics(),
+            metrics=(*({} if source is None else source.metrics()), *self._loss.record),
         )
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
@@ -333,6 +341,11 @@ class Trainer:
     def seed(self) -> int:
         """Return the seed."""
         return self._supply.batching.seed
+
+    @property
+    def unroll(self) -> Unroll | None:
+        """Return the form of a training over several steps; None for one step of each sample."""
+        return self._loss.unroll
 
     @property
     def loss_fields(self) -> tuple[str, ...]:
@@ -454,6 +467,7 @@ class Trainer:
             record = means.values() | {"samples": means.samples}
             record |= self._validate() | {"lr": optimization.lr, "seconds": time.monotonic() - start}
             record |= {} if self.source is None else self.source.metrics()
+            record |= self._loss.record
             with interrupt.held():
                 optimization.end_epoch(record.get("validation_loss", record["loss"]))
                 self._progress.end_epoch(record)
@@ -464,6 +478,7 @@ class Trainer:
         emit, optimization = self._callbacks.emit, self.optimization
         self.in_step = True
         self._supply.begin_step()
+        batch = self._loss.begin(batch, self._supply)
         emit("batch_begin", self, batch)
         values = self._gradient(batch)  # the forward and the backward pass
         if self._diagnosis.accepts(values, batch, self._supply):
@@ -508,7 +523,8 @@ class Trainer:
         """Compute the forward pass of a batch: prediction, transforms, loss.
 
         Args:
-            arrays: Fields of shape (batch, *shape): those that feed the network, and those of the loss.
+            arrays: Fields of shape (batch, *shape): those that feed the network, and those of the loss. Of an unrolled
+                training (batch, rows, *shape), and the loss is that of all steps.
 
         Returns:
             Scalars by name; "loss" is the one to minimize.
@@ -551,7 +567,7 @@ class Trainer:
             raise ConfigError(
                 'produce="first_epoch" reuses samples, but the source stores none. Store them, or produce="always".'
             )
-        training = self._validation.hold_out(produced, self.seed)
+        training = self._validation.hold_out(windows_of(produced, self.unroll), self.seed)
         self._supply = self._supply.stored(training, normalize=self.step == 0)
 
     def _stops(self) -> bool:
@@ -575,5 +591,5 @@ class Trainer:
 
     @property
     def _resumable(self) -> Resumable:
-        settings = settings_of(self._supply, self._validation)
+        settings = {**settings_of(self._supply, self._validation), **self._loss.settings}
         return Resumable(settings, self._progress, self.optimization, self._supply, self._callbacks)

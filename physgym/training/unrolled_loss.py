@@ -1,0 +1,164 @@
+"""`UnrolledLoss`: the loss of windows over several steps that a network makes from its own outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from physgym.feedback import Feedback
+from physgym.nn.transforms import Fields
+from physgym.sample import SampleSpec
+from physgym.spaces import Array
+from physgym.training.batch_loss import BatchLoss, LossValues
+from physgym.training.history import TrainingProgress
+from physgym.training.input_noise import InputNoise
+from physgym.training.supply import Learner, StoredSupply, Supply
+from physgym.training.unroll import Unroll
+from physgym.training.unrolled_samples import check_loss_fields, fed_inputs
+
+
+class UnrolledLoss(BatchLoss):
+    """Loss of a batch of windows: the weighted mean of the losses of their steps.
+
+    Args:
+        learner: The network, its fields and the loss.
+        compile: As in `BatchLoss`.
+        unroll: The form of the training.
+        feedback: What feeds what.
+        progress: Where the training is.
+        seed: Of the noise.
+
+    Raises:
+        ConfigError: The network does not fit the feedback, or the noise the network.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        compile: bool | Mapping[str, Any],
+        unroll: Unroll,
+        feedback: Feedback,
+        progress: TrainingProgress,
+        seed: int,
+    ) -> None:
+        super().__init__(learner, compile)
+        self._unroll = unroll
+        self._fed = fed_inputs(learner.predictor, feedback, unroll)
+        self._noise = InputNoise(unroll, learner.predictor, list(self._fed), seed)
+        self._progress = progress
+
+    @property
+    def unroll(self) -> Unroll:
+        """Return the form of the training."""
+        return self._unroll
+
+    @property
+    def record(self) -> dict[str, float]:
+        """Return what the record of an epoch says: the steps of a window in it."""
+        return {"unroll": self._unroll.steps_in(self._progress.epoch)}
+
+    def begin(self, batch: dict[str, Tensor], supply: Supply) -> dict[str, Tensor]:
+        """Return a batch as it is trained on: with noise on its inputs."""
+        if not self._noise:
+            return batch
+        assert isinstance(supply, StoredSupply)
+        return self._noise.added(batch, supply, self._progress)
+
+    def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
+        """Yield the losses of a batch of windows in the training, each part until the gradient is cut."""
+        steps = self._unroll.steps_in(self._progress.epoch)
+        return self._unrolled(arrays, steps, self._unroll.first_counted(steps), self._unroll.truncate)
+
+    def values(self, arrays: Mapping[str, Array | Tensor]) -> LossValues:
+        """Return the losses of a batch of windows, all of their steps.
+
+        Args:
+            arrays: Fields of shape (batch, rows, *shape): those that feed the network, and those of the loss.
+
+        Returns:
+            Scalars by name; "loss" is the weighted mean over the steps.
+        """
+        (found,) = self._unrolled(arrays, self._unroll.steps, 0, None)
+        return found
+
+    def _unrolled(
+        self, arrays: Mapping[str, Array | Tensor], steps: int, first: int, cut: int | None
+    ) -> Iterator[LossValues]:
+        """Yield the losses of steps, each already with its share of the whole.
+
+        Args:
+            arrays: The batch.
+            steps: How many steps to make.
+            first: The first one with a gradient, and in the loss.
+            cut: Steps after which the gradient is cut and the losses are yielded; None for not before the end.
+        """
+        learner = self._learner
+        predictor, shares = learner.predictor, self._unroll.shares(steps, first)
+        rows = predictor.tensors(arrays)  # name -> (batch, rows, *shape), in physical units
+        own: Fields = {name: _row(rows[name], 0) for name in self._fed}  # name -> (batch, *shape)
+        memory: Any = None
+        total: LossValues = {}
+        for step in range(steps):
+            given = {name: own[name] if name in own else _row(rows[name], step) for name in predictor.inputs}
+            gradient = torch.is_grad_enabled() and step >= first
+            with torch.set_grad_enabled(gradient), learner.optimization.autocast(predictor.device):
+                prediction, memory = self._predicted(given, memory)  # in units of the network
+                if shares[step]:
+                    target = {name: _row(rows[name], step) for name in learner.loss_fields}
+                    for name, value in self._compared(prediction, target, given).items():
+                        total[name] = value * shares[step] + total.get(name, 0.0)
+                if step + 1 < steps:
+                    made = predictor.applied(prediction, given)  # in physical units
+                    own = {name: made[output].to(rows[name].dtype) for name, output in self._fed.items()}
+            if step + 1 == steps or (cut is not None and step >= first and (step + 1 - first) % cut == 0):
+                if total:
+                    yield total
+                total, own, memory = {}, {name: value.detach() for name, value in own.items()}, _detached(memory)
+
+
+def loss_of(
+    learner: Learner,
+    compile: bool | Mapping[str, Any],
+    unroll: Unroll | None,
+    specs: tuple[SampleSpec, SampleSpec],
+    progress: TrainingProgress,
+    seed: int,
+) -> BatchLoss:
+    """Return the loss of a training: of single samples, or of windows.
+
+    Args:
+        learner: The network, its fields and the loss.
+        compile: As in `BatchLoss`.
+        unroll: The form of the training; None for single samples.
+        specs: Fields of what is trained on, and of one step.
+        progress: Where the training is.
+        seed: Its seed.
+
+    Raises:
+        ConfigError: The network does not fit the unroll.
+    """
+    if unroll is None:
+        return BatchLoss(learner, compile)
+    windows, step = specs
+    check_loss_fields(windows, learner.loss_fields, unroll)
+    return UnrolledLoss(learner, compile, unroll, step.feedback, progress, seed)
+
+
+def _row(rows: Tensor, step: int) -> Tensor:
+    """Return the fields of one step of windows, shape (batch, *shape)."""
+    return rows[:, step].contiguous()
+
+
+def _detached(memory: Any) -> Any:
+    """Return what a recurrent network remembers, without its gradient."""
+    if isinstance(memory, Tensor):
+        return memory.detach()
+    if isinstance(memory, Mapping):
+        return {name: _detached(value) for name, value in memory.items()}
+    if isinstance(memory, (tuple, list)):
+        values = [_detached(value) for value in memory]
+        return type(memory)(*values) if hasattr(memory, "_fields") else type(memory)(values)
+    return memory

@@ -1,0 +1,139 @@
+"""The windows of an unrolled training: made of the samples, and their fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from physgym.data.dataset import SampleDataset
+from physgym.data.window_fields import window_fields
+from physgym.data.windows import EpisodeWindows
+from physgym.errors import ConfigError
+from physgym.feedback import Feedback
+from physgym.nn.predictor import Predictor
+from physgym.sample import SampleSpec
+from physgym.training.unroll import Unroll
+
+
+def windows_of(samples: Any, unroll: Unroll | None, what: str = "dataset") -> Any:
+    """Return the windows that a network is unrolled over; what is no samples, such as a fraction, as it is.
+
+    Args:
+        samples: A dataset, or windows of one that are as long as the unroll.
+        unroll: The form of the training; None for single samples.
+        what: What an error calls the samples.
+
+    Raises:
+        ConfigError: There are no windows: no feedback is declared, the samples have no episodes and steps, or all
+            episodes are too short.
+    """
+    if unroll is None or samples is None or isinstance(samples, (int, float)):
+        return samples
+    if isinstance(samples, SampleDataset):
+        _check_feedback(samples.feedback, unroll)
+        try:
+            return samples.windows(inputs=1, targets=unroll.steps)
+        except ConfigError as error:
+            raise ConfigError(f"unroll={unroll.steps}: {error} ({what})") from None
+    if not isinstance(samples, EpisodeWindows):
+        raise ConfigError(
+            f"unroll={unroll.steps} needs samples with episodes and steps, a SampleDataset or windows of one, as "
+            f"{what}; a {type(samples).__name__} has none. Leave unroll out, or store the samples in a dataset"
+        )
+    form = samples.form
+    if (form.inputs, form.targets, form.stride) != (1, unroll.steps, 1) or samples.padded:
+        raise ConfigError(
+            f"unroll={unroll.steps} needs windows(inputs=1, targets={unroll.steps}) without padding and stride, as "
+            f"{what}; these are {samples!r}. Pass the dataset itself, or such windows"
+        )
+    _check_feedback(samples.feedback, unroll)
+    return samples
+
+
+def check_produced(unroll: Unroll | None, *, fresh: bool) -> None:
+    """Raise ConfigError where samples that are trained on as they come would be needed in the order of their steps.
+
+    Args:
+        unroll: The form of the training.
+        fresh: Whether a source always produces new samples.
+    """
+    if unroll is not None and fresh:
+        raise ConfigError(
+            f"unroll={unroll.steps} needs whole episodes, and samples that are produced while the network trains come "
+            'one by one. Generate the dataset before the training, or use produce="first_epoch"'
+        )
+
+
+def fields_of(samples: Any, unroll: Unroll | None) -> tuple[SampleSpec, SampleSpec]:
+    """Return the fields of what is trained on, and those of one step, which a network is made for.
+
+    Args:
+        samples: Single samples, windows of them, or a source of samples that become windows once they are stored.
+        unroll: The form of the training; None for single samples.
+
+    Raises:
+        ConfigError: No feedback is declared.
+    """
+    if unroll is None:
+        return samples.spec, samples.spec
+    if isinstance(samples, EpisodeWindows):
+        return samples.spec, samples.step_spec
+    stored: SampleSpec = samples.spec
+    _check_feedback(stored.feedback, unroll)
+    fields = window_fields(stored, stored.feedback, None, 1, unroll.steps, "")
+    return fields.spec, fields.of_steps(stored, stored.feedback)
+
+
+def fed_inputs(predictor: Predictor, feedback: Feedback, unroll: Unroll) -> dict[str, str]:
+    """Return the inputs of a network that its outputs are at the next step, each with its output.
+
+    Args:
+        predictor: The network.
+        feedback: What feeds what.
+        unroll: The form of the training.
+
+    Raises:
+        ConfigError: The network is not fed what it predicts, or an input has nothing that it could be.
+    """
+    fed = {name: output for output, name in feedback.items() if name in predictor.inputs}
+    if not fed:
+        raise ConfigError(
+            f"unroll={unroll.steps}: the network is fed {list(predictor.inputs)}, and the feedback of the samples, "
+            f"{feedback}, feeds none of these; choose other inputs, or leave unroll out"
+        )
+    for name, output in fed.items():
+        if output not in predictor.outputs:
+            raise ConfigError(
+                f"unroll={unroll.steps}: the network is fed {name!r}, which is {output!r} of the step before, and "
+                f"does not predict that; its outputs are {list(predictor.outputs)}. Add it to the outputs"
+            )
+        if (kind := predictor.spec[name].dtype.kind) not in "fc":
+            raise ConfigError(
+                f"unroll={unroll.steps}: {name!r} has dtype {predictor.spec[name].dtype}; what is fed back must be "
+                f"floating-point numbers, not of kind {kind!r}"
+            )
+    return fed
+
+
+def check_loss_fields(spec: SampleSpec, names: Any, unroll: Unroll) -> None:
+    """Raise ConfigError where the loss gets a field that windows do not hold for every step.
+
+    Args:
+        spec: Fields of the windows.
+        names: Those that the loss gets.
+        unroll: The form of the training.
+    """
+    for name in names:
+        if (rows := spec[name].shape[0]) < unroll.steps:
+            raise ConfigError(
+                f"unroll={unroll.steps}: the loss gets {name!r}, of which a window has {rows} stored row, since the "
+                "network's own outputs are that input from then on; take it out of loss_fields"
+            )
+
+
+def _check_feedback(feedback: Feedback, unroll: Unroll) -> None:
+    if not feedback:
+        raise ConfigError(
+            f"unroll={unroll.steps} needs to know which output of a step is which input of the next one: declare it "
+            "with the samples (sample_feedback), where the dataset is opened (SampleDataset(..., "
+            "feedback='next_state -> state')), or in the configuration (dataset.feedback)"
+        )
