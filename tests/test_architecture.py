@@ -46,6 +46,7 @@ ORDER = [
     "recording",
     "scene.objects",
     "scene.frames",
+    "scene.pictures",
     "generator_state",
     "simulation",
     "episode",

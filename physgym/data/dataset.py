@@ -14,6 +14,7 @@ import numpy as np
 from physgym.checks import is_integer
 from physgym.data.description import Mode, check_mode
 from physgym.data.episode_split import held_out, number_episodes
+from physgym.data.html_summary import html_table
 from physgym.data.indices import as_indices, moved
 from physgym.data.joined_tables import declared_spec, joined, joined_endings
 from physgym.data.labelled import as_xarray
@@ -24,12 +25,15 @@ from physgym.data.origins import SampleOrigin, divided
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.data.row_reader import RowReader, targets
+from physgym.data.shown_samples import draw_episode, draw_sample
+from physgym.data.sizes import size_text
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.data.times import common_step_seconds, sample_times
 from physgym.data.windows import EpisodeWindows, Short, WindowForm
 from physgym.errors import ConfigError, DatasetError
 from physgym.feedback import Declaration
 from physgym.sample import Sample, SampleSpec
+from physgym.scene.pictures import Picture
 from physgym.simulation import TIME
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -113,6 +117,33 @@ class SampleDataset(MapStyle):
     def __repr__(self) -> str:
         where = ", ".join(str(found) for found in self._folders.places)
         return f"SampleDataset({where}, mode={self.mode!r}, {len(self)} samples, {self.spec})"
+
+    def _repr_html_(self) -> str:
+        episodes = len(np.unique(self.episodes))
+        title = f"{len(self)} {self.mode} samples, {episodes} episodes, {size_text(self.nbytes)}"
+        return html_table(self.spec, title, ", ".join(map(str, self._folders.places)))
+
+    def show(self, sample: int | None = None, *, episode: int | None = None) -> Picture:
+        """Return a picture of a sample, or of an episode over its steps; a notebook shows it.
+
+        Args:
+            sample: Index of the sample, as in ``dataset[17]``. Its arrays are curves or images, its numbers a text.
+            episode: In place of it the number of an episode, as in `episode`.
+
+        Raises:
+            ConfigError: There is no such sample or episode, nothing to draw, or matplotlib is not installed.
+        """
+        if (sample is None) == (episode is None):
+            raise ConfigError("show draws either a sample or an episode: show(17), or show(episode=3)")
+        if episode is not None:
+            steps = np.sort(self.index("step")[self.index("episode") == episode], kind="stable")
+            text = f"episode {episode}: {len(steps)} samples"
+            return draw_episode(self.spec, self.episode(episode), steps, text)
+        if not is_integer(sample, -len(self)) or int(sample) >= len(self):
+            raise ConfigError(f"there is no sample {sample!r}; the dataset has {len(self)}")
+        row = int(sample) % len(self)
+        where = ", ".join(f"{name} {self.index(name)[row]}" for name in ("episode", "step"))
+        return draw_sample(self.spec, self[row : row + 1], f"sample {row} ({where})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # paths instead of memory maps, so that the workers of a DataLoader open the files themselves; they must see the

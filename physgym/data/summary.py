@@ -15,6 +15,7 @@ from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
 from physgym.data.layout import EPISODES, REJECTED
 from physgym.data.partition import Partition
 from physgym.data.provenance import code_lines
+from physgym.data.sizes import size_text
 from physgym.data.statistics import Statistics
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
@@ -54,7 +55,7 @@ def summarize(path: str | Path) -> Iterator[str]:
         size = sum(part.path.stat().st_blocks * 512 for part in partitions)
         dataset = SampleDataset(path, mode=mode) if samples else None
         episodes = 0 if dataset is None else len(np.unique(dataset.episodes))
-        yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {_bytes(size)}"
+        yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {size_text(size)}"
         yield from (f"  {line}" for line in _partitions(partitions))
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
         if feedback := partitions[0].spec.feedback:
@@ -75,7 +76,7 @@ def summarize(path: str | Path) -> Iterator[str]:
 
 def _partitions(partitions: list[Partition]) -> Iterator[str]:
     for part in partitions:
-        size = _bytes(part.path.stat().st_blocks * 512)  # an open partition is sparse: what it takes, not its length
+        size = size_text(part.path.stat().st_blocks * 512)  # an open partition is sparse: what it takes, not its length
         state = f"checksum {part.checksum[:CHECKSUM]}" if part.sealed else "open"
         packed = f", compressed ({part.attributes.get('compression', 'archive')})" if part.archive else ""
         yield f"{part.path.name}: {part.count} samples, {size}, {state}{packed}"
@@ -116,11 +117,3 @@ def _lines_by_part(partitions: list[Partition]) -> Iterator[str]:
         value = first.attributes.get(name)
         if value and value != "{}":
             yield f"{name}: {json.dumps(json.loads(value)) if name == 'source' else value}"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

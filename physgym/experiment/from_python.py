@@ -56,6 +56,7 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
         raise ConfigError(f"cannot make the session folder {session}: {error.strerror}") from error
     origin = replace(Origin.here(), allow_changed_code=trainer.allow_changed_code)
     with Run(session, "train", _config(trainer, session), origin, from_python=True) as run:
+        run.note_device(trainer.ranks.device)
         run.accepted()
         if isinstance(trainer.training, SampleDataset):
             run.describe_dataset(trainer.training)

@@ -60,6 +60,7 @@ class _RunPart(BaseModel):
     dataset: _DatasetPart | None
     code: dict[str, Any] | None = None  # later than the rest
     from_python: bool = False  # later than the rest
+    device: str | None = None  # later than the rest
     others: dict[str, _DatasetPart] = {}  # later than the rest
     results: dict[str, Any]
     weights: str | None

@@ -110,6 +110,8 @@ def _details(run: Mapping[str, Any]) -> list[str]:
         f"software: Python {run['python']}, {run['platform']}, {len(run['packages'])} packages in {RECORD}",
         f"threads:  {run['threads'] or 'unknown'}{': ' if more else ''}{' '.join(more)}",
     ]
+    if device := run.get("device"):
+        lines.append(f"device:   {device}")
     if code := run.get("code"):
         lines.append(f"solver:   code {str(code.get('hash'))[:16]}, {len(code.get('modules', ()))} modules")
     if run["edits"]:

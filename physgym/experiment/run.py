@@ -121,6 +121,7 @@ class Run:
             "code": None if code is None else code.to_json(),
             "start_from": digest_of(start_of(self._config)),
             "actions_from": digest_of(actions_of(self._config)),
+            "device": None,
             "dataset": None,
             "others": {},
             "results": {},
@@ -167,6 +168,21 @@ class Run:
             self.session, json.loads(text), self._run["outcome"] or "running, or killed; physgym show tells which"
         )
 
+    def _save_or_refuse(self) -> None:
+        try:
+            self._save()
+        except OSError as error:
+            raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
+
+    def note_device(self, device: object) -> None:
+        """Note which device computes, such as the one that ``auto`` is here.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        self._run["device"] = str(device)
+        self._save_or_refuse()
+
     def describe_dataset(self, dataset: SampleDataset, what: SamplesKey = "dataset") -> None:
         """Note which samples are used: where they are, how many, and their hash; again where there are more now.
 
@@ -186,10 +202,7 @@ class Run:
         notes = self._run if what == "dataset" else self._run["others"]
         if samples != notes.get(what):
             notes[what] = samples
-            try:
-                self._save()
-            except OSError as error:
-                raise ConfigError(CANNOT_WRITE.format(file=self.session / RECORD, reason=error.strerror)) from error
+            self._save_or_refuse()
 
     def __enter__(self) -> Self:
         self._signals.__enter__()

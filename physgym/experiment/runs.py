@@ -135,6 +135,7 @@ def _fit(
     """Train, in a session or without one."""
     trainer, source = make_trainer(plan, folder, session, run, resume=resume)
     if run is not None:
+        run.note_device(trainer.ranks.device)
         run.accepted()  # only now it is known that the last checkpoint fits
     try:
         history = trainer.fit()

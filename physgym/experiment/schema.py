@@ -418,7 +418,10 @@ class Config(Section):
     description: str = Field("", description="what this is for, for your future self")
     session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
     seed: int = key(SeedOption, "of samples, weights, order and everything else that is drawn")
-    device: str = Field("cpu", description="where to train, such as cuda or cuda:1; --cpu sets it to cpu")
+    device: str = Field(
+        "cpu",
+        description="where to train, such as cuda or cuda:1; auto takes cuda, else mps, else cpu; --cpu sets it to cpu",
+    )
     environment: EnvironmentSection | None = Field(None, description="null trains on the samples of dataset.path alone")
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     dataset: DatasetSection = Field(default_factory=DatasetSection)

@@ -12,6 +12,7 @@ from torch import nn
 from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.generation.sample_source import SampleSource
+from physgym.nn.devices import as_device
 from physgym.nn.optimization import Optimization
 from physgym.nn.wrapped import refuse_exported
 from physgym.sample import SampleSpec
@@ -117,6 +118,6 @@ def check_feed(feed: Feed, batches_per_epoch: int | None, held_out: Any, ranks: 
 def check_device(device: torch.device | str) -> None:
     """Raise ConfigError unless torch can compute on a device."""
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=as_device(device))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error

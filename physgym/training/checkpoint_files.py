@@ -28,6 +28,7 @@ from physgym import files as disk
 from physgym._version import __version__
 from physgym.data.learned import Learned
 from physgym.errors import CheckpointError, ConfigError, PhysGymError, StorageError
+from physgym.nn.devices import as_device
 from physgym.nn.feeding import Feeding
 from physgym.nn.grid import GridNetwork
 from physgym.nn.predictor import Predictor
@@ -183,7 +184,7 @@ def load_checkpoint(
         network: A network to load the weights into, in place; by default it is built from its description, which
             works for classes known to `physgym.nn.register`.
         transforms: Transforms to load the buffers into; by default they are built in the same way.
-        device: Where to put it.
+        device: Where to put it; "auto" for the best device that this machine has.
 
     Raises:
         CheckpointError: It is missing, incomplete or damaged, or does not fit the given network.
@@ -214,7 +215,7 @@ def load_checkpoint(
         raise
     _warn_of_nonfinite(path, predictor, tensors)
     predictor.learned = Learned.at(path, manifest.get("learned"))
-    return predictor.to(device).eval()
+    return predictor.to(as_device(device)).eval()
 
 
 def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

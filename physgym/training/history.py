@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
+from physgym.errors import ConfigError
+from physgym.scene.pictures import Picture, draw_curves
 from physgym.spaces import Array
 from physgym.training.random_state import generator_states, seed_generators, set_generator_states
 from physgym.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped]
+
+LOSSES = ("loss", "validation_loss")
 
 
 @dataclass
@@ -34,6 +43,52 @@ class History:
     def __getitem__(self, name: str) -> list[float]:
         """Return a value over the epochs that have it."""
         return [epoch[name] for epoch in self.epochs if name in epoch]
+
+    def table(self) -> dict[str, list[float]]:
+        """Return the values of all epochs by name, each list as long as there are epochs; NaN where one lacks a value.
+
+        ``pandas.DataFrame(history.table())`` takes it as it is.
+        """
+        names = dict.fromkeys(name for epoch in self.epochs for name in epoch)
+        return {name: [epoch.get(name, math.nan) for epoch in self.epochs] for name in names}
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the table as a DataFrame of pandas, a row for each epoch.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            if error.name != "pandas":
+                raise
+            raise ConfigError("a DataFrame needs pandas: pip install pandas, or take history.table()") from error
+        return pandas.DataFrame(self.table())
+
+    def plot(self, *names: str) -> Picture:
+        """Return a picture of values over the epochs; a notebook shows it.
+
+        Args:
+            names: Which values; by default the losses, "loss" and "validation_loss".
+
+        The axis is logarithmic where all that is drawn is positive. A value that is not finite leaves a gap.
+
+        Raises:
+            ConfigError: No epoch is completed, a value is unknown, or matplotlib is not installed.
+        """
+        if not self.epochs:
+            raise ConfigError("there is nothing to plot: no epoch is completed")
+        table = self.table()
+        if unknown := [name for name in names if name not in table]:
+            raise ConfigError(f"the history has no {unknown}; it has {list(table)}")
+        chosen = names or [name for name in LOSSES if name in table]
+        curves = {name: (np.array(table["epoch"]), np.array(table[name], np.float64)) for name in chosen}
+        for name, (epochs, values) in curves.items():
+            there = np.array([name in epoch for epoch in self.epochs])  # a line connects what was measured
+            curves[name] = epochs[there], np.where(np.isfinite(values), values, np.nan)[there]
+        positive = all((values[~np.isnan(values)] > 0).all() for _, values in curves.values())
+        return draw_curves(curves, label="epoch", logarithmic=positive)
 
 
 class Means:

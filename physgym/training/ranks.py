@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from physgym.errors import ConfigError
+from physgym.nn.devices import AUTO, as_device
+from physgym.progress import say
 from physgym.training.launch import meet, read_launch, read_local_rank, warn_of_separate_trainings
 
 TOGETHER = 32 << 20  # bytes of gradients in one message
@@ -29,7 +31,8 @@ class Ranks:
     have a gradient, every prediction to enter the loss, and knows no parameters of the loss.
 
     Args:
-        device: Where to compute; of several GPUs each process takes its own for "cuda".
+        device: Where to compute; of several GPUs each process takes its own for "cuda". "auto" is the
+            best that this machine has.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -42,7 +45,7 @@ class Ranks:
     """
 
     def __init__(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
+        self.device = as_device(device)
         if dist.is_available() and not dist.is_initialized():
             launch = read_launch()
             if launch.size > 1:
@@ -57,6 +60,11 @@ class Ranks:
         if self.size > 1 and str(self.device) == "cuda":
             self.device = torch.device("cuda", read_local_rank())
             torch.cuda.set_device(self.device)
+
+    def say_device(self, wanted: torch.device | str) -> None:
+        """Print which device was chosen, in the first process, where the choice was left open."""
+        if wanted == AUTO and self.rank == 0:
+            say(f"device: auto is {self.device}")
 
     def alike(self, tensors: Iterable[Tensor]) -> None:
         """Give parameters and buffers the values that they have in the first process.

@@ -93,7 +93,7 @@ class Trainer:
         seed: Of the split, of the order of the samples, and of the global generators of Python, NumPy and torch (for
             dropout and the like), which `fit` seeds when it starts. Initial weights are drawn before, where the
             network is built. On the CPU, same weights, seed and number of threads give the same result bit for bit.
-        device: Where to train; the network is moved there.
+        device: Where to train; the network is moved there. "auto" takes CUDA, else Apple's MPS, else the CPU.
         callbacks: Called at the events, before the trainer's own. A `Logger`, such as `TensorBoard` or `CSV`, or
             `Checkpoints` among them takes the place of the trainer's own.
         progress: Whether to show a progress bar.
@@ -196,6 +196,7 @@ class Trainer:
         session = check_session(session)
         check_device(device)
         self.ranks = Ranks(device)
+        self.ranks.say_device(device)
         self._session = TrainingSession(
             session,
             self.ranks,

@@ -102,10 +102,12 @@ def test_a_record_stands_before_the_first_step_and_is_completed(repository, monk
     folder = new_session("sessions/one")
     with Run(folder, "train", CONFIGURATION, Origin.here("a file.yaml", {"overrides": ["seed=7"]})) as run:
         assert read_config(folder) == CONFIGURATION
+        run.note_device("cpu")
         before = read_record(folder)
         assert state(folder) == "running"
         assert "outcome: running, or killed" in info(folder)
         run.results |= {"loss": np.float32(0.5), "epoch": 3, "validation_loss": math.nan}
+    assert before["runs"][0]["device"] == "cpu"
     record = read_record(folder)
     assert (record["session"], record["description"], record["seed"]) == ("one", "to see", 7)
     (done,) = record["runs"]

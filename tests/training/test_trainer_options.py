@@ -323,3 +323,12 @@ def test_what_gathering_draws_does_not_depend_on_the_workers(workers):
 def test_nonsense_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         trainer(**options)
+
+
+def test_auto_is_a_device_of_this_machine_and_is_printed(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert trainer(device="auto").ranks.device == torch.device("cpu")
+    assert capsys.readouterr().err == "device: auto is cpu\n"
+    trainer(device="cpu")
+    assert capsys.readouterr().err == ""

@@ -197,6 +197,10 @@ def _samples(space: Space, session: Path, run: Run, allow: bool) -> str | list[s
 @contextlib.contextmanager
 def _pool(section: SearchSection, config: Config, session: Path, ray: str | None) -> Iterator[Pool]:
     device = config.device
+    if device == "auto":
+        from physgym.nn.devices import as_device  # torch takes seconds to import
+
+        device = str(as_device(device))
     pool: Pool
     if ray is not None:
         from physgym.experiment.search.cluster import Cluster

@@ -1,0 +1,56 @@
+"""The history of a training as a table and as a picture."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from physgym.errors import ConfigError
+from physgym.training.history import History
+
+
+@pytest.fixture
+def history():
+    first = {"epoch": 1, "loss": 4.0, "validation_loss": 5.0}
+    second = {"epoch": 2, "loss": 2.0}
+    third = {"epoch": 3, "loss": 1.0, "validation_loss": 3.0, "rollout": -7.0}
+    return History([first, second, third])
+
+
+def test_the_table_has_a_row_for_each_epoch(history):
+    table = history.table()
+    assert list(table) == ["epoch", "loss", "validation_loss", "rollout"]
+    assert (table["epoch"], table["loss"]) == ([1, 2, 3], [4.0, 2.0, 1.0])
+    np.testing.assert_array_equal(table["validation_loss"], [5, math.nan, 3])
+    np.testing.assert_array_equal(table["rollout"], [math.nan, math.nan, -7])
+    assert History().table() == {}
+
+
+def test_the_table_is_a_dataframe_where_pandas_is_there(history, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    pandas.testing.assert_frame_equal(history.to_dataframe(), pandas.DataFrame(history.table()))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas"):
+        history.to_dataframe()
+
+
+def test_a_plot_shows_the_losses_over_the_epochs_that_have_them(history):
+    axes = history.plot().figure.axes[0]
+    assert {line.get_label(): line.get_xydata().tolist() for line in axes.lines} == {
+        "loss": [[1, 4], [2, 2], [3, 1]],
+        "validation_loss": [[1, 5], [3, 3]],
+    }
+    assert axes.get_yscale() == "log"
+    chosen = history.plot("rollout").figure.axes[0]
+    assert chosen.lines[0].get_xydata().tolist() == [[3, -7]]
+    assert chosen.get_yscale() == "linear"
+
+
+def test_what_cannot_be_plotted_says_so(history):
+    with pytest.raises(ConfigError, match=r"no \['lost'\]; it has \['epoch', 'loss'"):
+        history.plot("lost")
+    with pytest.raises(ConfigError, match="no epoch is completed"):
+        History().plot()
