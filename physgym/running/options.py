@@ -13,6 +13,17 @@ from physgym.options import Flag, Option
 
 ROLLOUT_STEPS = 50  # of a rollout of the validation
 
+BatchSize = Annotated[
+    int,
+    Option(
+        1,
+        "predict for so many samples at once, where nothing waits for a single prediction; 1 gives the bits of a "
+        "single prediction, more is faster and equal to rounding",
+        at_least=1,
+    ),
+    Flag("batch_size", checked=True),
+]
+
 
 class RunnerOptions(TypedDict, total=False):
     """Options of a run, each a key of the section ``runner``."""
@@ -41,13 +52,4 @@ class RunnerOptions(TypedDict, total=False):
         Option(None, "dataset folder, or s3://bucket/prefix, for samples, predictions and errors"),
         Flag("record"),
     ]
-    batch_size: Annotated[
-        int,
-        Option(
-            1,
-            "predict for so many samples at once, where nothing waits for a single prediction; 1 gives the bits of a "
-            "single prediction, more is faster and equal to rounding",
-            at_least=1,
-        ),
-        Flag("batch_size", checked=True),
-    ]
+    batch_size: BatchSize

@@ -1,4 +1,4 @@
-"""`RolloutEvaluation`: the costly part of validation, a network in the simulation next to the solver."""
+"""`RolloutEvaluation`: a network next to the solver, step by step and from its own predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -15,19 +16,26 @@ import torch
 from physgym.checks import integer
 from physgym.code.record import Code
 from physgym.code.search import code_of
+from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import other_code
+from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
 from physgym.options import complete, takes
 from physgym.registration import EnvLike
+from physgym.running.field_checks import nonfinite
 from physgym.running.options import ROLLOUT_STEPS
 from physgym.running.prediction_errors import compare
-from physgym.running.run_options import RolloutOptions
+from physgym.running.rollout_episodes import DatasetEpisodes, FreshEpisodes
+from physgym.running.rollout_measurement import measure_rollouts
+from physgym.running.rollout_report import RolloutReport
+from physgym.running.run_options import MeasureOptions, RolloutOptions
 from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Sample
 from physgym.spaces import Array
+from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import check_arguments
 from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder
@@ -37,25 +45,30 @@ NAMES = "the steps of the rollout", "the samples that the network is trained on"
 
 @takes(RolloutOptions)
 class RolloutEvaluation:
-    """Figures of how well a network does in its simulation: what ``Trainer(rollout=...)`` takes.
+    """Figures of how well a network does next to the solver: what ``Trainer(rollout=...)`` takes.
 
-    Episodes are those of a `Runner` with this seed and ``part="evaluation"``, the same at every call: no part of a
-    dataset has them, whatever its seed. The figures depend on the network alone, but for the time. Environments are
-    made and closed within the call, and the global random generators of Python, NumPy and torch are left as they were.
+    `measure` rolls a network out: it goes on from its own predictions by the declared feedback, from the first states
+    of episodes and under the same actions, parameters and other inputs, and each step is compared with the solver's.
+    The report has the errors by horizon, with a plot and an animation.
 
-    With `horizons`, the network also makes whole episodes in place of the solver (`SurrogateEnv`), from the same
-    resets under the same actions, and what it predicts is compared with the solver's trajectory step by step: the error
-    that builds up when a network is fed with its own predictions. The simulation needs the hooks ``inputs`` and
-    ``adopt`` then, and the run gives it no predictions.
+    Episodes are those of a dataset; or fresh ones of a simulation with this seed and ``part="evaluation"``, the same at
+    every call: no part of a dataset has them, whatever its seed. The figures depend on the network alone, but for the
+    time. Environments are made and closed within the call, and the global random generators of Python, NumPy and torch
+    are left as they were.
+
+    With `horizons`, the figures of a training have errors that build up too. In a simulation the network makes whole
+    episodes in place of the solver for that (`SurrogateEnv`), which needs the hooks ``inputs`` and ``adopt``, and the
+    run gives it no predictions; in a dataset it is rolled out as `measure` does.
 
     A simulation of other code than that from whose samples the network learns is warned of: by a `Trainer` before it
     begins, and by the first call with a network that remembers what it has learned from (`Predictor.learned`).
 
     Args:
-        env: Registered id, `EnvSpec`, or a callable that makes the environment.
-        steps: Steps of the solver.
+        env: Registered id, `EnvSpec`, or a callable that makes the environment; or a `SampleDataset`, such as the
+            validation or test part, which needs `horizons` in a training.
+        steps: Steps of the solver in a training; those of a dataset are its own.
         horizons: Numbers of steps after which to compare the trajectories, such as (1, 5, 20); none by default.
-        **options: See `physgym.running.run_options.RolloutOptions`.
+        **options: See `physgym.running.run_options.RolloutOptions`; of a dataset `feedback` alone counts.
 
     Raises:
         ConfigError: An argument is out of range, or the id is unknown.
@@ -63,7 +76,7 @@ class RolloutEvaluation:
 
     def __init__(
         self,
-        env: EnvLike,
+        env: EnvLike | SampleDataset,
         steps: int = ROLLOUT_STEPS,
         *,
         horizons: Sequence[int] = (),
@@ -71,12 +84,44 @@ class RolloutEvaluation:
     ) -> None:
         options = complete(RolloutOptions, options, "RolloutEvaluation.__init__")
         steps, horizons = integer("steps", steps, 1), [integer("horizons", number, 1) for number in horizons]
-        self._env, self._kwargs = env, check_arguments(options["env_kwargs"])
-        self._factories = env_factories(env, self._kwargs)
+        feedback, given = options["feedback"], options["env_kwargs"]
         self._steps, self._horizons = steps, sorted(set(horizons))
-        self._options: dict[str, Any] = {name: options[name] for name in ("seed", "max_steps", "actions", "parameters")}
-        self._options |= {"part": "evaluation", "apply": not horizons}
         self._compared: Mapping[str, Any] | None = None
+        self._dataset: DatasetEpisodes | None = None
+        if isinstance(env, SampleDataset):
+            self._dataset = DatasetEpisodes(env, feedback)
+            return
+        self._env, self._kwargs = env, check_arguments(given)
+        self._factories = env_factories(env, self._kwargs)
+        drawn: dict[str, Any] = {name: options[name] for name in ("seed", "max_steps", "actions", "parameters")}
+        self._options: dict[str, Any] = {**drawn, "part": "evaluation", "apply": not horizons}
+        self._fresh = FreshEpisodes(env, self._kwargs, self.compare_code, feedback, drawn)
+
+    def measure(
+        self, predictor: Predictor | str | Path, horizon: int = 100, **options: Unpack[MeasureOptions]
+    ) -> RolloutReport:
+        """Roll a network out, and compare each step with the solver's.
+
+        Inputs that no output feeds (actions, parameters, forcings) are those of the solver's episode: an input that
+        depends on the state must be fed back, or the network is given the truth.
+
+        Args:
+            predictor: A trained network, or the folder of its session or checkpoint; its mode (training or evaluation)
+                stays what it is.
+            horizon: Steps that it predicts; shorter episodes end earlier, and the report says so.
+            **options: See `physgym.running.run_options.MeasureOptions`.
+
+        Raises:
+            ConfigError: No feedback is declared, no episode is so long, a metric is unknown, the episodes are those of
+                another simulation, or an argument is out of range.
+            SampleError: A field does not fit, or too many steps were rejected.
+            DatasetError: There is a record already, or it cannot be written.
+            KeyboardInterrupt: Ctrl-C; a record is not there then.
+        """
+        options = complete(MeasureOptions, options, "RolloutEvaluation.measure")
+        network = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
+        with _undisturbed(), evaluating(network):
+            return measure_rollouts(network, self._fresh if self._dataset is None else self._dataset, horizon, options)
 
     def compare_code(self, learned: Mapping[str, Any] | None, code: Code | None = None) -> None:
         """Warn where the simulation has other code than that from whose samples a network learns; once for each.
@@ -94,6 +139,8 @@ class RolloutEvaluation:
 
     def names(self, predictor: Predictor) -> list[str]:
         """Return the names of the figures, where every episode reaches every horizon."""
+        if self._dataset is not None:
+            return [f"horizon_{number}/{name}" for number in self._horizons for name in predictor.outputs]
         errors = [f"relative_l2/{name}" for name in predictor.outputs]
         horizons = [f"horizon_{number}/{name}" for number in self._horizons for name in predictor.outputs]
         return [*errors, "latency_ms", *horizons]
@@ -107,13 +154,16 @@ class RolloutEvaluation:
         Returns:
             By name: "relative_l2/<field>", the mean relative L2 error of the predictions for the solver's steps;
             "latency_ms", the median time of a prediction; and for each horizon h that an episode reaches
-            "horizon_<h>/<field>", the mean relative L2 error h steps after the reset.
+            "horizon_<h>/<field>", the mean relative L2 error h steps after the reset, infinite where the network has
+            diverged by then. Of a dataset these alone.
 
         Raises:
             ConfigError: The network does not fit the simulation, or the simulation lacks the hooks.
             SampleError: A field does not fit, or too many steps were rejected.
             KeyboardInterrupt: Ctrl-C.
         """
+        if self._dataset is not None:
+            return self._stored(predictor)
         with Folder(), _undisturbed(), evaluating(predictor):
             collector = _Episodes()
             with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:
@@ -127,6 +177,14 @@ class RolloutEvaluation:
             if self._horizons:
                 found |= self._drift(predictor, collector)
         return found
+
+    def _stored(self, predictor: Predictor) -> dict[str, float]:
+        """Return the errors of rollouts in the episodes of a dataset."""
+        if not self._horizons:
+            raise ConfigError("a RolloutEvaluation of a dataset needs horizons in a training: horizons=(1, 5, 20)")
+        report = self.measure(predictor, self._horizons[-1], examples=0)
+        errors = {name: report.mean("relative_l2", name) for name in predictor.outputs}
+        return {f"horizon_{h}/{name}": float(errors[name][h - 1]) for h in self._horizons for name in errors}
 
     def _drift(self, predictor: Predictor, solver: _Episodes) -> dict[str, float]:
         """Return the errors of trajectories that the network makes alone."""
@@ -143,13 +201,17 @@ class RolloutEvaluation:
     def _compare(self, surrogate: SurrogateEnv, episode: _Episode, errors: dict[str, list[float]]) -> None:
         """Make an episode with the network alone, and add its errors at the horizons."""
         surrogate.reset(seed=episode.seed, options=episode.options)
+        diverged = False
         for number, (action, target) in enumerate(episode.steps[: self._horizons[-1]], start=1):
             surrogate.step(action)
+            prediction = surrogate.prediction or {}
+            diverged = diverged or bool(nonfinite(prediction))  # such a step is rejected, and the state stays
             if number not in self._horizons:
                 continue
-            for name, value in (surrogate.prediction or {}).items():
+            for name, value in prediction.items():
                 if name in target:
-                    errors.setdefault(f"horizon_{number}/{name}", []).append(_error(value, target[name]))
+                    error = np.inf if diverged else _error(value, target[name])
+                    errors.setdefault(f"horizon_{number}/{name}", []).append(error)
 
 
 class _Episode(NamedTuple):

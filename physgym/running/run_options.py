@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from physgym.data.dataset import SampleDataset
+from physgym.feedback import Declaration
 from physgym.generation.options import MaxRejects, MaxSteps, OnError, SeedOption, Timeout
 from physgym.generation.stream_options import Actions, EnvKwargs, ParametersOption
+from physgym.nn.metrics import MetricName
 from physgym.options import Option
-from physgym.running.options import RunnerOptions
+from physgym.running.options import BatchSize, RunnerOptions
 
 
 class RunOptions(RunnerOptions, total=False):
@@ -72,9 +75,57 @@ class RunOptions(RunnerOptions, total=False):
     ]
 
 
+class MeasureOptions(TypedDict, total=False):
+    """Options of `RolloutEvaluation.measure`."""
+
+    episodes: Annotated[
+        int | Sequence[int] | None,
+        Option(
+            None,
+            "how many episodes, the first ones; of a dataset also which ones, by their numbers. By default all of a "
+            "dataset, or 10 fresh ones",
+        ),
+    ]
+    metrics: Annotated[
+        Sequence[MetricName],
+        Option(
+            ("relative_l2",),
+            "names of `physgym.nn.metrics.METRICS` that a single step has, such as rmse or mae, and functions of "
+            "(prediction, target), float64 of shape (steps, *field shape), that return shape (steps,)",
+        ),
+    ]
+    thresholds: Annotated[
+        Sequence[float],
+        Option((), "values of the first metric, for each of which the time is given until the error exceeds it"),
+    ]
+    quantiles: Annotated[
+        Sequence[float], Option((0.1, 0.5, 0.9), "parts of the episodes, whose largest error is shown")
+    ]
+    record: Annotated[
+        str | Path | None,
+        Option(None, "dataset folder, or s3://bucket/prefix, for the predictions next to what is true"),
+    ]
+    examples: Annotated[int, Option(1, "number of rollouts that the report keeps for animations", at_least=0)]
+    batch_size: BatchSize
+    num_envs: Annotated[int | None, Option(None, "environments for fresh episodes; by default one per worker")]
+    num_workers: Annotated[
+        int | None,
+        Option(0, "worker processes for fresh episodes; 0 makes them in this process, None takes one per usable core"),
+    ]
+    progress: Annotated[bool, Option(False, "whether to show how far it is")]
+
+
 class RolloutOptions(TypedDict, total=False):
     """Options of a `RolloutEvaluation`."""
 
+    feedback: Annotated[
+        Declaration | None,
+        Option(
+            None,
+            "which output feeds which input of the next step, such as 'next_state -> state', see `physgym.feedback`; "
+            "by default what the samples declare",
+        ),
+    ]
     seed: SeedOption
     env_kwargs: EnvKwargs
     actions: Actions

@@ -1,0 +1,69 @@
+"""`RolloutMetrics`: what compares each step of a rollout with that of the solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from physgym.errors import ConfigError, SampleError
+from physgym.nn.metrics import Comparison, FieldMetrics, Metric, MetricName, metrics_of
+from physgym.sample import Field
+from physgym.spaces import Array
+
+
+class RolloutMetrics:
+    """Metrics of single steps, by name.
+
+    Args:
+        named: Names of `physgym.nn.metrics.METRICS` of which a single step has a figure, or functions of (prediction,
+            target), both of shape (steps, *field shape), float64, that return a figure for each step, shape (steps,).
+
+    Raises:
+        ConfigError: A name is unknown or there twice, or a single step has no such figure.
+    """
+
+    def __init__(self, named: Sequence[MetricName]) -> None:
+        self._made = metrics_of(named)
+        if not self._made:
+            raise ConfigError("a rollout needs a metric at least, such as relative_l2")
+        for name, make in self._made.items():
+            if type(make()).per_sample is Metric.per_sample:
+                raise ConfigError(
+                    f"a single step has no {name}, which is one of many samples; a rollout needs a metric by step, "
+                    "such as relative_l2, rmse or mae"
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """Return their names."""
+        return list(self._made)
+
+    def unit(self, name: str, field: Field) -> str:
+        """Return the unit of a metric of a field; empty where it has none, or none that is known."""
+        unit = FieldMetrics(field, self._made).unit(name)
+        return "" if unit == "1" else unit
+
+    def measure(self, name: str, field: str, predicted: Array, true: Array, present: Array | None) -> Array:
+        """Return a metric of each step, shape (steps,), float64; what is no number counts as infinite.
+
+        Args:
+            name: The metric.
+            field: Name of the field, for an error.
+            predicted: Finite predictions, shape (steps, *field shape).
+            true: The same of the solver.
+            present: Flags of the values that are there, which broadcast to that shape; None for all.
+
+        Raises:
+            ConfigError: A function returned something else than a figure for each step.
+            SampleError: A step has no value in the field.
+        """
+        if not len(true):
+            return np.zeros(0)
+        comparison = Comparison.of(predicted, true, present)
+        if not comparison.counts.all():
+            raise SampleError(f"a step of a rollout has no value in {field!r}, by its mask: nothing to compare")
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._made[name]().per_sample(comparison)
+        assert values is not None
+        return np.where(np.isnan(values), np.inf, values)
