@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from physgym.cli import rollouts
 from physgym.cli.app import INTERRUPTED, again, app, config_of
 from physgym.cli.options import REPLAYING, RUNNING, in_section, with_options
 from physgym.errors import ConfigError
@@ -36,6 +37,13 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the record after its last sample.")] = False,
     allow_changed_code: AllowChangedCode = False,
     cpu: Cpu = False,
+    rollout: rollouts.STEPS = None,
+    episodes: rollouts.EPISODES = None,
+    data: rollouts.DATA = None,
+    mode: rollouts.MODE = None,
+    metric: rollouts.METRICS = None,
+    threshold: rollouts.THRESHOLDS = None,
+    out: rollouts.OUT = None,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -44,7 +52,12 @@ def run(
     Says how far its predictions are from what the solver gives, and what both cost. What no option says is as in the
     section runner of the session's configuration.
 
-    Example: physgym run sessions/beam --steps 200 --frames frames
+    With --rollout the network goes on from its own predictions, in fresh episodes or those of a dataset: says how its
+    error grows step by step.
+
+    Examples: physgym run sessions/beam --steps 200 --frames frames
+
+    physgym run sessions/spring --rollout 100 --episodes 20 --threshold 0.1 --out rollout
     """
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.generation_plan import build_sampler
@@ -56,6 +69,12 @@ def run(
     samplers = {name: Component(type=given[name]) for name in ("runner.actions", "runner.parameters") if name in given}
     chosen = config.runner.model_copy(update=in_section(given | samplers, "runner"))
     options = options_in(chosen, RunnerOptions)
+    only = {"episodes": episodes, "data": data, "mode": mode, "metric": metric, "threshold": threshold, "out": out}
+    rollouts.check_options(rollout, only, given, resume=resume)
+    if rollout is not None:
+        drawn = {name: build_sampler(getattr(chosen, name), name, "runner") for name in ("actions", "parameters")}
+        _roll_out(session, config, chosen.which, rollout, {**options, **drawn}, only, allow=allow_changed_code)
+        return
     if chosen.frames is not None and (options["num_workers"] is not None or options["num_envs"] is not None):
         raise ConfigError("frames need the simulation in this process: leave workers and environments out")
     _run(
@@ -110,6 +129,36 @@ def replay(
     dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
     more["allow_changed_code"] = allow_changed_code
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
+
+
+def _roll_out(
+    session: Path,
+    config: Config,
+    which: str | None,
+    horizon: int,
+    options: dict[str, Any],
+    only: dict[str, Any],
+    *,
+    allow: bool,
+) -> None:
+    """Roll a session's network out in fresh episodes of its simulation, or in those of a dataset."""
+    from physgym.code.record import check_same, recorded_code
+    from physgym.code.search import code_of
+    from physgym.experiment.generation_plan import environment_arguments
+    from physgym.experiment.networks import by_python, load_network
+
+    env = None
+    if only["data"] is None:
+        config = config if config.environment is not None else _with_simulation(config, session)
+        assert config.environment is not None
+        env = config.environment.id, environment_arguments(config)
+        recorded = recorded_code(session) if _environment_of(session) in (None, env[0]) else None
+        if recorded is not None:
+            check_same(
+                recorded, code_of(env[0], config.environment.arguments), f"the network of {session}", allow=allow
+            )
+    network = load_network(None if by_python(session) else config, session, which)
+    rollouts.roll_out(network, config, horizon, options, env=env, only=only)
 
 
 def _run(

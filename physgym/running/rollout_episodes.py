@@ -30,7 +30,6 @@ from physgym.worker.folders import Folder
 
 EPISODES = 10  # fresh ones
 TAKEN = 256  # samples at a time
-LEARNED = "the samples that the network was trained on"
 
 
 class RolloutEpisodes(ABC):
@@ -71,12 +70,12 @@ class RolloutEpisodes(ABC):
             ConfigError: The network does not fit them, or no feedback is declared.
         """
         fields = without_additions(spec)
+        feedback = predictor.feedback or fields.feedback  # that with which it has learned goes before
         if self._feedback is not None:
             try:
-                fields = fields.with_feedback(self._feedback)
+                feedback = fields.with_feedback(self._feedback).feedback
             except SampleError as error:
                 raise ConfigError(str(error)) from error
-        feedback = fields.feedback or getattr(predictor, "feedback", None) or fields.feedback
         return RolloutForm(predictor, fields, feedback)
 
     def check_simulation(self, predictor: Predictor) -> None:
@@ -123,8 +122,9 @@ class DatasetEpisodes(RolloutEpisodes):
         if text := LearnedEpisodes(None, predictor).among_replayed(self.dataset):
             warnings.warn(text, UserWarning, stacklevel=5)
         learned = None if predictor.learned is None else predictor.learned.code
+        names = ("the samples of the rollout", "the samples that the network was trained on")
         for _, code in codes_of(self.dataset) if learned else ():
-            if text := other_code(Code.from_json(code), learned or {}, ("the samples of the rollout", LEARNED)):
+            if text := other_code(Code.from_json(code), learned or {}, names):
                 warnings.warn(text, UserWarning, stacklevel=5)
         yield self.dataset, form
 

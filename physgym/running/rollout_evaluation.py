@@ -57,8 +57,8 @@ class RolloutEvaluation:
     are left as they were.
 
     With `horizons`, the figures of a training have errors that build up too. In a simulation the network makes whole
-    episodes in place of the solver for that (`SurrogateEnv`), which needs the hooks ``inputs`` and ``adopt``, and the
-    run gives it no predictions; in a dataset it is rolled out as `measure` does.
+    episodes in place of the solver for that (`SurrogateEnv`), which needs the hooks ``inputs`` and ``adopt`` or a
+    declared feedback, and the run gives it no predictions; in a dataset it is rolled out as `measure` does.
 
     A simulation of other code than that from whose samples the network learns is warned of: by a `Trainer` before it
     begins, and by the first call with a network that remembers what it has learned from (`Predictor.learned`).
@@ -85,6 +85,7 @@ class RolloutEvaluation:
         options = complete(RolloutOptions, options, "RolloutEvaluation.__init__")
         steps, horizons = integer("steps", steps, 1), [integer("horizons", number, 1) for number in horizons]
         feedback, given = options["feedback"], options["env_kwargs"]
+        self._feedback = feedback
         self._steps, self._horizons = steps, sorted(set(horizons))
         self._compared: Mapping[str, Any] | None = None
         self._dataset: DatasetEpisodes | None = None
@@ -193,7 +194,7 @@ class RolloutEvaluation:
             own = [one for one in solver.episodes if one.number % len(self._factories) == index]
             if not own:
                 continue
-            with SurrogateEnv(factory(), predictor) as surrogate:
+            with SurrogateEnv(factory(), predictor, feedback=self._feedback) as surrogate:
                 for episode in own:
                     self._compare(surrogate, episode, errors)
         return {name: float(np.mean(errors[name])) for name in sorted(errors, key=_by_horizon)}

@@ -142,3 +142,67 @@ def test_bad_arguments():
         RolloutEvaluation(toys.Line, 5)(spring_network())
     with pytest.raises(ConfigError, match="got the environment"):
         RolloutEvaluation(gym.make("physgym/Spring-v0"))
+
+
+def test_fresh_episodes_are_those_of_the_figures_of_a_training():
+    """The error by horizon is that of the trajectories that a training compares, episode for episode."""
+    evaluation = RolloutEvaluation(
+        "physgym/Spring-v0", 60, env_kwargs=NARROW, seed=2, horizons=(1, 4, 16), max_steps=20
+    )
+    network = propagating(1.05)
+    figures = evaluation(network)
+    states = random.getstate(), torch.get_rng_state().tolist()
+    report = evaluation.measure(network, 20, episodes=3)
+    assert states == (random.getstate(), torch.get_rng_state().tolist())
+    for h in (1, 4, 16):
+        assert report.mean()[h - 1] == pytest.approx(figures[f"horizon_{h}/next_state"], rel=1e-3)
+    assert report.counts.tolist() == [3] * 20
+    np.testing.assert_allclose(report.seconds, 0.1 * np.arange(1, 21))
+    assert report.source["env"] == "physgym/Spring-v0"
+    again = evaluation.measure(network, 20, episodes=3, num_workers=1, num_envs=2, batch_size=8)
+    np.testing.assert_allclose(again.mean(), report.mean(), rtol=1e-3)
+    with pytest.raises(ConfigError, match="say how many fresh episodes are wanted: episodes=10, not"):
+        evaluation.measure(network, 5, episodes=[1, 2])
+    with pytest.raises(ConfigError, match="no episode has 21 steps to predict: the longest one has 20"):
+        evaluation.measure(network, 21, episodes=1)
+
+
+def test_a_simulation_without_feedback_is_refused_before_it_runs():
+    class Unrun(toys.Flaky):
+        def reset(self, **kwargs):
+            raise AssertionError
+
+    with pytest.raises(ConfigError, match="no feedback is declared"):
+        RolloutEvaluation(Unrun, 10).measure(Predictor(nn.Identity(), SampleSpec.from_env(toys.Flaky())), 3)
+
+
+def test_a_dataset_gives_the_horizons_of_a_training(tmp_path):
+    data = generate(
+        "physgym/Spring-v0", tmp_path / "d", episodes=3, max_steps=12, num_workers=0, env_kwargs=NARROW, progress=False
+    )
+    network, evaluation = propagating(1.05), RolloutEvaluation(data, horizons=(1, 10))
+    figures = evaluation(network)
+    assert list(figures) == evaluation.names(network) == ["horizon_1/next_state", "horizon_10/next_state"]
+    report = evaluation.measure(network, 10)
+    assert [*figures.values()] == [report.mean()[0], report.mean()[9]]
+    assert figures["horizon_1/next_state"] == pytest.approx(0.05, rel=1e-3)
+    with pytest.raises(ConfigError, match="needs horizons in a training"):
+        RolloutEvaluation(data)(network)
+
+
+def test_a_network_that_diverges_has_an_infinite_error_from_there_on():
+    class Lost(Propagator):
+        def forward(self, force, parameters, state):
+            self.calls = getattr(self, "calls", 0) + 1
+            found = super().forward(force, parameters, state)
+            return found * torch.nan if 0 < self.alone <= self.calls else found
+
+    network = propagating()
+    network.network = Lost()
+    network.network.alone, network.network.calls = 0, 0
+    evaluation = RolloutEvaluation("physgym/Spring-v0", 4, env_kwargs=NARROW, seed=2, horizons=(1, 2, 3, 4))
+    exact = evaluation(network)
+    assert max(exact[f"horizon_{h}/next_state"] for h in (1, 2, 3, 4)) < 1e-3
+    network.network.calls, network.network.alone = 0, 4 + 3  # after the steps next to the solver, the third alone
+    lost = evaluation(network)
+    assert [np.isinf(lost[f"horizon_{h}/next_state"]) for h in (1, 2, 3, 4)] == [False, False, True, True]

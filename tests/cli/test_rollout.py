@@ -1,0 +1,105 @@
+"""``physgym run SESSION --rollout STEPS``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from PIL import Image
+
+from physgym import SampleDataset
+from physgym.cli.rollouts import check_options
+from physgym.errors import ConfigError
+from tests.support.commands import run_command
+from tests.support.repositories import ignoring
+from tests.support.rollouts import turning
+
+NOTHING = dict.fromkeys(("episodes", "data", "mode", "metric", "threshold", "out"))
+
+
+def physgym(folder, *arguments, code=0):
+    done = run_command(folder, *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("rollout", "only", "given", "resume", "message"),
+    [
+        (None, {"episodes": 3, "out": "x"}, {}, False, "--episodes, --out: for a rollout alone; add --rollout STEPS"),
+        (5, {}, {"runner.steps": 3, "runner.frames": "f"}, True, "--steps, --frames, --resume: not for a rollout"),
+        (5, {}, {"runner.surrogate": True}, False, "--surrogate: not for a rollout"),
+        (5, {"mode": "test"}, {}, False, "--mode is the part of a dataset; add --data DATASET"),
+        (
+            5,
+            {"data": "d"},
+            {"runner.seed": 1, "runner.num_workers": 2},
+            False,
+            "--seed, --workers: not for the episodes",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(rollout, only, given, resume, message):
+    with pytest.raises(ConfigError, match=message):
+        check_options(rollout, NOTHING | only, given, resume=resume)
+
+
+def test_options_that_fit_pass():
+    check_options(None, NOTHING, {"runner.steps": 3}, resume=True)
+    check_options(5, NOTHING | {"data": "d", "mode": "test", "metric": ["rmse"]}, {"runner.record": "r"}, resume=False)
+    check_options(5, NOTHING | {"episodes": 2}, {"runner.seed": 1, "runner.num_envs": 2}, resume=False)
+
+
+@pytest.mark.slow
+def test_a_session_is_rolled_out(tmp_path, identity):
+    ignoring(tmp_path)
+    config = {
+        "session": "sessions/spring",
+        "environment": {"id": "physgym/Spring-v0"},
+        "dataset": {"samples": 200, "num_workers": 1, "max_steps": 20},
+        "network": {"arguments": {"hidden": [8]}},
+        "training": {"epochs": 2, "batch_size": 16},
+    }
+    (tmp_path / "spring.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "mine.py").write_text("import numpy as np\n\ndef position(p, t):\n    return abs(p[:, 0] - t[:, 0])\n")
+    physgym(tmp_path, "train", "spring.yaml")
+    run = ("run", "sessions/spring", "--rollout")
+
+    done = physgym(
+        tmp_path,
+        *(*run, "30", "--episodes", "3", "--seed", "4", "--metric", "relative_l2", "--metric", "mine:position"),
+        *("--threshold", "0.2", "--record", "predicted", "--out", "out"),
+    )
+    assert "rollout of 30 steps in 3 episodes" in done.stdout
+    assert "position of next_state" in done.stdout
+    assert "relative_l2 of next_state above 0.2:" in done.stdout
+    out = tmp_path / "out"
+    assert {file.name for file in out.iterdir()} == {
+        *("rollout.json", "rollout.csv", "relative_l2.png", "position.png", "next_state.gif")
+    }
+    figures = json.loads((out / "rollout.json").read_text())
+    assert figures["source"]["env"] == "physgym/Spring-v0"
+    assert figures["source"]["feedback"] == {"next_state": "state"}
+    assert figures["episodes"] == [3] * 30
+    assert figures["seconds"][0] == pytest.approx(0.1)
+    assert len((out / "rollout.csv").read_text().splitlines()) == 31
+    with Image.open(out / "next_state.gif") as animation:
+        assert animation.n_frames == 30
+    predicted = SampleDataset(tmp_path / "predicted", "prediction")
+    assert len(predicted) == 90
+    error = predicted.arrays["error/next_state"].reshape(3, 30).mean(0)
+    assert figures["metrics"]["relative_l2"]["next_state"]["mean"] == pytest.approx(error.tolist(), rel=1e-5)
+    # what is recorded is a dataset whose episodes are rolled out again
+    done = physgym(tmp_path, *run, "30", "--data", "predicted", "--mode", "prediction")
+    assert "rollout of 30 steps in 3 episodes" in done.stdout
+
+    turning(tmp_path / "other", [4], env="tests:Turning")
+    for arguments, message in (
+        (("3", "--metric", "mine:energy", "--out", "more"), "mine has no 'energy'"),
+        (("3", "--data", "other", "--mode", "training"), "those of tests:Turning, and the network has learned from"),
+    ):
+        done = physgym(tmp_path, *run, *arguments, code=2)
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "more").exists()
