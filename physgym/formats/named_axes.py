@@ -103,6 +103,31 @@ class AxesColumn:
         return np.moveaxis(values, left.index(along), 0)
 
 
+class ChainedColumn:
+    """Columns of several files, one after the other.
+
+    Args:
+        columns: The columns, of one shape of a row and one dtype.
+    """
+
+    def __init__(self, columns: Sequence[Any]) -> None:
+        self._columns, self._bounds = columns, np.cumsum([0, *map(len, columns)])
+        self.shape, self.dtype = (int(self._bounds[-1]), *columns[0].shape[1:]), columns[0].dtype
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Array:
+        start, stop, _ = rows.indices(len(self))
+        parts = [
+            column[max(start - begin, 0) : stop - begin]
+            for column, begin, end in zip(self._columns, self._bounds, self._bounds[1:], strict=False)
+            if start < end and stop > begin
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+
+
 def rows_of(
     source: str,
     arrays: Mapping[str, NamedAxes],
@@ -110,6 +135,7 @@ def rows_of(
     roles: Sequence[str],
     episode: str | None,
     step: str | None,
+    lengths: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the columns of samples by name, with ``index/episode`` and ``index/step``, and what is the same for all.
 
@@ -119,6 +145,7 @@ def rows_of(
         roles: Names of the arrays that are inputs, targets or additional fields, at least one.
         episode: Name of the axis that counts episodes, or of an array of shape (samples,) that says which it is.
         step: Name of the axis that counts the steps of an episode, or of an array of shape (samples,).
+        lengths: Lengths of axes that no array may have.
 
     Returns:
         The columns, and the arrays without an axis of samples.
@@ -126,7 +153,7 @@ def rows_of(
     Raises:
         ConfigError: A name is unknown, or the arrays do not have these axes.
     """
-    lengths = _lengths(source, arrays)
+    lengths = {**(lengths or {}), **_lengths(source, arrays)}
     if unknown := sorted(set(roles) - set(arrays)):
         raise ConfigError(f"roles names {unknown}; {source} has {_shown(arrays)}")
     if not roles:
