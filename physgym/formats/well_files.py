@@ -171,8 +171,9 @@ class _Plan:
             for field, parts in made.items():
                 values = columns[field]
                 stored = _single(field, values)
-                if (stored.astype(values.dtype) != values)[~_nan(values)].any():
-                    rounded.add(field)
+                with np.errstate(invalid="ignore"):  # an integer that is too large differs then
+                    if (stored.astype(values.dtype) != values)[~_nan(values)].any():
+                        rounded.add(field)
                 split = stored.reshape(len(values), *(self.shape if field in self.fields else ()), len(parts))
                 for i, part in enumerate(parts):
                     part[at[0], at[1]] = split[..., i]
@@ -242,8 +243,8 @@ def _trajectories(dataset: SampleDataset) -> Array:
         few, many = names[counts.argmin()], names[counts.argmax()]
         raise ConfigError(
             f"the Well holds trajectories of equal length; episode {dataset.index('episode')[episode == few][0]} has "
-            f"{counts.min()} steps, {dataset.index('episode')[episode == many][0]} has {counts.max()}. Keep those of one "
-            "length (physgym data filter)"
+            f"{counts.min()} steps, {dataset.index('episode')[episode == many][0]} has {counts.max()}. Keep those of "
+            "one length (physgym data filter)"
         )
     rows = order.reshape(len(names), counts[0])
     steps = step[rows]
