@@ -112,8 +112,8 @@ class ChainedColumn:
 
     def __init__(self, columns: Sequence[Any]) -> None:
         self._columns, self._bounds = columns, np.cumsum([0, *map(len, columns)])
-        self.shape, self.dtype = (int(self._bounds[-1]), *columns[0].shape[1:]), columns[0].dtype
-        self.ndim = len(self.shape)
+        self.shape: tuple[int, ...] = (int(self._bounds[-1]), *columns[0].shape[1:])
+        self.dtype, self.ndim = columns[0].dtype, len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -168,15 +168,15 @@ class _Plan:
         for group in ORDERS[1:]:
             file.create_group(group).attrs["field_names"] = np.array([], h5py.string_dtype())
         for at, columns in self._portions(dataset):
-            for field, parts in made.items():
+            for field, nodes in made.items():
                 values = columns[field]
                 stored = _single(field, values)
                 with np.errstate(invalid="ignore"):  # an integer that is too large differs then
                     if (stored.astype(values.dtype) != values)[~_nan(values)].any():
                         rounded.add(field)
-                split = stored.reshape(len(values), *(self.shape if field in self.fields else ()), len(parts))
-                for i, part in enumerate(parts):
-                    part[at[0], at[1]] = split[..., i]
+                split = stored.reshape(len(values), *(self.shape if field in self.fields else ()), len(nodes))
+                for i, one in enumerate(nodes):
+                    one[at[0], at[1]] = split[..., i]
             bar.update(len(next(iter(columns.values()))))
         return sorted(rounded)
 
