@@ -105,7 +105,7 @@ BOUNDS = {
     "physgym.envs.spring": "masses, which are real numbers",
     "physgym.nn.optimization": "a norm, which is a real number",
     "physgym.nn.physics": "the points of a grid that there are",
-    "physgym.nn.transforms": "the axes that there are",
+    "physgym.nn.scales": "the axes that there are",
     "physgym.samplers.breed": "losses, which are real numbers",
     "physgym.samplers.independent": "deviations, which are real numbers",
     "physgym.training.foreign": "the episodes that there are",

@@ -8,7 +8,7 @@ from physgym.episode import require_spec
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.experiment import components
 from physgym.experiment.networks import as_predictor, build_network, trained_network
-from physgym.experiment.parts import build_transforms, make_part
+from physgym.experiment.parts import build_changes, build_transforms, make_part
 from physgym.experiment.schema import Component, Config
 from physgym.experiment.sections import options_in
 from physgym.factories import takes
@@ -145,6 +145,7 @@ def answering_network(config: Config) -> Asked:
     def make() -> Predictor:
         spec = simulation_spec(config)
         network = build_network(config, spec)
-        return as_predictor(config, network, spec, build_transforms(config, network, spec))
+        around = build_transforms(config, network, spec), build_changes(config, network, spec)
+        return as_predictor(config, network, spec, *around)
 
     return Asked(make)

@@ -17,7 +17,7 @@ from physgym.experiment.record import read_config, read_record
 from physgym.experiment.schema import Config, TransformsSection
 from physgym.experiment.session import CONFIG, RECORD
 from physgym.files import absolute
-from physgym.nn import Predictor, Transforms
+from physgym.nn import Changes, Predictor, Transforms
 from physgym.sample import SampleSpec
 from physgym.training import (
     find_checkpoint,
@@ -59,12 +59,18 @@ def _precise(config: Config, network: NetworkT) -> NetworkT:
 
 
 def as_predictor(
-    config: Config, network: nn.Module | Predictor, spec: SampleSpec, transforms: Transforms | None
+    config: Config,
+    network: nn.Module | Predictor,
+    spec: SampleSpec,
+    transforms: Transforms | None,
+    changes: Changes | None = None,
 ) -> Predictor:
-    """Return a network with its fields and transforms, as it is before the training."""
+    """Return a network with its fields, transforms and changes, as it is before the training."""
     if isinstance(network, Predictor):
         return network
-    return Predictor(network, spec, transforms=transforms, inputs=config.inputs, outputs=config.outputs)
+    return Predictor(
+        network, spec, transforms=transforms, changes=changes, inputs=config.inputs, outputs=config.outputs
+    )
 
 
 def load_network(config: Config | None, session: Path, which: str | None = None) -> Predictor:

@@ -15,7 +15,7 @@ from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.schema import Component, Config
 from physgym.factories import takes
-from physgym.nn import Compose, LossTransform, Optimization, Predictor, Transforms
+from physgym.nn import Changes, Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
 from physgym.sample import SampleSpec
 from physgym.training import Checkpoints, Logger
@@ -52,6 +52,30 @@ def make_part(
     return made
 
 
+def build_changes(config: Config, network: nn.Module | Predictor, spec: SampleSpec) -> Changes | None:
+    """Return the changes that a network predicts; None for one that brings its own, or predicts values.
+
+    Raises:
+        ConfigError: There are none, or the network that is trained further predicts values.
+    """
+    section = config.transforms
+    if config.training.predict == "value":
+        return None
+    if isinstance(network, Predictor):
+        if network.changes is None:
+            raise ConfigError(
+                f"training.predict: change, and the network of network.start_from, {config.network.start_from}, "
+                "predicts values; leave training.predict out, or begin with a new network"
+            )
+        return None
+    names = field_names(spec, config.inputs, config.outputs)
+    loss_units = section.physical_loss
+    try:
+        return Changes.of(spec, *names, scale=section.scale, physical_loss=loss_units, network=network)
+    except ConfigError as error:
+        raise ConfigError(f"training.predict: {error}") from None
+
+
 def build_transforms(config: Config, network: nn.Module | Predictor, spec: SampleSpec) -> Transforms | None:
     """Return the transforms around a network; None for one that brings its own."""
     section = config.transforms
@@ -68,9 +92,10 @@ def build_transforms(config: Config, network: nn.Module | Predictor, spec: Sampl
         inputs, outputs = field_names(spec, config.inputs, config.outputs)
         if unknown := [name for name in _by_name(section.scale) if name not in (*inputs, *outputs)]:
             raise ConfigError(f"transforms.scale: {unknown[0]!r} is none of the fields {(*inputs, *outputs)}")
-        loss_units = section.physical_loss
+        loss_units, changes = section.physical_loss, build_changes(config, network, spec)
+        values = [name for name in outputs if changes is None or name not in changes.pairs]
         normal = Transforms.normalizing(
-            spec, inputs, outputs, scale=section.scale, physical_loss=loss_units, network=network
+            spec, inputs, values, scale=section.scale, physical_loss=loss_units, network=network
         )
     loss = normal.before_loss
     return Transforms(

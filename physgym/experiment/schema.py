@@ -358,6 +358,11 @@ class TrainingSection(Section):
     shuffle: bool | Literal["random", "window"] = Field(
         True, description="how samples are shuffled: true as fits the memory, random, window, or false"
     )
+    predict: Literal["value", "change"] = Field(
+        "value",
+        description="what the network predicts of outputs that are inputs of the next step: their value, or the change "
+        "from that input",
+    )
     last_batch: Literal["auto", "keep", "join", "drop"] = Field(
         "auto",
         description="one that is not filled: keep it, join it to the one before, drop it; auto joins a single sample "

@@ -40,7 +40,14 @@ from physgym.experiment.generation_plan import (
     with_feedback,
 )
 from physgym.experiment.networks import as_predictor, build_network
-from physgym.experiment.parts import build_checkpoints, build_loggers, build_optimization, build_transforms, make_part
+from physgym.experiment.parts import (
+    build_changes,
+    build_checkpoints,
+    build_loggers,
+    build_optimization,
+    build_transforms,
+    make_part,
+)
 from physgym.experiment.produced import check_produced
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
@@ -78,6 +85,7 @@ class TrainingPlan:
         spec: Fields of the samples.
         network: The network before the training.
         transforms: Transforms around it; None where it brings them.
+        changes: The changes that it predicts; None where it brings them, or predicts values.
         generation: Options of generation.
         callbacks: All callbacks but those of a session.
 
@@ -104,6 +112,7 @@ class TrainingPlan:
         self.network = build_network(config, self.spec)
         optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
+        self.changes = build_changes(config, self.network, self.spec)
         self.generation = {**generation_options(config), "allow_changed_code": allow_changed_code}
         self.callbacks = list(callbacks)
         for part in config.training.callbacks:
@@ -138,7 +147,7 @@ class TrainingPlan:
 
     def predictor(self) -> Predictor:
         """Return the network as it is before the training, with its fields and transforms."""
-        return as_predictor(self.config, self.network, self.spec, self.transforms)
+        return as_predictor(self.config, self.network, self.spec, self.transforms, self.changes)
 
     def _foresee(self, optimization: Optimization, metric: str | None) -> None:
         """Raise what the trainer would raise of values that are watched and states that are saved."""
@@ -148,7 +157,7 @@ class TrainingPlan:
         def losses(batch: Mapping[str, Any]) -> Mapping[str, Any]:
             tensors = predictor.tensors(batch)
             target = {name: tensors[name] for name in fields}
-            return optimization.losses(*predictor.transforms.before_loss(predictor(tensors), target))
+            return optimization.losses(*predictor.for_loss(predictor(tensors), target, tensors))
 
         check_saved(predictor, optimization, self.callbacks)
         produce, validation = config.dataset.produce, config.validation
@@ -326,6 +335,7 @@ def make_trainer(
             loss_fields=config.loss_fields,
             transforms=plan.transforms,
             normalize=False,
+            predict=plan.changes or "value",
             resume=resume,
             on_nonfinite=section.on_nonfinite,
             compile=section.compile,

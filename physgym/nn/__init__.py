@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from physgym.nn.changes import Changes
 from physgym.nn.export import export_network
 from physgym.nn.fno import FNO
 from physgym.nn.losses import RelativeL2
@@ -18,6 +19,7 @@ __all__ = [
     "FNO",
     "METRICS",
     "MLP",
+    "Changes",
     "Compose",
     "ElasticEnergy",
     "HeatResidual",

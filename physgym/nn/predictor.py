@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from physgym.casting import FIELD, VALUE, as_arrays, as_field
 from physgym.errors import ConfigError, SampleError
 from physgym.feedback import Feedback
+from physgym.nn.changes import Changes, check_changes
 from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import refuse_exported, unwrapped
@@ -50,6 +51,8 @@ class Predictor(nn.Module):
         inputs: Names of the fields that feed the network; by default those of role "input", in the order of `spec`.
         outputs: Names of the fields that it predicts; by default those of role "target".
         transforms: What happens around the network; nothing by default.
+        changes: The outputs that it predicts as changes of its inputs; none by default. They become outputs in
+            physical units before the transform before_apply.
         feeding: Which field reaches which argument, where it is not to follow from the network: that of a checkpoint.
 
     Attributes:
@@ -78,6 +81,7 @@ class Predictor(nn.Module):
         inputs: Sequence[str] | None = None,
         outputs: Sequence[str] | None = None,
         transforms: Transforms | None = None,
+        changes: Changes | None = None,
         feeding: Feeding | None = None,
     ) -> None:
         super().__init__()
@@ -87,9 +91,12 @@ class Predictor(nn.Module):
         self.network = network
         self.recurrent = getattr(unwrapped(network), "recurrent", False) is True  # which may be the name of a layer
         self.transforms = Transforms() if transforms is None else transforms
+        self.changes = changes
         inner = unwrapped(network)
         if isinstance(inner, FieldAware):
             inner.resolve(self.spec, self.inputs, self.outputs)
+        if changes is not None:
+            check_changes(changes, self.inputs, self.outputs, inner, self.transforms)
         self._try_on_zeros(feeding, [name for name in spec if name not in self.inputs])
 
     @property
@@ -103,7 +110,8 @@ class Predictor(nn.Module):
                 ", ".join(f"{name} {self.spec[name].shape}" for name in names) for names in (self.inputs, self.outputs)
             )
             text = f"{type(inner).__name__}: {fed} to {given}"
-        return f"{text}; {self.feeding}" if len(self.feeding.fields) > 1 else text
+        text = f"{text}; {self.feeding}" if len(self.feeding.fields) > 1 else text
+        return text if self.changes is None else f"{text}; predicts changes: {self.changes}"
 
     @property
     def feedback(self) -> Feedback:
@@ -240,8 +248,30 @@ class Predictor(nn.Module):
         Raises:
             ConfigError: The transform before_apply gives no output field.
         """
+        if self.changes is not None:
+            prediction = self.changes.applied(prediction, fields)
         applied = self.transforms.before_apply(prediction)
         return checked_fields(applied, "before_apply", self.transforms.before_apply, self.outputs)
+
+    def for_loss(self, prediction: Fields, target: Fields, fields: Fields) -> tuple[Fields, Fields]:
+        """Return what prediction and target are in the loss.
+
+        Args:
+            prediction: The output fields as `forward` gives them, shape (batch, *shape).
+            target: The fields that the loss gets from the samples, in physical units.
+            fields: The fields that fed the network, in physical units.
+
+        Raises:
+            ConfigError: The transform before_loss returned something else.
+        """
+        if self.changes is not None:
+            prediction, target = self.changes.for_loss(prediction, target, fields)
+        return self.transforms.for_loss(prediction, target)
+
+    @property
+    def fitted(self) -> bool:
+        """Say whether every normalization, and the units of changes, have moments."""
+        return self.transforms.fitted and (self.changes is None or self.changes.fitted)
 
     def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
         """Return the output fields from outputs that have names, which are those of the fields."""

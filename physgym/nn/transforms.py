@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, Self, cast, get_args, runtime_checkable
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -17,14 +17,12 @@ from torch import Tensor, nn
 
 from physgym.errors import ConfigError
 from physgym.nn.registry import check_rebuildable, named_transform, register
-from physgym.nn.wrapped import unwrapped
-from physgym.sample import Field, SampleSpec
+from physgym.nn.scales import RELATIVE_FLOOR, Scale, choose_scale, scale_groups, scale_of_field, scale_shape
+from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
 Fields = dict[str, Tensor]
-Scale = Literal["auto", "field", "component", "channel", "channel_last"]
 
-RELATIVE_FLOOR = 1e-3  # smallest scale of a component relative to the scale of its field
 ROUNDING = 1e-12  # spread relative to the mean that is rounding of a constant in float64
 
 NO_FIELD = "there is no field {name!r} to transform; there are {known}"
@@ -193,11 +191,11 @@ class Normalize(Transform):
         super().__init__()
         self.fitted = False
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.scale: dict[str, Scale] = {name: _choose(scale, name, shape) for name, shape in self.shapes.items()}
+        self.scale: dict[str, Scale] = {name: choose_scale(scale, name, shape) for name, shape in self.shapes.items()}
         # buffers have numbers, since a field's name may hold a slash or a dot; not fitted, they change nothing
         for index, (name, shape) in enumerate(self.shapes.items()):
             self.register_buffer(f"mean_{index}", torch.zeros(shape))
-            self.register_buffer(f"scale_{index}", torch.ones(_scale_shape(shape, self.scale[name])))
+            self.register_buffer(f"scale_{index}", torch.ones(scale_shape(shape, self.scale[name])))
 
     @classmethod
     def from_statistics(
@@ -438,7 +436,7 @@ class Transforms(nn.Module):
         fed, predicted = (
             Normalize(
                 {f.name: f.shape for f in fields},
-                {f.name: _scale_of(f, scale, network) for f in fields},
+                {f.name: scale_of_field(f, scale, network) for f in fields},
             )
             for fields in (
                 [spec[n] for n in names if spec[n].dtype.kind == "f" and spec[n].kind == "number"]
@@ -493,54 +491,6 @@ class Transforms(nn.Module):
         }
 
 
-def _choose(scale: Scale | Mapping[str, Scale], name: str, shape: tuple[int, ...]) -> Scale:
-    kind = scale if isinstance(scale, str) else scale.get(name, "auto")
-    if kind not in get_args(Scale):
-        raise ConfigError(f"the scale of field {name!r} is {kind!r}, which is none of {get_args(Scale)}")
-    if kind in ("channel", "channel_last") and len(shape) < 2:
-        raise ConfigError(f"the scale of field {name!r} is {kind!r}, one for each channel, but it has shape {shape}")
-    if kind == "auto":
-        if len(shape) <= 1:
-            return "component"
-        return "channel" if len(shape) > 2 and shape[0] < min(shape[1:]) else "field"
-    return kind
-
-
-def _scale_of(field: Field, scale: Scale | Mapping[str, Scale], network: nn.Module | None) -> Scale:
-    """Return the scale of a field: as it is given, else as the field or the network says where there are channels."""
-    kind = scale if isinstance(scale, str) else scale.get(field.name, "auto")
-    if kind != "auto" or not field.shape:
-        return kind
-    if (
-        network is not None
-        and isinstance(inner := unwrapped(network), Scaling)
-        and (own := inner.scale_of(field.shape))
-    ):
-        return cast(Scale, own)
-    if field.dimensions is None:
-        return "auto"
-    if field.dimensions == len(field.shape):
-        return "field"
-    return "channel" if field.shape[0] <= field.shape[-1] else "channel_last"
-
-
-@runtime_checkable
-class Scaling(Protocol):
-    """A network that knows where fields of a shape have their channels."""
-
-    def scale_of(self, shape: tuple[int, ...]) -> str | None:
-        """Return the scale for a field of this shape; None where it does not know."""
-
-
-def _scale_shape(shape: tuple[int, ...], kind: Scale) -> tuple[int, ...]:
-    """Return the shape of the scale of a field, which broadcasts to the field's."""
-    if kind == "component":
-        return shape
-    if kind == "channel":
-        return (shape[0], *(1,) * (len(shape) - 1))
-    return shape[-1:] if kind == "channel_last" else ()
-
-
 def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, Array]:
     """Return the mean, shape of the field, and what to divide by, which broadcasts to it, never zero; float64."""
     mean, std = (np.array(value, np.float64) for value in (moments.mean, moments.std))
@@ -550,10 +500,10 @@ def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, A
         warnings.warn(
             f"no value of field {name!r} is finite in any sample, so it is not normalized", UserWarning, stacklevel=4
         )
-        return np.zeros_like(mean), np.ones(_scale_shape(mean.shape, kind))
+        return np.zeros_like(mean), np.ones(scale_shape(mean.shape, kind))
     _hint(name, moments, known)
     wholes = []
-    for group in _groups(mean.shape, kind):
+    for group in scale_groups(mean.shape, kind):
         here = known[group]
         whole, parts = _safe_scale(mean[group][here], std[group][here])
         if not here.all():  # a component that no sample has
@@ -563,14 +513,7 @@ def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, A
             scale = np.full(mean.shape, whole)
             scale[here] = parts
             return mean, scale
-    return mean, np.reshape(wholes, _scale_shape(mean.shape, kind))
-
-
-def _groups(shape: tuple[int, ...], kind: Scale) -> list[tuple[Any, ...]]:
-    """Return the parts of a field that have a scale of their own."""
-    if kind == "channel":
-        return [(channel,) for channel in range(shape[0])]
-    return [(..., channel) for channel in range(shape[-1])] if kind == "channel_last" else [(...,)]
+    return mean, np.reshape(wholes, scale_shape(mean.shape, kind))
 
 
 def _hint(name: str, moments: Moments, known: Array) -> None:

@@ -109,4 +109,4 @@ class BatchLoss:
             fields: What fed the network.
         """
         learner = self._learner
-        return learner.optimization.losses(*learner.predictor.transforms.for_loss(prediction, target))
+        return learner.optimization.losses(*learner.predictor.for_loss(prediction, target, fields))

@@ -126,7 +126,7 @@ def _errors(trainer: Training, batch: dict[str, Tensor]) -> Array:
     fields = predictor.tensors(batch)
     target = {name: fields[name] for name in trainer.loss_fields}
     with evaluating(predictor):  # a further pass may change no statistics of layers, and draw no random numbers
-        prediction, wanted = predictor.transforms.before_loss(predictor(fields), target)
+        prediction, wanted = predictor.for_loss(predictor(fields), target, fields)
     errors = [
         (prediction[name].double() - wanted[name].double()).square().reshape(len(prediction[name]), -1).mean(1)
         for name in prediction

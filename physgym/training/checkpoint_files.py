@@ -28,6 +28,7 @@ from physgym import files as disk
 from physgym._version import __version__
 from physgym.data.learned import Learned
 from physgym.errors import CheckpointError, ConfigError, PhysGymError, StorageError
+from physgym.nn.changes import Changes
 from physgym.nn.devices import as_device
 from physgym.nn.feeding import Feeding
 from physgym.nn.grid import GridNetwork
@@ -95,6 +96,7 @@ def save_checkpoint(
         "torch": torch.__version__,
         "network": _description(predictor.network),
         "transforms": _description(predictor.transforms),
+        **({} if predictor.changes is None else {"changes": _description(predictor.changes)}),
         "inputs": list(predictor.inputs),
         "outputs": list(predictor.outputs),
         "feeding": predictor.feeding.to_json() | {"residual": _residual(predictor.network)},
@@ -192,16 +194,18 @@ def load_checkpoint(
     path = find_checkpoint(path, which)
     manifest = read_manifest(path)
     anew = [f"{name}." for name, given in (("network", network), ("transforms", transforms)) if given is None]
+    anew.append("changes.")
     try:
         check_files(path, manifest["files"])
         network = _build(path, "network", manifest["network"]) if network is None else network
         around = _build(path, "transforms", manifest["transforms"]) if transforms is None else transforms
         if not isinstance(around, Transforms):
             raise TypeError(f"its transforms are a {type(around).__name__}")
+        changes = _changes(path, manifest)
         spec = SampleSpec.from_json(manifest["fields"])
         feeding = _feeding(path, manifest, network)
         names = {"inputs": manifest["inputs"], "outputs": manifest["outputs"]}
-        predictor = Predictor(network, spec, **names, transforms=around, feeding=feeding)
+        predictor = Predictor(network, spec, **names, transforms=around, changes=changes, feeding=feeding)
         tensors = _named_as(predictor, load_file(path / WEIGHTS))
         _take_dtypes(predictor, tensors, anew)
         _check_weights(path, predictor, tensors)
@@ -240,6 +244,7 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
             if manifest[name] != (have := list(getattr(predictor, name))):
                 problem = f"its {name} are {manifest[name]}, here they are {have}"
                 raise CheckpointError(MISMATCH.format(path=path, network="this training", problem=problem))
+        _check_changes(path, manifest, predictor)
         tensors, state_tensors = load_file(path / WEIGHTS), load_file(path / STATE_TENSORS)
         encoded = json.loads((path / STATE).read_text())
     except DAMAGE as error:
@@ -305,6 +310,30 @@ def _feeding(path: Path, manifest: Mapping[str, Any], network: nn.Module) -> Fee
     except ConfigError as error:
         shown = f"the network {type(inner).__name__}"
         raise CheckpointError(MISMATCH.format(path=path, network=shown, problem=error)) from error
+
+
+def _changes(path: Path, manifest: Mapping[str, Any]) -> Changes | None:
+    """Return the changes that a network predicts; None where it predicts values."""
+    if manifest.get("changes") is None:
+        return None
+    made = _build(path, "changes", manifest["changes"])
+    if not isinstance(made, Changes):
+        raise TypeError(f"its changes are a {type(made).__name__}")
+    return made
+
+
+def _check_changes(path: Path, manifest: Mapping[str, Any], predictor: Predictor) -> None:
+    """Raise CheckpointError unless the network of a checkpoint predicts what this one does."""
+    there, here = (
+        "values" if pairs is None else f"changes ({', '.join(f'{output} - {name}' for output, name in pairs.items())})"
+        for pairs in (
+            (manifest.get("changes") or {"config": {"pairs": None}})["config"]["pairs"],
+            None if predictor.changes is None else predictor.changes.pairs,
+        )
+    )
+    if there != here:
+        problem = f"its network predicts {there}, here it predicts {here}"
+        raise CheckpointError(MISMATCH.format(path=path, network="this training", problem=problem))
 
 
 def _named_as(predictor: Predictor, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from physgym.errors import ConfigError
+from physgym.nn.changes import Changes
 from physgym.nn.predictor import Predictor, field_names
 from physgym.nn.transforms import Transforms
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
 from physgym.training.argument_checks import check_fields
+
+PredictedForm = Literal["value", "change"]
 
 
 def predictor_of(
@@ -25,6 +28,7 @@ def predictor_of(
     loss_fields: Sequence[str] | None,
     transforms: Transforms | None,
     normalize: bool,
+    predict: PredictedForm | Changes = "value",
 ) -> tuple[Predictor, bool]:
     """Return the predictor to train, and whether its transforms get the moments of the training samples.
 
@@ -36,6 +40,7 @@ def predictor_of(
         loss_fields: Fields that the loss gets.
         transforms: What happens to fields around a network.
         normalize: Whether to normalize where no transforms are given.
+        predict: What the network predicts.
 
     Raises:
         ConfigError: It does not fit the samples.
@@ -44,6 +49,9 @@ def predictor_of(
         for name, value in {"inputs": inputs, "outputs": outputs, "transforms": transforms}.items():
             if value is not None:
                 raise ConfigError(f"a Predictor has its {name} already; leave {name} out, or pass its network")
+        if isinstance(predict, Changes) or (predict == "change" and network.changes is None):
+            what = "values" if network.changes is None else "changes"
+            raise ConfigError(f"the Predictor predicts {what} already; leave predict out, or pass its network")
         for name, wanted in network.spec.items():
             got = spec[name].shape if name in spec else None
             if got != wanted.shape:
@@ -56,11 +64,16 @@ def predictor_of(
             "the network is a Predictor that is compiled or wrapped; pass the Predictor itself, with compile=True"
         )
     inputs, outputs = field_names(spec, inputs, outputs)
+    changes = predict if isinstance(predict, Changes) else None
+    if predict == "change":
+        changes = Changes.of(spec, inputs, outputs, network=network)
     if normalize and transforms is None:
-        transforms = Transforms.normalizing(spec, inputs, outputs, network=network)
+        others = [name for name in outputs if changes is None or name not in changes.pairs]
+        transforms = Transforms.normalizing(spec, inputs, others, network=network)
     normalizes = transforms is not None and not transforms.fitted
     check_fields(spec, inputs, (*outputs, *(loss_fields or ())), normalized=normalizes)
-    return Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms), normalizes
+    made = Predictor(network, spec, inputs=inputs, outputs=outputs, transforms=transforms, changes=changes)
+    return made, not made.fitted
 
 
 def compiled(predictor: Predictor, compile: bool | Mapping[str, Any]) -> Any:

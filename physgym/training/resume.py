@@ -139,6 +139,7 @@ def settings_of(supply: Supply, validation: Validation) -> dict[str, Any]:
         "inputs": list(learner.predictor.inputs),
         "outputs": list(learner.predictor.outputs),
         "loss_fields": list(learner.loss_fields),
+        **({} if learner.predictor.changes is None else {"changes": learner.predictor.changes.config}),
         **learner.optimization.settings,
     }
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from physgym.data.differences import difference_statistics, drawn_differences
 from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import CheckpointError, ConfigError
 from physgym.generation.sample_source import SampleSource
@@ -81,6 +82,17 @@ class Learner:
     def fields(self) -> tuple[str, ...]:
         """Return the fields of a batch: those that feed the network, and those of the loss."""
         return tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
+
+    def fit(self, samples: Samples | Feed) -> None:
+        """Give the transforms, and the changes that the network predicts, the moments of training samples.
+
+        Raises:
+            ConfigError: The changes have no scale there.
+        """
+        self.predictor.transforms.fit(samples.statistics)
+        changes = self.predictor.changes
+        if changes is not None and not changes.fitted:
+            changes.fit(difference_statistics(samples, changes.pairs))
 
     def load(self, samples: Samples, batching: Batching, shuffle: Shuffle, **part: Any) -> Loader:
         """Return a loader of stored samples."""
@@ -185,7 +197,7 @@ class FeedSupply(Supply):
         super().__init__(batching, learner)
         self.feed = feed
         if learner.normalizes:
-            learner.predictor.transforms.fit(feed.statistics)
+            learner.fit(feed)
 
     @property
     def num_batches(self) -> int:
@@ -226,7 +238,7 @@ class StoredSupply(Supply):
         super().__init__(batching, learner)
         self._samples, self._source, self._order = samples, source, order
         if learner.normalizes and normalize:
-            learner.predictor.transforms.fit(samples.statistics)
+            learner.fit(samples)
 
     @property
     def training(self) -> Samples:
@@ -434,12 +446,19 @@ class FreshSupply(Supply):
             return
         spec, fields = self._source.spec, self.learner.fields
         statistics = {name: Statistics.empty(spec[name].shape) for name in fields}
+        changes = self.learner.predictor.changes
+        pairs = {} if changes is None or changes.fitted else changes.pairs
+        differences = {output: Statistics.empty(spec[output].shape) for output in pairs}
         for _ in range(min(self.num_batches, math.ceil(STATISTICS_SAMPLES / size))):
             batch = self._draw()
             more = of_samples(spec, fields, batch.samples)
             statistics = {name: known.merge(more[name]) for name, known in statistics.items()}
+            changed = drawn_differences(spec, batch.samples, pairs)
+            differences = {name: known.merge(changed[name]) for name, known in differences.items()}
             self._waiting.append(batch)
         self.learner.predictor.transforms.fit(statistics)
+        if changes is not None and pairs:
+            changes.fit(differences)
 
     def _draw(self) -> Drawn:
         """Draw a batch, with the position after it: others may be drawn before it is trained on."""

@@ -24,6 +24,7 @@ from physgym.generation.sample_source import SampleSource
 from physgym.interrupt import Interrupt
 from physgym.loading.gather_processes import LOST, is_death
 from physgym.loading.reading import Shuffle
+from physgym.nn.changes import Changes
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor
 from physgym.nn.transforms import Transforms
@@ -45,7 +46,7 @@ from physgym.training.diagnosis import Diagnosis, OnNonFinite, no_gradient
 from physgym.training.foreign import Feed, as_samples
 from physgym.training.history import History, Means, TrainingProgress, floats, length
 from physgym.training.monitors import check_saved, check_watched, loss_names
-from physgym.training.predictors import predictor_of
+from physgym.training.predictors import PredictedForm, predictor_of
 from physgym.training.ranks import Ranks
 from physgym.training.resume import Resumable, settings_of
 from physgym.training.sources import Samples
@@ -105,6 +106,8 @@ class Trainer:
             moments yet, such as those of `Transforms.normalizing`, get those of the training samples alone, and keep
             them from then on.
         normalize: Whether to normalize where no transforms are given.
+        predict: What the network predicts of outputs that are inputs of the next step: "value", or "change", the
+            difference from that input in units of the differences in the training samples; or `physgym.nn.Changes`.
         resume: True continues from the last checkpoint of the session if there is one; a path from that checkpoint, or
             the last one in that folder. Everything else must be given as it was, but for `epochs`. On the CPU the
             result is that of a training that was never interrupted, bit for bit.
@@ -172,6 +175,7 @@ class Trainer:
         loss_fields: Sequence[str] | None = None,
         transforms: Transforms | None = None,
         normalize: bool = True,
+        predict: PredictedForm | Changes = "value",
         resume: bool | str | Path = False,
         on_nonfinite: OnNonFinite = "raise",
         compile: bool | Mapping[str, Any] = False,
@@ -183,6 +187,8 @@ class Trainer:
         allow_changed_code: bool = False,
     ) -> None:
         one_of("produce", produce, get_args(Produce))
+        if not isinstance(predict, Changes):
+            one_of("predict", predict, get_args(PredictedForm))
         one_of("on_nonfinite", on_nonfinite, get_args(OnNonFinite))
         epochs, batch_size = integer("epochs", epochs, 1, LARGEST), integer("batch_size", batch_size, 1, LARGEST)
         if batches_per_epoch is not None:
@@ -238,6 +244,7 @@ class Trainer:
             loss_fields=loss_fields,
             transforms=transforms,
             normalize=normalize,
+            predict=predict,
         )
         self.predictor.to(self.ranks.device)
         loss_fields = self.predictor.outputs if loss_fields is None else tuple(loss_fields)

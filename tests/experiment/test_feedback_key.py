@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from physgym import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment.config import check_config
 from physgym.experiment.dataset_plan import open_dataset
+from physgym.experiment.networks import network_of
 from physgym.experiment.runs import check, train
 from physgym.experiment.training_plan import TrainingPlan
 from physgym.sample import Field, SampleSpec
@@ -113,3 +115,52 @@ def test_fields_that_do_not_fit_are_said_before_anything_is_written(declared, me
 def test_samples_of_ones_own_feed_nothing_back(tmp_path):
     with pytest.raises(PhysGymError, match=r"samples of one's own \(type\) have no episodes"):
         config(tmp_path, "state", type="module:Data")
+
+
+def changing(folder, silent, **training):
+    made = config(folder, "next_state -> state", path=str(silent)).model_dump()
+    made["training"] |= {"predict": "change", "epochs": 2, **training}
+    return made
+
+
+def test_a_configured_network_predicts_changes_everywhere(silent, tmp_path):
+    outcome = train(check_config(changing(tmp_path, silent), "test"))
+    rows = outcome.trainer.training[:]
+    changes = outcome.trainer.predictor.changes
+    difference = rows["next_state"] - rows["state"]
+    np.testing.assert_allclose(changes.scale_0, np.sqrt((difference**2).mean(0)), rtol=1e-5)
+    for loaded in (load_checkpoint(outcome.session), network_of(outcome.session)):
+        found = loaded.predict(rows, batched=True)["next_state"]
+        np.testing.assert_array_equal(found, outcome.trainer.predictor.predict(rows, batched=True)["next_state"])
+    onward = check_config(changing(tmp_path, silent, epochs=3), "test")
+    again = train(onward, resume=outcome.session)
+    whole = train(check_config(changing(tmp_path / "whole", silent, epochs=3), "test"))
+    for name, value in whole.trainer.predictor.state_dict().items():
+        assert torch.equal(again.trainer.predictor.state_dict()[name], value), name
+    further = changing(tmp_path / "further", silent)
+    further["network"] = {"start_from": str(outcome.session)}
+    kept = train(check_config(further, "test")).trainer.predictor.changes
+    assert torch.equal(kept.scale_0, changes.scale_0)
+
+
+def test_a_loss_in_physical_units(silent, tmp_path):
+    made = changing(tmp_path, silent)
+    made["transforms"] = {"physical_loss": True, "scale": {"next_state": "field"}}
+    trainer = train(check_config(made, "test"), log=False).trainer
+    rows = trainer.training[:]
+    assert trainer.predictor.changes.scale_0.shape == ()
+    predicted = trainer.predictor.predict(rows, batched=True)["next_state"]
+    expected = np.mean((predicted - rows["next_state"]) ** 2)
+    np.testing.assert_allclose(trainer.evaluate(trainer.training)["loss"], expected, rtol=1e-5)
+
+
+def test_changes_that_are_none_are_said(silent, tmp_path):
+    made = changing(tmp_path, silent)
+    made["dataset"]["feedback"] = None
+    with pytest.raises(ConfigError, match=r"training\.predict: .*none of \['next_state'\] is one: declare it"):
+        check(check_config(made, "test"))
+    values = train(config(tmp_path, "next_state -> state", path=str(silent)))
+    made = changing(tmp_path / "further", silent)
+    made["network"] = {"start_from": str(values.session)}
+    with pytest.raises(ConfigError, match=r"training\.predict: change, and the network of .* predicts values"):
+        check(check_config(made, "test"))

@@ -34,7 +34,7 @@ class Inference(nn.Module):
 
     def __init__(self, predictor: Predictor, *, real: bool = False) -> None:
         super().__init__()
-        if not predictor.transforms.fitted:
+        if not predictor.fitted:
             raise ConfigError(
                 "a normalization of this network has no moments yet, so that it would be exported without: train the "
                 "network, or call transforms.fit(dataset.statistics)"
