@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
+from physgym.checks import one_of
 from physgym.errors import ConfigError
 from physgym.nn.changes import Changes
 from physgym.nn.predictor import Predictor, field_names
@@ -16,7 +17,8 @@ from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
 from physgym.training.argument_checks import check_fields
 
-PredictedForm = Literal["value", "change"]
+FORMS = ("value", "change")
+PredictedForm: TypeAlias = Literal["value", "change"] | Changes
 
 
 def predictor_of(
@@ -28,7 +30,7 @@ def predictor_of(
     loss_fields: Sequence[str] | None,
     transforms: Transforms | None,
     normalize: bool,
-    predict: PredictedForm | Changes = "value",
+    predict: PredictedForm = "value",
 ) -> tuple[Predictor, bool]:
     """Return the predictor to train, and whether its transforms get the moments of the training samples.
 
@@ -45,6 +47,8 @@ def predictor_of(
     Raises:
         ConfigError: It does not fit the samples.
     """
+    if not isinstance(predict, Changes):
+        one_of("predict", predict, FORMS)
     if isinstance(network, Predictor):
         for name, value in {"inputs": inputs, "outputs": outputs, "transforms": transforms}.items():
             if value is not None:

@@ -24,7 +24,6 @@ from physgym.generation.sample_source import SampleSource
 from physgym.interrupt import Interrupt
 from physgym.loading.gather_processes import LOST, is_death
 from physgym.loading.reading import Shuffle
-from physgym.nn.changes import Changes
 from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor
 from physgym.nn.transforms import Transforms
@@ -175,7 +174,7 @@ class Trainer:
         loss_fields: Sequence[str] | None = None,
         transforms: Transforms | None = None,
         normalize: bool = True,
-        predict: PredictedForm | Changes = "value",
+        predict: PredictedForm = "value",
         resume: bool | str | Path = False,
         on_nonfinite: OnNonFinite = "raise",
         compile: bool | Mapping[str, Any] = False,
@@ -187,8 +186,6 @@ class Trainer:
         allow_changed_code: bool = False,
     ) -> None:
         one_of("produce", produce, get_args(Produce))
-        if not isinstance(predict, Changes):
-            one_of("predict", predict, get_args(PredictedForm))
         one_of("on_nonfinite", on_nonfinite, get_args(OnNonFinite))
         epochs, batch_size = integer("epochs", epochs, 1, LARGEST), integer("batch_size", batch_size, 1, LARGEST)
         if batches_per_epoch is not None:

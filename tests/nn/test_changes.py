@@ -422,3 +422,59 @@ def test_a_network_that_is_given_gets_the_scales_of_the_checkpoint(tmp_path):
     loaded = load_checkpoint(tmp_path / "a", network=Linear())
     assert loaded.fitted
     torch.testing.assert_close(loaded.changes.scale_0, made.changes.scale_0)
+
+
+# --- several steps
+
+
+def test_an_unrolled_loss_compares_the_changes_of_its_own_states(springs):
+    made = trainer(springs, unroll=3, validation=None)
+    windows = made.training
+    scale = made.predictor.changes.scale_0.double().numpy()
+    every = springs[:]
+    np.testing.assert_allclose(
+        scale, np.sqrt(((every["next_state"].astype("f8") - every["state"]) ** 2).mean(0)), rtol=1e-5
+    )
+    batch = windows[:5]
+    own, losses = batch["state"][:, 0], []
+    for step in range(3):
+        fed = {name: own if name == "state" else batch[name][:, step] for name in made.predictor.inputs}
+        with torch.no_grad():
+            raw = made.predictor(made.predictor.tensors(fed))["next_state"].double().numpy()
+        losses.append(np.mean((raw - (batch["next_state"][:, step] - own) / scale) ** 2))
+        own = (own + scale * raw).astype("f4")
+    found = float(made.losses({name: batch[name] for name in made.fields})["loss"].detach())
+    np.testing.assert_allclose(found, np.mean(losses), rtol=1e-4)
+    made.fit()
+
+
+def test_a_field_that_is_stored_once(tmp_path):
+    rng = np.random.default_rng(0)
+    state = np.cumsum(rng.standard_normal((60, 2)), 0).astype("f4")
+    state[30:] += 1e6  # another episode, far away
+    rows = np.arange(60)
+    push = np.zeros((60, 1), "f4")
+    dataset = store(tmp_path / "a", ONCE, {"state": state, "push": push}, rows // 30, rows % 30)
+    made = Trainer(
+        Joined(),
+        dataset,
+        epochs=1,
+        unroll=2,
+        predict="change",
+        validation=None,
+        progress=False,
+    )
+    differences = np.diff(state.astype("f8"), axis=0)[rows[:-1] != 29]
+    np.testing.assert_allclose(made.predictor.changes.scale_0, np.sqrt((differences**2).mean(0)), rtol=1e-5)
+    made.fit()
+    assert made.predictor.outputs == ("next_state",)
+    assert made.predictor.feedback == {"next_state": "state"}
+
+
+class Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, state, push):
+        return self.layer(torch.cat([state, push], 1))
