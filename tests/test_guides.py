@@ -19,6 +19,7 @@ import torch
 import physgym
 from physgym.nn import MLP
 from physgym.training import Trainer
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ELSEWHERE = {"training": "tests/training/test_training_examples.py"}  # guides whose code another test runs

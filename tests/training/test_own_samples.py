@@ -14,7 +14,6 @@ from physgym.experiment.config import check_config
 from physgym.experiment.runs import check, generate_samples, train
 from physgym.training import load_checkpoint
 from tests.support.repositories import identity, ignoring  # noqa: F401 - a fixture
-from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("f4")
 

@@ -11,7 +11,6 @@ import torch
 
 from physgym import SampleDataset
 from physgym.training import list_checkpoints
-from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "training").glob("*.py"))
