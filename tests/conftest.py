@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import re
@@ -13,10 +12,10 @@ import time
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support import sizes  # noqa: F401  # small files count the bytes of rows alone
+from tests.support.processes import commands_of, pids_below
 from tests.support.repositories import identity, repository
 from tests.support.turns import pytest_collection_modifyitems, pytest_configure
 
@@ -50,22 +49,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def no_process_left():
-    before = children()
+    before = pids_below(os.getpid())
     yield
     deadline = time.monotonic() + 3
-    while left := {pid: command for pid, command in children().items() if pid not in before}:
+    while left := commands_of(pids_below(os.getpid()) - before):
         if time.monotonic() > deadline:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
             pytest.fail(f"the test left processes behind: {left}")
         time.sleep(0.05)
-
-
-def children() -> dict[int, str]:
-    found = {}
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found[process.pid] = " ".join(process.cmdline())
-    # Python's resource tracker and its fork server belong to the test process and live as long as it, as does ours
-    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "tests.support.commands")
-    return {pid: command for pid, command in found.items() if not any(server in command for server in servers)}

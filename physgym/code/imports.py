@@ -35,6 +35,7 @@ def forget() -> None:
     """Forget where modules lie and what imports read: each search does, since files may have been written meanwhile."""
     place_of.cache_clear()
     resolved.cache_clear()
+    _stamp.cache_clear()
 
 
 @functools.cache  # the modules of a package import much the same
@@ -76,8 +77,9 @@ def _lazily(package: ModulePlace, name: str) -> Iterator[str]:
                 yield candidate
 
 
+@functools.cache  # a package is asked about each name that is imported from it
 def _stamp(file: str) -> tuple[int, int]:
-    about = os.stat(file)  # noqa: PTH116 - thousands of times in a search
+    about = os.stat(file)  # noqa: PTH116 - hundreds of times in a search
     return about.st_mtime_ns, about.st_size
 
 

@@ -23,12 +23,12 @@ from physgym.generation.online import Online
 from physgym.generation.stream import SampleStream
 from physgym.sample import SampleSpec
 from physgym.training import Trainer
-from tests.conftest import children
 from tests.generation.test_generate import Broken
 from tests.generation.test_kill_generation import committed
 from tests.generation.test_load_samples import DrivenLine
 from tests.support import toys
 from tests.support.commands import run_program
+from tests.support.processes import children
 
 RULES = ("fifo", "firo", "reservoir")
 LONG = 30.0  # seconds after which a test that waits gives up

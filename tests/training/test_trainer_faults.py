@@ -26,8 +26,9 @@ from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints
-from tests.conftest import children, label
+from tests.conftest import label
 from tests.support.memory_samples import MemorySamples, MemorySource, linear_samples
+from tests.support.processes import children
 from tests.support.weights import same_weights
 
 
