@@ -294,7 +294,6 @@ class Predictor(nn.Module):
         given = self.transforms.before_prediction({name: fields[name] for name in self.inputs})
         return checked_fields(given, "before_prediction", self.transforms.before_prediction)
 
-    @torch.no_grad()
     def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
         """Predict in physical units.
 
@@ -311,6 +310,23 @@ class Predictor(nn.Module):
                 different numbers of samples, or the network gives an output another shape than it gave when the
                 predictor was made.
         """
+        return self.predict_from(sample, None, batched=batched)[0]
+
+    @torch.no_grad()
+    def predict_from(self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False) -> tuple[Sample, Any]:
+        """Predict in physical units with what a recurrent network remembers of the steps before.
+
+        Args:
+            sample: As for `predict`.
+            memory: What was returned at the step before, of as many samples; None at the first one.
+            batched: As for `predict`.
+
+        Returns:
+            What `predict` returns, and what the network remembers then; None for one that is not recurrent.
+
+        Raises:
+            SampleError: As for `predict`.
+        """
         fed: dict[str, Any] = {}
         for name in self.inputs:
             if name not in sample:
@@ -326,18 +342,22 @@ class Predictor(nn.Module):
             raise SampleError(f"the fields of a batch must hold equally many samples; they hold {counts}")
         if self.training:
             with evaluating(self):
-                arrays = self._predict(fed)
+                arrays, memory = self._predict(fed, memory)
         else:  # which need not be looked for in every part of the network
-            arrays = self._predict(fed)
-        return arrays if batched else {name: value[0] for name, value in arrays.items()}
+            arrays, memory = self._predict(fed, memory)
+        return arrays if batched else {name: value[0] for name, value in arrays.items()}, memory
 
-    def _predict(self, fed: Mapping[str, Any]) -> Sample:
+    def _predict(self, fed: Mapping[str, Any], memory: Any) -> tuple[Sample, Any]:
         tensors = self._tensors(fed)
         dtype = self.dtype
         wider = [value for value in fed.values() if value.dtype.kind == "f" and value.itemsize > dtype.itemsize]
         if any((np.abs(value) > torch.finfo(dtype).max).any() for value in wider):
             self._check_overflow(tensors)
-        applied = self.physical(tensors)
+        if self.recurrent:
+            prediction, memory = self.advance(tensors, memory)
+            applied = self.applied(prediction, tensors)
+        else:
+            applied, memory = self.physical(tensors), None
         count = len(next(iter(fed.values())))
         arrays: Sample = {}
         for name in self.outputs:
@@ -349,7 +369,7 @@ class Predictor(nn.Module):
                     "output must follow from that of its input alone"
                 )
             arrays[name] = _to_array(value, field)
-        return arrays
+        return arrays, memory
 
     def _check_overflow(self, tensors: Fields) -> None:
         """Raise SampleError where finite values, as they are fed, become infinite in the dtype of the weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,8 @@ class PredictedTrajectory:
 class Autoregression:
     """Rolls a network out, from the first states of trajectories, under the other inputs that these have.
 
+    What a recurrent network remembers goes with each trajectory; it predicts for one at a time.
+
     Args:
         predictor: The network.
         form: What it is fed with, and what is compared.
@@ -70,10 +73,11 @@ class Autoregression:
         """
         found = [self._begun(one, min(horizon, self._form.horizon(len(one)))) for one in trajectories]
         history = [self._form.begin(one.trajectory.fields) for one in found]
+        memories: list[Any] = [None] * len(found)
         step = 0
         while going := [i for i, one in enumerate(found) if step < one.horizon and not one.diverged]:
             fed = [self._fed(found[i].trajectory, history[i], step) for i in going]
-            for i, outputs in zip(going, self._predict(fed, step), strict=True):
+            for i, outputs in zip(going, self._predict(fed, step, going, memories), strict=True):
                 if outputs is None:
                     found[i].diverged = step + 1
                 else:
@@ -96,22 +100,28 @@ class Autoregression:
         states = history if self._form.windowed else {name: value[0] for name, value in history.items()}
         return {**states, **self._form.forcing(trajectory.fields, step)}
 
-    def _predict(self, fed: Sequence[Sample], step: int) -> list[Sample | None]:
+    def _predict(
+        self, fed: Sequence[Sample], step: int, going: Sequence[int], memories: list[Any]
+    ) -> list[Sample | None]:
         """Return the outputs for each sample; None where one has become too large for the network."""
-        try:
-            batch = {name: np.stack([one[name] for one in fed]) for name in self._predictor.inputs}
-            outputs = self._timed.predict(batch)
-            return [{name: value[i] for name, value in outputs.items()} for i in range(len(fed))]
-        except SampleError:
-            if not step:  # a state of the solver's
-                raise
-        return [self._predict_grown(one) for one in fed]
+        if not self._predictor.recurrent:
+            try:
+                batch = {name: np.stack([one[name] for one in fed]) for name in self._predictor.inputs}
+                outputs = self._timed.predict(batch)
+                return [{name: value[i] for name, value in outputs.items()} for i in range(len(fed))]
+            except SampleError:
+                if not step:  # a state of the solver's
+                    raise
+        return [self._predict_one(one, step, i, memories) for i, one in zip(going, fed, strict=True)]
 
-    def _predict_grown(self, fed: Sample) -> Sample | None:
+    def _predict_one(self, fed: Sample, step: int, i: int, memories: list[Any]) -> Sample | None:
         try:
-            return self._predictor.predict(fed)
+            outputs, memories[i] = self._predictor.predict_from(fed, memories[i])
         except SampleError:
+            if not step:
+                raise
             return None
+        return outputs
 
     def _take(self, one: PredictedTrajectory, outputs: Sample, history: Sample, step: int) -> None:
         """Keep a prediction, and put it into the history."""

@@ -169,6 +169,25 @@ def energy(predicted, true):
     return (predicted**2).sum(1) - (true**2).sum(1)
 
 
+class Counting(Turn):
+    """Is exact in its first step, and off by 0.1 times the steps that it remembers; episodes begin anew."""
+
+    recurrent = True
+
+    def forward(self, state, push, memory=None):
+        count = torch.zeros(len(state), dtype=torch.float64) if memory is None else memory
+        return super().forward(state, push) * (1 + 0.1 * count[:, None]), count + 1
+
+
+def test_a_recurrent_network_remembers_the_steps_of_its_own_episode(data):
+    for size in (1, 8):
+        report = RolloutEvaluation(data).measure(predictor(Counting()), 5, batch_size=size)
+        expected = np.cumprod(1 + 0.1 * np.arange(5)) - 1
+        np.testing.assert_allclose(
+            report.errors["relative_l2"]["next_state"][:2], np.tile(expected, (2, 1)), atol=1e-14
+        )
+
+
 def test_a_metric_of_ones_own(data):
     report = RolloutEvaluation(data).measure(predictor(Turn(1 + EPS)), 5, metrics=["rmse", energy], episodes=1)
     h, size = np.arange(1, 6), 1.0**2 + 0.5**2
