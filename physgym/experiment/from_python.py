@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.windows import without_windows
 from physgym.errors import ConfigError
 from physgym.experiment.provenance import Origin
 from physgym.experiment.run import Run
@@ -58,10 +59,11 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
     with Run(session, "train", _config(trainer, session), origin, from_python=True) as run:
         run.note_device(trainer.ranks.device)
         run.accepted()
-        if isinstance(trainer.training, SampleDataset):
-            run.describe_dataset(trainer.training)
-        if isinstance(trainer.validation, SampleDataset) and not trainer.held_out:
-            run.describe_dataset(trainer.validation, "validation")
+        training, validation = (without_windows(samples) for samples in (trainer.training, trainer.validation))
+        if isinstance(training, SampleDataset):
+            run.describe_dataset(training)
+        if isinstance(validation, SampleDataset) and not trainer.held_out:
+            run.describe_dataset(validation, "validation")
         try:
             yield
         finally:
@@ -80,9 +82,12 @@ def _config(trainer: Trainer, session: Path) -> dict[str, Any]:
         "dataset": {},
         "training": {"epochs": trainer.epochs, "batch_size": trainer.batch_size},
     }
-    if isinstance(trainer.training, SampleDataset):
-        config["dataset"] = {"path": str(trainer.training.paths[0]), "samples": None}
-        source = trainer.training.source
+    if trainer.unroll is not None:
+        config["training"]["unroll"] = trainer.unroll.settings
+    training = without_windows(trainer.training)
+    if isinstance(training, SampleDataset):
+        config["dataset"] = {"path": str(training.paths[0]), "samples": None}
+        source = training.source
     else:
         source = getattr(trainer.source, "source", {})
     env, arguments = source.get("env"), source.get("env_kwargs")

@@ -29,6 +29,11 @@ def _uncounted(config: Config) -> Iterator[str]:
             )
     if produce == "before":
         return
+    if produce != "first_epoch" and training.unroll is not None:
+        yield (
+            f"training.unroll needs whole episodes, and with dataset.produce: {produce} samples come one by one while "
+            "the network trains. Set dataset.produce=before or first_epoch, or leave out training.unroll"
+        )
     batches, size = training.batches_per_epoch, training.batch_size
     if samples is not None and produce == "online":
         yield (

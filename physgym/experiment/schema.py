@@ -12,12 +12,14 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    field_serializer,
     model_serializer,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
-from physgym.errors import SampleError
+from physgym.checks import is_integer
+from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.sections import Section, key, with_keys
@@ -349,6 +351,47 @@ class ValidationSection(Section):
     rollout: RolloutSection | None = Field(None, description="null for none")
 
 
+class UnrollSection(Section):
+    """The steps that the network makes from its own outputs in the loss; a number stands for `steps`."""
+
+    steps: int | None = Field(None, ge=1, description="how many; by default the largest number of the curriculum")
+    push_forward: int | None = Field(
+        None, ge=1, description="how many at the end count in the training; those before have no gradient"
+    )
+    curriculum: dict[int, int] | None = Field(
+        None, description="steps by the epoch from which on they hold, such as {0: 1, 20: 4, 50: 8}"
+    )
+    noise: float | dict[str, float] = Field(
+        0.0, description="standard deviation of noise on the inputs that outputs feed; for all or by name"
+    )
+    noise_units: Literal["normalized", "physical"] = Field("normalized", description="units of noise")
+    weights: list[float] | None = Field(None, description="how much the loss of each step counts")
+    truncate: int | None = Field(None, ge=1, description="cut the gradient after so many steps, to save memory")
+
+    @field_serializer("curriculum")
+    def _by_text(self, curriculum: dict[int, int] | None) -> dict[str, int] | None:
+        return None if curriculum is None else {str(epoch): steps for epoch, steps in curriculum.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"steps": value} if is_integer(value) else value
+
+    @model_validator(mode="after")
+    def _sensible(self) -> UnrollSection:
+        from physgym.training.unroll import Unroll  # imports torch, which only those who unroll wait for
+
+        try:
+            Unroll(**dict(self))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "integer", "minimum": 1}, handler(schema)]}
+
+
 class TrainingSection(Section):
     """Length and manner of the training."""
 
@@ -367,6 +410,9 @@ class TrainingSection(Section):
         "auto",
         description="one that is not filled: keep it, join it to the one before, drop it; auto joins a single sample "
         "where the network needs more",
+    )
+    unroll: UnrollSection | None = Field(
+        None, description="steps that the network makes from its own outputs in the loss; null for single samples"
     )
     early_stopping: EarlyStoppingSection | None = Field(None, description="null for none")
     checkpoints: CheckpointsSection = Field(default_factory=CheckpointsSection)

@@ -52,6 +52,7 @@ from physgym.experiment.produced import check_produced
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.experiment.sections import options_in
+from physgym.experiment.unroll_plan import UnrollPlan
 from physgym.generation.online import Online
 from physgym.generation.online_report import METRICS
 from physgym.generation.options import GenerationOptions, OnlineOptions
@@ -82,7 +83,8 @@ class TrainingPlan:
     Attributes:
         config: Describes the training.
         own: Samples of a class that the configuration names; None where it names none.
-        spec: Fields of the samples.
+        unrolling: Whether the network makes several steps, and the fields that follow from it.
+        spec: Fields of a sample, or of one step of several.
         network: The network before the training.
         transforms: Transforms around it; None where it brings them.
         changes: The changes that it predicts; None where it brings them, or predicts values.
@@ -108,7 +110,9 @@ class TrainingPlan:
         check_device(config.device)
         check_samplers(config)
         self.own = own_samples(config)
-        self.spec = self.own.spec if self.own is not None else existing_spec(config, folder) or simulation_spec(config)
+        spec = self.own.spec if self.own is not None else existing_spec(config, folder) or simulation_spec(config)
+        self.unrolling = UnrollPlan(config, spec, stored=self.own is None)
+        self.spec = self.unrolling.step
         self.network = build_network(config, self.spec)
         optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
@@ -135,12 +139,12 @@ class TrainingPlan:
         samples_to_load(config)
         if config.validation.path is not None:
             held = place(config.validation.path)
-            check_alike(
-                open_dataset(config, held, validation_part(held)), self.spec, [*predictor.inputs, *predictor.outputs]
-            )
+            samples = self.unrolling.windows(open_dataset(config, held, validation_part(held)), "validation.path")
+            check_alike(samples, self.unrolling.samples, [*predictor.inputs, *predictor.outputs])
         if self.own is None and config.dataset.mini is None and is_complete(config, None):
             folder = dataset_folder(config, Path())
             training, _ = split_samples(config, make_dataset(config, self.generation, folder), folder)
+            training = self.unrolling.windows(training, "dataset")
             share, size = len(training) // ranks, config.training.batch_size
             if config.training.last_batch == "drop" and share < size:
                 raise ConfigError(TOO_SHORT.format(share=share, batch_size=size))
@@ -153,6 +157,7 @@ class TrainingPlan:
         """Raise what the trainer would raise of values that are watched and states that are saved."""
         config, predictor = self.config, self.predictor()
         fields = config.loss_fields or predictor.outputs
+        self.unrolling.check(predictor, fields)
 
         def losses(batch: Mapping[str, Any]) -> Mapping[str, Any]:
             tensors = predictor.tensors(batch)
@@ -172,7 +177,7 @@ class TrainingPlan:
             validated=validation.path is not None or held_out,
             rollout=None if validation.rollout is None else build_rollout(config),
             predictor=predictor,
-            metrics=METRICS if produce == "online" else (),
+            metrics=METRICS if produce == "online" else self.unrolling.record,
         )
 
 
@@ -268,7 +273,8 @@ def _samples(plan: TrainingPlan, folder: DatasetFolders, run: Run | None) -> tup
             run.describe_dataset(dataset)
         _check_physics(config, dataset, plan)
         training, validation = split_samples(config, dataset, folder)
-        per_epoch = _batches(plan, training)
+        training = windows = plan.unrolling.windows(training, "dataset")
+        per_epoch = _batches(plan, windows)
     else:
         per_epoch = math.ceil((wanted_samples(config) or NEW_SAMPLES) / section.batch_size)
         if section.batches_per_epoch is not None:
@@ -340,6 +346,7 @@ def make_trainer(
             on_nonfinite=section.on_nonfinite,
             compile=section.compile,
             loader_workers=section.loader_workers,
+            unroll=plan.unrolling.unroll,
             rollout=None if rollout is None else build_rollout(config),
             rollout_every=1 if rollout is None else rollout.every,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from physgym.feedback import Feedback
+from physgym.nn.predictor import Predictor
 from physgym.nn.transforms import Fields
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
@@ -142,9 +143,24 @@ def loss_of(
     """
     if unroll is None:
         return BatchLoss(learner, compile)
+    check_unrolled(learner.predictor, learner.loss_fields, unroll, specs)
+    return UnrolledLoss(learner, compile, unroll, specs[1].feedback, progress, seed)
+
+
+def check_unrolled(
+    predictor: Predictor, loss_fields: Sequence[str], unroll: Unroll, specs: tuple[SampleSpec, SampleSpec]
+) -> None:
+    """Raise ConfigError where a network, or its loss, does not fit an unroll.
+
+    Args:
+        predictor: The network.
+        loss_fields: Fields that the loss gets.
+        unroll: The form of the training.
+        specs: Fields of what is trained on, and of one step.
+    """
     windows, step = specs
-    check_loss_fields(windows, learner.loss_fields, unroll)
-    return UnrolledLoss(learner, compile, unroll, step.feedback, progress, seed)
+    check_loss_fields(windows, loss_fields, unroll)
+    InputNoise(unroll, predictor, list(fed_inputs(predictor, step.feedback, unroll)), seed=0)
 
 
 def _row(rows: Tensor, step: int) -> Tensor:

@@ -77,7 +77,19 @@ def fields_of(samples: Any, unroll: Unroll | None) -> tuple[SampleSpec, SampleSp
         return samples.spec, samples.spec
     if isinstance(samples, EpisodeWindows):
         return samples.spec, samples.step_spec
-    stored: SampleSpec = samples.spec
+    return planned_fields(samples.spec, unroll)
+
+
+def planned_fields(stored: SampleSpec, unroll: Unroll) -> tuple[SampleSpec, SampleSpec]:
+    """Return the fields of windows of samples that need not be there yet, and those of one step.
+
+    Args:
+        stored: Fields of the samples.
+        unroll: The form of the training.
+
+    Raises:
+        ConfigError: No feedback is declared.
+    """
     _check_feedback(stored.feedback, unroll)
     fields = window_fields(stored, stored.feedback, None, 1, unroll.steps, "")
     return fields.spec, fields.of_steps(stored, stored.feedback)
