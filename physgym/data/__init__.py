@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
+    from physgym.data.dataset_parts import EpisodeSplit as EpisodeSplit
     from physgym.data.writer import SampleWriter as SampleWriter
     from physgym.generation.online import Online as Online
     from physgym.generation.stream import SampleStream as SampleStream
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # each where it is first asked for: who only writes needs no torch, and a worker none of it
 _LAZY = {
+    "EpisodeSplit": "physgym.data.dataset_parts",
     "Loader": "physgym.loading.loader",
     "Online": "physgym.generation.online",
     "SampleDataset": "physgym.data.dataset",
@@ -23,7 +25,7 @@ _LAZY = {
     "StackedSampler": "physgym.loading.batching",
 }
 
-__all__ = ["Loader", "Online", "SampleDataset", "SampleStream", "SampleWriter", "StackedSampler"]
+__all__ = ["EpisodeSplit", "Loader", "Online", "SampleDataset", "SampleStream", "SampleWriter", "StackedSampler"]
 
 
 def __getattr__(name: str) -> Any:

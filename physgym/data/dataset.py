@@ -7,21 +7,22 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from physgym.checks import is_integer
+from physgym.data.dataset_parts import EpisodeSplit
 from physgym.data.description import Mode, check_mode
-from physgym.data.episode_split import held_out, number_episodes
+from physgym.data.divided_samples import DividedSamples
+from physgym.data.episode_split import number_episodes
 from physgym.data.html_summary import html_table
 from physgym.data.indices import as_indices, moved
 from physgym.data.joined_tables import declared_spec, joined, joined_endings
 from physgym.data.labelled import as_xarray
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
-from physgym.data.map_style import MapStyle
 from physgym.data.opened_folders import OpenedFolders
-from physgym.data.origins import SampleOrigin, divided
+from physgym.data.origins import SampleOrigin, divided, episodes_before
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.data.row_reader import RowReader, targets
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class SampleDataset(MapStyle):
+class SampleDataset(DividedSamples):
     """Samples on disk: map-style, so that `torch.utils.data.DataLoader` takes it as it is.
 
     Args:
@@ -151,6 +152,11 @@ class SampleDataset(MapStyle):
         opened, declared = self._folders, self.feedback.declaration
         selected = (self._fields, opened.counts, len(self), self._rows)
         return _reopen, (opened.places, self.mode, *selected, declared)
+
+    @property
+    def places(self) -> Sequence[Path | Location]:
+        """Return the folders of the samples, where they are."""
+        return self._folders.places
 
     @property
     def paths(self) -> list[Path]:
@@ -421,25 +427,34 @@ class SampleDataset(MapStyle):
         folder = folder[: len(self)] if self._rows is None else folder[self._rows]
         return number_episodes(folder, episode)
 
-    def split(self, validation_fraction: float, seed: int = 0) -> tuple[SampleDataset, SampleDataset]:
-        """Split into training and validation parts, by episode: no episode is in both.
+    @property
+    def original_episodes(self) -> Array:
+        """Return the number of each sample's episode in the dataset that it was first stored in, shape (len(self),)."""
+        sources = [json.loads(part.attributes["source"]) for part in self.partitions]
+        return episodes_before(sources, self.partition_numbers, self.index("episode"))
 
-        Args:
-            validation_fraction: Fraction of the episodes for validation, at least one, between 0 and 1.
-            seed: Which episodes.
+    @property
+    def recorded_split(self) -> EpisodeSplit | None:
+        """Return the division into parts that the dataset records as its metadata ``split``; None without one."""
+        return self._folders.split if self.mode == "training" else None
+
+    def of_mode(self, mode: Mode) -> Self:
+        """Return the samples of another mode in the same folders, all of them.
 
         Raises:
-            ConfigError: The fraction is out of range, or there are fewer than two episodes.
+            ConfigError: These are selected samples, of which the other ones are no part.
+            DatasetError: There are none.
         """
-        chosen = held_out(self.episodes, validation_fraction, seed)
-        return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
+        if self._rows is not None or self._mini is not None:
+            raise ConfigError(f"samples were selected; take the {mode} part of the whole dataset")
+        return type(self)(self.places, mode, self._fields, feedback=self.feedback.declaration)
 
-    def subset(self, indices: Array) -> SampleDataset:
+    def subset(self, indices: Array) -> Self:
         """Return the samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
         rows = as_indices(indices, len(self))
         return self._like(_rows=rows if self._rows is None else self._rows[rows], _mini=None)
 
-    def _like(self, **changes: Any) -> SampleDataset:
+    def _like(self, **changes: Any) -> Self:
         """Return a dataset of the same open files: opened anew, they may hold more."""
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__, **changes)

@@ -13,7 +13,6 @@ from physgym.data.origins import (
     argument_places,
     arguments_of,
     entries_of,
-    episodes_before,
     merged_of,
     provenances_of,
 )
@@ -65,14 +64,6 @@ def origin_of(dataset: SampleDataset, episode: int) -> EpisodeOrigin:
     return EpisodeOrigin("", episode, _arguments(dataset.source, episode), dataset.source, dataset.provenance)
 
 
-def original_episodes(dataset: SampleDataset) -> Array:
-    """Return the number of each sample's episode in the dataset that it was first stored in, shape (n,), int64."""
-    sources = [json.loads(part.attributes["source"]) for part in dataset.partitions]
-    if not any(merged_of(source) for source in sources):
-        return dataset.index("episode")
-    return episodes_before(sources, dataset.partition_numbers, dataset.index("episode"))
-
-
 def episode_sources(dataset: SampleDataset) -> list[SampleOrigin]:
     """Return source and provenance of a dataset, or of each of those that were merged into it.
 
@@ -95,7 +86,7 @@ def episode_names(dataset: SampleDataset, rows: Array) -> list[tuple[int, int]]:
     episodes = dataset.index("episode")[rows]
     if not (entries := merged_of(dataset.source)) or len(dataset.paths) > 1:
         return [(0, episode) for episode in episodes.tolist()]
-    before = original_episodes(dataset)[rows]
+    before = dataset.original_episodes[rows]
     return list(zip(entries_of(entries, episodes).tolist(), before.tolist(), strict=True))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from physgym.data import constants
+from physgym.data.dataset_parts import METADATA, EpisodeSplit, recorded_split
 from physgym.data.description import Description, Mode, open_partitions
 from physgym.data.joined_tables import check_fields
 from physgym.data.partition import Partition
@@ -101,6 +102,16 @@ class OpenedFolders:
     def metadata(self) -> dict[str, str]:
         """Return what people said of the dataset in the first folder, by key."""
         return dict(self._descriptions[0].metadata)
+
+    @cached_property
+    def split(self) -> EpisodeSplit | None:
+        """Return the division into parts that the folders record, None where they do not.
+
+        Raises:
+            ConfigError: They record different ones, or what is recorded is none.
+        """
+        described = zip(self.places, self._descriptions, strict=True)
+        return recorded_split((place, one.metadata.get(METADATA)) for place, one in described)
 
     @property
     def provenances(self) -> list[Any]:

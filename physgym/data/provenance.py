@@ -14,8 +14,8 @@ import numpy as np
 
 from physgym._version import __version__
 from physgym.code.record import SHOWN, Code, check_same, differences, warn_unknown
+from physgym.data.dataset_parts import PARTS, EpisodeSplit
 from physgym.data.description import UNKNOWN, Description
-from physgym.data.episode_origins import original_episodes
 from physgym.data.recorded_numbers import read_numbers
 from physgym.data.windows import without_windows
 from physgym.errors import PhysGymError
@@ -366,7 +366,11 @@ def learned_samples(session: str | os.PathLike[str]) -> SampleDataset | None:
             dataset = SampleDataset(paths)
             if run.get("from_python"):  # which notes what is left after a split, and not which rows these are
                 return dataset
-            return dataset.subset(np.arange(min(len(dataset), int(used["samples"]))))
+            dataset = dataset.subset(np.arange(min(len(dataset), int(used["samples"]))))
+            if (split := used.get("split")) is None:
+                return dataset
+            seen = EpisodeSplit.of(split).parts(dataset.original_episodes) != PARTS.index("test")
+            return dataset.subset(np.flatnonzero(seen))
     return None
 
 
@@ -380,7 +384,7 @@ def _bare_names(*datasets: SampleDataset) -> set[str]:
 def _episodes(dataset: SampleDataset, defaults: Mapping[str, Any], bare: Collection[str]) -> dict[str, tuple[Any, Any]]:
     """Return indices and seeds of the episodes of a dataset, by simulation and arguments as a text."""
     origins, which = dataset.origins()
-    episodes, seeds = original_episodes(dataset), dataset.index("seed")
+    episodes, seeds = dataset.original_episodes, dataset.index("seed")
     found: dict[str, list[Any]] = {}
     for number, (source, _) in enumerate(origins):
         rows = np.flatnonzero(which == number)

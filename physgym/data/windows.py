@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 
 from physgym.checks import integer, one_of
+from physgym.data.dataset_parts import DatasetPart, EpisodeSplit, SplitLike
 from physgym.data.episode_split import held_out
 from physgym.data.indices import as_indices
 from physgym.data.map_style import MapStyle
@@ -269,6 +270,23 @@ class EpisodeWindows(MapStyle):
             return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
         training, validation = self.dataset.split(validation_fraction, seed)
         return self._of_part(training, "training"), self._of_part(validation, "validation")
+
+    @property
+    def episode_split(self) -> EpisodeSplit | None:
+        """Return the division into parts that holds for the dataset; None where there is none."""
+        found: EpisodeSplit | None = getattr(self.dataset, "episode_split", None)
+        return found
+
+    def part(self, name: DatasetPart, split: SplitLike | None = None) -> EpisodeWindows:
+        """Return the windows of the training, validation or test part; see `physgym.SampleDataset.part`.
+
+        Raises:
+            ConfigError: As for a dataset; or windows were selected, or all episodes of the part are too short.
+        """
+        if self._selected:
+            raise ConfigError("windows were selected; take the part before, of the dataset")
+        dataset: Any = self.dataset
+        return self._of_part(dataset.part(name, split), name)
 
     def _of_part(self, part: Steps, name: str) -> EpisodeWindows:
         """Return the windows of a part of the dataset."""

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import Mode, partition_files
+from physgym.data.dataset_parts import EpisodeSplit, effective_split, has_partitions
+from physgym.data.description import Mode
 from physgym.data.origins import check_not_made_by_surgery
 from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
@@ -40,14 +41,8 @@ def dataset_folder(config: Config, session: Path) -> DatasetFolders:
 
 
 def dataset_has_samples(folder: DatasetFolders, mode: Mode = "training") -> bool:
-    """Return whether a dataset has samples of a part."""
-    if isinstance(folder, list):
-        return all(dataset_has_samples(one, mode) for one in folder)
-    if not isinstance(folder, Location):
-        return bool(partition_files(folder, mode))
-    from physgym.data.remote import has_samples as stored_samples  # needs a package that not everyone has
-
-    return stored_samples(folder, mode)
+    """Return whether a dataset, or each of several, has samples of a part."""
+    return all(has_partitions(one, mode) for one in (folder if isinstance(folder, list) else [folder]))
 
 
 def open_dataset(config: Config, folder: DatasetFolders, mode: Mode = "training", **options: Any) -> SampleDataset:
@@ -203,16 +198,33 @@ def validation_part(folder: DatasetFolders) -> Mode:
     return "validation" if dataset_has_samples(folder, "validation") else "training"
 
 
+def episode_split(config: Config) -> EpisodeSplit | None:
+    """Return the division into parts that a configuration asks for; None where it leaves that to the dataset."""
+    section = config.dataset.split
+    return None if section is None else EpisodeSplit(**section.model_dump())
+
+
 def split_samples(
     config: Config, dataset: SampleDataset, folder: DatasetFolders
 ) -> tuple[SampleDataset, SampleDataset | None]:
-    """Divide a dataset into samples to train and to validate on."""
-    if held_out_folder(config, folder) is not None or not config.validation.fraction:
-        return dataset, None
+    """Divide a dataset into samples to train and to validate on; a test part is in neither of them."""
+    fraction, own_validation = config.validation.fraction, held_out_folder(config, folder) is not None
+    split = effective_split(dataset.episode_split, episode_split(config))
+    validation = None
+    if split is not None:
+        if split.validation and fraction and not own_validation:
+            validation = dataset.part("validation", split)
+        elif split.validation and config.validation.path is not None:
+            raise ConfigError(
+                f"validation.path: the split {split} of the dataset has a validation part; leave one of them out"
+            )
+        dataset = dataset.part("training", split)
+    if own_validation or not fraction or validation is not None:
+        return dataset, validation
     if config.dataset.mini is not None and len(np.unique(dataset.episodes)) < 2:
         print(f"no validation: the first {len(dataset)} samples are of one episode", file=sys.stderr)
         return dataset, None
-    return dataset.split(config.validation.fraction, config.seed)
+    return dataset.split(fraction, config.seed)
 
 
 def own_samples(config: Config) -> TorchSamples | Feed | None:

@@ -27,6 +27,7 @@ from physgym.storage.location import place
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
+    from physgym.data.dataset_parts import EpisodeSplit
 
 SessionKind = Literal["train", "generate", "search", "demo"]
 CANNOT_WRITE = "cannot write {file}: {reason}"
@@ -183,13 +184,16 @@ class Run:
         self._run["device"] = str(device)
         self._save_or_refuse()
 
-    def describe_dataset(self, dataset: SampleDataset, what: SamplesKey = "dataset") -> None:
+    def describe_dataset(
+        self, dataset: SampleDataset, what: SamplesKey = "dataset", split: EpisodeSplit | None = None
+    ) -> None:
         """Note which samples are used: where they are, how many, and their hash; again where there are more now.
 
         Args:
             dataset: The samples.
             what: What they are for: "dataset" are those that it is about, "validation" those of ``validation.path``,
                 "load_samples" those of ``dataset.load_samples``.
+            split: Division of their episodes into parts.
 
         Raises:
             ConfigError: The disk refuses.
@@ -199,6 +203,8 @@ class Run:
         path = named if isinstance(named, str) else ", ".join(map(str, named))
         samples: dict[str, Any] = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
         samples["code"] = code_of_part(dataset.provenance)
+        if split is not None:
+            samples["split"] = split.to_json()
         notes = self._run if what == "dataset" else self._run["others"]
         if samples != notes.get(what):
             notes[what] = samples

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from physgym.checks import is_integer
+from physgym.data.dataset_parts import EpisodeSplit
 from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
@@ -196,6 +197,23 @@ class _Samples(Section):
     )
 
 
+class SplitSection(Section):
+    """The parts of a dataset, by episode: which ones is drawn from a seed of its own, and kept as the dataset grows."""
+
+    training: float = Field(gt=0, le=1, description="fraction of the episodes to train on")
+    validation: float = Field(0.0, ge=0, lt=1, description="fraction to validate on")
+    test: float = Field(0.0, ge=0, lt=1, description="fraction that the training never sees")
+    seed: int = Field(0, ge=0, description="which episodes")
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitSection:
+        try:
+            EpisodeSplit(**self.model_dump())
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 if TYPE_CHECKING:
     _Generation = _Samples
 else:
@@ -206,6 +224,15 @@ class DatasetSection(_Generation):
     """The samples: where they are, and how missing ones are made."""
 
     online: OnlineSection = Field(default_factory=OnlineSection, description="with produce: online")
+    split: SplitSection | None = Field(
+        None, description="training, validation and test part of the episodes; null takes what the dataset records"
+    )
+
+    @model_validator(mode="after")
+    def _divided(self) -> DatasetSection:
+        if self.split is not None and (self.produce != "before" or self.type is not None):
+            raise ValueError("split divides a dataset that is there before the training: leave out produce and type")
+        return self
 
     @model_validator(mode="after")
     def _several(self) -> DatasetSection:

@@ -11,6 +11,7 @@ from typing import Any
 from physgym.code.record import check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
+from physgym.data.dataset_parts import effective_split
 from physgym.data.provenance import code_of_part
 from physgym.errors import ConfigError
 from physgym.experiment import components
@@ -20,6 +21,7 @@ from physgym.experiment.dataset_plan import (
     check_samplers,
     continued_options,
     dataset_folder,
+    episode_split,
     existing_spec,
     held_out_folder,
     is_complete,
@@ -270,7 +272,7 @@ def _samples(plan: TrainingPlan, folder: DatasetFolders, run: Run | None) -> tup
     elif config.dataset.produce == "before":
         dataset = make_dataset(config, plan.generation | {"predictor": answers_of(plan.predictor())}, folder)
         if run is not None:
-            run.describe_dataset(dataset)
+            run.describe_dataset(dataset, split=effective_split(dataset.episode_split, episode_split(config)))
         _check_physics(config, dataset, plan)
         training, validation = split_samples(config, dataset, folder)
         training = windows = plan.unrolling.windows(training, "dataset")

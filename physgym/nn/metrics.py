@@ -20,7 +20,7 @@ COMPONENTS = 64  # components of a field that are measured one by one, at most
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FieldComparison:
     """Predictions of one field, or of a component of it, next to their targets.
 
     Attributes:
@@ -34,7 +34,7 @@ class Comparison:
     present: Array | None = None
 
     @classmethod
-    def of(cls, prediction: Array, target: Array, present: Array | None = None) -> Comparison:
+    def of(cls, prediction: Array, target: Array, present: Array | None = None) -> FieldComparison:
         """Return a comparison in double precision.
 
         Raises:
@@ -72,16 +72,16 @@ class Comparison:
         both = np.isfinite(self.prediction) & np.isfinite(self.target)
         return np.asarray(_flat(both if self.present is None else both | ~self.present).all(1))
 
-    def component(self, axis: int, index: int) -> Comparison:
+    def component(self, axis: int, index: int) -> FieldComparison:
         """Return one component, by its index on an axis of a sample's array, which stays as one of a single entry."""
         parts = (self.prediction, self.target, self.present)
         taken = (None if part is None else np.take(part, [index], axis + 1) for part in parts)
-        return Comparison(*taken)  # type: ignore[arg-type]  # only `present` may be None
+        return FieldComparison(*taken)  # type: ignore[arg-type]  # only `present` may be None
 
-    def samples(self, chosen: Array) -> Comparison:
+    def samples(self, chosen: Array) -> FieldComparison:
         """Return the samples at the given indices, or under a mask."""
         here = None if self.present is None else self.present[chosen]
-        return Comparison(self.prediction[chosen], self.target[chosen], here)
+        return FieldComparison(self.prediction[chosen], self.target[chosen], here)
 
     def _there(self, values: Array) -> Array:
         return _flat(values if self.present is None else np.where(self.present, values, 0.0))
@@ -114,14 +114,14 @@ class Metric(ABC):
     larger_is_better: ClassVar[bool] = False
 
     @abstractmethod
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples."""
 
     @abstractmethod
     def value(self) -> float:
         """Return the figure over all samples taken in; NaN where it is not defined."""
 
-    def per_sample(self, comparison: Comparison) -> Array | None:
+    def per_sample(self, comparison: FieldComparison) -> Array | None:
         """Return the figure of each sample alone, shape (n,), float64; None where a single sample has none."""
         return None
 
@@ -139,7 +139,7 @@ class MeanSquaredError(Metric):
     def __init__(self) -> None:
         self._total, self._count = 0.0, 0
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples."""
         self._total += float(self._powers(comparison).sum())
         self._count += int(comparison.counts.sum())
@@ -148,12 +148,12 @@ class MeanSquaredError(Metric):
         """Return the mean over all values."""
         return self._total / self._count if self._count else math.nan
 
-    def per_sample(self, comparison: Comparison) -> Array:
+    def per_sample(self, comparison: FieldComparison) -> Array:
         """Return the mean over the values of each sample."""
         with np.errstate(invalid="ignore"):  # a sample that is padding alone has no figure
             return np.asarray(self._powers(comparison).sum(1) / comparison.counts)
 
-    def _powers(self, comparison: Comparison) -> Array:
+    def _powers(self, comparison: FieldComparison) -> Array:
         return comparison.errors**2
 
     @property
@@ -171,7 +171,7 @@ class RootMeanSquaredError(MeanSquaredError):
         """Return the root of the mean over all values."""
         return math.sqrt(super().value())
 
-    def per_sample(self, comparison: Comparison) -> Array:
+    def per_sample(self, comparison: FieldComparison) -> Array:
         """Return the root of the mean over the values of each sample."""
         return np.sqrt(super().per_sample(comparison))
 
@@ -181,7 +181,7 @@ class MeanAbsoluteError(MeanSquaredError):
 
     name, power = "mae", 1
 
-    def _powers(self, comparison: Comparison) -> Array:
+    def _powers(self, comparison: FieldComparison) -> Array:
         return comparison.errors
 
 
@@ -193,7 +193,7 @@ class LargestError(Metric):
     def __init__(self) -> None:
         self._largest = -math.inf
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples."""
         found = comparison.errors[comparison.counts > 0].max(initial=-math.inf)
         self._largest = float(np.maximum(self._largest, found))  # not max() of Python, which may lose a NaN
@@ -202,7 +202,7 @@ class LargestError(Metric):
         """Return the largest one."""
         return math.nan if self._largest == -math.inf else self._largest
 
-    def per_sample(self, comparison: Comparison) -> Array:
+    def per_sample(self, comparison: FieldComparison) -> Array:
         """Return the largest error of each sample."""
         return np.where(comparison.counts > 0, comparison.errors.max(1, initial=0.0), np.nan)
 
@@ -218,7 +218,7 @@ class RelativeError(Metric):
     def __init__(self) -> None:
         self._total, self._count, self._infinite = 0.0, 0, 0
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples."""
         found = self.per_sample(comparison)[comparison.counts > 0]
         self._total += float(found.sum())
@@ -229,7 +229,7 @@ class RelativeError(Metric):
         """Return the mean over the samples."""
         return self._total / self._count if self._count else math.nan
 
-    def per_sample(self, comparison: Comparison) -> Array:
+    def per_sample(self, comparison: FieldComparison) -> Array:
         """Return the relative error of each sample."""
         errors, sizes = (np.linalg.norm(one, axis=1) for one in (comparison.errors, comparison.sizes))
         return np.where(comparison.counts > 0, relative_to(errors, sizes), np.nan)
@@ -253,7 +253,7 @@ class ExplainedVariance(Metric):
         self._squares = 0.0
         self._targets: list[Statistics] = []  # of real and imaginary parts
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples."""
         self._squares += float((comparison.errors**2).sum())
         target = comparison.target
@@ -311,7 +311,7 @@ class OwnMetric(Metric):
         self._function, self.name = function, name  # type: ignore[misc]  # each function has a name of its own
         self._total, self._count = 0.0, 0
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples."""
         found = self.per_sample(comparison)[comparison.counts > 0]
         self._total += float(found.sum())
@@ -321,7 +321,7 @@ class OwnMetric(Metric):
         """Return the mean over the samples."""
         return self._total / self._count if self._count else math.nan
 
-    def per_sample(self, comparison: Comparison) -> Array:
+    def per_sample(self, comparison: FieldComparison) -> Array:
         """Return what the function gives."""
         sides = (comparison.prediction, comparison.target)
         if comparison.present is not None:
@@ -423,7 +423,7 @@ class FieldMetrics:
         count = 0 if self._axis is None else field.shape[self._axis]
         self.components = [{name: one() for name, one in make.items()} for _ in range(count)]
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: FieldComparison) -> None:
         """Take in further samples of the field."""
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is in the value
             for metric in self.whole.values():
@@ -475,7 +475,7 @@ class MetricTable:
         """Return the fields that say which values of the compared ones are there."""
         return list(dict.fromkeys(mask for name in self.fields if (mask := self._spec[name].mask)))
 
-    def compare(self, name: str, prediction: Array, target: Mapping[str, Array]) -> Comparison:
+    def compare(self, name: str, prediction: Array, target: Mapping[str, Array]) -> FieldComparison:
         """Return the predictions of a field next to their targets.
 
         Args:
@@ -485,7 +485,7 @@ class MetricTable:
         """
         field = self._spec[name]
         there = present(field, self._spec[field.mask], target[field.mask]) if field.mask else None
-        return Comparison.of(prediction, target[name], there)
+        return FieldComparison.of(prediction, target[name], there)
 
     def add(self, prediction: Mapping[str, Array], target: Mapping[str, Array]) -> None:
         """Take in further samples: predictions and targets by field, shape (n, *field shape), with the masks."""

@@ -129,12 +129,14 @@ class Resumable:
 def settings_of(supply: Supply, validation: Validation) -> dict[str, Any]:
     """Return what must be the same for a training to be continued."""
     learner, batching = supply.learner, supply.batching
+    split = getattr(supply.training, "episode_split", None)
     produce = None if supply.source is None else "always" if isinstance(supply, FreshSupply) else "first_epoch"
     return {
         "batch_size": batching.batch_size,
         "batches_per_epoch": batching.batches_per_epoch,
         "seed": batching.seed,
         "validation": validation.fraction,
+        "split": None if split is None else str(split),
         "produce": produce,
         "inputs": list(learner.predictor.inputs),
         "outputs": list(learner.predictor.outputs),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from physgym.data.dataset_parts import EpisodeSplit
 from physgym.errors import ConfigError, DatasetError
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.training.batches import refusal
@@ -22,7 +23,7 @@ from physgym.training.supply import Batching, Learner
 
 EMPTY = "the {what} has no samples; generate some first"
 
-Losses = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
+LossFunction = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
 RolloutFunction = Callable[[Predictor], Mapping[str, float]]
 
 
@@ -60,8 +61,14 @@ class Validation:
         if len(samples) == 0:
             raise DatasetError(EMPTY.format(what="dataset"))
         training: Samples = samples
-        if self.fraction:
-            training, self.samples = samples.split(self.fraction, seed)
+        split: EpisodeSplit | None = getattr(samples, "episode_split", None)
+        if split is not None:  # a test part that is recorded is in neither of both
+            whole: Any = samples
+            training = whole.part("training", split)
+            if self.fraction and split.validation and len(training) < len(samples):
+                self.samples = whole.part("validation", split)
+        if self.fraction and self.samples is None:
+            training, self.samples = training.split(self.fraction, seed)
         for what, part in (("training part of the dataset", training), ("validation part", self.samples)):
             if part is not None and not isinstance(part, Feed) and len(part) == 0:
                 raise DatasetError(EMPTY.format(what=what))
@@ -105,7 +112,7 @@ class Evaluation:
             )
 
     @torch.no_grad()
-    def means(self, samples: Samples | Feed, losses: Losses) -> dict[str, float]:
+    def means(self, samples: Samples | Feed, losses: LossFunction) -> dict[str, float]:
         """Return the means over samples by name.
 
         Args:

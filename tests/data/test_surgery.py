@@ -11,7 +11,7 @@ import pytest
 
 from physgym import SampleDataset, files
 from physgym.data import SampleWriter, surgery
-from physgym.data.episode_origins import argument_numbers, origin_of, original_episodes
+from physgym.data.episode_origins import argument_numbers, origin_of
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.sample import Field, SampleSpec
 from tests.support.datasets import PARAMETERS, PER_EPISODE, SOURCE
@@ -143,7 +143,7 @@ def test_what_a_filter_left_of_a_merged_dataset_is_merged_and_keeps_its_origins(
         merged = surgery.merge(given, folder / "out").open()
         arguments = merged.source["env_kwargs"]
         own = argument_numbers(merged, np.arange(len(merged)), len(arguments))
-        before = original_episodes(merged)
+        before = merged.original_episodes
         for row, (episode, x) in enumerate(zip(merged.index("episode"), merged[:]["x"], strict=True)):
             found = origin_of(merged, episode)
             number = found.arguments["a"]

@@ -12,10 +12,16 @@ from safetensors.torch import load_file
 
 import physgym
 from physgym import cli
-from physgym.errors import ConfigError, DatasetError
+from physgym.data import surgery
+from physgym.data.dataset import SampleDataset
+from physgym.data.dataset_parts import PARTS, EpisodeSplit
+from physgym.data.provenance import learned_samples
+from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.config import check_config, load_config
+from physgym.experiment.record import read_record
 from physgym.experiment.runs import generate_samples, train
 from physgym.generation import episode_plan
+from physgym.nn import MLP
 from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer
 from tests.support.repositories import ignoring
@@ -223,3 +229,78 @@ def test_a_network_of_double_precision(tmp_path):
     weights = last(outcome.session)
     assert {value.dtype for name, value in weights.items() if name.startswith("network.")} == {torch.float64}
     assert load_checkpoint(outcome.session).dtype == torch.float64
+
+
+def split_config(folder, **changes):
+    """A training on eight of ten episodes; of the others one validates and one tests."""
+    dataset = {
+        "path": str(folder / "data"),
+        "samples": None,
+        "split": {"training": 0.8, "validation": 0.1, "test": 0.1},
+    }
+    return config(folder, **{"dataset": {**dataset, **changes.pop("dataset", {})}, **changes})
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory):
+    """Twenty episodes of five steps."""
+    path = tmp_path_factory.mktemp("twenty") / "data"
+    return physgym.generate("physgym/Spring-v0", path, episodes=20, max_steps=5, num_workers=0, progress=False)
+
+
+def test_the_test_part_is_in_no_training_and_in_no_statistics(tmp_path, twenty):
+    made = split_config(tmp_path, dataset={"path": str(twenty.paths[0])}, training={"epochs": 1})
+    outcome = train(made)
+    trainer, split = outcome.trainer, EpisodeSplit(0.8, 0.1, 0.1)
+    wanted = {part: twenty.part(part, split) for part in PARTS}
+    assert [len(wanted[part]) for part in PARTS] == [80, 10, 10]
+    for found, part in ((trainer.training, "training"), (trainer.validation, "validation")):
+        np.testing.assert_array_equal(found.index("episode"), wanted[part].index("episode"))
+    normal = trainer.predictor.transforms.before_prediction
+    mean = getattr(normal, f"mean_{list(normal.shapes).index('state')}")
+    np.testing.assert_allclose(mean, wanted["training"].gather(np.arange(80))["state"].mean(0), rtol=1e-5)
+    run = read_record(outcome.session)["runs"][-1]
+    assert run["dataset"]["split"] == {"training": 0.8, "validation": 0.1, "test": 0.1, "seed": 0}
+    seen = set(learned_samples(outcome.session).index("episode").tolist())
+    assert seen == set(range(20)) - set(wanted["test"].index("episode").tolist())
+    # the same where it goes on, and another split is refused
+    again = made.model_copy(update={"training": made.training.model_copy(update={"epochs": 2})})
+    resumed = train(again, outcome.session).trainer
+    np.testing.assert_array_equal(resumed.training.index("episode"), trainer.training.index("episode"))
+    other = again.dataset.model_copy(update={"split": again.dataset.split.model_copy(update={"seed": 1})})
+    with pytest.raises(CheckpointError, match=r"split was 'training=0.8 validation=0.1 test=0.1 seed=0', now it is"):
+        train(again.model_copy(update={"dataset": other}), outcome.session)
+
+
+def test_a_recorded_split_holds_without_being_asked_for(tmp_path, twenty):
+    path = tmp_path / "data"
+    surgery.describe(twenty.paths[0], {"split": "training=0.9 test=0.1 seed=2"}, path)
+    dataset = SampleDataset(path)
+    tested = set(dataset.part("test").index("episode").tolist())
+    assert len(tested) == 2
+    trainer = train(
+        config(tmp_path, dataset={"path": str(path), "samples": None}, training={"epochs": 1}), None
+    ).trainer
+    by_hand = Trainer(MLP.from_spec(dataset.spec, hidden=(4,)), dataset, epochs=1, progress=False)
+    for one in (trainer, by_hand):
+        episodes = [set(part.index("episode").tolist()) for part in (one.training, one.validation)]
+        assert [len(part) for part in episodes] == [16, 2]  # a tenth of the training part validates
+        assert episodes[0].isdisjoint(episodes[1])
+        assert episodes[0] | episodes[1] == set(range(20)) - tested
+    with pytest.raises(ConfigError, match="the training part has no samples"):
+        Trainer(MLP.from_spec(dataset.spec, hidden=(4,)), dataset.part("test"), epochs=1, progress=False)
+    with pytest.raises(ConfigError, match="the dataset records the split"):
+        train(split_config(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"dataset": {"split": {"training": 0.8, "test": 0.1}}}, r"dataset\.split: the parts of a split add up to 1"),
+        ({"dataset": {"produce": "online"}}, "split divides a dataset that is there before the training"),
+        ({"dataset": {"split": {"training": 1.0, "tset": 0.1}}}, "did you mean 'test'"),
+    ],
+)
+def test_a_split_that_cannot_be_is_an_error_of_the_configuration(tmp_path, changes, text):
+    with pytest.raises(ConfigError, match=text):
+        split_config(tmp_path, **changes)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from physgym.errors import ConfigError, SampleError
-from physgym.nn.metrics import METRICS, Comparison, FieldMetrics, Metric, MetricTable, component_axis, metrics_of
+from physgym.nn.metrics import METRICS, FieldComparison, FieldMetrics, Metric, MetricTable, component_axis, metrics_of
 from physgym.sample import Field, SampleSpec
 
 ALL = tuple(METRICS)
@@ -175,4 +175,4 @@ def test_components_are_those_of_vectors_and_channels():
 
 def test_shapes_that_differ_are_refused():
     with pytest.raises(SampleError, match="prediction has shape"):
-        Comparison.of(np.zeros((2, 3)), np.zeros((2, 4)))
+        FieldComparison.of(np.zeros((2, 3)), np.zeros((2, 4)))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.dataset_parts import METADATA, EpisodeSplit
 from physgym.data.layout import ENDINGS, REJECTED
 from physgym.data.sample_checks import check_storable, row_counts
 from physgym.data.surgery.filtering import described_attributes
@@ -176,6 +177,8 @@ def divided_words(source: SourceDataset, said: Mapping[str, str]) -> tuple[dict[
         elif point and name in known:
             raise ConfigError(f"{key!r}: of a field there are {', '.join(SAID)}")
         else:
+            if key == METADATA and text:
+                text = str(EpisodeSplit.of(text))
             metadata[key] = text
     return metadata, of_fields
 
