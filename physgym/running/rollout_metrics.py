@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from physgym.errors import ConfigError, SampleError
-from physgym.nn.metrics import Comparison, FieldMetrics, Metric, MetricName, metrics_of
+from physgym.nn.metrics import FieldComparison, FieldMetrics, Metric, MetricName, metrics_of
 from physgym.sample import Field
 from physgym.spaces import Array
 
@@ -60,7 +60,7 @@ class RolloutMetrics:
         """
         if not len(true):
             return np.zeros(0)
-        comparison = Comparison.of(predicted, true, present)
+        comparison = FieldComparison.of(predicted, true, present)
         if not comparison.counts.all():
             raise SampleError(f"a step of a rollout has no value in {field!r}, by its mask: nothing to compare")
         with np.errstate(over="ignore", invalid="ignore"):
