@@ -1,28 +1,38 @@
-"""`to_huggingface`: a `SampleDataset` as a `datasets.Dataset` of Hugging Face."""
+"""`to_huggingface`: a `SampleDataset` as a `datasets.Dataset` of Hugging Face; `export_huggingface` writes that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
+from physgym.files import absolute, creating
+from physgym.formats.registry import ExportFormat, ExportOptions
 from physgym.sample import Field, Sample, SampleSpec
 
-try:
+if TYPE_CHECKING:
     import datasets
-    from datasets.fingerprint import Hasher
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"physgym.formats.huggingface needs datasets: pip install 'physgym[huggingface]' ({error})", name=error.name
-    ) from error
 
 MOST = np.iinfo(np.int64).max
 CHUNK_BYTES = 1 << 22  # bytes of samples that are read at a time
-ARRAYS = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D, 5: datasets.Array5D}
+NAMES = ("episode", "step")  # columns of an export that say where a row comes from
+
+
+def _library() -> Any:
+    """Import the library, which a format is listed without."""
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"physgym.formats.huggingface needs datasets: pip install 'physgym[huggingface]' ({error})", name=error.name
+        ) from error
+    return datasets
 
 
 def features(spec: SampleSpec) -> datasets.Features:
@@ -34,7 +44,8 @@ def features(spec: SampleSpec) -> datasets.Features:
     Raises:
         ConfigError: Arrow has no such dtype, or no such shape.
     """
-    return datasets.Features({name: _feature(field) for name, field in spec.items()})
+    found: datasets.Features = _library().Features({name: _feature(field) for name, field in spec.items()})
+    return found
 
 
 def _feature(field: Field) -> Any:
@@ -47,15 +58,17 @@ def _feature(field: Field) -> Any:
             "SampleDataset(..., fields=[...])"
         )
     name = {"S": "binary", "U": "string"}.get(field.dtype.kind, field.dtype.name)
-    if len(field.shape) in ARRAYS and field.dtype.kind not in "SU":
-        return ARRAYS[len(field.shape)](field.shape, name)
+    datasets = _library()
+    arrays = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D, 5: datasets.Array5D}
+    if len(field.shape) in arrays and field.dtype.kind not in "SU":
+        return arrays[len(field.shape)](field.shape, name)
     feature = datasets.Value(name)
     for length in reversed(field.shape):
         feature = datasets.List(feature, length=length)
     return feature
 
 
-def to_huggingface(dataset: SampleDataset, **arguments: Any) -> datasets.Dataset:
+def to_huggingface(dataset: SampleDataset, *, index: bool = False, **arguments: Any) -> datasets.Dataset:
     """Return the samples as a `datasets.Dataset`, in an Arrow file in its cache; memory is bounded.
 
     `datasets` finds a result in its cache by the arguments of its generator. For a dataset these name only the folder,
@@ -63,23 +76,34 @@ def to_huggingface(dataset: SampleDataset, **arguments: Any) -> datasets.Dataset
 
     Args:
         dataset: The samples.
+        index: Whether there are the columns ``episode`` and ``step`` too, int64.
         **arguments: Of `datasets.Dataset.from_generator`, such as cache_dir, split or keep_in_memory.
 
     Raises:
-        ConfigError: Arrow has no dtype for a field, or `datasets` would read its numbers as others.
+        ConfigError: Arrow has no dtype for a field, `datasets` would read its numbers as others, or a field has the
+            name of a column of the index.
     """
+    library = _library()
+    from datasets.fingerprint import Hasher
+
     _check_unsigned(dataset)
+    if index and (taken := sorted({*NAMES} & set(dataset.spec))):
+        raise ConfigError(f"the fields {taken} have the names of columns that say where samples come from; rename them")
     files = [file for path in dataset.paths for file in partition_files(path, dataset.mode)]
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return datasets.Dataset.from_generator(
+    columns = features(dataset.spec)
+    if index:
+        columns |= {name: library.Value("int64") for name in NAMES}
+    found: datasets.Dataset = library.Dataset.from_generator(
         _samples,
         **{
-            "features": features(dataset.spec),
-            "gen_kwargs": {"dataset": dataset},
-            "fingerprint": Hasher.hash([dataset, len(dataset), state]),
+            "features": library.Features(columns),
+            "gen_kwargs": {"dataset": dataset, "index": index},
+            "fingerprint": Hasher.hash([dataset, len(dataset), state, index]),
             **arguments,
         },
     )
+    return found
 
 
 def _check_unsigned(dataset: SampleDataset) -> None:
@@ -97,10 +121,73 @@ def _check_unsigned(dataset: SampleDataset) -> None:
                 )
 
 
-def _samples(dataset: SampleDataset) -> Iterator[Sample]:
+def _samples(dataset: SampleDataset, index: bool = False) -> Iterator[Sample]:
     at_once = max(1, CHUNK_BYTES // max(1, dataset.spec.nbytes))
+    names = {name: dataset.index(name) for name in NAMES} if index else {}
     for start in range(0, len(dataset), at_once):
         portion = dataset[start : start + at_once]
+        portion |= {name: values[start : start + at_once] for name, values in names.items()}
         for i in range(len(next(iter(portion.values())))):
             # Arrow does not know the texts of NumPy
             yield {name: value[i].tolist() if value.dtype.kind == "U" else value[i] for name, value in portion.items()}
+
+
+def export_huggingface(dataset: SampleDataset, out: str | Path) -> list[str]:
+    """Write the samples to a folder that `datasets.load_from_disk` opens, and compare what is there with them.
+
+    Args:
+        dataset: The samples.
+        out: The new folder.
+
+    Returns:
+        What is left out.
+
+    Raises:
+        ConfigError: As `to_huggingface`.
+        DatasetError: `out` exists, the disk refuses, or the folder does not hold what was written.
+    """
+    library = _library()
+    out = absolute(out)
+    if out.exists():
+        raise DatasetError(f"{out} exists; choose another name")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with creating(out, durable=False) as written, TemporaryDirectory(dir=out.parent) as cache:
+            to_huggingface(dataset, index=True, cache_dir=cache).save_to_disk(written)
+            _compare(library.load_from_disk(written), dataset, out)
+    except OSError as error:
+        raise DatasetError(f"cannot write {out}: {error}") from error
+    beside = {"parameters": dataset.parameters, "rejected samples": dataset.rejected}
+    beside |= {"how episodes ended": dataset.ended, "constants": dataset.constants}
+    return ["seeds, roles and units", *(name for name, there in beside.items() if there)]
+
+
+def _compare(found: Any, dataset: SampleDataset, out: Path) -> None:
+    """Raise where a table does not hold the samples."""
+    at_once = max(1, CHUNK_BYTES // max(1, dataset.spec.nbytes))
+    rows = found.with_format("arrow")
+    same = len(found) == len(dataset)
+    for start in range(0, len(dataset) if same else 0, at_once):
+        table = rows[start : start + at_once]
+        for name, values in dataset[start : start + at_once].items():
+            column = np.array(table[name].to_pylist(), values.dtype).reshape(values.shape)
+            same = same and np.array_equal(column, values, equal_nan=values.dtype.kind == "f")
+    if not same:
+        raise DatasetError(f"{out} does not hold the samples that were written")
+
+
+class HuggingFace(ExportFormat):
+    """Datasets of Hugging Face."""
+
+    package, extra = "datasets", "huggingface"
+    title = "a dataset of Hugging Face"
+
+    def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
+        """Write a dataset to the folder of the options."""
+        if options.out is None:
+            raise ConfigError("add --out, the folder to write")
+        left_out = export_huggingface(dataset, options.out)
+        return f"written: {options.out}, for datasets.load_from_disk; left out: {', '.join(left_out)}"
+
+
+EXPORT_FORMAT = HuggingFace()

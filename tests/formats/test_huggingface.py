@@ -5,7 +5,9 @@ import pytest
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
+from physgym.formats import registry
+from physgym.formats.registry import ExportOptions
 from physgym.sample import Field, SampleSpec
 from tests.support.datasets import SOURCE, SPEC, rows, where, write
 
@@ -115,3 +117,22 @@ def test_texts_arrive_as_texts(tmp_path):
     assert there.features["name"] == datasets.Value("string")
     assert there["name"][:] == names.tolist()
     assert there[1]["two"] == ["a", "bcd"]
+
+
+def test_an_export_is_opened_from_the_disk(tmp_path, monkeypatch):
+    write(tmp_path / "d", 12, rejected=True)
+    dataset, form = SampleDataset(tmp_path / "d", fields=FIELDS), registry.find("huggingface")
+    text = form.write(dataset, ExportOptions(out=tmp_path / "x"))
+    assert text.endswith("left out: seeds, roles and units, rejected samples")
+    there = datasets.load_from_disk(tmp_path / "x")
+    for name in FIELDS:
+        np.testing.assert_array_equal(column(there, name).reshape(rows(0, 12)[name].shape), rows(0, 12)[name])
+    np.testing.assert_array_equal(column(there, "episode"), where(0, 12)["episode"])
+    np.testing.assert_array_equal(column(there, "step"), where(0, 12)["step"])
+    with pytest.raises(DatasetError, match="exists; choose another name"):
+        form.write(dataset, ExportOptions(out=tmp_path / "x"))
+    real = datasets.load_from_disk
+    monkeypatch.setattr(datasets, "load_from_disk", lambda path: real(path).select(range(11)))
+    with pytest.raises(DatasetError, match="does not hold the samples"):
+        form.write(dataset, ExportOptions(out=tmp_path / "y"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["d", "x"]
