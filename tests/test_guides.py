@@ -31,7 +31,6 @@ ELSEWHERE = {  # guides whose code another test runs
 WITH_PEERS = {  # modules that need a package
     "physgym.adapters.tianshou": "tianshou",
     "physgym.adapters.sb3": "stable_baselines3",
-    "physgym.formats.huggingface": "datasets",
 }
 
 

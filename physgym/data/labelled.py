@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from physgym.data.side_arrays import CONSTANT, DatasetContents, described, side_arrays
-from physgym.errors import ConfigError, DatasetError, needs
+from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field
 from physgym.simulation import TIME
 from physgym.spaces import Array
@@ -119,10 +119,14 @@ def as_xarray(dataset: DatasetContents, dims: Mapping[str, Sequence[str]] | None
     Fields are mapped from the files where their rows follow one another there, else they are read.
 
     Raises:
-        ConfigError: xarray is not installed, or the names of axes do not fit.
+        ConfigError: The names of axes do not fit.
     """
-    with needs("xarray", "xarray", "to_xarray"):
+    try:
         import xarray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"to_xarray needs xarray: pip install 'physgym[xarray]' ({error})", name=error.name
+        ) from error
     variables = labelled_variables(dataset, dims)
     try:
         columns = dataset.arrays

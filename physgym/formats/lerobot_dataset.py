@@ -65,15 +65,15 @@ def export_lerobot(
         Remarks on what differs from the dataset, and what is left out.
 
     Raises:
-        ConfigError: pyarrow is not installed, LeRobot has no such dtype, or two features have one name.
+        ConfigError: LeRobot has no such dtype, or two features have one name.
         DatasetError: `out` exists, the disk refuses, or the files do not hold what was written.
     """
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
-        raise ConfigError("LeRobot's files need pyarrow: pip install 'physgym[parquet]'") from error
+        raise ModuleNotFoundError(
+            f"physgym.formats.lerobot_dataset needs pyarrow: pip install 'physgym[parquet]' ({error})", name=error.name
+        ) from error
     out = absolute(out)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another name")
@@ -238,9 +238,9 @@ def _write(folder: Path, plan: _Frames, dataset: SampleDataset, bar: Progress) -
                 if writer is None or size > FILE_MEGABYTES << 20:
                     if writer is not None:
                         writer.close()
-                    name = folder / "data" / FILE.format(**_place(files))
-                    name.parent.mkdir(parents=True, exist_ok=True)
-                    writer, files, size = parquet.ParquetWriter(name, schema), files + 1, 0
+                    place = folder / "data" / FILE.format(**_place(files))
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    writer, files, size = parquet.ParquetWriter(place, schema), files + 1, 0
                 places.append(files - 1)
             for name, (shape, _) in forms.items():
                 columns[name] = columns[name].reshape(-1, *shape)

@@ -57,7 +57,7 @@ def import_mesh(
         The new dataset.
 
     Raises:
-        ConfigError: `episode` and `step` do not say what files are, `roles` names no field, or meshio is not installed.
+        ConfigError: `episode` and `step` do not say what files are, or `roles` names no field.
         DatasetError: A file cannot be read, meshes or fields differ, or `path` holds samples already.
     """
     source = absolute(source)
@@ -90,6 +90,7 @@ def _meshes(source: Path, episode: str | None, step: str | None) -> tuple[list[P
     many = {file: count for file in listed if (count := _steps_in(file)) is not None}
     if many and len(many) < len(listed):
         raise DatasetError(f"some files of {source} hold several steps, such as {next(iter(many))}, and some one")
+    wanted: set[tuple[str | None, str | None]]
     if many:
         wanted = {("file", None)} if len(listed) > 1 else {("file", None), (None, None)}
         said = "these files hold several steps each: --episode file"
@@ -143,9 +144,9 @@ def _library() -> Any:
     try:
         import meshio
     except ModuleNotFoundError as error:
-        if error.name != "meshio":
-            raise
-        raise ConfigError("files of meshes need meshio: pip install 'physgym[mesh]'") from error
+        raise ModuleNotFoundError(
+            f"physgym.formats.mesh_series needs meshio: pip install 'physgym[mesh]' ({error})", name=error.name
+        ) from error
     return meshio
 
 
@@ -174,7 +175,7 @@ def _read(place: Place) -> tuple[Array, Sequence[Any], dict[str, Array]]:
             with meshio.xdmf.TimeSeriesReader(file) as reader:
                 points, cells = reader.read_points_cells()
                 time, point_data, cell_data = reader.read_data(number)
-            more[TIME] = np.float64(time)
+            more[TIME] = np.asarray(time, np.float64)
     except (Exception, SystemExit) as error:
         raise DatasetError(f"cannot read the mesh {file}: {error}") from error
     found = {name: np.asarray(values) for name, values in point_data.items()}

@@ -59,7 +59,7 @@ def export_netcdf(
         Remarks on what a reader of the file may take for something else.
 
     Raises:
-        ConfigError: h5netcdf is not installed, netCDF has no such dtype, or the names of axes do not fit.
+        ConfigError: netCDF has no such dtype, or the names of axes do not fit.
         DatasetError: `out` exists, the disk refuses, or the file does not hold what was written.
     """
     h5netcdf = _library()
@@ -101,9 +101,9 @@ def _library() -> Any:
     try:
         import h5netcdf
     except ModuleNotFoundError as error:
-        if error.name != "h5netcdf":
-            raise
-        raise ConfigError("netCDF-4 needs h5netcdf: pip install 'physgym[netcdf]'") from error
+        raise ModuleNotFoundError(
+            f"physgym.formats.netcdf_file needs h5netcdf: pip install 'physgym[netcdf]' ({error})", name=error.name
+        ) from error
     return h5netcdf
 
 
@@ -224,7 +224,7 @@ def import_netcdf(
         The new dataset.
 
     Raises:
-        ConfigError: An argument does not fit the file, or h5netcdf is not installed.
+        ConfigError: An argument does not fit the file.
         DatasetError: The file is damaged or has missing values, or `path` holds samples already.
     """
     source = absolute(source)

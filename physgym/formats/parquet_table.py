@@ -47,7 +47,7 @@ def export_parquet(dataset: SampleDataset, out: str | Path, *, progress: bool = 
         What of the dataset the file does not hold.
 
     Raises:
-        ConfigError: pyarrow is not installed, Parquet has no dtype of a field, or two columns have one name.
+        ConfigError: Parquet has no dtype of a field, or two columns have one name.
         DatasetError: `out` exists, the disk refuses, or the file does not hold what was written.
     """
     arrow, parquet = _library()
@@ -95,9 +95,9 @@ def _library() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
-        raise ConfigError("Parquet needs pyarrow: pip install 'physgym[parquet]'") from error
+        raise ModuleNotFoundError(
+            f"physgym.formats.parquet_table needs pyarrow: pip install 'physgym[parquet]' ({error})", name=error.name
+        ) from error
     return pyarrow, parquet
 
 
@@ -299,7 +299,7 @@ def import_parquet(
         The new dataset.
 
     Raises:
-        ConfigError: An argument does not fit the columns, or pyarrow is not installed.
+        ConfigError: An argument does not fit the columns.
         DatasetError: The file is damaged, a value is missing, or `path` holds samples already.
     """
     arrow, parquet = _library()
