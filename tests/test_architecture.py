@@ -32,6 +32,7 @@ ORDER = [
     "policies",
     "cube",
     "casting",
+    "relative_errors",
     "returned",
     "feedback",
     "sample",

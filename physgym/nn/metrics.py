@@ -13,6 +13,7 @@ import numpy as np
 
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError, SampleError
+from physgym.relative_errors import relative_to
 from physgym.sample import Field, SampleSpec, present
 from physgym.spaces import Array
 
@@ -89,12 +90,6 @@ class FieldComparison:
 
 def _flat(values: Array) -> Array:
     return values.reshape(len(values), math.prod(values.shape[1:]))
-
-
-def relative_to(errors: Array, sizes: Array) -> Array:
-    """Return errors over sizes; where a size is zero, 0 for an error of zero and infinite for another one."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(errors == 0, 0.0, errors / sizes)
 
 
 class Metric(ABC):

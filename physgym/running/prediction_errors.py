@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from physgym.errors import SampleError
-from physgym.nn.metrics import relative_to
+from physgym.relative_errors import relative_to
 from physgym.spaces import Array
 
 
