@@ -117,12 +117,19 @@ GUIDES = {
     ),
     "running": Guide(
         IMPORTS,
-        {"2000": "30", "10_000": "3", "samples=20_000": "samples=50", "steps=200": "steps=5"},
+        {
+            "2000": "30",
+            "10_000": "3",
+            "samples=20_000": "samples=50",
+            "steps=200": "steps=5",
+            "episodes=20": "episodes=2",
+            "frames=50": "frames=2",
+        },
         {
             5: METHODS,
             6: "arguments are left out",
             7: "arguments are left out",
-            9: "takes a file of ONNX; tests/nn/test_export.py runs such files",
+            11: "takes a file of ONNX; tests/nn/test_export.py runs such files",
         },
     ),
     "sessions": Guide(),
