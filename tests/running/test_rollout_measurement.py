@@ -9,8 +9,10 @@ from torch import nn
 
 from physgym import SampleDataset
 from physgym.data.learned import Learned
+from physgym.data.statistics import Statistics
+from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, SampleError
-from physgym.nn import Predictor
+from physgym.nn import Changes, Predictor
 from physgym.nn.transforms import Transform, Transforms
 from physgym.runner import RolloutEvaluation
 from physgym.sample import Field, SampleSpec
@@ -301,3 +303,50 @@ def test_values_of_the_solver_that_do_not_fit_are_an_error(tmp_path):
     data = data.subset(np.array([1, 2]))  # from a state of 1e60, which float32 does not hold
     with pytest.raises(SampleError, match="cannot hold"):
         RolloutEvaluation(data).measure(predictor(Single()), 2)
+
+
+def test_a_network_of_changes_goes_on_in_physical_units(tmp_path):
+    """It predicts (1 + eps) times the change of each step: the error is what the true changes sum up to, times eps."""
+    data = turning(tmp_path / "d", [7], push=0.5)
+    changes = data.arrays["next_state"] - data.arrays["state"]
+    scale = np.sqrt((changes**2).mean(0))
+
+    class Next(nn.Module):
+        """The normalized changes of one row after the other."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(1 + EPS, dtype=torch.float64))
+            self.row = 0
+
+        def forward(self, state, push):
+            row, self.row = self.row % len(changes), self.row + 1
+            return self.weight * torch.tensor(changes[row] / scale).expand(len(state), 2)
+
+    made = Changes.of(spec(), ["state", "push"], ["next_state"])
+    made.fit({"next_state": Statistics.of(np.array([scale, -scale]))})
+    network = Predictor(Next(), spec(), inputs=["state", "push"], outputs=["next_state"], changes=made)
+    network.network.row = 0
+    report = RolloutEvaluation(data).measure(network, 7)
+    expected = EPS * np.linalg.norm(np.cumsum(changes, 0), axis=1) / np.linalg.norm(data.arrays["next_state"], axis=1)
+    np.testing.assert_allclose(report.mean(), expected, rtol=1e-4)  # scales are float32
+
+
+def test_an_output_that_feeds_nothing_is_compared_as_well(tmp_path):
+    fields = SampleSpec([*spec().values(), Field("size", (), WIDE, "target", "m")])
+    with SampleWriter(tmp_path / "d", fields, mode="test", source={}) as writer:
+        state = np.array([[1.0, 0.0], *(np.linalg.matrix_power(TURN, n)[:, 0] for n in range(1, 5))])
+        rows = {"state": state[:-1], "push": np.zeros((4, 2)), "next_state": state[1:], "size": np.full(4, 2.0)}
+        names = {"episode": np.zeros(4, int), "step": np.arange(4), "seed": np.zeros(4, np.uint64)}
+        writer.append(rows, **names)
+
+    class Both(Turn):
+        def forward(self, state, push):
+            found = super().forward(state, push)
+            return found, torch.linalg.norm(found, dim=1)
+
+    network = Predictor(Both(), fields, inputs=["state", "push"], outputs=["next_state", "size"])
+    report = RolloutEvaluation(SampleDataset(tmp_path / "d", "test")).measure(network, 4, metrics=["mae"])
+    np.testing.assert_allclose(report.mean("mae", "size"), 1.0)
+    assert report.mean("mae", "next_state").max() < 1e-14
+    assert report.units == {"mae/next_state": "m", "mae/size": "m"}
