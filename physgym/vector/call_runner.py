@@ -18,13 +18,13 @@ from physgym.errors import (
 )
 from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import Attached, CallResult, Message, Results, Step
-from physgym.vector.calls import MOVES, MethodCall, OpenCall, State, StreamCall
+from physgym.vector.calls import ABANDONED, MOVES, MethodCall, OpenCall, State, StreamCall
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.recovery import Recovery
 from physgym.vector.workers import Fault, RemoteWorker, Worker, reported
 
 T = TypeVar("T")
-IDLE, INTERRUPTED, SEND = State.IDLE, State.INTERRUPTED, State.SEND  # an enumeration takes longer to ask
+IDLE, SEND = State.IDLE, State.SEND  # an enumeration takes longer to ask
 
 
 class CallRunner:
@@ -61,7 +61,7 @@ class CallRunner:
 
     def interrupt(self) -> None:
         """Leave the present call in the middle: the answers to come are forgotten."""
-        self._move(INTERRUPTED, self._none)
+        self._move(State.INTERRUPTED, self._none)
 
     def finish(self) -> None:
         """Take note that no answer is owed any more."""
@@ -79,7 +79,7 @@ class CallRunner:
     # --- a call
 
     def begin(self, name: str, call: OpenCall) -> None:
-        """Make sure that a call can begin; until its requests are out, it counts as interrupted.
+        """Make sure that a call can begin, and begin to send its requests.
 
         Args:
             name: What the caller called.
@@ -99,7 +99,7 @@ class CallRunner:
             for worker in self._fleet.workers:
                 if isinstance(worker, RemoteWorker) and worker.gone:
                     self._errors += self._recovery.deal_with(worker, Fault(worker.lost(), dead=True), self._none)
-        self._move(INTERRUPTED, self._none)
+        self._move(call.posting, self._none)
         if self._errors:
             self.raise_errors()
 
@@ -109,7 +109,7 @@ class CallRunner:
         if self.state is SEND:
             text = f"{name} while results of send are still to come; take them with recv, or reset"
             raise PendingCallError(text, "send")
-        if self.state is not INTERRUPTED:
+        if self.state not in ABANDONED:
             state = self.state.value
             text = f"Calling `{name}_async` while waiting for a pending call to `{state}` to complete"
             raise PendingCallError(text, state)
@@ -117,6 +117,7 @@ class CallRunner:
 
     def _drain(self) -> None:
         """Wait for the answers to a call that was interrupted, and forget them."""
+        self.interrupt()
         unfinished = self._fleet.end_unfinished()
         self._fleet.forget()
         for _ in self._fleet.replies():
@@ -158,7 +159,7 @@ class CallRunner:
             WrongType: An action cannot travel.
         """
         before = self.state
-        self.interrupt()
+        self._move(self._stream.posting, self._none)
         for worker, message in requests:
             try:
                 self._fleet.post(worker, message)
@@ -299,7 +300,7 @@ class CallRunner:
             WorkerError: One does not come up.
         """
         self.check_open()
-        if self.state is INTERRUPTED:
+        if self.state in ABANDONED:
             self._drain()
         for worker in self._fleet.workers:
             if not isinstance(worker, RemoteWorker) or not worker.gone:

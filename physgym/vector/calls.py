@@ -29,7 +29,11 @@ class State(Enum):
     """The states of the call that is under way; the value is its name in messages."""
 
     IDLE = ""  # no answer is owed
-    INTERRUPTED = "interrupted"  # answers may be owed that belong to nobody; also while requests are being sent
+    POSTING = "posting"  # requests are being sent
+    SENDING = "sending"  # those of steps without lockstep are
+    INTERRUPTED = (
+        "interrupted"  # answers are owed that belong to nobody, or to a rollout, which can be left at any time
+    )
     RESET = "reset"
     STEP = "step"
     CALL = "call"
@@ -38,14 +42,21 @@ class State(Enum):
     __hash__ = object.__hash__  # looked up in every step, where that of Enum, in Python, would count
 
 
+# The legal moves. A call may be left in the middle in any state but IDLE; then there is one way on: to take in the
+# answers that are owed.
 MOVES: dict[State, frozenset[State]] = {
-    State.IDLE: frozenset({State.INTERRUPTED}),
-    State.INTERRUPTED: frozenset(State),
+    State.IDLE: frozenset({State.POSTING, State.SENDING}),
+    State.POSTING: frozenset({State.RESET, State.STEP, State.CALL, State.INTERRUPTED}),
+    State.SENDING: frozenset({State.SEND, State.IDLE, State.INTERRUPTED}),
+    State.INTERRUPTED: frozenset({State.IDLE, State.INTERRUPTED}),
     State.RESET: frozenset({State.IDLE, State.INTERRUPTED}),
     State.STEP: frozenset({State.IDLE, State.INTERRUPTED}),
     State.CALL: frozenset({State.IDLE, State.INTERRUPTED}),
-    State.SEND: frozenset({State.IDLE, State.INTERRUPTED}),
+    State.SEND: frozenset({State.SENDING, State.IDLE, State.INTERRUPTED}),
 }
+# The states that a later call finds where one was interrupted: it may be so while its requests are sent, too.
+ABANDONED = frozenset({State.POSTING, State.SENDING, State.INTERRUPTED})
+LOCKSTEP = frozenset({State.RESET, State.STEP, State.CALL})  # the states of calls that one waits for
 
 
 class OpenCall:
@@ -57,7 +68,8 @@ class OpenCall:
         mode: What happens when an episode ends.
     """
 
-    state = State.INTERRUPTED
+    state = State.INTERRUPTED  # once its requests are out
+    posting = State.POSTING  # until then
     streams = False  # whether its steps are answered in parts
 
     def __init__(self, results: ResultStore, actions: ActionWriter, mode: AutoresetMode) -> None:
@@ -262,6 +274,7 @@ class StreamCall(OpenCall):
     """
 
     state = State.SEND
+    posting = State.SENDING
     streams = True
 
     def __init__(self, results: ResultStore, actions: ActionWriter, mode: AutoresetMode) -> None:

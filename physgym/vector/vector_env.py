@@ -36,7 +36,7 @@ from physgym.vector.actions import ActionWriter
 from physgym.vector.arguments import Arguments, check_arguments, make_with, one_each
 from physgym.vector.autotune import count_workers
 from physgym.vector.call_runner import CallRunner
-from physgym.vector.calls import Calls, State, check_reset
+from physgym.vector.calls import ABANDONED, LOCKSTEP, Calls, State, check_reset
 from physgym.vector.episode_schedule import Episode, EpisodeSchedule
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.memory import SharedMemory
@@ -241,7 +241,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 before they are ended by force. ``terminate``: end them at once.
         """
         timeout, terminate = kwargs.get("timeout"), bool(kwargs.get("terminate"))
-        if self._runner.state in (State.RESET, State.STEP, State.CALL):
+        if self._runner.state in LOCKSTEP:
             state = self._runner.state.value
             text = f"Calling `close` while waiting for a pending call to `{state}` to complete."
             warnings.warn(text, UserWarning, stacklevel=3)
@@ -456,7 +456,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         self._runner.check_open()
         stream = self._calls.stream
         sent = self._runner.count_in_flight()
-        if min_envs < 1 or (min_envs > sent and self._runner.state is not State.INTERRUPTED):
+        if min_envs < 1 or (min_envs > sent and self._runner.state not in ABANDONED):
             raise WrongValue(
                 f"min_envs must be between 1 and the {sent} environments that were sent actions, not {min_envs}"
             )
@@ -505,7 +505,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             ConfigError: Episodes are not pairs of different integers.
             ClosedError: The vector env was closed meanwhile.
         """
-        self._runner.begin("rollout", self._calls.none)  # and stays interrupted: who stops iterating leaves answers
+        self._runner.begin("rollout", self._calls.none)
+        self._runner.opened(self._calls.none)  # interrupted from its begin: who stops iterating leaves answers
         call = self._runner.number
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected, "reports": reports}
