@@ -10,37 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from physgym.loading.loadable import Loadable
 from physgym.loading.shuffling import order, permutation, windows
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Gatherable(Protocol):
-    """Samples from which batches are taken."""
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """Return the samples at the indices, stacked."""
-        ...
-
-
-class Loadable(Gatherable, Protocol):
-    """Samples that a `Loader` reads; `physgym.SampleDataset` is one.
-
-    Where it has them, the loader also uses ``read(start, stop, fields, out)``, which puts consecutive samples into
-    arrays and makes reading block by block possible; ``random_access``, False if gathering is slow;
-    ``stored_nbytes(fields)``, what all samples take where they overlap; and the argument ``out`` of ``gather``, arrays
-    to fill, for pinned memory.
-    """
-
-    @property
-    def spec(self) -> SampleSpec:
-        """Return the fields."""
-        ...
 
 
 class Rows(Protocol):

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from physgym.errors import DatasetError
-from physgym.loading.epoch_reader import Loadable, as_native
+from physgym.loading.epoch_reader import as_native
+from physgym.loading.loadable import Loadable
 from physgym.spaces import Array
 from physgym.system.parent_watch import end_with_parent
 

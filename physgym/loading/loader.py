@@ -13,7 +13,8 @@ from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError
 from physgym.loading.batching import Batched, EpochDivision, check_arguments
 from physgym.loading.epoch import Epoch, Position
-from physgym.loading.epoch_reader import Chunk, Loadable, Rows, chunks, native
+from physgym.loading.epoch_reader import Chunk, Rows, chunks, native
+from physgym.loading.loadable import Loadable, stored_nbytes
 from physgym.loading.reading import ReadingMode, ReadingOrder, Shuffle, choose_order
 from physgym.spaces import Array
 
@@ -98,9 +99,7 @@ class Loader(Batched):
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
 
         row = sum(dataset.spec[name].nbytes for name in self.fields)
-        stored = getattr(dataset, "stored_nbytes", None)
-        nbytes = row * len(dataset) if stored is None else stored(self.fields)
-        chosen = choose_order(shuffle, dataset, nbytes, world_size)
+        chosen = choose_order(shuffle, dataset, stored_nbytes(dataset, self.fields), world_size)
         self.reading = ReadingMode(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
         self._chunk = max(1, CHUNK // max(1, row * batch_size))  # batches
         if shuffle:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Literal
 
 from physgym.errors import ConfigError
-from physgym.loading.epoch_reader import Gathered, Loadable, Rows, Windows
+from physgym.loading.epoch_reader import Gathered, Rows, Windows
+from physgym.loading.loadable import BlockReadable, Loadable, has_random_access
 from physgym.system.memory import available_memory
 
 ReadingOrder = Literal["sequential", "random", "window"]
@@ -73,7 +74,7 @@ def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: i
     Raises:
         ConfigError: The samples do not allow that order.
     """
-    in_blocks, at_random = hasattr(dataset, "read"), getattr(dataset, "random_access", True)
+    in_blocks, at_random = isinstance(dataset, BlockReadable), has_random_access(dataset)
     if shuffle == "random" and not at_random:
         raise ConfigError(
             'these samples are an archive, which can only be read block by block: use shuffle=True or "window"'

@@ -16,6 +16,7 @@ from physgym.sample import SampleSpec
 from physgym.training.checkpoint_files import check_network
 from physgym.training.random_state import generator_states, set_generator_states
 from physgym.training.state_codec import encode
+from physgym.training.validation import NamesFigures
 
 MonitorMode = Literal["min", "max"]  # what is better
 
@@ -91,8 +92,9 @@ def _adds_unnamed(callback: Callback) -> bool:
 
 
 def _names_of(rollout: Any, predictor: Predictor | None) -> set[str] | None:
-    names = getattr(rollout, "names", None)
-    return set(names(predictor)) if callable(names) and predictor is not None else None
+    if predictor is None or not isinstance(rollout, NamesFigures) or not callable(rollout.names):
+        return None
+    return set(rollout.names(predictor))
 
 
 def loss_names(

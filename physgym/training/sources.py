@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from physgym.nn.transforms import Moments
 from physgym.sample import Sample, SampleSpec
@@ -26,9 +26,18 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: Array, fields: Sequence[str] | None = None) -> Sample:
-        """Return the samples at some indices, as `physgym.loading.epoch_reader.Loadable`; shape (n, *shape)."""
+        """Return the samples at some indices, as `physgym.loading.loadable.Loadable`; shape (n, *shape)."""
         ...
 
     def split(self, validation_fraction: float, seed: int) -> tuple[Samples, Samples]:
         """Return training and validation samples that share no episode."""
+        ...
+
+
+@runtime_checkable
+class IndexedSamples(Protocol):
+    """Samples that have names, as those of a dataset do; others are trained on without."""
+
+    def index(self, name: str) -> Array:
+        """Return the "episode", "step" or another name of every sample, shape (n,), integer."""
         ...

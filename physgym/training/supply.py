@@ -32,7 +32,7 @@ from physgym.training.foreign import Feed
 from physgym.training.history import TrainingProgress
 from physgym.training.random_state import seed_generators, seed_of
 from physgym.training.ranks import Ranks
-from physgym.training.sources import Samples
+from physgym.training.sources import IndexedSamples, Samples
 
 STATISTICS_SAMPLES = 1024  # how many of an endless stream of samples the normalization is made from, at most
 
@@ -303,11 +303,11 @@ class StoredSupply(Supply):
 
     def names(self, progress: TrainingProgress) -> list[Array]:
         """Return episodes and steps of the samples of the current batch; empty where the samples have none."""
-        index: Any = getattr(self._samples, "index", None)  # of a dataset, which samples need not be
-        if index is None:
+        samples = self._samples
+        if not isinstance(samples, IndexedSamples):
             return []
         rows = self.loader.indices(progress.epoch, progress.batch)
-        return [index(name)[rows] for name in ("episode", "step")]
+        return [samples.index(name)[rows] for name in ("episode", "step")]
 
     def order_state(self, progress: TrainingProgress) -> dict[str, Any]:
         """Return the position in the order of the samples."""

@@ -54,7 +54,7 @@ from physgym.training.training_session import TrainingSession, check_session
 from physgym.training.unroll import Unroll, as_unroll
 from physgym.training.unrolled_loss import loss_of
 from physgym.training.unrolled_samples import check_produced, fields_of, windows_of
-from physgym.training.validation import Evaluation, Validation
+from physgym.training.validation import ComparesCode, Evaluation, Validation
 
 Produce = Literal["first_epoch", "always"]
 
@@ -252,8 +252,8 @@ class Trainer:
             check_alike(self.validation, spec, dict.fromkeys((*self.predictor.inputs, *loss_fields)))
         shown = source if source is not None else None if isinstance(given, Feed) else given
         warn_of_overlap(self.validation, shown, divided=isinstance(validation, (int, float)))
-        if (learned := Learned.of(shown)) is not None:
-            getattr(rollout, "compare_code", lambda _: None)(learned.code)
+        if isinstance(rollout, ComparesCode) and (learned := Learned.of(shown)) is not None:
+            rollout.compare_code(learned.code)
 
         self.optimization = Optimization(self.predictor.network) if optimization is None else optimization
         mine = {id(parameter) for parameter in self.predictor.parameters()}

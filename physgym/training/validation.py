@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,26 @@ EMPTY = "the {what} has no samples; generate some first"
 
 LossFunction = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
 RolloutFunction = Callable[[Predictor], Mapping[str, float]]
+
+
+@runtime_checkable
+class NamesFigures(Protocol):
+    """A costlier validation that says which figures it gives; of others that is known when they have run."""
+
+    def names(self, predictor: Predictor) -> Iterable[str]:
+        """Return their names."""
+        ...
+
+
+@runtime_checkable
+class ComparesCode(Protocol):
+    """A costlier validation that runs code of a simulation, which may be other code than that of the samples."""
+
+    def __call__(self, predictor: Predictor) -> Mapping[str, float]: ...
+
+    def compare_code(self, learned: Mapping[str, Any] | None) -> None:
+        """Warn where it is."""
+        ...
 
 
 class Validation:
