@@ -34,8 +34,6 @@ CHECKPOINT = ("manifest.json", "network.safetensors", "training.json", "training
 PARTITION = re.compile(rf"(({'|'.join(get_args(Mode))})-\d{{5}}|dataset-\d+)\.(h5|tmp)")
 HALF_WRITTEN = re.compile(r"\..+-[0-9a-f]+\.tmp")  # a file of a session, see `files.temporary_name`
 
-INIT = "Make one (git init, git add, git commit), or run without a record (--allow-dirty-repo)"
-
 
 @dataclass(frozen=True)
 class Repository:
@@ -241,7 +239,7 @@ def check_repository(
     if not allow_dirty:
         raise ConfigError(refusal)
     if not yes:
-        if not sys.stdin.isatty():
+        if not _can_ask():
             raise ConfigError(f"{refusal}\nThere is no terminal to ask on: add --y to run without a record")
         print(refusal, file=sys.stderr)
         try:
@@ -253,24 +251,30 @@ def check_repository(
     return False
 
 
+def _can_ask() -> bool:
+    """Return whether somebody sits at a terminal; without standard input, as in a service, nobody does."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
+    option = "--allow-dirty-repo" if _can_ask() else "--allow-dirty-repo --y"
+    init = f"Make one (git init, git add, git commit), or run without a record ({option})"
     if repository is None:
         if shutil.which("git") is None:
             return (
-                f"{NO_GIT}, so that nobody could run the same again. Install it, or run without a record "
-                "(--allow-dirty-repo)"
+                f"{NO_GIT}, so that nobody could run the same again. Install it, or run without a record ({option})"
             )
-        return f"this folder is in no git repository, so that nobody could run the same again. {INIT}"
+        return f"this folder is in no git repository, so that nobody could run the same again. {init}"
     if repository.problem is not None:
-        return f"git cannot read the repository: {repository.problem}\nSet this right, or add --allow-dirty-repo"
+        return f"git cannot read the repository: {repository.problem}\nSet this right, or add {option}"
     if repository.commit is None:
-        return f"the repository {repository.root} has no commit yet, so that nobody could run the same again. {INIT}"
+        return f"the repository {repository.root} has no commit yet, so that nobody could run the same again. {init}"
     if not repository.dirty or save_diff:
         return ""
     return (
         f"the repository {repository.root} has changes that are not committed, so that nobody could run the same "
         f"again:\n{listed(repository)}\n"
-        "Commit them, or store them with the session (--save-diff), or run without a record (--allow-dirty-repo). The "
+        f"Commit them, or store them with the session (--save-diff), or run without a record ({option}). The "
         "setting uncommitted of [tool.physgym] in pyproject.toml, or the variable PHYSGYM_UNCOMMITTED, decides that "
         "for all runs: refuse, save-diff or unrecorded"
     )

@@ -165,9 +165,22 @@ def test_names_of_all_kinds(repository):
     assert "  changed    two words.py\n" in text
     assert "'new\\nline.py'" in text
     assert "untracked  folder/-dash.py" in text
-    for option in ("--save-diff", "--allow-dirty-repo", "Commit"):
+    for option in ("--save-diff", "(--allow-dirty-repo --y)", "Commit"):
         assert option in text
     same_elsewhere(repository, found)
+
+
+def test_a_refusal_names_the_options_that_are_needed_where_it_is_read(repository, monkeypatch):
+    (repository / "new.py").touch()
+    found = find_repository(repository)
+    for stdin in (io.StringIO(), None):  # of a script, and of a service
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(ConfigError, match=r"\(--allow-dirty-repo --y\)"):
+            check(found)
+    monkeypatch.setattr("sys.stdin", terminal := io.StringIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    with pytest.raises(ConfigError, match=r"\(--allow-dirty-repo\)"):  # which asks then
+        check(found)
 
 
 def test_a_long_list_is_cut(repository):
