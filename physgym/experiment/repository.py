@@ -261,9 +261,7 @@ def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
     init = f"Make one (git init, git add, git commit), or run without a record ({option})"
     if repository is None:
         if shutil.which("git") is None:
-            return (
-                f"{NO_GIT}, so that nobody could run the same again. Install it, or run without a record ({option})"
-            )
+            return f"{NO_GIT}, so that nobody could run the same again. Install it, or run without a record ({option})"
         return f"this folder is in no git repository, so that nobody could run the same again. {init}"
     if repository.problem is not None:
         return f"git cannot read the repository: {repository.problem}\nSet this right, or add {option}"

@@ -181,19 +181,23 @@ class Feed:
     def statistics(self) -> Mapping[str, Statistics]:
         """Return mean and standard deviation by field name: over a pass, or its first samples if it has no end."""
         found = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
+        for batch in self.first_batches():
+            more = of_samples(self.spec, self.spec, batch)
+            found = {name: known.merge(more[name]) for name, known in found.items()}
+        return found
+
+    def first_batches(self) -> Generator[dict[str, Array], None, None]:
+        """Yield the batches that make the statistics; the generators are as they were before afterwards."""
         count, endless = 0, self.num_batches is None
         before = generator_states()
         try:
             for batch in self.batches(0):
-                arrays = {name: batch[name].cpu().numpy() for name in self.spec}
-                more = of_samples(self.spec, self.spec, arrays)
-                found = {name: known.merge(more[name]) for name, known in found.items()}
+                yield {name: batch[name].cpu().numpy() for name in self.spec}
                 count += len(next(iter(batch.values())))
                 if endless and count >= STATISTICS_SAMPLES:
                     break
         finally:
             set_generator_states(before)
-        return found
 
 
 def _fields_of(item: Any, kind: str) -> dict[str, Any]:

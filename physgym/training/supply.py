@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from physgym.spaces import Array
 from physgym.training.batches import Batches, LastBatch, divide
 from physgym.training.foreign import Feed
 from physgym.training.history import TrainingProgress
+from physgym.training.normalization import fit_normalization, stored_batches
 from physgym.training.random_state import seed_generators, seed_of
 from physgym.training.ranks import Ranks
 from physgym.training.sources import IndexedSamples, Samples
@@ -89,7 +90,12 @@ class Learner:
         Raises:
             ConfigError: The changes have no scale there.
         """
-        self.predictor.transforms.fit(samples.statistics)
+        predictor = self.predictor
+        if isinstance(samples, Feed):
+            batches: Callable[[], Iterable[Any]] = samples.first_batches
+        else:
+            batches = partial(stored_batches, samples, predictor.inputs)
+        fit_normalization(predictor, samples.spec, samples.statistics, batches)
         changes = self.predictor.changes
         if changes is not None and not changes.fitted:
             changes.fit(difference_statistics(samples, changes.pairs))
@@ -456,7 +462,8 @@ class FreshSupply(Supply):
             changed = drawn_differences(spec, batch.samples, pairs)
             differences = {name: known.merge(changed[name]) for name, known in differences.items()}
             self._waiting.append(batch)
-        self.learner.predictor.transforms.fit(statistics)
+        batches = [batch.samples for batch in self._waiting]
+        fit_normalization(self.learner.predictor, spec, statistics, lambda: batches)
         if changes is not None and pairs:
             changes.fit(differences)
 

@@ -40,7 +40,9 @@ class NamesFigures(Protocol):
 class ComparesCode(Protocol):
     """A costlier validation that runs code of a simulation, which may be other code than that of the samples."""
 
-    def __call__(self, predictor: Predictor) -> Mapping[str, float]: ...
+    def __call__(self, predictor: Predictor) -> Mapping[str, float]:
+        """Return figures by name."""
+        ...
 
     def compare_code(self, learned: Mapping[str, Any] | None) -> None:
         """Warn where it is."""

@@ -1,0 +1,136 @@
+"""A normalization gets the moments of what it is given, also behind another transform."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from physgym.data.statistics import Statistics
+from physgym.errors import ConfigError
+from physgym.nn import MLP, Compose, LossTransform, Normalize, Transform, Transforms
+from physgym.sample import Field, SampleSpec
+from physgym.training import SampleSource, Trainer
+
+X = np.exp(np.random.default_rng(0).normal(size=(64, 3)) * [0.5, 1.0, 2.0]).astype("f4")
+Y = X[:, :1].copy()
+SPEC = SampleSpec([Field("x", (3,), np.dtype("f4"), "input"), Field("y", (1,), np.dtype("f4"), "target")])
+COLUMNS = {"x": X, "y": Y}
+
+
+class Log(Transform):
+    def __init__(self):
+        super().__init__()
+        self.modes = []
+
+    def forward(self, fields):
+        self.modes.append(self.training)
+        return {**fields, "x": fields["x"].log()}
+
+
+class Wide(Transform):
+    def forward(self, fields):
+        return {**fields, "x": fields["x"][:, :2]}
+
+
+class Stored:
+    """Samples in memory, as a trainer takes them."""
+
+    spec = SPEC
+
+    def __init__(self, rows=slice(None)):
+        self.columns = {name: column[rows] for name, column in COLUMNS.items()}
+
+    @property
+    def statistics(self):
+        return {name: Statistics.of(column) for name, column in self.columns.items()}
+
+    def __len__(self):
+        return len(self.columns["x"])
+
+    def gather(self, indices, fields=None):
+        return {name: self.columns[name][indices] for name in fields or SPEC}
+
+    def split(self, validation_fraction, seed):
+        return Stored(slice(16, None)), Stored(slice(16))
+
+
+class Fresh(SampleSource):
+    """The same samples, one after the other."""
+
+    spec = SPEC
+
+    def __init__(self):
+        self.rows = itertools.cycle(range(len(X)))
+
+    def draw(self, count):
+        rows = [next(self.rows) for _ in range(count)]
+        return {name: column[rows] for name, column in COLUMNS.items()}
+
+
+def around(*before):
+    normalize = Normalize({"x": (3,)})
+    return normalize, Transforms(Compose([*before, normalize]), LossTransform(None, None))
+
+
+def fitted(samples, *before, **options):
+    normalize, transforms = around(*before)
+    trainer = Trainer(
+        MLP(3, 1, hidden=()), samples, inputs=["x"], outputs=["y"], transforms=transforms, epochs=1, batch_size=16,
+        progress=False, device="cpu", **options,
+    )  # fmt: skip
+    return normalize, trainer
+
+
+def check(normalize, values):
+    assert normalize.fitted
+    torch.testing.assert_close(normalize.mean_0, torch.from_numpy(values.mean(0)).float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(normalize.scale_0, torch.from_numpy(values.std(0)).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_stored_samples():
+    log = Log()
+    normalize, _ = fitted(Stored(), log, validation=None)
+    check(normalize, np.log(X))
+    assert not any(log.modes)  # as in a prediction
+
+
+def test_samples_that_validate_do_not_count():
+    normalize, _ = fitted(Stored(), Log(), validation=0.25)
+    check(normalize, np.log(X[16:]))
+
+
+def test_a_loader():
+    batches = [{name: column[start : start + 16] for name, column in COLUMNS.items()} for start in range(0, 64, 16)]
+    normalize, _ = fitted(DataLoader(batches, batch_size=None), Log(), validation=None)
+    check(normalize, np.log(X))
+
+
+def test_a_source():
+    normalize, trainer = fitted(None, Log(), validation=None, source=Fresh(), produce="always", batches_per_epoch=4)
+    trainer.fit()
+    check(normalize, np.log(X))
+
+
+def test_fields_as_they_are_and_one_behind_the_other():
+    check(fitted(Stored(), validation=None)[0], X)
+    check(fitted(Stored(), Transform(), validation=None)[0], X)
+    first = Normalize({"x": (3,)})
+    second, _ = fitted(Stored(), Compose([Log(), first]), validation=None)
+    check(first, np.log(X))
+    check(second, (np.log(X) - np.log(X).mean(0)) / np.log(X).std(0))
+
+
+def test_moments_that_are_given_stay():
+    normalize, transforms = around(Log())
+    normalize.fit({"x": Statistics.of(X)})
+    Trainer(MLP(3, 1), Stored(), transforms=transforms, epochs=1, validation=None, device="cpu")
+    check(normalize, X)
+
+
+def test_another_shape_is_refused():
+    with pytest.raises(ConfigError, match=r"field 'x'"):
+        fitted(Stored(), Wide(), validation=None)
