@@ -85,9 +85,9 @@ def labelled_variables(
     """
     given = {name: tuple(map(plain_name, axes)) for name, axes in (dims or {}).items()}
     fields = dict(dataset.spec.items())
-    beside = side_arrays(dataset)
+    side = side_arrays(dataset)
     if TIME not in fields and (times := _times(dataset)) is not None:
-        beside[f"index/{TIME}"] = times
+        side[f"index/{TIME}"] = times
     taken = {plain_name(name) for name in fields}
     rows = _free(SAMPLE, taken)
     found = []
@@ -97,7 +97,7 @@ def labelled_variables(
         said |= {"kind": one.kind if one.kind != "number" else "", "feeds": one.feeds}
         shape = (len(dataset), *one.shape)
         found.append(LabelledVariable(plain_name(name), name, (rows, *axes), shape, one.dtype, _said(said, name)))
-    for name, values in beside.items():
+    for name, values in side.items():
         short = name.removeprefix("index/")
         coordinate = "/" not in short
         label = plain_name(short if coordinate and plain_name(short) not in taken else name if coordinate else short)

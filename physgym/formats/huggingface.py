@@ -157,9 +157,9 @@ def export_huggingface(dataset: SampleDataset, out: str | Path) -> list[str]:
             _compare(library.load_from_disk(written), dataset, out)
     except OSError as error:
         raise DatasetError(f"cannot write {out}: {error}") from error
-    beside = {"parameters": dataset.parameters, "rejected samples": dataset.rejected}
-    beside |= {"how episodes ended": dataset.ended, "constants": dataset.constants}
-    return ["seeds, roles and units", *(name for name, there in beside.items() if there)]
+    side = {"parameters": dataset.parameters, "rejected samples": dataset.rejected}
+    side |= {"how episodes ended": dataset.ended, "constants": dataset.constants}
+    return ["seeds, roles and units", *(name for name, there in side.items() if there)]
 
 
 def _compare(found: Any, dataset: SampleDataset, out: Path) -> None:

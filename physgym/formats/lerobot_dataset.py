@@ -148,9 +148,9 @@ class _Frames:
         )
         if self.gaps:
             found.append("steps are missing: the rest of such an episode is one of its own, which begins at frame 0")
-        beside = [("parameters", dataset.parameters), ("rejected samples", dataset.rejected)]
-        beside += [("how episodes ended", dataset.ended), ("constants", dataset.constants)]
-        left_out = ["seeds and numbers of episodes", *(name for name, there in beside if there)]
+        side = [("parameters", dataset.parameters), ("rejected samples", dataset.rejected)]
+        side += [("how episodes ended", dataset.ended), ("constants", dataset.constants)]
+        left_out = ["seeds and numbers of episodes", *(name for name, there in side if there)]
         return [*found, f"left out: {', '.join(left_out)}"]
 
     def portions(self, dataset: SampleDataset) -> Iterator[tuple[int, dict[str, Array]]]:

@@ -81,10 +81,10 @@ def import_mesh(
     return SampleDataset(path, mode=mode)
 
 
-Place = tuple[Path, int | None]  # a file, and which of its steps
+MeshPlace = tuple[Path, int | None]  # a file, and which of its steps
 
 
-def _meshes(source: Path, episode: str | None, step: str | None) -> tuple[list[Place], Array, Array]:
+def _meshes(source: Path, episode: str | None, step: str | None) -> tuple[list[MeshPlace], Array, Array]:
     """Return the places of all meshes, and their episodes and steps."""
     folders, listed = _files(source)
     many = {file: count for file in listed if (count := _steps_in(file)) is not None}
@@ -102,7 +102,7 @@ def _meshes(source: Path, episode: str | None, step: str | None) -> tuple[list[P
         said = "say what a file is: --step file, a step of one episode, or --episode file, a case of its own"
     if (episode, step) not in wanted:
         raise ConfigError(f"{source.name} does not say what its {len(listed)} files are; {said}")
-    places: list[Place] = []
+    places: list[MeshPlace] = []
     episodes: list[int] = []
     steps: list[int] = []
     parents = sorted({file.parent for file in listed}, key=_natural)
@@ -162,7 +162,7 @@ def _steps_in(file: Path) -> int | None:
         return None  # read as one mesh, which says what is wrong
 
 
-def _read(place: Place) -> tuple[Array, Sequence[Any], dict[str, Array]]:
+def _read(place: MeshPlace) -> tuple[Array, Sequence[Any], dict[str, Array]]:
     """Return points, blocks of cells and fields of a mesh."""
     meshio = _library()
     file, number = place
@@ -198,7 +198,7 @@ class _MeshSeries:
         first: Its fields.
     """
 
-    def __init__(self, places: list[Place], episodes: Array, steps: Array) -> None:
+    def __init__(self, places: list[MeshPlace], episodes: Array, steps: Array) -> None:
         self.places, self.episodes, self.steps = places, episodes, steps
         points, cells, self.first = _read(places[0])
         self.mesh = _cells(cells)
@@ -217,7 +217,7 @@ class _MeshSeries:
         found = [fields[name] for fields in self._kept[1]]
         return np.stack(found) if found else np.empty((0, *self.first[name].shape), self.first[name].dtype)
 
-    def _checked(self, place: Place) -> dict[str, Array]:
+    def _checked(self, place: MeshPlace) -> dict[str, Array]:
         """Return the fields of a mesh.
 
         Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from physgym.casting import CastError, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
-from physgym.data.layout import INDEX
+from physgym.data.layout import INDEX, Form
 from physgym.data.side_arrays import described
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
@@ -101,9 +101,6 @@ def _library() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-Form = tuple[tuple[int, ...], np.dtype[Any]]
-
-
 class _SampleTable:
     """The columns of a table for a dataset.
 
@@ -119,13 +116,13 @@ class _SampleTable:
         self._dataset = dataset
         fields = {name: one for name, one in dataset.spec.items() if math.prod(one.shape)}
         self.shapes = {name: list(one.shape) for name, one in dataset.spec.items() if name not in fields}
-        self._beside = {name: dataset.index(name) for name in INDEX}
+        self._index_columns = {name: dataset.index(name) for name in INDEX}
         if TIME not in fields:
             with contextlib.suppress(ConfigError):  # nothing says it
-                self._beside[TIME] = dataset.index(TIME)
+                self._index_columns[TIME] = dataset.index(TIME)
         self.places = {name: name for name in fields}
-        names = {name: f"index.{name}" if name in fields else name for name in self._beside}
-        self._beside = {names[name]: values for name, values in self._beside.items()}
+        names = {name: f"index.{name}" if name in fields else name for name in self._index_columns}
+        self._index_columns = {names[name]: values for name, values in self._index_columns.items()}
         self.places |= {column: f"index/{name}" for name, column in names.items()}
         self.left_out = [f"fields without a value: {', '.join(self.shapes)}"] if self.shapes else []
         self._add_parameters()
@@ -137,7 +134,7 @@ class _SampleTable:
             if there:
                 self.left_out.append(name)
         self.forms: dict[str, Form] = {name: (one.shape, one.dtype) for name, one in fields.items()}
-        self.forms |= {name: (values.shape[1:], values.dtype) for name, values in self._beside.items()}
+        self.forms |= {name: (values.shape[1:], values.dtype) for name, values in self._index_columns.items()}
         row = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.forms.values())
         self.at_once = max(1, CHUNK_BYTES // max(1, row))
         self._fields = list(fields)
@@ -164,7 +161,7 @@ class _SampleTable:
             if column in self.places:
                 raise ConfigError(f"field {column!r} has the name of a parameter's column; rename it")
             if values[0].size:
-                self._beside[column] = values[rows]
+                self._index_columns[column] = values[rows]
                 self.places[column] = f"index/{PARAMETERS}{name}"
 
     def portions(self) -> Iterator[dict[str, Array]]:
@@ -172,7 +169,7 @@ class _SampleTable:
         for start in range(0, len(self._dataset), self.at_once):
             stop = min(len(self._dataset), start + self.at_once)
             fields = self._dataset.read(start, stop, self._fields) if self._fields else {}
-            yield fields | {name: values[start:stop] for name, values in self._beside.items()}
+            yield fields | {name: values[start:stop] for name, values in self._index_columns.items()}
 
 
 # --- arrays of numpy and of Arrow

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from physgym.cli import app
 from physgym.errors import ConfigError
 from physgym.formats import registry
 from physgym.formats.registry import ExportOptions
@@ -72,6 +74,32 @@ def test_a_source_of_no_format_is_refused_with_what_formats_take(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(ConfigError, match="is of no known format"):
         registry.of_source(str(tmp_path / "a.txt"))
+
+
+def test_formats_may_go_one_way_alone():
+    assert {"numpy", "minari", "netcdf", "parquet", "well", "lerobot", "huggingface"} == set(registry.names())
+    assert {"numpy", "minari", "netcdf", "parquet", "well", "csv", "mesh"} == set(registry.import_names())
+    with pytest.raises(ConfigError, match="--to must be .* not 'csv'"):
+        registry.find("csv")
+    with pytest.raises(ConfigError, match="an import reads .* not 'lerobot'"):
+        registry.find_import("lerobot")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--to", "onnx", "--mode", "test"], "--mode: a network has no such option"),
+        (["--to", "pt2", "--name", "a", "--field", "a=b"], "--name and --field: a network has no such option"),
+        (["--to", "numpy", "--which", "best"], "--which chooses a network"),
+        (["--to", "numpy", "--resume"], "--resume and --level are for --compress"),
+        (["--compress", "gzip", "--mode", "test"], "--mode goes with --to"),
+        (["--compress", "gzip", "--dim", "a=b"], "--dim: a compressed copy has no such option"),
+    ],
+)
+def test_an_option_that_an_export_would_not_use_is_refused(tmp_path, arguments, text):
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "data"), "--out", str(tmp_path / "x"), *arguments])
+    assert isinstance(done.exception, ConfigError)
+    assert text in str(done.exception)
 
 
 def test_listing_formats_imports_none():
