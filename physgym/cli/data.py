@@ -190,6 +190,12 @@ def export(
         form = registry.find(to)
         if resume or level is not None:
             raise ConfigError("--resume and --level are for --compress; an export is made as a whole")
+        asked = {"out": out, "name": name, "fields": field, "dims": dim}
+        options_of = {"fields": "--field", "dims": "--dim"}
+        if unused := [
+            options_of.get(key, f"--{key}") for key, value in asked.items() if value and key not in form.uses
+        ]:
+            raise ConfigError(f"{' and '.join(unused)}: {to} has no such option")
         dims = {of: names.split(",") for of, names in pairs_of(dim, "--dim").items()}
         options = registry.ExportOptions(out, name, pairs_of(field, "--field"), dims, progress=True)
         with form.needed():
@@ -249,6 +255,8 @@ def import_(
     Example: physgym import D4RL/pen/human-v2 --out data/pen
     """
     form = registry.of_source(source)
+    if info and not form.has_infos:
+        raise ConfigError(f"--info is for datasets of Minari; {source} is {form.title}")
     options = registry.ImportOptions(
         pairs_of(role, "--role"),
         info or (),

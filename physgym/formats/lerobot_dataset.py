@@ -144,7 +144,9 @@ class _Frames:
     def remarks(self, dataset: SampleDataset) -> list[str]:
         """Return what differs from the dataset, and what is left out."""
         found = (
-            [] if _frames_per_second(dataset) else ["a step is 1 s there, since it is no whole part of a second here"]
+            []
+            if _frames_per_second(dataset)
+            else ["a step is 1 s there: here it is no whole part of a second, or nothing says it"]
         )
         if self.gaps:
             found.append("steps are missing: the rest of such an episode is one of its own, which begins at frame 0")
@@ -364,6 +366,7 @@ class LeRobot(ExportFormat):
     """Datasets of LeRobot."""
 
     package, extra = "pyarrow", "parquet"
+    uses = ("out", "fields")
     title = "a dataset of LeRobot"
 
     def write(self, dataset: SampleDataset, options: ExportOptions) -> str:

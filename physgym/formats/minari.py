@@ -576,8 +576,8 @@ class Minari(Format):
     """Datasets in Minari's own folder of datasets, by their names there."""
 
     package = extra = "minari"
-    title = "a dataset of Minari"
-    source = "the name of a dataset of Minari"
+    title, source = "a dataset of Minari", "the name of a dataset of Minari"
+    uses, has_infos = ("name", "fields"), True
 
     def reads(self, source: str) -> bool:
         """Return whether it is a name, and no path of a file."""

@@ -410,6 +410,7 @@ class Netcdf(Format):
     """Files of netCDF."""
 
     package, extra = "h5netcdf", "netcdf"
+    uses = ("out", "dims")
     title = "a file of netCDF"
     source = f"a file {', '.join(SUFFIXES)}"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an export; a format ignores those that it has no use for.
+    """Options of an export; a format ignores those that it has no use for, see `ExportFormat.uses`.
 
     Attributes:
         out: Folder or file to write; None for a format that keeps its datasets elsewhere.
@@ -88,7 +88,13 @@ class NamedFormat:
 
 
 class ExportFormat(NamedFormat, ABC):
-    """A file format to which datasets are exported."""
+    """A file format to which datasets are exported.
+
+    Attributes:
+        uses: Which of the `ExportOptions` it follows, besides `progress`; a command refuses the others.
+    """
+
+    uses: tuple[str, ...] = ("out",)
 
     @abstractmethod
     def write(self, dataset: SampleDataset, options: ExportOptions) -> str:
@@ -105,9 +111,11 @@ class ImportFormat(NamedFormat, ABC):
 
     Attributes:
         source: Files or names that an import takes, such as "the name of a dataset of Minari".
+        has_infos: Whether it follows `infos` of the `ImportOptions`; a command refuses them otherwise.
     """
 
     source = ""
+    has_infos = False
 
     @abstractmethod
     def reads(self, source: str) -> bool:

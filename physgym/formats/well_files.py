@@ -449,6 +449,7 @@ def _json(value: Any) -> Any:
 class Well(Format):
     """Datasets of the Well."""
 
+    uses = ("out", "dims")
     title = "a dataset of the Well"
     source = "its folder with data/train, or a file .hdf5 of it"
 

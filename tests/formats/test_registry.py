@@ -79,9 +79,9 @@ def test_a_source_of_no_format_is_refused_with_what_formats_take(tmp_path):
 def test_formats_may_go_one_way_alone():
     assert {"numpy", "minari", "netcdf", "parquet", "well", "lerobot", "huggingface"} == set(registry.names())
     assert {"numpy", "minari", "netcdf", "parquet", "well", "csv", "mesh"} == set(registry.import_names())
-    with pytest.raises(ConfigError, match="--to must be .* not 'csv'"):
+    with pytest.raises(ConfigError, match=r"--to must be .* not 'csv'"):
         registry.find("csv")
-    with pytest.raises(ConfigError, match="an import reads .* not 'lerobot'"):
+    with pytest.raises(ConfigError, match=r"an import reads .* not 'lerobot'"):
         registry.find_import("lerobot")
 
 
@@ -91,6 +91,9 @@ def test_formats_may_go_one_way_alone():
         (["--to", "onnx", "--mode", "test"], "--mode: a network has no such option"),
         (["--to", "pt2", "--name", "a", "--field", "a=b"], "--name and --field: a network has no such option"),
         (["--to", "numpy", "--which", "best"], "--which chooses a network"),
+        (["--to", "numpy", "--dim", "a=b", "--name", "c"], "--name and --dim: numpy has no such option"),
+        (["--to", "minari", "--name", "c/d-v0"], "--out: minari has no such option"),
+        (["--to", "netcdf", "--field", "a=b"], "--field: netcdf has no such option"),
         (["--to", "numpy", "--resume"], "--resume and --level are for --compress"),
         (["--compress", "gzip", "--mode", "test"], "--mode goes with --to"),
         (["--compress", "gzip", "--dim", "a=b"], "--dim: a compressed copy has no such option"),
