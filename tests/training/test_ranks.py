@@ -23,9 +23,12 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import physgym
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, DivergedError
 from physgym.nn import MLP, Optimization
-from physgym.training import Callback, Checkpoints, Trainer, find_checkpoint, list_checkpoints, load_checkpoint
+from physgym.sample import Field, SampleSpec
+from physgym.training import Callback, Checkpoints, Trainer, Unroll, find_checkpoint, list_checkpoints, load_checkpoint
 from tests.support.commands import Command
 from tests.support.memory_samples import MemorySource, linear_samples
 from tests.support.repositories import ignoring
@@ -102,6 +105,39 @@ def as_one(folder):
     trainer = made(callbacks=[watch], validation=linear_samples(50, seed=5))
     trainer.fit()
     return told(trainer, losses=watch.losses)
+
+
+def series(folder):
+    """A dataset of episodes, in which each state is the last one with its force."""
+    state, force, after = (Field(n, (2,), np.dtype("f4"), r) for n, r in zip(SERIES, ROLES, strict=True))
+    rng, count, length = np.random.default_rng(0), 16, 8
+    forces, states = rng.normal(size=(count, length, 2)), [rng.normal(size=(count, 2))]
+    for step in range(length):
+        states.append(0.8 * states[-1] + 0.3 * forces[:, step])
+    table = np.stack(states, 1)
+    arrays = dict(zip(SERIES, (table[:, :-1], forces, table[:, 1:]), strict=True))
+    episode, step = np.divmod(np.arange(count * length), length)
+    writer = SampleWriter(folder, SampleSpec([state, force, after]).with_feedback("next_state -> state"))
+    rows = {name: value.reshape(-1, 2).astype("f4") for name, value in arrays.items()}
+    writer.append(rows, episode=episode, step=step, seed=episode.astype("u8"))
+    writer.close()
+
+
+SERIES, ROLES = ("state", "force", "next_state"), ("input", "input", "target")
+
+
+def unrolling(folder, **options):
+    torch.manual_seed(0)
+    dataset = SampleDataset(folder / "series")
+    form = Unroll(curriculum={0: 2, 1: 3}, noise=0.1, push_forward=2, truncate=1)
+    given = {"epochs": 2, "batches_per_epoch": 4, "validation": 0.25, "seed": 3, "progress": False, **options}
+    return Trainer(MLP.from_spec(dataset.spec, hidden=(8,)), dataset, unroll=form, **given)
+
+
+def unrolled(folder):
+    trainer = unrolling(folder, batch_size=8)
+    trainer.fit()
+    return told(trainer)
 
 
 def in_parts(folder):
@@ -286,7 +322,7 @@ def who_listens(folder):
 
 
 TOGETHER = [
-    *(as_one, in_parts, undisturbed, interrupted_and_continued, with_buffers, few_to_validate_on, nan_in_one),
+    *(as_one, unrolled, in_parts, undisturbed, interrupted_and_continued, with_buffers, few_to_validate_on, nan_in_one),
     *(stopped_by_one, interrupted_in_one, second_order, compiled, from_one_to_two, others_see_another_checkpoint),
     *(what_is_refused, worker_processes, who_listens, layers_without_gradient, loss_with_weights),
 ]
@@ -376,6 +412,7 @@ def together(folder: Path, *arguments) -> tuple[list[int], str, str]:
 def ranks(tmp_path_factory):
     """What the two processes found, by scenario, rank by rank."""
     folder = tmp_path_factory.mktemp("ranks")
+    series(folder / "series")
     one = made(callbacks=[At(26, crash), Checkpoints(folder / "one", steps=5)], epochs=3)
     with pytest.raises(RuntimeError, match="crash"):
         one.fit()
@@ -414,6 +451,17 @@ def test_two_processes_are_one_with_the_doubled_batch(ranks):
     for name in ("loss", "validation_loss", "samples", "lr", "epoch"):
         assert [epoch[name] for epoch in first["history"]] == [epoch[name] for epoch in second["history"]]
         close([epoch[name] for epoch in first["history"]], alone.history[name])
+
+
+def test_two_processes_unroll_as_one(ranks):
+    first, second = ranks(unrolled)
+    assert identical(first["state"], second["state"])
+    alone = unrolling(ranks.folder, batch_size=16)
+    alone.fit()
+    close(first["state"], told(alone)["state"])
+    for name in ("loss", "validation_loss", "samples", "unroll"):  # the noise of each window is the same, too
+        close([epoch[name] for epoch in first["history"]], alone.history[name])
+    assert alone.history["unroll"] == [2, 3]
 
 
 def test_gradients_in_parts_are_exchanged_once(ranks):

@@ -12,6 +12,8 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization, Predictor, Transforms
+from physgym.nn.export.inference import Inference
+from physgym.running.surrogate_network import SurrogateNetwork
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, Unroll, load_checkpoint
 from tests.support.memory_samples import linear_samples
@@ -356,6 +358,14 @@ def test_a_recurrent_network_says_what_is_wrong(both):
         trainer(both, 2, Wrong())
     with pytest.raises(ConfigError, match="compile is not for a recurrent network"):
         trainer(both, 2, Recurrent(), compile=True)
+
+
+def test_a_recurrent_network_is_refused_where_it_would_forget(both, tmp_path):
+    predictor = Predictor(Recurrent(), both.spec, inputs=["state", "force"])
+    with pytest.raises(ConfigError, match="would begin anew at each of them"):
+        SurrogateNetwork(predictor)
+    with pytest.raises(ConfigError, match="would begin anew at each of them"):
+        Inference(predictor)
 
 
 def test_windows_of_ones_own(both):

@@ -28,12 +28,17 @@ class Inference(nn.Module):
         real: Whether to compute Fourier layers without complex numbers.
 
     Raises:
-        ConfigError: The network cannot be copied, a normalization has no moments, weights are not finite, or torch has
-            no tensors of a field's dtype.
+        ConfigError: The network is recurrent or cannot be copied, a normalization has no moments, weights are not
+            finite, or torch has no tensors of a field's dtype.
     """
 
     def __init__(self, predictor: Predictor, *, real: bool = False) -> None:
         super().__init__()
+        if predictor.recurrent:
+            raise ConfigError(
+                "the network is recurrent: an exported file makes single steps, and would begin anew at each of them. "
+                "Roll it out in Python: Predictor.predict_from(sample, memory)"
+            )
         if not predictor.fitted:
             raise ConfigError(
                 "a normalization of this network has no moments yet, so that it would be exported without: train the "
