@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from physgym.data.side_arrays import CONSTANT, DatasetContents, described, side_arrays
+from physgym.data.side_arrays import CONSTANT, DatasetContents, check_episodes, described, side_arrays
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field
 from physgym.simulation import TIME
@@ -81,8 +81,9 @@ def labelled_variables(
 
     Raises:
         ConfigError: `dims` names no field, or not all of its axes; two names become one, or two axes of one name have
-            different lengths.
+            different lengths, or episodes of several folders have one number.
     """
+    check_episodes(dataset)
     given = {name: tuple(map(plain_name, axes)) for name, axes in (dims or {}).items()}
     fields = dict(dataset.spec.items())
     side = side_arrays(dataset)

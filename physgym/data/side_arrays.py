@@ -9,7 +9,7 @@ import numpy as np
 
 from physgym.data.layout import INDEX, REASON
 from physgym.data.rejected_samples import RejectedSamples
-from physgym.errors import DatasetError
+from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 
@@ -26,6 +26,10 @@ class DatasetContents(Protocol):
     @property
     def arrays(self) -> Mapping[str, Array]:
         """Return whole fields, mapped from the files."""
+
+    @property
+    def episodes(self) -> Array:
+        """Return a number for the episode of each sample, across folders."""
 
     @property
     def source(self) -> dict[str, Any]:
@@ -64,6 +68,19 @@ class DatasetContents(Protocol):
 
     def read(self, start: int, stop: int, fields: Sequence[str] | None = None) -> Sample:
         """Return consecutive samples."""
+
+
+def check_episodes(dataset: DatasetContents) -> None:
+    """Raise where episodes of several folders have one number, so that a table would mix them.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    if len(np.unique(dataset.episodes)) != len(np.unique(dataset.index("episode"))):
+        raise ConfigError(
+            "episodes of several folders have one number, and would be mixed; make one dataset of them (physgym data "
+            "merge), or take them one by one"
+        )
 
 
 def described(dataset: DatasetContents) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
+from physgym.data.side_arrays import check_episodes
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.registry import ExportFormat, ExportOptions
@@ -150,6 +151,7 @@ def export_huggingface(dataset: SampleDataset, out: str | Path) -> list[str]:
     out = absolute(out)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another name")
+    check_episodes(dataset)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with creating(out, durable=False) as written, TemporaryDirectory(dir=out.parent) as cache:

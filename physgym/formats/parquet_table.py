@@ -20,7 +20,7 @@ from physgym.casting import CastError, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.layout import INDEX, Form
-from physgym.data.side_arrays import described
+from physgym.data.side_arrays import check_episodes, described
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.columns import CHUNK_BYTES, asked_roles, checksum, store_columns
@@ -47,13 +47,14 @@ def export_parquet(dataset: SampleDataset, out: str | Path, *, progress: bool = 
         What of the dataset the file does not hold.
 
     Raises:
-        ConfigError: Parquet has no dtype of a field, or two columns have one name.
+        ConfigError: Parquet has no dtype of a field, two columns have one name, or episodes of several folders have.
         DatasetError: `out` exists, the disk refuses, or the file does not hold what was written.
     """
     arrow, parquet = _library()
     out = absolute(out)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another name")
+    check_episodes(dataset)
     table = _SampleTable(dataset)
     schema = arrow.schema([(name, arrow_type(arrow, name, *form)) for name, form in table.forms.items()])
     said = {**described(dataset), "columns": table.places, "shapes": table.shapes}
@@ -145,9 +146,6 @@ class _SampleTable:
         if parameters is None or spec is None:
             return
         whose = self._dataset.parameter_names["episode"]
-        if len(self._dataset.paths) > 1 or len(np.unique(whose)) < len(whose):
-            self.left_out.append("parameters, since episodes of several datasets have one number")
-            return
         episodes, order = self._dataset.index("episode"), np.argsort(whose)
         at = np.minimum(np.searchsorted(whose, episodes, sorter=order), len(whose) - 1)
         rows = order[at] if len(whose) else at

@@ -155,6 +155,16 @@ def test_names_that_would_become_one_are_refused(tmp_path):
         export_netcdf(SampleDataset(tmp_path / "d"), tmp_path / "x.nc")
 
 
+def test_episodes_of_several_folders_are_not_mixed(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, 7, spec=REAL)
+    both = SampleDataset([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(ConfigError, match="episodes of several folders have one number"):
+        export_netcdf(both, tmp_path / "x.nc")
+    with pytest.raises(ConfigError, match="episodes of several folders have one number"):
+        both.to_xarray()
+
+
 # --- files of others
 
 

@@ -113,6 +113,13 @@ def test_what_cannot_be_written_is_named_and_nothing_stays(tmp_path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["d"]
 
 
+def test_episodes_of_several_folders_are_not_mixed(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, 7, spec=REAL)
+    with pytest.raises(ConfigError, match="episodes of several folders have one number"):
+        export_parquet(SampleDataset([tmp_path / "a", tmp_path / "b"]), tmp_path / "x.parquet")
+
+
 # --- tables of others
 
 
