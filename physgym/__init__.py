@@ -25,6 +25,7 @@ from physgym.system.descriptors import fill_standard
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
+    from physgym.experiment.evaluate import evaluate as evaluate
     from physgym.generation.generate import generate as generate
     from physgym.generation.reopen import reopen as reopen
     from physgym.loading.loader import Loader as Loader
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Loader": "physgym.loading.loader",
     "SampleDataset": "physgym.data.dataset",
+    "evaluate": "physgym.experiment.evaluate",
     "generate": "physgym.generation.generate",
     "reopen": "physgym.generation.reopen",
     "SocketVectorEnv": "physgym.vector",
@@ -47,6 +49,7 @@ __all__ = [
     "SampleDataset",
     "Simulation",
     "SocketVectorEnv",
+    "evaluate",
     "factory",
     "generate",
     "make_vec",

@@ -126,10 +126,10 @@ GUIDES = {
             "frames=50": "frames=2",
         },
         {
-            5: METHODS,
-            6: "arguments are left out",
+            6: METHODS,
             7: "arguments are left out",
-            11: "takes a file of ONNX; tests/nn/test_export.py runs such files",
+            8: "arguments are left out",
+            12: "takes a file of ONNX; tests/nn/test_export.py runs such files",
         },
     ),
     "sessions": Guide(),

@@ -115,8 +115,8 @@ def replay(
 
     Example: physgym replay sessions/beam --data data/beam --record predictions
     """
-    from physgym.data.dataset import SampleDataset
     from physgym.experiment.config import Edits, load_config
+    from physgym.experiment.evaluate import open_part, recorded_split
     from physgym.experiment.session import CONFIG
 
     more = in_section(given, "runner")
@@ -126,7 +126,7 @@ def replay(
     config = None  # a training from Python alone has none
     if solver or overrides or (session / CONFIG).exists():
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
-    dataset = SampleDataset(data, mode=mode)  # type: ignore[arg-type]  # checked by it
+    dataset = open_part(data, mode, recorded_split(session, data))  # type: ignore[arg-type]  # checked by it
     more["allow_changed_code"] = allow_changed_code
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
 

@@ -441,6 +441,15 @@ class TrainingSection(Section):
     unroll: UnrollSection | None = Field(
         None, description="steps that the network makes from its own outputs in the loss; null for single samples"
     )
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="of the validation and of test sets, after each epoch: mse, rmse, mae, max_error, relative_l2, r2, "
+        "nrmse, or module:attr, a function of (prediction, target)",
+    )
+    test: dict[str, str] = Field(
+        default_factory=dict,
+        description="test sets by name: datasets whose losses and metrics are in the curves, and choose nothing",
+    )
     early_stopping: EarlyStoppingSection | None = Field(None, description="null for none")
     checkpoints: CheckpointsSection = Field(default_factory=CheckpointsSection)
     callbacks: list[TrainingCallback] = Field(default_factory=list, description="of the training's events")

@@ -34,6 +34,7 @@ from physgym.experiment.dataset_plan import (
     validation_part,
     wanted_samples,
 )
+from physgym.experiment.evaluate import build_metrics
 from physgym.experiment.generation_plan import (
     environment_arguments,
     environment_id,
@@ -120,7 +121,7 @@ class TrainingPlan:
         self.transforms = build_transforms(config, self.network, self.spec)
         self.changes = build_changes(config, self.network, self.spec)
         self.generation = {**generation_options(config), "allow_changed_code": allow_changed_code}
-        self.callbacks = list(callbacks)
+        self.callbacks = [*build_metrics(config, self.predictor()), *callbacks]
         for part in config.training.callbacks:
             self.callbacks.append(make_part(part, components.CALLBACKS, "training.callbacks", Callback))
         if config.training.early_stopping is not None:

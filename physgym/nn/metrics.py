@@ -430,13 +430,26 @@ class FieldMetrics:
                     metric.add(part)
 
     def unit(self, name: str) -> str:
-        """Return the unit of a metric: that of the field, its power, or "1" of a ratio; empty where it is unknown."""
-        power, unit = self.whole[name].power, self.field.unit
-        if power == 0:
-            return "1"
-        if power is None or not unit:
-            return ""
-        return unit if power == 1 else f"{unit}^{power}" if unit.isalpha() else f"({unit})^{power}"
+        """Return the unit of a metric: that of the field, its power, or "1" of a ratio; empty where it is unknown.
+
+        Of a field whose components have units of their own, such as "m, m/s", it lists them.
+        """
+        return ", ".join(dict.fromkeys(self.component_units(name) or [_power(self.field.unit, self.whole[name].power)]))
+
+    def component_units(self, name: str) -> list[str]:
+        """Return the unit of a metric for each component; empty for a field without components."""
+        units = [unit.strip() for unit in self.field.unit.split(",")]
+        if len(units) != len(self.components):
+            units = [self.field.unit] * len(self.components)
+        return [_power(unit, self.whole[name].power) for unit in units]
+
+
+def _power(unit: str, power: int | None) -> str:
+    if power == 0:
+        return "1"
+    if power is None or not unit:
+        return ""
+    return unit if power == 1 else f"{unit}^{power}" if unit.isalpha() else f"({unit})^{power}"
 
 
 class MetricTable:

@@ -33,7 +33,7 @@ class StoredSteps(StepSource):
 
     def __init__(self, dataset: SampleDataset, predictor: TimedPredictor, *, compare: bool) -> None:
         self._dataset, self._predictor, self._compare = dataset, predictor, compare
-        self.spec = _fitting(dataset, predictor.predictor)
+        self.spec = fitting_fields(without_additions(dataset.spec), predictor.predictor)
 
     @property
     def constants(self) -> Mapping[str, Any]:
@@ -65,13 +65,12 @@ class StoredSteps(StepSource):
                     yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare)
 
 
-def _fitting(dataset: SampleDataset, predictor: Predictor) -> SampleSpec:
+def fitting_fields(sample: SampleSpec, predictor: Predictor) -> SampleSpec:
     """Return the fields of stored samples.
 
     Raises:
         ConfigError: One does not fit the network.
     """
-    sample = without_additions(dataset.spec)
     for name, want in predictor.spec.items():
         got, needed = sample.get(name), name in predictor.inputs
         if (got is None and needed) or (got is not None and got.shape != want.shape):

@@ -11,6 +11,7 @@ from physgym.training.checkpointing import Checkpoints
 from physgym.training.csv_logger import CSV
 from physgym.training.history import History
 from physgym.training.loggers import Logger
+from physgym.training.metrics import Metrics
 from physgym.training.sources import Samples
 from physgym.training.tensorboard_logger import TensorBoard
 from physgym.training.trainer import Trainer
@@ -24,6 +25,7 @@ __all__ = [
     "History",
     "LearningRateMonitor",
     "Logger",
+    "Metrics",
     "ProgressBar",
     "SampleSource",
     "Samples",

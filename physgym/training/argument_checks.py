@@ -69,14 +69,12 @@ def check_fields(spec: SampleSpec, inputs: Sequence[str], others: Sequence[str],
                 )
 
 
-def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str]) -> None:
-    """Raise ConfigError unless samples to validate on have fields of the shape of those to train on."""
+def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str], what: str = "validation") -> None:
+    """Raise ConfigError unless samples to validate or test on have fields of the shape of those to train on."""
     for name in names:
         got = validation.spec[name].shape if name in validation.spec else None
         if got != spec[name].shape:
-            raise ConfigError(
-                f"the validation samples have {got} as field {name!r}, those to train on {spec[name].shape}"
-            )
+            raise ConfigError(f"the {what} samples have {got} as field {name!r}, those to train on {spec[name].shape}")
 
 
 def check_source(source: Any, batches_per_epoch: int | None) -> None:

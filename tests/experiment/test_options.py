@@ -35,7 +35,7 @@ FUNCTIONS = [
     (RolloutEvaluation, RolloutOptions, {"env", "steps", "horizons"}),
 ]
 # sections with the declaration of their options, and the keys that they alone have
-PLACE = {"path", "type", "samples", "episodes", "mini", "produce", "load_samples", "online", "split"}
+PLACE = {"path", "type", "samples", "episodes", "mini", "produce", "load_samples", "online", "split", "feedback"}
 SECTIONS = [
     ("dataset", schema.DatasetSection, GenerationOptions, PLACE),
     ("dataset.online", schema.OnlineSection, OnlineOptions, set()),

@@ -176,3 +176,10 @@ def test_components_are_those_of_vectors_and_channels():
 def test_shapes_that_differ_are_refused():
     with pytest.raises(SampleError, match="prediction has shape"):
         FieldComparison.of(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+def test_components_may_have_units_of_their_own():
+    found = FieldMetrics(Field("state", (2,), "float32", "target", "m, m/s"), metrics_of(["mse", "mae", "r2"]))
+    assert (found.component_units("mse"), found.unit("mse")) == (["m^2", "(m/s)^2"], "m^2, (m/s)^2")
+    assert (found.component_units("mae"), found.unit("mae")) == (["m", "m/s"], "m, m/s")
+    assert (found.component_units("r2"), found.unit("r2")) == (["1", "1"], "1")

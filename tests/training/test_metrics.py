@@ -1,0 +1,124 @@
+"""Metrics and test sets during a training."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+import physgym
+from physgym.data.dataset import SampleDataset
+from physgym.errors import ConfigError, DatasetError
+from physgym.experiment.config import check_config
+from physgym.experiment.runs import train
+from physgym.nn import MLP
+from physgym.training import CSV, Checkpoints, EarlyStopping, Metrics, Trainer
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Datasets of other episodes."""
+    folder = tmp_path_factory.mktemp("metrics")
+    options = {"max_steps": 5, "num_workers": 0, "progress": False}
+    physgym.generate("physgym/Spring-v0", folder / "train", episodes=10, seed=0, **options)
+    physgym.generate("physgym/Spring-v0", folder / "other", episodes=3, seed=5, **options)
+    return folder
+
+
+@pytest.fixture
+def dataset(data):
+    return SampleDataset(data / "train")
+
+
+def trainer(dataset, callbacks, **options):
+    torch.manual_seed(3)
+    network = MLP.from_spec(dataset.spec, hidden=(4,))
+    return Trainer(network, dataset, epochs=2, callbacks=callbacks, progress=False, seed=1, **options)
+
+
+def test_metrics_and_losses_of_test_sets_are_in_the_history_and_the_curves(tmp_path, data, dataset):
+    other = SampleDataset(data / "other")
+    metrics = Metrics(["mae", "max_error"], {"far": other}, batch_size=7)
+    made = trainer(dataset, [metrics, CSV(tmp_path)], validation=0.2)
+    history = made.fit()
+    for samples, prefix in ((made.validation, "validation_"), (other, "test_far_")):
+        rows = samples.gather(np.arange(len(samples)))
+        errors = np.abs(made.predictor.predict(rows, batched=True)["next_state"].astype("f8") - rows["next_state"])
+        assert history[f"{prefix}mae/next_state"][-1] == pytest.approx(errors.mean(), rel=1e-6)
+        assert history[f"{prefix}max_error/next_state"][-1] == pytest.approx(errors.max(), rel=1e-6)
+        assert history[f"{prefix}loss"][-1] == pytest.approx(made.evaluate(samples)["loss"])
+    assert len(history["test_far_loss"]) == 2
+    with (tmp_path / "epochs.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert float(written[-1]["test_far_mae/next_state"]) == history["test_far_mae/next_state"][-1]
+    # they change nothing of the training
+    alone = trainer(dataset, [], validation=0.2).fit()
+    assert alone["validation_loss"] == history["validation_loss"]
+
+
+def test_a_metric_may_choose_a_checkpoint_and_a_test_set_may_not(tmp_path, data, dataset):
+    metrics = Metrics(["mae"], {"far": SampleDataset(data / "other")}, fields=["next_state"])
+    stopping = EarlyStopping("validation_mae/next_state")
+    trainer(dataset, [metrics, stopping], validation=0.2).fit()
+    assert stopping.best is not None
+    for name in ("test_far_loss", "validation_mae/state"):
+        with pytest.raises(ConfigError, match=f"watches '{name}', which an epoch of this training does not give"):
+            trainer(dataset, [metrics, EarlyStopping(name)], validation=0.2)
+        with pytest.raises(ConfigError, match="watches"):
+            trainer(dataset, [metrics, Checkpoints(tmp_path / "networks", monitor=name)], validation=0.2)
+
+
+def test_what_cannot_be_measured_is_refused(data, dataset):
+    other = SampleDataset(data / "other")
+    for arguments, error, text in (
+        ((["mape"],), ConfigError, "there is no metric 'mape'"),
+        (([], {"a/b": other}), ConfigError, "a name of letters and digits"),
+        (([], {"far": [1]}), ConfigError, "test set far must be samples with a spec"),
+        (([], {"far": other.subset(np.zeros(0, int))}), DatasetError, "the test set far has no samples"),
+    ):
+        with pytest.raises(error, match=text):
+            Metrics(*arguments)
+    small = SampleDataset(data / "other", fields=["state", "next_state"])
+    with pytest.raises(ConfigError, match="the test set far samples have None as field"):
+        trainer(dataset, [Metrics([], {"far": small})]).fit()
+    with pytest.warns(UserWarning, match="the samples of the test set same"):
+        trainer(dataset, [Metrics([], {"same": dataset})]).fit()
+
+
+def test_a_configuration_names_metrics_and_test_sets(tmp_path, data):
+    config = {
+        "session": str(tmp_path / "session"),
+        "environment": {"id": "physgym/Spring-v0"},
+        "dataset": {"path": str(data / "train"), "samples": None, "split": {"training": 0.8, "test": 0.2}},
+        "network": {"arguments": {"hidden": [4]}},
+        "training": {
+            "epochs": 2,
+            "metrics": ["relative_l2", "tests.training.test_metrics:furthest"],
+            "test": {"far": str(data / "other"), "held": str(data / "train")},
+            "early_stopping": {"monitor": "validation_relative_l2/next_state"},
+        },
+    }
+    made = check_config(config, "test")
+    outcome = train(made)
+    wanted = {f"{prefix}{name}/next_state" for prefix in ("validation_", "test_far_", "test_held_") for name in NAMES}
+    assert wanted | {"test_far_loss", "test_held_loss"} <= set(outcome.history.epochs[-1])
+    report = physgym.evaluate(outcome.trainer.predictor, data / "other", progress=False)
+    assert outcome.history["test_far_relative_l2/next_state"][-1] == pytest.approx(report["relative_l2/next_state"])
+    held = physgym.evaluate(outcome.session, which="last", progress=False)  # its own test part
+    assert held.episodes == 2
+    assert outcome.history["test_held_relative_l2/next_state"][-1] == pytest.approx(held["relative_l2/next_state"])
+    for key, value, text in (
+        ("metrics", ["mape"], "training: there is no metric 'mape'"),
+        ("test", {"far": str(data / "none")}, r"training\.test\.far: there is no dataset at"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            train(check_config({**config, "training": {**config["training"], key: value}}, "test"))
+
+
+NAMES = ("relative_l2", "furthest")
+
+
+def furthest(prediction, target):
+    return np.abs(prediction - target).reshape(len(target), -1).max(1)
