@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from physgym.code.identity import maker_text
 from physgym.errors import ConfigError
-from physgym.registration import EnvLike, find_spec
+from physgym.registration import RECORDER, TRANSITIONS, EnvLike, find_spec
 
 
 def env_name(env: EnvLike) -> str:
@@ -20,6 +21,9 @@ def env_name(env: EnvLike) -> str:
             env = find_spec(env)
         except ConfigError:  # making the environment gives the better error
             return short
+    if isinstance(env, EnvSpec) and RECORDER in env.additional_wrappers:
+        others = tuple(one for one in env.additional_wrappers if one != RECORDER)
+        return TRANSITIONS + env_name(replace(env, additional_wrappers=others))
     if isinstance(env, EnvSpec):  # "module:id" names the same environment as the id alone
         by_name = isinstance(env.entry_point, str) and env.entry_point.rpartition(":")[2] == env.id
         return str(env.entry_point) if by_name and env.id not in gymnasium.registry else env.id
@@ -32,11 +36,14 @@ def env_name(env: EnvLike) -> str:
 
 
 def is_importable(name: str) -> bool:
-    """Return whether a recorded name is a class that another program can import.
+    """Return whether a recorded name is an id, or a class that another program can import.
 
     It is looked up in the modules imported here; the module of a script is another one elsewhere.
     """
+    name = name.removeprefix(TRANSITIONS)
     module, _, kind = name.rpartition(":")
+    if not module:
+        return name in gymnasium.registry
     found = None if module in ("__main__", "__mp_main__") else getattr(sys.modules.get(module), kind, None)
     return isinstance(found, type) and issubclass(found, gymnasium.Env)
 

@@ -7,26 +7,36 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
 
 from physgym.errors import ConfigError
 
 EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
 
 
+# what the id of an environment begins with whose transitions are its samples
+TRANSITIONS = "transitions:"
+RECORDER = WrapperSpec("physgym/transitions", "physgym.sample:RecordTransition", {})
+
+
 def find_spec(env: str | EnvSpec) -> EnvSpec:
     """Find the registration of an id.
 
     The name of a module to import may precede the id: "module:id"; "module:Class" needs no registration.
+    "transitions:" before all that puts a `physgym.RecordTransition` around the environment.
 
     Raises:
         ConfigError: There is none, or the module cannot be imported; the text lists the shipped ones.
     """
     if isinstance(env, EnvSpec):
         return env
+    if env.startswith(TRANSITIONS):
+        inner = find_spec(env.removeprefix(TRANSITIONS))
+        return replace(inner, additional_wrappers=(*inner.additional_wrappers, RECORDER))
     module, _, env_id = env.rpartition(":")
     imported: Any = None
     if module:

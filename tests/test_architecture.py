@@ -39,6 +39,7 @@ ORDER = [
     "step_fields",
     "placement",
     "factories",
+    "object_references",
     "marked_classes",
     "registration",
     "code",

@@ -31,6 +31,7 @@ from physgym.code.record import Code
 from physgym.code.syntax import Text, remember
 from physgym.code.values import constants, is_plain, plain_text
 from physgym.git import commit_around
+from physgym.object_references import with_objects
 from physgym.registration import find_spec
 
 
@@ -52,7 +53,7 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     found = Search()
     found.environment(env)
     for number, table in enumerate(arguments if isinstance(arguments, (list, tuple)) else [arguments or {}]):
-        for name, value in table.items():
+        for name, value in with_objects(dict(table), "env_kwargs").items():
             if not is_plain(value):  # plain ones stand in the source of a dataset
                 found.datum(f"arguments[{number}].{name}", value, 0)
     for entry in (made or {}).get("classes", ()):

@@ -20,6 +20,7 @@ from typing import Any
 from physgym.errors import ConfigError
 from physgym.factories import makes
 from physgym.marked_classes import marked_classes
+from physgym.object_references import with_objects
 
 # what short names stand for; strings, so that checking a configuration imports nothing
 NETWORKS = marked_classes("physgym.nn", "named_network")
@@ -124,13 +125,14 @@ def find(name: str, known: Mapping[str, str], key: str) -> Any:
 
 
 def make(found: Any, key: str, *given: Any, **arguments: Any) -> Any:
-    """Call what `find` found.
+    """Call what `find` found; references to objects among the arguments become the objects.
 
     Raises:
         ConfigError: It does not take the arguments.
     """
     if not callable(found):
         raise ConfigError(f"{key}: {found!r} is not a class or a function")
+    arguments = with_objects(arguments, key)
     try:
         return found(*given, **arguments)
     except (TypeError, ValueError) as error:

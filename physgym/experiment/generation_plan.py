@@ -16,6 +16,7 @@ from physgym.files import absolute
 from physgym.generation.generate import BREED_ALONE
 from physgym.generation.options import GenerationOptions
 from physgym.nn import Predictor
+from physgym.object_references import with_objects
 from physgym.sample import SampleSpec
 from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler
 from physgym.samplers.find import sampler_with
@@ -106,7 +107,7 @@ def build_sampler(part: Component | None, what: str, key: str = "sampler") -> Sa
     name, colon, argument = part.type.partition(":")
     if name in sampler_names(what):
         if part.arguments and not colon:
-            return sampler_with(name, part.arguments, f"{key}.{what}")
+            return sampler_with(name, with_objects(part.arguments, f"{key}.{what}"), f"{key}.{what}")
         if name == "network" and argument and absolute(argument).exists():
             return NetworkPolicy(trained_network(absolute(argument)))  # also one of a class of one's own
         return find_sampler(part.type, what)

@@ -17,6 +17,7 @@ from physgym.experiment.schema import Component, Config
 from physgym.factories import takes
 from physgym.nn import Changes, Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names
+from physgym.object_references import with_objects
 from physgym.sample import SampleSpec
 from physgym.training import Checkpoints, Logger
 
@@ -119,14 +120,18 @@ def build_optimization(config: Config, network: nn.Module | Predictor, steps: in
     key = "optimization"
     loss = components.find(section.loss.type, components.LOSSES, f"{key}.loss")
     if takes(loss, *TARGETS):
-        loss = functools.partial(loss, **section.loss.arguments) if section.loss.arguments else loss
+        loss = (
+            functools.partial(loss, **with_objects(section.loss.arguments, f"{key}.loss"))
+            if section.loss.arguments
+            else loss
+        )
     else:
         instead = "; or name a function of (prediction, target), with parameters of these names"
         loss = make_part(section.loss, components.LOSSES, f"{key}.loss", nn.Module, instead)
     optimizer = components.find_class(
         section.optimizer.type, components.OPTIMIZERS, f"{key}.optimizer", torch.optim.Optimizer
     )
-    arguments = dict(section.optimizer.arguments)
+    arguments = with_objects(section.optimizer.arguments, f"{key}.optimizer")
     if section.weight_decay:
         arguments["weight_decay"] = section.weight_decay
     every = section.schedule_every or ("batch" if section.schedule.type in SPANNING else "epoch")

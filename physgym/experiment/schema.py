@@ -120,7 +120,10 @@ ParameterSampler = Annotated[Component, Named(sampler_names("parameters"), compo
 class EnvironmentSection(Section):
     """The simulation."""
 
-    id: str = Field(description="registered id; 'module:id' imports a module first; 'module:Class' needs no id")
+    id: str = Field(
+        description="registered id; 'module:id' imports a module first; 'module:Class' needs no id; 'transitions:ID' "
+        "records the transitions of any environment"
+    )
     arguments: EnvironmentArguments = Field(
         default_factory=dict,
         description="of the environment's constructor; of a list of k, episode e has those at e modulo k",

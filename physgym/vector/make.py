@@ -18,6 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from physgym.checks import integer
 from physgym.errors import ConfigError
+from physgym.object_references import with_objects
 from physgym.placement import EnvFactory
 from physgym.registration import EnvLike, Registered, creator_of, env_maker, find_spec, parameters_of, takes_others
 from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
@@ -109,13 +110,14 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
     maker = env_maker(env)
     if isinstance(maker, Registered):
         _check_names(maker.spec, kwargs)
+    with_objects(dict(kwargs), "env_kwargs")  # here, and not in every worker, an error is found
     return functools.partial(_make, maker, dict(kwargs))
 
 
 def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """Make an environment; a constructor that passes ``**kwargs`` on finds a misspelled argument only when it runs."""
     try:
-        return maker(**own_copies(kwargs))
+        return maker(**with_objects(own_copies(kwargs), "env_kwargs"))
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[1] not in kwargs:
