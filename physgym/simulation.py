@@ -28,6 +28,7 @@ from physgym.generator_state import generator_from, generator_words
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
 from physgym.spaces import Array
 
+STEP = "time_step"  # entry of a state: seconds by which a simulation moves on, which is not to change
 TIME = "time"  # field of a sample, or entry of an info: seconds since the reset, where steps differ
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -282,7 +283,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         """Return copies of the values of a state, which are like those of `state()` now; for `set_state`.
 
         Raises:
-            ConfigError: A name, a shape or a dtype differs, as in a state of another version; or there was no reset.
+            ConfigError: A name, a shape or a dtype differs, as in a state of another version, or the value of an entry
+                ``time_step``; or there was no reset.
         """
         env = type(self).__name__
         try:
@@ -294,6 +296,11 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             raise ConfigError(
                 f"{env}: the state has {sorted(given)}, this version of the simulation has {sorted(now)}; take a state "
                 "of this one"
+            )
+        if STEP in now and given[STEP].shape == () and given[STEP] != now[STEP]:
+            raise ConfigError(
+                f"{env}: the state is one of steps of {given[STEP]} s, and this environment takes steps of "
+                f"{now[STEP]} s; take a state of one with the same time step"
             )
         for name, value in given.items():
             of = now[name]

@@ -161,7 +161,8 @@ class Burgers(Simulation[Array, Array]):
 
     def state(self) -> Mapping[str, Any]:
         """Return the ``field`` now, the ``initial`` one before it, and the ``viscosity``."""
-        return {"field": self._field.copy(), "initial": self._initial.copy(), "viscosity": self.viscosity}
+        fields = {"field": self._field.copy(), "initial": self._initial.copy()}
+        return {**fields, "viscosity": self.viscosity, "time_step": self.time_step}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""

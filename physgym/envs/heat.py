@@ -198,7 +198,7 @@ class Heat(Simulation[Array, Array]):
     def state(self) -> Mapping[str, Any]:
         """Return the ``temperature``, the last ``source``, the largest temperature ``hottest``, and the parameters."""
         now = {"temperature": self._temperature.copy(), "source": self._source.copy(), "hottest": self._hottest}
-        return {**now, **self.parameter_state}
+        return {**now, "time_step": self.time_step, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""

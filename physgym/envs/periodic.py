@@ -130,7 +130,8 @@ class PeriodicField(Simulation[Array, np.int64]):
 
     def state(self) -> Mapping[str, Any]:
         """Return the ``field``, its largest value so far, ``reach``, and the parameters of the episode."""
-        return {"field": self._field.copy(), "reach": self._reach, **self.parameter_state}
+        now = {"field": self._field.copy(), "reach": self._reach, "time_step": self.time_step}
+        return {**now, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""

@@ -185,7 +185,8 @@ class Spring(Simulation[Array, Array]):
     def state(self) -> Mapping[str, Any]:
         """Return ``state`` (position, velocity), the last ``force``, parameters that act, and all of the episode."""
         constants = dict(zip(PARAMETERS, self._parameters.tolist(), strict=True))
-        return {"state": self._state.copy(), "force": self._force, **constants, **self.parameter_state}
+        now = {"state": self._state.copy(), "force": self._force, "time_step": self.time_step}
+        return {**now, **constants, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state; the trace in the pictures begins there."""

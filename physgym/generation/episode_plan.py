@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from physgym.storage.location import Location
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.make import episode_factory
 from physgym.worker.sampled_actions import SampledActionsFactory
+from physgym.worker.snapshots import SnapshotsFactory
 from physgym.worker.stored_actions import StoredActionsFactory
 from physgym.worker.variants import ARGUMENTS
 
@@ -49,6 +51,7 @@ class EpisodePlan:
         load: Stored samples that drive the simulation.
         passes: Number of passes over them; None for ever.
         episodes: Number of episodes; None for no end.
+        snapshots: Number of steps after which the state of the simulation is wanted each time; None for no states.
 
     Attributes:
         arguments: Arguments of the constructor, of which episode e has those at e modulo their number.
@@ -75,10 +78,12 @@ class EpisodePlan:
         load: SampleDataset | None,
         passes: int | None,
         episodes: int | None,
+        snapshots: int | None,
     ) -> None:
         self.actions, self.parameters = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self.env, self.arguments, self.seed = env, check_arguments(arguments), seed
         self.limits, self.loaded, self.passes = limits, load, passes
+        self.snapshots = snapshots
         self.episodes = _limited(episodes, self.parameters)
         check_mode(mode)
         self._recorded = None if continued is None else recorded_source(continued, mode)
@@ -99,7 +104,9 @@ class EpisodePlan:
     def _driven(self, factory: EnvFactory) -> EnvFactory:
         if self.actions is not None:
             factory = SampledActionsFactory(factory, self.actions, self.part_seed)
-        return factory if self.stored_episodes is None else StoredActionsFactory(factory)
+        if self.stored_episodes is not None:
+            factory = StoredActionsFactory(factory)
+        return factory if self.snapshots is None else SnapshotsFactory(factory, self.snapshots)
 
     @property
     def breed(self) -> Breed | None:
@@ -108,8 +115,8 @@ class EpisodePlan:
 
     @cached_property
     def defaults(self) -> Any:
-        """Return the arguments of the constructor where none are given, as JSON data."""
-        return describable([defaults_of(self.env)])
+        """Return the arguments of the constructor where none are given, as JSON data; without infinite ones."""
+        return {name: value for name, value in describable([defaults_of(self.env)]).items() if _is_finite(value)}
 
     @cached_property
     def source(self) -> dict[str, Any]:
@@ -128,6 +135,15 @@ class EpisodePlan:
         if self.stored_episodes is not None:
             source |= {"actions": {"sampler": "load_sample"}, "load": self.stored_episodes.describe()}
         return as_recorded(source, self._recorded)
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether JSON data hold no number that JSON does not know."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _limited(episodes: int | None, sampler: Sampler | None) -> int | None:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from physgym.data.snapshots import Taken
 from physgym.data.writer import SampleWriter
 from physgym.protocol.step_reports import StepReports
 from physgym.sample import Sample
@@ -82,6 +83,7 @@ class NamedSamples:
         ending_names: Names of the last steps of episodes that ended, whether these gave a sample or not.
         endings: How these episodes ended.
         reports: What is known of each step; None where steps are not reported.
+        snapshots: States of simulations on the way: episode, step after which, arrays by name.
     """
 
     samples: Sample
@@ -94,6 +96,7 @@ class NamedSamples:
     ending_names: SampleNames = field(default_factory=SampleNames)
     endings: Sequence[str] = ()
     reports: StepReports | None = None
+    snapshots: Sequence[Taken] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,6 +129,7 @@ class NamedSamples:
             reasons=[*self.reasons, *rows.reasons],
             ending_names=join_names(self.ending_names, rows.ending_names),
             endings=[*self.endings, *rows.endings],
+            snapshots=[*self.snapshots, *rows.snapshots],
         )
 
     def write(self, writer: SampleWriter) -> None:
@@ -142,7 +146,8 @@ class NamedSamples:
 
     def _keep(self, episode: int, step: int, *, later: bool) -> NamedSamples:
         """Keep the parameters, rejected samples and endings up to a name, or after it."""
-        if not len(self.parameter_names) and not len(self.rejected_names) and not len(self.ending_names):
+        others = len(self.parameter_names) + len(self.rejected_names) + len(self.ending_names) + len(self.snapshots)
+        if not others:
             return self
         known = (self.parameter_names.episodes > episode) == later
         rejected = self.rejected_names.after(episode, step) == later
@@ -156,6 +161,7 @@ class NamedSamples:
             reasons=list(itertools.compress(self.reasons, rejected.tolist())),
             ending_names=self.ending_names.cut(ends),
             endings=list(itertools.compress(self.endings, ends.tolist())),
+            snapshots=[one for one in self.snapshots if (one[:2] > (episode, step)) == later],
         )
 
 

@@ -54,6 +54,16 @@ class GenerationOptions(TypedDict, total=False):
     keep_rejected: Annotated[
         bool, Option(False, "keep the samples of rejected steps separately, with the reasons"), Flag("keep_rejected")
     ]
+    snapshots: Annotated[
+        int | None,
+        Option(
+            None,
+            "store the state of the simulation after every so many steps, from which `physgym.reopen` starts; samples "
+            "do not depend on it",
+            at_least=1,
+        ),
+        Flag("snapshots"),
+    ]
     timeout: Annotated[Timeout, Flag("timeout")]
     max_file_size: Annotated[
         int, Option(limits.MAX_FILE_SIZE, "largest size of a file of the dataset, in bytes", at_least=1)

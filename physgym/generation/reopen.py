@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from physgym.checks import integer
 from physgym.code.env_description import describe_env
-from physgym.code.record import check_same
+from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.episode_origins import EpisodeOrigin, origin_of
 from physgym.data.provenance import runs_of
+from physgym.data.snapshots import Snapshot
 from physgym.episode import (
     TRUNCATED,
     ActionGenerator,
@@ -32,6 +32,14 @@ from physgym.episode import (
 from physgym.errors import ConfigError, DatasetError
 from physgym.generation.recorded_arguments import passed_again
 from physgym.generation.replayed import check_same_sample, different
+from physgym.generation.resumed_episode import (
+    ResumedEpisode,
+    check_step_seconds,
+    check_version,
+    draws_alone,
+    nearest_snapshot,
+    skip_actions,
+)
 from physgym.generation.stored_episode import StoredEpisode
 from physgym.placement import Env, EnvFactory, build
 from physgym.policies import ActionPolicy
@@ -46,10 +54,8 @@ from physgym.storage.location import Location
 from physgym.vector.make import env_factory
 from physgym.vector.predictions import AnyPredictor
 from physgym.worker.folders import OwnFolder
+from physgym.worker.snapshots import remembering_layer
 from physgym.worker.variants import SINGLE
-
-# wrappers that give a step the same sample whatever came before it
-WITHOUT_MEMORY = (OwnFolder, TimeLimit, OrderEnforcing, PassiveEnvChecker)
 
 
 def reopen(
@@ -66,9 +72,9 @@ def reopen(
     """Return a simulation just before a stored step, and the action that was applied then.
 
     ``env.step(action)`` gives the stored sample again, to the bit; another action branches from there. The episode is
-    run again from its seed, and its samples are compared with those that are stored: all before the step, and that of
-    the step itself where the simulation keeps states (`physgym.Simulation.state`). A step that was rejected must be
-    rejected again.
+    run again from its seed, or from the nearest snapshot before the step (``generate(snapshots=every)``), and its
+    samples are compared with those that are stored: all of these steps, and that of the step itself where the
+    simulation keeps states (`physgym.Simulation.state`). A step that was rejected must be rejected again.
 
     Actions are drawn again as they were. Where that is not possible, since a function, a network or a person gave them,
     they are taken from the stored samples: a field ``action``, or what the simulation's ``load_sample`` makes of one.
@@ -113,8 +119,14 @@ def reopen(
     made = build(lambda: OwnFolder(factory), 0, 1)
     try:
         replay = _Replay(made, origin, stored, dataset.mode, predictor)
-        _check_code(dataset, origin, stored.row(step), like, kwargs, made, allow=allow_changed_code)
-        action = replay.go(step, replay.policy(actions))
+        now = _check_code(dataset, origin, stored.row(step), like, kwargs, made, allow=allow_changed_code)
+        snapshot = None
+        if now is not None and replay.can_resume(actions):
+            snapshot = nearest_snapshot(dataset.paths[0], dataset.mode, episode, step - replay.needs_a_step)
+            if snapshot is not None:
+                check_version(snapshot, dataset.provenance, now)
+                check_step_seconds(snapshot, made)
+        action = replay.go(step, replay.policy(actions), snapshot)
         replay.check_next(factory, step, action)
     except BaseException:
         made.close()
@@ -178,23 +190,56 @@ class _Replay:
             "no load_sample: the steps cannot be made again. Pass actions= with what gave them"
         )
 
-    def go(self, step: int, policy: ActionPolicy) -> Any:
+    @property
+    def needs_a_step(self) -> bool:
+        """Return whether a snapshot has to be followed by a step, since nothing else can be compared."""
+        return bool(self._env.metadata.get(SINGLE))
+
+    def can_resume(self, given: SamplerLike) -> bool:
+        """Return whether the episode can go on from a state: its actions there follow without the steps before.
+
+        Args:
+            given: What gave the actions, as for `policy`.
+        """
+        if not _keeps_all(self._env) or self._origin.dataset:
+            return False
+        source = self._origin.source
+        if "load" in source:
+            return False
+        sampler = find_sampler(given, "actions")
+        if sampler is None and (described := source.get("actions")) is not None:
+            try:
+                sampler = rebuild_sampler(described, "actions")
+            except ConfigError:
+                return False
+        return "actions" in source and draws_alone(self._env, sampler)
+
+    def go(self, step: int, policy: ActionPolicy, snapshot: Snapshot | None = None) -> Any:
         """Run the episode up to a step, and return the action of that step.
+
+        Args:
+            step: The step.
+            policy: Gives the actions of the episode.
+            snapshot: Where to begin; None for the beginning of the episode.
 
         Raises:
             DatasetError: A sample is not that which is stored.
         """
         stored, source, rng = self._stored, self._origin.source, ActionGenerator().of(self._stored.seed)
-        if step == 0:
-            observation, _ = returned("reset", self._env.reset(seed=stored.seed, options=self._options), 2)
+        env, begin = self._env, 0
+        if snapshot is not None:
+            env, begin = ResumedEpisode(env, snapshot), snapshot.step
+            skip_actions(policy, rng, begin)
+        if step == begin:
+            observation, _ = returned("reset", env.reset(seed=stored.seed, options=self._options), 2)
             return policy(observation, rng)
         where = f"episode {stored.episode}"
         transitions = run_episode(
-            self._env,
+            env,
             self._spec,
             seed=stored.seed,
             policy=policy,
-            max_steps=max(step + 1, int(source.get("max_steps", 0))),
+            max_steps=max(step + 1, int(source.get("max_steps", 0))) - begin,
             max_rejects=step + 1,
             where=where,
             nonfinite=source.get("nonfinite", "error"),
@@ -202,13 +247,14 @@ class _Replay:
             generator=rng,
         )
         last = None
-        for last in itertools.islice(transitions, step):
-            if (sample := stored.sample(last.step)) is not None:
+        for last in itertools.islice(transitions, step - begin):
+            at = begin + last.step
+            if (sample := stored.sample(at)) is not None:
                 _check_fields(sample, last.sample, self._spec)
-                check_same_sample(sample, last.sample, f"{where}, step {last.step}")
+                check_same_sample(sample, last.sample, f"{where}, step {at}")
             elif stored.is_whole and last.sample is not None:  # it was rejected
-                raise different(f"{where}, step {last.step}", "outcome")
-        if last is None or last.step < step - 1 or last.last:
+                raise different(f"{where}, step {at}", "outcome")
+        if last is None or begin + last.step < step - 1 or last.last:
             raise different(where, "length")
         return policy(last.observation, rng)
 
@@ -253,12 +299,7 @@ class _Replay:
 
 def _keeps_all(env: Env) -> bool:
     """Return whether a simulation keeps states, and no wrapper around it has something to remember."""
-    layer = env
-    while layer is not env.unwrapped:
-        if type(layer) not in WITHOUT_MEMORY:
-            return False
-        layer = getattr(layer, "env", env.unwrapped)
-    return not lacking_state_hooks(env)
+    return remembering_layer(env) is None and not lacking_state_hooks(env)
 
 
 def _check_fields(sample: Sample, again: Sample | None, spec: SampleSpec) -> None:
@@ -345,8 +386,8 @@ def _check_code(
     env: Env,
     *,
     allow: bool,
-) -> None:
-    """Check that the code of the simulation is that which made a sample.
+) -> Code | None:
+    """Check that the code of the simulation is that which made a sample; return it, None where another is allowed.
 
     Raises:
         ChangedCode: It is not.
@@ -355,7 +396,8 @@ def _check_code(
     if row is not None and not origin.dataset:  # a dataset that was resumed may have had several
         runs = [run for run in runs if int(run.get("samples", 0)) <= row] or runs
     producer = runs[-1].get("code") if runs else None
-    if isinstance(producer, Mapping) and producer.get("hash") != "unknown":  # samples are compared in any case
-        where = f"the sample of {dataset.paths[0]}"
-        found = code_of(like, dict(kwargs), describe_env(env))
-        check_same(producer, found, where, allow=allow, compare_factories=False)
+    found = code_of(like, dict(kwargs), describe_env(env))
+    if not isinstance(producer, Mapping) or producer.get("hash") == "unknown":  # samples are compared in any case
+        return found
+    where = f"the sample of {dataset.paths[0]}"
+    return None if check_same(producer, found, where, allow=allow, compare_factories=False) else found

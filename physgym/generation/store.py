@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.snapshots import SnapshotWriter
 from physgym.data.writer import SampleWriter
 from physgym.feedback import Declaration
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames
@@ -19,10 +20,21 @@ class Store:
 
     Args:
         writer: Writes it.
+        snapshots: Writes states of the simulation; None where none are wanted.
     """
 
-    def __init__(self, writer: SampleWriter) -> None:
-        self.writer = writer
+    def __init__(self, writer: SampleWriter, snapshots: SnapshotWriter | None = None) -> None:
+        self.writer, self._snapshots = writer, snapshots
+
+    def write(self, samples: NamedSamples) -> None:
+        """Append samples; snapshots stand before them on the disk, so that a crash loses none of a stored sample.
+
+        Raises:
+            DatasetError: The disk refuses.
+        """
+        if self._snapshots is not None:
+            self._snapshots.add(samples.snapshots, samples.names.last)
+        samples.write(self.writer)
 
     def dataset(self, feedback: Declaration | None = None) -> SampleDataset | None:
         """Return everything stored so far, None where nothing is.

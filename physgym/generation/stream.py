@@ -18,6 +18,7 @@ from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import begun, continued, warn_of_parts
+from physgym.data.snapshots import SnapshotWriter, check_snapshots
 from physgym.data.writer import SampleWriter, close_after
 from physgym.episode import (
     NO_SAMPLE_SPACE,
@@ -108,6 +109,7 @@ class SampleStream(SampleSource):
         if reports and path is not None:
             raise ConfigError("a dataset stores samples, and no reports of steps; leave path or reports out")
         limits["reports"] = reports
+        snapshots = check_snapshots(options["snapshots"], path)
         self._plan = plan = EpisodePlan(
             env,
             env_kwargs,
@@ -121,6 +123,7 @@ class SampleStream(SampleSource):
             load=options["load"],
             passes=passes,
             episodes=episodes,
+            snapshots=snapshots,
         )
         self.rejected, self.stopped = 0, ""
         self._allow_changed_code = options["allow_changed_code"]
@@ -165,6 +168,9 @@ class SampleStream(SampleSource):
                 )
                 self._store = Store(writer)
                 self._record_code(writer)
+                if snapshots is not None:
+                    kept = SnapshotWriter(writer.path, mode, self.code.hash or "", self.time_step)
+                    self._store = Store(writer, kept)
                 warn_of_parts(self, writer)
                 if (constants := self.constants) or writer.constants:
                     writer.set_constants(constants)
@@ -433,8 +439,8 @@ class SampleStream(SampleSource):
                 continue
             if samples is None:
                 return None
-            if self.writer is not None and reading.is_new(samples):
-                samples.write(self.writer)
+            if self._store is not None and reading.is_new(samples):
+                self._store.write(samples)
                 if self._expected is None:
                     self._episodes.warn_of_repeats(samples, self.rejected)
             if self.position is None or samples.names.first > self.position:

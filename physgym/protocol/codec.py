@@ -210,6 +210,8 @@ def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
         None if rejected is None else [rejected.episodes, rejected.steps, rejected.reasons],
         None if reports is None else [getattr(reports, name) for name in StepReports.__slots__],
     ]
+    if message.snapshots is not None:
+        extra.append(message.snapshots)
     number = len(message.steps) - (0 if reports is None else len(reports.rejected))
     meta = encode_value([message.episodes, message.steps, message.ended, message.last, *extra])
     body: list[Buffer] = [struct.pack("<I", len(meta)), meta]
@@ -232,9 +234,13 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     if end > len(body):
         raise ProtocolError("a RolloutResult ends within its head")
     head = decode_value(body[4:end])
-    if not isinstance(head, list) or len(head) != 7 or not isinstance(head[2], list) or type(head[3]) is not bool:
+    whole = isinstance(head, list) and (len(head) == 7 or (len(head) == 8 and bool(head[7])))
+    if not whole or not isinstance(head[2], list) or type(head[3]) is not bool:
         raise ProtocolError("the head of a RolloutResult is wrong")
-    episodes, steps, ended, last, begun, rejected, reported = head
+    episodes, steps, ended, last, begun, rejected, reported = head[:7]
+    snapshots = head[7] if len(head) > 7 else None
+    if snapshots is not None and not (isinstance(snapshots, list) and all(map(_is_snapshot, snapshots))):
+        raise ProtocolError("RolloutResult.snapshots is wrong")
     if not _are_names(episodes, steps):
         raise ProtocolError("episodes and steps of a RolloutResult must be equally long columns of int64")
     if rejected is not None and not (
@@ -259,7 +265,7 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
         kept = Rejected(rejected[0], rejected[1], rejected[2], fields)
     if len(rest):
         raise ProtocolError(f"{len(rest)} bytes of arrays are left over")
-    return RolloutResult(episodes, steps, samples, ended, last, parameters, kept, reports)
+    return RolloutResult(episodes, steps, samples, ended, last, parameters, kept, reports, snapshots)
 
 
 def _decode_reports(columns: Any, number: int) -> StepReports:
@@ -311,6 +317,13 @@ def _are_names(episodes: Any, steps: Any) -> bool:
 
 def _are_texts(steps: Array, reasons: Any) -> bool:
     return isinstance(reasons, list) and len(reasons) == len(steps) and all(isinstance(why, str) for why in reasons)
+
+
+def _is_snapshot(entry: Any) -> bool:
+    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], dict):
+        return False
+    named = type(entry[0]) is type(entry[1]) is int and min(entry[:2]) >= 0
+    return named and all(isinstance(name, str) and isinstance(x, np.ndarray) for name, x in entry[2].items())
 
 
 def _outcome_fits(episode: Any, steps: Any, kept: Any, reward: Any, rejected: Any, how: Any = _ENDINGS[0]) -> bool:

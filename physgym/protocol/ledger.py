@@ -115,6 +115,7 @@ class Pending:
             named.update(result.parameters.episodes.tolist())
         if result.rejected is not None:
             named.update(result.rejected.episodes.tolist())
+        named.update(episode for episode, *_ in result.snapshots or ())
         if not named <= self.unanswered or len(set(ended)) != len(ended):
             raise ProtocolError(
                 f"a RolloutResult names episodes {sorted(named - self.unanswered)} that are not under way"

@@ -216,6 +216,8 @@ class RolloutResult:
         rejected: Samples of rejected steps, where they were asked for; None if there are none.
         reports: Those of all steps that it names, where they were asked for; else None. An episode ends in the part
             that names its last step then.
+        snapshots: States of simulations, where their environments give some: episode, step after which, and arrays by
+            name of each; None if there are none.
     """
 
     episodes: Array
@@ -226,6 +228,7 @@ class RolloutResult:
     parameters: Parameters | None = None
     rejected: Rejected | None = None
     reports: StepReports | None = None
+    snapshots: list[Any] | None = None
 
     @property
     def lengths(self) -> list[int]:

@@ -31,9 +31,11 @@ class Sampler(ABC):
     Attributes:
         name: Name in the table of samplers.
         episodes: Number of episodes that it has parameters for; None for no end.
+        observes: Whether an action may depend on what was observed; if not, those of steps to come can be drawn alone.
     """
 
     name: ClassVar[str]
+    observes: ClassVar[bool] = True
     episodes: int | None = None
 
     def describe(self) -> dict[str, Any]:

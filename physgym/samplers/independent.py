@@ -21,6 +21,8 @@ from physgym.spaces import Array, Leaf
 class IndependentSampler(Sampler):
     """Draws independently: parameters from a stream of the run, actions with the episode's generator."""
 
+    observes = False
+
     def columns(self, space: spaces.Space[Any], what: str) -> tuple[LeafColumns, DrawColumns]:
         """Return the space as columns, and a function that draws so many values of its leaves.
 

@@ -26,6 +26,7 @@ class SequenceSampler(Sampler):
     """Draws points of the unit cube that belong together over the episodes; for actions, a sequence for each step."""
 
     block = BLOCK
+    observes = False
 
     def _points(self, cube: Cube, seed: int, key: tuple[int, ...]) -> Callable[[int], Array]:
         """Return a function from the index of a block to its points, shape (block, size).

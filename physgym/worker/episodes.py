@@ -18,6 +18,7 @@ from physgym.worker.failures import RequestFailed
 from physgym.worker.guard import Guard
 from physgym.worker.reported_steps import ReportedPart
 from physgym.worker.rollout_parts import RolloutPart
+from physgym.worker.snapshots import SNAPSHOT
 from physgym.worker.stepping import Emit
 from physgym.worker.variants import Variants
 
@@ -132,6 +133,8 @@ class EpisodeRunner:
                 running.kept += 1
                 self._samples += 1
                 part.add(episode, transition)
+            if not transition.last and SNAPSHOT in transition.info:
+                part.add_snapshot(episode, transition.step, transition.info[SNAPSHOT])
             if transition.last:  # in one part with the last sample, so that both are stored or neither
                 outcome = [transition.step + 1, running.kept, running.reward, rejected, transition.ending]
                 part.ended.append([episode, *outcome])

@@ -22,6 +22,28 @@ ROLLOUT_BYTES = 1 << 20
 SIGN_OF_LIFE = 1.0  # a rollout whose steps give no samples still answers so often
 
 
+class TakenStates:
+    """States of simulations that wait to be sent.
+
+    Attributes:
+        entries: Episode, step after which it was, and arrays by name of each, in their order.
+        nbytes: Bytes of these arrays.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Any] = []
+        self.nbytes = 0
+
+    def add(self, episode: int, step: int, state: Mapping[str, Array]) -> None:
+        """Take the state after a step."""
+        self.entries.append([episode, step, dict(state)])
+        self.nbytes += sum(value.nbytes for value in state.values())
+
+    def cut(self, episode: int, step: int) -> None:
+        """Forget those of a step and of all steps after it."""
+        self.entries = [one for one in self.entries if (one[0], one[1]) < (episode, step)]
+
+
 class RolloutPart:
     """Samples of a rollout that wait to be sent.
 
@@ -49,6 +71,7 @@ class RolloutPart:
         self._parameters = None if self._parameter_spec is None else Columns(self._parameter_spec, of="parameters")
         self._rejected = Columns(self.spec, min(16, self._most))
         self._names_rejected: list[tuple[int, int, str]] = []
+        self._snapshots = TakenStates()
         self._since = time.perf_counter()
 
     def begin(self, episode: int, info: Any, options: Mapping[str, Any] | None) -> None:
@@ -96,8 +119,14 @@ class RolloutPart:
             return  # a solver that failed need not have one
         self._names_rejected.append((episode, transition.step, transition.rejected))
 
+    def add_snapshot(self, episode: int, step: int, state: Mapping[str, Array]) -> None:
+        """Take the state after a step."""
+        self._snapshots.add(episode, step, state)
+
     def due(self) -> bool:
         """Return whether it is time to send it."""
+        if self._snapshots.nbytes > ROLLOUT_BYTES:
+            return True
         if len(self._steps) + len(self._names_rejected) >= self._most:
             return True
         age = time.perf_counter() - self._since
@@ -148,12 +177,14 @@ class RolloutPart:
             last,
             parameters,
             rejected,
+            snapshots=self._snapshots.entries or None,
         )
 
     def _cut(self, row: int) -> None:
         """Forget a sample and all samples after it."""
         episode = self._episodes[row]
         self.ended = list(itertools.takewhile(lambda entry: entry[0] != episode, self.ended))
+        self._snapshots.cut(episode, self._steps[row])
         del self._episodes[row:], self._steps[row:]
         self._samples.cut(row)
 

@@ -149,7 +149,21 @@ def rollout(meta: Any, data: bytes = b"", told: Any = None, apart: Any = None, r
     return struct.pack("<I", len(body)) + body + data
 
 
+def with_snapshots(snapshots):
+    head = encode_value([column(), column(), [], False, None, None, None, snapshots])
+    return struct.pack("<I", len(head)) + head
+
+
 WRONG_ROLLOUTS = {
+    with_snapshots([]): "head of a RolloutResult",
+    with_snapshots(None): "head of a RolloutResult",
+    with_snapshots({"x": 1}): "snapshots is wrong",
+    with_snapshots([[5, 0]]): "snapshots is wrong",
+    with_snapshots([[5, -1, {}]]): "snapshots is wrong",
+    with_snapshots([[True, 0, {}]]): "snapshots is wrong",
+    with_snapshots([[5, 0, {"x": 1.0}]]): "snapshots is wrong",
+    with_snapshots([[5, 0, {1: column(1)}]]): "snapshots is wrong",
+    with_snapshots([[6, 0, {"x": column(1)}]]): r"episodes \[6\] that are not under way",
     b"": "ends before its head",
     b"\x01\x00\x00": "ends before its head",
     b"\xff\xff\xff\xff": "ends within its head",

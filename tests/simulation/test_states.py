@@ -137,6 +137,8 @@ def test_a_state_of_another_version_is_refused():
         ConfigError, match=r"'state' of the state is float64 \(3,\), this environment has float64 \(2,\)"
     ):
         env.set_state({**state, "state": np.zeros(3)})
+    with pytest.raises(ConfigError, match=r"one of steps of 0\.2 s, and this environment takes steps of 0\.1 s"):
+        env.set_state({**state, "time_step": 0.2})
     with pytest.raises(ConfigError, match="'mass' of the state is <U1"):
         env.set_state({**state, "mass": "1"})
     np.testing.assert_array_equal(env.observation(), before)
