@@ -104,6 +104,7 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the simulation."""
         self._prepared = self.prediction = None
+        self._network.memory = None
         observation, info = self.env.reset(seed=seed, options=options)
         self._state.begin(observation)
         return observation, info
@@ -111,6 +112,7 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Let the network make a step."""
         extra: dict[str, Any] = {}
+        memory = self._network.memory
         try:
             prediction = self._predicted(action)
             if strange := nonfinite(prediction):
@@ -119,6 +121,7 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
             extra = self._state.extra()
         except RejectSample as rejection:
             extra = {"rejected": str(rejection)}
+            self._network.memory = memory
         observation, reward, terminated, info = self._state.seen(rejected="rejected" in extra)
         return self._fit(observation), reward, terminated, False, {**info, **extra}
 

@@ -27,6 +27,7 @@ class SurrogateNetwork:
     Attributes:
         predictor: The same.
         inputs: Names of the fields that feed it, None where it does not say them.
+        memory: What a recurrent network remembers of the episode; None at its beginning.
     """
 
     def __init__(self, predictor: Any) -> None:
@@ -46,6 +47,8 @@ class SurrogateNetwork:
         self.predictor = predictor
         self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
         self._predict: PredictFunction | None = getattr(predictor, "predict", predictor)
+        self._recurrent = getattr(predictor, "recurrent", False) is True
+        self.memory: Any = None
 
     def __call__(self, fed: Sample) -> Sample:
         """Predict for one sample."""
@@ -54,7 +57,11 @@ class SurrogateNetwork:
                 "the surrogate has no network. Pass one to SurrogateEnv, or as predictor= to the vector env or the "
                 "Runner in which it stands"
             )
-        return self._predict(fed)
+        if not self._recurrent:
+            return self._predict(fed)
+        found, self.memory = self.predictor.predict_from(fed, self.memory)
+        prediction: Sample = found
+        return prediction
 
 
 def loaded(predictor: Network) -> Any:

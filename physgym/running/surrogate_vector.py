@@ -72,6 +72,11 @@ class SurrogateVectorEnv(SyncVectorEnv):
         self.predictor: Any = loaded(predictor)
         if not hasattr(self.predictor, "predict"):
             raise ConfigError(f"a batched step needs a physgym.nn.Predictor, not {self.predictor!r}")
+        if getattr(self.predictor, "recurrent", False) is True:
+            raise ConfigError(
+                "a recurrent network remembers the steps of one environment, and a batched step asks it for several; "
+                "use a SurrogateEnv for each"
+            )
         made: list[SurrogateEnv] = []
         each = one_each(check_arguments(env_kwargs), num_envs, listed=isinstance(env_kwargs, Sequence))
 

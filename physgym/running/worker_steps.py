@@ -59,6 +59,11 @@ class WorkerSteps(SimulationSteps):
         workers: Mapping[str, Any],
     ) -> None:
         super().__init__(plan)
+        if plan.surrogate and predictor.predictor.recurrent:
+            raise ConfigError(
+                "a recurrent network remembers the steps of one environment, and workers ask it for several; run it in "
+                "this process: leave num_envs and num_workers out"
+            )
         self._predictor, self._record, self._workers = predictor, record, workers
         self._outputs = [predictor.predictor.spec[name] for name in predictor.predictor.outputs]
         self._running: Iterator[RunStep] | None = None

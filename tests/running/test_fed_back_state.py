@@ -7,6 +7,7 @@ from typing import ClassVar
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
@@ -322,3 +323,34 @@ def test_an_environment_without_hooks_is_observed():
 class Both(nn.Module):
     def forward(self, state, push):
         return state + push
+
+
+class Counting(nn.Module):
+    """Adds the number of steps that it remembers."""
+
+    recurrent = True
+
+    def forward(self, state, memory=None):
+        steps = torch.zeros(len(state), 1) if memory is None else memory
+        return state + steps, steps + 1
+
+
+def test_what_a_recurrent_network_remembers_lasts_an_episode():
+    spec = SampleSpec.from_env(Adder())
+    predictor = Predictor(Counting(), spec, inputs=["state"], outputs=["next_state"])
+    surrogate = SurrogateEnv(Adder(), predictor)
+    for _ in range(2):
+        first, _ = surrogate.reset(seed=0)
+        for expected in (0, 0 + 1, 0 + 1 + 2):
+            np.testing.assert_allclose(surrogate.step(np.zeros(1, np.float32))[0], first + expected, rtol=1e-6)
+    first, _ = surrogate.reset(seed=0)
+    surrogate.step(np.zeros(1, np.float32))
+    state, surrogate.simulation.inputs = surrogate.simulation.inputs, lambda action: {"state": np.full(2, np.nan)}
+    surrogate._core._state._now["state"] = np.full(2, np.nan, np.float32)
+    assert "rejected" in surrogate.step(np.zeros(1, np.float32))[4]
+    surrogate._core._state._now["state"], surrogate.simulation.inputs = first, state
+    np.testing.assert_allclose(surrogate.step(np.zeros(1, np.float32))[0], first + 1, rtol=1e-6)  # as before that step
+    with pytest.raises(ConfigError, match="a batched step asks it for several"):
+        SurrogateVectorEnv(Adder, predictor, 2)
+    with pytest.raises(ConfigError, match="leave num_envs and num_workers out"):
+        Runner(Adder, predictor, surrogate=True, num_workers=1)
