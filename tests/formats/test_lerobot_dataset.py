@@ -181,3 +181,18 @@ def test_names_may_be_given_and_what_does_not_fit_is_named(tmp_path, monkeypatch
     with pytest.raises(DatasetError, match="do not hold the values of"):
         export_lerobot(dataset, tmp_path / "y")
     assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.slow
+def test_the_library_of_lerobot_reads_it(exported):
+    pytest.importorskip("lerobot", reason="pip install lerobot, which wants torch below 2.11, elsewhere")
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    frames = LeRobotDataset("me/arm", root=exported[0], delta_timestamps={"observation.state": [-0.05, 0, 0.05]})
+    want = values()
+    assert (len(frames), frames.num_episodes, frames.fps) == (8, 3, 20)
+    for i in range(8):
+        np.testing.assert_array_equal(frames[i]["observation.state"][1], want["observation"][i])
+        np.testing.assert_array_equal(frames[i]["camera.left"], want["camera/left"][i])
+    assert frames[5]["observation.state_is_pad"].tolist() == [False, False, True]
+    assert frames[4]["task"] == "toy/Arm-v0"
