@@ -1,6 +1,6 @@
 """Errors of rollouts by horizon after one-step, change-predicting and unrolled training, three seeds each.
 
-`physgym/BurgersStep-v0` and `physgym/KuramotoSivashinsky-v0` on 128 points, episodes of 20 steps. All trainings of a
+`physgym/BurgersStep-v0` and `physgym/KuramotoSivashinsky-v0`, episodes of 20 steps. All trainings of a
 seed see the same samples, begin with the same weights and make equally many gradient steps. An unrolled one makes four
 steps of the network in each, so that it computes about four times as long. Errors are relative L2 errors against the
 solver, means over test episodes that no training has seen, from the same initial states.
@@ -24,10 +24,10 @@ import physgym  # noqa: E402
 from physgym.nn import FNO, Optimization  # noqa: E402
 from physgym.training import Trainer  # noqa: E402
 
-ENVS = ("physgym/BurgersStep-v0", "physgym/KuramotoSivashinsky-v0")
+ENVS = ("physgym/KuramotoSivashinsky-v0", "physgym/BurgersStep-v0")
 STEPS = 20  # of an episode, and the farthest horizon
 HORIZONS = (1, 5, 10, 20)
-BATCH = 16
+BATCH = 8
 METHODS = {
     "one step": {},
     "change": {"predict": "change"},
@@ -51,7 +51,7 @@ def rollout_errors(predictor, test):
 def trained(dataset, seed, steps, lr, options):
     """Return the trained network, the seconds that it took, and its gradient steps."""
     torch.manual_seed(seed)
-    network = FNO.from_spec(dataset.spec, modes=16, width=16, depth=3, projection=32, coordinates=False)
+    network = FNO.from_spec(dataset.spec, modes=16, width=12, depth=2, projection=32, coordinates=False)
     batches = len(dataset) // BATCH
     epochs = max(1, steps // min(batches, 50))
     optimization = Optimization(
@@ -80,7 +80,7 @@ def trained(dataset, seed, steps, lr, options):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=1000, help="gradient steps")
+    parser.add_argument("--steps", type=int, default=400, help="gradient steps")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--envs", nargs="+", default=ENVS)
@@ -93,7 +93,7 @@ def main() -> None:
             parts = [
                 physgym.generate(
                     env, Path(folder) / name, episodes=count, max_steps=STEPS, num_workers=0, seed=seed,
-                    env_kwargs={"size": 128}, progress=False,
+                    progress=False,
                 )
                 for name, count, seed in (("training", arguments.episodes, 1), ("test", 20, 2))
             ]  # fmt: skip
