@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 from pathlib import Path
 
 import gymnasium
@@ -139,6 +141,34 @@ def test_samples_do_not_depend_on_snapshots(tmp_path, dataset):
 def test_snapshots_are_the_same_whatever_ran_them(tmp_path, dataset, workers):
     generated(tmp_path / "other", **workers)
     assert files(tmp_path / "other") == files(dataset.paths[0])
+
+
+class Dies(Counter):
+    """Ends its process once, in the middle of an episode."""
+
+    def __init__(self, marker, **options):
+        super().__init__(**options)
+        self.marker = Path(marker)
+
+    def advance(self, action):
+        super().advance(action)
+        if self.steps == 8 and not self.marker.exists():
+            self.marker.touch()
+            time.sleep(0.2)  # what was made so far is sent
+            os._exit(1)
+
+
+def test_a_worker_that_dies_and_is_started_again_changes_nothing(tmp_path, dataset):
+    arguments = {"marker": str(tmp_path / "marker")}
+    generated(tmp_path / "other", env=Dies, env_kwargs=arguments, num_workers=1, on_error="restart")
+    assert (tmp_path / "marker").exists()
+    again, first = files(tmp_path / "other"), files(dataset.paths[0])
+    assert again.keys() == first.keys()
+    for episode, step in first:
+        states = [
+            read_snapshot(path, "training", episode, step).state for path in (tmp_path / "other", dataset.paths[0])
+        ]
+        assert all(states[0][name].tobytes() == states[1][name].tobytes() for name in states[1])
 
 
 class Crash(Callback):
