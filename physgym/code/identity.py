@@ -36,7 +36,7 @@ def described(value: Any) -> Any:
     return json.loads(json.dumps(_Look().at(value)))
 
 
-def named(what: Any) -> str:
+def qualified_name(what: Any) -> str:
     """Return module and name of a function, a class or, of another object, of its class."""
     shown = what if hasattr(what, "__qualname__") else type(what)
     module = getattr(shown, "__module__", None) or type(what).__module__
@@ -50,8 +50,8 @@ def maker_text(maker: Any) -> str:
         return text
     whole = json.dumps(described(maker), sort_keys=True)
     if isinstance(maker, functools.partial):
-        whole = f"functools.partial({named(maker.func)}) {whole}"
-    return whole if len(whole) <= LONGEST else f"{named(maker)} {_digest(whole)}"
+        whole = f"functools.partial({qualified_name(maker.func)}) {whole}"
+    return whole if len(whole) <= LONGEST else f"{qualified_name(maker)} {_digest(whole)}"
 
 
 def text_digest(function: Any) -> str | None:
@@ -109,7 +109,7 @@ class _Look:
             (self._count > MOST_OBJECTS, TOO_MANY),
         ):
             if true:
-                return {"object": named(type(value)), "unknown": reason}
+                return {"object": qualified_name(type(value)), "unknown": reason}
         self._around.add(id(value))
         try:
             return found()
@@ -140,11 +140,11 @@ class _Look:
         if isinstance(value, (types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType)):
             of = self.at(getattr(value, "__self__", None), depth)
             return {"function": f"{type(value.__self__).__module__}:{value.__qualname__}", "of": of}
-        return {"object": named(type(value)), **self._fields(value, depth)}
+        return {"object": qualified_name(type(value)), **self._fields(value, depth)}
 
     def _function(self, kind: str, value: Any) -> dict[str, Any]:
         values = {name: ADDRESS.sub("0x", text) for name, text in caught(kind, value).items()}
-        return {kind: named(value), **({"values": values} if values else {})}
+        return {kind: qualified_name(value), **({"values": values} if values else {})}
 
     def _fields(self, value: Any, depth: int) -> dict[str, Any]:
         """Return the fields of an object; for one not of Python, what it would be made of again."""

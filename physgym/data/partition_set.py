@@ -155,7 +155,7 @@ class PartitionSet:
             parts = (p.statistics if p.sealed else self._statistics.of(p) for p in self._partitions)
             return merged(parts, self._form.layout.spec)
 
-    def describe(self) -> None:
+    def write_description(self) -> None:
         """Write the description if there are partitions to name."""
         if self._partitions:
             self._description.write(self._partitions)

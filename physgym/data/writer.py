@@ -200,7 +200,7 @@ class SampleWriter:
         with self._lock:
             self._usable()
             self._description.provenance = value
-            self._partitions.describe()
+            self._partitions.write_description()
 
     @property
     def constants(self) -> dict[str, Array]:
@@ -220,7 +220,7 @@ class SampleWriter:
         with self._lock:
             self._usable()
             self._description.store_constants(values)
-            self._partitions.describe()
+            self._partitions.write_description()
 
     @property
     def statistics(self) -> dict[str, Statistics]:

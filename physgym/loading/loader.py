@@ -18,7 +18,7 @@ from physgym.loading.loadable import Loadable, stored_nbytes
 from physgym.loading.reading import ReadingMode, ReadingOrder, Shuffle, choose_order
 from physgym.spaces import Array
 
-CHUNK = 2 << 20  # bytes gathered at a time, at least: handing over small batches one by one costs more than gathering
+GATHER_SIZE = 2 << 20  # bytes at a time, at least: handing over small batches one by one costs more than gathering
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Loader(Batched):
         row = sum(dataset.spec[name].nbytes for name in self.fields)
         chosen = choose_order(shuffle, dataset, stored_nbytes(dataset, self.fields), world_size)
         self.reading = ReadingMode(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
-        self._chunk = max(1, CHUNK // max(1, row * batch_size))  # batches
+        self._chunk = max(1, GATHER_SIZE // max(1, row * batch_size))  # batches
         if shuffle:
             log.info("%s shuffle of %d samples: %s", self.order, len(dataset), self.reason)
         self._begun = False

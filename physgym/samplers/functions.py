@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from physgym.code.identity import named, text_digest
+from physgym.code.identity import qualified_name, text_digest
 from physgym.code.search import caught
 from physgym.errors import ConfigError
 from physgym.policies import ActionPolicy, EpisodePolicy
@@ -36,8 +36,8 @@ class Policy(Sampler):
         """Return the name of the function, a digest of its text, and the values that it has caught, as JSON data."""
         values = caught("function", self.function)
         if isinstance(self.function, functools.partial):
-            values["function"] = named(self.function.func)
-        known = {"sampler": self.name, "function": named(self.function), "values": values}
+            values["function"] = qualified_name(self.function.func)
+        known = {"sampler": self.name, "function": qualified_name(self.function), "values": values}
         text = text_digest(self.function)
         return known if text is None else {**known, "text": text}
 

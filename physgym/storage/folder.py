@@ -19,7 +19,7 @@ from physgym.storage.location import Location
 ADDRESS = re.compile(r"file:/{1,3}(?!/)")
 LOCK = ".storage-lock"  # of conditional writes
 LOCK_TIMEOUT, POLL = 60.0, 0.02  # seconds
-CHUNK = 1 << 20  # bytes that are copied at once
+COPY_SIZE = 1 << 20  # bytes that are copied at once
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class FolderBackend(Backend):
 
     def _chunks(self, file: Path) -> Iterator[bytes]:
         with file.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(COPY_SIZE):
                 if self.stop.is_set():
                     raise Stopped
                 yield chunk

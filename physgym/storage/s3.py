@@ -43,9 +43,9 @@ SLOW_REQUESTS = {"complete_multipart_upload": 10}  # in which the server copies 
 SLOWEST_UPLOAD = 8192  # bytes per second
 POLL = 0.2  # seconds
 SLOWEST = 64  # bytes per second; a server that sends less hangs
-FIRST_CHUNK = 64  # bytes that are read at first from a download, until it is seen how fast they come
+FIRST_READ = 64  # bytes that are read at first from a download, until it is seen how fast they come
 PART = 16 << 20  # bytes that are uploaded at once; S3 takes parts of 5 MiB to 5 GiB, at most 10,000 of them
-CHUNK = 1 << 20  # bytes that are read at once from a download
+LARGEST_READ = 1 << 20  # bytes that are read at once from a download
 READ_AHEAD = 2  # such chunks
 
 AGAIN = {  # codes after which S3 wants a request repeated, besides those of status 5xx
@@ -438,7 +438,7 @@ class S3Backend(Backend):
 
 def _read(body: Any, pieces: queue.Queue[tuple[bytes, float, Exception | None]], ends: threading.Event) -> None:
     """Read the bytes of an answer into a queue, and close it; after the last ones come none, or an error."""
-    size, last = FIRST_CHUNK, False
+    size, last = FIRST_READ, False
     with contextlib.closing(body):
         while not last and not ends.is_set():
             begin, error, data = time.monotonic(), None, b""
@@ -448,7 +448,7 @@ def _read(body: Any, pieces: queue.Queue[tuple[bytes, float, Exception | None]],
                 error = raised
             took = time.monotonic() - begin
             last = error is not None or not data
-            size = min(2 * size, CHUNK) if took < 1 else max(size // 2, FIRST_CHUNK)
+            size = min(2 * size, LARGEST_READ) if took < 1 else max(size // 2, FIRST_READ)
             while not ends.is_set():
                 with contextlib.suppress(queue.Full):
                     pieces.put((data, took, error), timeout=POLL)

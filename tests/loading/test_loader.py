@@ -67,7 +67,7 @@ def no_thread_left():
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Every batch is gathered for itself."""
-    monkeypatch.setattr(loader, "CHUNK", 1)
+    monkeypatch.setattr(loader, "GATHER_SIZE", 1)
 
 
 def threads():
@@ -159,7 +159,7 @@ def test_the_order_depends_on_nothing_else(options, monkeypatch):
         assert numbers(Loader(Stored(), 7, prefetch=prefetch, fields=["number"], **options))[0] == expected[0] or (
             options is BY_WINDOW  # whose blocks are of so many bytes
         )
-    monkeypatch.setattr(loader, "CHUNK", 1)
+    monkeypatch.setattr(loader, "GATHER_SIZE", 1)
     assert numbers(Loader(Stored(), 7, **options)) == expected
     together = [number for batch in expected for number in batch]
     for batch_size in (1, 100, 1000):
@@ -605,7 +605,7 @@ def fail_at_the_first(batches):
 def test_without_anything_to_gather_ahead_there_is_no_thread(monkeypatch):
     for _ in Loader(Stored(), 10):  # less than a chunk
         assert threads() == []
-    monkeypatch.setattr(loader, "CHUNK", 1)
+    monkeypatch.setattr(loader, "GATHER_SIZE", 1)
     for _ in Loader(Stored(), 10, prefetch=0):
         assert threads() == []
 

@@ -43,7 +43,7 @@ def windows(dataset, request):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(module, "GATHER_SIZE", 1)
 
 
 def blocks_of(windows):

@@ -493,7 +493,7 @@ def test_a_conditional_write_whose_answer_is_lost_is_no_conflict(bucket, fault):
 
 
 def test_downloads_go_on_where_they_broke_off(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "CHUNK", 1 << 16)
+    monkeypatch.setattr(stores, "LARGEST_READ", 1 << 16)
     data = np.random.default_rng(0).bytes(LARGE)
     bucket.put("data/object", data)
     bucket.proxy.plan.extend([("down", 2 << 20), ("refuse",), ("down", 3 << 20), ("down", 100)])

@@ -96,7 +96,7 @@ def redirect(connection, closed):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(stores, "LEAST_TIMEOUT", 0.3)
-    monkeypatch.setattr(stores, "FIRST_CHUNK", 4)
+    monkeypatch.setattr(stores, "FIRST_READ", 4)
     for name, value in (("ACCESS_KEY_ID", "id"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     stores._client.cache_clear()
@@ -155,7 +155,7 @@ def late(connection, closed):
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [drip_body, late])
 def test_a_drip_does_not_outlast_patience(fault, tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "FIRST_CHUNK", 1000)
+    monkeypatch.setattr(stores, "FIRST_READ", 1000)
     file = tmp_path / "file"
     file.touch()
     with Server(fault) as server:
@@ -170,7 +170,7 @@ def test_a_drip_does_not_outlast_patience(fault, tmp_path, monkeypatch):
 
 
 def test_what_waits_for_a_drip_can_be_stopped(monkeypatch):
-    monkeypatch.setattr(stores, "FIRST_CHUNK", 1000)
+    monkeypatch.setattr(stores, "FIRST_READ", 1000)
     with Server(drip_body) as server:
         there = store(server, 60)
         timer = threading.Timer(0.5, there.stop.set)

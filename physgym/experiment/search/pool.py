@@ -20,7 +20,7 @@ from physgym.system.cores import usable_cores
 
 MODULE = "physgym.experiment.search.worker"
 PATIENCE = 10.0  # seconds for a process to end by itself
-CHUNK = 1 << 16
+READ_SIZE = 1 << 16
 
 TrialMessage = dict[str, Any]
 
@@ -90,7 +90,7 @@ class TrialProcess:
         if not wait([self.output.fileno()], timeout):
             # what it has forked may hold its output open
             return [] if self._process.poll() is None else [self._death()]
-        data = os.read(self.output.fileno(), CHUNK)
+        data = os.read(self.output.fileno(), READ_SIZE)
         *lines, self._rest = (self._rest + data).split(b"\n")
         messages = [json.loads(line) for line in lines]
         return messages if data else [*messages, self._death()]
