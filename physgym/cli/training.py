@@ -139,6 +139,7 @@ def _check_folder(session: Path, config: Config, folder: str) -> None:
     data = config.model_dump()
     paths = {f"{section}.{name}": data[section][name] for section, name in PATHS}
     paths |= {"sampler.actions": (actions_of(data) or [None])[0], "training.checkpoints.path": checkpoints_of(data)}
+    paths |= {f"training.test.{name}": path for name, path in data["training"]["test"].items()}
     named = ((key, path) for key, found in paths.items() for path in (found if isinstance(found, list) else [found]))
     for key, path in named:
         if path is not None and "://" not in path and not Path(path).expanduser().is_absolute():

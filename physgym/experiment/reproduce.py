@@ -260,6 +260,8 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
             start[1],
             then.get("start_from"),
         )
+    if tests := get(config, "training", "test"):
+        changes["training.test"] = {name: _absolute(path, base) for name, path in tests.items()}
     if checkpoints_of(config):
         changes["training.checkpoints.path"] = None  # the old ones lie there
     if actions := actions_of(config):

@@ -536,3 +536,10 @@ def test_without_git_it_says_so(quick, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="git is not installed, which brings the code of"):
         reproduce(quick)
+
+
+def test_test_sets_are_those_of_the_session(tmp_path):
+    config = {"training": {"test": {"far": "data/far", "bucket": "s3://bucket/far"}}}
+    changed = tested._changes(tmp_path / "s", config, {"dataset": None}, tmp_path, tmp_path / "again")
+    wanted = {"far": str(tmp_path / "data/far"), "bucket": "s3://bucket/far"}
+    assert f"training.test={json.dumps(wanted)}" in changed
