@@ -137,7 +137,10 @@ def test_samples_do_not_depend_on_snapshots(tmp_path, dataset):
     assert [part.path.read_bytes() for part in plain.partitions] == stored
 
 
-@pytest.mark.parametrize("workers", [{"num_workers": 0, "num_envs": 3}, {"num_workers": 2, "num_envs": 4}])
+@pytest.mark.parametrize(
+    "workers",
+    [{"num_workers": 0, "num_envs": 3}, pytest.param({"num_workers": 2, "num_envs": 4}, marks=pytest.mark.slow)],
+)
 def test_snapshots_are_the_same_whatever_ran_them(tmp_path, dataset, workers):
     generated(tmp_path / "other", **workers)
     assert files(tmp_path / "other") == files(dataset.paths[0])
@@ -158,6 +161,7 @@ class Dies(Counter):
             os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_and_is_started_again_changes_nothing(tmp_path, dataset):
     arguments = {"marker": str(tmp_path / "marker")}
     generated(tmp_path / "other", env=Dies, env_kwargs=arguments, num_workers=1, on_error="restart")
@@ -183,7 +187,9 @@ class Crash(Callback):
             raise RuntimeError("crash")
 
 
-@pytest.mark.parametrize("samples", [1, 8, 13])
+@pytest.mark.parametrize(
+    "samples", [pytest.param(1, marks=pytest.mark.slow), 8, pytest.param(13, marks=pytest.mark.slow)]
+)
 def test_a_crash_and_a_resume_lose_none(tmp_path, dataset, samples):
     with pytest.raises(RuntimeError, match="crash"):
         generated(tmp_path / "other", callbacks=[Crash(samples)])
@@ -203,6 +209,7 @@ def test_reopen_makes_only_the_steps_after_the_nearest_state(dataset):
     assert MADE[:2] == [6, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "options"),
     [
@@ -220,6 +227,7 @@ def test_samplers_arguments_and_parts_are_those_of_the_dataset(tmp_path, env, op
         assert same(found, 1, 7) == [6]
 
 
+@pytest.mark.slow
 def test_rejected_steps_before_and_at_a_state(tmp_path):
     found = generated(tmp_path, samples=20, env_kwargs={"limit": 0.3}, max_rejects=100)
     stored = set(zip(found.index("episode").tolist(), found.index("step").tolist(), strict=True))
@@ -250,11 +258,13 @@ def pushes(observation, rng):
     return np.clip(np.float32(-0.5 * observation + rng.normal()), -1, 1)
 
 
+@pytest.mark.slow
 def test_actions_that_follow_from_what_was_seen_are_replayed_from_the_seed(tmp_path):
     found = generated(tmp_path, samples=10, actions=Policy(pushes))
     assert same(found, 0, 7, actions=Policy(pushes)) == list(range(7))
 
 
+@pytest.mark.slow
 def test_another_version_or_a_changed_state_is_an_error(tmp_path):
     found = generated(tmp_path, samples=10)
     file = tmp_path / "snapshots" / "training" / "0" / "6.npz"
