@@ -19,7 +19,6 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from physgym.checks import is_integer
-from physgym.data.dataset_parts import EpisodeSplit
 from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
 from physgym.experiment.search.section import SearchSection
@@ -210,6 +209,10 @@ class SplitSection(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> SplitSection:
+        from physgym.data.dataset_parts import (
+            EpisodeSplit,
+        )  # here: it loads h5py, which most commands need not wait for
+
         try:
             EpisodeSplit(**self.model_dump())
         except ConfigError as error:
