@@ -39,15 +39,15 @@ def save_animation(file: Path, rollout: PredictedTrajectory, name: str, unit: st
     if not count:
         raise ConfigError(f"the rollout of episode {rollout.trajectory.episode} diverges at its first step")
     (predicted, true), label = _drawable(rollout.predicted[name][:count], rollout.true[name][:count], name)
-    label = f"{label} ({unit})" if unit else label
+    labels = tuple(f"{one} ({unit})" if unit else one for one in (label, "error"))
     shown = np.unique(np.linspace(0, count - 1, min(count, frames)).round().astype(int))
     titles = [_title(rollout, i) for i in range(count)]
     if predicted.ndim == 3:
-        pictures = _pictures(predicted, true, label, titles, shown)
+        pictures = _pictures(predicted, true, labels, titles, shown)
     elif predicted.shape[1] <= FEW:
-        pictures = _series(predicted, true, label, rollout.seconds, titles, shown)
+        pictures = _series(predicted, true, labels, rollout.seconds, titles, shown)
     else:
-        pictures = _curves(predicted, true, label, titles, shown)
+        pictures = _curves(predicted, true, labels, titles, shown)
     _write(file, pictures)
 
 
@@ -84,7 +84,7 @@ def _limits(*values: Array) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _curves(predicted: Array, true: Array, label: str, titles: list[str], shown: Array) -> list[Array]:
+def _curves(predicted: Array, true: Array, labels: tuple[str, ...], titles: list[str], shown: Array) -> list[Array]:
     """Draw fields of one axis: both above, the error below; the true field sets the scale of the upper one."""
     x, error = np.arange(true.shape[1]), predicted - true
     high, low = _limits(true), _limits(error)
@@ -96,8 +96,8 @@ def _curves(predicted: Array, true: Array, label: str, titles: list[str], shown:
             upper.plot(x, true[i], linewidth=1.6, label="solver")
             upper.plot(x, predicted[i], color=GHOST_COLOUR, linestyle="--", linewidth=1.4, label="network")
             lower.plot(x, error[i], color="0.3", linewidth=1.2)
-            upper.set(ylabel=label, ylim=high, title=titles[i])
-            lower.set(ylabel="error", ylim=low, xlabel="entry of the field")
+            upper.set(ylabel=labels[0], ylim=high, title=titles[i])
+            lower.set(ylabel=labels[1], ylim=low, xlabel="entry of the field")
             upper.legend(loc="upper right")
             for axes in (upper, lower):
                 axes.grid(alpha=0.3)
@@ -106,7 +106,7 @@ def _curves(predicted: Array, true: Array, label: str, titles: list[str], shown:
 
 
 def _series(
-    predicted: Array, true: Array, label: str, seconds: Array | None, titles: list[str], shown: Array
+    predicted: Array, true: Array, labels: tuple[str, ...], seconds: Array | None, titles: list[str], shown: Array
 ) -> list[Array]:
     """Draw a few numbers over time, up to each step."""
     time = np.arange(1, len(true) + 1) if seconds is None else seconds[: len(true)]
@@ -123,8 +123,8 @@ def _series(
                 upper.plot(time[: i + 1], true[: i + 1, part], color=colour, label=f"[{part}] solver")
                 upper.plot(time[: i + 1], predicted[: i + 1, part], color=colour, ls="--", label=f"[{part}] network")
                 lower.plot(time[: i + 1], error[: i + 1, part], color=colour)
-            upper.set(ylabel=label, ylim=high, xlim=ends, title=titles[i])
-            lower.set(ylabel="error", ylim=low, xlabel="step" if seconds is None else "time (s)")
+            upper.set(ylabel=labels[0], ylim=high, xlim=ends, title=titles[i])
+            lower.set(ylabel=labels[1], ylim=low, xlabel="step" if seconds is None else "time (s)")
             upper.legend(loc="upper right", ncols=2)
             for axes in (upper, lower):
                 axes.grid(alpha=0.3)
@@ -132,7 +132,7 @@ def _series(
     return found
 
 
-def _pictures(predicted: Array, true: Array, label: str, titles: list[str], shown: Array) -> list[Array]:
+def _pictures(predicted: Array, true: Array, labels: tuple[str, ...], titles: list[str], shown: Array) -> list[Array]:
     """Draw fields of two axes: network, solver, error; the true field sets the scale of the first two."""
     low, high = float(true.min()), float(true.max())
     largest = float(np.abs(predicted - true).max()) or 1.0
@@ -146,10 +146,11 @@ def _pictures(predicted: Array, true: Array, label: str, titles: list[str], show
         with style():
             figure = new_figure(PICTURES)
             figure.set_layout_engine("compressed")
-            for axes, (title, values, colours) in zip(figure.subplots(1, 3), panels, strict=True):
+            for number, (title, values, colours) in enumerate(panels):
+                axes = figure.add_subplot(1, 3, number + 1)
                 image = axes.imshow(values, origin="lower", **colours)
                 axes.set(title=title, xticks=[], yticks=[])
-                figure.colorbar(image, ax=axes, location="bottom", aspect=25, pad=0.04, label=label)
+                figure.colorbar(image, ax=axes, location="bottom", aspect=25, pad=0.04, label=labels[number == 2])
             figure.suptitle(titles[i])
             found.append(figure_frame(figure))
     return found

@@ -350,3 +350,22 @@ def test_an_output_that_feeds_nothing_is_compared_as_well(tmp_path):
     np.testing.assert_allclose(report.mean("mae", "size"), 1.0)
     assert report.mean("mae", "next_state").max() < 1e-14
     assert report.units == {"mae/next_state": "m", "mae/size": "m"}
+
+
+def test_steps_that_differ_have_their_times_from_a_field(tmp_path):
+    fields = SampleSpec([*spec().values(), Field("time", (), WIDE, "additional", "s")])
+    state = np.array([np.linalg.matrix_power(TURN, n)[:, 0] for n in range(5)])
+    with SampleWriter(tmp_path / "d", fields, source={}) as writer:
+        for episode, factor in enumerate((1.0, 2.0)):
+            rows = {"state": state[:-1], "push": np.zeros((4, 2)), "next_state": state[1:]}
+            rows["time"] = factor * np.array([0.1, 0.3, 0.6, 1.0])
+            names = {"episode": np.full(4, episode), "seed": np.zeros(4, np.uint64)}
+            writer.append(rows, step=np.arange(4), **names)
+    evaluation, network = RolloutEvaluation(SampleDataset(tmp_path / "d")), predictor(Turn(1 + EPS))
+    one = evaluation.measure(network, 4, episodes=[1], thresholds=[0.015])
+    np.testing.assert_allclose(one.seconds, [0.2, 0.6, 1.2, 2.0])
+    assert one.thresholds[0].median_seconds == pytest.approx(0.6)
+    both = evaluation.measure(network, 4, thresholds=[0.015])
+    assert both.seconds is None  # the axis is the step
+    assert both.thresholds[0].seconds.tolist() == pytest.approx([0.3, 0.6])
+    assert (both.thresholds[0].median, both.thresholds[0].median_seconds) == (2, None)
