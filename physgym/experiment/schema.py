@@ -209,9 +209,7 @@ class SplitSection(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> SplitSection:
-        from physgym.data.dataset_parts import (
-            EpisodeSplit,
-        )  # here: it loads h5py, which most commands need not wait for
+        from physgym.data.dataset_parts import EpisodeSplit  # here: it loads h5py, which takes time
 
         try:
             EpisodeSplit(**self.model_dump())
