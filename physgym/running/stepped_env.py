@@ -113,13 +113,14 @@ class SteppedEnv:
             begun=begun,
             **limits,
         )
+        memory: Any = None  # of a recurrent network, of the episode
         while (transition := self._in_folder(transitions)) is not None:
             solver, network, prediction = self._timed.seconds, np.nan, None
             if transition.sample is not None and isinstance(env, SurrogateEnv):
                 solver, network, prediction = np.nan, env.network_seconds, dict(env.prediction or {})
                 transition.sample = {name: transition.sample[name] for name in self.spec}
             elif transition.sample is not None:
-                prediction, network = self._predictor.one(transition.sample)
+                prediction, network, memory = self._predictor.following(transition.sample, memory)
                 if self._apply is not None and not nonfinite(prediction):
                     with self._folder:
                         self._apply(prediction)

@@ -11,6 +11,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.episode import Transition
 from physgym.errors import ConfigError
 from physgym.nn import Predictor
+from physgym.running.episode_memory import EpisodeMemory
 from physgym.running.run_step import RunStep, without_additions
 from physgym.running.step_source import StepSource
 from physgym.running.timed_predictor import TimedPredictor
@@ -28,11 +29,12 @@ class StoredSteps(StepSource):
         compare: Whether predictions are compared with what is stored.
 
     Raises:
-        ConfigError: A field does not fit the network.
+        ConfigError: A field does not fit the network, or a recurrent network cannot follow the episodes.
     """
 
     def __init__(self, dataset: SampleDataset, predictor: TimedPredictor, *, compare: bool) -> None:
         self._dataset, self._predictor, self._compare = dataset, predictor, compare
+        self._memory = EpisodeMemory(dataset, predictor) if predictor.predictor.recurrent else None
         self.spec = fitting_fields(without_additions(dataset.spec), predictor.predictor)
 
     @property
@@ -58,8 +60,12 @@ class StoredSteps(StepSource):
             which = [column[start:stop].tolist() for column in names]
             for first in range(0, len(rows), size):
                 part = slice(first, first + size)
+                if self._memory is None:
+                    predictions = self._predictor.several(rows[part])
+                else:
+                    predictions = iter([self._memory.predict(start + first, rows[first])])
                 for row, (prediction, seconds), episode, step, seed, env in zip(
-                    rows[part], self._predictor.several(rows[part]), *(column[part] for column in which), strict=True
+                    rows[part], predictions, *(column[part] for column in which), strict=True
                 ):
                     transition = Transition(step, None, None, np.nan, False, {}, row, "")
                     yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare)

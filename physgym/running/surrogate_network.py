@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from physgym.errors import ConfigError, SampleError
+from physgym.errors import SampleError
 from physgym.sample import Sample
 from physgym.simulation import PredictFunction
 
@@ -34,16 +34,7 @@ class SurrogateNetwork:
         self.use(predictor)
 
     def use(self, predictor: Any) -> None:
-        """Put another network in its place.
-
-        Raises:
-            ConfigError: It is recurrent.
-        """
-        if getattr(predictor, "recurrent", False) is True:
-            raise ConfigError(
-                "the network is recurrent, and a surrogate makes single steps: it would begin anew at each of them. "
-                "Measure it by rollouts (physgym run SESSION --rollout), or roll it out by Predictor.predict_from"
-            )
+        """Put another network in its place, which remembers nothing yet."""
         self.predictor = predictor
         self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
         self._predict: PredictFunction | None = getattr(predictor, "predict", predictor)

@@ -33,6 +33,19 @@ class TimedPredictor:
         prediction = self.predictor.predict(sample)
         return prediction, time.perf_counter() - start
 
+    def following(self, sample: Sample, memory: Any) -> tuple[Sample, float, Any]:
+        """Return the prediction for a sample of an episode, its time in seconds, and what the network remembers then.
+
+        Args:
+            sample: The sample.
+            memory: What was returned for the one before it; None at the beginning of the episode.
+        """
+        if not self.predictor.recurrent:
+            return *self.one(sample), None
+        start = time.perf_counter()
+        prediction, memory = self.predictor.predict_from(sample, memory)
+        return prediction, time.perf_counter() - start, memory
+
     def several(self, samples: Sequence[Sample | None]) -> Iterator[tuple[Sample | None, float]]:
         """Yield the predictions for samples, and the time of each, its share of a batch; for None None and NaN."""
         if self.batch_size == 1:

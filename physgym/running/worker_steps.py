@@ -59,7 +59,7 @@ class WorkerSteps(SimulationSteps):
         workers: Mapping[str, Any],
     ) -> None:
         super().__init__(plan)
-        if plan.surrogate and predictor.predictor.recurrent:
+        if predictor.predictor.recurrent:
             raise ConfigError(
                 "a recurrent network remembers the steps of one environment, and workers ask it for several; run it in "
                 "this process: leave num_envs and num_workers out"

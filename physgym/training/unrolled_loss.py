@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -142,6 +143,13 @@ def loss_of(
         ConfigError: The network does not fit the unroll.
     """
     if unroll is None:
+        if learner.predictor.recurrent:
+            warnings.warn(
+                "the network is recurrent, and each sample is trained on as if it were the first step of its episode: "
+                "nothing is learned of what the network remembers. Pass unroll=, which makes steps in their order",
+                UserWarning,
+                stacklevel=3,
+            )
         return BatchLoss(learner, compile)
     check_unrolled(learner.predictor, learner.loss_fields, unroll, specs)
     return UnrolledLoss(learner, compile, unroll, specs[1].feedback, progress, seed)

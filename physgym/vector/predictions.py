@@ -28,6 +28,12 @@ def answer(predictor: AnyPredictor, questions: list[Predict]) -> list[Prediction
             "env, run the simulation in a Runner, or do not ask during generation."
         )
         return [Prediction({}, text) for _ in questions]
+    if getattr(predictor, "recurrent", False) is True:
+        text = (
+            "the network is recurrent, and a simulation that asks for predictions does not say which of its steps "
+            "follows which: the network would begin anew at each of them. Ask a network without a memory"
+        )
+        return [Prediction({}, text) for _ in questions]
     if len({_signature(question.inputs) for question in questions}) == 1:
         return _predict(predictor, questions)
     return [answer for question in questions for answer in _predict(predictor, [question])]

@@ -13,12 +13,15 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 from torch import nn
 
-from physgym import SampleDataset, Simulation, SocketVectorEnv
+from physgym import SampleDataset, Simulation, SocketVectorEnv, generate
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import Predictor
+from physgym.protocol.messages import Predict
 from physgym.runner import Runner, SurrogateEnv, SurrogateVectorEnv
 from physgym.sample import Field, SampleSpec
+from physgym.samplers import NetworkPolicy
 from physgym.step_fields import step_fields
+from physgym.vector.predictions import answer
 from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
 
@@ -354,3 +357,36 @@ def test_what_a_recurrent_network_remembers_lasts_an_episode():
         SurrogateVectorEnv(Adder, predictor, 2)
     with pytest.raises(ConfigError, match="leave num_envs and num_workers out"):
         Runner(Adder, predictor, surrogate=True, num_workers=1)
+
+
+@pytest.fixture(scope="module")
+def stepped(tmp_path_factory):
+    """Three episodes of four steps, those of two environments in turn."""
+    folder = tmp_path_factory.mktemp("stepped") / "data"
+    generate(Adder, folder, episodes=3, max_steps=4, num_envs=2, num_workers=0, progress=False)
+    return SampleDataset(folder)
+
+
+def test_a_recurrent_network_beside_the_solver_keeps_what_it_remembers(stepped):
+    spec = SampleSpec.from_env(Adder())
+    predictor = Predictor(Counting(), spec, inputs=["state"], outputs=["next_state"])
+    with Runner(Adder, predictor, max_steps=4) as runner:
+        for made in (runner.steps(), runner.replay(stepped)):
+            for _ in range(12):
+                step = next(made)
+                expected = step.transition.sample["state"] + step.transition.step
+                np.testing.assert_allclose(step.prediction["next_state"], expected, rtol=1e-6)
+        with pytest.raises(ConfigError, match="in another order"):
+            next(runner.replay(stepped.subset(np.arange(12)[::-1])))
+    with pytest.raises(ConfigError, match="leave num_envs and num_workers out"):
+        Runner(Adder, predictor, num_workers=1)
+    with pytest.raises(ConfigError, match="one after the other; leave batch_size"):
+        next(Runner(None, predictor, batch_size=2).replay(stepped))
+
+
+def test_a_recurrent_network_is_refused_where_it_would_forget():
+    predictor = Predictor(Counting(), SampleSpec.from_env(Adder()), inputs=["state"], outputs=["next_state"])
+    with pytest.raises(ConfigError, match="would begin anew at each step"):
+        NetworkPolicy(predictor).actions(Adder().action_space, 0)(0)({"state": np.zeros(2)}, np.random.default_rng())
+    answers = answer(predictor, [Predict(0, {"state": np.zeros(2)})])
+    assert "would begin anew at each of them" in answers[0].error

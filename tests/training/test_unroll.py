@@ -13,7 +13,6 @@ from physgym.errors import CheckpointError, ConfigError
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization, Predictor, Transforms
 from physgym.nn.export.inference import Inference
-from physgym.running.surrogate_network import SurrogateNetwork
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, Unroll, load_checkpoint
 from tests.support.memory_samples import linear_samples
@@ -360,10 +359,8 @@ def test_a_recurrent_network_says_what_is_wrong(both):
         trainer(both, 2, Recurrent(), compile=True)
 
 
-def test_a_recurrent_network_is_refused_where_it_would_forget(both, tmp_path):
+def test_a_recurrent_network_is_refused_where_it_would_forget(both):
     predictor = Predictor(Recurrent(), both.spec, inputs=["state", "force"])
-    with pytest.raises(ConfigError, match="would begin anew at each of them"):
-        SurrogateNetwork(predictor)
     with pytest.raises(ConfigError, match="would begin anew at each of them"):
         Inference(predictor)
 
