@@ -106,6 +106,7 @@ BOUNDS = {
     "physgym.nn.optimization": "a norm, which is a real number",
     "physgym.nn.physics": "the points of a grid that there are",
     "physgym.nn.scales": "the axes that there are",
+    "physgym.running.episode_memory": "the batch that a predictor has checked already",
     "physgym.samplers.breed": "losses, which are real numbers",
     "physgym.samplers.independent": "deviations, which are real numbers",
     "physgym.training.foreign": "the episodes that there are",

@@ -16,7 +16,7 @@ class EpisodeMemory:
     """Memories of a recurrent network, one for each episode that is under way.
 
     The first stored step of an episode begins anew; steps that are missing, as rejected ones are, are not predicted and
-    change no memory, as in a run beside the solver.
+    change no memory, as in a run with the solver.
 
     Args:
         dataset: The stored steps, whose order within an episode is that of time.
