@@ -9,7 +9,7 @@ from typing import Any
 from physgym.code.record import Code, recorded_code
 from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import codes_of, learned_samples
-from physgym.data.windows import without_windows
+from physgym.data.windows import EpisodeWindows, without_windows
 
 
 class Learned:
@@ -20,6 +20,11 @@ class Learned:
             says it.
         samples: The samples; None if they are not at hand.
         checkpoint: Where the network was loaded from: a session around it may say which samples they were.
+        stride: Steps from a row of the windows that it was trained on to the next one.
+
+    Attributes:
+        code: As given.
+        stride: As given.
     """
 
     def __init__(
@@ -27,8 +32,9 @@ class Learned:
         code: Mapping[str, Any] | None = None,
         samples: SampleDataset | None = None,
         checkpoint: Path | None = None,
+        stride: int = 1,
     ) -> None:
-        self.code, self._samples, self._checkpoint = code, samples, checkpoint
+        self.code, self._samples, self._checkpoint, self.stride = code, samples, checkpoint, stride
 
     @classmethod
     def of(cls, training: Any) -> Learned | None:
@@ -36,10 +42,15 @@ class Learned:
 
         A code that is unknown in part can be compared with nothing within the program that trains.
         """
+        stride = 1
+        if isinstance(training, EpisodeWindows):
+            form = training.form
+            one_row = form.inputs == form.targets == 1 and not training.feedback.once  # whatever its stride
+            stride = 1 if one_row else form.stride
         training = without_windows(training)
         found = [code for _, code in codes_of(training) if not Code.from_json(code).unknown]
         samples = training if isinstance(training, SampleDataset) else None
-        return cls(found[0] if found else None, samples) if found or samples is not None else None
+        return cls(found[0] if found else None, samples, stride=stride) if found or samples is not None else None
 
     @classmethod
     def at(cls, checkpoint: Path, record: Mapping[str, Any] | None) -> Learned:
@@ -50,11 +61,13 @@ class Learned:
             record: The record in its manifest, None if it has none, as in older versions.
         """
         code = None if record is None else record.get("code")
-        return cls(recorded_code(checkpoint) if code is None else code, checkpoint=checkpoint)
+        stride = 1 if record is None else int(record.get("stride", 1))
+        return cls(recorded_code(checkpoint) if code is None else code, checkpoint=checkpoint, stride=stride)
 
     def to_json(self) -> dict[str, Any] | None:
         """Return what the manifest of a checkpoint says of it."""
-        return None if self.code is None else {"code": dict(self.code)}
+        said: dict[str, Any] = {} if self.code is None else {"code": dict(self.code)}
+        return (said | ({} if self.stride == 1 else {"stride": self.stride})) or None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -72,4 +85,4 @@ class Learned:
         return self  # networks are copied often, and samples are large
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Learned, (self.code, None, self._checkpoint)
+        return Learned, (self.code, None, self._checkpoint, self.stride)

@@ -449,6 +449,11 @@ def field_names(
 
 
 def _names(spec: SampleSpec, argument: str, names: tuple[str, ...], role: str) -> tuple[str, ...]:
+    if not names and role == "target" and (once := spec.feedback.once):
+        raise ConfigError(
+            f"no field is predicted: {list(once)} are stored once, and the target is that of the next sample. Train on "
+            "windows, which hold it: dataset.windows(inputs=1, targets=1), or unroll=1 of the Trainer"
+        )
     if not names:
         raise ConfigError(f'no field has the role "{role}", so name {argument}=[...]; the samples have {list(spec)}')
     for name in names:

@@ -34,7 +34,7 @@ class RolloutForm:
 
     Raises:
         ConfigError: No feedback is declared, the network does not predict what it is fed with, or a field is missing
-            or has another shape.
+            or has another shape; or it was trained on windows with a stride.
     """
 
     def __init__(self, predictor: Predictor, spec: SampleSpec, feedback: Feedback) -> None:
@@ -43,6 +43,13 @@ class RolloutForm:
             raise ConfigError(
                 "no feedback is declared, so which output feeds which input of the next step is not known. Declare it "
                 "with the samples, sample_feedback = {'next_state': 'state'}, or say feedback='next_state -> state'"
+            )
+        stride = 1 if predictor.learned is None else predictor.learned.stride
+        if stride != 1:
+            raise ConfigError(
+                f"the network learned from windows with a stride of {stride}, so that its steps are {stride} of the "
+                "samples' ones, and a rollout goes from each sample to the next one. Train it on windows without a "
+                "stride, or store every such step alone"
             )
         self.fed = {name: output for output, name in feedback.items() if name in inputs}
         if not self.fed:

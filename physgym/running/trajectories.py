@@ -86,9 +86,9 @@ class Trajectories(Sequence[Trajectory]):
         return np.flatnonzero(np.isin(numbers, wanted))
 
     def _known_times(self) -> Array | None:
-        """Return the time of each sample from a field of the dataset, where steps have no common length."""
+        """Return the time of each sample from a field of the dataset, which goes before a common length of steps."""
         dataset = self._dataset
-        if dataset.time_step is not None or any(TIME not in part.spec for part in dataset.partitions):
+        if any(TIME not in part.spec for part in dataset.partitions):
             return None
         try:
             return dataset.index(TIME)
@@ -125,8 +125,8 @@ class Trajectories(Sequence[Trajectory]):
         )
 
     def _seconds(self, start: int, stop: int) -> Array | None:
-        if (step := self._dataset.time_step) is not None:
-            return np.arange(1, stop - start + 1) * step
-        if self._times is None or self._index["step"][start]:  # when an episode began that lacks its first step?
-            return None
-        return self._times[start:stop]
+        if self._times is not None and not self._index["step"][start]:
+            return self._times[start:stop]
+        # when did an episode begin that lacks its first step?
+        step = self._dataset.time_step
+        return None if step is None else np.arange(1, stop - start + 1) * step

@@ -106,7 +106,10 @@ def _is_feeding(manifest: Mapping[str, Any]) -> bool:
 
 
 def _is_learned(record: Any) -> bool:
-    return record is None or (isinstance(record, dict) and isinstance(record.get("code"), dict))
+    if record is None or not isinstance(record, dict):
+        return record is None
+    code, stride = record.get("code"), record.get("stride", 1)
+    return (isinstance(code, dict) or (code is None and "stride" in record)) and type(stride) is int and stride > 0
 
 
 def _are_texts(value: Any) -> bool:

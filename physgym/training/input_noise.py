@@ -10,9 +10,10 @@ from torch import Tensor
 
 from physgym.errors import ConfigError
 from physgym.nn.predictor import Predictor
-from physgym.nn.transforms import Normalize
+from physgym.nn.transforms import Hold, Normalize, Transform
 from physgym.spaces import Array
 from physgym.training.history import TrainingProgress
+from physgym.training.normalization import in_order
 from physgym.training.supply import StoredSupply
 from physgym.training.unroll import Unroll
 
@@ -100,15 +101,15 @@ class InputNoise:
 
     def _scale(self, name: str) -> Tensor:
         """Return the scale of a field's normalization, which broadcasts to the field."""
-        found = [
-            module.get_buffer(f"scale_{list(module.shapes).index(name)}")
-            for module in self._predictor.transforms.before_prediction.modules()
-            if isinstance(module, Normalize) and name in module.shapes
-        ]
+        found, moved = [], False  # whether a transform before it may have changed the units of the field
+        for module in in_order(self._predictor.transforms.before_prediction):
+            if isinstance(module, Normalize) and name in module.shapes and not moved:
+                found.append(module.get_buffer(f"scale_{list(module.shapes).index(name)}"))
+            moved = moved or not (type(module) in (Transform, Hold) or isinstance(module, Normalize))
         if len(found) != 1:
             many = "none" if not found else f"{len(found)} of them"
             raise ConfigError(
-                f"noise is in scales of the normalization, and {name!r} has {many} before the prediction; say it in "
-                'physical units: noise_units="physical"'
+                f"noise is in scales of the normalization, and {name!r} has {many} before the prediction that gets it "
+                'as it is; say it in physical units: noise_units="physical"'
             )
         return found[0]

@@ -42,7 +42,7 @@ def fit_normalization(
         SampleError: A field is padded, and its mask is not among the samples.
     """
     earlier: list[nn.Module] = []
-    for transform in _in_order(predictor.transforms.before_prediction):
+    for transform in in_order(predictor.transforms.before_prediction):
         if isinstance(transform, Normalize) and not transform.fitted:
             transform.fit(
                 {**statistics, **_moments_behind(earlier, transform, predictor, spec, batches)}
@@ -54,11 +54,11 @@ def fit_normalization(
     predictor.transforms.fit(statistics)
 
 
-def _in_order(transform: nn.Module) -> Iterator[nn.Module]:
+def in_order(transform: nn.Module) -> Iterator[nn.Module]:
     """Yield a transform; in place of transforms that are composed, each of them."""
     if type(transform) is Compose:
         for inner in transform.transforms:
-            yield from _in_order(inner)
+            yield from in_order(inner)
     else:
         yield transform
 

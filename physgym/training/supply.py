@@ -18,6 +18,7 @@ from torch import Tensor
 
 from physgym.data.differences import difference_statistics, drawn_differences
 from physgym.data.statistics import Statistics, of_samples
+from physgym.data.windows import without_windows
 from physgym.errors import CheckpointError, ConfigError
 from physgym.generation.sample_source import SampleSource
 from physgym.loading.gather_processes import gathered_by_workers
@@ -90,12 +91,14 @@ class Learner:
         Raises:
             ConfigError: The changes have no scale there.
         """
-        predictor = self.predictor
+        predictor, rows = self.predictor, samples
+        if any(samples.spec[name].shape != predictor.spec[name].shape for name in predictor.inputs):
+            rows = without_windows(samples)  # of which an unrolled network is fed one by one
         if isinstance(samples, Feed):
             batches: Callable[[], Iterable[Any]] = samples.first_batches
         else:
-            batches = partial(stored_batches, samples, predictor.inputs)
-        fit_normalization(predictor, samples.spec, samples.statistics, batches)
+            batches = partial(stored_batches, rows, predictor.inputs)
+        fit_normalization(predictor, rows.spec, samples.statistics, batches)
         changes = self.predictor.changes
         if changes is not None and not changes.fitted:
             changes.fit(difference_statistics(samples, changes.pairs))

@@ -216,7 +216,7 @@ class Trainer:
             if samples is not None:
                 check_samples(what, samples)
         check_validation(held_out)
-        unroll = as_unroll(unroll)
+        unroll = as_unroll(unroll, epochs)
         given, held_out = windows_of(given, unroll), windows_of(held_out, unroll, "validation")
         self._validation = Validation(held_out, rollout, rollout_every)
         if (given is None) == (source is None):

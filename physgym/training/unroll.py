@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -117,14 +118,28 @@ class Unroll:
         return [weight / total for weight in weights] if total else weights
 
 
-def as_unroll(unroll: Unroll | int | None) -> Unroll | None:
-    """Return an unroll as it is, or that of a number of steps.
+def as_unroll(unroll: Unroll | int | None, epochs: int) -> Unroll | None:
+    """Return an unroll as it is, or that of a number of steps; warn where its curriculum does not come to its end.
+
+    Args:
+        unroll: The form, a number of steps, or None.
+        epochs: Epochs of the training.
 
     Raises:
         ConfigError: It is neither.
     """
-    if unroll is None or isinstance(unroll, Unroll):
+    if isinstance(unroll, Unroll):
+        if late := [epoch for epoch in unroll.curriculum or {} if epoch >= epochs]:
+            warnings.warn(
+                f"the curriculum of unroll has other steps from the epochs {late} on, and a training of {epochs} "
+                f"epochs ends with epoch {epochs - 1}: {unroll.steps_in(epochs - 1)} steps of {unroll.steps} at the "
+                "end. Let it begin earlier, or train for more epochs",
+                UserWarning,
+                stacklevel=3,
+            )
         return unroll
+    if unroll is None:
+        return None
     if not is_integer(unroll):
         raise ConfigError(f"unroll must be a number of steps, or an Unroll, not {unroll!r}")
     return Unroll(integer("unroll", unroll, 1))
@@ -166,4 +181,6 @@ def _checked_weights(weights: Any, steps: int) -> tuple[float, ...]:
     for weight in weights:
         if not is_real(weight) or not 0 <= weight < math.inf:
             raise ConfigError(f"a weight must be a number from 0 on, not {weight!r}")
+    if not math.isfinite(sum(map(float, weights))):
+        raise ConfigError(f"the sum of the weights {list(weights)} is too large; their shares alone matter")
     return tuple(float(weight) for weight in weights)

@@ -29,7 +29,7 @@ def windows_of(samples: Any, unroll: Unroll | None, what: str = "dataset") -> An
     if unroll is None or samples is None or isinstance(samples, (int, float)):
         return samples
     if isinstance(samples, SampleDataset):
-        _check_feedback(samples.feedback, unroll)
+        _check_feedback(samples.feedback, unroll, what)
         try:
             return samples.windows(inputs=1, targets=unroll.steps)
         except ConfigError as error:
@@ -45,7 +45,7 @@ def windows_of(samples: Any, unroll: Unroll | None, what: str = "dataset") -> An
             f"unroll={unroll.steps} needs windows(inputs=1, targets={unroll.steps}) without padding and stride, as "
             f"{what}; these are {samples!r}. Pass the dataset itself, or such windows"
         )
-    _check_feedback(samples.feedback, unroll)
+    _check_feedback(samples.feedback, unroll, what)
     return samples
 
 
@@ -142,10 +142,10 @@ def check_loss_fields(spec: SampleSpec, names: Any, unroll: Unroll) -> None:
             )
 
 
-def _check_feedback(feedback: Feedback, unroll: Unroll) -> None:
+def _check_feedback(feedback: Feedback, unroll: Unroll, what: str = "dataset") -> None:
     if not feedback:
         raise ConfigError(
             f"unroll={unroll.steps} needs to know which output of a step is which input of the next one: declare it "
             "with the samples (sample_feedback), where the dataset is opened (SampleDataset(..., "
-            "feedback='next_state -> state')), or in the configuration (dataset.feedback)"
+            f"feedback='next_state -> state')), or in the configuration (dataset.feedback) ({what})"
         )

@@ -10,6 +10,7 @@ from torch import nn
 from physgym import SampleDataset
 from physgym.data.learned import Learned
 from physgym.data.statistics import Statistics
+from physgym.data.times import time_attribute
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, SampleError
 from physgym.nn import Changes, Predictor
@@ -352,10 +353,11 @@ def test_an_output_that_feeds_nothing_is_compared_as_well(tmp_path):
     assert report.units == {"mae/next_state": "m", "mae/size": "m"}
 
 
-def test_steps_that_differ_have_their_times_from_a_field(tmp_path):
+@pytest.mark.parametrize("time_step", [None, 0.5])  # which index("time") does not ask either where there is the field
+def test_steps_that_differ_have_their_times_from_a_field(tmp_path, time_step):
     fields = SampleSpec([*spec().values(), Field("time", (), WIDE, "additional", "s")])
     state = np.array([np.linalg.matrix_power(TURN, n)[:, 0] for n in range(5)])
-    with SampleWriter(tmp_path / "d", fields, source={}) as writer:
+    with SampleWriter(tmp_path / "d", fields, source={}, attributes=time_attribute(time_step)) as writer:
         for episode, factor in enumerate((1.0, 2.0)):
             rows = {"state": state[:-1], "push": np.zeros((4, 2)), "next_state": state[1:]}
             rows["time"] = factor * np.array([0.1, 0.3, 0.6, 1.0])

@@ -13,6 +13,8 @@ from physgym.errors import CheckpointError, ConfigError
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization, Predictor, Transforms
 from physgym.nn.export.inference import Inference
+from physgym.nn.transforms import Compose, Normalize, Transform
+from physgym.runner import RolloutEvaluation
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, Unroll, load_checkpoint
 from tests.support.memory_samples import linear_samples
@@ -196,7 +198,7 @@ def test_the_validation_has_all_steps(both):
     history = made.fit()
     assert history["unroll"] == [1, 3]
     assert history["validation_loss"][1] == pytest.approx(made.evaluate(made.validation)["loss"])
-    whole = trainer(both, Unroll(curriculum={0: 1, 1: 3}, push_forward=1))
+    whole = trainer(both, Unroll(curriculum={0: 1, 1: 3}, push_forward=1), epochs=2)
     windows = both.windows(1, 3)
     want, _ = by_hand(both, windows.index("episode") * LENGTH + windows.index("step"), 3)
     assert whole.evaluate(windows)["loss"] == pytest.approx(want, rel=1e-6)
@@ -389,6 +391,7 @@ def test_a_further_training_keeps_its_normalization(both, tmp_path):
 def test_what_does_not_fit_is_refused(both, silent):
     refused = {
         "which output of a step is which input": lambda: trainer(silent, 2),
+        r"which output of a step is which input.*\(validation\)": lambda: trainer(both, 2, validation=silent),
         "is longer than every episode": lambda: trainer(both, LENGTH + 1),
         r"longer than every episode.*\(validation\)": lambda: trainer(both, 4, validation=both.subset(np.arange(3))),
         "MemorySamples has none": lambda: trainer(linear_samples(), 2, MLP((3, 2), 4)),
@@ -430,6 +433,7 @@ def test_what_does_not_fit_is_refused(both, silent):
         ({"steps": 2, "noise_units": "metres"}, "noise_units must be one of"),
         ({"steps": 2, "weights": [1]}, "a list of 2 numbers"),
         ({"steps": 2, "weights": [1, -1]}, "a number from 0 on"),
+        ({"steps": 2, "weights": [1e308, 1e308]}, "the sum of the weights"),
         ({"steps": 2, "weights": [0, 0]}, "none of those that count"),
         ({"steps": 2, "weights": [1, 0], "push_forward": 1}, "none of those that count"),
         ({"curriculum": {0: 1, 3: 2}, "weights": [0, 1]}, "of a window of 1 steps"),
@@ -466,3 +470,52 @@ def test_a_predictor_knows_its_fields_of_one_step(once):
     assert spec.feedback == {"next_state": "state"}
     network = Predictor(Linear(), spec, transforms=Transforms.normalizing(spec))
     assert network.outputs == ("next_state",)
+
+
+class Twice(Transform):
+    def forward(self, fields):
+        return {**fields, "state": 2 * fields["state"]}
+
+
+def test_a_normalization_behind_another_transform_is_that_of_rows(both):
+    def transforms():
+        return Transforms(Compose([Twice(), Normalize({"state": (2,)})]))
+
+    made = trainer(both, 3, transforms=transforms())
+    normalize = made.predictor.transforms.before_prediction.transforms[1]
+    states = 2 * torch.from_numpy(both[:]["state"])
+    torch.testing.assert_close(normalize.get_buffer("mean_0").double(), states.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(normalize.get_buffer("scale_0").double(), states.std(0, False), rtol=1e-6, atol=0)
+    with pytest.raises(ConfigError, match="'state' has none before the prediction that gets it as it is"):
+        trainer(both, Unroll(3, noise=0.1), transforms=transforms())
+
+
+def test_what_would_be_left_undone_is_said(both, once):
+    with pytest.warns(UserWarning, match=r"from the epochs \[1, 7\] on.*1 steps of 4 at the end"):
+        trainer(both, Unroll(curriculum={0: 1, 1: 2, 7: 4}), epochs=1)
+    with pytest.warns(UserWarning, match="nothing is learned of what the network remembers"):
+        trainer(both, None, Recurrent())
+    with pytest.raises(ConfigError, match=r"'state'\] are stored once.*unroll=1 of the Trainer"):
+        trainer(once, None)
+
+
+class Halving(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, state):
+        return self.weight * state
+
+
+def test_a_network_of_windows_with_a_stride_is_not_rolled_out_row_by_row(both, once, tmp_path):
+    def made(windows):
+        made = trainer(windows, None, Halving(), inputs=["state"], callbacks=[Checkpoints(tmp_path)])
+        made.fit()
+        return made.predictor
+
+    assert made(both.windows(1, 1, stride=2)).learned.stride == 1  # one row alone
+    predictor = made(once.windows(1, 1, stride=2))
+    for network in (predictor, load_checkpoint(tmp_path, network=Halving())):
+        with pytest.raises(ConfigError, match="learned from windows with a stride of 2"):
+            RolloutEvaluation(once).measure(network, 2)
