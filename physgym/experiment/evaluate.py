@@ -35,6 +35,7 @@ from physgym.running.evaluation import (
     UsualMetrics,
     compare_origins,
     evaluate_predictor,
+    memory_remark,
 )
 from physgym.storage.location import Location, place
 from physgym.training import Metrics
@@ -100,7 +101,7 @@ def evaluate(
         predictor.to(as_device(device))
     remarks = compare_origins(predictor, samples, allow_changed_code=allow_changed_code)
     report = evaluate_predictor(predictor, samples, form, progress=progress)
-    return replace(report, remarks=(*report.remarks, *remarks))
+    return replace(report, remarks=(*report.remarks, *remarks, *memory_remark(predictor)))
 
 
 def _metric(one: MetricName) -> MetricName:

@@ -12,6 +12,7 @@ import numpy as np
 from physgym.checks import integer, one_of
 from physgym.code.record import Code
 from physgym.data.dataset import SampleDataset
+from physgym.data.next_rows import NextRows, with_next_rows
 from physgym.data.provenance import codes_of, other_code, overlaps
 from physgym.data.windows import EpisodeWindows
 from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
@@ -207,6 +208,7 @@ def evaluate_predictor(
     """
     if not len(samples):
         raise DatasetError("there are no samples to evaluate")
+    samples = with_next_rows(samples, predictor.outputs, predictor.feedback)
     if missing := [name for name in predictor.outputs if name not in samples.spec]:
         raise ConfigError(
             f"the samples have no {missing}, with which the network's predictions are compared; they have "
@@ -231,7 +233,9 @@ class _Compared:
         form: What is measured.
     """
 
-    def __init__(self, predictor: Predictor, samples: SampleDataset | EpisodeWindows, form: EvaluationForm) -> None:
+    def __init__(
+        self, predictor: Predictor, samples: SampleDataset | EpisodeWindows | NextRows, form: EvaluationForm
+    ) -> None:
         self._predictor, self._samples, self._form = predictor, samples, form
         self._table = MetricTable(samples.spec, predictor.outputs, form.metrics)
         self.fields = list(dict.fromkeys((*predictor.inputs, *predictor.outputs, *self._table.masks)))
@@ -344,3 +348,13 @@ def compare_origins(
     if isinstance(dataset, SampleDataset) and (trained_on := learned.samples) is not None:
         remarks.append(overlaps(dataset, trained_on, NAMES))
     return [text for text in remarks if text]
+
+
+def memory_remark(predictor: Predictor) -> list[str]:
+    """Return what is to be said of a recurrent network, which is evaluated without what it remembers."""
+    if not predictor.recurrent:
+        return []
+    return [
+        "the network is recurrent, and each sample was predicted as the first step of an episode, without what it "
+        "remembers; a rollout carries that: physgym run SESSION --rollout"
+    ]

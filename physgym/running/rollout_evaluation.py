@@ -24,6 +24,7 @@ from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
 from physgym.options import complete, takes
 from physgym.registration import EnvLike
+from physgym.running.fed_back_state import feedback_for
 from physgym.running.field_checks import nonfinite
 from physgym.running.options import ROLLOUT_STEPS
 from physgym.running.prediction_errors import compare
@@ -33,6 +34,7 @@ from physgym.running.rollout_report import RolloutReport
 from physgym.running.run_options import MeasureOptions, RolloutOptions
 from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
+from physgym.running.surrogate_network import SurrogateNetwork
 from physgym.sample import Sample
 from physgym.spaces import Array
 from physgym.training.checkpoint_files import load_checkpoint
@@ -166,14 +168,16 @@ class RolloutEvaluation:
         if self._dataset is not None:
             return self._stored(predictor)
         with Folder(), _undisturbed(), evaluating(predictor):
-            collector = _Episodes()
             with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:
                 if predictor.learned is not None and predictor.learned.code != self._compared:
                     self.compare_code(predictor.learned.code, runner.code)
-                report = runner.run(self._steps, callbacks=[collector] if self._horizons else (), progress=False)
+                collector = _Episodes(feedback_for(runner.spec, SurrogateNetwork(predictor), self._feedback))
+                needed = self._horizons or any(name not in runner.spec for name in predictor.outputs)
+                report = runner.run(self._steps, callbacks=[collector] if needed else (), progress=False)
             if report.interrupted:
                 raise KeyboardInterrupt
             found = {f"relative_l2/{name}": float(errors.relative_l2.mean()) for name, errors in report.errors.items()}
+            found |= {f"relative_l2/{name}": float(np.mean(errors)) for name, errors in collector.errors.items()}
             found["latency_ms"] = report.latency_ms.get("network_median", float("nan"))
             if self._horizons:
                 found |= self._drift(predictor, collector)
@@ -225,20 +229,39 @@ class _Episode(NamedTuple):
 
 
 class _Episodes(Callback):
-    """Seeds, actions and targets of a run, up to the first rejected step of each episode."""
+    """Seeds, actions and targets of a run, up to the first rejected step of each episode.
 
-    def __init__(self) -> None:
+    Outputs that samples do not hold are inputs of the next step, and have no target at the last one.
+
+    Args:
+        feedback: Which output is which input of the next step.
+
+    Attributes:
+        episodes: The episodes.
+        errors: Relative L2 errors of the predictions of outputs that samples do not hold, by name.
+    """
+
+    def __init__(self, feedback: Mapping[str, str]) -> None:
         self.episodes: list[_Episode] = []
+        self.errors: dict[str, list[float]] = {}
+        self._feedback = feedback
+        self._before: Sample = {}  # predictions that the next sample is the target of
         self._last, self._open = -1, False
 
     def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
         step = pipeline.last
         if step.episode != self._last:
-            self._last, self._open = step.episode, True
+            self._last, self._open, self._before = step.episode, True, {}
             self.episodes.append(_Episode(step.episode, step.seed, pipeline.options(step.episode), []))
         self._open = self._open and bool(sample)
         if self._open:
-            targets = {name: np.array(step.transition.sample[name]) for name in step.prediction}
+            stored = step.transition.sample
+            for name, value in self._before.items():
+                target = self.episodes[-1].steps[-1][1][name] = np.array(stored[self._feedback[name]])
+                self.errors.setdefault(name, []).append(_error(value, target))
+            late = [name for name in step.prediction if name not in stored and name in self._feedback]
+            self._before = {name: step.prediction[name] for name in late}
+            targets = {name: np.array(stored[name]) for name in step.prediction if name in stored}
             self.episodes[-1].steps.append((copy.deepcopy(step.transition.action), targets))
 
 

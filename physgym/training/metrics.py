@@ -13,8 +13,9 @@ import torch
 
 from physgym.checks import integer
 from physgym.data.dataset import SampleDataset
+from physgym.data.next_rows import with_next_rows
 from physgym.data.provenance import overlaps
-from physgym.data.windows import without_windows
+from physgym.data.windows import EpisodeWindows, without_windows
 from physgym.errors import ConfigError, DatasetError
 from physgym.events import Callback
 from physgym.nn.metrics import MetricName, MetricTable, metrics_of
@@ -100,7 +101,8 @@ class Metrics(Callback):
         """Return the metrics over samples, by "metric/field"."""
         if not self._metrics:
             return {}
-        samples = without_windows(samples)
+        if not (isinstance(samples, EpisodeWindows) and _fits(samples, predictor)):
+            samples = with_next_rows(without_windows(samples), predictor.outputs, predictor.feedback)
         table = MetricTable(samples.spec, self._fields or predictor.outputs, self._metrics)
         names = list(dict.fromkeys((*predictor.inputs, *table.fields, *table.masks)))
         with evaluating(predictor), closing(self._batches(samples, names)) as batches:
@@ -120,3 +122,8 @@ class Metrics(Callback):
                 yield {name: torch.as_tensor(given[name]).cpu().numpy() for name in names}
         finally:
             set_generator_states(before)
+
+
+def _fits(samples: EpisodeWindows, predictor: Predictor) -> bool:
+    """Return whether a network is fed windows, not single steps of them."""
+    return all(samples.spec[name].shape == predictor.spec[name].shape for name in predictor.inputs)

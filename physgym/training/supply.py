@@ -91,7 +91,8 @@ class Learner:
         Raises:
             ConfigError: The changes have no scale there.
         """
-        predictor, rows = self.predictor, samples
+        predictor = self.predictor
+        rows: Any = samples
         if any(samples.spec[name].shape != predictor.spec[name].shape for name in predictor.inputs):
             rows = without_windows(samples)  # of which an unrolled network is fed one by one
         if isinstance(samples, Feed):

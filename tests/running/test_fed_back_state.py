@@ -15,12 +15,14 @@ from torch import nn
 
 from physgym import SampleDataset, Simulation, SocketVectorEnv, generate
 from physgym.errors import ConfigError, SampleError
-from physgym.nn import Predictor
+from physgym.experiment.evaluate import evaluate
+from physgym.nn import Optimization, Predictor
 from physgym.protocol.messages import Predict
-from physgym.runner import Runner, SurrogateEnv, SurrogateVectorEnv
+from physgym.runner import RolloutEvaluation, Runner, SurrogateEnv, SurrogateVectorEnv
 from physgym.sample import Field, SampleSpec
 from physgym.samplers import NetworkPolicy
 from physgym.step_fields import step_fields
+from physgym.training import Metrics, Trainer
 from physgym.vector.predictions import answer
 from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 
@@ -390,3 +392,68 @@ def test_a_recurrent_network_is_refused_where_it_would_forget():
         NetworkPolicy(predictor).actions(Adder().action_space, 0)(0)({"state": np.zeros(2)}, np.random.default_rng())
     answers = answer(predictor, [Predict(0, {"state": np.zeros(2)})])
     assert "would begin anew at each of them" in answers[0].error
+
+
+def pushed(env):
+    return Predictor(Both(), step_fields(SampleSpec.from_env(env)), inputs=["state", "push"], outputs=["next_state"])
+
+
+def test_a_state_that_is_stored_once_is_evaluated_as_one_that_is_stored_twice():
+    figures = {}
+    for make in (Once, Adder):
+        figures[make] = RolloutEvaluation(make, 8, horizons=(1, 3), max_steps=4)(pushed(make()))
+        assert set(RolloutEvaluation(make, 8, horizons=(1, 3)).names(pushed(make()))) == set(figures[make])
+    for name in ("horizon_1/next_state", "horizon_3/next_state"):
+        assert figures[Once][name] == figures[Adder][name] > 0
+    alone = RolloutEvaluation(Once, 8, max_steps=4)(pushed(Once()))
+    assert alone["relative_l2/next_state"] == figures[Once]["relative_l2/next_state"] > 0
+
+
+class Weighted(Both):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, state, push):
+        return self.one * super().forward(state, push)
+
+
+class Last(nn.Module):
+    """The last of two states."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, state):
+        return self.one * state[:, -1:]
+
+
+@pytest.mark.slow
+def test_metrics_take_the_next_state_from_the_next_row(tmp_path):
+    generate(Once, tmp_path, episodes=3, max_steps=4, num_workers=0, progress=False)
+    dataset = SampleDataset(tmp_path)
+    rates = dataset[:]["rate"][dataset.index("step") < 3]  # what the network does not add
+    report = evaluate(pushed(Once()), dataset, progress=False)
+    assert report.samples == 9
+    assert report["rmse/next_state"] == pytest.approx(np.sqrt(np.mean(rates**2)), rel=1e-5)
+
+    def trained(network, samples, inputs, **options):
+        made = [Metrics(["rmse"])]
+        options |= {"epochs": 1, "validation": samples, "batch_size": 16, "progress": False, "normalize": False}
+        optimization = Optimization(network, lr=1e-12)
+        with pytest.warns(UserWarning, match="among those of"):
+            made = Trainer(network, samples, inputs=inputs, callbacks=made, optimization=optimization, **options)
+        return made.fit().epochs[-1]["validation_rmse/next_state"]
+
+    assert trained(Weighted(), dataset, ["state", "push"], unroll=2) == pytest.approx(
+        report["rmse/next_state"], rel=1e-5
+    )
+    windows = dataset.windows(2, 1)
+    moved = windows[:]["next_state"][:, 0] - windows[:]["state"][:, 1]
+    assert trained(Last(), windows, ["state"]) == pytest.approx(np.sqrt(np.mean(moved**2)), rel=1e-5)
+
+
+def test_a_recurrent_network_is_evaluated_with_a_remark(stepped):
+    predictor = Predictor(Counting(), SampleSpec.from_env(Adder()), inputs=["state"], outputs=["next_state"])
+    assert "without what it remembers" in str(evaluate(predictor, stepped, progress=False))
