@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from physgym.data.description import Description
 from physgym.data.layout import INDEX, REASON
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.errors import ConfigError, DatasetError
@@ -38,6 +40,14 @@ class DatasetContents(Protocol):
     @property
     def time_step(self) -> float | None:
         """Return the time of a step in s."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Return what people said of the dataset."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Return the folders."""
 
     @property
     def constants(self) -> Mapping[str, Array]:
@@ -84,13 +94,21 @@ def check_episodes(dataset: DatasetContents) -> None:
 
 
 def described(dataset: DatasetContents) -> dict[str, Any]:
-    """Return fields, source, parameters and time of a step as JSON data."""
+    """Return fields, source, parameters, time of a step and metadata as JSON data."""
     found: dict[str, Any] = {"fields": dataset.spec.to_json(), "source": dataset.source}
     if (parameters := dataset.parameter_spec) is not None:
         found["parameters"] = parameters.to_json()
     if dataset.time_step is not None:
         found["time_step"] = dataset.time_step
+    if metadata := common_metadata(dataset):
+        found["metadata"] = metadata
     return found
+
+
+def common_metadata(dataset: DatasetContents) -> dict[str, str]:
+    """Return what was said alike of all folders of a dataset, such as its recorded split."""
+    others = [Description.read(path).metadata for path in dataset.paths[1:]]
+    return {key: text for key, text in dataset.metadata.items() if all(one.get(key) == text for one in others)}
 
 
 def side_arrays(dataset: DatasetContents) -> dict[str, Array]:

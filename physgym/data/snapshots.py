@@ -46,6 +46,11 @@ class Snapshot:
     file: Path
 
 
+def left_snapshots(folders: Sequence[Path], mode: Mode) -> list[str]:
+    """Return what an export says that it leaves out: ["snapshots"] where samples of a mode have some."""
+    return ["snapshots"] if any((folder / FOLDER / mode).is_dir() for folder in folders) else []
+
+
 def check_snapshots(every: int | None, path: str | Path | Location | None) -> int | None:
     """Return after how many steps a state is to be stored.
 

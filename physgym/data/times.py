@@ -51,7 +51,7 @@ def sample_times(partitions: Sequence[Partition]) -> Array:
     """Return the time of every sample in s since the reset, at the end of its step: shape (n,), float64.
 
     Raises:
-        ConfigError: A partition does not say how long a step is, and has no field with the time.
+        ConfigError: A partition does not say how long a step is, and has no field with the time in s.
     """
     return np.concatenate([_times(part) for part in partitions])
 
@@ -59,6 +59,11 @@ def sample_times(partitions: Sequence[Partition]) -> Array:
 def _times(part: Partition) -> Array:
     field = part.spec.get(TIME)
     if field is not None and not field.shape and field.dtype.kind in "iuf":
+        if field.unit not in ("", "s"):
+            raise ConfigError(
+                f"the field {TIME!r} of {part.path} is in {field.unit!r}, and times are taken in s: the axis is "
+                "index('step'). Rename the field, or convert it (physgym data rename, add)"
+            )
         return part.read(f"data/{TIME}", 0, part.count).astype(np.float64)
     seconds = step_seconds(part.attributes)
     if seconds is None:

@@ -12,11 +12,11 @@ from typing import Any, get_args
 import numpy as np
 
 from physgym.casting import CastError, as_array, as_dtype
-from physgym.data.description import Mode
+from physgym.data.description import Description, Mode
 from physgym.data.layout import INDEX
 from physgym.data.times import time_attribute
-from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
+from physgym.formats.new_folder import importing
 from physgym.formats.side_columns import side_columns
 from physgym.progress import Progress
 from physgym.sample import Field, FieldRole, SampleSpec
@@ -51,7 +51,7 @@ def store_columns(
         source: What an error calls their origin.
         arrays: The columns by name, each with a row per sample: arrays, or what has their ``shape``, ``dtype`` and
             slices of rows. What `side_arrays` gives belongs to a dataset that was exported.
-        described: What an export says of itself: "fields", "source", "parameters" and "time_step".
+        described: What an export says of itself: "fields", "source", "parameters", "time_step" and "metadata".
         path: The new dataset's folder.
         roles: Field name to "input", "target" or "additional".
         units: Field name to unit.
@@ -94,26 +94,32 @@ def store_columns(
     filled = {name: np.zeros(count, INDEX[name]) if value is None else value for name, value in index.items()}
     at_once = max(1, CHUNK_BYTES // max(1, spec.nbytes))
     with (
-        SampleWriter(
+        importing(
             path,
             spec,
             mode=mode,
             source=described.get("source"),
-            nonfinite="allow",
             parameters=tables.spec,
             rejected=tables.rejected is not None,
             endings=bool(tables.endings),
             attributes=time_attribute(described.get("time_step")),
         ) as writer,
-        all_or_nothing(writer),
         Progress(count, f"import to {path}", "sample", enabled=progress) as bar,
     ):
+        _keep_words(writer.path, described.get("metadata", {}))
         tables.write(writer)
         for start in range(0, count, at_once):
             rows = slice(start, start + at_once)
             where = {name: value[rows] for name, value in filled.items()}
             writer.append({name: arrays[name][rows] for name in spec}, **where)
             bar.update(len(where["step"]))
+
+
+def _keep_words(folder: Path, words: Mapping[str, str]) -> None:
+    """Write metadata of an export, such as its recorded split, before the samples; those that are there stay."""
+    if words:
+        found = Description.read(folder)
+        Description(found.modes, found.constants, metadata={**words, **found.metadata}).write(folder)
 
 
 def asked_roles(source: str, names: Mapping[str, Any], roles: Mapping[str, Any] | None) -> None:

@@ -211,11 +211,16 @@ def _value(text: str) -> Any:
     if text in FLAGS:
         return np.bool_(FLAGS[text])
     try:
-        return np.int64(int(text)) if INTEGER.fullmatch(text) else np.float64(float(text.replace("_", "x")))
+        if INTEGER.fullmatch(text):
+            return np.int64(int(text))
+        number = np.float64(float(text.replace("_", "x")))
     except OverflowError as error:
         raise DatasetError(f"{text} does not fit int64") from error
     except ValueError:
         return np.str_(text)
+    if np.isinf(number) and text.lstrip("+-")[0] in "0123456789.":
+        raise DatasetError(f"{text} does not fit float64")
+    return number
 
 
 def _joined(source: str, columns: Mapping[str, Array]) -> dict[str, Array]:
@@ -239,6 +244,13 @@ def _joined(source: str, columns: Mapping[str, Array]) -> dict[str, Array]:
             raise DatasetError(f"{source} {what}; an array needs a column for each element")
         if len({_group(values) for values in elements.values()}) > 1:
             raise DatasetError(f"the columns of {name} in {source} hold numbers and others")
+        if {values.dtype.kind for values in elements.values()} == {"i", "f"}:
+            for index, values in elements.items():
+                if values.dtype.kind == "i" and (large := values[np.abs(values) > EXACT]).size:
+                    raise DatasetError(
+                        f"column {name}[{','.join(map(str, index))}] holds {large[0]} next to columns of numbers that "
+                        "are no integers: not exact"
+                    )
         stacked = np.stack([elements[index] for index in np.ndindex(*shape)], axis=1)
         found[name] = stacked.reshape(-1, *shape)
     return found

@@ -12,6 +12,7 @@ import numpy as np
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
 from physgym.data.side_arrays import check_episodes
+from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.registry import ExportFormat, ExportOptions
@@ -81,13 +82,15 @@ def to_huggingface(dataset: SampleDataset, *, index: bool = False, **arguments: 
         **arguments: Of `datasets.Dataset.from_generator`, such as cache_dir, split or keep_in_memory.
 
     Raises:
-        ConfigError: Arrow has no dtype for a field, `datasets` would read its numbers as others, or a field has the
-            name of a column of the index.
+        ConfigError: Arrow has no dtype for a field, `datasets` would read its numbers as others, or with `index` a
+            field has the name of a column of it, or episodes of several folders have one number.
     """
     library = _library()
     from datasets.fingerprint import Hasher
 
     _check_unsigned(dataset)
+    if index:
+        check_episodes(dataset)
     if index and (taken := sorted({*NAMES} & set(dataset.spec))):
         raise ConfigError(f"the fields {taken} have the names of columns that say where samples come from; rename them")
     files = [file for path in dataset.paths for file in partition_files(path, dataset.mode)]
@@ -161,7 +164,9 @@ def export_huggingface(dataset: SampleDataset, out: str | Path) -> list[str]:
         raise DatasetError(f"cannot write {out}: {error}") from error
     side = {"parameters": dataset.parameters, "rejected samples": dataset.rejected}
     side |= {"how episodes ended": dataset.ended, "constants": dataset.constants}
-    return ["seeds, roles and units", *(name for name, there in side.items() if there)]
+    left_out = ["seeds, roles and units", *(name for name, there in side.items() if there)]
+    left_out += [f"metadata ({', '.join(dataset.metadata)})"] if dataset.metadata else []
+    return left_out + left_snapshots(dataset.paths, dataset.mode)
 
 
 def _compare(found: Any, dataset: SampleDataset, out: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.side_arrays import described
+from physgym.data.dataset_parts import METADATA as SPLIT
+from physgym.data.side_arrays import common_metadata, described
+from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.columns import CHUNK_BYTES, checksum
@@ -150,9 +152,14 @@ class _Frames:
         )
         if self.gaps:
             found.append("steps are missing: the rest of such an episode is one of its own, which begins at frame 0")
+        if dataset.mode == "training" and (split := common_metadata(dataset).get(SPLIT)):
+            found.append(
+                f"all episodes are in the part train: the recorded split, {split}, stands in meta/physgym.json"
+            )
         side = [("parameters", dataset.parameters), ("rejected samples", dataset.rejected)]
         side += [("how episodes ended", dataset.ended), ("constants", dataset.constants)]
         left_out = ["seeds and numbers of episodes", *(name for name, there in side if there)]
+        left_out += left_snapshots(dataset.paths, dataset.mode)
         return [*found, f"left out: {', '.join(left_out)}"]
 
     def portions(self, dataset: SampleDataset) -> Iterator[tuple[int, dict[str, Array]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from physgym.sample import FieldRole
 from physgym.simulation import TIME
 from physgym.spaces import Array
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".vtk", ".vtu", ".xdmf", ".xmf")
 SERIES = (".xdmf", ".xmf")  # may hold several steps
 MESH = "mesh/"  # names of the constants begin with it
@@ -39,7 +41,8 @@ def import_mesh(
     """Store the data of meshes as samples, a mesh a sample.
 
     Data of points and of cells are fields of shape (points, ...) and (cells, ...), under their names; where both have a
-    name, that of the cells is ``cell/NAME``. The mesh must be the same in all files, up to where its points are: it is
+    name, that of the cells is ``cell/NAME``. Cells of several kinds are in the order of the constants, by the names of
+    their kinds. The mesh must be the same in all files, up to where its points are: it is
     stored once, as the constants ``mesh/points`` and ``mesh/cells/TYPE``. Points that move are the field ``points``.
 
     Args:
@@ -102,6 +105,8 @@ def _meshes(source: Path, episode: str | None, step: str | None) -> tuple[list[M
         said = "say what a file is: --step file, a step of one episode, or --episode file, a case of its own"
     if (episode, step) not in wanted:
         raise ConfigError(f"{source.name} does not say what its {len(listed)} files are; {said}")
+    if step == "file":
+        _warn_of_gaps(listed)
     places: list[MeshPlace] = []
     episodes: list[int] = []
     steps: list[int] = []
@@ -126,6 +131,7 @@ def _files(source: Path) -> tuple[bool, list[Path]]:
     if here and below:
         raise DatasetError(f"{source} holds files and folders of files; move one kind away")
     found = sorted(here or below, key=_natural)
+    _check_order(found)
     if not found:
         raise DatasetError(f"{source} holds no files {', '.join(SUFFIXES)}")
     if len({file.suffix.lower() for file in found}) > 1:
@@ -138,6 +144,43 @@ def _natural(file: Path) -> list[Any]:
     return [
         [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", one)] for one in file.parts
     ]
+
+
+def _check_order(files: list[Path]) -> None:
+    """Raise where numbers in names could be times, such as 0.05 and 0.1, whose order is another one.
+
+    Raises:
+        DatasetError: They could; the text names two files.
+    """
+    for place in range(len(files) - 1):
+        one, other = files[place : place + 2]
+        if one.parent == other.parent and _decimal(one) > _decimal(other):
+            raise DatasetError(
+                f"the order of {one.name} and {other.name} in {one.parent} is not clear: as decimal numbers they are "
+                "in another one than as counts. Number the files, such as step_0001"
+            )
+
+
+def _warn_of_gaps(files: list[Path]) -> None:
+    """Say where the files of an episode are not numbered evenly, so that one may be missing between two steps."""
+    for folder in dict.fromkeys(file.parent for file in files):
+        names = [re.split(r"\d+", file.stem) for file in files if file.parent == folder]
+        numbers = [list(map(int, re.findall(r"\d+", file.stem))) for file in files if file.parent == folder]
+        if any(name != names[0] for name in names):
+            continue
+        varying = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+        if len(varying) == 1 and len(set(np.diff(varying[0]).tolist())) > 1:
+            log.warning(
+                "the numbers of the files in %s are not evenly spaced, %s: each file is the step after the one before",
+                folder,
+                ", ".join(map(str, varying[0][:8])),
+            )
+
+
+def _decimal(file: Path) -> list[Any]:
+    """Return a key that sorts names by the decimal numbers in them."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", file.stem)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def _library() -> Any:
@@ -179,8 +222,10 @@ def _read(place: MeshPlace) -> tuple[Array, Sequence[Any], dict[str, Array]]:
     except (Exception, SystemExit) as error:
         raise DatasetError(f"cannot read the mesh {file}: {error}") from error
     found = {name: np.asarray(values) for name, values in point_data.items()}
+    names = _names(cells)
+    order = sorted(range(len(names)), key=names.__getitem__)  # that of the constants
     for name, blocks in cell_data.items():
-        values = np.concatenate([np.asarray(block) for block in blocks])
+        values = np.concatenate([np.asarray(blocks[i]) for i in order])
         found[f"cell/{name}" if name in found else name] = values
     if taken := sorted({POINTS, *more} & set(found)):
         raise DatasetError(f"{file} has data named {taken}, as the points of a mesh are; rename them")
@@ -252,9 +297,16 @@ class _MeshSeries:
 
 def _cells(cells: Sequence[Any]) -> dict[str, Array]:
     """Return the cells by kind, several blocks of a kind with their numbers."""
+    return {name: np.asarray(block.data) for name, block in zip(_names(cells), cells, strict=True)}
+
+
+def _names(cells: Sequence[Any]) -> list[str]:
+    """Return a name for each block of cells: its kind, and its number where there are several of this kind."""
     kinds = [block.type for block in cells]
-    names = [f"cells/{kind}" if kinds.count(kind) == 1 else f"cells/{kind}_{i}" for i, kind in enumerate(kinds)]
-    return {name: np.asarray(block.data) for name, block in zip(names, cells, strict=True)}
+    several = {kind: len(str(len(kinds))) for kind in kinds if kinds.count(kind) > 1}
+    return [
+        f"cells/{kind}_{i:0{several[kind]}}" if kind in several else f"cells/{kind}" for i, kind in enumerate(kinds)
+    ]
 
 
 class _SeriesColumn:

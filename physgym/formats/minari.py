@@ -20,8 +20,8 @@ from physgym._version import __version__
 from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
-from physgym.data.writer import SampleWriter, all_or_nothing
 from physgym.errors import ConfigError, DatasetError
+from physgym.formats.new_folder import importing
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, FieldRole, SampleSpec
@@ -415,16 +415,9 @@ def import_minari(
     attributes = {"env_spec": metadata.get("env_spec", "")}
     if (sample_space := episodes.sample_space) is not None:
         attributes["spaces"] = json.dumps({"sample_space": to_json(sample_space)})
+    source_of = ours["source"] if ours else {"minari": origin}
     with (
-        SampleWriter(
-            path,
-            episodes.spec,
-            mode=mode,
-            source=ours["source"] if ours else {"minari": origin},
-            attributes=attributes,
-            nonfinite="allow",
-        ) as writer,
-        all_or_nothing(writer),
+        importing(path, episodes.spec, mode=mode, source=source_of, attributes=attributes) as writer,
         Progress(source.total_steps, f"import of {source.id}", "sample", enabled=progress) as bar,
     ):
         for samples, where in episodes:

@@ -20,6 +20,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.labelled import ORIGINAL, LabelledVariable, labelled_variables
 from physgym.data.side_arrays import described
+from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.columns import CHUNK_BYTES, checksum, store_columns
@@ -38,6 +39,7 @@ CLASSIC = (b"CDF\x01", b"CDF\x02")
 # values that netCDF libraries may take for missing where a file names no other, by dtype
 FILLS = {"i2": -32767, "i4": -2147483647, "i8": -9223372036854775806, "u2": 65535, "u4": 4294967295}
 FILLS |= {"u8": 18446744073709551614}
+FLOAT_FILL = 9.969209968386869e36  # in both precisions
 
 
 def export_netcdf(
@@ -94,6 +96,8 @@ def export_netcdf(
                         raise DatasetError(f"{out} does not hold the values of {one.original!r} that were written")
     except (OSError, RuntimeError) as error:
         raise DatasetError(f"cannot write {out}: {error}") from error
+    if left_snapshots(dataset.paths, dataset.mode):
+        remarks.append("left out: snapshots")
     return remarks
 
 
@@ -357,7 +361,16 @@ def _own(one: _StoredVariable) -> NamedAxes:
             return letters.view(dtype).reshape(letters.shape[:-1])
 
         return NamedAxes(one.dims[:-1], one.shape[:-1], dtype, read)
+    if dtype.kind == "U":
+        return NamedAxes(one.dims, one.shape, dtype, lambda index: _texts(one.read(index)).astype(dtype))
     return NamedAxes(one.dims, one.shape, dtype, lambda index: np.asarray(one.read(index)).astype(dtype, copy=False))
+
+
+def _texts(found: Any) -> Array:
+    """Return texts of HDF5, which are bytes in UTF-8 or str, as those of numpy."""
+    values = np.asarray(found, object)
+    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in values.ravel()]
+    return np.array(texts, np.str_).reshape(values.shape)
 
 
 def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
@@ -366,8 +379,7 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
     read, unit = one.read, attributes.get("units", "")
     unit = unit if isinstance(unit, str) and unit != "1" else ""
     if raw.kind == "O":
-        texts = np.asarray(one.read((slice(None),) * len(dims)), object)
-        whole = np.array([t.decode() if isinstance(t, bytes) else str(t) for t in texts.ravel()]).reshape(shape)
+        whole = _texts(one.read((slice(None),) * len(dims)))
         return NamedAxes(dims, shape, whole.dtype, lambda index: whole[index], unit)
     if raw == np.dtype("S1") and dims:
 
@@ -376,15 +388,22 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
             return letters.view(f"S{shape[-1]}").reshape(letters.shape[:-1])
 
         return NamedAxes(dims[:-1], shape[:-1], np.dtype(f"S{shape[-1]}"), text, unit)
+    if attributes.get("dtype") == "bool" and raw == np.dtype("i1"):  # as xarray marks flags
+        return NamedAxes(dims, shape, np.dtype("?"), lambda index: np.asarray(read(index)) != 0, unit)
     unsigned = str(attributes.get("_Unsigned", "")).lower() == "true" and raw.kind == "i"
     packed = {
         key: np.asarray(attributes[key]).reshape(-1)[0] for key in ("scale_factor", "add_offset") if key in attributes
     }
     marks = [np.asarray(attributes[key]).reshape(-1) for key in ("_FillValue", "missing_value") if key in attributes]
     stored = np.dtype(f"u{raw.itemsize}") if unsigned else raw
+    if "_FillValue" not in attributes:
+        marks += _unwritten(raw)
     dtype = np.result_type(*packed.values()) if packed else stored
-    if packed and dtype.kind != "f":
+    if packed and (dtype.kind != "f" or (raw.kind in "iu" and raw.itemsize > 2)):  # not all are float32
         dtype = np.dtype("f8")
+
+    nan_marks = any(mark.dtype.kind == "f" and np.isnan(mark).any() for mark in marks)
+    warned: list[str] = []
 
     def values(index: tuple[Any, ...]) -> Array:
         found = np.asarray(read(index))
@@ -394,8 +413,11 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
                 if gone.any():
                     raise DatasetError(
                         f"{name} has {np.count_nonzero(gone)} missing values (they are {value}); fill them, or leave "
-                        "these samples out"
+                        "these samples out. Where that is a value, give the variable another _FillValue"
                     )
+        if nan_marks and not warned and found.dtype.kind == "f" and np.isnan(found).any():
+            warned.append(name)
+            log.warning("%s has NaN, by which the file marks missing values; it is kept", name)
         found = found.view(stored) if unsigned else found
         if packed:
             found = found.astype(dtype) * dtype.type(packed.get("scale_factor", 1)) + dtype.type(
@@ -404,6 +426,14 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
         return found
 
     return NamedAxes(dims, shape, dtype, values, unit)
+
+
+def _unwritten(dtype: np.dtype[Any]) -> list[Array]:
+    """Return what netCDF holds where nothing was written, if a file names nothing else; int16 has values there."""
+    if dtype.kind == "f" and dtype.itemsize >= 4:
+        return [np.array([FLOAT_FILL], dtype)]
+    code = dtype.str[1:]
+    return [np.array([FILLS[code]], dtype)] if code in FILLS and dtype.itemsize >= 4 else []
 
 
 class Netcdf(Format):

@@ -22,7 +22,8 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
-from physgym.data.side_arrays import described, side_arrays
+from physgym.data.side_arrays import check_episodes, described, side_arrays
+from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.columns import store_columns, whole_array
@@ -44,6 +45,7 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
         progress: Whether to show how far it is.
 
     Raises:
+        ConfigError: Episodes of several folders have one number.
         DatasetError: `out` exists, or the disk refuses.
     """
     out = absolute(out)
@@ -51,6 +53,7 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
         raise DatasetError(f"{out} exists; choose another name")
     if any(name.split("/")[0] == "index" for name in dataset.spec):
         raise DatasetError("a field of the dataset lies in a group named index, as the export's index does; rename it")
+    check_episodes(dataset)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -194,7 +197,8 @@ class NumpyArrays(Format):
         if options.out is None:
             raise ConfigError("add --out, where to write")
         export_numpy(dataset, options.out, progress=options.progress)
-        return f"written: {options.out}"
+        left_out = left_snapshots(dataset.paths, dataset.mode)
+        return f"written: {options.out}" + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store arrays as samples."""

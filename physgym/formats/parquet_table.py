@@ -21,6 +21,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.layout import INDEX, Form
 from physgym.data.side_arrays import check_episodes, described
+from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.columns import CHUNK_BYTES, asked_roles, checksum, store_columns
@@ -134,6 +135,7 @@ class _SampleTable:
         ):
             if there:
                 self.left_out.append(name)
+        self.left_out += left_snapshots(dataset.paths, dataset.mode)
         self.forms: dict[str, Form] = {name: (one.shape, one.dtype) for name, one in fields.items()}
         self.forms |= {name: (values.shape[1:], values.dtype) for name, values in self._index_columns.items()}
         row = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.forms.values())

@@ -18,6 +18,7 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
+from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
 from physgym.formats.columns import CHUNK_BYTES, store_columns
@@ -86,8 +87,12 @@ def export_well(
         raise DatasetError(f"cannot write {folder}: {error}") from error
     remarks = [f"rounded to float32: {', '.join(rounded)}"] if rounded else []
     left_out = [*plan.left_out, "seeds and numbers of episodes"]
+    left_out += ["units"] if any(one.unit for one in dataset.spec.values()) else []
     left_out += ["parameters"] if dataset.parameters else []
     left_out += ["rejected samples"] if dataset.rejected else []
+    left_out += ["how episodes ended"] if dataset.ended else []
+    left_out += [f"metadata ({', '.join(dataset.metadata)})"] if dataset.metadata else []
+    left_out += left_snapshots(dataset.paths, dataset.mode)
     left_out += ["constants"] if set(dataset.constants) - set(plan.axes) else []
     return [*remarks, f"left out: {', '.join(left_out)}"]
 
@@ -274,7 +279,7 @@ def import_well(
     Fields have the axes of the grid, then those of vectors and tensors. What does not vary over time is repeated in
     each step, what varies over neither is stored once, and so are the coordinates of the grid. The times are the field
     ``time``. Without `roles` all fields that vary over time are inputs that are stored once: the output of a step is
-    that of the next sample, see `physgym.feedback`.
+    that of the next sample, see `physgym.feedback`; but ``next_u`` is the target that feeds ``u``.
 
     Args:
         source: A file, a folder of files, or the folder of a dataset of the Well, of which the part `mode` is read.
@@ -401,14 +406,15 @@ def _read(file: h5py.File, where: Path, roles: Mapping[str, FieldRole] | None) -
     columns, constants = rows_of(
         where.name, arrays, roles=list(chosen), episode=TRAJECTORY, step=TIME, lengths={TRAJECTORY: trajectories}
     )
+    pairs = {} if roles else _feeding(inputs, columns)
     fields = [
         Field(
             name,
             column.shape[1:],
             column.dtype,
-            chosen.get(name, "additional"),
+            "target" if pairs.get(name, name) != name else chosen.get(name, "additional"),
             dimensions=dimensions.get(name),
-            feeds=name if not roles and name in inputs else "",
+            feeds=pairs.get(name, ""),
         )
         for name, column in columns.items()
         if not name.startswith("index/")
@@ -425,6 +431,18 @@ def _read(file: h5py.File, where: Path, roles: Mapping[str, FieldRole] | None) -
     return _Trajectories(
         trajectories, columns, episodes, step, constants, fields, {**origin, "boundary_conditions": conditions}
     )
+
+
+def _feeding(inputs: Sequence[str], columns: Mapping[str, Any]) -> dict[str, str]:
+    """Return which field is the input of the next step by the field that gives it: itself, or what ``next_`` names."""
+    found = {}
+    for name in inputs:
+        of = name.removeprefix("next_")
+        known = of != name and of in inputs and columns[of].shape == columns[name].shape
+        found[name] = of if known else name
+    for name in [name for name, of in found.items() if of != name]:
+        found.pop(found[name], None)
+    return found
 
 
 def _array(one: h5py.Dataset, axes: Sequence[str], name: str, time_varying: bool | None = None) -> NamedAxes:

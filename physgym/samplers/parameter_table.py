@@ -26,6 +26,7 @@ from physgym.spaces import Array, Leaf
 
 LARGEST = 1 << 30  # bytes of a file
 SHOWN = 12  # names in an error
+INTEGER = re.compile(r"[+-]?[0-9]+")
 HEADER = re.compile(r"(?P<name>.*?)\s*(?:\[(?P<unit>[^\[\]]*[^\[\]\d\s,][^\[\]]*)\])?")
 
 
@@ -184,13 +185,16 @@ class ParameterTable(Sampler):
             if isinstance(value, str) and ("_" in value or not value.strip()):
                 raise ValueError  # Python reads 1_000 as a number
             number = as_array(float(value) if isinstance(value, str) else value)
+            if isinstance(value, str) and INTEGER.fullmatch(value.strip()) and int(number) != int(value):
+                raise ValueError  # float64 has not this integer
             if number.dtype.kind not in "fiub" or number.shape != shape or not np.isfinite(number).all():
                 raise ValueError
-            exact = number.astype(np.float64)
-            if number.dtype.kind in "iu" and (np.abs(exact) > EXACT).any():
+            if number.dtype.kind in "iu" and ((number > EXACT) | (number < -EXACT)).any():
                 raise ValueError
-        except (TypeError, ValueError):
+            exact = number.astype(np.float64)
+        except (TypeError, ValueError, OverflowError):
             wanted = f"finite numbers of shape {shape}" if shape else "a finite number"
+            wanted += " that float64 holds exactly" if INTEGER.fullmatch(str(value).strip()) else ""
             raise ConfigError(f"{self._what}: row {row + 1} of column {name!r} is {value!r}, not {wanted}") from None
         return exact
 

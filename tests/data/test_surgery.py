@@ -655,3 +655,11 @@ def test_a_difference_names_endings_rejected_samples_seeds_and_attributes(tmp_pa
         "training: rejected samples: both have 2 of the same episode and step"
         in surgery.diff(first, write_one("d", rejected=(0, 1, 1))).lines
     )
+
+
+def test_snapshots_are_said_to_be_left_out(tmp_path):
+    with SampleWriter(tmp_path / "a", SMALL) as writer:
+        small(writer, 4)
+    assert not surgery.filter(tmp_path / "a", "step >= 0", tmp_path / "b", dry_run=True).notes
+    (tmp_path / "a" / "snapshots" / "training").mkdir(parents=True)
+    assert "snapshots are left out" in str(surgery.filter(tmp_path / "a", "step >= 0", tmp_path / "b", dry_run=True))

@@ -193,3 +193,10 @@ def test_the_index_and_a_field_of_its_name_are_told_by_a_function():
     ):
         Expression("step > 1").check(spec)
     Expression("field(step) > 1").check(spec)
+
+
+def test_large_integers_are_compared_exactly():
+    spec = SampleSpec([Field("n", (), np.dtype("u8"), "input")])
+    values = np.array([2**63 - 2, 2**63 - 1, 2**64 - 1], np.uint64)
+    for text, wanted in ((f"n > {2**63 - 2}", [0, 1, 1]), (f"n == {2**64 - 1}", [0, 0, 1])):
+        assert Expression(text).evaluate(spec, None, lambda kind, name: values).tolist() == [bool(w) for w in wanted]

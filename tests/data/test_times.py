@@ -166,3 +166,11 @@ def test_a_record_of_a_run_has_it(tmp_path, spring):
 def test_shipped_simulations_declare_it(env_id):
     env = gymnasium.make(f"physgym/{env_id}", simulations_per_step=2)
     assert env.unwrapped.step_seconds == 2 * env.unwrapped.time_step
+
+
+def test_a_field_of_that_name_in_another_unit_is_not_taken_for_seconds(tmp_path):
+    spec = physgym.sample.SampleSpec([physgym.sample.Field("time", (), np.dtype("f8"), "additional", "h")])
+    with SampleWriter(tmp_path, spec) as writer:
+        writer.append({"time": np.arange(2.0)}, episode=[0, 0], step=[0, 1], seed=[1, 1])
+    with pytest.raises(ConfigError, match="is in 'h', and times are taken in s"):
+        physgym.SampleDataset(tmp_path).index("time")

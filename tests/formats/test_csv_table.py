@@ -91,3 +91,14 @@ def test_what_a_table_does_not_say_is_asked_for(tmp_path):
         with pytest.raises(ConfigError, match=problem):
             import_csv(tmp_path / "t.csv", tmp_path / "d", **options)
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("9007199254740993,0.5,1", r"x\[0\] holds 9007199254740993"), ("1,0.5,1e400", "1e400 does not fit float64")],
+)
+def test_no_number_becomes_another_one(tmp_path, row, message):
+    (tmp_path / "t.csv").write_text(f"x[0],x[1],y\n{row}\n")
+    with pytest.raises(DatasetError, match=message):
+        import_csv(tmp_path / "t.csv", tmp_path / "d", roles={"x": "input", "y": "target"})
+    assert not (tmp_path / "d").exists()

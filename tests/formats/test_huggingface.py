@@ -136,3 +136,11 @@ def test_an_export_is_opened_from_the_disk(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="does not hold the samples"):
         form.write(dataset, ExportOptions(out=tmp_path / "y"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["d", "x"]
+
+
+def test_columns_of_the_index_do_not_mix_episodes_of_several_folders(tmp_path):
+    folders = [write(tmp_path / name, 6).paths[0] for name in "ab"]
+    both = SampleDataset(folders, fields=["energy"])
+    assert len(to_huggingface(both, cache_dir=str(tmp_path / "cache"))) == 12
+    with pytest.raises(ConfigError, match="have one number, and would be mixed"):
+        to_huggingface(both, index=True, cache_dir=str(tmp_path / "cache"))

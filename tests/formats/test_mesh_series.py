@@ -126,3 +126,32 @@ def test_meshes_that_differ_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot read the mesh .*4\.vtu"):
         import_mesh(folder, tmp_path / "d", roles=ROLES, step="file")
     assert not (tmp_path / "d").exists()
+
+
+def test_cells_of_two_kinds_keep_their_values_where_files_have_them_in_another_order(tmp_path):
+    points = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 0, 0.0]])
+    blocks = [("triangle", np.array([[1, 4, 2]])), ("quad", np.array([[0, 1, 2, 3]]))]
+    (tmp_path / "run").mkdir()
+    for i, order in enumerate([(0, 1), (1, 0)]):
+        values = [np.array([10.0 * i + 3]), np.array([10.0 * i + 4])]  # corners of the cell
+        cells, stress = [blocks[k] for k in order], [values[k] for k in order]
+        meshio.write(
+            tmp_path / "run" / f"{i}.vtk", meshio.Mesh(points, cells, {"u": np.zeros(5)}, {"stress": [*stress]})
+        )
+    dataset = import_mesh(tmp_path / "run", tmp_path / "d", roles={"u": "input", "stress": "target"}, step="file")
+    assert [name for name in dataset.constants if "cells" in name] == ["mesh/cells/quad", "mesh/cells/triangle"]
+    np.testing.assert_array_equal(dataset[:]["stress"], [[4, 3], [14, 13]])  # in the order of the constants
+
+
+def test_times_in_names_are_not_sorted_as_counts(tmp_path):
+    for i, name in enumerate(["u_0.05.vtu", "u_0.1.vtu"]):
+        write(tmp_path / "run" / name, i)
+    with pytest.raises(DatasetError, match=r"order of u_0.1.vtu and u_0.05.vtu .* is not clear"):
+        import_mesh(tmp_path / "run", tmp_path / "d", roles=ROLES, step="file")
+
+
+def test_a_number_that_is_left_out_is_said(tmp_path, caplog):
+    for i in (1, 2, 4):
+        write(tmp_path / "run" / f"step_{i}.vtu", i)
+    import_mesh(tmp_path / "run", tmp_path / "d", roles=ROLES, step="file")
+    assert "not evenly spaced, 1, 2, 4" in caplog.text

@@ -22,6 +22,7 @@ from physgym.formats.netcdf_file import export_netcdf, import_netcdf  # noqa: E4
 
 REAL = SampleSpec([field for name, field in SPEC.items() if name != "wave"])
 ROLES = {"u": "input", "v": "target"}
+XY = {"x": "input", "y": "target"}
 
 
 class TestNetcdf(FormatContract):
@@ -248,3 +249,40 @@ def test_missing_values_of_a_file_are_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"u has 1 missing values \(they are 112.0\)"):
         import_netcdf(tmp_path / "f.nc", tmp_path / "d", roles=ROLES, episode="case", step="time")
     assert not (tmp_path / "d").exists()
+
+
+def test_texts_with_other_letters_come_back(tmp_path):
+    spec = SampleSpec([Field("x", (), np.dtype("f8"), "input"), Field("name", (), np.dtype("U5"), "additional")])
+    names = np.array(["bé", "", "日本"])
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(
+            {"x": np.zeros(3), "name": names}, episode=np.arange(3), step=np.zeros(3, int), seed=np.zeros(3, "u8")
+        )
+    export_netcdf(SampleDataset(tmp_path / "d"), tmp_path / "d.nc")
+    again = import_netcdf(tmp_path / "d.nc", tmp_path / "e")
+    assert again[:]["name"].tolist() == names.tolist()
+    assert again.spec == spec
+
+
+def of_values(file, values, **attributes):
+    with h5netcdf.File(file, "w") as written:
+        written.dimensions = {"n": len(values)}
+        for name in ("x", "y"):
+            variable = written.create_variable(name, ("n",), values.dtype)
+            variable[:] = values
+        for name, value in attributes.items():
+            variable.attrs[name] = value
+    return file
+
+
+def test_what_was_never_written_is_missing(tmp_path):
+    unwritten = of_values(tmp_path / "a.nc", np.array([1, 9.969209968386869e36], "f4"))
+    with pytest.raises(DatasetError, match="1 missing values"):
+        import_netcdf(unwritten, tmp_path / "d", roles=XY)
+
+
+def test_packed_integers_of_32_bits_and_flags(tmp_path):
+    file = of_values(tmp_path / "a.nc", np.array([2**24 + 1, 3], "i4"), scale_factor=np.float32(1))
+    assert import_netcdf(file, tmp_path / "d", roles=XY)[:]["y"].tolist() == [2**24 + 1, 3]
+    file = of_values(tmp_path / "b.nc", np.array([1, 0], "i1"), dtype="bool")
+    assert import_netcdf(file, tmp_path / "e", roles=XY).spec["y"].dtype == np.bool_

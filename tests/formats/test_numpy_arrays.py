@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import tracemalloc
 from pathlib import Path
@@ -14,10 +16,13 @@ from typer.testing import CliRunner
 
 from physgym.cli import app
 from physgym.data.dataset import SampleDataset
+from physgym.data.surgery import describe
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, PhysGymError
 from physgym.formats import numpy_arrays as numpy_files
-from physgym.formats.numpy_arrays import export_numpy, import_numpy
+from physgym.formats.columns import store_columns
+from physgym.formats.numpy_arrays import NumpyArrays, export_numpy, import_numpy
+from physgym.formats.registry import ExportOptions
 from physgym.generation.generate import generate
 from physgym.sample import Field, SampleSpec
 from tests.support import toys
@@ -301,3 +306,46 @@ def test_missing_values_are_refused(tmp_path):
     assert whole[:]["x"].tolist() == (x + 1).tolist()
     with pytest.raises(ConfigError, match="episode must be integers"):
         import_numpy({"x": x}, tmp_path / "e", episode=np.full(3, 1e300))
+
+
+def test_episodes_of_several_folders_with_one_number_are_not_mixed(tmp_path):
+    folders = [write(tmp_path / name, 6).paths[0] for name in "ab"]
+    with pytest.raises(ConfigError, match="have one number, and would be mixed"):
+        export_numpy(SampleDataset(folders), tmp_path / "arrays")
+    assert not (tmp_path / "arrays").exists()
+
+
+def test_the_recorded_split_goes_along_and_snapshots_are_said_to_be_left_out(tmp_path):
+    write(tmp_path / "d", 6)
+    describe(tmp_path / "d", {"split": "training=0.8 test=0.2", "licence": "CC0"})
+    (tmp_path / "d" / "snapshots" / "training").mkdir(parents=True)
+    said = NumpyArrays().write(SampleDataset(tmp_path / "d"), ExportOptions(out=tmp_path / "arrays"))
+    assert said.endswith("; left out: snapshots")
+    again = import_numpy(tmp_path / "arrays", tmp_path / "e")
+    assert again.metadata == SampleDataset(tmp_path / "d").metadata
+    assert str(again.recorded_split) == "training=0.8 test=0.2 seed=0"
+
+
+def test_a_killed_import_leaves_nothing_of_the_name(tmp_path):
+    """The rest of a dataset would read as a whole one."""
+
+    class Killed:
+        shape, dtype, ndim = (4, 3), np.dtype("f8"), 2
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, rows):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            arrays = {"x": Killed(), "index/episode": np.arange(4), "index/step": np.zeros(4, int)}
+            options = {"roles": {}, "units": {}, "episode": None, "step": None, "mode": "training", "progress": False}
+            store_columns("source", arrays, {}, tmp_path / "d", **options)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (tmp_path / "d").exists()
+    assert [entry.name[:3] for entry in tmp_path.iterdir()] == [".d-"]
+    assert len(import_numpy({"x": np.zeros(4)}, tmp_path / "d")) == 4
+    assert [entry.name for entry in tmp_path.iterdir()] == ["d"]

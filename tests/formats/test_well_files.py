@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.surgery import describe
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats import registry
@@ -215,3 +216,24 @@ def test_the_library_of_the_well_reads_it(exported):
     np.testing.assert_array_equal(item["input_fields"][..., 0], u[1, 1:3])
     np.testing.assert_array_equal(item["output_fields"][..., 2], -u[1, 3:4])
     np.testing.assert_array_equal(item["input_time_grid"], np.array([0, 0.5], "f4"))
+
+
+def test_a_next_value_of_its_own_is_the_target(tmp_path):
+    grid = {"dtype": np.dtype("f4"), "dimensions": 1}
+    fields = [Field("u", (3,), role="input", **grid), Field("next_u", (3,), role="target", feeds="u", **grid)]
+    with SampleWriter(tmp_path / "d", SampleSpec(fields)) as writer:
+        u = np.arange(12, dtype="f4").reshape(4, 3)
+        writer.append({"u": u, "next_u": u + 3}, episode=np.zeros(4, int), step=np.arange(4), seed=np.zeros(4, "u8"))
+    export_well(SampleDataset(tmp_path / "d"), tmp_path / "w")
+    again = import_well(tmp_path / "w", tmp_path / "e")
+    assert (again.spec["u"].role, again.spec["next_u"].role, again.spec["next_u"].feeds) == ("input", "target", "u")
+    np.testing.assert_array_equal(again[:]["next_u"], u + 3)
+
+
+def test_units_and_words_about_a_dataset_are_said_to_be_left_out(tmp_path):
+    spec = SampleSpec([Field("u", (3,), np.dtype("f4"), "input", "K", dimensions=1)])
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append({"u": np.zeros((2, 3), "f4")}, episode=[0, 0], step=[0, 1], seed=[1, 1])
+    describe(tmp_path / "d", {"licence": "CC0"})
+    said = export_well(SampleDataset(tmp_path / "d"), tmp_path / "w")
+    assert said == ["left out: seeds and numbers of episodes, units, metadata (licence)"]

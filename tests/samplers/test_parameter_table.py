@@ -179,3 +179,11 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "parameters of 3 episodes: gain" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"one of .*table:PATH"):
         find_sampler("table", "parameters")
+
+
+@pytest.mark.parametrize("value", ["9007199254740993", 2**53 + 1])
+def test_an_integer_that_double_precision_lacks_is_not_rounded(value):
+    space = spaces.Dict({"count": spaces.Box(0, 2**60, (), np.int64)})
+    assert ParameterTable({"count": [str(2**53)]}).parameters(space, 0)(0)["count"] == 2**53
+    with pytest.raises(ConfigError, match=r"9007199254740993.* that float64 holds exactly"):
+        ParameterTable({"count": [value]}).parameters(space, 0)

@@ -196,7 +196,7 @@ class _Evaluation:
             large = True
         if large:
             raise ConfigError("a number of the expression is too large for double precision")
-        return PartValue(value if abs(value) < 1 << 62 else float(value), _text(node))
+        return PartValue(value if abs(value) < 1 << 64 else float(value), _text(node))
 
     # --- names
 

@@ -12,6 +12,7 @@ from physgym import limits
 from physgym.checks import integer, one_of, positive
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
+from physgym.data.snapshots import left_snapshots
 from physgym.data.surgery.computing import TIMEOUT, Computing, function_of, with_field
 from physgym.data.surgery.describing import describe_in_place
 from physgym.data.surgery.difference import DatasetDifference, difference
@@ -373,8 +374,16 @@ def _report(out: AnyPath, written: bool, sources: Sequence[SourceDataset], new: 
         {part.mode: part.count for part in new.parts},
         before,
         {part.mode: part.spec for part in new.parts},
-        list(new.notes),
+        [*new.notes, *_lost_snapshots(sources)],
     )
+
+
+def _lost_snapshots(sources: Sequence[SourceDataset]) -> list[str]:
+    """Return a note where a source has states of its simulation, which the new dataset has not."""
+    parts = [(dataset.paths, mode) for source in sources for mode, dataset in source.parts.items()]
+    if any(left_snapshots(paths, mode) for paths, mode in parts):
+        return ["snapshots are left out: an episode is opened again from its seed"]
+    return []
 
 
 def _place(path: AnyPath) -> str | Path | Location:

@@ -1,0 +1,64 @@
+"""`importing`: a dataset that an import makes, whose folder has its name only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from physgym import files
+from physgym.data.surgery.unfinished import delete_unfinished, locked
+from physgym.data.writer import SampleWriter, all_or_nothing
+from physgym.errors import DatasetError
+from physgym.sample import SampleSpec
+from physgym.storage.location import Location, place
+
+
+@contextlib.contextmanager
+def importing(path: str | os.PathLike[str] | Location, spec: SampleSpec, **options: Any) -> Iterator[SampleWriter]:
+    """Give the writer of a new dataset, which takes its name at the end of the block; an error leaves nothing.
+
+    A killed import would leave a dataset with some of the samples otherwise, which reads as a whole one. A part that is
+    added to a dataset, and samples in a storage, are written where they are to be.
+
+    Args:
+        path: The dataset's folder or place.
+        spec: The fields.
+        **options: Of `SampleWriter`.
+
+    Raises:
+        DatasetError: There are such samples already, or the disk refuses.
+    """
+    with (
+        _new_folder(path) as folder,
+        SampleWriter(folder, spec, nonfinite="allow", **options) as writer,
+        all_or_nothing(writer),
+    ):
+        yield writer
+
+
+@contextlib.contextmanager
+def _new_folder(path: str | os.PathLike[str] | Location) -> Iterator[Path | Location]:
+    """Give a folder that takes its name at the end of the block."""
+    at = place(path)
+    if isinstance(at, Location) or at.is_symlink() or (at.exists() and (not at.is_dir() or any(at.iterdir()))):
+        yield at
+        return
+    at, inside = files.absolute(at), False
+    try:
+        at.parent.mkdir(parents=True, exist_ok=True)
+        delete_unfinished(at)
+        with files.creating(at) as folder:
+            folder.mkdir()
+            with locked(folder):
+                inside = True
+                yield folder
+                inside = False
+                for file in sorted(folder.iterdir()):
+                    files.flush(file)
+    except OSError as error:
+        if inside:  # of the block, such as of the source that it reads
+            raise
+        raise DatasetError(f"cannot write {at}: {error.strerror or error}. Nothing of it is left") from error
