@@ -226,9 +226,17 @@ class Normalize(Transform):
         Args:
             statistics: Moments of at least the fields given to the constructor.
 
+        Raises:
+            ConfigError: There are none of a field.
+
         Warns:
             UserWarning: No value of a field is finite in any sample; it is left as it is.
         """
+        if unknown := [name for name in self.scale if name not in statistics]:
+            raise ConfigError(
+                f"there are no moments of {unknown}, which a transform makes or another simulation has; the samples "
+                f"have those of {list(statistics)}. Give the normalization its own: Normalize.from_statistics(...)"
+            )
         self.fitted = True
         for index, (name, kind) in enumerate(self.scale.items()):
             mean, scale = _shift_and_scale(name, statistics[name], kind)

@@ -13,7 +13,7 @@ from physgym.errors import CheckpointError, ConfigError
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization, Predictor, Transforms
 from physgym.nn.export.inference import Inference
-from physgym.nn.transforms import Compose, Normalize, Transform
+from physgym.nn.transforms import Compose, LossTransform, Normalize, Transform
 from physgym.runner import RolloutEvaluation
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, Unroll, load_checkpoint
@@ -519,3 +519,8 @@ def test_a_network_of_windows_with_a_stride_is_not_rolled_out_row_by_row(both, o
     for network in (predictor, load_checkpoint(tmp_path, network=Halving())):
         with pytest.raises(ConfigError, match="learned from windows with a stride of 2"):
             RolloutEvaluation(once).measure(network, 2)
+
+
+def test_a_normalization_of_a_field_without_moments_is_refused(both):
+    with pytest.raises(ConfigError, match=r"no moments of \['speed'\]"):
+        trainer(both, 2, transforms=Transforms(before_loss=LossTransform(None, Normalize({"speed": (2,)}))))
