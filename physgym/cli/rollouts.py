@@ -11,6 +11,7 @@ import typer
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
     from physgym.experiment.schema import Config
     from physgym.running.rollout_report import RolloutReport
 
@@ -112,6 +113,7 @@ def roll_out(
     options: Mapping[str, Any],
     *,
     env: tuple[str, Any] | None,
+    dataset: SampleDataset | None,
     only: Mapping[str, Any],
 ) -> RolloutReport:
     """Measure rollouts of a network and print their errors.
@@ -122,12 +124,12 @@ def roll_out(
         horizon: Steps.
         options: Those of the run: seed, samplers, workers, batch size and record.
         env: Id and arguments of the simulation; None for episodes of a dataset.
+        dataset: These episodes.
         only: The options of a rollout alone, by name.
 
     Raises:
         ConfigError: The folder for the results is there, or as for `RolloutEvaluation`.
     """
-    from physgym.data.dataset import SampleDataset
     from physgym.running.rollout_evaluation import RolloutEvaluation
 
     if (out := only["out"]) is not None and out.exists():
@@ -136,7 +138,7 @@ def roll_out(
     feedback = config.dataset.feedback
     workers: dict[str, Any] = {}
     if env is None:
-        dataset = SampleDataset(only["data"], mode=only["mode"] or "test")
+        assert dataset is not None
         evaluation = RolloutEvaluation(dataset, feedback=feedback)
     else:
         names = ("seed", "actions", "parameters")

@@ -144,11 +144,14 @@ def _roll_out(
     """Roll a session's network out in fresh episodes of its simulation, or in those of a dataset."""
     from physgym.code.record import check_same, recorded_code
     from physgym.code.search import code_of
+    from physgym.experiment.evaluate import open_part, recorded_split
     from physgym.experiment.generation_plan import environment_arguments
     from physgym.experiment.networks import by_python, load_network
 
-    env = None
-    if only["data"] is None:
+    env = dataset = None
+    if only["data"] is not None:
+        dataset = open_part(only["data"], only["mode"] or "test", recorded_split(session, only["data"]))
+    else:
         config = config if config.environment is not None else _with_simulation(config, session)
         assert config.environment is not None
         env = config.environment.id, environment_arguments(config)
@@ -158,7 +161,7 @@ def _roll_out(
                 recorded, code_of(env[0], config.environment.arguments), f"the network of {session}", allow=allow
             )
     network = load_network(None if by_python(session) else config, session, which)
-    rollouts.roll_out(network, config, horizon, options, env=env, only=only)
+    rollouts.roll_out(network, config, horizon, options, env=env, dataset=dataset, only=only)
 
 
 def _run(

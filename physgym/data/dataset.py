@@ -151,7 +151,7 @@ class SampleDataset(DividedSamples):
         # samples that there are here, not what is written meanwhile
         opened, declared = self._folders, self.feedback.declaration
         selected = (self._fields, opened.counts, len(self), self._rows)
-        return _reopen, (opened.places, self.mode, *selected, declared)
+        return _reopen, (opened.places, self.mode, *selected, declared, self._split)
 
     @property
     def places(self) -> Sequence[Path | Location]:
@@ -586,8 +586,10 @@ def _reopen(
     length: int,
     rows: Array | None,
     feedback: Declaration,
+    split: EpisodeSplit | None,
 ) -> SampleDataset:
     dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None, feedback=feedback)
     if rows is not None or dataset._folders.counts[:-1] != counts[:-1]:
         dataset._rows = moved(np.arange(length) if rows is None else rows, counts, dataset._folders.counts)
+    dataset._split = split
     return dataset

@@ -93,6 +93,8 @@ class DividedSamples(MapStyle):
             )
         if name == self.mode and (found is None or self.mode != "training"):
             return self
+        if self.mode != "training" and name not in others and all(has_partitions(one, PARTS[0]) for one in self.places):
+            return self.of_mode(PARTS[0]).part(name, split)
         if found is not None and self.mode == "training" and getattr(found, name):
             selected = self.subset(found.rows(self.original_episodes, name))
             selected._split = found

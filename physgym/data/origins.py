@@ -179,13 +179,15 @@ def check_not_made_by_surgery(source: Mapping[str, Any], where: object) -> None:
 def holds_all_steps(*records: Any) -> bool:
     """Return whether a dataset holds each step of its episodes that was not rejected.
 
-    It does not where it was filtered, or where nothing says which simulation made it.
+    It does not where it was filtered, where it is the record of rollouts, which begin after the given states, or where
+    nothing says which simulation made it.
 
     Args:
         records: Its source, its provenance, and those of what it was made of.
     """
     source = records[0]
-    return bool(source.get("env")) and "replay" not in source and not any(map(_names_filter, records))
+    left_out = any(key in source for key in ("replay", "rollout"))
+    return bool(source.get("env")) and not left_out and not any(map(_names_filter, records))
 
 
 def _names_filter(record: Any) -> bool:

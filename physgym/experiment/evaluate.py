@@ -24,7 +24,6 @@ from physgym.experiment.record import read_config, read_record
 from physgym.experiment.schema import Config
 from physgym.experiment.session import CONFIG, RECORD
 from physgym.experiment.session_samples import dataset_of
-from physgym.files import absolute
 from physgym.nn import Predictor
 from physgym.nn.devices import as_device
 from physgym.nn.metrics import MetricName
@@ -120,11 +119,11 @@ def build_metrics(config: Config, predictor: Predictor) -> list[Metrics]:
     section, tests = config.training, {}
     if not section.metrics and not section.test:
         return []
-    trained = None if config.dataset.path is None else places(config.dataset.path)
+    trained = None if config.dataset.path is None else _all_named(places(config.dataset.path))
     for name, path in section.test.items():
         folder = place(path)
         try:
-            dataset = open_part(folder, None, episode_split(config) if folder == trained else None)
+            dataset = open_part(folder, None, episode_split(config) if _all_named(folder) == trained else None)
         except PhysGymError as error:
             raise ConfigError(f"training.test.{name}: {error}") from error
         mini = config.dataset.mini
@@ -173,14 +172,16 @@ def recorded_split(session: Path, folder: DatasetFolders) -> EpisodeSplit | None
     if not (session / RECORD).is_file():
         return None
     used = read_record(session)["runs"][-1].get("dataset") or {}
-    mine, asked = str(used.get("path", "")).split(", "), folder if isinstance(folder, list) else [folder]
-    if used.get("split") is None or [_named(place(one)) for one in mine] != [_named(one) for one in asked]:
+    mine = [place(one) for one in str(used.get("path", "")).split(", ")]
+    if used.get("split") is None or _all_named(mine) != _all_named(folder):
         return None
     return EpisodeSplit.of(used["split"])
 
 
-def _named(folder: Path | Location) -> str:
-    return str(absolute(folder) if isinstance(folder, Path) else folder)
+def _all_named(folders: DatasetFolders) -> list[str]:
+    """Return the names of folders, which are the same however the path to them is written."""
+    given = folders if isinstance(folders, list) else [folders]
+    return [str(one.resolve() if isinstance(one, Path) else one) for one in given]
 
 
 def open_part(folder: DatasetFolders, part: Mode | None, split: EpisodeSplit | None = None) -> SampleDataset:

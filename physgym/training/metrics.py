@@ -39,7 +39,8 @@ class Metrics(Callback):
     They are called ``validation_<metric>/<field>``, ``test_<name>_loss`` and ``test_<name>_<metric>/<field>``, and
     reach the history and the loggers as all other values. Predictions are compared in physical units, in one pass over
     all samples, exact over batches of any size; where several processes train together each of them makes that pass. In
-    an unrolled training metrics are those of single steps, and a test loss is that of the unroll.
+    an unrolled training metrics are those of single steps, and a test loss is that of the unroll. Of windows that the
+    trainer is given, a metric compares all rows of the targets.
 
     A test set chooses nothing: checkpoints and early stopping cannot watch its values.
 
@@ -78,10 +79,14 @@ class Metrics(Callback):
 
     def train_begin(self, trainer: Trainer) -> None:
         """Compare the fields of the test sets with those of the training, and their episodes."""
+        if trainer.validation is not None and self._metrics:
+            self._measured(trainer.predictor, trainer.validation)
         for name, samples in self.tests.items():
             samples = self.tests[name] = windows_of(samples, trainer.unroll, f"test set {name}")
             if trainer.training is not None:
                 check_alike(samples, trainer.training.spec, trainer.fields, f"test set {name}")
+            if self._metrics:
+                self._measured(trainer.predictor, samples)
             one, other = without_windows(samples), without_windows(trainer.training)
             if not (isinstance(one, SampleDataset) and isinstance(other, SampleDataset)):
                 continue
@@ -101,14 +106,28 @@ class Metrics(Callback):
         """Return the metrics over samples, by "metric/field"."""
         if not self._metrics:
             return {}
-        if not (isinstance(samples, EpisodeWindows) and _fits(samples, predictor)):
-            samples = with_next_rows(without_windows(samples), predictor.outputs, predictor.feedback)
-        table = MetricTable(samples.spec, self._fields or predictor.outputs, self._metrics)
+        samples, table = self._measured(predictor, samples)
         names = list(dict.fromkeys((*predictor.inputs, *table.fields, *table.masks)))
         with evaluating(predictor), closing(self._batches(samples, names)) as batches:
             for batch in batches:
                 table.add(predictor.predict(batch, batched=True), batch)
         return table.values()
+
+    def _measured(self, predictor: Predictor, samples: Any) -> tuple[Any, MetricTable]:
+        """Return the samples as the network predicts them, and a table of metrics for them.
+
+        Raises:
+            ConfigError: The network does not predict a field that is to be measured, or the samples lack it.
+        """
+        fields = list(self._fields or predictor.outputs)
+        if not (isinstance(samples, EpisodeWindows) and _fits(samples, predictor)):
+            samples = with_next_rows(without_windows(samples), predictor.outputs, predictor.feedback)
+        if unknown := [name for name in fields if name not in predictor.outputs or name not in samples.spec]:
+            raise ConfigError(
+                f"metrics of {unknown} cannot be measured: the network predicts {list(predictor.outputs)}, the samples "
+                f"have {list(samples.spec)}"
+            )
+        return samples, MetricTable(samples.spec, fields, self._metrics)
 
     def _batches(self, samples: Samples | Feed, names: Sequence[str]) -> Generator[Sample, None, None]:
         """Yield all samples in batches of arrays; the global generators are left as they were."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from physgym import SampleDataset
 from physgym.cli.rollouts import check_options
+from physgym.data import surgery
 from physgym.errors import ConfigError
 from tests.support.commands import run_command
 from tests.support.repositories import ignoring
@@ -90,6 +91,12 @@ def test_a_session_is_rolled_out(tmp_path, identity):
     assert len(predicted) == 12
     error = predicted.arrays["error/next_state"].reshape(3, 4).mean(0)
     assert figures["metrics"]["relative_l2"]["next_state"]["mean"] == pytest.approx(error.tolist(), rel=1e-5)
+    dataset = tmp_path / "sessions/spring/dataset"
+    surgery.describe(dataset, {"split": "training=0.5 test=0.5"})  # of each two episodes one
+    held = len(set(SampleDataset(dataset).part("test").episodes.tolist()))
+    done = physgym(tmp_path, *run, "3", "--data", "sessions/spring/dataset")
+    assert held in (1, 2)  # of three
+    assert f"rollout of 3 steps in {held} episodes" in done.stdout
     turning(tmp_path / "other", [4], env="tests:Turning")
     done = physgym(tmp_path, *run, "3", "--data", "other", "--mode", "training", "--out", "more", code=2)
     assert "those of tests:Turning, and the network has learned from physgym/Spring-v0" in done.stderr

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -151,3 +153,27 @@ def test_windows_have_the_parts_of_their_dataset(tmp_path):
     assert in_part(test) == in_part(windows.dataset.part("test", SPLIT))
     with pytest.raises(ConfigError, match="windows were selected"):
         windows.subset(np.arange(3)).part("test", SPLIT)
+
+
+def test_a_part_of_another_mode_follows_the_split(tmp_path):
+    """Opened by what was generated for the test, the training part has no episode of the validation part."""
+    stored(tmp_path / "d", 20)
+    stored(tmp_path / "d", 3, mode="test")
+    split = EpisodeSplit(0.9, 0.1)
+    test, whole = SampleDataset(tmp_path / "d", "test"), SampleDataset(tmp_path / "d")
+    for given in (split, None):
+        if given is None:  # what is recorded holds too
+            surgery.describe(tmp_path / "d", {"split": str(split)})
+            test = SampleDataset(tmp_path / "d", "test")
+        for name in ("training", "validation"):
+            assert in_part(test.part(name, given)) == in_part(whole.part(name, split))
+        assert test.part("test", given) is test
+
+
+def test_a_part_that_was_sent_to_another_process_knows_its_split(tmp_path):
+    part = stored(tmp_path / "d", 20).part("validation", SPLIT)
+    again = pickle.loads(pickle.dumps(part))  # noqa: S301 - our own
+    assert again.episode_split == SPLIT
+    assert in_part(again.part("validation")) == in_part(part)
+    with pytest.raises(ConfigError, match="the training part has no samples"):
+        again.part("training")

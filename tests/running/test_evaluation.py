@@ -16,6 +16,8 @@ from physgym.experiment.config import check_config
 from physgym.experiment.runs import train
 from physgym.nn import Predictor
 from physgym.sample import Field, SampleSpec
+from tests.support.rollouts import Turn, turning
+from tests.support.rollouts import predictor as turning_network
 
 SPEC = SampleSpec(
     [
@@ -182,3 +184,16 @@ def test_a_session_is_evaluated_on_the_test_part_that_it_recorded(session, capsy
     written = json.loads(file.read_text())
     assert (written["samples"], len(written["worst"])) == (10, 1)
     assert len(written["fields"]["next_state"]["mae"]["components"]) == 2
+
+
+def test_a_state_that_is_stored_once_is_compared_with_the_next_row(tmp_path):
+    data = turning(tmp_path / "d", [4, 1, 3], push=0.5, once=True)
+    report = physgym.evaluate(turning_network(Turn(1.5)), data, metrics=["relative_l2", "mae"], progress=False)
+    assert report.samples == 5  # the last step of an episode has no row behind it
+    assert report.episodes == 2
+    assert report["relative_l2/next_state"] == pytest.approx(0.5)
+    assert {(one.episode, one.step) for one in report.worst} == {(0, 0), (0, 1), (0, 2), (2, 0), (2, 1)}
+    following = np.concatenate([data.episode(number)["state"][1:] for number in (0, 2)])
+    assert report["mae/next_state"] == pytest.approx(0.5 * np.abs(following).mean())
+    assert report.metrics[0].unit == "1"
+    assert report.metrics[1].unit == "m"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from physgym import SampleDataset
+from physgym import SampleDataset, reopen
 from physgym.data.learned import Learned
 from physgym.data.statistics import Statistics
 from physgym.data.times import time_attribute
@@ -232,6 +234,58 @@ def test_a_record_of_a_state_that_is_stored_once_has_the_next_one(tmp_path):
     bad = ~np.isfinite(record.arrays["prediction/next_state"]).all(1)
     assert bad.any()
     np.testing.assert_array_equal(np.isinf(record.arrays["error/next_state"]), bad)
+
+
+def test_errors_of_a_record_are_those_of_the_report_where_fields_are_padded(tmp_path):
+    """The network is off by 50 % in the first value, and gives what it likes where there is none."""
+    fields = SampleSpec(
+        [
+            Field("state", (2,), WIDE, "input", mask="there"),
+            Field("there", (2,), "int8", "input"),
+            Field("next_state", (2,), WIDE, "target", mask="there", feeds="state"),
+        ]
+    )
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor([1.5, 7.0], dtype=torch.float64))
+
+        def forward(self, state, there):
+            return state * self.factor + 0.25 * (1 - there)
+
+    state = np.tile([2.0, 0.0], (4, 1))
+    with SampleWriter(tmp_path / "d", fields, source={"env": "tests:Padded"}) as writer:
+        values = {"state": state, "there": np.tile(np.array([1, 0], "i1"), (4, 1)), "next_state": state}
+        writer.append(values, episode=np.zeros(4, int), step=np.arange(4), seed=np.zeros(4, "u8"))
+    network = Predictor(Padded(), fields)
+    report = RolloutEvaluation(SampleDataset(tmp_path / "d")).measure(network, 4, record=tmp_path / "r")
+    expected = 1.5 ** np.arange(1, 5) - 1
+    np.testing.assert_allclose(report.mean(), expected)
+    record = SampleDataset(tmp_path / "r", "prediction")
+    np.testing.assert_allclose(record.arrays["error/next_state"], expected, rtol=1e-6)
+
+
+class Following(nn.Module):
+    """Two steps from two states: the last of them again."""
+
+    def forward(self, state):
+        return state[:, -1:].repeat(1, 2, 1)
+
+
+@pytest.mark.slow  # the code of the simulation is searched for
+def test_a_record_of_a_network_of_windows_is_opened_again(tmp_path):
+    """It begins behind the first given state: that step is not one that was rejected."""
+    fields = SampleSpec([Field("state", (2, 2), "float32", "input"), Field("next_state", (2, 2), "float32", "target")])
+    network = Predictor(Following(), fields)
+    evaluation = RolloutEvaluation("physgym/Spring-v0", seed=3)
+    evaluation.measure(network, 4, episodes=2, record=tmp_path / "r", num_workers=0)
+    record = SampleDataset(tmp_path / "r", "prediction")
+    assert record.index("step").tolist() == [1, 2, 3, 4] * 2
+    stored = record.episode(1)
+    env, action = reopen(record, episode=1, step=3)
+    with contextlib.closing(env):
+        np.testing.assert_array_equal(env.step(action)[4]["sample"]["next_state"], stored["next_state"][2])
 
 
 def test_nothing_stays_of_a_record_that_breaks_off(data, tmp_path):

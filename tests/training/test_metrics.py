@@ -15,6 +15,7 @@ from physgym.experiment.config import check_config
 from physgym.experiment.runs import train
 from physgym.nn import MLP
 from physgym.training import CSV, Checkpoints, EarlyStopping, Metrics, Trainer
+from tests.support.rollouts import TURN, Turn, predictor, turning
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_a_configuration_names_metrics_and_test_sets(tmp_path, data):
         "training": {
             "epochs": 2,
             "metrics": ["relative_l2", "tests.training.test_metrics:furthest"],
-            "test": {"far": str(data / "other"), "held": str(data / "train")},
+            "test": {"far": str(data / "other"), "held": str(data / "other" / ".." / "train")},
             "early_stopping": {"monitor": "validation_relative_l2/next_state"},
         },
     }
@@ -122,3 +123,51 @@ NAMES = ("relative_l2", "furthest")
 
 def furthest(prediction, target):
     return np.abs(prediction - target).reshape(len(target), -1).max(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*the samples of the test set held")
+@pytest.mark.parametrize("once", [False, True])
+def test_metrics_of_an_unrolled_training_are_those_of_single_steps(tmp_path, once):
+    """Also where samples hold the state once, and the next row is the target."""
+    data = turning(tmp_path / "d", [6, 6, 6, 6], push=0.5, once=once)
+    held = turning(tmp_path / "held", [5, 5], push=0.5, once=once, env="tests:Other")
+    network = predictor(Turn(1.5))
+    metrics = Metrics(["mae"], {"held": held}, batch_size=3)
+    made = Trainer(network, data, epochs=1, unroll=2, validation=0.5, callbacks=[metrics], progress=False)
+    history = made.fit()
+    (factor,) = network.network.parameters()
+    rows = [held.episode(number) for number in (0, 1)]
+    after = [one["state"][:-1] @ TURN.T + one["push"][:-1] for one in rows]
+    if not once:
+        after = [one["next_state"] for one in rows]
+    expected = np.abs(factor.item() - 1) * np.abs(np.concatenate(after)).mean()
+    assert history["test_held_mae/next_state"][-1] == pytest.approx(expected)
+    assert np.isfinite(history["validation_mae/next_state"][-1])
+
+
+class TurnWindows(Turn):
+    """Two steps from the last one of two states."""
+
+    def forward(self, state, push):
+        after = super().forward(state[:, 1], push[:, 1])
+        return torch.stack([after, super().forward(after, push[:, 2])], 1)
+
+
+def test_metrics_of_a_network_of_windows(tmp_path):
+    windows = turning(tmp_path / "d", [6, 6, 6, 6], push=0.5, once=True).windows(2, 2)
+    network = predictor(TurnWindows(1.5), windows.spec)
+    metrics = Metrics(["mae"], {"same": windows.subset(np.arange(4))}, batch_size=3)
+    with pytest.warns(UserWarning, match="the samples of the test set same"):
+        history = Trainer(network, windows, epochs=1, validation=0.5, callbacks=[metrics], progress=False).fit()
+    first = windows.gather(np.arange(4))
+    errors = network.predict(first, batched=True)["next_state"] - first["next_state"]
+    assert history["test_same_mae/next_state"][-1] == pytest.approx(np.abs(errors).mean())
+
+
+def test_a_field_that_cannot_be_measured_is_refused_before_the_first_batch(data, dataset):
+    with pytest.raises(ConfigError, match=r"metrics of \['nope'\] cannot be measured: the network predicts"):
+        trainer(dataset, [Metrics(["mae"], fields=["nope"])], validation=0.2).fit()
+    made = trainer(dataset, [Metrics(["mae"], {"far": SampleDataset(data / "other")}, fields=["state"])])
+    with pytest.raises(ConfigError, match=r"metrics of \['state'\] cannot be measured"):
+        made.fit()
+    assert not made.history.epochs
