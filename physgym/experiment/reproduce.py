@@ -262,6 +262,9 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
         )
     if tests := get(config, "training", "test"):
         changes["training.test"] = {name: _absolute(path, base) for name, path in tests.items()}
+        for name, path in changes["training.test"].items():
+            if then_tested := samples.get(f"test {name}"):
+                _check_samples(session, path, then_tested)
     if checkpoints_of(config):
         changes["training.checkpoints.path"] = None  # the old ones lie there
     if actions := actions_of(config):
@@ -299,7 +302,7 @@ def _absolute(value: Any, base: Path) -> str:
 
 def _check_samples(session: Path, path: str | list[str], then: Mapping[str, Any]) -> None:
     try:
-        now = dataset_hash(SampleDataset(path, mini=max(1, then["samples"])))
+        now = dataset_hash(SampleDataset(path, then.get("mode", "training"), mini=max(1, then["samples"])))
     except DatasetError as error:
         raise ConfigError(f"the samples of {session} cannot be read: {error}") from error
     if now != then["hash"]:

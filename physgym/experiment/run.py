@@ -201,11 +201,25 @@ class Run:
         # objects in S3 are read as a copy
         named = get(self._config, *SAMPLES[what]) or dataset.paths
         path = named if isinstance(named, str) else ", ".join(map(str, named))
-        samples: dict[str, Any] = {"path": path, "samples": len(dataset), "hash": dataset_hash(dataset)}
-        samples["code"] = code_of_part(dataset.provenance)
+        samples = _described(dataset, path)
         if split is not None:
             samples["split"] = split.to_json()
-        notes = self._run if what == "dataset" else self._run["others"]
+        self._note(self._run if what == "dataset" else self._run["others"], what, samples)
+
+    def describe_test(self, name: str, dataset: SampleDataset) -> None:
+        """Note a test set, as `describe_dataset` does; of a part of a dataset its whole mode.
+
+        Args:
+            name: Its name.
+            dataset: Its samples.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        whole = type(dataset)(dataset.places, dataset.mode)
+        self._note(self._run["others"], f"test {name}", _described(whole, ", ".join(map(str, dataset.places))))
+
+    def _note(self, notes: dict[str, Any], what: str, samples: dict[str, Any]) -> None:
         if samples != notes.get(what):
             notes[what] = samples
             self._save_or_refuse()
@@ -269,3 +283,10 @@ class Run:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _described(dataset: SampleDataset, path: str) -> dict[str, Any]:
+    """Return what a record says of samples: where they are, how many, their hash, and the code that made them."""
+    mode = {} if dataset.mode == "training" else {"mode": dataset.mode}
+    found: dict[str, Any] = {"path": path, "samples": len(dataset), **mode, "hash": dataset_hash(dataset)}
+    return {**found, "code": code_of_part(dataset.provenance)}

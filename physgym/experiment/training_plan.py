@@ -64,7 +64,7 @@ from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
 from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.storage.location import Location, place
-from physgym.training import Callback, EarlyStopping, SampleSource, Trainer
+from physgym.training import Callback, EarlyStopping, Metrics, SampleSource, Trainer
 from physgym.training.answers import answers_of
 from physgym.training.argument_checks import check_alike, check_device
 from physgym.training.batches import divide
@@ -312,6 +312,10 @@ def make_trainer(
     training, validation, per_epoch = _samples(plan, folder, run)
     if run is not None and (load := samples_to_load(config)) is not None:
         run.describe_dataset(load, "load_samples")
+    for one in plan.callbacks if run is not None else ():
+        for name, tested in one.tests.items() if isinstance(one, Metrics) else ():
+            if run is not None and isinstance(tested, SampleDataset):
+                run.describe_test(name, tested)
     source = None
     callbacks = list(plan.callbacks)
     if session is not None:

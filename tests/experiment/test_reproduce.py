@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -395,6 +396,27 @@ def test_other_samples_to_validate_or_to_begin_with_are_an_error_before_the_run(
         reproduce(session)
     physgym.generate("physgym/Spring-v0", "sub/more", samples=50, num_workers=1, progress=False, seed=3)
     with pytest.raises(ConfigError, match=rf"the samples in .*/sub/more are not those of {session}"):
+        reproduce(session)
+
+
+@pytest.mark.slow
+def test_other_samples_of_a_mode_or_of_a_test_set_are_an_error_before_the_run(quick, monkeypatch):
+    settings = yaml.safe_load((quick / "config.yaml").read_text())
+    settings["validation"]["path"], settings["training"]["test"] = "held", {"far": "held"}
+    options = {"samples": 20, "num_workers": 1, "progress": False}
+    held = physgym.generate("physgym/Spring-v0", "held", mode="validation", **options)
+    test = physgym.generate("physgym/Spring-v0", "held", mode="test", **options)
+    with Run(new_session("../sessions/held"), "train", settings, Origin.here(save_diff=True)) as run:
+        run.describe_dataset(physgym.SampleDataset("data"))
+        run.describe_dataset(held, "validation")
+        run.describe_test("far", test.subset(np.arange(5)))
+    session = run.session.resolve()
+    monkeypatch.chdir("..")
+    command_of(session, monkeypatch)  # the samples are those that were
+    shutil.rmtree("sub/held")
+    physgym.generate("physgym/Spring-v0", "sub/held", mode="validation", **options)
+    physgym.generate("physgym/Spring-v0", "sub/held", mode="test", seed=3, **options)
+    with pytest.raises(ConfigError, match=rf"the samples in .*/sub/held are not those of {session}"):
         reproduce(session)
 
 
