@@ -86,7 +86,9 @@ def _moments_behind(
             normalize(fields)  # which says where a shape is another one
             names = [name for name in normalize.shapes if name in fields]
             made = {name: fields[name].double().cpu().numpy() for name in names}
-            for name, more in of_samples(spec, names, {**_arrays(batch), **made}).items():
+            stored = [name for name in names if name in spec]
+            added = {name: Statistics.of(made[name]) for name in names if name not in spec}  # of which no mask is known
+            for name, more in {**of_samples(spec, stored, {**_arrays(batch), **made}), **added}.items():
                 found[name] = found[name].merge(more) if name in found else more
     return found
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from physgym.data import SampleDataset, SampleWriter
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError
 from physgym.nn import MLP, Compose, LossTransform, Normalize, Transform, Transforms
@@ -134,3 +135,36 @@ def test_moments_that_are_given_stay():
 def test_another_shape_is_refused():
     with pytest.raises(ConfigError, match=r"field 'x'"):
         fitted(Stored(), Wide(), validation=None)
+
+
+def test_windows_of_an_unrolled_training(tmp_path):
+    fields = [
+        Field("x", (3,), np.dtype("f4"), "input"),
+        Field("next_x", (3,), np.dtype("f4"), "target", feeds="x"),
+    ]
+    with SampleWriter(tmp_path, SampleSpec(fields)) as writer:
+        steps = {"episode": np.repeat(np.arange(4), 16), "step": np.tile(np.arange(16), 4)}
+        writer.append({"x": X, "next_x": X}, **steps, seed=np.zeros(64, "u8"))
+    normalize, transforms = around(Log())
+    Trainer(
+        MLP(3, 3, hidden=()), SampleDataset(tmp_path), transforms=transforms, unroll=3, epochs=1, validation=None,
+        device="cpu",
+    )  # fmt: skip
+    check(normalize, np.log(X))
+
+
+def test_a_field_that_a_transform_adds():
+    class Added(Transform):
+        def forward(self, fields):
+            return {"x": fields["x"], "log_x": fields["x"].log()}
+
+    class Net(torch.nn.Module):
+        def forward(self, x, log_x):
+            return log_x[:, :1] + x[:, :1]
+
+    normalize = Normalize({"log_x": (3,)})
+    transforms = Transforms(Compose([Added(), normalize]), LossTransform(None, None))
+    net = Net()
+    net.weight = torch.nn.Parameter(torch.zeros(1))
+    Trainer(net, Stored(), inputs=["x"], outputs=["y"], transforms=transforms, epochs=1, validation=None, device="cpu")
+    check(normalize, np.log(X))
