@@ -22,9 +22,9 @@ from physgym.spaces import Array
 from physgym.storage.location import Location, place
 
 FOLDER = "snapshots"
-STATE, CODE, SECONDS = "state/", "code", "step_seconds"
+STATE, CODE, SECONDS, NAME, SEED = "state/", "code", "step_seconds", "name", "seed"
 LARGEST = 1 << 34  # bytes
-Taken: TypeAlias = tuple[int, int, Mapping[str, Array]]  # episode, the step after which it was taken, state
+Taken: TypeAlias = tuple[int, int, int, Mapping[str, Array]]  # episode, step after which it was taken, seed, state
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,18 @@ class Snapshot:
     """A state of a simulation within an episode.
 
     Attributes:
+        episode: The episode.
         step: The step before which it was.
+        seed: Seed of the episode.
         state: What `Simulation.state` gave.
         code: Hash of the code of the simulation.
         step_seconds: Time of a step in s; None where the simulation does not say it.
         file: Where it is stored.
     """
 
+    episode: int
     step: int
+    seed: int
     state: Mapping[str, Array]
     code: str
     step_seconds: float | None
@@ -104,9 +108,10 @@ class SnapshotWriter:
         self._waiting += taken
         due = [one for one in self._waiting if one[:2] <= last]
         self._waiting = [one for one in self._waiting if one[:2] > last]
-        for episode, step, state in due:
+        for episode, step, seed, state in due:
             file = self._folder / str(episode) / f"{step + 1}.npz"
             held = {f"{STATE}{name}": value for name, value in state.items()}
+            held |= {NAME: np.array([episode, step + 1], np.int64), SEED: np.array(seed, np.uint64)}
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(file, constants.encode({**held, **self._said}), durable=False)
@@ -124,14 +129,17 @@ def read_snapshot(folder: Path, mode: str, episode: int, step: int) -> Snapshot:
     """Return the snapshot before a step.
 
     Raises:
-        DatasetError: There is none, or its file is damaged.
+        DatasetError: There is none, its file is damaged, or is that of another step.
     """
     file = folder / FOLDER / mode / str(episode) / f"{step}.npz"
     try:
         found = constants.decode(read_regular(file, LARGEST), file)
         state = {name.removeprefix(STATE): value for name, value in found.items() if name.startswith(STATE)}
-        seconds = float(found[SECONDS])
-        return Snapshot(step, state, str(found[CODE]), None if np.isnan(seconds) else seconds, file)
+        seconds, name = float(found[SECONDS]), found[NAME].tolist()
+        if name != [episode, step]:
+            raise ValueError(f"it is of {name}")
+        seconds_known = None if np.isnan(seconds) else seconds
+        return Snapshot(episode, step, int(found[SEED]), state, str(found[CODE]), seconds_known, file)
     except (OSError, KeyError, TypeError, ValueError, DatasetError) as error:
         raise DatasetError(
             f"{file} is no readable snapshot. Delete it: its episode is replayed from its seed"

@@ -214,7 +214,9 @@ def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> NamedSamples:
         names = _names(rejected.episodes, rejected.steps, seeds)
         rows = replace(rows, rejected_names=names, rejected=rejected.samples, reasons=rejected.reasons)
     if part.snapshots:
-        rows = replace(rows, snapshots=[(episode, step, state) for episode, step, state in part.snapshots])
+        rows = replace(
+            rows, snapshots=[(episode, step, seeds[episode], state) for episode, step, state in part.snapshots]
+        )
     if ended := [entry for entry in part.ended if len(entry) > 5]:
         episodes, steps = (np.array([entry[place] for entry in ended], np.int64) for place in (0, 1))
         rows = replace(rows, ending_names=_names(episodes, steps - 1, seeds), endings=[entry[5] for entry in ended])

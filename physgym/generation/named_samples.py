@@ -83,7 +83,7 @@ class NamedSamples:
         ending_names: Names of the last steps of episodes that ended, whether these gave a sample or not.
         endings: How these episodes ended.
         reports: What is known of each step; None where steps are not reported.
-        snapshots: States of simulations on the way: episode, step after which, arrays by name.
+        snapshots: States of simulations on the way: episode, step after which, its seed, arrays by name.
     """
 
     samples: Sample

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import importlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from physgym.generation.recorded_arguments import passed_again
 from physgym.generation.replayed import check_same_sample, different
 from physgym.generation.resumed_episode import (
     ResumedEpisode,
+    check_seed,
     check_step_seconds,
     check_version,
     draws_alone,
@@ -124,10 +125,12 @@ def reopen(
         if now is not None and replay.can_resume(actions):
             snapshot = nearest_snapshot(dataset.paths[0], dataset.mode, episode, step - replay.needs_a_step)
             if snapshot is not None:
+                check_seed(snapshot, stored.seed)
                 check_version(snapshot, dataset.provenance, now)
                 check_step_seconds(snapshot, made)
-        action = replay.go(step, replay.policy(actions), snapshot)
-        replay.check_next(factory, step, action)
+        with _said_of(snapshot):
+            action = replay.go(step, replay.policy(actions), snapshot)
+            replay.check_next(factory, step, action)
     except BaseException:
         made.close()
         raise
@@ -295,6 +298,20 @@ class _Replay:
         sample = self._spec.check(info["sample"], where, finite=False)
         refused = self._origin.source.get("nonfinite") == "reject" and self._spec.nonfinite(sample)
         return None if refused else sample
+
+
+@contextlib.contextmanager
+def _said_of(snapshot: Snapshot | None) -> Iterator[None]:
+    """Name the snapshot that an episode goes on from where its samples are not those that are stored."""
+    try:
+        yield
+    except DatasetError as error:
+        if snapshot is None:
+            raise
+        raise DatasetError(
+            f"{error}. It went on from the snapshot {snapshot.file}: let state() hold all that steps depend on; without "
+            "this file the episode is replayed from its seed"
+        ) from error
 
 
 def _keeps_all(env: Env) -> bool:

@@ -62,6 +62,19 @@ def nearest_snapshot(folder: Path, mode: str, episode: int, step: int) -> Snapsh
     return read_snapshot(folder, mode, episode, steps[-1]) if steps else None
 
 
+def check_seed(snapshot: Snapshot, seed: int) -> None:
+    """Check that a snapshot is of an episode with this seed.
+
+    Raises:
+        DatasetError: It is of another one.
+    """
+    if snapshot.seed != seed:
+        raise DatasetError(
+            f"the snapshot {snapshot.file} is of an episode with the seed {snapshot.seed}, that of the dataset is {seed}: "
+            "it is one of another dataset. Delete it, and the episode is replayed from its seed"
+        )
+
+
 def check_version(snapshot: Snapshot, provenance: Any, now: Code) -> None:
     """Check that the code of a simulation is that which made a snapshot.
 

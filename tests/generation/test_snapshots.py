@@ -128,6 +128,7 @@ def test_there_is_a_state_after_every_so_many_steps(dataset, expected):
         row = int(np.flatnonzero((dataset.index("episode") == episode) & (dataset.index("step") == step - 1))[0])
         assert found.state["x"] == dataset[row]["after"]
         assert (found.state["steps"], found.step, found.step_seconds) == (step, step, 0.5)
+        assert (found.episode, found.seed) == (episode, dataset.index("seed")[row])
 
 
 def test_samples_do_not_depend_on_snapshots(tmp_path, dataset):
@@ -278,7 +279,13 @@ def test_another_version_or_a_changed_state_is_an_error(tmp_path):
             ConfigError,
             r"does not fit the simulation.*'size' of the state is float64 \(2,\)",
         ),
-        ({"state/x": held["state/x"] + 1e-9}, DatasetError, "the simulation gives another"),
+        (
+            {"state/x": held["state/x"] + 1e-9},
+            DatasetError,
+            r"the simulation gives another.*6\.npz: let state\(\) hold",
+        ),
+        ({"name": np.array([0, 3])}, DatasetError, r"6\.npz is no readable snapshot"),
+        ({"seed": np.uint64(5)}, DatasetError, r"6\.npz is of an episode with the seed 5, .* one of another dataset"),
     ):
         file.write_bytes(constants.encode({**held, **changes}))
         with pytest.raises(error, match=text):
