@@ -125,6 +125,11 @@ def snapshot_steps(folder: Path, mode: str, episode: int) -> list[int]:
     return sorted(int(file.stem) for file in files if file.stem.isdecimal())
 
 
+def snapshot_files(folder: Path, mode: str) -> list[Path]:
+    """Return the files of all snapshots of a part."""
+    return [file for file in (folder / FOLDER / mode).glob("*/*.npz") if file.stem.isdecimal()]
+
+
 def read_snapshot(folder: Path, mode: str, episode: int, step: int) -> Snapshot:
     """Return the snapshot before a step.
 

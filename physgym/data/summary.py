@@ -16,6 +16,7 @@ from physgym.data.layout import EPISODES, REJECTED
 from physgym.data.partition import Partition
 from physgym.data.provenance import code_lines
 from physgym.data.sizes import size_text
+from physgym.data.snapshots import snapshot_files
 from physgym.data.statistics import Statistics
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
@@ -61,6 +62,9 @@ def summarize(path: str | Path) -> Iterator[str]:
         if feedback := partitions[0].spec.feedback:
             yield f"  feedback: {feedback}"
         yield from (f"  {line}" for line in _lines_by_part(partitions))
+        if files := snapshot_files(partitions[0].path.parent, mode):
+            size = size_text(sum(file.stat().st_size for file in files))
+            yield f"  snapshots: {len(files)} states, {size}, from which physgym.reopen goes on"
         if dataset is not None:
             yield from (f"  {line}" for line in code_lines(dataset.provenance))
     folder = partitions[0].path.parent

@@ -309,8 +309,8 @@ def _said_of(snapshot: Snapshot | None) -> Iterator[None]:
         if snapshot is None:
             raise
         raise DatasetError(
-            f"{error}. It went on from the snapshot {snapshot.file}: let state() hold all that steps depend on; without "
-            "this file the episode is replayed from its seed"
+            f"{error}. It went on from the snapshot {snapshot.file}: let state() hold all that steps depend on; "
+            "without this file the episode is replayed from its seed"
         ) from error
 
 

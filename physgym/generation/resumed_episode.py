@@ -70,8 +70,8 @@ def check_seed(snapshot: Snapshot, seed: int) -> None:
     """
     if snapshot.seed != seed:
         raise DatasetError(
-            f"the snapshot {snapshot.file} is of an episode with the seed {snapshot.seed}, that of the dataset is {seed}: "
-            "it is one of another dataset. Delete it, and the episode is replayed from its seed"
+            f"the snapshot {snapshot.file} is of an episode with the seed {snapshot.seed}, that of the dataset is "
+            f"{seed}: it is one of another dataset. Delete it, and the episode is replayed from its seed"
         )
 
 

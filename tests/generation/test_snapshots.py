@@ -15,7 +15,9 @@ from gymnasium.wrappers import TimeLimit
 
 import physgym
 from physgym.data import constants
+from physgym.data.sizes import size_text
 from physgym.data.snapshots import read_snapshot, snapshot_steps
+from physgym.data.summary import summarize
 from physgym.data.surgery import operations as surgery
 from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.events import Callback
@@ -129,6 +131,12 @@ def test_there_is_a_state_after_every_so_many_steps(dataset, expected):
         assert found.state["x"] == dataset[row]["after"]
         assert (found.state["steps"], found.step, found.step_seconds) == (step, step, 0.5)
         assert (found.episode, found.seed) == (episode, dataset.index("seed")[row])
+
+
+def test_info_says_how_many_there_are(dataset):
+    size = sum(map(len, files(dataset.paths[0]).values()))
+    (line,) = (line for line in summarize(dataset.paths[0]) if line.startswith("  snapshots:"))
+    assert line == f"  snapshots: 7 states, {size_text(size)}, from which physgym.reopen goes on"
 
 
 def test_samples_do_not_depend_on_snapshots(tmp_path, dataset):
