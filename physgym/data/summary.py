@@ -63,8 +63,8 @@ def summarize(path: str | Path) -> Iterator[str]:
             yield f"  feedback: {feedback}"
         yield from (f"  {line}" for line in _lines_by_part(partitions))
         if files := snapshot_files(partitions[0].path.parent, mode):
-            size = size_text(sum(file.stat().st_size for file in files))
-            yield f"  snapshots: {len(files)} states, {size}, from which physgym.reopen goes on"
+            taken = size_text(sum(file.stat().st_size for file in files))
+            yield f"  snapshots: {len(files)} states, {taken}, from which physgym.reopen goes on"
         if dataset is not None:
             yield from (f"  {line}" for line in code_lines(dataset.provenance))
     folder = partitions[0].path.parent
