@@ -443,7 +443,7 @@ def test_an_interrupted_export_says_what_goes_on_with_it(folder, monkeypatch, ca
 
 def test_other_commands_say_that_they_were_interrupted(folder, monkeypatch, capsys):
     import_numpy({"x": np.arange(6.0)}, "data")
-    monkeypatch.setattr("physgym.data.dataset.Progress", Broken)
+    monkeypatch.setattr("physgym.data.opened_folders.Progress", Broken)
     assert app(["info", "data", "--verify"], standalone_mode=False) == 130
     assert capsys.readouterr().err.endswith("\ninterrupted\n")
 

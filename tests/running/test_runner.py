@@ -711,7 +711,9 @@ def test_a_dataset_that_stored_samples_drove_is_replayed_without_the_solver(tmp_
 
 
 @pytest.mark.parametrize("options", [{}, {"num_workers": 0}, {"num_workers": 2}])
-def test_the_network_in_place_of_the_solver_is_compared_with_nothing(tmp_path, options):
+def test_the_network_in_place_of_the_solver_is_compared_with_nothing(tmp_path, options, monkeypatch):
+    # on a busy machine its one long episode would be worth a hint, which is a warning
+    monkeypatch.setattr("physgym.generation.arrivals.HINT_SECONDS", float("inf"))
     network = spring_predictor()
     runner = Runner("physgym/Spring-v0", network, seed=2, surrogate=True, record=tmp_path / "r", **options)
     with runner:
