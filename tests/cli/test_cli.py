@@ -162,6 +162,7 @@ def test_frames_of_a_run_are_pictures(folder):
     assert all(frame.read_bytes().startswith(b"\x89PNG") for frame in frames)
 
 
+@pytest.mark.slow
 def test_check_lists_the_rules(folder):
     assert "ok   samples fit the declaration" in physgym(folder, "check", "sims:toy/Line-v0").stdout
     done = physgym(folder, "check", "sims:toy/WrongShape-v0", code=2)

@@ -127,6 +127,7 @@ def test_what_was_merged_is_merged_again_and_still_says_where_it_comes_from(kept
         origin_of(kept_of, 3)
 
 
+@pytest.mark.slow
 def test_what_a_filter_left_of_a_merged_dataset_is_merged_and_keeps_its_origins(tmp_path):
     spec = SampleSpec([Field("x", (), np.dtype("f8"), "input")])
     for number in (1, 2, 3):

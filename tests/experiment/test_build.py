@@ -194,6 +194,7 @@ def test_resume_on_the_command_line(tmp_path, capsys, monkeypatch, identity):
         call("resume", session, "training.epoch=7")
 
 
+@pytest.mark.slow
 def test_a_schedule_over_all_epochs_is_not_prolonged(tmp_path, monkeypatch, identity):
     ignoring(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -248,6 +249,7 @@ def twenty(tmp_path_factory):
     return physgym.generate("physgym/Spring-v0", path, episodes=20, max_steps=5, num_workers=0, progress=False)
 
 
+@pytest.mark.slow
 def test_the_test_part_is_in_no_training_and_in_no_statistics(tmp_path, twenty):
     made = split_config(tmp_path, dataset={"path": str(twenty.paths[0])}, training={"epochs": 1})
     outcome = train(made)

@@ -355,6 +355,7 @@ def test_what_differs_is_told(quick, monkeypatch, capsys):
         assert ("NOT reproduced" in out) == bool(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("produce", ["first_epoch", "online", "always"])
 def test_samples_that_a_training_makes_on_its_way_are_made_anew_in_its_session(quick, monkeypatch, produce):
     settings = yaml.safe_load((quick / "config.yaml").read_text())
@@ -486,6 +487,7 @@ def test_what_cannot_be_run_again_is_refused_with_the_reason(quick, tmp_path):
         reproduce(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_module_of_today_does_not_take_the_place_of_that_of_the_commit(quick, repository, monkeypatch):
     (repository / "mine.py").touch()
     (repository / "sub" / "mine.py").touch()

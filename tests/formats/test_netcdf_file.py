@@ -54,6 +54,7 @@ def full(path):
     return SampleDataset(path)
 
 
+@pytest.mark.slow
 def test_all_that_a_dataset_holds_comes_back(exported, tmp_path):
     dataset, file = exported
     again = import_netcdf(file, tmp_path / "e")

@@ -371,6 +371,7 @@ def test_samples_that_declare_nothing_are_refused(springs):
         trainer(silent)
 
 
+@pytest.mark.slow
 def test_an_exported_file_gives_the_same(springs, tmp_path):
     made = trainer(springs)
     with pytest.raises(ConfigError, match="no moments yet"):
@@ -388,6 +389,7 @@ def test_an_exported_file_gives_the_same(springs, tmp_path):
     np.testing.assert_allclose(program(fields)["next_state"], expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gives_the_same(springs, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

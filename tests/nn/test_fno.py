@@ -133,6 +133,7 @@ def test_gradients():
     assert all(parameter.grad.abs().sum() > 0 for parameter in parameters)
 
 
+@pytest.mark.slow
 def test_it_learns_what_a_convolution_cannot_reach():
     """A shift by a third of the domain, which is one number for each mode."""
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 4, 2)))

@@ -454,6 +454,7 @@ def test_samples_that_do_not_fit_are_named_in_workers_too():
 # --- the record
 
 
+@pytest.mark.slow
 def test_a_record_is_continued_after_its_last_sample(tmp_path):
     options = {"seed": 3, "parameters": "sobol"}
     with Runner(toys.Tuned, mlp(toys.Tuned), record=tmp_path / "whole", **options) as runner:
