@@ -92,13 +92,13 @@ def documented_names() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_documented_interchange_runs(tmp_path, monkeypatch):
-    pytest.importorskip("minari")
-    pytest.importorskip("datasets")
+    for module in ("minari", "datasets", "xarray", "h5netcdf", "pyarrow"):
+        pytest.importorskip(module)
     for name, folder in (("MINARI_DATASETS_PATH", "minari"), ("HF_DATASETS_CACHE", "cache")):
         monkeypatch.setenv(name, str(tmp_path / folder))
     text = (DOCUMENT.parent / "interop.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```", text[text.index("## Minari") :], re.DOTALL | re.MULTILINE)
-    assert len(code) == 3
+    assert len(code) == 5
     (tmp_path / "script.py").write_text("".join(code))
     done = run_program(tmp_path, tmp_path / "script.py")
     assert done.returncode == 0, done.stderr
@@ -106,7 +106,9 @@ def test_the_documented_interchange_runs(tmp_path, monkeypatch):
     assert "'observation': List(Value('float32'), length=4)" in printed
     assert "torch.Size([32, 4])" in printed
     assert "CartPole-v1" in printed
-    assert len(SampleDataset(tmp_path / "data" / "again")) == 1000
+    assert "('sample', 'quantity')" in printed
+    for again in ("again", "from_netcdf", "from_parquet"):
+        assert len(SampleDataset(tmp_path / "data" / again)) == 1000
     assert len(SampleDataset(tmp_path / "data" / "mine")) == 10
 
 
