@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -268,16 +268,7 @@ class Csv(ImportFormat):
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store the rows of a table as samples."""
-        return import_csv(
-            source,
-            path,
-            roles=cast("Mapping[str, FieldRole]", options.roles),
-            units=options.units,
-            episode=options.episode,
-            step=options.step,
-            mode=options.mode,
-            progress=options.progress,
-        )
+        return import_csv(source, path, **options.keywords)
 
 
 IMPORT_FORMAT = Csv()

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -342,16 +342,7 @@ class MeshSeries(ImportFormat):
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store meshes as samples."""
-        return import_mesh(
-            source,
-            path,
-            roles=cast("Mapping[str, FieldRole]", options.roles),
-            units=options.units,
-            episode=options.episode,
-            step=options.step,
-            mode=options.mode,
-            progress=options.progress,
-        )
+        return import_mesh(source, path, **options.keywords)
 
 
 IMPORT_FORMAT = MeshSeries()

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -459,16 +459,7 @@ class Netcdf(Format):
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store the variables of a file as samples."""
-        return import_netcdf(
-            source,
-            path,
-            roles=cast("Mapping[str, FieldRole]", options.roles),
-            units=options.units,
-            episode=options.episode,
-            step=options.step,
-            mode=options.mode,
-            progress=options.progress,
-        )
+        return import_netcdf(source, path, **options.keywords)
 
 
 FORMAT = Netcdf()

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -202,16 +202,7 @@ class NumpyArrays(Format):
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store arrays as samples."""
-        return import_numpy(
-            source,
-            path,
-            roles=cast("Mapping[str, FieldRole]", options.roles),
-            units=options.units,
-            episode=options.episode,
-            step=options.step,
-            mode=options.mode,
-            progress=options.progress,
-        )
+        return import_numpy(source, path, **options.keywords)
 
 
 FORMAT = NumpyArrays()

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -445,16 +445,7 @@ class Parquet(Format):
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store the rows of a table as samples."""
-        return import_parquet(
-            source,
-            path,
-            roles=cast("Mapping[str, FieldRole]", options.roles),
-            units=options.units,
-            episode=options.episode,
-            step=options.step,
-            mode=options.mode,
-            progress=options.progress,
-        )
+        return import_parquet(source, path, **options.keywords)
 
 
 FORMAT = Parquet()

@@ -12,7 +12,7 @@ import functools
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,11 @@ class ImportOptions:
     mode: Mode = "training"
     units: Mapping[str, str] = field(default_factory=dict)
     progress: bool = False
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Return them as the arguments of a function that imports tables or arrays, which keeps no `infos`."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "infos"}
 
 
 class NamedFormat:
