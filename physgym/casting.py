@@ -148,7 +148,7 @@ def as_number(value: Any) -> float:
     return float(array)
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Return a value as a message names it: a very large integer, which Python may not write out, by its size."""
     if isinstance(value, int) and value.bit_length() > LARGEST_SHOWN:
         return f"an integer of {value.bit_length()} bits"
@@ -180,7 +180,7 @@ def _check_integers(value: Any, dtype: np.dtype[Any], index: tuple[int, ...] = (
             _check_integers(part, dtype, (*index, place))
     elif isinstance(value, (int, np.integer)) and not _holds(dtype, int(value)):
         got = value.dtype if isinstance(value, np.integer) else "int (Python's)"
-        raise CastError(VALUE.format(value=shown(int(value)), got=got, index=index, want=dtype))
+        raise CastError(VALUE.format(value=value_text(int(value)), got=got, index=index, want=dtype))
 
 
 def _holds(dtype: np.dtype[Any], integer: int) -> bool:

@@ -79,7 +79,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Declared:
+class NamedOption:
     """An option with its name and type.
 
     Attributes:
@@ -103,15 +103,15 @@ class Declared:
 
 
 @functools.cache
-def declared(kind: type) -> Mapping[str, Declared]:
+def options_of(kind: type) -> Mapping[str, NamedOption]:
     """Return the options of a declaration, by name."""
     found = {}
     for name, annotation in get_type_hints(kind, include_extras=True).items():
-        found[name] = declared_by(name, annotation)
+        found[name] = option_of(name, annotation)
     return types.MappingProxyType(found)
 
 
-def declared_by(name: str, annotation: Any) -> Declared:
+def option_of(name: str, annotation: Any) -> NamedOption:
     """Return the option that an annotation declares.
 
     Raises:
@@ -123,7 +123,7 @@ def declared_by(name: str, annotation: Any) -> Declared:
         raise TypeError(f"{name}: {annotation} is not annotated with an Option")
     kind, *notes = get_args(annotation)
     option = next(note for note in notes if isinstance(note, Option))
-    return Declared(name, kind, option, next((note for note in notes if isinstance(note, Flag)), None))
+    return NamedOption(name, kind, option, next((note for note in notes if isinstance(note, Flag)), None))
 
 
 def takes(kind: type) -> Callable[[Taker], Taker]:
@@ -132,8 +132,8 @@ def takes(kind: type) -> Callable[[Taker], Taker]:
     The docstring has an entry ``**options``, in place of which the options are listed.
     """
 
-    def shown(taker: Taker) -> Taker:
-        options = declared(kind).values()
+    def with_options(taker: Taker) -> Taker:
+        options = options_of(kind).values()
         function: Any = taker.__init__ if isinstance(taker, type) else taker  # type: ignore[misc]
         signature = inspect.signature(function, eval_str=True)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
@@ -144,10 +144,10 @@ def takes(kind: type) -> Callable[[Taker], Taker]:
             taker.__doc__ = taker.__doc__[: entry.start()] + listed + taker.__doc__[entry.end() :]
         return taker
 
-    return shown
+    return with_options
 
 
-def _entry(one: Declared, indent: str) -> str:
+def _entry(one: NamedOption, indent: str) -> str:
     text = f"{one.name}: {one.option.sentence}"
     wrapped = textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ", break_long_words=False
@@ -166,7 +166,7 @@ def complete(kind: type[Options], given: Options, taker: str) -> Options:
     Raises:
         TypeError: There is no such option, or one that is required is missing.
     """
-    options = declared(kind)
+    options = options_of(kind)
     if unknown := [name for name in given if name not in options]:
         raise TypeError(f"{taker}() got an unexpected keyword argument {unknown[0]!r}")
     if missing := [repr(name) for name, one in options.items() if one.option.default is REQUIRED and name not in given]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from physgym.casting import CastError, as_number, shown
+from physgym.casting import CastError, as_number, value_text
 from physgym.errors import SampleError
 
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
@@ -57,7 +57,7 @@ def reward_of(reward: Any) -> float:
     try:
         return as_number(reward)
     except CastError as error:
-        raise SampleError(f"the reward must be a number, not {shown(reward)}, which {error}") from error
+        raise SampleError(f"the reward must be a number, not {value_text(reward)}, which {error}") from error
 
 
 def flag_of(name: str, flag: Any) -> bool:
@@ -76,7 +76,7 @@ def flag_of(name: str, flag: Any) -> bool:
         array = np.asarray(flag)
         if not array.shape and array.dtype.kind in "biuf" and array in (0, 1):
             return bool(array)
-    raise SampleError(f"{name} must be True or False, not {shown(flag)}")
+    raise SampleError(f"{name} must be True or False, not {value_text(flag)}")
 
 
 def taken(value: Any) -> Any:

@@ -253,7 +253,7 @@ class SampleSpec(Mapping[str, Field]):
     @classmethod
     def _declared_by(cls, env: gymnasium.Env[Any, Any], what: str) -> SampleSpec | None:
         name = f"{what}_space"
-        space = declared(env, name)
+        space = declaration(env, name)
         if space is None:
             return None
         if not isinstance(space, spaces.Dict):
@@ -261,10 +261,10 @@ class SampleSpec(Mapping[str, Field]):
         found = stored_leaves(space)
         if not found:
             raise SampleError(f"{name} needs at least one field; give it one, or take it away")
-        roles = cast(dict[str, FieldRole], dict(declared(env, "sample_roles") or {}) if what == "sample" else {})
-        units = cast(dict[str, str], dict(declared(env, f"{what}_units") or {}))
+        roles = cast(dict[str, FieldRole], dict(declaration(env, "sample_roles") or {}) if what == "sample" else {})
+        units = cast(dict[str, str], dict(declaration(env, f"{what}_units") or {}))
         said: dict[str, dict[str, Any]] = {
-            key: dict(declared(env, f"sample_{key}") or {}) if what == "sample" else {}
+            key: dict(declaration(env, f"sample_{key}") or {}) if what == "sample" else {}
             for key in ("dimensions", "kinds", "masks")
         }
         known = {leaf.path for leaf in found}
@@ -295,7 +295,7 @@ class SampleSpec(Mapping[str, Field]):
                 for leaf in found
             ]
         )
-        feedback = declared(env, "sample_feedback") if what == "sample" else None
+        feedback = declaration(env, "sample_feedback") if what == "sample" else None
         return spec.with_feedback(feedback, "sample_feedback") if feedback else spec
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -510,7 +510,7 @@ def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
             yield name, value
 
 
-def declared(env: gymnasium.Env[Any, Any], name: str) -> Any:
+def declaration(env: gymnasium.Env[Any, Any], name: str) -> Any:
     """Return a declaration of the environment or of a wrapper around it, the outermost first; None if there is none."""
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Required, TypedDict, Unpack
 
 import pytest
 
-from physgym.options import REQUIRED, Flag, Option, complete, declared, takes
+from physgym.options import REQUIRED, Flag, Option, complete, options_of, takes
 
 Limit = Annotated[int, Option(3, "limit of something, in metres", at_least=1)]
 
@@ -49,7 +49,7 @@ class Class:
 
 
 def test_a_declaration_has_names_types_defaults_and_flags():
-    found = declared(More)
+    found = options_of(More)
     assert {name: (one.type, one.option.default) for name, one in found.items()} == {
         "limit": (int, 3),
         "name": (str | None, None),
@@ -65,7 +65,7 @@ def test_a_key_without_an_option_is_refused():
         limit: int
 
     with pytest.raises(TypeError, match="limit: <class 'int'> is not annotated with an Option"):
-        declared(Bare)
+        options_of(Bare)
 
 
 def test_options_that_are_not_given_have_their_defaults():

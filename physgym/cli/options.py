@@ -15,7 +15,7 @@ import typer
 from physgym.experiment.config import default_of, field_of, kinds_of
 from physgym.experiment.schema import Component
 from physgym.generation.options import GenerationOptions
-from physgym.options import declared
+from physgym.options import options_of
 from physgym.running.options import RunnerOptions
 from physgym.samplers.table import shown_names
 
@@ -117,7 +117,7 @@ def declared_options(options: type, section: str) -> tuple[KeyOption, ...]:
     """Return the options of a command that a declaration has, each of which stands for a key of a section."""
     return tuple(
         KeyOption(f"{section}.{one.name}", flag.name, flag.help, stands_for=flag.stands_for, checked=flag.checked)
-        for one in declared(options).values()
+        for one in options_of(options).values()
         if (flag := one.flag) is not None
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from physgym.storage.location import Location
 DatasetPart = Literal["training", "validation", "test"]
 PARTS: tuple[DatasetPart, ...] = ("training", "validation", "test")
 METADATA = "split"  # what a dataset says of its split
-BLOCK = 100  # episodes among which fractions are kept, at most
+LARGEST_BLOCK = 100  # episodes among which fractions are kept, at most
 NEAR = 1e-3  # what a fraction may differ from one of a block
 MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)  # of splitmix64
 
@@ -65,7 +65,7 @@ class EpisodeSplit:
             )
         if self._block is None:
             raise ConfigError(
-                f"a split gives out blocks of at most {BLOCK} episodes, in which training {self.training:g}, "
+                f"a split gives out blocks of at most {LARGEST_BLOCK} episodes, in which training {self.training:g}, "
                 f"validation {self.validation:g} and test {self.test:g} are no whole numbers; take hundredths"
             )
 
@@ -115,7 +115,7 @@ class EpisodeSplit:
         Each part that there is has at least one.
         """
         for near in (1e-9, NEAR):
-            for size in range(1, BLOCK + 1):
+            for size in range(1, LARGEST_BLOCK + 1):
                 counts = np.rint(self._fractions * size).astype(np.int64)
                 fits = np.abs(counts / size - self._fractions).max() <= near and counts.sum() == size
                 if fits and not ((counts == 0) & (self._fractions > 0)).any():
@@ -159,6 +159,20 @@ class EpisodeSplit:
 
 
 SplitLike: TypeAlias = EpisodeSplit | Mapping[str, Any] | str
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """Samples of episodes that a split may divide; `physgym.SampleDataset` and its windows are such."""
+
+    @property
+    def episode_split(self) -> EpisodeSplit | None:
+        """Return the division into training, validation and test part that holds; None where there is none."""
+        ...
+
+    def part(self, name: DatasetPart, split: SplitLike | None = None) -> Any:
+        """Return the training, validation or test part."""
+        ...
 
 
 def _drawn(numbers: Array, seed: int) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 
 from physgym.checks import integer, one_of
-from physgym.data.dataset_parts import DatasetPart, EpisodeSplit, SplitLike
+from physgym.data.dataset_parts import DatasetPart, EpisodeSplit, HasParts, SplitLike
 from physgym.data.episode_split import held_out
 from physgym.data.indices import as_indices
 from physgym.data.map_style import MapStyle
@@ -274,8 +274,7 @@ class EpisodeWindows(MapStyle):
     @property
     def episode_split(self) -> EpisodeSplit | None:
         """Return the division into parts that holds for the dataset; None where there is none."""
-        found: EpisodeSplit | None = getattr(self.dataset, "episode_split", None)
-        return found
+        return self.dataset.episode_split if isinstance(self.dataset, HasParts) else None
 
     def part(self, name: DatasetPart, split: SplitLike | None = None) -> EpisodeWindows:
         """Return the windows of the training, validation or test part; see `physgym.SampleDataset.part`.
@@ -285,8 +284,9 @@ class EpisodeWindows(MapStyle):
         """
         if self._selected:
             raise ConfigError("windows were selected; take the part before, of the dataset")
-        dataset: Any = self.dataset
-        return self._of_part(dataset.part(name, split), name)
+        if not isinstance(self.dataset, HasParts):
+            raise ConfigError(f"{type(self.dataset).__name__} has no parts")
+        return self._of_part(self.dataset.part(name, split), name)
 
     def _of_part(self, part: Steps, name: str) -> EpisodeWindows:
         """Return the windows of a part of the dataset."""

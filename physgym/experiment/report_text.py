@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.experiment.record import DIED
-from physgym.experiment.repository import shown
+from physgym.experiment.repository import printable_name
 from physgym.experiment.session import CONFIG, INFO, RECORD
 from physgym.files import write_atomically
 
@@ -103,9 +103,9 @@ def _details(run: Mapping[str, Any]) -> list[str]:
         f"command:  {_shell(run['command'])}",
         f"folder:   {run['folder']}",
         f"code:     {_code(run)}",
-        *(f"          changed {shown(name)}" for name in found.get("changed", [])),
-        *(f"          untracked {shown(name)}" for name in found.get("untracked", [])),
-        *(f"          others    {shown(name)}" for name in found.get("others", [])),
+        *(f"          changed {printable_name(name)}" for name in found.get("changed", [])),
+        *(f"          untracked {printable_name(name)}" for name in found.get("untracked", [])),
+        *(f"          others    {printable_name(name)}" for name in found.get("others", [])),
         f"machine:  {run['host']}, {hardware.get('cpu')}, {hardware.get('cores')} cores, {memory}, {gpus}",
         f"software: Python {run['python']}, {run['platform']}, {len(run['packages'])} packages in {RECORD}",
         f"threads:  {run['threads'] or 'unknown'}{': ' if more else ''}{' '.join(more)}",
@@ -140,7 +140,7 @@ def _when(moment: str) -> str:
 
 
 def _shell(command: list[str]) -> str:
-    return " ".join(shown(shlex.quote(word)) for word in command)
+    return " ".join(printable_name(shlex.quote(word)) for word in command)
 
 
 def _figure(value: Any) -> str:

@@ -280,13 +280,13 @@ def _refusal(repository: Repository | None, *, save_diff: bool) -> str:
 
 def listed(repository: Repository) -> str:
     """Return the files that are not committed, a line each; the first ones of many."""
-    lines = [f"  changed    {shown(name)}" for name in repository.changed]
-    lines += [f"  untracked  {shown(name)}" for name in repository.untracked]
+    lines = [f"  changed    {printable_name(name)}" for name in repository.changed]
+    lines += [f"  untracked  {printable_name(name)}" for name in repository.untracked]
     more = len(lines) - SHOWN
     return "\n".join([*lines[:SHOWN], *([f"  and {more} more"] if more > 0 else [])])
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return the name of a file on one line, whatever it holds."""
     return name if name.isprintable() else ascii(name)
 
@@ -355,10 +355,10 @@ def _temporary_index(root: Path) -> Iterator[dict[str, str]]:
 
 def _check_patch(repository: Repository) -> None:
     if repository.submodules:
-        names = ", ".join(map(shown, repository.submodules))
+        names = ", ".join(map(printable_name, repository.submodules))
         raise ConfigError(f"--save-diff cannot store the changes of the submodules {names}; commit them")
     if nested := [name for name in repository.untracked if name.endswith("/")]:
-        names = ", ".join(map(shown, nested))
+        names = ", ".join(map(printable_name, nested))
         raise ConfigError(f"--save-diff cannot store {names}, repositories of their own; move or ignore them")
     sizes = {name: _size(repository.root / name) for name in repository.untracked}
     largest = sorted(sizes, key=lambda name: -sizes[name])
@@ -366,7 +366,7 @@ def _check_patch(repository: Repository) -> None:
     if not large and sum(sizes.values()) > LARGEST_TOGETHER:
         large = largest
     if large:
-        names = "\n".join(f"  {sizes[name] / 1e6:.1f} MB  {shown(name)}" for name in large[:SHOWN])
+        names = "\n".join(f"  {sizes[name] / 1e6:.1f} MB  {printable_name(name)}" for name in large[:SHOWN])
         raise ConfigError(
             f"--save-diff stores untracked files of at most {LARGEST / 1e6:.0f} MB each, "
             f"{LARGEST_TOGETHER / 1e6:.0f} MB together:\n{names}\nCommit them, or add them to .gitignore"

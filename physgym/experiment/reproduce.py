@@ -26,7 +26,7 @@ from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
 from physgym.experiment.record import read_config, read_record, state
 from physgym.experiment.references import NETWORK, SAMPLES, actions_of, checkpoints_of, get, start_of, weights_digest
-from physgym.experiment.repository import add_worktree, find_repository, has_commit, remove_worktree, shown
+from physgym.experiment.repository import add_worktree, find_repository, has_commit, printable_name, remove_worktree
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import CONFIG, check_session
 from physgym.files import lock
@@ -203,7 +203,7 @@ def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
         if run["patch"] is not None and not (
             Path(run["patch"]).name == run["patch"] and (session / run["patch"]).is_file()
         ):
-            raise refuse(f"its changes are missing: there is no {shown(run['patch'])}")
+            raise refuse(f"its changes are missing: there is no {printable_name(run['patch'])}")
     codes = {(run["git"]["commit"], run["git"]["folder"], _content(session, run)) for run in runs}
     if len(codes) > 1:
         raise refuse(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
-from physgym.options import Declared, declared, declared_by
+from physgym.options import NamedOption, option_of, options_of
 
 SectionOptions = TypeVar("SectionOptions", bound=Mapping[str, object])
 
@@ -23,7 +23,7 @@ class Section(BaseModel):
 
 def with_keys(base: type[Section], options: type) -> type[Section]:
     """Return a section with the keys of another one and, after them, a key for each option of a declaration."""
-    keys: dict[str, Any] = {one.name: (_without_paths(one.type), _field(one)) for one in declared(options).values()}
+    keys: dict[str, Any] = {one.name: (_without_paths(one.type), _field(one)) for one in options_of(options).values()}
     made: type[Section] = create_model(
         f"{base.__name__}With{options.__name__}", __base__=base, __module__=base.__module__, **keys
     )
@@ -32,7 +32,7 @@ def with_keys(base: type[Section], options: type) -> type[Section]:
 
 def options_in(section: Section, options: type[SectionOptions]) -> SectionOptions:
     """Return the values in a section of the options of a declaration."""
-    return cast(SectionOptions, {name: getattr(section, name) for name in declared(options)})
+    return cast(SectionOptions, {name: getattr(section, name) for name in options_of(options)})
 
 
 def key(option: Any, description: str = "") -> Any:
@@ -42,10 +42,10 @@ def key(option: Any, description: str = "") -> Any:
         option: Type of the option, annotated with its declaration.
         description: Meaning of the key; by default that of the option.
     """
-    return _field(declared_by("", option), description)
+    return _field(option_of("", option), description)
 
 
-def _field(one: Declared, description: str = "") -> FieldInfo:
+def _field(one: NamedOption, description: str = "") -> FieldInfo:
     option = one.option
     limits: dict[str, Any] = {"ge": option.at_least, "gt": option.above}
     given = {name: limit for name, limit in limits.items() if limit is not None}

@@ -24,7 +24,7 @@ from physgym.storage.location import local, place
 
 Compression = Literal["zstd", "blosc", "lz4", "gzip", "none"]
 LEVELS = {"zstd": 22, "blosc": 9, "gzip": 9}  # the highest
-CHUNK = 1 << 20  # bytes of whole rows that are compressed together: the least that a reader of one row decompresses
+COMPRESSED_BYTES = 1 << 20  # of whole rows, compressed together: the least that a reader of one row decompresses
 CHUNK_BYTES = 1 << 24  # bytes that are read and written at a time
 
 
@@ -155,7 +155,7 @@ def _copy_small(source: Partition, new: h5py.File, checksum: str, more: Mapping[
 def _copy_rows(
     source: Partition, column: ColumnPlace, count: int, new: h5py.File, filters: Mapping[str, Any], bar: Progress
 ) -> None:
-    shape, per_chunk = (count, *column.shape), max(1, min(count, CHUNK // max(1, column.row)))
+    shape, per_chunk = (count, *column.shape), max(1, min(count, COMPRESSED_BYTES // max(1, column.row)))
     if filters and count and column.row:
         new.create_dataset(column.name, shape, on_disk(column.dtype), chunks=(per_chunk, *column.shape), **filters)
     else:

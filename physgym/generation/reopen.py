@@ -46,7 +46,7 @@ from physgym.placement import Env, EnvFactory, build
 from physgym.policies import ActionPolicy
 from physgym.registration import EnvLike, find_spec
 from physgym.returned import returned
-from physgym.sample import Sample, SampleSpec, declared
+from physgym.sample import Sample, SampleSpec, declaration
 from physgym.samplers import find_sampler, rebuild_sampler
 from physgym.samplers.base import SamplerLike
 from physgym.simulation import Simulation, lacking_state_hooks
@@ -381,7 +381,7 @@ def _reset_options(env: Env, source: Mapping[str, Any], stored: StoredEpisode) -
     """
     if source.get("parameters") is None and "load" not in source:
         return None  # the environment drew them itself, from the seed
-    space = declared(env, "parameter_space")
+    space = declaration(env, "parameter_space")
     parameters = stored.parameters()
     if parameters is None and "load" in source:
         return None

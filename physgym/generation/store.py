@@ -12,7 +12,7 @@ from physgym.data.writer import SampleWriter
 from physgym.feedback import Declaration
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames
 
-BLOCK = 1 << 20  # bytes of stored samples that are read at once
+CHUNK_BYTES = 1 << 20  # bytes of stored samples that are read at once
 
 
 class Store:
@@ -58,7 +58,7 @@ class Store:
         assert dataset is not None
         names = SampleNames(*(dataset.index(name) for name in ("episode", "step", "seed")))
         first = 0 if position is None else int(np.argmax(names.after(*position)))
-        block = max(1, BLOCK // max(1, dataset.row_nbytes))
+        block = max(1, CHUNK_BYTES // max(1, dataset.row_nbytes))
         for start in range(first, len(dataset), block):
             stop = min(start + block, len(dataset))
             yield NamedSamples(dataset.read(start, stop), names.cut(slice(start, stop)))

@@ -20,7 +20,7 @@ from physgym.spaces import Array, leaf_spaces, unflatten
 from physgym.worker.stored_actions import LOAD_SAMPLES
 from physgym.worker.variants import ARGUMENTS
 
-BLOCK = 1 << 20  # bytes of samples that are read at once
+CHUNK_BYTES = 1 << 20  # bytes of samples that are read at once
 LARGEST = MAX_BODY // 2  # bytes of an episode, which travels in one message, maybe with others before it
 
 
@@ -152,7 +152,7 @@ class StoredEpisodes:
 
     def _read(self, order: Array) -> Iterator[tuple[int, dict[str, Array]]]:
         """Yield episodes and their samples, read some at a time."""
-        most = max(1, BLOCK // max(1, self._dataset.row_nbytes))
+        most = max(1, CHUNK_BYTES // max(1, self._dataset.row_nbytes))
         ends = np.cumsum(self._lengths[order])
         start = 0
         while start < len(order):

@@ -19,7 +19,7 @@ from physgym.spaces import Array, Leaf
 ALIGNMENT = 64  # of an array: a cache line, so that two workers do not write to one
 SLOTS = 2  # results stay as they are until the step after the next
 REWARD, FLAG = np.dtype("<f8"), np.dtype("?")
-IDLE = -1  # in `Arena.doing`: no environment is being stepped or reset
+IDLE = -1  # in `Arena.current_env`: no environment is being stepped or reset
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -116,7 +116,7 @@ class Arena:
     Attributes:
         actions: One array per fixed leaf of the action space, shape (rows, *leaf shape).
         slots: The sets of results.
-        doing: Shape (rows,), int32: in element w, the environment that worker w is stepping or resetting, else `IDLE`.
+        current_env: Shape (rows,), int32: in element w, the environment that worker w steps or resets, else `IDLE`.
     """
 
     def __init__(self, actions: Layout, results: Layout, rows: int, slots: int, file: int | None = None) -> None:
@@ -133,7 +133,7 @@ class Arena:
             offset += _aligned(rows * leaf.nbytes)
             return array
 
-        self.doing = take(Leaf("doing", (), np.dtype("<i4")))
+        self.current_env = take(Leaf("current_env", (), np.dtype("<i4")))
         self.actions = [take(leaf) for leaf in actions.leaves]
         self.slots: list[Slot] = []
         for _ in range(slots):
@@ -142,14 +142,14 @@ class Arena:
 
     def release(self) -> None:
         """Let go of the memory, which is given back once nobody has a view of it any more."""
-        self.doing = np.full(1, IDLE, "<i4")
+        self.current_env = np.full(1, IDLE, "<i4")
         self.actions, self.slots = [], []
 
     @staticmethod
     def size(actions: Layout, results: Layout, rows: int, slots: int) -> int:
         """Return the bytes of an arena."""
-        doing = Leaf("doing", (), np.dtype("<i4"))
-        leaves = [doing, *actions.leaves, *(leaf for _ in range(slots) for leaf in results.leaves)]
+        current_env = Leaf("current_env", (), np.dtype("<i4"))
+        leaves = [current_env, *actions.leaves, *(leaf for _ in range(slots) for leaf in results.leaves)]
         return sum(_aligned(rows * leaf.nbytes) for leaf in leaves)
 
 

@@ -18,7 +18,7 @@ from physgym.running.space_fitting import cast
 from physgym.running.surrogate_network import SurrogateNetwork
 from physgym.running.surrogate_state import SurrogateState, lacking_hooks
 from physgym.running.transition_outcome import Judge, TransitionOutcome
-from physgym.sample import Sample, SampleSpec, declared, flat_items
+from physgym.sample import Sample, SampleSpec, declaration, flat_items
 from physgym.simulation import Simulation
 from physgym.step_fields import step_fields
 
@@ -206,7 +206,7 @@ def feedback_for(fields: SampleSpec, network: SurrogateNetwork, given: Declarati
 
 def _declarations(simulation: Env, spec: SampleSpec) -> dict[str, Any]:
     """Return what declares some fields of a simulation's samples, by the name of the environment's attribute."""
-    every, fields = walk.leaf_spaces(declared(simulation, "sample_space")), list(spec.values())
+    every, fields = walk.leaf_spaces(declaration(simulation, "sample_space")), list(spec.values())
     return {
         "sample_space": spaces.Dict([(field.name, every[field.name]) for field in fields]),
         "sample_roles": {field.name: field.role for field in fields},

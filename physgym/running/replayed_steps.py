@@ -20,7 +20,7 @@ from physgym.policies import EpisodePolicy
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_source import StepSource
-from physgym.sample import declared
+from physgym.sample import declaration
 from physgym.samplers import Sampler, rebuild_sampler
 from physgym.spaces import leaf_spaces, unflatten
 
@@ -149,7 +149,7 @@ class ReplayedSteps(StepSource):
         """Return what gives the options of the reset of an episode, by its index."""
         if source.get("parameters") is None:
             return lambda _: None  # the environment drew them itself, from the seed
-        space = declared(self._solver.env, "parameter_space")
+        space = declaration(self._solver.env, "parameter_space")
         stored, episodes = self._dataset.parameters, self._dataset.parameter_episodes
         if space is None or stored is None or episodes is None or list(stored) != list(leaf_spaces(space)):
             known = "none" if stored is None else list(stored)

@@ -26,7 +26,7 @@ from physgym.running.trajectories import Trajectories, Trajectory
 from physgym.spaces import Array
 
 BLOCK_BYTES = 1 << 28  # of trajectories that are predicted together
-BLOCK = 16  # trajectories, where they are predicted one by one
+TRAJECTORIES_AT_ONCE = 16  # trajectories, where they are predicted one by one
 
 
 class RolloutMeasurement:
@@ -163,7 +163,7 @@ def _blocks(
     """Yield the trajectories, so many at a time as are predicted together."""
     rows = form.rows(horizon)
     each = rows * (trajectories.row_nbytes + sum(field.nbytes for field in form.outputs))
-    size = batch_size if batch_size > 1 else BLOCK
+    size = batch_size if batch_size > 1 else TRAJECTORIES_AT_ONCE
     size = max(1, min(size, BLOCK_BYTES // max(1, each)))
     going = trajectories.first(rows)
     while block := tuple(islice(going, size)):

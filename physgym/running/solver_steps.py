@@ -24,7 +24,7 @@ from physgym.running.step_source import SimulationSteps
 from physgym.running.stepped_env import SteppedEnv
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
-from physgym.sample import declared
+from physgym.sample import declaration
 from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder
 from physgym.worker.stored_actions import StoredActionsFactory
@@ -91,7 +91,7 @@ class SolverSteps(SimulationSteps):
     @property
     def time_step(self) -> float | None:
         """Return that of the simulation."""
-        found: float | None = declared(self._every, "step_seconds")
+        found: float | None = declaration(self._every, "step_seconds")
         return found
 
     @cached_property

@@ -18,7 +18,7 @@ from physgym.running.run_step import RunStep
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.worker_report import prediction_user
-from physgym.sample import SampleSpec, declared
+from physgym.sample import SampleSpec, declaration
 from physgym.samplers import Sampler
 from physgym.samplers.base import draw_parameters
 from physgym.simulation import Simulation
@@ -63,7 +63,7 @@ class SteppedEnv:
         self._apply = prediction_user(env) if plan.apply else None
         self._timed = _Timed(env)
         self.policy = self.policies(plan.actions, plan.part_seed)
-        space = declared(env, "parameter_space")
+        space = declaration(env, "parameter_space")
         self.parameter_spec = SampleSpec.parameters_of(env)
         self.parameters = draw_parameters(plan.parameters, space, self.parameter_spec, plan.part_seed, str(env))
         if plan.stored_episodes is not None and self.parameters is None:

@@ -26,7 +26,7 @@ from physgym.returned import info_of
 from physgym.running.field_checks import nonfinite
 from physgym.running.run_step import PREDICTION
 from physgym.running.surrogate import SurrogateEnv
-from physgym.sample import Field, Sample, SampleSpec, declared
+from physgym.sample import Field, Sample, SampleSpec, declaration
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 from physgym.worker.reported_steps import SECONDS
@@ -76,7 +76,7 @@ class StepFields:
         names = [f.name for f in outputs]
         self.own = [name for name in spec if not surrogate or name not in names]
         self._predicted = names if predicted else []
-        every = walk.leaf_spaces(declared(env, "sample_space"))
+        every = walk.leaf_spaces(declaration(env, "sample_space"))
         self.space = spaces.Dict(
             [
                 *((name, every[name]) for name in self.own),
@@ -84,7 +84,7 @@ class StepFields:
             ]
         )
         kept = [spec[name] for name in self.own]
-        roles, units = dict(declared(env, "sample_roles") or {}), dict(declared(env, "sample_units") or {})
+        roles, units = dict(declaration(env, "sample_roles") or {}), dict(declaration(env, "sample_units") or {})
         self.declarations: dict[str, dict[str, Any]] = {
             "sample_roles": {name: role for name, role in roles.items() if name in self.own},
             "sample_units": {name: unit for name, unit in units.items() if name in self.own},

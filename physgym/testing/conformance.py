@@ -26,7 +26,7 @@ from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
-from physgym.sample import SampleSpec, declared, flat_items
+from physgym.sample import SampleSpec, declaration, flat_items
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
 from physgym.testing.comparing import observed as _observed
 from physgym.testing.comparing import require as _require
@@ -175,14 +175,14 @@ class EnvConformance:
     def test_parameters_are_reported(self) -> None:
         """Check that a reset reports the parameters of its episode, if the environment declares some."""
         env = self.make_env()
-        if declared(env, "parameter_space") is not None:
+        if declaration(env, "parameter_space") is not None:
             _reset_parameters(env, SEED)
         env.close()
 
     def test_parameters_can_be_set(self) -> None:
         """Check that a reset takes parameters and uses them; given those of its own seed, nothing changes."""
         env = self.make_env()
-        space = declared(env, "parameter_space")
+        space = declaration(env, "parameter_space")
         if space is None:
             env.close()
             return
@@ -211,7 +211,7 @@ class EnvConformance:
     def test_parameters_out_of_bounds_are_refused(self) -> None:
         """Check that a reset raises for parameters that are not in their space."""
         env = self.make_env()
-        space = declared(env, "parameter_space")
+        space = declaration(env, "parameter_space")
         if space is not None:
             good = flatten(space, _reset_parameters(env, SEED))
             for row, (name, leaf) in enumerate(leaf_spaces(space).items()):
@@ -445,7 +445,7 @@ def _difference(
 
 def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
     """Return the parameters that a reset reports, as copies; checked against their space."""
-    space = declared(env, "parameter_space")
+    space = declaration(env, "parameter_space")
     _, info = env.reset(seed=seed, options=None if given is None else {"parameters": given})
     spec = SampleSpec.parameters_of(env)
     assert spec is not None

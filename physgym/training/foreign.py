@@ -20,7 +20,7 @@ from physgym.spaces import Array
 from physgym.training.random_state import generator_states, seed_generators, set_generator_states
 
 PAIR = ("input", "target")  # names of the fields of a sample that is a pair, and their roles
-BLOCK = 256  # samples that are read together for statistics
+STATISTICS_BATCH = 256  # samples that are read together for statistics
 STATISTICS_SAMPLES = 1024  # how many of an endless loader the normalization is made from, at most
 
 
@@ -93,8 +93,8 @@ class TorchSamples:
     def statistics(self) -> Mapping[str, Statistics]:
         """Return the mean and standard deviation by field name, over these samples."""
         found = {name: Statistics.empty(field.shape) for name, field in self.spec.items()}
-        for start in range(0, len(self), BLOCK):
-            batch = self.gather(np.arange(start, min(start + BLOCK, len(self))))
+        for start in range(0, len(self), STATISTICS_BATCH):
+            batch = self.gather(np.arange(start, min(start + STATISTICS_BATCH, len(self))))
             more = of_samples(self.spec, self.spec, batch)
             found = {name: known.merge(more[name]) for name, known in found.items()}
         return found

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from physgym.data.dataset_parts import HasParts
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
 from physgym.nn.optimization import Optimization
 from physgym.training.callback_list import CallbackList
@@ -129,7 +130,7 @@ class Resumable:
 def settings_of(supply: Supply, validation: Validation) -> dict[str, Any]:
     """Return what must be the same for a training to be continued."""
     learner, batching = supply.learner, supply.batching
-    split = getattr(supply.training, "episode_split", None)
+    split = supply.training.episode_split if isinstance(supply.training, HasParts) else None
     produce = None if supply.source is None else "always" if isinstance(supply, FreshSupply) else "first_epoch"
     return {
         "batch_size": batching.batch_size,

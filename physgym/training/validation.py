@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from physgym.data.dataset_parts import EpisodeSplit
+from physgym.data.dataset_parts import HasParts
 from physgym.errors import ConfigError, DatasetError
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.training.batches import refusal
@@ -83,12 +83,11 @@ class Validation:
         if len(samples) == 0:
             raise DatasetError(EMPTY.format(what="dataset"))
         training: Samples = samples
-        split: EpisodeSplit | None = getattr(samples, "episode_split", None)
-        if split is not None:  # a test part that is recorded is in neither of both
-            whole: Any = samples
-            training = whole.part("training", split)
+        if isinstance(samples, HasParts) and (split := samples.episode_split) is not None:
+            # a test part that is recorded is in neither of both
+            training = samples.part("training", split)
             if self.fraction and split.validation and len(training) < len(samples):
-                self.samples = whole.part("validation", split)
+                self.samples = samples.part("validation", split)
         if self.fraction and self.samples is None:
             training, self.samples = training.split(self.fraction, seed)
         for what, part in (("training part of the dataset", training), ("validation part", self.samples)):

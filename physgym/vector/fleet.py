@@ -225,7 +225,7 @@ class WorkerPool:
                 self._arena = rows, Arena.size(agreed.actions, agreed.results, rows, SLOTS)
                 self._attach(worker)
             if arena is not None and self.memory is not None:
-                worker.doing = arena.doing[worker.index : worker.index + 1]
+                worker.current_env = arena.current_env[worker.index : worker.index + 1]
         for arrival in self.replies():
             if isinstance(arrival.reply, Fault):
                 raise arrival.reply.error
@@ -500,8 +500,8 @@ class WorkerPool:
         worker.release()
         worker.unfinished = False
         worker.ready = None
-        if worker.doing is not None:
-            worker.doing[0] = IDLE
+        if worker.current_env is not None:
+            worker.current_env[0] = IDLE
 
     def restart(self, worker: RemoteWorker, seeds: Sequence[int | None]) -> None:
         """Start a worker again, with new environments that begin with an episode cut off.
@@ -560,7 +560,7 @@ class WorkerPool:
         self._questions.clear()
         self._watch.clear()
         for worker in self.workers:
-            worker.doing = None  # a view of the shared memory, which is to be given back
+            worker.current_env = None  # a view of the shared memory, which is to be given back
 
     def kill(self) -> None:
         """End all workers at once."""

@@ -12,10 +12,14 @@ TINY = 1e-6  # of a sample: what comes of means is no sample more
 
 @dataclass(slots=True)
 class _Given:
-    """The samples that a chunk has given.
+    """The samples that were taken of a chunk.
+
+    They are counted here and not read from the ledger of the connection, which is ahead of them: what has arrived may
+    wait to be taken. Episodes that had ended there, and whose samples are not counted here yet, would look short, and
+    further steps would be asked for that nobody wants.
 
     Attributes:
-        unfinished: Episodes that have not ended.
+        unfinished: Episodes whose end was not taken.
         samples: Samples that came.
         partly: Those among them of the episode under way.
         complete: Whether nothing more comes.

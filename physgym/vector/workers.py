@@ -55,7 +55,7 @@ class Worker:
         self.ledger = Ledger()
         self.since = 0.0
         self.unfinished = False
-        self.doing: Any = None  # view of its element of `Arena.doing`
+        self.current_env: Any = None  # view of its element of `Arena.current_env`
         self.ready: Ready | None = None
         self.description: dict[str, Any] | None = None  # as it was at the first start
 
@@ -69,7 +69,7 @@ class Worker:
         """Return in words what it is doing, as far as that is known from here."""
         owed = self.ledger.pending
         asked = owed[0].kind.__name__.lower() if owed else ""
-        env = IDLE if self.doing is None else int(self.doing[0])
+        env = IDLE if self.current_env is None else int(self.current_env[0])
         if env != IDLE:
             return f"in {asked or 'a call'} of environment {env}"
         if self.ready is None:
@@ -78,7 +78,7 @@ class Worker:
 
     def concerned(self) -> tuple[int, ...]:
         """Return the environment that it is busy with if that is known, else all of its environments."""
-        env = IDLE if self.doing is None else int(self.doing[0])
+        env = IDLE if self.current_env is None else int(self.current_env[0])
         return tuple(self.envs) if env == IDLE else (env,)
 
 

@@ -31,7 +31,7 @@ class ArenaRows:
         actions: One array per fixed leaf of the action space, shape (count, *leaf shape).
         slots: The sets of results.
         objects: One list per observation leaf of variable size, one value per environment.
-        doing: One integer, which others may see: the environment among all that is busy, else `IDLE`.
+        current_env: One integer, which others may see: the environment among all that is busy, else `IDLE`.
         first: Index of the first environment among all.
     """
 
@@ -52,7 +52,7 @@ class ArenaRows:
         Args:
             arena: The arrays.
             first: Index of the first environment.
-            worker: Which worker this is, for `Arena.doing`; None if nobody looks there.
+            worker: Which worker this is, for `Arena.current_env`; None if nobody looks there.
         """
         self.inline = False
         self._use(arena, first, worker)
@@ -62,8 +62,8 @@ class ArenaRows:
         self.first = first
         self.actions = [array[part] for array in arena.actions]
         self.slots = [SlotRows(slot.rows(part), self._leaves, self.objects, self._space) for slot in arena.slots]
-        self.doing = [IDLE] if worker is None else _view(arena.doing[worker : worker + 1])
-        self.doing[0] = IDLE
+        self.current_env = [IDLE] if worker is None else _view(arena.current_env[worker : worker + 1])
+        self.current_env[0] = IDLE
 
     def slot(self, number: int) -> SlotRows:
         """Return the set of results that a request names."""
@@ -71,7 +71,7 @@ class ArenaRows:
 
     def begin(self, index: int) -> None:
         """Note that an environment is busy, so that the parent can name it where it ends the process."""
-        self.doing[0] = self.first + index
+        self.current_env[0] = self.first + index
 
 
 def _view(array: Any) -> Any:

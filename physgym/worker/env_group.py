@@ -18,7 +18,7 @@ from physgym.errors import ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
 from physgym.protocol.buffers import IDLE, Arena, Layout
 from physgym.protocol.messages import Call, CallResult, Message, Predict, Prediction, Reset, Rollout, Step
-from physgym.sample import SampleSpec, declared
+from physgym.sample import SampleSpec, declaration
 from physgym.spaces import Array
 from physgym.worker.arena_rows import ArenaRows
 from physgym.worker.episodes import EpisodeRunner
@@ -89,7 +89,7 @@ class EnvGroup:
         Args:
             arena: The arrays.
             first: Index of the first environment.
-            worker: Which worker this is, for `Arena.doing`; None if nobody looks there.
+            worker: Which worker this is, for `Arena.current_env`; None if nobody looks there.
         """
         self._rows.attach(arena, first, worker)
 
@@ -100,10 +100,10 @@ class EnvGroup:
             "observation_space": walk.to_json(env.observation_space),
             "observation_spaces": self._further_spaces(),
             "action_space": walk.to_json(env.action_space),
-            "sample_space": None if self.spec is None else walk.to_json(declared(env, "sample_space")),
+            "sample_space": None if self.spec is None else walk.to_json(declaration(env, "sample_space")),
             "sample_fields": None if self.spec is None else self.spec.to_json(),
             "parameter_space": (
-                None if self.parameter_spec is None else walk.to_json(declared(env, "parameter_space"))
+                None if self.parameter_spec is None else walk.to_json(declaration(env, "parameter_space"))
             ),
             "parameter_fields": None if self.parameter_spec is None else self.parameter_spec.to_json(),
             "metadata": _json_only(env.metadata),
@@ -132,11 +132,11 @@ class EnvGroup:
             else:
                 reply = self._serve(message, emit)
         except Exception:
-            self._rows.doing[0] = IDLE
+            self._rows.current_env[0] = IDLE
             raise
         finally:
             moved = self._folders.back(home)
-        self._rows.doing[0] = IDLE  # not where an environment ends the process, so that the parent can name it
+        self._rows.current_env[0] = IDLE  # not where an environment ends the process, so that the parent can name it
         if moved:
             self._folders.keep(moved)
         return reply

@@ -109,7 +109,8 @@ class Stepper:
         slot = self._rows.slots[0 if self._rows.inline else request.slot]
         rows = range(len(self._envs)) if request.rows is None else request.rows
         actions = self._single_actions(request, rows)
-        steps, ended, cut, doing, first = self._folders.steps, self.ended, self._cut, self._rows.doing, self._rows.first
+        steps, ended, cut = self._folders.steps, self.ended, self._cut
+        current_env, first = self._rows.current_env, self._rows.first
         write, rewards, terminations, truncations = slot.write, slot.rewards, slot.terminations, slot.truncations
         (buffer, shape, dtype), ndarray = slot.plain, np.ndarray
         slot.clear_flags(request.rows)  # those of most steps: what is not False is written below
@@ -121,7 +122,7 @@ class Stepper:
         sent = 0
         values: Any = _NOTHING
         for i, action in enumerate(actions) if request.rows is None else zip(rows, actions, strict=True):
-            doing[0] = first + i
+            current_env[0] = first + i
             try:
                 if ended[i]:
                     if cut[i]:

@@ -21,7 +21,7 @@ from physgym.episode import episode_policy
 from physgym.errors import UnequalSpaces
 from physgym.placement import Env, EnvFactory
 from physgym.policies import ActionPolicy, EpisodePolicy
-from physgym.sample import SampleSpec, declared
+from physgym.sample import SampleSpec, declaration
 from physgym.simulation import Simulation
 from physgym.worker.folders import here
 
@@ -135,7 +135,7 @@ class Variants(gymnasium.Env[Any, Any]):
         """Return the time of a step that the environments made here have in common; None where they have none."""
         if self.metadata.get(SINGLE) and len(self._factories) > 1:
             return None  # one of them is there at a time
-        seconds = {declared(env, "step_seconds") for env in self._envs.values()}
+        seconds = {declaration(env, "step_seconds") for env in self._envs.values()}
         found: float | None = seconds.pop() if len(seconds) == 1 else None
         return found
 
@@ -195,7 +195,7 @@ def describe_spaces(env: Env) -> dict[str, Any]:
         "action_space": walk.to_json(env.action_space),
     }
     for name in ("sample_space", "parameter_space"):
-        space = declared(env, name)
+        space = declaration(env, name)
         found[name] = None if space is None else walk.to_json(space)
     spec = SampleSpec.from_env(env)
     return {**found, "sample_fields": None if spec is None else spec.to_json()}

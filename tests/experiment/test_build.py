@@ -24,6 +24,7 @@ from physgym.generation import episode_plan
 from physgym.nn import MLP
 from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer
+from tests.support.configurations import changed_config
 from tests.support.repositories import ignoring
 from tests.support.weights import same_weights
 
@@ -36,9 +37,7 @@ def config(folder, **changes):
         "network": {"arguments": {"hidden": [8], "dropout": 0.1}},
         "training": {"epochs": 3, "batch_size": 64, "checkpoints": {"steps": 2}},
     }
-    for name, value in changes.items():
-        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
-    return check_config(data, "test")
+    return changed_config(data, changes)
 
 
 class Crash(Callback):

@@ -11,11 +11,11 @@ import torch
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError, DatasetError
-from physgym.experiment.config import check_config
 from physgym.experiment.networks import load_network
 from physgym.experiment.runs import generate_samples, train
 from physgym.nn import Normalize, registry
 from physgym.training import list_checkpoints, load_checkpoint
+from tests.support.configurations import changed_config
 from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures of all tests here
 
 OWN = '''
@@ -100,9 +100,7 @@ def config(folder, **changes):
         "network": {"arguments": {"hidden": [4]}},
         "training": {"epochs": 1, "batch_size": 64},
     }
-    for name, value in changes.items():
-        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
-    return check_config(data, "test")
+    return changed_config(data, changes)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from torch import nn
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError, PhysGymError
-from physgym.experiment.config import check_config, load_config
+from physgym.experiment.config import load_config
 from physgym.experiment.dataset_plan import shared_dataset
 from physgym.experiment.networks import load_network, trained_network
 from physgym.experiment.runs import check, generate_samples, train
@@ -23,6 +23,7 @@ from physgym.experiment.session import CONFIG
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Transform
 from physgym.training import Callback, Trainer, list_checkpoints, load_checkpoint
+from tests.support.configurations import changed_config
 from tests.support.repositories import ignoring
 
 
@@ -34,9 +35,7 @@ def config(folder, **changes):
         "network": {"arguments": {"hidden": [4]}},
         "training": {"epochs": 2, "batch_size": 32},
     }
-    for name, value in changes.items():
-        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
-    return check_config(data, "test")
+    return changed_config(data, changes)
 
 
 def call(*arguments):

@@ -20,7 +20,7 @@ from physgym.generation.online import Online
 from physgym.generation.options import GenerationOptions, OnlineOptions
 from physgym.generation.stream import SampleStream
 from physgym.generation.stream_options import StreamOptions
-from physgym.options import REQUIRED, Flag, Option, complete, declared, takes
+from physgym.options import REQUIRED, Flag, Option, complete, options_of, takes
 from physgym.running.options import RunnerOptions
 from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.running.run_options import RolloutOptions, RunOptions
@@ -52,9 +52,9 @@ SAMPLERS = {"actions", "parameters"}
 @pytest.mark.parametrize(("function", "options", "own"), FUNCTIONS, ids=lambda one: getattr(one, "__name__", ""))
 def test_functions_take_the_declared_options(function, options, own):
     taken = inspect.signature(function).parameters
-    assert set(taken) - own == set(declared(options))
+    assert set(taken) - own == set(options_of(options))
     assert own < set(taken)
-    for name, one in declared(options).items():
+    for name, one in options_of(options).items():
         assert (taken[name].default, taken[name].annotation) == (one.option.default, one.type)
         assert taken[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert f"    {name}: {one.option.description[0].upper()}" in function.__doc__
@@ -64,8 +64,8 @@ def test_functions_take_the_declared_options(function, options, own):
 @pytest.mark.parametrize(("name", "section", "options", "own"), SECTIONS, ids=[one[0] for one in SECTIONS])
 def test_sections_have_the_declared_options(name, section, options, own):
     keys = section.model_fields
-    assert set(keys) - own == set(declared(options))
-    for key, one in declared(options).items():
+    assert set(keys) - own == set(options_of(options))
+    for key, one in options_of(options).items():
         assert keys[key].get_default() == one.option.in_configuration == default_of([*name.split("."), key])
         limits = {
             kind: getattr(note, kind) for note in keys[key].metadata for kind in ("ge", "gt") if hasattr(note, kind)
@@ -75,13 +75,13 @@ def test_sections_have_the_declared_options(name, section, options, own):
         if "Path" not in str(one.type):  # which is text there
             assert keys[key].annotation == one.type
     assert options_in(section(), options) == {
-        key: one.option.in_configuration for key, one in declared(options).items()
+        key: one.option.in_configuration for key, one in options_of(options).items()
     }
 
 
 @pytest.mark.parametrize(("command", "section", "table", "options", "own"), COMMANDS, ids=[one[0] for one in COMMANDS])
 def test_commands_have_the_declared_options(command, section, table, options, own):
-    flags = {one.flag.name: one for one in declared(options).values() if one.flag is not None}
+    flags = {one.flag.name: one for one in options_of(options).values() if one.flag is not None}
     assert {option.name for option in table} - own - SAMPLERS == set(flags)
     there = {one.name: one for one in get_command(cli.app).commands[command].params}
     keys = {option.name: option.key for option in table}
@@ -99,7 +99,7 @@ def test_defaults_differ_between_function_and_configuration_only_where_the_decla
     differing = [
         (name, key)
         for name, _, options, _ in SECTIONS
-        for key, one in declared(options).items()
+        for key, one in options_of(options).items()
         if one.option.default != one.option.in_configuration
     ]
     assert differing == [("dataset.online", "capacity"), ("dataset.online", "minimum"), ("runner", "seed")]
@@ -136,7 +136,7 @@ def test_a_new_option_is_in_function_section_and_command():
 
 
 def test_a_missing_buffer_size_is_an_error_of_the_call():
-    assert declared(OnlineOptions)["capacity"].option.default is REQUIRED
+    assert options_of(OnlineOptions)["capacity"].option.default is REQUIRED
     with pytest.raises(TypeError, match="misses the keyword arguments 'minimum'"):
         Online(None, capacity=3)
 

@@ -39,6 +39,7 @@ from physgym.factories import factory
 from physgym.runner import Runner
 from physgym.training import load_checkpoint
 from tests.support.commands import Command
+from tests.support.configurations import changed_config
 from tests.support.repositories import commit
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -58,10 +59,7 @@ def config(folder, parameters=None, **section):
         "training": {"epochs": 3, "batch_size": 64},
         "search": {"parameters": parameters, "trials": 4, **section},
     }
-    changes = data["search"].pop("changes", {})
-    for name, value in changes.items():
-        data[name] = {**data[name], **value} if isinstance(data.get(name), dict) else value
-    return check_config(data, "test")
+    return changed_config(data, data["search"].pop("changes", {}))
 
 
 def rows_of(session):

@@ -16,6 +16,7 @@ from physgym.experiment.runs import train
 from physgym.experiment.yaml_text import read_yaml, to_yaml
 from physgym.nn import MLP
 from physgym.training import Trainer, list_checkpoints
+from tests.support.configurations import changed_config
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,7 @@ def config(folder, dataset, unroll, **changes):
         "training": {"epochs": 2, "batch_size": 16, "unroll": unroll},
         "stats": {"loggers": ["csv"]},
     }
-    for name, value in changes.items():
-        data[name] = {**data.get(name, {}), **value}
-    return check_config(data, "test")
+    return changed_config(data, changes)
 
 
 def test_the_key_takes_a_number_or_a_section(dataset, tmp_path):

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import physgym
 from physgym import cli
 from physgym.errors import ConfigError
-from physgym.experiment.config import check_config
 from physgym.experiment.runs import check, generate_samples, train
 from physgym.training import load_checkpoint
+from tests.support.configurations import changed_config
 from tests.support.repositories import identity, ignoring  # noqa: F401 - a fixture
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("f4")
@@ -71,9 +71,7 @@ def config(folder, kind, **changes):
         "optimization": {"lr": 0.1},
         "training": {"epochs": 12, "batch_size": 8},
     }
-    for name, value in changes.items():
-        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
-    return check_config(data, "test")
+    return changed_config(data, changes)
 
 
 def own(name, **arguments):

@@ -10,7 +10,7 @@ from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints, save_checkpoint
 from tests.support.memory_samples import MemorySamples, MemorySource, linear_samples
-from tests.support.weights import same_weights
+from tests.support.weights import copied_weights, same_weights
 
 STEPS = 3 * 7  # of the training below: 200 samples in batches of 32
 
@@ -48,10 +48,6 @@ def made(folder, *, callbacks=(), resume=False, hidden=16, **options):
     )
 
 
-def weights(trainer):
-    return {name: value.clone() for name, value in trainer.predictor.state_dict().items()}
-
-
 @pytest.mark.parametrize(
     ("step", "options"),
     [
@@ -71,7 +67,7 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path, step, options):
     # saved at every second batch of the training and at the end of every epoch
     assert resumed.step == max([0, *(saved for saved in range(1, step) if saved % 2 == 0 or saved % 7 == 0)])
     resumed.fit()
-    assert same_weights(weights(whole), weights(resumed))
+    assert same_weights(copied_weights(whole), copied_weights(resumed))
     assert [epoch["loss"] for epoch in resumed.history.epochs] == [epoch["loss"] for epoch in whole.history.epochs]
     assert resumed.step == whole.step == STEPS
 
@@ -129,7 +125,7 @@ def test_fresh_samples_go_on_where_they_were(tmp_path, step):
     resumed = produced(tmp_path / "cut", "always", Counting(samples), resume=True)
     assert resumed.step == step - 1
     resumed.fit()
-    assert same_weights(weights(whole), weights(resumed))
+    assert same_weights(copied_weights(whole), copied_weights(resumed))
 
 
 @pytest.mark.slow
@@ -145,7 +141,7 @@ def test_killed_before_the_first_checkpoint_fresh_samples_begin_again(tmp_path):
     resumed = training("cut")
     assert (resumed.step, resumed.source.stored > 0) == (0, True)
     resumed.fit()
-    assert same_weights(weights(whole), weights(resumed))
+    assert same_weights(copied_weights(whole), copied_weights(resumed))
 
 
 def test_the_first_epoch_draws_only_what_is_not_stored_yet(tmp_path):
@@ -156,14 +152,14 @@ def test_the_first_epoch_draws_only_what_is_not_stored_yet(tmp_path):
     again = produced(tmp_path / "again", "first_epoch", source)
     again.fit()
     assert source.count == 80 == len(again.training)
-    assert same_weights(weights(whole), weights(again))
+    assert same_weights(copied_weights(whole), copied_weights(again))
     with pytest.raises(RuntimeError, match="crash"):
         produced(tmp_path / "cut", "first_epoch", Counting(samples), callbacks=[Stop(8)]).fit()
     source = Counting(samples, stored=80)
     resumed = produced(tmp_path / "cut", "first_epoch", source, resume=True)
     resumed.fit()
     assert source.count == 80
-    assert same_weights(weights(whole), weights(resumed))
+    assert same_weights(copied_weights(whole), copied_weights(resumed))
 
 
 def test_a_completed_training_has_nothing_left_to_do_and_can_be_prolonged(tmp_path):
@@ -171,7 +167,7 @@ def test_a_completed_training_has_nothing_left_to_do_and_can_be_prolonged(tmp_pa
     whole.fit()
     again = produced(tmp_path, "always", Counting(linear_samples(500)), resume=True)
     assert again.fit().epochs == whole.history.epochs
-    assert same_weights(weights(whole), weights(again))
+    assert same_weights(copied_weights(whole), copied_weights(again))
     longer = made(tmp_path / "longer", epochs=2)
     longer.fit()
     assert made(tmp_path / "longer", resume=True).fit()["loss"] == made(tmp_path / "at once").fit()["loss"]
@@ -184,7 +180,7 @@ def test_a_single_checkpoint_can_be_named(tmp_path):
     resumed = made(tmp_path / "other", resume=early)
     assert (resumed.epoch, resumed.batch, resumed.step) == (1, 0, 7)
     resumed.fit()
-    assert same_weights(weights(whole), weights(resumed))
+    assert same_weights(copied_weights(whole), copied_weights(resumed))
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
         made(tmp_path / "other", resume=tmp_path / "none")
 

@@ -35,6 +35,7 @@ from physgym.training.checkpoint_manifests import digest_of, seal_of
 from physgym.training.random_state import generator_states, seed_generators, set_generator_states
 from physgym.training.state_codec import DEPTH, decode, encode
 from tests.support.memory_samples import linear_samples
+from tests.support.weights import copied_weights
 
 quietly = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
@@ -319,10 +320,6 @@ def broken(whole, tmp_path):
     return find_checkpoint(tmp_path / "broken")
 
 
-def weights(run):
-    return {name: value.clone() for name, value in run.predictor.state_dict().items()}
-
-
 def refused(path: Path) -> str:
     """What whoever uses a damaged checkpoint is told; the network in training is left alone."""
     with pytest.raises(CheckpointError) as by_loading:
@@ -415,7 +412,7 @@ def test_a_foreign_file_is_refused(broken):
 
 def test_what_does_not_fit_is_named_with_both_shapes(broken):
     run = trainer(broken.parent)
-    before = weights(run)
+    before = copied_weights(run)
     tensors = load((broken / "network.safetensors").read_bytes())
     for change, message in (
         ({"network.head.bias": torch.zeros(5)}, r"network\.head\.bias has shape \(5,\) in the file and \(4,\) in the"),
@@ -429,7 +426,7 @@ def test_what_does_not_fit_is_named_with_both_shapes(broken):
         reseal(broken)
         with pytest.raises(CheckpointError, match=f"(?s){broken.name} do not fit the network MLP.*{message}"):
             run._resumable.resume(broken, None)
-        assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
+        assert all(torch.equal(value, before[name]) for name, value in copied_weights(run).items())
 
 
 def test_a_refused_checkpoint_leaves_the_network_as_it_was(broken):
@@ -605,7 +602,7 @@ def test_a_training_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_one
     assert [path.name for path in list_checkpoints(tmp_path)] == [f"epoch-000{n}" for n in (1, 2, 3, 4)]
     longer = run(epochs=3, resume=True)
     assert longer.epoch == 2
-    assert all(torch.equal(value, weights(anew)[name]) for name, value in weights(longer).items())
+    assert all(torch.equal(value, copied_weights(anew)[name]) for name, value in copied_weights(longer).items())
     longer.fit()
     names = [path.name for path in list_checkpoints(tmp_path)]
     assert names == [f"epoch-000{n}" for n in ((1, 2, 3, 5) if keep else (1, 2, 3, 4, 5))]

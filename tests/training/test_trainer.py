@@ -24,6 +24,7 @@ from physgym.training import (
     load_checkpoint,
 )
 from tests.support.memory_samples import MemorySamples, MemorySource, linear_samples
+from tests.support.weights import flat_weights
 
 
 def network(seed=0, **options):
@@ -36,10 +37,6 @@ def trainer(dataset=None, net=None, **options):
     if dataset is None and "source" not in options:
         dataset = linear_samples()
     return Trainer(network() if net is None else net, dataset, **options)
-
-
-def weights(module):
-    return torch.cat([value.detach().flatten() for value in module.parameters()])
 
 
 class Recorder(Callback):
@@ -268,7 +265,7 @@ def test_samples_of_the_first_epoch_are_stored_and_reused():
     stored = MemorySamples(run.training.arrays, run.training.spec, run.training.episodes)
     again = trainer(stored, batch_size=16, epochs=3, batches_per_epoch=2, validation=run.validation)
     again.fit()
-    assert torch.equal(weights(again.predictor), weights(run.predictor))
+    assert torch.equal(flat_weights(again.predictor), flat_weights(run.predictor))
 
 
 def test_always_fresh_samples():
@@ -374,7 +371,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_spares_the_weights(tmp_pa
         DivergedError, match=rf"loss is nan in epoch 1, batch {batch}, whose samples are not finite in \['force'\]"
     ):
         run.fit()
-    assert torch.isfinite(weights(run.predictor)).all()
+    assert torch.isfinite(flat_weights(run.predictor)).all()
     assert run.step == batch - 1
     assert not list_checkpoints(tmp_path / "networks")
 
@@ -407,7 +404,7 @@ def test_same_seed_same_weights():
         run = trainer(net=network(dropout=0.3), seed=seed, **options)
         torch.rand(3)  # what was drawn before does not matter
         history = run.fit()
-        return weights(run.predictor), history["loss"]
+        return flat_weights(run.predictor), history["loss"]
 
     first, loss = train(3)
     second, same_loss = train(3)
@@ -428,7 +425,7 @@ def test_how_samples_are_shuffled_can_be_fixed(shuffle, monkeypatch):
         samples = linear_samples()
         run = trainer(Blocks(samples.arrays, samples.spec), validation=0, shuffle=shuffle)
         run.fit()
-        return weights(run.predictor)
+        return flat_weights(run.predictor)
 
     read = []
     first = train(memory=1)
@@ -481,7 +478,7 @@ def test_ctrl_c_ends_after_the_step_and_saves(tmp_path):
     assert recorder.events[-3:] == ["batch_end 3 11 ['loss']", "train_end True", "close"]
     last = find_checkpoint(tmp_path, "last")
     assert last.name == "epoch-0001-step-00000011"
-    assert torch.equal(weights(load_checkpoint(last)), weights(run.predictor))
+    assert torch.equal(flat_weights(load_checkpoint(last)), flat_weights(run.predictor))
     assert find_checkpoint(tmp_path, "best").name == "epoch-0001"
 
 
@@ -496,7 +493,7 @@ def test_an_interrupted_training_continues_to_the_same_weights():
     history = parts.fit()
     assert not history.interrupted
     assert parts.step == whole.step
-    assert torch.equal(weights(parts.predictor), weights(whole.predictor))
+    assert torch.equal(flat_weights(parts.predictor), flat_weights(whole.predictor))
     assert history["validation_loss"] == whole.history["validation_loss"]
 
 
@@ -519,7 +516,7 @@ def test_ctrl_c_during_the_validation_loses_nothing():
     history = run.fit()
     for name in ("loss", "validation_loss", "samples", "epoch"):
         assert history[name] == whole.history[name]
-    assert torch.equal(weights(run.predictor), weights(whole.predictor))
+    assert torch.equal(flat_weights(run.predictor), flat_weights(whole.predictor))
 
 
 @pytest.mark.alone

@@ -29,7 +29,7 @@ from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints
 from tests.conftest import label
 from tests.support.memory_samples import MemorySamples, MemorySource, linear_samples
 from tests.support.processes import children
-from tests.support.weights import same_weights
+from tests.support.weights import copied_weights, same_weights
 
 
 def columns(x="f4", y="f4", n=64, x_shape=(3,), y_shape=(2,)):
@@ -50,10 +50,6 @@ def trainer(dataset=None, network=None, **options):
     network = MLP(3, 2, hidden=(4,)) if network is None else network
     dataset = columns() if dataset is None else dataset
     return Trainer(network, dataset, **{"epochs": 2, "batch_size": 8, "progress": False, **options})
-
-
-def weights(run):
-    return {name: value.clone() for name, value in run.predictor.state_dict().items()}
 
 
 def epochs_of(run):
@@ -367,7 +363,7 @@ def assert_resumes(folder, chosen, *, network=lambda: MLP((3, 2), 4, hidden=(8,)
         resumed = made(f"cut{step}", again, resume=True)
         assert resumed.step == step - 1
         resumed.fit()
-        assert same_weights(weights(resumed), weights(whole))
+        assert same_weights(copied_weights(resumed), copied_weights(whole))
         assert again.rates == {at: rate for at, rate in rates.rates.items() if at >= step - 1}
         assert epochs_of(resumed) == epochs_of(whole)
     return set(rates.rates.values())
@@ -514,7 +510,7 @@ def test_ctrl_c_at_any_time_can_be_continued_to_the_same_bits(tmp_path, kind):
             interrupted = True
         interrupts += interrupted
         if not interrupted:
-            assert same_weights(weights(run), weights(whole))
+            assert same_weights(copied_weights(run), copied_weights(whole))
             assert epochs_of(run) == epochs_of(whole)
             session += 1
 

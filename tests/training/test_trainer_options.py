@@ -14,6 +14,7 @@ from physgym.nn import MLP, Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Trainer
 from tests.support.memory_samples import linear_samples
+from tests.support.weights import flat_weights
 
 
 def network(**options):
@@ -24,10 +25,6 @@ def network(**options):
 def trainer(dataset=None, net=None, **options):
     options = {"epochs": 2, "batch_size": 32, "validation": 0, "progress": False, **options}
     return Trainer(network() if net is None else net, linear_samples() if dataset is None else dataset, **options)
-
-
-def weights(run):
-    return torch.cat([value.detach().flatten() for value in run.predictor.parameters()])
 
 
 def optimized(**options):
@@ -45,7 +42,7 @@ def test_a_gradient_computed_in_parts_is_that_of_the_batch(parts):
         net, optimization = optimized(accumulate=accumulate)
         runs.append(trainer(linear_samples(100), net, optimization=optimization))  # batches of 32 and one of 4
         runs[-1].fit()
-    torch.testing.assert_close(weights(runs[0]), weights(runs[1]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(flat_weights(runs[0].predictor), flat_weights(runs[1].predictor), rtol=1e-5, atol=1e-6)
     assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-5)
     assert runs[0].step == runs[1].step == 8
 
@@ -104,7 +101,7 @@ def test_the_network_is_called_through_torch_compile():
     plain.fit()
     compiled.fit()
     assert calls
-    torch.testing.assert_close(weights(plain), weights(compiled))
+    torch.testing.assert_close(flat_weights(plain.predictor), flat_weights(compiled.predictor))
     assert not any(name.startswith("_orig_mod") for name in compiled.predictor.state_dict())
 
 
@@ -130,13 +127,13 @@ def test_a_bad_sample_is_named_by_episode_and_step(tmp_path, options):
     dataset = stored(tmp_path, bad=37)
     net = MLP(3, 2, hidden=(4,))
     run = Trainer(net, dataset, epochs=1, batch_size=8, validation=0, progress=False, normalize=False, **options)
-    before = weights(run).clone()
+    before = flat_weights(run.predictor).clone()
     message = r"not finite in \['x'\]; the batch holds episode 3 step 7\. The network has the weights from before"
     with pytest.raises(DivergedError, match=message) as raised:
         run.fit()
     assert "episode 3 step 6" not in str(raised.value)
-    assert weights(run).isfinite().all()
-    assert (weights(run) == before).all() == (run.step == 0)
+    assert flat_weights(run.predictor).isfinite().all()
+    assert (flat_weights(run.predictor) == before).all() == (run.step == 0)
 
 
 def test_bad_batches_are_skipped_on_request(tmp_path, caplog):
@@ -166,7 +163,7 @@ def test_bad_batches_are_skipped_on_request(tmp_path, caplog):
     assert run.step == len(ends) == 26
     assert np.isfinite(history["loss"]).all()
     assert {epoch["samples"] for epoch in history.epochs} <= {92, 96}  # without the batch of the bad sample
-    assert weights(run).isfinite().all()
+    assert flat_weights(run.predictor).isfinite().all()
 
 
 def test_an_epoch_of_nothing_but_bad_batches_is_an_error(tmp_path):
@@ -183,15 +180,15 @@ def test_a_gradient_that_is_not_finite_spares_the_weights():
 
     net = network()
     run = trainer(net=net, optimization=Root(net))
-    before = weights(run).clone()
+    before = flat_weights(run.predictor).clone()
     with pytest.raises(
         DivergedError, match=r"and the gradient of the loss .* is not finite; .* from before this batch"
     ):
         run.fit()
-    assert torch.equal(weights(run), before)
+    assert torch.equal(flat_weights(run.predictor), before)
     with pytest.raises(DivergedError, match="no batch of epoch 1 had a finite loss"):
         trainer(net=net, optimization=Root(net), on_nonfinite="skip").fit()
-    assert torch.equal(weights(run), before)
+    assert torch.equal(flat_weights(run.predictor), before)
 
 
 def test_weights_that_are_not_finite_are_said_to_be():
@@ -282,7 +279,7 @@ def test_worker_processes_load_the_same_batches(tmp_path):
         net = MLP(3, 2, hidden=(8,), dropout=0.2)
         runs.append(Trainer(net, dataset, epochs=2, batch_size=16, progress=False, loader_workers=workers))
         runs[-1].fit()
-    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert torch.equal(flat_weights(runs[0].predictor), flat_weights(runs[1].predictor))
 
 
 class Noisy:
@@ -307,7 +304,7 @@ def test_what_gathering_draws_does_not_depend_on_the_workers(workers):
     def run(count):
         made = trainer(Noisy(linear_samples(128)), normalize=False, loader_workers=count)
         made.fit()
-        return weights(made)
+        return flat_weights(made.predictor)
 
     assert torch.equal(run(2), run(workers))
 
