@@ -2,7 +2,7 @@
 
 An environment declares its samples next to its other spaces: ``sample_space`` (a `gymnasium.spaces.Dict`),
 ``sample_roles`` (field to "input", "target" or "additional") and, if it likes, ``sample_units``, ``sample_dimensions``
-(field to the number of its axes that are those of a grid), ``sample_kinds`` (field to "flag" or "one-hot"),
+(field to the number of its axes that lie on a grid), ``sample_kinds`` (field to "flag" or "one-hot"),
 ``sample_masks`` (field to the field that says which of its values are there) and ``sample_feedback`` (output to the
 input that it is at the next step, see `physgym.feedback`). Its ``step`` returns a sample in ``info["sample"]``, or
 leaves it out where the step has none (a solver that diverged).
@@ -50,7 +50,7 @@ class Field:
         dtype: dtype on the wire and on disk; what `numpy.dtype` takes, such as ``"float32"``, becomes one.
         role: "input" feeds the network, "target" is what it predicts, "additional" is stored only.
         unit: Physical unit, for people; empty if none.
-        dimensions: How many of its axes are those of a grid: all, or all but one for channels. None says nothing.
+        dimensions: How many of its axes lie on a grid: all, or all but one for channels. None says nothing.
         kind: "number", or what is not to be normalized: a "flag" (zeros and ones) or "one-hot" (one of several is 1).
         mask: Name of the field that says which of its values are there, for one that is padded; empty for none. See
             `present`.
@@ -550,7 +550,7 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
             for leaf in leaves(self.sample_space)
             if leaf.path.split("/")[0] in parts
         }
-        self.sample_units: dict[str, str] = {}  # those of the environment are of other fields
+        self.sample_units: dict[str, str] = {}  # the environment's units are of other fields
         self.sample_dimensions: dict[str, int] = {}
         self.sample_kinds: dict[str, str] = {}
         self.sample_masks: dict[str, str] = {}

@@ -100,7 +100,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     _seconds_before: float | None = None  # what `step_seconds` was, where somebody asked
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a wrong time step where it is declared; that of an instance, or of a property, where it is asked."""
+        """Refuse a wrong time step where it is declared; an instance's own, or a property, where it is asked for."""
         super().__init_subclass__(**kwargs)
         said = vars(cls).get("time_step")
         if said is not None and not hasattr(said, "__get__"):
@@ -124,7 +124,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 
     @property
     def step_seconds(self) -> float | None:
-        """Return the time of a step in s, that of all its solver steps; None where `time_step` is not declared.
+        """Return the time of a step in s, of all its solver steps together; None where `time_step` is not declared.
 
         It is not known either where it depends on the parameters of an episode, and there was no reset.
 
@@ -280,7 +280,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         raise ConfigError(NO_STATE.format(env=type(self).__name__, hook="set_state(state)"))
 
     def checked_state(self, state: Mapping[str, Any]) -> dict[str, Array]:
-        """Return copies of the values of a state, which are like those of `state()` now; for `set_state`.
+        """Return copies of the values of a state, whose names, shapes and dtypes are as in `state()`; for `set_state`.
 
         Raises:
             ConfigError: A name, a shape or a dtype differs, as in a state of another version, or the value of an entry

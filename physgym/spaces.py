@@ -132,7 +132,7 @@ class Kind:
         return None
 
     def join(self, space: Any, parts: Sequence[Any]) -> Any:
-        """Return an element of a nested space, made of those of its sub-spaces."""
+        """Return an element of a nested space, made of elements of its sub-spaces."""
         raise NotImplementedError
 
     def layout(self, space: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -177,7 +177,7 @@ def register_kind(space_class: type[Any], kind: Kind) -> None:
 
 
 def kind_of(space: spaces.Space[Any]) -> Kind:
-    """Return the kind of a space: that of its class, or of the nearest class above it."""
+    """Return the kind that is registered for the class of a space, or for the nearest class above it."""
     found = _KINDS.get(space.__class__)
     if found is None:
         known = (_KINDS[base] for base in type(space).__mro__ if base in _KINDS)

@@ -18,7 +18,7 @@ class Modules:
     Attributes:
         hashes: Hash of the text, or of the compiled file, of each own module.
         packages: Version of each installed package.
-        folder: Folder of the first own module, which is that of the simulation; None before there is one.
+        folder: Folder of the first own module, the simulation's; None before there is one.
     """
 
     def __init__(self, unknown: list[str]) -> None:

@@ -19,9 +19,9 @@ BLOCK_BYTES = 1 << 24  # of rows that are read at once
 def difference_statistics(samples: Any, pairs: Mapping[str, str]) -> dict[str, Statistics]:
     """Return statistics of output - input by output, over stored samples.
 
-    Where a sample holds both, the difference is that within each sample. Where it holds the input alone, it is that of
-    two samples of an episode whose steps follow one another; none reaches over the end of an episode or a missing step.
-    Values that are not finite, or padding in one of both, are left out.
+    Where a sample holds both, the difference is taken within each sample. Where it holds the input alone, it is taken
+    between two samples of an episode whose steps follow one another; none reaches over the end of an episode or a
+    missing step. Values that are not finite, or padding in one of both, are left out.
 
     Args:
         samples: A dataset, or windows of one.

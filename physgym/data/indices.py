@@ -49,7 +49,7 @@ def as_indices(indices: Any, length: int) -> Array:
 
 
 def moved(rows: Array, before: list[int], after: list[int]) -> Array:
-    """Return the rows of the same samples where folders hold more than before: those of the first one stay.
+    """Return the rows of the same samples where folders hold more than before: rows of the first one stay.
 
     Raises:
         DatasetError: A folder holds less.

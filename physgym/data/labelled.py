@@ -165,7 +165,7 @@ def _table(name: str) -> str:
 
 
 def _field_of(name: str) -> str:
-    """Return the name by which the axes of a stored array are named: a rejected sample has those of its field."""
+    """Return the name by which the axes of a stored array are named: a rejected sample has the axes of its field."""
     for prefix in ("index/parameters/", "index/rejected/data/", CONSTANT):
         name = name.removeprefix(prefix)
     return name

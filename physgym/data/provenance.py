@@ -188,7 +188,7 @@ def overlaps_with_draws(
         defaults: The arguments of the constructor where none are given.
         draws: The seed of an episode of the run, by its index.
         names: What to call the samples that are to be unseen, and the others.
-        drawn: Whether those of the run are the ones to be unseen; else those of the dataset.
+        drawn: Whether the episodes of the run are to be unseen; else those of the dataset.
     """
     if not len(dataset):
         return ""

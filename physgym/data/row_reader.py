@@ -169,7 +169,7 @@ class RowsInMemory:
 
 
 def targets(spec: SampleSpec, names: Sequence[str], count: int, out: Mapping[str, Array] | None = None) -> Sample:
-    """Return arrays for fields of so many items, those of `out` if they fit.
+    """Return arrays for fields of so many items, the arrays of `out` if they fit.
 
     Raises:
         ConfigError: An array of `out` does not fit.

@@ -42,5 +42,5 @@ class RunningStatistics:
         return found
 
     def forget(self, part: Partition) -> None:
-        """Drop those of a partition whose seal has them."""
+        """Drop the sums of a partition whose seal has them."""
         self._accumulators.pop(part.path, None)

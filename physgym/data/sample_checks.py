@@ -75,7 +75,7 @@ class SampleChecks:
         return self._finite(rows, count)
 
     def _finite(self, rows: Mapping[str, Array], count: int) -> PendingBatch:
-        """Return those of the samples that are finite, or are allowed not to be."""
+        """Return the samples that are finite, or are allowed not to be."""
         if self._nonfinite == "allow":
             return PendingBatch(rows, 0, count, None)
         for field in self._spec.values():

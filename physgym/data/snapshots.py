@@ -134,7 +134,7 @@ def read_snapshot(folder: Path, mode: str, episode: int, step: int) -> Snapshot:
     """Return the snapshot before a step.
 
     Raises:
-        DatasetError: There is none, its file is damaged, or is that of another step.
+        DatasetError: There is none, its file is damaged, or another step has it.
     """
     file = folder / FOLDER / mode / str(episode) / f"{step}.npz"
     try:

@@ -1,4 +1,4 @@
-"""The time of samples: that of a step, which a dataset stores once, or that of each sample, which is a field."""
+"""The time of samples: the duration of a step, which a dataset stores once, or each sample's own, which is a field."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ class EpisodeWindows(MapStyle):
 
     @property
     def statistics(self) -> dict[str, Statistics]:
-        """Return statistics of the dataset by field, those of one row."""
+        """Return statistics of the dataset by field, for one row of a window."""
         found = self.dataset.statistics
         return {name: found[part.source] for name, part in self._fields.parts.items() if part.source in found}
 

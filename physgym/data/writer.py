@@ -276,7 +276,7 @@ class SampleWriter:
                 if self._interval == 0:
                     self._commit()
             except BaseException:
-                buffer.taken.forget()  # those of samples that are not stored are free again
+                buffer.taken.forget()  # names of samples that are not stored are free again
                 raise
 
     def add(self, sample: Mapping[str, Any], *, episode: int, step: int, seed: int, env: int = 0) -> None:
@@ -303,7 +303,7 @@ class SampleWriter:
                 if self._interval == 0:
                     self._commit()
             except BaseException:
-                buffer.taken.forget()  # those of samples that are not stored are free again
+                buffer.taken.forget()  # names of samples that are not stored are free again
                 raise
 
     def check_room(self, samples: int) -> None:

@@ -104,7 +104,7 @@ class Beam(Simulation[Float32Array, Float32Array]):
         self._solution = None
 
     def advance(self, action: Float32Array) -> None:
-        """Find the equilibrium under an action; the state is that of rest where there is none.
+        """Find the equilibrium under an action; where there is none, the beam is at rest.
 
         Args:
             action: Nodal forces in N, shape (n, 3), an element of ``action_space``.

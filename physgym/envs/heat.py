@@ -158,7 +158,7 @@ class Heat(Simulation[Array, Array]):
         self._take(source, idstn(modes, type=1))
 
     def _take(self, source: Array, temperature: Array) -> None:
-        """Make a temperature in K that of the plate, reached under a source in K/s; both (size, size), float64."""
+        """Give the plate a temperature in K, reached under a source in K/s; both (size, size), float64."""
         self._source, self._temperature = source, temperature
         self._hottest = max(self._hottest, float(np.abs(temperature).max()))
 

@@ -1,4 +1,4 @@
-"""`evaluate`: a network, or that of a session, compared with stored samples; and what a training measures."""
+"""`evaluate`: a network, or a session's, compared with stored samples; and what a training measures."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def load_network(config: Config | None, session: Path, which: str | None = None)
 
 
 def network_of(path: Path, which: str | None = None) -> Predictor:
-    """Load the network of a session, by default the checkpoint that a run takes; or that of a checkpoint.
+    """Load the network of a checkpoint; or of a session, by default from the checkpoint that a run takes.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged.

@@ -11,7 +11,7 @@ from physgym.storage.location import Location, place
 
 
 def dataset_of(path: Path) -> Path | Location | list[Path | Location]:
-    """Return the place of a dataset, or of several that are read as one; for a session that of its last run.
+    """Return the place of a dataset, or of several that are read as one; for a session, the place of its last run's.
 
     Raises:
         ConfigError: The session has no samples, or its record is damaged.

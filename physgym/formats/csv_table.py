@@ -224,7 +224,7 @@ def _value(text: str) -> Any:
 
 
 def _joined(source: str, columns: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the columns, those of one array's elements as that array."""
+    """Return the columns; the columns of an array's elements become that array."""
     found: dict[str, Array] = {}
     parts: dict[str, dict[tuple[int, ...], Array]] = {}
     for name, values in columns.items():

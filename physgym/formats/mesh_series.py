@@ -223,7 +223,7 @@ def _read(place: MeshPlace) -> tuple[Array, Sequence[Any], dict[str, Array]]:
         raise DatasetError(f"cannot read the mesh {file}: {error}") from error
     found = {name: np.asarray(values) for name, values in point_data.items()}
     names = _names(cells)
-    order = sorted(range(len(names)), key=names.__getitem__)  # that of the constants
+    order = sorted(range(len(names)), key=names.__getitem__)  # the order of the constants
     for name, blocks in cell_data.items():
         values = np.concatenate([np.asarray(blocks[i]) for i in order])
         found[f"cell/{name}" if name in found else name] = values

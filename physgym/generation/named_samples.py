@@ -1,7 +1,7 @@
 """Samples with their names, and what is stored together with them.
 
-A sample's name is (episode, step). The parameters of all episodes up to that of a sample belong to it, and so do the
-rejected samples and the endings of episodes with lesser names.
+A sample's name is (episode, step). The parameters of a sample's episode and of all episodes before belong to it, and
+so do the rejected samples and the endings of episodes with lesser names.
 """
 
 from __future__ import annotations

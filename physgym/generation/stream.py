@@ -128,7 +128,7 @@ class SampleStream(SampleSource):
         self.rejected, self.stopped = 0, ""
         self._allow_changed_code = options["allow_changed_code"]
         self._store: Store | None = None
-        self._patience: float | None = None  # that of the environments
+        self._patience: float | None = None  # the environments' own
         factory = plan.factory()
         try:
             self._envs = SocketVectorEnv(

@@ -34,7 +34,7 @@ def permutation(length: int, seed: tuple[int, ...]) -> Array:
     """Return the numbers below `length` in random order, shape (length,), int64.
 
     Sorts random numbers that carry the index in their low bits. That goes through the memory in order, so it takes a
-    third of the time of `numpy.random.Generator.permutation`, which would be half of that of gathering small samples.
+    third of the time of `numpy.random.Generator.permutation`, which would take half as long as gathering small samples.
     """
     bits = np.uint64(length.bit_length())
     keys = np.random.default_rng(seed).integers(0, 2**64, length, np.uint64)

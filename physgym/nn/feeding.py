@@ -56,7 +56,7 @@ class Feeding:
             others: Names of fields that do not feed it.
 
         Raises:
-            ConfigError: Some of the parameters are names of fields, but not all; or they are those of other fields.
+            ConfigError: Some of the parameters are names of fields, but not all; or they are names of other fields.
         """
         inner = unwrapped(network)
         name = f"the network {type(inner).__name__}"

@@ -336,7 +336,7 @@ class Optimization:
         """Continue from a state.
 
         Raises:
-            ConfigError: It is that of another kind of optimization.
+            ConfigError: Another kind of optimization gave it.
         """
         have = self.state_dict()
         if set(state) != set(have):

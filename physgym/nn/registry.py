@@ -49,12 +49,12 @@ def register(cls: ModuleType) -> ModuleType:
 
 
 def named_network(cls: ModuleType) -> ModuleType:
-    """Register a network of this folder under a name that configurations know, that of its class; a decorator."""
+    """Register a network of this folder under the name of its class, which configurations know; a decorator."""
     return register(cls)
 
 
 def named_transform(cls: ModuleType) -> ModuleType:
-    """Register a transform of this folder under a name that configurations know, that of its class; a decorator."""
+    """Register a transform of this folder under the name of its class, which configurations know; a decorator."""
     return register(cls)
 
 

@@ -19,7 +19,7 @@ class EpisodeMemory:
     change no memory, as in a run with the solver.
 
     Args:
-        dataset: The stored steps, whose order within an episode is that of time.
+        dataset: The stored steps, which follow in time within an episode.
         predictor: The recurrent network.
 
     Raises:

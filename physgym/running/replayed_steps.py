@@ -54,7 +54,7 @@ class ReplayedSteps(StepSource):
 
     @property
     def time_step(self) -> float | None:
-        """Return that of the dataset."""
+        """Return the time of a step of the dataset in s; None where it is not known."""
         return self._dataset.time_step
 
     def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:

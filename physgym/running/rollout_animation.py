@@ -57,7 +57,7 @@ def can_animate(shape: tuple[int, ...]) -> bool:
 
 
 def _drawable(predicted: Array, true: Array, name: str) -> tuple[tuple[Array, Array], str]:
-    """Return both with one or two axes after that of the steps, and what they are then."""
+    """Return both with one or two axes after the axis of the steps, and what they are then."""
     both, shape = (np.asarray(predicted, np.float64), np.asarray(true, np.float64)), true.shape[1:]
     if not can_animate(shape):
         raise ConfigError(f"{name!r} has shape {shape}; animations are of fields with one or two axes, or such vectors")

@@ -55,7 +55,7 @@ class RolloutEpisodes(ABC):
             **workers: Where fresh ones are made.
 
         Raises:
-            ConfigError: They are those of another simulation, or the network does not fit them.
+            ConfigError: Another simulation made them, or the network does not fit them.
         """
 
     @property

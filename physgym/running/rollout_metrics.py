@@ -1,4 +1,4 @@
-"""`RolloutMetrics`: what compares each step of a rollout with that of the solver."""
+"""`RolloutMetrics`: what compares each step of a rollout with the solver's."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ RunKind: TypeAlias = Literal["run", "replay"]
 class RunRecord:
     """Keeps the figures of the steps of runs, and stores the steps where a dataset is wanted.
 
-    The dataset has the mode "prediction", and is that of runs that follow on each other, or of one replay.
+    The dataset has the mode "prediction", and belongs to runs that follow on each other, or to one replay.
 
     Args:
         folder: Dataset folder, or ``s3://bucket/prefix``; None stores nothing.

@@ -90,7 +90,7 @@ class SolverSteps(SimulationSteps):
 
     @property
     def time_step(self) -> float | None:
-        """Return that of the simulation."""
+        """Return the time of a step of the simulation in s; None where it is not declared."""
         found: float | None = declaration(self._every, "step_seconds")
         return found
 

@@ -37,7 +37,7 @@ class ThresholdTimes:
 
     @classmethod
     def of(cls, metric: str, field: str, threshold: float, errors: Array, seconds: Array) -> ThresholdTimes:
-        """Return those of errors and times, both of shape (episodes, horizon) and NaN behind the end of an episode."""
+        """Find them in errors and times, both of shape (episodes, horizon) and NaN behind the end of an episode."""
         reached = (~np.isnan(errors)).sum(1)
         above = np.asarray(errors > threshold)
         exceeded = np.asarray(above.any(1))

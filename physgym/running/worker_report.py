@@ -246,7 +246,7 @@ def read_reported_steps(rows: NamedSamples) -> Iterator[ReportedStep]:
 
 
 def without_predictions(spec: SampleSpec) -> SampleSpec:
-    """Return the fields of a sample alone, without those of predictions that were made in a worker."""
+    """Return the fields of a sample alone, without predictions that were made in a worker."""
     return SampleSpec([f for f in spec.values() if not f.name.startswith(PREDICTION)])
 
 

@@ -121,7 +121,7 @@ class WorkerSteps(SimulationSteps):
 
     @property
     def time_step(self) -> float | None:
-        """Return that of the simulation."""
+        """Return the time of a step of the simulation in s; None where it is not declared."""
         return self._opened().time_step
 
     @cached_property

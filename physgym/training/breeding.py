@@ -48,7 +48,7 @@ class Breeding(Callback):
 
     The loss of a sample is its mean squared error, as the network sees it: normalized, where that is done. What counts
     is by how many standard deviations it exceeds the mean of its batch (nothing, where it is less), so that losses of
-    different times can be compared; that of a simulation is the mean over its samples that were drawn.
+    different times can be compared; a simulation's loss is the mean over its samples that were drawn.
 
     Args:
         breed: The sampler.

@@ -34,7 +34,7 @@ class Diagnosis:
         progress: Where the training is; counts batches that are skipped.
 
     Attributes:
-        elsewhere: Whether the loss that is not finite is that of another process.
+        elsewhere: Whether another process has the loss that is not finite.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class Logger(Callback, ABC):
     """Writer of the curves of a training, over batches (``batch/...``) and over epochs (``epoch/...``).
 
     - ``loss``, with its mean and variance over the last 50 (``loss_mean``, ``loss_variance``);
-    - ``lr``, the learning rate of the first parameter group; `LearningRateMonitor` gives those of all;
+    - ``lr``, the learning rate of the first parameter group; `LearningRateMonitor` gives the rates of all;
     - what `Optimization.transform_loss` returns, and what callbacks before this one add to the values;
     - over epochs ``validation_loss`` with its mean and variance, and all else that is in the record of the epoch.
 
@@ -198,7 +198,7 @@ class Logger(Callback, ABC):
         self.write(values, self._at(step), time.time(), "own")
 
     def _at(self, step: int | None) -> int:
-        """Return a step, by default that of the training."""
+        """Return a step, by default the training's."""
         if step is not None:
             return step
         assert self._trainer is not None  # while it is open
@@ -232,7 +232,7 @@ class Logger(Callback, ABC):
         self._lr = trainer.optimization.lr
 
     def batch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
-        """Write the curves over batches, those of many at once."""
+        """Write the curves over batches, many batches at once."""
         now = time.time()
         self._batches.append((trainer.step, now, {"lr": self._lr, **values}))
         if len(self._batches) >= TOGETHER or not 0 <= now - self._batches[0][1] < PATIENCE:

@@ -39,7 +39,7 @@ class Metrics(Callback):
     They are called ``validation_<metric>/<field>``, ``test_<name>_loss`` and ``test_<name>_<metric>/<field>``, and
     reach the history and the loggers as all other values. Predictions are compared in physical units, in one pass over
     all samples, exact over batches of any size; where several processes train together each of them makes that pass. In
-    an unrolled training metrics are those of single steps, and a test loss is that of the unroll. Of windows that the
+    an unrolled training metrics are of single steps, and a test loss is of the whole unroll. Of windows that the
     trainer is given, a metric compares all rows of the targets.
 
     A test set chooses nothing: checkpoints and early stopping cannot watch its values.

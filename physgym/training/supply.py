@@ -388,7 +388,7 @@ class FirstEpochSupply(Supply):
             normalize: Whether the transforms get their moments, if they get any.
 
         Raises:
-            CheckpointError: They are not those of the checkpoint that is resumed.
+            CheckpointError: The checkpoint that is resumed has others.
         """
         supply = StoredSupply(
             samples, self.batching, self.learner, normalize=normalize, source=self._source, order=self._order

@@ -25,7 +25,7 @@ class TensorBoard(Logger):
     Curves over batches (``batch/...``) and over epochs (``epoch/...``):
 
     - ``loss``, with its mean and variance over the last 50 (``loss_mean``, ``loss_variance``);
-    - ``lr``, the learning rate of the first parameter group; `LearningRateMonitor` gives those of all;
+    - ``lr``, the learning rate of the first parameter group; `LearningRateMonitor` gives the rates of all;
     - what `Optimization.transform_loss` returns, and what callbacks before this one add to the values;
     - over epochs ``validation_loss`` with its mean and variance, all else that is in the record of the epoch,
       and "training and validation" on one plot, under "Custom Scalars".

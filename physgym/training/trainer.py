@@ -127,7 +127,7 @@ class Trainer:
             both codes are recorded then.
 
     Started by ``torchrun``, the processes train one network together: each on its part of every batch, so that
-    `batch_size` is that of each. Only the first one writes.
+    `batch_size` counts for each. Only the first one writes.
 
     Attributes:
         predictor: The network with its fields and transforms; what to use after the training.
@@ -529,7 +529,7 @@ class Trainer:
 
         Args:
             arrays: Fields of shape (batch, *shape): those that feed the network, and those of the loss. Of an unrolled
-                training (batch, rows, *shape), and the loss is that of all steps.
+                training (batch, rows, *shape), and the loss is of all steps.
 
         Returns:
             Scalars by name; "loss" is the one to minimize.

@@ -64,7 +64,7 @@ def check_produced(unroll: Unroll | None, *, fresh: bool) -> None:
 
 
 def fields_of(samples: Any, unroll: Unroll | None) -> tuple[SampleSpec, SampleSpec]:
-    """Return the fields of what is trained on, and those of one step, which a network is made for.
+    """Return the fields of what is trained on, and the fields of one step, which a network is made for.
 
     Args:
         samples: Single samples, windows of them, or a source of samples that become windows once they are stored.
@@ -81,7 +81,7 @@ def fields_of(samples: Any, unroll: Unroll | None) -> tuple[SampleSpec, SampleSp
 
 
 def planned_fields(stored: SampleSpec, unroll: Unroll) -> tuple[SampleSpec, SampleSpec]:
-    """Return the fields of windows of samples that need not be there yet, and those of one step.
+    """Return the fields of windows of samples that need not be there yet, and the fields of one step.
 
     Args:
         stored: Fields of the samples.

@@ -30,7 +30,7 @@ class State(Enum):
 
     IDLE = ""  # no answer is owed
     POSTING = "posting"  # requests are being sent
-    SENDING = "sending"  # those of steps without lockstep are
+    SENDING = "sending"  # requests of steps without lockstep are being sent
     INTERRUPTED = (
         "interrupted"  # answers are owed that belong to nobody, or to a rollout, which can be left at any time
     )

@@ -56,7 +56,7 @@ def batched_spaces(
     observation_space, action_space = agreed.observation_space, agreed.action_space
     if walk.is_custom(fleet.description["observation_space"]) or walk.is_custom(fleet.description["action_space"]):
         # a space of the user's own class cannot be described on the wire; an environment of ours has it, which gets a
-        # placement after those of the workers, whose ports are taken
+        # placement after the workers' own, whose ports are taken
         with Folder(), placement.at(len(factories), len(factories) + 1):
             env = factories[0]()
             observation_space, action_space = env.observation_space, env.action_space

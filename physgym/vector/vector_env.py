@@ -541,7 +541,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """Have a worker leave: it completes the episodes that it was given, and ends.
 
         Args:
-            index: Of the worker; those of ``num_workers`` have the first ones. Where it has environments of this vector
+            index: Of the worker; the ``num_workers`` first ones come first. Where it has environments of this vector
                 env, `restart_workers` has to bring it back before they can be reset again.
 
         Raises:

@@ -11,7 +11,7 @@ class Watch:
     """Polls the connections of workers.
 
     Attributes:
-        poll: Of all connections; that of a single worker is its own `RemoteWorker.poll`.
+        poll: Of all connections; a single worker's own is `RemoteWorker.poll`.
         workers: Whose connection a descriptor is.
     """
 

@@ -43,7 +43,7 @@ class Worker:
         envs: Indices of its environments.
 
     Attributes:
-        ledger: What it owes: that of its connection, an empty one while it has none.
+        ledger: What it owes: the ledger of its connection, an empty one while it has none.
         since: When it was last heard of or began to owe an answer.
         unfinished: Whether a message is half sent or half taken in: still so afterwards where Ctrl-C came in between.
     """

@@ -45,7 +45,7 @@ class StepLog:
         del self._names[place:], self._numbers[place:], self._rejected[before:], self._reasons[before:]
 
     def onto(self, part: RolloutResult) -> RolloutResult:
-        """Return a part of a rollout with these steps in place of those of its samples."""
+        """Return a part of a rollout with these steps in place of the steps of its samples."""
         episodes, steps = np.array(self._names, np.int64).reshape(-1, 2).T.copy()
         rewards, solver, network = np.array(self._numbers, np.float64).reshape(-1, 3).T.copy()
         reports = StepReports(rewards, solver, network, np.array(self._rejected, np.int64), self._reasons)

@@ -40,7 +40,7 @@ class TakenStates:
         self.nbytes += sum(value.nbytes for value in state.values())
 
     def cut(self, episode: int, step: int) -> None:
-        """Forget those of a step and of all steps after it."""
+        """Forget the states of a step and of all steps after it."""
         self.entries = [one for one in self.entries if (one[0], one[1]) < (episode, step)]
 
 

@@ -113,7 +113,7 @@ class Stepper:
         current_env, first = self._rows.current_env, self._rows.first
         write, rewards, terminations, truncations = slot.write, slot.rewards, slot.terminations, slot.truncations
         (buffer, shape, dtype), ndarray = slot.plain, np.ndarray
-        slot.clear_flags(request.rows)  # those of most steps: what is not False is written below
+        slot.clear_flags(request.rows)  # flags of most steps: what is not False is written below
         same_step, disabled = self._same_step, self._disabled
         infos: dict[int, dict[str, Any]] = {}
         failures: list[Failure] = []

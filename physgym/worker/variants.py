@@ -1,4 +1,4 @@
-"""Environments of several arguments, of which each episode runs in that of its own.
+"""Environments of several sets of arguments: each episode runs in the one with its own.
 
 Where a dataset is made, a list of k arguments belongs to episodes: episode e runs with ``arguments[e % k]``, whichever
 worker runs it. The options of its reset say which ones.

@@ -190,7 +190,7 @@ def _differing_endings(one: SampleDataset, two: SampleDataset) -> Iterator[str]:
 def _differing_tables(
     what: str, tables: Sequence[Sample | None], keys: Sequence[str], columns: Sequence[str]
 ) -> Iterator[str]:
-    """Say how rows of two tables differ, of those of one name in their order.
+    """Say how rows of two tables differ; rows of one name are compared in their order.
 
     Args:
         what: What they hold, for a person.

@@ -422,7 +422,7 @@ def _both(one: Array | None, other: Array | None) -> Array | None:
 
 
 def _lifted(data: Any, axes: int) -> Any:
-    """Return values with so many axes behind that of the samples, so that a number goes with an array."""
+    """Return values with so many axes behind the axis of the samples, so that a number goes with an array."""
     if not isinstance(data, np.ndarray) or data.ndim == axes + 1:
         return data
     return data.reshape(len(data), *(1,) * axes)

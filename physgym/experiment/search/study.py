@@ -122,7 +122,7 @@ def resume_search(
 
 
 def is_search(session: Path) -> bool:
-    """Return whether a session is that of a search.
+    """Return whether a session belongs to a search.
 
     Raises:
         ConfigError: The folder is not a session.
