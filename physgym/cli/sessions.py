@@ -137,14 +137,14 @@ def show(
     physgym show examples/beam.yaml training.epochs=20
     """
     from physgym.experiment.record import read_record, state
-    from physgym.experiment.report_text import describe
+    from physgym.experiment.report_text import record_text
     from physgym.experiment.yaml_text import to_yaml
 
     if target.is_dir():
         if overrides:
             raise ConfigError(f"{target} is a session, which nothing changes; show its config.yaml with {overrides[0]}")
         record = read_record(target)
-        print(json.dumps(record, indent=1) if as_json else describe(record, state(target), details=True).rstrip())
+        print(json.dumps(record, indent=1) if as_json else record_text(record, state(target), details=True).rstrip())
         return
     from physgym.experiment.config import load_config
 

@@ -174,7 +174,7 @@ def check_same(
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         raise ChangedCode(
             f"{where} was made by other code of the simulation than that of now: {'; '.join([*found[:SHOWN], *more])}. "
-            f"Then {_named(old)}, now {_named(now)}. Take the code with which it was begun, or go on with that of now, "
+            f"Then {_text(old)}, now {_text(now)}. Take the code with which it was begun, or go on with that of now, "
             "and have both recorded: --allow-changed-code (allow_changed_code=True)"
         )
     return found
@@ -192,6 +192,6 @@ def warn_unknown(code: Code) -> None:
         )
 
 
-def _named(code: Code) -> str:
+def _text(code: Code) -> str:
     what = f"code {code.hash[:SHORT]}" if code.hash else "unknown code"
     return f"{what} (commit {code.commit[:SHORT]}{' with changes' if code.dirty else ''})" if code.commit else what

@@ -131,15 +131,15 @@ def state(session: Path) -> str:
 
 def as_text(record: Mapping[str, Any]) -> str:
     """Return a record as the text of its file."""
-    return json.dumps(_plain(record), indent=1, allow_nan=False, ensure_ascii=False)
+    return json.dumps(_json_data(record), indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def _json_data(value: Any) -> Any:
     """Return a value as data that JSON knows; numbers that are not finite become texts."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [_json_data(item) for item in value]
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         with contextlib.suppress(ValueError, RuntimeError):  # an array of several numbers
             value = value.item()

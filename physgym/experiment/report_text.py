@@ -34,7 +34,7 @@ def write_info(session: Path, record: Mapping[str, Any], outcome: str) -> None:
         outcome: How the last run ended.
     """
     notes = _notes(session / INFO)
-    write_atomically(session / INFO, f"{describe(record, outcome)}\n{NOTES}\n{notes}")
+    write_atomically(session / INFO, f"{record_text(record, outcome)}\n{NOTES}\n{notes}")
 
 
 def _notes(info: Path) -> str:
@@ -50,7 +50,7 @@ def _notes(info: Path) -> str:
     return notes.lstrip("\n")
 
 
-def describe(record: Mapping[str, Any], outcome: str, *, details: bool = False) -> str:
+def record_text(record: Mapping[str, Any], outcome: str, *, details: bool = False) -> str:
     """Return a record as a person reads it.
 
     Args:

@@ -43,7 +43,7 @@ class UnrollPlan:
                     "training.unroll needs samples with episodes and steps, and those of dataset.type have none. Name "
                     "a dataset in dataset.path, or leave out training.unroll"
                 )
-            with _named():
+            with _naming_key():
                 self.samples, self.step = planned_fields(spec, self.unroll)
 
     @property
@@ -59,7 +59,7 @@ class UnrollPlan:
             loss_fields: Fields that the loss gets; None for the outputs.
         """
         if self.unroll is not None:
-            with _named():
+            with _naming_key():
                 check_unrolled(predictor, loss_fields or predictor.outputs, self.unroll, (self.samples, self.step))
 
     def windows(self, samples: Any, key: str) -> Any:
@@ -74,12 +74,12 @@ class UnrollPlan:
         """
         if not isinstance(samples, SampleDataset):
             return samples
-        with _named():
+        with _naming_key():
             return windows_of(samples, self.unroll, key)
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _naming_key() -> Iterator[None]:
     """Name the key of the configuration in an error."""
     try:
         yield

@@ -72,7 +72,7 @@ def as_recorded(source: dict[str, Any], before: Mapping[str, Any] | None) -> dic
     return found
 
 
-def _plain(data: Any) -> Any:
+def _after_saving(data: Any) -> Any:
     """Return JSON data as it is after it was saved."""
     return json.loads(json.dumps(data))
 
@@ -107,4 +107,4 @@ def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
 
 def is_same_source(saved: Mapping[str, Any], mine: dict[str, Any]) -> bool:
     """Return whether a saved source describes a stream, also where an older version has saved it."""
-    return _with_rule(_plain(saved)) == _with_rule(as_recorded(_plain(mine), saved))
+    return _with_rule(_after_saving(saved)) == _with_rule(as_recorded(_after_saving(mine), saved))

@@ -213,9 +213,10 @@ class Predictor(nn.Module):
         if isinstance(result, Tensor) and len(self.outputs) == 1:
             return {self.outputs[0]: result}
         if isinstance(result, Mapping):
-            return self._named(result, "a dictionary")
+            return self._fields_by_name(result, "a dictionary")
         if isinstance(result, tuple) and (names := getattr(result, "_fields", None)):
-            return self._named(dict(zip(names, result, strict=True)), f"the named tuple {type(result).__name__}")
+            kind = f"the named tuple {type(result).__name__}"
+            return self._fields_by_name(dict(zip(names, result, strict=True)), kind)
         if isinstance(result, (tuple, list)) and len(result) == len(self.outputs):
             return dict(zip(self.outputs, result, strict=True))
         got = f"{len(result)} outputs" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
@@ -273,7 +274,7 @@ class Predictor(nn.Module):
         """Say whether every normalization, and the units of changes, have moments."""
         return self.transforms.fitted and (self.changes is None or self.changes.fitted)
 
-    def _named(self, result: Mapping[str, Any], kind: str) -> Fields:
+    def _fields_by_name(self, result: Mapping[str, Any], kind: str) -> Fields:
         """Return the output fields from outputs that have names, which are those of the fields."""
         aliases = field_aliases(self.outputs)
         named = {aliases.get(name, name): value for name, value in result.items()}

@@ -45,7 +45,7 @@ class RolloutMeasurement:
             (metric, field.name): [] for metric in metrics.names for field in form.outputs
         }
         self._times: list[Array] = []
-        self._named: list[tuple[int, int, int]] = []  # episode, last horizon, divergence
+        self._ends: list[tuple[int, int, int]] = []  # episode, last horizon, divergence
         self._examples: list[PredictedTrajectory] = []
 
     def add(self, one: PredictedTrajectory) -> None:
@@ -68,7 +68,7 @@ class RolloutMeasurement:
         if one.seconds is not None:
             times[: one.horizon] = one.seconds
         self._times.append(times)
-        self._named.append((one.trajectory.episode, one.horizon, one.diverged))
+        self._ends.append((one.trajectory.episode, one.horizon, one.diverged))
         if len(self._examples) < self._most:
             self._examples.append(one)
 
@@ -79,7 +79,7 @@ class RolloutMeasurement:
         for (metric, name), rows in self._errors.items():
             errors[metric][name] = np.array(rows)
         first = self._metrics.names[0]
-        episodes, reached, diverged = np.array(self._named, np.int64).T
+        episodes, reached, diverged = np.array(self._ends, np.int64).T
         return RolloutReport(
             errors=errors,
             units={f"{m}/{name}": self._metrics.unit(m, field) for m in errors for name, field in fields.items()},

@@ -135,8 +135,8 @@ class RolloutReport:
             metric: {
                 name: {
                     "unit": self.units.get(f"{metric}/{name}", ""),
-                    "mean": _plain(self.mean(metric, name)),
-                    "quantiles": {f"{q:g}": _plain(self.quantile(q, metric, name)) for q in self.quantiles},
+                    "mean": _finite_or_none(self.mean(metric, name)),
+                    "quantiles": {f"{q:g}": _finite_or_none(self.quantile(q, metric, name)) for q in self.quantiles},
                 }
                 for name in fields
             }
@@ -146,7 +146,7 @@ class RolloutReport:
         return {
             "source": self.source,
             "horizon": list(range(1, self.horizon + 1)),
-            "seconds": None if seconds is None else _plain(seconds),
+            "seconds": None if seconds is None else _finite_or_none(seconds),
             "episodes": self.counts.tolist(),
             "diverged": self.diverged_counts.tolist(),
             "metrics": figures,
@@ -292,7 +292,7 @@ def _check_part(part: float) -> None:
         raise ConfigError(f"a quantile is of a part between 0 and 1, not {part!r}")
 
 
-def _plain(values: Array) -> list[float | None]:
+def _finite_or_none(values: Array) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values.tolist()]
 
 

@@ -73,7 +73,7 @@ class Gaussian(IndependentSampler):
     name = "gaussian"
 
     def __init__(self, mean: Any = None, std: Any = None) -> None:
-        self.mean, self.std = (_plain(value, name) for value, name in ((mean, "mean"), (std, "std")))
+        self.mean, self.std = (_finite_numbers(value, name) for value, name in ((mean, "mean"), (std, "std")))
         if any((np.asarray(x) < 0).any() for x in _numbers(self.std)):
             raise ConfigError(f"Gaussian: std must not be negative, got {std}")
 
@@ -115,10 +115,10 @@ class Gaussian(IndependentSampler):
         return LeafColumns(space, sum(math.prod(leaf.shape) for leaf in layout)), draw
 
 
-def _plain(value: Any, name: str) -> Any:
+def _finite_numbers(value: Any, name: str) -> Any:
     """Return numbers as JSON data."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, name) for key, item in value.items()}
+        return {str(key): _finite_numbers(item, name) for key, item in value.items()}
     if value is None:
         return None
     try:

@@ -105,7 +105,7 @@ class S3Backend(Backend):
         """Read a small object and its entity tag; None if there is none."""
 
         def get() -> tuple[bytes, str]:
-            found = self._call("get_object", **self._named(name))
+            found = self._call("get_object", **self._address(name))
             data, size = b"".join(self._chunks(found["Body"])), found["ContentLength"]
             if len(data) != size:
                 raise KeyError("the rest of it")
@@ -128,7 +128,7 @@ class S3Backend(Backend):
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
 
         def put() -> str:
-            answer: str = self._call("put_object", **self._named(name), Body=data, **condition)["ETag"]
+            answer: str = self._call("put_object", **self._address(name), Body=data, **condition)["ETag"]
             return answer
 
         try:
@@ -142,7 +142,7 @@ class S3Backend(Backend):
     def size(self, name: str) -> int | None:
         """Return the bytes of an object, None if there is none."""
         try:
-            found = self._repeat(f"look for {name}", lambda: self._call("head_object", **self._named(name)))
+            found = self._repeat(f"look for {name}", lambda: self._call("head_object", **self._address(name)))
             return int(found["ContentLength"])
         except MissingObject:
             return None
@@ -159,14 +159,14 @@ class S3Backend(Backend):
         with file.open("rb") as stream:
             if size <= PART:
                 data = stream.read()
-                self._repeat(f"upload {name}", lambda: self._call("put_object", **self._named(name), Body=data))
+                self._repeat(f"upload {name}", lambda: self._call("put_object", **self._address(name), Body=data))
             else:
                 self._upload_parts(stream, size, name, begun)
         if (stored := self.size(name)) != size:
             raise DamagedObject(f"{self.location / name} holds {stored} bytes after the upload of {size}")
 
     def _upload_parts(self, stream: Any, size: int, name: str, begun: Callable[[str], None]) -> None:
-        named = self._named(name)
+        named = self._address(name)
         upload: str = self._repeat(f"upload {name}", lambda: self._call("create_multipart_upload", **named))["UploadId"]
         begun(upload)
         parts: list[dict[str, Any]] = []
@@ -186,7 +186,7 @@ class S3Backend(Backend):
     def abort(self, name: str, upload: str) -> bool:
         """Give up an upload in parts, so that its parts cost nothing; one attempt, whose success is returned."""
         try:
-            self._call("abort_multipart_upload", **self._named(name), UploadId=upload)
+            self._call("abort_multipart_upload", **self._address(name), UploadId=upload)
         except Exception as error:  # noqa: BLE001  # nothing depends on it
             log.debug("an upload of %s was left behind: %s", name, _shown(error))
             return "NoSuchUpload" in str(error)
@@ -217,7 +217,7 @@ class S3Backend(Backend):
         def get() -> None:
             nonlocal done
             rest = {"Range": f"bytes={done}-"} if done else {}
-            found = self._call("get_object", **self._named(entry.source), **rest)
+            found = self._call("get_object", **self._address(entry.source), **rest)
             if (size := done + found["ContentLength"]) != entry.size:
                 found["Body"].close()
                 where = self.location / entry.source
@@ -238,7 +238,7 @@ class S3Backend(Backend):
     def delete(self, names: list[str]) -> None:
         """Delete objects; those that are not there do no harm."""
         for name in names:
-            self._repeat(f"delete {name}", functools.partial(self._call, "delete_object", **self._named(name)))
+            self._repeat(f"delete {name}", functools.partial(self._call, "delete_object", **self._address(name)))
 
     def folders(self) -> list[str]:
         """List the names of the places below that hold objects, up to the next slash."""
@@ -257,7 +257,7 @@ class S3Backend(Backend):
 
         return [name.removeprefix(prefix).rstrip("/") for name in self._repeat(f"list {self.location}", pages)]
 
-    def _named(self, name: str) -> dict[str, str]:
+    def _address(self, name: str) -> dict[str, str]:
         return {"Bucket": self.location.bucket, "Key": self.location.key(name)}
 
     @property

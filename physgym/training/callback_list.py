@@ -36,7 +36,7 @@ class CallbackList(Callbacks):
         super().__init__(sorted(called, key=lambda call: isinstance(call, Checkpoints)))
         self.saves = any(isinstance(call, Checkpoints) for call in given)
 
-    def _named(self) -> Iterator[tuple[str, Callback]]:
+    def _by_name(self) -> Iterator[tuple[str, Callback]]:
         """Yield the callbacks by the name of their class, and a number."""
         seen: dict[str, int] = {}
         for callback in self:
@@ -50,11 +50,11 @@ class CallbackList(Callbacks):
         Raises:
             CheckpointError: One of them is no dictionary.
         """
-        return {name: _state_of(callback) for name, callback in self._named()}
+        return {name: _state_of(callback) for name, callback in self._by_name()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Continue from states; callbacks without one stay as they are."""
-        for name, callback in self._named():
+        for name, callback in self._by_name():
             if name in states:
                 callback.load_state_dict(states[name])
 

@@ -14,7 +14,7 @@ import torch
 from physgym import SampleDataset, cli
 from physgym.data.writer import SampleWriter
 from physgym.experiment.record import read_config, read_record, state
-from physgym.experiment.report_text import describe
+from physgym.experiment.report_text import record_text
 from physgym.nn import FNO, MLP, Optimization, UNet
 from physgym.sample import Field, SampleSpec
 from physgym.training import Trainer, load_checkpoint
@@ -126,7 +126,7 @@ def test_a_session_is_read_resumed_and_run(files, capsys):
     session = Path("spring")
     assert state(session) == "completed"
     assert read_config(session)["environment"]["id"] == "physgym/Spring-v0"
-    assert "outcome: completed" in describe(read_record(session), state(session), details=True)
+    assert "outcome: completed" in record_text(read_record(session), state(session), details=True)
     cli.app(["resume", "spring", "training.epochs=3"], standalone_mode=False)
     runs = read_record(session)["runs"]
     assert [(run["outcome"], run["results"]["epoch"]) for run in runs] == [("completed", 2), ("completed", 3)]

@@ -29,7 +29,7 @@ from physgym.experiment import provenance, session
 from physgym.experiment.provenance import Origin, dataset_hash, import_folders
 from physgym.experiment.record import read_config, read_record, state
 from physgym.experiment.references import SAMPLES, weights_digest
-from physgym.experiment.report_text import describe
+from physgym.experiment.report_text import record_text
 from physgym.experiment.repository import find_repository
 from physgym.experiment.run import Run
 from physgym.experiment.session import new_session
@@ -307,7 +307,7 @@ def test_a_killed_run_died(tmp_path):
         with Run(tmp_path, "train", CONFIGURATION):
             pass
         assert [run["outcome"] for run in read_record(tmp_path)["runs"]] == [None, "completed"]
-        text = describe(read_record(tmp_path), state(tmp_path), details=True)
+        text = record_text(read_record(tmp_path), state(tmp_path), details=True)
         assert "run 1 of 2: died" in text
         assert "run 2 of 2: completed" in text
     finally:
@@ -460,13 +460,13 @@ NOT_UTF_8 = """
 import locale, sys
 from pathlib import Path
 from physgym.experiment.record import read_config, read_record
-from physgym.experiment.report_text import describe
+from physgym.experiment.report_text import record_text
 from physgym.experiment.run import Run
 assert locale.getencoding().lower() not in ("utf-8", "utf8"), locale.getencoding()
 folder = Path(sys.argv[1])
 with Run(folder, "train", {"description": "Gr\\xf6\\xdfe"}):
     assert read_config(folder) == {"description": "Gr\\xf6\\xdfe"}
-    assert "Gr\\xf6\\xdfe" in describe(read_record(folder), "")
+    assert "Gr\\xf6\\xdfe" in record_text(read_record(folder), "")
 """
 
 
@@ -543,7 +543,7 @@ def test_any_byte_of_a_record_may_be_wrong(tmp_path):
         bad[rng.integers(len(bad))] = rng.integers(256)
         (tmp_path / "record.json").write_bytes(bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.3 else bad))
         with contextlib.suppress(ConfigError):
-            describe(read_record(tmp_path), state(tmp_path), details=True)
+            record_text(read_record(tmp_path), state(tmp_path), details=True)
 
 
 def test_a_folder_that_is_no_session_is_named(tmp_path):
@@ -675,7 +675,7 @@ def test_all_samples_of_a_run_are_described(tmp_path):
     assert found["others"] == {
         what: {"path": path, "samples": 20, "hash": dataset_hash(data[what])} for what, path in paths.items()
     }
-    text = describe(read_record(folder), "", details=True)
+    text = record_text(read_record(folder), "", details=True)
     assert f"validation: s3://bucket/x, sha256 {found['others']['validation']['hash']}" in text
 
 
@@ -702,6 +702,6 @@ def test_a_full_disk_leaves_no_folder_that_takes_the_name(tmp_path, monkeypatch)
 def test_what_others_wrote_does_not_steer_a_terminal(tmp_path):
     with Run(tmp_path, "train", {**CONFIGURATION, "description": "\x1b[31mrød\x07"}):
         pass
-    told = describe(read_record(tmp_path), "completed", details=True)
+    told = record_text(read_record(tmp_path), "completed", details=True)
     assert "\\x1b[31mrød\\x07" in told
     assert "\x1b" not in told

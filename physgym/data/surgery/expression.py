@@ -169,7 +169,7 @@ class _Evaluation:
         """Return the value of a part."""
         kinds: dict[type[ast.AST], Callable[[Any], PartValue]] = {
             ast.Constant: self._constant,
-            ast.Name: lambda name: self._named(self._written(name)),
+            ast.Name: lambda name: self._values_of(self._written(name)),
             ast.BoolOp: self._boolean,
             ast.UnaryOp: self._unary,
             ast.BinOp: self._arithmetic,
@@ -187,7 +187,7 @@ class _Evaluation:
     def _constant(self, node: ast.Constant) -> PartValue:
         value: Any = node.value
         if isinstance(value, str):  # a name that Python would not take
-            return self._named(value)
+            return self._values_of(value)
         if type(value) not in (int, float):
             raise ConfigError(f"{_text(node)} is no number; an expression has integers and decimal numbers")
         try:
@@ -208,7 +208,7 @@ class _Evaluation:
             raise ConfigError(f"{node.id} may be each of the names {', '.join(map(repr, alike))}; write it in quotes")
         return alike[0] if alike and node.id not in NAMES else node.id
 
-    def _named(self, name: str, kind: str | None = None) -> PartValue:
+    def _values_of(self, name: str, kind: str | None = None) -> PartValue:
         """Return the values of a name; of one kind where it is said."""
         in_fields, in_parameters = (name in known for known in (self._spec, self._parameters))
         if kind is None and name in NAMES:
@@ -327,7 +327,7 @@ class _Evaluation:
             text = self._written(chosen) if isinstance(chosen, ast.Name) else getattr(chosen, "value", None)
             if not isinstance(text, str):
                 raise ConfigError(f"{_text(node)}: {name} takes a name")
-            return self._named(text, CHOOSING[name])
+            return self._values_of(text, CHOOSING[name])
         if len(node.args) > 1:
             sides = [_number(self._scalar(side)) for side in node.args]
             combine = np.minimum if name == "min" else np.maximum

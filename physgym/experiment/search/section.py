@@ -104,7 +104,7 @@ def _is_nested(value: Any) -> bool:
     return all(isinstance(inner, Mapping) for inner in value.values())
 
 
-def _named(known: tuple[str, ...]) -> AfterValidator:
+def _one_of(known: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(lambda name: check_name(name, known))
 
 
@@ -130,12 +130,12 @@ class SearchSection(BaseModel):
     metric: str = Field("validation_loss", description="value of an epoch that is to be best")
     which: Literal["best", "last"] = Field("best", description="whether its best epoch counts, or the last one")
     direction: Literal["minimize", "maximize"] = "minimize"
-    sampler: Annotated[str, _named(SAMPLERS), WithJsonSchema(_names_of(SAMPLERS))] = Field(
+    sampler: Annotated[str, _one_of(SAMPLERS), WithJsonSchema(_names_of(SAMPLERS))] = Field(
         "tpe",
         description="what chooses values: tpe (Parzen trees), gp (Gaussian process), random, grid (all combinations), "
         "or module:attr, a sampler of Optuna",
     )
-    pruner: Annotated[str, _named(PRUNERS), WithJsonSchema(_names_of(PRUNERS))] = Field(
+    pruner: Annotated[str, _one_of(PRUNERS), WithJsonSchema(_names_of(PRUNERS))] = Field(
         "median",
         description="what ends trials early: median (worse than it), halving (successive halving), hyperband, none, or "
         "module:attr, a pruner of Optuna",
