@@ -73,9 +73,10 @@ GUIDES = {
     "architecture": Guide(
         sketches={
             0: "a sampler that would stay in the table",
-            1: "tests of a format that the reader writes",
-            2: "rows of a table",
-            3: "tests of a transport that the reader writes",
+            1: "two ways to end a method that the reader writes",
+            2: "tests of a format that the reader writes",
+            3: "rows of a table",
+            4: "tests of a transport that the reader writes",
         }
     ),
     "concepts": Guide(
