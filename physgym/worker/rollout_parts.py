@@ -13,8 +13,9 @@ from physgym.casting import CastError, as_dtype
 from physgym.episode import Transition
 from physgym.errors import SampleError
 from physgym.protocol.messages import Parameters, Rejected, RolloutResult
-from physgym.sample import Columns, SampleSpec, flat_items
+from physgym.sample import SampleSpec, flat_items
 from physgym.spaces import Array
+from physgym.worker.sample_columns import SampleColumns
 from physgym.worker.stepping import Emit
 
 ROLLOUT_SECONDS = 0.05  # samples are written to disk at the other end: a part that is older is sent
@@ -66,10 +67,11 @@ class RolloutPart:
         self.ended: list[Any] = []
         self._episodes: list[int] = []
         self._steps: list[int] = []
-        self._samples = Columns(self.spec, min(16, self._most))
+        self._samples = SampleColumns(self.spec, min(16, self._most))
         self._begun: list[int] = []
-        self._parameters = None if self._parameter_spec is None else Columns(self._parameter_spec, of="parameters")
-        self._rejected = Columns(self.spec, min(16, self._most))
+        parameters = self._parameter_spec
+        self._parameters = None if parameters is None else SampleColumns(parameters, of="parameters")
+        self._rejected = SampleColumns(self.spec, min(16, self._most))
         self._names_rejected: list[tuple[int, int, str]] = []
         self._snapshots = TakenStates()
         self._since = time.perf_counter()
