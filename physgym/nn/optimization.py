@@ -251,7 +251,7 @@ class Optimization:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self.scaler is not None or not gradients:
             return True
-        if all(gradient.device.type == "cpu" for gradient in gradients):
+        if all(gradient.is_cpu for gradient in gradients):
             return all(cmath.isfinite(gradient.sum().item()) for gradient in gradients)
         return bool(nn.utils.get_total_norm(gradients).isfinite())  # waits for the device once
 

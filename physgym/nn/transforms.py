@@ -54,12 +54,14 @@ class Normalizable(Protocol):
     def statistics(self) -> Mapping[str, Moments]: ...  # noqa: D102
 
 
-def checked_fields(fields: Any, where: str, transform: nn.Module, needed: Iterable[str] = ()) -> Fields:
+def checked_fields(fields: Any, where: str, transform: nn.Module, needed: Sequence[str] = ()) -> Fields:
     """Return what a transform returned, if it is fields.
 
     Raises:
         ConfigError: It is not, or needed ones are missing; the text names the transform.
     """
+    if fields.__class__ is dict and not needed:  # as nearly always, several times a batch
+        return cast(Fields, fields)
     name = type(transform).__name__
     if not isinstance(fields, Mapping):
         got = "None" if fields is None else f"a {type(fields).__name__}"
