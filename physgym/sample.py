@@ -435,6 +435,12 @@ def present(field: Field, mask: Field, values: Array) -> Array:
     return flags.reshape(len(flags), *(1,) * (len(field.shape) - axes), *flags.shape[1:])
 
 
+def present_in(spec: Mapping[str, Field], name: str, rows: Mapping[str, Array]) -> Array | None:
+    """Return the flags of the values of a field that are there in some rows; None where it is not padded."""
+    mask = spec.get(spec[name].mask)
+    return None if mask is None else present(spec[name], mask, rows[mask.name])
+
+
 def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of a nested dictionary with their paths."""
     for key, value in sample.items():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.windows import EpisodeWindows, WindowForm
 from physgym.feedback import Feedback
-from physgym.sample import Sample, SampleSpec
+from physgym.sample import Sample
 from physgym.spaces import Array
 
 
@@ -21,13 +20,12 @@ class NextRows:
         once: Fields that they hold once, each with the name of the output that it is of the step before.
 
     Attributes:
-        spec: The fields; the targets have no mask.
+        spec: The fields; where a field is padded, ``present/<name>`` are the flags of its values that are there.
     """
 
     def __init__(self, dataset: SampleDataset, once: Mapping[str, str]) -> None:
         self._windows = EpisodeWindows(dataset, WindowForm(1, 1), Feedback(once=once))
-        fields = self._windows.step_spec.values()
-        self.spec = SampleSpec([replace(one, mask="") if one.name in once.values() else one for one in fields])
+        self.spec = self._windows.step_spec
 
     def __len__(self) -> int:
         return len(self._windows)

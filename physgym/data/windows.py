@@ -138,6 +138,10 @@ class EpisodeWindows(MapStyle):
 
     A window begins and ends in one episode, and no step is missing between its first row and its last one.
 
+    A field that is padded within a row (`physgym.sample.Field.mask`) stays so: ``present/<name>`` are the flags of its
+    values that are there, shape (rows, *shape) or that of its first axes, and its mask. Where windows are padded too,
+    the flags of a target are false in rows that are not there.
+
     Args:
         dataset: The samples; a part of a dataset gives windows of that part.
         form: The form of the windows.
@@ -372,7 +376,7 @@ class EpisodeWindows(MapStyle):
 
     def _sources(self, names: Sequence[str]) -> list[str]:
         """Return the fields of the dataset that some fields are made of."""
-        parts = self._fields.parts
+        parts = {**self._fields.parts, **{name: one.part for name, one in self._fields.flags.items()}}
         return list(dict.fromkeys(parts[name].source for name in names if name in parts))
 
     def _take(
@@ -388,20 +392,31 @@ class EpisodeWindows(MapStyle):
         first = None
         if self._stored is not None and (steps is None or bool(np.all(steps == self._span))):
             first = (self._stored if block is None else self._first)[indices]
+
+        def rows(offset: int, length: int, sources: list[str], given: Mapping[str, Array] | None) -> Sample:
+            if first is None:
+                return self._by_row(indices, steps, offset, length, sources, given, block)
+            slices = self.dataset.stored_slices if block is None else block.slices
+            return slices(first + offset if offset else first, length, sources, given)
+
         found: Sample = {}
         for (offset, length), group in self._groups(names):
             sources = list(group.values())
             given = None if batch is None else {source: batch[name] for name, source in group.items()}
-            if first is None:
-                got = self._by_row(indices, steps, offset, length, sources, given, block)
-            else:
-                starts = first + offset if offset else first
-                slices = self.dataset.stored_slices if block is None else block.slices
-                got = slices(starts, length, sources, given)
+            got = rows(offset, length, sources, given)
             for name, source in group.items():
                 found[name] = got[source]
+        for name in names:
+            if name in self._fields.flags:
+                flags = self._fields.flags[name]
+                masks = rows(flags.part.offset, flags.part.length, [flags.part.source], None)
+                there = flags.of(masks[flags.part.source])
+                if self.spec[flags.name].role == "target" and steps is not None:
+                    whole = self._mask(steps, len(indices))
+                    there = there & whole.reshape(*whole.shape, *(1,) * len(flags.shape))
+                found[name] = _into(batch, name, there)
         if self._fields.mask in names:
-            found[self._fields.mask] = self._mask(steps, len(indices), batch)
+            found[self._fields.mask] = _into(batch, self._fields.mask, self._mask(steps, len(indices)))
         return {name: found[name] for name in names}
 
     def _groups(self, names: Sequence[str]) -> list[tuple[tuple[int, int], dict[str, str]]]:
@@ -437,15 +452,19 @@ class EpisodeWindows(MapStyle):
         got = (self.dataset if block is None else block).gather(rows, sources, flat)
         return {name: array.reshape(len(indices), length, *array.shape[1:]) for name, array in got.items()}
 
-    def _mask(self, steps: Array | None, count: int, batch: Mapping[str, Array] | None) -> Array:
-        """Return which targets are there."""
+    def _mask(self, steps: Array | None, count: int) -> Array:
+        """Return which targets are there, shape (count, targets)."""
         form = self.form
         last = (self._fields.first_target + np.arange(form.targets)) * form.stride
-        mask = np.ones((count, form.targets), np.bool_) if steps is None else last < steps[:, None]
-        if batch is None:
-            return mask
-        batch[self._fields.mask][...] = mask
-        return batch[self._fields.mask]
+        return np.ones((count, form.targets), np.bool_) if steps is None else last < steps[:, None]
+
+
+def _into(batch: Mapping[str, Array] | None, name: str, values: Array) -> Array:
+    """Return values of a field, in the array that is given for it if there is one."""
+    if batch is None:
+        return values
+    batch[name][...] = values
+    return batch[name]
 
 
 def without_windows(samples: Any) -> Any:

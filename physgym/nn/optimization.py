@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.checks import integer, one_of
 from physgym.errors import CheckpointError, ConfigError
+from physgym.nn.padding import held_at_zero, padded_loss
 from physgym.nn.transforms import Fields
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +32,9 @@ class Optimization:
     Args:
         network: The module to optimize, or an iterable of parameters.
         loss: A loss class such as `torch.nn.MSELoss`, or a callable of (prediction, target), tensors of shape
-            (batch, *shape), that returns a scalar. Losses of several predicted fields are added.
+            (batch, *shape), that returns a scalar. Losses of several predicted fields are added. Where values of a
+            padded field are not there, both are zero; torch's losses of single values are then means over the values
+            that are, of each sample, and `RelativeL2` is of these alone.
         optimizer: An optimizer class, a callable of parameters such as ``partial(AdamW, weight_decay=0.01)``, or an
             optimizer.
         lr: Learning rate; None leaves the optimizer's own.
@@ -46,6 +49,8 @@ class Optimization:
 
     Attributes:
         idle: Whether the network has no parameters at all, so that there is nothing to optimize.
+        present: For a loss of one's own: flags of the values of the batch at hand that are there, by padded field,
+            which broadcast to (batch, *shape); empty where none is padded.
 
     Raises:
         ConfigError: The arguments contradict each other.
@@ -73,6 +78,7 @@ class Optimization:
         if not callable(loss):
             raise ConfigError(f"loss must be a loss class or a function of (prediction, target), not {loss!r}")
         self.idle = False
+        self.present: Fields = {}
         self.loss: Loss = loss() if isinstance(loss, type) else loss
         if isinstance(optimizer, torch.optim.Optimizer):
             if lr is not None:
@@ -142,7 +148,8 @@ class Optimization:
         """Return the loss of a batch: that of each predicted field against its target, added.
 
         Args:
-            prediction: Predicted fields, shape (batch, *shape), after the transform before the loss.
+            prediction: Predicted fields, shape (batch, *shape), after the transform before the loss; zero where nothing
+                is there, see `present`.
             target: The loss's fields of the samples, in the same form.
 
         Returns:
@@ -166,7 +173,9 @@ class Optimization:
                 )
             if wanted.is_floating_point():
                 wanted = wanted.to(prediction[name].dtype)
-            losses.append(self.loss(prediction[name], wanted))
+            there = self.present.get(name)
+            sides = prediction[name], wanted
+            losses.append(self.loss(*sides) if there is None else padded_loss(self.loss, *sides, there))
         if not losses:
             raise ConfigError(
                 f"the loss gets the fields {list(target)}, none of which is among the predicted ones "
@@ -190,12 +199,22 @@ class Optimization:
         """
         return {"loss": loss}
 
-    def losses(self, prediction: Fields, target: Fields) -> dict[str, Tensor]:
+    def losses(self, prediction: Fields, target: Fields, present: Fields | None = None) -> dict[str, Tensor]:
         """Return what to minimize, under the name "loss", and what else to log; scalars.
 
+        Args:
+            prediction: Predicted fields, shape (batch, *shape), after the transform before the loss.
+            target: The loss's fields of the samples, in the same form.
+            present: Flags of the values that are there, by padded field.
+
         Raises:
-            ConfigError: `compute_loss` or `transform_loss` returned something else; the text names it.
+            ConfigError: `compute_loss` or `transform_loss` returned something else; the text names it. Or a padded
+                field has another shape in the loss than its flags.
         """
+        self.present = present or {}
+        if self.present:
+            prediction = held_at_zero(prediction, self.present, "prediction")
+            target = held_at_zero(target, self.present, "target")
         loss: Any = self.compute_loss(prediction, target)
         self._check_loss("compute_loss", {"loss": loss})
         returned: Any = self.transform_loss(loss, prediction, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from physgym.casting import as_field
 from physgym.errors import SampleError
 from physgym.nn import Predictor
+from physgym.running.kept_padding import KeptPadding
 from physgym.running.rollout_form import RolloutForm
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.trajectories import Trajectory
@@ -73,6 +74,7 @@ class Autoregression:
         """
         found = [self._begun(one, min(horizon, self._form.horizon(len(one)))) for one in trajectories]
         history = [self._form.begin(one.trajectory.fields) for one in found]
+        padding = [self._form.padding(one.trajectory.fields) for one in found]
         memories: list[Any] = [None] * len(found)
         step = 0
         while going := [i for i, one in enumerate(found) if step < one.horizon and not one.diverged]:
@@ -81,7 +83,7 @@ class Autoregression:
                 if outputs is None:
                     found[i].diverged = step + 1
                 else:
-                    self._take(found[i], outputs, history[i], step)
+                    self._take(found[i], outputs, history[i], padding[i], step)
             step += self._form.predicted
         return found
 
@@ -123,13 +125,23 @@ class Autoregression:
             return None
         return outputs
 
-    def _take(self, one: PredictedTrajectory, outputs: Sample, history: Sample, step: int) -> None:
-        """Keep a prediction, and put it into the history."""
+    def _take(
+        self,
+        one: PredictedTrajectory,
+        outputs: Sample,
+        history: Sample,
+        padding: Mapping[str, KeptPadding],
+        step: int,
+    ) -> None:
+        """Keep a prediction, and put it into the history, with the padding of the state that it began with."""
         count = min(self._form.predicted, one.horizon - step)
         rows = {name: value if self._form.windowed else value[np.newaxis] for name, value in outputs.items()}
+        there = {name: None if all_ is None else all_[step : step + count] for name, all_ in one.present.items()}
+        good = np.ones(count, bool)
         for name, value in rows.items():
             one.predicted[name][step : step + count] = value[:count]
-        good = np.all([np.isfinite(value[:count].reshape(count, -1)).all(1) for value in rows.values()], axis=0)
+            flags, finite = there[name], np.isfinite(value[:count])
+            good &= (finite if flags is None else finite | ~flags).reshape(count, -1).all(1)
         if not good.all():
             one.diverged = step + int(np.argmin(good)) + 1
             return
@@ -137,8 +149,9 @@ class Autoregression:
             return
         try:
             for name, output in self._form.fed.items():
-                there = history[name]
-                value = as_field(rows[output], there.dtype, output, "the next step")
-                history[name] = np.concatenate([there, value])[-len(there) :]
+                before = history[name]
+                own = padding[name].put_into(rows[output], there[output])
+                value = as_field(own, before.dtype, output, "the next step")
+                history[name] = np.concatenate([before, value])[-len(before) :]
         except SampleError:
             one.diverged = step + count + 1

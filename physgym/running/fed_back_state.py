@@ -14,11 +14,12 @@ from physgym import spaces as walk
 from physgym.errors import ConfigError, SampleError
 from physgym.feedback import Declaration, Feedback
 from physgym.placement import Env
+from physgym.running.kept_padding import KeptPadding
 from physgym.running.space_fitting import cast
 from physgym.running.surrogate_network import SurrogateNetwork
 from physgym.running.surrogate_state import SurrogateState, lacking_hooks
 from physgym.running.transition_outcome import Judge, TransitionOutcome
-from physgym.sample import Sample, SampleSpec, declaration, flat_items
+from physgym.sample import Field, Sample, SampleSpec, declaration, flat_items
 from physgym.simulation import Simulation
 from physgym.step_fields import step_fields
 
@@ -61,7 +62,7 @@ class FedBackState(SurrogateState):
         outputs = getattr(network.predictor, "outputs", None)
         inputs = fields.names("input") if network.inputs is None else network.inputs
         self._check_fed(fields, inputs, outputs)
-        self._fields = {name: fields[name] for name in feedback.values()}
+        self._declared = fields
         self._observed = self._fields_of(simulation.observation_space)
         self._asks = "inputs" not in lacking_hooks(simulation)
         if not self._asks and (unknown := [name for name in inputs if name not in self._observed]):
@@ -70,6 +71,7 @@ class FedBackState(SurrogateState):
                 "implement inputs(action), which gives the fields that the network is fed"
             )
         kept = {*inputs, *(feedback if outputs is None else outputs)}
+        kept |= {fields[name].mask for name in kept if name in fields}
         self.spec = SampleSpec([field for field in fields.values() if field.name in kept])
         self.declarations = _declarations(simulation, self.spec)
         self._outcome = TransitionOutcome(reward, terminated)
@@ -84,8 +86,14 @@ class FedBackState(SurrogateState):
         self._now: dict[str, Any] = {}  # fed-back inputs by name
         self._given: dict[str, Any] = {}  # what fed the last prediction
         self._sample: dict[str, Any] = {}
+        self._padding: dict[str, KeptPadding] = {}
         self._begun = False  # whether a prediction has replaced what the reset gave
         self._result: tuple[float, bool] = 0.0, False
+
+    @property
+    def _fields(self) -> dict[str, Field]:
+        """Return the fields that the network feeds itself with."""
+        return {name: self._declared[name] for name in self._feedback.values()}
 
     def _check_fed(self, fields: SampleSpec, inputs: Sequence[str], outputs: Sequence[str] | None) -> None:
         """Raise ConfigError where an input is declared to be fed back, and the network does not predict it."""
@@ -131,6 +139,7 @@ class FedBackState(SurrogateState):
         given = dict(flat_items(self._simulation.inputs(action))) if self._asks else {}
         if not self._begun:
             self._now |= self._first(given)
+            self._padding = {name: self._padding_of(field, given) for name, field in self._fields.items()}
         self._given = {**given, **self._now}
         return self._given
 
@@ -155,16 +164,32 @@ class FedBackState(SurrogateState):
                 )
         return found
 
+    def _padding_of(self, field: Field, given: Mapping[str, Any]) -> KeptPadding:
+        """Return the padding of a fed-back field after a reset, which its predictions get too.
+
+        Raises:
+            ConfigError: The simulation does not say its mask.
+        """
+        if field.mask and field.mask not in given:
+            raise ConfigError(
+                f"{self._name}: {field.name!r} is padded, and inputs(action) gives {list(given)}, not its mask "
+                f"{field.mask!r}: which values of a prediction are there is not known. Return the mask too, or "
+                "implement adopt(action, prediction)"
+            )
+        mask = np.asarray(given[field.mask]) if field.mask else None
+        return KeptPadding.of(self._declared, field, np.asarray(self._now[field.name]), mask)
+
     def adopt(self, action: Any, prediction: Sample) -> None:
         """Take the predicted fields as the state, and find the outcome of the step."""
         before, now = self._observation(), {}
         for output, name in self._feedback.items():
-            field = self._fields[name]
-            now[name] = cast(f"prediction {output} for {self._name}", prediction[output], field.dtype)
-            if now[name].shape != field.shape:
+            field, value = self._declared[name], np.asarray(prediction[output])
+            if value.shape != field.shape:
                 raise SampleError(
-                    f"prediction {output} for {self._name} has shape {now[name].shape}; {name!r} has {field.shape}"
+                    f"prediction {output} for {self._name} has shape {value.shape}; {name!r} has {field.shape}"
                 )
+            own = self._padding[name].put_into(value, None)
+            now[name] = cast(f"prediction {output} for {self._name}", own, field.dtype)
         self._sample = {name: prediction.get(name, self._given.get(name)) for name in self.spec}
         self._now, self._begun = {name: value.copy() for name, value in now.items()}, True
         self._result = self._outcome.of(prediction, before, action, self._observation())

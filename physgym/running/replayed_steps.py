@@ -48,6 +48,11 @@ class ReplayedSteps(StepSource):
         self.spec, self.parameter_spec = solver.spec, solver.parameter_spec
 
     @property
+    def solved(self) -> bool:
+        """Return that the solver makes them."""
+        return True
+
+    @property
     def constants(self) -> Mapping[str, Any]:
         """Return the constants of the dataset."""
         return self._dataset.constants

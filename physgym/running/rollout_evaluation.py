@@ -35,7 +35,7 @@ from physgym.running.run_options import MeasureOptions, RolloutOptions
 from physgym.running.runner import Runner
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.surrogate_network import SurrogateNetwork
-from physgym.sample import Sample
+from physgym.sample import Sample, SampleSpec, present_in
 from physgym.spaces import Array
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import check_arguments
@@ -172,12 +172,10 @@ class RolloutEvaluation:
                 if predictor.learned is not None and predictor.learned.code != self._compared:
                     self.compare_code(predictor.learned.code, runner.code)
                 collector = _Episodes(feedback_for(runner.spec, SurrogateNetwork(predictor), self._feedback))
-                needed = self._horizons or any(name not in runner.spec for name in predictor.outputs)
-                report = runner.run(self._steps, callbacks=[collector] if needed else (), progress=False)
+                report = runner.run(self._steps, callbacks=[collector] if self._horizons else (), progress=False)
             if report.interrupted:
                 raise KeyboardInterrupt
-            found = {f"relative_l2/{name}": float(errors.relative_l2.mean()) for name, errors in report.errors.items()}
-            found |= {f"relative_l2/{name}": float(np.mean(errors)) for name, errors in collector.errors.items()}
+            found = {f"relative_l2/{name}": errors.summary["relative_l2"] for name, errors in report.errors.items()}
             found["latency_ms"] = report.latency_ms.get("network_median", float("nan"))
             if self._horizons:
                 found |= self._drift(predictor, collector)
@@ -201,7 +199,9 @@ class RolloutEvaluation:
             with SurrogateEnv(factory(), predictor, feedback=self._feedback) as surrogate:
                 for episode in own:
                     self._compare(surrogate, episode, errors)
-        return {name: float(np.mean(errors[name])) for name in sorted(errors, key=_by_horizon)}
+        # an episode in which nothing is there at a horizon has no error
+        known = {name: [one for one in found if not np.isnan(one)] for name, found in errors.items()}
+        return {name: float(np.mean(known[name])) for name in sorted(known, key=_by_horizon) if known[name]}
 
     def _compare(self, surrogate: SurrogateEnv, episode: _Episode, errors: dict[str, list[float]]) -> None:
         """Make an episode with the network alone, and add its errors at the horizons."""
@@ -215,8 +215,27 @@ class RolloutEvaluation:
                 continue
             for name, value in prediction.items():
                 if name in target:
-                    error = np.inf if diverged else _error(value, target[name])
+                    error = np.inf if diverged else target[name].error(value)
                     errors.setdefault(f"horizon_{number}/{name}", []).append(error)
+
+
+class _Target(NamedTuple):
+    """Values that a prediction is compared with, and the flags of those that are there; None for all."""
+
+    values: Array
+    present: Array | None
+
+    @classmethod
+    def of(cls, spec: SampleSpec, name: str, sample: Sample) -> _Target:
+        """Return a field of a sample."""
+        flags = present_in(spec, name, {one: np.asarray(value)[np.newaxis] for one, value in sample.items()})
+        return cls(np.array(sample[name]), None if flags is None else flags[0])
+
+    def error(self, prediction: Array) -> float:
+        """Return the relative L2 error of a prediction; NaN where nothing is there."""
+        flags = None if self.present is None else self.present[np.newaxis]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return compare(prediction[np.newaxis], self.values[np.newaxis], flags).summary["relative_l2"]
 
 
 class _Episode(NamedTuple):
@@ -225,7 +244,7 @@ class _Episode(NamedTuple):
     number: int
     seed: int
     options: dict[str, Any] | None
-    steps: list[tuple[Any, Sample]]
+    steps: list[tuple[Any, dict[str, _Target]]]
 
 
 class _Episodes(Callback):
@@ -238,36 +257,27 @@ class _Episodes(Callback):
 
     Attributes:
         episodes: The episodes.
-        errors: Relative L2 errors of the predictions of outputs that samples do not hold, by name.
     """
 
     def __init__(self, feedback: Mapping[str, str]) -> None:
         self.episodes: list[_Episode] = []
-        self.errors: dict[str, list[float]] = {}
         self._feedback = feedback
-        self._before: Sample = {}  # predictions that the next sample is the target of
+        self._late: list[str] = []  # outputs that the next sample is the target of
         self._last, self._open = -1, False
 
     def sample_end(self, pipeline: Any, sample: Mapping[str, Any]) -> None:
         step = pipeline.last
         if step.episode != self._last:
-            self._last, self._open, self._before = step.episode, True, {}
+            self._last, self._open, self._late = step.episode, True, []
             self.episodes.append(_Episode(step.episode, step.seed, pipeline.options(step.episode), []))
         self._open = self._open and bool(sample)
         if self._open:
-            stored = step.transition.sample
-            for name, value in self._before.items():
-                target = self.episodes[-1].steps[-1][1][name] = np.array(stored[self._feedback[name]])
-                self.errors.setdefault(name, []).append(_error(value, target))
-            late = [name for name in step.prediction if name not in stored and name in self._feedback]
-            self._before = {name: step.prediction[name] for name in late}
-            targets = {name: np.array(stored[name]) for name in step.prediction if name in stored}
+            stored, spec = step.transition.sample, pipeline.spec
+            for name in self._late:
+                self.episodes[-1].steps[-1][1][name] = _Target.of(spec, self._feedback[name], stored)
+            self._late = [name for name in step.prediction if name not in stored and name in self._feedback]
+            targets = {name: _Target.of(spec, name, stored) for name in step.prediction if name in stored}
             self.episodes[-1].steps.append((copy.deepcopy(step.transition.action), targets))
-
-
-def _error(prediction: Array, target: Array) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(compare(prediction[None], target[None]).relative_l2[0])
 
 
 def _by_horizon(name: str) -> tuple[int, str]:

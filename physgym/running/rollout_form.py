@@ -9,6 +9,7 @@ import numpy as np
 from physgym.errors import ConfigError
 from physgym.feedback import Feedback
 from physgym.nn import Predictor
+from physgym.running.kept_padding import KeptPadding
 from physgym.sample import Field, Sample, SampleSpec, present
 from physgym.spaces import Array
 
@@ -71,6 +72,12 @@ class RolloutForm:
                 f"the samples lack the fields {lost} of the network; they have {list(spec)}. Are they those of another "
                 "simulation?"
             )
+        padded = [spec[name] for name in (*self.fed, *self.targets.values()) if spec[name].mask]
+        if unknown := {field.name: field.mask for field in padded if field.mask not in spec}:
+            raise ConfigError(
+                f"the samples lack the masks of padded fields, {unknown}: which values are there is not known. Open "
+                "them with these fields as well"
+            )
         self._late = {output: int(field != output) for output, field in self.targets.items()}
         self._predictor, self._spec = predictor, spec
         first = next(iter(self.fed))
@@ -106,7 +113,7 @@ class RolloutForm:
     @property
     def fields(self) -> list[str]:
         """Return the fields of a trajectory that a rollout needs, masks included."""
-        masks = [mask for name in self.targets.values() if (mask := self._spec[name].mask)]
+        masks = [mask for name in (*self.fed, *self.targets.values()) if (mask := self._spec[name].mask)]
         return list(dict.fromkeys([*self.fed, *self.forced, *self.targets.values(), *masks]))
 
     @property
@@ -130,6 +137,15 @@ class RolloutForm:
     def begin(self, fields: Sample) -> Sample:
         """Return the given rows of the inputs that are fed back, in dtypes of their own: shape (given, *shape)."""
         return {name: np.array(fields[name][: self.given]) for name in self.fed}
+
+    def padding(self, fields: Sample) -> dict[str, KeptPadding]:
+        """Return the padding of the last given state, by input that is fed back."""
+        last, found = self.given - 1, {}
+        for name in self.fed:
+            field = self._spec[name]
+            mask = fields[field.mask][last] if field.mask else None
+            found[name] = KeptPadding.of(self._spec, field, fields[name][last], mask)
+        return found
 
     def forcing(self, fields: Sample, step: int) -> Sample:
         """Return the other inputs for the prediction that begins with a horizon of ``step + 1``."""

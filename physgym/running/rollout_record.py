@@ -91,11 +91,8 @@ class RolloutRecord:
         rows: Sample = {name: values[begin : begin + count] for name, values in trajectory.fields.items()}
         rows |= {name: values for name, values in one.true.items() if name not in rows}
         for name, values in one.predicted.items():
-            sides = values, one.true[name]
-            if (there := one.present[name]) is not None:  # padding is no error
-                sides = np.where(there, sides[0], 0), np.where(there, sides[1], 0)
             with np.errstate(over="ignore", invalid="ignore"):
-                error = stored_error(compare(*sides).relative_l2)
+                error = stored_error(compare(values, one.true[name], one.present[name]).relative_l2)
             rows |= {f"{PREDICTION}{name}": values, f"{ERROR}{name}": _infinite_from(error, one.finite)}
         named: dict[str, Any] = {"episode": trajectory.episode, "seed": trajectory.seed, "env": trajectory.env}
         kinds = {"episode": np.int64, "seed": np.uint64, "env": np.int32}

@@ -130,14 +130,22 @@ class RunRecord:
             writer.close()
             raise
 
-    def blocks(self, steps: StepSource, window: int | None = None) -> StepBlocks:
+    def blocks(self, steps: StepSource, following: Mapping[str, str], window: int | None = None) -> StepBlocks:
         """Return what takes the steps of a run from now on.
 
         Args:
             steps: Where they come from.
+            following: As in `StepBlocks`.
             window: Keep the figures of so many steps at least, and not of all.
         """
-        self._blocks = StepBlocks(steps.spec, self._outputs, compare=self._compare, writer=self._writer, window=window)
+        self._blocks = StepBlocks(
+            steps.spec,
+            self._outputs,
+            compare=self._compare,
+            following=following,
+            writer=self._writer,
+            window=window,
+        )
         return self._blocks
 
     def check_room(self, steps: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from physgym.episode import Transition
 from physgym.running.prediction_errors import compare, stored_error
-from physgym.sample import Field, Sample, SampleSpec
+from physgym.sample import Field, Sample, SampleSpec, present_in
 from physgym.spaces import Array
 
 PREDICTION, ERROR = "prediction/", "error/"  # prefixes of what a run adds to the fields of a sample
@@ -32,6 +32,7 @@ class RunStep:
         seed: Seed of the episode.
         env: Number of the simulation, in a replay of a dataset that has several.
         compared: Whether the prediction is compared with the sample.
+        spec: The fields of the sample, whose masks say what is padding; None where nothing is.
     """
 
     episode: int
@@ -42,6 +43,7 @@ class RunStep:
     seed: int = 0
     env: int = 0
     compared: bool = True
+    spec: SampleSpec | None = None
 
     @property
     def errors(self) -> dict[str, np.float32]:
@@ -49,8 +51,19 @@ class RunStep:
         sample = self.transition.sample
         if self.prediction is None or sample is None or not self.compared:
             return {}
-        both = [name for name in self.prediction if name in sample]
-        return {name: _relative_error(self.prediction[name], sample[name]) for name in both}
+        return {
+            name: relative_error(value, sample[name], self._present(name, sample))
+            for name, value in self.prediction.items()
+            if name in sample
+        }
+
+    def _present(self, name: str, sample: Sample) -> Array | None:
+        """Return the flags of the values of a field that are there; None where it is not padded."""
+        if self.spec is None or not self.spec[name].mask:
+            return None
+        mask = self.spec[name].mask
+        found = present_in(self.spec, name, {mask: np.asarray(sample[mask])[np.newaxis]})
+        return None if found is None else found[0]
 
     @property
     def fields(self) -> Sample:
@@ -82,7 +95,15 @@ def without_additions(spec: SampleSpec) -> SampleSpec:
     return SampleSpec([f for f in spec.values() if not f.name.startswith((PREDICTION, ERROR))])
 
 
-def _relative_error(prediction: Array, target: Array) -> np.float32:
+def relative_error(prediction: Array, target: Array, present: Array | None = None) -> np.float32:
+    """Return the relative L2 error of a prediction as a run stores it.
+
+    Args:
+        prediction: Shape of the field.
+        target: Same shape.
+        present: Flags of the values that are there, which broadcast to that shape; None for all.
+    """
+    flags = None if present is None else present[np.newaxis]
     with np.errstate(over="ignore", invalid="ignore"):
-        error: np.float32 = stored_error(compare(prediction[None], np.asarray(target)[None]).relative_l2)[0]
+        error: np.float32 = stored_error(compare(prediction[None], np.asarray(target)[None], flags).relative_l2)[0]
     return error

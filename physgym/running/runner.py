@@ -36,6 +36,7 @@ from physgym.running.timed_predictor import TimedPredictor
 from physgym.running.worker_steps import WorkerSteps
 from physgym.sample import SampleSpec
 from physgym.samplers import NetworkPolicy, find_sampler
+from physgym.step_fields import step_fields
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import check_arguments
 
@@ -180,7 +181,7 @@ class Runner:
         simulation = self._with_env()
         self._warn_of_overlap(None)
         self._open(simulation)
-        blocks = self._record.blocks(simulation, window=1)
+        blocks = self._blocks(simulation, window=1)
         return self._kept(simulation.steps(self._after, None), blocks, advance=True)
 
     def replay(self, dataset: SampleDataset, *, solver: bool = False) -> Iterator[RunStep]:
@@ -203,7 +204,7 @@ class Runner:
         self._warn_of_overlap(dataset)
         source = self._replayed(dataset, solver)
         self._open_replay(source, dataset, solver)
-        blocks = self._record.blocks(source, window=1)
+        blocks = self._blocks(source, window=1)
         return self._kept(source.steps(None, len(dataset)), blocks, advance=False)
 
     def _kept(self, steps: Iterator[RunStep], blocks: StepBlocks, *, advance: bool) -> Iterator[RunStep]:
@@ -264,6 +265,17 @@ class Runner:
             source |= {"solver": True} if solver else {}
         self._record.open("replay", steps, source, self._simulation)
 
+    def _blocks(self, steps: StepSource, window: int | None = None) -> StepBlocks:
+        """Return what takes the steps of a run from now on; outputs that samples hold once are compared as well."""
+        following: dict[str, str] = {}
+        if self._compare and steps.solved:
+            feedback = self.predictor.feedback or step_fields(steps.spec).feedback
+            fed = {name: feedback[name] for name in self.predictor.outputs if name in feedback}
+            following = {
+                output: name for output, name in fed.items() if output not in steps.spec and name in steps.spec
+            }
+        return self._record.blocks(steps, following, window)
+
     def _weights(self) -> Any:
         """Return the digest of the network's weights."""
         return NetworkPolicy(self.predictor).describe()["weights"]
@@ -318,7 +330,7 @@ class Runner:
             if solver:
                 raise ConfigError("solver=True is for a replay: pass replay=, or leave it out")
             self._open(simulation)
-            blocks = self._record.blocks(simulation, window=None if steps else WINDOW)
+            blocks = self._blocks(simulation, window=None if steps else WINDOW)
             if steps is not None:
                 self._record.check_room(steps)
             made = simulation.steps(self._after, steps)
@@ -327,7 +339,7 @@ class Runner:
             steps = min(steps or len(replay), len(replay))
             source = self._replayed(replay, solver)
             self._open_replay(source, replay, solver)
-            blocks = self._record.blocks(source)
+            blocks = self._blocks(source)
             made = source.steps(None, steps)
         self.stepping = self.env is not None and (replay is None or solver)
         report = RunReport(units=dict(self._units))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 
 import numpy as np
 
 from physgym.data.writer import SampleWriter
+from physgym.errors import ConfigError
 from physgym.running.field_checks import nonfinite
+from physgym.running.next_step_errors import NextStepErrors
 from physgym.running.prediction_errors import Errors, compare, stored_error
 from physgym.running.run_report import RunReport
 from physgym.running.run_step import ERROR, PREDICTION, RunStep
-from physgym.sample import Field, SampleSpec
+from physgym.sample import Field, SampleSpec, present_in
 from physgym.spaces import Array
 
 BLOCK_ROWS, BLOCK_BYTES = 64, 1 << 20  # of steps whose errors are computed, and which are stored, together
@@ -28,8 +31,12 @@ class StepBlocks:
         sample: The fields of a sample that steps have.
         outputs: The predicted fields.
         compare: Whether predictions are compared with the samples that have the same fields.
+        following: Outputs that samples do not hold, each with the input of the next step that it is compared with.
         writer: Stores the steps, None to store nothing; its fields are those of `record_fields`.
         window: Keep the figures of so many steps at least, and not of all.
+
+    Raises:
+        ConfigError: The mask of a padded field that is compared is not among the fields.
     """
 
     def __init__(
@@ -38,12 +45,21 @@ class StepBlocks:
         outputs: Sequence[Field],
         *,
         compare: bool,
+        following: Mapping[str, str] = MappingProxyType({}),
         writer: SampleWriter | None = None,
         window: int | None = None,
     ) -> None:
         self._compared = [f.name for f in outputs if compare and f.name in sample]
         self._writer, self._window = writer, window
-        kept = [f for f in sample.values() if writer is not None or f.name in self._compared]
+        self._spec, self._following = sample, NextStepErrors(sample, following)
+        sides = (*self._compared, *following.values())
+        if unknown := {name: mask for name in sides if (mask := sample[name].mask) and mask not in sample}:
+            raise ConfigError(
+                f"the samples lack the masks of padded fields, {unknown}: their padding would count as errors. Open "
+                "them with these fields as well, or do not compare: compare=False"
+            )
+        needed = {*self._compared, *(sample[name].mask for name in self._compared)}
+        kept = [f for f in sample.values() if writer is not None or f.name in needed]
         each = sum(f.nbytes for f in [*kept, *outputs])
         self._size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, each)))
         self._samples = [(f.name, np.empty((self._size, *f.shape), f.dtype)) for f in kept]
@@ -59,12 +75,13 @@ class StepBlocks:
         self.nonfinite = 0
 
     def add(self, step: RunStep) -> None:
-        """Take a step; a rejected one leaves no trace.
+        """Take a step; a rejected one is not stored, and nothing is compared with it.
 
         Raises:
             SampleError: A value does not fit its field.
             DatasetError: The disk refuses a write.
         """
+        self._following.add(step)
         sample, prediction = step.transition.sample, step.prediction
         if sample is None or prediction is None:
             return
@@ -96,7 +113,11 @@ class StepBlocks:
             good = np.all([np.isfinite(v.reshape(count, -1)).all(1) for v in predictions.values()], axis=0)
             self.nonfinite += count - int(good.sum())
         with np.errstate(over="ignore", invalid="ignore"):
-            errors = {name: compare(predictions[name], samples[name]) for name in self._compared}
+            errors = {
+                name: compare(predictions[name], samples[name], present_in(self._spec, name, samples))
+                for name in self._compared
+            }
+            later = self._following.take()
         if self._writer is not None:
             rows = {
                 **samples,
@@ -104,7 +125,7 @@ class StepBlocks:
                 **{f"{ERROR}{name}": stored_error(errors[name].relative_l2) for name in self._compared},
             }
             self._writer.append(rows, **{name: column[:count] for name, column in self._names.items()})
-        self._figures.append((self._times[:count].copy(), errors))
+        self._figures.append((self._times[:count].copy(), errors | later))
         self._kept += count
         while self._window is not None and self._kept - len(self._figures[0][0]) >= self._window:
             self._kept -= len(self._figures.popleft()[0])
@@ -118,8 +139,8 @@ class StepBlocks:
         times = np.concatenate([times for times, _ in self._figures])
         report.network_seconds = times[:, 0]
         report.solver_seconds = times[~np.isnan(times[:, 1]), 1]
-        for name in self._compared:
-            parts = [errors[name] for _, errors in self._figures]
+        for name in dict.fromkeys(name for _, errors in self._figures for name in errors):
+            parts = [errors[name] for _, errors in self._figures if name in errors]
             report.errors[name] = Errors(
                 *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Errors))
             )

@@ -35,6 +35,11 @@ class StepSource(ABC):
 
     @property
     @abstractmethod
+    def solved(self) -> bool:
+        """Return whether a solver made the samples, so that the next one is the target of what samples hold once."""
+
+    @property
+    @abstractmethod
     def constants(self) -> Mapping[str, Any]:
         """Return the arrays that a record stores once."""
 
@@ -61,6 +66,11 @@ class SimulationSteps(StepSource):
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
+
+    @property
+    def solved(self) -> bool:
+        """Return whether the solver makes the steps."""
+        return not self.surrogate
 
     @property
     def env(self) -> Env | None:

@@ -124,7 +124,7 @@ class SteppedEnv:
                 if self._apply is not None and not nonfinite(prediction):
                     with self._folder:
                         self._apply(prediction)
-            yield RunStep(episode, transition, prediction, solver, network, seed, 0, self._compare)
+            yield RunStep(episode, transition, prediction, solver, network, seed, 0, self._compare, self.spec)
 
     def _in_folder(self, transitions: Iterator[Transition]) -> Transition | None:
         """Make the next step in the working folder of the environment."""

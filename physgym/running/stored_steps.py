@@ -38,6 +38,11 @@ class StoredSteps(StepSource):
         self.spec = fitting_fields(without_additions(dataset.spec), predictor.predictor)
 
     @property
+    def solved(self) -> bool:
+        """Return whether a solver made the samples."""
+        return not self._dataset.source.get("surrogate")
+
+    @property
     def constants(self) -> Mapping[str, Any]:
         """Return the roles of the dataset."""
         return self._dataset.constants
@@ -68,7 +73,7 @@ class StoredSteps(StepSource):
                     rows[part], predictions, *(column[part] for column in which), strict=True
                 ):
                     transition = Transition(step, None, None, np.nan, False, {}, row, "")
-                    yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare)
+                    yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare, self.spec)
 
 
 def fitting_fields(sample: SampleSpec, predictor: Predictor) -> SampleSpec:

@@ -185,6 +185,7 @@ class WorkerSteps(SimulationSteps):
                     step.seed,
                     0,
                     self.plan.compare,
+                    self.spec,
                 )
         raise fault
 

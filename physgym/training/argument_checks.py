@@ -69,6 +69,19 @@ def check_fields(spec: SampleSpec, inputs: Sequence[str], others: Sequence[str],
                 )
 
 
+def checked_loss_fields(names: Sequence[str] | None, outputs: Sequence[str], spec: SampleSpec) -> tuple[str, ...]:
+    """Return the fields that the loss gets from the samples: by default those that are predicted.
+
+    Raises:
+        ConfigError: The samples lack one.
+    """
+    found = tuple(outputs if names is None else names)
+    for name in found:
+        if name not in spec:
+            raise ConfigError(f"loss_fields names {name!r}, which the samples lack; they have {list(spec)}")
+    return found
+
+
 def check_alike(validation: Any, spec: SampleSpec, names: Iterable[str], what: str = "validation") -> None:
     """Raise ConfigError unless samples to validate or test on have fields of the shape of those to train on."""
     for name in names:

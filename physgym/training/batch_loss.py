@@ -78,7 +78,8 @@ class BatchLoss:
         fields = learner.predictor.tensors(arrays)  # name -> (batch, *shape)
         with learner.optimization.autocast(learner.predictor.device):
             prediction, _ = self._predicted(fields)  # name -> (batch, *shape), in units of the network
-            return self._compared(prediction, {name: fields[name] for name in learner.loss_fields}, fields)
+            target = {name: fields[name] for name in learner.loss_fields}
+            return self._compared(prediction, target, fields, learner.padding.present(fields))
 
     def _predicted(self, fields: Fields, memory: Any = None) -> tuple[Fields, Any]:
         """Return the prediction in units of the network, and what a recurrent network remembers after it."""
@@ -100,13 +101,14 @@ class BatchLoss:
             prediction = {name: value.to(dtype) for name, value in prediction.items()}
         return prediction, memory
 
-    def _compared(self, prediction: Fields, target: Fields, fields: Fields) -> LossValues:
+    def _compared(self, prediction: Fields, target: Fields, fields: Fields, present: Fields) -> LossValues:
         """Return the losses of a prediction in units of the network.
 
         Args:
             prediction: The prediction.
             target: What the loss gets from the samples.
             fields: What fed the network.
+            present: The flags of the values that are there, by padded field.
         """
         learner = self._learner
-        return learner.optimization.losses(*learner.predictor.for_loss(prediction, target, fields))
+        return learner.optimization.losses(*learner.predictor.for_loss(prediction, target, fields), present)

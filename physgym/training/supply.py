@@ -25,6 +25,7 @@ from physgym.loading.gather_processes import gathered_by_workers
 from physgym.loading.loader import Loader
 from physgym.loading.reading import Shuffle
 from physgym.nn.optimization import Optimization
+from physgym.nn.padding import Padding
 from physgym.nn.predictor import Predictor
 from physgym.sample import Sample
 from physgym.spaces import Array
@@ -72,6 +73,7 @@ class Learner:
         loss_fields: Fields that the loss gets.
         ranks: The processes that train together.
         normalizes: Whether the transforms get the moments of the training samples.
+        padding: Which values of padded fields are there.
     """
 
     predictor: Predictor
@@ -79,11 +81,12 @@ class Learner:
     loss_fields: tuple[str, ...]
     ranks: Ranks
     normalizes: bool
+    padding: Padding
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """Return the fields of a batch: those that feed the network, and those of the loss."""
-        return tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields)))
+        """Return the fields of a batch: those that feed the network, those of the loss, and masks of padded ones."""
+        return tuple(dict.fromkeys((*self.predictor.inputs, *self.loss_fields, *self.padding.masks)))
 
     def fit(self, samples: Samples | Feed) -> None:
         """Give the transforms, and the changes that the network predicts, the moments of training samples.

@@ -37,6 +37,7 @@ from physgym.training.argument_checks import (
     check_samples,
     check_source,
     check_validation,
+    checked_loss_fields,
 )
 from physgym.training.batches import LastBatch, check_last_batch
 from physgym.training.callback_list import CallbackList, own_callbacks
@@ -53,7 +54,7 @@ from physgym.training.supply import Batching, FirstEpochSupply, FreshSupply, Lea
 from physgym.training.training_session import TrainingSession, check_session
 from physgym.training.unroll import Unroll, as_unroll
 from physgym.training.unrolled_loss import loss_of
-from physgym.training.unrolled_samples import check_produced, fields_of, windows_of
+from physgym.training.unrolled_samples import check_produced, fields_of, padding_of, windows_of
 from physgym.training.validation import ComparesCode, Evaluation, Validation
 
 Produce = Literal["first_epoch", "always"]
@@ -244,12 +245,10 @@ class Trainer:
             predict=predict,
         )
         self.predictor.to(self.ranks.device)
-        loss_fields = self.predictor.outputs if loss_fields is None else tuple(loss_fields)
-        for name in loss_fields:
-            if name not in spec:
-                raise ConfigError(f"loss_fields names {name!r}, which the samples lack; they have {list(spec)}")
+        loss_fields = checked_loss_fields(loss_fields, self.predictor.outputs, spec)
+        padding = padding_of(self.predictor, loss_fields, unroll, step_spec)
         if self.validation is not None:
-            check_alike(self.validation, spec, dict.fromkeys((*self.predictor.inputs, *loss_fields)))
+            check_alike(self.validation, spec, (*self.predictor.inputs, *loss_fields, *padding.masks))
         shown = source if source is not None else None if isinstance(given, Feed) else given
         warn_of_overlap(self.validation, shown, divided=isinstance(validation, (int, float)))
         if isinstance(rollout, ComparesCode) and (learned := Learned.of(shown)) is not None:
@@ -270,7 +269,7 @@ class Trainer:
         self._interrupt = Interrupt()
         own = own_callbacks(callbacks, self.predictor, source, self.session, progress=progress)
         self._callbacks = CallbackList((*callbacks, *own), self.ranks.rank)
-        learner = Learner(self.predictor, self.optimization, loss_fields, self.ranks, normalizes)
+        learner = Learner(self.predictor, self.optimization, loss_fields, self.ranks, normalizes, padding)
         self._loss = loss_of(learner, compile, unroll, (spec, step_spec), self._progress, seed)
         self._supply = supply_of(given, source, batching, learner, fresh=produce == "always")
         assert self.num_batches

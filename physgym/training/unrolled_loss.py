@@ -67,7 +67,17 @@ class UnrolledLoss(BatchLoss):
         if not self._noise:
             return batch
         assert isinstance(supply, StoredSupply)
-        return self._noise.added(batch, supply, self._progress)
+        noisy = self._noise.added(batch, supply, self._progress)
+        for name, flags in self._present(batch, 0).items():
+            if name in self._fed:
+                noisy[name][:, 0] = torch.where(flags, noisy[name][:, 0], batch[name][:, 0])
+        return noisy
+
+    def _present(self, rows: Mapping[str, Tensor], step: int) -> Fields:
+        """Return the flags of the values that are there at a step; of an input that is fed back at the first one."""
+        padding = self._learner.padding
+        masks = {name: rows[name] for name in padding.masks}
+        return padding.present({name: _row(mask, min(step, mask.shape[1] - 1)) for name, mask in masks.items()})
 
     def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
         """Yield the losses of a batch of windows in the training, each part until the gradient is cut."""
@@ -101,20 +111,27 @@ class UnrolledLoss(BatchLoss):
         predictor, shares = learner.predictor, self._unroll.shares(steps, first)
         rows = predictor.tensors(arrays)  # name -> (batch, rows, *shape), in physical units
         own: Fields = {name: _row(rows[name], 0) for name in self._fed}  # name -> (batch, *shape)
+        begun = {name: flags for name, flags in self._present(rows, 0).items() if name in own}
+        padding = {name: torch.where(flags, 0, own[name]) for name, flags in begun.items()}
         memory: Any = None
         total: LossValues = {}
         for step in range(steps):
             given = {name: own[name] if name in own else _row(rows[name], step) for name in predictor.inputs}
+            present = self._present(rows, step)
             gradient = torch.is_grad_enabled() and step >= first
             with torch.set_grad_enabled(gradient), learner.optimization.autocast(predictor.device):
                 prediction, memory = self._predicted(given, memory)  # in units of the network
                 if shares[step]:
                     target = {name: _row(rows[name], step) for name in learner.loss_fields}
-                    for name, value in self._compared(prediction, target, given).items():
+                    for name, value in self._compared(prediction, target, given, present).items():
                         total[name] = value * shares[step] + total.get(name, 0.0)
                 if step + 1 < steps:
                     made = predictor.applied(prediction, given)  # in physical units
                     own = {name: made[output].to(rows[name].dtype) for name, output in self._fed.items()}
+                    for name, output in self._fed.items():  # what is not there is fed as the padding that it was
+                        there = present.get(output, begun.get(name))
+                        if there is not None:
+                            own[name] = torch.where(there, own[name], padding.get(name, 0))
             if step + 1 == steps or (cut is not None and step >= first and (step + 1 - first) % cut == 0):
                 if total:
                     yield total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from physgym.data.dataset import SampleDataset
@@ -9,6 +10,7 @@ from physgym.data.window_fields import window_fields
 from physgym.data.windows import EpisodeWindows
 from physgym.errors import ConfigError
 from physgym.feedback import Feedback
+from physgym.nn.padding import Padding
 from physgym.nn.predictor import Predictor
 from physgym.sample import SampleSpec
 from physgym.training.unroll import Unroll
@@ -93,6 +95,21 @@ def planned_fields(stored: SampleSpec, unroll: Unroll) -> tuple[SampleSpec, Samp
     _check_feedback(stored.feedback, unroll)
     fields = window_fields(stored, stored.feedback, None, 1, unroll.steps, "")
     return fields.spec, fields.of_steps(stored, stored.feedback)
+
+
+def padding_of(predictor: Predictor, loss_fields: Sequence[str], unroll: Unroll | None, step: SampleSpec) -> Padding:
+    """Return which values of padded fields are there: in the loss, and of what a network is fed of its own.
+
+    Args:
+        predictor: The network.
+        loss_fields: Fields that the loss gets.
+        unroll: The form of the training; None for single samples.
+        step: Fields of one step.
+
+    Raises:
+        ConfigError: A mask is not among the fields.
+    """
+    return Padding(step, loss_fields if unroll is None else (*loss_fields, *predictor.outputs, *predictor.inputs))
 
 
 def fed_inputs(predictor: Predictor, feedback: Feedback, unroll: Unroll) -> dict[str, str]:

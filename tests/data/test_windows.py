@@ -461,20 +461,3 @@ def test_slices_over_the_borders_of_files(both, small, monkeypatch):
         for i, start in enumerate(starts):
             for name, value in dataset[start : start + length].items():
                 np.testing.assert_array_equal(got[name][i], value)
-
-
-def test_masks_within_a_row_are_lost_with_a_warning(tmp_path):
-    spec = SampleSpec(
-        [
-            Field("x", (4,), np.dtype("f4"), "input", mask="number"),
-            Field("y", (2,), np.dtype("f4"), "target"),
-            Field("number", (), np.dtype("i8"), "additional"),
-        ]
-    )
-    with SampleWriter(tmp_path / "data", spec) as writer:
-        rows = {"x": np.zeros((6, 4), "f4"), "y": np.zeros((6, 2), "f4"), "number": np.full(6, 3)}
-        writer.append(rows, episode=np.zeros(6, int), step=np.arange(6), seed=np.zeros(6, int))
-    dataset = SampleDataset(tmp_path / "data")
-    with pytest.warns(UserWarning, match=r"counts the padding of \['x'\] like values"):
-        dataset.windows(2, 2)
-    assert len(dataset.windows(2, 2, fields=["y"])) == 4
