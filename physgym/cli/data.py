@@ -18,7 +18,7 @@ from physgym.cli.app import (
 )
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.cli.options import GENERATION, with_options
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
 from physgym.files import short
 from physgym.formats import registry
 
@@ -133,7 +133,10 @@ def info(
 
 @app.command()
 def export(
-    data: Annotated[Path, typer.Argument(help="Dataset folder; or a session, for its network or its samples.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Dataset folder; or a session, for its network or its samples.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder, or file .npz, .pt2 or .onnx, to write.")] = None,
     compress: Annotated[
         str | None,
@@ -157,8 +160,15 @@ def export(
     ] = None,
     dim: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=NAME,NAME", help="Names of a field's axes, for netcdf; may be repeated."),
+        typer.Option(metavar="FIELD=NAME,NAME", help="Names of a field's axes, for netcdf, vtkhdf; may be repeated."),
     ] = None,
+    nodes: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Constant or field with the nodes of a mesh, for vtkhdf.")
+    ] = None,
+    cells: Annotated[
+        str | None, typer.Option(metavar="NAME[=KIND]", help="Constant with the cells of a mesh, for vtkhdf.")
+    ] = None,
+    episode: Annotated[int | None, typer.Option(help="Only this episode, in one file, for vtkhdf.")] = None,
     mode: Annotated[
         str | None,
         typer.Option(help="training (if nothing is said), validation, test or prediction; a compressed copy has all."),
@@ -166,18 +176,35 @@ def export(
     which: Annotated[
         str | None, typer.Option(help="Checkpoint of a network: last, best, or an epoch that is kept.")
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Compare a file .vtkhdf with the partitions that it shows; nothing is written."
+        ),
+    ] = None,
 ) -> None:
     """Copy a dataset: compressed, or in another file format. Or write a trained network that runs without physgym.
 
     Examples: physgym export data/beam --compress zstd --out beam-archive
 
+    physgym export data/beam --to vtkhdf
+
     physgym export sessions/beam --to onnx --out beam.onnx
     """
+    mesh = {"--nodes": nodes, "--cells": cells, "--episode": episode}
+    if check is not None:
+        if data is not None or compress is not None or to is not None:
+            raise ConfigError("--check FILE compares a file that was exported, and takes nothing else")
+        _check(check)
+        return
+    if data is None:
+        raise ConfigError("say which dataset or session: physgym export DATA ...")
     if (compress is None) == (to is None):
         raise ConfigError("say either --compress METHOD or --to FORMAT")
     if to is not None and to in registry.network_names():
         given = {"--mode": mode, "--name": name, "--field": field, "--dim": dim, "--level": level, "--resume": resume}
-        if unused := [option for option, value in given.items() if value]:
+        given |= mesh
+        if unused := _given(given):
             raise ConfigError(f"{' and '.join(unused)}: a network has no such option; they are for datasets")
         _export_network(data, out, to, which)
         return
@@ -190,14 +217,14 @@ def export(
         form = registry.find(to)
         if resume or level is not None:
             raise ConfigError("--resume and --level are for --compress; an export is made as a whole")
-        asked = {"out": out, "name": name, "fields": field, "dims": dim}
+        asked: dict[str, Any] = {"out": out, "name": name, "fields": field, "dims": dim}
+        asked |= {"nodes": nodes, "cells": cells, "episode": episode}
         options_of = {"fields": "--field", "dims": "--dim"}
-        if unused := [
-            options_of.get(key, f"--{key}") for key, value in asked.items() if value and key not in form.uses
-        ]:
+        if unused := _given({options_of.get(key, f"--{key}"): asked[key] for key in asked if key not in form.uses}):
             raise ConfigError(f"{' and '.join(unused)}: {to} has no such option")
         dims = {of: names.split(",") for of, names in pairs_of(dim, "--dim").items()}
-        options = registry.ExportOptions(out, name, pairs_of(field, "--field"), dims, progress=True)
+        fields = pairs_of(field, "--field")
+        options = registry.ExportOptions(out, name, fields, dims, nodes, cells, episode, progress=True)
         with form.needed():
             print(form.write(SampleDataset(dataset_of(data), mode=mode or "training"), options))  # type: ignore[arg-type]
         return
@@ -206,7 +233,8 @@ def export(
 
     if out is None:
         raise ConfigError("add --out, where to write")
-    if unused := [text for text, value in (("--name", name), ("--field", field), ("--dim", dim)) if value]:
+    given = {"--name": name, "--field": field, "--dim": dim, **mesh}
+    if unused := _given(given):
         raise ConfigError(f"{' and '.join(unused)}: a compressed copy has no such option; they go with --to")
     if mode is not None:
         raise ConfigError("--mode goes with --to: a compressed copy has all parts of the dataset")
@@ -219,6 +247,20 @@ def export(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; continue with: {again('--resume')}") from None
     print(f"written: {out}")
+
+
+def _given(options: dict[str, Any]) -> list[str]:
+    """Return the names of those options that a user gave, zero included."""
+    return [name for name, value in options.items() if value not in (None, "", []) and value is not False]
+
+
+def _check(file: Path) -> None:
+    """Compare a file of VTK with the partitions that it shows."""
+    from physgym.formats.vtk.side_file import check_side_file
+
+    if wrong := check_side_file(file):
+        raise DatasetError(f"{file} does not show what it did: {'; '.join(wrong)}")
+    print(f"the partitions that {file} shows are there, and are the same")
 
 
 def _export_network(session: Path, out: Path | None, to: str, which: str | None) -> None:

@@ -32,6 +32,9 @@ class ExportOptions:
         name: Name of the dataset in the format's own collection.
         fields: Field of the samples by its name in the format.
         dims: Names of the axes of a field, by the field's name.
+        nodes: Name of the constant, or of the field, with the positions of the nodes of a mesh.
+        cells: Name of the constant with its cells, perhaps with ``=KIND``.
+        episode: Only this episode.
         progress: Whether to show how far it is.
     """
 
@@ -39,6 +42,9 @@ class ExportOptions:
     name: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    nodes: str | None = None
+    cells: str | None = None
+    episode: int | None = None
     progress: bool = False
 
 

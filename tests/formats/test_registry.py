@@ -77,7 +77,7 @@ def test_a_source_of_no_format_is_refused_with_what_formats_take(tmp_path):
 
 
 def test_formats_may_go_one_way_alone():
-    assert {"numpy", "minari", "netcdf", "parquet", "well", "lerobot", "huggingface"} == set(registry.names())
+    assert {"numpy", "minari", "netcdf", "parquet", "well", "lerobot", "huggingface", "vtkhdf"} == set(registry.names())
     assert {"numpy", "minari", "netcdf", "parquet", "well", "csv", "mesh"} == set(registry.import_names())
     with pytest.raises(ConfigError, match=r"--to must be .* not 'csv'"):
         registry.find("csv")
