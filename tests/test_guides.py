@@ -119,6 +119,7 @@ GUIDES = {
         },
         {2: "arguments are left out"},
     ),
+    "paraview": Guide(prepared=False),
     "running": Guide(
         IMPORTS,
         {
