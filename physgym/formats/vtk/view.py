@@ -11,7 +11,7 @@ import numpy as np
 from physgym.data.dataset import SampleDataset
 from physgym.data.labelled import plain_name
 from physgym.errors import ConfigError
-from physgym.formats.vtk.grid import ImageGrid, GridAxes, find_grid
+from physgym.formats.vtk.grid import GridAxes, ImageGrid, find_grid
 from physgym.formats.vtk.mesh import Mesh, find_mesh, padded_vectors
 from physgym.formats.vtk.rows import MappedArray
 from physgym.sample import Field, SampleSpec

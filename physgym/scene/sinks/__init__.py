@@ -1,0 +1,1 @@
+"""Places where scenes are shown: a window, a web page, a recording."""
