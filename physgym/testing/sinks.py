@@ -41,7 +41,7 @@ def shown_object(kind: str, **entries: Any) -> dict[str, Any]:
     return {"kind": kind, **STYLE, **entries}
 
 
-def snapshot_of(title: str = "a scene", **objects: dict[str, Any]) -> dict[str, Any]:
+def snapshot_of(title: str = "a scene", /, **objects: dict[str, Any]) -> dict[str, Any]:
     """Return a snapshot of objects by name."""
     camera = {"direction": [-0.55, -1.0, 0.55], "up": [0.0, 0.0, 1.0], "flat": False}
     return {"title": title, "camera": {**camera, "bounds": [[0.0, 0.0, -1.0], [1.0, 1.0, 1.0]]}, "objects": objects}
@@ -131,7 +131,7 @@ class SinkContract:
             for name, item in every_object().items():
                 sink.show({1: snapshot_of(name, **{name: item})})
             none = np.zeros((0, 3), np.float32)
-            sink.show({1: snapshot_of(points=shown_object("points", points=none), title="nothing")})
+            sink.show({1: snapshot_of("nothing", points=shown_object("points", points=none))})
             sink.show({1: {"title": "nothing", "camera": {"flat": False}, "objects": {}}})
             assert sink.poll()
         finally:
@@ -157,12 +157,12 @@ class SinkContract:
         sink = self.sink(tmp_path, chosen=[2, 0])
         sink.open("springs", 3)
         try:
-            assert sink.chosen == (0, 2)
+            assert list(sink.chosen) == [0, 2]
             sink.show({1: self.breaks()})
             sink.choose([1, 7])
-            assert sink.chosen == (1,)
+            assert list(sink.chosen) == [1]
             sink.choose([7])
-            assert sink.chosen == (1,)
+            assert list(sink.chosen) == [1]
             sink.show({1: snapshot_of(**every_object())})
         finally:
             sink.close()
