@@ -18,7 +18,7 @@ class SinkError(PhysGymError):
 
 
 class Controls(ABC):
-    """What a viewer may ask of the run with which it was started.
+    """Requests of a viewer to the run with which it was started.
 
     Methods may be called from any thread. They return at once and do not raise: what they ask for happens later.
     """
