@@ -74,6 +74,10 @@ class WrongType(ConfigError, TypeError):
     """An argument has a wrong type."""
 
 
+class SceneError(ConfigError):
+    """An object of a scene cannot be drawn as it is given; the text names the object and the environment."""
+
+
 class UnequalSpaces(ConfigError, RuntimeError):
     """The environments of one vector env do not fit together."""
 

@@ -26,6 +26,10 @@ from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.feedback import Declaration
 from physgym.generator_state import generator_from, generator_words
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
+from physgym.scene.default import add_default
+from physgym.scene.frames import draw
+from physgym.scene.live import LiveScene
+from physgym.scene.objects import Scene
 from physgym.spaces import Array
 
 STEP = "time_step"  # entry of a state: seconds by which a simulation moves on, which is not to change
@@ -69,6 +73,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             depend on it.
         num_envs: Number of environments; the same holds.
         predictor: What `predict` asks, set by a pipeline that has a network.
+        shown_prediction: Predicted fields by name that pictures show, see `scene`; for `apply_prediction` to set. A
+            reset forgets them.
         files_read: Files that the simulation reads, such as a mesh or an executable: what is in them belongs to its
             code, which datasets and sessions record.
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
@@ -97,6 +103,8 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     env_index: int = 0
     num_envs: int = 1
     predictor: PredictFunction | None = None
+    shown_prediction: Mapping[str, Any] = {}
+    _pictures: LiveScene | None = None  # made by the first picture
     _seconds_before: float | None = None  # what `step_seconds` was, where somebody asked
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -190,6 +198,26 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         """
         return {}
 
+    def scene(self, scene: Scene) -> None:
+        """Declare the objects that pictures show; by default those that follow from the fields of a sample.
+
+        Asked once, when somebody looks first, perhaps before the first reset. Objects that fields and constants move
+        (`physgym.scene.field`, `physgym.scene.constant`) need no more code, and are stored with a dataset; others are
+        moved in ``update_scene(self, scene)``, which is asked before each picture. Wrappers and plain environments may
+        have both methods too.
+
+        Args:
+            scene: Takes the objects.
+        """
+        add_default(scene, self._spec, {name: np.asarray(value) for name, value in self.constants().items()})
+
+    def shown_sample(self) -> Mapping[str, Array]:
+        """Return the fields of the sample now, for pictures; empty where there is none yet."""
+        try:
+            return self._spec.check(self._timed_sample(), type(self).__name__, finite=False)
+        except Exception:  # noqa: BLE001 - before the first step, or after a solver that failed, there need not be one
+            return {}
+
     def sample_action(self, rng: np.random.Generator) -> ActType:
         """Return a random action for data generation; override it where useful actions have structure.
 
@@ -254,6 +282,15 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             prediction: Predicted fields by name, each with the shape and unit of the field in `sample_space`; finite.
         """
         raise ConfigError(NO_HOOK.format(env=type(self).__name__, hook="adopt(action, prediction)"))
+
+    def render(self) -> Any:
+        """Return the picture of the scene, shape (480, 640, 3), uint8; None where no ``render_mode`` asks for it."""
+        if self.render_mode is None:
+            return None
+        if self._pictures is None:
+            self._pictures = LiveScene(self, type(self).__name__)
+        self._pictures.frame()
+        return draw([self._pictures.snapshot or {}])
 
     def state(self) -> Mapping[str, Any]:
         """Return all that the steps to come depend on, by name: arrays and numbers; optional, with `set_state`.
@@ -369,6 +406,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             ConfigError: A given parameter is unknown or not in its space; or a step takes another time than before.
         """
         super().reset(seed=seed)
+        self.shown_prediction = {}
         options = dict(options or {})
         given = options.pop("parameters", {})
         if self.parameter_space is None:
@@ -428,7 +466,9 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                 self.advance(action)
             sample = self._spec.check(self._timed_sample(), type(self).__name__, finite=finite)
         except RejectSample as rejection:
-            extra: dict[str, Any] = {"rejected": str(rejection), **self._rejected_sample()}
+            extra: dict[str, Any] = {"rejected": str(rejection)}
+            if shown := self.shown_sample():
+                extra["rejected_sample"] = shown
         else:
             extra = {"sample": sample}
         reward, terminated = self.outcome()
@@ -441,12 +481,6 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             return sample
         info = self.info()
         return {**sample, TIME: info[TIME]} if TIME in info else sample
-
-    def _rejected_sample(self) -> dict[str, Any]:
-        try:
-            return {"rejected_sample": self._spec.check(self._timed_sample(), type(self).__name__, finite=False)}
-        except Exception:  # noqa: BLE001 - the state is that of a solver that failed: it need not make a sample
-            return {}
 
     @cached_property
     def _cube(self) -> Cube:

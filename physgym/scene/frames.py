@@ -1,4 +1,4 @@
-"""Off-screen pictures of simulations: curves, fields and meshes as arrays of pixels.
+"""Off-screen pictures of scenes: curves, fields and meshes as arrays of pixels.
 
 No display is needed and no window opens. matplotlib and vedo are imported on first use, because a worker process that
 renders nothing must start fast.
@@ -6,6 +6,7 @@ renders nothing must start fast.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,21 +16,22 @@ import numpy as np
 
 from physgym.checks import is_integer
 from physgym.errors import ConfigError
+from physgym.scene.changes import SceneSnapshot
+from physgym.scene.objects import CURVES
+from physgym.scene.plots import ScenePanel, add_colour_bar, draw_markers, panels_of
+from physgym.scene.space import Size, View, space_pixels
+from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, Limits
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Size = tuple[int, int]
-Limits = tuple[float, float]
-
 SIZE: Size = (640, 480)
-GHOST_COLOUR = "#d1495b"
-MESH_COLOUR = "#8fb8d0"
 COLOURS = "viridis"
 _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly the pixels asked for
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
-_GHOST_STYLE: dict[str, Any] = {"color": GHOST_COLOUR, "linestyle": "--", "linewidth": 1.4}
+_ROOM = 150  # pixels that a side of a picture needs to have texts
+_TITLE = 24  # pixels of a line of the title
 
 
 @contextmanager
@@ -69,6 +71,159 @@ def figure_frame(figure: Figure) -> Array:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
+def draw(
+    snapshots: Sequence[SceneSnapshot],
+    size: Size = SIZE,
+    *,
+    titles: Sequence[str] = (),
+    title: str = "",
+    columns: int | None = None,
+) -> Array:
+    """Draw snapshots of scenes, several side by side in a grid.
+
+    Args:
+        snapshots: The snapshots, see `physgym.scene.objects.Scene.snapshot`.
+        size: Width and height in pixels.
+        titles: A title for each in the place of its own.
+        title: Text above all of them.
+        columns: How many stand side by side; by default about as many as below each other.
+
+    Returns:
+        Picture, shape (height, width, 3), uint8.
+
+    Raises:
+        ConfigError: There is no snapshot, the size is not positive, or there are more titles than snapshots.
+    """
+    _check_size(size)
+    if not snapshots or len(titles) > len(snapshots):
+        raise ConfigError(f"a picture needs a snapshot, and one for each title; there are {len(snapshots)}")
+    top = min(size[1] // 4, _TITLE * (title.count("\n") + 1)) if title else 0
+    canvas = np.full((size[1], size[0], 3), 255, np.uint8)
+    if title:
+        canvas[:top] = _text_pixels(title, (size[0], top))
+    boxes = _boxes(len(snapshots), (size[0], size[1] - top), columns)
+    for number, (snapshot, (left, above, width, height)) in enumerate(zip(snapshots, boxes, strict=True)):
+        text = titles[number] if number < len(titles) else snapshot["title"]
+        canvas[top + above : top + above + height, left : left + width] = _one(snapshot, (width, height), text)
+    return canvas
+
+
+def _boxes(count: int, size: Size, columns: int | None) -> list[tuple[int, int, int, int]]:
+    """Return left, top, width and height of so many parts of a picture, without gaps."""
+    columns = min(count, size[0], columns or int(np.ceil(np.sqrt(count))))
+    rows = -(-count // columns)
+    if rows > size[1]:
+        raise ConfigError(f"a picture of {size} pixels has no room for {count} scenes; make it larger")
+    across, down = (
+        np.linspace(0, side, parts + 1).astype(int) for side, parts in zip(size, (columns, rows), strict=True)
+    )
+    places = [divmod(number, columns) for number in range(count)]
+    return [
+        (int(across[c]), int(down[r]), int(across[c + 1] - across[c]), int(down[r + 1] - down[r])) for r, c in places
+    ]
+
+
+def _one(snapshot: SceneSnapshot, size: Size, title: str) -> Array:
+    """Return the picture of a snapshot: a block for each panel of space, and one for all others."""
+    panels = panels_of(snapshot)
+    plots = [panel for panel in panels if panel.kind != "space"]
+    blocks = [[panel] for panel in panels if panel.kind == "space"] + ([plots] if plots or not panels else [])
+    if len(blocks) == 1:
+        return _block(blocks[0], size, title)
+    columns = len(blocks) if size[0] > 2 * size[1] else 1 if len(blocks) == 2 else None
+    canvas = np.full((size[1], size[0], 3), 255, np.uint8)
+    for number, (left, top, width, height) in enumerate(_boxes(len(blocks), size, columns)):
+        pixels = _block(blocks[number], (width, height), title if number == 0 else "")
+        canvas[top : top + height, left : left + width] = pixels
+    return canvas
+
+
+def _block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
+    if panels and panels[0].kind == "space":
+        return _space_block(panels[0], size, title)
+    return _plots_block(panels, size, title)
+
+
+def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
+    """Return a figure of matplotlib with panels: images two in a row, others below each other."""
+    images = all(panel.kind == "image" for panel in panels)
+    columns = min(len(panels), 2) if images or len(panels) > 3 else 1
+    rows = max(1, -(-len(panels) // columns)) if panels else 1
+    room = min(size[0] / max(1, columns), size[1] / rows) >= _ROOM
+    with style(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a layout without room
+        figure = new_figure(size)
+        if not room:
+            figure.set_layout_engine("none")
+            figure.subplots_adjust(0.02, 0.02, 0.98, 0.98, 0.05, 0.05)
+        elif images:
+            figure.set_layout_engine("compressed")  # "constrained" leaves gaps around panels of fixed aspect
+        for number, panel in enumerate(panels):
+            panel.draw(figure.add_subplot(rows, columns, number + 1), decorated=room)
+        if room:
+            figure.suptitle(title)
+            if any(panel.kind == "curves" for panel in panels):
+                figure.legend(loc="outside lower center", ncols=4, frameon=False)
+        return figure_frame(figure)
+
+
+def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:
+    """Return what a camera sees, with a title, a colour bar, texts and markers that matplotlib draws over it."""
+    view = View.of(panel.camera, size)
+    pixels = space_pixels(panel.items, view, size)
+    with style():
+        figure = new_figure(size)
+        figure.set_layout_engine("none")
+        figure.figimage(pixels, zorder=-1)
+        over = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(0, size[1]))
+        over.set_axis_off()
+        room = min(size) >= _ROOM
+        for item in panel.items:
+            if item["kind"] == "markers" and len(item["points"]):
+                draw_markers(over, item, view.pixels(item["points"], size))
+            elif item["kind"] == "text" and "point" in item and room:
+                x, y = view.pixels(item["point"], size)
+                over.text(x, y, item["text"], color=item["colour"], ha="center", clip_on=True)
+        if room:
+            lines = [text for text in (title, panel.name) if text]
+            figure.text(0.5, 0.985, "\n".join(lines), ha="center", va="top", fontsize="large")
+            figure.text(0.01, 0.985, panel.corner_text, va="top")
+            shown = next((item for item in panel.items if "limits" in item and not item["ghost"]), None)
+            if shown is not None:
+                add_colour_bar(figure, shown, cax=figure.add_axes((0.875, 0.2, 0.02, 0.6)))
+        return figure_frame(figure)
+
+
+def _text_pixels(text: str, size: Size) -> Array:
+    with style():
+        figure = new_figure(size)
+        figure.set_layout_engine("none")
+        figure.text(0.5, 0.5, text, ha="center", va="center", fontsize="large")
+        return figure_frame(figure)
+
+
+# --- arrays without a scene
+
+
+_PLAIN: dict[str, Any] = {
+    "panel": "",
+    "label": "",
+    "unit": "",
+    "colour": MESH_COLOUR,
+    "colours": COLOURS,
+    "alpha": 1.0,
+    "wireframe": False,
+    "point_size": 6.0,
+    "line_width": 1.0,
+    "ghost": False,
+}
+
+
+def _draw_objects(objects: Mapping[str, Any], size: Size, title: str, camera: Mapping[str, Any] | None = None) -> Array:
+    filled = {name: {**_PLAIN, **item} for name, item in objects.items()}
+    return draw([{"title": title, "camera": camera or {}, "objects": filled}], size)
+
+
 def curves_frame(
     x: Array,
     curves: Mapping[str, Array],
@@ -95,19 +250,22 @@ def curves_frame(
     Returns:
         Frame, shape (height, width, 3), uint8.
     """
-    with style():
-        figure = new_figure(size)
-        axes = figure.add_subplot()
-        for label, y in curves.items():
-            axes.plot(x, y, label=label, linewidth=1.6)
-        for label, y in (ghosts or {}).items():
-            axes.plot(x, y, label=label, **_GHOST_STYLE)
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xlim=(float(x[0]), float(x[-1])))
-        if ylim is not None:
-            axes.set_ylim(*ylim)
-        axes.grid(alpha=0.3)
-        figure.legend(loc="outside lower center", ncols=4, frameon=False)
-        return figure_frame(figure)
+    drawn = [(label, y, False) for label, y in curves.items()] + [
+        (label, y, True) for label, y in (ghosts or {}).items()
+    ]
+    ends = ylim or _range([y for _, y, _ in drawn])
+    said = {"kind": "curve", "xlabel": xlabel, "unit": ylabel, "symbol": "", "limits": ends, "x": np.asarray(x)}
+    objects = {
+        f"{number}": {
+            **said,
+            "values": np.asarray(y),
+            "label": label,
+            "ghost": ghost,
+            "colour": GHOST_COLOUR if ghost else CURVES[number % len(CURVES)],
+        }
+        for number, (label, y, ghost) in enumerate(drawn)
+    }
+    return _draw_objects(objects, size, title)
 
 
 @dataclass(frozen=True)
@@ -143,19 +301,17 @@ def image_frame(panels: Sequence[Panel], *, title: str = "", size: Size = SIZE) 
     """
     if not panels:
         raise ConfigError("image_frame needs at least one panel")
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    with style():
-        figure = new_figure(size)
-        figure.set_layout_engine("compressed")  # "constrained" leaves gaps around panels of fixed aspect
-        for position, panel in enumerate(panels):
-            axes = figure.add_subplot(rows, columns, position + 1)
-            low, high = panel.limits or _symmetric(panel.values)
-            image = axes.imshow(panel.values, origin="lower", cmap=panel.colours, vmin=low, vmax=high)
-            axes.set(title=panel.title, xticks=[], yticks=[])
-            figure.colorbar(image, ax=axes, location="bottom" if rows == 1 else "right", aspect=30, pad=0.04)
-        figure.suptitle(title)
-        return figure_frame(figure)
+    objects = {
+        f"{number}": {
+            "kind": "image",
+            "label": panel.title,
+            "colours": panel.colours,
+            "values": np.asarray(panel.values),
+            "limits": panel.limits or _symmetric(panel.values),
+        }
+        for number, panel in enumerate(panels)
+    }
+    return _draw_objects(objects, size, title)
 
 
 def mesh_frame(
@@ -202,103 +358,21 @@ def mesh_frame(
         seen = np.concatenate([points, ghost])
     if bounds is None:
         bounds = np.stack([seen.min(axis=0), seen.max(axis=0)])
-    pixels = _mesh_pixels(points, faces, scalars, limits, ghost, _check_shape("bounds", bounds, (2, 3)), size)
-    return _annotated(pixels, title, unit, limits if scalars is not None else None)
-
-
-def _mesh_pixels(
-    points: Array,
-    faces: Array,
-    scalars: Array | None,
-    limits: Limits | None,
-    ghost: Array | None,
-    bounds: Array,
-    size: Size,
-) -> Array:
-    import vedo
-
-    mesh = vedo.Mesh([points, faces], c=MESH_COLOUR).linewidth(1).linecolor("#303030")
-    if scalars is not None and limits is not None:
-        mesh.cmap(COLOURS, scalars, vmin=limits[0], vmax=limits[1])
-    actors = [mesh.lighting(ambient=0.35, diffuse=0.75, specular=0.0)]
+    mesh: dict[str, Any] = {"kind": "mesh", "points": points, "faces": faces, "unit": unit}
+    coloured = {} if scalars is None else {"scalars": scalars, "limits": limits}
+    objects = {"mesh": {**mesh, **coloured}}
     if ghost is not None:
-        surface = vedo.Mesh([ghost, faces], c=GHOST_COLOUR, alpha=0.25).lighting("off")
-        actors.append(surface.linewidth(1).linecolor(GHOST_COLOUR))
-    other = vedo.current_plotter()  # a window that the caller may have open
-    with _quiet_vtk():
-        plotter = vedo.Plotter(offscreen=True, size=size, bg="white")
-        try:
-            _place_camera(plotter.camera, bounds, size)
-            plotter.show(*actors, resetcam=False, interactive=False)
-            frame = plotter.screenshot(asarray=True)
-        finally:
-            plotter.close()
-            vedo.set_current_plotter(other)
-    return np.ascontiguousarray(frame[..., :3])
+        objects["ghost"] = {**mesh, "points": ghost, "ghost": True, "colour": GHOST_COLOUR}
+    bounds = _check_shape("bounds", bounds, (2, 3))
+    camera = {"direction": (-0.55, -1.0, 0.55), "up": (0.0, 0.0, 1.0), "bounds": bounds, "flat": False}
+    return _draw_objects(objects, size, title, camera)
 
 
-def _place_camera(
-    camera: Any,
-    bounds: Array,
-    size: Size,
-    direction: Sequence[float] = (-0.55, -1.0, 0.55),
-    fill: float = 0.72,
-) -> None:
-    """Make a VTK camera see a box whole, without perspective.
-
-    Args:
-        camera: The camera to place.
-        bounds: Lower and upper corner of the box, shape (2, 3).
-        size: Width and height of the picture in pixels.
-        direction: From the middle of the box to the camera, not upright; any length.
-        fill: Part of the picture that the box may fill; title and colour bar need the rest.
-    """
-    towards = np.asarray(direction) / np.linalg.norm(direction)
-    right = np.cross((0.0, 0.0, 1.0), towards)
-    right /= np.linalg.norm(right)
-    up = np.cross(towards, right)
-    half = (bounds[1] - bounds[0]) / 2
-    # a box's half width along an axis is the sum of the magnitudes of its half edges' projections
-    half_width, half_height = float(np.abs(right) @ half), float(np.abs(up) @ half)
-    scale = max(half_height, half_width * size[1] / size[0]) or 1.0
-    centre = bounds.mean(axis=0)
-    reach = 4 * float(np.linalg.norm(half)) + scale  # far enough to be outside of everything that is drawn
-    camera.SetParallelProjection(True)
-    camera.SetFocalPoint(*centre)
-    camera.SetPosition(*(centre + reach * towards))
-    camera.SetViewUp(*up)
-    camera.SetParallelScale(scale / fill)
-    camera.SetClippingRange(reach / 1000, 2 * reach)
-
-
-def _annotated(pixels: Array, title: str, unit: str, limits: Limits | None) -> Array:
-    """Return a picture with a title and, for given ends of the scale, a colour bar, drawn by matplotlib."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    height, width = pixels.shape[:2]
-    with style():
-        figure = new_figure((width, height))
-        figure.set_layout_engine("none")
-        figure.figimage(pixels, zorder=-1)
-        figure.text(0.5, 0.95, title, ha="center", va="center", fontsize="large")
-        if limits is not None:
-            axes = figure.add_axes((0.875, 0.2, 0.02, 0.6))
-            figure.colorbar(ScalarMappable(Normalize(*limits), COLOURS), cax=axes, label=unit)
-        return figure_frame(figure)
-
-
-@contextmanager
-def _quiet_vtk() -> Iterator[None]:
-    """Keep back the warning of VTK that there is no display, after which it renders with EGL."""
-    from vtkmodules.vtkCommonCore import vtkLogger
-
-    before = vtkLogger.GetCurrentVerbosityCutoff()
-    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)
-    try:
-        yield
-    finally:
-        vtkLogger.SetStderrVerbosity(before)
+def _range(values: Sequence[Array]) -> Limits:
+    """Return where an ordinate begins and ends that shows all values, with a margin."""
+    low, high = (float(end(np.concatenate([np.ravel(one) for one in values]))) for end in (np.nanmin, np.nanmax))
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _symmetric(values: Array) -> Limits:

@@ -1,0 +1,187 @@
+"""The default scene of samples, for simulations that declare none: made of their fields by role and shape.
+
+One-dimensional fields are curves, those on grids are images, those of a mesh are its colours, numbers are texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from physgym.sample import Field, SampleSpec
+from physgym.scene.meshes import CELLS
+from physgym.scene.objects import Scene
+from physgym.scene.values import PREDICTION, Values, constant, field, norm, prediction
+from physgym.spaces import Array
+
+NODES = ("nodes", "mesh/nodes", "mesh/points")  # constants that are the nodes of a mesh; the first one there is taken
+CELLS_OF = ("cells", "mesh/cells")  # ... its cells, or with /KIND behind it those of a kind
+MOVES = ("displacement", "displacements")  # last parts of the names of fields that move a mesh
+PLACES = ("points", "positions", "nodes", "coordinates")  # ... that are positions
+MADE_BY_RUNS = (PREDICTION, "error/")
+FEW = 8  # numbers or columns that are seen one by one
+MOST = 8  # fields that are drawn; a picture of more is too small to read
+
+
+def default_scene(spec: SampleSpec, constants: Mapping[str, Array] | None = None, owner: str = "") -> Scene:
+    """Return a scene for samples whose simulation declares none, see `add_default`."""
+    scene = Scene(owner)
+    add_default(scene, spec, constants or {})
+    return scene
+
+
+def add_default(scene: Scene, spec: SampleSpec, constants: Mapping[str, Array]) -> None:
+    """Add the objects that show the fields of samples.
+
+    A mesh is known where constants are called ``nodes`` and ``cells``, or as an import of meshes calls them. A field
+    called ``displacement`` moves it. What a network predicts for a curve or a displacement is drawn over it as a ghost,
+    for an image next to it.
+
+    Args:
+        scene: The scene.
+        spec: Fields of the samples; the first eight are drawn, inputs and targets before others.
+        constants: Constants of the dataset by name.
+    """
+    shown = [f for f in spec.values() if not f.name.startswith(MADE_BY_RUNS)]
+    masks = {f.mask for f in shown}
+    roles = ("input", "target", "additional")
+    ordered = sorted((f for f in shown if f.name not in masks), key=lambda f: roles.index(f.role))
+    mesh = _Mesh.find(constants)
+    rest = ordered if mesh is None else mesh.add(scene, ordered)
+    for each in rest[: MOST if mesh is None else max(0, MOST - len(ordered) + len(rest))]:
+        _add(scene, each, constants)
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2].removeprefix("next_")
+
+
+def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
+    """Add a field that belongs to no mesh."""
+    said: dict[str, Any] = {"label": each.name, "unit": each.unit}
+    shape = each.shape
+    if each.dtype.kind not in "biuf":
+        return
+    if not shape:
+        unit = f" {each.unit}" if each.unit else ""
+        scene.text(
+            each.name, f"{each.name.replace('{', '(').replace('}', ')')} = {{:.6g}}{unit}", values=field(each.name)
+        )
+    elif len(shape) == 2 and shape[1] in (2, 3) and _last_part(each.name) in PLACES:
+        scene.points(each.name, field(each.name), panel=each.name, **said)
+    elif len(shape) == 1:
+        _add_curve(scene, each, (), each.name, constants)
+    elif len(shape) == 2 and each.dimensions != 2 and min(shape) <= FEW:
+        along = 0 if shape[1] <= FEW else 1
+        for number in range(shape[1 - along]):
+            part = (slice(None), number) if along == 0 else (number,)
+            _add_curve(scene, each, part, f"{each.name}[{number}]", constants)
+    else:
+        _add_images(scene, each)
+
+
+def _add_curve(scene: Scene, each: Field, part: Any, name: str, constants: Mapping[str, Array]) -> None:
+    length = max(each.shape)
+    axis = constants.get("x")
+    x = constant("x") if axis is not None and axis.shape == (length,) else None
+    panel = f"{length} {each.unit}"  # curves of a length and a unit share their axes
+    symbol = "o" if length <= FEW else ""
+
+    def of(values: Values) -> Values:
+        return values[part] if part else values
+
+    scene.curve(name, of(field(each.name)), x, symbol=symbol, panel=panel, label=name, unit=each.unit)
+    scene.curve(
+        f"{PREDICTION}{name}",
+        of(prediction(each.name)),
+        x,
+        symbol=symbol,
+        panel=panel,
+        label=f"{name}, predicted",
+        unit=each.unit,
+        ghost=True,
+    )
+
+
+def _add_images(scene: Scene, each: Field) -> None:
+    """Add an image, or one for each of the first channels; of three dimensions the middle slice."""
+    shape, grid = each.shape, each.dimensions or min(len(each.shape), 3)
+    channels: list[tuple[Any, ...]] = [()]
+    inner = shape
+    if len(shape) > grid:  # an axis of channels, which is first or last: the shorter one
+        first = shape[0] <= shape[-1]
+        count = min(shape[0] if first else shape[-1], 3)
+        inner = shape[1:] if first else shape[:-1]
+        channels = [(number,) if first else (..., number) for number in range(count)]
+    for part in channels:
+        name = f"{each.name}[{part[-1]}]" if part else each.name
+        middle = tuple(side // 2 for side in inner[:-2])
+        last = bool(part) and part[0] is ...
+        key = (*middle, slice(None), slice(None), part[-1]) if last else (*part, *middle)
+        for taken, called in ((field(each.name), name), (prediction(each.name), f"{PREDICTION}{name}")):
+            label = name if called == name else f"{name}, predicted"
+            values = taken[key] if key else taken
+            scene.image(called, values, label=label, unit=each.unit, group=name)
+
+
+class _Mesh:
+    """The mesh that constants describe: its nodes, and its cells by kind."""
+
+    def __init__(self, nodes: str, cells: dict[str, str | None], constants: Mapping[str, Array]) -> None:
+        self.nodes, self.cells = nodes, cells
+        self.count, self.dimensions = constants[nodes].shape
+        self.cell_count = len(constants[next(iter(cells))]) if len(cells) == 1 else -1
+
+    @classmethod
+    def find(cls, constants: Mapping[str, Array]) -> _Mesh | None:
+        """Return it, None where there is none."""
+        nodes = next((name for name in NODES if name in constants), None)
+        if nodes is None or constants[nodes].ndim != 2 or constants[nodes].shape[1] not in (2, 3):
+            return None
+        cells: dict[str, str | None] = {}
+        for start in CELLS_OF:
+            cells |= {start: None} if start in constants else {}
+            cells |= {f"{start}/{kind}": kind for kind in CELLS if f"{start}/{kind}" in constants}
+        known = {name: kind for name, kind in cells.items() if constants[name].ndim == 2}
+        return cls(nodes, known, constants) if known else None
+
+    def add(self, scene: Scene, fields: list[Field]) -> list[Field]:
+        """Add the mesh in the colours of fields, and return the fields that are none of it."""
+        mine = [f for f in fields if self._has(f)][:MOST]
+        moving = next((f for f in mine if _last_part(f.name) in MOVES and f.shape[-1:] == (self.dimensions,)), None)
+        places = next((f for f in mine if _last_part(f.name) in PLACES and f.shape[-1:] == (self.dimensions,)), None)
+        points = constant(self.nodes)
+        if places is not None:
+            points = field(places.name)
+        elif moving is not None:
+            points = points + field(moving.name)
+        coloured = [f for f in mine if f is not places]
+        if not coloured:
+            self._add_cells(scene, "mesh", points)
+        for each in coloured:
+            self._add_mesh(scene, each, points)
+        if moving is not None and places is None:
+            ghost = constant(self.nodes) + prediction(moving.name)
+            self._add_cells(scene, f"{PREDICTION}{moving.name}", ghost, panel=moving.name, ghost=True)
+        return [f for f in fields if f not in mine]
+
+    def _has(self, each: Field) -> bool:
+        if each.dtype.kind not in "biuf" or not each.shape:
+            return False
+        if each.shape == (self.cell_count,) and self.cell_count != self.count:
+            return True
+        return each.shape[0] == self.count and (len(each.shape) == 1 or (len(each.shape) == 2 and each.shape[1] <= 3))
+
+    def _add_mesh(self, scene: Scene, each: Field, points: Values) -> None:
+        """Add the mesh in the colours of a field: its values, or the lengths of its vectors."""
+        values = field(each.name)
+        if len(each.shape) == 2:
+            values = norm(values) if each.shape[1] > 1 else values[:, 0]
+        key = "scalars" if each.shape[0] == self.count else "cell_scalars"
+        style = {key: values, "panel": each.name, "label": each.name, "unit": each.unit}
+        self._add_cells(scene, each.name, points, **style)
+
+    def _add_cells(self, scene: Scene, name: str, points: Values, **style: Any) -> None:
+        for cells, kind in self.cells.items():
+            called = name if len(self.cells) == 1 else f"{name} ({kind or 'cells'})"
+            scene.mesh(called, points, constant(cells), cell=kind, **style)

@@ -1,0 +1,533 @@
+"""`Scene`: the objects of a simulation that pictures show, declared once, as plain data.
+
+Positions and colours are arrays, or `Values` that name fields and constants: these move by themselves with each sample,
+live and from a stored dataset alike. No viewer is imported here, since workers use this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Unpack
+
+import numpy as np
+
+from physgym.errors import SceneError
+from physgym.scene.changes import SceneSnapshot, same
+from physgym.scene.kinds import COLOURED, KINDS, Arrays, Kind, text_of
+from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
+from physgym.scene.values import AbsentValue, Values, literal
+from physgym.spaces import Array
+
+VERSION = 1  # of the declaration
+DARK = "#303030"
+CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
+COLOURS_OF = {"lines": DARK, "arrows": DARK, "text": DARK, "markers": DARK}
+
+ArrayLike = Any  # what numpy makes an array of, or `Values`
+SHOWN = ("alpha", "wireframe", "point_size", "line_width", "ghost", "unit", "colours")
+
+
+@dataclass
+class _SceneObject:
+    """An object as it is declared."""
+
+    name: str
+    kind: str
+    arrays: dict[str, Values | Array]
+    settings: dict[str, Any]
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Kind:
+        return KINDS[self.kind]
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a dataset can have it: its arrays are known without the simulation's code."""
+        given = all(isinstance(value, Values) or self.settings["fixed"] for value in self.arrays.values())
+        return given and all(name in self.arrays for name in self.rules.needed)
+
+
+class Handle:
+    """An object of a scene, to change or remove it.
+
+    Attributes:
+        name: Its name in the scene.
+    """
+
+    def __init__(self, scene: Scene, name: str) -> None:
+        self._scene = scene
+        self.name = name
+
+    def update(self, **changes: Any) -> None:
+        """Change arrays and settings, by the keywords with which the object was made.
+
+        Raises:
+            SceneError: One is unknown or wrong, a mesh gets another number of points without other cells, the object
+                is moved by the fields that it names or fixed, or it was removed.
+        """
+        self._scene._update(self, changes)
+
+    def remove(self) -> None:
+        """Remove the object from the scene; its name is free again.
+
+        Raises:
+            SceneError: It was removed before.
+        """
+        self._scene._remove(self)
+
+
+class Scene:
+    """Objects that pictures of a simulation show.
+
+    Each method that adds one takes its name and returns a `Handle`. Arrays may be given at once, as `Values`, or later,
+    by `Handle.update`; an object is not drawn until all that it needs is known.
+
+    Args:
+        owner: Name of the environment, for errors.
+
+    Attributes:
+        owner: That name.
+    """
+
+    def __init__(self, owner: str = "") -> None:
+        self.owner = owner
+        self._objects: dict[str, _SceneObject] = {}
+        self._handles: dict[str, Handle] = {}
+        self._title = ""
+        self._camera: dict[str, Any] = {"direction": [-0.55, -1.0, 0.55], "up": [0.0, 0.0, 1.0], "bounds": None}
+        self._bounds: Array | None = None  # of all that was shown
+        self._ranges: dict[str, Limits] = {}  # of all values that were shown, by the name of their limits
+        self._last: SceneSnapshot | None = None
+
+    # --- what people write
+
+    def mesh(
+        self,
+        name: str,
+        points: ArrayLike = None,
+        cells: ArrayLike = None,
+        *,
+        cell: str | None = None,
+        scalars: ArrayLike = None,
+        cell_scalars: ArrayLike = None,
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add a mesh; of volumes the surface is seen.
+
+        Args:
+            name: Its name.
+            points: Positions, shape (n, 3) or (n, 2).
+            cells: Numbers of points, from 0, corners in VTK's order, shape (m, corners), integers.
+            cell: "triangle", "quad", "tetra" or "hexahedron"; by default what the number of corners says, where 4 are a
+                quad in two dimensions and a tetrahedron in three.
+            scalars: A value for each point, shape (n,), shown in colour.
+            cell_scalars: A value for each cell, shape (m,), in place of them.
+            style: Settings, see `Style`.
+
+        Raises:
+            SceneError: An argument is wrong, or the name is taken; so in all methods that add objects.
+        """
+        arrays = {"points": points, "cells": cells, "scalars": scalars, "cell_scalars": cell_scalars}
+        return self._add("mesh", name, arrays, {"cell": cell, **style})
+
+    def points(
+        self, name: str, points: ArrayLike = None, *, scalars: ArrayLike = None, **style: Unpack[Style]
+    ) -> Handle:
+        """Add points, also a cloud of them: positions of shape (n, 3) or (n, 2), with a value for each in colour."""
+        return self._add("points", name, {"points": points, "scalars": scalars}, style)
+
+    def markers(self, name: str, points: ArrayLike = None, *, symbol: str = "o", **style: Unpack[Style]) -> Handle:
+        """Add flat symbols of ``point_size`` pixels: "o", "x", "+", "s" (square), "^" (triangle) or "*"."""
+        return self._add("markers", name, {"points": points}, {"symbol": symbol, **style})
+
+    def glyphs(
+        self,
+        name: str,
+        points: ArrayLike = None,
+        vectors: ArrayLike = None,
+        *,
+        shape: str = "sphere",
+        scale: float = 1.0,
+        scalars: ArrayLike = None,
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add solids at points.
+
+        Args:
+            name: Its name.
+            points: Their middles, shape (n, 3) or (n, 2).
+            vectors: Where they point to, of the same shape; their lengths do not matter.
+            shape: "sphere", "cube", "cone" or "cylinder".
+            scale: Their size, in the unit of the points.
+            scalars: A value for each, shape (n,), shown in colour.
+            style: Settings, see `Style`.
+        """
+        arrays = {"points": points, "vectors": vectors, "scalars": scalars}
+        return self._add("glyphs", name, arrays, {"shape": shape, "scale": scale, **style})
+
+    def arrows(
+        self,
+        name: str,
+        points: ArrayLike = None,
+        vectors: ArrayLike = None,
+        *,
+        scale: float = 1.0,
+        scalars: ArrayLike = None,
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add arrows from points to points + scale * vectors, both of shape (n, 3) or (n, 2)."""
+        arrays = {"points": points, "vectors": vectors, "scalars": scalars}
+        return self._add("arrows", name, arrays, {"scale": scale, **style})
+
+    def lines(
+        self,
+        name: str,
+        points: ArrayLike = None,
+        cells: ArrayLike = None,
+        *,
+        scalars: ArrayLike = None,
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add a line through points of shape (n, 3) or (n, 2); or segments, pairs of their numbers of shape (m, 2)."""
+        return self._add("lines", name, {"points": points, "cells": cells, "scalars": scalars}, style)
+
+    def text(
+        self,
+        name: str,
+        text: str = "",
+        *,
+        values: ArrayLike = None,
+        point: ArrayLike = None,
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add a text, at a point of shape (3,) or (2,), else in the corner of its panel.
+
+        ``values`` are numbers in the places of the text, such as ``"{:.3g} N"``.
+        """
+        return self._add("text", name, {"values": values, "point": point}, {"text": text, **style})
+
+    def image(
+        self,
+        name: str,
+        values: ArrayLike = None,
+        *,
+        extent: Sequence[float] | None = None,
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add a field on a grid, shape (rows, columns), the first row at the bottom.
+
+        ``extent`` has the ends of its axes: x0, x1, y0, y1.
+        """
+        return self._add("image", name, {"values": values}, {"extent": extent, **style})
+
+    def curve(
+        self,
+        name: str,
+        values: ArrayLike = None,
+        x: ArrayLike = None,
+        *,
+        xlabel: str = "",
+        symbol: str = "",
+        **style: Unpack[Style],
+    ) -> Handle:
+        """Add a curve: ordinates of shape (n,) over abscissae, else over their numbers; those of a panel share axes."""
+        return self._add("curve", name, {"values": values, "x": x}, {"xlabel": xlabel, "symbol": symbol, **style})
+
+    def title(self, text: str) -> None:
+        """Set the title of window and picture."""
+        if not isinstance(text, str):
+            self._fail(f"the title must be a text, not {text!r}")
+        self._title = text
+
+    def camera(
+        self,
+        *,
+        direction: Sequence[float] | None = None,
+        up: Sequence[float] | None = None,
+        bounds: Any = None,
+    ) -> None:
+        """Place the camera.
+
+        Args:
+            direction: From the middle of what is seen to the camera.
+            up: What is upwards.
+            bounds: Lower and upper corner of what is in view, shape (2, 3) or (2, 2); by default those of all that was
+                shown so far.
+        """
+        for name, value in (("direction", direction), ("up", up)):
+            if value is not None:
+                vector = np.asarray(value)
+                if (
+                    vector.shape != (3,)
+                    or vector.dtype.kind not in "iuf"
+                    or not (np.isfinite(vector).all() and vector.any())
+                ):
+                    self._fail(f"{name} of the camera must be three numbers, not {value!r}")
+                self._camera[name] = [float(one) for one in vector]
+        if np.linalg.norm(np.cross(self._camera["direction"], self._camera["up"])) < 1e-9:
+            self._fail("direction and up of the camera are along one line; give another up")
+        if bounds is not None:
+            box = np.asarray(bounds)
+            if box.shape not in ((2, 2), (2, 3)) or box.dtype.kind not in "iuf" or not np.isfinite(box).all():
+                self._fail(f"bounds of the camera must be two corners, shape (2, 3), not {bounds!r}")
+            if (box[0] > box[1]).any():
+                self._fail("bounds of the camera must have the lower corner first")
+            wide = np.zeros((2, 3))
+            wide[:, : box.shape[1]] = box
+            self._camera["bounds"] = wide.tolist()
+
+    @property
+    def handles(self) -> dict[str, Handle]:
+        """Return the handles of the objects by name."""
+        return dict(self._handles)
+
+    # --- what viewers ask
+
+    def snapshot(
+        self, sample: Mapping[str, Array] | None = None, constants: Mapping[str, Array] | None = None
+    ) -> SceneSnapshot:
+        """Return the scene as plain data, see `physgym.scene.changes`.
+
+        Args:
+            sample: Fields of one sample by name, the predicted ones as ``prediction/NAME``; None before the first step.
+            constants: Constants of the dataset by name.
+
+        Returns:
+            The snapshot, without the objects that name a field or a constant which is not there.
+
+        Raises:
+            SceneError: Arrays do not fit each other, or positions are not finite.
+        """
+        built: dict[str, Arrays] = {}
+        flat = True
+        for item in self._objects.values():
+            try:
+                taken = {
+                    name: value.of(sample or {}, constants or {}) if isinstance(value, Values) else value
+                    for name, value in item.arrays.items()
+                }
+                if any(name not in taken for name in item.rules.needed):
+                    continue
+                built[item.name] = item.rules.build(taken, item.settings, item.cache)
+                if item.kind == "text":
+                    built[item.name]["text"] = text_of(item.settings["text"], taken.get("values"))  # type: ignore[assignment]
+            except AbsentValue:
+                continue
+            except (ValueError, TypeError) as error:
+                self._fail(str(error), item.name)
+            if item.rules.spatial:
+                flat &= all(taken[name].shape[-1:] == (2,) for name in ("points", "point") if name in taken)
+        objects = self._described(built)
+        found = {"title": self._title, "camera": self._seen(built, flat), "objects": objects}
+        self._last = found
+        return found
+
+    def _described(self, built: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Return the objects of a snapshot: arrays, settings and limits."""
+        for name, arrays in built.items():
+            self._widen(self._objects[name], arrays)
+        curves: dict[str, int] = {}
+        found = {}
+        last = {} if self._last is None else self._last["objects"]
+        for name, arrays in built.items():
+            item = self._objects[name]
+            settings = item.settings
+            panel = settings["panel"]
+            panel = panel if panel is not None else name if item.kind == "image" else ""
+            colour = settings["colour"]
+            if colour is None and settings["ghost"]:
+                colour = GHOST_COLOUR
+            elif colour is None and item.kind == "curve":
+                colour = CURVES[curves.get(panel, 0) % len(CURVES)]
+                curves[panel] = curves.get(panel, 0) + 1
+            described = {
+                "kind": item.kind,
+                "panel": panel,
+                "label": settings["label"] or name,
+                "colour": colour or COLOURS_OF.get(item.kind, MESH_COLOUR),
+                **{key: settings[key] for key in SHOWN},
+                **{key: settings[key] for key in item.rules.settings if key not in ("cell", "text")},
+                **arrays,
+            }
+            if (limits := self._limits(item, arrays)) is not None:
+                described["limits"] = limits
+            known = last.get(name, {})
+            found[name] = {
+                key: known[key] if key in known and same(known[key], value) else value
+                for key, value in described.items()
+                if value is not None
+            }
+        return found
+
+    def _widen(self, item: _SceneObject, arrays: Arrays) -> None:
+        """Take the values of an object into the range of what was shown."""
+        name = _coloured(item.kind, arrays)
+        if name is None:
+            return
+        values = arrays[name][np.isfinite(arrays[name])]
+        if values.size:
+            key = _limits_name(item)
+            low, high = self._ranges.get(key, (np.inf, -np.inf))
+            self._ranges[key] = (min(low, float(values.min())), max(high, float(values.max())))
+
+    def _limits(self, item: _SceneObject, arrays: Arrays) -> list[float] | None:
+        """Return the ends of the colour scale, None where there are no values."""
+        said = item.settings["limits"]
+        if _coloured(item.kind, arrays) is None:
+            return None
+        if said is not None and said != "symmetric":
+            return [*said]
+        low, high = self._ranges.get(_limits_name(item), (0.0, 1.0))
+        if said == "symmetric":
+            high = max(abs(low), abs(high)) or 1.0
+            return [-high, high]
+        if low == high:
+            margin = 0.1 * abs(low) or 1.0
+            return [low - margin, high + margin]
+        return [low, high]
+
+    def _seen(self, built: Mapping[str, Arrays], flat: bool) -> dict[str, Any]:
+        """Return the camera, with what it sees where there is something in space."""
+        camera = {"direction": self._camera["direction"], "up": self._camera["up"]}
+        spots = []
+        for arrays in built.values():
+            if "points" in arrays:
+                spots.append(arrays["points"])
+                if "vectors" in arrays:
+                    spots.append(arrays["points"] + arrays["vectors"])
+            elif "point" in arrays:
+                spots.append(arrays["point"][None])
+        spots = [spot for spot in spots if len(spot)]
+        if (
+            not any(self._objects[name].rules.spatial and self._objects[name].kind != "text" for name in built)
+            or not spots
+        ):
+            return camera
+        corners = [*([] if self._bounds is None else [self._bounds]), *spots]
+        self._bounds = np.stack([np.min([c.min(0) for c in corners], 0), np.max([c.max(0) for c in corners], 0)])
+        bounds = self._camera["bounds"] or self._bounds.tolist()
+        return {**camera, "bounds": bounds, "flat": flat}
+
+    # --- declarations
+
+    @property
+    def live_only(self) -> list[str]:
+        """Return the names of objects that the simulation's code moves, which no dataset can have."""
+        return [item.name for item in self._objects.values() if not item.is_stored]
+
+    def declaration(self) -> dict[str, Any]:
+        """Return what a dataset stores of the scene, as JSON data: the objects that fields and constants move."""
+        objects = []
+        for item in self._objects.values():
+            if item.is_stored:
+                defaults = {**STYLE, **item.rules.settings}
+                trees = {k: v.to_json() if isinstance(v, Values) else literal(v) for k, v in item.arrays.items()}
+                style = {k: v for k, v in item.settings.items() if v != defaults[k] and k != "fixed"}
+                objects.append({"name": item.name, "kind": item.kind, "arrays": trees, "style": style})
+        found = {"version": VERSION, "title": self._title, "camera": dict(self._camera), "objects": objects}
+        plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+        return plain
+
+    @classmethod
+    def from_declaration(cls, data: Any, owner: str = "") -> Scene:
+        """Return the scene that `declaration` described.
+
+        Raises:
+            SceneError: It is none, or of a later version.
+        """
+        scene = cls(owner)
+        try:
+            version = data["version"]
+            if version != VERSION:
+                scene._fail(f"the declaration has the version {version!r}, this physgym knows {VERSION}")
+            scene.title(data["title"])
+            scene.camera(**data["camera"])
+            for item in data["objects"]:
+                arrays = {name: Values(tree) for name, tree in item["arrays"].items()}
+                scene._add(item["kind"], item["name"], arrays, item["style"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SceneError(f"{owner or 'a scene'}: this is no declaration of a scene ({error!r})") from error
+        return scene
+
+    # --- adding and changing
+
+    def _add(self, kind: str, name: str, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Handle:
+        if not isinstance(name, str) or not name:
+            self._fail(f"the name of an object must be a text, not {name!r}")
+        if kind not in KINDS:
+            self._fail(f"{kind!r} is no kind of objects; there are {', '.join(KINDS)}", name)
+        if name in self._objects:
+            self._fail("the scene has an object of this name; update it by its handle, or take another name", name)
+        item = _SceneObject(name, kind, {}, {**STYLE, **KINDS[kind].settings})
+        if unknown := sorted(arrays.keys() - {*item.rules.needed, *item.rules.other}):
+            self._fail(f"{kind} has no arrays {', '.join(unknown)}", name)
+        self._take(item, arrays, settings)
+        self._objects[name], self._handles[name] = item, Handle(self, name)
+        return self._handles[name]
+
+    def _update(self, handle: Handle, changes: Mapping[str, Any]) -> None:
+        item = self._object(handle)
+        known = {*item.rules.needed, *item.rules.other}
+        arrays = {name: value for name, value in changes.items() if name in known}
+        if arrays and item.is_stored and item.arrays:
+            self._fail(
+                "fields, constants or fixed arrays move it, so that code cannot; declare it without them to update its "
+                f"{', '.join(arrays)}",
+                item.name,
+            )
+        before = item.arrays.get("points")
+        changed = _SceneObject(item.name, item.kind, dict(item.arrays), dict(item.settings), item.cache)
+        self._take(changed, arrays, {name: value for name, value in changes.items() if name not in known})
+        now = changed.arrays.get("points")
+        counts = [len(points) for points in (before, now) if isinstance(points, np.ndarray)]
+        if item.kind == "mesh" and len({*counts}) > 1 and "cells" not in arrays:
+            text = f"points has {counts[1]} rows, and the mesh has {counts[0]} points; give its cells too"
+            self._fail(text, item.name)
+        self._objects[item.name] = changed
+
+    def _take(self, item: _SceneObject, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Set arrays and settings of an object, checked."""
+        for name, value in settings.items():
+            if name not in item.settings:
+                self._fail(f"{item.kind} has no setting {name!r}; it has {', '.join(item.settings)}", item.name)
+            try:
+                item.settings[name] = setting(name, value)
+            except ValueError as error:
+                self._fail(str(error), item.name)
+        for name, value in arrays.items():
+            if value is None:
+                item.arrays.pop(name, None)
+            else:
+                item.arrays[name] = value if isinstance(value, Values) else np.array(value)
+        given = {name: value for name, value in item.arrays.items() if isinstance(value, np.ndarray)}
+        if len(given) == len(item.arrays) and all(name in given for name in item.rules.needed):
+            try:
+                item.rules.build(given, item.settings, item.cache)
+            except (ValueError, TypeError) as error:
+                self._fail(str(error), item.name)
+
+    def _remove(self, handle: Handle) -> None:
+        self._object(handle)
+        del self._objects[handle.name], self._handles[handle.name]
+
+    def _object(self, handle: Handle) -> _SceneObject:
+        if self._handles.get(handle.name) is not handle:
+            self._fail("it was removed from the scene; add it anew", handle.name)
+        return self._objects[handle.name]
+
+    def _fail(self, problem: str, name: str = "") -> NoReturn:
+        parts = [self.owner, f"object {name!r} of the scene" if name else "scene", problem]
+        raise SceneError(": ".join(part for part in parts if part))
+
+
+def _coloured(kind: str, arrays: Arrays) -> str | None:
+    """Return the array whose range the limits are."""
+    names = COLOURED if KINDS[kind].spatial else ("values",)
+    return next((name for name in names if name in arrays), None)
+
+
+def _limits_name(item: _SceneObject) -> str:
+    return f"group {item.settings['group']}" if item.settings["group"] else f"object {item.name}"

@@ -1,0 +1,112 @@
+"""Settings of the objects of a scene: colours, limits, sizes, and their checks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from physgym.scene.kinds import CHOICES
+
+GHOST_COLOUR = "#d1495b"
+MESH_COLOUR = "#8fb8d0"
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+PAIRS = {"limits": 2, "extent": 4}  # numbers in pairs, the lower first
+OPTIONAL_TEXTS = ("colour", "panel", "cell")
+
+Limits = tuple[float, float]
+
+
+class Style(TypedDict, total=False):
+    """Settings that all objects have.
+
+    Attributes:
+        colour: "#rrggbb"; where there are no scalars.
+        colours: Name of a colour map of matplotlib.
+        limits: Values at the ends of the colour map, or of a curve's ordinate. None: the range of what was shown so
+            far; "symmetric": the same about zero.
+        group: Name that objects share whose limits, where they are not given, are to be the same.
+        alpha: From 0, not seen, to 1.
+        wireframe: Whether edges alone are drawn.
+        point_size: In pixels.
+        line_width: In pixels.
+        ghost: Whether it is drawn as what was predicted: another colour, a wire frame, a dashed line.
+        panel: Name of the panel of the picture; an image has one of its own.
+        label: Text for people; the name by default.
+        unit: Of the scalars or values.
+        fixed: Whether arrays that are no `Values` stay as they are, so that they are stored with a dataset.
+    """
+
+    colour: str | None
+    colours: str
+    limits: Limits | Literal["symmetric"] | None
+    group: str
+    alpha: float
+    wireframe: bool
+    point_size: float
+    line_width: float
+    ghost: bool
+    panel: str | None
+    label: str
+    unit: str
+    fixed: bool
+
+
+STYLE: dict[str, Any] = {
+    "colour": None,
+    "colours": "viridis",
+    "limits": None,
+    "group": "",
+    "alpha": 1.0,
+    "wireframe": False,
+    "point_size": 6.0,
+    "line_width": 1.0,
+    "ghost": False,
+    "panel": None,
+    "label": "",
+    "unit": "",
+    "fixed": False,
+}
+
+
+def setting(name: str, value: Any) -> Any:
+    """Return a setting of an object, where it is right, as JSON data.
+
+    Raises:
+        ValueError: It is wrong.
+    """
+    if value is None and (name in OPTIONAL_TEXTS or name in PAIRS):
+        return None
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"{name} must be one of {', '.join(one for one in CHOICES[name] if one)}, not {value!r}")
+    if name in PAIRS and not (name == "limits" and value == "symmetric"):
+        return _pairs(name, value)
+    if name == "colour" and not (isinstance(value, str) and COLOUR.fullmatch(value)):
+        raise ValueError(f"colour must be a text such as {MESH_COLOUR!r}, not {value!r}")
+    default = STYLE.get(name)
+    if isinstance(default, bool):
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
+        return bool(value)
+    if isinstance(default, float) or name == "scale":
+        return _number(name, value)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text, not {value!r}")
+    return value
+
+
+def _pairs(name: str, value: Any) -> list[float]:
+    numbers = np.asarray(value if isinstance(value, (list, tuple, np.ndarray)) else ())
+    good = numbers.shape == (PAIRS[name],) and numbers.dtype.kind in "iuf" and bool(np.isfinite(numbers).all())
+    if not good or (numbers[0::2] >= numbers[1::2]).any():
+        raise ValueError(f"{name} must be {PAIRS[name]} finite numbers, the lower ends first, not {value!r}")
+    return [float(one) for one in numbers]
+
+
+def _number(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    most = 1.0 if name == "alpha" else np.inf
+    if not (number and 0 <= value <= most and np.isfinite(value)):
+        raise ValueError(f"{name} must be a number {'from 0 to 1' if most == 1 else 'of at least 0'}, not {value!r}")
+    return float(value)
