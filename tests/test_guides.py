@@ -137,6 +137,7 @@ GUIDES = {
             12: "takes a file of ONNX; tests/nn/test_export.py runs such files",
         },
     ),
+    "scene": Guide(prepared=False),
     "sessions": Guide(),
     "simulation": Guide(
         IMPORTS,

@@ -1,8 +1,8 @@
 """Pictures of simulations: what they show, and how it is drawn."""
 
 from physgym.scene.frames import draw as draw
-from physgym.scene.objects import Handle as Handle
 from physgym.scene.objects import Scene as Scene
+from physgym.scene.objects import SceneHandle as SceneHandle
 from physgym.scene.values import Values as Values
 from physgym.scene.values import constant as constant
 from physgym.scene.values import field as field

@@ -30,7 +30,7 @@ SIZE: Size = (640, 480)
 COLOURS = "viridis"
 _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly the pixels asked for
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
-_ROOM = 150  # pixels that a side of a picture needs to have texts
+_ROOM = 110  # pixels that a side of a picture needs to have texts
 _TITLE = 24  # pixels of a line of the title
 
 

@@ -18,7 +18,7 @@ from physgym.scene.meshes import CELLS, CORNERS, check_cells, kind_of_cells, sur
 from physgym.spaces import Array
 
 Arrays = dict[str, Array]
-Settings = Mapping[str, Any]
+ObjectSettings = Mapping[str, Any]
 
 SYMBOLS = ("", "o", "x", "+", "s", "^", "*")
 SHAPES = ("sphere", "cube", "cone", "cylinder")
@@ -77,7 +77,7 @@ def _cells(arrays: Arrays, points: int, corners: int | None = None) -> Array:
     return cells
 
 
-def _dots(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _dots(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     """Return points with a scalar for each, where there are some."""
     points = _positions(arrays, "points")
     found = {"points": points}
@@ -86,7 +86,7 @@ def _dots(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
     return found
 
 
-def _mesh(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _mesh(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     found = _dots(arrays, settings, cache)
     cells, count = arrays["cells"], len(found["points"])
     known = cache.get("cells")
@@ -106,20 +106,20 @@ def _mesh(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
     return found
 
 
-def _glyphs(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _glyphs(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     found = _dots(arrays, settings, cache)
     if "vectors" in arrays:
         found["vectors"] = _positions(arrays, "vectors", len(found["points"]))
     return found
 
 
-def _arrows(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _arrows(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     found = _glyphs(arrays, settings, cache)
     found["vectors"] = found["vectors"] * found["vectors"].dtype.type(settings["scale"])
     return found
 
 
-def _lines(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _lines(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     found = _dots(arrays, settings, cache)
     count = len(found["points"])
     if "cells" in arrays:
@@ -129,7 +129,7 @@ def _lines(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
     return {**found, "segments": np.ascontiguousarray(segments.reshape(-1, 2))}
 
 
-def _text(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _text(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     """Check the numbers that a text shows; the text itself is made by `text_of`."""
     text_of(settings["text"], arrays.get("values"))
     return {"point": _positions(arrays, "point")[0]} if "point" in arrays else {}
@@ -153,14 +153,14 @@ def text_of(text: str, values: Array | None) -> str:
     return PLACE.sub(lambda found: found.group(0).format(next(given)), text)
 
 
-def _image(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _image(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     values = _numbers(arrays, "values")
     if values.ndim != 2 or not values.size:
         raise ValueError(f"values of an image must have the shape (rows, columns), not {values.shape}")
     return {"values": values}
 
 
-def _curve(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
+def _curve(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
     values = _numbers(arrays, "values")
     if values.ndim != 1:
         raise ValueError(f"values of a curve must have the shape (n,), not {values.shape}")
@@ -170,7 +170,7 @@ def _curve(arrays: Arrays, settings: Settings, cache: dict[str, Any]) -> Arrays:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ObjectKind:
     """A kind of objects.
 
     Attributes:
@@ -181,23 +181,23 @@ class Kind:
         spatial: Whether it lies in space, and is seen by the camera.
     """
 
-    build: Callable[[Arrays, Settings, dict[str, Any]], Arrays]
+    build: Callable[[Arrays, ObjectSettings, dict[str, Any]], Arrays]
     needed: tuple[str, ...]
     other: tuple[str, ...] = ()
-    settings: Settings = field(default_factory=dict)
+    settings: ObjectSettings = field(default_factory=dict)
     spatial: bool = True
 
 
 KINDS = {
-    "mesh": Kind(_mesh, ("points", "cells"), ("scalars", "cell_scalars"), {"cell": None}),
-    "points": Kind(_dots, ("points",), ("scalars",)),
-    "markers": Kind(_dots, ("points",), ("scalars",), {"symbol": "o"}),
-    "glyphs": Kind(_glyphs, ("points",), ("vectors", "scalars"), {"shape": "sphere", "scale": 1.0}),
-    "arrows": Kind(_arrows, ("points", "vectors"), ("scalars",), {"scale": 1.0}),
-    "lines": Kind(_lines, ("points",), ("cells", "scalars")),
-    "text": Kind(_text, (), ("values", "point"), {"text": ""}),
-    "image": Kind(_image, ("values",), (), {"extent": None}, spatial=False),
-    "curve": Kind(_curve, ("values",), ("x",), {"xlabel": "", "symbol": ""}, spatial=False),
+    "mesh": ObjectKind(_mesh, ("points", "cells"), ("scalars", "cell_scalars"), {"cell": None}),
+    "points": ObjectKind(_dots, ("points",), ("scalars",)),
+    "markers": ObjectKind(_dots, ("points",), ("scalars",), {"symbol": "o"}),
+    "glyphs": ObjectKind(_glyphs, ("points",), ("vectors", "scalars"), {"shape": "sphere", "scale": 1.0}),
+    "arrows": ObjectKind(_arrows, ("points", "vectors"), ("scalars",), {"scale": 1.0}),
+    "lines": ObjectKind(_lines, ("points",), ("cells", "scalars")),
+    "text": ObjectKind(_text, (), ("values", "point"), {"text": ""}),
+    "image": ObjectKind(_image, ("values",), (), {"extent": None}, spatial=False),
+    "curve": ObjectKind(_curve, ("values",), ("x",), {"xlabel": "", "symbol": ""}, spatial=False),
 }
 COLOURED = ("scalars", "face_scalars")  # arrays of a snapshot whose range is the limits; of images and curves "values"
 CHOICES: dict[str, tuple[Any, ...]] = {"cell": (None, *CELLS), "symbol": SYMBOLS, "shape": SHAPES}

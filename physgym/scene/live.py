@@ -6,20 +6,19 @@ Nothing is made until somebody looks, and nothing that is asked here changes the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from physgym.errors import SceneError
+from physgym.placement import Env
 from physgym.sample import SampleSpec
 from physgym.scene.changes import SceneFrame, SceneSnapshot, difference
 from physgym.scene.default import add_default
 from physgym.scene.objects import Scene
 from physgym.scene.values import PREDICTION
 from physgym.spaces import Array
-
-Env: TypeAlias = gymnasium.Env[Any, Any]
 
 
 class SceneSource:

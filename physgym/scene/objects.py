@@ -15,7 +15,7 @@ import numpy as np
 
 from physgym.errors import SceneError
 from physgym.scene.changes import SceneSnapshot, same
-from physgym.scene.kinds import COLOURED, KINDS, Arrays, Kind, text_of
+from physgym.scene.kinds import COLOURED, KINDS, Arrays, ObjectKind, text_of
 from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
 from physgym.scene.values import AbsentValue, Values, literal
 from physgym.spaces import Array
@@ -40,7 +40,7 @@ class _SceneObject:
     cache: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def rules(self) -> Kind:
+    def rules(self) -> ObjectKind:
         return KINDS[self.kind]
 
     @property
@@ -50,7 +50,7 @@ class _SceneObject:
         return given and all(name in self.arrays for name in self.rules.needed)
 
 
-class Handle:
+class SceneHandle:
     """An object of a scene, to change or remove it.
 
     Attributes:
@@ -82,8 +82,8 @@ class Handle:
 class Scene:
     """Objects that pictures of a simulation show.
 
-    Each method that adds one takes its name and returns a `Handle`. Arrays may be given at once, as `Values`, or later,
-    by `Handle.update`; an object is not drawn until all that it needs is known.
+    Each method that adds one takes its name and returns a `SceneHandle`. Arrays may be given at once, as `Values`, or
+    later, by `SceneHandle.update`; an object is not drawn until all that it needs is known.
 
     Args:
         owner: Name of the environment, for errors.
@@ -95,7 +95,7 @@ class Scene:
     def __init__(self, owner: str = "") -> None:
         self.owner = owner
         self._objects: dict[str, _SceneObject] = {}
-        self._handles: dict[str, Handle] = {}
+        self._handles: dict[str, SceneHandle] = {}
         self._title = ""
         self._camera: dict[str, Any] = {"direction": [-0.55, -1.0, 0.55], "up": [0.0, 0.0, 1.0], "bounds": None}
         self._bounds: Array | None = None  # of all that was shown
@@ -114,7 +114,7 @@ class Scene:
         scalars: ArrayLike = None,
         cell_scalars: ArrayLike = None,
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add a mesh; of volumes the surface is seen.
 
         Args:
@@ -135,11 +135,11 @@ class Scene:
 
     def points(
         self, name: str, points: ArrayLike = None, *, scalars: ArrayLike = None, **style: Unpack[Style]
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add points, also a cloud of them: positions of shape (n, 3) or (n, 2), with a value for each in colour."""
         return self._add("points", name, {"points": points, "scalars": scalars}, style)
 
-    def markers(self, name: str, points: ArrayLike = None, *, symbol: str = "o", **style: Unpack[Style]) -> Handle:
+    def markers(self, name: str, points: ArrayLike = None, *, symbol: str = "o", **style: Unpack[Style]) -> SceneHandle:
         """Add flat symbols of ``point_size`` pixels: "o", "x", "+", "s" (square), "^" (triangle) or "*"."""
         return self._add("markers", name, {"points": points}, {"symbol": symbol, **style})
 
@@ -153,7 +153,7 @@ class Scene:
         scale: float = 1.0,
         scalars: ArrayLike = None,
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add solids at points.
 
         Args:
@@ -177,7 +177,7 @@ class Scene:
         scale: float = 1.0,
         scalars: ArrayLike = None,
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add arrows from points to points + scale * vectors, both of shape (n, 3) or (n, 2)."""
         arrays = {"points": points, "vectors": vectors, "scalars": scalars}
         return self._add("arrows", name, arrays, {"scale": scale, **style})
@@ -190,7 +190,7 @@ class Scene:
         *,
         scalars: ArrayLike = None,
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add a line through points of shape (n, 3) or (n, 2); or segments, pairs of their numbers of shape (m, 2)."""
         return self._add("lines", name, {"points": points, "cells": cells, "scalars": scalars}, style)
 
@@ -202,7 +202,7 @@ class Scene:
         values: ArrayLike = None,
         point: ArrayLike = None,
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add a text, at a point of shape (3,) or (2,), else in the corner of its panel.
 
         ``values`` are numbers in the places of the text, such as ``"{:.3g} N"``.
@@ -216,7 +216,7 @@ class Scene:
         *,
         extent: Sequence[float] | None = None,
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add a field on a grid, shape (rows, columns), the first row at the bottom.
 
         ``extent`` has the ends of its axes: x0, x1, y0, y1.
@@ -232,7 +232,7 @@ class Scene:
         xlabel: str = "",
         symbol: str = "",
         **style: Unpack[Style],
-    ) -> Handle:
+    ) -> SceneHandle:
         """Add a curve: ordinates of shape (n,) over abscissae, else over their numbers; those of a panel share axes."""
         return self._add("curve", name, {"values": values, "x": x}, {"xlabel": xlabel, "symbol": symbol, **style})
 
@@ -280,7 +280,7 @@ class Scene:
             self._camera["bounds"] = wide.tolist()
 
     @property
-    def handles(self) -> dict[str, Handle]:
+    def handles(self) -> dict[str, SceneHandle]:
         """Return the handles of the objects by name."""
         return dict(self._handles)
 
@@ -454,7 +454,7 @@ class Scene:
 
     # --- adding and changing
 
-    def _add(self, kind: str, name: str, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Handle:
+    def _add(self, kind: str, name: str, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> SceneHandle:
         if not isinstance(name, str) or not name:
             self._fail(f"the name of an object must be a text, not {name!r}")
         if kind not in KINDS:
@@ -465,10 +465,10 @@ class Scene:
         if unknown := sorted(arrays.keys() - {*item.rules.needed, *item.rules.other}):
             self._fail(f"{kind} has no arrays {', '.join(unknown)}", name)
         self._take(item, arrays, settings)
-        self._objects[name], self._handles[name] = item, Handle(self, name)
+        self._objects[name], self._handles[name] = item, SceneHandle(self, name)
         return self._handles[name]
 
-    def _update(self, handle: Handle, changes: Mapping[str, Any]) -> None:
+    def _update(self, handle: SceneHandle, changes: Mapping[str, Any]) -> None:
         item = self._object(handle)
         known = {*item.rules.needed, *item.rules.other}
         arrays = {name: value for name, value in changes.items() if name in known}
@@ -509,11 +509,11 @@ class Scene:
             except (ValueError, TypeError) as error:
                 self._fail(str(error), item.name)
 
-    def _remove(self, handle: Handle) -> None:
+    def _remove(self, handle: SceneHandle) -> None:
         self._object(handle)
         del self._objects[handle.name], self._handles[handle.name]
 
-    def _object(self, handle: Handle) -> _SceneObject:
+    def _object(self, handle: SceneHandle) -> _SceneObject:
         if self._handles.get(handle.name) is not handle:
             self._fail("it was removed from the scene; add it anew", handle.name)
         return self._objects[handle.name]

@@ -1,0 +1,137 @@
+"""The scene of samples whose simulation declares none."""
+
+import numpy as np
+import pytest
+
+from physgym.sample import Field, SampleSpec
+from physgym.scene import draw
+from physgym.scene.default import default_scene
+
+NODES = np.array([[x, y, z] for z in (0.0, 1.0) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))])
+MESH = {"nodes": NODES, "cells": np.arange(8)[None]}
+
+
+def spec(**shapes):
+    return SampleSpec(
+        [
+            Field(name, *((shape, "f4", "target") if isinstance(shape, tuple) else (shape[0], shape[1], "input")))
+            for name, shape in shapes.items()
+        ]
+    )
+
+
+def shown(fields, constants=None, **values):
+    sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()} | values
+    return default_scene(fields, constants).snapshot(sample, constants)["objects"]
+
+
+def test_fields_are_curves_images_and_texts_by_their_shapes():
+    objects = shown(
+        spec(
+            u=(100,),
+            few=(3,),
+            grid=(20, 30),
+            columns=(50, 2),
+            rows=(2, 50),
+            number=(),
+            cloud=(9, 9, 9),
+            text=[(), "U9"],
+        )
+    )
+    kinds = {name: item["kind"] for name, item in objects.items()}
+    assert kinds == {
+        "u": "curve",
+        "few": "curve",
+        "grid": "image",
+        "columns[0]": "curve",
+        "columns[1]": "curve",
+        "rows[0]": "curve",
+        "rows[1]": "curve",
+        "number": "text",
+        "cloud": "image",
+    }
+    assert objects["few"]["symbol"] == "o"
+    assert objects["number"]["text"] == "number = 1"
+    assert objects["columns[0]"]["panel"] == objects["rows[0]"]["panel"] != objects["u"]["panel"]
+    assert objects["cloud"]["values"].shape == (9, 9)
+
+
+@pytest.mark.parametrize(("shape", "grid"), [((3, 20, 30), (20, 30)), ((20, 30, 2), (20, 30))])
+def test_channels_are_images_of_their_own(shape, grid):
+    fields = SampleSpec([Field("u", shape, "f4", "target", dimensions=2)])
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    objects = shown(fields, u=values)
+    assert [item["values"].shape for item in objects.values()] == [grid] * min(shape[0], shape[-1])
+    first = values[1] if shape[0] == 3 else values[..., 1]
+    np.testing.assert_array_equal(objects["u[1]"]["values"], first)
+
+
+def test_at_most_eight_fields_are_drawn_targets_before_others():
+    fields = SampleSpec(
+        [Field(f"a{i}", (50,), "f4", "additional") for i in range(9)] + [Field("u", (50,), "f4", "target")]
+    )
+    assert list(shown(fields)) == ["u", *(f"a{i}" for i in range(7))]
+
+
+def test_a_mesh_is_moved_by_its_displacement_in_the_colours_of_each_field():
+    fields = spec(forces=(8, 3), displacement=(8, 3), stress=(1,), temperature=(8,), u=(40,))
+    step = {"displacement": np.full((8, 3), 0.5), "prediction/displacement": np.full((8, 3), 0.25)}
+    objects = shown(fields, MESH, **step)
+    assert {name: item["kind"] for name, item in objects.items() if item["kind"] == "mesh"}.keys() == {
+        "forces",
+        "displacement",
+        "stress",
+        "temperature",
+        "prediction/displacement",
+    }
+    np.testing.assert_array_equal(objects["forces"]["points"], NODES + 0.5)
+    np.testing.assert_allclose(objects["forces"]["scalars"], np.sqrt(3))
+    np.testing.assert_array_equal(objects["prediction/displacement"]["points"], NODES + 0.25)
+    assert objects["prediction/displacement"]["ghost"]
+    assert objects["stress"]["face_scalars"].shape == (6,)
+    assert objects["u"]["kind"] == "curve"
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"mesh/points": NODES, "mesh/cells/hexahedron": np.arange(8)[None]},
+        {"nodes": NODES, "cells/quad": np.array([[0, 1, 2, 3]]), "cells/triangle": np.array([[4, 5, 6]])},
+    ],
+)
+def test_meshes_of_imports_and_of_several_kinds_are_known(constants):
+    objects = shown(spec(stress=(8,)), constants)
+    assert len(objects) == len(constants) - 1
+    assert {item["kind"] for item in objects.values()} == {"mesh"}
+
+
+def test_points_that_move_are_positions():
+    objects = shown(spec(points=(30, 3)))
+    assert objects["points"]["kind"] == "points"
+    meshed = shown(spec(points=(8, 3), heat=(8,)), MESH, points=NODES * 2)
+    np.testing.assert_array_equal(meshed["heat"]["points"], NODES * 2)
+
+
+def test_what_is_predicted_is_a_ghost_of_a_curve_and_an_image_next_to_it():
+    fields = spec(u=(40,), v=(12, 12))
+    plain = shown(fields)
+    assert list(plain) == ["u", "v"]
+    objects = shown(fields, **{"prediction/u": np.zeros(40), "prediction/v": np.zeros((12, 12))})
+    assert objects["prediction/u"]["ghost"]
+    assert objects["prediction/u"]["panel"] == objects["u"]["panel"]
+    assert objects["prediction/v"]["limits"] == objects["v"]["limits"] == [0, 1]
+    recorded = SampleSpec([*fields.values(), Field("prediction/u", (40,), "f4", "additional")])
+    assert list(default_scene(recorded).handles) == list(default_scene(fields).handles)
+
+
+def test_a_constant_x_gives_the_abscissae():
+    objects = shown(spec(u=(5,), v=(6,)), {"x": np.linspace(0, 1, 5)})
+    np.testing.assert_array_equal(objects["u"]["x"], np.linspace(0, 1, 5))
+    np.testing.assert_array_equal(objects["v"]["x"], np.arange(6))
+
+
+def test_the_default_scene_is_drawn():
+    fields = spec(u=(40,), v=(12, 12), number=())
+    sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()}
+    frame = draw([default_scene(fields).snapshot(sample)], (400, 480))
+    assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 20
