@@ -11,7 +11,8 @@ from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.files import replacing
 from physgym.running.autoregression import PredictedTrajectory
-from physgym.scene.frames import COLOURS, GHOST_COLOUR, figure_frame, new_figure, style
+from physgym.scene.frames import COLOURS, figure_frame, new_figure, style
+from physgym.scene.style import GHOST_COLOUR
 from physgym.spaces import Array
 
 FEW = 8  # numbers of a field that are drawn over time
