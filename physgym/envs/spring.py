@@ -12,7 +12,8 @@ from scipy.linalg import expm
 from physgym.checks import positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
-from physgym.scene.frames import GHOST_COLOUR, MESH_COLOUR, figure_frame, new_figure, style
+from physgym.scene.frames import figure_frame, new_figure, style
+from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
