@@ -74,6 +74,7 @@ INTEGERS = {
     "physgym.experiment.search.section": "kinds of values in a configuration",
     "physgym.experiment.search.space": "kinds of values in a configuration",
     "physgym.launch.fork": "what a program gave to sys.exit",
+    "physgym.scene.style": "kinds of values in a declaration",
     "physgym.nn.grid": "an argument that may be a flag or a list",
     "physgym.nn.optimization": "kinds of values in the state of an optimizer",
     "physgym.training.argument_checks": "a fraction, or samples",
