@@ -19,7 +19,7 @@ from physgym.errors import ConfigError
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.objects import CURVES
 from physgym.scene.plots import ScenePanel, add_colour_bar, draw_markers, panels_of
-from physgym.scene.space import Size, View, space_pixels
+from physgym.scene.space import Size, SceneView, space_pixels
 from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, Limits
 from physgym.spaces import Array
 
@@ -169,7 +169,7 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
 
 def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:
     """Return what a camera sees, with a title, a colour bar, texts and markers that matplotlib draws over it."""
-    view = View.of(panel.camera, size)
+    view = SceneView.of(panel.camera, size)
     pixels = space_pixels(panel.items, view, size)
     with style():
         figure = new_figure(size)

@@ -22,7 +22,7 @@ FILL = 0.72  # part of the picture that what is seen may fill; title and colour 
 
 
 @dataclass(frozen=True)
-class View:
+class SceneView:
     """A camera without perspective.
 
     Attributes:
@@ -42,7 +42,7 @@ class View:
     reach: float
 
     @classmethod
-    def of(cls, camera: Mapping[str, Any], size: Size) -> View:
+    def of(cls, camera: Mapping[str, Any], size: Size) -> SceneView:
         """Return the view that sees the bounds of a snapshot's camera whole, in a picture of a width and height."""
         bounds = np.asarray(camera["bounds"], np.float64)
         towards = np.asarray(camera["direction"], np.float64)
@@ -121,7 +121,7 @@ def _coloured(actor: Any, item: Mapping[str, Any], scalars: Array | None) -> Any
     return actor
 
 
-def space_pixels(items: Sequence[Mapping[str, Any]], view: View, size: Size) -> Array:
+def space_pixels(items: Sequence[Mapping[str, Any]], view: SceneView, size: Size) -> Array:
     """Return the picture of objects without texts and markers, shape (height, width, 3), uint8."""
     import vedo
 

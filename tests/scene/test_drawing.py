@@ -6,7 +6,7 @@ import pytest
 
 from physgym.errors import ConfigError
 from physgym.scene import Scene, draw
-from physgym.scene.space import View
+from physgym.scene.space import SceneView
 
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 QUAD = [[0, 1, 2, 3]]
@@ -159,7 +159,7 @@ def test_objects_in_space_are_where_the_camera_sees_them():
         red = frame[..., 0].astype(int) - frame[..., 1:].max(axis=2) > 60
         assert red.sum() > 5, number
         row, column = np.argwhere(red).mean(axis=0)
-        x, y = View.of(shown["camera"], (320, 240)).pixels(at, (320, 240))[0]
+        x, y = SceneView.of(shown["camera"], (320, 240)).pixels(at, (320, 240))[0]
         assert (column, 240 - row) == pytest.approx((x, y), abs=9), number
 
 
