@@ -21,8 +21,8 @@ NAMES = {
     "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
     "factory reopen evaluate",
     "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
-    "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV Logger EarlyStopping load_checkpoint "
-    "save_checkpoint find_checkpoint list_checkpoints History SampleSource",
+    "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV MLflow WandB Logger EarlyStopping "
+    "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource",
     "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
     "physgym.sample": "Field SampleSpec",
@@ -32,7 +32,7 @@ NAMES = {
 }
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate"),
-    *("list", "show", "schema", "info", "export", "import", "data", "demo"),
+    *("list", "show", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)
 

@@ -46,7 +46,7 @@ SCHEDULES = {
     "plateau": "torch.optim.lr_scheduler:ReduceLROnPlateau",
 }
 OPTIMIZATIONS = {"Optimization": "physgym.nn:Optimization"}
-LOGGERS = {"tensorboard": "physgym.training:TensorBoard", "csv": "physgym.training:CSV"}
+LOGGERS = {name.lower(): place for name, place in marked_classes("physgym.training", "named_logger").items()}
 CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

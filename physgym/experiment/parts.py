@@ -181,11 +181,14 @@ def _schedule(config: Config, steps: int) -> Callable[[Any], Any] | None:
 def build_loggers(config: Config, session: Path) -> list[Logger]:
     """Build the callbacks that write the curves of a training."""
     section = config.stats
-    options = section.model_dump(exclude={"loggers"})
-    return [
+    options = section.model_dump(exclude={"loggers"}, exclude_none=True)  # a user's own may not know the later ones
+    loggers: list[Logger] = [
         make_part(part, components.LOGGERS, "stats.loggers", Logger, "", session / "stats", **options)
         for part in section.loggers
     ]
+    for logger in loggers:
+        logger.add_config(config.model_dump())
+    return loggers
 
 
 def build_checkpoints(config: Config, session: Path) -> Checkpoints:

@@ -468,11 +468,18 @@ class StatsSection(Section):
     loggers: list[CurveLogger] = Field(
         default_factory=lambda: [Component(type="tensorboard")],
         min_length=1,
-        description="what writes the curves, one or more: tensorboard, csv (tables), or module:attr, a Logger",
+        description="what writes the curves, one or more: tensorboard, csv (tables), mlflow, wandb (servers), or "
+        "module:attr, a Logger",
     )
     histograms: bool = Field(
         False, description="of weights and gradients, after every epoch, where a logger has histograms"
     )
+    weights: int | None = Field(
+        None,
+        ge=0,
+        description="epochs from one histogram of the weights to the next, 0 for none; null as histograms says",
+    )
+    gradients: int | None = Field(None, ge=0, description="the same of the gradients")
     charts: dict[str, list[str]] = Field(
         default_factory=dict,
         description="plots of several curves, where a logger has plots: names or regular expressions, by title",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from physgym.training.csv_table import CSVTable, CSVTablePart, read_table_part
-from physgym.training.loggers import CurveAxis, Logger, as_number, free_place
+from physgym.training.loggers import CurveAxis, CurvePoints, Logger, as_number, free_place, named_logger
 
 # of each axis the name of the file, and the columns that it has from the first row on
 FILES: dict[CurveAxis, tuple[str, tuple[str, ...]]] = {
@@ -18,6 +20,7 @@ FILES: dict[CurveAxis, tuple[str, tuple[str, ...]]] = {
 }
 
 
+@named_logger
 class CSV(Logger):
     """Curves as tables: ``pandas.read_csv(folder / "epochs.csv")``.
 
@@ -31,11 +34,14 @@ class CSV(Logger):
     A curve that begins later joins as a column, which is empty in the rows before. Numbers are written with all their
     digits. A resumed training continues the files from where the checkpoint was saved. A new training in a folder that
     has some writes to a subfolder, ``run-2`` and so on. What cannot be written for a while, as on a full disk, is a
-    warning; it is kept, and written later. Histograms, images, figures, texts and meshes are left out.
+    warning; it is kept, and written later. Histograms, images, figures, texts, files and meshes are left
+    out.
 
     Args:
         folder: Where to write; made if it is not there.
         histograms: Without effect.
+        weights: Without effect.
+        gradients: Without effect.
         charts: Without effect.
     """
 
@@ -46,11 +52,29 @@ class CSV(Logger):
         folder: str | Path,
         *,
         histograms: bool = False,
+        weights: int | None = None,
+        gradients: int | None = None,
         charts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(folder, charts=charts)
         self._place = ""  # of the files, in the folder
         self._tables: dict[CurveAxis, CSVTable] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> CurvePoints:
+        """Return the curves of the table over epochs."""
+        file, columns = FILES["epoch"]
+        curves: CurvePoints = {}
+        try:
+            with (folder / file).open(newline="", encoding="utf-8") as stream:
+                names, *rows = [row for row in csv.reader(stream) if row] or [[]]
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return {}
+        for row in rows if tuple(names[: len(columns)]) == columns else ():
+            for name, cell in zip(names[len(columns) :], row[len(columns) :], strict=False):
+                with contextlib.suppress(ValueError):  # empty, or half a row
+                    curves.setdefault(f"epoch/{name}", []).append((int(row[0]), float(cell)))
+        return curves
 
     def open(self, saved: Mapping[str, Any] | None) -> None:
         """Open the tables; those of a training that goes on end with the checkpoint."""

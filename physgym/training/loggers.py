@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.files import absolute, short
@@ -19,10 +20,18 @@ if TYPE_CHECKING:
     from physgym.training.pipeline import Training
 
 CurveAxis = Literal["batch", "epoch", "own"]  # what a curve is over: batches, epochs, or what its user counts
+CurvePoints: TypeAlias = dict[str, list[tuple[int, float]]]  # steps and values by name
 
 TOGETHER = 100  # batches whose curves are written together,
 PATIENCE = 10.0  # at the latest after so many seconds
 WINDOW = 50  # values over which mean and variance of a loss are taken
+
+LoggerType = TypeVar("LoggerType", bound="type[Logger]")
+
+
+def named_logger(cls: LoggerType) -> LoggerType:
+    """Let configurations name a logger of this folder, by its class in small letters; a decorator."""
+    return cls
 
 
 class Logger(Callback, ABC):
@@ -34,7 +43,8 @@ class Logger(Callback, ABC):
     - over epochs ``validation_loss`` with its mean and variance, and all else that is in the record of the epoch.
 
     This class decides what is written and when. A subclass says how, in `open`, `write`, `flush`, `position` and
-    `release`; what it has no place for, such as `add_mesh`, it leaves out by not overriding it. A resumed training
+    `release`; what it has no place for, such as `add_mesh`, it leaves out by not overriding it. `read` gives back the
+    curves over epochs. A resumed training
     continues its curves from where the checkpoint was saved: what had been written after that is removed, so that no
     point is there twice. A new training in a folder that has curves writes to a subfolder, ``run-2`` and so on. What
     cannot be written for a while, as on a full disk, is a warning; it is kept, and written later. The suite of all
@@ -43,6 +53,8 @@ class Logger(Callback, ABC):
     Args:
         folder: Where to write; made if it is not there.
         histograms: Also write histograms of all weights and gradients, after every epoch, with `add_histogram`.
+        weights: Epochs from one histogram of the weights to the next, 0 for none; by default as `histograms` says.
+        gradients: The same of the gradients.
         charts: Plots of several curves, for a logger that has some: the names of the curves, or regular expressions,
             by title; such as ``{"terms": ["batch/loss", "batch/energy"]}``.
 
@@ -51,6 +63,9 @@ class Logger(Callback, ABC):
         histograms: As given.
         charts: As given.
         title: What is written, for errors and warnings.
+
+    Raises:
+        ConfigError: A number of epochs is none.
     """
 
     every_rank = False
@@ -62,10 +77,17 @@ class Logger(Callback, ABC):
         folder: str | Path,
         *,
         histograms: bool = False,
+        weights: int | None = None,
+        gradients: int | None = None,
         charts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.folder = absolute(folder)  # whatever the working directory becomes
         self.histograms = histograms
+        usual = int(histograms)
+        self._rates = {
+            "weights": usual if weights is None else integer("weights", weights, 0),
+            "gradients": usual if gradients is None else integer("gradients", gradients, 0),
+        }
         self.charts = {title: list(names) for title, names in (charts or {}).items()}
         self._trainer: Training | None = None  # while a training runs
         self._lr = math.nan
@@ -121,6 +143,22 @@ class Logger(Callback, ABC):
         """Return what a person types or opens to see the curves: by default the folder."""
         return short(self.folder)
 
+    @classmethod
+    def read(cls, folder: Path) -> CurvePoints:
+        """Return the curves over epochs, by names such as "epoch/loss"; empty where such a logger has written none.
+
+        Args:
+            folder: Where one has written, without subfolders.
+        """
+        return {}
+
+    def add_config(self, config: Mapping[str, Any]) -> None:
+        """Note the configuration of the training, before it begins; left out by a logger that has no place for it.
+
+        Args:
+            config: Values by key, sections within sections.
+        """
+
     def add_histogram(self, name: str, values: Any, *, step: int | None = None) -> None:
         """Add a histogram; left out by a logger that has none.
 
@@ -155,6 +193,14 @@ class Logger(Callback, ABC):
             name: The name.
             text: The text.
             step: Where on the axis; ``trainer.step`` by default.
+        """
+
+    def add_artifact(self, name: str, path: str | Path) -> None:
+        """Add a file, such as a report; left out by a logger that has no place for files.
+
+        Args:
+            name: The name.
+            path: The file, which may change afterwards.
         """
 
     def add_mesh(
@@ -246,8 +292,7 @@ class Logger(Callback, ABC):
             if name in curves:
                 curves |= self._statistics(name, curves[name])
         self.write(curves, trainer.epoch, time.time(), "epoch")
-        if self.histograms:
-            self._write_histograms(trainer)
+        self._write_histograms(trainer)
         self.flush()
 
     def close(self) -> None:
@@ -297,8 +342,10 @@ class Logger(Callback, ABC):
         return {f"{name}_mean": mean, f"{name}_variance": variance}
 
     def _write_histograms(self, trainer: Training) -> None:
-        for name, parameter in trainer.predictor.network.named_parameters():
-            for what, tensor in (("weights", parameter), ("gradients", parameter.grad)):
+        due = [what for what, rate in self._rates.items() if rate and trainer.epoch % rate == 0]
+        for name, parameter in trainer.predictor.network.named_parameters() if due else ():
+            for what in due:
+                tensor = parameter if what == "weights" else parameter.grad
                 if tensor is not None and tensor.numel() and tensor.isfinite().all():
                     self.add_histogram(f"{what}/{name}", tensor, step=trainer.epoch)
 

@@ -13,14 +13,15 @@ import torch
 from physgym.errors import ConfigError
 from physgym.files import short
 from physgym.spaces import Array
-from physgym.training.loggers import CurveAxis, Logger, free_place
+from physgym.training.loggers import CurveAxis, CurvePoints, Logger, free_place, named_logger
 
 if TYPE_CHECKING:
     from physgym.training.curves import CurveWriter
 
 
+@named_logger
 class TensorBoard(Logger):
-    """Curves for TensorBoard: ``tensorboard --logdir <folder>``.
+    """Curves for TensorBoard: ``physgym tensorboard <session>``, or ``tensorboard --logdir <folder>``.
 
     Curves over batches (``batch/...``) and over epochs (``epoch/...``):
 
@@ -37,6 +38,8 @@ class TensorBoard(Logger):
     Args:
         folder: Where to write; made if it is not there.
         histograms: Also write histograms of all weights and gradients, after every epoch.
+        weights: Epochs from one histogram of the weights to the next, 0 for none; by default as `histograms` says.
+        gradients: The same of the gradients.
         charts: Plots of several curves, under "Custom Scalars": the names of the curves, or regular expressions, by
             title; such as ``{"terms": ["batch/loss", "batch/energy"]}``.
     """
@@ -48,9 +51,11 @@ class TensorBoard(Logger):
         folder: str | Path,
         *,
         histograms: bool = False,
+        weights: int | None = None,
+        gradients: int | None = None,
         charts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        super().__init__(folder, histograms=histograms, charts=charts)
+        super().__init__(folder, histograms=histograms, weights=weights, gradients=gradients, charts=charts)
         self._writer: CurveWriter | None = None
         self._run = ""  # is part of the names of a training's files, so that those of others are not touched
         self._place = ""  # of these files, in the folder
@@ -69,6 +74,21 @@ class TensorBoard(Logger):
     def shown_by(self) -> str:
         """Return the command that shows the curves."""
         return f"tensorboard --logdir {short(self.folder)}"
+
+    @classmethod
+    def read(cls, folder: Path) -> CurvePoints:
+        """Return the curves over epochs of the event files in a folder."""
+        if not any(folder.glob("*tfevents*")):
+            return {}
+        # it takes files of subfolders for other runs
+        from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+            EventAccumulator,
+        )
+
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        names = [name for name in events.Tags()["scalars"] if name.startswith("epoch/")]
+        return {name: [(point.step, point.value) for point in events.Scalars(name)] for name in names}
 
     # --- what users add
 

@@ -353,6 +353,9 @@ def test_the_stats_section_names_loggers(tmp_path):
     assert [type(logger) for logger in made(loggers=["csv", "tensorboard"])] == [CSV, TensorBoard]
     [board] = made(loggers=[{"type": "physgym.training:TensorBoard", "arguments": {"histograms": True}}])
     assert board.histograms
+    of_a_server = {"type": "tests.support.file_tracker:FileLogger", "arguments": {"later": True}}
+    [server] = made(loggers=[of_a_server], weights=2)
+    assert (type(server).__name__, server._head.config["stats"]["weights"]) == ("FileLogger", 2)
     with pytest.raises(ConfigError, match=r"stats\.loggers.*did you mean 'tensorboard'"):
         made(loggers=["tensorbord"])
     with pytest.raises(ConfigError, match=r"stats\.loggers"):

@@ -201,6 +201,19 @@ def test_a_folder_that_is_deleted_is_made_again_with_its_columns(tmp_path):
     assert [step for step, _ in read_tables(tmp_path)["batch/lr"]] == list(range(7, 15))
 
 
+# --- read back
+
+
+@pytest.mark.parametrize(("kind", "suite"), [(TensorBoard, TestTensorBoard), (CSV, TestCSV)])
+def test_curves_over_epochs_are_read_back(tmp_path, kind, suite):
+    logger = kind(tmp_path)
+    LoggedTraining(logger).go(2 * BATCHES)
+    logger.close()
+    whole = suite().read(tmp_path)
+    assert kind.read(tmp_path) == {name: points for name, points in whole.items() if name.startswith("epoch/")}
+    assert kind.read(tmp_path / "elsewhere") == {}
+
+
 # --- in a training
 
 

@@ -197,6 +197,21 @@ def test_histograms_of_weights_and_gradients(tmp_path):
             assert (last.num, last.min, last.max) == (tensor.numel(), tensor.min().item(), tensor.max().item())
 
 
+def test_weights_and_gradients_have_rates_of_their_own(tmp_path):
+    rates = {"a": {"weights": 2}, "b": {"gradients": 3}, "c": {"histograms": True, "weights": 0, "gradients": 2}}
+    for name, rate in rates.items():
+        trainer(callbacks=[TensorBoard(tmp_path / name, **rate)], epochs=4).fit()
+    found = {
+        (name, what): [point.step for point in read(tmp_path / name).Histograms(f"{what}/head.weight")]
+        for name in rates
+        for what in ("weights", "gradients")
+        if f"{what}/head.weight" in read(tmp_path / name).Tags()["histograms"]
+    }
+    assert found == {("a", "weights"): [2, 4], ("b", "gradients"): [3], ("c", "gradients"): [2, 4]}
+    with pytest.raises(ConfigError, match="weights must not be negative"):
+        TensorBoard(tmp_path, weights=-1)
+
+
 def test_histograms_leave_out_what_is_not_finite(tmp_path):
     class Broken(Callback):
         def epoch_end(self, trainer, values):
