@@ -15,6 +15,7 @@ def register() -> None:
         ("physgym/BurgersStep-v0", "physgym.envs.burgers_step:BurgersStep", 20, {}),
         ("physgym/Heat-v0", "physgym.envs.heat:Heat", 20, {}),
         ("physgym/KuramotoSivashinsky-v0", "physgym.envs.kuramoto_sivashinsky:KuramotoSivashinsky", 100, {}),
+        ("physgym/Track-v0", "physgym.envs.track:Track", 1000, {}),
     ):
         if env_id not in gymnasium.registry:
             gymnasium.register(

@@ -162,7 +162,9 @@ def test_a_record_of_a_run_has_it(tmp_path, spring):
     assert physgym.SampleDataset(tmp_path / "replay", mode="prediction").time_step == spring.time_step
 
 
-@pytest.mark.parametrize("env_id", ["Spring-v0", "Heat-v0", "Burgers-v0", "BurgersStep-v0", "KuramotoSivashinsky-v0"])
+@pytest.mark.parametrize(
+    "env_id", ["Spring-v0", "Heat-v0", "Burgers-v0", "BurgersStep-v0", "KuramotoSivashinsky-v0", "Track-v0"]
+)
 def test_shipped_simulations_declare_it(env_id):
     env = gymnasium.make(f"physgym/{env_id}", simulations_per_step=2)
     assert env.unwrapped.step_seconds == 2 * env.unwrapped.time_step

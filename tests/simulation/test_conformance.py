@@ -27,6 +27,7 @@ SHIPPED = [
     "physgym/BurgersStep-v0",
     "physgym/Heat-v0",
     "physgym/KuramotoSivashinsky-v0",
+    "physgym/Track-v0",
 ]
 
 
@@ -65,6 +66,11 @@ class TestBurgersStep(EnvConformance):
 class TestKuramotoSivashinsky(EnvConformance):
     def make_env(self, **kwargs):
         return gym.make("physgym/KuramotoSivashinsky-v0", size=64, warm_up=5.0, **kwargs)
+
+
+class TestTrack(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/Track-v0", **kwargs)
 
 
 class TestNestedParameters(EnvConformance):

@@ -22,6 +22,7 @@ SMALL = {
     "physgym/Burgers-v0": {"size": 32, "viscosity": (0.05, 0.1)},
     "physgym/BurgersStep-v0": {"size": 32, "viscosity": (0.05, 0.1)},
     "physgym/KuramotoSivashinsky-v0": {"size": 32, "warm_up": 1.0},
+    "physgym/Track-v0": {"observation": "state"},
 }
 
 
