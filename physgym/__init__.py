@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from physgym.generation.generate import generate as generate
     from physgym.generation.reopen import reopen as reopen
     from physgym.loading.loader import Loader as Loader
+    from physgym.rl.recorder import Recorder as Recorder
     from physgym.vector import SocketVectorEnv as SocketVectorEnv
     from physgym.vector import make_vec as make_vec
 
 _LAZY = {
     "Loader": "physgym.loading.loader",
+    "Recorder": "physgym.rl.recorder",
     "SampleDataset": "physgym.data.dataset",
     "evaluate": "physgym.experiment.evaluate",
     "generate": "physgym.generation.generate",
@@ -45,6 +47,7 @@ _LAZY = {
 __all__ = [
     "Loader",
     "RecordTransition",
+    "Recorder",
     "RejectSample",
     "SampleDataset",
     "Simulation",

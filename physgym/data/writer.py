@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import copy
 import json
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -62,6 +63,7 @@ class SampleWriter:
         source: JSON data that says where the samples come from; a continued dataset must have the same.
         resume: Continue existing samples of this mode; without it their existence is an error.
         max_file_size: Largest size of a partition's file in bytes, its metadata included.
+        max_rows: Most samples of a partition; None for as many as fit into the file.
         parameters: Parameters to store per episode, by `add_parameters`.
         rejected: Whether to store rejected samples too, by `add_rejected`.
         endings: Whether to store how episodes ended, by `add_endings`; a continued dataset stores it if it did so.
@@ -88,6 +90,7 @@ class SampleWriter:
         source: Mapping[str, Any] | None = None,
         resume: bool = False,
         max_file_size: int = limits.MAX_FILE_SIZE,
+        max_rows: int | None = None,
         parameters: SampleSpec | None = None,
         rejected: bool = False,
         endings: bool = False,
@@ -116,7 +119,8 @@ class SampleWriter:
             raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
         known = None if provenance is None else _json(provenance, "provenance")
         texts = {"mode": mode, "source": said, "physgym": __version__, **(attributes or {})}
-        form = PartitionForm(mode, layout, capacity(layout, max_file_size, texts), texts, durable)
+        most = math.inf if max_rows is None else integer("max_rows", max_rows, 1)
+        form = PartitionForm(mode, layout, int(min(capacity(layout, max_file_size, texts), most)), texts, durable)
 
         self._lock = threading.RLock()
         self._fault = WriterFault()
@@ -140,7 +144,7 @@ class SampleWriter:
             )
             if partitions and partitions[0].layout.endings != endings:  # of a version that did not store them
                 layout = replace(layout, endings=partitions[0].layout.endings)
-                form = replace(form, layout=layout, capacity=capacity(layout, max_file_size, texts))
+                form = replace(form, layout=layout, capacity=int(min(capacity(layout, max_file_size, texts), most)))
             _check_continued(partitions, layout, said)
             self._side_tables = SideTables(layout, partitions)
             self._checks = SampleChecks(spec, counts, nonfinite, self._side_tables)

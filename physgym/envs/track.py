@@ -281,7 +281,8 @@ class Track(Simulation[Array, Array]):
         wanted = bend - 0.02 * error - 0.4 * angle  # curvature that brings the car back to the line
         steering = math.atan(wanted * WHEELBASE) / MAX_STEER + rng.normal(0.0, 0.3)
         throttle = 0.3 * (7.0 - speed) + rng.normal(0.0, 0.3)
-        return np.clip([steering, throttle], -1.0, 1.0).astype(np.float32)
+        action: Array = np.clip([steering, throttle], -1.0, 1.0).astype(np.float32)
+        return action
 
     def _course_of(self, number: int) -> Course:
         """Return a course by its number; the last one is kept, and its picture from above with it."""

@@ -94,7 +94,7 @@ def random_course(rng: np.random.Generator, length: float, radius: float, width:
     share = 1.0
     for _ in range(ATTEMPTS):  # bends that are too sharp are made flatter, all of them alike
         course = _bent(length, share * heights, phases)
-        if course is not None and np.abs(course.curvature).max() <= 1 / radius and _apart(course, width):
+        if course is not None and np.abs(course.curvature).max() <= 1 / radius and _keeps_away(course, width):
             return course.mirrored if mirrored else course
         share *= 0.9
     raise ConfigError(
@@ -125,7 +125,7 @@ def _bent(length: float, heights: Array, phases: Array) -> Course | None:
     return Course(points, tangents, turned / (2 * length / count), length)
 
 
-def _apart(course: Course, width: float) -> bool:
+def _keeps_away(course: Course, width: float) -> bool:
     """Return whether no two parts of a course come nearer than a width, but for neighbours."""
     points = course.points[::4]
     gaps = np.square(points[:, None] - points[None]).sum(-1)

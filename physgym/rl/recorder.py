@@ -1,0 +1,277 @@
+"""`Recorder`: what an environment does, recorded as a dataset while any library acts in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+from physgym.casting import CastError, as_dtype
+from physgym.data.description import Mode
+from physgym.errors import ConfigError, SampleError
+from physgym.naming import env_name
+from physgym.returned import flag_of, info_of, returned, reward_of
+from physgym.rl.transition_log import FLAGS, TransitionLog
+from physgym.simulation import NonFinite
+from physgym.spaces import Array
+from physgym.storage.location import Location
+
+EVERY = 300
+
+
+class Recorder:
+    """Record the steps of an environment, or of a vector environment, while a program of any kind acts in it.
+
+    What is made is a wrapper around the environment, which goes in its place: `EnvRecorder` or `VectorRecorder`.
+
+        env = physgym.Recorder(gymnasium.make("CartPole-v1"), "data/cartpole")
+        DQN("MlpPolicy", env).learn(10_000)  # of Stable-Baselines3
+        env.close()
+
+    A row of the dataset holds an observation, the action that was applied there, the reward, ``terminated`` and
+    ``truncated`` apart, and the chosen infos of the step as ``info/NAME``. Observations are stored once: the next one
+    is that of the next row, and every episode ends with a row of its last observation, whose flag ``acted`` is False.
+    A network of transitions reads it as ``next_observation`` without more ado (see `physgym.feedback`), windows never
+    cross an episode, and what is no action counts for nothing. What was committed (every half second) survives any end
+    of the program.
+
+    Args:
+        env: The environment or vector environment.
+        path: The dataset's folder, or ``s3://bucket/prefix``.
+        every: Rows of a file.
+        infos: Names of the entries of the info to keep: numbers, flags, arrays, texts of at most 64 bytes.
+        mode: Part of the dataset to write.
+        resume: Continue what is there, with further episodes.
+        nonfinite: What to do with a row that has a value which is not finite: "error", "reject" (leave it out) or
+            "allow".
+
+    Raises:
+        ConfigError: An argument is wrong, or a space has arrays of variable size.
+        DatasetError: There are samples already, and `resume` is not set.
+    """
+
+    def __new__(  # type: ignore[misc]  # noqa: D102 - either of two wrappers, by what is wrapped
+        cls,
+        env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any],
+        path: str | Path | Location,
+        *,
+        every: int = EVERY,
+        infos: Sequence[str] = (),
+        mode: Mode = "training",
+        resume: bool = False,
+        nonfinite: NonFinite = "error",
+    ) -> EnvRecorder | VectorRecorder:
+        observed: spaces.Space[Any]
+        applied: spaces.Space[Any]
+        if isinstance(env, VectorEnv):
+            observed, applied, count = env.single_observation_space, env.single_action_space, env.num_envs
+        elif isinstance(env, gymnasium.Env):
+            observed, applied, count = env.observation_space, env.action_space, 1
+        else:
+            raise ConfigError(f"a Recorder goes around a Gymnasium environment or vector environment, not {env!r}")
+        log = TransitionLog(
+            path,
+            observed,
+            applied,
+            count,
+            infos=infos,
+            every=every,
+            mode=mode,
+            resume=resume,
+            nonfinite=nonfinite,
+            source={"recorded": _name(env)},
+        )
+        return VectorRecorder(env, log) if isinstance(env, VectorEnv) else EnvRecorder(env, log)
+
+
+class EnvRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Record the steps of an environment; made by `Recorder`.
+
+    Args:
+        env: The environment.
+        log: What writes them.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], log: TransitionLog) -> None:
+        super().__init__(env)
+        self.log = log
+        self._before: dict[str, Array] = {}  # the observation at hand, by field
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment; an episode that has not ended is recorded as it is."""
+        observation, info = returned("reset", self.env.reset(seed=seed, options=options), 2)
+        self._leave()
+        self._before = self.log.observation.of(observation)
+        self.log.begin([0], [seed])
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment.
+
+        Raises:
+            SampleError: The episode has ended, or what the environment returned cannot be recorded.
+            DatasetError: The disk refuses.
+        """
+        if not self.log.began(0):
+            raise SampleError("a Recorder records episodes from their reset on; call reset first")
+        applied = self.log.action.of(action)  # which the environment may change in its step
+        observation, reward, terminated, truncated, info = returned("step", self.env.step(action), 5)
+        flags = {name: np.array([flag_of(name, one)]) for name, one in zip(FLAGS, (terminated, truncated), strict=True)}
+        after = self.log.observation.of(observation)
+        self.log.add(np.array([0]), self._before, applied, np.array([reward_of(reward)]), flags, [info_of(info)])
+        self._before = after
+        if flags["terminated"][0] or flags["truncated"][0]:
+            self._leave()
+        return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Complete the dataset and close the environment."""
+        try:
+            self._leave()
+        finally:
+            try:
+                self.log.close()
+            finally:
+                super().close()
+
+    def _leave(self) -> None:
+        self.log.end(0, self._before)
+
+
+class VectorRecorder(VectorWrapper):
+    """Record the steps of a vector environment, in every autoreset mode; made by `Recorder`.
+
+    Args:
+        env: The vector environment; its metadata says how it resets.
+        log: What writes them.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], log: TransitionLog) -> None:
+        super().__init__(env)
+        self.log = log
+        self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self._before: dict[str, Array] = {}
+        self._over = np.zeros(env.num_envs, np.bool_)  # whether the episode of an environment has ended
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environments, or those of a ``reset_mask``."""
+        count = self.num_envs
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(count)), np.bool_).copy()
+        inner: Any = self.env  # Gymnasium's type of `seed` lacks the list that its vector environments take
+        observations, infos = inner.reset(seed=seed, options=options)
+        after = self.log.observation.of(observations, count)
+        chosen = np.flatnonzero(mask).tolist()
+        for number in chosen:
+            self._leave(number)
+        seeds = _seeds(seed, count)
+        self.log.begin(chosen, [seeds[number] for number in chosen])
+        self._over[chosen] = False
+        self._before = after
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the environments.
+
+        Raises:
+            SampleError: An episode has ended and was not reset, or what an environment returned cannot be recorded.
+            DatasetError: The disk refuses.
+        """
+        count = self.num_envs
+        if not all(self.log.began(number) for number in np.flatnonzero(~self._over).tolist()):
+            raise SampleError("a Recorder records episodes from their reset on; call reset first")
+        if self._mode is AutoresetMode.DISABLED and self._over.any():
+            raise SampleError(
+                f"the episodes of environments {np.flatnonzero(self._over).tolist()} have ended; reset them: "
+                'reset(options={"reset_mask": ...})'
+            )
+        applied = self.log.action.of(actions, count)
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        after = self.log.observation.of(observations, count)
+        flags = {name: _flags(name, one, count) for name, one in zip(FLAGS, (terminated, truncated), strict=True)}
+        began = np.flatnonzero(self._over)  # whose step was the reset that follows an episode
+        stepped = np.flatnonzero(~self._over)
+        over = (flags["terminated"] | flags["truncated"]) & ~self._over
+        if len(stepped):
+            self.log.add(
+                stepped,
+                {name: value[stepped] for name, value in self._before.items()},
+                {name: value[stepped] for name, value in applied.items()},
+                np.asarray(rewards, np.float64)[stepped],
+                {name: value[stepped] for name, value in flags.items()},
+                [_info(infos, number, final=bool(over[number]) and self._same_step) for number in stepped.tolist()],
+            )
+        self.log.begin(began.tolist(), [None] * len(began))
+        self._over[began] = False
+        self._before = after
+        for number in np.flatnonzero(over).tolist():
+            if self._same_step:
+                self._leave(number, self.log.observation.of(infos["final_obs"][number]))
+                self.log.begin([number], [None])
+            else:
+                self._leave(number)
+                self._over[number] = True
+        return observations, rewards, terminated, truncated, infos
+
+    def close(self, **kwargs: Any) -> None:
+        """Complete the dataset and close the environments."""
+        try:
+            for number in range(int(self.num_envs)):
+                self._leave(number)
+        finally:
+            try:
+                self.log.close()
+            finally:
+                self.env.close(**kwargs)
+
+    @property
+    def _same_step(self) -> bool:
+        return self._mode is AutoresetMode.SAME_STEP
+
+    def _leave(self, number: int, last: dict[str, Array] | None = None) -> None:
+        """Record the last observation of an environment that is in an episode: the one at hand, or another one."""
+        at_hand = {name: value[number : number + 1] for name, value in self._before.items()}
+        self.log.end(number, at_hand if last is None else last)
+
+
+def _seeds(seed: int | list[int | None] | None, count: int) -> list[int | None]:
+    """Return the seed of each environment, as Gymnasium's vector environments derive them."""
+    if isinstance(seed, (list, tuple)):
+        return list(seed)
+    return [None if seed is None else seed + number for number in range(count)]
+
+
+def _info(infos: dict[str, Any], number: int, *, final: bool) -> dict[str, Any]:
+    """Return the info of one environment, from those of a step; its last one where it was reset within the step."""
+    given = infos.get("final_info", {}) if final else infos
+    found = {}
+    for name, values in given.items():
+        if name.startswith("_") or name in ("final_obs", "final_info"):
+            continue
+        there = given.get(f"_{name}")
+        if there is None or there[number]:
+            found[name] = values[number] if not isinstance(values, dict) else _info(values, number, final=False)
+    return found
+
+
+def _flags(name: str, values: Any, count: int) -> Array:
+    try:
+        flags = as_dtype(values, np.dtype(np.bool_))
+    except CastError as error:
+        raise SampleError(f"{name} {error}") from error
+    if flags.shape != (count,):
+        raise SampleError(f"{name} has shape {flags.shape}, not ({count},)")
+    return flags
+
+
+def _name(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:
+    """Return what the dataset says of where its samples come from."""
+    if env.spec is not None:
+        return env_name(env.spec)
+    return type(env.unwrapped).__name__

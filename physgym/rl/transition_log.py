@@ -1,0 +1,276 @@
+"""`TransitionLog`: what a recorder writes, as a dataset whose observations are stored once.
+
+A row holds an observation, the action that was chosen there, and what followed: reward, flags, chosen infos. The next
+observation is that of the next row. An episode ends with a row that holds its last observation alone; its flag
+``acted`` is False, and its action and reward are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym.casting import CastError, as_array, as_dtype
+from physgym.checks import integer
+from physgym.data.dataset import SampleDataset
+from physgym.data.description import Mode
+from physgym.data.writer import SampleWriter
+from physgym.errors import ConfigError, SampleError
+from physgym.sample import Field, SampleSpec
+from physgym.simulation import NonFinite
+from physgym.spaces import Array, fixed_leaves, flatten
+from physgym.storage.location import Location
+
+OBSERVATION, ACTION, INFO = "observation", "action", "info"
+ACTED = "acted"
+FLAGS = ("terminated", "truncated")
+TEXT = np.dtype("S64")  # of an info that is a text; how long later ones are is not known at first
+
+
+class Columns:
+    """Values of a space as columns of fields: one for each of its arrays.
+
+    Args:
+        name: What the fields are called, and what their paths begin with.
+        space: The space of a single environment.
+
+    Raises:
+        ConfigError: An array of the space has no fixed size.
+    """
+
+    def __init__(self, name: str, space: spaces.Space[Any]) -> None:
+        self.name, self.space = name, space
+        self.leaves = fixed_leaves(spaces.Dict({name: space}))
+
+    def of(self, values: Any, count: int | None = None) -> dict[str, Array]:
+        """Return values as arrays of shape (n, *shape) by field, copied.
+
+        Args:
+            values: A value of the space, or a batch of them, as a vector environment gives it.
+            count: Values in the batch; None for a single one.
+
+        Raises:
+            SampleError: They do not fit the space.
+        """
+        found: dict[str, Array] = {}
+        for leaf, value in zip(self.leaves, flatten(self.space, values), strict=True):
+            try:
+                array = as_dtype(value, leaf.dtype)
+            except CastError as error:
+                raise SampleError(f"{leaf.path} {error}") from error
+            rows = array[None] if count is None else array
+            if rows.shape != (1 if count is None else count, *leaf.shape):
+                want = leaf.shape if count is None else (count, *leaf.shape)
+                raise SampleError(f"{leaf.path} has shape {array.shape}, and its space says {want}")
+            found[leaf.path] = rows.copy()
+        return found
+
+    def none(self) -> dict[str, Array]:
+        """Return zeros in place of a value, of shape (1, *shape)."""
+        return {leaf.path: np.zeros((1, *leaf.shape), leaf.dtype) for leaf in self.leaves}
+
+
+class TransitionLog:
+    """Writer of the steps of one or several environments.
+
+    The dataset is made at the first step, since only then the infos are known.
+
+    Args:
+        path: The dataset's folder, or ``s3://bucket/prefix``.
+        observation: Space of a single environment.
+        action: Space of a single environment.
+        environments: How many there are.
+        infos: Names of the entries of the info to keep.
+        every: Rows of a file.
+        mode: Part of the dataset to write.
+        resume: Continue what is there.
+        nonfinite: What to do with a row that has a value which is not finite, see `SampleWriter`.
+        source: JSON data that says where the samples come from.
+
+    Raises:
+        ConfigError: An argument is wrong, or a space has arrays of variable size.
+        DatasetError: There are samples already, and `resume` is not set.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | Location,
+        observation: spaces.Space[Any],
+        action: spaces.Space[Any],
+        environments: int,
+        *,
+        infos: Sequence[str],
+        every: int,
+        mode: Mode,
+        resume: bool,
+        nonfinite: NonFinite,
+        source: Mapping[str, Any],
+    ) -> None:
+        self.observation, self.action = Columns(OBSERVATION, observation), Columns(ACTION, action)
+        if isinstance(infos, str):
+            raise ConfigError(f"infos are a list of names, not the text {infos!r}")
+        self._infos = tuple(infos)
+        self._options: dict[str, Any] = {
+            "max_rows": integer("every", every, 1),
+            "mode": mode,
+            "resume": resume,
+            "nonfinite": nonfinite,
+            "source": dict(source),
+        }
+        self._path = path
+        self._writer: SampleWriter | None = None
+        self._next = 0 if not resume else _episodes_in(path, mode)
+        self._episode = np.full(environments, -1, np.int64)  # that each environment is in
+        self._step = np.zeros(environments, np.int64)
+        self._seed = np.zeros(environments, np.uint64)
+
+    @property
+    def rows(self) -> int:
+        """Return the rows that were written, those of the last observations included."""
+        return 0 if self._writer is None else self._writer.count
+
+    def begin(self, environments: Sequence[int], seeds: Sequence[int | None]) -> None:
+        """Begin an episode in some environments.
+
+        Args:
+            environments: Their numbers.
+            seeds: With which each was reset; None where nobody knows, which is stored as 0.
+        """
+        for number, seed in zip(environments, seeds, strict=True):
+            self._episode[number], self._step[number] = self._next, 0
+            self._seed[number] = 0 if seed is None else seed
+            self._next += 1
+
+    def began(self, number: int) -> bool:
+        """Return whether an environment is in an episode."""
+        return bool(self._episode[number] >= 0)
+
+    def add(
+        self,
+        environments: Array,
+        before: Mapping[str, Array],
+        actions: Mapping[str, Array],
+        reward: Array,
+        flags: Mapping[str, Array],
+        infos: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Write a step of some environments.
+
+        Args:
+            environments: Their numbers, shape (n,).
+            before: Observations before the step, by field, of shape (n, *shape).
+            actions: What was applied, in the same form.
+            reward: Of shape (n,).
+            flags: ``terminated`` and ``truncated``, of shape (n,).
+            infos: The info of each after the step.
+
+        Raises:
+            SampleError: An info is missing, or has another form than before.
+            DatasetError: The disk refuses.
+        """
+        count = len(environments)
+        kept = {f"{INFO}/{name}": _stacked(name, infos) for name in self._infos}
+        rows = {**before, **actions, "reward": np.asarray(reward, np.float64), ACTED: np.ones(count, np.bool_)}
+        rows |= {name: np.asarray(flags[name], np.int8) for name in FLAGS} | kept
+        self._append(environments, rows)
+
+    def end(self, number: int, last: Mapping[str, Array]) -> None:
+        """Write the last observation of an episode, and leave it; nothing where an environment is in none.
+
+        An episode without a step leaves nothing.
+
+        Args:
+            number: Of the environment.
+            last: The observation by field, of shape (1, *shape).
+        """
+        began, writer = self.began(number), self._writer
+        if not began or writer is None or not self._step[number]:
+            self._episode[number] = -1
+            return
+        infos = {
+            name: np.zeros((1, *f.shape), f.dtype) for name, f in writer.spec.items() if name.startswith(f"{INFO}/")
+        }
+        flags = {name: np.zeros(1, np.int8) for name in FLAGS}
+        rows = {**last, **self.action.none(), **flags, **infos, "reward": np.zeros(1), ACTED: np.zeros(1, np.bool_)}
+        self._append(np.array([number]), rows)
+        self._episode[number] = -1
+
+    def close(self) -> None:
+        """Complete the dataset."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _append(self, environments: Array, rows: Mapping[str, Array]) -> None:
+        if self._writer is None:
+            self._writer = SampleWriter(self._path, self._spec(rows), **self._options)
+        fields = self._writer.spec
+        columns = {}
+        for name, field in fields.items():
+            value = rows[name]
+            try:
+                columns[name] = as_dtype(value, field.dtype)
+            except CastError as error:
+                raise SampleError(f"{name} {error}; it was of dtype {field.dtype} at first") from error
+            if value.shape[1:] != field.shape:
+                raise SampleError(f"{name} has shape {value.shape[1:]} now, and had {field.shape} at first")
+        self._writer.append(
+            columns,
+            episode=self._episode[environments],
+            step=self._step[environments],
+            seed=self._seed[environments],
+            env=environments.astype(np.int32),
+        )
+        self._step[environments] += 1
+
+    def _spec(self, rows: Mapping[str, Array]) -> SampleSpec:
+        """Return the fields, with the infos in the form that they have now."""
+        fields = [
+            Field(leaf.path, leaf.shape, leaf.dtype, "input", feeds=leaf.path) for leaf in self.observation.leaves
+        ]
+        fields += [Field(leaf.path, leaf.shape, leaf.dtype, "input", mask=ACTED) for leaf in self.action.leaves]
+        fields += [Field("reward", (), np.dtype("f8"), "target", mask=ACTED)]
+        fields += [Field(name, (), np.dtype("i1"), "additional", kind="flag", mask=ACTED) for name in FLAGS]
+        fields += [Field(ACTED, (), np.dtype("?"), "additional", kind="flag")]
+        fields += [
+            Field(name, value.shape[1:], value.dtype, "additional", mask=ACTED)
+            for name, value in rows.items()
+            if name.startswith(f"{INFO}/")
+        ]
+        return SampleSpec(fields)
+
+
+def _stacked(name: str, infos: Sequence[Mapping[str, Any]]) -> Array:
+    """Return an entry of several infos as one array of shape (n, *shape)."""
+    missing = [number for number, info in enumerate(infos) if name not in info]
+    if missing:
+        raise SampleError(f"the info has no {name!r}; there are {sorted(map(str, infos[missing[0]]))}")
+    try:
+        found = as_array([as_array(info[name]) for info in infos])
+    except CastError as error:
+        raise SampleError(f"the info {name!r} {error}") from error
+    if found.dtype.kind == "U":
+        found = np.char.encode(found, "utf-8")
+    if found.dtype.kind == "S":
+        return _texts(name, found)
+    if found.dtype.kind not in "biufc":
+        raise SampleError(f"the info {name!r} is {infos[0][name]!r}; numbers, flags, texts and arrays can be recorded")
+    return found
+
+
+def _texts(name: str, texts: Array) -> Array:
+    if texts.dtype.itemsize > TEXT.itemsize:
+        raise SampleError(f"the info {name!r} has a text of more than {TEXT.itemsize} bytes: {max(texts, key=len)!r}")
+    return texts.astype(TEXT)
+
+
+def _episodes_in(path: str | Path | Location, mode: Mode) -> int:
+    """Return the number of the first episode that is free."""
+    try:
+        episodes = SampleDataset(path, mode=mode).index("episode")
+    except Exception:  # noqa: BLE001 - there is none yet, or the writer says what is wrong with it
+        return 0
+    return int(episodes.max()) + 1 if len(episodes) else 0
