@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from gymnasium import spaces
 
-from physgym.checks import integer, one_of, positive
+from physgym.checks import at_least, integer, one_of, positive
 from physgym.envs.track_camera import HEIGHT, WIDTH, RoadCamera
 from physgym.envs.track_course import Course, random_course
 from physgym.errors import ConfigError
 from physgym.sample import FieldRole
+from physgym.scene.objects import Scene
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -47,7 +48,7 @@ class Track(Simulation[Array, Array]):
     also after the last of the `laps`.
 
     The info has ``pos``, shape (3,), in m, ``cte``, the distance from the centre line in m, ``speed`` in m/s,
-    ``heading`` in radians, ``hit`` ("grass" beside the asphalt, else "none"), ``lap_count``, ``last_lap_time`` in s (0
+    ``heading`` in radians, ``hit`` ("grass" off the asphalt, else "none"), ``lap_count``, ``last_lap_time`` in s (0
     before there is one), and ``distance``, along the centre line since the start, in m.
 
     Sample: ``state`` before the step, ``action``, and the target ``next_state``. For pictures as samples, make
@@ -102,10 +103,8 @@ class Track(Simulation[Array, Array]):
         one_of("observation", observation, ("camera", "state"))
         for name, value in (("length", length), ("radius", radius), ("max_cte", max_cte), ("time_step", time_step)):
             positive(name, value)
-        for name, value in (("cte_offset", cte_offset), ("stuck_distance", stuck_distance)):
-            if not math.isfinite(value) or (name == "stuck_distance" and value < 0):
-                raise ConfigError(f"{name} must be a distance in m, not {value}")
-        if abs(cte_offset) >= max_cte:
+        at_least("stuck_distance", stuck_distance, 0)
+        if not abs(cte_offset) < max_cte:
             raise ConfigError(f"cte_offset {cte_offset} m ends every episode at once with a max_cte of {max_cte} m")
         first, end = (integer("tracks", one, 0) for one in tracks)
         if not first < end:
@@ -205,6 +204,36 @@ class Track(Simulation[Array, Array]):
             self._camera = RoadCamera(self.course, HALF_WIDTH)
         return self._camera.picture(self._position, self._heading)
 
+    def scene(self, scene: Scene) -> None:
+        """Declare the road from above and the car on it, which `update_scene` moves."""
+        scene.title("track")
+        self._lines = {
+            name: scene.lines(name, colour=colour, line_width=width)
+            for name, colour, width in (
+                ("left edge", "#303030", 2.0),
+                ("right edge", "#303030", 2.0),
+                ("centre line", "#d0a020", 1.0),
+            )
+        }
+        self._car = scene.mesh("car", cells=[[0, 1, 2, 3]], cell="quad", colour="#c03030")
+        self._caption = scene.text("caption")
+        self._drawn = -1  # the course whose lines the scene has
+
+    def update_scene(self, scene: Scene) -> None:
+        """Move the car, and lay the road of a new episode."""
+        if self._drawn != self._number:
+            course = self.course
+            left = np.stack([-course.tangents[:, 1], course.tangents[:, 0]], 1)
+            for name, offset in (("left edge", HALF_WIDTH), ("right edge", -HALF_WIDTH), ("centre line", 0.0)):
+                line = course.points + offset * left
+                self._lines[name].update(points=np.concatenate([line, line[:1]]))
+            self._drawn = self._number
+        forward = np.array([math.cos(self._heading), math.sin(self._heading)])
+        aside = np.array([-forward[1], forward[0]])
+        corners = [(0.8, 0.35), (0.8, -0.35), (-0.4, -0.35), (-0.4, 0.35)]  # of its length; larger than life
+        self._car.update(points=np.array([self._position + 6.0 * (a * forward + b * aside) for a, b in corners]))
+        self._caption.update(text=f"{self._speed:.1f} m/s, lap {self._laps}, {self._cte:+.2f} m from the middle")
+
     def sample(self) -> Mapping[str, Any]:
         """Return the state before and after the step, and the action between them."""
         return {"state": self._before, "action": self._action, "next_state": self._now}
@@ -287,7 +316,7 @@ class Track(Simulation[Array, Array]):
     def _course_of(self, number: int) -> Course:
         """Return a course by its number; the last one is kept, and its picture from above with it."""
         if self._course is None or number != self._number:
-            # apart by so much, two parts of the road are never mixed up, nor is the end of one in sight of the other
+            # so far from one another, two parts of the road are never mixed up
             self._course = random_course(np.random.default_rng(number), self.length, self.radius, 4 * HALF_WIDTH)
             self._camera, self._number = None, number
         return self._course

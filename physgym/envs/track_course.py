@@ -43,7 +43,7 @@ class Course:
         return Course(self.points * mirror, self.tangents * mirror, -self.curvature, self.length)
 
     def place(self, position: Array, near: int | None = None) -> tuple[int, float, float]:
-        """Return where a position lies beside the line.
+        """Return where a position lies with respect to the line.
 
         Args:
             position: Shape (2,), in m.

@@ -34,11 +34,11 @@ class Recorder:
         env.close()
 
     A row of the dataset holds an observation, the action that was applied there, the reward, ``terminated`` and
-    ``truncated`` apart, and the chosen infos of the step as ``info/NAME``. Observations are stored once: the next one
-    is that of the next row, and every episode ends with a row of its last observation, whose flag ``acted`` is False.
-    A network of transitions reads it as ``next_observation`` without more ado (see `physgym.feedback`), windows never
-    cross an episode, and what is no action counts for nothing. What was committed (every half second) survives any end
-    of the program.
+    ``truncated`` each in its own field, and the chosen infos of the step as ``info/NAME``. Observations are stored
+    once: the next one is that of the next row, and every episode ends with a row of its last observation, whose flag
+    ``acted`` is False. A network of transitions reads it as ``next_observation`` without more ado (see
+    `physgym.feedback`), windows never cross an episode, and what is no action counts for nothing. What was committed
+    (every half second) survives any end of the program.
 
     Args:
         env: The environment or vector environment.

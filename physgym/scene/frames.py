@@ -19,7 +19,7 @@ from physgym.errors import ConfigError
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.objects import CURVES
 from physgym.scene.plots import ScenePanel, add_colour_bar, draw_markers, panels_of
-from physgym.scene.space import Size, SceneView, space_pixels
+from physgym.scene.space import SceneView, Size, space_pixels
 from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, Limits
 from physgym.spaces import Array
 
