@@ -22,6 +22,8 @@ from tests.support.turns import pytest_collection_modifyitems, pytest_configure
 __all__ = ["identity", "repository"]  # fixtures of all tests
 __all__ += ["pytest_collection_modifyitems", "pytest_configure"]  # hooks
 
+os.environ.setdefault("PHYSGYM_REPORTS", "none")  # those of reports ask for them
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 

@@ -82,6 +82,7 @@ ORDER = [
     "adapters",
     "testing",
     "experiment",
+    "report",
     "demos",
     "cli",
     "__main__",

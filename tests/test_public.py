@@ -32,7 +32,7 @@ NAMES = {
 }
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate"),
-    *("list", "show", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
+    *("list", "show", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 # each module adds its commands
-from physgym.cli import curves, data, evaluation, new, running, search, sessions, surgery, tools, training  # noqa: F401
+from physgym.cli import curves, data, evaluation, new, reports, running, search, sessions, surgery, tools, training  # noqa: F401
 from physgym.cli.app import INTERRUPTED, USAGE, app
 from physgym.errors import PhysGymError
 from physgym.interrupt import command

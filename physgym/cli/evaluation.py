@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from physgym.cli.app import app
+from physgym.cli.reports import EVALUATION_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from physgym.report.page import Page
 
 
 @app.command()
@@ -45,6 +49,7 @@ def evaluate(
         bool,
         typer.Option("--allow-changed-code", help="Also samples of other code than what the network learned from."),
     ] = False,
+    no_report: NoReport = False,
 ) -> None:
     """Measure a trained network on the stored samples of a dataset, step by step, in physical units.
 
@@ -55,6 +60,8 @@ def evaluate(
     physgym evaluate sessions/beam --data data/other --metric mae --metric my_module:overshoot --json figures.json
     """
     from physgym.experiment.evaluate import evaluate as run
+    from physgym.experiment.evaluate import network_for, samples_for
+    from physgym.experiment.session import CONFIG
     from physgym.files import write_atomically
     from physgym.running.evaluation import UsualMetrics
 
@@ -81,3 +88,14 @@ def evaluate(
         except OSError as error:
             raise ConfigError(f"cannot write {json_file}: {error.strerror}") from error
     print(report)
+    if not (session / CONFIG).is_file():
+        return  # a checkpoint has no place for a report
+
+    def make() -> Page:
+        from physgym.report.reports import evaluation_report
+
+        network = network_for(session, which, "cpu" if cpu else device)
+        samples = samples_for(session, data, mode)  # type: ignore[arg-type]  # which was checked
+        return evaluation_report(session.absolute().name, report, network, samples, typed())
+
+    write_at_end(make, session / EVALUATION_REPORT, wanted=not no_report)

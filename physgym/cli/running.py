@@ -11,10 +11,14 @@ import typer
 from physgym.cli import rollouts
 from physgym.cli.app import INTERRUPTED, again, app, config_of
 from physgym.cli.options import REPLAYING, RUNNING, in_section, with_options
+from physgym.cli.reports import RUN_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
     from physgym.experiment.schema import Config
+    from physgym.report.page import Page
+    from physgym.running.rollout_report import RolloutReport
+    from physgym.running.run_report import RunReport
 
 RunOverrides = Annotated[
     list[str] | None,
@@ -44,6 +48,7 @@ def run(
     metric: rollouts.METRICS = None,
     threshold: rollouts.THRESHOLDS = None,
     out: rollouts.OUT = None,
+    no_report: NoReport = False,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -73,11 +78,12 @@ def run(
     rollouts.check_options(rollout, only, given, resume=resume)
     if rollout is not None:
         drawn = {name: build_sampler(getattr(chosen, name), name, "runner") for name in ("actions", "parameters")}
-        _roll_out(session, config, chosen.which, rollout, {**options, **drawn}, only, allow=allow_changed_code)
+        found = _roll_out(session, config, chosen.which, rollout, {**options, **drawn}, only, allow=allow_changed_code)
+        _report(session, found, wanted=not no_report)
         return
     if chosen.frames is not None and (options["num_workers"] is not None or options["num_envs"] is not None):
         raise ConfigError("frames need the simulation in this process: leave workers and environments out")
-    _run(
+    report = _run(
         session,
         config,
         chosen.which,
@@ -89,6 +95,16 @@ def run(
         parameters=build_sampler(chosen.parameters, "parameters", "runner"),
         **options,
     )
+    _report(session, report, wanted=not no_report)
+
+
+def _report(session: Path, found: RunReport | RolloutReport, *, wanted: bool) -> None:
+    def make() -> Page:
+        from physgym.report.reports import run_report
+
+        return run_report(session.absolute().name, found, typed())
+
+    write_at_end(make, session / RUN_REPORT, wanted=wanted)
 
 
 @app.command()
@@ -140,7 +156,7 @@ def _roll_out(
     only: dict[str, Any],
     *,
     allow: bool,
-) -> None:
+) -> RolloutReport:
     """Roll a session's network out in fresh episodes of its simulation, or in those of a dataset."""
     from physgym.code.record import check_same, recorded_code
     from physgym.code.search import code_of
@@ -161,7 +177,7 @@ def _roll_out(
                 recorded, code_of(env[0], config.environment.arguments), f"the network of {session}", allow=allow
             )
     network = load_network(None if by_python(session) else config, session, which)
-    rollouts.roll_out(network, config, horizon, options, env=env, dataset=dataset, only=only)
+    return rollouts.roll_out(network, config, horizon, options, env=env, dataset=dataset, only=only)
 
 
 def _run(
@@ -174,7 +190,7 @@ def _run(
     stored: Any = None,
     solver: bool = True,
     **more: Any,
-) -> None:
+) -> RunReport:
     """Run a session's network, with the solver or on stored samples alone, and print the report."""
     from physgym.code.record import recorded_code
     from physgym.data.provenance import learned_samples
@@ -216,6 +232,7 @@ def _run(
             rest = () if not steps else ("--steps", str(steps - report.steps))
             print(f"interrupted; continue with: {again('--resume', *rest)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+    return report
 
 
 def _with_simulation(config: Config, session: Path) -> Config:

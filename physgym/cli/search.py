@@ -12,6 +12,7 @@ import typer
 
 from physgym.cli.app import INTERRUPTED, app
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.reports import NoReport, write_session_report
 from physgym.files import short
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def search(
     overrides: Overrides = None,
     *,
     ray: Ray = None,
+    no_report: NoReport = False,
     flags: Flags,
 ) -> None:
     """Search for the best values of some keys: many trainings, several at a time.
@@ -51,17 +53,19 @@ def search(
 
     settings = flags.load(config, overrides)
     origin, log = flags.origin(config, overrides)
-    _finish(lambda: run(settings, origin, log=log, ray=ray), settings)
+    _finish(lambda: run(settings, origin, log=log, ray=ray), settings, reported=not no_report)
 
 
-def resume_search(session: Path, settings: Config, origin: Origin, ray: str | None = None) -> None:
+def resume_search(
+    session: Path, settings: Config, origin: Origin, ray: str | None = None, *, reported: bool = True
+) -> None:
     """Go on with the session of a search."""
     from physgym.experiment.search.study import resume_search as run
 
-    _finish(lambda: run(session, settings, origin, ray=ray), settings)
+    _finish(lambda: run(session, settings, origin, ray=ray), settings, reported=reported)
 
 
-def _finish(run: Callable[[], Found], settings: Config) -> None:
+def _finish(run: Callable[[], Found], settings: Config, *, reported: bool) -> None:
     try:
         found = run()
     except KeyboardInterrupt as interrupt:
@@ -69,6 +73,8 @@ def _finish(run: Callable[[], Found], settings: Config) -> None:
         raise typer.Exit(INTERRUPTED) from None
     assert settings.search is not None  # the search would have refused
     report(found, settings.search)
+    if found.session is not None:
+        write_session_report(found.session, wanted=reported)
 
 
 def report(found: Found, section: SearchSection) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from physgym.cli.app import INTERRUPTED, app, config_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.reports import NoReport, write_session_report
 from physgym.cli.search import Ray, resume_search
 from physgym.errors import ConfigError
 from physgym.files import short
@@ -35,6 +36,7 @@ def train(
     ],
     overrides: Overrides = None,
     *,
+    no_report: NoReport = False,
     flags: Flags,
 ) -> None:
     """Train a network as a configuration file says, in a new session folder.
@@ -47,7 +49,7 @@ def train(
     """
     settings = flags.load(config, overrides)
     origin, log = flags.origin(config, overrides)
-    _run_training(settings, None, origin, log)
+    _run_training(settings, None, origin, log, reported=not no_report)
 
 
 @app.command(cls=Command)
@@ -63,6 +65,7 @@ def resume(
     ] = None,
     *,
     ray: Ray = None,
+    no_report: NoReport = False,
     flags: Flags,
 ) -> None:
     """Continue what was interrupted: on a CPU to the same bits as if it never had been.
@@ -92,13 +95,13 @@ def resume(
     if ray is not None and last["kind"] != "search":
         raise ConfigError("--ray: a cluster takes the trials of a search; this session is none")
     if last["kind"] == "search":
-        resume_search(session, config, origin, ray)
+        resume_search(session, config, origin, ray, reported=not no_report)
         return
     if last["kind"] == "generate":
         _resume_generation(config, session, origin)
         return
     _check_epochs(session, config, stored)
-    _run_training(config, session, origin)
+    _run_training(config, session, origin, reported=not no_report)
 
 
 def _check_epochs(session: Path, config: Config, stored: Config) -> None:
@@ -149,7 +152,9 @@ def _check_folder(session: Path, config: Config, folder: str) -> None:
             )
 
 
-def _run_training(config: Config, session: Path | None, origin: Origin, log: bool = True) -> None:
+def _run_training(
+    config: Config, session: Path | None, origin: Origin, log: bool = True, *, reported: bool = True
+) -> None:
     from physgym.experiment.runs import train as run
 
     try:
@@ -161,6 +166,8 @@ def _run_training(config: Config, session: Path | None, origin: Origin, log: boo
         _report(config, outcome)
     if outcome.history.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if (made := outcome.session) is not None and outcome.trainer.ranks.rank == 0:
+        write_session_report(made, wanted=reported)
 
 
 def _report(config: Config, outcome: Outcome) -> None:

@@ -25,7 +25,7 @@ from physgym.storage.location import Location, place
 CHECKSUM = 12  # digits of a checksum that are shown
 
 
-def stored(path: str | Path) -> dict[Mode, list[Partition]]:
+def stored(path: str | Path | Location) -> dict[Mode, list[Partition]]:
     """Return the partitions of a dataset folder, by mode; a dataset in S3 is brought to the cache.
 
     Raises:
@@ -90,7 +90,7 @@ def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]
     rows = [["field", "role", "dtype", "shape", "unit", "mean", "std", "min", "max"]]
     for name, field in part.spec.items():
         known = statistics.get(name)
-        numbers = _overall(known) if known is not None and known.counts.any() else ()
+        numbers = overall_moments(known) if known is not None and known.counts.any() else ()
         shown = [f"{number:.4g}" for number in numbers] or [""] * 4
         rows.append([name, field.role, str(field.dtype), str(field.shape), field.unit, *shown])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -98,7 +98,7 @@ def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _overall(s: Statistics) -> tuple[float, float, float, float]:
+def overall_moments(s: Statistics) -> tuple[float, float, float, float]:
     """Compute mean, standard deviation, smallest and largest of all numbers of a field."""
     weights = s.counts / s.counts.sum()
     mean = np.sum(weights * s.mean)

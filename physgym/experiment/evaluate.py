@@ -94,8 +94,8 @@ def evaluate(
     session = None if isinstance(network, Predictor) else Path(network)
     if device is not None:
         check_device(device)
-    samples = _samples(session, data, part)
-    predictor = network if isinstance(network, Predictor) else _network(Path(network), which, device)
+    samples = samples_for(session, data, part)
+    predictor = network if isinstance(network, Predictor) else network_for(Path(network), which, device)
     if device is not None:
         predictor.to(as_device(device))
     remarks = compare_origins(predictor, samples, allow_changed_code=allow_changed_code)
@@ -134,8 +134,8 @@ def build_metrics(config: Config, predictor: Predictor) -> list[Metrics]:
         raise ConfigError(f"training: {error}") from error
 
 
-def _network(path: Path, which: str | None, device: torch.device | str | None) -> Predictor:
-    """Load the network of a session or a checkpoint; where to compute need not be there any more."""
+def network_for(path: Path, which: str | None, device: torch.device | str | None) -> Predictor:
+    """Return the network of a session or a checkpoint; where it was trained need not be there any more."""
     if not (path / CONFIG).is_file() or by_python(path):
         return trained_network(path, which or "last")
     config = check_config(read_config(path), str(path / CONFIG))
@@ -144,8 +144,8 @@ def _network(path: Path, which: str | None, device: torch.device | str | None) -
     return load_network(config, path, which)
 
 
-def _samples(session: Path | None, data: Any, part: Mode | None) -> SampleDataset | EpisodeWindows:
-    """Return the samples to evaluate on."""
+def samples_for(session: Path | None, data: Any, part: Mode | None) -> SampleDataset | EpisodeWindows:
+    """Return the samples to evaluate on, see `evaluate`."""
     if part is not None:
         one_of("part", part, ALL_PARTS)
     if isinstance(data, (SampleDataset, EpisodeWindows)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,11 @@ def record_text(record: Mapping[str, Any], outcome: str, *, details: bool = Fals
         record["description"] or "(no description)",
         "",
         f"outcome: {outcome}",
-        f"started: {_when(runs[0]['start'])}",
-        *([f"ended:   {_when(last['end'])}"] if last["end"] else []),
+        f"started: {when_text(runs[0]['start'])}",
+        *([f"ended:   {when_text(last['end'])}"] if last["end"] else []),
         f"seed:    {record['seed']}",
-        f"command: {_shell(last['command'])}",
-        f"code:    {_code(last)}",
+        f"command: {shell_text(last['command'])}",
+        f"code:    {code_text(last)}",
     ]
     if last["dataset"]:
         found = last["dataset"]
@@ -99,10 +99,10 @@ def _details(run: Mapping[str, Any]) -> list[str]:
     memory = f"{(hardware.get('memory') or 0) / 2**30:.0f} GiB"
     more = [f"{name}={value}" for name, value in run["environment"].items()]
     lines = [
-        f"{_when(run['start'])} to {_when(run['end']) if run['end'] else '?'}",
-        f"command:  {_shell(run['command'])}",
+        f"{when_text(run['start'])} to {when_text(run['end']) if run['end'] else '?'}",
+        f"command:  {shell_text(run['command'])}",
         f"folder:   {run['folder']}",
-        f"code:     {_code(run)}",
+        f"code:     {code_text(run)}",
         *(f"          changed {printable_name(name)}" for name in found.get("changed", [])),
         *(f"          untracked {printable_name(name)}" for name in found.get("untracked", [])),
         *(f"          others    {printable_name(name)}" for name in found.get("others", [])),
@@ -123,7 +123,8 @@ def _details(run: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _code(run: Mapping[str, Any]) -> str:
+def code_text(run: Mapping[str, Any]) -> str:
+    """Return where the code of a run is: its commit, or its folder."""
     found = run["git"]
     if not found or not found["commit"]:
         return f"in no repository; in the folder {run['folder']}"
@@ -133,13 +134,15 @@ def _code(run: Mapping[str, Any]) -> str:
     return f"commit {found['commit'][:12]}{branch}{remote}{changes}"
 
 
-def _when(moment: str) -> str:
+def when_text(moment: str) -> str:
+    """Return a moment of a record as a person reads it."""
     with contextlib.suppress(ValueError):
         return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return moment
 
 
-def _shell(command: list[str]) -> str:
+def shell_text(command: Sequence[str]) -> str:
+    """Return a command as a person may type it."""
     return " ".join(printable_name(shlex.quote(word)) for word in command)
 
 

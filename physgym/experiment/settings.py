@@ -1,4 +1,4 @@
-"""Settings of a person, a project and a machine: what happens with changes that are not committed, and what is code.
+"""Settings of a person, a project and a machine: what happens with uncommitted changes, what is code, and reports.
 
 In rising order they stand in ``~/.config/physgym/config.toml``, in the table ``[tool.physgym]`` of the project's
 ``pyproject.toml``, and in environment variables. Flags of a command come before all of them.
@@ -16,14 +16,15 @@ from typing import Any, Literal, get_args
 from physgym.errors import ConfigError
 
 Uncommitted = Literal["refuse", "save-diff", "unrecorded"]
+Reports = Literal["write", "none"]
 SUFFIXES = (
     *(".py", ".ipynb", ".pyx", ".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp", ".cu", ".f", ".F90", ".f90", ".jl"),
     *(".rs", ".so", ".sh", ".xml", ".urdf", ".scn", ".inp", ".yaml", ".yml", ".toml", ".json"),
 )
 # changes of committed files that are no change of what runs
 DOCUMENTS = (*(".md", ".rst", ".log", ".tex", ".bib", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".out", ".err"),)
-UNCOMMITTED, CODE = "PHYSGYM_UNCOMMITTED", "PHYSGYM_CODE_SUFFIXES"
-KEYS = {"uncommitted": UNCOMMITTED, "code-suffixes": CODE}
+UNCOMMITTED, CODE, REPORTS = "PHYSGYM_UNCOMMITTED", "PHYSGYM_CODE_SUFFIXES", "PHYSGYM_REPORTS"
+KEYS = {"uncommitted": UNCOMMITTED, "code-suffixes": CODE, "reports": REPORTS}
 PROJECT, USER = "pyproject.toml", Path("physgym") / "config.toml"
 
 WRONG = "{where}: {key} must be {wanted}, not {value!r}"
@@ -37,11 +38,13 @@ class Settings:
         uncommitted: What happens with a run whose code is not committed: "refuse" it, "save-diff" (keep the changes
             with its session), or run it "unrecorded".
         code_suffixes: Suffixes of the files that are code.
+        reports: Whether commands "write" a report at their end, or "none".
         where: What said `uncommitted`; empty for the default.
     """
 
     uncommitted: Uncommitted = "refuse"
     code_suffixes: tuple[str, ...] = SUFFIXES
+    reports: Reports = "write"
     where: str = ""
 
     def is_code(self, name: str) -> bool:
@@ -94,6 +97,11 @@ def _taken(settings: Settings, table: Any, where: str) -> Settings:
                 wanted = f"one of {', '.join(get_args(Uncommitted))}"
                 raise ConfigError(WRONG.format(where=where, key=key, wanted=wanted, value=value))
             settings = replace(settings, uncommitted=value, where=where)
+        elif key == "reports":
+            if value not in get_args(Reports):
+                wanted = f"one of {', '.join(get_args(Reports))}"
+                raise ConfigError(WRONG.format(where=where, key=key, wanted=wanted, value=value))
+            settings = replace(settings, reports=value)
         elif key == "code-suffixes":
             if not isinstance(value, list) or not all(isinstance(s, str) and s.startswith(".") for s in value):
                 wanted = 'a list of suffixes, such as [".py", ".msh"]'

@@ -83,6 +83,8 @@ class EvaluationReport:
         worst_by: The metric by which they are the worst.
         left_out: Samples that were left out of a field because predictions or targets are not finite, by field.
         remarks: What else is to be said, such as episodes that the network was trained on.
+        errors: The metric `worst_by` of each sample alone, by field, shape (samples,): NaN for those left out; empty
+            where nobody asked for the worst samples.
     """
 
     data: str
@@ -93,6 +95,7 @@ class EvaluationReport:
     worst_by: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    errors: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> float:
         """Return a figure by "metric/field", such as "mae/next_state"."""
@@ -309,6 +312,7 @@ class _Compared:
             tuple(self._worst()),
             self._by if self._figures else "",
             {name: count for name, count in self._left_out.items() if count},
+            errors=dict(self._figures),
         )
 
     def _worst(self) -> Iterable[WorstSample]:

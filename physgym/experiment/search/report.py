@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from physgym.errors import ConfigError
 from physgym.experiment.schema import Config
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.yaml_text import to_yaml
@@ -75,6 +76,37 @@ def write_results(session: Path, rows: Sequence[TrialRow], keys: Sequence[str]) 
         cells = [row.number, row.state, value, row.epochs, seconds, f"trials/{row.name}", row.reason]
         table.writerow([*cells, *(_cell(row.values[key]) if key in row.values else "" for key in keys)])
     write_atomically(session / RESULTS, text.getvalue())
+
+
+def read_results(session: Path) -> list[TrialRow]:
+    """Return the trials in the table of a search; none where there is no table yet.
+
+    A value of a searched key is what it reads as in JSON, else the text of its cell.
+
+    Raises:
+        ConfigError: The table is damaged.
+    """
+    try:
+        with (session / RESULTS).open(newline="", encoding="utf-8") as stream:
+            return [_row_of(cells) for cells in csv.DictReader(stream)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ConfigError(f"{session / RESULTS} is no table of trials: {error}") from error
+
+
+def _row_of(cells: dict[str, str]) -> TrialRow:
+    numbers = {"value": float, "epochs": int, "seconds": float}
+    found: dict[str, Any] = {name: kind(cells[name]) if cells[name] else None for name, kind in numbers.items()}
+    values = {key: _read(text) for key, text in cells.items() if key not in COLUMNS and text}
+    return TrialRow(number=int(cells["trial"]), state=cells["state"], reason=cells["reason"], values=values, **found)
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def write_best(session: Path, best: TrialRow, config: Config, section: SearchSection) -> None:
