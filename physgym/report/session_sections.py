@@ -14,7 +14,7 @@ from physgym.errors import PhysGymError
 from physgym.experiment.networks import network_of
 from physgym.experiment.record import DIED, RUNNING, read_config
 from physgym.experiment.references import checkpoints_of, get
-from physgym.experiment.report_text import code_text, describe, shell_text, when_text
+from physgym.experiment.report_text import code_text, record_text, shell_text, when_text
 from physgym.experiment.session import CONFIG, INFO, RECORD
 from physgym.experiment.unseen_samples import unseen_samples
 from physgym.experiment.yaml_text import to_yaml
@@ -72,7 +72,7 @@ def add_what_was_run(page: Page, session: Path, record: Mapping[str, Any], outco
             "dataset": f"{samples['samples']:,} samples in {samples['path']}" if samples else "",
         }
     )
-    page.details("Everything that is recorded", describe(record, outcome, details=True))
+    page.details("Everything that is recorded", record_text(record, outcome, details=True))
     page.details(f"Configuration ({CONFIG})", to_yaml(read_config(session)))
 
 
