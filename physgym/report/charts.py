@@ -16,6 +16,7 @@ from physgym.spaces import Array
 COLOURS = ("#2a6f97", "#d1495b", "#2d936c", "#e09f3e", "#7b5ea7", "#5c677d", "#00a6a6", "#a44a3f")
 POINTS = 2000  # of a curve or a cloud; more are thinned
 BINS = 8, 48  # of a histogram, at least and at most
+WHOLE = 8  # a range of whole numbers up to this has a tick at each
 MARKED = 30  # points of a curve that are drawn as such
 DECADES = 30.0  # values that differ by more are drawn on a logarithmic scale
 FEW = 12  # different values that are counted one by one
@@ -73,6 +74,21 @@ class _Drawing:
         lost = [f"{_number(self.left_out)} not finite and not drawn"] if self.left_out else []
         return tuple(text for text in (*said, *self.thinned, *lost) if text)
 
+    def axes(self, across: str, up: str, *, log_x: bool = False, log_y: bool = False) -> dict[str, Any]:
+        """Return the axes of what was drawn."""
+        found = axes(across, up)
+        for name, log in (("x", log_x), ("y", log_y)):
+            given = [value for trace in self.traces for value in trace[name] if value is not None]
+            axis = found[f"{name}axis"]
+            if log:  # ticks at powers of ten, and not all of them where there are many
+                good = [value for value in given if value > 0] or [1]
+                decades = math.log10(max(good) / min(good))
+                axis |= {"type": "log", "exponentformat": "power", "minor": {"ticks": "outside", "ticklen": 2}}
+                axis |= {"dtick": max(1, round(decades / 5))} if decades >= 1 else {}
+            elif given and max(given) - min(given) <= WHOLE and all(value == int(value) for value in given):
+                axis |= {"dtick": 1}
+        return found
+
 
 def escaped(text: str) -> str:
     """Return a text that plotly.js shows as it is: it reads some HTML in its texts."""
@@ -105,7 +121,7 @@ def curves(
         mode = "lines+markers" if len(y) <= MARKED else "lines"
         drawing.add(name, x, y, type="scatter", mode=mode, marker={"size": 5})
     log = _differs_much(drawing.traces) if logarithmic is None else logarithmic
-    layout = axes(across, up, log_y=_decades(drawing.traces, "y") if log else 0)
+    layout = drawing.axes(across, up, log_y=log)
     return Chart(title, drawing.traces, layout, drawing.notes(note), wide)
 
 
@@ -143,7 +159,7 @@ def band(
     drawing.add(names[0], x, middle, type="scatter", mode=marked, marker={"size": 5})
     drawing.left_out -= lost  # of the band too, which ends where the curve does
     drawing.traces[-1]["line"] = {"color": COLOURS[0]}
-    layout = axes(across, up, log_y=_decades(drawing.traces, "y") if _differs_much(drawing.traces) else 0)
+    layout = drawing.axes(across, up, log_y=_differs_much(drawing.traces))
     return Chart(title, drawing.traces, layout, drawing.notes(note))
 
 
@@ -273,8 +289,7 @@ def cloud(
         colour = COLOURS[number % len(COLOURS)]
         marker = {"size": 5 if len(kept) < 500 else 4, "opacity": 0.75 if len(kept) < 500 else 0.45, "color": colour}
         drawing.add(name, x[kept], y[kept], type="scatter", mode="markers", marker=marker)
-    spans = [_decades(drawing.traces, name) if log else 0 for name, log in zip("xy", logarithmic, strict=True)]
-    layout = axes(across, up, log_x=spans[0], log_y=spans[1])
+    layout = drawing.axes(across, up, log_x=logarithmic[0], log_y=logarithmic[1])
     if categories:
         layout["xaxis"] |= {"tickvals": list(range(len(categories))), "ticktext": [escaped(c) for c in categories]}
     if diagonal:
@@ -289,27 +304,16 @@ def cloud(
     return Chart(title, drawing.traces, layout, drawing.notes(note))
 
 
-def axes(across: str, up: str, *, log_x: float = 0, log_y: float = 0) -> dict[str, Any]:
-    """Return the two axes of a chart; each is logarithmic where it is to span so many powers of ten."""
-    found: dict[str, Any] = {}
-    for name, text, log in (("xaxis", across, log_x), ("yaxis", up, log_y)):
-        found[name] = {"title": {"text": escaped(text), "standoff": 8}}
-        if log:  # ticks at powers of ten, and not all of them where there are many
-            found[name] |= {"type": "log", "exponentformat": "power", "minor": {"ticks": "outside", "ticklen": 2}}
-            found[name] |= {"dtick": max(1, round(log / 5))} if log >= 1 else {}
-    return found
+def axes(across: str, up: str) -> dict[str, Any]:
+    """Return the two axes of a chart."""
+    texts = {"xaxis": across, "yaxis": up}
+    return {name: {"title": {"text": escaped(text), "standoff": 8}} for name, text in texts.items()}
 
 
 def _differs_much(traces: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether all ordinates are positive, and differ so much that a linear scale shows little."""
     values = [value for trace in traces for value in trace["y"] if value is not None]
     return bool(values) and min(values) > 0 and max(values) > DECADES * min(values)
-
-
-def _decades(traces: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Return how many powers of ten the positive values of an axis span, more than 0."""
-    good = [value for trace in traces for value in trace[name] if value is not None and value > 0]
-    return max(0.1, math.log10(max(good) / min(good))) if good else 0.1
 
 
 def _number(count: int) -> str:

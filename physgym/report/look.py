@@ -18,7 +18,7 @@ header p{color:var(--soft)}
 nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin:14px 0 6px;font-size:.92rem}
 nav a{text-decoration:none}
 nav a:hover{text-decoration:underline}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:18px 0 6px}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:12px;margin:18px 0 6px}
 .card{border:1px solid var(--line);border-radius:8px;padding:12px 14px;break-inside:avoid}
 .card .figure{font-size:1.35rem;font-weight:650;line-height:1.25;overflow-wrap:anywhere}
 .card .what{color:var(--soft);font-size:.86rem}

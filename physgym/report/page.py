@@ -88,8 +88,13 @@ class Page:
         self._parts.append(f"<dl>{''.join(rows)}</dl>")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> None:
-        """Add a table; columns whose cells are all numbers are set to the right. Of a long one the first rows."""
+        """Add a table: of a long one the first rows, without columns that are empty.
+
+        Columns whose cells are all numbers are set to the right.
+        """
         rows = [list(map(str, row)) for row in rows]
+        filled = [i for i in range(len(columns)) if not rows or any(row[i] for row in rows)]
+        columns, rows = [columns[i] for i in filled], [[row[i] for i in filled] for row in rows]
         if len(rows) > ROWS:
             note = f"{note} The first {ROWS} of {len(rows):,} rows.".strip()
         rows = rows[:ROWS]

@@ -110,7 +110,8 @@ def add_predictions(page: Page, found: NetworkErrors) -> None:
     for name, errors in report.errors.items():
         text = f"{report.worst_by} of {name}"
         drawn.append(charts.histogram(f"{text}, by sample", {name: errors}, across=report.worst_by))
-        drawn.append(_by_step(f"{text}, by step of the episode", steps, errors, report.worst_by))
+        if len(np.unique(steps)) > 1:
+            drawn.append(_by_step(f"{text}, by step of the episode", steps, errors, report.worst_by))
     page.charts([*drawn, *_against_true(found)])
     if report.worst:
         worst = [[one.field, text_of(one.value), one.episode, one.step] for one in report.worst]

@@ -124,8 +124,8 @@ class BrowserTab:
 
     def __init__(self, browser: Browser, address: str, width: int, height: int) -> None:
         self._browser = browser
-        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = str(browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+        self._target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = str(browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"])
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -167,6 +167,10 @@ class BrowserTab:
             if one["method"] == "Network.requestWillBeSent"
         ]
         return [address for address in sent if not address.startswith(("data:", "blob:"))]
+
+    def close(self) -> None:
+        """Close the tab."""
+        self._browser.call("Target.closeTarget", targetId=self._target)
 
     def screenshot(self, file: Path) -> None:
         """Save a picture of the whole page as PNG."""
