@@ -25,8 +25,13 @@ PICTURES = 3_500_000  # bytes of its pictures, as the page holds them
 CHARTS = 60  # on a page
 ROWS = 200  # of a table
 SCRIPT = "plotly.min.js"
-# whatever a page holds, it fetches nothing and sends nothing
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+# of the page, which fetches nothing and sends nothing, whatever it holds
+POLICY = {
+    "default-src": "'none'",
+    "script-src": "'unsafe-inline'",
+    "style-src": "'unsafe-inline'",
+    "img-src": "data: blob:",
+}
 
 
 def plotly_script() -> str:
@@ -174,6 +179,7 @@ class Page:
         Raises:
             ConfigError: plotly is not installed.
         """
+        policy = "; ".join(f"{name} {value}" for name, value in POLICY.items())
         made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         title = _text(f"{self._title} - {self._kind}")
         cards = "".join(
@@ -189,7 +195,7 @@ class Page:
         script = f"<script>{plotly_script()}</script><script>const figures={data};{DRAW}</script>" if figures else ""
         return (
             f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<meta name="generator" content="physgym {__version__}"><title>{title}</title>'
             f"<style>{STYLE}</style></head><body><main>"

@@ -1,4 +1,4 @@
-"""Which parameters the episodes of a dataset have: how they are spread, and whether one part goes beyond another."""
+"""Parameters of the episodes of a dataset: how they are spread, and whether one part goes beyond another."""
 
 from __future__ import annotations
 
