@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,12 +17,14 @@ from gymnasium import spaces
 
 from physgym import spaces as walk
 from physgym.errors import ConfigError
-from physgym.policies import ActionPolicy, EpisodePolicy
+from physgym.policies import EpisodePolicy, SkippingPolicy
 from physgym.spaces import Array
 
 DrawColumns: TypeAlias = Callable[[np.random.Generator, int], list[Array]]  # so many values, one column per leaf
 
 BLOCK = 64  # points that are made at once
+WORDS = 4  # numbers of 64 bits that a Philox makes at once
+SKIPPED = 1 << 16  # numbers that are drawn at once to pass over them
 EXACT = 2**53  # integers that a float64 holds
 
 NO_LAYOUT = (
@@ -200,35 +203,117 @@ def bounds(space: spaces.Space[Any], where: dict[str, Any]) -> tuple[Array, Arra
     return low, high
 
 
+class Draws(ABC):
+    """Independent draws of values of the leaves of a space."""
+
+    @abstractmethod
+    def __call__(self, rng: np.random.Generator, count: int) -> list[Array]:
+        """Return so many values, one column per leaf of shape (count, *leaf shape)."""
+
+    @abstractmethod
+    def skip(self, rng: np.random.Generator, count: int) -> None:
+        """Leave the generator as if so many values had been drawn."""
+
+
+class UniformDraws(Draws):
+    """Draws uniform over a space.
+
+    Args:
+        cube: The space.
+    """
+
+    def __init__(self, cube: Cube) -> None:
+        self._cube = cube
+
+    def __call__(self, rng: np.random.Generator, count: int) -> list[Array]:
+        """Return so many values."""
+        return self._cube.columns(rng.random((count, self._cube.size)))
+
+    def skip(self, rng: np.random.Generator, count: int) -> None:
+        """Leave the generator as if so many values had been drawn."""
+        skip_uniform(rng, count * self._cube.size)
+
+
+def skip_uniform(rng: np.random.Generator, count: int) -> None:
+    """Leave a generator as if so many numbers of ``random`` had been drawn, each of which takes 64 bits of it.
+
+    Args:
+        rng: The generator; one of a Philox, as episodes have it, goes there at once.
+        count: How many.
+    """
+    bits = rng.bit_generator
+    if isinstance(bits, np.random.Philox):
+        before: Any = bits.state
+        made = min(count, WORDS - before["buffer_pos"])  # numbers that wait
+        rng.random(made)
+        whole, count = divmod(count - made, WORDS)
+        if whole:
+            bits.advance(whole)
+            # half a number may wait, of draws of 32 bits, which `advance` forgets
+            after: Any = bits.state
+            bits.state = {**after, "has_uint32": before["has_uint32"], "uinteger": before["uinteger"]}
+    while count:
+        rng.random(made := min(count, SKIPPED))
+        count -= made
+
+
+class BlockPolicy(SkippingPolicy):
+    """Draws the actions of an episode independently, some at a time.
+
+    Args:
+        space: The action space.
+        draw: Draws so many actions with the generator of the episode.
+        most: Actions that are drawn at a time, at most.
+    """
+
+    def __init__(self, space: LeafColumns, draw: DrawColumns, most: int) -> None:
+        self._space, self._draw, self._most = space, draw, most
+        self._columns: list[Array] = []
+        self._row = self._count = 0
+
+    def __call__(self, observation: Any, rng: np.random.Generator) -> Any:
+        """Return the next action."""
+        if self._row == self._count:
+            self._columns = self._draw(rng, self._next_block())
+        self._row += 1
+        return self._space.value(self._columns, self._row - 1)
+
+    def _next_block(self) -> int:
+        """Begin a block, and return its number of actions: an episode may have one step, or thousands."""
+        self._count, self._row = min(2 * self._count + 1, self._most), 0
+        return self._count
+
+    def skip(self, rng: np.random.Generator, steps: int) -> None:
+        """Pass over the next actions; whole blocks of them are not made."""
+        while steps:
+            if self._row == self._count:
+                size = self._next_block()
+                blocks = steps // size if size == self._most else min(1, steps // size)
+                if blocks:
+                    self._skip_blocks(rng, size, blocks)
+                    steps, self._row = steps - blocks * size, size
+                    continue
+                self._columns = self._draw(rng, size)
+            passed = min(steps, self._count - self._row)
+            steps, self._row = steps - passed, self._row + passed
+
+    def _skip_blocks(self, rng: np.random.Generator, size: int, blocks: int) -> None:
+        if isinstance(self._draw, Draws):
+            self._draw.skip(rng, size * blocks)
+            return
+        for _ in range(blocks):
+            self._draw(rng, size)
+
+
 def actions_by_block(space: LeafColumns, draw: DrawColumns) -> EpisodePolicy:
     """Return policies that draw actions independently, some at a time.
 
     Args:
         space: The action space.
-        draw: Draws so many actions with the generator of the episode.
+        draw: Draws so many actions with the generator of the episode; `Draws` can pass over some.
     """
     most = max(1, min(BLOCK, 4096 // max(1, space.size)))
-
-    def begin(_: int) -> ActionPolicy:
-        columns: list[Array] = []
-        row = count = 0
-
-        def act(_: Any, rng: np.random.Generator) -> Any:
-            nonlocal columns, row, count
-            if row == count:
-                count, row = min(2 * count + 1, most), 0  # an episode may have one step, or thousands
-                columns = draw(rng, count)
-            row += 1
-            return space.value(columns, row - 1)
-
-        return act
-
-    return begin
-
-
-def uniform_columns(cube: Cube) -> DrawColumns:
-    """Return a function that draws values of the leaves, uniform over the space."""
-    return lambda rng, count: cube.columns(rng.random((count, cube.size)))
+    return lambda _: BlockPolicy(space, draw, most)
 
 
 def uniform_actions(space: spaces.Space[Any]) -> EpisodePolicy:
@@ -238,4 +323,4 @@ def uniform_actions(space: spaces.Space[Any]) -> EpisodePolicy:
         ConfigError: The space has no bounds or no fixed layout.
     """
     cube = Cube(space, "action_space", "uniform")
-    return actions_by_block(cube, uniform_columns(cube))
+    return actions_by_block(cube, UniformDraws(cube))

@@ -6,6 +6,7 @@ Workers that generate data and runners that show a network use the same loop, so
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from physgym import limits
 from physgym.cube import uniform_actions
 from physgym.errors import ConfigError, SampleError
-from physgym.policies import ActionPolicy, EpisodePolicy
+from physgym.policies import ActionPolicy, EpisodePolicy, SkippingPolicy
 from physgym.returned import flag_of, info_of, returned, reward_of
 from physgym.sample import Sample, SampleSpec
 from physgym.simulation import NonFinite, Simulation
@@ -155,26 +156,50 @@ def episode_policy(env: gymnasium.Env[Any, Any]) -> EpisodePolicy:
     try:
         return uniform_actions(env.action_space)
     except ConfigError:  # a space without bounds or of variable size, which Gymnasium has a way to draw from
-        return lambda _: _from_space(env.action_space)
+        return lambda _: SpacePolicy(env.action_space)
 
 
-def _from_space(space: gymnasium.Space[Any]) -> ActionPolicy:
-    """Draw an action from the space, as Gymnasium does."""
-    # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
-    block = batch_space(space, ACTION_BLOCK)
-    drawn: Iterator[Any] | None = None
+class SpacePolicy(SkippingPolicy):
+    """Draws actions from a space as Gymnasium does.
 
-    def act(_: Any, rng: np.random.Generator) -> Any:
-        nonlocal drawn
-        if drawn is None:
-            block.seed(int(rng.integers(2**31)))
-            drawn = iter(())
-        for action in drawn:
-            return action
-        drawn = iter(list(iterate(block, block.sample())))
-        return next(drawn)
+    Args:
+        space: The space.
+    """
 
-    return act
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        # seeding a space and sampling from it costs many times a cheap step, so that actions are drawn by the block
+        self._block = batch_space(space, ACTION_BLOCK)
+        self._drawn: deque[Any] | None = None
+
+    def __call__(self, observation: Any, rng: np.random.Generator) -> Any:
+        """Return the next action."""
+        drawn = self._begun(rng)
+        if not drawn:
+            drawn += iterate(self._block, self._block.sample())
+        return drawn.popleft()
+
+    def _begun(self, rng: np.random.Generator) -> deque[Any]:
+        """Return the actions that were drawn and not taken; the first call seeds the space."""
+        if self._drawn is None:
+            self._block.seed(int(rng.integers(2**31)))
+            self._drawn = deque()
+        return self._drawn
+
+    def skip(self, rng: np.random.Generator, steps: int) -> None:
+        """Pass over the next actions; blocks of them are drawn, and not taken apart."""
+        if not steps:
+            return
+        drawn = self._begun(rng)
+        while steps > len(drawn):
+            steps -= len(drawn)
+            drawn.clear()
+            block = self._block.sample()
+            if steps < ACTION_BLOCK:
+                drawn += iterate(self._block, block)
+            else:
+                steps -= ACTION_BLOCK
+        for _ in range(steps):
+            drawn.popleft()
 
 
 def sampler(env: gymnasium.Env[Any, Any]) -> ActionPolicy:

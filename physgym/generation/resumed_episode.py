@@ -15,7 +15,7 @@ from physgym.data.provenance import runs_of
 from physgym.data.snapshots import Snapshot, read_snapshot, snapshot_steps
 from physgym.errors import ChangedCode, ConfigError, DatasetError
 from physgym.placement import Env
-from physgym.policies import ActionPolicy
+from physgym.policies import ActionPolicy, SkippingPolicy
 from physgym.samplers.base import Sampler
 from physgym.simulation import Simulation
 
@@ -129,6 +129,9 @@ def draws_alone(env: Env, sampler: Sampler | None) -> bool:
 
 
 def skip_actions(policy: ActionPolicy, rng: np.random.Generator, steps: int) -> None:
-    """Draw the actions of the first steps of an episode, which nobody needs."""
+    """Pass over the actions of the first steps of an episode, which nobody needs."""
+    if isinstance(policy, SkippingPolicy):
+        policy.skip(rng, steps)
+        return
     for _ in range(steps):
         policy(None, rng)

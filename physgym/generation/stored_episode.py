@@ -45,7 +45,9 @@ class StoredEpisode:
                 f"the dataset in {dataset.paths[0]} has no episode {episode}; it has {len(known)}, from {known[0]} to "
                 f"{known[-1]}"
             )
-        self._row_of = dict(zip(dataset.index("step")[rows].tolist(), rows.tolist(), strict=True))
+        order = np.argsort(dataset.index("step")[rows], kind="stable")  # a copy in order is fast to sort
+        self._rows = rows[order]
+        self._steps = dataset.index("step")[self._rows]
         self.seed = int(dataset.index("seed")[rows[0]])
         origin = origin_of(dataset, episode)
         self.is_whole = holds_all_steps(origin.source, dataset.source, dataset.provenance, origin.provenance)
@@ -56,7 +58,7 @@ class StoredEpisode:
         Raises:
             ConfigError: It has not.
         """
-        last = max(self._row_of)
+        last = int(self._steps[-1])
         if step > last and step >= self._dataset.lengths.get(self.episode, 0):
             raise ConfigError(
                 f"episode {self.episode} of {self._dataset.paths[0]} has no step {step}; its last one is {last}"
@@ -64,11 +66,13 @@ class StoredEpisode:
 
     def row(self, step: int) -> int | None:
         """Return the row of the sample of a step; None where it was rejected, or filtered out."""
-        return self._row_of.get(step)
+        place = int(np.searchsorted(self._steps, step))
+        found = place < len(self._steps) and self._steps[place] == step
+        return int(self._rows[place]) if found else None
 
     def sample(self, step: int) -> Sample | None:
         """Return the sample of a step; None where it was rejected, or filtered out."""
-        row = self._row_of.get(step)
+        row = self.row(step)
         return None if row is None else self._dataset[row]
 
     def parameters(self) -> dict[str, Array] | None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
-from physgym.cube import BLOCK, Cube, DrawColumns, LeafColumns, actions_by_block, bounds, uniform_columns
+from physgym.cube import (
+    BLOCK,
+    SKIPPED,
+    Cube,
+    DrawColumns,
+    Draws,
+    LeafColumns,
+    UniformDraws,
+    actions_by_block,
+    bounds,
+)
 from physgym.errors import ConfigError
 from physgym.policies import EpisodePolicy, ParameterDraw
 from physgym.samplers.base import PARAMETERS, Blocks, Sampler, stream
@@ -54,7 +64,38 @@ class Uniform(IndependentSampler):
     def columns(self, space: spaces.Space[Any], what: str) -> tuple[LeafColumns, DrawColumns]:
         """Return the space as a cube, and a function that draws from it."""
         cube = Cube(space, what, self.name)
-        return cube, uniform_columns(cube)
+        return cube, UniformDraws(cube)
+
+
+class NormalDraws(Draws):
+    """Normal draws, clipped to a space.
+
+    Args:
+        leaves: Each leaf with its lowest and highest values, means and standard deviations, all of its shape.
+    """
+
+    def __init__(self, leaves: Sequence[tuple[Leaf, Array, Array, Array, Array]]) -> None:
+        self._leaves = leaves
+
+    def __call__(self, rng: np.random.Generator, count: int) -> list[Array]:
+        """Return so many values."""
+        columns = []
+        for leaf, low, high, mean, std in self._leaves:
+            value = np.clip(mean + std * rng.standard_normal((count, *leaf.shape)), low, high)
+            if leaf.dtype.kind != "f":
+                value = np.rint(value)
+            value = value.astype(leaf.dtype)
+            if leaf.dtype.kind == "f":
+                value = np.clip(value, low.astype(leaf.dtype), high.astype(leaf.dtype))
+            columns.append(value)
+        return columns
+
+    def skip(self, rng: np.random.Generator, count: int) -> None:
+        """Leave the generator as if so many values had been drawn; a normal number takes as many bits as it needs."""
+        numbers = count * sum(math.prod(leaf.shape) for leaf, *_ in self._leaves)
+        while numbers:
+            rng.standard_normal(drawn := min(numbers, SKIPPED))
+            numbers -= drawn
 
 
 @named()
@@ -99,20 +140,7 @@ class Gaussian(IndependentSampler):
             mean = _given(self.mean, leaf, middle, "mean", what)
             std = _given(self.std, leaf, quarter, "std", what)
             parts.append((leaf, low, high, mean, std))
-
-        def draw(rng: np.random.Generator, count: int) -> list[Array]:
-            columns = []
-            for leaf, low, high, mean, std in parts:
-                value = np.clip(mean + std * rng.standard_normal((count, *leaf.shape)), low, high)
-                if leaf.dtype.kind != "f":
-                    value = np.rint(value)
-                value = value.astype(leaf.dtype)
-                if leaf.dtype.kind == "f":
-                    value = np.clip(value, low.astype(leaf.dtype), high.astype(leaf.dtype))
-                columns.append(value)
-            return columns
-
-        return LeafColumns(space, sum(math.prod(leaf.shape) for leaf in layout)), draw
+        return LeafColumns(space, sum(math.prod(leaf.shape) for leaf in layout)), NormalDraws(parts)
 
 
 def _finite_numbers(value: Any, name: str) -> Any:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from physgym.checks import integer
 from physgym.cube import BLOCK, Cube
 from physgym.errors import ConfigError
-from physgym.policies import ActionPolicy, EpisodePolicy, ParameterDraw
+from physgym.policies import EpisodePolicy, ParameterDraw, SkippingPolicy
 from physgym.samplers.base import ACTIONS, PARAMETERS, Blocks, Sampler, stream
 from physgym.samplers.table import named
 from physgym.spaces import Array
@@ -66,17 +66,28 @@ class SequenceSampler(Sampler):
                     sources.popitem(last=False)
             return source(episode)
 
-        def begin(episode: int) -> ActionPolicy:
-            step = -1
+        return lambda episode: SequencePolicy(at, episode)
 
-            def act(_: Any, __: np.random.Generator) -> Any:
-                nonlocal step
-                step += 1
-                return at(episode, step)
 
-            return act
+class SequencePolicy(SkippingPolicy):
+    """Gives each step of an episode its point of the sequence of that step.
 
-        return begin
+    Args:
+        at: Maps an episode and a step to its action.
+        episode: The episode.
+    """
+
+    def __init__(self, at: Callable[[int, int], Any], episode: int) -> None:
+        self._at, self._episode, self._step = at, episode, -1
+
+    def __call__(self, observation: Any, rng: np.random.Generator) -> Any:
+        """Return the next action."""
+        self._step += 1
+        return self._at(self._episode, self._step)
+
+    def skip(self, rng: np.random.Generator, steps: int) -> None:
+        """Pass over the next actions."""
+        self._step += steps
 
 
 @named()
