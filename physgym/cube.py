@@ -251,7 +251,8 @@ def skip_uniform(rng: np.random.Generator, count: int) -> None:
             bits.advance(whole)
             # half a number may wait, of draws of 32 bits, which `advance` forgets
             after: Any = bits.state
-            bits.state = {**after, "has_uint32": before["has_uint32"], "uinteger": before["uinteger"]}
+            after |= {name: before[name] for name in ("has_uint32", "uinteger")}
+            bits.state = after
     while count:
         rng.random(made := min(count, SKIPPED))
         count -= made
