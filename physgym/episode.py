@@ -186,7 +186,7 @@ class SpacePolicy(SkippingPolicy):
         return self._drawn
 
     def skip(self, rng: np.random.Generator, steps: int) -> None:
-        """Pass over the next actions; blocks of them are drawn, and not taken apart."""
+        """Pass over the next actions; whole blocks of them are drawn at once."""
         if not steps:
             return
         drawn = self._begun(rng)
