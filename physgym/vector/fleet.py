@@ -412,11 +412,12 @@ class WorkerPool:
         fault = None
         messages: list[Message] = []
         try:
-            if event & select.POLLOUT:
+            sends = event & select.POLLOUT or channel.unsent  # there are descriptors that show nothing but input
+            if sends:
                 channel.flush()
             if event & ~select.POLLOUT:
                 messages = channel.receive()
-            if event & select.POLLOUT:
+            if sends:
                 self._watch.want(worker)
         except ProtocolError as error:
             messages = list(error.messages)
