@@ -107,12 +107,16 @@ def commit_around(folder: Path) -> tuple[str, bool]:
 
     Without a repository, a commit or git they are an empty text and False.
     """
-    commit, dirty = "", False
-    with contextlib.suppress(GitError):
-        commit = one_line(git(folder, "rev-parse", "HEAD", timeout=QUICK))
-    with contextlib.suppress(GitError):
-        dirty = bool(git(folder, "status", "--porcelain", "-uno", timeout=QUICK).strip())
-    return commit, dirty
+    try:
+        lines = git(folder, "status", "--porcelain=v2", "--branch", "-uno", timeout=QUICK).splitlines()
+    except GitError:  # where there are too many files to look at in time, the commit is known nevertheless
+        with contextlib.suppress(GitError):
+            return one_line(git(folder, "rev-parse", "HEAD", timeout=QUICK)), False
+        return "", False
+    # "# branch.oid" with the commit, "(initial)" where there is none
+    commits = [line.split()[-1] for line in lines if line.startswith(b"# branch.oid ")]
+    commit = next((commit.decode() for commit in commits if commit != b"(initial)"), "")
+    return commit, any(not line.startswith(b"#") for line in lines)
 
 
 def without_credentials(text: str) -> str:

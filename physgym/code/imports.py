@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from physgym.code.fingerprint import sha256
-from physgym.code.places import ModulePlace, place_of
+from physgym.code.places import ModulePlace, forget_places, place_of
 from physgym.code.syntax import FILE, Lazy, Text
 
 COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
@@ -33,7 +33,7 @@ class Import:
 
 def forget() -> None:
     """Forget where modules lie and what imports read: each search does, since files may have been written meanwhile."""
-    place_of.cache_clear()
+    forget_places()
     resolved.cache_clear()
     _stamp.cache_clear()
 

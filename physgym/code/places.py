@@ -50,9 +50,15 @@ def is_own(name: str) -> bool:
     return place_of(name).kind == "own"
 
 
+def forget_places() -> None:
+    """Forget where modules lie: modules may have been written meanwhile."""
+    place_of.cache_clear()
+    _spec.cache_clear()
+
+
 @functools.cache
 def place_of(name: str) -> ModulePlace:
-    """Find a module. Each search forgets it, since modules may have been written meanwhile."""
+    """Find a module. Each search forgets it, see `forget_places`."""
     if name in ("__main__", "__mp_main__"):
         return _place_of_main()
     if os.path.isabs(name):  # noqa: PTH117 - thousands of times in a search; a file that another one runs
@@ -122,6 +128,7 @@ def _version(top: str) -> tuple[str, str] | None:
     return None
 
 
+@functools.cache  # of a package it is asked for each of its modules
 def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
     """Find the spec of a module without importing anything."""
     loaded = sys.modules.get(name)

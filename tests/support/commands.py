@@ -174,6 +174,7 @@ def _serve() -> None:
     """Fork for every command, and tell how it ended."""
     for module in IMPORTED:
         importlib.import_module(module)
+    importlib.import_module("physgym.code.search").code_of("physgym/Spring-v0")  # each fork would read physgym again
     gc.freeze()  # the collector of each fork need not look at all that is imported
     print(json.dumps(None), flush=True)  # noqa: T201
     for line in sys.stdin:
