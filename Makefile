@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # compiled once, not in each of thousands of processes
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow sweeps lint types bench docs readme gymnasium-suite clean
+.PHONY: demo test slow test-all sweeps lint types bench docs readme gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
@@ -25,6 +25,10 @@ test: $(VENV)/.dev
 # the tests that take longer
 slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not sweep"
+
+# both at once, as CI runs them: collecting takes each process a third of a minute
+test-all: $(VENV)/.dev
+	$(PYTEST) -m "not sweep"
 
 # processes that are killed at hundreds of places, and what they leave; each test uses all cores. Collecting all files
 # would take half a minute
@@ -60,8 +64,10 @@ readme: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) demo site
 
+# Python 3.11's own pip takes thrice as long to find out which versions fit together; where there is no other it will do
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip || true
 	touch $@
 
 $(VENV)/.core: pyproject.toml constraints.txt $(VENV)/.made

@@ -12,6 +12,7 @@ import time
 from multiprocessing.util import Finalize
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support import sizes  # noqa: F401  # small files count the bytes of rows alone
@@ -27,12 +28,22 @@ os.environ.setdefault("PHYSGYM_REPORTS", "none")  # those of reports ask for the
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # a folder in memory; bytes that have to be free there and in all
+
+
+def place() -> str:
+    """A folder for temporary files: in memory, if there is room and nobody names one; a disk takes long to sync."""
+    free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else 0
+    in_memory = "TMPDIR" not in os.environ and min(free, psutil.virtual_memory().available) > ROOM
+    return str(MEMORY) if in_memory else tempfile.gettempdir()
+
+
 if "PHYSGYM_TESTS_FOLDER" not in os.environ:  # pytest-xdist's processes have that of the one that starts them
-    folder = os.environ["PHYSGYM_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="physgym-tests-")
+    folder = os.environ["PHYSGYM_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="physgym-tests-", dir=place())
     # after multiprocessing, whose own folder is in it, has removed that
     Finalize(None, shutil.rmtree, [folder], {"ignore_errors": True}, exitpriority=-200)
     # what tests, and the libraries that they use, leave among temporary files goes at the end; pytest's own stays
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", place())
     os.environ["TMPDIR"] = tempfile.tempdir = str(Path(folder, "tmp"))
     Path(folder, "tmp").mkdir()
     os.environ.setdefault("PHYSGYM_CACHE", str(Path(folder, "cache")))  # the developer's own is left alone
