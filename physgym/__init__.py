@@ -26,6 +26,7 @@ from physgym.system.descriptors import fill_standard
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset as SampleDataset
     from physgym.experiment.evaluate import evaluate as evaluate
+    from physgym.experiment.viewing import view as view
     from physgym.generation.generate import generate as generate
     from physgym.generation.reopen import reopen as reopen
     from physgym.loading.loader import Loader as Loader
@@ -38,6 +39,7 @@ _LAZY = {
     "Recorder": "physgym.rl.recorder",
     "SampleDataset": "physgym.data.dataset",
     "evaluate": "physgym.experiment.evaluate",
+    "view": "physgym.experiment.viewing",
     "generate": "physgym.generation.generate",
     "reopen": "physgym.generation.reopen",
     "SocketVectorEnv": "physgym.vector",
@@ -57,6 +59,7 @@ __all__ = [
     "generate",
     "make_vec",
     "reopen",
+    "view",
 ]
 
 

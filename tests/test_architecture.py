@@ -59,6 +59,7 @@ ORDER = [
     "scene.plots",
     "scene.frames",
     "scene.pictures",
+    "scene.films",
     "generator_state",
     "simulation",
     "episode",

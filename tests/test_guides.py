@@ -166,6 +166,7 @@ GUIDES = {
         files={0: "pendulum.py"},
         prepared=False,
     ),
+    "view": Guide(),
     "vector": Guide(
         IMPORTS + "class Gain(gymnasium.Env):\n"
         "    action_space = observation_space = spaces.Box(-1, 1, (1,), np.float32)\n\n"

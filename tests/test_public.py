@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 NAMES = {
     "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
-    "factory reopen evaluate",
+    "factory reopen evaluate view",
     "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
     "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV MLflow WandB Logger EarlyStopping "
     "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource",
@@ -31,7 +31,7 @@ NAMES = {
     "physgym.errors": "PhysGymError ConfigError CheckpointError DatasetError SampleError WorkerError ChangedCode",
 }
 COMMANDS = (
-    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate"),
+    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
     *("list", "show", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)

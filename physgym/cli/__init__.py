@@ -15,7 +15,20 @@ import sys
 from pathlib import Path
 
 # each module adds its commands
-from physgym.cli import curves, data, evaluation, new, reports, running, search, sessions, surgery, tools, training  # noqa: F401
+from physgym.cli import (  # noqa: F401
+    curves,
+    data,
+    evaluation,
+    new,
+    reports,
+    running,
+    search,
+    sessions,
+    surgery,
+    tools,
+    training,
+    viewing,
+)
 from physgym.cli.app import INTERRUPTED, USAGE, app
 from physgym.errors import PhysGymError
 from physgym.interrupt import command

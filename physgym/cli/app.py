@@ -18,7 +18,7 @@ from physgym.experiment.yaml_text import read_yaml
 USAGE, INTERRUPTED = 2, 130
 
 ORDER = (
-    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate"),
+    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
     *("list", "show", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 

@@ -7,6 +7,7 @@ import copy
 import importlib
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from physgym.data.snapshots import Snapshot
 from physgym.episode import (
     TRUNCATED,
     ActionGenerator,
+    Transition,
     episode_policy,
     part_seed,
     require_spec,
@@ -102,7 +104,96 @@ def reopen(
         DatasetError: The simulation gives something else than what is stored.
         SampleError: A step does not fit the simulation's declaration.
     """
-    episode, step = integer("episode", episode, 0), integer("step", step, 0)
+    step = integer("step", step, 0)
+    found = _find(dataset, episode, env, env_kwargs)
+    found.stored.check_step(step)
+    made = found.build()
+    try:
+        replay = _Replay(made, found, predictor)
+        now = _check_code(found, step, made, allow=allow_changed_code)
+        snapshot = None
+        if now is not None and replay.can_resume(actions):
+            folder, mode = found.dataset.paths[0], found.dataset.mode
+            snapshot = nearest_snapshot(folder, mode, found.stored.episode, step - replay.needs_a_step)
+            if snapshot is not None:
+                check_seed(snapshot, found.stored.seed)
+                check_version(snapshot, found.dataset.provenance, now)
+                check_step_seconds(snapshot, made)
+        with _said_of(snapshot):
+            action = replay.go(step, replay.policy(actions), snapshot)
+            replay.check_next(found.factory, step, action)
+    except BaseException:
+        made.close()
+        raise
+    return made, action
+
+
+@contextlib.contextmanager
+def rerun(
+    dataset: SampleDataset | str | Path | Location,
+    episode: int,
+    *,
+    env: EnvLike | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    allow_changed_code: bool = False,
+) -> Iterator[tuple[Env, Iterator[Transition]]]:
+    """Give a simulation and the steps of a stored episode, which it makes again from its seed, as for `reopen`.
+
+    The simulation is closed at the end of the block. Each sample is compared with the stored one.
+
+    Args:
+        dataset: The dataset, or its folder.
+        episode: Number of the episode.
+        env: As for `reopen`.
+        env_kwargs: As for `reopen`.
+        allow_changed_code: As for `reopen`.
+
+    Raises:
+        ConfigError: As for `reopen`.
+        ChangedCode: The code of the simulation is not that which made the samples.
+        DatasetError: The simulation gives something else than what is stored; raised by the step.
+    """
+    found = _find(dataset, episode, env, env_kwargs)
+    made = found.build()
+    with contextlib.closing(made):
+        replay = _Replay(made, found, None)
+        _check_code(found, found.stored.last, made, allow=allow_changed_code)
+        yield made, replay.steps(found.stored.last + 1, replay.policy(None))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An episode, and the simulation that made it.
+
+    Attributes:
+        dataset: All samples of its dataset.
+        stored: Its samples.
+        origin: Where it comes from.
+        like: The simulation.
+        kwargs: Arguments of its constructor.
+        factory: What makes it.
+    """
+
+    dataset: SampleDataset
+    stored: StoredEpisode
+    origin: EpisodeOrigin
+    like: EnvLike
+    kwargs: Mapping[str, Any]
+    factory: EnvFactory
+
+    def build(self) -> Env:
+        """Make the environment."""
+        return build(lambda: OwnFolder(self.factory), 0, 1)
+
+
+def _find(
+    dataset: SampleDataset | str | Path | Location,
+    episode: int,
+    env: EnvLike | None,
+    env_kwargs: Mapping[str, Any] | None,
+) -> _Found:
+    """Return an episode of a dataset of one folder, and its simulation, which is not made yet."""
+    episode = integer("episode", episode, 0)
     if not isinstance(dataset, SampleDataset):
         dataset = SampleDataset(dataset)
     if len(dataset.paths) > 1:
@@ -111,30 +202,11 @@ def reopen(
     if len(dataset) != sum(part.count for part in parts) or list(dataset.spec) != list(parts[0].spec):
         dataset = SampleDataset(dataset.paths[0], dataset.mode)  # what was selected does not matter
     stored = StoredEpisode(dataset, episode)
-    stored.check_step(step)
     origin = origin_of(dataset, episode)
     _refuse_surrogate(origin.source)
     like: EnvLike = _simulation(origin.source) if env is None else env
     kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
-    factory = env_factory(like, kwargs)
-    made = build(lambda: OwnFolder(factory), 0, 1)
-    try:
-        replay = _Replay(made, origin, stored, dataset.mode, predictor)
-        now = _check_code(dataset, origin, stored.row(step), like, kwargs, made, allow=allow_changed_code)
-        snapshot = None
-        if now is not None and replay.can_resume(actions):
-            snapshot = nearest_snapshot(dataset.paths[0], dataset.mode, episode, step - replay.needs_a_step)
-            if snapshot is not None:
-                check_seed(snapshot, stored.seed)
-                check_version(snapshot, dataset.provenance, now)
-                check_step_seconds(snapshot, made)
-        with _said_of(snapshot):
-            action = replay.go(step, replay.policy(actions), snapshot)
-            replay.check_next(factory, step, action)
-    except BaseException:
-        made.close()
-        raise
-    return made, action
+    return _Found(dataset, stored, origin, like, kwargs, env_factory(like, kwargs))
 
 
 class _Replay:
@@ -142,19 +214,16 @@ class _Replay:
 
     Args:
         env: The environment.
-        origin: Where the episode comes from.
-        stored: Its samples.
-        mode: The part that they are of.
+        found: The episode.
         predictor: Network that the simulation asks.
     """
 
-    def __init__(
-        self, env: Env, origin: EpisodeOrigin, stored: StoredEpisode, mode: str, predictor: AnyPredictor
-    ) -> None:
-        self._env, self._origin, self._stored, self._mode, self._predictor = env, origin, stored, mode, predictor
+    def __init__(self, env: Env, found: _Found, predictor: AnyPredictor) -> None:
+        self._env, self._origin, self._stored, self._predictor = env, found.origin, found.stored, predictor
+        self._mode = found.dataset.mode
         self._prepare(env)
         self._spec = require_spec(env)
-        self._options = _reset_options(env, origin.source, stored)
+        self._options = _reset_options(env, found.origin.source, found.stored)
 
     def _prepare(self, env: Env) -> None:
         inner: Any = env.unwrapped
@@ -228,7 +297,7 @@ class _Replay:
         Raises:
             DatasetError: A sample is not that which is stored.
         """
-        stored, source, rng = self._stored, self._origin.source, ActionGenerator().of(self._stored.seed)
+        stored, rng = self._stored, ActionGenerator().of(self._stored.seed)
         env, begin = self._env, 0
         if snapshot is not None:
             env, begin = ResumedEpisode(env, snapshot), snapshot.step
@@ -236,30 +305,59 @@ class _Replay:
         if step == begin:
             observation, _ = returned("reset", env.reset(seed=stored.seed, options=self._options), 2)
             return policy(observation, rng)
+        last: Transition | None = None
+        for one in self._transitions(env, policy, rng, begin, step):
+            last = one
+        if last is None or begin + last.step < step - 1 or last.last:
+            raise different(f"episode {stored.episode}", "length")
+        return policy(last.observation, rng)
+
+    def steps(self, count: int, policy: ActionPolicy) -> Iterator[Transition]:
+        """Make so many steps from the beginning of the episode.
+
+        Args:
+            count: How many.
+            policy: Gives the actions of the episode.
+
+        Raises:
+            DatasetError: A sample is not that which is stored, or the episode ends earlier.
+        """
+        made = 0
+        for one in self._transitions(self._env, policy, ActionGenerator().of(self._stored.seed), 0, count):
+            made += 1
+            yield one
+        if made < count:
+            raise different(f"episode {self._stored.episode}", "length")
+
+    def _transitions(
+        self, env: Env, policy: ActionPolicy, generator: np.random.Generator, begin: int, end: int
+    ) -> Iterator[Transition]:
+        """Make the steps of the episode from one to before another one, and compare their samples with the stored ones.
+
+        Steps of the transitions count from the first one.
+        """
+        stored, source = self._stored, self._origin.source
         where = f"episode {stored.episode}"
         transitions = run_episode(
             env,
             self._spec,
             seed=stored.seed,
             policy=policy,
-            max_steps=max(step + 1, int(source.get("max_steps", 0))) - begin,
-            max_rejects=step + 1,
+            max_steps=max(end + 1, int(source.get("max_steps", 0))) - begin,
+            max_rejects=end + 1,
             where=where,
             nonfinite=source.get("nonfinite", "error"),
             options=self._options,
-            generator=rng,
+            generator=generator,
         )
-        last = None
-        for last in itertools.islice(transitions, step - begin):
-            at = begin + last.step
+        for one in itertools.islice(transitions, end - begin):
+            at = begin + one.step
             if (sample := stored.sample(at)) is not None:
-                _check_fields(sample, last.sample, self._spec)
-                check_same_sample(sample, last.sample, f"{where}, step {at}")
-            elif stored.is_whole and last.sample is not None:  # it was rejected
+                _check_fields(sample, one.sample, self._spec)
+                check_same_sample(sample, one.sample, f"{where}, step {at}")
+            elif stored.is_whole and one.sample is not None:  # it was rejected
                 raise different(f"{where}, step {at}", "outcome")
-        if last is None or begin + last.step < step - 1 or last.last:
-            raise different(where, "length")
-        return policy(last.observation, rng)
+            yield one
 
     def check_next(self, factory: EnvFactory, step: int, action: Any) -> None:
         """Compare the sample of the next step too, in another environment, where one can come to the same state.
@@ -394,27 +492,18 @@ def _reset_options(env: Env, source: Mapping[str, Any], stored: StoredEpisode) -
     return {"parameters": unflatten(space, iter(parameters.values()))}
 
 
-def _check_code(
-    dataset: SampleDataset,
-    origin: EpisodeOrigin,
-    row: int | None,
-    like: EnvLike,
-    kwargs: Mapping[str, Any],
-    env: Env,
-    *,
-    allow: bool,
-) -> Code | None:
-    """Check that the code of the simulation is that which made a sample; return it, None where another is allowed.
+def _check_code(found: _Found, step: int, env: Env, *, allow: bool) -> Code | None:
+    """Check that the code of the simulation is that which made a step; return it, None where another is allowed.
 
     Raises:
         ChangedCode: It is not.
     """
-    runs = runs_of(origin.provenance)
-    if row is not None and not origin.dataset:  # a dataset that was resumed may have had several
+    runs, row = runs_of(found.origin.provenance), found.stored.row(step)
+    if row is not None and not found.origin.dataset:  # a dataset that was resumed may have had several
         runs = [run for run in runs if int(run.get("samples", 0)) <= row] or runs
     producer = runs[-1].get("code") if runs else None
-    found = code_of(like, dict(kwargs), describe_env(env))
+    now = code_of(found.like, dict(found.kwargs), describe_env(env))
     if not isinstance(producer, Mapping) or producer.get("hash") == "unknown":  # samples are compared in any case
-        return found
-    where = f"the sample of {dataset.paths[0]}"
-    return None if check_same(producer, found, where, allow=allow, compare_factories=False) else found
+        return now
+    where = f"the sample of {found.dataset.paths[0]}"
+    return None if check_same(producer, now, where, allow=allow, compare_factories=False) else now

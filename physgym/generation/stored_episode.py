@@ -52,13 +52,18 @@ class StoredEpisode:
         origin = origin_of(dataset, episode)
         self.is_whole = holds_all_steps(origin.source, dataset.source, dataset.provenance, origin.provenance)
 
+    @property
+    def last(self) -> int:
+        """Return the last step that has a sample."""
+        return int(self._steps[-1])
+
     def check_step(self, step: int) -> None:
         """Check that the episode has a step; one that was rejected is one.
 
         Raises:
             ConfigError: It has not.
         """
-        last = int(self._steps[-1])
+        last = self.last
         if step > last and step >= self._dataset.lengths.get(self.episode, 0):
             raise ConfigError(
                 f"episode {self.episode} of {self._dataset.paths[0]} has no step {step}; its last one is {last}"

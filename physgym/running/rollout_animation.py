@@ -9,14 +9,14 @@ import numpy as np
 
 from physgym.checks import integer
 from physgym.errors import ConfigError
-from physgym.files import replacing
 from physgym.running.autoregression import PredictedTrajectory
+from physgym.scene.films import GIF, Film, save_film
 from physgym.scene.frames import COLOURS, figure_frame, new_figure, style
 from physgym.scene.style import GHOST_COLOUR
 from physgym.spaces import Array
 
 FEW = 8  # numbers of a field that are drawn over time
-FRAME_MS = 80
+FPS = 12.5
 CURVES, PICTURES = (640, 480), (900, 340)
 
 
@@ -33,7 +33,7 @@ def save_animation(file: Path, rollout: PredictedTrajectory, name: str, unit: st
     Raises:
         ConfigError: The field has too many axes, nothing is finite, or the file cannot be written.
     """
-    if file.suffix.lower() != ".gif":
+    if file.suffix.lower() != GIF:
         raise ConfigError(f"an animation is written as .gif, not as {file.name!r}")
     frames = integer("frames", frames, 1)
     count = rollout.finite
@@ -49,7 +49,8 @@ def save_animation(file: Path, rollout: PredictedTrajectory, name: str, unit: st
         pictures = _series(predicted, true, labels, rollout.seconds, titles, shown)
     else:
         pictures = _curves(predicted, true, labels, titles, shown)
-    _write(file, pictures)
+    last = round(FPS)  # frames for which the last one stays: a second
+    save_film(file, Film(pictures.__getitem__, [*[1] * (len(pictures) - 1), last], FPS), overwrite=True)
 
 
 def can_animate(shape: tuple[int, ...]) -> bool:
@@ -155,17 +156,3 @@ def _pictures(predicted: Array, true: Array, labels: tuple[str, ...], titles: li
             figure.suptitle(titles[i])
             found.append(figure_frame(figure))
     return found
-
-
-def _write(file: Path, pictures: list[Array]) -> None:
-    from PIL import Image
-
-    frames = [Image.fromarray(picture) for picture in pictures]
-    times = [FRAME_MS] * (len(frames) - 1) + [1000]  # the last one stays a second
-    try:
-        with replacing(file, durable=False) as temporary:
-            frames[0].save(
-                temporary, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=False
-            )
-    except OSError as error:
-        raise ConfigError(f"cannot write the animation {file}: {error.strerror}") from error

@@ -66,7 +66,13 @@ def every_object() -> dict[str, dict[str, Any]]:
         "place": shown_object("text", text="here", point=np.array([1.0, 0.0, 0.0], np.float32)),
         "field": shown_object("image", values=np.arange(12.0).reshape(3, 4), limits=[0.0, 11.0], panel="field"),
         "curve": shown_object(
-            "curve", x=np.arange(4.0), values=np.array([0.0, 1.0, np.nan, 2.0]), xlabel="x", symbol="", panel="curves"
+            "curve",
+            x=np.arange(4.0),
+            values=np.array([0.0, 1.0, np.nan, 2.0]),
+            limits=[0.0, 2.0],
+            xlabel="x",
+            symbol="",
+            panel="curves",
         ),
     }
 

@@ -12,6 +12,7 @@ from physgym.scene.sinks.base import SceneSink
 
 # name: module, class, package that it needs and the extra that installs it
 SINKS: Mapping[str, tuple[str, str, str, str]] = {
+    "vedo": ("physgym.scene.sinks.vedo_window", "VedoWindow", "vedo", ""),
     "count": ("physgym.scene.sinks.counting", "CountingSink", "numpy", ""),
 }
 

@@ -1,0 +1,85 @@
+"""Scenes of prediction errors: what a network predicts, against what is true, object by object."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from physgym.scene.changes import SceneSnapshot
+from physgym.spaces import Array
+
+SIGNED, UNSIGNED = "RdBu_r", "viridis"  # colours of errors with a sign, and of their sizes
+PLOTS = ("image", "curve")
+OF_SCALARS = ("scalars", "face_scalars")
+
+
+class PredictionErrors:
+    """Scenes of the differences between predicted and true ones; their colours mean the same in all of them.
+
+    An image or a curve becomes the predicted values less the true ones. An object in space stays where it truly is, and
+    its colours are the distance of each point to the predicted one; where its points are not predicted, the difference
+    of its scalars, or the length of that of its vectors. What no prediction moves or colours stays, but for images and
+    curves.
+
+    Args:
+        predicted: Names of the objects that predictions move or colour.
+        unit: Unit of a distance; empty where it is not known.
+    """
+
+    def __init__(self, predicted: Collection[str], unit: str = "") -> None:
+        self._predicted, self._unit = frozenset(predicted), unit
+        self._largest: dict[str, float] = {}
+
+    def snapshot(self, true: SceneSnapshot, network: SceneSnapshot) -> SceneSnapshot:
+        """Return the scene of the differences between two scenes of the same sample."""
+        objects = {}
+        for name, one in true["objects"].items():
+            other = network["objects"].get(name)
+            if name not in self._predicted:
+                if one["kind"] not in PLOTS:
+                    objects[name] = one
+            elif other is not None and (found := self._difference(name, one, other)) is not None:
+                objects[name] = found
+        return {**true, "objects": objects}
+
+    def network(self, predicted: SceneSnapshot) -> SceneSnapshot:
+        """Return the scene of the network without the plots of which it predicts nothing."""
+        every = predicted["objects"]
+        mine = {every[name]["panel"] for name in self._predicted & every.keys() if every[name]["kind"] in PLOTS}
+        kept = {name: one for name, one in every.items() if one["kind"] not in PLOTS or one["panel"] in mine}
+        return {**predicted, "objects": kept}
+
+    def _difference(self, name: str, true: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return an object that shows the error of another one; None where nothing of it can be compared."""
+        found = {key: value for key, value in true.items() if key not in OF_SCALARS}
+        found |= {"ghost": False, "alpha": 1.0, "wireframe": False}
+        if true["kind"] in PLOTS:
+            if network["values"].shape != true["values"].shape:
+                return None
+            if "limits" not in true:  # a picture in colours of its own
+                difference = np.abs(network["values"].astype(int) - true["values"])
+                return {**found, "values": difference.astype(np.uint8)}
+            values = network["values"] - true["values"]
+            return {**found, "values": values, **self._scale(name, values, signed=True)}
+        for key in ("points", "scalars", "face_scalars", "vectors"):
+            one, other = true.get(key), network.get(key)
+            if one is None or other is None or one.shape != other.shape or np.array_equal(one, other):
+                continue
+            if key in OF_SCALARS:
+                return {**found, key: other - one, **self._scale(name, other - one, signed=True)}
+            sizes = np.linalg.norm(other - one, axis=1)
+            return {**found, "scalars": sizes, "unit": self._unit, **self._scale(name, sizes, signed=False)}
+        if true["kind"] in ("text", "markers"):
+            return None
+        none = np.zeros(len(true["points"]))  # predicted exactly
+        return {**found, "scalars": none, "unit": self._unit, **self._scale(name, none, signed=False)}
+
+    def _scale(self, name: str, values: Array, *, signed: bool) -> dict[str, Any]:
+        """Return colours and limits, which grow with the largest error that was shown."""
+        finite = values[np.isfinite(values)]
+        here = float(np.abs(finite).max()) if finite.size else 0.0
+        largest = self._largest[name] = max(here, self._largest.get(name, 0.0))
+        largest = largest or 1.0
+        return {"colours": SIGNED if signed else UNSIGNED, "limits": [-largest if signed else 0.0, largest]}

@@ -1,0 +1,155 @@
+"""Scenes of stored samples: as the solver computed them, as the network predicts them, and the error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from physgym.checks import one_of
+from physgym.data.dataset import SampleDataset
+from physgym.data.rejected_samples import RejectedSamples
+from physgym.errors import ConfigError, SceneError
+from physgym.running.run_step import PREDICTION, without_additions
+from physgym.sample import Sample
+from physgym.scene.changes import SceneSnapshot
+from physgym.scene.default import default_scene
+from physgym.scene.episode_scenes import EpisodeScenes
+from physgym.scene.message import MESSAGE, message_scene
+from physgym.scene.objects import Scene
+from physgym.scene.prediction_error import PredictionErrors
+from physgym.scene.stored import scene_of
+from physgym.scene.timeline import Timeline
+from physgym.scene.values import FIELD
+from physgym.spaces import Array
+
+log = logging.getLogger(__name__)
+
+Side = Literal["solver", "network", "error"]
+SIDES: tuple[Side, ...] = get_args(Side)
+
+
+class SampleScenes:
+    """Scenes of the samples of a dataset.
+
+    Args:
+        dataset: The samples.
+        sides: Which scenes of a sample: the solver's, the network's, and the error between them. By default all three
+            where predictions are stored, else the solver's. Where it is the solver's alone, what a network predicts is
+            in it as well, as a ghost.
+        live: Scenes of the simulation itself in place of the solver's that follow from the samples.
+
+    Attributes:
+        sides: The same, in that order.
+
+    Raises:
+        ConfigError: A side is unknown, or there are no predictions to show.
+    """
+
+    def __init__(
+        self, dataset: SampleDataset, sides: Sequence[Side] | None = None, live: EpisodeScenes | None = None
+    ) -> None:
+        self._dataset, self._live = dataset, live
+        self._predicted = [name.removeprefix(PREDICTION) for name in dataset.spec if name.startswith(PREDICTION)]
+        self.sides = _checked(sides, predicted=bool(self._predicted), live=live is not None)
+        # one for all sides, so that their colours and cameras are the same
+        self._scene, shown = self._scene_and_predicted()
+        self._errors = PredictionErrors(shown, self._unit)
+
+    def _scene_and_predicted(self) -> tuple[Scene, list[str]]:
+        """Return the scene, and those of its objects that a predicted field moves or colours."""
+        scene = scene_of(self._dataset)
+        if self.sides == ("solver",):
+            return scene, []
+        if not (shown := _objects_of(scene, self._predicted)):
+            log.warning("the scene shows none of the predicted fields %s: all fields are drawn", self._predicted)
+            scene = default_scene(without_additions(self._dataset.spec), self._dataset.constants)
+            shown = _objects_of(scene, self._predicted)
+        return scene, shown
+
+    @property
+    def _unit(self) -> str:
+        """Return the unit of distances to what is predicted, where there is one alone."""
+        units = {self._dataset.spec[f"{PREDICTION}{name}"].unit for name in self._predicted}
+        return units.pop() if len(units) == 1 else ""
+
+    def snapshots(self, timeline: Timeline, position: int) -> list[SceneSnapshot]:
+        """Return the scene of each side at a position; a text in place of one that cannot be drawn."""
+        if self._live is not None:
+            return [self._live.snapshot(int(timeline.episode[position]), int(timeline.step[position]))]
+        row = self._row(timeline, position)
+        if self.sides == ("solver",):
+            return [self._drawn(row)]
+        true = {name: value for name, value in row.items() if not name.startswith(PREDICTION)}
+        predicted = {name: row[f"{PREDICTION}{name}"] for name in self._predicted if f"{PREDICTION}{name}" in row}
+        self._drawn({**true, **predicted})  # its colours and camera are those of both
+        solver, network = self._drawn(true), self._drawn({**true, **predicted})
+        unable = next((one for one in (network, solver) if MESSAGE in one["objects"]), None)
+        every = {
+            "solver": solver,
+            "network": self._errors.network(network),
+            "error": self._errors.snapshot(solver, network) if unable is None else unable,
+        }
+        return [every[side] for side in self.sides]
+
+    def prepare(self, timeline: Timeline, positions: Sequence[int]) -> None:
+        """Look at samples beforehand, so that colours and cameras are the same in pictures of all of them."""
+        for position in positions:
+            self.snapshots(timeline, position)
+
+    def reason(self, timeline: Timeline, position: int) -> str:
+        """Return why a sample was rejected; empty where it was not."""
+        return self._rejected.reasons[timeline.rows[position]] if timeline.rejected[position] else ""
+
+    def _drawn(self, row: Mapping[str, Array]) -> SceneSnapshot:
+        try:
+            return self._scene.snapshot(row, self._dataset.constants)
+        except SceneError as error:  # what was rejected or predicted need not be finite
+            return message_scene(f"not drawn: {error}")
+
+    def _row(self, timeline: Timeline, position: int) -> Sample:
+        number = int(timeline.rows[position])
+        if timeline.rejected[position]:
+            return {name: values[number] for name, values in self._rejected.samples.items()}
+        return self._dataset[number]
+
+    @cached_property
+    def _rejected(self) -> RejectedSamples:
+        found = self._dataset.rejected
+        assert found is not None  # the timeline has some
+        return found
+
+
+def _checked(sides: Sequence[Side] | None, *, predicted: bool, live: bool) -> tuple[Side, ...]:
+    if sides is None:
+        return SIDES if predicted and not live else ("solver",)
+    for side in sides:
+        one_of("side", side, SIDES)
+    found: tuple[Side, ...] = tuple(side for side in SIDES if side in sides)
+    if found == ("solver",):
+        return found
+    if not found:
+        raise ConfigError(f"no side is given; choose among {', '.join(SIDES)}")
+    if live:
+        raise ConfigError("the simulation itself is the solver's side; leave the others out")
+    if not predicted:
+        raise ConfigError("the samples hold no predictions; record some with: physgym run SESSION --record DATA")
+    return found
+
+
+def _objects_of(scene: Scene, fields: Sequence[str]) -> list[str]:
+    """Return the names of the objects that are made of any of these fields."""
+    every = scene.declaration()["objects"]
+    return [one["name"] for one in every if not {*_fields(one["arrays"])}.isdisjoint(fields)]
+
+
+def _fields(tree: Any) -> Iterator[str]:
+    """Return the names of the fields in the data of values."""
+    if isinstance(tree, Mapping):
+        if isinstance(name := tree.get(FIELD), str):
+            yield name
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for inner in tree:
+            yield from _fields(inner)

@@ -1,0 +1,119 @@
+"""Scenes of prediction errors: of every kind of object what is compared, and in which colours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from physgym.scene.objects import Scene
+from physgym.scene.prediction_error import PredictionErrors
+from physgym.scene.values import constant, field, norm
+
+NODES = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+CONSTANTS = {"nodes": NODES, "cells": np.array([[0, 1, 2, 3]])}
+MOVED = np.zeros((4, 3))
+MOVED[2] = [0.0, 3.0, 4.0]
+
+
+def scene() -> Scene:
+    made = Scene()
+    made.mesh(
+        "plate", constant("nodes") + field("u"), constant("cells"), cell="quad", scalars=norm(field("u")), unit="mm"
+    )
+    made.points("hot", constant("nodes"), scalars=field("t"), unit="K")
+    made.arrows("forces", constant("nodes"), field("f"))
+    made.markers("fixed", constant("nodes"))
+    made.image("map", field("m"))
+    made.curve("line", field("c"))
+    made.text("note", "t = {:.1f}", values=field("t")[0])
+    return made
+
+
+TRUE = {
+    "u": np.zeros((4, 3)),
+    "t": np.arange(4.0),
+    "f": np.ones((4, 3)),
+    "m": np.arange(6.0).reshape(2, 3),
+    "c": np.arange(5.0),
+}
+
+
+def errors(predicted: dict[str, np.ndarray], *names: str) -> dict[str, dict]:
+    made = scene()
+    true, network = (made.snapshot(row, CONSTANTS) for row in (TRUE, {**TRUE, **predicted}))
+    return PredictionErrors(names, "mm").snapshot(true, network)["objects"]
+
+
+def test_a_mesh_that_is_moved_has_the_distance_of_each_point_as_colour():
+    plate = errors({"u": MOVED}, "plate")["plate"]
+    np.testing.assert_allclose(plate["points"], NODES)
+    np.testing.assert_allclose(plate["scalars"], [0, 0, 5, 0])
+    assert (plate["limits"], plate["unit"], plate["colours"]) == ([0.0, 5.0], "mm", "viridis")
+
+
+def test_scalars_images_and_curves_are_differences_with_a_sign():
+    found = errors({"t": np.arange(4.0) - 2, "m": TRUE["m"] + 1, "c": TRUE["c"] * 2}, "hot", "map", "line", "note")
+    np.testing.assert_allclose(found["hot"]["scalars"], -2)
+    assert (found["hot"]["limits"], found["hot"]["unit"], found["hot"]["colours"]) == ([-2.0, 2.0], "K", "RdBu_r")
+    np.testing.assert_allclose(found["map"]["values"], 1)
+    assert (found["map"]["limits"], found["map"]["colours"]) == ([-1.0, 1.0], "RdBu_r")
+    np.testing.assert_allclose(found["line"]["values"], np.arange(5.0))
+    assert found["line"]["limits"] == [-4.0, 4.0]
+    assert "note" not in found
+
+
+def test_arrows_have_the_length_of_the_difference_as_colour():
+    arrows = errors({"f": np.ones((4, 3)) * [1, 1, 3]}, "forces")["forces"]
+    np.testing.assert_allclose(arrows["scalars"], 2)
+    np.testing.assert_allclose(arrows["vectors"], 1)
+
+
+def test_what_is_not_predicted_stays_but_for_plots():
+    assert set(errors({"u": MOVED}, "plate")) == {"plate", "hot", "forces", "fixed", "note"}
+
+
+def test_a_perfect_prediction_is_an_error_of_zero():
+    found = errors({}, "plate", "map")
+    np.testing.assert_array_equal(found["plate"]["scalars"], 0)
+    np.testing.assert_array_equal(found["map"]["values"], 0)
+    assert found["map"]["limits"] == [-1.0, 1.0]
+
+
+def test_colours_mean_the_same_from_one_sample_to_the_next():
+    made = scene()
+    true = made.snapshot(TRUE, CONSTANTS)
+    compared = PredictionErrors(["map"])
+    limits = []
+    for size in (1, 3, 2):
+        found = compared.snapshot(true, made.snapshot({**TRUE, "m": TRUE["m"] + size}, CONSTANTS))
+        limits.append(found["objects"]["map"]["limits"])
+    assert limits == [[-1.0, 1.0], [-3.0, 3.0], [-3.0, 3.0]]
+
+
+def test_a_prediction_that_is_no_number_is_a_gap():
+    line = errors({"c": np.array([0.0, np.nan, 2, 3, 4])}, "line")["line"]
+    assert np.isnan(line["values"][1])
+    assert line["limits"] == [-1.0, 1.0]
+
+
+def test_the_network_shows_plots_of_what_it_predicts():
+    made = scene()
+    made.curve("other", field("c"), panel="elsewhere")
+    made.curve("same axes", field("c"), panel="")
+    found = PredictionErrors(["line"]).network(made.snapshot(TRUE, CONSTANTS))["objects"]
+    assert set(found) == {"plate", "hot", "forces", "fixed", "note", "line", "same axes"}
+
+
+@pytest.mark.parametrize("kind", ["map", "line"])
+def test_shapes_that_differ_are_not_compared(kind):
+    values = {"map": {"m": np.zeros((3, 3))}, "line": {"c": np.zeros(7)}}[kind]
+    assert kind not in errors(values, kind)
+
+
+def test_pictures_in_colours_of_their_own_differ_by_colour():
+    true, network = ({"kind": "image", "values": np.full((2, 2, 3), level, np.uint8)} for level in (200, 10))
+    one, other = ({"title": "", "camera": {}, "objects": {"camera": item}} for item in (true, network))
+    found = PredictionErrors(["camera"]).snapshot(one, other)["objects"]["camera"]
+    assert found["values"].dtype == np.uint8
+    assert (found["values"] == 190).all()
+    assert "limits" not in found
