@@ -67,6 +67,7 @@ ORDER = [
     "samplers",
     "protocol",
     "transport",
+    "viewing",
     "worker",
     "launch",
     "vector",

@@ -28,6 +28,7 @@ from physgym.cli import (  # noqa: F401
     tools,
     training,
     viewing,
+    watching,
 )
 from physgym.cli.app import INTERRUPTED, USAGE, app
 from physgym.errors import PhysGymError

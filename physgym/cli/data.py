@@ -17,7 +17,7 @@ from physgym.cli.app import (
     pairs_of,
 )
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
-from physgym.cli.options import GENERATION, with_options
+from physgym.cli.options import GENERATION, VIEW, with_options
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import short
 from physgym.formats import registry
@@ -39,6 +39,7 @@ def generate(
     arg: EnvArguments = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the dataset after its last sample.")] = False,
+    view: VIEW = None,
     *,
     given: dict[str, Any],
     flags: Flags,
@@ -56,6 +57,7 @@ def generate(
     from physgym.experiment.dataset_plan import ONE_DATASET
     from physgym.experiment.runs import generate_samples
     from physgym.storage import Location, place
+    from physgym.viewing.shown import view_of
 
     given |= {f"environment.arguments.{name}": value for name, value in arguments_of(arg).items()}
     file = Path(source) if source.endswith((".yaml", ".yml")) or Path(source).is_dir() else None
@@ -79,7 +81,10 @@ def generate(
             raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")
     try:
         allowed = flags.allow_changed_code
-        dataset = generate_samples(config, None, origin, mode=mode, more=resume, allow_changed_code=allowed)  # type: ignore[arg-type]
+        part: Any = mode
+        dataset = generate_samples(
+            config, None, origin, mode=part, more=resume, allow_changed_code=allowed, view=view_of(view)
+        )
     except KeyboardInterrupt as interrupt:
         if there is None:
             print(f"\n{interrupt}", file=sys.stderr)

@@ -122,6 +122,13 @@ def declared_options(options: type, section: str) -> tuple[KeyOption, ...]:
     )
 
 
+VIEW = Annotated[
+    str | None,
+    typer.Option(
+        metavar="vedo|web",
+        help="Show the simulations while they run: in a window, or on a page in a browser.",
+    ),
+]
 GENERATION = (
     KeyOption("dataset.path", "out", "Dataset folder, or s3://bucket/prefix; by default in a new session."),
     KeyOption("dataset.samples", "samples", "How many samples the dataset shall have.", shown="1000"),

@@ -10,7 +10,7 @@ import typer
 
 from physgym.cli import rollouts
 from physgym.cli.app import INTERRUPTED, again, app, config_of
-from physgym.cli.options import REPLAYING, RUNNING, in_section, with_options
+from physgym.cli.options import REPLAYING, RUNNING, VIEW, in_section, with_options
 from physgym.cli.reports import RUN_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
 
@@ -49,6 +49,7 @@ def run(
     threshold: rollouts.THRESHOLDS = None,
     out: rollouts.OUT = None,
     no_report: NoReport = False,
+    view: VIEW = None,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -77,6 +78,8 @@ def run(
     only = {"episodes": episodes, "data": data, "mode": mode, "metric": metric, "threshold": threshold, "out": out}
     rollouts.check_options(rollout, only, given, resume=resume)
     if rollout is not None:
+        if view is not None:
+            raise ConfigError("--view shows a run, and --rollout measures episodes: leave one of them out")
         drawn = {name: build_sampler(getattr(chosen, name), name, "runner") for name in ("actions", "parameters")}
         found = _roll_out(session, config, chosen.which, rollout, {**options, **drawn}, only, allow=allow_changed_code)
         _report(session, found, wanted=not no_report)
@@ -91,6 +94,7 @@ def run(
         frames=None if chosen.frames is None else Path(chosen.frames),
         resume=resume,
         allow_changed_code=allow_changed_code,
+        view=_view(view, session),
         actions=build_sampler(chosen.actions, "actions", "runner"),
         parameters=build_sampler(chosen.parameters, "parameters", "runner"),
         **options,
@@ -123,6 +127,7 @@ def replay(
     steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
     allow_changed_code: AllowChangedCode = False,
     cpu: Cpu = False,
+    view: VIEW = None,
     given: dict[str, Any],
 ) -> None:
     """Let a trained network predict the stored samples of a dataset again, without the simulation.
@@ -143,8 +148,15 @@ def replay(
     if solver or overrides or (session / CONFIG).exists():
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     dataset = open_part(data, mode, recorded_split(session, data))  # type: ignore[arg-type]  # checked by it
-    more["allow_changed_code"] = allow_changed_code
+    more |= {"allow_changed_code": allow_changed_code, "view": _view(view, session)}
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
+
+
+def _view(name: str | None, session: Path) -> Any:
+    """Return how a run of a session's network is shown."""
+    from physgym.viewing.shown import LiveView
+
+    return LiveView(name, (session,))
 
 
 def _roll_out(

@@ -12,6 +12,7 @@ import typer
 
 from physgym.cli.app import INTERRUPTED, app, config_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.options import VIEW
 from physgym.cli.reports import NoReport, write_session_report
 from physgym.cli.search import Ray, resume_search
 from physgym.errors import ConfigError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
     from physgym.experiment.runs import Outcome
     from physgym.experiment.schema import Config
+    from physgym.viewing import shown
 
 
 @app.command(cls=Command)
@@ -35,6 +37,7 @@ def train(
         ),
     ],
     overrides: Overrides = None,
+    view: VIEW = None,
     *,
     no_report: NoReport = False,
     flags: Flags,
@@ -47,9 +50,12 @@ def train(
 
     physgym train examples/beam.yaml --mini --no-logging
     """
+    from physgym.viewing.shown import view_of
+
     settings = flags.load(config, overrides)
+    how = view_of(view)
     origin, log = flags.origin(config, overrides)
-    _run_training(settings, None, origin, log, reported=not no_report)
+    _run_training(settings, None, origin, log, how, reported=not no_report)
 
 
 @app.command(cls=Command)
@@ -153,12 +159,19 @@ def _check_folder(session: Path, config: Config, folder: str) -> None:
 
 
 def _run_training(
-    config: Config, session: Path | None, origin: Origin, log: bool = True, *, reported: bool = True
+    config: Config,
+    session: Path | None,
+    origin: Origin,
+    log: bool = True,
+    view: shown.LiveView | None = None,
+    *,
+    reported: bool = True,
 ) -> None:
     from physgym.experiment.runs import train as run
+    from physgym.viewing.shown import UNSEEN
 
     try:
-        outcome = run(config, session, origin, log=log)
+        outcome = run(config, session, origin, log=log, view=view or UNSEEN)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -45,6 +45,7 @@ from physgym.training import (
 from physgym.training.ranks import Ranks
 from physgym.training.trainer import ALONE
 from physgym.vector.make import env_factories
+from physgym.viewing.shown import UNSEEN, LiveView
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def train(
     *,
     log: bool = True,
     callbacks: Sequence[Callback] = (),
+    view: LiveView = UNSEEN,
 ) -> Outcome:
     """Run the training that a configuration describes, in a new session folder or in that of an interrupted one.
 
@@ -82,6 +84,7 @@ def train(
         log: Whether there is a session. Without one nothing is kept: no checkpoints, no curves, and the samples only
             where ``dataset.path`` says so.
         callbacks: More callbacks of the training.
+        view: How its simulations are shown meanwhile.
 
     Started by ``torchrun``, the processes train one network together, from a dataset that is complete.
 
@@ -93,7 +96,8 @@ def train(
     given, config = config, located(config)
     begun = None if resume is None else dataset_folder(config, resume)
     allowed = origin is not None and origin.allow_changed_code
-    plan = TrainingPlan(config, begun, callbacks, allow_changed_code=allowed)
+    _check_view(config, resume, view)
+    plan = TrainingPlan(config, begun, callbacks, allow_changed_code=allowed, view=view)
     ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
     if ranks.size > 1 and not is_complete(config, resume):
         raise ConfigError(f"{ALONE}: physgym generate, then dataset.path")
@@ -105,6 +109,7 @@ def train(
         plan.foresee_samples(ranks.size)
         session = Path(ranks.share(str(new_session(config.session)) if ranks.rank == 0 else ""))
     folder = dataset_folder(config, session)
+    plan.show_in(session)
     # the record stands before the first step, and names the folder that the session really has
     recorded = given.model_copy(update={"session": str(session)}).model_dump()
     if ranks.rank > 0:
@@ -161,6 +166,7 @@ def generate_samples(
     mode: Mode = "training",
     more: bool = False,
     allow_changed_code: bool = False,
+    view: LiveView = UNSEEN,
 ) -> SampleDataset:
     """Generate the samples that a configuration describes: where ``dataset.path`` says, or in a session of their own.
 
@@ -171,6 +177,7 @@ def generate_samples(
         mode: Part of the dataset to write.
         more: Continue the dataset in ``dataset.path`` after its last sample.
         allow_changed_code: Continue it with another code of the simulation too; of a session `origin` says it.
+        view: How the simulations are shown meanwhile.
 
     Raises:
         ConfigError: The configuration has no environment.
@@ -187,7 +194,7 @@ def generate_samples(
     if resume is not None:  # the part that was begun
         mode = next((part for part in get_args(Mode) if dataset_has_samples(resume / "dataset", part)), mode)
     options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
-    options["predictor"] = answering_network(config)
+    options |= {"predictor": answering_network(config), "view": view}
     make: Any = functools.partial(generate, env, **options)
     if isinstance(config.dataset.path, list):
         raise ConfigError(ONE_DATASET)
@@ -211,6 +218,17 @@ def generate_samples(
             ) from None
         run.describe_dataset(dataset)
         return dataset
+
+
+def _check_view(config: Config, resume: Path | None, view: LiveView) -> None:
+    """Raise ConfigError where a training is to be shown that runs no simulation."""
+    if view.sink is None:
+        return
+    if config.dataset.type is not None or (config.dataset.produce == "before" and is_complete(config, resume)):
+        raise ConfigError(
+            "--view: this training runs no simulation, since its samples are there already. Leave it out; physgym view "
+            "shows stored samples"
+        )
 
 
 def check(config: Config, metric: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ from physgym.training.batches import divide
 from physgym.training.foreign import Feed, TorchSamples
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.ranks import Ranks
+from physgym.viewing.shown import UNSEEN, LiveView
 
 
 class TrainingPlan:
@@ -82,6 +84,7 @@ class TrainingPlan:
         callbacks: More callbacks.
         metric: A value of an epoch that is wanted.
         allow_changed_code: Whether a dataset may go on with another code of the simulation.
+        view: How simulations are shown while they run.
 
     Attributes:
         config: Describes the training.
@@ -106,6 +109,7 @@ class TrainingPlan:
         metric: str | None = None,
         *,
         allow_changed_code: bool = False,
+        view: LiveView = UNSEEN,
     ) -> None:
         self.config = config
         if folder is None:  # a session of before goes on as it was
@@ -120,13 +124,18 @@ class TrainingPlan:
         optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
         self.changes = build_changes(config, self.network, self.spec)
-        self.generation = {**generation_options(config), "allow_changed_code": allow_changed_code}
+        self.generation = {**generation_options(config), "allow_changed_code": allow_changed_code, "view": view}
         self.callbacks = [*build_metrics(config, self.predictor()), *callbacks]
         for part in config.training.callbacks:
             self.callbacks.append(make_part(part, components.CALLBACKS, "training.callbacks", Callback))
         if config.training.early_stopping is not None:
             self.callbacks.append(EarlyStopping(**config.training.early_stopping.model_dump()))
         self._foresee(optimization, metric)
+
+    def show_in(self, session: Path) -> None:
+        """Let simulations be watched by the folder of a session, also where it stores no samples."""
+        view: LiveView = self.generation["view"]
+        self.generation["view"] = replace(view, places=(session,))
 
     def foresee_samples(self, ranks: int) -> None:
         """Raise what is wrong with samples that are there already, before a session takes its name.

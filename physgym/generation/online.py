@@ -167,6 +167,8 @@ class Online(SampleSource):
                 )
             if self._thread is None or not self._thread.is_alive():  # as in a forked child
                 raise WorkerError("the thread that takes samples from the simulations has died; make a new source")
+            if isinstance(self.stream, SampleStream) and self.stream.paused:
+                begun = time.monotonic()  # nobody is late
             since = time.monotonic() - max(begun, self._times.arrived)
             if since >= self.timeout:
                 raise WaitTimeout(

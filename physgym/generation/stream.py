@@ -46,6 +46,7 @@ from physgym.storage.location import Location
 from physgym.system.cores import usable_cores
 from physgym.vector.predictions import AnyPredictor
 from physgym.vector.vector_env import SocketVectorEnv
+from physgym.viewing.shown import show, view_of
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 
@@ -94,7 +95,7 @@ class SampleStream(SampleSource):
         episodes, nonfinite, env_kwargs = options["episodes"], options["nonfinite"], options["env_kwargs"]
         mode, resume, keep_rejected = options["mode"], options["resume"], options["keep_rejected"]
         num_envs, num_workers = options["num_envs"], options["num_workers"]
-        seed = integer("seed", options["seed"], 0)
+        seed, view = integer("seed", options["seed"], 0), view_of(options["view"])
         max_steps, max_rejects = (integer(name, options[name], 1) for name in ("max_steps", "max_rejects"))
         if num_workers is not None:
             num_workers = integer("num_workers", num_workers)
@@ -174,6 +175,7 @@ class SampleStream(SampleSource):
                 warn_of_parts(self, writer)
                 if (constants := self.constants) or writer.constants:
                     writer.set_constants(constants)
+            show(self._envs.views, view, env_name(env), [] if path is None else [str(path)])
         except BaseException as error:
             self._close(type(error))
             raise
@@ -327,6 +329,11 @@ class SampleStream(SampleSource):
     @predictor.setter
     def predictor(self, predictor: AnyPredictor) -> None:
         self._envs.predictor = predictor
+
+    @property
+    def paused(self) -> bool:
+        """Return whether somebody who looks at the simulations has them pause."""
+        return self._envs.views.paused
 
     @property
     def lacks_predictor(self) -> bool:

@@ -11,6 +11,7 @@ from physgym.options import Option
 from physgym.samplers.base import SamplerLike
 from physgym.vector.arguments import Arguments
 from physgym.vector.predictions import AnyPredictor
+from physgym.viewing.shown import ViewLike
 
 EnvKwargs = Annotated[
     Arguments,
@@ -34,6 +35,16 @@ ParametersOption = Annotated[
         None,
         "what draws the parameters of episodes: one of `physgym.samplers`, or its name; None leaves it to the "
         "environment",
+    ),
+]
+
+
+ViewOption = Annotated[
+    ViewLike,
+    Option(
+        None,
+        'what shows the simulations while they run: "vedo", a window, or "web", a page in a browser. Samples do not '
+        "depend on it, and simulations do not wait for it",
     ),
 ]
 
@@ -67,6 +78,7 @@ class StreamOptions(GenerationOptions, total=False):
         ),
     ]
     episodes: EpisodesOption
+    view: ViewOption
     allow_changed_code: Annotated[
         bool,
         Option(

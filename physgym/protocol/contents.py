@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 from physgym.errors import ProtocolError
-from physgym.protocol.messages import Call, Failure, Message, Predict, Reset, Results, Rollout
+from physgym.protocol.messages import (
+    LARGEST_PART,
+    Call,
+    Failure,
+    Message,
+    Predict,
+    Reset,
+    Results,
+    Rollout,
+    ScenePart,
+    WatchScenes,
+)
 from physgym.simulation import NonFinite
 
 SLOT_LIMIT = 256  # a slot is one byte
 _FIELD_TYPES: dict[str, tuple[type[Any], ...]] = {
     "str": (str,), "int": (int,), "bytes": (bytes,), "dict[str, Any]": (dict,), "list[Any]": (list,),
     "list[int | None]": (list,), "list[bool]": (list,), "list[int] | None": (list, type(None)),
-    "dict[str, Any] | None": (dict, type(None)), "bool": (bool,),
+    "dict[str, Any] | None": (dict, type(None)), "bool": (bool,), "list[int]": (list,), "float": (float,),
 }  # fmt: skip
 
 
@@ -70,6 +82,17 @@ def check_message(message: Message, count: int) -> None:
                 raise ProtocolError(f"a Reset needs a seed or None, and true or false, for {count} environments")
         case Rollout():
             _check_rollout(message)
+        case WatchScenes():
+            if len(set(check_indices(message.rows, count))) != len(message.rows):
+                raise ProtocolError(f"a WatchScenes names environments {message.rows}")
+            if not (math.isfinite(message.interval) and message.interval >= 0):
+                raise ProtocolError(f"WatchScenes.interval is {message.interval}, no number of seconds")
+        case ScenePart():
+            _check_env(message.env, 0, count)
+            if not 0 <= message.place < message.parts or len(message.data) > LARGEST_PART:
+                raise ProtocolError(
+                    f"a ScenePart of {len(message.data)} bytes is number {message.place} of {message.parts}"
+                )
 
 
 def _check_env(env: int, lowest: int, count: int) -> None:

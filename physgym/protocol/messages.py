@@ -5,6 +5,9 @@ its environments exist it sends `Ready`, which describes spaces and sample field
 (`Attach`, `Reset`, `Step`, `Rollout`, `Call`, `Close`) and the worker answers each request, in order, with its reply or
 with `Failure`; the replies to steps and rollouts may come in several parts. While a request is served the worker may
 ask `Predict`, and waits for `Prediction`.
+
+Two messages need no answer and count for nothing that is owed: with `WatchScenes` the parent says of which environments
+it wants pictures, and a worker sends these in `ScenePart`, or leaves them out where the connection has no room.
 """
 
 from __future__ import annotations
@@ -279,6 +282,38 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchScenes:
+    """Parent: send frames of these environments from now on, and of no others; needs no answer.
+
+    Attributes:
+        rows: Local indices of the environments, each once; none of them ends it.
+        interval: Seconds between two frames of an environment, at least.
+    """
+
+    rows: list[int]
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePart:
+    """Worker, while it serves a request: a part of a frame of a watched environment; needs no answer.
+
+    The parts of a frame follow one another; other messages may come in between.
+
+    Attributes:
+        env: Local index of the environment.
+        place: Which part this is, from 0.
+        parts: How many parts the frame has.
+        data: At most `LARGEST_PART` bytes; those of all parts together are the frame, as a value.
+    """
+
+    env: int
+    place: int
+    parts: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Parent: close the environments and end."""
 
@@ -309,7 +344,7 @@ class Failure:
 
 Message: TypeAlias = (
     Challenge | Hello | Welcome | Ready | Attach | Attached | Reset | Step | Results | Rollout | RolloutResult | Call
-    | CallResult | Predict | Prediction | Close | Closed | Failure
+    | CallResult | Predict | Prediction | Close | Closed | Failure | WatchScenes | ScenePart
 )  # fmt: skip
 # the numbers of docs/protocol.md: a new message gets a new number, and none is ever given again
 CODES: dict[type[Any], int] = {
@@ -331,7 +366,10 @@ CODES: dict[type[Any], int] = {
     Close: 15,
     Closed: 16,
     Failure: 17,
+    WatchScenes: 18,
+    ScenePart: 19,
 }
+LARGEST_PART = 1 << 15  # bytes of a frame in one message: few enough to fit where a connection has any room
 MESSAGE_TYPES: tuple[type[Any], ...] = tuple(CODES)
 REPLIES: dict[type[Any], type[Any]] = {
     Attach: Attached,

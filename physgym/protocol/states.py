@@ -29,7 +29,9 @@ from physgym.protocol.messages import (
     Role,
     Rollout,
     RolloutResult,
+    ScenePart,
     Step,
+    WatchScenes,
     Welcome,
 )
 
@@ -48,6 +50,7 @@ class Moves(NamedTuple):
 
 NOTHING: frozenset[type[Any]] = frozenset()
 REQUESTS = frozenset(REPLIES)
+SAYS = REQUESTS | {WatchScenes}  # the parent, at any time while it may ask
 PARENT = Role.PARENT
 
 
@@ -63,18 +66,18 @@ MOVES: dict[str, Moves] = {
     "hello": Moves(NOTHING, _kinds(Hello)),
     "welcome": Moves(_kinds(Welcome), NOTHING),
     "building": Moves(NOTHING, _kinds(Ready, Failure)),
-    "idle": Moves(REQUESTS, NOTHING),
-    "attaching": Moves(REQUESTS, _kinds(Attached, Failure, Predict)),
-    "resetting": Moves(REQUESTS, _kinds(Results, Failure, Predict)),
-    "stepping": Moves(REQUESTS, _kinds(Results, Failure, Predict)),
-    "rolling out": Moves(REQUESTS, _kinds(RolloutResult, Failure, Predict)),
-    "calling": Moves(REQUESTS, _kinds(CallResult, Failure, Predict)),
-    "asking": Moves(REQUESTS | {Prediction}, NOTHING),
-    "closing": Moves(REQUESTS, _kinds(Closed, Failure)),
+    "idle": Moves(SAYS, NOTHING),
+    "attaching": Moves(SAYS, _kinds(Attached, Failure, Predict)),
+    "resetting": Moves(SAYS, _kinds(Results, Failure, Predict, ScenePart)),
+    "stepping": Moves(SAYS, _kinds(Results, Failure, Predict, ScenePart)),
+    "rolling out": Moves(SAYS, _kinds(RolloutResult, Failure, Predict, ScenePart)),
+    "calling": Moves(SAYS, _kinds(CallResult, Failure, Predict)),
+    "asking": Moves(SAYS | {Prediction}, NOTHING),
+    "closing": Moves(SAYS, _kinds(Closed, Failure)),
     "closed": Moves(NOTHING, NOTHING),
 }
-# Close is the last request: the parent sends no other one while it is unanswered.
-MOVES_BEFORE_CLOSE = {state: Moves(moves.parent - REQUESTS, moves.worker) for state, moves in MOVES.items()}
+# Close is the last request: the parent sends no other one while it is unanswered, nor wishes for frames.
+MOVES_BEFORE_CLOSE = {state: Moves(moves.parent - SAYS, moves.worker) for state, moves in MOVES.items()}
 # The states that follow on the messages before the connection is ready.
 OPENING: dict[tuple[str, type[Any]], str] = {
     ("challenge", Challenge): "hello",
@@ -134,6 +137,8 @@ class Conversation:
         """Return the sequence number of the next message, if it is of this kind."""
         if kind in REQUESTS:
             return self.ledger.next_sequence
+        if kind is WatchScenes:  # what is answered differs at both ends; what was asked does not
+            return self.ledger.sequence
         pending = self.ledger.pending
         return pending[0].sequence if pending else 0
 
@@ -162,6 +167,8 @@ class Conversation:
                 self.ledger.count = message.count
         elif kind is Predict or kind is Prediction:
             self.asking = kind is Predict
+        elif kind is WatchScenes or kind is ScenePart:
+            return
         elif kind in REQUESTS:
             self.ledger.open(message, sequence)
             self._ending = self._ending or kind is Close

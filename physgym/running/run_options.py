@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict
 from physgym.data.dataset import SampleDataset
 from physgym.feedback import Declaration
 from physgym.generation.options import MaxRejects, MaxSteps, OnError, SeedOption, Timeout
-from physgym.generation.stream_options import Actions, EnvKwargs, ParametersOption
+from physgym.generation.stream_options import Actions, EnvKwargs, ParametersOption, ViewOption
 from physgym.nn.metrics import MetricName
 from physgym.options import Option
 from physgym.running.options import BatchSize, RunnerOptions
@@ -31,6 +31,7 @@ class RunOptions(RunnerOptions, total=False):
     ]
     timeout: Timeout
     on_error: OnError
+    view: ViewOption
     load: Annotated[
         SampleDataset | None,
         Option(

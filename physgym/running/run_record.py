@@ -17,7 +17,7 @@ from physgym.running.step_blocks import StepBlocks
 from physgym.running.step_source import SimulationSteps, StepSource
 from physgym.sample import Field
 from physgym.spaces import Array
-from physgym.storage.location import place
+from physgym.storage.location import Location, place
 
 RunKind: TypeAlias = Literal["run", "replay"]
 
@@ -57,6 +57,11 @@ class RunRecord:
     def wanted(self) -> bool:
         """Return whether a dataset is wanted."""
         return self._folder is not None
+
+    @property
+    def place(self) -> Path | Location | None:
+        """Return the folder of the dataset; None where none is wanted."""
+        return self._folder
 
     @property
     def stores(self) -> bool:

@@ -28,6 +28,7 @@ from physgym.running.run_plan import RunPlan
 from physgym.running.run_record import RunRecord
 from physgym.running.run_report import RunReport
 from physgym.running.run_step import RunStep
+from physgym.running.run_view import RunView
 from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_blocks import StepBlocks
 from physgym.running.step_source import SimulationSteps, StepSource
@@ -39,8 +40,9 @@ from physgym.samplers import NetworkPolicy, find_sampler
 from physgym.step_fields import step_fields
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import check_arguments
+from physgym.viewing.shown import view_of
 
-WORKERS: Final = ("num_envs", "num_workers", "timeout", "on_error")
+WORKERS: Final = ("num_envs", "num_workers", "timeout", "on_error", "view")
 WINDOW = 100_000  # steps of which a run without end keeps the figures
 
 
@@ -113,6 +115,7 @@ class Runner:
         self._learned_episodes = LearnedEpisodes(options["trained_on"], self.predictor)
         self._overlap_checked = False
         self._after: tuple[int, int] | None = None  # episode and step of the last one of a run
+        self._view = view_of(options["view"])
         self.seed, self.stepping = seed, False
         self.last: RunStep | None = None
         self._simulation: SimulationSteps | None = None
@@ -343,12 +346,13 @@ class Runner:
             made = source.steps(None, steps)
         self.stepping = self.env is not None and (replay is None or solver)
         report = RunReport(units=dict(self._units))
-        events = Callbacks(callbacks)
+        events, view = Callbacks(callbacks), self._shown(replay, solver)
         try:
             with Interrupt() as interrupt, Progress(steps, "run", "step", enabled=progress) as bar:
                 events.emit("prediction_begin", self)
                 while steps is None or report.steps < steps:
                     events.emit("sample_begin", self)
+                    view.attend()
                     step = self._next(made)
                     if step is None:
                         break
@@ -356,6 +360,7 @@ class Runner:
                         self._take(step, blocks, replay is None)
                         report.steps += 1
                         report.rejected += step.prediction is None
+                    view.made(step)
                     if callbacks:
                         events.emit("sample_end", self, step.fields)
                     bar.update()
@@ -363,12 +368,22 @@ class Runner:
             report.interrupted = True
         finally:
             self.stepping = False
+            view.close()
             blocks.flush()
             events.emit("prediction_end", self)
             events.close()
         self._record.commit()
         blocks.summarize(report)
         return report
+
+    def _shown(self, replay: SampleDataset | None, solver: bool) -> RunView:
+        """Return the pictures of a run whose steps are made or read in this process, which viewers may ask for."""
+        if replay is not None and not solver:
+            return RunView.of_samples(replay, self._view)
+        simulation = self._with_env()
+        if isinstance(simulation, SolverSteps):
+            return RunView.of_simulation(simulation, self._view, self._record.place)
+        return RunView()  # workers have their own
 
     def close(self) -> None:
         """Close the environment or the workers and complete the record; calling it again does no harm."""

@@ -81,6 +81,11 @@ class SolverSteps(SimulationSteps):
         return self._present.env
 
     @property
+    def folder(self) -> Folder:
+        """Return the working folder of the environments."""
+        return self._folder
+
+    @property
     def constants(self) -> Mapping[str, Any]:
         """Return the simulation's constants."""
         if not self.env.has_wrapper_attr("constants"):

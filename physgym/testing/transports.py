@@ -26,6 +26,7 @@ from gymnasium import spaces
 from physgym import spaces as walk
 from physgym.errors import ProtocolError
 from physgym.protocol.messages import (
+    LARGEST_PART,
     Call,
     CallResult,
     Close,
@@ -37,7 +38,9 @@ from physgym.protocol.messages import (
     Results,
     Role,
     Rollout,
+    ScenePart,
     Step,
+    WatchScenes,
     Welcome,
 )
 from physgym.transport.auth import admit, challenge, greet, proof
@@ -367,6 +370,37 @@ class ChannelContract:
         taken = in_thread(worker.next)
         flushed(parent)
         assert taken() == Call("call", "x", [bytes(LARGE)])
+
+    def test_a_worker_takes_wishes_for_frames_from_among_requests(self, ends: Any) -> None:
+        """Check that the last `WatchScenes` that came is found, and that requests keep their order."""
+        parent, worker = ends
+        assert worker.watch_request() is None
+        for message in (Call("call", "x"), WatchScenes([0], 0.5), Call("call", "y"), WatchScenes([0, 1], 0.1), Close()):
+            parent.send(message)
+        deadline = time.monotonic() + PATIENCE
+        while not worker.asked_to_close():
+            assert time.monotonic() < deadline
+        assert worker.watch_request() == WatchScenes([0, 1], 0.1)
+        assert worker.watch_request() is None
+        assert [type(worker.next()) for _ in range(3)] == [Call, Call, Close]
+
+    def test_what_may_be_left_out_is_never_waited_for(self, ends: Any) -> None:
+        """Check that a worker which sends only where there is room goes on while nobody reads."""
+        parent, worker = ends
+        parent.send(Step(0))
+        worker.next()
+
+        def fill() -> int:
+            sent = 0
+            while worker.room and sent < 10_000:
+                worker.send(ScenePart(0, 0, 1, bytes(LARGEST_PART)))
+                sent += 1
+            return sent
+
+        sent = in_thread(fill)()
+        assert 0 < sent < 10_000, "a connection that takes everything has no end of memory"
+        assert len(arrived(parent, sent)) == sent
+        assert worker.room
 
     @pytest.mark.parametrize("role", Role)
     def test_the_end_of_a_peer_shows(self, ends: Any, role: Role) -> None:

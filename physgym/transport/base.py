@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from physgym.errors import ProtocolError
 from physgym.protocol.connection import Connection
-from physgym.protocol.messages import Close, Message, Prediction, Role
+from physgym.protocol.messages import Close, Message, Prediction, Role, WatchScenes
 
 PARTS = 64  # handed to `Channel.write` at once
 
@@ -183,6 +183,24 @@ class Channel(ABC):
             waiting.append(message)
         self._inbox.extendleft(reversed(waiting))
         return message
+
+    @property
+    def room(self) -> bool:
+        """Return whether `send` would not wait for a small message, of some `LARGEST_PART` bytes; for the worker's end.
+
+        What may be left out is sent only then. By default a descriptor that shows POLLOUT has room for that.
+        """
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        return not self.unsent and bool(poll.poll(0))
+
+    def watch_request(self) -> WatchScenes | None:
+        """Return the last `WatchScenes` among the messages that wait, None if there is none, and take them out."""
+        found = [message for message in self._inbox if isinstance(message, WatchScenes)]
+        if not found:
+            return None
+        self._inbox = deque(message for message in self._inbox if not isinstance(message, WatchScenes))
+        return found[-1]
 
     def asked_to_close(self) -> bool:
         """Return whether `Close` is among the requests that wait; for the worker's end. Raises as `receive` does."""

@@ -7,11 +7,12 @@ import socket
 import threading
 
 from physgym.errors import ProtocolError
-from physgym.protocol.messages import Role
+from physgym.protocol.messages import LARGEST_PART, Role
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.unix import socket_pair
 
 CAPACITY = 1 << 16  # bytes under way: more have to wait, as in a socket
+HEADS = 1 << 10  # bytes of a small message but for what it carries
 
 
 class _Stream:
@@ -65,6 +66,11 @@ class MemoryChannel(Channel):
     def fileno(self) -> int:
         """Return a descriptor that is readable when something came in."""
         return self._wakeup.fileno()
+
+    @property
+    def room(self) -> bool:
+        """Return whether `send` would not wait for a small message."""
+        return not self.unsent and len(self._outgoing.data) + LARGEST_PART + HEADS <= CAPACITY
 
     def set_timeout(self, seconds: float | None) -> None:
         """Limit how long a channel that blocks waits for the peer, None for no limit."""

@@ -43,6 +43,7 @@ class CallRunner:
 
     def __init__(self, fleet: WorkerPool, recovery: Recovery, none: OpenCall, stream: StreamCall) -> None:
         self._fleet, self._recovery, self._none, self._stream = fleet, recovery, none, stream
+        self._views = fleet.settings.views
         self.state = IDLE
         self._call = none
         self._errors: list[PhysGymError] = []
@@ -92,6 +93,8 @@ class CallRunner:
         """
         if self._fleet.closed or self.state is not IDLE:
             self._make_way(name)
+        if self._views.attention:
+            self._fleet.attend()
         self.number += 1
         self._errors = []
         call.begin()
@@ -158,6 +161,8 @@ class CallRunner:
             WorkerError: A worker is gone.
             WrongType: An action cannot travel.
         """
+        if self._views.attention:
+            self._fleet.attend()
         before = self.state
         self._move(self._stream.posting, self._none)
         for worker, message in requests:

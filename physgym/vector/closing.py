@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import time
+import weakref
 from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 from physgym.errors import PhysGymError, ProtocolError
+from physgym.launch.base import Launcher
 from physgym.protocol.messages import Close, Failure, Predict, Prediction
-from physgym.vector.workers import RemoteWorker, reported
+from physgym.vector.workers import RemoteWorker, Worker, reported
 
 CLOSE_TIMEOUT = 5.0  # seconds that environments get to close
 BUSY_TIMEOUT = 0.2  # seconds that a worker gets to come to the end of what it computes
 END_TIMEOUT = 0.5  # seconds that a process gets to end once its environments are closed
 CLOSING_POLL = 0.02
 CLOSING = "the vector env is being closed"
+
+
+class Fleet(Protocol):
+    """Workers that belong to one process."""
+
+    def disown(self) -> None:
+        """Let go of them, without ending them."""
+
+
+FLEETS: weakref.WeakSet[Fleet] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """Let go of all workers in a process that was forked from this one; `physgym.system.children` has the pipes."""
+    for fleet in list(FLEETS):
+        with contextlib.suppress(Exception):
+            fleet.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def release(workers: Sequence[Worker], launcher: Launcher[Any], patience: float, owner: int) -> None:
+    """End workers, unless this is a fork of the process to which they belong."""
+    if os.getpid() != owner:
+        return
+    remote = [worker for worker in workers if isinstance(worker, RemoteWorker)]
+
+    def hang_up() -> None:
+        for worker in remote:
+            worker.hang_up()
+
+    launcher.end([worker.handle for worker in remote if worker.handle is not None], patience, hang_up)
+    for worker in remote:
+        worker.release()
+        worker.handle = None
 
 
 def close_environments(

@@ -110,6 +110,8 @@ class EpisodeSchedule:
 
     def _feed(self) -> None:
         """Give every worker that has room its next chunk; one that leaves gets none."""
+        if self._pool.settings.views.attention:
+            self._pool.attend()
         self._turnover.admit()
         earliest = next((chunk.place for chunk in self._chunks.values()), self._begun)
         for worker in sorted(self._pool.workers, key=lambda worker: len(worker.ledger.pending)):

@@ -13,11 +13,10 @@ import select
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from physgym.errors import ClosedError, PhysGymError, ProtocolError, SharedProcess, WaitTimeout, WorkerError
-from physgym.launch.base import Launcher
+from physgym.errors import ClosedError, PhysGymError, ProtocolError, WaitTimeout, WorkerError
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import IDLE, SLOTS, Arena
@@ -29,42 +28,27 @@ from physgym.protocol.messages import (
     Message,
     Predict,
     Prediction,
+    ScenePart,
 )
 from physgym.protocol.short_frames import STEP_ALL, STEPPED_ALL
 from physgym.system.descriptors import fill_standard
 from physgym.transport.base import PeerGone
-from physgym.vector.closing import END_TIMEOUT, close_environments
+from physgym.vector.closing import END_TIMEOUT, FLEETS, close_environments, release
 from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
-from physgym.vector.remote_errors import remote_error
+from physgym.vector.local_group import local_group
 from physgym.vector.starter import FleetSettings, Starter
 from physgym.vector.watch import Watch
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, reported
+from physgym.viewing.views import requests
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed
-from physgym.worker.main import build_all
 
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
 
 
 def _no_parts(part: Message) -> None:
     raise AssertionError(f"a step of all environments is answered in parts: {part}")
-
-
-def _release(workers: Sequence[Worker], launcher: Launcher[Any], patience: float, owner: int) -> None:
-    """End workers, unless this is a fork of the process to which they belong."""
-    if os.getpid() != owner:
-        return
-    remote = [worker for worker in workers if isinstance(worker, RemoteWorker)]
-
-    def hang_up() -> None:
-        for worker in remote:
-            worker.hang_up()
-
-    launcher.end([worker.handle for worker in remote if worker.handle is not None], patience, hang_up)
-    for worker in remote:
-        worker.release()
-        worker.handle = None
 
 
 class WorkerPool:
@@ -105,10 +89,11 @@ class WorkerPool:
         self.closed = False
         self.end_text = "the vector env is closed; make a new one"
         self.workers: list[Worker] = []
-        _FLEETS.add(self)
+        FLEETS.add(self)
         fill_standard()  # descriptors below 3 are never ours, nor a worker's
         # a finalizer instead of __del__: it also runs at exit, and holds nothing that keeps this object alive
-        self._finalizer = weakref.finalize(self, _release, self.workers, self.settings.launcher, 0.0, os.getpid())
+        self._finalizer = weakref.finalize(self, release, self.workers, self.settings.launcher, 0.0, os.getpid())
+        weakref.finalize(self, settings.views.close)
         if num_workers == 0:
             self.workers.append(LocalWorker(self._local_group()))
             self.hosts = tuple(self.workers)
@@ -161,6 +146,7 @@ class WorkerPool:
         if worker.ready.description != self.description:
             raise WorkerError(f"{worker}: its environments have other spaces than those of the others")
         self._watch.add(worker)
+        self.settings.views.renew()
 
     def dismiss(self, worker: RemoteWorker) -> None:
         """Close the environments of a worker that owes nothing, and end it."""
@@ -190,25 +176,19 @@ class WorkerPool:
     # --- start
 
     def _local_group(self) -> EnvGroup:
-        count = len(self._factories)
-        try:
-            alone = (
-                "num_workers=0 puts {count} environments into this process, but they declare physgym.single: one "
-                "environment per process. Leave num_workers out, or make one environment"
-            )
-            envs, folders = build_all(self._factories, 0, count, alone)
-        except RequestFailed as failed:
-            error = failed.__cause__ or failed
-            if isinstance(error, SharedProcess):
-                raise error from None
-            raise remote_error(failed.message(), failed.env, f"environment {failed.env}") from error
-        return EnvGroup(
-            envs,
-            self.settings.autoreset_mode,
-            lambda question: self._predict([question])[0],
-            folders=folders,
-            local=True,
+        mode = self.settings.autoreset_mode
+        return local_group(
+            self._factories, mode, lambda asked: self._predict([asked])[0], self._look_here, self._take_here
         )
+
+    def _look_here(self) -> bool:
+        if self.settings.views.attention:
+            self.attend()
+        return False
+
+    def _take_here(self, part: ScenePart) -> bool:
+        self.settings.views.take(0, part)
+        return True
 
     def attach(self, rows: int, arena: Arena | None) -> None:
         """Have the workers use the shared memory, or an arena of this process.
@@ -431,12 +411,29 @@ class WorkerPool:
                 if fault is None:
                     self._questions.append((worker, message))
                 continue
+            if isinstance(message, ScenePart):
+                self.settings.views.take(worker.envs.start, message)
+                continue
             request = ledger.answered.popleft()
             reply = reported(worker, message, request) if isinstance(message, Failure) else message
             self._inbox.append(Arrival(worker, reply, request, ledger))
         if fault is not None:
             self._inbox.append(Arrival(worker, fault, None, ledger))
         worker.unfinished = False
+
+    def attend(self) -> None:
+        """Do what viewers wish, before anything more is asked: tell workers whom they watch, or pause."""
+        before = time.monotonic()
+        self.settings.views.attend(self._tell, lambda: self.closed)
+        self._add_grace(time.monotonic() - before)
+
+    def _tell(self, wanted: Mapping[int, float]) -> None:
+        for worker in self.workers:
+            wish = requests(wanted, worker.envs)
+            if isinstance(worker, LocalWorker):
+                worker.group.watch(wish)
+            elif isinstance(worker, RemoteWorker) and not worker.gone:
+                self._say(worker, wish)
 
     def _add_grace(self, pause: float) -> None:
         """Grant workers the time that the iterating caller has taken."""
@@ -466,15 +463,19 @@ class WorkerPool:
         answers = self._predict([question for _, question in questions])
         for (worker, _), answer in zip(questions, answers, strict=True):
             self._questions.pop(0)
-            if worker.channel is None:
-                continue
             worker.since = time.monotonic()
-            worker.unfinished = True
-            with contextlib.suppress(PeerGone):
-                worker.channel.send(answer)
-                if worker.channel.unsent:
-                    self._watch.want(worker)
-            worker.unfinished = False
+            self._say(worker, answer)
+
+    def _say(self, worker: RemoteWorker, message: Message) -> None:
+        """Send a worker what needs no answer, unless it is gone."""
+        if worker.channel is None:
+            return
+        worker.unfinished = True
+        with contextlib.suppress(PeerGone):
+            worker.channel.send(message)
+            if worker.channel.unsent:
+                self._watch.want(worker)
+        worker.unfinished = False
 
     # --- faults
 
@@ -526,6 +527,7 @@ class WorkerPool:
             raise WorkerError(f"{worker}: after its restart its environments have other spaces than before")
         if self._arena is not None and worker in self.hosts:
             self._attach(worker)
+        self.settings.views.renew()
 
     # --- end
 
@@ -539,6 +541,7 @@ class WorkerPool:
         self.closed = True
         if self._finalizer.detach() is None:
             return
+        self.settings.views.close()
         self._inbox.clear()
         if isinstance(self.workers[0], LocalWorker):
             try:
@@ -557,7 +560,7 @@ class WorkerPool:
             warnings.warn(text, RuntimeWarning, stacklevel=4)
 
     def _end_all(self, patience: float) -> None:
-        _release(self.workers, self.settings.launcher, patience, os.getpid())
+        release(self.workers, self.settings.launcher, patience, os.getpid())
         self._questions.clear()
         self._watch.clear()
         for worker in self.workers:
@@ -566,6 +569,7 @@ class WorkerPool:
     def kill(self) -> None:
         """End all workers at once."""
         self.closed = True
+        self.settings.views.close()
         if self._finalizer.detach() is not None:
             self._end_all(0.0)
 
@@ -582,17 +586,3 @@ class WorkerPool:
             if isinstance(worker, RemoteWorker):
                 worker.hang_up()
                 worker.handle = None
-
-
-_FLEETS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
-
-
-def _let_go() -> None:
-    """Let go of all workers in a process that was forked from this one; `physgym.system.children` has the pipes."""
-    for pool in list(_FLEETS):
-        with contextlib.suppress(Exception):
-            pool.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)

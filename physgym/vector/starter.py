@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from physgym.transport.table import entry_of
 from physgym.vector.handshake import Handshake
 from physgym.vector.watch import Watch
 from physgym.vector.workers import RemoteWorker
+from physgym.viewing.views import SceneViews
 from physgym.worker.main import WorkerStart
 
 
@@ -36,6 +37,7 @@ class FleetSettings:
         transport: How they are connected.
         port: TCP port, 0 for a free one.
         timeout: Seconds to wait for an answer.
+        views: What viewers see of the environments.
     """
 
     autoreset_mode: AutoresetMode
@@ -43,6 +45,7 @@ class FleetSettings:
     transport: Transport
     port: int
     timeout: float
+    views: SceneViews = field(default_factory=lambda: SceneViews(0))
 
 
 class Starter:

@@ -7,6 +7,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium
@@ -47,6 +48,7 @@ from physgym.vector.results import ResultStore
 from physgym.vector.spaces import ObservationMode, batched_spaces
 from physgym.vector.starter import FleetSettings
 from physgym.vector.turnover import Turnover
+from physgym.viewing.views import SceneViews
 from physgym.worker.sharing import refuse_shared
 
 LONGEST_TIMEOUT = 1e7
@@ -132,7 +134,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         count = count_workers(num_workers, factories, lambda question: answer_all([question])[0])
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
-        settings = FleetSettings(mode, launcher, way, port, timeout)
+        settings = FleetSettings(mode, launcher, way, port, timeout, SceneViews(self.num_envs))
         self._memory = SharedMemory(shared=shared_memory and not way.dials and count > 0)
         try:
             try:
@@ -140,6 +142,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             except SharedProcess:
                 if not count:
                     raise
+                settings = replace(settings, views=SceneViews(self.num_envs))  # those of the other are closed
                 self._pool = WorkerPool(factories, self.num_envs, settings, answer_all, self._memory.file)
         except BaseException:
             self._memory.close()
@@ -215,6 +218,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
     def description(self) -> dict[str, Any]:
         """Return the description of the environments by the first worker: JSON data, spaces as of `to_json`."""
         return self._pool.description
+
+    @property
+    def views(self) -> SceneViews:
+        """Return what viewers see of the environments."""
+        return self._pool.settings.views
 
     @property
     def num_workers(self) -> int:

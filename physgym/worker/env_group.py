@@ -17,7 +17,17 @@ from physgym.code.env_description import describe_env
 from physgym.errors import ProtocolError, SampleError, UnequalSpaces
 from physgym.placement import Env
 from physgym.protocol.buffers import IDLE, Arena, Layout
-from physgym.protocol.messages import Call, CallResult, Message, Predict, Prediction, Reset, Rollout, Step
+from physgym.protocol.messages import (
+    Call,
+    CallResult,
+    Message,
+    Predict,
+    Prediction,
+    Reset,
+    Rollout,
+    Step,
+    WatchScenes,
+)
 from physgym.sample import SampleSpec, declaration
 from physgym.spaces import Array
 from physgym.worker.arena_rows import ArenaRows
@@ -25,6 +35,7 @@ from physgym.worker.episodes import EpisodeRunner
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
 from physgym.worker.guard import Guard
+from physgym.worker.scene_offers import Offer, SceneOffers, live_scenes, nobody
 from physgym.worker.sharing import refuse_same
 from physgym.worker.stepping import Emit, Stepper
 from physgym.worker.variants import Variants, describe_spaces
@@ -42,7 +53,9 @@ class EnvGroup:
         ask: How to get a prediction that an environment asks for in the middle of a step.
         seeds: Where the worker was started again, the seed for the next reset of each environment; its episode counts
             as cut until then.
-        closing: Whether the parent wants to close, which ends a rollout between two steps.
+        closing: Whether the parent wants to close, which ends a rollout between two steps; asked now and then, also to
+            notice that it wishes for other frames.
+        offer: Takes the frames of environments that are watched.
         folders: The working folders in which their constructors left the process; by default they did not change it.
         local: Whether the process is not theirs alone, and is to be left in the folder in which it was.
 
@@ -59,6 +72,7 @@ class EnvGroup:
         seeds: Sequence[int | None] | None = None,
         closing: Callable[[], bool] = lambda: False,
         *,
+        offer: Offer = nobody,
         folders: Sequence[Folder] = (),
         local: bool = False,
     ) -> None:
@@ -71,9 +85,10 @@ class EnvGroup:
         self._rows = ArenaRows(first.observation_space, first.action_space, self.count)
         self._folders = WorkingFolders(self.envs, folders, local=local)
         self._guard = Guard(self._rows, self._folders)
-        self._stepper = Stepper(self.envs, mode, first.action_space, self._rows, self._folders, seeds)
+        self._offers = offers = SceneOffers(live_scenes(self.envs), self._folders.of, offer)
+        self._stepper = Stepper(self.envs, mode, first.action_space, self._rows, self._folders, seeds, offers)
         self._episodes = EpisodeRunner(
-            self.envs, self.spec, self.parameter_spec, self._guard, self._stepper.ended, closing
+            self.envs, self.spec, self.parameter_spec, self._guard, self._stepper.ended, closing, offers
         )
         for i, env in enumerate(self.envs):
             if hasattr(env.unwrapped, "predictor"):
@@ -117,6 +132,10 @@ class EnvGroup:
         if all(env.observation_space == self.envs[0].observation_space for env in self.envs):
             return []
         return [walk.to_json(env.observation_space) for env in self.envs]
+
+    def watch(self, request: WatchScenes) -> None:
+        """Offer frames of other environments from now on."""
+        self._offers.watch(request)
 
     def serve(self, message: Message, emit: Emit) -> Message:
         """Return the reply to a request; parts of it that come before go to `emit`.

@@ -18,6 +18,7 @@ from physgym.worker.failures import RequestFailed
 from physgym.worker.guard import Guard
 from physgym.worker.reported_steps import ReportedPart
 from physgym.worker.rollout_parts import RolloutPart
+from physgym.worker.scene_offers import SceneOffers
 from physgym.worker.snapshots import SNAPSHOT
 from physgym.worker.stepping import Emit
 from physgym.worker.variants import Variants
@@ -54,6 +55,7 @@ class EpisodeRunner:
         guard: Calls the environments.
         ended: Whether the episode of each environment has ended; a rollout ends what is going on.
         closing: Whether the parent wants to close, which ends a rollout between two steps.
+        offers: Frames for those who watch.
 
     Attributes:
         stopped: The episode in which the limit of the last rollout came, which another rollout may go on with.
@@ -67,8 +69,9 @@ class EpisodeRunner:
         guard: Guard,
         ended: list[bool],
         closing: Callable[[], bool],
+        offers: SceneOffers,
     ) -> None:
-        self._envs, self._spec, self._parameter_spec = envs, spec, parameter_spec
+        self._envs, self._spec, self._parameter_spec, self._offers = envs, spec, parameter_spec, offers
         self._guard, self._ended = guard, ended
         self._closing, self._next_look = closing, 0.0
         self._policies: dict[int, EpisodePolicy] = {}
@@ -133,6 +136,8 @@ class EpisodeRunner:
                 running.kept += 1
                 self._samples += 1
                 part.add(episode, transition)
+            if self._offers.watched:
+                self._offers.made(index, episode, transition.step, transition.sample)
             if not transition.last and SNAPSHOT in transition.info:
                 part.add_snapshot(episode, transition.step, transition.info[SNAPSHOT])
             if transition.last:  # in one part with the last sample, so that both are stored or neither

@@ -27,7 +27,18 @@ from physgym.errors import ProtocolError, SharedProcess
 from physgym.interrupt import outlive_announcements
 from physgym.placement import Env, EnvFactory, build
 from physgym.protocol.buffers import Arena
-from physgym.protocol.messages import Attach, Attached, Close, Closed, Message, Predict, Prediction, Ready
+from physgym.protocol.messages import (
+    Attach,
+    Attached,
+    Close,
+    Closed,
+    Message,
+    Predict,
+    Prediction,
+    Ready,
+    ScenePart,
+    WatchScenes,
+)
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import fill_standard
@@ -100,6 +111,18 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
         channel.send(question)
         return channel.next_prediction()
 
+    def offer(part: ScenePart) -> bool:
+        if channel.room:
+            channel.send(part)
+            return True
+        return False
+
+    def look() -> bool:
+        closing = channel.asked_to_close()
+        if (wish := channel.watch_request()) is not None:
+            group.watch(wish)
+        return closing
+
     try:
         envs, folders = build_all(load(), worker_start.first_env, worker_start.num_envs)
         group = EnvGroup(
@@ -107,7 +130,8 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
             AutoresetMode[worker_start.autoreset_mode],
             ask,
             worker_start.seeds,
-            channel.asked_to_close,
+            look,
+            offer=offer,
             folders=folders,
         )
         channel.send(Ready(len(envs), group.describe()))
@@ -122,6 +146,9 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
     gc.freeze()  # what importing and building made lives on; the collector need not look at it again
     while True:
         message = channel.next()
+        if isinstance(message, WatchScenes):
+            group.watch(message)
+            continue
         try:
             reply = _answer(message, group, worker_start, memory, channel.send)
         except RequestFailed as failed:

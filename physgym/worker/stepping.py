@@ -20,6 +20,7 @@ from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.returned import flag_of, info_of, returned, reward_of, taken
 from physgym.worker.arena_rows import ArenaRows, SlotRows
 from physgym.worker.failures import failure
+from physgym.worker.scene_offers import SceneOffers
 from physgym.worker.working_folders import WorkingFolders
 
 Emit: TypeAlias = Callable[[Message], None]
@@ -42,6 +43,7 @@ class Stepper:
         folders: The working folders.
         seeds: Where the worker was started again, the seed for the next reset of each environment; its episode counts
             as cut until then.
+        offers: Frames for those who watch.
 
     Attributes:
         ended: Whether the episode of each environment has ended.
@@ -55,8 +57,9 @@ class Stepper:
         rows: ArenaRows,
         folders: WorkingFolders,
         seeds: Sequence[int | None] | None,
+        offers: SceneOffers,
     ) -> None:
-        self._envs, self._rows, self._folders = envs, rows, folders
+        self._envs, self._rows, self._folders, self._offers = envs, rows, folders, offers
         self._same_step, self._disabled = mode is AutoresetMode.SAME_STEP, mode is AutoresetMode.DISABLED
         self._space, self._leaves = action_space, walk.leaves(action_space)
         self._plain_action = walk.children(action_space) is None
@@ -84,6 +87,8 @@ class Stepper:
                 info = {**info, RESTARTED: True}
             if info:
                 infos[i] = info
+        if self._offers.watched:
+            self._offers.begin([i for i, wanted in enumerate(request.mask) if wanted])
         return self._results(slot, None, infos, failures, [], last=True)
 
     def _reset_one(self, slot: SlotRows, index: int, **kwargs: Any) -> dict[str, Any]:
@@ -173,6 +178,8 @@ class Stepper:
                 emit(self._results(slot, rows[sent:done], infos, failures, lost, last=False))
                 sent, infos, failures, lost = done, {}, [], []
                 flush = time.perf_counter() + FLUSH_SECONDS
+        if self._offers.watched:
+            self._offers.stepped(rows, infos)
         part = None if request.rows is None and not sent else rows[sent:]
         if part is None and not (infos or failures or lost or self._rows.inline or self._rows.objects):
             return STEPPED_ALL

@@ -11,6 +11,7 @@ import pytest
 
 from physgym.protocol import codec, messages
 from physgym.protocol.messages import (
+    LARGEST_PART,
     MESSAGE_TYPES,
     CallResult,
     Challenge,
@@ -21,7 +22,9 @@ from physgym.protocol.messages import (
     Results,
     Rollout,
     RolloutResult,
+    ScenePart,
     Step,
+    WatchScenes,
     Welcome,
 )
 from physgym.protocol.msgpack_values import encode_value
@@ -237,6 +240,18 @@ WRONG_CONTENTS = [
     Failure(2**70, "m:E", "", ""),
     Predict(-1, {}),
     Predict(3, {}),
+    WatchScenes([3], 0.1),
+    WatchScenes([0, 0], 0.1),
+    WatchScenes(["0"], 0.1),
+    WatchScenes([0], -0.1),
+    WatchScenes([0], float("nan")),
+    WatchScenes([0], float("inf")),
+    ScenePart(3, 0, 1, b""),
+    ScenePart(-1, 0, 1, b""),
+    ScenePart(0, 1, 1, b""),
+    ScenePart(0, -1, 1, b""),
+    ScenePart(0, 0, 0, b""),
+    ScenePart(0, 0, 1, bytes(LARGEST_PART + 1)),
 ]
 
 

@@ -38,7 +38,9 @@ from physgym.protocol.messages import (
     Role,
     Rollout,
     RolloutResult,
+    ScenePart,
     Step,
+    WatchScenes,
     Welcome,
 )
 from physgym.protocol.step_reports import StepReports
@@ -128,7 +130,9 @@ SESSION: list[tuple[Role, Any]] = [
     (Role.WORKER, READY),
     (Role.PARENT, Attach(6, 3, 2, 4096)),
     (Role.WORKER, Attached()),
+    (Role.PARENT, WatchScenes([2, 0], 0.1)),
     (Role.PARENT, Reset(1, [None, 7, 2**70], [True, False, True], {"gravity": np.float32(9.81)})),
+    (Role.WORKER, ScenePart(2, 1, 3, b"a frame's middle")),
     (
         Role.WORKER,
         Results(None, arrays(3), ([0, 1], {"t": np.array([0.5, -0.0])}), [["a", "b", None]], [FAILED], [1]),
@@ -185,6 +189,7 @@ SESSION: list[tuple[Role, Any]] = [
 ]
 OPENED = 4  # messages until the worker is ready
 REQUESTS = {Attach, Reset, Step, Rollout, Call, Close}
+SAYS = REQUESTS | {WatchScenes}
 
 
 def joined(buffers: Any) -> bytes:
@@ -304,23 +309,26 @@ EXAMPLES: dict[type[Any], Any] = {type(message): message for _, message in SESSI
     Failure: Failure(-1, "m:E", "text", ""),
 }
 ANSWERS = {Failure, Predict}
+STEPS = ANSWERS | {ScenePart}
 LEGAL: dict[str, tuple[int, list[Any], set[type[Any]], set[type[Any]]]] = {
     # state: messages of the session so far, then these; what the parent may send, what the worker
     "challenge": (0, [], {Challenge}, set()),
     "hello": (1, [], set(), {Hello}),
     "welcome": (2, [], {Welcome}, set()),
     "building": (3, [], set(), {Ready, Failure}),
-    "ready": (4, [], REQUESTS, set()),
-    "attaching": (4, [Attach], REQUESTS, {Attached} | ANSWERS),
-    "resetting": (4, [Reset], REQUESTS, {Results} | ANSWERS),
-    "stepping": (4, [Step], REQUESTS, {Results} | ANSWERS),
-    "calling": (4, [Call], REQUESTS, {CallResult} | ANSWERS),
-    "rolling out": (4, [Rollout], REQUESTS, {RolloutResult} | ANSWERS),
-    "asking": (4, [Step, Predict], REQUESTS | {Prediction}, set()),
-    "answered": (4, [Step, Predict, Prediction], REQUESTS, {Results} | ANSWERS),
-    "pipelined": (4, [Call, Step], REQUESTS, {CallResult} | ANSWERS),
+    "ready": (4, [], SAYS, set()),
+    "watched": (4, [WatchScenes], SAYS, set()),
+    "attaching": (4, [Attach], SAYS, {Attached} | ANSWERS),
+    "resetting": (4, [Reset], SAYS, {Results} | STEPS),
+    "stepping": (4, [Step], SAYS, {Results} | STEPS),
+    "stepping, a frame half sent": (4, [Step, ScenePart, WatchScenes], SAYS, {Results} | STEPS),
+    "calling": (4, [Call], SAYS, {CallResult} | ANSWERS),
+    "rolling out": (4, [Rollout], SAYS, {RolloutResult} | STEPS),
+    "asking": (4, [Step, Predict], SAYS | {Prediction}, set()),
+    "answered": (4, [Step, Predict, Prediction], SAYS, {Results} | STEPS),
+    "pipelined": (4, [Call, Step], SAYS, {CallResult} | ANSWERS),
     "closing": (4, [Close], set(), {Closed, Failure}),
-    "closing, step unanswered": (4, [Step, Close], set(), {Results} | ANSWERS),
+    "closing, step unanswered": (4, [Step, Close], set(), {Results} | STEPS),
     "closing, asking": (4, [Step, Predict, Close], {Prediction}, set()),
     "closed": (4, [Close, Closed], set(), set()),
     "closed by failure": (4, [Close, Failure], set(), set()),
@@ -340,7 +348,7 @@ def brought_to(name: str) -> dict[Role, Connection]:
 
 
 PLACE = {Challenge: 0, Hello: 1, Welcome: 2, Ready: 3}  # else after Ready and, for replies, their request
-REQUEST_OF = {reply: request for request, reply in REPLIES.items()} | {Failure: Call, Predict: Call}
+REQUEST_OF = {reply: request for request, reply in REPLIES.items()} | {Failure: Call, Predict: Call, ScenePart: Step}
 
 
 def expecting(kind: type[Any]) -> tuple[Connection, int]:

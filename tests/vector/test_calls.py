@@ -9,6 +9,7 @@ import pytest
 from physgym.errors import PendingCallError
 from physgym.vector.call_runner import CallRunner
 from physgym.vector.calls import ABANDONED, LOCKSTEP, MOVES, State
+from physgym.viewing.views import SceneViews
 
 
 def _call(state: State, posting: State = State.POSTING) -> SimpleNamespace:
@@ -19,7 +20,7 @@ def _call(state: State, posting: State = State.POSTING) -> SimpleNamespace:
 def runner() -> CallRunner:
     fleet = SimpleNamespace(
         closed=False, workers=[], end_unfinished=list, forget=lambda: None, replies=lambda: iter([]),
-        envs_in_flight=set, count_in_flight=lambda: 0,
+        envs_in_flight=set, count_in_flight=lambda: 0, settings=SimpleNamespace(views=SceneViews(1)),
     )  # fmt: skip
     recovery = SimpleNamespace(on_error="raise")
     return CallRunner(fleet, recovery, _call(State.INTERRUPTED), _call(State.SEND, State.SENDING))

@@ -1,0 +1,167 @@
+"""A viewer: the process in which a sink shows what runs in another one, and which may be slow, stopped or killed.
+
+``python -m physgym.scene.viewer SINK DESCRIPTOR`` is what a run starts for itself; ``physgym watch`` connects to a run
+that is under way.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from physgym.errors import PhysGymError
+from physgym.progress import say
+from physgym.scene.changes import apply
+from physgym.scene.sinks.base import Controls, SceneSink, SinkError
+from physgym.scene.sinks.table import make_sink
+from physgym.viewing.wire import Link
+
+RATE = 30.0  # frames of an environment per second
+IDLE = 1 / 60  # seconds between two looks at what the person does
+
+
+class Buttons(Controls):
+    """Pause and single step of the run that has started this viewer.
+
+    Args:
+        link: The way to it.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Return whether the run pauses, as it said last."""
+        return self._paused
+
+    def heard(self, *, paused: bool) -> None:
+        """Take note of what the run says."""
+        self._paused = paused
+
+    def pause(self) -> None:
+        """Have it make no more steps."""
+        self._do("pause")
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._do("resume")
+
+    def step(self) -> None:
+        """Have it make one step, and pause."""
+        self._do("step")
+
+    def _do(self, what: str) -> None:
+        try:
+            self._link.send({"do": what})
+        except OSError:
+            return  # it has ended, which shows when it is read
+
+
+def view(
+    link: Link,
+    words: dict[str, Any],
+    sink: SceneSink,
+    *,
+    rate: float = RATE,
+    opened: Callable[[str], None] = lambda place: None,
+) -> None:
+    """Show what runs at the other end of a link, until the person closes the window or it ends.
+
+    Args:
+        link: The way to it; closed afterwards.
+        words: Its first words.
+        sink: Where it is shown; closed afterwards.
+        rate: Frames of an environment per second.
+        opened: Called with the place at which it is seen.
+
+    Raises:
+        ConfigError: The sink cannot be opened.
+        SceneError: A frame cannot be read.
+    """
+    buttons = Buttons(link) if words["control"] else None
+    try:
+        sink.open(words["title"], words["environments"], controls=buttons)
+        opened(sink.place)
+        _serve(link, sink, buttons, rate)
+    except EOFError:
+        return  # it has ended
+    finally:
+        link.close()
+        sink.close()
+
+
+def _serve(link: Link, sink: SceneSink, buttons: Buttons | None, rate: float) -> None:
+    snapshots: dict[int, Any] = {}
+    said: set[str] = set()
+    chosen: tuple[int, ...] | None = None
+    while sink.poll():
+        if sink.chosen != chosen:
+            chosen = sink.chosen
+            try:
+                link.send({"watch": list(chosen), "interval": 1 / rate})
+            except OSError as error:
+                raise EOFError(str(error)) from error
+            snapshots = {env: shown for env, shown in snapshots.items() if env in chosen}
+        news: dict[int, Any] = {}
+        wait, until = IDLE, time.monotonic() + IDLE
+        while (message := link.receive(wait)) is not None:
+            if "end" in message:
+                raise EOFError("it has ended")
+            if "paused" in message and buttons is not None:
+                buttons.heard(paused=bool(message["paused"]))
+            if "env" in message and message["env"] in chosen:
+                _take(message, snapshots, news)
+            wait = 0.0
+            if time.monotonic() > until:
+                break  # draw: others wait
+        try:
+            if news:
+                sink.show(news)
+        except SinkError as error:
+            if str(error) not in said:
+                said.add(str(error))
+                say(f"view: {error}")
+
+
+def _take(message: dict[str, Any], snapshots: dict[int, Any], news: dict[int, Any]) -> None:
+    env = message["env"]
+    if message.get("error"):
+        say(f"environment {env}: {message['error']}")
+    if "frame" not in message:
+        return
+    if env not in snapshots and not message["frame"]["full"]:
+        return  # of before it was chosen
+    snapshots[env] = apply(snapshots.get(env), message["frame"])
+    news[env] = {**snapshots[env], "title": titled(snapshots[env]["title"], message["episode"], message["step"])}
+
+
+def titled(title: str, episode: int | None, step: int | None) -> str:
+    """Return a title with the name of the step."""
+    name = "" if episode is None else f"episode {episode}, step {step}"
+    return ": ".join(part for part in (title, name) if part)
+
+
+def main() -> int:
+    """Show the run that has started this process, to which a socket leads; return the exit status."""
+    name, file = sys.argv[1], int(sys.argv[2])
+    link = Link(socket.socket(fileno=file))
+    try:
+        words = link.receive(30.0)
+        if words is None:
+            return 1
+        view(link, words, make_sink(name), opened=lambda place: say(f"view: {place}"))
+    except EOFError:
+        return 0
+    except PhysGymError as error:
+        say(f"view: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
