@@ -14,21 +14,18 @@ export OMP_NUM_THREADS ?= 1
 # compiled once, not in each of thousands of processes
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow test-all sweeps lint types bench docs readme gymnasium-suite clean
+.PHONY: demo test slow sweeps lint types bench docs readme gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
 
+# CI asks for the slow ones too, at once: collecting takes each process a third of a minute
+TESTS ?= not (slow or sweep)
 test: $(VENV)/.dev
-	$(PYTEST) -m "not (slow or sweep)"
+	$(PYTEST) -m "$(TESTS)"
 
-# the tests that take longer
-slow: $(VENV)/.dev
-	$(PYTEST) -m "slow and not sweep"
-
-# both at once, as CI runs them: collecting takes each process a third of a minute
-test-all: $(VENV)/.dev
-	$(PYTEST) -m "not sweep"
+slow:
+	$(MAKE) test TESTS="slow and not sweep"
 
 # processes that are killed at hundreds of places, and what they leave; each test uses all cores. Collecting all files
 # would take half a minute
