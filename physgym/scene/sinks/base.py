@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from physgym.checks import is_integer
 from physgym.errors import ConfigError, PhysGymError
@@ -69,7 +69,7 @@ class SceneSink(ABC):
         self._chosen: tuple[int, ...] = ()
         self.title, self.environments, self.place = "", 0, ""
         self.controls: Controls | None = None
-        self._open = self._ended = False
+        self._state: Literal["new", "open", "ended"] = "new"
 
     @property
     def chosen(self) -> tuple[int, ...]:
@@ -93,7 +93,7 @@ class SceneSink(ABC):
             ConfigError: It was opened before, an environment to show is not there, a package or a display is missing, a
                 port is taken or a file exists.
         """
-        if self._open or self._ended:
+        if self._state != "new":
             raise ConfigError(f"this {self.name} was opened before; make another one")
         if self._wanted is not None and self._wanted[-1] >= environments:
             raise ConfigError(
@@ -106,7 +106,7 @@ class SceneSink(ABC):
         except BaseException:
             self.close()
             raise
-        self._open = True
+        self._state = "open"
 
     def show(self, snapshots: Mapping[int, Mapping[str, Any]]) -> None:
         """Show the newest snapshots of some environments; others stay as they are, those not chosen are left out.
@@ -117,7 +117,7 @@ class SceneSink(ABC):
         Raises:
             SinkError: One cannot be shown; the error names the environment. Those before it are shown.
         """
-        if not self._open:
+        if self._state != "open":
             raise SinkError(f"the {self.name} is not open")
         for environment, snapshot in sorted(snapshots.items()):
             if environment not in self._chosen:
@@ -136,12 +136,12 @@ class SceneSink(ABC):
         Returns:
             Whether it is still open: False once it was closed here, or by the person.
         """
-        return self._open and self._polled()
+        return self._state == "open" and self._polled()
 
     def close(self) -> None:
         """End it within seconds; calling it again, or before it was opened, does no harm."""
-        if not self._ended:
-            self._open, self._ended = False, True
+        if self._state != "ended":
+            self._state = "ended"
             self._closed()
 
     @abstractmethod

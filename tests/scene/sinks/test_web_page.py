@@ -1,0 +1,138 @@
+"""The web page: the contract, who is let in, and what travels."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+import urllib.parse
+
+import numpy as np
+import pytest
+
+from physgym.errors import ConfigError
+from physgym.scene.sinks.gate import Gate
+from physgym.scene.sinks.page_panels import moved_on, numbers_of, text_of
+from physgym.scene.sinks.table import make_sink
+from physgym.testing.sinks import QUADS, SQUARE, KeptControls, SinkContract, shown_object, snapshot_of
+
+pytest.importorskip("viser", reason="pip install 'physgym[web]'")
+
+
+@pytest.mark.slow
+class TestWebPage(SinkContract):
+    def sink(self, folder, **options):
+        return make_sink("web", **options)
+
+
+@pytest.fixture
+def page():
+    sink = make_sink("web", chosen=[0, 1])
+    sink.open("springs", 5, controls=KeptControls())
+    yield sink
+    sink.close()
+
+
+def answer(address, path, **headers):
+    """Status and cookie of an answer of the page."""
+    where = urllib.parse.urlsplit(address)
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        found = connection.getresponse()
+        found.read()
+        return found.status, found.getheader("Set-Cookie")
+    finally:
+        connection.close()
+
+
+def test_only_who_has_the_token_is_let_in(page):
+    where = urllib.parse.urlsplit(page.place)
+    assert where.hostname == "127.0.0.1"
+    token = urllib.parse.parse_qs(where.query)["token"][0]
+    status, cookie = answer(page.place, f"/?{where.query}")
+    assert status == 200
+    assert token in cookie
+    assert "HttpOnly; SameSite=Strict" in cookie
+    kept = cookie.partition(";")[0]
+    assert answer(page.place, "/", Cookie=kept) == (200, None)
+    socket_headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    for path, headers in (
+        ("/", {}),
+        ("/?token=" + "0" * len(token), {}),
+        ("/index.html", {"Cookie": kept.replace(token, "0" * len(token))}),
+        ("/", socket_headers),
+    ):
+        assert answer(page.place, path, **headers) == (403, None)
+    assert answer(page.place, "/", **socket_headers, Cookie=kept)[0] == 101
+
+
+def test_a_server_that_lets_everybody_in_is_not_used():
+    gate = Gate("secret", "cookie")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        import threading
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ConfigError, match="would be open to everybody"):
+            gate.check(f"http://127.0.0.1:{server.getsockname()[1]}/")
+        thread.join(10)
+
+
+def test_a_port_that_is_taken_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot use port {port} of 127.0.0.1"):
+            make_sink("web", port=port).open("springs", 1)
+
+
+def test_positions_alone_are_sent_of_a_mesh_that_moves(page):
+    mesh = shown_object("mesh", points=SQUARE, faces=QUADS)
+    page.show({0: snapshot_of(mesh=mesh)})
+    first = page.sent
+    time.sleep(0.01)
+    page.show({0: snapshot_of(mesh=mesh)})
+    assert page.sent == first > SQUARE.nbytes
+    page.show({0: snapshot_of(mesh={**mesh, "points": SQUARE + 1})})
+    assert page.sent == first + SQUARE.nbytes
+
+
+def test_a_person_chooses_environments_and_pauses_the_run(page):
+    panel = page._panel
+    for asked in (("choose", "2-3, 9"), ("others", "next"), ("run", "pause"), ("run", "step")):
+        panel._asked.put(asked)
+    assert page.poll()
+    assert list(page.chosen) == [0, 4]
+    assert page.controls.asked == ["pause", "step"]
+    assert panel._numbers.value == "0, 4"
+
+
+def test_numbers_are_read_as_they_are_written():
+    assert text_of([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert numbers_of("0-2, 5 7-8") == [0, 1, 2, 5, 7, 8]
+    assert numbers_of("all, -1, 3-x, 99999999999999") == []
+    assert moved_on([0, 1], 5, 1) == [2, 3]
+    assert moved_on([0, 1], 5, -1) == [3, 4]
+
+
+def test_a_mesh_of_too_many_points_is_thinned_and_that_is_said(page, caplog):
+    side = np.linspace(0, 1, 250)
+    points = np.stack([*np.meshgrid(side, side), np.zeros((250, 250))], -1).reshape(-1, 3).astype(np.float32)
+    corner = (np.arange(249)[:, None] * 250 + np.arange(249)).ravel()
+    faces = (corner[:, None] + np.array([0, 1, 251, 250])).astype(np.int32)
+    heights, limits = points[:, 0].copy(), [0.0, 1.0]
+    page.show({0: snapshot_of(sea=shown_object("mesh", points=points, faces=faces, scalars=heights, limits=limits))})
+    assert page.sent < 20_000 * 12 + 40_000 * 6 + 2000
+    assert "shown with fewer points than there are: sea" in caplog.text
+    assert "sea" in page._panel._note.content
