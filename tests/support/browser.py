@@ -35,10 +35,17 @@ def chromium() -> str:
     return found
 
 
-class Browser:
-    """A browser of its own, with a folder of its own, which is gone at the end of the block."""
+WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # spaces are drawn without a graphics card
 
-    def __init__(self) -> None:
+
+class Browser:
+    """A browser of its own, with a folder of its own, which is gone at the end of the block.
+
+    Args:
+        flags: More of its options, such as those of `WEBGL`.
+    """
+
+    def __init__(self, *flags: str) -> None:
         self._folder = tempfile.mkdtemp(prefix="physgym-browser-")
         reading, theirs = os.pipe()
         mine, self._writing = os.pipe()
@@ -47,7 +54,7 @@ class Browser:
         # it reads from 3 and writes to 4
         shell = f'exec "$@" 3<&{mine} 4>&{theirs}'
         self._process = subprocess.Popen(
-            ["bash", "-c", shell, "bash", chromium(), *FLAGS, f"--user-data-dir={self._folder}", "about:blank"],
+            ["bash", "-c", shell, "bash", chromium(), *FLAGS, *flags, f"--user-data-dir={self._folder}", "about:blank"],
             pass_fds=(mine, theirs),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

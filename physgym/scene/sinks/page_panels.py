@@ -16,7 +16,7 @@ PREVIOUS, NEXT = "previous", "next"
 
 
 class ControlPanel:
-    """What a person chooses environments by, buttons where the run can be paused, and a note.
+    """Choice of environments, buttons where the run can be paused, and a note.
 
     Args:
         server: The server of viser.
@@ -72,7 +72,10 @@ class SidePanel:
     def update(self, snapshot: Mapping[str, Any]) -> None:
         """Show what differs from the last snapshot; pictures a few times a second at most."""
         texts = [one["text"] for one in snapshot["objects"].values() if one["kind"] == "text" and "point" not in one]
-        content = "\n\n".join([snapshot["title"], *texts])
+        scales = [
+            _scale(name, one) for name, one in snapshot["objects"].items() if {"scalars", "face_scalars"} & set(one)
+        ]
+        content = "\n\n".join([snapshot["title"], *texts, *scales])
         if self._text.content != content:
             self._text.content = content
         plots = {name: one for name, one in snapshot["objects"].items() if one["kind"] in PLOTS}
@@ -89,6 +92,12 @@ class SidePanel:
     def close(self) -> None:
         """Take it from the page."""
         self._folder.remove()
+
+
+def _scale(name: str, item: Mapping[str, Any]) -> str:
+    """Return what the colours of an object stand for."""
+    low, high = item["limits"]
+    return f"{item['label'] or name}: {low:.3g} to {high:.3g} {item['unit']} ({item['colours']})"
 
 
 def _are(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
+import threading
 import time
 import urllib.parse
 
@@ -15,6 +17,7 @@ from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_panels import moved_on, numbers_of, text_of
 from physgym.scene.sinks.table import make_sink
 from physgym.testing.sinks import QUADS, SQUARE, KeptControls, SinkContract, shown_object, snapshot_of
+from tests.support.browser import WEBGL, Browser
 
 pytest.importorskip("viser", reason="pip install 'physgym[web]'")
 
@@ -75,7 +78,6 @@ def test_only_who_has_the_token_is_let_in(page):
 def test_a_server_that_lets_everybody_in_is_not_used():
     gate = Gate("secret", "cookie")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        import threading
 
         def serve():
             connection, _ = server.accept()
@@ -136,3 +138,55 @@ def test_a_mesh_of_too_many_points_is_thinned_and_that_is_said(page, caplog):
     assert page.sent < 20_000 * 12 + 40_000 * 6 + 2000
     assert "shown with fewer points than there are: sea" in caplog.text
     assert "sea" in page._panel._note.content
+
+
+def test_what_colours_stand_for_is_said(page):
+    mesh = shown_object("mesh", points=SQUARE, faces=QUADS, scalars=np.arange(4.0), limits=[0.0, 2.5], unit="mm")
+    page.show({0: snapshot_of("episode 3", plate=mesh, note=shown_object("text", text="t = 1 s"))})
+    assert page._scenes[0]._side._text.content == "episode 3\n\nt = 1 s\n\nplate: 0 to 2.5 mm (viridis)"
+
+
+def picture(tab, folder):
+    """Pixels of the part of the page that no panel covers."""
+    image = pytest.importorskip("PIL.Image")
+    tab.screenshot(folder / "page.png")
+    return np.asarray(image.open(io.BytesIO((folder / "page.png").read_bytes())).convert("RGB"))[200:, :900].astype(int)
+
+
+@pytest.mark.slow
+def test_a_browser_shows_meshes_with_their_colours_and_they_move(page, tmp_path):
+    corners = SQUARE * 2 - 1
+    plain = shown_object("mesh", points=corners, faces=QUADS, colour="#ff0000")
+    bounds = {"direction": [0.0, 0.0, 1.0], "up": [0.0, 1.0, 0.0], "flat": True, "bounds": [[-1, -1, 0], [1, 1, 0]]}
+
+    def show(**objects):
+        page.show({0: {"title": "a plate", "camera": bounds, "objects": objects}})
+
+    def seen(wanted):
+        """Wait for a picture in which enough pixels are of a colour."""
+        for _ in range(100):
+            page.poll()
+            time.sleep(0.1)
+            pixels = picture(tab, tmp_path)
+            if (found := wanted(pixels)).sum() > 2000:
+                return np.argwhere(found).mean(axis=0)
+        raise AssertionError("the page does not show it")
+
+    def red(pixels):
+        return (pixels[..., 0] > 100) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
+
+    def green(pixels):
+        return (pixels[..., 1] > 80) & (pixels[..., 0] < 60) & (pixels[..., 2] < 60)
+
+    show(plate=plain)
+    with Browser(*WEBGL) as browser:
+        tab = browser.open(page.place)
+        before = seen(red)
+        show(plate={**plain, "points": corners + np.array([1, 0, 0], np.float32)})
+        deadline = time.monotonic() + 20
+        while seen(red)[1] < before[1] + 30:
+            assert time.monotonic() < deadline
+        scalars, limits = np.ones(4), [0.0, 1.0]
+        show(plate={**plain, "scalars": scalars, "limits": limits, "colours": "ocean_r"})
+        seen(green)
+        assert [one for one in tab.errors if "THREE.Clock" not in one and "WebGL" not in one] == []
