@@ -5,10 +5,12 @@ What writes it needs the pipelines' own files, so that it stands after them; `ph
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
+
+from physgym.events import Callback
 
 
 class SessionRecorder(Protocol):
@@ -18,8 +20,8 @@ class SessionRecorder(Protocol):
         """Return the folder of a new training: the wanted one, or one with a number behind it where that is taken."""
         ...
 
-    def recorded(self, trainer: Any, session: Path) -> AbstractContextManager[None]:
-        """Write the record of a training, from its beginning to its end, into the folder of its session."""
+    def recorded(self, trainer: Any, session: Path, callbacks: Iterable[Callback]) -> AbstractContextManager[None]:
+        """Write the record of a training with its callbacks, from its beginning to its end, into its session."""
         ...
 
 

@@ -15,6 +15,7 @@ from physgym.simulation import TIME
 from physgym.spaces import Array
 
 TIME_STEP = "time_step"  # attribute of a partition, in s
+ROUNDING = 1e-3  # of a time that was summed up over many steps
 
 
 def time_attribute(seconds: float | None) -> dict[str, str]:
@@ -52,6 +53,7 @@ def sample_times(partitions: Sequence[Partition]) -> Array:
 
     Raises:
         ConfigError: A partition does not say how long a step is, and has no field with the time in s.
+        DatasetError: It has both, and they disagree.
     """
     return np.concatenate([_times(part) for part in partitions])
 
@@ -64,12 +66,39 @@ def _times(part: Partition) -> Array:
                 f"the field {TIME!r} of {part.path} is in {field.unit!r}, and times are taken in s: the axis is "
                 "index('step'). Rename the field, or convert it (physgym data rename, add)"
             )
-        return part.read(f"data/{TIME}", 0, part.count).astype(np.float64)
+        found: Array = part.read(f"data/{TIME}", 0, part.count).astype(np.float64)
+        _check_alike(part, found)
+        return found
     seconds = step_seconds(part.attributes)
     if seconds is None:
         raise ConfigError(
             f"{part.path} does not say how long a step is, and its samples have no field {TIME!r}: the axis is "
             "index('step'). A simulation declares time_step, see docs/simulation.md"
         )
-    times: Array = (part.read("index/step", 0, part.count) + 1) * seconds
-    return times
+    return _ends(part, seconds)
+
+
+def _ends(part: Partition, seconds: float) -> Array:
+    """Return the end of each sample's step in s since the reset, for steps of one length."""
+    ends: Array = (part.read("index/step", 0, part.count) + 1) * seconds
+    return ends
+
+
+def _check_alike(part: Partition, times: Array) -> None:
+    """Check that the times of samples are those of the steps, where both are known.
+
+    Raises:
+        DatasetError: They are others.
+    """
+    seconds = step_seconds(part.attributes)
+    if seconds is None:
+        return
+    ends = _ends(part, seconds)
+    wrong = np.flatnonzero(~(np.abs(times - ends) <= ROUNDING * (np.abs(ends) + seconds)))  # sums of many steps, too
+    if len(wrong):
+        step = int(part.read("index/step", int(wrong[0]), int(wrong[0]) + 1)[0])
+        raise DatasetError(
+            f"{part.path}: the field {TIME!r} is {times[wrong[0]]:g} s at the end of step {step}, and with a time_step "
+            f"of {seconds:g} s that is at {ends[wrong[0]]:g} s. Where steps differ, declare no time_step; rename a "
+            "field that is another time (physgym data rename)"
+        )

@@ -14,11 +14,11 @@ from physgym.checks import one_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.dataset_parts import PARTS, EpisodeSplit, effective_split, has_partitions
 from physgym.data.description import Mode
-from physgym.data.windows import EpisodeWindows
+from physgym.data.windows import EpisodeWindows, without_windows
 from physgym.errors import ConfigError, PhysGymError
 from physgym.experiment import components
 from physgym.experiment.config import check_config
-from physgym.experiment.dataset_plan import DatasetFolders, episode_split, places
+from physgym.experiment.dataset_plan import DatasetFolders, dataset_has_samples, episode_split, places
 from physgym.experiment.networks import by_python, load_network, trained_network
 from physgym.experiment.record import read_config, read_record
 from physgym.experiment.schema import Config
@@ -125,7 +125,10 @@ def build_metrics(config: Config, predictor: Predictor) -> list[Metrics]:
         try:
             dataset = open_part(folder, None, episode_split(config) if _all_named(folder) == trained else None)
         except PhysGymError as error:
-            raise ConfigError(f"training.test.{name}: {error}") from error
+            hint = ""
+            if _all_named(folder) == trained and not dataset_has_samples(folder):
+                hint = ". This training is to generate it, and has no test part before: physgym generate CONFIG first"
+            raise ConfigError(f"training.test.{name}: {error}{hint}") from error
         mini = config.dataset.mini
         tests[name] = dataset if mini is None else dataset.subset(np.arange(min(mini, len(dataset))))
     try:
@@ -153,7 +156,8 @@ def samples_for(session: Path | None, data: Any, part: Mode | None) -> SampleDat
             return data
         if part == "prediction":
             raise ConfigError("the predictions of a run are a mode of their own: open them with mode='prediction'")
-        return data.part(part)
+        dataset = without_windows(data)
+        return data.part(part, None if session is None else recorded_split(session, list(dataset.places)))
     if data is not None and not isinstance(data, (str, Path, Sequence)):
         raise ConfigError(f"samples to evaluate on are a dataset or its folder, not a {type(data).__name__}")
     if data is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ import gymnasium
 from physgym.data.dataset import SampleDataset
 from physgym.data.windows import without_windows
 from physgym.errors import ConfigError
+from physgym.events import Callback
 from physgym.experiment.provenance import Origin
 from physgym.experiment.run import Run
 from physgym.experiment.session import CONFIG, RECORD, check_session, new_session
 from physgym.files import write_atomically
 from physgym.naming import is_importable
+from physgym.training.metrics import Metrics
 
 if TYPE_CHECKING:
     from physgym.training.trainer import Trainer
@@ -41,8 +43,13 @@ def own_session(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
+def recorded(trainer: Trainer, session: Path, callbacks: Iterable[Callback]) -> Iterator[None]:
     """Write the record of a training that is made in Python, from its beginning to its end.
+
+    Args:
+        trainer: The training.
+        session: Its folder.
+        callbacks: Its callbacks, whose test sets are noted.
 
     Raises:
         ConfigError: Another process works in the session, its record is damaged, or the disk refuses.
@@ -64,6 +71,9 @@ def recorded(trainer: Trainer, session: Path) -> Iterator[None]:
             run.describe_dataset(training)
         if isinstance(validation, SampleDataset) and not trainer.held_out:
             run.describe_dataset(validation, "validation")
+        for name, tested in (pair for one in callbacks if isinstance(one, Metrics) for pair in one.tests.items()):
+            if isinstance(samples := without_windows(tested), SampleDataset):
+                run.describe_test(name, samples)
         try:
             yield
         finally:

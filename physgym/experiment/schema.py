@@ -235,7 +235,11 @@ class DatasetSection(_Generation):
     @model_validator(mode="after")
     def _divided(self) -> DatasetSection:
         if self.split is not None and (self.produce != "before" or self.type is not None):
-            raise ValueError("split divides a dataset that is there before the training: leave out produce and type")
+            raise ValueError(
+                "split divides a dataset that is there before the training: with a type there are no episodes, and "
+                "what a training produces as it goes is all trained on. Leave out produce and type, and generate the "
+                "dataset first (physgym generate CONFIG)"
+            )
         return self
 
     @model_validator(mode="after")

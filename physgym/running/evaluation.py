@@ -217,6 +217,7 @@ def evaluate_predictor(
             f"the samples have no {missing}, with which the network's predictions are compared; they have "
             f"{list(samples.spec)}"
         )
+    _check_rows(predictor, samples)
     fitting_fields(samples.spec, predictor)
     found = _Compared(predictor, samples, form)
     with evaluating(predictor), Progress(len(samples), "evaluate", "samples", enabled=progress) as bar:
@@ -225,6 +226,25 @@ def evaluate_predictor(
             found.add(start, samples.read(start, stop, found.fields))
             bar.update(stop - start)
     return found.report()
+
+
+def _check_rows(predictor: Predictor, samples: SampleDataset | EpisodeWindows | NextRows) -> None:
+    """Raise ConfigError where a network of single steps is given windows, or one of windows single steps."""
+    for name in predictor.inputs:
+        if name not in samples.spec:
+            continue
+        fed, given = predictor.spec[name].shape, samples.spec[name].shape
+        if isinstance(samples, EpisodeWindows) and fed == samples.step_spec[name].shape != given:
+            raise ConfigError(
+                f"the network is fed {name!r} of single steps, shape {fed}, and the samples are windows with {given}: "
+                "evaluate it on the dataset itself; several of its own steps are a rollout (RolloutEvaluation, physgym "
+                "run --rollout)"
+            )
+        if not isinstance(samples, EpisodeWindows) and len(fed) == len(given) + 1 and fed[1:] == given:
+            raise ConfigError(
+                f"the network is fed windows, {name!r} of shape {fed}, and the samples are single steps with {given}: "
+                "evaluate it on such windows of them, dataset.windows(inputs=..., targets=...)"
+            )
 
 
 class _Compared:

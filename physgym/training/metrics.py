@@ -6,14 +6,14 @@ import re
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
 from physgym.checks import integer
 from physgym.data.dataset import SampleDataset
-from physgym.data.next_rows import with_next_rows
+from physgym.data.next_rows import NextRows, with_next_rows
 from physgym.data.provenance import overlaps
 from physgym.data.windows import EpisodeWindows, without_windows
 from physgym.errors import ConfigError, DatasetError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PREFIX = "test_"
 
+Batch: TypeAlias = tuple[bool, Sample]  # whether nothing is remembered of samples before, and the samples
+
 
 class Metrics(Callback):
     """Adds metrics of the validation samples to the record of each epoch, and losses and metrics of test sets.
@@ -39,8 +41,9 @@ class Metrics(Callback):
     They are called ``validation_<metric>/<field>``, ``test_<name>_loss`` and ``test_<name>_<metric>/<field>``, and
     reach the history and the loggers as all other values. Predictions are compared in physical units, in one pass over
     all samples, exact over batches of any size; where several processes train together each of them makes that pass. In
-    an unrolled training metrics are of single steps, and a test loss is of the whole unroll. Of windows that the
-    trainer is given, a metric compares all rows of the targets.
+    an unrolled training metrics are of single steps, and a test loss is of the whole unroll. A recurrent network gets
+    the steps of each episode in their order, and remembers those before. Of windows that the trainer is given, a metric
+    compares all rows of the targets.
 
     A test set chooses nothing: checkpoints and early stopping cannot watch its values.
 
@@ -108,9 +111,13 @@ class Metrics(Callback):
             return {}
         samples, table = self._measured(predictor, samples)
         names = list(dict.fromkeys((*predictor.inputs, *table.fields, *table.masks)))
-        with evaluating(predictor), closing(self._batches(samples, names)) as batches:
-            for batch in batches:
-                table.add(predictor.predict(batch, batched=True), batch)
+        follows = predictor.recurrent and isinstance(samples, (SampleDataset, NextRows))
+        given = self._steps(samples, names) if follows else self._batches(samples, names)
+        memory: Any = None
+        with evaluating(predictor), closing(given) as batches:
+            for first, batch in batches:
+                prediction, memory = predictor.predict_from(batch, None if first else memory, batched=True)
+                table.add(prediction, batch)
         return table.values()
 
     def _measured(self, predictor: Predictor, samples: Any) -> tuple[Any, MetricTable]:
@@ -129,16 +136,30 @@ class Metrics(Callback):
             )
         return samples, MetricTable(samples.spec, fields, self._metrics)
 
-    def _batches(self, samples: Samples | Feed, names: Sequence[str]) -> Generator[Sample, None, None]:
+    def _steps(self, samples: SampleDataset | NextRows, names: Sequence[str]) -> Generator[Batch, None, None]:
+        """Yield all samples in their order within the episodes, of episodes that are equally long at once.
+
+        What a recurrent network remembers goes on over a missing step, as in a run.
+        """
+        order = np.lexsort((samples.index("step"), samples.episodes))
+        starts = np.flatnonzero(np.diff(samples.episodes[order], prepend=-1))
+        lengths = np.diff(starts, append=len(order))
+        for length in np.unique(lengths).tolist():
+            alike = starts[lengths == length]
+            for part in np.split(alike, range(self._batch_size, len(alike), self._batch_size)):
+                for step in range(length):
+                    yield not step, samples.gather(order[part + step], names)
+
+    def _batches(self, samples: Samples | Feed, names: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield all samples in batches of arrays; the global generators are left as they were."""
         if not isinstance(samples, Feed):
             for start in range(0, len(samples), self._batch_size):
-                yield samples.gather(np.arange(start, min(start + self._batch_size, len(samples))), names)
+                yield True, samples.gather(np.arange(start, min(start + self._batch_size, len(samples))), names)
             return
         before = generator_states()
         try:
             for given in samples.batches(0):
-                yield {name: torch.as_tensor(given[name]).cpu().numpy() for name in names}
+                yield True, {name: torch.as_tensor(given[name]).cpu().numpy() for name in names}
         finally:
             set_generator_states(before)
 

@@ -411,7 +411,7 @@ class Trainer:
             DatasetError: There are no samples, or a process that loads them died.
             CheckpointError: A checkpoint cannot be written.
         """
-        with self._session.recorded(self):
+        with self._session.recorded(self, self._callbacks):
             return self._fit()
 
     def _fit(self) -> History:

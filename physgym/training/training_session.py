@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from physgym.events import Callback
 from physgym.recording import session_recorder
 from physgym.storage.location import local
 from physgym.training.ranks import Ranks
@@ -41,11 +43,11 @@ class TrainingSession:
         """Return a folder within the session, None without one."""
         return None if self.folder is None else self.folder / name
 
-    def recorded(self, trainer: Any) -> AbstractContextManager[None]:
-        """Write the record of a training while it runs, if there is to be one."""
+    def recorded(self, trainer: Any, callbacks: Iterable[Callback]) -> AbstractContextManager[None]:
+        """Write the record of a training with its callbacks while it runs, if there is to be one."""
         if self.folder is None or not self._recorded:
             return nullcontext()
-        return session_recorder().recorded(trainer, self.folder)
+        return session_recorder().recorded(trainer, self.folder, callbacks)
 
 
 def check_session(folder: str | Path | None) -> Path | None:

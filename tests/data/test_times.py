@@ -20,6 +20,7 @@ from physgym.errors import ConfigError, DatasetError, WorkerError
 from physgym.formats.numpy_arrays import export_numpy, import_numpy
 from physgym.nn import MLP, Predictor
 from physgym.runner import Runner
+from physgym.sample import Field, SampleSpec
 from tests.support import toys
 
 QUICK = {"num_workers": 0, "progress": False}
@@ -176,3 +177,17 @@ def test_a_field_of_that_name_in_another_unit_is_not_taken_for_seconds(tmp_path)
         writer.append({"time": np.arange(2.0)}, episode=[0, 0], step=[0, 1], seed=[1, 1])
     with pytest.raises(ConfigError, match="is in 'h', and times are taken in s"):
         physgym.SampleDataset(tmp_path).index("time")
+
+
+def test_a_field_and_a_step_that_disagree_are_refused(tmp_path):
+    spec = SampleSpec([Field("time", (), np.dtype("f4"), "additional", "s"), Field("x", (), np.dtype("f4"), "input")])
+    found = {}
+    for name, first in (("ends", 1), ("begins", 0)):
+        with SampleWriter(tmp_path / name, spec, attributes=time_attribute(0.1)) as writer:
+            step = np.arange(400)
+            rows = {"time": np.cumsum(np.full(400, 0.1, "f4")) - (1 - first) * np.float32(0.1), "x": np.zeros(400)}
+            writer.append(rows, episode=np.zeros(400, int), step=step, seed=np.zeros(400, int))
+        found[name] = physgym.SampleDataset(tmp_path / name)
+    assert found["ends"].index("time")[-1] == pytest.approx(40, rel=1e-4)
+    with pytest.raises(DatasetError, match=r"'time' is 0 s at the end of step 0, and with a time_step of 0\.1 s"):
+        found["begins"].index("time")

@@ -13,11 +13,12 @@ import pytest
 from physgym import generate
 from physgym.cli import main
 from physgym.errors import ChangedCode, ConfigError
+from physgym.experiment.provenance import dataset_hash
 from physgym.experiment.record import read_config, read_record, state
 from physgym.experiment.run import Run
 from physgym.experiment.session import INFO
 from physgym.nn import MLP
-from physgym.training import Trainer, load_checkpoint
+from physgym.training import Metrics, Trainer, load_checkpoint
 from tests.support import toys
 
 
@@ -38,9 +39,11 @@ def command(monkeypatch, capsys, *words):
 def test_a_training_in_python_is_a_session(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     dataset = generate("physgym/Spring-v0", "data", samples=40, max_steps=10, num_workers=1, progress=False)
-    first = made(dataset, session="sessions/first")
+    far = generate("physgym/Spring-v0", "far", samples=10, max_steps=5, seed=3, num_workers=0, progress=False)
+    first = made(dataset, session="sessions/first", callbacks=[Metrics(tests={"far": far})])
     first.fit()
     record = read_record(first.session)
+    assert record["runs"][0]["others"]["test far"]["hash"] == dataset_hash(far)
     assert state(first.session) == "completed"
     assert record["runs"][0]["dataset"]["samples"] == 30
     assert record["runs"][0]["results"]["epoch"] == 1

@@ -123,7 +123,7 @@ def test_samples_that_do_not_fit_are_refused(tmp_path, dataset, predictor):
     surgery.drop(dataset.paths[0], ["heat"], tmp_path / "less")
     with pytest.raises(ConfigError, match=r"the samples have no \['heat'\]"):
         physgym.evaluate(predictor, tmp_path / "less", progress=False)
-    with pytest.raises(ConfigError, match=r"the network is fed with 'load' as float32 \(2,\), the dataset has"):
+    with pytest.raises(ConfigError, match=r"single steps, shape \(2,\), and the samples are windows with \(2, 2\)"):
         physgym.evaluate(predictor, dataset.windows(2, 2, feedback="shift -> load"), progress=False)
     with pytest.raises(DatasetError, match="there are no samples to evaluate"):
         physgym.evaluate(predictor, dataset.subset(np.zeros(0, int)), progress=False)
@@ -165,6 +165,9 @@ def test_a_session_is_evaluated_on_the_test_part_that_it_recorded(session, capsy
     report = physgym.evaluate(session, progress=False)
     assert (report.samples, report.episodes) == (10, 2)
     assert report.remarks == ()  # none of them was trained on
+    opened = SampleDataset(session.parent / "data")  # which says nothing of a split itself
+    assert physgym.evaluate(session, opened, part="test", progress=False).values == report.values
+    assert physgym.evaluate(session, opened, part="training", progress=False).samples == 80
     predicted = physgym.evaluate(physgym.training.load_checkpoint(session), wanted, progress=False)
     assert predicted.values == report.values
     rows = wanted.gather(np.arange(10))
@@ -184,6 +187,22 @@ def test_a_session_is_evaluated_on_the_test_part_that_it_recorded(session, capsy
     written = json.loads(file.read_text())
     assert (written["samples"], len(written["worst"])) == (10, 1)
     assert len(written["fields"]["next_state"]["mae"]["components"]) == 2
+
+
+def test_windows_and_single_steps_are_not_confused(tmp_path):
+    data, network = turning(tmp_path / "d", [6, 6], push=0.5), turning_network(Turn(1.5))
+    with pytest.raises(ConfigError, match=r"single steps, shape \(2,\), and the samples are windows with \(1, 2\)"):
+        physgym.evaluate(network, data.windows(1, 3), progress=False)
+    windows = data.windows(2, 1)
+
+    class Last(Turn):
+        def forward(self, state, push):
+            return super().forward(state[:, -1], push[:, -1])[:, None]
+
+    of_windows = turning_network(Last(1.5), windows.spec)
+    with pytest.raises(ConfigError, match=r"fed windows, 'state' of shape \(2, 2\), and the samples are single steps"):
+        physgym.evaluate(of_windows, data, progress=False)
+    assert physgym.evaluate(of_windows, windows, progress=False)["relative_l2/next_state"] == pytest.approx(0.5)
 
 
 def test_a_state_that_is_stored_once_is_compared_with_the_next_row(tmp_path):

@@ -164,6 +164,36 @@ def test_metrics_of_a_network_of_windows(tmp_path):
     assert history["test_same_mae/next_state"][-1] == pytest.approx(np.abs(errors).mean())
 
 
+class Counting(Turn):
+    """A turn whose factor grows with the steps that it remembers."""
+
+    recurrent = True
+
+    def forward(self, state, push, memory=None):
+        memory = torch.zeros_like(push) if memory is None else memory
+        return super().forward(state, push) * (1 + memory), memory + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*the samples of the test set held")
+@pytest.mark.parametrize("once", [False, True])
+def test_a_recurrent_network_remembers_the_steps_of_each_episode(tmp_path, once):
+    data = turning(tmp_path / "d", [4, 2, 4, 3, 4], push=0.5, once=once)
+    held = turning(tmp_path / "held", [4, 2, 4, 3, 1], push=0.5, once=once, env="tests:Other")
+    network = predictor(Counting(1.0))
+    metrics = Metrics(["mae"], {"held": held}, batch_size=2)
+    made = Trainer(network, data, epochs=1, unroll=1, validation=0, callbacks=[metrics], progress=False)
+    made.fit()
+    (factor,) = network.network.parameters()
+    errors = []
+    for number in range(5):
+        rows = held.episode(number)
+        target = rows["state"][1:] if once else rows["next_state"]
+        steps = np.arange(len(target))
+        after = (rows["state"] @ TURN.T + rows["push"])[: len(target)] * factor.item() * (1 + steps)[:, None]
+        errors.append(np.abs(after - target).ravel())
+    assert made.history["test_held_mae/next_state"][-1] == pytest.approx(np.concatenate(errors).mean())
+
+
 def test_a_field_that_cannot_be_measured_is_refused_before_the_first_batch(data, dataset):
     with pytest.raises(ConfigError, match=r"metrics of \['nope'\] cannot be measured: the network predicts"):
         trainer(dataset, [Metrics(["mae"], fields=["nope"])], validation=0.2).fit()
