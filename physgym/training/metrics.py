@@ -111,8 +111,10 @@ class Metrics(Callback):
             return {}
         samples, table = self._measured(predictor, samples)
         names = list(dict.fromkeys((*predictor.inputs, *table.fields, *table.masks)))
-        follows = predictor.recurrent and isinstance(samples, (SampleDataset, NextRows))
-        given = self._steps(samples, names) if follows else self._batches(samples, names)
+        if predictor.recurrent and isinstance(samples, (SampleDataset, NextRows)):
+            given = self._steps(samples, names)
+        else:
+            given = self._batches(samples, names)
         memory: Any = None
         with evaluating(predictor), closing(given) as batches:
             for first, batch in batches:

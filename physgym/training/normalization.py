@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,46 +13,99 @@ from torch import nn
 from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError
 from physgym.nn.predictor import Predictor, evaluating
-from physgym.nn.transforms import Compose, Moments, Normalize, Transform, checked_fields
+from physgym.nn.transforms import Compose, Inverse, LossTransform, Moments, Normalize, Transform, checked_fields
 from physgym.sample import Sample, SampleSpec
 from physgym.training.sources import Samples
 
 AT_ONCE = 16 << 20  # bytes of stored samples
+PASSING = (Compose, nn.ModuleList, Inverse, LossTransform)  # of which it is known what the transforms within them get
+
+BatchesOf: TypeAlias = Callable[[Iterable[str]], Iterable[Mapping[str, Any]]]  # some fields of the samples
 
 
 def fit_normalization(
     predictor: Predictor,
     spec: SampleSpec,
     statistics: Mapping[str, Moments],
-    batches: Callable[[], Iterable[Mapping[str, Any]]],
+    batches: BatchesOf,
+    loss_fields: Sequence[str] = (),
 ) -> None:
     """Give every normalization that has none the moments of what it gets of the training samples.
 
     One that gets the fields as they are has their `statistics`. For one behind another transform in
-    ``before_prediction``, that transform is applied to the samples, in evaluation mode.
+    ``before_prediction``, or on the targets in ``before_loss``, that transform is applied to the samples, in evaluation
+    mode.
 
     Args:
         predictor: The network with its transforms.
         spec: The fields of the samples.
         statistics: Moments of the fields as they are.
         batches: Gives these samples, batch by batch; called once for each normalization behind another transform.
+        loss_fields: Fields that the loss gets from the samples.
 
     Raises:
-        ConfigError: A transform returned no fields, or fields of another shape than the normalization was made for; or
-            the samples do not have the fields that the network is fed as such.
+        ConfigError: A transform returned no fields, or fields of another shape than the normalization was made for; the
+            samples do not have the fields as such; or a normalization is within a module of which nobody knows what
+            it gets.
         SampleError: A field is padded, and its mask is not among the samples.
     """
+    transforms = predictor.transforms
+    for inside, module in _hidden(transforms, ""):
+        raise ConfigError(
+            f"the normalization of {list(module.shapes)} within {inside} has no moments, and what it gets there is "
+            "not known: give it some, Normalize.from_statistics(...), or let it stand by itself, in a Compose"
+        )
+    _fit_in_order(
+        _Chain("before_prediction", transforms.before_prediction, predictor.inputs),
+        predictor,
+        spec,
+        statistics,
+        batches,
+    )
+    if type(transforms.before_loss) is LossTransform:
+        chain = _Chain("before_loss", transforms.before_loss.on_target, loss_fields)
+        _fit_in_order(chain, predictor, spec, statistics, batches)
+    transforms.fit(statistics)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Transforms that fields of samples go through.
+
+    Attributes:
+        where: What an error calls them.
+        transform: The transforms.
+        fields: Names of the fields.
+    """
+
+    where: str
+    transform: nn.Module
+    fields: Sequence[str]
+
+
+def _fit_in_order(
+    chain: _Chain, predictor: Predictor, spec: SampleSpec, statistics: Mapping[str, Moments], batches: BatchesOf
+) -> None:
+    """Give each normalization of a chain the moments of what those before it make of the samples."""
     earlier: list[nn.Module] = []
-    for transform in in_order(predictor.transforms.before_prediction):
+    for transform in in_order(chain.transform):
         if isinstance(transform, Normalize) and not transform.fitted:
-            transform.fit(
-                {**statistics, **_moments_behind(earlier, transform, predictor, spec, batches)}
-                if earlier
-                else statistics
-            )
+            behind = _moments_behind(chain, earlier, transform, predictor, spec, batches) if earlier else {}
+            transform.fit({**statistics, **behind})
         if type(transform) is not Transform:
             earlier.append(transform)
-    predictor.transforms.fit(statistics)
+
+
+def _hidden(module: nn.Module, inside: str) -> Iterator[tuple[str, Normalize]]:
+    """Yield normalizations without moments within modules of one's own, with the class of the outermost of these."""
+    for child in module.children():
+        if isinstance(child, Normalize):
+            if inside and not child.fitted:
+                yield inside, child
+        elif inside or type(child) in PASSING:
+            yield from _hidden(child, inside)
+        else:
+            yield from _hidden(child, type(child).__name__)
 
 
 def in_order(transform: nn.Module) -> Iterator[nn.Module]:
@@ -65,24 +119,25 @@ def in_order(transform: nn.Module) -> Iterator[nn.Module]:
 
 @torch.no_grad()
 def _moments_behind(
+    chain: _Chain,
     earlier: list[nn.Module],
     normalize: Normalize,
     predictor: Predictor,
     spec: SampleSpec,
-    batches: Callable[[], Iterable[Mapping[str, Any]]],
+    batches: BatchesOf,
 ) -> dict[str, Statistics]:
     """Compute moments of what earlier transforms make of the fields that one normalizes."""
-    if missing := [name for name in predictor.inputs if name not in spec]:
+    if (missing := [name for name in chain.fields if name not in spec]) or not chain.fields:
         raise ConfigError(
-            f"the normalization behind {type(earlier[-1]).__name__} in before_prediction needs the moments of what "
-            f"that gives, and these samples lack {missing}: give it some, Normalize.from_statistics(...)"
+            f"the normalization behind {type(earlier[-1]).__name__} in {chain.where} needs the moments of what that "
+            f"gives, and these samples lack {missing}: give it some, Normalize.from_statistics(...)"
         )
     found: dict[str, Statistics] = {}
     with evaluating(predictor):
-        for batch in batches():
-            fields = predictor.tensors({name: batch[name] for name in predictor.inputs})
+        for batch in batches(chain.fields):
+            fields = predictor.tensors({name: batch[name] for name in chain.fields})
             for transform in earlier:
-                fields = checked_fields(transform(fields), "before_prediction", transform)
+                fields = checked_fields(transform(fields), chain.where, transform)
             normalize(fields)  # which says where a shape is another one
             names = [name for name in normalize.shapes if name in fields]
             made = {name: fields[name].double().cpu().numpy() for name in names}

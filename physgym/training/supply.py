@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,7 +32,7 @@ from physgym.spaces import Array
 from physgym.training.batches import Batches, LastBatch, divide
 from physgym.training.foreign import Feed
 from physgym.training.history import TrainingProgress
-from physgym.training.normalization import fit_normalization, stored_batches
+from physgym.training.normalization import BatchesOf, fit_normalization, stored_batches
 from physgym.training.random_state import seed_generators, seed_of
 from physgym.training.ranks import Ranks
 from physgym.training.sources import IndexedSamples, Samples
@@ -99,10 +99,11 @@ class Learner:
         if any(samples.spec[name].shape != predictor.spec[name].shape for name in predictor.inputs):
             rows = without_windows(samples)  # of which an unrolled network is fed one by one
         if isinstance(samples, Feed):
-            batches: Callable[[], Iterable[Any]] = samples.first_batches
+            first = samples.first_batches
+            batches: BatchesOf = lambda _: first()  # noqa: E731
         else:
-            batches = partial(stored_batches, rows, predictor.inputs)
-        fit_normalization(predictor, rows.spec, samples.statistics, batches)
+            batches = partial(stored_batches, rows)
+        fit_normalization(predictor, rows.spec, samples.statistics, batches, self.loss_fields)
         changes = self.predictor.changes
         if changes is not None and not changes.fitted:
             changes.fit(difference_statistics(samples, changes.pairs))
@@ -470,7 +471,7 @@ class FreshSupply(Supply):
             differences = {name: known.merge(changed[name]) for name, known in differences.items()}
             self._waiting.append(batch)
         batches = [batch.samples for batch in self._waiting]
-        fit_normalization(self.learner.predictor, spec, statistics, lambda: batches)
+        fit_normalization(self.learner.predictor, spec, statistics, lambda _: batches, self.learner.loss_fields)
         if changes is not None and pairs:
             changes.fit(differences)
 

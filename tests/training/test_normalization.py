@@ -168,3 +168,36 @@ def test_a_field_that_a_transform_adds():
     net.weight = torch.nn.Parameter(torch.zeros(1))
     Trainer(net, Stored(), inputs=["x"], outputs=["y"], transforms=transforms, epochs=1, validation=None, device="cpu")
     check(normalize, np.log(X))
+
+
+class LogOfTarget(Transform):
+    def forward(self, fields):
+        return {**fields, "y": fields["y"].log()}
+
+
+def test_a_target_behind_a_transform_before_the_loss():
+    normalize, plain = Normalize({"y": (1,)}), Normalize({"y": (1,)})
+    for on_target, wanted in ((Compose([LogOfTarget(), normalize]), np.log(Y)), (Compose([plain]), Y)):
+        transforms = Transforms(None, LossTransform(None, on_target))
+        Trainer(MLP(3, 1), Stored(), transforms=transforms, epochs=1, validation=None, device="cpu")
+        found = on_target.transforms[-1]
+        np.testing.assert_allclose(found.get_buffer("mean_0"), wanted.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(found.get_buffer("scale_0"), wanted.std(0), rtol=1e-5)
+
+
+def test_a_normalization_within_a_module_of_ones_own_is_refused_without_moments():
+    class Around(Transform):
+        def __init__(self):
+            super().__init__()
+            self.inner = Normalize({"x": (3,)})
+
+        def forward(self, fields):
+            return self.inner({**fields, "x": fields["x"].log()})
+
+    around = Around()
+    options = {"epochs": 1, "validation": None, "device": "cpu"}
+    with pytest.raises(ConfigError, match=r"of \['x'\] within Around has no moments, and what it gets there is not kn"):
+        Trainer(MLP(3, 1), Stored(), transforms=Transforms(Compose([around])), **options)
+    around.inner.fit({"x": Statistics.of(np.log(X))})
+    Trainer(MLP(3, 1), Stored(), transforms=Transforms(Compose([around])), **options)
+    check(around.inner, np.log(X))
