@@ -18,7 +18,7 @@ from physgym.errors import ConfigError
 from physgym.report import charts
 from physgym.report.charts import Chart
 from physgym.report.drawn_samples import DrawnSamples
-from physgym.report.figures import text_of
+from physgym.report.figures import drawn_text, text_of
 from physgym.report.page import Page
 from physgym.report.parameter_coverage import add_parameters
 from physgym.report.repeated_samples import add_repeated
@@ -92,14 +92,16 @@ def _episodes(dataset: SampleDataset) -> int:
 def add_fields(page: Page, drawn: DrawnSamples, title: str) -> None:
     """Add a table of the fields with their statistics, over all samples, and a histogram of each."""
     dataset = drawn.dataset
-    page.section(title, f"The table is of all {len(dataset):,} samples, the histograms of {drawn.text}.")
-    statistics, rows = dataset.statistics, []
+    statistics, count = drawn.statistics
+    whole = drawn_text(count, len(dataset)) if count == len(dataset) else drawn.text
+    page.section(title, f"The table is of {whole}, the histograms of {drawn.text}.")
+    rows = []
     for name, field in dataset.spec.items():
         found = statistics.get(name)
         known = found is not None and found.counts.any()
         moments = [text_of(one) for one in overall_moments(found)] if known and found is not None else [""] * 4
         far = text_of(_furthest(found)) if known and found is not None else ""
-        lost = "" if found is None else f"{len(dataset) * found.counts.size - int(found.counts.sum()):,}"
+        lost = "" if found is None else f"{count * found.counts.size - int(found.counts.sum()):,}"
         shape = " x ".join(map(str, field.shape)) or "number"
         rows.append([name, field.role, shape, str(field.dtype), field.unit, *moments, far, lost])
     columns = ["field", "role", "shape", "dtype", "unit", "mean", "std", "smallest", "largest"]
@@ -152,7 +154,7 @@ def _add_outliers(page: Page, drawn: DrawnSamples) -> None:
     dataset = drawn.dataset
     found: list[tuple[float, str, int, int]] = []  # distance, field, place in its array, drawn sample
     count = 0
-    for name, statistics in dataset.statistics.items():
+    for name, statistics in drawn.statistics[0].items():
         far = _distances(drawn.values(name), statistics)
         if not far.size:
             continue

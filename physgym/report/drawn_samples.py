@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.statistics import present_rows
+from physgym.data.statistics import Statistics, present_rows
 from physgym.report.figures import SEED, drawn_rows, drawn_text
 from physgym.spaces import Array
 
 SAMPLES = 10_000
-BYTES = 1 << 27  # of the samples that are drawn
+BYTES = 1 << 26  # of the samples that are drawn
+WHOLE = 1 << 30  # of the samples of a part whose statistics are computed from all of them, where none are stored
 BLOCKS = 20  # in which samples of a compressed dataset are drawn: single ones cost as much as a chunk
 
 
@@ -30,7 +32,7 @@ class DrawnSamples:
 
     def __init__(self, dataset: SampleDataset, most: int = SAMPLES) -> None:
         self.dataset = dataset
-        most = min(most, max(100, BYTES // max(1, dataset.row_nbytes)))
+        most = min(most, max(1, BYTES // max(1, dataset.row_nbytes)))
         if dataset.random_access or len(dataset) <= most:
             self.rows = drawn_rows(len(dataset), most)
             return
@@ -47,6 +49,15 @@ class DrawnSamples:
         """Return of how many samples figures are, in words."""
         text = drawn_text(len(self), len(self.dataset))
         return text if len(self) == len(self.dataset) else f"{text}, with the seed {SEED}"
+
+    @cached_property
+    def statistics(self) -> tuple[dict[str, Statistics], int]:
+        """Return statistics by field, and of how many samples they are: of all, unless reading these took long."""
+        dataset = self.dataset
+        stored = len(dataset) == sum(part.count for part in dataset.partitions)
+        if stored or dataset.nbytes <= WHOLE or len(self) == len(dataset):
+            return dataset.statistics, len(dataset)
+        return dataset.subset(self.rows).statistics, len(self)
 
     def values(self, name: str) -> Array:
         """Return the values of a field, shape (n, *field shape); NaN where a padded one has none."""

@@ -29,10 +29,10 @@ from physgym.running.rollout_report import RolloutReport
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
-SAMPLES = 2000  # that are predicted for a report
+SAMPLES = 1000  # that are predicted for a report
 BYTES = 1 << 26
 COMPARED = 400  # of these in the plots of predicted against true
-ROLLED_OUT = 16  # episodes
+ROLLED_OUT = 8  # episodes, which are predicted together
 HORIZON = 100  # steps
 STEPS = 200  # that are drawn one by one
 FEW = 6  # numbers of an input that are written out
@@ -85,7 +85,7 @@ class NetworkErrors:
 
 def drawn_episodes(dataset: SampleDataset, most: int) -> SampleDataset:
     """Return the samples of episodes that are drawn, at most so many: all where there are not more."""
-    most = min(most, max(50, BYTES // max(1, dataset.row_nbytes)))
+    most = min(most, max(1, BYTES // max(1, dataset.row_nbytes)))
     if len(dataset) <= most:
         return dataset
     episodes = dataset.episodes
@@ -289,7 +289,9 @@ def add_rollouts(page: Page, predictor: Predictor, dataset: SampleDataset, feedb
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a network was trained on the page says it already
-            report = RolloutEvaluation(dataset, feedback=feedback).measure(predictor, horizon, episodes=chosen)
+            report = RolloutEvaluation(dataset, feedback=feedback).measure(
+                predictor, horizon, episodes=chosen, batch_size=ROLLED_OUT
+            )
     except PhysGymError as error:
         page.text(f"It was not measured: {error}")
         return

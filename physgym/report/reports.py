@@ -63,7 +63,7 @@ def write_report(path: str | Path, out: str | Path | None = None, *, samples: in
         return file
     if isinstance(at, Path) and not at.is_dir():
         raise ConfigError(f"there is no {path}: name the folder of a session or of a dataset")
-    file = absolute(f"{str(at).rstrip('/').rpartition('/')[2]}-{REPORT}" if out is None else out)
+    file = absolute(f"{at.name}-{REPORT}" if out is None else out)
     _check_folder(file)
     dataset_report(at, samples=samples).save(file)
     return file
@@ -85,7 +85,7 @@ def dataset_report(path: Path | Location, *, samples: int | None = None) -> Page
     parts = parts_of([path])
     simulation = next(iter(parts.values())).source.get("env")
     where = f"samples of {simulation}, in {path}" if simulation else str(path)
-    page = Page(str(path).rstrip("/").rpartition("/")[2], "dataset", where)
+    page = Page(path.name, "dataset", where)
     page.headline(headline_of(parts))
     add_dataset(page, parts, samples or SAMPLES)
     return page

@@ -22,9 +22,11 @@ from physgym.nn.predictor import Predictor
 from physgym.report import charts
 from physgym.report.charts import Chart
 from physgym.report.dataset_sections import add_fields
+from physgym.report.drawn_samples import SAMPLES as DRAWN
 from physgym.report.drawn_samples import DrawnSamples
 from physgym.report.figures import seconds_text, text_of
 from physgym.report.page import Page
+from physgym.report.prediction_sections import SAMPLES as PREDICTED
 from physgym.report.prediction_sections import NetworkErrors, add_predictions, add_rollouts, add_samples
 from physgym.training.history import LOSSES, History
 from physgym.training.stored_history import read_history
@@ -176,8 +178,7 @@ def add_network(page: Page, session: Path, most: int | None) -> dict[str, str]:
     try:
         predictor = network_of(session)
         samples = unseen_samples(session)
-        chosen = {} if most is None else {"most": most}
-        found = NetworkErrors.measure(predictor, samples.dataset, **chosen)
+        found = NetworkErrors.measure(predictor, samples.dataset, most or PREDICTED)
     except PhysGymError as error:
         page.text(f"They were not measured: {error}")
         return {}
@@ -188,7 +189,7 @@ def add_network(page: Page, session: Path, most: int | None) -> dict[str, str]:
     add_predictions(page, found)
     add_samples(page, found)
     add_rollouts(page, predictor, samples.dataset, get(read_config(session), "dataset", "feedback"))
-    add_fields(page, DrawnSamples(samples.dataset), f"Statistics of {samples.name}")
+    add_fields(page, DrawnSamples(samples.dataset, most or DRAWN), f"Statistics of {samples.name}")
     return _headline(predictor, found)
 
 

@@ -30,8 +30,8 @@ def read_history(path: str | Path | Location, which: str | int = "last") -> tupl
     manifest = read_manifest(folder)
     if STATE not in manifest["files"]:
         raise CheckpointError(f"{folder} holds a network, but not the training that made it: there are no curves")
-    check_files(folder, {STATE: manifest["files"][STATE]})
     try:
+        check_files(folder, {STATE: manifest["files"][STATE]})
         state = json.loads((folder / STATE).read_text())["dict"]
         history, settings = (decode(state[name], {}, name) for name in ("history", "settings"))
         return History([dict(epoch) for epoch in history["epochs"]], skipped=int(history["skipped"])), dict(settings)

@@ -10,6 +10,7 @@ from physgym.data import surgery
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
+from physgym.report import drawn_samples
 from physgym.report.drawn_samples import DrawnSamples
 from physgym.report.parameter_coverage import covered, outside
 from physgym.report.repeated_samples import sample_digests
@@ -81,6 +82,22 @@ def test_samples_are_drawn_with_a_word(tmp_path):
     assert len(drawn) == 100
     assert (drawn.rows == DrawnSamples(dataset, 100).rows).all()
     assert (drawn.values("y") == drawn.rows.astype("f8") ** 2).all()
+
+
+def test_large_samples_are_few_and_large_parts_are_not_read_as_a_whole(tmp_path, monkeypatch):
+    dataset = numbers(tmp_path / "d", np.arange(300.0))
+    part = dataset.subset(np.arange(200))
+    found, count = DrawnSamples(part, 50).statistics
+    assert (count, found["y"].max) == (200, 199**2)
+    monkeypatch.setattr(drawn_samples, "WHOLE", 0)
+    drawn = DrawnSamples(part, 50)
+    found, count = drawn.statistics
+    assert (count, found["y"].max) == (50, drawn.values("y").max())
+    assert DrawnSamples(dataset, 50).statistics[1] == 300  # which are stored
+    monkeypatch.setattr(drawn_samples, "BYTES", 3 * dataset.row_nbytes)
+    assert len(DrawnSamples(dataset)) == 3
+    monkeypatch.setattr(drawn_samples, "BYTES", 1)
+    assert len(DrawnSamples(dataset)) == 1
 
 
 def test_an_outlier_is_named(tmp_path):

@@ -33,6 +33,7 @@ from physgym.files import try_lock
 from physgym.formats.archive import archive
 from physgym.generation.generate import generate
 from physgym.nn import MLP, Predictor
+from physgym.report.reports import write_report
 from physgym.sample import Field, SampleSpec
 from physgym.storage import Location
 from physgym.storage import cache as caches
@@ -231,6 +232,16 @@ def test_another_machine_reads_it_and_downloads_each_partition_once(bucket, tmp_
     assert next(summarize(bucket.url())).startswith("training: 40 samples")
     assert has_samples(Location.parse(bucket.url()))
     assert not has_samples(Location.parse(bucket.url()), "validation")
+
+
+@pytest.mark.slow
+def test_a_dataset_there_has_a_report_here(bucket, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(bucket.url(), 40)
+    assert write_report(bucket.url()) == tmp_path / "data-report.html"
+    assert f"samples of toy/Line-v0, in s3://{bucket.name}/data" in (tmp_path / "data-report.html").read_text()
+    with pytest.raises(DatasetError, match="there is no dataset at s3://"):
+        write_report(bucket.url("nothing"))
 
 
 @pytest.mark.slow
