@@ -188,10 +188,10 @@ def histogram(title: str, given: Mapping[str, Array], *, across: str = "", note:
         share = np.histogram(one, edges)[0] / max(1, len(one))
         colour = COLOURS[len(drawing.traces) % len(COLOURS)]
         look: dict[str, Any] = {"type": "bar", "marker": {"color": colour}}
-        if len(good) > 1:
+        if len(good) > 1 and not counted:
             look = {"type": "scatter", "mode": "lines", "line": {"color": colour, "shape": "hvh", "width": 1.5}}
         else:
-            look["width"] = 0.8 if counted else float(edges[1] - edges[0])
+            look["width"] = 0.8 / len(good) if counted else float(edges[1] - edges[0])
         drawing.add(name, middle, share, **look)
     layout = axes(across, "share of the values")
     layout["yaxis"]["tickformat"] = ".3~%"

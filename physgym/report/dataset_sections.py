@@ -94,7 +94,7 @@ def add_fields(page: Page, drawn: DrawnSamples, title: str) -> None:
     dataset = drawn.dataset
     statistics, count = drawn.statistics
     whole = drawn_text(count, len(dataset)) if count == len(dataset) else drawn.text
-    page.section(title, f"The table is of {whole}, the histograms of {drawn.text}.")
+    page.section(title, f"Table: {whole}. Histograms: {drawn.text}.")
     rows = []
     for name, field in dataset.spec.items():
         found = statistics.get(name)
@@ -166,8 +166,8 @@ def _add_outliers(page: Page, drawn: DrawnSamples) -> None:
                 found.append((float(furthest[row]), name, int(places[row]), row))
     page.section("Outliers")
     page.text(
-        f"Values of {drawn.text} that lie more than {FAR:g} standard deviations from the mean of their component: "
-        f"{f'in {count:,} samples and fields' if count else 'none'}."
+        f"Values that lie more than {FAR:g} standard deviations from the mean of their component: "
+        f"{f'in {count:,} samples and fields' if count else 'none'}. Looked at: {drawn.text}."
     )
     if not found:
         return

@@ -98,7 +98,7 @@ def drawn_episodes(dataset: SampleDataset, most: int) -> SampleDataset:
 def add_predictions(page: Page, found: NetworkErrors) -> None:
     """Add how far predictions are from the targets."""
     report = found.report
-    page.text(f"{report.samples:,} samples of {report.episodes:,} episodes, {found.drawn}; in physical units.")
+    page.text(f"{report.samples:,} samples of {report.episodes:,} episodes, in physical units: {found.drawn}.")
     for text in report.remarks:
         page.remark(text)
     for name, count in report.left_out.items():
@@ -295,7 +295,7 @@ def add_rollouts(page: Page, predictor: Predictor, dataset: SampleDataset, feedb
     except PhysGymError as error:
         page.text(f"It was not measured: {error}")
         return
-    page.text(f"{len(report.episodes):,} episodes, {drawn_text(len(chosen), len(names), 'episodes')}.")
+    page.text(f"Episodes: {drawn_text(len(chosen), len(names), 'episodes')}.")
     add_rollout_report(page, report)
 
 

@@ -71,6 +71,11 @@ def test_a_histogram_has_a_bar_for_each_of_few_integers():
     assert chart.traces[0]["y"] == [0.75, 0.25]
 
 
+def test_few_integers_of_several_kinds_are_bars_too():
+    chart = charts.histogram("x", {"a": np.array([100, 100]), "b": np.array([100])})
+    assert [trace["type"] for trace in chart.traces] == ["bar", "bar"]  # a line of one point is not seen
+
+
 def test_several_kinds_of_values_share_their_bins():
     chart = charts.histogram("x", {"a": np.linspace(0, 1, 100), "b": np.linspace(5, 6, 10)})
     assert chart.traces[0]["x"] == chart.traces[1]["x"]

@@ -77,7 +77,7 @@ def test_the_report_of_a_dataset_is_written_where_one_is(tmp_path, monkeypatch):
 def test_samples_are_drawn_with_a_word(tmp_path):
     dataset = numbers(tmp_path / "d", np.arange(300))
     text = words(dataset_report(tmp_path / "d", samples=100))
-    assert "all 300 samples, the histograms of drawn from 100 of 300 samples, with the seed 0" in text
+    assert "Table: all 300 samples. Histograms: drawn from 100 of 300 samples, with the seed 0." in text
     drawn = DrawnSamples(dataset, 100)
     assert len(drawn) == 100
     assert (drawn.rows == DrawnSamples(dataset, 100).rows).all()
