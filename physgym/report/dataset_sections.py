@@ -21,8 +21,10 @@ from physgym.report.drawn_samples import DrawnSamples
 from physgym.report.figures import drawn_text, text_of
 from physgym.report.page import Page
 from physgym.report.parameter_coverage import add_parameters
+from physgym.report.pictures import scenes_picture
 from physgym.report.repeated_samples import add_repeated
 from physgym.sample import Field
+from physgym.scene.stored import SCENE
 from physgym.spaces import Array
 
 COMPONENTS = 4  # a last axis up to this long holds components, which are drawn one by one
@@ -30,6 +32,7 @@ FAR = 5.0  # standard deviations from the mean, from which on a value is an outl
 OUTLIERS = 12  # in the table
 REASONS = 10
 LISTED = 20  # rejected samples
+SCENES = 2
 
 Parts = Mapping[str, SampleDataset]
 
@@ -167,7 +170,7 @@ def _add_outliers(page: Page, drawn: DrawnSamples) -> None:
     page.section("Outliers")
     page.text(
         f"Values that lie more than {FAR:g} standard deviations from the mean of their component: "
-        f"{f'in {count:,} samples and fields' if count else 'none'}. Looked at: {drawn.text}."
+        f"{f'in {count:,} fields of samples' if count else 'none'}. Looked at: {drawn.text}."
     )
     if not found:
         return
@@ -195,13 +198,20 @@ def _distances(values: Array, statistics: Statistics) -> Array:
 
 
 def _add_pictures(page: Page, drawn: DrawnSamples) -> None:
-    """Add pictures of a sample in the middle of those drawn, and of an episode."""
+    """Add pictures of some samples as scenes, or of one as curves, and of an episode."""
     dataset = drawn.dataset
     page.section("Samples")
     sample = int(drawn.rows[len(drawn) // 2])
     episodes = dataset.index("episode")
+    scenes = None
+    with contextlib.suppress(ConfigError):  # a scene that does not fit the samples
+        rows = drawn.rows[np.unique(np.linspace(0, len(drawn) - 1, SCENES).astype(np.int64))]
+        scenes = scenes_picture(dataset, rows.tolist())
+    if scenes is not None:
+        page.picture(scenes, "Scenes of samples")
     with contextlib.suppress(ConfigError):  # samples of texts alone, or no matplotlib
-        page.picture(dataset.show(sample)._repr_png_(), f"Sample {sample} of {len(dataset):,}")
+        if scenes is None:
+            page.picture(dataset.show(sample)._repr_png_(), f"Sample {sample} of {len(dataset):,}")
     if (episodes == episodes[sample]).sum() > 1 and len(dataset.paths) == 1:
         with contextlib.suppress(ConfigError):
             picture = dataset.show(episode=int(episodes[sample]))
@@ -246,15 +256,16 @@ def _add_rejected(page: Page, parts: Parts) -> None:
 def _add_provenance(page: Page, parts: Parts) -> None:
     page.section("Where it comes from")
     first = next(iter(parts.values()))
-    page.facts({"folder": ", ".join(map(str, first.places)), **first.metadata})
-    said: dict[str, str] = {}
+    said = {key: text for key, text in first.metadata.items() if key != SCENE}
+    page.facts({"folder": ", ".join(map(str, first.places)), **said})
+    sources: dict[str, str] = {}
     for name, dataset in parts.items():
         code = "\n".join(code_lines(dataset.provenance))
         source = json.dumps(dataset.source, indent=1, ensure_ascii=False)
         text = f"{code}\n{source}".strip()
-        if text not in said.values():
-            said[name] = text
-    for name, text in said.items():
+        if text not in sources.values():
+            sources[name] = text
+    for name, text in sources.items():
         page.details(f"Source and code of the {name} part", text)
     constants = {name: f"{value.dtype} {value.shape}" for name, value in first.constants.items()}
     if constants:

@@ -12,8 +12,7 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.next_rows import NextRows, with_next_rows
-from physgym.data.shown_samples import draw_sample
-from physgym.data.windows import EpisodeWindows
+from physgym.data.windows import EpisodeWindows, without_windows
 from physgym.errors import ConfigError, PhysGymError
 from physgym.feedback import Declaration
 from physgym.nn.metrics import FieldComparison, MetricTable
@@ -22,11 +21,11 @@ from physgym.report import charts
 from physgym.report.charts import POINTS, Chart
 from physgym.report.figures import SEED, drawn_rows, drawn_text, text_of
 from physgym.report.page import Page
+from physgym.report.pictures import PredictedScenes
 from physgym.running.evaluation import EvaluationForm, EvaluationReport, evaluate_predictor
 from physgym.running.rollout_episodes import DatasetEpisodes
 from physgym.running.rollout_evaluation import RolloutEvaluation
 from physgym.running.rollout_report import RolloutReport
-from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
 SAMPLES = 1000  # that are predicted for a report
@@ -46,12 +45,14 @@ class NetworkErrors:
 
     Attributes:
         predictor: The network.
-        samples: The samples that were predicted, with their targets.
+        dataset: The samples that were predicted.
+        samples: The same with their targets, where these are of the next sample.
         report: The figures; its errors are in the order of the samples.
         drawn: Of how many samples the figures are, in words.
     """
 
     predictor: Predictor
+    dataset: SampleDataset
     samples: Predicted
     report: EvaluationReport
     drawn: str
@@ -67,15 +68,14 @@ class NetworkErrors:
         report = evaluate_predictor(predictor, chosen, EvaluationForm(nonfinite="leave_out"), progress=False)
         samples = with_next_rows(chosen, predictor.outputs, predictor.feedback)
         drawn = drawn_text(len(chosen), len(dataset))
-        return cls(
-            predictor, samples, report, drawn if len(chosen) == len(dataset) else f"{drawn}, by episode, seed {SEED}"
-        )
+        text = drawn if len(chosen) == len(dataset) else f"{drawn}, by episode, with the seed {SEED}"
+        return cls(predictor, chosen, samples, report, text)
 
     @classmethod
     def of(cls, predictor: Predictor, samples: Any, report: EvaluationReport) -> NetworkErrors:
         """Return what an evaluation of all the samples has found."""
-        samples = with_next_rows(samples, predictor.outputs, predictor.feedback)
-        return cls(predictor, samples, report, drawn_text(len(samples), len(samples)))
+        found = with_next_rows(samples, predictor.outputs, predictor.feedback)
+        return cls(predictor, without_windows(samples), found, report, drawn_text(len(found), len(found)))
 
     @property
     def relative(self) -> dict[str, float]:
@@ -131,11 +131,14 @@ def _by_step(title: str, steps: Array, errors: Array, metric: str) -> Chart:
     return charts.band(title, places * width, middle, low, high, names=names, across="step", up=metric, note=note)
 
 
-def _compare(found: NetworkErrors, rows: Array) -> tuple[dict[str, Array], dict[str, FieldComparison]]:
-    """Return some samples, and their predictions next to the targets."""
+def _compare(
+    found: NetworkErrors, rows: Array, *, every: bool = False
+) -> tuple[dict[str, Array], dict[str, FieldComparison]]:
+    """Return some samples, of every field or of those that are needed, and their predictions next to the targets."""
     predictor, samples = found.predictor, found.samples
     table = MetricTable(samples.spec, predictor.outputs, ["mae"])
-    batch = samples.gather(rows, list(dict.fromkeys((*predictor.inputs, *predictor.outputs, *table.masks))))
+    needed = dict.fromkeys((*predictor.inputs, *predictor.outputs, *table.masks))
+    batch = samples.gather(rows, list(samples.spec if every else needed))
     with evaluating(predictor):
         prediction = predictor.predict({name: batch[name] for name in predictor.inputs}, batched=True)
     return batch, {name: table.compare(name, prediction[name], batch) for name in predictor.outputs}
@@ -187,11 +190,13 @@ def add_samples(page: Page, found: NetworkErrors) -> None:
     page.table(["sample", "episode", "step", *named, "inputs"], rows)
     each = [[replace(chart, title=f"{what}: {chart.title}") for chart in samples[what].charts()] for what in samples]
     page.charts(chart for together in zip(*each, strict=True) for chart in together)
-    for what, sample in samples.items():
-        with contextlib.suppress(ConfigError):  # nothing to draw, or no matplotlib
-            page.picture(
-                sample.picture(), f"{what} sample: episode {episodes[chosen[what]]}, step {steps[chosen[what]]}"
-            )
+    with contextlib.suppress(ConfigError):  # a scene that does not fit the samples, or no matplotlib
+        scenes = PredictedScenes(found.dataset, found.samples.spec, found.predictor.outputs)
+        for sample in samples.values():
+            scenes.prepare(*sample.rows)
+        for what, sample in samples.items():
+            if (picture := scenes.picture(*sample.rows, plotted=sample.is_flat)) is not None:
+                page.picture(picture, f"{what}: episode {episodes[chosen[what]]}, step {steps[chosen[what]]}")
 
 
 class _PredictedSample:
@@ -204,7 +209,7 @@ class _PredictedSample:
 
     def __init__(self, found: NetworkErrors, row: int) -> None:
         self._spec, self._inputs = found.samples.spec, found.predictor.inputs
-        self._fields, self._compared = _compare(found, np.array([row]))
+        self._fields, self._compared = _compare(found, np.array([row]), every=True)
 
     @property
     def numbers(self) -> str:
@@ -231,26 +236,16 @@ class _PredictedSample:
             if values.size > FEW and _is_flat(values) and values.dtype.kind in "biufc":
                 yield charts.values(name, {name: _real(values).reshape(-1)}, up=self._spec[name].unit)
 
-    def picture(self) -> bytes:
-        """Return a picture of the fields with several axes: each target, its prediction and the error, then inputs.
+    @property
+    def rows(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the fields of the sample, and the predicted ones."""
+        predicted = {name: one.prediction[0].astype(self._spec[name].dtype) for name, one in self._compared.items()}
+        return {name: values[0] for name, values in self._fields.items()}, predicted
 
-        Raises:
-            ConfigError: There is no such field, or matplotlib is not installed.
-        """
-        fields, drawn = [], dict[str, Array]()
-        for name, one in self._compared.items():
-            error = one.prediction - one.target
-            arrays = {name: one.target, f"{name}, predicted": one.prediction, f"{name}, error": error}
-            for text, array in arrays.items() if not _is_flat(one.target) else ():
-                fields.append(replace(self._spec[name], name=text, dtype=array.dtype, mask="", feeds=""))
-                drawn[text] = np.where(_there(one), array, np.nan)
-        for name in self._inputs:
-            if name not in drawn and not _is_flat(self._fields[name]):
-                fields.append(replace(self._spec[name], mask="", feeds=""))
-                drawn[name] = self._fields[name]
-        if not fields:
-            raise ConfigError("no field has several axes")
-        return draw_sample(SampleSpec(fields), drawn, "")._repr_png_()
+    @property
+    def is_flat(self) -> bool:
+        """Return whether the plots show all that is predicted."""
+        return all(_is_flat(one.target) for one in self._compared.values())
 
 
 def _is_flat(values: Array) -> bool:

@@ -62,10 +62,10 @@ class SampleScenes:
         scene = scene_of(self._dataset)
         if self.sides == ("solver",):
             return scene, []
-        if not (shown := _objects_of(scene, self._predicted)):
+        if not (shown := objects_of(scene, self._predicted)):
             log.warning("the scene shows none of the predicted fields %s: all fields are drawn", self._predicted)
             scene = default_scene(without_additions(self._dataset.spec), self._dataset.constants)
-            shown = _objects_of(scene, self._predicted)
+            shown = objects_of(scene, self._predicted)
         return scene, shown
 
     @property
@@ -138,7 +138,7 @@ def _checked(sides: Sequence[Side] | None, *, predicted: bool, live: bool) -> tu
     return found
 
 
-def _objects_of(scene: Scene, fields: Sequence[str]) -> list[str]:
+def objects_of(scene: Scene, fields: Sequence[str]) -> list[str]:
     """Return the names of the objects that are made of any of these fields."""
     every = scene.declaration()["objects"]
     return [one["name"] for one in every if not {*_fields(one["arrays"])}.isdisjoint(fields)]

@@ -102,7 +102,6 @@ def test_what_is_wrong_is_noticed(browser, reports, tmp_path):
     for said in (
         "error: ['oh']",
         "nowhere is not defined",
-        ".plot 0",
         "is blank",
         "wide on a screen",
         "Content Security",
