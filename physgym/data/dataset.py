@@ -30,7 +30,7 @@ from physgym.data.shown_samples import draw_episode, draw_sample
 from physgym.data.sizes import size_text
 from physgym.data.statistics import Statistics, collect, merged, real_fields
 from physgym.data.times import common_step_seconds, sample_times
-from physgym.data.windows import EpisodeWindows, Short, WindowForm
+from physgym.data.windows import Begin, EpisodeWindows, Short, WindowForm
 from physgym.errors import ConfigError, DatasetError
 from physgym.feedback import Declaration
 from physgym.sample import Sample, SampleSpec
@@ -371,6 +371,7 @@ class SampleDataset(DividedSamples):
         names: Mapping[str, str] | None = None,
         short: Short = "drop",
         mask: str = "mask",
+        begin: Begin = "whole",
     ) -> EpisodeWindows:
         """Return windows of consecutive steps within episodes, as a dataset; see `EpisodeWindows` for their rows.
 
@@ -385,6 +386,9 @@ class SampleDataset(DividedSamples):
             short: Whether an episode that is too short is left out ("drop"), or gives a window whose last rows are
                 repeated ("pad"), with a field that says which targets are there. At least one is.
             mask: Name of that field, shape (targets,), bool.
+            begin: Whether a window has rows of its own from the first on ("whole"), or there is one for each step that
+                the inputs may end with, where the first row of the episode stands in place of rows before it
+                ("repeat"), as in a stack of frames.
 
         Raises:
             ConfigError: A window is longer than every episode, an argument out of range, or a field unknown.
@@ -392,7 +396,7 @@ class SampleDataset(DividedSamples):
         """
         stored = self.partitions[0].spec
         declared = self.feedback if feedback is None else stored.with_feedback(feedback).feedback
-        form = WindowForm(inputs, targets, stride, every, None if fields is None else tuple(fields), short, mask)
+        form = WindowForm(inputs, targets, stride, every, None if fields is None else tuple(fields), short, mask, begin)
         found = EpisodeWindows(self._like(), form, declared.named(names or {}, stored))
         if found.left_out or found.padded:
             log.warning("%s", found.shortage)

@@ -23,6 +23,7 @@ from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 
 Short = Literal["drop", "pad"]
+Begin = Literal["whole", "repeat"]
 SPARSE = 4  # times the rows that windows have, which are read at most for them
 
 
@@ -96,6 +97,8 @@ class WindowForm:
         fields: Only these fields; None for all.
         short: Whether episodes that are shorter than a window are left out ("drop"), or padded with a mask ("pad").
         mask: Name of that mask.
+        begin: Whether windows have rows of their own from the first on ("whole"), or there is one that ends with the
+            inputs of each step, with the first row of the episode in place of those before it ("repeat").
     """
 
     inputs: int
@@ -105,11 +108,18 @@ class WindowForm:
     fields: tuple[str, ...] | None = None
     short: Short = "drop"
     mask: str = "mask"
+    begin: Begin = "whole"
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets", "stride", "every"):
             object.__setattr__(self, name, integer(name, getattr(self, name), 1))
         one_of("short", self.short, ("drop", "pad"))
+        one_of("begin", self.begin, ("whole", "repeat"))
+
+    @property
+    def lead(self) -> int:
+        """Return the steps by which a window may begin before its episode."""
+        return (self.inputs - 1) * self.stride if self.begin == "repeat" else 0
 
 
 @dataclass(frozen=True)
@@ -118,11 +128,23 @@ class WindowBegins:
 
     Attributes:
         rows: First row of each window in its dataset, shape (windows,), int64.
-        steps: Steps from there on that follow one another; of a window that needs no padding at least all of its own.
+        steps: Steps from there on that follow one another, and those before; of a window that needs no padding at least
+            all of its own.
+        lead: Steps by which each begins before its first row, which is repeated, shape (windows,), int64.
     """
 
     rows: Array
     steps: Array
+    lead: Array
+
+    @classmethod
+    def find(cls, runs: StepRuns, form: WindowForm, span: int, least: int) -> WindowBegins:
+        """Return all that there are in runs of steps; see `StepRuns.windows` for `span` and `least`."""
+        longer = StepRuns(None, runs.starts - form.lead, runs.lengths + form.lead)
+        first, steps = longer.windows(span, form.every, least)
+        begins = runs.starts[np.searchsorted(runs.starts, first + form.lead, side="right") - 1]
+        lead = np.maximum(begins - first, 0)
+        return cls(first + lead, steps, lead)
 
 
 class EpisodeWindows(MapStyle):
@@ -174,15 +196,15 @@ class EpisodeWindows(MapStyle):
             if runs.order is not None:
                 self.dataset = dataset.subset(runs.order)
             least = span if form.short == "drop" else self._fields.first_target * form.stride + 1
-            begins = WindowBegins(*runs.windows(span, form.every, least))
+            begins = WindowBegins.find(runs, form, span, least)
             if not len(begins.rows):
                 raise ConfigError(
                     f"a window takes {least} steps and is longer than every episode: at most "
                     f"{runs.lengths.max(initial=0)} follow one another. Take fewer inputs or targets, or a smaller "
                     "stride"
                 )
-            self.left_out = int(np.count_nonzero(runs.lengths < least))
-        self._first = begins.rows
+            self.left_out = int(np.count_nonzero(runs.lengths + form.lead < least))
+        self._first, self._lead = begins.rows, begins.lead if begins.lead.any() else None
         steps = np.minimum(begins.steps, span)
         self.padded = int(np.count_nonzero(steps < span))
         self._steps = steps if self.padded else None
@@ -191,7 +213,7 @@ class EpisodeWindows(MapStyle):
         rows = self.dataset.stored_rows(np.arange(len(self.dataset)))
         breaks = np.zeros(len(rows), np.int64)
         np.cumsum(np.diff(rows) != 1, out=breaks[1:])
-        whole = np.array_equal(breaks[self._first], breaks[self._first + steps - 1])
+        whole = np.array_equal(breaks[self._first], breaks[self._first + steps - begins.lead - 1])
         self._stored = rows[self._first] if form.stride == 1 and whole else None
 
     def __len__(self) -> int:
@@ -307,18 +329,19 @@ class EpisodeWindows(MapStyle):
         Its `dataset` has the rows of these windows alone, so its statistics are theirs.
         """
         chosen, begins, count = as_indices(indices, len(self)), self._begins, len(self.dataset)
-        first, steps = begins.rows[chosen], begins.steps[chosen]
-        within = np.cumsum(np.bincount(first, minlength=count + 1) - np.bincount(first + steps, minlength=count + 1))
+        first, steps, lead = begins.rows[chosen], begins.steps[chosen], begins.lead[chosen]
+        ends = first + steps - lead
+        within = np.cumsum(np.bincount(first, minlength=count + 1) - np.bincount(ends, minlength=count + 1))
         used = within[:count] > 0
         places = np.cumsum(used) - 1
         rows = self.dataset.subset(np.flatnonzero(used))
-        return EpisodeWindows(rows, self.form, self._declared, WindowBegins(places[first], steps))
+        return EpisodeWindows(rows, self.form, self._declared, WindowBegins(places[first], steps, lead))
 
     @property
     def _begins(self) -> WindowBegins:
         """Return where the windows begin."""
         steps = np.full(len(self), self._span) if self._steps is None else self._steps
-        return WindowBegins(self._first, steps)
+        return WindowBegins(self._first, steps, np.zeros_like(self._first) if self._lead is None else self._lead)
 
     # --- access
 
@@ -390,7 +413,8 @@ class EpisodeWindows(MapStyle):
         batch = None if out is None else targets(self.spec, names, len(indices), out)
         steps = None if self._steps is None else self._steps[indices]
         first = None
-        if self._stored is not None and (steps is None or bool(np.all(steps == self._span))):
+        whole = steps is None or bool(np.all(steps == self._span))
+        if self._stored is not None and whole and (self._lead is None or not self._lead[indices].any()):
             first = (self._stored if block is None else self._first)[indices]
 
         def rows(offset: int, length: int, sources: list[str], given: Mapping[str, Array] | None) -> Sample:
@@ -412,8 +436,8 @@ class EpisodeWindows(MapStyle):
                 masks = rows(flags.part.offset, flags.part.length, [flags.part.source], None)
                 there = flags.of(masks[flags.part.source])
                 if self.spec[flags.name].role == "target" and steps is not None:
-                    whole = self._mask(steps, len(indices))
-                    there = there & whole.reshape(*whole.shape, *(1,) * len(flags.shape))
+                    mask = self._mask(steps, len(indices))
+                    there = there & mask.reshape(*mask.shape, *(1,) * len(flags.shape))
                 found[name] = _into(batch, name, there)
         if self._fields.mask in names:
             found[self._fields.mask] = _into(batch, self._fields.mask, self._mask(steps, len(indices)))
@@ -443,10 +467,12 @@ class EpisodeWindows(MapStyle):
         out: Mapping[str, Array] | None,
         block: RowsInMemory | None,
     ) -> Sample:
-        """Return rows of windows by the number of each; rows after the end of an episode repeat the last one."""
+        """Return rows of windows by the number of each; rows before and after an episode repeat its first or last."""
         places = np.broadcast_to(self.form.stride * (offset + np.arange(length)), (len(indices), length))
         if steps is not None:
             places = np.minimum(places, (steps[:, None] - 1) // self.form.stride * self.form.stride)
+        if self._lead is not None:
+            places = np.maximum(places - self._lead[indices, None], 0)
         rows = (self._first[indices, None] + places).reshape(-1)
         flat = None if out is None else {n: array.reshape(len(rows), *array.shape[2:]) for n, array in out.items()}
         got = (self.dataset if block is None else block).gather(rows, sources, flat)

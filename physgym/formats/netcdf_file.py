@@ -402,6 +402,9 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
     if packed and (dtype.kind != "f" or (raw.kind in "iu" and raw.itemsize > 2)):  # not all are float32
         dtype = np.dtype("f8")
 
+    limits = _valid_range(attributes)
+    said = [np.asarray(one).dtype.kind for one in limits if one is not None]
+    unpacked = bool(packed) and raw.kind in "iu" and "f" in said
     nan_marks = any(mark.dtype.kind == "f" and np.isnan(mark).any() for mark in marks)
     warned: list[str] = []
 
@@ -419,10 +422,14 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
             warned.append(name)
             log.warning("%s has NaN, by which the file marks missing values; it is kept", name)
         found = found.view(stored) if unsigned else found
+        if not unpacked:
+            _check_range(name, found, limits)
         if packed:
             found = found.astype(dtype) * dtype.type(packed.get("scale_factor", 1)) + dtype.type(
                 packed.get("add_offset", 0)
             )
+        if unpacked:
+            _check_range(name, found, limits)
         return found
 
     return NamedAxes(dims, shape, dtype, values, unit)
@@ -463,3 +470,32 @@ class Netcdf(Format):
 
 
 FORMAT = Netcdf()
+
+
+def _valid_range(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the lowest and the highest value that a variable may hold, None where its attributes do not say it.
+
+    Where numbers are packed into integers they are those of the packed ones, unless they are floating-point numbers.
+    """
+    both = np.asarray(attributes.get("valid_range", ())).reshape(-1)
+    if len(both) == 2:
+        return both[0], both[1]
+    low, high = (np.asarray(attributes.get(f"valid_{end}", ())).reshape(-1) for end in ("min", "max"))
+    return (low[0] if len(low) else None), (high[0] if len(high) else None)
+
+
+def _check_range(name: str, values: Array, limits: tuple[Any, Any]) -> None:
+    """Raise DatasetError where values of a variable are outside of what it may hold."""
+    low, high = limits
+    if values.dtype.kind not in "iuf":
+        return
+    outside = np.zeros(values.shape, np.bool_)
+    outside |= False if low is None else values < low
+    outside |= False if high is None else values > high
+    if outside.any():
+        raise DatasetError(
+            f"{name} has {np.count_nonzero(outside)} values, such as {values[outside].flat[0]}, outside of the valid "
+            f"range {'' if low is None else low} to {'' if high is None else high} that the file gives, which readers "
+            "of netCDF take for missing ones; fill them, leave these samples out, or take valid_range, valid_min or "
+            "valid_max away"
+        )

@@ -87,18 +87,20 @@ def pieces(dataset):
     return found
 
 
-def by_the_formulas(dataset, n, m, stride=1, every=1, *, pad=False):
+def by_the_formulas(dataset, n, m, stride=1, every=1, *, pad=False, repeat=False):
     """Return what the windows of a dataset are, from the definition alone."""
     told, alone = bool(dataset.feedback), bool(dataset.feedback.once)
     count = n + m if alone else n + m - 1  # rows
     found = []
     for episode, step, rows in pieces(dataset):
-        starts = [s for s in range(0, len(rows), every) if s + (count - 1) * stride < len(rows)]
-        if pad and not starts and (count - m) * stride < len(rows):
-            starts = [0]
+        first = (1 - n) * stride if repeat else 0  # the first row stands in place of those before it
+        starts = [s for s in range(first, len(rows), every) if s + (count - 1) * stride < len(rows)]
+        if pad and not starts and first + (count - m) * stride < len(rows):
+            starts = [first]
         for s in starts:
             there = [s + j * stride for j in range(count) if s + j * stride < len(rows)]
-            row = np.array([rows[place] for place in there + [there[-1]] * (count - len(there))])  # of s + j * stride
+            places = there + [there[-1]] * (count - len(there))
+            row = np.array([rows[max(place, 0)] for place in places])  # of s + j * stride
             window = {
                 "state": row[:n],
                 "load": columns(row[: n + m - 1] if told else row[:n])["load"],
@@ -112,7 +114,7 @@ def by_the_formulas(dataset, n, m, stride=1, every=1, *, pad=False):
                 window["text"] = columns(row[: n + m - 1])["text"]
             if pad:
                 window["mask"] = np.arange(count - m, count) < len(there)
-            found.append(((episode, step + s), window))
+            found.append(((episode, step + max(s, 0)), window))
     return found
 
 
@@ -461,3 +463,21 @@ def test_slices_over_the_borders_of_files(both, small, monkeypatch):
         for i, start in enumerate(starts):
             for name, value in dataset[start : start + length].items():
                 np.testing.assert_array_equal(got[name][i], value)
+
+
+@pytest.mark.parametrize("form", ["both", "once", "silent"])
+@pytest.mark.parametrize(
+    ("n", "m", "stride", "every"), [(4, 1, 1, 1), (3, 2, 1, 2), (2, 1, 3, 1), (3, 1, 2, 2), (1, 2, 1, 1)]
+)
+@pytest.mark.parametrize("pad", [False, True])
+def test_stacks_repeat_the_first_row_before_an_episode(request, form, n, m, stride, every, pad):
+    dataset = request.getfixturevalue(form)
+    windows = dataset.windows(n, m, stride=stride, every=every, short="pad" if pad else "drop", begin="repeat")
+    want = by_the_formulas(dataset, n, m, stride, every, pad=pad, repeat=True)
+    assert_windows(windows, want)
+    assert_windows(pickle.loads(pickle.dumps(windows)), want)  # noqa: S301 - its own
+    chosen = [0, len(want) - 1, len(want) // 2]
+    some = windows.subset(np.array(chosen))
+    for i, place in enumerate(chosen):
+        for name, value in some[i].items():
+            np.testing.assert_array_equal(value, want[place][1][name])

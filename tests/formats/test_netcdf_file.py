@@ -287,3 +287,28 @@ def test_packed_integers_of_32_bits_and_flags(tmp_path):
     assert import_netcdf(file, tmp_path / "d", roles=XY)[:]["y"].tolist() == [2**24 + 1, 3]
     file = of_values(tmp_path / "b.nc", np.array([1, 0], "i1"), dtype="bool")
     assert import_netcdf(file, tmp_path / "e", roles=XY).spec["y"].dtype == np.bool_
+
+
+@pytest.mark.parametrize(
+    ("values", "attributes", "outside"),
+    [
+        (
+            np.array([1.0, -5.0, 2.0], "f4"),
+            {"valid_range": np.array([0, 3], "f4")},
+            "-5.0, outside of the valid range 0",
+        ),
+        (np.array([1.0, np.nan, 9.0]), {"valid_max": 8.0}, "9.0, outside of the valid range  to 8.0"),
+        (np.array([1, 40], "i2"), {"valid_min": np.int16(3), "scale_factor": 0.5}, "1, outside of the valid range 3"),
+        (np.array([1, 40], "i2"), {"valid_range": np.array([0.0, 10.0]), "scale_factor": 0.5}, "20.0, outside"),
+        (np.array([-1, 7], "i1"), {"valid_max": np.uint8(200), "_Unsigned": "true"}, "255, outside of the valid range"),
+        (np.array([1, 40], "i2"), {"valid_range": np.array([0, 40], "i2"), "scale_factor": 0.5}, None),
+    ],
+)
+def test_values_outside_of_their_valid_range_are_refused(tmp_path, values, attributes, outside):
+    file = of_values(tmp_path / "a.nc", values, **attributes)
+    if outside is None:
+        assert import_netcdf(file, tmp_path / "d", roles=XY)[:]["y"].tolist() == [0.5, 20.0]
+        return
+    with pytest.raises(DatasetError, match=f"y has 1 values, such as {outside}"):
+        import_netcdf(file, tmp_path / "d", roles=XY)
+    assert not (tmp_path / "d").exists()
