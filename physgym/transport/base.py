@@ -101,8 +101,8 @@ class Channel(ABC):
 
         They may change with each call. A transport that has to read before it can write, as in a handshake of its own,
         leaves out POLLOUT meanwhile, which would show again and again; else it is there as long as something is
-        `unsent`. A descriptor that shows all events as input, as that of `select.epoll` does, needs no more: on any event
-        what is `unsent` is flushed.
+        `unsent`. A descriptor that shows all events as input, as that of `select.epoll` does, needs no more: on any
+        event what is `unsent` is flushed.
         """
         return select.POLLIN | select.POLLOUT if self.unsent else select.POLLIN
 
