@@ -187,26 +187,38 @@ def _write_gif(file: Path, film: Film, _: str) -> None:
     """Write a GIF with one table of colours, so that what does not move takes no room."""
     if film.fps > GIF_RATE:
         raise ConfigError(f"a GIF has at most {GIF_RATE} frames a second, not {film.fps:g}: programs show it slower")
-    from PIL import Image
-
     colours = _colours(film)
     ends = np.round(np.cumsum(film.frames) * 100 / film.fps).astype(int)  # hundredths of a second
     lasts = (np.diff(ends, prepend=0) * 10).tolist()
-    pictures = (
-        _image(film.picture(number)).quantize(palette=colours, dither=Image.Dither.NONE)
-        for number in range(len(film.frames))
-    )
+    pictures = (_in_colours(film.picture(number), colours) for number in range(len(film.frames)))
     options: dict[str, Any] = {"loop": 0, "optimize": False, "disposal": 1}
     next(pictures).save(file, format="GIF", save_all=True, append_images=pictures, duration=lasts, **options)
 
 
+def _in_colours(picture: Array, colours: Image) -> Image:
+    """Return a picture in a table of colours, whose first one is kept as it is: Pillow looks for near ones."""
+    from PIL import Image
+
+    table = colours.getpalette() or []
+    numbers = np.array(_image(picture).quantize(palette=colours, dither=Image.Dither.NONE))
+    numbers[(picture == table[:3]).all(-1)] = 0
+    found = Image.fromarray(numbers)
+    found.putpalette(table)
+    return found
+
+
 def _colours(film: Film) -> Image:
-    """Return a picture whose table of colours is that of the whole film."""
+    """Return a picture whose table of colours is that of the whole film; the most frequent one is the first."""
     from PIL import Image
 
     numbers = np.unique(np.linspace(0, len(film.frames) - 1, SAMPLED).round().astype(int))
     some = np.concatenate([film.picture(int(number)) for number in numbers])
-    return _image(some).quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    found = _image(some).quantize(COLOURS - 1, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    each, counts = np.unique(some.reshape(-1, 3).astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
+    frequent = int(each[counts.argmax()])
+    table = (found.getpalette() or [])[: 3 * (COLOURS - 1)]
+    found.putpalette([frequent >> 16, frequent >> 8 & 255, frequent & 255, *table])
+    return found
 
 
 def _write_video(file: Path, film: Film, suffix: str) -> None:

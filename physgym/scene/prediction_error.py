@@ -12,6 +12,7 @@ from physgym.spaces import Array
 
 SIGNED, UNSIGNED = "RdBu_r", "viridis"  # colours of errors with a sign, and of their sizes
 PLOTS = ("image", "curve")
+ATTACHED = ("arrows", "glyphs")  # to what moves: their own error is that of their vectors
 OF_SCALARS = ("scalars", "face_scalars")
 
 
@@ -20,8 +21,8 @@ class PredictionErrors:
 
     An image or a curve becomes the predicted values less the true ones. An object in space stays where it truly is, and
     its colours are the distance of each point to the predicted one; where its points are not predicted, the difference
-    of its scalars, or the length of that of its vectors. What no prediction moves or colours stays, but for images and
-    curves.
+    of its scalars; those of arrows are the length of the difference of their vectors. What no prediction moves or
+    colours stays, but for images and curves.
 
     Args:
         predicted: Names of the objects that predictions move or colour.
@@ -63,6 +64,8 @@ class PredictionErrors:
                 return {**found, "values": difference.astype(np.uint8)}
             values = network["values"] - true["values"]
             return {**found, "values": values, **self._scale(name, values, signed=True)}
+        if true["kind"] in ATTACHED and np.array_equal(true.get("vectors"), network.get("vectors")):
+            return dict(true)
         for key in ("points", "scalars", "face_scalars", "vectors"):
             one, other = true.get(key), network.get(key)
             if one is None or other is None or one.shape != other.shape or np.array_equal(one, other):

@@ -24,7 +24,7 @@ def picture(number: int) -> np.ndarray:
 
 def pixels(file) -> np.ndarray:
     with Image.open(file) as found:
-        return np.asarray(found)
+        return np.asarray(found.convert("RGB"))
 
 
 FILM = Film(picture, [1, 3, 2], 10.0)
@@ -41,6 +41,18 @@ def test_a_gif_has_each_picture_for_its_time(tmp_path):
             np.testing.assert_array_equal(pixels, picture(number))
             found.append(film.info["duration"])
     assert found == [100, 300, 200]
+
+
+def test_the_background_of_a_gif_is_exact(tmp_path):
+    noise = np.random.default_rng(0).integers(240, 256, (40, 40, 3)).astype(np.uint8)  # other whites
+
+    def speckled(number: int) -> np.ndarray:
+        found = np.full((60, 160, 3), 255, np.uint8)
+        found[:40, 20 * number : 20 * number + 40] = noise
+        return found
+
+    save_film(tmp_path / "film.gif", Film(speckled, [1, 1, 1], 10.0))
+    assert (pixels(tmp_path / "film.gif")[:, 100:] == 255).all()
 
 
 def test_times_of_a_gif_do_not_drift(tmp_path):

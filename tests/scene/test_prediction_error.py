@@ -68,6 +68,15 @@ def test_arrows_have_the_length_of_the_difference_as_colour():
     np.testing.assert_allclose(arrows["vectors"], 1)
 
 
+def test_arrows_that_move_along_with_what_they_pull_at_stay_as_they_are():
+    made = Scene()
+    made.arrows("forces", constant("nodes") + field("u"), field("f"), colour="#112233")
+    true, network = (made.snapshot({**TRUE, "u": u}, CONSTANTS) for u in (TRUE["u"], MOVED))
+    arrows = PredictionErrors(["forces"]).snapshot(true, network)["objects"]["forces"]
+    assert "scalars" not in arrows
+    np.testing.assert_array_equal(arrows["points"], NODES)
+
+
 def test_what_is_not_predicted_stays_but_for_plots():
     assert set(errors({"u": MOVED}, "plate")) == {"plate", "hot", "forces", "fixed", "note"}
 

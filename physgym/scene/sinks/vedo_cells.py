@@ -279,9 +279,10 @@ def _colour_bar() -> Any:
     from vtkmodules.vtkRenderingAnnotation import vtkScalarBarActor
 
     found = vtkScalarBarActor()
-    found.SetPosition(0.88, 0.2)
-    found.SetWidth(0.1)
+    found.SetPosition(0.8, 0.2)
+    found.SetWidth(0.18)
     found.SetHeight(0.6)
+    found.SetBarRatio(0.25)
     found.SetNumberOfLabels(4)
     found.SetLabelFormat("%.3g")
     found.UnconstrainedFontSizeOn()

@@ -103,7 +103,7 @@ def test_colours_follow_scalars(window):
     shown.show({0: snapshot(scene, 1.0)})
     assert len(where(shown.pixels()[:, :300], 0)) > 500
     assert len(where(shown.pixels()[:, :300], 2)) == 0
-    bar = shown.pixels()[:, 340:]
+    bar = shown.pixels()[:, 310:]
     assert len(where(bar, 0)) > 50
     assert len(where(bar, 2)) > 50
 
