@@ -12,7 +12,6 @@ from physgym.spaces import Array
 
 SIGNED, UNSIGNED = "RdBu_r", "viridis"  # colours of errors with a sign, and of their sizes
 PLOTS = ("image", "curve")
-ATTACHED = ("arrows", "glyphs")  # to what moves: their own error is that of their vectors
 OF_SCALARS = ("scalars", "face_scalars")
 
 
@@ -64,8 +63,8 @@ class PredictionErrors:
                 return {**found, "values": difference.astype(np.uint8)}
             values = network["values"] - true["values"]
             return {**found, "values": values, **self._scale(name, values, signed=True)}
-        if true["kind"] in ATTACHED and np.array_equal(true.get("vectors"), network.get("vectors")):
-            return dict(true)
+        if "vectors" in true and np.array_equal(true["vectors"], network.get("vectors", ())):
+            return dict(true)  # it is fixed to what moves
         for key in ("points", "scalars", "face_scalars", "vectors"):
             one, other = true.get(key), network.get(key)
             if one is None or other is None or one.shape != other.shape or np.array_equal(one, other):
