@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.dataset_parts import PARTS
+from physgym.data.dataset_parts import PARTS, has_partitions
 from physgym.data.description import Mode
 from physgym.data.summary import stored
 from physgym.errors import ConfigError, DatasetError
@@ -63,6 +63,10 @@ def write_report(path: str | Path, out: str | Path | None = None, *, samples: in
         return file
     if isinstance(at, Path) and not at.is_dir():
         raise ConfigError(f"there is no {path}: name the folder of a session or of a dataset")
+    if isinstance(at, Path) and not any(has_partitions(at, mode) for mode in get_args(Mode)):
+        raise ConfigError(
+            f"{path} is neither a session nor a dataset: it has no {RECORD}, and no file such as training-00000.h5"
+        )
     file = absolute(f"{at.name}-{REPORT}" if out is None else out)
     _check_folder(file)
     dataset_report(at, samples=samples).save(file)

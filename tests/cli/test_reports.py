@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -126,8 +127,14 @@ def test_what_a_report_fails_of_ends_nothing(tmp_path, monkeypatch, capsys):
     for make in (refused, wrong):
         reports.write_at_end(make, tmp_path / "report.html")
     reports.write_at_end(wrong, tmp_path / "report.html", wanted=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    reports.write_at_end(wrong, tmp_path / "report.html")
     said = capsys.readouterr()
-    assert said.err == "no report: no room\nno report: ZeroDivisionError: a fault of ours\n"
+    assert said.err.splitlines() == [
+        "no report: no room",
+        "no report: ZeroDivisionError: a fault of ours",
+        "no report: a report needs plotly: pip install 'physgym[report]'",
+    ]
     assert said.out == ""
     assert not list(tmp_path.iterdir())
 

@@ -167,7 +167,7 @@ def test_what_is_no_dataset_is_one_clear_error(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="there is no nowhere: name the folder"):
         write_report("nowhere")
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(DatasetError, match="no dataset at"):
+    with pytest.raises(ConfigError, match="nothing is neither a session nor a dataset"):
         write_report("nothing")
     with SampleWriter(tmp_path / "empty", NUMBER, rejected=True) as writer:
         row = {"x": np.zeros((1, 2), "f4"), "y": np.zeros(1)}
