@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from physgym.checks import is_integer
 from physgym.errors import ConfigError, PhysGymError
 
+log = logging.getLogger(__name__)
 FIRST = 4  # environments that are shown if nobody chooses
 MOST = 64  # sub-windows
 
@@ -129,6 +131,13 @@ class SceneSink(ABC):
                     f"the {self.name} cannot show environment {environment}: {type(error).__name__}: {error}"
                 ) from error
         self._drawn()
+
+    def _show_late(self, snapshots: Mapping[int, Mapping[str, Any]]) -> None:
+        """Show snapshots that came too fast while a person is listened to, which no error shall end."""
+        try:
+            self.show(snapshots)
+        except SinkError as error:
+            log.warning("%s", error)
 
     def poll(self) -> bool:
         """Handle what a person did since the last call, without waiting.

@@ -14,6 +14,7 @@ from physgym.scene.sinks.base import SceneSink
 SINKS: Mapping[str, tuple[str, str, str, str]] = {
     "vedo": ("physgym.scene.sinks.vedo_window", "VedoWindow", "vedo", ""),
     "count": ("physgym.scene.sinks.counting", "CountingSink", "numpy", ""),
+    "rerun": ("physgym.scene.sinks.rerun_recording", "RerunRecording", "rerun", "rerun"),
     "web": ("physgym.scene.sinks.web_page", "WebPage", "viser", "web"),
 }
 

@@ -124,7 +124,7 @@ class WebPage(SceneSink):
                 self.choose(numbers_of(value))
         if self._late and time.monotonic() >= self._next:
             late, self._late = self._late, {}
-            self.show(late)
+            self._show_late(late)
         return True
 
     def choose(self, environments: Sequence[int]) -> None:
