@@ -37,6 +37,12 @@ def colours_of(scalars: Array, item: Mapping[str, Any]) -> Array:
     return np.ascontiguousarray(found)
 
 
+def image_pixels(item: Mapping[str, Any]) -> Array:
+    """Return the picture of an image of numbers, its first row at the bottom, shape (rows, columns, 3), uint8."""
+    values = np.asarray(item["values"])
+    return np.ascontiguousarray(colours_of(values.ravel(), item).reshape(*values.shape, 3)[::-1])
+
+
 def rgb(colour: str) -> tuple[int, int, int]:
     """Return the numbers of a colour "#rrggbb"."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))

@@ -7,11 +7,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from physgym.scene.frames import draw
+from physgym.scene.sinks.coloured_mesh import image_pixels
+from physgym.spaces import Array
 
 PLOTS = ("image", "curve")  # drawn as pictures
-PICTURE = (480, 320)  # of curves and images, pixels
-PICTURES = 3.0  # of these in a second, at most
+PICTURE = (720, 540)  # of curves, pixels
+HEIGHT, SPACE = 160, 6  # of images, and between them
+_COLOURED = {"scalars", "face_scalars"}
 PREVIOUS, NEXT = "previous", "next"
 
 
@@ -57,41 +62,88 @@ class ControlPanel:
         self._note.content = f"{self._title}\n\n*{text}*" if text else self._title
 
 
-class SidePanel:
-    """Title, texts, curves and images of an environment, next to the space."""
+class PictureTime:
+    """Time for pictures that take long to draw: a quarter of all, and in turn, so that the page answers.
 
-    def __init__(self, server: Any, environment: int) -> None:
-        self._gui = server.gui
+    Attributes:
+        drawn: When the picture of each environment was drawn.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self.drawn: dict[int, float] = {}
+
+    def is_turn(self, environment: int) -> bool:
+        """Return whether an environment may draw now."""
+        last = self.drawn.setdefault(environment, 0.0)
+        return time.monotonic() >= self._next and last <= min(self.drawn.values())
+
+    def spend(self, environment: int, seconds: float) -> None:
+        """Note that an environment has drawn, and for how long."""
+        self.drawn[environment] = time.monotonic()
+        self._next = self.drawn[environment] + 3 * seconds
+
+
+class SidePanel:
+    """Title, texts, images and curves of an environment, next to the space.
+
+    Args:
+        server: The server of viser.
+        environment: Its number.
+        pictures: The time for pictures of curves.
+    """
+
+    def __init__(self, server: Any, environment: int, pictures: PictureTime) -> None:
+        self._gui, self._environment, self._pictures = server.gui, environment, pictures
         self._folder = self._gui.add_folder(f"environment {environment}")
         with self._folder:
             self._text = self._gui.add_markdown("")
-        self._picture: Any = None
-        self._shown: Mapping[str, Any] = {}
-        self._next = 0.0
+        self._shown: dict[str, Mapping[str, Any]] = {}
+        self._handles: dict[str, Any] = {}
 
     def update(self, snapshot: Mapping[str, Any]) -> None:
-        """Show what differs from the last snapshot; pictures a few times a second at most."""
-        texts = [one["text"] for one in snapshot["objects"].values() if one["kind"] == "text" and "point" not in one]
-        scales = [
-            _scale(name, one) for name, one in snapshot["objects"].items() if {"scalars", "face_scalars"} & set(one)
-        ]
+        """Show what differs from the last snapshot."""
+        objects = snapshot["objects"]
+        texts = [one["text"] for one in objects.values() if one["kind"] == "text" and "point" not in one]
+        scales = [_scale(name, one) for name, one in objects.items() if one["kind"] == "image" or _COLOURED & set(one)]
         content = "\n\n".join([snapshot["title"], *texts, *scales])
         if self._text.content != content:
             self._text.content = content
-        plots = {name: one for name, one in snapshot["objects"].items() if one["kind"] in PLOTS}
-        if not plots or time.monotonic() < self._next or _are(plots, self._shown):
+        images, curves = ({n: one for n, one in objects.items() if one["kind"] == kind} for kind in ("image", "curve"))
+        if images and not _are(images, self._shown.get("image", {})):
+            self._show("image", images, _side_by_side([image_pixels(one) for one in images.values()]))
+        turn = bool(curves) and self._pictures.is_turn(self._environment)
+        if turn and not _are(curves, self._shown.get("curve", {})):
+            start = time.monotonic()
+            pixels = draw([{**snapshot, "title": "", "objects": curves, "camera": {"flat": False}}], PICTURE)
+            self._pictures.spend(self._environment, time.monotonic() - start)
+            self._show("curve", curves, pixels)
+
+    def _show(self, kind: str, items: Mapping[str, Any], pixels: Array) -> None:
+        """Show a picture."""
+        self._shown[kind] = items
+        if kind in self._handles:
+            self._handles[kind].image = pixels
             return
-        self._shown, self._next = plots, time.monotonic() + 1 / PICTURES
-        pixels = draw([{**snapshot, "title": "", "objects": plots, "camera": {"flat": False}}], PICTURE)
-        if self._picture is None:
-            with self._folder:
-                self._picture = self._gui.add_image(pixels, format="jpeg", jpeg_quality=85)
-        else:
-            self._picture.image = pixels
+        with self._folder:
+            self._handles[kind] = self._gui.add_image(pixels, format="jpeg", jpeg_quality=85)
 
     def close(self) -> None:
         """Take it from the page."""
+        self._pictures.drawn.pop(self._environment, None)
         self._folder.remove()
+
+
+def _side_by_side(images: Sequence[Array]) -> Array:
+    """Return pictures enlarged to about the same height, with white between them."""
+    found = []
+    for pixels in images:
+        times = max(1, round(HEIGHT / len(pixels)))
+        found.append(pixels.repeat(times, axis=0).repeat(times, axis=1))
+    height = max(map(len, found))
+    return np.concatenate(
+        [np.pad(one, ((0, height - len(one)), (0, SPACE), (0, 0)), constant_values=255) for one in found], axis=1
+    )
 
 
 def _scale(name: str, item: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from physgym.scene.changes import same
 from physgym.scene.sinks.coloured_mesh import Thinning, colours_of, gltf, rgb, triangles
-from physgym.scene.sinks.page_panels import PLOTS, SidePanel
+from physgym.scene.sinks.page_panels import PLOTS, PictureTime, SidePanel
 from physgym.scene.solids import solids
 from physgym.spaces import Array
 
@@ -45,15 +45,16 @@ class PageScene:
     Args:
         server: The server of viser.
         environment: Its number.
+        pictures: The time for pictures of curves, which all environments have in common.
 
     Attributes:
         sent: Bytes of arrays that were sent.
     """
 
-    def __init__(self, server: Any, environment: int) -> None:
+    def __init__(self, server: Any, environment: int, pictures: PictureTime) -> None:
         self._scene, self._name = server.scene, f"/environment_{environment}"
         self._frame = self._scene.add_frame(self._name, show_axes=False)
-        self._side = SidePanel(server, environment)
+        self._side = SidePanel(server, environment, pictures)
         self._nodes: dict[str, _Node] = {}
         self._extent = 1.0
         self.sent = 0
@@ -69,7 +70,6 @@ class PageScene:
 
     def update(self, snapshot: Mapping[str, Any]) -> None:
         """Send what differs from the last snapshot."""
-        self._side.update(snapshot)
         bounds = snapshot["camera"].get("bounds")
         if bounds is not None:
             self._extent = float(np.linalg.norm(np.subtract(bounds[1], bounds[0]))) or 1.0
@@ -85,6 +85,10 @@ class PageScene:
                     self._remove(name)
                     known = None
                 self._nodes[name] = self._made(name, item, known)
+
+    def update_side(self, snapshot: Mapping[str, Any]) -> None:
+        """Show what differs of texts, curves and images, which may take long."""
+        self._side.update(snapshot)
 
     def close(self) -> None:
         """Take all of it from the page."""

@@ -14,11 +14,9 @@ from physgym.checks import at_least
 from physgym.errors import ConfigError, needs
 from physgym.files import absolute
 from physgym.scene.changes import same
-from physgym.scene.plots import colour_map
 from physgym.scene.sinks.base import SceneSink
-from physgym.scene.sinks.coloured_mesh import colours_of, rgb, triangles
+from physgym.scene.sinks.coloured_mesh import colours_of, image_pixels, rgb, triangles
 from physgym.scene.solids import solids
-from physgym.spaces import Array
 
 SUFFIX = ".rrd"
 TIMELINE = "seen"  # seconds since the recording began
@@ -127,7 +125,7 @@ def _archetype(item: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any
             return rerun.Points3D([item["point"]], labels=[item["text"]], radii=[0.0])
         return rerun.TextDocument(item["text"])
     if kind == "image":
-        return rerun.Image(_pixels(item))
+        return rerun.Image(image_pixels(item))
     if kind == "curve":
         known = np.isfinite(item["values"])
         points = np.stack([item["x"][known], -item["values"][known]], -1)  # whose second axis points down
@@ -163,15 +161,7 @@ def _mesh(item: Mapping[str, Any], before: Mapping[str, Any] | None, colour: tup
         colours = colours if item["kind"] == "mesh" else colours[owners]
     else:
         colours = np.tile(np.array(colour, np.uint8), (len(points), 1))
-    entries = {"vertex_positions": points.astype(np.float32), "vertex_colors": colours}
+    entries: dict[str, Any] = {"vertex_positions": points.astype(np.float32), "vertex_colors": colours}
     if not fixed:
         entries["triangle_indices"] = faces.astype(np.uint32)
     return rerun.Mesh3D.from_fields(**entries)
-
-
-def _pixels(item: Mapping[str, Any]) -> Array:
-    """Return the picture of an image of numbers, its first row at the bottom, shape (rows, columns, 3), uint8."""
-    low, high = item["limits"]
-    place = (np.asarray(item["values"], np.float64) - low) / ((high - low) or 1.0)
-    pixels = (255 * colour_map(item["colours"])(np.clip(place, 0, 1))[..., :3]).round().astype(np.uint8)
-    return np.ascontiguousarray(pixels[::-1])

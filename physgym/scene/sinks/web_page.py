@@ -16,7 +16,7 @@ from physgym.errors import ConfigError, needs
 from physgym.scene.sinks.base import SceneSink
 from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_layout import PageLayout
-from physgym.scene.sinks.page_panels import PREVIOUS, ControlPanel, moved_on, numbers_of
+from physgym.scene.sinks.page_panels import PREVIOUS, ControlPanel, PictureTime, moved_on, numbers_of
 from physgym.scene.sinks.page_scene import PageScene
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class WebPage(SceneSink):
         self._where = host, integer("port", port, 0), secrets.token_urlsafe(16) if token is None else token
         self._server: Any = None
         self._panel: ControlPanel | None = None
+        self._pictures = PictureTime()
         self._scenes: dict[int, PageScene] = {}
         self._layout: PageLayout | None = None
         self._late: dict[int, Mapping[str, Any]] = {}
@@ -74,6 +75,7 @@ class WebPage(SceneSink):
             raise ConfigError(f"port {port} of {host} was taken meanwhile; choose another one, or none")
         gate.check(f"http://{host}:{port}/")
         self._server.scene.world_axes.visible = False
+        self._server.gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
         runs = self.controls is not None
         self._panel = ControlPanel(self._server, self.title, self.chosen, self.environments, runs=runs)
         return f"http://{host}:{port}/?token={token}"
@@ -84,12 +86,13 @@ class WebPage(SceneSink):
             return
         self._late.pop(environment, None)
         if environment not in self._scenes:
-            self._scenes[environment] = PageScene(self._server, environment)
+            self._scenes[environment] = PageScene(self._server, environment, self._pictures)
         scene = self._scenes[environment]
         before, thinned = scene.sent, scene.thinned
         with self._server.atomic():
             scene.update(snapshot)
             self._place(snapshot)
+        scene.update_side(snapshot)
         self.sent += scene.sent - before
         self._next = max(self._next, time.monotonic()) + (scene.sent - before) / BANDWIDTH
         if scene.thinned != thinned:

@@ -14,7 +14,7 @@ import pytest
 
 from physgym.errors import ConfigError
 from physgym.scene.sinks.gate import Gate
-from physgym.scene.sinks.page_panels import moved_on, numbers_of, text_of
+from physgym.scene.sinks.page_panels import PictureTime, moved_on, numbers_of, text_of
 from physgym.scene.sinks.table import make_sink
 from physgym.testing.sinks import QUADS, SQUARE, KeptControls, SinkContract, shown_object, snapshot_of
 from tests.support.browser import WEBGL, Browser
@@ -144,6 +144,29 @@ def test_what_colours_stand_for_is_said(page):
     mesh = shown_object("mesh", points=SQUARE, faces=QUADS, scalars=np.arange(4.0), limits=[0.0, 2.5], unit="mm")
     page.show({0: snapshot_of("episode 3", plate=mesh, note=shown_object("text", text="t = 1 s"))})
     assert page._scenes[0]._side._text.content == "episode 3\n\nt = 1 s\n\nplate: 0 to 2.5 mm (viridis)"
+
+
+def test_pictures_of_curves_leave_time_for_the_page():
+    pictures = PictureTime()
+    assert pictures.is_turn(0)
+    assert pictures.is_turn(1)
+    pictures.spend(0, 0.02)
+    assert not pictures.is_turn(1)
+    time.sleep(0.07)
+    assert not pictures.is_turn(0)  # the other one comes first
+    assert pictures.is_turn(1)
+
+
+def test_images_are_shown_with_their_first_row_at_the_bottom(page):
+    low, high = (
+        shown_object("image", values=np.full((2, 2), value), limits=[0.0, 1.0], colours="gray") for value in (0, 1)
+    )
+    low["values"][0, 0] = 1.0
+    page.show({0: snapshot_of(a=low, b=high)})
+    pixels = page._scenes[0]._side._handles["image"].image
+    assert pixels.shape == (160, 332, 3)
+    assert pixels[0, 0, 0] == 0
+    assert pixels[-1, 0, 0] == pixels[0, -7, 0] == 255
 
 
 def picture(tab, folder):
