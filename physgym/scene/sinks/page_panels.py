@@ -20,6 +20,28 @@ _COLOURED = {"scalars", "face_scalars"}
 PREVIOUS, NEXT = "previous", "next"
 
 
+class PictureTime:
+    """Time for pictures that take long to draw: a quarter of all, and in turn, so that the page answers.
+
+    Attributes:
+        drawn: When the picture of each environment was drawn.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self.drawn: dict[int, float] = {}
+
+    def is_turn(self, environment: int) -> bool:
+        """Return whether an environment may draw now."""
+        last = self.drawn.setdefault(environment, 0.0)
+        return time.monotonic() >= self._next and last <= min(self.drawn.values())
+
+    def spend(self, environment: int, seconds: float) -> None:
+        """Note that an environment has drawn, and for how long."""
+        self.drawn[environment] = time.monotonic()
+        self._next = self.drawn[environment] + 3 * seconds
+
+
 class ControlPanel:
     """Choice of environments, buttons where the run can be paused, and a note.
 
@@ -29,9 +51,13 @@ class ControlPanel:
         chosen: Environments that are shown.
         environments: How many there are.
         runs: Whether there are buttons to pause the run.
+
+    Attributes:
+        pictures: The time for pictures of curves, which all environments have in common.
     """
 
     def __init__(self, server: Any, title: str, chosen: Sequence[int], environments: int, *, runs: bool) -> None:
+        self.pictures = PictureTime()
         self._asked: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()  # viser asks in threads of its own
         gui = server.gui
         self._title, self._note = title, gui.add_markdown(title)
@@ -60,28 +86,6 @@ class ControlPanel:
     def say(self, text: str) -> None:
         """Show a note below the title."""
         self._note.content = f"{self._title}\n\n*{text}*" if text else self._title
-
-
-class PictureTime:
-    """Time for pictures that take long to draw: a quarter of all, and in turn, so that the page answers.
-
-    Attributes:
-        drawn: When the picture of each environment was drawn.
-    """
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self.drawn: dict[int, float] = {}
-
-    def is_turn(self, environment: int) -> bool:
-        """Return whether an environment may draw now."""
-        last = self.drawn.setdefault(environment, 0.0)
-        return time.monotonic() >= self._next and last <= min(self.drawn.values())
-
-    def spend(self, environment: int, seconds: float) -> None:
-        """Note that an environment has drawn, and for how long."""
-        self.drawn[environment] = time.monotonic()
-        self._next = self.drawn[environment] + 3 * seconds
 
 
 class SidePanel:

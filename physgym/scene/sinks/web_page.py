@@ -16,7 +16,7 @@ from physgym.errors import ConfigError, needs
 from physgym.scene.sinks.base import SceneSink
 from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_layout import PageLayout
-from physgym.scene.sinks.page_panels import PREVIOUS, ControlPanel, PictureTime, moved_on, numbers_of
+from physgym.scene.sinks.page_panels import PREVIOUS, ControlPanel, moved_on, numbers_of
 from physgym.scene.sinks.page_scene import PageScene
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,6 @@ class WebPage(SceneSink):
         self._where = host, integer("port", port, 0), secrets.token_urlsafe(16) if token is None else token
         self._server: Any = None
         self._panel: ControlPanel | None = None
-        self._pictures = PictureTime()
         self._scenes: dict[int, PageScene] = {}
         self._layout: PageLayout | None = None
         self._late: dict[int, Mapping[str, Any]] = {}
@@ -86,7 +85,8 @@ class WebPage(SceneSink):
             return
         self._late.pop(environment, None)
         if environment not in self._scenes:
-            self._scenes[environment] = PageScene(self._server, environment, self._pictures)
+            assert self._panel is not None  # made with the server
+            self._scenes[environment] = PageScene(self._server, environment, self._panel.pictures)
         scene = self._scenes[environment]
         before, thinned = scene.sent, scene.thinned
         with self._server.atomic():
