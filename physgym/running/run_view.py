@@ -12,8 +12,8 @@ from physgym.naming import env_name
 from physgym.protocol.messages import ScenePart
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
-from physgym.scene.default import default_scene
 from physgym.scene.live import SceneSource
+from physgym.scene.stored import scene_of
 from physgym.viewing.shown import LiveView, show
 from physgym.viewing.views import SceneViews, requests
 from physgym.worker.scene_offers import PresentScene, SceneOffers, ShownScene
@@ -55,7 +55,7 @@ class RunView:
     @classmethod
     def of_samples(cls, dataset: SampleDataset, view: LiveView) -> RunView:
         """Return that of stored samples."""
-        made = cls(lambda: SceneSource(default_scene(dataset.spec, dataset.constants), dataset.constants))
+        made = cls(lambda: SceneSource(scene_of(dataset), dataset.constants))
         show(made.views, view, f"replay of {', '.join(map(str, dataset.paths))}")
         return made
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
+import sys
+import termios
 
 from physgym.errors import ProtocolError
 from physgym.protocol.messages import Role
@@ -37,6 +40,11 @@ class PipeChannel(Channel):
     def wants(self):
         self._both.modify(self._sink, select.EPOLLOUT if self.unsent else 0)
         return super().wants
+
+    @property
+    def room(self):
+        queued = fcntl.ioctl(self._sink, termios.FIONREAD, bytes(4))
+        return not self.unsent and not int.from_bytes(queued, sys.byteorder)  # an empty pipe takes 64 kB
 
     def write(self, parts):
         try:
