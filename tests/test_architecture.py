@@ -73,6 +73,7 @@ ORDER = [
     "vector",
     "storage",
     "data",
+    "scene.stored",
     "loading",
     "generation",
     "formats",
