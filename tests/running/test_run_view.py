@@ -1,0 +1,83 @@
+"""Runs and replays in this process that are watched: the same steps, with the picture of each."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import physgym
+from physgym.events import Callback
+from physgym.running.runner import Runner
+from physgym.scene.changes import apply
+from physgym.viewing.places import find
+from physgym.viewing.shown import LiveView
+from physgym.viewing.wire import dial
+from tests.running.test_runner import spring_predictor
+from tests.support.watching import all_of
+
+
+class Look(Callback):
+    """Watches a run from its beginning to its end."""
+
+    def __init__(self, place):
+        self.place, self.steps, self.messages = place, [], []
+
+    def prediction_begin(self, runner):
+        entry = find(self.place)
+        self.link, self.words = dial(entry.socket, entry.token)
+        self.link.send({"watch": [0], "interval": 0.0})
+        time.sleep(0.1)
+
+    def sample_end(self, runner, sample):
+        step = runner.last
+        self.steps.append((step.episode, step.transition.step, {k: np.array(v) for k, v in sample.items()}))
+        time.sleep(0.003)
+
+    def prediction_end(self, runner):
+        self.messages = [message for message in all_of(self.link, 0.05) if "frame" in message]
+        self.link.close()
+
+
+def unwatched(predictor):
+    with Runner("physgym/Spring-v0", predictor) as runner:
+        return [step.fields for _, step in zip(range(25), runner.steps(), strict=False)]
+
+
+def test_a_run_that_is_watched_makes_the_same_steps_and_shows_them(tmp_path):
+    look, predictor = Look(tmp_path), spring_predictor()
+    with Runner("physgym/Spring-v0", predictor, view=LiveView(places=(tmp_path,))) as runner:
+        runner.run(25, callbacks=[look], progress=False)
+    for (_, _, seen), made in zip(look.steps, unwatched(predictor), strict=True):
+        assert all(np.array_equal(seen[name], made[name]) for name in made)
+    assert look.words["environments"] == 1
+    named = [(message["episode"], message["step"]) for message in look.messages]
+    assert len(named) > 3
+    assert set(named) <= {(episode, step) for episode, step, _ in look.steps}
+    snapshot = None
+    for message in look.messages:
+        snapshot = apply(snapshot, message["frame"])
+    assert snapshot["objects"]
+
+
+def test_a_replay_of_stored_samples_is_watched_too(tmp_path):
+    data = physgym.generate(
+        "physgym/Spring-v0", tmp_path / "d", samples=25, num_envs=1, num_workers=0, progress=False, max_steps=5
+    )
+    look = Look(tmp_path / "s")
+    (tmp_path / "s").mkdir()
+    with Runner(None, spring_predictor(), view=LiveView(places=(tmp_path / "s",))) as runner:
+        runner.run(replay=data, callbacks=[look], progress=False)
+    named = [(message["episode"], message["step"]) for message in look.messages]
+    assert named
+    assert set(named) <= {(episode, step) for episode, step, _ in look.steps}
+
+
+@pytest.mark.slow
+def test_a_run_by_workers_is_found_by_its_session(tmp_path):
+    look, place = Look(tmp_path), LiveView(places=(tmp_path,))
+    with Runner("physgym/Spring-v0", spring_predictor(), view=place, num_workers=1) as runner:
+        runner.run(400, callbacks=[look], progress=False)
+    assert look.words["title"]
+    assert {message["env"] for message in look.messages} <= {0}
