@@ -48,10 +48,12 @@ class WatchedRun:
         return Path(self.socket).with_suffix(".json")
 
     def remove(self) -> None:
-        """Remove socket and entry."""
+        """Remove socket and entry, and their folder where nothing else is in it."""
         for path in (self.file, Path(self.socket)):
             with contextlib.suppress(OSError):
                 path.unlink()
+        with contextlib.suppress(OSError):
+            self.file.parent.rmdir()
 
 
 def folders() -> list[Path]:

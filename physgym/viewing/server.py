@@ -142,7 +142,11 @@ class ViewServer:
         if listener.fileno() < 3:
             listener = socket.socket(fileno=above_standard(listener.detach()))
         listener.setblocking(False)
-        listener.bind(entry.socket)
+        try:
+            listener.bind(entry.socket)
+        except OSError:
+            listener.close()
+            raise
         listener.listen(MOST)
         self._selector.register(listener, selectors.EVENT_READ, "accept")
         write_entry(entry)

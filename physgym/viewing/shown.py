@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Literal, TypeAlias
 from physgym.checks import one_of
 from physgym.errors import ConfigError
 from physgym.system.children import Child
-from physgym.viewing.places import WatchedRun, new_entry
+from physgym.viewing.places import new_entry
 from physgym.viewing.server import ViewServer
 from physgym.viewing.views import SceneViews
 
@@ -23,6 +24,7 @@ SINKS = ("vedo", "web", "count")
 READY = 30.0  # seconds that a window or page has to open, before the run goes on
 GOODBYE = 3.0  # seconds that it has to close
 LOOK = 0.02
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,10 @@ def show(views: SceneViews, view: LiveView, title: str, places: Sequence[str | P
         places: More folders by which it is found; those in a storage are left out.
     """
     known = [place for place in (*view.places, *places) if "://" not in str(place)]
-    entry: WatchedRun | None = None
+    if not known and view.sink is None:
+        return
     try:
-        if known:
-            entry = new_entry(title, known)
-        if entry is None and view.sink is None:
-            return
-        server = ViewServer(views, title, entry)
+        server = _served(views, title, known)
     except (OSError, ConfigError) as error:
         warnings.warn(f"nobody can watch this run: {error}", RuntimeWarning, stacklevel=3)
         return
@@ -83,6 +82,14 @@ def show(views: SceneViews, view: LiveView, title: str, places: Sequence[str | P
             _open(views, server, view.sink)
         except OSError as error:
             warnings.warn(f"the viewer does not start: {error}", RuntimeWarning, stacklevel=3)
+
+
+def _served(views: SceneViews, title: str, places: Sequence[str | Path]) -> ViewServer:
+    """Return a server, which is found by some folders."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):  # the last one to end removes the folder of all sockets
+            return ViewServer(views, title, new_entry(title, places) if places else None)
+    return ViewServer(views, title, new_entry(title, places) if places else None)
 
 
 def _open(views: SceneViews, server: ViewServer, sink: str) -> None:
