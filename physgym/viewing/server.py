@@ -15,7 +15,7 @@ from typing import Any
 
 from physgym.errors import PhysGymError, ProtocolError
 from physgym.scene.changes import difference
-from physgym.system.descriptors import above_standard
+from physgym.system.descriptors import STANDARD, above_standard
 from physgym.viewing.places import WatchedRun, write_entry
 from physgym.viewing.views import SceneViews, Shot
 from physgym.viewing.wire import LARGEST_GREETING, LARGEST_WISH, TAKEN, VERSION, Received, packed, proof
@@ -124,33 +124,18 @@ class ViewServer:
         self._viewers: dict[int, Viewer] = {}
         self._new: list[socket.socket] = []
         self._end = False
+        self._listener = None if entry is None else _listen(entry)
         self._selector = selectors.DefaultSelector()
         self._heard, self._wakeup = socket.socketpair()
         for end in (self._heard, self._wakeup):
             end.setblocking(False)
         self._selector.register(self._heard, selectors.EVENT_READ, "wake")
-        self._listener: socket.socket | None = None
-        if entry is not None:
-            self._listener = self._listen(entry)
+        if self._listener is not None:
+            self._selector.register(self._listener, selectors.EVENT_READ, "accept")
         self._thread = threading.Thread(target=self._run, name="physgym-viewers", daemon=True)
         self._finalizer = weakref.finalize(self, _forget, entry, self._owner)
         views.serve_by(self.wake, self.close)
         self._thread.start()
-
-    def _listen(self, entry: WatchedRun) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        if listener.fileno() < 3:
-            listener = socket.socket(fileno=above_standard(listener.detach()))
-        listener.setblocking(False)
-        try:
-            listener.bind(entry.socket)
-        except OSError:
-            listener.close()
-            raise
-        listener.listen(MOST)
-        self._selector.register(listener, selectors.EVENT_READ, "accept")
-        write_entry(entry)
-        return listener
 
     def wake(self) -> None:
         """Have the thread look for new frames."""
@@ -306,3 +291,23 @@ class ViewServer:
 def _forget(entry: WatchedRun | None, owner: int) -> None:
     if entry is not None and os.getpid() == owner:
         entry.remove()
+
+
+def _listen(entry: WatchedRun) -> socket.socket:
+    """Return the socket to which viewers connect, and let them find it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if listener.fileno() in STANDARD:
+            listener = socket.socket(fileno=above_standard(listener.detach()))
+        listener.setblocking(False)
+        listener.bind(entry.socket)
+        listener.listen(MOST)
+        write_entry(entry)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
