@@ -34,7 +34,10 @@ ENVIRONMENT = dict(os.environ)  # that of no single test
 IMPORTED = (
     "physgym.cli",
     "physgym.experiment.runs",
+    "physgym.report.reports",
+    "physgym.running.save_frames",
     "physgym.training.curves",
+    "physgym.transport.unix",
     "torch._dynamo",  # which the first optimizer imports
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
