@@ -3,8 +3,6 @@ from __future__ import annotations
 import functools
 import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from physgym.errors import ConfigError
 from physgym.testing import ConformanceNote, EnvConformance, check_env
 from physgym.testing.isolation import find_influence
 from tests.support import toys
+from tests.support.commands import run_program
 
 SHIPPED = [
     "physgym/Spring-v0",
@@ -534,8 +533,9 @@ gymnasium.register("my/Bad-v0", WrongShape)
 
 def run_pytest(folder, *arguments):
     (folder / "my_sims.py").write_text(PROJECT)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=None)
+    program = folder / "run_pytest.py"
+    program.write_text("import sys, pytest\nsys.exit(pytest.main(sys.argv[1:]))\n")
+    done = run_program(folder, program, "-q", "-p", "no:cacheprovider", *arguments)
     return done.returncode, done.stdout
 
 
