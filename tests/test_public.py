@@ -33,7 +33,7 @@ NAMES = {
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
     "watch",
-    *("list", "show", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
+    *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)
 

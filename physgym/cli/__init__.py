@@ -16,6 +16,7 @@ from pathlib import Path
 
 # each module adds its commands
 from physgym.cli import (  # noqa: F401
+    comparing,
     curves,
     data,
     evaluation,

@@ -20,7 +20,7 @@ USAGE, INTERRUPTED = 2, 130
 ORDER = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
     "watch",
-    *("list", "show", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
+    *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -62,7 +61,7 @@ def _sessions(folder: Path) -> Iterator[Path]:
 
 def _summary(session: Path, folder: Path) -> dict[str, Any]:
     """Return the line of a session in the list; of a damaged record, that it is damaged."""
-    from physgym.experiment.record import read_record, state
+    from physgym.experiment.record import read_record, results_of, state
 
     name = session.name if session == folder else str(session.relative_to(folder))
     try:
@@ -77,7 +76,7 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
             "description": str(error),
         } | nothing
     last = record["runs"][-1]
-    results = last["results"] or _saved_results(session)
+    results = results_of(session, record)
     return {
         "session": name,
         "path": str(session),
@@ -89,20 +88,6 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
         "loss": results.get("loss"),
         "description": record["description"],
     }
-
-
-def _saved_results(session: Path) -> dict[str, Any]:
-    """Return the results in the last checkpoint of a training that was killed, or runs; empty without one."""
-    found: dict[float, dict[str, Any]] = {}
-    for file in session.glob("networks/*/manifest.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
-            manifest = json.loads(file.read_bytes())
-            values = manifest.get("values")
-            found[float(manifest["time"])] = {
-                **(values if isinstance(values, dict) else {}),
-                "epoch": manifest["epoch"],
-            }
-    return found[max(found)] if found else {}
 
 
 def _cell(value: Any) -> str:

@@ -129,6 +129,33 @@ def state(session: Path) -> str:
     return str(read_record(session)["runs"][-1]["outcome"] or DIED)
 
 
+def results_of(session: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the last epoch, of a training that was killed or runs those in its last checkpoint.
+
+    Args:
+        session: The folder.
+        record: Its record.
+
+    Returns:
+        Numbers by name, "epoch" among them, where those that are not finite may be texts; empty without an epoch.
+    """
+    return dict(record["runs"][-1]["results"]) or _saved_results(session)
+
+
+def _saved_results(session: Path) -> dict[str, Any]:
+    """Return the values in the last checkpoint; empty without one."""
+    found: dict[float, dict[str, Any]] = {}
+    for file in session.glob("networks/*/manifest.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+            manifest = json.loads(file.read_bytes())
+            values = manifest.get("values")
+            found[float(manifest["time"])] = {
+                **(values if isinstance(values, dict) else {}),
+                "epoch": manifest["epoch"],
+            }
+    return found[max(found)] if found else {}
+
+
 def as_text(record: Mapping[str, Any]) -> str:
     """Return a record as the text of its file."""
     return json.dumps(_json_data(record), indent=1, allow_nan=False, ensure_ascii=False)

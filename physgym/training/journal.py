@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -151,15 +152,53 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_records(path: Path, first: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the records of a journal from one on, those whose lines are complete.
+class JournalReader:
+    """Reader of a journal that grows, which goes on where it was.
+
+    Args:
+        path: The file.
+        first: The record with which to begin.
+    """
+
+    def __init__(self, path: Path, first: int) -> None:
+        self._path, self._end = path, end_of_records(path, first)[1]
+        self._file = path.stat().st_ino
+
+    def records(self, most: int) -> list[tuple[dict[str, Any], int]]:
+        """Return the next records, those whose lines are complete, each with the byte at which it ends.
+
+        Where somebody has deleted the file, and the training goes on in a new one, these are the records of that.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is damaged.
+        """
+        found = []
+        with self._path.open("rb") as stream:
+            if (file := os.fstat(stream.fileno()).st_ino) != self._file:
+                self._file, self._end = file, len(stream.readline())
+            end = stream.seek(self._end)
+            for line in itertools.islice(stream, most):
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                found.append((json.loads(line), end))
+        return found
+
+    def go_on(self, end: int) -> None:
+        """Leave the records before a byte behind."""
+        self._end = end
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal, those whose lines are complete.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is damaged.
     """
     with path.open("rb") as stream:
-        for line in itertools.islice(stream, 1 + first, None):
+        for line in itertools.islice(stream, 1, None):
             if not line.endswith(b"\n"):
                 return
             yield json.loads(line)

@@ -9,7 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
+from urllib.parse import urlsplit
 
+from physgym.errors import ConfigError
+from physgym.files import absolute
 from physgym.training.journal import JournalHead
 from physgym.training.loggers import named_logger
 from physgym.training.remote_logger import RemoteLogger
@@ -18,6 +21,7 @@ from physgym.training.tracker import RecordRefused, RunIsGone, Tracker
 MOST_METRICS, MOST_PARAMETERS = 1000, 100  # in one request
 LONGEST_NAME, LONGEST_VALUE = 250, 6000
 UNUSUAL = re.compile(r"[^/\w.\- :]")  # signs that a name must not have
+SQLITE, DATABRICKS = "sqlite:///", ("databricks", "databricks-uc", "uc")
 GONE, REFUSED = "RESOURCE_DOES_NOT_EXIST", ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 # a server that does not answer is a matter of seconds: there is another attempt later
 VARIABLES = {
@@ -51,7 +55,7 @@ class MLflow(RemoteLogger):
         **options: Further arguments of `Logger`.
 
     Raises:
-        ConfigError: mlflow is not installed, or an argument is wrong.
+        ConfigError: mlflow is not installed, or an argument is wrong, such as a `uri` with a password.
     """
 
     title: ClassVar[str] = "the curves for MLflow"
@@ -71,14 +75,19 @@ class MLflow(RemoteLogger):
         wait: float = 30.0,
         **options: Any,
     ) -> None:
-        uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = whole_uri(uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ConfigError(
+                "the uri of MLflow has a password, which the session would keep; leave it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or what the database has for that"
+            )
         arguments = {"uri": uri, "experiment": experiment, "run": run or Path(folder).absolute().parent.name}
         super().__init__(folder, arguments, later=later, wait=wait, **options)
 
     def shown_by(self) -> str:
         """Return where the curves go."""
         store = self._head.arguments["uri"] or f"sqlite:///{self.folder / 'mlflow.db'}"
-        return store if "://" in store and store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
+        return store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
 
 
 class MLflowTracker(Tracker):
@@ -97,8 +106,9 @@ class MLflowTracker(Tracker):
             return
         experiment = self._experiment()
         copy = f"{head.run}-{self.remote.get('copies', 0)}"
-        # one that an answer did not reach was begun all the same
-        begun = self._client.search_runs([experiment], f"tags.`physgym.run` = '{copy}'", max_results=1)
+        # one whose answer did not arrive was begun all the same
+        found = self._client.search_runs([experiment], f"tags.`physgym.run` = '{copy}'", max_results=1)
+        begun = [run for run in found if not run.data.metrics]
         tags = {"physgym.run": copy}
         run = begun[0] if begun else self._client.create_run(experiment, run_name=self.arguments["run"], tags=tags)
         self.remote = {"run": run.info.run_id, "copies": self.remote.get("copies", 0)}
@@ -180,6 +190,15 @@ class MLflowTracker(Tracker):
     def end(self) -> None:
         """Say that the training has ended."""
         self._client.set_terminated(self.remote["run"])
+
+
+def whole_uri(uri: str | None) -> str | None:
+    """Return the address of a server, or of a local store by its whole path, which is the same in every folder."""
+    if not uri or uri.partition(":")[0] in DATABRICKS:
+        return uri or None
+    if uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}/"):
+        return f"{SQLITE}{absolute(uri.removeprefix(SQLITE))}"
+    return uri if "://" in uri else absolute(uri.removeprefix("file:")).as_uri()
 
 
 def metric_name(name: str) -> str:

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from physgym.checks import at_least
 from physgym.errors import ConfigError
-from physgym.files import replacing, short
+from physgym.files import lock, replacing, short
 from physgym.system.children import Child
 from physgym.training.journal import (
     FILES,
@@ -37,6 +37,7 @@ from physgym.training.journal import (
 from physgym.training.loggers import CurveAxis, CurvePoints, Logger, as_number, free_place
 
 BINS = 64  # of a histogram
+PATIENCE, PAUSE = 3.0, 0.05  # seconds for another process to end its sending, and between two looks
 
 
 class RemoteLogger(Logger):
@@ -132,8 +133,9 @@ class RemoteLogger(Logger):
         head = JournalHead.read(path)
         if head is None or head.run != saved["run"]:
             return None
-        records, end = end_of_records(path, saved["records"])
-        os.truncate(path, end)
+        with _alone(path):
+            records, end = end_of_records(path, saved["records"])
+            os.truncate(path, end)
         return records, head
 
     def _check_sent(self, records: int, *, elsewhere: bool) -> None:
@@ -242,6 +244,24 @@ class RemoteLogger(Logger):
         self._add(kind, name, step, {"file": f"{kept.parent.parent.name}/{mark}/{readable}"})
 
 
+@contextmanager
+def _alone(journal: Path) -> Iterator[None]:
+    """Wait a moment for the process that sends a journal, and keep others from sending it within the block.
+
+    Raises:
+        ConfigError: It goes on.
+    """
+    descriptor, deadline = os.open(journal, os.O_RDONLY), time.monotonic() + PATIENCE
+    try:
+        while lock(descriptor, journal, warn=False) == "taken":
+            if time.monotonic() > deadline:
+                raise ConfigError(f"another process sends {journal}, such as physgym sync; wait for it, then try again")
+            time.sleep(PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class _Sender:
     """The process that sends a journal, as the training sees it.
 
@@ -253,8 +273,11 @@ class _Sender:
     def __init__(self, journal: Journal, title: str) -> None:
         self._journal, self._title, self._warned = journal, title, False
         self._state = companion(journal.path, STATE)
-        # its own problems and those of the last training are not the same
-        self._before = SentState.read(self._state, journal.head.run).problem
+        state = self._read()
+        if state.problem:  # of the last training
+            state.problem = ""
+            with suppress(OSError):
+                state.write(self._state)
         self._child: Child | None = None
         command = [sys.executable, "-m", "physgym.training.sending", str(journal.path)]
         variables = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -270,7 +293,7 @@ class _Sender:
             return
         if self._child is not None and self._child.process.poll() is not None:
             self._warn(f"the process that sends them has ended, see {short(companion(self._journal.path, LOG))}")
-        elif (problem := self._read().problem) and problem != self._before:
+        elif problem := self._read().problem:
             self._warn(problem)
 
     def end(self, wait: float) -> None:
@@ -279,7 +302,9 @@ class _Sender:
             with self._child as child:
                 assert child.process.stdin is not None
                 with suppress(OSError):
-                    child.process.stdin.close()  # which says that nothing more comes
+                    # closing it alone would say nothing where other processes were forked meanwhile
+                    child.process.stdin.write(b"end\n")
+                    child.process.stdin.close()
                 with suppress(subprocess.TimeoutExpired):
                     child.process.wait(wait)
         state = self._read()

@@ -1,13 +1,13 @@
 """Program that sends a journal to a server: while a training writes it, or afterwards.
 
-``python -m physgym.training.sending JOURNAL`` sends until its standard input ends, which says that the training has
-ended; then it sends what is left, tries that once, and ends with status 0 if the server has got everything.
+``python -m physgym.training.sending JOURNAL`` sends until its standard input has something, or ends, which says that
+the training has ended; then it sends what is left, tries that once, and ends with status 0 if the server has got
+everything.
 """
 
 from __future__ import annotations
 
 import importlib
-import itertools
 import logging
 import os
 import select
@@ -18,7 +18,7 @@ from typing import Any
 from physgym.errors import ConfigError
 from physgym.files import lock
 from physgym.interrupt import leave_signals_to_parent
-from physgym.training.journal import STATE, JournalHead, SentState, companion, read_records
+from physgym.training.journal import STATE, JournalHead, JournalReader, SentState, companion
 from physgym.training.tracker import RecordRefused, RunIsGone, Tracker
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Sending:
             os.close(self._lock)
             raise BlockingIOError(f"another process sends {journal}; wait for it")
         self.state = SentState.read(companion(journal, STATE), head.run)
+        self._reader = JournalReader(journal, self.state.sent)
         self._tracker: Tracker | None = None
 
     def close(self) -> None:
@@ -67,20 +68,20 @@ class Sending:
             Exception: What the tracker raises; `state` has the problem as well.
         """
         try:
-            if self.state.whole and not self._records():
+            if self.state.whole and not self._reader.records(1):
                 return True
             tracker = self._begun()
-            if records := self._records():
+            if found := self._reader.records(TOGETHER):
                 self.state.whole = False
                 try:
-                    tracker.send(records)
-                    self._count(len(records))
+                    tracker.send([record for record, _ in found])
+                    self._count(len(found), found[-1][1])
                 except RecordRefused:
-                    self._send_each(tracker, records)
+                    self._send_each(tracker, found)
         except Exception as error:
             self._note_problem(error)
             raise
-        return len(records) < TOGETHER
+        return len(found) < TOGETHER
 
     def end(self) -> None:
         """Send all that is left, and end the run.
@@ -101,10 +102,6 @@ class Sending:
         self.state.whole = True
         self._save()
 
-    def _records(self) -> list[dict[str, Any]]:
-        """Return some of the records that the server has not got."""
-        return list(itertools.islice(read_records(self._journal, self.state.sent), TOGETHER))
-
     def _begun(self) -> Tracker:
         """Return the tracker, whose run is open."""
         if self._tracker is None:
@@ -113,20 +110,23 @@ class Sending:
                 tracker.begin(self._head, self.state.remote)
             except RunIsGone:
                 self.state.sent, self.state.left_out, self.state.whole = 0, 0, False
+                self._reader = JournalReader(self._journal, 0)
                 tracker.begin(self._head, None)
             self._tracker = tracker
             self._save()
         return self._tracker
 
-    def _send_each(self, tracker: Tracker, records: list[dict[str, Any]]) -> None:
-        for record in records:
+    def _send_each(self, tracker: Tracker, found: list[tuple[dict[str, Any], int]]) -> None:
+        for record, end in found:
             try:
                 tracker.send([record])
             except RecordRefused as error:
                 self.state.left_out, self.state.refused = self.state.left_out + 1, str(error)
-            self._count(1)
+            self._count(1, end)
 
-    def _count(self, records: int) -> None:
+    def _count(self, records: int, end: int) -> None:
+        """Note that the server has got some records more, which end at a byte."""
+        self._reader.go_on(end)
         self.state.sent, self.state.problem = self.state.sent + records, ""
         self._save()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from physgym.checks import one_of
+from physgym.files import short
 from physgym.training.journal import JournalHead
 from physgym.training.loggers import named_logger
 from physgym.training.remote_logger import RemoteLogger
@@ -99,7 +100,7 @@ class WandB(RemoteLogger):
         """Return where the curves go."""
         found = self._head.arguments
         if found["mode"] == "offline":
-            return f"wandb sync {self.folder / 'wandb' / 'offline-run-*'}"
+            return f"wandb sync {short(self.folder)}/wandb/offline-run-*"
         return f"W&B, {'/'.join(part for part in (found['entity'], found['project'], found['run']) if part)}"
 
 

@@ -1,4 +1,4 @@
-"""A network, a transform and a sampler are added with one file each, and known everywhere by their names."""
+"""A network, a transform, a sampler and a logger are added with one file each, and known everywhere by their names."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ class Nothing(Sampler):
     def actions(self, space, seed):
         return lambda episode: lambda observation, rng: np.zeros(space.shape, space.dtype)
 '''
+LOGGER = '''
+"""A logger."""
+from physgym.training.csv_logger import CSV
+from physgym.training.loggers import named_logger
+
+@named_logger
+class Quiet(CSV):
+    """Tables, as ever."""
+'''
 CONFIG = """
 session: session
 environment: {id: physgym/Spring-v0}
@@ -73,6 +82,7 @@ network: {type: Doubling}
 transforms: {before_loss: [Unchanged]}
 optimization: {lr: 0.01}
 training: {epochs: 1, batch_size: 10}
+stats: {loggers: [quiet]}
 """
 TRAIN = """
 import sys
@@ -92,10 +102,11 @@ print(type(load_checkpoint("session").network).__name__, physgym.SampleDataset("
 
 
 @pytest.mark.slow
-def test_a_network_a_transform_and_a_sampler_are_one_file_each(tmp_path):
+def test_a_network_a_transform_a_sampler_and_a_logger_are_one_file_each(tmp_path):
     package = Path(physgym.__file__).parent
     shutil.copytree(package, tmp_path / "physgym", ignore=shutil.ignore_patterns("__pycache__"))
-    for file, text in (("nn/doubling", NETWORK), ("nn/unchanged", TRANSFORM), ("samplers/nothing", SAMPLER)):
+    files = {"nn/doubling": NETWORK, "nn/unchanged": TRANSFORM, "samplers/nothing": SAMPLER, "training/quiet": LOGGER}
+    for file, text in files.items():
         (tmp_path / "physgym" / f"{file}.py").write_text(text)
     (tmp_path / "config.yaml").write_text(CONFIG)
 
@@ -112,6 +123,8 @@ def test_a_network_a_transform_and_a_sampler_are_one_file_each(tmp_path):
     assert "Doubling, " in (schema := run("-m", "physgym", "schema"))
     assert '"Unchanged"' in schema
     assert '"nothing"' in schema
+    assert '"quiet"' in schema
+    assert (tmp_path / "session" / "stats" / "epochs.csv").is_file()
 
 
 def test_names_in_the_source_are_those_of_the_classes():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
+import sqlite3
+import time
+from contextlib import closing
 
 import pytest
 
+from physgym.errors import ConfigError
+from physgym.testing.loggers import BATCHES, LoggedTraining, expected
 from physgym.testing.trackers import TrackerContract
 from physgym.training import MLflow
-from physgym.training.mlflow_logger import VARIABLES, metric_name
+from physgym.training.mlflow_logger import VARIABLES, metric_name, whole_uri
 
 pytestmark = [  # importing it takes seconds
     pytest.mark.slow,
@@ -67,6 +73,50 @@ class TestMLflow(TrackerContract):
         first, last = runs(self.make(tmp_path / "stats"))
         assert "physgym.superseded" in first.data.tags
         assert (first.info.status, last.info.status) == ("KILLED", "FINISHED")
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("sqlalchemy", "alembic")), reason="they are not installed"
+)
+def test_without_a_server_the_session_has_a_store_of_its_own(tmp_path):
+    logger = MLflow(tmp_path, wait=100)
+    LoggedTraining(logger).go(BATCHES)
+    logger.add_text("note", "kept")
+    logger.close()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        found = store.execute("SELECT step, value FROM metrics WHERE key = 'batch/loss' ORDER BY step").fetchall()
+    assert found == expected(BATCHES)["batch/loss"]
+    [note] = (tmp_path / "mlflow-artifacts").rglob("*.txt")
+    assert note.read_text() == "kept"
+
+
+def test_a_server_that_never_answers_ends_and_blocks_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        logger = MLflow(tmp_path, uri=f"http://127.0.0.1:{server.getsockname()[1]}", wait=2)
+        begun = time.monotonic()
+        LoggedTraining(logger).go(BATCHES)
+        with pytest.warns(RuntimeWarning, match=r"not sent completely.*send them with: physgym sync"):
+            logger.close()
+        assert time.monotonic() - begun < 8
+    assert [step for step, _ in MLflow.read(tmp_path)["epoch/loss"]] == [1]
+
+
+def test_a_password_is_not_stored(tmp_path, monkeypatch):
+    for uri in ("http://me:secret@localhost:5000", "postgresql://me:secret@localhost/mlflow"):
+        with pytest.raises(ConfigError, match="has a password, which the session would keep") as error:
+            MLflow(tmp_path, uri=uri)
+        assert "secret" not in str(error.value)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(ConfigError, match="has a password"):
+            MLflow(tmp_path)
+
+
+def test_a_local_store_is_the_same_in_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert whole_uri("mlruns") == whole_uri("file:mlruns") == (tmp_path / "mlruns").as_uri()
+    assert whole_uri("sqlite:///my.db") == f"sqlite:///{tmp_path}/my.db"
+    for uri in ("sqlite:////data/my.db", "http://localhost:5000", "file:///data/mlruns", "databricks://profile", None):
+        assert whole_uri(uri) == uri
 
 
 def test_names_that_mlflow_does_not_take_get_a_sum():

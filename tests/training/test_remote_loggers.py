@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class TestJournal(LoggerContract):
 
     def read(self, folder):
         return read_journal(folder)
+
+    @pytest.mark.slow
+    def test_a_trainer_resumes_its_curves(self, tmp_path):
+        super().test_a_trainer_resumes_its_curves(tmp_path)
 
 
 class TestFolder(TrackerContract):
@@ -85,7 +90,15 @@ def test_a_training_sends_while_it_runs(tmp_path, server):
     run.go(BATCHES)
     wait_until(lambda: runs_of(server) and "epoch/loss" in runs_of(server)[0])
     run.go(BATCHES)
+    other = os.fork()  # a worker, which holds what the training has open
+    if other == 0:
+        time.sleep(60)
+        os._exit(0)
+    begun = time.monotonic()
     logger.close()
+    assert time.monotonic() - begun < 20
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
     assert_same(runs_of(server)[0], expected(2 * BATCHES))
     assert state_of(logger).whole
 
@@ -126,18 +139,17 @@ def test_a_server_that_stays_away_ends_and_blocks_nothing(tmp_path, server, faul
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_leaves_nothing_running(tmp_path, server):
-    program = f"""
-import os, signal, time
-from tests.support.file_tracker import FileLogger
-from physgym.testing.loggers import LoggedTraining
-logger = FileLogger({str(tmp_path / "stats")!r}, {str(server)!r})
-LoggedTraining(logger).go({BATCHES})
-print(logger._sender._child.pid, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    pid = int(done.stdout)
+    training = os.fork()
+    if training == 0:
+        try:
+            logger = FileLogger(tmp_path / "stats", server)
+            LoggedTraining(logger).go(BATCHES)
+            (tmp_path / "pid").write_text(str(logger._sender._child.pid))
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.waitpid(training, 0)[1] == signal.SIGKILL
+    pid = int((tmp_path / "pid").read_text())
 
     def gone():
         try:
@@ -194,6 +206,37 @@ def test_another_server_gets_everything(tmp_path, server):
     assert_same(runs_of(server)[0], expected(4))
 
 
+def test_a_journal_that_is_deleted_goes_on_in_a_new_one(tmp_path, server):
+    logger = FileLogger(tmp_path / "stats", server, later=True)
+    run = LoggedTraining(logger)
+    run.go(4)
+    logger.flush()
+    sending = Sending(journal_of(logger))
+    assert sending.send()
+    journal_of(logger).unlink()
+    with pytest.warns(RuntimeWarning, match="was deleted; its curves go on in a new file"):
+        run.go(2)
+    assert sending.send()
+    sending.close()
+    logger.close()
+    assert_same(runs_of(server)[0], expected(6))
+
+
+def test_many_records_are_sent_by_and_by(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("physgym.training.sending.TOGETHER", 5)
+    logger = FileLogger(tmp_path / "stats", server, later=True)
+    run = LoggedTraining(logger)
+    run.go(BATCHES)
+    logger.flush()
+    sending = Sending(journal_of(logger))
+    assert [sending.send(), sending.send(), sending.send()] == [False, True, True]
+    run.go(BATCHES)
+    logger.close()
+    sending.end()
+    sending.close()
+    assert_same(runs_of(server)[0], expected(2 * BATCHES))
+
+
 def test_two_processes_do_not_send_the_same(tmp_path, server):
     logger = FileLogger(tmp_path / "stats", server, later=True)
     LoggedTraining(logger).go(1)
@@ -203,6 +246,23 @@ def test_two_processes_do_not_send_the_same(tmp_path, server):
         send_journal(journal_of(logger))
     first.close()
     assert send_journal(journal_of(logger)).whole
+
+
+def test_a_training_does_not_go_on_with_what_is_being_sent(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("physgym.training.remote_logger.PATIENCE", 0.2)
+    logger = FileLogger(tmp_path / "stats", server, later=True)
+    run = LoggedTraining(logger)
+    run.go(2)
+    state = run.saved()
+    logger.close()
+    sending = Sending(journal_of(logger))
+    with pytest.raises(ConfigError, match=r"another process sends .*wait for it, then try again"):
+        LoggedTraining(FileLogger(tmp_path / "stats", server, later=True), state)
+    threading.Timer(0.1, sending.close).start()
+    logger = FileLogger(tmp_path / "stats", server, later=True)
+    LoggedTraining(logger, state).go(1)
+    logger.close()
+    assert_same(read_journal(tmp_path / "stats"), expected(3))
 
 
 def test_a_configuration_goes_with_the_journal(tmp_path, server):
