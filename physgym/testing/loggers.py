@@ -144,11 +144,13 @@ class LoggerContract(ABC):
         ]
 
     def test_what_a_logger_has_no_place_for_changes_nothing(self, logger: Logger) -> None:
-        """Check that histograms, images, figures, texts and meshes may be added to every logger."""
+        """Check that every logger may be given a configuration, histograms, images, texts, files and meshes."""
         from matplotlib.figure import Figure
 
+        logger.add_config({"training": {"epochs": 4}})
         run = LoggedTraining(logger)
         run.go(BATCHES)
+        logger.add_artifact("this", __file__)
         logger.add_histogram("weights", np.arange(10.0))
         logger.add_image("field", np.zeros((4, 4, 3), np.uint8), step=3)
         logger.add_figure("plot", Figure())
