@@ -62,6 +62,7 @@ ORDER = [
     "scene.films",
     "generator_state",
     "simulation",
+    "scene.declared",
     "episode",
     "envs",
     "samplers",

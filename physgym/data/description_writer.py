@@ -28,6 +28,7 @@ class DescriptionWriter:
     Attributes:
         provenance: Where the samples come from.
         constants: What the description says of the values stored once.
+        metadata: What the writer says of the dataset by key, where nobody has said it yet.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class DescriptionWriter:
         self._lock = threading.Lock()  # of the file
         self.provenance = found.provenance(mode) if provenance is None else provenance
         self.constants: dict[str, Any] | str | None = found.constants or constants.recorded(claim.path)
+        self.metadata: dict[str, str] = {}
         described = found.modes.get(mode)
         self._described = {} if described is None else _by_file(described)
 
@@ -85,7 +87,9 @@ class DescriptionWriter:
                 if partitions := list(partitions):
                     modes[self._mode] = describe_partitions(partitions, self.provenance, reopened)
                 ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
-                Description(ordered, self.constants, metadata=found.metadata).write(folder, durable=self._durable)
+                Description(ordered, self.constants, metadata={**self.metadata, **found.metadata}).write(
+                    folder, durable=self._durable
+                )
             except OSError as error:
                 raise DatasetError(
                     f"cannot write {folder / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "

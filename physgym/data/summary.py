@@ -20,6 +20,7 @@ from physgym.data.snapshots import snapshot_files
 from physgym.data.statistics import Statistics
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
+from physgym.scene.declared import in_words
 from physgym.storage.location import Location, place
 
 CHECKSUM = 12  # digits of a checksum that are shown
@@ -70,7 +71,7 @@ def summarize(path: str | Path) -> Iterator[str]:
     folder = partitions[0].path.parent
     described = Description.read(folder)
     entry = described.constants
-    yield from (f"{key}: {text}" for key, text in described.metadata.items())
+    yield from (f"{key}: {in_words(key, text)}" for key, text in described.metadata.items())
     if entry == UNKNOWN and not (folder / constants.CONSTANTS).exists():
         yield f"constants: {UNKNOWN}"
         return

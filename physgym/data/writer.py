@@ -35,6 +35,7 @@ from physgym.data.statistics import Statistics
 from physgym.data.upkeep import Upkeep
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError, StorageError
 from physgym.sample import SampleSpec
+from physgym.scene.declared import METADATA
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -210,6 +211,13 @@ class SampleWriter:
     def constants(self) -> dict[str, Array]:
         """Return the arrays that the dataset stores once, see `set_constants`; empty where there are none."""
         return constants.read(self.path, self._description.constants)
+
+    def set_scene(self, text: str) -> None:
+        """Keep a scene (`physgym.scene.declared.kept_scene`) as metadata; one that is there already stays."""
+        with self._lock:
+            self._usable()
+            self._description.metadata[METADATA] = text
+            self._partitions.write_description()
 
     def set_constants(self, values: Mapping[str, Any]) -> None:
         """Store arrays once for the whole dataset: every mode, run and resume has the same.

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from physgym.envs.elasticity import Block, BlockMesh, Solution, Solver
 from physgym.errors import ConfigError, SampleError
 from physgym.sample import FieldRole
+from physgym.scene.objects import Scene
+from physgym.scene.values import constant, field, norm, prediction
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -95,12 +97,11 @@ class Beam(Simulation[Float32Array, Float32Array]):
         self.sample_space = spaces.Dict({"forces": self.action_space, "displacement": self.observation_space})
         self._rest = np.zeros(shape, np.float32)
         self._forces, self._displacement = self._rest, self._rest
-        self._ghost: Float32Array | None = None
         self._solution: Solution | None = None
 
     def begin(self, options: dict[str, Any]) -> None:
         """Put the beam to rest and forget the last prediction; there are no options."""
-        self._forces, self._displacement, self._ghost = self._rest, self._rest, None
+        self._forces, self._displacement = self._rest, self._rest
         self._solution = None
 
     def advance(self, action: Float32Array) -> None:
@@ -203,7 +204,7 @@ class Beam(Simulation[Float32Array, Float32Array]):
         """Take a load case; what the solver did for it is not known."""
         values = self.checked_state(state)
         self._forces, self._displacement = values["forces"], values["displacement"]
-        self._solution = self._ghost = None
+        self._solution, self.shown_prediction = None, {}
 
     def inputs(self, action: Float32Array) -> Mapping[str, Any]:
         """Return the forces.
@@ -219,29 +220,24 @@ class Beam(Simulation[Float32Array, Float32Array]):
         self._displacement = np.array(prediction["displacement"], np.float32)
 
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
-        """Keep a predicted displacement, which `render` shows as a ghost until the next reset."""
-        self._ghost = np.asarray(prediction["displacement"], np.float32).reshape(self._rest.shape)
+        """Keep a predicted displacement, which pictures show as a ghost until the next reset."""
+        self.shown_prediction = {"displacement": np.array(prediction["displacement"])}
 
-    def render(self) -> Any:
-        """Draw the deformed beam, coloured by displacement, with the prediction as a ghost; uint8, shape (H, W, 3).
+    def constants(self) -> Mapping[str, Any]:
+        """Return the ``nodes`` in mm, shape (n, 3), and the hexahedra between them, ``cells``, shape (m, 8)."""
+        return {"nodes": self.rest_positions, "cells": self.mesh.cells}
 
-        None if ``render_mode`` is None.
-        """
-        if self.render_mode is None:
-            return None
-        from physgym.scene.frames import mesh_frame
-
+    def scene(self, scene: Scene) -> None:
+        """Declare the deformed beam, forces as arrows, fixed nodes as markers, and the prediction as a ghost."""
+        nodes, cells, displacement = constant("nodes"), constant("cells"), field("displacement")
         reach = np.array([0.0, LARGEST_DEFLECTION, LARGEST_DEFLECTION]) * self.mesh.size[0]
         low, high = self.rest_positions.min(0), self.rest_positions.max(0)
-        return mesh_frame(
-            self.rest_positions + self._displacement,
-            self.surface_faces,
-            scalars=np.linalg.norm(self._displacement, axis=1),
-            ghost=None if self._ghost is None else self.rest_positions + self._ghost,
-            bounds=np.stack([low - reach, high + reach]),
-            title="displacement",
-            unit="mm",
-        )
+        scene.title("displacement")
+        scene.camera(bounds=np.stack([low - reach, high + reach]))
+        scene.mesh("beam", nodes + displacement, cells, cell="hexahedron", scalars=norm(displacement), unit="mm")
+        scene.mesh("predicted", nodes + prediction("displacement"), cells, cell="hexahedron", ghost=True)
+        scene.arrows("forces", nodes + displacement, field("forces"))
+        scene.markers("fixed", nodes[: self.mesh.n_clamped], symbol="s", point_size=5)
 
 
 def _three(values: Any, kind: type) -> Any:

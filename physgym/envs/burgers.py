@@ -12,7 +12,8 @@ from physgym.checks import positive
 from physgym.envs.burgers_solver import BurgersSolver, RandomField, on_grid
 from physgym.errors import ConfigError
 from physgym.sample import FieldRole
-from physgym.scene.frames import curves_frame
+from physgym.scene.objects import Scene
+from physgym.scene.values import field, prediction
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -115,7 +116,6 @@ class Burgers(Simulation[Array, Array]):
         self._initial: Array = np.zeros(self.size)
         self._field: Array = np.zeros(self.size)
         self._steps = 0
-        self._prediction: Array | None = None
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Impose the initial field and let it evolve; see `Simulation.step`.
@@ -169,7 +169,7 @@ class Burgers(Simulation[Array, Array]):
         values = self.checked_state(state)
         self._field, self._initial = values["field"], values["initial"]
         self.viscosity = float(values["viscosity"])
-        self._steps, self._prediction = 0, None
+        self._steps, self.shown_prediction = 0, {}
         if self.parameters:
             self.parameters = {"viscosity": self.viscosity}
 
@@ -188,20 +188,16 @@ class Burgers(Simulation[Array, Array]):
         Args:
             prediction: ``final``, shape (size,).
         """
-        self._prediction = np.array(prediction["final"])
+        self.shown_prediction = {"final": np.array(prediction["final"])}
 
-    def render(self) -> Array | None:
-        """Draw the initial field, the field now, and the prediction as a dashed line: shape (480, 640, 3), uint8."""
-        if self.render_mode is None:
-            return None
-        low, high = float(self._initial.min()), float(self._initial.max())
-        margin = 0.1 * (high - low) or 1.0
-        return curves_frame(
-            np.arange(self.size) / self.size,
-            {"initial": self._initial, "final": self._field},
-            ghosts=None if self._prediction is None else {"prediction": self._prediction},
-            xlabel="x",
-            ylabel="u",
-            title=f"Burgers equation, viscosity {self.viscosity:g}, time {self.final_time:g}",
-            ylim=(low - margin, high + margin),
-        )
+    def scene(self, scene: Scene) -> None:
+        """Declare the initial field, the field now, and the prediction as a dashed line."""
+        ends = (0.0, (self.size - 1) / self.size)
+        scene.title(f"Burgers equation, time {self.final_time:g}")
+        scene.curve("initial", field("initial"), ends=ends, xlabel="x", unit="u", group="u")
+        scene.curve("final", field("final"), ends=ends, unit="u", group="u")
+        scene.curve("prediction", prediction("final"), ends=ends, unit="u", group="u", ghost=True)
+        if self.parameter_space is None:
+            scene.text("viscosity", f"viscosity {self.viscosity:g}")
+        else:
+            scene.text("viscosity", "viscosity {:.4g}", values=field("viscosity"))

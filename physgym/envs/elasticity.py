@@ -57,6 +57,7 @@ class BlockMesh:
     Attributes:
         positions: Node positions in mm, shape (n, 3), float64.
         elements: Node numbers of the elements, shape (n_elements, (order + 1)^3), int64.
+        cells: Hexahedra between neighbouring nodes, corners in VTK's order, shape (n_cells, 8), int64.
         faces: Quadrilaterals between neighbouring nodes of the surface, counter-clockwise seen from outside, shape
             (n_faces, 4), int64.
         gradients: Shape function gradients in 1/mm, shape (3, n_points, n_element_nodes), the same in each element.
@@ -83,6 +84,7 @@ class BlockMesh:
         grid = np.arange(np.prod(nodes), dtype=np.int64).reshape(nodes)
         self.positions: Floats = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         self.elements: Ints = self._elements(grid)
+        self.cells: Ints = self._cells(grid)
         self.faces: Ints = self._faces(grid)
         self.gradients, self.weights = self._quadrature()
 
@@ -95,6 +97,12 @@ class BlockMesh:
         p = self.order
         windows = np.lib.stride_tricks.sliding_window_view(grid, (p + 1,) * 3)[::p, ::p, ::p]
         return np.ascontiguousarray(windows.reshape(-1, (p + 1) ** 3))
+
+    @staticmethod
+    def _cells(grid: Ints) -> Ints:
+        corners = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
+        ends = [tuple(slice(at, at - 1 or None) for at in corner) for corner in corners]
+        return np.stack([grid[end].ravel() for end in ends], -1)
 
     @staticmethod
     def _faces(grid: Ints) -> Ints:

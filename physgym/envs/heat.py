@@ -12,7 +12,9 @@ from scipy.fft import dstn, idstn
 from physgym.checks import positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
-from physgym.scene.frames import Panel, image_frame
+from physgym.scene.objects import Scene
+from physgym.scene.style import Style
+from physgym.scene.values import field, prediction
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -134,7 +136,6 @@ class Heat(Simulation[Array, Array]):
         self._before = self._temperature
         self._source: Array = np.zeros_like(self._temperature)
         self._hottest = float(np.abs(self._temperature).max())
-        self._prediction: Array | None = None
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Advance under a constant source; see `Simulation.step`.
@@ -205,7 +206,7 @@ class Heat(Simulation[Array, Array]):
         values = self.checked_state(state)
         self._temperature = self._before = values["temperature"]
         self._source, self._hottest = values["source"], float(values["hottest"])
-        self._prediction = None
+        self.shown_prediction = {}
         self.parameter_state = values
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
@@ -223,21 +224,17 @@ class Heat(Simulation[Array, Array]):
         Args:
             prediction: ``next_temperature`` in K, shape (size, size).
         """
-        self._prediction = np.array(prediction["next_temperature"])
+        self.shown_prediction = {"next_temperature": np.array(prediction["next_temperature"])}
 
-    def render(self) -> Array | None:
-        """Draw source and temperature; below, if there is one, the prediction and its error: (480, 640, 3), uint8."""
-        if self.render_mode is None:
-            return None
-        scale = (-self._hottest, self._hottest)
-        panels = [
-            Panel("source [K/s]", self._source, (-self.max_source, self.max_source), "PuOr_r"),
-            Panel("temperature [K]", self._temperature, scale),
-        ]
-        if self._prediction is not None:
-            panels.append(Panel("error of prediction [K]", self._prediction - self._temperature, None, "PRGn"))
-            panels.append(Panel("predicted temperature [K]", self._prediction, scale))
-        return image_frame(panels)
+    def scene(self, scene: Scene) -> None:
+        """Declare source and temperature; below them, where there is one, the prediction and its error."""
+        now, said = field("next_temperature"), prediction("next_temperature")
+        scale: Style = {"colours": "RdBu_r", "limits": "symmetric", "unit": "K", "group": "temperature"}
+        bound = (-self.max_source, self.max_source)
+        scene.image("source", field("source"), colours="PuOr_r", limits=bound, unit="K/s")
+        scene.image("temperature", now, **scale)
+        scene.image("error", said - now, colours="PRGn", limits="symmetric", unit="K", label="error of prediction")
+        scene.image("predicted temperature", said, **scale)
 
     def _spots(self, rng: np.random.Generator, bound: float) -> dict[str, Any]:
         """Draw random spots with heights within plus and minus a bound, as parameters."""

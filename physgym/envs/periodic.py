@@ -13,7 +13,8 @@ from physgym.checks import is_integer, positive
 from physgym.envs.burgers_solver import on_grid
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
-from physgym.scene.frames import curves_frame
+from physgym.scene.objects import Scene
+from physgym.scene.values import field, prediction
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -79,7 +80,6 @@ class PeriodicField(Simulation[Array, np.int64]):
         self._field: Array = np.asarray(self.parameters["initial"], np.float64)
         self._before = self._field
         self._reach = self._reach_before = float(np.abs(self._field).max())
-        self._prediction: Array | None = None
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Let time pass; see `Simulation.step`.
@@ -137,7 +137,7 @@ class PeriodicField(Simulation[Array, np.int64]):
         """Take a state."""
         values = self.checked_state(state)
         self._field = self._before = values["field"]
-        self._reach, self._prediction = float(values["reach"]), None
+        self._reach, self.shown_prediction = float(values["reach"]), {}
         self.parameter_state = values
 
     def inputs(self, action: np.int64) -> Mapping[str, Any]:
@@ -155,19 +155,13 @@ class PeriodicField(Simulation[Array, np.int64]):
         Args:
             prediction: ``next_state``, shape (size,).
         """
-        self._prediction = np.array(prediction["next_state"])
+        self.shown_prediction = {"next_state": np.array(prediction["next_state"])}
 
-    def render(self) -> Array | None:
-        """Draw the field before the step and now, and the prediction as a dashed line: shape (480, 640, 3), uint8."""
-        if self.render_mode is None:
-            return None
-        reach = 1.1 * self._reach or 1.0
-        return curves_frame(
-            np.arange(self.size) * (self.length / self.size),
-            {"before": self._before, "now": self._field},
-            ghosts=None if self._prediction is None else {"prediction": self._prediction},
-            xlabel="x",
-            ylabel="u",
-            title=self.title,
-            ylim=(-reach, reach),
-        )
+    def scene(self, scene: Scene) -> None:
+        """Declare the field before the step and now, and the prediction as a dashed line."""
+        ends = (0.0, self.length * (self.size - 1) / self.size)
+        scene.title(self.title)
+        scene.curve("before", field("state"), ends=ends, xlabel="x", unit="u", limits="symmetric", group="u")
+        scene.curve("now", field("next_state"), ends=ends, unit="u", limits="symmetric", group="u")
+        said = prediction("next_state")
+        scene.curve("prediction", said, ends=ends, unit="u", limits="symmetric", group="u", ghost=True)

@@ -12,14 +12,16 @@ from scipy.linalg import expm
 from physgym.checks import positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.sample import FieldRole
-from physgym.scene.frames import figure_frame, new_figure, style
-from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR
+from physgym.scene.objects import Scene
+from physgym.scene.style import Style
+from physgym.scene.values import field, prediction, stack
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
 Range = tuple[float, float]
 
 PARAMETERS = ("stiffness", "mass", "friction")
+COILS = 8  # of the spring in pictures
 
 
 class Spring(Simulation[Array, Array]):
@@ -130,7 +132,6 @@ class Spring(Simulation[Array, Array]):
         self._force = 0.0
         self._propagator = propagator(value["stiffness"], value["mass"], value["friction"], self.time_step)
         self._positions = [float(self._state[0])]
-        self._prediction: Array | None = None
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Advance under a constant force; see `Simulation.step`.
@@ -197,7 +198,7 @@ class Spring(Simulation[Array, Array]):
         self._parameters = np.array([values[name] for name in PARAMETERS], np.float64)
         stiffness, mass, friction = self._parameters.tolist()
         self._propagator = propagator(stiffness, mass, friction, self.time_step)
-        self._positions, self._prediction = [float(self._state[0])], None
+        self._positions, self.shown_prediction = [float(self._state[0])], {}
         self.parameter_state = values | {f"parameters/{name}": values[name] for name in PARAMETERS}
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
@@ -217,51 +218,35 @@ class Spring(Simulation[Array, Array]):
         Args:
             prediction: ``next_state``, shape (2,): position in m, velocity in m/s.
         """
-        self._prediction = np.array(prediction["next_state"])
+        self.shown_prediction = {"next_state": np.array(prediction["next_state"])}
 
-    def render(self) -> Array | None:
-        """Draw the mass on its spring above the trace of its position; a prediction in outline: uint8 (480, 640, 3)."""
-        if self.render_mode is None:
-            return None
-        reach = 1.2 * max(np.abs(self._positions).max(), *np.abs(self.ranges["position"]))
-        with style():
-            figure = new_figure()
-            scene, trace = figure.subplots(2, 1, height_ratios=(2, 3))
-            self._draw_scene(scene, reach)
-            self._draw_trace(trace, reach)
-            return figure_frame(figure)
+    def scene(self, scene: Scene) -> None:
+        """Declare wall, spring, mass, force and prediction; where pictures are made, the trace of the position."""
+        reach = 1.2 * float(np.abs(self.ranges["position"]).max()) or 1.0
+        wall, side, end = -1.8 * reach, 0.3 * reach, 1.8 * reach
+        square = side / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        x, said = field("next_state")[0], prediction("next_state")[0]
+        along = np.linspace(0.0, 1.0, 2 * COILS + 2)
+        coils = 0.25 * side * np.array([0, *([1, -1] * COILS), 0])
+        plain: Style = {"colour": "#808080", "fixed": True}
+        scene.lines("ground", [[wall, -side / 2], [end, -side / 2]], **plain)
+        scene.lines("rest", [[0.0, -side / 2], [0.0, 1.2 * side]], **plain)
+        scene.lines("wall", [[wall, -side / 2], [wall, 1.2 * side]], colour="#000000", line_width=8, fixed=True)
+        scene.lines("spring", stack(wall + (x - (wall + side / 2)) * along, coils), colour="#606060", line_width=2)
+        scene.mesh("mass", stack(x, 0.0) + square, [[0, 1, 2, 3]], fixed=True)
+        scene.mesh("predicted", stack(said, 0.0) + square, [[0, 1, 2, 3]], ghost=True, line_width=3, fixed=True)
+        pull = field("force")[0]
+        scene.arrows("force", stack(x, 0.8 * side), stack(pull * (reach / self.max_force), 0.0), scale=1.0)
+        scene.text("strength", "{:+.2f} N", values=pull, point=stack(x, side))
+        scene.text("parameters", "k = {:.3g} N/m, m = {:.3g} kg, c = {:.3g} N s/m", values=field("parameters"))
+        if self.render_mode is not None:
+            self._trace = scene.curve("position", xlabel="time [s]", unit="m", limits="symmetric")
 
-    def _draw_scene(self, axes: Any, reach: float, coils: int = 8) -> None:
-        """Draw wall, spring, mass, force and prediction; lengths in m, the longest force arrow as long as ``reach``."""
-        position, side, wall = float(self._state[0]), 0.3 * reach, -1.8 * reach
-        ends = np.linspace(wall, position - side / 2, 2 * coils + 2)
-        axes.plot(ends, 0.25 * side * np.array([0, *([1, -1] * coils), 0]), color="#606060", linewidth=1.2)
-        axes.axvline(wall, color="black", linewidth=5)
-        axes.axhline(-side / 2, color="#808080", linewidth=1.0)
-        axes.axvline(0.0, color="#b0b0b0", linewidth=0.8, linestyle=":")
-        axes.add_patch(_square(position, side, facecolor=MESH_COLOUR, edgecolor="black"))
-        if self._prediction is not None:
-            ghost = {"edgecolor": GHOST_COLOUR, "linestyle": "--", "linewidth": 1.6}
-            axes.add_patch(_square(float(self._prediction[0]), side, fill=False, **ghost))
-        tip = position + self._force / self.max_force * reach
-        axes.annotate("", (tip, 0.8 * side), (position, 0.8 * side), arrowprops={"arrowstyle": "->"})
-        axes.text(position, side, f"{self._force:+.2f} N", ha="center", fontsize="small")
-        stiffness, mass, friction = self._parameters
-        axes.set_title(f"k = {stiffness:.3g} N/m, m = {mass:.3g} kg, c = {friction:.3g} N s/m")
-        axes.set(xlim=(wall, 1.8 * reach), ylim=(-0.6 * side, 1.5 * side), aspect="equal")
-        axes.set_axis_off()
-
-    def _draw_trace(self, axes: Any, reach: float) -> None:
-        step = self.time_step * self.simulations_per_step
-        seconds = np.arange(len(self._positions)) * step
-        axes.plot(seconds, self._positions, linewidth=1.6)
-        axes.plot(seconds[-1], self._positions[-1], "o", color="#1f77b4", markersize=4)
-        if self._prediction is not None:
-            axes.plot(seconds[-1], self._prediction[0], "o", color=GHOST_COLOUR, fillstyle="none", label="prediction")
-            axes.legend(loc="upper right")
-        axes.set(xlabel="time [s]", ylabel="position [m]", ylim=(-reach, reach))
-        axes.set_xlim(0, 1.05 * max(seconds[-1], 10 * step))
-        axes.grid(alpha=0.3)
+    def update_scene(self, scene: Scene) -> None:
+        """Draw the trace to where the mass is."""
+        if self.render_mode is not None:
+            step = self.time_step * self.simulations_per_step
+            self._trace.update(values=self._positions, x=np.arange(len(self._positions)) * step)
 
 
 def propagator(stiffness: float, mass: float, friction: float, time_step: float) -> Array:
@@ -281,12 +266,6 @@ def propagator(stiffness: float, mass: float, friction: float, time_step: float)
     system[1] = np.array([-stiffness, -friction, 1.0]) / mass
     exponential: Array = expm(system * time_step)
     return exponential[:2]
-
-
-def _square(centre: float, side: float, **style: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((centre - side / 2, -side / 2), side, side, **style)
 
 
 def _check_range(name: str, bounds: Range, *, lowest: float = -np.inf, above_zero: bool = False) -> Range:

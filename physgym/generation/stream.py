@@ -40,6 +40,7 @@ from physgym.options import complete, takes
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Breed
+from physgym.scene.declared import kept_scene
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location
@@ -175,6 +176,8 @@ class SampleStream(SampleSource):
                 warn_of_parts(self, writer)
                 if (constants := self.constants) or writer.constants:
                     writer.set_constants(constants)
+                if (scene := self.scene) is not None:
+                    writer.set_scene(scene)
             show(self._envs.views, view, env_name(env), [] if path is None else [str(path)])
         except BaseException as error:
             self._close(type(error))
@@ -218,6 +221,11 @@ class SampleStream(SampleSource):
     def constants(self) -> dict[str, Array]:
         """Return the arrays that the simulation gives once."""
         return common_constants(self._envs)
+
+    @property
+    def scene(self) -> str | None:
+        """Return the scene that the simulation declares, see `physgym.scene.declared`; None where it declares none."""
+        return kept_scene(self._envs.scene())
 
     @property
     def time_step(self) -> float | None:

@@ -241,7 +241,7 @@ class RolloutResult:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Parent: call a method or read an attribute ("call"), set one ("set") or render ("render").
+    """Parent: call a method or read an attribute ("call"), set one ("set"), render ("render"), declare ("scene").
 
     Attributes:
         kind: Which of these.

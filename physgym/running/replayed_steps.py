@@ -22,6 +22,7 @@ from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_source import StepSource
 from physgym.sample import declaration
 from physgym.samplers import Sampler, rebuild_sampler
+from physgym.scene.declared import METADATA
 from physgym.spaces import leaf_spaces, unflatten
 
 
@@ -56,6 +57,11 @@ class ReplayedSteps(StepSource):
     def constants(self) -> Mapping[str, Any]:
         """Return the constants of the dataset."""
         return self._dataset.constants
+
+    @property
+    def scene(self) -> str | None:
+        """Return the scene that the dataset keeps."""
+        return self._dataset.metadata.get(METADATA)
 
     @property
     def time_step(self) -> float | None:

@@ -24,6 +24,7 @@ from physgym.running.rollout_form import RolloutForm
 from physgym.running.run_step import ERROR, PREDICTION, record_fields, without_additions
 from physgym.sample import Field, Sample, SampleSpec
 from physgym.samplers import NetworkPolicy
+from physgym.scene.declared import METADATA
 from physgym.storage.location import Location, place
 
 
@@ -75,6 +76,8 @@ class RolloutRecord:
         with all_or_nothing(self._writer):
             if constants := self._dataset.constants:
                 self._writer.set_constants(constants)
+            if (scene := self._dataset.metadata.get(METADATA)) is not None:
+                self._writer.set_scene(scene)
             yield
             self._writer.close()
 

@@ -112,6 +112,8 @@ class RunRecord:
             self._record_code(self._writer, simulation)
         if (constants := steps.constants) or self._writer.constants:
             self._writer.set_constants(constants)
+        if (scene := steps.scene) is not None:
+            self._writer.set_scene(scene)
         self._kind = kind
         return self._writer.last
 

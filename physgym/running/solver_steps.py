@@ -25,6 +25,7 @@ from physgym.running.stepped_env import SteppedEnv
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.sample import declaration
+from physgym.scene.declared import described_scene, kept_scene
 from physgym.vector.make import env_factories
 from physgym.worker.folders import Folder
 from physgym.worker.stored_actions import StoredActionsFactory
@@ -92,6 +93,11 @@ class SolverSteps(SimulationSteps):
             return {}
         found = self.env.get_wrapper_attr("constants")
         return as_constants(found() if callable(found) else found)
+
+    @property
+    def scene(self) -> str | None:
+        """Return the scene that the simulation declares."""
+        return kept_scene(described_scene(self.env))
 
     @property
     def time_step(self) -> float | None:

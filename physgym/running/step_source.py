@@ -45,6 +45,11 @@ class StepSource(ABC):
 
     @property
     @abstractmethod
+    def scene(self) -> str | None:
+        """Return the scene that a record keeps, see `physgym.scene.declared`; None for none."""
+
+    @property
+    @abstractmethod
     def time_step(self) -> float | None:
         """Return the time of a step in s; None where nothing says it."""
 

@@ -16,6 +16,7 @@ from physgym.running.run_step import RunStep, without_additions
 from physgym.running.step_source import StepSource
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.sample import SampleSpec
+from physgym.scene.declared import METADATA
 
 ROWS, ROW_BYTES = 256, 1 << 20  # of steps that are read at once
 
@@ -46,6 +47,11 @@ class StoredSteps(StepSource):
     def constants(self) -> Mapping[str, Any]:
         """Return the roles of the dataset."""
         return self._dataset.constants
+
+    @property
+    def scene(self) -> str | None:
+        """Return the scene that the dataset keeps."""
+        return self._dataset.metadata.get(METADATA)
 
     @property
     def time_step(self) -> float | None:

@@ -120,6 +120,11 @@ class WorkerSteps(SimulationSteps):
         return self._opened().constants
 
     @property
+    def scene(self) -> str | None:
+        """Return the scene that the simulation declares."""
+        return self._opened().scene
+
+    @property
     def time_step(self) -> float | None:
         """Return the time of a step of the simulation in s; None where it is not declared."""
         return self._opened().time_step

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from physgym.sample import Field, SampleSpec
 from physgym.scene.meshes import CELLS
 from physgym.scene.objects import Scene
-from physgym.scene.values import PREDICTION, Values, constant, field, norm, prediction
+from physgym.scene.values import PREDICTION, Values, constant, field, norm, prediction, stack
 from physgym.spaces import Array
 
 NODES = ("nodes", "mesh/nodes", "mesh/points")  # constants that are the nodes of a mesh; the first one there is taken
@@ -67,6 +69,8 @@ def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
         scene.text(
             each.name, f"{each.name.replace('{', '(').replace('}', ')')} = {{:.6g}}{unit}", values=field(each.name)
         )
+    elif (colours := _colours(each)) is not None:
+        scene.image(each.name, colours, label=each.name)
     elif len(shape) == 2 and shape[1] in (2, 3) and _last_part(each.name) in PLACES:
         scene.points(each.name, field(each.name), panel=each.name, **said)
     elif len(shape) == 1:
@@ -78,6 +82,25 @@ def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
             _add_curve(scene, each, part, f"{each.name}[{number}]", constants)
     else:
         _add_images(scene, each)
+
+
+def _colours(each: Field) -> Values | None:
+    """Return the colours of a field that is a picture, the last one of several; None where it is none."""
+    values, shape = field(each.name), each.shape
+    if each.dtype != np.uint8:
+        return None
+    if len(shape) == 4 and shape[3] == 3:
+        return values[-1]
+    if len(shape) == 2 and min(shape) > FEW:
+        return stack(values, values, values)
+    if len(shape) != 3 or sorted(shape)[1] <= FEW:
+        return None
+    if shape[2] == 3:
+        return values
+    if shape[0] == 3:
+        return stack(*(values[number] for number in range(3)))
+    grey = values[-1] if shape[0] < shape[2] else values[:, :, -1]
+    return stack(grey, grey, grey)
 
 
 def _add_curve(scene: Scene, each: Field, part: Any, name: str, constants: Mapping[str, Array]) -> None:

@@ -114,8 +114,10 @@ def _glyphs(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> 
 
 
 def _arrows(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
+    """Return arrows; where no scale is given, the scene scales them by what it has shown."""
     found = _glyphs(arrays, settings, cache)
-    found["vectors"] = found["vectors"] * found["vectors"].dtype.type(settings["scale"])
+    if settings["scale"] is not None:
+        found["vectors"] = found["vectors"] * found["vectors"].dtype.type(settings["scale"])
     return found
 
 
@@ -154,9 +156,15 @@ def text_of(text: str, values: Array | None) -> str:
 
 
 def _image(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> Arrays:
+    given = arrays["values"]
+    if given.dtype == np.uint8 and given.ndim == 3 and given.shape[2] == 3 and given.size:
+        return {"values": np.array(given, order="C")}
     values = _numbers(arrays, "values")
     if values.ndim != 2 or not values.size:
-        raise ValueError(f"values of an image must have the shape (rows, columns), not {values.shape}")
+        raise ValueError(
+            "values of an image must have the shape (rows, columns), or be colours, uint8 of shape (rows, columns, 3), "
+            f"not {values.dtype} {values.shape}"
+        )
     return {"values": values}
 
 
@@ -165,7 +173,8 @@ def _curve(arrays: Arrays, settings: ObjectSettings, cache: dict[str, Any]) -> A
     if values.ndim != 1:
         raise ValueError(f"values of a curve must have the shape (n,), not {values.shape}")
     if "x" not in arrays:
-        return {"x": np.arange(len(values), dtype=values.dtype), "values": values}
+        first, last = settings["ends"] or (0.0, len(values) - 1.0)
+        return {"x": np.linspace(first, last, len(values)), "values": values}
     return {"x": _row_of_numbers(arrays, "x", len(values), "values"), "values": values}
 
 
@@ -193,11 +202,11 @@ KINDS = {
     "points": ObjectKind(_dots, ("points",), ("scalars",)),
     "markers": ObjectKind(_dots, ("points",), ("scalars",), {"symbol": "o"}),
     "glyphs": ObjectKind(_glyphs, ("points",), ("vectors", "scalars"), {"shape": "sphere", "scale": 1.0}),
-    "arrows": ObjectKind(_arrows, ("points", "vectors"), ("scalars",), {"scale": 1.0}),
+    "arrows": ObjectKind(_arrows, ("points", "vectors"), ("scalars",), {"scale": None}),
     "lines": ObjectKind(_lines, ("points",), ("cells", "scalars")),
     "text": ObjectKind(_text, (), ("values", "point"), {"text": ""}),
     "image": ObjectKind(_image, ("values",), (), {"extent": None}, spatial=False),
-    "curve": ObjectKind(_curve, ("values",), ("x",), {"xlabel": "", "symbol": ""}, spatial=False),
+    "curve": ObjectKind(_curve, ("values",), ("x",), {"ends": None, "xlabel": "", "symbol": ""}, spatial=False),
 }
 COLOURED = ("scalars", "face_scalars")  # arrays of a snapshot whose range is the limits; of images and curves "values"
 CHOICES: dict[str, tuple[Any, ...]] = {"cell": (None, *CELLS), "symbol": SYMBOLS, "shape": SHAPES}

@@ -5,6 +5,7 @@ Nothing is made until somebody looks, and nothing that is asked here changes the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +97,7 @@ class LiveScene:
         source, inner = self.source, self._env.unwrapped
         for layer in layers(self._env, "update_scene"):
             _ask(layer, "update_scene", source.scene, self._owner)
-        if hasattr(type(inner), "shown_sample"):
+        if hasattr(inner, "shown_sample"):
             shown: Any = inner
             sample = shown.shown_sample() if sample is None else sample
             sample = {**sample, **{f"{PREDICTION}{name}": value for name, value in shown.shown_prediction.items()}}
@@ -108,7 +109,25 @@ def layers(env: Env, method: str) -> list[Env]:
     found = [env]
     while isinstance(found[-1], gymnasium.Wrapper):
         found.append(found[-1].env)
-    return [layer for layer in reversed(found) if hasattr(type(layer), method)]
+    return [layer for layer in reversed(found) if _takes_scene(layer, method)]
+
+
+def _takes_scene(layer: Env, method: str) -> bool:
+    """Return whether a layer has a method for scenes; other people's environments have attributes of that name too."""
+    if not inspect.isfunction(inspect.getattr_static(type(layer), method, _forwarded)):
+        return False
+    found = getattr(layer, method, None)  # also of an environment that stands for another one
+    if not inspect.ismethod(found):
+        return False
+    try:
+        inspect.signature(found).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _forwarded() -> None:
+    """Stand for an attribute that the class does not have."""
 
 
 def scene_of_env(env: Env, constants: Mapping[str, Array], owner: str = "") -> Scene:
@@ -118,7 +137,7 @@ def scene_of_env(env: Env, constants: Mapping[str, Array], owner: str = "") -> S
         SceneError: An object is wrong, or a method of a layer fails.
     """
     scene, spec = Scene(owner), SampleSpec.from_env(env)
-    if not hasattr(type(env.unwrapped), "scene") and spec is not None:
+    if not _takes_scene(env.unwrapped, "scene") and spec is not None:
         add_default(scene, spec, constants)
     for layer in layers(env, "scene"):
         _ask(layer, "scene", scene, owner)

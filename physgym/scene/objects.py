@@ -22,6 +22,8 @@ from physgym.spaces import Array
 
 VERSION = 1  # of the declaration
 DARK = "#303030"
+MARGIN = 0.05  # of a curve's ordinate, above and below what was shown
+LONGEST_ARROW = 0.2  # of what is seen
 CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 COLOURS_OF = {"lines": DARK, "arrows": DARK, "text": DARK, "markers": DARK}
 
@@ -47,7 +49,8 @@ class _SceneObject:
     def is_stored(self) -> bool:
         """Whether a dataset can have it: its arrays are known without the simulation's code."""
         given = all(isinstance(value, Values) or self.settings["fixed"] for value in self.arrays.values())
-        return given and all(name in self.arrays for name in self.rules.needed)
+        needed = all(name in self.arrays for name in self.rules.needed)
+        return given and needed and (self.kind != "text" or bool(self.settings["text"]))
 
 
 class SceneHandle:
@@ -174,11 +177,14 @@ class Scene:
         points: ArrayLike = None,
         vectors: ArrayLike = None,
         *,
-        scale: float = 1.0,
+        scale: float | None = None,
         scalars: ArrayLike = None,
         **style: Unpack[Style],
     ) -> SceneHandle:
-        """Add arrows from points to points + scale * vectors, both of shape (n, 3) or (n, 2)."""
+        """Add arrows from points to points + scale * vectors, both of shape (n, 3) or (n, 2).
+
+        By default the longest vector that was shown so far is an arrow of a fifth of what is seen.
+        """
         arrays = {"points": points, "vectors": vectors, "scalars": scalars}
         return self._add("arrows", name, arrays, {"scale": scale, **style})
 
@@ -219,6 +225,7 @@ class Scene:
     ) -> SceneHandle:
         """Add a field on a grid, shape (rows, columns), the first row at the bottom.
 
+        Also a picture, uint8 of shape (rows, columns, 3), the first row at the top, as cameras give them.
         ``extent`` has the ends of its axes: x0, x1, y0, y1.
         """
         return self._add("image", name, {"values": values}, {"extent": extent, **style})
@@ -229,12 +236,17 @@ class Scene:
         values: ArrayLike = None,
         x: ArrayLike = None,
         *,
+        ends: Sequence[float] | None = None,
         xlabel: str = "",
         symbol: str = "",
         **style: Unpack[Style],
     ) -> SceneHandle:
-        """Add a curve: ordinates of shape (n,) over abscissae, else over their numbers; those of a panel share axes."""
-        return self._add("curve", name, {"values": values, "x": x}, {"xlabel": xlabel, "symbol": symbol, **style})
+        """Add a curve: ordinates of shape (n,) over abscissae; curves of a panel share axes.
+
+        Without abscissae they are evenly spaced, the first and the last one are ``ends``, by default 0 and n - 1.
+        """
+        own = {"ends": ends, "xlabel": xlabel, "symbol": symbol}
+        return self._add("curve", name, {"values": values, "x": x}, {**own, **style})
 
     def title(self, text: str) -> None:
         """Set the title of window and picture."""
@@ -320,10 +332,10 @@ class Scene:
                 self._fail(str(error), item.name)
             if item.rules.spatial:
                 flat &= all(taken[name].shape[-1:] == (2,) for name in ("points", "point") if name in taken)
-        objects = self._described(built)
-        found = {"title": self._title, "camera": self._seen(built, flat), "objects": objects}
-        self._last = found
-        return found
+        camera = self._seen(built, flat)
+        self._scale_arrows(built, camera)
+        self._last = {"title": self._title, "camera": camera, "objects": self._described(built)}
+        return self._last
 
     def _described(self, built: Mapping[str, Arrays]) -> dict[str, Any]:
         """Return the objects of a snapshot: arrays, settings and limits."""
@@ -349,7 +361,7 @@ class Scene:
                 "label": settings["label"] or name,
                 "colour": colour or COLOURS_OF.get(item.kind, MESH_COLOUR),
                 **{key: settings[key] for key in SHOWN},
-                **{key: settings[key] for key in item.rules.settings if key not in ("cell", "text")},
+                **{key: settings[key] for key in item.rules.settings if key not in ("cell", "text", "ends")},
                 **arrays,
             }
             if (limits := self._limits(item, arrays)) is not None:
@@ -361,6 +373,21 @@ class Scene:
                 if value is not None
             }
         return found
+
+    def _scale_arrows(self, built: Mapping[str, Arrays], camera: Mapping[str, Any]) -> None:
+        """Scale arrows of which nobody said how long they are."""
+        for name, arrays in built.items():
+            if self._has_own_scale(name) and arrays["vectors"].size:
+                longest = float(np.linalg.norm(arrays["vectors"], axis=1).max())
+                key = f"arrows {name}"
+                _, longest = self._ranges[key] = 0.0, max(longest, self._ranges.get(key, (0.0, 0.0))[1])
+                reach = float(np.linalg.norm(np.subtract(*camera["bounds"])))
+                if longest > 0:
+                    arrays["vectors"] = arrays["vectors"] * (LONGEST_ARROW * (reach or 1.0) / longest)
+
+    def _has_own_scale(self, name: str) -> bool:
+        """Return whether an object is arrows that the scene scales."""
+        return self._objects[name].kind == "arrows" and self._objects[name].settings["scale"] is None
 
     def _widen(self, item: _SceneObject, arrays: Arrays) -> None:
         """Take the values of an object into the range of what was shown."""
@@ -382,21 +409,23 @@ class Scene:
             return [*said]
         low, high = self._ranges.get(_limits_name(item), (0.0, 1.0))
         if said == "symmetric":
-            high = max(abs(low), abs(high)) or 1.0
+            high = max(abs(low), abs(high)) * (1 + MARGIN if item.kind == "curve" else 1) or 1.0
             return [-high, high]
+        margin = 0.0
         if low == high:
             margin = 0.1 * abs(low) or 1.0
-            return [low - margin, high + margin]
-        return [low, high]
+        elif item.kind == "curve":
+            margin = MARGIN * (high - low)
+        return [low - margin, high + margin]
 
     def _seen(self, built: Mapping[str, Arrays], flat: bool) -> dict[str, Any]:
         """Return the camera, with what it sees where there is something in space."""
         camera = {"direction": self._camera["direction"], "up": self._camera["up"]}
         spots = []
-        for arrays in built.values():
+        for name, arrays in built.items():
             if "points" in arrays:
                 spots.append(arrays["points"])
-                if "vectors" in arrays:
+                if self._objects[name].kind == "arrows" and not self._has_own_scale(name):
                     spots.append(arrays["points"] + arrays["vectors"])
             elif "point" in arrays:
                 spots.append(arrays["point"][None])
@@ -494,7 +523,7 @@ class Scene:
             if name not in item.settings:
                 self._fail(f"{item.kind} has no setting {name!r}; it has {', '.join(item.settings)}", item.name)
             try:
-                item.settings[name] = setting(name, value)
+                item.settings[name] = setting(name, value, {**STYLE, **item.rules.settings}[name])
             except ValueError as error:
                 self._fail(str(error), item.name)
         for name, value in arrays.items():
@@ -526,7 +555,7 @@ class Scene:
 def _coloured(kind: str, arrays: Arrays) -> str | None:
     """Return the array whose range the limits are."""
     names = COLOURED if KINDS[kind].spatial else ("values",)
-    return next((name for name in names if name in arrays), None)
+    return next((name for name in names if name in arrays and arrays[name].ndim < 3), None)  # colours have no limits
 
 
 def _limits_name(item: _SceneObject) -> str:

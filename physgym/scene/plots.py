@@ -13,6 +13,7 @@ import numpy as np
 
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.kinds import KINDS
+from physgym.scene.style import colour_map
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ POINT = 72 / 128  # of a pixel at the resolution of pictures, see `physgym.scene
 EDGES = "#303030"
 MARGIN = 0.05  # of what is seen in a plane
 SYMBOLS = {"*": (5, 1, 0)}  # the others are those of matplotlib
-FALLBACK = "viridis"  # where a dataset of others names a colour map that is not known here
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class ScenePanel:
             decorated: Whether there is room for texts.
         """
         if self.kind == "curves":
-            _draw_curves(axes, self.items, decorated=decorated)
+            _draw_curves(axes, [item for item in self.items if item["kind"] == "curve"], decorated=decorated)
         elif self.kind == "image":
             _draw_image(axes, self.items[0], decorated=decorated)
         else:
             _draw_plane(axes, self.items, self.camera, decorated=decorated)
             axes.set_title(self.name if decorated else "")
-            if self.corner_text and decorated:
-                axes.text(0.01, 0.99, self.corner_text, transform=axes.transAxes, va="top")
+        if self.corner_text and decorated:
+            axes.text(0.01, 0.99, self.corner_text, transform=axes.transAxes, va="top")
 
 
 def panels_of(snapshot: SceneSnapshot) -> list[ScenePanel]:
@@ -73,18 +73,14 @@ def panels_of(snapshot: SceneSnapshot) -> list[ScenePanel]:
         kind = item["kind"]
         key = spatial if KINDS[kind].spatial else "curves" if kind == "curve" else f"image {name}"
         found.setdefault((key, item["panel"]), []).append(item)
+    for key, panel in [(key, panel) for key, panel in found if key == spatial and ("curves", panel) in found]:
+        if all(item["kind"] == "text" and "point" not in item for item in found[key, panel]):
+            found["curves", panel] += found.pop((key, panel))  # texts of a panel that has curves
     kinds: list[tuple[Literal["space", "plane", "curves", "image"], str, list[Mapping[str, Any]]]] = [
         (spatial if key == spatial else "curves" if key == "curves" else "image", name, items)
         for (key, name), items in found.items()
     ]
     return [ScenePanel(kind, name, items, camera) for kind, name, items in sorted(kinds, key=lambda k: k[0] != "space")]
-
-
-def colour_map(name: str) -> Any:
-    """Return a colour map of matplotlib; what is not finite is seen through."""
-    from matplotlib import colormaps
-
-    return colormaps[name if name in colormaps else FALLBACK]
 
 
 def _draw_curves(axes: Axes, items: Sequence[Mapping[str, Any]], *, decorated: bool) -> None:
@@ -113,10 +109,10 @@ def _draw_curves(axes: Axes, items: Sequence[Mapping[str, Any]], *, decorated: b
 
 
 def _draw_image(axes: Axes, item: Mapping[str, Any], *, decorated: bool) -> None:
-    low, high = item["limits"]
+    values, (low, high) = item["values"], item.get("limits", (None, None))
     image = axes.imshow(
-        np.ma.masked_invalid(item["values"]),
-        origin="lower",
+        np.ma.masked_invalid(values) if "limits" in item else values,
+        origin="lower" if "limits" in item else "upper",
         cmap=colour_map(item["colours"]),
         vmin=low,
         vmax=high,
@@ -128,6 +124,8 @@ def _draw_image(axes: Axes, item: Mapping[str, Any], *, decorated: bool) -> None
         axes.set_axis_off()
         return
     axes.set_title(f"{item['label']} [{item['unit']}]" if item["unit"] else item["label"])
+    if "limits" not in item:
+        return
     grid = axes.get_gridspec()
     below = grid is None or grid.nrows == 1
     axes.figure.colorbar(image, ax=axes, location="bottom" if below else "right", aspect=30, pad=0.04)

@@ -10,7 +10,7 @@ import numpy as np
 from physgym.spaces import Array
 
 SIDES = 10  # of a circle
-SHAFT, HEAD, TIP = 0.025, 0.08, 0.3  # radii and length of the tip of an arrow, as parts of its length
+SHAFT, HEAD, TIP = 0.015, 0.05, 0.25  # radii and length of the tip of an arrow, as parts of its length
 ROUND = [[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, SIDES, endpoint=False)]
 
 

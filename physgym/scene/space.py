@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from physgym.scene.solids import solids
+from physgym.scene.style import colour_map
 from physgym.spaces import Array
 
 Size = tuple[int, int]
@@ -84,9 +85,7 @@ def new_actor(item: Mapping[str, Any]) -> Any:
         if not len(starts):
             return None
         actor = vedo.Lines(starts, ends, c=colour, lw=item["line_width"], alpha=item["alpha"])
-        return _coloured(
-            actor, item, np.repeat(item["scalars"], 1)[item["segments"]].ravel() if "scalars" in item else None
-        )
+        return _coloured(actor, item, item["scalars"][item["segments"]].ravel() if "scalars" in item else None)
     if kind in ("points", "markers"):
         actor = vedo.Points(item["points"], r=item["point_size"], c=colour, alpha=item["alpha"])
         return _coloured(actor, item, item.get("scalars"))
@@ -107,17 +106,18 @@ def new_actor(item: Mapping[str, Any]) -> Any:
     elif item["line_width"]:
         actor.linewidth(item["line_width"]).linecolor(EDGES)
     if "face_scalars" in item:
-        actor.cmap(item["colours"], item["face_scalars"], on="cells", vmin=item["limits"][0], vmax=item["limits"][1])
+        _coloured(actor, item, item["face_scalars"], "cells")
     else:
         _coloured(actor, item, item.get("scalars"))
     return actor.lighting(ambient=0.35, diffuse=0.75, specular=0.0)
 
 
-def _coloured(actor: Any, item: Mapping[str, Any], scalars: Array | None) -> Any:
-    """Show scalars in the colours of an object of vedo."""
+def _coloured(actor: Any, item: Mapping[str, Any], scalars: Array | None, on: str = "points") -> Any:
+    """Show scalars in the colours of an object of vedo; those that are not finite are seen through."""
     if scalars is not None:
         low, high = item["limits"]
-        actor.cmap(item["colours"], scalars, vmin=low, vmax=high)
+        actor.cmap(colour_map(item["colours"]).name, scalars, on=on, vmin=low, vmax=high)
+        actor.mapper.GetLookupTable().SetNanColor(1.0, 1.0, 1.0, 0.0)
     return actor
 
 

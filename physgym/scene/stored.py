@@ -1,29 +1,29 @@
-"""Scenes of stored samples: what their simulation has declared, else the default scene."""
+"""Scenes of datasets: what their simulation declared, or what follows from their fields."""
 
 from __future__ import annotations
 
-import json
-
 from physgym.data.dataset import SampleDataset
-from physgym.errors import SceneError
+from physgym.scene.declared import scene_data
 from physgym.scene.default import default_scene
 from physgym.scene.objects import Scene
 
-SCENE = "scene"  # key of the declaration among the metadata of a dataset
-
 
 def scene_of(dataset: SampleDataset) -> Scene:
-    """Return the scene of the samples of a dataset.
+    """Return the scene of a dataset, which its samples and constants move.
+
+    Objects whose fields the dataset does not have are not drawn.
+
+    Args:
+        dataset: The dataset, whose first folder says it.
+
+    Returns:
+        The scene that the simulation declared; the default one where it declared none.
 
     Raises:
-        SceneError: What the dataset says of it is no declaration of a scene.
+        SceneError: The declaration is damaged, or of a later version.
     """
-    owner = f"the scene of {dataset.places[0]}"
-    said = dataset.metadata.get(SCENE)
-    if said is None:
+    owner = str(dataset.places[0])
+    data = scene_data(dataset.metadata, owner)
+    if data is None:
         return default_scene(dataset.spec, dataset.constants, owner)
-    try:
-        data = json.loads(said)
-    except ValueError as error:
-        raise SceneError(f"{owner}: its metadata {SCENE!r} are no JSON ({error})") from error
     return Scene.from_declaration(data, owner)

@@ -7,13 +7,13 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from physgym.errors import SceneError
 from physgym.scene.kinds import CHOICES
 
 GHOST_COLOUR = "#d1495b"
 MESH_COLOUR = "#8fb8d0"
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-PAIRS = {"limits": 2, "extent": 4}  # numbers in pairs, the lower first
-OPTIONAL_TEXTS = ("colour", "panel", "cell")
+PAIRS = {"limits": 2, "extent": 4, "ends": 2}  # numbers in pairs, the lower first
 
 Limits = tuple[float, float]
 
@@ -70,13 +70,18 @@ STYLE: dict[str, Any] = {
 }
 
 
-def setting(name: str, value: Any) -> Any:
+def setting(name: str, value: Any, default: Any) -> Any:
     """Return a setting of an object, where it is right, as JSON data.
+
+    Args:
+        name: Its name.
+        value: Its value.
+        default: Its value where none is given; one that is None may be None again.
 
     Raises:
         ValueError: It is wrong.
     """
-    if value is None and (name in OPTIONAL_TEXTS or name in PAIRS):
+    if value is None and default is None:
         return None
     if name in CHOICES and value not in CHOICES[name]:
         raise ValueError(f"{name} must be one of {', '.join(one for one in CHOICES[name] if one)}, not {value!r}")
@@ -84,7 +89,6 @@ def setting(name: str, value: Any) -> Any:
         return _pairs(name, value)
     if name == "colour" and not (isinstance(value, str) and COLOUR.fullmatch(value)):
         raise ValueError(f"colour must be a text such as {MESH_COLOUR!r}, not {value!r}")
-    default = STYLE.get(name)
     if isinstance(default, bool):
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError(f"{name} must be True or False, not {value!r}")
@@ -110,3 +114,16 @@ def _number(name: str, value: Any) -> float:
     if not (number and 0 <= value <= most and np.isfinite(value)):
         raise ValueError(f"{name} must be a number {'from 0 to 1' if most == 1 else 'of at least 0'}, not {value!r}")
     return float(value)
+
+
+def colour_map(name: str) -> Any:
+    """Return a colour map of matplotlib; what is not finite is seen through.
+
+    Raises:
+        SceneError: There is none of this name.
+    """
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        raise SceneError(f"colours must name a colour map of matplotlib, such as 'viridis' or 'coolwarm', not {name!r}")
+    return colormaps[name]

@@ -350,6 +350,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         """Return one frame per environment."""
         return self._call(Call("render", "render"))
 
+    def scene(self) -> Mapping[str, Any]:
+        """Return what the first environment declares of its scene, see `physgym.scene.declared.described_scene`."""
+        found: Mapping[str, Any] = self._call(Call("scene", "scene"), [0])[0]
+        return found
+
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of every environment, or read an attribute; one result per environment.
 

@@ -29,6 +29,7 @@ from physgym.protocol.messages import (
     WatchScenes,
 )
 from physgym.sample import SampleSpec, declaration
+from physgym.scene.declared import described_scene
 from physgym.spaces import Array
 from physgym.worker.arena_rows import ArenaRows
 from physgym.worker.episodes import EpisodeRunner
@@ -244,6 +245,8 @@ class _Asker:
 def _call(request: Call, place: int, env: Env) -> Any:
     if request.kind == "render":
         return env.render()
+    if request.kind == "scene":
+        return described_scene(env.present if isinstance(env, Variants) else env)
     if request.kind == "set":
         env.set_wrapper_attr(request.name, request.args[place])
         return None

@@ -66,6 +66,16 @@ def test_channels_are_images_of_their_own(shape, grid):
     np.testing.assert_array_equal(objects["u[1]"]["values"], first)
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (3, 20, 30), (4, 20, 30), (20, 30, 4), (4, 20, 30, 3)])
+def test_bytes_on_a_grid_are_a_picture_of_several_the_last_one(shape):
+    fields = SampleSpec([Field("camera", shape, "u1", "input")])
+    values = np.arange(np.prod(shape)).reshape(shape).astype(np.uint8)
+    found = shown(fields, camera=values)["camera"]["values"]
+    assert (found.shape, found.dtype) == ((20, 30, 3), np.uint8)
+    last = {2: values, 3: values[..., -1] if shape[0] == 20 else values[-1], 4: values[-1, ..., -1]}[len(shape)]
+    np.testing.assert_array_equal(found[..., 2], last)
+
+
 def test_at_most_eight_fields_are_drawn_targets_before_others():
     fields = SampleSpec(
         [Field(f"a{i}", (50,), "f4", "additional") for i in range(9)] + [Field("u", (50,), "f4", "target")]

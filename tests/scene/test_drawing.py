@@ -81,7 +81,7 @@ def test_every_kind_in_a_plane_is_drawn_at_its_place():
             lambda s, at: s.points("x", at, colour=RED, point_size=20),
             lambda s, at: s.markers("x", at, colour=RED, symbol="s", point_size=20),
             lambda s, at: s.glyphs("x", at, colour=RED, shape="cube", scale=0.5),
-            lambda s, at: s.arrows("x", np.subtract(at, [[0, 0.5]]), [[0, 1]], colour=RED, line_width=4),
+            lambda s, at: s.arrows("x", np.subtract(at, [[0, 0.5]]), [[0, 1]], scale=1, colour=RED, line_width=4),
             lambda s, at: s.lines("x", np.add(at, [[-0.5, 0], [0.5, 0]]), colour=RED, line_width=8),
             lambda s, at: s.text("x", "M", point=at[0], colour=RED),
         )
@@ -93,6 +93,24 @@ def test_every_kind_in_a_plane_is_drawn_at_its_place():
         found = places(draw([scene.snapshot()], (300, 300)), RED, 60)
         assert len(found) > 5, number
         np.testing.assert_allclose(found.mean(axis=0), [150, 85], atol=25, err_msg=str(number))
+
+
+def test_a_colour_map_that_there_is_not_is_an_error():
+    scene = Scene()
+    scene.image("u", np.eye(3), colours="virids")
+    with pytest.raises(ConfigError, match=r"colour map of matplotlib.*not 'virids'"):
+        draw([scene.snapshot()])
+
+
+def test_pictures_keep_their_colours_and_stand_upright():
+    scene = Scene()
+    pixels = np.zeros((10, 10, 3), np.uint8)
+    pixels[:5], pixels[5:] = (255, 0, 0), (0, 0, 255)
+    scene.image("camera", pixels)
+    shown = scene.snapshot()
+    assert "limits" not in shown["objects"]["camera"]
+    frame = draw([shown], (200, 200))
+    assert places(frame, RED)[:, 0].max() < places(frame, BLUE)[:, 0].min()
 
 
 def test_curves_and_their_ghosts_are_in_their_colours():
@@ -144,7 +162,7 @@ def test_objects_in_space_are_where_the_camera_sees_them():
             lambda s: s.markers("x", at, colour=RED, symbol="^", point_size=20),
             lambda s: s.glyphs("x", at, colour=RED, scale=0.2),
             lambda s: s.glyphs("x", at, [[1, 1, 0]], colour=RED, shape="cylinder", scale=0.2),
-            lambda s: s.arrows("x", at - [[0, 0, 0.3]], [[0, 0, 0.6]], colour=RED),
+            lambda s: s.arrows("x", at - [[0, 0, 0.3]], [[0, 0, 0.6]], scale=1, colour=RED),
             lambda s: s.lines("x", np.add(at, [[-0.2, 0, 0], [0.2, 0, 0]]), colour=RED, line_width=6),
             lambda s: s.text("x", "M", point=at[0], colour=RED),
             lambda s: s.mesh("x", at + 0.1 * np.eye(3) - 0.033, [[0, 1, 2]], colour=RED, line_width=0),
@@ -174,6 +192,9 @@ def test_scenes_in_space_have_sub_windows_colours_and_ghosts():
     frame = draw([blue, scene.snapshot()], (600, 200), columns=2).astype(int)
     assert (frame[100, 150, 2] - frame[100, 150, 0]) > 30
     assert (frame[100, 450, 0] - frame[100, 450, 2]) > 30
+    mesh.update(scalars=np.full(8, np.nan))
+    assert (draw([scene.snapshot()], (80, 60)) == 255).all()  # a gap
+    mesh.update(scalars=np.ones(8))
     scene.mesh("ghost", np.add(cube, [0.0, 0.0, 1.0]), cells, ghost=True)
     ghost = draw([scene.snapshot()], (320, 240)).astype(int)
     assert ghost[0:120].min(axis=2).min() < 200  # above the cube

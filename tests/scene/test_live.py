@@ -113,6 +113,26 @@ def test_without_a_scene_it_is_the_default_one():
     assert {"observation", "goal"} <= set(live.frame(info["sample"])["new"]) | {"goal"}
 
 
+class Foreign(gym.Wrapper):
+    """Has something of another library under the same name."""
+
+    @property
+    def scene(self):
+        raise AssertionError("nobody asks for it")
+
+    def update_scene(self):
+        raise AssertionError("nobody asks for it")
+
+
+def test_attributes_of_others_are_no_scenes():
+    env = Foreign(Declared())
+    env.reset(seed=0)
+    assert list(LiveScene(env).frame()["objects"]) == ["x", "corner", "trace"]
+    cart = gym.make("CartPole-v1")
+    cart.unwrapped.scene = lambda scene: None
+    assert LiveScene(Foreign(cart)).frame()["objects"] == {}
+
+
 class Failing(Moving):
     def __init__(self, wrong):
         super().__init__()

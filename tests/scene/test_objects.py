@@ -70,7 +70,8 @@ def test_what_code_moves_is_not_stored():
     scene.points("literal", CUBE)
     scene.points("fixed", CUBE, fixed=True)
     scene.points("moved", field("x"))
-    assert scene.live_only == ["ball", "literal"]
+    scene.text("caption")
+    assert scene.live_only == ["ball", "literal", "caption"]
     assert [item["name"] for item in scene.declaration()["objects"]] == ["fixed", "moved"]
     again = Scene.from_declaration(scene.declaration())
     np.testing.assert_array_equal(again.snapshot()["objects"]["fixed"]["points"], CUBE)
@@ -142,6 +143,27 @@ def test_limits_and_what_is_seen_grow_and_are_shared_by_a_group():
 
     assert seen(1.0, 3.0) == ([[-3, 3], [1, 3], [0, 10]], [[1, 3, 0], [1, 3, 0]])
     assert seen(-4.0, 2.0) == ([[-4, 4], [-4, 3], [0, 10]], [[-4, 2, 0], [1, 3, 0]])
+
+
+def test_arrows_are_scaled_by_the_longest_that_was_shown():
+    scene = Scene()
+    scene.arrows("f", SQUARE, field("f"))
+    scene.arrows("g", SQUARE, field("f"), scale=2)
+    lengths = []
+    for size in (1.0, 10.0, 1.0):
+        objects = scene.snapshot({"f": np.array([[0, size], [0, 0], [0, size / 2], [0, 0]])})["objects"]
+        lengths.append([np.linalg.norm(objects[name]["vectors"], axis=1).max() for name in "fg"])
+    before, reach = np.hypot(1, 2), np.hypot(1, 20)  # of all that is seen, where the arrows of "g" end
+    assert lengths == [pytest.approx(want) for want in ([0.2 * before, 2], [0.2 * reach, 20], [0.02 * reach, 2])]
+
+
+def test_a_curve_has_ends():
+    scene = Scene()
+    scene.curve("u", field("u"), ends=(1, 3))
+    shown = scene.snapshot({"u": np.array([0.0, 1.0, 0.0])})["objects"]["u"]
+    assert shown["x"].tolist() == [1, 2, 3]
+    assert shown["limits"] == [-0.05, 1.05]
+    assert "ends" not in shown
 
 
 def test_values_that_are_not_finite_are_gaps_and_positions_an_error():

@@ -18,6 +18,7 @@ from physgym.data.surgery.plans import NewDataset, NewPart, Piece
 from physgym.data.surgery.sources import SourceDataset
 from physgym.errors import ConfigError, PhysGymError
 from physgym.sample import Field, FieldKind, FieldRole, SampleSpec
+from physgym.scene.declared import with_renamed_field
 
 SAID = ("unit", "role", "dimensions", "kind", "mask", "feeds")  # of a field, which "describe" changes
 LONGEST_TEXT = 60_000  # bytes of one entry of the metadata
@@ -122,7 +123,7 @@ def with_name(source: SourceDataset, old: str, new: str) -> NewDataset:
             ]
         )
         parts.append(changed_part(source, mode, spec, {"rename": {old: new}}, {new: old}))
-    return NewDataset(parts, source.constants, source.metadata)
+    return NewDataset(parts, source.constants, with_renamed_field(source.metadata, old, new))
 
 
 def with_words(source: SourceDataset, said: Mapping[str, str]) -> NewDataset:
