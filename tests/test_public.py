@@ -26,6 +26,7 @@ NAMES = {
     "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
     "physgym.sample": "Field SampleSpec",
+    "physgym.scene": "Scene SceneHandle field constant prediction norm stack draw",
     "physgym.testing": "check_env EnvConformance",
     "physgym.samplers": "Sampler Breed find_sampler rebuild_sampler",
     "physgym.errors": "PhysGymError ConfigError CheckpointError DatasetError SampleError WorkerError ChangedCode",

@@ -27,6 +27,8 @@ from physgym.protocol.msgpack_values import encode_value
 from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
+from physgym.scene.declared import declared_scene
+from physgym.scene.live import LiveScene
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
 from physgym.testing.comparing import observed as _observed
 from physgym.testing.comparing import require as _require
@@ -326,7 +328,8 @@ class EnvConformance:
             check_restored(self.make_env, self._spec(), STEPS, SEED)
 
     def test_renders(self) -> None:
-        """Check that frames have the usual form, if the environment says that it renders off screen."""
+        """Check that the scene fits the samples, and that frames have the usual form, if it renders off screen."""
+        self._check_scene()
         if "rgb_array" not in self.make_env().metadata.get("render_modes", []):
             return
         env = self.make_env(render_mode="rgb_array")
@@ -353,6 +356,17 @@ class EnvConformance:
         _require(spec is not None, "the environment must declare sample_space; see docs/simulation.md")
         assert spec is not None
         return spec
+
+    def _check_scene(self) -> None:
+        """Check that what pictures show fits the samples, after a reset and after steps; see `physgym.scene`."""
+        env = self.make_env()
+        declared_scene(env)
+        live = LiveScene(env, type(env.unwrapped).__name__)
+        env.reset(seed=SEED)
+        live.frame()
+        for transition in run_episode(env, self._spec(), seed=SEED, max_steps=STEPS):
+            live.frame(transition.sample)
+        env.close()
 
     def _in_own_folder(self) -> Env:
         """Return an environment that leaves the process where it was, as one of several in a worker does."""

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from physgym.envs.spring import Spring
 from physgym.errors import ConfigError
+from physgym.scene import field
 from physgym.testing import ConformanceNote, EnvConformance, check_env
 from physgym.testing.isolation import find_influence
 from tests.support import toys
@@ -403,6 +404,13 @@ class ClosedForAll(Walk):
         Library.users = 0
 
 
+class Undrawn(toys.Line):
+    """Declares a scene that its samples do not fit."""
+
+    def scene(self, scene):
+        scene.points("points", field("y"), scalars=field("x"))
+
+
 class WarmStarted(toys.Line):
     """Begins with what is left of the last episode, which shows from the third step on."""
 
@@ -445,6 +453,7 @@ class WarmStarted(toys.Line):
         (GlobalSampler, "must take all randomness from rng"),
         (NoRoles, "at least one field of role 'input'"),
         (BadFrame, "must return uint8 of shape"),
+        (Undrawn, "test_renders: Undrawn: object 'points' of the scene: scalars must have a value for each of the 1"),
         (ObjectInfo, "must be able to travel between processes"),
         (toys.WrongShape, r"'y'\] has shape"),
         (lambda render_mode=None: toys.Flaky(reject_above=-2), "at least one of"),
