@@ -66,6 +66,7 @@ class LiveScene:
     def __init__(self, env: Env, owner: str = "") -> None:
         self._env, self._owner = env, owner
         self._source: SceneSource | None = None
+        self._moving: list[Env] = []  # layers that move objects
 
     @property
     def snapshot(self) -> SceneSnapshot | None:
@@ -82,6 +83,7 @@ class LiveScene:
         if self._source is None:
             constants = constants_of(self._env)
             self._source = SceneSource(scene_of_env(self._env, constants, self._owner), constants)
+            self._moving = layers(self._env, "update_scene")
         return self._source
 
     def frame(self, sample: Mapping[str, Array] | None = None, *, whole: bool = False) -> SceneFrame:
@@ -95,7 +97,7 @@ class LiveScene:
             SceneError: An object cannot be drawn, or a method of a layer fails; the frame after this one is whole.
         """
         source, inner = self.source, self._env.unwrapped
-        for layer in layers(self._env, "update_scene"):
+        for layer in self._moving:
             _ask(layer, "update_scene", source.scene, self._owner)
         if hasattr(inner, "shown_sample"):
             shown: Any = inner

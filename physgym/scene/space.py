@@ -100,7 +100,7 @@ def new_actor(item: Mapping[str, Any]) -> Any:
         return None
     actor = vedo.Mesh([item["points"], item["faces"]], c=colour, alpha=item["alpha"])
     if item["ghost"]:
-        return actor.alpha(0.25 * item["alpha"]).lighting("off").linewidth(item["line_width"]).linecolor(colour)
+        return actor.alpha(0.4 * item["alpha"]).lighting("off").linewidth(item["line_width"]).linecolor(colour)
     if item["wireframe"]:
         actor.wireframe().linewidth(item["line_width"])
     elif item["line_width"]:

@@ -64,6 +64,7 @@ class Values:
 
     def __init__(self, tree: Any) -> None:
         self._tree = _checked(tree)
+        self._prepared = _prepared(self._tree)
 
     def to_json(self) -> Any:
         """Return the values as JSON data."""
@@ -80,7 +81,8 @@ class Values:
             AbsentValue: A field or a constant is not there.
             ValueError: Shapes do not fit each other.
         """
-        return np.asarray(_computed(self._tree, sample, constants))
+        with np.errstate(all="ignore"):
+            return np.asarray(_computed(self._prepared, sample, constants))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Values) and self._tree == other._tree
@@ -221,6 +223,16 @@ def _index(data: Any) -> Any:
     return data
 
 
+def _prepared(tree: Any) -> Any:
+    """Return the data of values for computing: with arrays, and with what takes a part."""
+    if LITERAL in tree:
+        return {LITERAL: np.asarray(tree[LITERAL])}
+    if OPERATION not in tree:
+        return tree
+    found = {**tree, "of": [_prepared(one) for one in tree["of"]]}
+    return found | ({"at": tuple(_index(one) for one in tree["at"])} if "at" in tree else {})
+
+
 def _computed(tree: Any, sample: Mapping[str, Array], constants: Mapping[str, Array]) -> Any:
     for kind, values in ((FIELD, sample), (CONSTANT, constants)):
         if kind in tree:
@@ -228,15 +240,14 @@ def _computed(tree: Any, sample: Mapping[str, Array], constants: Mapping[str, Ar
                 raise AbsentValue(f"there is no {kind} {tree[kind]!r}")
             return values[tree[kind]]
     if LITERAL in tree:
-        return np.asarray(tree[LITERAL])
+        return tree[LITERAL]
     given = [_computed(one, sample, constants) for one in tree["of"]]
     if tree[OPERATION] == PART:
         try:
-            return np.asarray(given[0])[tuple(_index(one) for one in tree["at"])]
+            return np.asarray(given[0])[tree["at"]]
         except IndexError as error:
             raise ValueError(str(error)) from error
-    with np.errstate(all="ignore"):
-        return OPERATIONS[tree[OPERATION]][1](*given)
+    return OPERATIONS[tree[OPERATION]][1](*given)
 
 
 def names_of(values: Values) -> set[tuple[str, str]]:

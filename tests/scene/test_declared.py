@@ -12,6 +12,8 @@ from physgym.data import surgery
 from physgym.data.summary import summarize
 from physgym.errors import SceneError
 from physgym.formats.numpy_arrays import export_numpy, import_numpy
+from physgym.nn import MLP, Predictor
+from physgym.runner import Runner
 from physgym.scene import draw, field
 from physgym.scene.changes import difference, is_empty
 from physgym.scene.live import LiveScene
@@ -118,3 +120,24 @@ def test_the_picture_of_a_stored_beam_has_arrows_markers_and_a_ghost(tmp_path):
     said = {**row, "prediction/displacement": row["displacement"] * np.float32(-1)}
     changed = draw([scene.snapshot(said, dataset.constants)], (320, 240)).astype(int) - whole
     assert np.abs(changed).max() > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 1}])
+def test_records_of_runs_and_replays_keep_the_scene_with_the_ghost(tmp_path, workers):
+    options = {"samples": 3, "max_steps": 3, "env_kwargs": {"nodes": (4, 4, 4)}}
+    dataset = made("physgym/Beam-v0", tmp_path / "d", **options, **workers)
+    predictor = Predictor(MLP.from_spec(dataset.spec, hidden=()), dataset.spec)
+    arguments = {"env_kwargs": options["env_kwargs"], "max_steps": 1}
+    for name, surrogate in (("run", False), ("surrogate", True)):
+        with Runner(
+            "physgym/Beam-v0", predictor, record=tmp_path / name, surrogate=surrogate, **arguments, **workers
+        ) as runner:
+            runner.run(2, progress=False)
+    with Runner(None, predictor, record=tmp_path / "replay") as runner:
+        runner.run(replay=dataset, progress=False)
+    for name in ("run", "surrogate", "replay"):
+        record = physgym.SampleDataset(tmp_path / name, mode="prediction")
+        scene = scene_of(record)
+        assert scene.declaration() == scene_of(dataset).declaration()
+        assert "predicted" in scene.snapshot(record[0], record.constants)["objects"]
