@@ -27,7 +27,7 @@ def triangles(faces: Array) -> tuple[Array, Array]:
 
 def colours_of(scalars: Array, item: Mapping[str, Any]) -> Array:
     """Return the colours of scalars in the colour map of an object, shape (n, 3), uint8; grey of what is not finite."""
-    from physgym.scene.plots import colour_map
+    from physgym.scene.style import colour_map
 
     low, high = item["limits"]
     known = np.isfinite(scalars)
