@@ -374,7 +374,7 @@ class Scene:
             }
         return found
 
-    def _scale_arrows(self, built: Mapping[str, Arrays], camera: Mapping[str, Any]) -> None:
+    def _scale_arrows(self, built: dict[str, Arrays], camera: Mapping[str, Any]) -> None:
         """Scale arrows of which nobody said how long they are."""
         for name, arrays in built.items():
             if self._has_own_scale(name) and arrays["vectors"].size:
@@ -382,8 +382,8 @@ class Scene:
                 key = f"arrows {name}"
                 _, longest = self._ranges[key] = 0.0, max(longest, self._ranges.get(key, (0.0, 0.0))[1])
                 reach = float(np.linalg.norm(np.subtract(*camera["bounds"])))
-                if longest > 0:
-                    arrays["vectors"] = arrays["vectors"] * (LONGEST_ARROW * (reach or 1.0) / longest)
+                scale = LONGEST_ARROW * (reach or 1.0) / (longest or 1.0)
+                built[name] = {**arrays, "vectors": arrays["vectors"] * scale, "scale": scale}  # type: ignore[dict-item]
 
     def _has_own_scale(self, name: str) -> bool:
         """Return whether an object is arrows that the scene scales."""

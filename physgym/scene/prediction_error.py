@@ -66,7 +66,7 @@ class PredictionErrors:
         if "vectors" in true and np.array_equal(true["vectors"], network.get("vectors", ())):
             return dict(true)  # it is fixed to what moves
         for key in ("points", "scalars", "face_scalars", "vectors"):
-            one, other = true.get(key), network.get(key)
+            one, other = (_unscaled(item, key) for item in (true, network))
             if one is None or other is None or one.shape != other.shape or np.array_equal(one, other):
                 continue
             if key in OF_SCALARS:
@@ -85,3 +85,10 @@ class PredictionErrors:
         largest = self._largest[name] = max(here, self._largest.get(name, 0.0))
         largest = largest or 1.0
         return {"colours": SIGNED if signed else UNSIGNED, "limits": [-largest if signed else 0.0, largest]}
+
+
+def _unscaled(item: Mapping[str, Any], key: str) -> Array | None:
+    """Return an array of an object; vectors of arrows as they were before these were made as long as they are drawn."""
+    found: Array | None = item.get(key)
+    scaled = key == "vectors" and item["kind"] == "arrows" and item.get("scale")
+    return found / item["scale"] if scaled and found is not None else found
