@@ -24,7 +24,7 @@ from physgym.report.parameter_coverage import add_parameters
 from physgym.report.pictures import scenes_picture
 from physgym.report.repeated_samples import add_repeated
 from physgym.sample import Field
-from physgym.scene.stored import SCENE
+from physgym.scene.declared import METADATA
 from physgym.spaces import Array
 
 COMPONENTS = 4  # a last axis up to this long holds components, which are drawn one by one
@@ -256,7 +256,7 @@ def _add_rejected(page: Page, parts: Parts) -> None:
 def _add_provenance(page: Page, parts: Parts) -> None:
     page.section("Where it comes from")
     first = next(iter(parts.values()))
-    said = {key: text for key, text in first.metadata.items() if key != SCENE}
+    said = {key: text for key, text in first.metadata.items() if key != METADATA}
     page.facts({"folder": ", ".join(map(str, first.places)), **said})
     sources: dict[str, str] = {}
     for name, dataset in parts.items():
