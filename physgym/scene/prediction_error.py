@@ -63,11 +63,11 @@ class PredictionErrors:
                 return {**found, "values": difference.astype(np.uint8)}
             values = network["values"] - true["values"]
             return {**found, "values": values, **self._scale(name, values, signed=True)}
-        if "vectors" in true and np.array_equal(true["vectors"], network.get("vectors", ())):
+        if _same(*(_unscaled(item, "vectors") for item in (true, network))):
             return dict(true)  # it is fixed to what moves
         for key in ("points", "scalars", "face_scalars", "vectors"):
             one, other = (_unscaled(item, key) for item in (true, network))
-            if one is None or other is None or one.shape != other.shape or np.array_equal(one, other):
+            if one is None or other is None or one.shape != other.shape or _same(one, other):
                 continue
             if key in OF_SCALARS:
                 return {**found, key: other - one, **self._scale(name, other - one, signed=True)}
@@ -85,6 +85,13 @@ class PredictionErrors:
         largest = self._largest[name] = max(here, self._largest.get(name, 0.0))
         largest = largest or 1.0
         return {"colours": SIGNED if signed else UNSIGNED, "limits": [-largest if signed else 0.0, largest]}
+
+
+def _same(one: Array | None, other: Array | None) -> bool:
+    """Return whether arrays are equal, up to what scaling has rounded."""
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return bool(np.allclose(one, other, rtol=1e-12, atol=0.0, equal_nan=True))
 
 
 def _unscaled(item: Mapping[str, Any], key: str) -> Array | None:
