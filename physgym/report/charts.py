@@ -85,6 +85,8 @@ class _Drawing:
                 decades = math.log10(max(good) / min(good))
                 axis |= {"type": "log", "exponentformat": "power", "minor": {"ticks": "outside", "ticklen": 2}}
                 axis |= {"dtick": max(1, round(decades / 5))} if decades >= 1 else {}
+            elif given and (size := abs(max(given))) > 0 and max(given) == min(given):
+                axis |= {"range": [given[0] - size / 2, given[0] + size / 2]}  # plotly.js would show 0.001 as 0
             elif given and max(given) - min(given) <= WHOLE and all(value == int(value) for value in given):
                 axis |= {"dtick": 1}
         return found

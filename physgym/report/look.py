@@ -32,6 +32,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{padding:5px 14px 5px 0;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600}
 .n{text-align:right}
+td.w{white-space:normal;min-width:260px;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:18px 22px;margin:.8em 0}
 figure{margin:0;min-width:0;break-inside:avoid}
 figure.wide{grid-column:1/-1}

@@ -24,6 +24,8 @@ LARGEST = 10_000_000  # bytes of a page
 PICTURES = 3_500_000  # bytes of its pictures, as the page holds them
 CHARTS = 60  # on a page
 ROWS = 200  # of a table
+LONG = 50  # letters of a cell, from which on it has several lines
+WRAPPED = ' class="w"'
 SCRIPT = "plotly.min.js"
 # of the page, which fetches nothing and sends nothing, whatever it holds
 POLICY = {
@@ -107,7 +109,11 @@ class Page:
         kinds = [' class="n"' if number else "" for number in right]
         head = "".join(f"<th{kind}>{_text(name)}</th>" for kind, name in zip(kinds, columns, strict=True))
         lines = [
-            "".join(f"<td{kind}>{_text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in rows
+            "".join(
+                f"<td{WRAPPED if len(cell) > LONG else kind}>{_text(cell)}</td>"
+                for kind, cell in zip(kinds, row, strict=True)
+            )
+            for row in rows
         ]
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         self._parts.append(f'<div class="table"><table><tr>{head}</tr>{body}</table></div>{_note(note)}')

@@ -38,6 +38,13 @@ def test_a_scale_is_logarithmic_where_all_is_positive_and_differs_much():
     assert [scale(1, 100), scale(1, 2), scale(-1, 100), scale(0, 100)] == ["log", "linear", "linear", "linear"]
 
 
+def test_a_constant_is_seen_as_what_it_is():
+    chart = charts.curves("lr", {"lr": ([1, 2, 3], [1e-3] * 3)}, across="epoch")
+    assert chart.layout["yaxis"]["range"] == [5e-4, 1.5e-3]
+    assert chart.layout["xaxis"]["dtick"] == 1
+    assert "range" not in charts.curves("", {"": ([1, 2], [0, 0])}, across="").layout["yaxis"]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -102,6 +102,12 @@ def test_columns_without_a_cell_are_left_out_and_numbers_stand_right():
     assert "<th>name</th>" in text
 
 
+def test_long_cells_have_several_lines():
+    made = Page("a", "b")
+    made.table(["x", "y"], [["short", "long " * 20]])
+    assert '<td>short</td><td class="w">long' in made.html()
+
+
 def test_a_long_table_says_that_it_is_cut(monkeypatch):
     monkeypatch.setattr(page, "ROWS", 2)
     made = Page("a", "b")
