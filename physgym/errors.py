@@ -114,6 +114,10 @@ class StorageError(DatasetError, CheckpointError):
     """A dataset or checkpoint cannot be brought to S3 or from there; what was to be stored is still on the disk."""
 
 
+class SimulatorError(PhysGymError):
+    """A simulator that is a program of its own is not there, has ended, does not answer, or answers something else."""
+
+
 class DivergedError(PhysGymError):
     """A training loss was not finite."""
 

@@ -1,0 +1,358 @@
+"""`DonkeyCarEnv`: the simulator of DonkeyCar as an environment, by its protocol and without its Python client.
+
+The protocol is implemented and tested against a simulator of our own that is as strict and as faulty as the real one;
+the program made with Unity was not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from physgym.adapters.donkey_link import DonkeyLink
+from physgym.adapters.donkey_simulator import DonkeySimulator
+from physgym.checks import integer, positive
+from physgym.envs.track_camera import HEIGHT, WIDTH
+from physgym.errors import ConfigError, SimulatorError
+from physgym.spaces import Array
+
+PROTOCOL = "2"
+PORT = 9091
+CONFIGURATIONS = {"car": "car_config", "camera": "cam_config", "camera_b": "cam_config_b", "lidar": "lidar_config"}
+SETTLED = 0.5  # m/s, below which a car that was reset stands
+FRAMES = 40  # after a reset, within which the first one that belongs to it must come
+ANSWERED = 3  # frames within which the simulator shows the action that was sent
+SAME = 0.02  # by how much it may show another value
+JUMP = 2.0  # m, by which the cross-track error changes at most between two frames, more than the car has moved
+DOUBTED = 5  # errors in a row that are taken for broken; then that is where the car is
+POSITION = ("pos_x", "pos_y", "pos_z")
+
+
+class DonkeyCarEnv(gymnasium.Env[Array, Array]):
+    """A car in a DonkeyCar simulator, with the observation, action and info of `physgym/Track-v0`.
+
+    The simulator runs in real time, about 20 frames a second, and does not repeat itself: datasets are complete and
+    safe from kills, and nobody promises their bytes. The frame that is observed after a step is the first one in which
+    the simulator shows the action, among the next three; ``info["answered"]`` says whether there was one, since frames
+    have no numbers. Frames from before a reset are left out.
+
+    The action is steering and throttle, each from -1 to 1; steering 1 is to the left here, and to the right in the
+    simulator. The info has ``pos``, ``cte`` (NaN where the simulator does not send it), ``speed``, ``heading``,
+    ``hit``, ``lap_count``, ``last_lap_time`` and ``distance`` (the length of the way driven) in units of the simulator;
+    ``answered``; ``cte_repaired``, how many broken errors were replaced by the last good one since the reset;
+    ``image_b`` and ``lidar`` where they are configured.
+
+    An error of the simulator is a `SimulatorError`: the environment is then made anew, by `on_error="restart"` of a
+    vector environment, which starts the program again where it is given as `command`.
+
+    Args:
+        host: Of the simulator.
+        port: Of the simulator.
+        scene: Name of the scene to drive in.
+        command: Program and arguments that start the simulator; None where it runs already.
+        timeout: Seconds in which it must start, load the scene and answer.
+        max_cte: Error beyond which an episode ends, to either side, in units of the simulator.
+        cte_offset: Error around which that is counted.
+        car: Configuration of the car, as in the protocol: ``body_style``, ``car_name``, ...
+        camera: Configuration of the camera; its size is 160 x 120.
+        camera_b: Configuration of a second camera; None for none.
+        lidar: Configuration of a lidar; None for none.
+        racer: Data of the racer: ``racer_name``, ``bio``, ...
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ConfigError: An argument is wrong, or there is no such scene.
+        SimulatorError: No simulator answers, or it speaks another version of the protocol.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "real_time": True}  # noqa: RUF012 - Env declares it so
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    observation_space = spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        scene: str = "generated_road",
+        command: Sequence[str] | None = None,
+        timeout: float = 60.0,
+        max_cte: float = 8.0,
+        cte_offset: float = 0.0,
+        car: Mapping[str, Any] | None = None,
+        camera: Mapping[str, Any] | None = None,
+        camera_b: Mapping[str, Any] | None = None,
+        lidar: Mapping[str, Any] | None = None,
+        racer: Mapping[str, Any] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        integer("port", port, 1, 65535)
+        self._timeout = positive("timeout", timeout)
+        self.max_cte, self.cte_offset, self.render_mode = positive("max_cte", max_cte), cte_offset, render_mode
+        self._scene = scene
+        picture = {"img_w": WIDTH, "img_h": HEIGHT, "img_d": 3, "img_enc": "PNG"}
+        self._configurations: dict[str, dict[str, Any]] = {
+            "car": dict(car or {}),
+            "camera": {**picture, **(camera or {})},
+            "camera_b": {} if camera_b is None else {**picture, **camera_b},
+            "lidar": dict(lidar or {}),
+        }
+        self._racer = dict(racer or {})
+        self._frame: dict[str, Any] = {}
+        self._start: Array | None = None  # where the car is after a reset
+        self._driven = _Driven()
+        self._simulator = None if command is None else DonkeySimulator(command, host, port, timeout)
+        try:
+            self._link = DonkeyLink(host, port, timeout)
+            self._enter()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- the interface of Gymnasium
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Put the car at its start; the seed is for `np_random` alone, since the simulator takes none.
+
+        Raises:
+            ConfigError: There are options.
+            SimulatorError: The simulator does not answer.
+        """
+        super().reset(seed=seed)
+        if options:
+            raise ConfigError(f"a DonkeyCar simulator takes no options of a reset, not {sorted(options)}")
+        self._link.send("control", steering=0.0, throttle=0.0, brake=1.0)
+        self._link.send("reset_car")
+        self._link.flush(self._timeout)
+        self._link.forget()  # frames from before
+        for _ in range(FRAMES):
+            self._frame = self._telemetry()
+            if self._at_start(self._frame):
+                break
+        else:
+            raise SimulatorError(f"the car does not stand at its start {FRAMES} frames after a reset")
+        if self._start is None and POSITION[0] in self._frame:
+            self._start = _position(self._frame)
+        self._driven = _Driven()
+        self._driven.move(self._frame)
+        return _picture(self._frame, "image"), self._info(answered=True)
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Send an action and wait for the frame that shows it.
+
+        Raises:
+            SimulatorError: The simulator does not answer, or has gone.
+        """
+        steering, throttle = (float(value) for value in np.clip(action, -1.0, 1.0))
+        self._link.forget()
+        self._link.send("control", steering=-steering, throttle=max(0.0, throttle), brake=max(0.0, -throttle))
+        answered = False
+        for _ in range(ANSWERED):
+            self._frame = self._telemetry()
+            self._driven.move(self._frame)
+            shown = _number(self._frame, "steering_angle"), _number(self._frame, "throttle")
+            answered = abs(shown[0] + steering) < SAME and abs(shown[1] - max(0.0, throttle)) < SAME
+            if answered:
+                break
+        error = abs(self._driven.cte - self.cte_offset)
+        left = error > self.max_cte
+        hit = str(self._frame.get("hit", "none")) != "none"
+        speed = _number(self._frame, "speed")
+        reward = -1.0 if left or hit else (1.0 - error / self.max_cte if error == error else 1.0) * speed
+        terminated = bool(left or hit or self._driven.disqualified)
+        return _picture(self._frame, "image"), float(reward), terminated, False, self._info(answered)
+
+    def render(self) -> Array | None:
+        """Return the last picture of the camera."""
+        return _picture(self._frame, "image") if self.render_mode == "rgb_array" and self._frame else None
+
+    def close(self) -> None:
+        """Leave the scene, close the connection, and end the program that was started."""
+        link = getattr(self, "_link", None)
+        if link is not None:
+            try:
+                link.send("exit_scene")
+                link.flush(1.0)
+            except SimulatorError:
+                pass  # it has gone before
+            link.close()
+        if self._simulator is not None:
+            self._simulator.end()
+
+    # --- the simulator
+
+    def _enter(self) -> None:
+        """Choose the scene and configure the car."""
+        end = time.monotonic() + self._timeout
+        self._link.send("get_protocol_version")
+        configured = loaded = False
+        while not (loaded and configured):
+            message = self._message(end, f"load the scene {self._scene!r}")
+            kind = message["msg_type"]
+            if kind == "protocol_version" and str(message.get("version")) != PROTOCOL:
+                raise SimulatorError(
+                    f"the simulator at {self._link.place} speaks version {message.get('version')} of the protocol, "
+                    f"this environment {PROTOCOL}"
+                )
+            if kind == "scene_selection_ready":
+                self._link.send("get_scene_names")
+            elif kind == "scene_names":
+                names = list(message.get("scene_names", ()))
+                if self._scene not in names:
+                    raise ConfigError(f"the simulator has no scene {self._scene!r}; it has {names}")
+                self._link.send("load_scene", scene_name=self._scene)
+            elif kind == "need_car_config":
+                self._configure()
+                configured = True
+            elif kind == "car_loaded":
+                if not configured:
+                    self._configure()
+                loaded = configured = True
+        self._link.flush(max(0.0, end - time.monotonic()))
+        self._frame = self._telemetry()
+
+    def _configure(self) -> None:
+        self._link.send("control", steering=0.0, throttle=0.0, brake=1.0)
+        if self._racer:
+            self._link.send("racer_info", **self._racer)
+        for name, kind in CONFIGURATIONS.items():
+            if self._configurations[name]:
+                self._link.send(kind, **self._configurations[name])
+
+    def _message(self, end: float, doing: str) -> dict[str, Any]:
+        message = self._link.receive(max(0.0, end - time.monotonic()))
+        if message is None:
+            alive = "" if self._simulator is None or self._simulator.running else "; its program has ended"
+            raise SimulatorError(
+                f"the simulator at {self._link.place} did not {doing} within {self._timeout:g} s{alive}. Give it "
+                "longer with `timeout`, or restart it"
+            )
+        return message
+
+    def _telemetry(self) -> dict[str, Any]:
+        """Return the next frame; take note of what comes between frames."""
+        end = time.monotonic() + self._timeout
+        while True:
+            message = self._message(end, "send a frame")
+            kind = message["msg_type"]
+            if kind == "telemetry":
+                return message
+            if kind == "cross_start":
+                self._driven.lap(_number(message, "lap_time"))
+            elif kind == "DQ":
+                self._driven.disqualified = True
+
+    def _at_start(self, frame: Mapping[str, Any]) -> bool:
+        if _number(frame, "speed") > SETTLED:
+            return False
+        return (
+            self._start is None
+            or POSITION[0] not in frame
+            or bool(np.linalg.norm(_position(frame) - self._start) < 1.0)
+        )
+
+    def _info(self, answered: bool) -> dict[str, Any]:
+        frame, driven = self._frame, self._driven
+        info: dict[str, Any] = {
+            "pos": _position(frame),
+            "cte": driven.cte,
+            "speed": _number(frame, "speed"),
+            "heading": math.radians(_number(frame, "yaw")),
+            "hit": str(frame.get("hit", "none")),
+            "lap_count": driven.laps,
+            "last_lap_time": driven.lap_time,
+            "distance": driven.distance,
+            "answered": answered,
+            "cte_repaired": driven.repaired,
+        }
+        if self._configurations["camera_b"]:
+            info["image_b"] = _picture(frame, "imageb" if "imageb" in frame else "image_b")
+        if self._configurations["lidar"]:
+            rays = frame.get("lidar") or []
+            info["lidar"] = np.array([[_number(ray, name) for name in ("rx", "ry", "d")] for ray in rays], np.float32)
+        return info
+
+
+class _Driven:
+    """What an episode has seen so far.
+
+    Attributes:
+        cte: The last error that is not broken; NaN before there is one.
+        repaired: How many were.
+        laps: Laps that were completed.
+        lap_time: Seconds of the last one.
+        distance: Length of the way.
+        disqualified: Whether the simulator has sent the car away.
+    """
+
+    def __init__(self) -> None:
+        self.cte = math.nan
+        self.repaired = self.laps = self._doubted = 0
+        self.lap_time = self.distance = 0.0
+        self.disqualified = False
+        self._last: Array | None = None
+
+    def lap(self, seconds: float) -> None:
+        """Count a lap."""
+        self.laps, self.lap_time = self.laps + 1, seconds
+
+    def move(self, frame: Mapping[str, Any]) -> None:
+        """Take in a frame."""
+        moved = 0.0
+        if POSITION[0] in frame:
+            position = _position(frame)
+            moved = 0.0 if self._last is None else float(np.linalg.norm(position - self._last))
+            self._last = position
+        self.distance += moved
+        if "cte" not in frame:
+            return
+        error = _number(frame, "cte")
+        good = math.isfinite(error) and (math.isnan(self.cte) or abs(error - self.cte) <= moved + JUMP)
+        if not good and self._doubted < DOUBTED:  # one that jumps and stays is where the car is
+            self._doubted, self.repaired = self._doubted + 1, self.repaired + 1
+        elif math.isfinite(error):
+            self.cte, self._doubted = error, 0
+
+
+def _number(frame: Mapping[str, Any], name: str) -> float:
+    """Return a number of a message; 0 where it is left out."""
+    value = frame.get(name, 0.0)
+    try:
+        return float(value.replace(",", ".") if isinstance(value, str) else value)
+    except (TypeError, ValueError) as error:
+        raise SimulatorError(f"the simulator sends {value!r} as {name}, which is no number") from error
+
+
+def _position(frame: Mapping[str, Any]) -> Array:
+    return np.array([_number(frame, name) for name in POSITION])
+
+
+def _picture(frame: Mapping[str, Any], name: str) -> Array:
+    """Return a picture of a frame, shape (120, 160, 3), uint8.
+
+    Raises:
+        SimulatorError: There is none, it cannot be read, or it has another size.
+    """
+    from PIL import Image
+
+    if name not in frame:
+        raise SimulatorError(f"a frame of the simulator has no {name!r}")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(frame[name], validate=True))) as image:
+            pixels: Array = np.asarray(image.convert("RGB"))
+    except (ValueError, OSError, TypeError) as error:
+        raise SimulatorError(f"the {name} of a frame cannot be read: {error}") from error
+    if pixels.shape != (HEIGHT, WIDTH, 3):
+        raise SimulatorError(
+            f"the {name} of a frame has {pixels.shape[1]} x {pixels.shape[0]} pixels, not {WIDTH} x {HEIGHT}; leave "
+            "img_w and img_h of the camera out"
+        )
+    return pixels

@@ -1,0 +1,254 @@
+"""The environment of a DonkeyCar simulator, against one that is as strict and as faulty as the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from gymnasium.wrappers import PassiveEnvChecker
+
+import physgym
+from physgym.adapters.donkey_link import decoded, encoded
+from physgym.adapters.donkeycar import DonkeyCarEnv
+from physgym.envs.track import Track
+from physgym.errors import ConfigError, SimulatorError
+from tests.support.fake_donkey import SCENES, FakeDonkey
+
+FURTHER = [(), ("merge",), ("split", "commas", "stale"), ("poor",)]
+
+
+def driven(env, steps=40):
+    """Drive straight, then to the left; return the infos."""
+    infos = []
+    for step in range(steps):
+        observation, _, _, _, info = env.step(np.array([0.3 * (step > 10), 0.6], np.float32))
+        assert observation.shape == (120, 160, 3)
+        infos.append(info)
+    return infos
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ("split", "commas"),
+        *(pytest.param(faults, marks=pytest.mark.slow) for faults in FURTHER),
+    ],
+    ids="-".join,
+)
+def test_it_drives_whatever_the_framing(faults):
+    with FakeDonkey(faults=faults) as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        observation, info = env.reset(seed=1)
+        assert observation.dtype == np.uint8
+        assert info["speed"] <= 0.5
+        infos = driven(env)
+        env.close()
+    assert fake.refused == []  # nothing that the simulator cannot read
+    assert fake.kinds()[:2] == ["get_protocol_version", "get_scene_names"]
+    assert fake.kinds()[-1] == "exit_scene"
+    assert [info["answered"] for info in infos].count(True) > 30
+    assert infos[-1]["speed"] > 0.5
+    if "poor" in faults:
+        assert math.isnan(infos[-1]["cte"])
+    else:
+        assert infos[-1]["distance"] > 0.1
+        assert np.unwrap([info["heading"] for info in infos])[-1] > infos[0]["heading"] + 0.05  # to the left
+        assert infos[-1]["cte_repaired"] == 0
+
+
+def test_it_sees_what_a_track_shows():
+    with FakeDonkey() as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        observation, info = env.reset()
+        track = Track()
+        first, known = track.reset(options={"parameters": {"track": 1}})
+        env.close()
+    np.testing.assert_array_equal(observation, first)
+    assert env.observation_space == track.observation_space
+    assert env.action_space == track.action_space
+    assert set(known) - {"parameters"} <= set(info)
+
+
+@pytest.mark.slow
+def test_frames_from_before_a_reset_are_left_out():
+    with FakeDonkey(faults=["stale"]) as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        first, _ = env.reset()
+        for _ in range(3):
+            driven(env)
+            observation, info = env.reset()
+            np.testing.assert_array_equal(observation, first)
+            assert info["distance"] == 0
+        env.close()
+
+
+@pytest.mark.slow
+def test_an_action_that_is_shown_later_is_waited_for():
+    with FakeDonkey(faults=["late"]) as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        env.reset()
+        infos = [env.step(np.array([0.1 * (step % 5), 0.5], np.float32))[4] for step in range(20)]
+        env.close()
+    assert [info["answered"] for info in infos].count(True) > 14
+
+
+@pytest.mark.slow
+def test_broken_errors_are_repaired_and_counted():
+    with FakeDonkey(faults=["wild"]) as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        env.reset()
+        infos = driven(env, 20)
+        env.close()
+    assert max(abs(info["cte"]) for info in infos) < 50
+    assert infos[-1]["cte_repaired"] >= 3
+    with FakeDonkey(faults=["lost"]) as fake:  # it is there
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        env.reset()
+        ended = [env.step(np.array([0.0, 0.5], np.float32))[2] for _ in range(40)]
+        env.close()
+    assert ended[0] is False
+    assert ended[-1] is True
+
+
+def test_the_second_camera_the_lidar_and_the_configurations():
+    with FakeDonkey(loaded=True) as fake:
+        env = DonkeyCarEnv(
+            port=fake.port,
+            timeout=10,
+            car={"body_style": "f1", "car_name": "me"},
+            camera_b={"offset_z": 1.5},
+            lidar={"maxRange": 50},
+            racer={"racer_name": "R"},
+        )
+        _, info = env.reset()
+        env.close()
+    assert info["image_b"].shape == (120, 160, 3)
+    np.testing.assert_array_equal(info["lidar"], [[0.5, 1.5, 2.5]])
+    sent = {message["msg_type"]: message for message in fake.received}
+    assert sent["cam_config_b"]["offset_z"] == "1.5"
+    assert sent["car_config"]["body_style"] == "f1"
+    assert sent["racer_info"]["racer_name"] == "R"
+    assert sent["lidar_config"]["maxRange"] == "50"
+    assert fake.refused == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("die", "closed the connection"),
+        pytest.param("stall", "did not send a frame within 1 s", marks=pytest.mark.slow),
+        pytest.param("silent", "did not load the scene 'generated_road' within 1 s", marks=pytest.mark.slow),
+        ("garbage", "sends what is no JSON: '<html>'"),
+    ],
+)
+def test_a_simulator_that_dies_or_hangs_is_an_error(fault, text):
+    def used(port):
+        with contextlib.closing(DonkeyCarEnv(port=port, timeout=1)) as env:
+            env.reset()
+            driven(env, 100)
+
+    begin = time.monotonic()
+    with FakeDonkey(faults=[fault]) as fake, pytest.raises(SimulatorError, match=text):
+        used(fake.port)
+    assert time.monotonic() - begin < 20
+
+
+def test_wrong_places_scenes_and_versions():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(SimulatorError, match=r"no DonkeyCar simulator answers at 127\.0"):
+        DonkeyCarEnv(port=port, timeout=1)
+    with (
+        FakeDonkey(version="1") as fake,
+        pytest.raises(SimulatorError, match=r"speaks version 1 .* this environment 2"),
+    ):
+        DonkeyCarEnv(port=fake.port, timeout=2)
+    with FakeDonkey() as fake, pytest.raises(ConfigError, match=rf"no scene 'moon'; it has .*{SCENES[0]}"):
+        DonkeyCarEnv(port=fake.port, scene="moon", timeout=2)
+    with FakeDonkey() as fake, pytest.raises(SimulatorError, match="somebody listens"):
+        DonkeyCarEnv(port=fake.port, command=["true"], timeout=2)
+    with pytest.raises(SimulatorError, match="cannot be started"):
+        DonkeyCarEnv(port=port, command=["/nowhere/donkey_sim.x86_64"], timeout=2)
+    with pytest.raises(SimulatorError, match="ended at once, with status 3"):
+        DonkeyCarEnv(port=port, command=[sys.executable, "-c", "raise SystemExit(3)"], timeout=20)
+    with pytest.raises(ConfigError, match="list of a program"):
+        DonkeyCarEnv(port=port, command="donkey_sim.x86_64", timeout=2)
+
+
+def test_messages_are_flat_texts():
+    assert encoded({"msg_type": "control", "steering": 0.5, "on": True}) == (
+        b'{"msg_type": "control", "steering": "0.5", "on": "true"}'
+    )
+    for wrong in ({"name": "{x}"}, {"name": [1]}, {"name": math.nan}):
+        with pytest.raises(ConfigError, match="name"):
+            encoded(wrong)
+    line = b'{"msg_type":"telemetry","cte":-1,25,"n":3,"x":1,5E-05,"lidar":[{"rx":0,5,"d":2}]}'
+    message = decoded(line, "here")
+    assert message == {"msg_type": "telemetry", "cte": -1.25, "n": 3, "x": 1.5e-05, "lidar": [{"rx": 0.5, "d": 2}]}
+    for wrong in (b"[1]", b'{"a": 1}', b"\xff\xfe"):
+        with pytest.raises(SimulatorError):
+            decoded(wrong, "here")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_its_program_is_started_ended_and_started_again(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.support.fake_donkey"]
+    env = DonkeyCarEnv(port=port, command=command, timeout=60)
+    program = psutil.Process(env._simulator._child.pid)
+    env.reset()
+    driven(env, 5)
+    program.kill()
+    with pytest.raises(SimulatorError):
+        driven(env, 200)
+    env.close()
+    assert not program.is_running() or program.status() == psutil.STATUS_ZOMBIE
+    env = DonkeyCarEnv(port=port, command=command, timeout=60)
+    env.reset()
+    env.close()
+
+
+@pytest.mark.slow
+def test_a_worker_makes_it_anew_where_the_simulator_has_died(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.support.fake_donkey", "--faults", "die"]
+    envs = physgym.SocketVectorEnv(
+        [lambda: DonkeyCarEnv(port=port, command=command, timeout=60)], num_workers=1, on_error="restart"
+    )
+    with envs:
+        envs.reset(seed=0)
+        ends = 0
+        for _ in range(45):
+            _, _, terminated, truncated, _ = envs.step(np.array([[0.0, 0.4]], np.float32))
+            ends += int(truncated[0] or terminated[0])
+        assert ends >= 1
+
+
+def test_gymnasium_accepts_it():
+    with FakeDonkey() as fake:
+        env = PassiveEnvChecker(DonkeyCarEnv(port=fake.port, timeout=10))
+        env.reset(seed=0)
+        for _ in range(3):
+            env.step(env.action_space.sample())
+        env.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("DONKEY_SIM_PATH" not in os.environ, reason="DONKEY_SIM_PATH names no simulator")
+def test_the_real_simulator():
+    env = DonkeyCarEnv(port=free_port(), command=[os.environ["DONKEY_SIM_PATH"]], timeout=120)
+    env.reset()
+    assert driven(env)[-1]["speed"] > 0
+    env.close()
