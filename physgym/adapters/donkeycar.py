@@ -282,7 +282,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
 
 
 class _Driven:
-    """What an episode has seen so far.
+    """Account of an episode: its errors, laps and way.
 
     Attributes:
         cte: The last error that is not broken; NaN before there is one.
