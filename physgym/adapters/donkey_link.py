@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from physgym.checks import is_real
 from physgym.errors import ConfigError, SimulatorError
 
 PAUSE = 0.01  # seconds between two messages
@@ -171,7 +172,7 @@ def encoded(message: Mapping[str, Any]) -> bytes:
             text = str(value).lower()
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} of a message to the simulator must be finite, not {value}")
-        elif isinstance(value, (int, float, str)):
+        elif is_real(value) or isinstance(value, str):
             text = str(value)
         else:
             raise ConfigError(f"{name} of a message to the simulator is a number, a text or a flag, not {value!r}")
