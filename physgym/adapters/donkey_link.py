@@ -168,7 +168,7 @@ def encoded(message: Mapping[str, Any]) -> bytes:
     """
     texts = {}
     for name, value in message.items():
-        if isinstance(value, bool):
+        if value is True or value is False:
             text = str(value).lower()
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} of a message to the simulator must be finite, not {value}")

@@ -27,7 +27,7 @@ from physgym.spaces import Array
 PROTOCOL = "2"
 PORT = 9091
 CONFIGURATIONS = {"car": "car_config", "camera": "cam_config", "camera_b": "cam_config_b", "lidar": "lidar_config"}
-SETTLED = 0.5  # m/s, below which a car that was reset stands
+STANDING = 0.5  # m/s, below which a car that was reset stands
 FRAMES = 40  # after a reset, within which the first one that belongs to it must come
 ANSWERED = 3  # frames within which the simulator shows the action that was sent
 SAME = 0.02  # by how much it may show another value
@@ -251,7 +251,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
                 self._driven.disqualified = True
 
     def _at_start(self, frame: Mapping[str, Any]) -> bool:
-        if _number(frame, "speed") > SETTLED:
+        if _number(frame, "speed") > STANDING:
             return False
         return (
             self._start is None
