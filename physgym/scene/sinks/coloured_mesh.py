@@ -38,8 +38,13 @@ def colours_of(scalars: Array, item: Mapping[str, Any]) -> Array:
 
 
 def image_pixels(item: Mapping[str, Any]) -> Array:
-    """Return the picture of an image of numbers, its first row at the bottom, shape (rows, columns, 3), uint8."""
+    """Return the picture of an image, shape (rows, columns, 3), uint8: of numbers, whose first row is at the bottom.
+
+    One that has colours itself, and no limits, is returned as it is.
+    """
     values = np.asarray(item["values"])
+    if "limits" not in item:
+        return values
     return np.ascontiguousarray(colours_of(values.ravel(), item).reshape(*values.shape, 3)[::-1])
 
 

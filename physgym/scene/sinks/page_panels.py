@@ -16,7 +16,6 @@ from physgym.spaces import Array
 PLOTS = ("image", "curve")  # drawn as pictures
 PICTURE = (720, 540)  # of curves, pixels
 HEIGHT, SPACE = 160, 6  # of images, and between them
-_COLOURED = {"scalars", "face_scalars"}
 PREVIOUS, NEXT = "previous", "next"
 
 
@@ -109,7 +108,7 @@ class SidePanel:
         """Show what differs from the last snapshot."""
         objects = snapshot["objects"]
         texts = [one["text"] for one in objects.values() if one["kind"] == "text" and "point" not in one]
-        scales = [_scale(name, one) for name, one in objects.items() if one["kind"] == "image" or _COLOURED & set(one)]
+        scales = [_scale(name, one) for name, one in objects.items() if one["kind"] != "curve" and "limits" in one]
         content = "\n\n".join([snapshot["title"], *texts, *scales])
         if self._text.content != content:
             self._text.content = content

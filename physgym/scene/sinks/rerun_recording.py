@@ -62,8 +62,9 @@ class RerunRecording(SceneSink):
             raise ConfigError(f"{self._file} exists; choose another name")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = rerun.RecordingStream(f"physgym: {self.title}")
+            self._stream = rerun.RecordingStream("physgym")
             self._stream.save(self._file)
+            self._stream.send_recording_name(self.title)
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"cannot write {self._file}: {error}") from error
         self._start = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from physgym.errors import ConfigError
@@ -34,7 +35,8 @@ def test_what_did_not_change_is_written_once(tmp_path):
     mesh = shown_object("mesh", points=SQUARE, faces=QUADS)
     for step in range(3):
         sink.show({1: snapshot_of(f"step {step}", plate={**mesh, "points": SQUARE + step}, **every_object())})
-    sink.show({1: snapshot_of("step 3")})
+    photo = shown_object("image", values=np.full((2, 2, 3), [200, 100, 50], np.uint8))
+    sink.show({1: snapshot_of("step 3", photo=photo)})
     sink.close()
     assert sink.place == str(tmp_path / "a" / "run.rrd")
     found = chunks(tmp_path / "a" / "run.rrd")
@@ -47,6 +49,8 @@ def test_what_did_not_change_is_written_once(tmp_path):
     assert sorted(titles) == ["step 0", "step 1", "step 2", "step 3"]
     edges = [row for batch in found["/environment_1/edges"] for row in batch.get("LineStrips3D:strips", []) if row]
     assert len(edges) == 1
+    (buffer,) = found["/environment_1/photo"][0]["Image:buffer"]
+    assert list(buffer[0])[:3] == [200, 100, 50]
     assert not any(path.startswith("/environment_0") for path in found)
 
 

@@ -167,6 +167,10 @@ def test_images_are_shown_with_their_first_row_at_the_bottom(page):
     assert pixels.shape == (160, 332, 3)
     assert pixels[0, 0, 0] == 0
     assert pixels[-1, 0, 0] == pixels[0, -7, 0] == 255
+    photo = shown_object("image", values=np.full((4, 4, 3), [200, 100, 50], np.uint8))
+    page.show({0: snapshot_of("road", photo=photo)})
+    assert page._scenes[0]._side._handles["image"].image[0, 0].tolist() == [200, 100, 50]
+    assert page._scenes[0]._side._text.content == "road"
 
 
 def picture(tab, folder):
