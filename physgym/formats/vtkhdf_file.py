@@ -66,6 +66,8 @@ def export_vtkhdf(
     view = view_of(dataset, nodes, cells, dims or {})
     if any(isinstance(one, Location) for one in dataset.places):
         raise ConfigError("files of VTK show a dataset on this machine; bring it here first")
+    if not len(dataset):
+        raise DatasetError(f"there are no samples in {', '.join(map(str, dataset.paths))} yet")
     if len(dataset) != sum(part.count for part in dataset.partitions):
         raise ConfigError("files of VTK show all samples of a dataset, and some were selected; open it as a whole")
     remarks = list(view.remarks)

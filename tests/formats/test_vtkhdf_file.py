@@ -303,6 +303,17 @@ def test_a_dataset_without_anything_to_show_says_what_is_missing(tmp_path):
         export_vtkhdf(dataset, nodes="nodes")
 
 
+def test_a_dataset_without_samples_yet_is_an_error(tmp_path):
+    writer = SampleWriter(tmp_path / "d", SPEC)
+    writer.append(
+        {"u": np.zeros((0, 4, 2), "f4"), "load": np.zeros(0)},
+        **dict.fromkeys(("episode", "step", "seed"), np.zeros(0, int)),
+    )
+    with pytest.raises(DatasetError):
+        export_vtkhdf(SampleDataset(tmp_path / "d"))
+    writer.close()
+
+
 def test_selected_samples_are_no_whole_partitions(tmp_path):
     dataset, _ = square(tmp_path / "d")
     with pytest.raises(ConfigError, match="some were selected"):

@@ -15,30 +15,32 @@ from physgym.spaces import Array
 
 PLOTS = ("image", "curve")  # drawn as pictures
 PICTURE = (720, 540)  # of curves, pixels
+WAITING = 1.0  # seconds after which nobody waits for a picture any more
 HEIGHT, SPACE = 160, 6  # of images, and between them
 PREVIOUS, NEXT = "previous", "next"
 
 
 class PictureTime:
-    """Time for pictures that take long to draw: a quarter of all, and in turn, so that the page answers.
-
-    Attributes:
-        drawn: When the picture of each environment was drawn.
-    """
+    """Time for pictures that take long to draw: a quarter of all, and in turn, so that the page answers."""
 
     def __init__(self) -> None:
         self._next = 0.0
-        self.drawn: dict[int, float] = {}
+        self._drawn: dict[int, float] = {}  # when each environment has drawn
+        self._asked: dict[int, float] = {}  # when each has asked for its turn
 
     def is_turn(self, environment: int) -> bool:
-        """Return whether an environment may draw now."""
-        last = self.drawn.setdefault(environment, 0.0)
-        return time.monotonic() >= self._next and last <= min(self.drawn.values())
+        """Return whether an environment may draw now: the one that waits longest, of those that still ask."""
+        now = time.monotonic()
+        self._asked[environment] = now
+        waiting = [one for one, asked in self._asked.items() if asked > now - WAITING]
+        first = min(waiting, key=lambda one: self._drawn.get(one, 0.0))
+        return now >= self._next and self._drawn.get(environment, 0.0) <= self._drawn.get(first, 0.0)
 
     def spend(self, environment: int, seconds: float) -> None:
         """Note that an environment has drawn, and for how long."""
-        self.drawn[environment] = time.monotonic()
-        self._next = self.drawn[environment] + 3 * seconds
+        self._asked.pop(environment, None)
+        self._drawn[environment] = time.monotonic()
+        self._next = self._drawn[environment] + 3 * seconds
 
 
 class ControlPanel:
@@ -115,8 +117,8 @@ class SidePanel:
         images, curves = ({n: one for n, one in objects.items() if one["kind"] == kind} for kind in ("image", "curve"))
         if images and not _are(images, self._shown.get("image", {})):
             self._show("image", images, _side_by_side([image_pixels(one) for one in images.values()]))
-        turn = bool(curves) and self._pictures.is_turn(self._environment)
-        if turn and not _are(curves, self._shown.get("curve", {})):
+        changed = bool(curves) and not _are(curves, self._shown.get("curve", {}))
+        if changed and self._pictures.is_turn(self._environment):
             start = time.monotonic()
             pixels = draw([{**snapshot, "title": "", "objects": curves, "camera": {"flat": False}}], PICTURE)
             self._pictures.spend(self._environment, time.monotonic() - start)
@@ -133,7 +135,6 @@ class SidePanel:
 
     def close(self) -> None:
         """Take it from the page."""
-        self._pictures.drawn.pop(self._environment, None)
         self._folder.remove()
 
 

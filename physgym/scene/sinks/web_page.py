@@ -80,7 +80,8 @@ class WebPage(SceneSink):
         return f"http://{host}:{port}/?token={token}"
 
     def _shown(self, environment: int, snapshot: Mapping[str, Any]) -> None:
-        if time.monotonic() < self._next:
+        waits = bool(self._late) and next(iter(self._late)) != environment  # others come first
+        if waits or time.monotonic() < self._next:
             self._late[environment] = snapshot
             return
         self._late.pop(environment, None)
@@ -125,9 +126,12 @@ class WebPage(SceneSink):
                 self.choose(moved_on(self.chosen, self.environments, -1 if value == PREVIOUS else 1))
             elif what == "choose":
                 self.choose(numbers_of(value))
-        if self._late and time.monotonic() >= self._next:
-            late, self._late = self._late, {}
-            self._show_late(late)
+        while self._late and time.monotonic() >= self._next:  # those that wait longest come first
+            environment = next(iter(self._late))
+            snapshot = self._late[environment]
+            self._show_late({environment: snapshot})
+            if self._late.get(environment) is snapshot:  # it cannot be shown, or is not chosen any more
+                del self._late[environment]
         return True
 
     def choose(self, environments: Sequence[int]) -> None:

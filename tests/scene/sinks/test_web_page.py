@@ -15,6 +15,7 @@ import pytest
 from physgym.errors import ConfigError
 from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_panels import PictureTime, moved_on, numbers_of, text_of
+from physgym.scene.sinks.page_scene import PageScene
 from physgym.scene.sinks.table import make_sink
 from physgym.testing.sinks import QUADS, SQUARE, KeptControls, SinkContract, shown_object, snapshot_of
 from tests.support.browser import WEBGL, Browser
@@ -155,6 +156,24 @@ def test_pictures_of_curves_leave_time_for_the_page():
     time.sleep(0.07)
     assert not pictures.is_turn(0)  # the other one comes first
     assert pictures.is_turn(1)
+    pictures.spend(1, 0.0)
+    assert pictures.is_turn(0)
+
+
+def test_environments_take_turns_where_more_arrives_than_may_be_sent(page, monkeypatch):
+    monkeypatch.setattr("physgym.scene.sinks.web_page.BANDWIDTH", 1000.0)
+    shown = []
+    monkeypatch.setattr(PageScene, "update", lambda self, snapshot: (shown.append(snapshot), _send(self)))
+
+    def _send(scene):
+        scene.sent += 20  # 20 ms
+
+    for step in range(8):
+        page.show({one: {**snapshot_of(f"{one}"), "step": step} for one in (0, 1)})
+        time.sleep(0.012)
+        assert page.poll()
+    assert {one["title"] for one in shown[:3]} == {"0", "1"}
+    assert len(shown) < 10
 
 
 def test_images_are_shown_with_their_first_row_at_the_bottom(page):
