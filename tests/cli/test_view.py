@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import physgym
 from physgym import cli
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
+from physgym.nn import MLP
+from physgym.runner import Runner
+from physgym.training import Trainer
 from tests.scene.test_sample_view import RECORD, SPEC, store
 from tests.support.commands import run_command
 
@@ -90,6 +94,23 @@ def test_what_is_wrong_is_one_error_and_nothing_is_written(folder, arguments, me
     with pytest.raises((ConfigError, DatasetError), match=message):
         view(*arguments, *([] if "--size" in arguments else SMALL))
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_session_shows_its_samples_and_a_record_its_predictions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    dataset = physgym.generate("physgym/BurgersStep-v0", "data", samples=25, num_envs=1, num_workers=0, progress=False)
+    trainer = Trainer(MLP.from_spec(dataset.spec, hidden=(4,)), dataset, epochs=1, session="session", progress=False)
+    trainer.fit()
+    with Runner("physgym/BurgersStep-v0", trainer.predictor, record="record") as runner:
+        runner.run(4, progress=False)
+    capsys.readouterr()
+    view("session", "--episode", "1", "--gif", "session.gif", "--speed", "0.5", "--fps", "20", *SMALL)
+    assert capsys.readouterr().out == "session.gif: 5 pictures, 0.5 s\n"  # 5 steps of 0.05 s
+    view("record", "--gif", "record.gif", "--size", "600x200")
+    assert capsys.readouterr().out == "record.gif: 4 pictures, 0.4 s\n"
+    view("record", "--sample", "2", "--env", "--png", "live.png", *SMALL)
+    assert size(tmp_path / "live.png") == (160, 120)
 
 
 def test_a_file_is_replaced_only_with_overwrite(folder):
