@@ -51,6 +51,7 @@ class SampleScenes:
         self, dataset: SampleDataset, sides: Sequence[Side] | None = None, live: EpisodeScenes | None = None
     ) -> None:
         self._dataset, self._live = dataset, live
+        self._said: set[str] = set()  # errors
         self._predicted = [name.removeprefix(PREDICTION) for name in dataset.spec if name.startswith(PREDICTION)]
         self.sides = _checked(sides, predicted=bool(self._predicted), live=live is not None)
         # one for all sides, so that their colours and cameras are the same
@@ -106,6 +107,9 @@ class SampleScenes:
         try:
             return self._scene.snapshot(row, self._dataset.constants)
         except SceneError as error:  # what was rejected or predicted need not be finite
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                log.warning("%s", error)
             return message_scene(f"not drawn: {error}")
 
     def _row(self, timeline: Timeline, position: int) -> Sample:

@@ -87,7 +87,7 @@ def test_sides_that_there_are_not_are_refused(tmp_path, record):
         SampleScenes(record, [])
 
 
-def test_a_prediction_that_is_no_number_does_not_stop_the_player(tmp_path):
+def test_a_prediction_that_is_no_number_does_not_stop_the_player(tmp_path, caplog):
     declared = physgym.scene.Scene()
     declared.points("p", physgym.scene.field("u"))
     fields = [SPEC["u"], Field("prediction/u", (4, 3), np.dtype("f4"), "additional", "mm")]
@@ -102,6 +102,8 @@ def test_a_prediction_that_is_no_number_does_not_stop_the_player(tmp_path):
     assert set(solver) == {"p"}
     assert set(network) == set(error) == {MESSAGE}
     assert "finite" in network[MESSAGE]["text"]
+    scenes.snapshots(timeline_of(dataset), 0)
+    assert len([one for one in caplog.records if "finite" in one.message]) == 1
 
 
 def coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
