@@ -31,6 +31,7 @@ COLOURS = "viridis"
 _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly the pixels asked for
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
 _ROOM = 110  # pixels that a side of a picture needs to have texts
+_BAR = 75  # pixels of a colour bar with its labels
 _TITLE = 24  # pixels of a line of the title
 
 
@@ -190,7 +191,7 @@ def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:
             figure.text(0.01, 0.985, panel.corner_text, va="top")
             shown = next((item for item in panel.items if "limits" in item and not item["ghost"]), None)
             if shown is not None:
-                add_colour_bar(figure, shown, cax=figure.add_axes((0.875, 0.2, 0.02, 0.6)))
+                add_colour_bar(figure, shown, cax=figure.add_axes((min(0.875, 1 - _BAR / size[0]), 0.2, 0.02, 0.6)))
         return figure_frame(figure)
 
 

@@ -73,7 +73,8 @@ class SampleScenes:
     def _unit(self) -> str:
         """Return the unit of distances to what is predicted, where there is one alone."""
         units = {self._dataset.spec[f"{PREDICTION}{name}"].unit for name in self._predicted}
-        return units.pop() if len(units) == 1 else ""
+        unit = units.pop() if len(units) == 1 else ""
+        return "" if "," in unit else unit  # "m, m/s": of parts of a field
 
     def snapshots(self, timeline: Timeline, position: int) -> list[SceneSnapshot]:
         """Return the scene of each side at a position; a text in place of one that cannot be drawn."""
