@@ -22,7 +22,8 @@ from tests.support.processes import commands_of, pids_below
 from tests.support.vectors import same
 from tests.support.watching import Attach, Drawn, all_of, until, watching
 
-cloudpickle.register_pickle_by_value(sys.modules["tests.support.watching"])
+for module in ("tests.support.watching", __name__):  # which workers need not import
+    cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
 def bytes_of(folder):
@@ -95,6 +96,33 @@ def test_a_vector_env_that_is_watched_gives_the_same(tmp_path, workers):
             seen.step(np.zeros((3, 1)))
         assert seen.call("drawn") == drawn, "nobody looks any more"
         assert drawn[1] == 0
+
+
+class Large(Drawn):
+    """Draws more than a socket takes at once."""
+
+    def update_scene(self, scene):
+        self.ball.update(points=np.tile(self.place, (60_000, 1)))
+
+
+@pytest.mark.slow
+def test_frames_that_no_socket_takes_at_once_come_whole_between_steps(tmp_path):
+    with SocketVectorEnv([Large] * 2, num_workers=1) as envs:
+        show(envs.views, LiveView(places=(tmp_path,)), "test")
+        envs.reset(seed=3)
+        with watching(tmp_path, [0, 1]) as (link, _):
+            until(lambda: envs.views.attention)
+            begun = time.monotonic()
+            while len(envs.views.shots) < 2 or min(shot.number for shot in envs.views.shots.values()) < 3:
+                assert time.monotonic() < begun + 60
+                envs.step(np.zeros((2, 1)))
+            seen = {}
+            while len(seen) < 2:
+                message = link.receive(20)
+                seen[message["env"]] = shown = apply(seen.get(message["env"]), message["frame"])
+                points = shown["objects"]["ball"]["points"]
+                assert points.shape == (60_000, 3)
+                assert (points == points[0]).all()
 
 
 def test_an_environment_without_a_picture_runs_on(tmp_path):
