@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,12 @@ SHOWN = "vedo, a window, web, a page in a browser, or rerun, a recording."
 @app.command()
 def watch(
     place: Annotated[
-        Path,
-        typer.Argument(metavar="SESSION|DATA", help="Session or dataset in which something runs.", show_default=False),
+        str,
+        typer.Argument(
+            metavar="SESSION|DATA",
+            help="Session or dataset in which something runs; or the address of a page that shows it.",
+            show_default=False,
+        ),
     ],
     sink: Annotated[str, typer.Option(metavar="SINK", help=f"Where it is shown: {SHOWN}")] = "vedo",
     env: Annotated[
@@ -40,6 +45,10 @@ def watch(
     from physgym.viewing.places import find
     from physgym.viewing.wire import dial
 
+    if place.startswith(("http://", "https://")):
+        if not webbrowser.open(place):
+            raise ConfigError(f"no browser opens here; open {place} in one")
+        return
     if not 0 < rate <= 120:
         raise ConfigError(f"--rate is frames per second, above 0 and at most 120, not {rate:g}")
     entry = find(place)

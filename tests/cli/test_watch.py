@@ -60,6 +60,15 @@ def test_what_cannot_be_watched_is_one_clear_error_each(tmp_path, monkeypatch, c
     assert len(generated(tmp_path / "data", during)) == 4
 
 
+def test_a_page_is_opened_by_its_address(monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) == 1)
+    for status in (0, 2):
+        assert status_of(monkeypatch, "watch", "http://127.0.0.1:8080/?token=x") == status
+    assert opened == ["http://127.0.0.1:8080/?token=x"] * 2
+    assert "no browser opens here" in capsys.readouterr().err
+
+
 def test_a_generation_is_watched_until_it_ends(tmp_path, monkeypatch, capsys):
     shown, sinks = threading.Event(), []
 
