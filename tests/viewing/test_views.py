@@ -105,7 +105,7 @@ def test_a_run_pauses_makes_single_steps_and_goes_on():
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     for made in (0, 1, 2):
-        deadline = time.monotonic() + 0.15
+        deadline = time.monotonic() + 0.06
         while time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(steps) == made
