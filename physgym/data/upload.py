@@ -75,7 +75,7 @@ class Mirror:
             StorageError: The server refuses or is away, or the dataset there is another one than that in the folder.
         """
         self._state = {"token": secrets.token_hex(4), "published": True, "written": [], **read_state(self.folder)}
-        self._give_up_parts()
+        self._give_up_uploads()
         self._described = found = read_description(self._store)
         here = [file for known in get_args(Mode) for file in partition_files(self.folder, known)]
         gone_on = found is not None and found.sha256 not in self._state["written"]
@@ -231,8 +231,8 @@ class Mirror:
         self._state.setdefault("objects", []).append(name)
         self._save()
         if self._store.size(name) != size:
-            self._store.upload(file, name, lambda upload: self._save(parts=[*self._parts, (name, upload)]))
-        self._give_up_parts()
+            self._store.upload(file, name, lambda upload: self._save(parts=[*self._begun_uploads, (name, upload)]))
+        self._give_up_uploads()
         return {**entry, "object": name, "size": size, "digest": digest}
 
     def _partition(self, file: Path) -> Partition:
@@ -262,22 +262,22 @@ class Mirror:
         self._state.setdefault("objects", []).append(name)
         self._save()
         if self._store.size(name) != size:
-            self._store.upload(part.path, name, lambda upload: self._save(parts=[*self._parts, (name, upload)]))
+            self._store.upload(part.path, name, lambda upload: self._save(parts=[*self._begun_uploads, (name, upload)]))
         (entry,) = describe_partitions([part])["partitions"]
         entry |= {"object": name, "size": size, "digest": digest}
         self._uploaded[file] = part, entry
-        self._give_up_parts()
+        self._give_up_uploads()
         return dict(entry)
 
     @property
-    def _parts(self) -> list[Any]:
+    def _begun_uploads(self) -> list[Any]:
         """Return uploads in parts that were begun, by this process or a killed one."""
         return list(self._state.get("parts", []))
 
-    def _give_up_parts(self) -> None:
+    def _give_up_uploads(self) -> None:
         """Give up uploads that broke off; those that were completed are no longer known, which does no harm."""
-        if self._parts:
-            self._save(parts=[begun for begun in self._parts if not self._store.abort(*begun)])
+        if self._begun_uploads:
+            self._save(parts=[begun for begun in self._begun_uploads if not self._store.abort(*begun)])
 
     def _replace(self, modes: dict[str, Any], shared: Any, *, final: bool) -> None:
         """Replace the description, on condition that it is ours."""

@@ -55,7 +55,7 @@ class BatchLoss:
         """
         return batch
 
-    def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
+    def summands(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
         """Yield the parts that the losses of a batch are the sums of; each has a gradient of its own.
 
         The caller computes the gradient of a part before it asks for the next one, so that one of them is in memory.

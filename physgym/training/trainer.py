@@ -287,7 +287,7 @@ class Trainer:
         )
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
-            self._resumable.resume(resume, saving[0] if saving else self._session.part("networks"))
+            self._resumable.resume(resume, saving[0] if saving else self._session.subfolder("networks"))
             if self.ranks.differ(self.step):
                 raise CheckpointError(
                     f"process {self.ranks.rank} continues at step {self.step}, others elsewhere; all of them must see "
@@ -505,7 +505,7 @@ class Trainer:
         for number in range(parts):
             part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
             own: dict[str, float] = {}
-            for losses in self._loss.parts(part):  # the forward pass; a single part, unless memory is saved
+            for losses in self._loss.summands(part):  # the forward pass; a single part, unless memory is saved
                 own = {name: own.get(name, 0.0) + value for name, value in floats(losses).items()}
                 if math.isfinite(own["loss"]) and not self.optimization.idle:
                     if not losses["loss"].requires_grad:

@@ -39,7 +39,7 @@ class TrainingSession:
         self.allow_changed_code = allow_changed_code
         self._recorded = record and ranks.rank == 0
 
-    def part(self, name: str) -> Path | None:
+    def subfolder(self, name: str) -> Path | None:
         """Return a folder within the session, None without one."""
         return None if self.folder is None else self.folder / name
 

@@ -79,7 +79,7 @@ class UnrolledLoss(BatchLoss):
         masks = {name: rows[name] for name in padding.masks}
         return padding.present({name: _row(mask, min(step, mask.shape[1] - 1)) for name, mask in masks.items()})
 
-    def parts(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
+    def summands(self, arrays: Mapping[str, Array | Tensor]) -> Iterator[LossValues]:
         """Yield the losses of a batch of windows in the training, each part until the gradient is cut."""
         steps = self._unroll.steps_in(self._progress.epoch)
         return self._unrolled(arrays, steps, self._unroll.first_counted(steps), self._unroll.truncate)

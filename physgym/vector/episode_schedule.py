@@ -101,7 +101,7 @@ class EpisodeSchedule:
                     yield chunk, error
                 continue
             assert request is not None
-            yield from self._parts(request, reply)
+            yield from self._new_part(request, reply)
             self._feed()
         if self._quota.met:
             return
@@ -181,7 +181,7 @@ class EpisodeSchedule:
             self._post(stopped, rest, limit, goes_on=True)
         return True
 
-    def _parts(self, request: Pending, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
+    def _new_part(self, request: Pending, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:
         """Yield the new part of a reply; after the restart of a worker not all of it need be new."""
         chunk = request.context
         assert isinstance(chunk, _Chunk)

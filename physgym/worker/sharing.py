@@ -119,11 +119,11 @@ def held_by(factory: Any) -> set[int]:
         if isinstance(thing, gymnasium.Env):
             found.add(id(thing.unwrapped))
         else:
-            waiting += [(part, depth + 1) for part in _parts(thing)]
+            waiting += [(part, depth + 1) for part in _inner_objects(thing)]
     return found
 
 
-def _parts(thing: Any) -> Iterator[Any]:
+def _inner_objects(thing: Any) -> Iterator[Any]:
     """Yield what an object holds, as far as a factory may hand it out."""
     if isinstance(thing, functools.partial):
         yield from (thing.func, *thing.args, *thing.keywords.values())

@@ -185,7 +185,7 @@ def test_a_gradient_in_parts_is_that_of_the_batch(both):
 def test_memory_holds_the_steps_of_one_cut(both):
     made = trainer(both, Unroll(6, truncate=2))
     batch, _ = begun(made)
-    parts = made._loss.parts(batch)
+    parts = made._loss.summands(batch)
     first = next(parts)
     first["loss"].backward()
     with pytest.raises(RuntimeError, match="second time"):  # what it needed is gone before the next steps are made
