@@ -39,6 +39,7 @@ def place() -> str:
 
 
 if "PHYSGYM_TESTS_FOLDER" not in os.environ:  # pytest-xdist's processes have that of the one that starts them
+    os.environ["PHYSGYM_TESTS_DISK"] = tempfile.gettempdir()
     folder = os.environ["PHYSGYM_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="physgym-tests-", dir=place())
     # after multiprocessing, whose own folder is in it, has removed that
     Finalize(None, shutil.rmtree, [folder], {"ignore_errors": True}, exitpriority=-200)
@@ -58,6 +59,13 @@ def pytest_collection_finish() -> None:
     """Spare Python's collector, in this process and its forks, the millions of objects that are there by now."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def disk():
+    """A folder where temporary files usually are, for what memory cannot do, such as reads past the cache."""
+    with tempfile.TemporaryDirectory(dir=os.environ["PHYSGYM_TESTS_DISK"]) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)
