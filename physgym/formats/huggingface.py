@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
 from physgym.data.side_arrays import check_episodes
 from physgym.data.snapshots import left_snapshots
+from physgym.data.surgery.unfinished import delete_unfinished, locked
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute, creating
+from physgym.files import absolute, creating, temporary_name
 from physgym.formats.registry import ExportFormat, ExportOptions
 from physgym.sample import Field, Sample, SampleSpec
 
@@ -157,9 +159,12 @@ def export_huggingface(dataset: SampleDataset, out: str | Path) -> list[str]:
     check_episodes(dataset)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with creating(out, durable=False) as written, TemporaryDirectory(dir=out.parent) as cache:
-            to_huggingface(dataset, index=True, cache_dir=cache).save_to_disk(written)
-            _compare(library.load_from_disk(written), dataset, out)
+        delete_unfinished(out)
+        with creating(out, durable=False) as written, _cache(out) as cache:
+            written.mkdir()
+            with locked(written):
+                to_huggingface(dataset, index=True, cache_dir=str(cache)).save_to_disk(written)
+                _compare(library.load_from_disk(written), dataset, out)
     except OSError as error:
         raise DatasetError(f"cannot write {out}: {error}") from error
     side = {"parameters": dataset.parameters, "rejected samples": dataset.rejected}
@@ -167,6 +172,18 @@ def export_huggingface(dataset: SampleDataset, out: str | Path) -> list[str]:
     left_out = ["seeds, roles and units", *(name for name, there in side.items() if there)]
     left_out += [f"metadata ({', '.join(dataset.metadata)})"] if dataset.metadata else []
     return left_out + left_snapshots(dataset.paths, dataset.mode)
+
+
+@contextlib.contextmanager
+def _cache(out: Path) -> Iterator[Path]:
+    """Give a folder next to an export, which the next one deletes where this one is killed."""
+    cache = temporary_name(out)
+    cache.mkdir()
+    try:
+        with locked(cache):
+            yield cache
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _compare(found: Any, dataset: SampleDataset, out: Path) -> None:

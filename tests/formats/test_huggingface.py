@@ -6,6 +6,7 @@ import pytest
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
+from physgym.files import is_temporary, temporary_name
 from physgym.formats import registry
 from physgym.formats.registry import ExportOptions
 from physgym.sample import Field, SampleSpec
@@ -13,7 +14,7 @@ from tests.support.datasets import SOURCE, SPEC, rows, where, write
 
 datasets = pytest.importorskip("datasets", reason="pip install 'physgym[huggingface]'")
 
-from physgym.formats.huggingface import features, to_huggingface  # noqa: E402
+from physgym.formats.huggingface import export_huggingface, features, to_huggingface  # noqa: E402
 
 FIELDS = [name for name in SPEC if name != "wave"]
 
@@ -144,3 +145,20 @@ def test_columns_of_the_index_do_not_mix_episodes_of_several_folders(tmp_path):
     assert len(to_huggingface(both, cache_dir=str(tmp_path / "cache"))) == 12
     with pytest.raises(ConfigError, match="have one number, and would be mixed"):
         to_huggingface(both, index=True, cache_dir=str(tmp_path / "cache"))
+
+
+def test_what_a_killed_export_has_left_is_deleted_by_the_next_one(tmp_path, monkeypatch):
+    dataset, seen = SampleDataset(write(tmp_path / "d", 6).paths, fields=["energy"]), []
+
+    def listed(*arguments, **options):
+        seen.extend(sorted(path.name for path in tmp_path.iterdir() if path.name != "d"))
+        return to_huggingface(*arguments, **options)
+
+    monkeypatch.setattr("physgym.formats.huggingface.to_huggingface", listed)
+    left = temporary_name(tmp_path / "out")
+    (left / "cache").mkdir(parents=True)
+    export_huggingface(dataset, tmp_path / "out")
+    assert left.name not in seen
+    assert len(seen) == 2
+    assert all(is_temporary(name) for name in seen)  # which the next export to that place deletes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "out"]

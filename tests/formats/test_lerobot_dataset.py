@@ -185,7 +185,8 @@ def test_names_may_be_given_and_what_does_not_fit_is_named(tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_the_library_of_lerobot_reads_it(exported):
-    pytest.importorskip("lerobot", reason="pip install lerobot, which wants torch below 2.11, elsewhere")
+    why = "pip install lerobot elsewhere: it wants torch below 2.11 and a torchvision of the same build, some gigabytes"
+    pytest.importorskip("lerobot", reason=why)
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     frames = LeRobotDataset("me/arm", root=exported[0], delta_timestamps={"observation.state": [-0.05, 0, 0.05]})
