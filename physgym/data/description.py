@@ -32,6 +32,7 @@ DESCRIPTION = "dataset.json"
 LOCK = ".lock"
 FORMAT, VERSION = "physgym-dataset", 2
 UNKNOWN = "unknown"
+UNFINISHED = "unfinished import"  # key of metadata: the mode that an import is writing next to others
 ATTEMPTS = 20  # to read a description and partitions that belong together while a writer is at work
 LARGEST = 1 << 30  # bytes of a description
 

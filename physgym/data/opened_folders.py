@@ -12,7 +12,7 @@ import numpy as np
 
 from physgym.data import constants
 from physgym.data.dataset_parts import METADATA, EpisodeSplit, recorded_split
-from physgym.data.description import Description, Mode, open_partitions
+from physgym.data.description import UNFINISHED, Description, Mode, open_partitions
 from physgym.data.joined_tables import check_fields
 from physgym.data.partition import Partition
 from physgym.errors import DatasetError
@@ -78,8 +78,13 @@ class OpenedFolders:
         if not folder.is_dir():
             raise DatasetError(f"there is no dataset at {folder}")
         partitions, description = open_partitions(folder, self.mode, known)
+        shown = self.places[number]
+        if description.metadata.get(UNFINISHED) == self.mode:
+            raise DatasetError(
+                f"{shown} holds {self.mode} samples of an import that was killed, or is at work, so that some are "
+                "missing. Import them again, which replaces these"
+            )
         if not sum(part.count for part in partitions):
-            shown = self.places[number]
             raise DatasetError(f"{shown} holds no {self.mode} samples; generate some first, or choose another mode")
         return partitions, description
 

@@ -543,12 +543,12 @@ def all_or_nothing(writer: SampleWriter) -> Iterator[None]:
         with contextlib.suppress(OSError, DatasetError, SampleError):  # the fault of the block is what matters
             writer.close(seal=False)
             if writer._mirror is None:
-                _remove(writer.path, writer.mode)
+                remove_mode(writer.path, writer.mode)
         raise
 
 
-def _remove(folder: Path, mode: Mode) -> None:
-    """Remove a mode of a dataset, and the folder if there is nothing else in it."""
+def remove_mode(folder: Path, mode: Mode) -> None:
+    """Remove a mode of a dataset, whose folder nobody writes to, and the folder if there is nothing else in it."""
     described = Description.read(folder)
     others = {other: kept for other, kept in described.modes.items() if other != mode}
     if others:  # first: a file that is named is there

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from physgym import files
+from physgym.data.description import UNFINISHED, Description, Mode
+from physgym.data.folder_claim import FolderClaim
 from physgym.data.surgery.unfinished import delete_unfinished, locked
-from physgym.data.writer import SampleWriter, all_or_nothing
+from physgym.data.writer import SampleWriter, all_or_nothing, remove_mode
 from physgym.errors import DatasetError
 from physgym.sample import SampleSpec
 from physgym.storage.location import Location, place
@@ -21,7 +24,8 @@ def importing(path: str | os.PathLike[str] | Location, spec: SampleSpec, **optio
     """Give the writer of a new dataset, which takes its name at the end of the block; an error leaves nothing.
 
     A killed import would leave a dataset with some of the samples otherwise, which reads as a whole one. A part that is
-    added to a dataset, and samples in a storage, are written where they are to be.
+    added to a dataset is written where it is to be: until it is whole nobody can open it, and where the import was
+    killed the next one replaces it. Samples in a storage are written where they are to be.
 
     Args:
         path: The dataset's folder or place.
@@ -33,10 +37,41 @@ def importing(path: str | os.PathLike[str] | Location, spec: SampleSpec, **optio
     """
     with (
         _new_folder(path) as folder,
+        _addition(folder, options.get("mode", "training")) as begin,
         SampleWriter(folder, spec, nonfinite="allow", **options) as writer,
         all_or_nothing(writer),
     ):
+        begin()
         yield writer
+
+
+@contextlib.contextmanager
+def _addition(folder: Path | Location, mode: Mode) -> Iterator[Callable[[], None]]:
+    """Give what says that a part is unfinished until the block is over, where it is added to what is in a folder."""
+    if isinstance(folder, Location) or not folder.is_dir() or not any(folder.iterdir()):
+        yield lambda: None
+        return
+    if Description.read(folder).metadata.get(UNFINISHED) == mode:
+        claim = FolderClaim(folder)  # which an import at work has
+        try:
+            remove_mode(folder, mode)
+        finally:
+            claim.release()
+    begun = False
+
+    def begin() -> None:
+        nonlocal begun
+        begun = True
+        found = Description.read(folder)
+        replace(found, metadata={**found.metadata, UNFINISHED: mode}).write(folder)
+
+    try:
+        yield begin
+    finally:
+        found = Description.read(folder)
+        if begun and UNFINISHED in found.metadata:
+            kept = {key: word for key, word in found.metadata.items() if key != UNFINISHED}
+            replace(found, metadata=kept).write(folder)
 
 
 @contextlib.contextmanager

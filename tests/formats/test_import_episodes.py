@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats.numpy_arrays import import_numpy
 
@@ -56,3 +60,37 @@ def test_steps_without_episodes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="steps are given without the episodes"):
         import_numpy(tmp_path / "a.npz", tmp_path / "d", step="st")
     assert not (tmp_path / "d").exists()
+
+
+def test_a_part_whose_import_was_killed_is_not_opened_and_the_next_import_replaces_it(tmp_path, monkeypatch):
+    arrays = {"x": np.arange(40.0), "day": np.arange(40) // 10}
+    import_numpy({"x": np.arange(6.0)}, tmp_path / "d", episode=np.zeros(6, int))
+    child = os.fork()
+    if not child:
+        try:
+            monkeypatch.setattr(SampleWriter, "append", killed(SampleWriter.append))
+            import_numpy(arrays, tmp_path / "d", episode="day", mode="test")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(SampleDataset(tmp_path / "d")) == 6
+    with pytest.raises(DatasetError, match="holds test samples of an import that was killed"):
+        SampleDataset(tmp_path / "d", "test")
+    with pytest.raises(DatasetError, match="episode 0, step 0 already"):
+        import_numpy({"x": np.zeros(4)}, tmp_path / "d", episode=np.zeros(4, int), step=np.zeros(4, int), mode="test")
+    assert SampleDataset(tmp_path / "d").metadata == {}
+    dataset = import_numpy(arrays, tmp_path / "d", episode="day", mode="test")
+    np.testing.assert_array_equal(dataset.arrays["x"], np.arange(40.0))
+    assert dataset.metadata == {}
+    assert len(SampleDataset(tmp_path / "d")) == 6
+
+
+def killed(append):
+    """Store what comes, commit it, and end at once."""
+
+    def until_then(self, *arguments, **named):
+        append(self, *arguments, **named)
+        self.commit()
+        os._exit(9)
+
+    return until_then
