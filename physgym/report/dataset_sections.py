@@ -141,11 +141,11 @@ def _histograms(field: Field, values: Array) -> Iterator[Chart]:
         values, title = np.abs(values), f"|{field.name}|"
     parts = {field.name: values}
     if values.ndim > 1 and 1 < values.shape[-1] <= COMPONENTS:
-        parts = {f"{title}[{number}]": values[..., number] for number in range(values.shape[-1])}
+        parts = {f"[{number}]": values[..., number] for number in range(values.shape[-1])}
     units = [unit.strip() for unit in field.unit.split(",")]
     if len(units) == len(parts) > 1:  # which have nothing in common
         for (name, part), unit in zip(parts.items(), units, strict=True):
-            yield charts.histogram(name, {name: part}, across=unit)
+            yield charts.histogram(f"{title}{name}", {name: part}, across=unit)
         return
     yield charts.histogram(title, parts, across=field.unit)
 

@@ -15,7 +15,7 @@ from physgym.scene.sample_scenes import objects_of
 from physgym.scene.stored import scene_of
 from physgym.spaces import Array
 
-SIZE = (1120, 400)  # pixels
+SIZE = (1120, 350)  # pixels
 FLAT = ("curve", "text")  # kinds of objects that plots of numbers show as well
 
 
