@@ -100,7 +100,9 @@ class SidePanel:
 
     def __init__(self, server: Any, environment: int, pictures: PictureTime) -> None:
         self._gui, self._environment, self._pictures = server.gui, environment, pictures
-        self._folder = self._gui.add_folder(f"environment {environment}")
+        self._folder = self._gui.add_folder(
+            f"environment {environment}", order=1e6 + environment
+        )  # below the choice of them
         with self._folder:
             self._text = self._gui.add_markdown("")
         self._shown: dict[str, Mapping[str, Any]] = {}
