@@ -19,12 +19,21 @@ from tests.support.commands import run_command
 SMALL = ("--size", "160x120")
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    store(folder / "data", rejected=True)
+    store(folder / "record", spec=RECORD, mode="prediction", episodes=1)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(stored, tmp_path, monkeypatch):
+    """A folder of its own to work in, with two datasets and without a display."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISPLAY", raising=False)
-    store(tmp_path / "data", rejected=True)
-    store(tmp_path / "record", spec=RECORD, mode="prediction", episodes=1)
+    for name in ("data", "record"):
+        (tmp_path / name).symlink_to(stored / name)
     return tmp_path
 
 

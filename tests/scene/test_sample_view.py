@@ -49,6 +49,11 @@ def store(path, episodes=2, steps=3, spec=SPEC, mode="training", **options) -> S
     return SampleDataset(path, mode=mode)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> SampleDataset:
+    return store(tmp_path_factory.mktemp("plain") / "data")
+
+
 @pytest.fixture
 def record(tmp_path) -> SampleDataset:
     return store(tmp_path / "record", spec=RECORD, mode="prediction")
@@ -75,8 +80,7 @@ def test_the_solver_alone_has_the_prediction_in_it(record):
     np.testing.assert_array_equal(solver["objects"]["prediction/m"]["values"], record[0]["prediction/m"])
 
 
-def test_sides_that_there_are_not_are_refused(tmp_path, record):
-    plain = store(tmp_path / "plain")
+def test_sides_that_there_are_not_are_refused(plain, record):
     assert SampleScenes(plain).sides == ("solver",)
     assert SampleScenes(record, ["error", "solver"]).sides == ("solver", "error")
     with pytest.raises(ConfigError, match="no predictions; record some"):
@@ -154,8 +158,8 @@ def test_rejected_samples_are_shown_with_the_reason(tmp_path):
     assert view.picture(3).shape == (160, 200, 3)
 
 
-def test_a_folder_of_pictures_is_in_order(tmp_path):
-    view = SampleView(store(tmp_path / "data"), size=(120, 90))
+def test_a_folder_of_pictures_is_in_order(plain, tmp_path):
+    view = SampleView(plain, size=(120, 90))
     assert view.save_frames(tmp_path / "pictures") == 6
     names = sorted(file.name for file in (tmp_path / "pictures").iterdir())
     assert names[0] == "00000-episode-0-step-0.png"
@@ -164,18 +168,17 @@ def test_a_folder_of_pictures_is_in_order(tmp_path):
         view.save_frames(tmp_path / "pictures")
 
 
-def test_a_notebook_gets_a_film_or_of_one_sample_a_picture(tmp_path, monkeypatch):
-    dataset = store(tmp_path / "data")
-    view = physgym.view(dataset, episode=0, size=(120, 90))
+def test_a_notebook_gets_a_film_or_of_one_sample_a_picture(plain, monkeypatch):
+    view = physgym.view(plain, episode=0, size=(120, 90))
     assert view._repr_png_()[:4] == b"\x89PNG"
     monkeypatch.setattr("physgym.scene.sample_view.find_spec", lambda _: None)
     assert view._repr_html_().startswith('<img src="data:image/gif;base64,')
-    assert physgym.view(dataset, sample=3)._repr_html_() is None
+    assert physgym.view(plain, sample=3)._repr_html_() is None
 
 
-def test_a_notebook_gets_a_video_where_that_can_be_written(tmp_path):
+def test_a_notebook_gets_a_video_where_that_can_be_written(plain):
     pytest.importorskip("imageio_ffmpeg")
-    shown = physgym.view(store(tmp_path / "data"), size=(120, 90))._repr_html_()
+    shown = physgym.view(plain, size=(120, 90))._repr_html_()
     assert shown.startswith('<video controls loop src="data:video/mp4;base64,')
 
 
@@ -208,9 +211,9 @@ def test_the_only_mode_is_taken_and_a_path_will_do(tmp_path, record):
         ({"live": True, "sides": ["network"]}, "leave the others out"),
     ],
 )
-def test_wrong_options_are_refused(tmp_path, options, why):
+def test_wrong_options_are_refused(plain, options, why):
     with pytest.raises(ConfigError, match=why):
-        SampleView(store(tmp_path / "data"), **options)
+        SampleView(plain, **options)
 
 
 @pytest.mark.slow
