@@ -29,6 +29,7 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError, DatasetError, StorageError
 from physgym.experiment.config import check_config
 from physgym.experiment.runs import train
+from physgym.experiment.viewing import view
 from physgym.files import try_lock
 from physgym.formats.archive import archive
 from physgym.generation.generate import generate
@@ -232,6 +233,15 @@ def test_another_machine_reads_it_and_downloads_each_partition_once(bucket, tmp_
     assert next(summarize(bucket.url())).startswith("training: 40 samples")
     assert has_samples(Location.parse(bucket.url()))
     assert not has_samples(Location.parse(bucket.url()), "validation")
+
+
+@pytest.mark.slow
+def test_a_dataset_there_is_viewed_here(bucket, tmp_path):
+    write(bucket.url(), 7, mode="validation")
+    shown = view(bucket.url(), samples=7, size=(200, 150))  # the only mode that there is
+    assert [shown.timeline.episode.tolist(), shown.timeline.step.tolist()] == [[0] * 5 + [1] * 2, [0, 1, 2, 3, 4, 0, 1]]
+    film = shown.save(tmp_path / "film.gif")
+    assert len(film.frames) == 7
 
 
 @pytest.mark.slow
