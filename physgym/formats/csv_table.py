@@ -69,6 +69,12 @@ def import_csv(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"cannot read the table {source}: {error}") from error
     arrays = _joined(source.name, columns)
+    if taken := [name for name in arrays if name.startswith("index/")]:
+        raise DatasetError(
+            f"{source.name} has the columns {taken}; what begins with index/ names episodes, steps and parameters of "
+            "an exported dataset, which a table of this kind does not hold. Give these columns other names, and say "
+            "which are episodes and steps: --episode COLUMN --step COLUMN"
+        )
     asked_roles(source.name, arrays, roles)
     for name, role in roles.items():
         if name in arrays and role != "additional" and arrays[name].dtype.kind == "U":

@@ -102,3 +102,11 @@ def test_no_number_becomes_another_one(tmp_path, row, message):
     with pytest.raises(DatasetError, match=message):
         import_csv(tmp_path / "t.csv", tmp_path / "d", roles={"x": "input", "y": "target"})
     assert not (tmp_path / "d").exists()
+
+
+def test_a_column_that_reads_as_a_part_of_an_export_is_refused(tmp_path):
+    """It was taken for the episodes, or for parameters, without a word."""
+    (tmp_path / "a.csv").write_text("index/episode,x,y\n0,1,2\n0,3,4\n")
+    with pytest.raises(DatasetError, match=r"has the columns \['index/episode'\]; what begins with index/"):
+        import_csv(tmp_path / "a.csv", tmp_path / "d", roles={"x": "input", "y": "target"})
+    assert not (tmp_path / "d").exists()
