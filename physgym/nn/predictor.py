@@ -292,8 +292,8 @@ class Predictor(nn.Module):
 
     def _fed(self, fields: Mapping[str, Any]) -> Fields:
         """Return what the network is fed: the input fields, and what else their transform makes of them."""
-        given = self.transforms.before_prediction({name: fields[name] for name in self.inputs})
-        return checked_fields(given, "before_prediction", self.transforms.before_prediction)
+        transform = self.transforms.before_prediction
+        return checked_fields(transform({name: fields[name] for name in self.inputs}), "before_prediction", transform)
 
     def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
         """Predict in physical units.

@@ -272,11 +272,11 @@ class Normalize(Transform):
         for index, name in enumerate(self.shapes):
             if name not in fields:
                 continue
-            mean: Tensor = getattr(self, f"mean_{index}")  # get_buffer costs as much as the arithmetic
+            mean = cast(Tensor, self._buffers[f"mean_{index}"])  # get_buffer costs as much as the arithmetic
             if fields[name].shape[1:] != mean.shape:  # it might broadcast, to nonsense of the right shape
                 got, want = tuple(fields[name].shape[1:]), tuple(mean.shape)
                 raise ConfigError(f"field {name!r} has shape {got} where it is normalized; its statistics have {want}")
-            yield name, mean, getattr(self, f"scale_{index}")
+            yield name, mean, cast(Tensor, self._buffers[f"scale_{index}"])
 
     @property
     def config(self) -> dict[str, Any]:

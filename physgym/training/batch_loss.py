@@ -76,7 +76,7 @@ class BatchLoss:
         """
         learner = self._learner
         fields = learner.predictor.tensors(arrays)  # name -> (batch, *shape)
-        with learner.optimization.autocast(learner.predictor.device):
+        with learner.optimization.autocast(next(iter(fields.values())).device):
             prediction, _ = self._predicted(fields)  # name -> (batch, *shape), in units of the network
             target = {name: fields[name] for name in learner.loss_fields}
             return self._compared(prediction, target, fields, learner.padding.present(fields))
