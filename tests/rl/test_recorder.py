@@ -188,6 +188,7 @@ def test_texts_of_infos_are_never_cut(tmp_path):
     env.step(action_of(0))
     with pytest.raises(SampleError, match="'where' has a text of more than 64 bytes"):
         env.step(action_of(1))
+    env.close()
 
 
 @pytest.mark.slow

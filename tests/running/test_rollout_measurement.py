@@ -407,7 +407,7 @@ def test_an_output_that_feeds_nothing_is_compared_as_well(tmp_path):
     assert report.units == {"mae/next_state": "m", "mae/size": "m"}
 
 
-@pytest.mark.parametrize("time_step", [None, 0.5])  # which index("time") does not ask either where there is the field
+@pytest.mark.parametrize("time_step", [None, 0.5])
 def test_steps_that_differ_have_their_times_from_a_field(tmp_path, time_step):
     fields = SampleSpec([*spec().values(), Field("time", (), WIDE, "additional", "s")])
     state = np.array([np.linalg.matrix_power(TURN, n)[:, 0] for n in range(5)])
@@ -418,6 +418,10 @@ def test_steps_that_differ_have_their_times_from_a_field(tmp_path, time_step):
             names = {"episode": np.full(4, episode), "seed": np.zeros(4, np.uint64)}
             writer.append(rows, step=np.arange(4), **names)
     evaluation, network = RolloutEvaluation(SampleDataset(tmp_path / "d")), predictor(Turn(1 + EPS))
+    if time_step is not None:  # two times that disagree, of which nobody knows which one is meant
+        with pytest.raises(DatasetError, match="Where steps differ, declare no time_step"):
+            evaluation.measure(network, 4, episodes=[1], thresholds=[0.015])
+        return
     one = evaluation.measure(network, 4, episodes=[1], thresholds=[0.015])
     np.testing.assert_allclose(one.seconds, [0.2, 0.6, 1.2, 2.0])
     assert one.thresholds[0].median_seconds == pytest.approx(0.6)
