@@ -12,8 +12,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ DESCRIPTION = "dataset.json"
 LOCK = ".lock"
 FORMAT, VERSION = "physgym-dataset", 2
 UNKNOWN = "unknown"
-UNFINISHED = "unfinished import"  # key of metadata: the mode that an import is writing next to others
+UNFINISHED = "unfinished import"  # key of metadata: the modes that imports have not finished next to others
 ATTEMPTS = 20  # to read a description and partitions that belong together while a writer is at work
 LARGEST = 1 << 30  # bytes of a description
 
@@ -91,6 +91,21 @@ class Description:
                 folder,
             )
             return cls(text=text)
+
+    @property
+    def unfinished(self) -> set[str]:
+        """Return the modes that an import is writing, or was killed in, next to others."""
+        return set(self.metadata.get(UNFINISHED, "").split())
+
+    @property
+    def said(self) -> dict[str, str]:
+        """Return the metadata without what imports note for themselves."""
+        return {key: word for key, word in self.metadata.items() if key != UNFINISHED}
+
+    def with_unfinished(self, modes: Collection[str]) -> Description:
+        """Return the description with other modes as those that are unfinished."""
+        noted = {UNFINISHED: " ".join(mode for mode in get_args(Mode) if mode in modes)} if modes else {}
+        return replace(self, metadata={**self.said, **noted})
 
     @property
     def content(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from physgym.data import constants
 from physgym.data.dataset_parts import METADATA, EpisodeSplit, recorded_split
-from physgym.data.description import UNFINISHED, Description, Mode, open_partitions
+from physgym.data.description import Description, Mode, open_partitions
 from physgym.data.joined_tables import check_fields
 from physgym.data.partition import Partition
 from physgym.errors import DatasetError
@@ -79,7 +79,7 @@ class OpenedFolders:
             raise DatasetError(f"there is no dataset at {folder}")
         partitions, description = open_partitions(folder, self.mode, known)
         shown = self.places[number]
-        if description.metadata.get(UNFINISHED) == self.mode:
+        if self.mode in description.unfinished:
             raise DatasetError(
                 f"{shown} holds {self.mode} samples of an import that was killed, or is at work, so that some are "
                 "missing. Import them again, which replaces these"
@@ -106,7 +106,7 @@ class OpenedFolders:
     @property
     def metadata(self) -> dict[str, str]:
         """Return what people said of the dataset in the first folder, by key."""
-        return dict(self._descriptions[0].metadata)
+        return self._descriptions[0].said
 
     @cached_property
     def split(self) -> EpisodeSplit | None:

@@ -71,7 +71,7 @@ def summarize(path: str | Path) -> Iterator[str]:
     folder = partitions[0].path.parent
     described = Description.read(folder)
     entry = described.constants
-    yield from (f"{key}: {in_words(key, text)}" for key, text in described.metadata.items())
+    yield from (f"{key}: {in_words(key, text)}" for key, text in described.said.items())
     if entry == UNKNOWN and not (folder / constants.CONSTANTS).exists():
         yield f"constants: {UNKNOWN}"
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -72,6 +72,7 @@ def store_columns(
     tables = side_columns(arrays, described)
     if not arrays:
         raise DatasetError(f"{source} holds no arrays")
+    refuse_index(source, set(arrays) - {data["name"] for data in described.get("fields", [])})
     shapes = {name: value.shape for name, value in (arrays | index).items() if value is not None}
     if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
         raise DatasetError(f"the arrays must have a row per sample, the same number of rows; their shapes: {shapes}")
@@ -82,7 +83,7 @@ def store_columns(
     spec = _spec(arrays, described, roles or {}, units or {})
     count = next(iter(shapes.values()))[0]
     if index["episode"] is None:
-        if step is not None:
+        if index["step"] is not None:
             raise ConfigError(
                 "steps are given without the episodes in which they are, so that they would be those of an "
                 "episode each: name the column of episodes as well (episode=, --episode)"
@@ -129,6 +130,24 @@ def asked_roles(source: str, names: Mapping[str, Any], roles: Mapping[str, Any] 
             f"nothing says what the network gets and what it predicts: --role NAME=input --role NAME=target; {source} "
             f"has the columns {', '.join(names)}"
         )
+
+
+def refuse_index(source: str | Path, names: Iterable[str]) -> None:
+    """Raise DatasetError where columns are named as parts of an exported dataset are, which they are not."""
+    if taken := sorted(name for name in names if name.startswith("index/")):
+        raise DatasetError(
+            f"{Path(source).name} has the columns {taken}; what begins with index/ names episodes, steps and "
+            "parameters of an exported dataset, which it does not hold. Give these columns other names, and say which "
+            "are episodes and steps: --episode COLUMN --step COLUMN"
+        )
+
+
+def refuse_texts(arrays: Mapping[str, Any], roles: Mapping[str, FieldRole]) -> None:
+    """Raise ConfigError where a column of texts is to be an input or a target."""
+    for name, role in roles.items():
+        if name in arrays and role != "additional" and arrays[name].dtype.kind in "SU":
+            text = arrays[name][:1].ravel().tolist()[0]
+            raise ConfigError(f"{name} is to be {role}, and holds texts such as {text!r}, where numbers are wanted")
 
 
 def assumption(count: int, overlapping: list[str]) -> str:

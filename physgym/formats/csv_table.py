@@ -13,9 +13,9 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
-from physgym.errors import ConfigError, DatasetError
+from physgym.errors import DatasetError
 from physgym.files import absolute
-from physgym.formats.columns import asked_roles, store_columns
+from physgym.formats.columns import asked_roles, refuse_index, refuse_texts, store_columns
 from physgym.formats.registry import ImportFormat, ImportOptions
 from physgym.sample import FieldRole
 from physgym.samplers.parameter_table import HEADER
@@ -69,17 +69,9 @@ def import_csv(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"cannot read the table {source}: {error}") from error
     arrays = _joined(source.name, columns)
-    if taken := [name for name in arrays if name.startswith("index/")]:
-        raise DatasetError(
-            f"{source.name} has the columns {taken}; what begins with index/ names episodes, steps and parameters of "
-            "an exported dataset, which a table of this kind does not hold. Give these columns other names, and say "
-            "which are episodes and steps: --episode COLUMN --step COLUMN"
-        )
+    refuse_index(source, arrays)
     asked_roles(source.name, arrays, roles)
-    for name, role in roles.items():
-        if name in arrays and role != "additional" and arrays[name].dtype.kind == "U":
-            text = str(arrays[name].flat[0])
-            raise ConfigError(f"{name} is to be {role}, and holds texts such as {text!r}, where numbers are wanted")
+    refuse_texts(arrays, roles)
     store_columns(
         source,
         arrays,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from physgym import files
-from physgym.data.description import UNFINISHED, Description, Mode
+from physgym.data.description import Description, Mode
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.surgery.unfinished import delete_unfinished, locked
 from physgym.data.writer import SampleWriter, all_or_nothing, remove_mode
@@ -51,7 +50,7 @@ def _addition(folder: Path | Location, mode: Mode) -> Iterator[Callable[[], None
     if isinstance(folder, Location) or not folder.is_dir() or not any(folder.iterdir()):
         yield lambda: None
         return
-    if Description.read(folder).metadata.get(UNFINISHED) == mode:
+    if mode in Description.read(folder).unfinished:
         claim = FolderClaim(folder)  # which an import at work has
         try:
             remove_mode(folder, mode)
@@ -63,15 +62,14 @@ def _addition(folder: Path | Location, mode: Mode) -> Iterator[Callable[[], None
         nonlocal begun
         begun = True
         found = Description.read(folder)
-        replace(found, metadata={**found.metadata, UNFINISHED: mode}).write(folder)
+        found.with_unfinished(found.unfinished | {mode}).write(folder)
 
     try:
         yield begin
     finally:
         found = Description.read(folder)
-        if begun and UNFINISHED in found.metadata:
-            kept = {key: word for key, word in found.metadata.items() if key != UNFINISHED}
-            replace(found, metadata=kept).write(folder)
+        if begun and mode in found.unfinished:
+            found.with_unfinished(found.unfinished - {mode}).write(folder)
 
 
 @contextlib.contextmanager

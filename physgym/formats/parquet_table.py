@@ -24,7 +24,7 @@ from physgym.data.side_arrays import check_episodes, described
 from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating
-from physgym.formats.columns import CHUNK_BYTES, asked_roles, checksum, store_columns
+from physgym.formats.columns import CHUNK_BYTES, asked_roles, checksum, refuse_index, refuse_texts, store_columns
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, FieldRole
@@ -307,7 +307,9 @@ def import_parquet(
             text = (file.schema_arrow.metadata or {}).get(OURS.encode())
             if text is None:
                 arrays: dict[str, Any] = {name: table.column(name) for name in table.names}
+                refuse_index(source, arrays)
                 asked_roles(source.name, arrays, roles)
+                refuse_texts(arrays, roles or {})
                 said: dict[str, Any] = {"source": {"parquet": {"file": source.name}}}
             else:
                 said = json.loads(text)

@@ -54,6 +54,12 @@ def side_columns(arrays: dict[str, Array], described: Mapping[str, Any]) -> Side
     """Take the side tables out of the arrays of an export; other arrays have none."""
     rejected = _group(arrays, "index/rejected/") if "index/rejected/reason" in arrays else None
     endings = _group(arrays, "index/endings/") if "index/endings/how" in arrays else {}
+    needed = {f"index/endings/{name}" for name in ("episode", "steps", "how")} if endings else set()
+    if rejected is not None:
+        fields = [f"data/{name}" for name in arrays if not name.startswith("index/")]
+        needed |= {f"index/rejected/{name}" for name in [*fields, *(f"index/{name}" for name in INDEX)]}
+    if missing := sorted(needed - {*endings, *(rejected or {})}):
+        raise DatasetError(f"the arrays lack {missing}, which belong to those that are there; restore a copy")
     constants = {name.removeprefix(CONSTANT): value for name, value in _group(arrays, CONSTANT).items()}
     if "parameters" not in described:
         return SideColumns(None, {}, rejected, endings, constants)

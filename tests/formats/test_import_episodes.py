@@ -7,7 +7,9 @@ import os
 import numpy as np
 import pytest
 
+from physgym.data import surgery
 from physgym.data.dataset import SampleDataset
+from physgym.data.description import Description
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.formats.numpy_arrays import import_numpy
@@ -94,3 +96,50 @@ def killed(append):
         os._exit(9)
 
     return until_then
+
+
+def test_a_part_that_was_not_imported_whole_stays_closed_while_others_are(tmp_path, monkeypatch):
+    """The next import, of another part, made the half one readable."""
+    arrays = {"x": np.arange(6.0), "day": np.arange(6) // 3}
+    import_numpy(arrays, tmp_path / "d", episode="day")
+    for mode in ("test", "validation"):
+        child = os.fork()
+        if not child:
+            try:
+                monkeypatch.setattr(SampleWriter, "append", killed(SampleWriter.append))
+                import_numpy(arrays, tmp_path / "d", episode="day", mode=mode)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    import_numpy(arrays, tmp_path / "d", episode="day", mode="prediction")
+    for mode in ("test", "validation"):
+        with pytest.raises(DatasetError, match=f"holds {mode} samples of an import that was killed"):
+            SampleDataset(tmp_path / "d", mode)
+    surgery.filter(tmp_path / "d", "step > 0", tmp_path / "f", mode="training")
+    for folder in ("d", "f"):
+        assert SampleDataset(tmp_path / folder).metadata == {}
+    assert Description.read(tmp_path / "f").metadata == {}
+    import_numpy(arrays, tmp_path / "d", episode="day", mode="validation")
+    assert len(SampleDataset(tmp_path / "d", "validation")) == 6
+    with pytest.raises(DatasetError, match="holds test samples of an import that was killed"):
+        SampleDataset(tmp_path / "d", "test")
+
+
+def test_steps_in_an_array_of_an_export_need_episodes_too(tmp_path):
+    with pytest.raises(ConfigError, match="steps are given without the episodes"):
+        import_numpy({"x": np.arange(4.0), "index/step": np.array([0, 1, 0, 1])}, tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("index/parameters/gain", r"has the columns \['index/parameters/gain'\]; what begins with index/"),
+        ("index/rejected/reason", r"lack \['index/rejected/data/x', 'index/rejected/index/env', "),
+        ("index/endings/how", r"lack \['index/endings/episode', 'index/endings/steps'\]"),
+    ],
+)
+def test_parts_of_an_export_without_the_others_are_named(tmp_path, name, message):
+    with pytest.raises(DatasetError, match=message):
+        import_numpy({"x": np.arange(4.0), name: np.arange(4.0)}, tmp_path / "d", episode=np.arange(4))
+    assert not (tmp_path / "d").exists()

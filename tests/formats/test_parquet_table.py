@@ -154,3 +154,19 @@ def test_what_a_table_does_not_say_or_lacks_is_named(tmp_path):
         with pytest.raises(DatasetError, match=text):
             import_parquet(foreign(tmp_path / "t.parquet", **more), tmp_path / "d", roles={"x": "input"})
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("name", ["index/episode", "index/step", "index/constants/mesh", "index/parameters/gain"])
+def test_a_column_that_reads_as_a_part_of_an_export_is_refused(tmp_path, name):
+    """It ended in an AttributeError, or was taken for the steps without a word."""
+    file = foreign(tmp_path / "t.parquet", **{name: [0, 0, 1]})
+    with pytest.raises(DatasetError, match=rf"has the columns \['{name}'\]; what begins with index/"):
+        import_parquet(file, tmp_path / "d", roles={"x": "input"})
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_text_is_no_input(tmp_path):
+    file = foreign(tmp_path / "t.parquet", word=["a", "b", "a"])
+    with pytest.raises(ConfigError, match="word is to be input, and holds texts such as 'a', where numbers are wanted"):
+        import_parquet(file, tmp_path / "d", roles={"word": "input", "y": "target"})
+    assert not (tmp_path / "d").exists()

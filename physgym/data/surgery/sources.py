@@ -68,7 +68,7 @@ class SourceDataset:
         if not parts:
             raise DatasetError(f"{path} holds no samples{'' if mode is None else f' of the part {mode}'}")
         description = Description.read(folder)
-        return cls(str(at), parts, constants.read(folder, description.constants), description.metadata)
+        return cls(str(at), parts, constants.read(folder, description.constants), description.said)
 
     def verify(self, *, progress: bool = False) -> None:
         """Compare the samples with their checksums: what is damaged must not get a new one.
