@@ -403,6 +403,8 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
         dtype = np.dtype("f8")
 
     limits = _valid_range(attributes)
+    if unsigned:  # those that have the type of the variable have its bits, too
+        limits = tuple(one if one is None or one.dtype != raw.newbyteorder("=") else one.view(stored) for one in limits)
     said = [np.asarray(one).dtype.kind for one in limits if one is not None]
     unpacked = bool(packed) and raw.kind in "iu" and "f" in said
     nan_marks = any(mark.dtype.kind == "f" and np.isnan(mark).any() for mark in marks)
@@ -421,7 +423,7 @@ def _foreign(name: str, one: _StoredVariable) -> NamedAxes:
         if nan_marks and not warned and found.dtype.kind == "f" and np.isnan(found).any():
             warned.append(name)
             log.warning("%s has NaN, by which the file marks missing values; it is kept", name)
-        found = found.view(stored) if unsigned else found
+        found = found.view(stored.newbyteorder(raw.byteorder)) if unsigned else found
         if not unpacked:
             _check_range(name, found, limits)
         if packed:
@@ -472,7 +474,7 @@ class Netcdf(Format):
 FORMAT = Netcdf()
 
 
-def _valid_range(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+def _valid_range(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the lowest and the highest value that a variable may hold, None where its attributes do not say it.
 
     Where numbers are packed into integers they are those of the packed ones, unless they are floating-point numbers.
@@ -484,14 +486,16 @@ def _valid_range(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
     return (low[0] if len(low) else None), (high[0] if len(high) else None)
 
 
-def _check_range(name: str, values: Array, limits: tuple[Any, Any]) -> None:
+def _check_range(name: str, values: Array, limits: tuple[Any, ...]) -> None:
     """Raise DatasetError where values of a variable are outside of what it may hold."""
     low, high = limits
     if values.dtype.kind not in "iuf":
         return
     outside = np.zeros(values.shape, np.bool_)
-    outside |= False if low is None else values < low
-    outside |= False if high is None else values > high
+    with np.errstate(over="ignore"):
+        least, most = (np.asarray(end, values.dtype if values.dtype.kind == "f" else None) for end in limits)
+    outside |= False if low is None else values < least
+    outside |= False if high is None else values > most
     if outside.any():
         raise DatasetError(
             f"{name} has {np.count_nonzero(outside)} values, such as {values[outside].flat[0]}, outside of the valid "

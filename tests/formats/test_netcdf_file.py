@@ -282,6 +282,19 @@ def test_what_was_never_written_is_missing(tmp_path):
         import_netcdf(unwritten, tmp_path / "d", roles=XY)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_unsigned_integers_have_the_order_of_their_bytes_and_of_their_range(tmp_path, order):
+    """Those whose first byte is the largest one were read in the other order."""
+    more = {"_Unsigned": "true", "valid_range": np.array([0, -2], "i2")}
+    file = of_values(tmp_path / "a.nc", np.array([1, -3], f"{order}i2"), **more)
+    assert import_netcdf(file, tmp_path / "d", roles=XY)[:]["y"].tolist() == [1, 2**16 - 3]
+
+
+def test_a_range_in_double_precision_holds_its_end_in_single(tmp_path):
+    file = of_values(tmp_path / "a.nc", np.array([0.1, 0.2], "f4"), valid_max=np.float64(0.2), valid_min=0.1)
+    assert import_netcdf(file, tmp_path / "d", roles=XY)[:]["y"].tolist() == np.array([0.1, 0.2], "f4").tolist()
+
+
 def test_packed_integers_of_32_bits_and_flags(tmp_path):
     file = of_values(tmp_path / "a.nc", np.array([2**24 + 1, 3], "i4"), scale_factor=np.float32(1))
     assert import_netcdf(file, tmp_path / "d", roles=XY)[:]["y"].tolist() == [2**24 + 1, 3]
@@ -302,6 +315,7 @@ def test_packed_integers_of_32_bits_and_flags(tmp_path):
         (np.array([1, 40], "i2"), {"valid_range": np.array([0.0, 10.0]), "scale_factor": 0.5}, "20.0, outside"),
         (np.array([-1, 7], "i1"), {"valid_max": np.uint8(200), "_Unsigned": "true"}, "255, outside of the valid range"),
         (np.array([1, 40], "i2"), {"valid_range": np.array([0, 40], "i2"), "scale_factor": 0.5}, None),
+        (np.array([7, -3], "i1"), {"valid_max": np.int8(-4), "_Unsigned": "true"}, "253, outside of the valid range"),
     ],
 )
 def test_values_outside_of_their_valid_range_are_refused(tmp_path, values, attributes, outside):
