@@ -64,7 +64,8 @@ def evaluate(
         network: A `Predictor`, or the folder of a session or of a checkpoint.
         data: The samples, or the folders of a dataset; by default those of the session.
         part: "training", "validation", "test" or "prediction"; by default the test part where there is one, else all
-            samples. For episodes the split that the dataset or the session records.
+            samples, and of an opened dataset just the samples that it has. For episodes the split that the dataset or
+            the session records.
         metrics: Names in `physgym.nn.metrics.METRICS`, "module:function" or such functions of (prediction, target),
             each of shape (n, *shape), that return shape (n,); or subclasses of `Metric`.
         worst: How many of the worst samples of each field are named.
@@ -152,11 +153,11 @@ def samples_for(session: Path | None, data: Any, part: Mode | None) -> SampleDat
     if part is not None:
         one_of("part", part, ALL_PARTS)
     if isinstance(data, (SampleDataset, EpisodeWindows)):
-        if part is None:
+        dataset = without_windows(data)
+        if part is None or part == dataset.mode == "prediction":
             return data
         if part == "prediction":
             raise ConfigError("the predictions of a run are a mode of their own: open them with mode='prediction'")
-        dataset = without_windows(data)
         return data.part(part, None if session is None else recorded_split(session, list(dataset.places)))
     if data is not None and not isinstance(data, (str, Path, Sequence)):
         raise ConfigError(f"samples to evaluate on are a dataset or its folder, not a {type(data).__name__}")

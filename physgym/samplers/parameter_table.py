@@ -70,9 +70,15 @@ class ParameterTable(Sampler):
                 raise ConfigError(f"{self._what} has two columns {name!r}; leave one out")
             if unit is not None:
                 self._units[name] = unit.strip()
-            if isinstance(values, (Mapping, Set, str, bytes)):
-                raise ConfigError(f"{self._what}: column {name!r} is a {type(values).__name__}, not a list or an array")
-            self._values[name] = list(values)
+            try:
+                if isinstance(values, (Mapping, Set, str, bytes)):
+                    raise TypeError
+                self._values[name] = list(values)
+            except TypeError:
+                kind = type(values).__name__
+                raise ConfigError(
+                    f"{self._what}: column {name!r} is a {kind}, not a list or an array with a value for each row"
+                ) from None
         lengths = {len(values) for values in self._values.values()}
         if len(lengths) != 1 or lengths == {0}:
             got = sorted(lengths)

@@ -119,6 +119,13 @@ def test_arguments_that_cannot_be_are_named(dataset, predictor, options, text):
         physgym.evaluate(predictor, dataset, progress=False, **options)
 
 
+def test_opened_predictions_are_those_of_the_part(tmp_path, dataset, predictor):
+    record = stored(tmp_path / "record", "prediction")
+    assert physgym.evaluate(predictor, record, part="prediction", progress=False).samples == EPISODES * STEPS
+    with pytest.raises(ConfigError, match="open them with mode='prediction'"):
+        physgym.evaluate(predictor, dataset, part="prediction", progress=False)
+
+
 def test_samples_that_do_not_fit_are_refused(tmp_path, dataset, predictor):
     surgery.drop(dataset.paths[0], ["heat"], tmp_path / "less")
     with pytest.raises(ConfigError, match=r"the samples have no \['heat'\]"):

@@ -101,6 +101,7 @@ def test_other_marks_between_values(tmp_path, mark):
         ({"gain": {0: 1.5, 1: 1.25}}, r"column 'gain' is a dict, not a list or an array"),
         ({"gain": {1.5, 1.25}}, r"column 'gain' is a set, not a list or an array"),
         ({"gain": "11"}, r"column 'gain' is a str, not a list or an array"),
+        ({"gain": 1.5}, r"column 'gain' is a float, not a list or an array with a value for each row"),
         ({"gain": np.ma.array([1.0, 2.0], mask=[0, 1])}, r"row 2 of column 'gain' is masked, not a finite number"),
     ],
 )
