@@ -68,6 +68,8 @@ ORDER = [
     "samplers",
     "protocol",
     "transport",
+    "scene.sinks.base",
+    "scene.sinks.table",
     "viewing",
     "worker",
     "launch",

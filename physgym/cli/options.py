@@ -18,6 +18,7 @@ from physgym.generation.options import GenerationOptions
 from physgym.options import options_of
 from physgym.running.options import RunnerOptions
 from physgym.samplers.table import shown_names
+from physgym.scene.sinks.table import WITH_RUN, choices_text, titles_of
 
 NUMBERS = (bool, int, float)
 
@@ -125,8 +126,8 @@ def declared_options(options: type, section: str) -> tuple[KeyOption, ...]:
 VIEW = Annotated[
     str | None,
     typer.Option(
-        metavar="vedo|web",
-        help="Show the simulations while they run: in a window, or on a page in a browser.",
+        metavar="|".join(titles_of(WITH_RUN)),
+        help=f"Show the simulations while they run: {choices_text(WITH_RUN)}.",
     ),
 ]
 GENERATION = (

@@ -10,8 +10,7 @@ import typer
 
 from physgym.cli.app import app
 from physgym.errors import ConfigError
-
-SHOWN = "vedo, a window, web, a page in a browser, or rerun, a recording."
+from physgym.scene.sinks.table import SINKS, choices_text
 
 
 @app.command()
@@ -24,7 +23,7 @@ def watch(
             show_default=False,
         ),
     ],
-    sink: Annotated[str, typer.Option(metavar="SINK", help=f"Where it is shown: {SHOWN}")] = "vedo",
+    sink: Annotated[str, typer.Option(metavar="SINK", help=f"Where it is shown: {choices_text(SINKS)}.")] = "vedo",
     env: Annotated[
         list[int] | None, typer.Option(min=0, help="Environment to show; may be repeated. By default the first four.")
     ] = None,

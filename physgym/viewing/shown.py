@@ -10,17 +10,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from physgym.checks import one_of
 from physgym.errors import ConfigError
+from physgym.scene.sinks.table import WITH_RUN
 from physgym.system.children import Child
 from physgym.viewing.places import new_entry
 from physgym.viewing.server import ViewServer
 from physgym.viewing.views import SceneViews
 
-SinkName = Literal["vedo", "web"]
-SINKS = ("vedo", "web", "count")
 READY = 30.0  # seconds that a window or page has to open, before the run goes on
 GOODBYE = 3.0  # seconds that it has to close
 LOOK = 0.02
@@ -32,7 +31,8 @@ class LiveView:
     """The way in which a run is shown while it goes on.
 
     Attributes:
-        sink: What opens with the run: "vedo", a window, or "web", a page in a browser; None for nothing.
+        sink: What opens with the run, of `physgym.scene.sinks.table`: "vedo", a window, or "web", a page in a browser;
+            None for nothing.
         places: Folders by which ``physgym watch`` finds the run, next to that of its dataset.
 
     Raises:
@@ -44,14 +44,14 @@ class LiveView:
 
     def __post_init__(self) -> None:
         if self.sink is not None:
-            one_of("view", self.sink, SINKS)
+            one_of("view", self.sink, WITH_RUN)
 
 
 UNSEEN = LiveView()
-ViewLike: TypeAlias = LiveView | SinkName | None
+ViewLike: TypeAlias = LiveView | str | None
 
 
-def view_of(view: ViewLike | str) -> LiveView:
+def view_of(view: ViewLike) -> LiveView:
     """Return how a run is shown, of what a user gives.
 
     Raises:

@@ -3,20 +3,55 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from physgym.checks import one_of
 from physgym.errors import needs
 from physgym.scene.sinks.base import SceneSink
 
-# name: module, class, package that it needs and the extra that installs it
-SINKS: Mapping[str, tuple[str, str, str, str]] = {
-    "vedo": ("physgym.scene.sinks.vedo_window", "VedoWindow", "vedo", ""),
-    "count": ("physgym.scene.sinks.counting", "CountingSink", "numpy", ""),
-    "rerun": ("physgym.scene.sinks.rerun_recording", "RerunRecording", "rerun", "rerun"),
-    "web": ("physgym.scene.sinks.web_page", "WebPage", "viser", "web"),
+
+@dataclass(frozen=True)
+class SinkEntry:
+    """A row of the table.
+
+    Attributes:
+        place: Its class, as "module:Class".
+        title: What it is, for people; empty for one that helps are to leave out.
+        package: What has to be installed for it.
+        extra: Of physgym, which installs that.
+        with_run: Whether a run can start with it: it needs no arguments.
+    """
+
+    place: str
+    title: str
+    package: str
+    extra: str = ""
+    with_run: bool = True
+
+
+SINKS: Mapping[str, SinkEntry] = {
+    "vedo": SinkEntry("physgym.scene.sinks.vedo_window:VedoWindow", "a window", "vedo"),
+    "web": SinkEntry("physgym.scene.sinks.web_page:WebPage", "a page in a browser", "viser", "web"),
+    "rerun": SinkEntry(
+        "physgym.scene.sinks.rerun_recording:RerunRecording", "a recording", "rerun", "rerun", with_run=False
+    ),
+    "count": SinkEntry("physgym.scene.sinks.counting:CountingSink", "", "numpy"),
 }
+
+
+WITH_RUN = tuple(name for name, one in SINKS.items() if one.with_run)
+
+
+def titles_of(names: Collection[str]) -> dict[str, str]:
+    """Return some names with what they are, for people."""
+    return {name: one.title for name, one in SINKS.items() if name in names and one.title}
+
+
+def choices_text(names: Collection[str]) -> str:
+    """Return some names with what they are, as the help of an option has it."""
+    return "; ".join(f"{name}, {title}" for name, title in titles_of(names).items())
 
 
 def make_sink(name: str, **options: Any) -> SceneSink:
@@ -30,7 +65,8 @@ def make_sink(name: str, **options: Any) -> SceneSink:
         ConfigError: There is none, it has no such option, or a package is missing.
     """
     one_of("view", name, tuple(SINKS))
-    module, kind, package, extra = SINKS[name]
-    with needs(package, extra, f"--view {name}"):
+    entry = SINKS[name]
+    module, _, kind = entry.place.partition(":")
+    with needs(entry.package, entry.extra, f"--view {name}"):
         made: SceneSink = getattr(importlib.import_module(module), kind)(**options)
         return made

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+from contextlib import nullcontext
+
 import pytest
 
+from physgym import cli
 from physgym.errors import ConfigError
 from physgym.scene.sinks.base import SceneSink
 from physgym.scene.sinks.counting import CountingSink
 from physgym.scene.sinks.table import SINKS, make_sink
 from physgym.testing.sinks import SinkContract, snapshot_of
+from physgym.viewing.shown import view_of
 
 
 class TestCounting(SinkContract):
@@ -31,6 +36,19 @@ def test_a_sink_is_made_by_its_name():
     assert [make_sink("count").name] == [name for name in SINKS if name == "count"]
     with pytest.raises(ConfigError, match=r"view must be one of .*'count'.*, not 'cinema'"):
         make_sink("cinema")
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_a_row_of_the_table_is_all_that_a_name_needs(name, capsys):
+    row = SINKS[name]
+    module, _, kind = row.place.partition(":")
+    assert getattr(importlib.import_module(module), kind).name == name
+    with nullcontext() if row.with_run else pytest.raises(ConfigError, match="view must be one of"):
+        assert view_of(name).sink == name
+    for command, offered in (("watch", True), ("generate", row.with_run), ("train", row.with_run)):
+        cli.app([command, "--help"], standalone_mode=False)
+        text = " ".join(capsys.readouterr().out.split())
+        assert (f"{name}, {row.title}" in text) == (offered and bool(row.title))
 
 
 def test_what_could_not_be_opened_is_closed():
