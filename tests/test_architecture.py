@@ -188,6 +188,15 @@ def test_modules_are_short():
     assert long == LONG
 
 
+def test_the_page_names_all_folders_in_their_order():
+    """A folder whose modules have several places stands at the first one."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    block = text[text.index("physgym/\n") : text.index("\ntests/")]
+    heads = [line[2:23] if line[2] != " " else "" for line in block.splitlines()[1:]]
+    named = [name for head in heads for name in re.findall(r"(\w+)(?:/|\.py)", head)]
+    assert named == [name for name in dict.fromkeys(part.partition(".")[0] for part in ORDER) if name[0] != "_"]
+
+
 @cache
 def classes() -> dict[str, tuple[str, set[str], list[str]]]:
     """Of every class its module, the attributes that its methods assign, and the names of its bases."""

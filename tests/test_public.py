@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import gymnasium
 import pytest
@@ -19,16 +21,20 @@ ROOT = Path(__file__).parents[1]
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 NAMES = {
     "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
-    "factory reopen evaluate view",
-    "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset",
+    "Recorder factory reopen evaluate view",
+    "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset EpisodeSplit",
     "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV MLflow WandB Logger EarlyStopping "
-    "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource",
-    "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization",
-    "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation SaveFrames",
+    "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource LearningRateMonitor Metrics "
+    "ProgressBar Samples Unroll",
+    "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization Changes Compose ElasticEnergy HeatResidual "
+    "Hold Inverse Laplacian LossTransform METRICS Metric MetricTable PoissonResidual RelativeL2 Transform build "
+    "describe export_network register registered",
+    "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames",
     "physgym.sample": "Field SampleSpec",
-    "physgym.scene": "Scene SceneHandle field constant prediction norm stack draw",
-    "physgym.testing": "check_env EnvConformance",
-    "physgym.samplers": "Sampler Breed find_sampler rebuild_sampler",
+    "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",
+    "physgym.testing": "check_env EnvConformance ConformanceNote",
+    "physgym.samplers": "Sampler Breed Gaussian Grid LatinHypercube NetworkPolicy ParameterTable Policy Sobol Uniform "
+    "find_sampler rebuild_sampler",
     "physgym.errors": "PhysGymError ConfigError CheckpointError DatasetError SampleError WorkerError ChangedCode",
 }
 COMMANDS = (
@@ -58,6 +64,16 @@ def options(*path: str) -> set[str]:
 def test_a_public_name_is_there(name):
     module, _, attribute = name.rpartition(".")
     assert getattr(importlib.import_module(module), attribute) is not None
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_what_a_public_module_hands_on_is_in_the_list(module):
+    found = importlib.import_module(module)
+    tree = ast.parse(Path(str(found.__file__)).read_text())
+    aliases = [alias for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    handed_on = {alias.name for alias in aliases if alias.asname == alias.name} | set(getattr(found, "__all__", ()))
+    public = {name for name in handed_on if name[0] != "_" and not isinstance(getattr(found, name), ModuleType)}
+    assert public <= set(NAMES[module].split())
 
 
 @pytest.mark.slow

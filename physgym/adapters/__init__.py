@@ -1,4 +1,4 @@
-"""Views of a vector env for libraries that want another interface than Gymnasium's.
+"""Views of a vector env for libraries that want another interface than Gymnasium's, and other people's simulators.
 
 Each module imports the library that it serves, so that nothing of it is loaded unless it is asked for. Libraries that
 take a `gymnasium.vector.VectorEnv` as it is need none of this.

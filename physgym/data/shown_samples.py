@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from physgym.sample import Field, SampleSpec, present
-from physgym.scene.pictures import ArrayPanel, Picture, draw
+from physgym.scene.pictures import ArrayPanel, Picture, draw_arrays
 from physgym.spaces import Array
 
 NUMBERS = "biufc"  # kinds of dtypes
@@ -39,7 +39,7 @@ def draw_sample(spec: SampleSpec, sample: Mapping[str, Array], title: str) -> Pi
     if not panels:  # single numbers: a bar would say less than their text
         values = [_numbers(found[name][0]).reshape(-1) for name in spec if found[name].dtype.kind in NUMBERS]
         panels = [ArrayPanel("all numbers", np.concatenate(values))] if any(map(len, values)) else []
-    return draw(panels[:LARGEST], title="\n".join([title, *single, *_left_out(panels)]))
+    return draw_arrays(panels[:LARGEST], title="\n".join([title, *single, *_left_out(panels)]))
 
 
 def draw_episode(spec: SampleSpec, samples: Mapping[str, Array], steps: Array, title: str) -> Picture:
@@ -69,7 +69,7 @@ def draw_episode(spec: SampleSpec, samples: Mapping[str, Array], steps: Array, t
             columns = columns[:, 0]
         panels.append(ArrayPanel(shown, columns, field.unit, steps, "step"))
     lines = [title, *_left_out(panels), *([f"no numbers: {', '.join(texts)}"] if texts else [])]
-    return draw(panels[:LARGEST], title="\n".join(lines))
+    return draw_arrays(panels[:LARGEST], title="\n".join(lines))
 
 
 def _panel_of_sample(name: str, field: Field, values: Array) -> ArrayPanel:

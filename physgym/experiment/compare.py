@@ -20,6 +20,7 @@ from physgym.experiment import components
 from physgym.experiment.record import read_config, read_record, results_of, state
 from physgym.experiment.report_text import printable
 from physgym.files import short, write_atomically
+from physgym.training.journal import by_dotted_key
 from physgym.training.loggers import CurvePoints
 
 Direction = Literal["minimize", "maximize"]
@@ -219,7 +220,7 @@ def _read_session(path: Path, name: str) -> ComparedSession:
         "description": record["description"] or None,
     }
     times = {"whole session": _seconds(record["runs"]), "last epoch": results.get("seconds")}
-    dotted = {key: value for key, value in _dotted(config) if key not in ("session", "description")}
+    dotted = {key: value for key, value in by_dotted_key(config) if key not in ("session", "description")}
     return ComparedSession(
         name,
         path,
@@ -250,14 +251,6 @@ def _seconds(runs: Sequence[Mapping[str, Any]]) -> float | None:
             return None
         total += (datetime.fromisoformat(run["end"]) - datetime.fromisoformat(run["start"])).total_seconds()
     return total
-
-
-def _dotted(config: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _declared(config: Mapping[str, Any]) -> dict[str, Direction]:

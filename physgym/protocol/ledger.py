@@ -52,14 +52,18 @@ class Pending:
                 request = replace(request, limit=limit, made=request.made + self.samples)
         return request
 
+    @property
+    def is_streamed(self) -> bool:
+        """Return whether it is a step whose environments answer one by one, without lockstep."""
+        return type(self.request) is Step and self.request.stream
+
     def envs_in_flight(self, count: int) -> Collection[int]:
         """Return the local indices of the environments without an answer, if it is a step without lockstep.
 
         Args:
             count: Number of environments.
         """
-        request = self.request
-        if type(request) is not Step or not request.stream:
+        if not self.is_streamed:
             return ()
         return range(count) if self.unanswered is None else self.unanswered
 
@@ -195,7 +199,8 @@ class Ledger:
 
     def answer(self, reply: Message) -> Pending | None:
         """Note a reply to the oldest request, or a part of one; return the request if that completes it."""
-        oldest, last = self.pending[0], getattr(reply, "last", True)
+        oldest = self.pending[0]
+        last = reply.last if isinstance(reply, (Results, RolloutResult)) else True
         if isinstance(reply, RolloutResult):
             self.samples += len(reply.steps)
             if ended := sum(reply.lengths):

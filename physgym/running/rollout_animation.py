@@ -11,8 +11,8 @@ from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.running.autoregression import PredictedTrajectory
 from physgym.scene.films import GIF, Film, save_film
-from physgym.scene.frames import COLOURS, figure_frame, new_figure, style
-from physgym.scene.style import GHOST_COLOUR
+from physgym.scene.frames import figure_frame, new_figure, style
+from physgym.scene.style import COLOUR_MAP, GHOST_COLOUR
 from physgym.spaces import Array
 
 FEW = 8  # numbers of a field that are drawn over time
@@ -141,8 +141,8 @@ def _pictures(predicted: Array, true: Array, labels: tuple[str, ...], titles: li
     found = []
     for i in shown:
         panels: list[tuple[str, Array, dict[str, Any]]] = [
-            ("network", predicted[i], {"cmap": COLOURS, "vmin": low, "vmax": high}),
-            ("solver", true[i], {"cmap": COLOURS, "vmin": low, "vmax": high}),
+            ("network", predicted[i], {"cmap": COLOUR_MAP, "vmin": low, "vmax": high}),
+            ("solver", true[i], {"cmap": COLOUR_MAP, "vmin": low, "vmax": high}),
             ("error", predicted[i] - true[i], {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}),
         ]
         with style():

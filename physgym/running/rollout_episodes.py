@@ -37,7 +37,12 @@ class RolloutEpisodes(ABC):
 
     Args:
         feedback: Which output feeds which input, see `physgym.feedback`; None for what the samples declare.
+
+    Attributes:
+        dataset: The samples; None where they are still to be made.
     """
+
+    dataset: SampleDataset | None = None
 
     def __init__(self, feedback: Declaration | None) -> None:
         self._feedback = feedback

@@ -107,7 +107,7 @@ def measure_rollouts(
     examples, metrics = integer("examples", options["examples"], 0), RolloutMetrics(options["metrics"])
     thresholds = [positive("a threshold", one) for one in options["thresholds"]]
     quantiles = tuple(sorted({_part(one) for one in options["quantiles"]}))
-    folder = check_record(options["record"], getattr(source, "dataset", None))
+    folder = check_record(options["record"], source.dataset)
     workers = {name: options[name] for name in ("num_envs", "num_workers")}
     with ExitStack() as stack:
         dataset, form = stack.enter_context(source.opened(predictor, horizon, options["episodes"], **workers))
@@ -141,7 +141,7 @@ def measure_rollouts(
         checkpoint = None if predictor.learned is None else predictor.learned.checkpoint
         said = {
             "env": source.env,
-            "dataset": [str(path) for path in dataset.paths] if getattr(source, "dataset", None) is not None else None,
+            "dataset": [str(path) for path in dataset.paths] if source.dataset is not None else None,
             "part": dataset.mode,
             "seed": dataset.source.get("seed"),
             "feedback": {output: name for name, output in form.fed.items()},

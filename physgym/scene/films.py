@@ -30,7 +30,7 @@ VIDEOS = {
 }
 GIF, PNG = ".gif", ".png"
 GIF_RATE = 50  # frames a second that programs still show as such
-COLOURS = 256  # of a GIF
+GIF_COLOURS = 256  # of a GIF
 SAMPLED = 8  # pictures whose colours are those of a GIF
 LONGEST = 100_000  # frames
 
@@ -213,10 +213,10 @@ def _colours(film: Film) -> Image:
 
     numbers = np.unique(np.linspace(0, len(film.frames) - 1, SAMPLED).round().astype(int))
     some = np.concatenate([film.picture(int(number)) for number in numbers])
-    found = _image(some).quantize(COLOURS - 1, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    found = _image(some).quantize(GIF_COLOURS - 1, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     each, counts = np.unique(some.reshape(-1, 3).astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
     frequent = int(each[counts.argmax()])
-    table = (found.getpalette() or [])[: 3 * (COLOURS - 1)]
+    table = (found.getpalette() or [])[: 3 * (GIF_COLOURS - 1)]
     found.putpalette([frequent >> 16, frequent >> 8 & 255, frequent & 255, *table])
     return found
 

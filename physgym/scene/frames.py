@@ -20,14 +20,13 @@ from physgym.scene.changes import SceneSnapshot
 from physgym.scene.objects import CURVES
 from physgym.scene.plots import ScenePanel, add_colour_bar, draw_markers, panels_of
 from physgym.scene.space import SceneView, Size, space_pixels
-from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, Limits
+from physgym.scene.style import COLOUR_MAP, GHOST_COLOUR, MESH_COLOUR, Limits
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE: Size = (640, 480)
-COLOURS = "viridis"
 _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly the pixels asked for
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
 _ROOM = 110  # pixels that a side of a picture needs to have texts
@@ -211,7 +210,7 @@ _PLAIN: dict[str, Any] = {
     "label": "",
     "unit": "",
     "colour": MESH_COLOUR,
-    "colours": COLOURS,
+    "colours": COLOUR_MAP,
     "alpha": 1.0,
     "wireframe": False,
     "point_size": 6.0,

@@ -208,5 +208,6 @@ KINDS = {
     "image": ObjectKind(_image, ("values",), (), {"extent": None}, spatial=False),
     "curve": ObjectKind(_curve, ("values",), ("x",), {"ends": None, "xlabel": "", "symbol": ""}, spatial=False),
 }
+PLOTS = tuple(name for name, kind in KINDS.items() if not kind.spatial)
 COLOURED = ("scalars", "face_scalars")  # arrays of a snapshot whose range is the limits; of images and curves "values"
 CHOICES: dict[str, tuple[Any, ...]] = {"cell": (None, *CELLS), "symbol": SYMBOLS, "shape": SHAPES}

@@ -8,12 +8,12 @@ from physgym.scene.changes import SceneSnapshot
 from physgym.scene.objects import Scene
 
 MESSAGE = "message"  # name of the text
-COLOUR = "#d1495b"
+MESSAGE_COLOUR = "#d1495b"
 LINE = 60  # signs of the text in a line
 
 
 def message_scene(text: str) -> SceneSnapshot:
     """Return a scene that is a text alone."""
     scene = Scene()
-    scene.text(MESSAGE, "\n".join(textwrap.wrap(text, LINE)), colour=COLOUR)
+    scene.text(MESSAGE, "\n".join(textwrap.wrap(text, LINE)), colour=MESSAGE_COLOUR)
     return scene.snapshot({}, {})

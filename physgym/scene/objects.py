@@ -16,16 +16,15 @@ import numpy as np
 from physgym.errors import SceneError
 from physgym.scene.changes import SceneSnapshot, same
 from physgym.scene.kinds import COLOURED, KINDS, Arrays, ObjectKind, text_of
-from physgym.scene.style import GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
+from physgym.scene.style import DARK_COLOUR, GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
 from physgym.scene.values import AbsentValue, Values, literal
 from physgym.spaces import Array
 
 VERSION = 1  # of the declaration
-DARK = "#303030"
-MARGIN = 0.05  # of a curve's ordinate, above and below what was shown
+CURVE_MARGIN = 0.05  # of a curve's ordinate, above and below what was shown
 LONGEST_ARROW = 0.2  # of what is seen
 CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
-COLOURS_OF = {"lines": DARK, "arrows": DARK, "text": DARK, "markers": DARK}
+COLOURS_OF = {"lines": DARK_COLOUR, "arrows": DARK_COLOUR, "text": DARK_COLOUR, "markers": DARK_COLOUR}
 
 ArrayLike = Any  # what numpy makes an array of, or `Values`
 SHOWN = ("alpha", "wireframe", "point_size", "line_width", "ghost", "unit", "colours")
@@ -409,13 +408,13 @@ class Scene:
             return [*said]
         low, high = self._ranges.get(_limits_name(item), (0.0, 1.0))
         if said == "symmetric":
-            high = max(abs(low), abs(high)) * (1 + MARGIN if item.kind == "curve" else 1) or 1.0
+            high = max(abs(low), abs(high)) * (1 + CURVE_MARGIN if item.kind == "curve" else 1) or 1.0
             return [-high, high]
         margin = 0.0
         if low == high:
             margin = 0.1 * abs(low) or 1.0
         elif item.kind == "curve":
-            margin = MARGIN * (high - low)
+            margin = CURVE_MARGIN * (high - low)
         return [low - margin, high + margin]
 
     def _seen(self, built: Mapping[str, Arrays], flat: bool) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _edges(axis: Array) -> tuple[float, float]:
     return float(axis[0] - half), float(axis[-1] + half)
 
 
-def draw(panels: Sequence[ArrayPanel], *, title: str = "") -> Picture:
+def draw_arrays(panels: Sequence[ArrayPanel], *, title: str = "") -> Picture:
     """Draw arrays, up to three in a row.
 
     Raises:

@@ -13,15 +13,14 @@ import numpy as np
 
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.kinds import KINDS
-from physgym.scene.style import colour_map
+from physgym.scene.style import DARK_COLOUR, colour_map
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINT = 72 / 128  # of a pixel at the resolution of pictures, see `physgym.scene.frames`
-EDGES = "#303030"
-MARGIN = 0.05  # of what is seen in a plane
+PLANE_MARGIN = 0.05  # of what is seen in a plane
 SYMBOLS = {"*": (5, 1, 0)}  # the others are those of matplotlib
 
 
@@ -137,7 +136,7 @@ def _draw_plane(axes: Axes, items: Sequence[Mapping[str, Any]], camera: Mapping[
         return
     axes.set_aspect("equal")
     low, high = np.asarray(camera["bounds"])[:, :2]
-    margin = MARGIN * float(np.max(high - low)) or 1.0
+    margin = PLANE_MARGIN * float(np.max(high - low)) or 1.0
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
     for item in items:
         if (item["kind"] != "text" or decorated) and (item["kind"] == "text" or len(item["points"])):
@@ -175,7 +174,7 @@ def _polygons(axes: Axes, item: Mapping[str, Any], points: Array, faces: Array, 
         style |= {"facecolors": "none", "edgecolors": item["colour"], "linestyles": "--" if item["ghost"] else "-"}
         style["linewidths"] = max(1.0, style["linewidths"])
     else:
-        style |= {"facecolors": _colours_of(item, scalars), "edgecolors": EDGES if item["line_width"] else "none"}
+        style |= {"facecolors": _colours_of(item, scalars), "edgecolors": DARK_COLOUR if item["line_width"] else "none"}
     axes.add_collection(PolyCollection(list(corners), **style), autolim=False)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from physgym.scene.changes import SceneSnapshot
+from physgym.scene.kinds import PLOTS
+from physgym.scene.style import COLOUR_MAP
 from physgym.spaces import Array
 
-SIGNED, UNSIGNED = "RdBu_r", "viridis"  # colours of errors with a sign, and of their sizes
-PLOTS = ("image", "curve")
+SIGNED, UNSIGNED = "RdBu_r", COLOUR_MAP  # colours of errors with a sign, and of their sizes
 OF_SCALARS = ("scalars", "face_scalars")
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from physgym.scene.solids import solids
-from physgym.scene.style import colour_map
+from physgym.scene.style import DARK_COLOUR, colour_map
 from physgym.spaces import Array
 
 Size = tuple[int, int]
 
-EDGES = "#303030"
 FILL = 0.72  # part of the picture that what is seen may fill; title and colour bar need the rest
 
 
@@ -104,7 +103,7 @@ def new_actor(item: Mapping[str, Any]) -> Any:
     if item["wireframe"]:
         actor.wireframe().linewidth(item["line_width"])
     elif item["line_width"]:
-        actor.linewidth(item["line_width"]).linecolor(EDGES)
+        actor.linewidth(item["line_width"]).linecolor(DARK_COLOUR)
     if "face_scalars" in item:
         _coloured(actor, item, item["face_scalars"], "cells")
     else:

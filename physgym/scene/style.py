@@ -12,6 +12,8 @@ from physgym.scene.kinds import CHOICES
 
 GHOST_COLOUR = "#d1495b"
 MESH_COLOUR = "#8fb8d0"
+DARK_COLOUR = "#303030"  # of edges, lines and texts
+COLOUR_MAP = "viridis"
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 PAIRS = {"limits": 2, "extent": 4, "ends": 2}  # numbers in pairs, the lower first
 
@@ -55,7 +57,7 @@ class Style(TypedDict, total=False):
 
 STYLE: dict[str, Any] = {
     "colour": None,
-    "colours": "viridis",
+    "colours": COLOUR_MAP,
     "limits": None,
     "group": "",
     "alpha": 1.0,

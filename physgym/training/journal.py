@@ -233,3 +233,12 @@ def journals_below(folder: Path) -> list[Path]:
 def companion(journal: Path, ending: str) -> Path:
     """Return the file, or folder, that belongs to a journal and has its name with another ending."""
     return journal.with_name(journal.name.removesuffix(JOURNAL) + ending)
+
+
+def by_dotted_key(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a configuration by their dotted keys; an empty section is a value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from by_dotted_key(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

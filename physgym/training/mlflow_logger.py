@@ -6,14 +6,14 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from physgym.errors import ConfigError
 from physgym.files import absolute
-from physgym.training.journal import JournalHead
+from physgym.training.journal import JournalHead, by_dotted_key
 from physgym.training.loggers import named_logger
 from physgym.training.remote_logger import RemoteLogger
 from physgym.training.tracker import RecordRefused, RunIsGone, Tracker
@@ -155,7 +155,7 @@ class MLflowTracker(Tracker):
     def _send_config(self, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        values = [Param(metric_name(key), str(value)[:LONGEST_VALUE]) for key, value in flat(config)]
+        values = [Param(metric_name(key), str(value)[:LONGEST_VALUE]) for key, value in by_dotted_key(config)]
         for start in range(0, len(values), MOST_PARAMETERS):
             self._client.log_batch(self.remote["run"], params=values[start : start + MOST_PARAMETERS])
 
@@ -209,12 +209,3 @@ def metric_name(name: str) -> str:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{path.replace('..', '_').strip('/.')[: LONGEST_NAME - 9]}_{mark}"
-
-
-def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a configuration by their dotted keys."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

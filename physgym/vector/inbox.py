@@ -45,7 +45,7 @@ class Inbox(deque[Arrival]):
             count = len(worker.envs)
             if isinstance(reply, Fault):
                 rows = [row for pending in reply.unanswered for row in pending.envs_in_flight(count)]
-            elif isinstance(reply, Results) and request is not None and getattr(request.request, "stream", False):
+            elif isinstance(reply, Results) and request is not None and request.is_streamed:
                 rows = list(range(count)) if reply.rows is None else reply.rows
             else:
                 continue

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from physgym.errors import ConfigError
-from physgym.scene.pictures import ArrayPanel, draw, draw_curves
+from physgym.scene.pictures import ArrayPanel, draw_arrays, draw_curves
 
 
 def test_few_columns_are_curves_and_many_are_an_image():
     rows = np.arange(5) * 2.0
     few = ArrayPanel("few", np.arange(10.0).reshape(5, 2), "m", rows, "step")
     many = ArrayPanel("many", np.arange(60.0).reshape(5, 12), "K", rows, "step")
-    figure = draw([few, many], title="both").figure
+    figure = draw_arrays([few, many], title="both").figure
     curves, image = figure.axes[0], figure.axes[1]
     assert [line.get_ydata().tolist() for line in curves.lines] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
     assert (curves.get_xlabel(), curves.get_ylabel(), curves.get_title()) == ("step", "m", "few")
@@ -25,7 +25,7 @@ def test_few_columns_are_curves_and_many_are_an_image():
 
 
 def test_a_notebook_gets_a_png_and_a_file_has_the_format_of_its_suffix(tmp_path):
-    picture = draw([ArrayPanel("one", np.arange(3.0))])
+    picture = draw_arrays([ArrayPanel("one", np.arange(3.0))])
     assert picture._repr_png_()[:4] == b"\x89PNG"
     picture.save(tmp_path / "one.pdf")
     assert (tmp_path / "one.pdf").read_bytes()[:4] == b"%PDF"
@@ -45,4 +45,4 @@ def test_curves_have_abscissae_of_their_own():
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match="pip install matplotlib"):
-        draw([ArrayPanel("one", np.arange(3.0))])
+        draw_arrays([ArrayPanel("one", np.arange(3.0))])

@@ -26,7 +26,7 @@ from physgym.spaces import Array
 
 SUFFIX = ".vtkhdf"
 ROOT, SOURCES = "VTKHDF", "physgym/sources"
-FORMAT = (2, 0)  # version of VTKHDF: the first one with steps
+VERSION_OF_VTKHDF = (2, 0)  # the first one with steps
 PLUGINS = {32001: "blosc", 32004: "lz4", 32015: "zstd"}  # filters of archives that VTK's reader does not have
 
 
@@ -46,7 +46,7 @@ def write_side_file(path: Path, folder: Path, view: View, runs: Sequence[RowRun]
     files = {run.part.path: relative_name(run.part.path, folder) for run in runs}
     with h5py.File(path, "w", libver=("earliest", "v110")) as file:
         root = file.create_group(ROOT)
-        root.attrs["Version"] = np.array(FORMAT, np.int64)
+        root.attrs["Version"] = np.array(VERSION_OF_VTKHDF, np.int64)
         series = root.create_group("Steps")
         series.attrs["NSteps"] = np.int64(len(times))
         series["Values"] = times.astype(np.float64)

@@ -13,7 +13,6 @@ from physgym.scene.frames import draw
 from physgym.scene.sinks.coloured_mesh import image_pixels
 from physgym.spaces import Array
 
-PLOTS = ("image", "curve")  # drawn as pictures
 PICTURE = (720, 540)  # of curves, pixels
 WAITING = 1.0  # seconds after which nobody waits for a picture any more
 HEIGHT, SPACE = 160, 6  # of images, and between them

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from physgym.scene.changes import same
+from physgym.scene.kinds import PLOTS
 from physgym.scene.sinks.coloured_mesh import Thinning, colours_of, gltf, rgb, triangles
-from physgym.scene.sinks.page_panels import PLOTS, PictureTime, SidePanel
+from physgym.scene.sinks.page_panels import PictureTime, SidePanel
 from physgym.scene.solids import solids
 from physgym.spaces import Array
 

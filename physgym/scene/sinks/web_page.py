@@ -18,10 +18,10 @@ from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_layout import PageLayout
 from physgym.scene.sinks.page_panels import PREVIOUS, ControlPanel, moved_on, numbers_of
 from physgym.scene.sinks.page_scene import PageScene
+from physgym.transport.tcp import LOOPBACK
 
 log = logging.getLogger(__name__)
 BANDWIDTH = 8e6  # bytes of arrays in a second; more is left out, the newest comes
-LOOPBACK = "127.0.0.1"
 
 
 class WebPage(SceneSink):
