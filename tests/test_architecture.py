@@ -242,7 +242,8 @@ def test_every_folder_says_what_it_is_for(folder):
 NO_BEGINNINGS = re.compile(
     r"(above|after|as|at|before|behind|beside|between|by|for|from|in|into|of|on|over|through|to|under|with|within|without"
     r"|he|her|his|it|its|our|she|that|their|these|they|this|those|we"
-    r"|how|what|whatever|when|where|wherever|which|who|whoever|whom|whose|why)\b",
+    r"|how|what|whatever|when|where|wherever|whether|which|who|whoever|whom|whose|why"
+    r"|(give|let|return|take|yield) (that|those))\b",
     re.IGNORECASE,
 )
 

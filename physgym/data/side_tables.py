@@ -49,7 +49,7 @@ class SideTable:
         return self._state
 
     def restore(self, state: tuple[dict[str, Array], Array, Array, tuple[int, int]]) -> None:
-        """Let that wait again which waited then."""
+        """Go back to a saved state, with the rows that waited then."""
         self._state = state
 
     @property

@@ -19,10 +19,9 @@ from physgym.generation.replayed import check_same_sample, different
 from physgym.policies import EpisodePolicy
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
-from physgym.running.step_source import StepSource
+from physgym.running.step_source import DatasetSteps
 from physgym.sample import declaration
 from physgym.samplers import Sampler, rebuild_sampler
-from physgym.scene.declared import METADATA
 from physgym.spaces import leaf_spaces, unflatten
 
 
@@ -36,7 +35,7 @@ class _Origin:
     limits: dict[str, Any]
 
 
-class ReplayedSteps(StepSource):
+class ReplayedSteps(DatasetSteps):
     """Gives the stored steps of a dataset, made anew and compared with what is stored.
 
     Args:
@@ -45,28 +44,14 @@ class ReplayedSteps(StepSource):
     """
 
     def __init__(self, dataset: SampleDataset, solver: SolverSteps) -> None:
-        self._dataset, self._solver = dataset, solver
+        super().__init__(dataset)
+        self._solver = solver
         self.spec, self.parameter_spec = solver.spec, solver.parameter_spec
 
     @property
     def solved(self) -> bool:
-        """Return that the solver makes them."""
+        """Return True: the solver makes the steps."""
         return True
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """Return the constants of the dataset."""
-        return self._dataset.constants
-
-    @property
-    def scene(self) -> str | None:
-        """Return the scene that the dataset keeps."""
-        return self._dataset.metadata.get(METADATA)
-
-    @property
-    def time_step(self) -> float | None:
-        """Return the time of a step of the dataset in s; None where it is not known."""
-        return self._dataset.time_step
 
     def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:
         """Yield the steps of the dataset."""

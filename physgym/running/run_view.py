@@ -41,7 +41,7 @@ class RunView:
 
     @classmethod
     def of_simulation(cls, simulation: SolverSteps, view: LiveView, record: Any) -> RunView:
-        """Return that of a simulation in this process.
+        """Return the view of a simulation in this process.
 
         Args:
             simulation: Makes the steps.
@@ -54,7 +54,7 @@ class RunView:
 
     @classmethod
     def of_samples(cls, dataset: SampleDataset, view: LiveView) -> RunView:
-        """Return that of stored samples."""
+        """Return the view of stored samples."""
         made = cls(lambda: SceneSource(scene_of(dataset), dataset.constants))
         show(made.views, view, f"replay of {', '.join(map(str, dataset.paths))}")
         return made

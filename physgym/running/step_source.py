@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from physgym.code.record import Code, check_same
+from physgym.data.dataset import SampleDataset
 from physgym.placement import Env
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_step import RunStep
 from physgym.sample import SampleSpec
+from physgym.scene.declared import METADATA
 
 
 class StepSource(ABC):
@@ -52,6 +54,32 @@ class StepSource(ABC):
     @abstractmethod
     def time_step(self) -> float | None:
         """Return the time of a step in s; None where nothing says it."""
+
+
+class DatasetSteps(StepSource):
+    """Gives the steps of a dataset, as they are stored or made anew.
+
+    Args:
+        dataset: The dataset.
+    """
+
+    def __init__(self, dataset: SampleDataset) -> None:
+        self._dataset = dataset
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """Return the constants of the dataset."""
+        return self._dataset.constants
+
+    @property
+    def scene(self) -> str | None:
+        """Return the scene that the dataset keeps."""
+        return self._dataset.metadata.get(METADATA)
+
+    @property
+    def time_step(self) -> float | None:
+        """Return the time of a step of the dataset in s; None where it is not known."""
+        return self._dataset.time_step
 
 
 class SimulationSteps(StepSource):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,15 +12,14 @@ from physgym.errors import ConfigError
 from physgym.nn import Predictor
 from physgym.running.episode_memory import EpisodeMemory
 from physgym.running.run_step import RunStep, without_additions
-from physgym.running.step_source import StepSource
+from physgym.running.step_source import DatasetSteps
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.sample import SampleSpec
-from physgym.scene.declared import METADATA
 
 ROWS, ROW_BYTES = 256, 1 << 20  # of steps that are read at once
 
 
-class StoredSteps(StepSource):
+class StoredSteps(DatasetSteps):
     """Gives the stored steps of a dataset.
 
     Args:
@@ -34,7 +32,8 @@ class StoredSteps(StepSource):
     """
 
     def __init__(self, dataset: SampleDataset, predictor: TimedPredictor, *, compare: bool) -> None:
-        self._dataset, self._predictor, self._compare = dataset, predictor, compare
+        super().__init__(dataset)
+        self._predictor, self._compare = predictor, compare
         self._memory = EpisodeMemory(dataset, predictor) if predictor.predictor.recurrent else None
         self.spec = fitting_fields(without_additions(dataset.spec), predictor.predictor)
 
@@ -42,21 +41,6 @@ class StoredSteps(StepSource):
     def solved(self) -> bool:
         """Return whether a solver made the samples."""
         return not self._dataset.source.get("surrogate")
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """Return the roles of the dataset."""
-        return self._dataset.constants
-
-    @property
-    def scene(self) -> str | None:
-        """Return the scene that the dataset keeps."""
-        return self._dataset.metadata.get(METADATA)
-
-    @property
-    def time_step(self) -> float | None:
-        """Return the time of a step of the dataset in s; None where it is not known."""
-        return self._dataset.time_step
 
     def steps(self, after: tuple[int, int] | None, limit: int | None) -> Iterator[RunStep]:
         """Yield the first steps of the dataset."""

@@ -46,7 +46,7 @@ class _SceneObject:
 
     @property
     def is_stored(self) -> bool:
-        """Whether a dataset can have it: its arrays are known without the simulation's code."""
+        """Return whether a dataset can have it: its arrays are known without the simulation's code."""
         given = all(isinstance(value, Values) or self.settings["fixed"] for value in self.arrays.values())
         needed = all(name in self.arrays for name in self.rules.needed)
         return given and needed and (self.kind != "text" or bool(self.settings["text"]))
