@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -135,6 +136,13 @@ def test_options_of_the_page_on_configurations_exist():
     known = set().union(*(options(name) for name in COMMANDS))
     named = set(re.findall(r"(?<=`)--[a-z][a-z-]*", text))
     assert {"--cpu", "--find-replace"} <= named <= known
+
+
+def test_options_and_keys_of_c3d8555_are_there():
+    old = json.loads((ROOT / "tests" / "data" / "c3d8555" / "options_and_keys.json").read_text())
+    gone = {name: set(given.split()) - options(*name.split()) for name, given in old["commands"].items()}
+    assert {name: lost for name, lost in gone.items() if lost} == {}
+    assert set(old["keys"]) <= set(known_keys())
 
 
 def named_keys() -> dict[str, str]:
