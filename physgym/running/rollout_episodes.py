@@ -37,12 +37,7 @@ class RolloutEpisodes(ABC):
 
     Args:
         feedback: Which output feeds which input, see `physgym.feedback`; None for what the samples declare.
-
-    Attributes:
-        dataset: The samples; None where they are still to be made.
     """
-
-    dataset: SampleDataset | None = None
 
     def __init__(self, feedback: Declaration | None) -> None:
         self._feedback = feedback
@@ -67,6 +62,11 @@ class RolloutEpisodes(ABC):
     @abstractmethod
     def env(self) -> str | None:
         """Return the name of the simulation; None where the samples do not say it."""
+
+    @property
+    def dataset(self) -> SampleDataset | None:
+        """Return the samples; None where they are still to be made."""
+        return None
 
     def form(self, predictor: Predictor, spec: SampleSpec) -> RolloutForm:
         """Return how a network is rolled out with some fields.
@@ -108,7 +108,12 @@ class DatasetEpisodes(RolloutEpisodes):
 
     def __init__(self, dataset: SampleDataset, feedback: Declaration | None = None) -> None:
         super().__init__(feedback)
-        self.dataset = dataset
+        self._dataset = dataset
+
+    @property
+    def dataset(self) -> SampleDataset:
+        """Return the dataset."""
+        return self._dataset
 
     @property
     def env(self) -> str | None:
