@@ -20,6 +20,7 @@ from physgym.rl.transition_log import FLAGS, TransitionLog
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location
+from physgym.worker.stepping import RESTARTED
 
 EVERY = 300
 
@@ -40,6 +41,10 @@ class Recorder:
     `physgym.feedback`), windows never cross an episode, and what is no action counts for nothing. What was committed
     (every half second) survives any end of the program.
 
+    An error in a step or a reset ends the episodes at the observations before it, since nobody knows what the
+    environments have done: reset them and go on. So does a vector environment that has started a worker again.
+    ``seed`` is that of the reset, and 0 where the loop or an autoreset gave none.
+
     Args:
         env: The environment or vector environment.
         path: The dataset's folder, or ``s3://bucket/prefix``.
@@ -51,7 +56,8 @@ class Recorder:
             "allow".
 
     Raises:
-        ConfigError: An argument is wrong, or a space has arrays of variable size.
+        ConfigError: An argument is wrong, a space has arrays of variable size, or a vector environment does not say how
+            it resets.
         DatasetError: There are samples already, and `resume` is not set.
     """
 
@@ -104,9 +110,11 @@ class EnvRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; an episode that has not ended is recorded as it is."""
-        observation, info = returned("reset", self.env.reset(seed=seed, options=options), 2)
+        with self.log.left_on_error(self._before):
+            observation, info = returned("reset", self.env.reset(seed=seed, options=options), 2)
+            after = self.log.observation.of(observation)
         self._leave()
-        self._before = self.log.observation.of(observation)
+        self._before = after
         self.log.begin([0], [seed])
         return observation, info
 
@@ -120,13 +128,17 @@ class EnvRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not self.log.began(0):
             raise SampleError("a Recorder records episodes from their reset on; call reset first")
         applied = self.log.action.of(action)  # which the environment may change in its step
-        observation, reward, terminated, truncated, info = returned("step", self.env.step(action), 5)
-        flags = {name: np.array([flag_of(name, one)]) for name, one in zip(FLAGS, (terminated, truncated), strict=True)}
-        after = self.log.observation.of(observation)
-        self.log.add(np.array([0]), self._before, applied, np.array([reward_of(reward)]), flags, [info_of(info)])
-        self._before = after
-        if flags["terminated"][0] or flags["truncated"][0]:
-            self._leave()
+        with self.log.left_on_error(self._before):
+            observation, reward, terminated, truncated, info = returned("step", self.env.step(action), 5)
+            flags = {
+                name: np.array([flag_of(name, one)]) for name, one in zip(FLAGS, (terminated, truncated), strict=True)
+            }
+            after, rewards, infos = self.log.observation.of(observation), np.array([reward_of(reward)]), [info_of(info)]
+        with self.log.left_on_error():
+            self.log.add(np.array([0]), self._before, applied, rewards, flags, infos)
+            self._before = after
+            if flags["terminated"][0] or flags["truncated"][0]:
+                self._leave()
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -154,7 +166,13 @@ class VectorRecorder(VectorWrapper):
     def __init__(self, env: VectorEnv[Any, Any, Any], log: TransitionLog) -> None:
         super().__init__(env)
         self.log = log
-        self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        try:
+            self._mode = AutoresetMode(env.metadata["autoreset_mode"])
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"the metadata of {env} do not say how it resets; set its metadata['autoreset_mode'] to one of "
+                f"{[mode.name for mode in AutoresetMode]} of gymnasium.vector.AutoresetMode"
+            ) from error
         self._before: dict[str, Array] = {}
         self._over = np.zeros(env.num_envs, np.bool_)  # whether the episode of an environment has ended
 
@@ -165,11 +183,12 @@ class VectorRecorder(VectorWrapper):
         count = self.num_envs
         mask = np.asarray((options or {}).get("reset_mask", np.ones(count)), np.bool_).copy()
         inner: Any = self.env  # Gymnasium's type of `seed` lacks the list that its vector environments take
-        observations, infos = inner.reset(seed=seed, options=options)
-        after = self.log.observation.of(observations, count)
+        with self.log.left_on_error(self._before):
+            observations, infos = inner.reset(seed=seed, options=options)
+            after = self.log.observation.of(observations, count)
         chosen = np.flatnonzero(mask).tolist()
         for number in chosen:
-            self._leave(number)
+            self._leave(number, self._before)
         seeds = _seeds(seed, count)
         self.log.begin(chosen, [seeds[number] for number in chosen])
         self._over[chosen] = False
@@ -192,38 +211,43 @@ class VectorRecorder(VectorWrapper):
                 'reset(options={"reset_mask": ...})'
             )
         applied = self.log.action.of(actions, count)
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        after = self.log.observation.of(observations, count)
-        flags = {name: _flags(name, one, count) for name, one in zip(FLAGS, (terminated, truncated), strict=True)}
-        began = np.flatnonzero(self._over)  # whose step was the reset that follows an episode
-        stepped = np.flatnonzero(~self._over)
-        over = (flags["terminated"] | flags["truncated"]) & ~self._over
-        if len(stepped):
-            self.log.add(
-                stepped,
-                {name: value[stepped] for name, value in self._before.items()},
-                {name: value[stepped] for name, value in applied.items()},
-                np.asarray(rewards, np.float64)[stepped],
-                {name: value[stepped] for name, value in flags.items()},
-                [_info(infos, number, final=bool(over[number]) and self._same_step) for number in stepped.tolist()],
-            )
-        self.log.begin(began.tolist(), [None] * len(began))
-        self._over[began] = False
-        self._before = after
-        for number in np.flatnonzero(over).tolist():
-            if self._same_step:
-                self._leave(number, self.log.observation.of(infos["final_obs"][number]))
-                self.log.begin([number], [None])
-            else:
-                self._leave(number)
-                self._over[number] = True
+        with self.log.left_on_error(self._before):
+            observations, rewards, terminated, truncated, infos = self.env.step(actions)
+            after = self.log.observation.of(observations, count)
+            gained = _per_environment("rewards", rewards, np.float64, count)
+            flags = {
+                name: _per_environment(name, one, np.bool_, count)
+                for name, one in zip(FLAGS, (terminated, truncated), strict=True)
+            }
+            over = (flags["terminated"] | flags["truncated"]) & ~self._over
+            last = self._last_observations(after, over, infos)
+            # of those whose worker was started again nobody knows what their action did
+            lost = np.asarray(infos.get(RESTARTED, np.zeros(count)), np.bool_) & ~self._over
+        with self.log.left_on_error():
+            stepped = np.flatnonzero(~self._over & ~lost)
+            if len(stepped):
+                self.log.add(
+                    stepped,
+                    {name: value[stepped] for name, value in self._before.items()},
+                    {name: value[stepped] for name, value in applied.items()},
+                    gained[stepped],
+                    {name: value[stepped] for name, value in flags.items()},
+                    [_info(infos, number, final=bool(over[number]) and self._same_step) for number in stepped.tolist()],
+                )
+            for number in np.flatnonzero(over).tolist():
+                self._leave(number, self._before if lost[number] else last)
+            # those whose step was the reset after an episode, and those that were reset within their step
+            began = np.flatnonzero(self._over | (over & self._same_step)).tolist()
+            self.log.begin(began, [None] * len(began))
+            self._over = over & (not self._same_step)
+            self._before = after
         return observations, rewards, terminated, truncated, infos
 
     def close(self, **kwargs: Any) -> None:
         """Complete the dataset and close the environments."""
         try:
-            for number in range(int(self.num_envs)):
-                self._leave(number)
+            for number in range(self.num_envs):
+                self._leave(number, self._before)
         finally:
             try:
                 self.log.close()
@@ -234,17 +258,35 @@ class VectorRecorder(VectorWrapper):
     def _same_step(self) -> bool:
         return self._mode is AutoresetMode.SAME_STEP
 
-    def _leave(self, number: int, last: dict[str, Array] | None = None) -> None:
-        """Record the last observation of an environment that is in an episode: the one at hand, or another one."""
-        at_hand = {name: value[number : number + 1] for name, value in self._before.items()}
-        self.log.end(number, at_hand if last is None else last)
+    def _leave(self, number: int, last: dict[str, Array]) -> None:
+        """Record the last observation of an environment that is in an episode, from those of all environments."""
+        self.log.end(number, {name: value[number : number + 1] for name, value in last.items()})
+
+    def _last_observations(self, after: dict[str, Array], over: Array, infos: dict[str, Any]) -> dict[str, Array]:
+        """Return the observations after a step, of episodes that are over their last ones.
+
+        Raises:
+            SampleError: The infos do not fit the autoreset mode.
+        """
+        if over.any() and ("final_obs" in infos) is not self._same_step:
+            raise SampleError(
+                f"{self.env} says that its autoreset mode is {self._mode.name}, and its infos have "
+                f"{'no' if self._same_step else 'a'} 'final_obs'; its metadata are wrong"
+            )
+        if not self._same_step or not over.any():
+            return after
+        found = {name: value.copy() for name, value in after.items()}
+        for number in np.flatnonzero(over).tolist():
+            for name, value in self.log.observation.of(infos["final_obs"][number]).items():
+                found[name][number] = value[0]
+        return found
 
 
 def _seeds(seed: int | list[int | None] | None, count: int) -> list[int | None]:
     """Return the seed of each environment, as Gymnasium's vector environments derive them."""
-    if isinstance(seed, (list, tuple)):
-        return list(seed)
-    return [None if seed is None else seed + number for number in range(count)]
+    if seed is None or isinstance(seed, int):
+        return [None if seed is None else seed + number for number in range(count)]
+    return [None if one is None else int(one) for one in seed]
 
 
 def _info(infos: dict[str, Any], number: int, *, final: bool) -> dict[str, Any]:
@@ -260,14 +302,14 @@ def _info(infos: dict[str, Any], number: int, *, final: bool) -> dict[str, Any]:
     return found
 
 
-def _flags(name: str, values: Any, count: int) -> Array:
+def _per_environment(name: str, values: Any, dtype: Any, count: int) -> Array:
     try:
-        flags = as_dtype(values, np.dtype(np.bool_))
+        found = as_dtype(values, np.dtype(dtype))
     except CastError as error:
         raise SampleError(f"{name} {error}") from error
-    if flags.shape != (count,):
-        raise SampleError(f"{name} has shape {flags.shape}, not ({count},)")
-    return flags
+    if found.shape != (count,):
+        raise SampleError(f"{name} has shape {found.shape}, not ({count},)")
+    return found
 
 
 def _name(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:

@@ -7,7 +7,8 @@ observation is that of the next row. An episode ends with a row that holds its l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from gymnasium import spaces
 from physgym.casting import CastError, as_array, as_dtype
 from physgym.checks import integer
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import Mode
+from physgym.data.description import Mode, check_mode, partition_files
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError, SampleError
+from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
 from physgym.sample import Field, SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array, fixed_leaves, flatten
-from physgym.storage.location import Location
+from physgym.storage.location import Location, place
 
 OBSERVATION, ACTION, INFO = "observation", "action", "info"
 ACTED = "acted"
@@ -57,7 +58,11 @@ class Columns:
             SampleError: They do not fit the space.
         """
         found: dict[str, Array] = {}
-        for leaf, value in zip(self.leaves, flatten(self.space, values), strict=True):
+        try:
+            parts = flatten(self.space, values)
+        except (KeyError, IndexError, TypeError) as error:
+            raise SampleError(f"the {self.name} {values!r} does not fit its space {self.space}") from error
+        for leaf, value in zip(self.leaves, parts, strict=True):
             try:
                 array = as_dtype(value, leaf.dtype)
             except CastError as error:
@@ -121,10 +126,17 @@ class TransitionLog:
             "nonfinite": nonfinite,
             "source": dict(source),
         }
-        self._path = path
+        check_mode(mode)
+        self._path = place(path)
+        # of S3 the writer knows, at the first step
+        if not resume and isinstance(self._path, Path) and partition_files(self._path, mode):
+            raise DatasetError(
+                f"{self._path} holds {mode} samples already; go on with resume=True, or choose another folder"
+            )
         self._writer: SampleWriter | None = None
-        self._next = 0 if not resume else _episodes_in(path, mode)
-        self._episode = np.full(environments, -1, np.int64)  # that each environment is in
+        self._before = 0  # episodes that were there already
+        self._next = 0
+        self._episode = np.full(environments, -1, np.int64)  # that each environment is in, without those before
         self._step = np.zeros(environments, np.int64)
         self._seed = np.zeros(environments, np.uint64)
 
@@ -139,8 +151,13 @@ class TransitionLog:
         Args:
             environments: Their numbers.
             seeds: With which each was reset; None where nobody knows, which is stored as 0.
+
+        Raises:
+            SampleError: A seed has more than 64 bits.
         """
         for number, seed in zip(environments, seeds, strict=True):
+            if seed is not None and not 0 <= seed < 2**64:
+                raise SampleError(f"a dataset holds seeds from 0 to 2**64 - 1, not {seed}")
             self._episode[number], self._step[number] = self._next, 0
             self._seed[number] = 0 if seed is None else seed
             self._next += 1
@@ -176,7 +193,7 @@ class TransitionLog:
         kept = {f"{INFO}/{name}": _stacked(name, infos) for name in self._infos}
         rows = {**before, **actions, "reward": np.asarray(reward, np.float64), ACTED: np.ones(count, np.bool_)}
         rows |= {name: np.asarray(flags[name], np.int8) for name in FLAGS} | kept
-        self._append(environments, rows)
+        self._append(environments, rows, self._episode[environments])
 
     def end(self, number: int, last: Mapping[str, Array]) -> None:
         """Write the last observation of an episode, and leave it; nothing where an environment is in none.
@@ -191,22 +208,40 @@ class TransitionLog:
         if not began or writer is None or not self._step[number]:
             self._episode[number] = -1
             return
+        episode, self._episode[number] = self._episode[number : number + 1].copy(), -1  # left, whatever happens
         infos = {
             name: np.zeros((1, *f.shape), f.dtype) for name, f in writer.spec.items() if name.startswith(f"{INFO}/")
         }
         flags = {name: np.zeros(1, np.int8) for name in FLAGS}
         rows = {**last, **self.action.none(), **flags, **infos, "reward": np.zeros(1), ACTED: np.zeros(1, np.bool_)}
-        self._append(np.array([number]), rows)
-        self._episode[number] = -1
+        self._append(np.array([number]), rows, episode)
+
+    @contextlib.contextmanager
+    def left_on_error(self, last: Mapping[str, Array] | None = None) -> Iterator[None]:
+        """Leave all episodes where an error interrupts the block: where the environments are then, nobody knows.
+
+        Args:
+            last: Observations at hand, by field, with which the episodes end; None where they are not sure.
+        """
+        try:
+            yield
+        except BaseException:
+            if last is not None:
+                for number in np.flatnonzero(self._episode >= 0).tolist():
+                    with contextlib.suppress(PhysGymError):  # the first one is raised
+                        self.end(number, {name: value[number : number + 1] for name, value in last.items()})
+            self._episode[:] = -1
+            raise
 
     def close(self) -> None:
         """Complete the dataset."""
         if self._writer is not None:
             self._writer.close()
 
-    def _append(self, environments: Array, rows: Mapping[str, Array]) -> None:
+    def _append(self, environments: Array, rows: Mapping[str, Array], episode: Array) -> None:
         if self._writer is None:
             self._writer = SampleWriter(self._path, self._spec(rows), **self._options)
+            self._before = _episodes_in(self._writer)
         fields = self._writer.spec
         columns = {}
         for name, field in fields.items():
@@ -217,14 +252,26 @@ class TransitionLog:
                 raise SampleError(f"{name} {error}; it was of dtype {field.dtype} at first") from error
             if value.shape[1:] != field.shape:
                 raise SampleError(f"{name} has shape {value.shape[1:]} now, and had {field.shape} at first")
+            if self._options["nonfinite"] == "error" and field.dtype.kind in "fc":
+                self._check_finite(name, columns[name], environments)
         self._writer.append(
             columns,
-            episode=self._episode[environments],
+            episode=self._before + episode,
             step=self._step[environments],
             seed=self._seed[environments],
             env=environments.astype(np.int32),
         )
         self._step[environments] += 1
+
+    def _check_finite(self, name: str, values: Array, environments: Array) -> None:
+        """Raise an error now; that of the writer comes when the buffer is written."""
+        finite = np.isfinite(values).reshape(len(values), -1).all(1)
+        if not finite.all():
+            number = environments[~finite][0]
+            raise SampleError(
+                f"{name} of environment {number} is not finite in step {self._step[number]} of its episode; the "
+                'Recorder takes nonfinite="reject" or "allow"'
+            )
 
     def _spec(self, rows: Mapping[str, Array]) -> SampleSpec:
         """Return the fields, with the infos in the form that they have now."""
@@ -267,10 +314,9 @@ def _texts(name: str, texts: Array) -> Array:
     return texts.astype(TEXT)
 
 
-def _episodes_in(path: str | Path | Location, mode: Mode) -> int:
-    """Return the number of the first episode that is free."""
-    try:
-        episodes = SampleDataset(path, mode=mode).index("episode")
-    except Exception:  # noqa: BLE001 - there is none yet, or the writer says what is wrong with it
+def _episodes_in(writer: SampleWriter) -> int:
+    """Return the number of the first episode that is free in what a writer continues."""
+    if not writer.count:
         return 0
-    return int(episodes.max()) + 1 if len(episodes) else 0
+    # its folder, not what S3 has: a killed writer may have left samples that were not uploaded
+    return int(SampleDataset(writer.path, mode=writer.mode).index("episode").max()) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,183 @@ def test_texts_of_infos_are_never_cut(tmp_path):
     with pytest.raises(SampleError, match="'where' has a text of more than 64 bytes"):
         env.step(action_of(1))
     env.close()
+
+
+class Faulty(Counter):
+    """Does something wrong in one of its steps."""
+
+    def __init__(self, offset: int = 0, at: int = 2, wrong: str = "raise"):
+        super().__init__(offset)
+        self.at, self.wrong, self.steps = at, wrong, 0
+
+    def step(self, action):
+        self.steps += 1
+        result = super().step(action)
+        if self.steps == self.at:
+            if self.wrong == "raise":
+                raise RuntimeError("it broke in the middle of its step")
+            if self.wrong == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.array[:] = np.nan
+        return result
+
+
+def actions_of(clock: int, count: int) -> dict:
+    return {"push": np.full((count, 1), clock / 100, np.float32), "gear": np.full(count, 2 + clock % 3)}
+
+
+def test_a_step_that_breaks_is_recorded_by_nobody(tmp_path):
+    env = physgym.Recorder(Faulty(0), tmp_path / "a")
+    env.reset(seed=np.int64(3))
+    env.step(action_of(0))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        env.step(action_of(1))
+    with pytest.raises(SampleError, match="call reset first"):  # where it is now, nobody knows
+        env.step(action_of(2))
+    drive(env, 1)
+    env.close()
+    env.close()
+    dataset = physgym.SampleDataset(tmp_path / "a")
+    check(dataset, 2)
+    assert dataset[:]["acted"].tolist()[:2] == [True, False]
+    assert set(dataset.index("seed").tolist()) == {0, 3}
+
+    vector = physgym.Recorder(gym.vector.SyncVectorEnv([lambda: Counter(0), lambda: Faulty(1)]), tmp_path / "b")
+    vector.reset(seed=np.array([4, 5]))
+    vector.step(actions_of(0, 2))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        vector.step(actions_of(1, 2))
+    with pytest.raises(SampleError, match="call reset first"):
+        vector.step(actions_of(2, 2))
+    vector.reset()
+    vector.step(actions_of(3, 2))
+    vector.close()
+    vector.close()
+    dataset = physgym.SampleDataset(tmp_path / "b")
+    check(dataset, 4)
+    assert len(dataset) == 8
+    assert set(dataset.index("seed").tolist()) == {0, 4, 5}
+
+
+def test_a_value_that_is_not_finite_is_an_error_in_its_step(tmp_path):
+    env = physgym.Recorder(Faulty(2, wrong="nan"), tmp_path / "a")
+    env.reset()
+    env.step(action_of(0))
+    env.step(action_of(1))
+    with pytest.raises(SampleError, match=r"observation/episode of environment 0 is not finite in step 2 .*'reject|ct"):
+        env.step(action_of(2))
+    with pytest.raises(SampleError, match="call reset first"):
+        env.step(action_of(3))
+    env.close()
+    env = physgym.Recorder(Faulty(2, wrong="nan"), tmp_path / "b", nonfinite="reject")
+    env.reset()
+    for clock in range(4):
+        env.step(action_of(clock))
+    env.close()
+    dataset = physgym.SampleDataset(tmp_path / "b")
+    assert dataset.index("step").tolist() == [0, 1, 3, 4]
+    windows = dataset.windows(1, 1)
+    assert windows.gather(np.arange(len(windows)))["action/push"][:, 0, 0].tolist() == pytest.approx([0.0, 0.03])
+
+
+@pytest.mark.parametrize(("said", "text"), [(None, "do not say how it resets"), ("Never", "do not say how it resets")])
+def test_how_a_vector_environment_resets_is_never_guessed(tmp_path, said, text):
+    env = gym.vector.SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
+    env.metadata = {} if said is None else {"autoreset_mode": said}
+    with pytest.raises(ConfigError, match=text):
+        physgym.Recorder(env, tmp_path / "a")
+
+
+@pytest.mark.parametrize("said", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_a_vector_environment_that_resets_in_another_way_is_an_error(tmp_path, said):
+    modes = {AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP}
+    inner = gym.vector.SyncVectorEnv([Counter], autoreset_mode=(modes - {said}).pop())
+    inner.metadata = {"autoreset_mode": said}
+    env = physgym.Recorder(inner, tmp_path / "a")
+    env.reset()
+    env.step(actions_of(0, 1))
+    with pytest.raises(SampleError, match=f"autoreset mode is {said.name}"):
+        env.step(actions_of(1, 1))
+    env.close()
+
+
+def test_a_killed_recording_of_several_environments_goes_on_with_episodes_of_its_own(tmp_path):
+    def vector(path, resume):
+        makers = [lambda offset=offset: Counter(offset) for offset in range(3)]
+        env = physgym.Recorder(gym.vector.SyncVectorEnv(makers), path, every=25, resume=resume)
+        env.reset()
+        for clock in range(16):
+            env.step(actions_of(clock, 3))
+        return env
+
+    env = vector(tmp_path / "a", False)
+    env.log._writer.commit()
+    shutil.copytree(tmp_path / "a", tmp_path / "killed")  # in the middle of the episodes of all environments
+    env.close()
+    before = physgym.SampleDataset(tmp_path / "killed")
+    kept, names = before[:], (before.index("episode"), before.index("step"))
+    vector(tmp_path / "killed", True).close()
+    dataset = physgym.SampleDataset(tmp_path / "killed")
+    assert all((before.index(name) == one).all() for name, one in zip(("episode", "step"), names, strict=True))
+    for name, value in kept.items():
+        np.testing.assert_array_equal(dataset[: len(value)][name], value)
+    new = np.flatnonzero(dataset.index("episode") > names[0].max())
+    assert len(new) == len(dataset) - len(before)
+    further = physgym.SampleDataset(tmp_path / "killed", rows=new)
+    check(further, len(np.unique(further.index("episode"))))
+    windows = dataset.windows(1, 1)  # rows of three environments lie in turn
+    found = windows.gather(np.arange(len(windows)))
+    np.testing.assert_array_equal(found["next_observation/step"], found["observation/step"] + 1)
+    np.testing.assert_array_equal(found["next_observation/episode"], found["observation/episode"])
+    cut = len(np.unique(names[0])) - (kept["acted"] == 0).sum()  # whose last transition has no next observation
+    assert len(windows) == dataset[:]["acted"].sum() - cut
+    assert cut == 3
+
+
+def test_a_damaged_dataset_is_not_continued(tmp_path):
+    env = physgym.Recorder(Counter(), tmp_path / "a")
+    drive(env, 2)
+    env.close()
+    with pytest.raises(DatasetError, match=r"resume=True, or choose another folder"):
+        physgym.Recorder(Counter(), tmp_path / "a")
+    with pytest.raises(ConfigError, match="mode"):
+        physgym.Recorder(Counter(), tmp_path / "a", mode="other", resume=True)
+    other = physgym.Recorder(Counter(), tmp_path / "a", resume=True, infos=["lap"])
+    other.reset()
+    with pytest.raises(DatasetError, match="info/lap"):
+        other.step(action_of(0))
+
+
+def test_seeds_and_observations_that_cannot_be_stored(tmp_path):
+    env = physgym.Recorder(Counter(), tmp_path / "a")
+    with pytest.raises(SampleError, match="seeds from 0 to"):
+        env.reset(seed=2**64)
+
+    class Half(Counter):
+        def _seen(self):
+            return {"step": self.t}
+
+    with pytest.raises(SampleError, match=r"observation .* does not fit its space"):
+        physgym.Recorder(Half(), tmp_path / "a").reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_worker_that_was_started_again_leaves_no_step(tmp_path, mode):
+    makers = [lambda: Counter(0), lambda: Faulty(1, at=7, wrong="die"), lambda: Counter(2)]
+    inner = physgym.SocketVectorEnv(makers, num_workers=3, autoreset_mode=mode, on_error="restart")
+    env = physgym.Recorder(inner, tmp_path / "a", infos=["lap", "where", "position"])
+    env.reset(seed=1)
+    restarted = 0
+    for clock in range(12):
+        _, _, terminated, truncated, infos = env.step(actions_of(clock, 3))
+        restarted += int("worker_restarted" in infos)
+        if mode is AutoresetMode.DISABLED and (terminated | truncated).any():
+            env.reset(options={"reset_mask": terminated | truncated})
+    env.close()
+    assert restarted >= 1
+    dataset = physgym.SampleDataset(tmp_path / "a")
+    check(dataset, len(np.unique(dataset.index("episode"))))
 
 
 @pytest.mark.slow
