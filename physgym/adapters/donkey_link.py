@@ -83,12 +83,19 @@ class DonkeyLink:
                 raise SimulatorError(f"the simulator at {self.place} takes no messages for {timeout:g} s")
             self._exchange(min(0.05, max(0.0, end - time.monotonic())))
 
-    def forget(self) -> int:
-        """Drop the messages that have arrived, and return how many there were; what is half there stays."""
-        self._exchange(0.0)
-        count = len(self._messages)
+    def arrived(self, timeout: float) -> list[dict[str, Any]]:
+        """Return all messages that the simulator has sent until now, of which the last one is taken in whole.
+
+        Raises:
+            SimulatorError: The simulator is gone, or there is no end of what it sends.
+        """
+        end = time.monotonic() + timeout
+        while self._exchange(PAUSE if self._received else 0.0) or self._received:
+            if time.monotonic() > end:
+                raise SimulatorError(f"the simulator at {self.place} does not end a message within {timeout:g} s")
+        found = list(self._messages)
         self._messages.clear()
-        return count
+        return found
 
     def receive(self, timeout: float) -> dict[str, Any] | None:
         """Return the next message; None where none comes in time.
@@ -118,8 +125,12 @@ class DonkeyLink:
         with contextlib.suppress(OSError):
             self._socket.close()
 
-    def _exchange(self, timeout: float) -> None:
-        """Send what may be sent, take in what has arrived, and wait for either for so long at most."""
+    def _exchange(self, timeout: float) -> bool:
+        """Send what may be sent, take in what has arrived, and wait for either for so long at most.
+
+        Returns:
+            Whether something has arrived, of which there may be more.
+        """
         now = time.monotonic()
         ready = bool(self._waiting) and now >= self._next
         pause = self._next - now if self._waiting and not ready else timeout
@@ -131,8 +142,9 @@ class DonkeyLink:
                 self._send_first()
             if readable:
                 self._take(self._socket.recv(RECEIVED))
+            return bool(readable)
         except BlockingIOError:
-            return
+            return False
         except (OSError, ValueError) as error:  # the latter from a closed descriptor
             raise SimulatorError(f"the connection to the simulator at {self.place} broke: {error}") from error
 

@@ -7,6 +7,7 @@ the program made with Unity was not run.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
 import time
@@ -33,6 +34,7 @@ ANSWERED = 3  # frames within which the simulator shows the action that was sent
 SAME = 0.02  # by how much it may show another value
 JUMP = 2.0  # m, by which the cross-track error changes at most between two frames, more than the car has moved
 DOUBTED = 5  # errors in a row that are taken for broken; then that is where the car is
+NOTHING = "none"  # that was hit
 POSITION = ("pos_x", "pos_y", "pos_z")
 
 
@@ -112,6 +114,10 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         self._simulator = None if command is None else DonkeySimulator(command, host, port, timeout)
         try:
             self._link = DonkeyLink(host, port, timeout)
+        except BaseException:
+            self._end_simulator()
+            raise
+        try:
             self._enter()
         except BaseException:
             self.close()
@@ -132,7 +138,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         self._link.send("control", steering=0.0, throttle=0.0, brake=1.0)
         self._link.send("reset_car")
         self._link.flush(self._timeout)
-        self._link.forget()  # frames from before
+        self._link.arrived(self._timeout)  # frames from before
         for _ in range(FRAMES):
             self._frame = self._telemetry()
             if self._at_start(self._frame):
@@ -143,6 +149,10 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
             self._start = _position(self._frame)
         self._driven = _Driven()
         self._driven.move(self._frame)
+        for _ in range(FRAMES):  # the first error may be a broken one
+            if "cte" not in self._frame or math.isfinite(self._driven.cte):
+                break
+            self._frame = self._telemetry()
         return _picture(self._frame, "image"), self._info(answered=True)
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
@@ -152,19 +162,21 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
             SimulatorError: The simulator does not answer, or has gone.
         """
         steering, throttle = (float(value) for value in np.clip(action, -1.0, 1.0))
-        self._link.forget()
+        self._driven.hit = NOTHING
         self._link.send("control", steering=-steering, throttle=max(0.0, throttle), brake=max(0.0, -throttle))
+        self._link.flush(self._timeout)
+        for message in self._link.arrived(self._timeout):  # before the action; laps and collisions count all the same
+            self._note(message)
         answered = False
         for _ in range(ANSWERED):
             self._frame = self._telemetry()
-            self._driven.move(self._frame)
             shown = _number(self._frame, "steering_angle"), _number(self._frame, "throttle")
             answered = abs(shown[0] + steering) < SAME and abs(shown[1] - max(0.0, throttle)) < SAME
             if answered:
                 break
         error = abs(self._driven.cte - self.cte_offset)
         left = error > self.max_cte
-        hit = str(self._frame.get("hit", "none")) != "none"
+        hit = self._driven.hit != NOTHING
         speed = _number(self._frame, "speed")
         reward = -1.0 if left or hit else (1.0 - error / self.max_cte if error == error else 1.0) * speed
         terminated = bool(left or hit or self._driven.disqualified)
@@ -176,18 +188,17 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
 
     def close(self) -> None:
         """Leave the scene, close the connection, and end the program that was started."""
-        link = getattr(self, "_link", None)
-        if link is not None:
-            try:
-                link.send("exit_scene")
-                link.flush(1.0)
-            except SimulatorError:
-                pass  # it has gone before
-            link.close()
-        if self._simulator is not None:
-            self._simulator.end()
+        with contextlib.suppress(SimulatorError):  # it has gone before
+            self._link.send("exit_scene")
+            self._link.flush(1.0)
+        self._link.close()
+        self._end_simulator()
 
     # --- the simulator
+
+    def _end_simulator(self) -> None:
+        if self._simulator is not None:
+            self._simulator.end()
 
     def _enter(self) -> None:
         """Choose the scene and configure the car."""
@@ -242,13 +253,19 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         end = time.monotonic() + self._timeout
         while True:
             message = self._message(end, "send a frame")
-            kind = message["msg_type"]
-            if kind == "telemetry":
+            self._note(message)
+            if message["msg_type"] == "telemetry":
                 return message
-            if kind == "cross_start":
-                self._driven.lap(_number(message, "lap_time"))
-            elif kind == "DQ":
-                self._driven.disqualified = True
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        """Take a message into the account of the episode."""
+        kind = message["msg_type"]
+        if kind == "telemetry":
+            self._driven.move(message)
+        elif kind == "cross_start":
+            self._driven.lap(_number(message, "lap_time"))
+        elif kind == "DQ":
+            self._driven.disqualified = True
 
     def _at_start(self, frame: Mapping[str, Any]) -> bool:
         if _number(frame, "speed") > STANDING:
@@ -266,7 +283,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
             "cte": driven.cte,
             "speed": _number(frame, "speed"),
             "heading": math.radians(_number(frame, "yaw")),
-            "hit": str(frame.get("hit", "none")),
+            "hit": driven.hit,
             "lap_count": driven.laps,
             "last_lap_time": driven.lap_time,
             "distance": driven.distance,
@@ -285,12 +302,13 @@ class _Driven:
     """Account of an episode: its errors, laps and way.
 
     Attributes:
-        cte: The last error that is not broken; NaN before there is one.
+        cte: The last error that is not broken; NaN before two in a row agree.
         repaired: How many were.
         laps: Laps that were completed.
         lap_time: Seconds of the last one.
         distance: Length of the way.
         disqualified: Whether the simulator has sent the car away.
+        hit: What the car has run into since the last observation, which the simulator says once.
     """
 
     def __init__(self) -> None:
@@ -298,7 +316,9 @@ class _Driven:
         self.repaired = self.laps = self._doubted = 0
         self.lap_time = self.distance = 0.0
         self.disqualified = False
+        self.hit = NOTHING
         self._last: Array | None = None
+        self._first = math.nan  # the error before, while there is none that is known to be good
 
     def lap(self, seconds: float) -> None:
         """Count a lap."""
@@ -312,10 +332,19 @@ class _Driven:
             moved = 0.0 if self._last is None else float(np.linalg.norm(position - self._last))
             self._last = position
         self.distance += moved
+        if (hit := str(frame.get("hit", NOTHING))) != NOTHING:
+            self.hit = hit
         if "cte" not in frame:
             return
         error = _number(frame, "cte")
-        good = math.isfinite(error) and (math.isnan(self.cte) or abs(error - self.cte) <= moved + JUMP)
+        if math.isnan(self.cte):
+            if abs(error - self._first) <= moved + JUMP:
+                self.cte = error
+            elif math.isfinite(self._first):
+                self.repaired += 1
+            self._first = error
+            return
+        good = math.isfinite(error) and abs(error - self.cte) <= moved + JUMP
         if not good and self._doubted < DOUBTED:  # one that jumps and stays is where the car is
             self._doubted, self.repaired = self._doubted + 1, self.repaired + 1
         elif math.isfinite(error):

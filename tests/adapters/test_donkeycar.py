@@ -16,7 +16,7 @@ from gymnasium.wrappers import PassiveEnvChecker
 
 import physgym
 from physgym.adapters.donkey_link import decoded, encoded
-from physgym.adapters.donkeycar import DonkeyCarEnv
+from physgym.adapters.donkeycar import DonkeyCarEnv, _Driven
 from physgym.envs.track import Track
 from physgym.errors import ConfigError, SimulatorError
 from tests.support.fake_donkey import SCENES, FakeDonkey
@@ -87,6 +87,51 @@ def test_frames_from_before_a_reset_are_left_out():
             np.testing.assert_array_equal(observation, first)
             assert info["distance"] == 0
         env.close()
+
+
+def waited(fake, frames: int) -> None:
+    """Wait until the simulator has sent so many frames more."""
+    end, deadline = fake.frames + frames, time.monotonic() + 10
+    while fake.frames < end and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def test_what_came_while_the_agent_computed_is_no_answer_and_is_not_lost():
+    with FakeDonkey() as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10)
+        env.reset()
+        action = np.array([0.1, 0.5], np.float32)
+        env.step(action)
+        waited(fake, 60)  # more than one look at the connection gives
+        before = fake.frames
+        info = env.step(action)[4]  # which all these frames show as well
+        assert info["answered"]
+        assert env._frame["time"] > (before - 0.5) * 0.05
+        assert info["hit"] == "none"
+        driven = info["distance"]
+        fake.bumps = 1  # said once, in a frame that nobody waits for
+        waited(fake, 20)
+        _, reward, terminated, _, info = env.step(action)
+        assert (info["hit"], info["lap_count"], info["last_lap_time"]) == ("cone", 1, 12.5)
+        assert (reward, terminated) == (-1.0, True)
+        assert info["distance"] > driven + 0.5
+        assert env.step(action)[4]["hit"] == "none"
+        info = env.reset()[1]
+        assert (info["hit"], info["lap_count"]) == ("none", 0)
+        env.close()
+        env.close()
+        with pytest.raises(SimulatorError, match="broke"):
+            env.step(action)
+
+
+@pytest.mark.parametrize("sent", [[5000.0, 0.2, 0.3], [0.2, 5000.0, 0.25, 0.3], [math.nan, 0.2, 0.3]])
+def test_a_broken_error_is_not_taken_for_the_first_one(sent):
+    driven = _Driven()
+    for error in sent:
+        driven.move({"cte": error, "pos_x": 1.0, "pos_y": 0.0, "pos_z": 2.0})
+    assert driven.cte == 0.3
+    driven.move({"cte": -900.0, "pos_x": 1.0, "pos_y": 0.0, "pos_z": 2.0})
+    assert driven.cte == 0.3
 
 
 @pytest.mark.slow
@@ -223,7 +268,7 @@ def test_its_program_is_started_ended_and_started_again(tmp_path):
 @pytest.mark.slow
 def test_a_worker_makes_it_anew_where_the_simulator_has_died(tmp_path):
     port = free_port()
-    command = [sys.executable, "-m", "tests.support.fake_donkey", "--faults", "die"]
+    command = [sys.executable, "-m", "tests.support.fake_donkey", "--faults", "die", "--period", "0.02"]
     envs = physgym.SocketVectorEnv(
         [lambda: DonkeyCarEnv(port=port, command=command, timeout=60)], num_workers=1, on_error="restart"
     )

@@ -42,6 +42,8 @@ class FakeDonkey:
         self.period, self.faults, self.version, self.loaded = period, set(faults), version, loaded
         self.refused: list[str] = []  # what it could not read
         self.received: list[dict] = []
+        self.frames = 0  # that were sent
+        self.bumps = 0  # frames that are to say that a cone was hit, after a lap
         self._server = socket.create_server(("127.0.0.1", port))
         self._server.settimeout(0.05)
         self.port = self._server.getsockname()[1]
@@ -156,7 +158,7 @@ class Session:
 
     def frame(self) -> bool:
         """Drive, and send a frame; False ends the connection."""
-        self.frames += 1
+        self.frames = self.server.frames = self.frames + 1
         faults = self.server.faults
         if "stall" in faults and self.frames > 20:
             return True
@@ -181,6 +183,10 @@ class Session:
             "yaw": float(np.degrees(info["heading"])),
             "lidar": [{"rx": 0.5, "ry": 1.5, "d": 2.5}],
         }
+        if self.server.bumps:
+            self.server.bumps -= 1
+            self.send({"msg_type": "cross_start", "lap_time": 12.5})
+            telemetry["hit"] = "cone"
         if "poor" not in faults:
             error = info["cte"]
             if ("wild" in faults and self.frames % 5 == 0) or ("lost" in faults and self.frames > 20):
@@ -221,8 +227,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--faults", default="")
+    parser.add_argument("--period", type=float, default=0.004)
     options = parser.parse_args()
-    fake = FakeDonkey(port=options.port, faults=[one for one in options.faults.split(",") if one])
+    fake = FakeDonkey(
+        port=options.port, period=options.period, faults=[one for one in options.faults.split(",") if one]
+    )
     threading.Timer(60, fake._stop.set).start()
     with fake:
         fake._stop.wait(60)
