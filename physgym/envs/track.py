@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 from physgym.checks import at_least, integer, one_of, positive
 from physgym.envs.track_camera import HEIGHT, WIDTH, RoadCamera
-from physgym.envs.track_course import Course, random_course
-from physgym.errors import ConfigError
+from physgym.envs.track_course import SEARCHED, SPACING, Course, random_course
+from physgym.errors import ConfigError, SampleError
 from physgym.sample import FieldRole
 from physgym.scene.objects import Scene
 from physgym.simulation import Simulation
@@ -28,6 +28,8 @@ DRAG = 0.3  # 1/s: the top speed is 13.3 m/s
 AHEAD = (6.0, 15.0)  # m, where the state looks at the curvature
 COURSES = 1_000_000  # numbers of courses to draw from
 HALF_WIDTH = 4.0  # m, of the asphalt
+# s, in which the fastest car makes half the way on which its place on the road is looked for
+LONGEST_STEP = round(SEARCHED * SPACING / 2 * DRAG / ACCELERATION, 2)
 
 
 class Track(Simulation[Array, Array]):
@@ -63,9 +65,9 @@ class Track(Simulation[Array, Array]):
         cte_offset: Distance from the centre line, positive to the left, around which that is counted, in m.
         stuck_distance: The car is stuck if it gains less than this along the line in `stuck_steps` steps, in m; 0 for
             never.
-        stuck_steps: Over how many steps that is counted.
+        stuck_steps: Over how many solver steps that is counted, after so many from the beginning.
         laps: End after so many laps; 0 for never.
-        time_step: Time of one solver step in s.
+        time_step: Time of one solver step in s, 0.45 at the most.
         simulations_per_step: Solver steps per environment step, under the same action.
         render_mode: "rgb_array" or None.
 
@@ -104,11 +106,17 @@ class Track(Simulation[Array, Array]):
         for name, value in (("length", length), ("radius", radius), ("max_cte", max_cte), ("time_step", time_step)):
             positive(name, value)
         at_least("stuck_distance", stuck_distance, 0)
+        if time_step > LONGEST_STEP:
+            raise ConfigError(
+                f"time_step {time_step} s is longer than {LONGEST_STEP} s, and the car would lose its place on the road; "
+                "give a shorter one, and more simulations_per_step"
+            )
         if not abs(cte_offset) < max_cte:
             raise ConfigError(f"cte_offset {cte_offset} m ends every episode at once with a max_cte of {max_cte} m")
-        first, end = (integer("tracks", one, 0) for one in tracks)
-        if not first < end:
+        numbers = [integer("tracks", one, 0) for one in tracks] if isinstance(tracks, (tuple, list)) else []
+        if len(numbers) != 2 or not numbers[0] < numbers[1]:
             raise ConfigError(f"tracks {tracks} are none; give the first number and the one after the last")
+        first, end = numbers
         self.length, self.radius = length, radius
         self.max_cte, self.cte_offset = max_cte, cte_offset
         self.laps = integer("laps", laps, 0)
@@ -145,7 +153,7 @@ class Track(Simulation[Array, Array]):
         self._position, self._heading, self._speed = course.points[0].copy(), math.atan2(y, x), 0.0
         self._near, self._along, self._cte = course.place(self._position)
         self._distance, self._laps, self._lap_time, self._lap_begin, self._steps = 0.0, 0, 0.0, 0.0, 0
-        self._passed = np.full(self.stuck_steps, -np.inf)  # distances after the last steps, in a ring
+        self._passed = np.zeros(self.stuck_steps + 1)  # distances before and after the last steps, in a ring
         self._action = np.zeros(2)
         self._before = self._now = self._observed()
 
@@ -159,7 +167,13 @@ class Track(Simulation[Array, Array]):
         return super().step(action)
 
     def advance(self, action: Array) -> None:
-        """Drive for one time step; values beyond the bounds count as the bounds."""
+        """Drive for one time step; values beyond the bounds count as the bounds.
+
+        Raises:
+            SampleError: The action is not two numbers.
+        """
+        if np.shape(action) != (2,) or np.isnan(action).any():
+            raise SampleError(f"the action of a track is two numbers, steering and throttle, not {action}")
         steering, throttle = (min(1.0, max(-1.0, float(value))) for value in action)
         self._action = np.array([steering, throttle])
         speed, self._speed = self._speed, self._next_speed(throttle)
@@ -173,8 +187,8 @@ class Track(Simulation[Array, Array]):
         along, length = self._along, self.course.length
         self._near, self._along, self._cte = self.course.place(self._position, self._near)
         self._distance += (self._along - along + length / 2) % length - length / 2
-        self._passed[self._steps % self.stuck_steps] = self._distance
         self._steps += 1
+        self._passed[self._steps % len(self._passed)] = self._distance
         if self._distance >= (self._laps + 1) * length:
             now = self._steps * self.time_step
             self._laps, self._lap_time, self._lap_begin = self._laps + 1, now - self._lap_begin, now
@@ -250,7 +264,7 @@ class Track(Simulation[Array, Array]):
     def _stuck(self) -> bool:
         if not self.stuck_distance or self._steps <= self.stuck_steps:
             return False
-        oldest = self._passed[self._steps % self.stuck_steps]
+        oldest = self._passed[(self._steps + 1) % len(self._passed)]  # before the last stuck_steps
         return bool(self._distance - oldest < self.stuck_distance)
 
     def info(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from physgym.envs import track as module
 from physgym.envs.track import ACCELERATION, DRAG, HALF_WIDTH, MAX_STEER, WHEELBASE, Track
 from physgym.envs.track_camera import ASPHALT, COLOURS, GRASS, SKY, WHITE, YELLOW, RoadCamera
 from physgym.envs.track_course import circle, random_course
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SampleError
 
 
 def car(**kwargs) -> Track:
@@ -127,6 +127,23 @@ def test_what_ends_an_episode():
     assert not any(env.step(np.array([0.0, 0.5]))[2] for _ in range(100))
 
 
+@pytest.mark.parametrize("steps", [1, 20])
+def test_the_way_of_the_last_steps_decides_whether_it_is_stuck(steps):
+    env = car(stuck_distance=0.5, stuck_steps=steps)
+    way = [0.0]
+    while not env._stuck or len(way) <= steps + 1:
+        way.append(env.step(np.array([0.0, 1.0 if len(way) < 60 else -1.0]))[4]["distance"])
+        now = len(way) - 1
+        assert env._stuck == (now > steps and way[now] - way[now - steps] < 0.5)
+    assert env._stuck
+
+
+@pytest.mark.parametrize("action", [[np.nan, 0.5], [0.0, np.nan], [0.5], [0.1, 0.2, 0.3], 0.5])
+def test_an_action_that_is_not_two_numbers_is_an_error(action):
+    with pytest.raises(SampleError, match="two numbers, steering and throttle, not"):
+        car().step(np.array(action))
+
+
 def test_grass_beside_the_asphalt_is_hit():
     env = car()
     for _ in range(200):
@@ -196,6 +213,9 @@ def test_a_course_is_named_by_its_number():
         ({"cte_offset": 5.0}, "ends every episode at once"),
         ({"stuck_distance": -1.0}, "stuck_distance"),
         ({"laps": -1}, "laps"),
+        ({"tracks": 5}, "tracks 5 are none"),
+        ({"tracks": (1, 2, 3)}, r"tracks \(1, 2, 3\) are none"),
+        ({"time_step": 0.5}, "would lose its place on the road"),
     ],
 )
 def test_impossible_roads_and_rules_are_errors(wrong, text):
