@@ -108,7 +108,7 @@ class Track(Simulation[Array, Array]):
         at_least("stuck_distance", stuck_distance, 0)
         if time_step > LONGEST_STEP:
             raise ConfigError(
-                f"time_step {time_step} s is longer than {LONGEST_STEP} s, and the car would lose its place on the road; "
+                f"time_step {time_step} s is longer than {LONGEST_STEP} s, and the car would lose its place; "
                 "give a shorter one, and more simulations_per_step"
             )
         if not abs(cte_offset) < max_cte:

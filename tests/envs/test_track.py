@@ -215,7 +215,7 @@ def test_a_course_is_named_by_its_number():
         ({"laps": -1}, "laps"),
         ({"tracks": 5}, "tracks 5 are none"),
         ({"tracks": (1, 2, 3)}, r"tracks \(1, 2, 3\) are none"),
-        ({"time_step": 0.5}, "would lose its place on the road"),
+        ({"time_step": 0.5}, "would lose its place"),
     ],
 )
 def test_impossible_roads_and_rules_are_errors(wrong, text):
