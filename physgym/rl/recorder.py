@@ -282,11 +282,11 @@ class VectorRecorder(VectorWrapper):
         return found
 
 
-def _seeds(seed: int | list[int | None] | None, count: int) -> list[int | None]:
-    """Return the seed of each environment, as Gymnasium's vector environments derive them."""
-    if seed is None or isinstance(seed, int):
-        return [None if seed is None else seed + number for number in range(count)]
-    return [None if one is None else int(one) for one in seed]
+def _seeds(seed: Any, count: int) -> list[int | None]:
+    """Return the seed of each environment, as Gymnasium's vector environments derive them: of a number, or several."""
+    if seed is None:
+        return [None] * count
+    return list(seed) if np.ndim(seed) else [seed + number for number in range(count)]
 
 
 def _info(infos: dict[str, Any], number: int, *, final: bool) -> dict[str, Any]:
