@@ -664,3 +664,19 @@ def test_snapshots_are_said_to_be_left_out(tmp_path):
     assert not surgery.filter(tmp_path / "a", "step >= 0", tmp_path / "b", dry_run=True).notes
     (tmp_path / "a" / "snapshots" / "training").mkdir(parents=True)
     assert "snapshots are left out" in str(surgery.filter(tmp_path / "a", "step >= 0", tmp_path / "b", dry_run=True))
+    assert not surgery.describe(tmp_path / "a", {"licence": "CC0"}).notes  # where they stay
+
+
+def test_a_feedback_that_goes_with_a_field_is_said(tmp_path):
+    spec = SampleSpec([Field("now", (), "f8", "input"), Field("then", (), "f8", "target", feeds="now")])
+    with SampleWriter(tmp_path / "a", spec) as writer:
+        writer.append({"now": np.zeros(3), "then": np.ones(3)}, episode=np.zeros(3, int), step=np.arange(3), seed=np.zeros(3, "u8"))
+    for gone in spec:
+        report = surgery.drop(tmp_path / "a", gone, tmp_path / gone)
+        assert report.notes == ["training: then feeds now no more, since one of both is left out"]
+        assert not report.open().feedback
+
+
+def test_what_imports_say_for_themselves_is_nobodys_to_say(kept):
+    with pytest.raises(ConfigError, match="'unfinished import' is what imports say for themselves"):
+        surgery.describe(kept / "a", {"unfinished import": "training"})

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.dataset_parts import METADATA, EpisodeSplit
+from physgym.data.description import UNFINISHED
 from physgym.data.layout import ENDINGS, REJECTED
 from physgym.data.sample_checks import check_storable, row_counts
 from physgym.data.surgery.filtering import described_attributes
@@ -67,8 +68,13 @@ def without_fields(source: SourceDataset, names: Sequence[str]) -> NewDataset:
     """
     if not names:
         raise ConfigError("name at least one field to drop")
-    parts = []
+    parts, notes = [], []
     for mode, dataset in _parts_with(source, names):
+        notes += [
+            f"{mode}: {one.name} feeds {one.feeds} no more, since one of both is left out"
+            for one in dataset.spec.values()
+            if one.feeds and (one.name in names) != (one.feeds in names)
+        ]
         kept = [
             replace(field, feeds="" if field.feeds in names else field.feeds)
             for field in dataset.spec.values()
@@ -91,7 +97,7 @@ def without_fields(source: SourceDataset, names: Sequence[str]) -> NewDataset:
             else unchanged_part(dataset, source.path)
         )
         parts.append(new)
-    return NewDataset(parts, source.constants, source.metadata)
+    return NewDataset(parts, source.constants, source.metadata, notes)
 
 
 def with_name(source: SourceDataset, old: str, new: str) -> NewDataset:
@@ -171,6 +177,8 @@ def divided_words(source: SourceDataset, said: Mapping[str, str]) -> tuple[dict[
             raise ConfigError(f"{key!r} needs a text of at most {LONGEST_TEXT} bytes")
         if key.encode(errors="replace").decode() != key or text.encode(errors="replace").decode() != text:
             raise ConfigError(f"{key!r} or its text is no UTF-8")
+        if key == UNFINISHED:
+            raise ConfigError(f"{key!r} is what imports say for themselves; choose another key")
         if point and what in SAID:
             if name not in known:
                 raise unknown(name, known, source.path)

@@ -315,7 +315,7 @@ def describe(
     if out is None:
         source = SourceDataset.open(_place(path))
         new = describe_in_place(path, source, said, dry_run=dry_run)
-        return _report(path, not dry_run, [source], new)
+        return _report(path, not dry_run, [source], new, in_place=True)
     return _operate([path], out, _of_one(lambda one: with_words(one, said)), None, dry_run, progress, max_file_size)
 
 
@@ -366,7 +366,9 @@ def _operate(
     return _report(out, not dry_run, sources, new)
 
 
-def _report(out: AnyPath, written: bool, sources: Sequence[SourceDataset], new: NewDataset) -> SurgeryReport:
+def _report(
+    out: AnyPath, written: bool, sources: Sequence[SourceDataset], new: NewDataset, *, in_place: bool = False
+) -> SurgeryReport:
     before = {part.mode: [len(one.parts[part.mode]) for one in sources if part.mode in one.parts] for part in new.parts}
     return SurgeryReport(
         str(out),
@@ -374,7 +376,7 @@ def _report(out: AnyPath, written: bool, sources: Sequence[SourceDataset], new: 
         {part.mode: part.count for part in new.parts},
         before,
         {part.mode: part.spec for part in new.parts},
-        [*new.notes, *_lost_snapshots(sources)],
+        [*new.notes, *([] if in_place else _lost_snapshots(sources))],
     )
 
 
