@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -234,11 +235,9 @@ def _joined(source: str, columns: Mapping[str, Array]) -> dict[str, Array]:
             parts.setdefault(element["name"], {})[index] = values
     for name, elements in parts.items():
         shape = tuple(max(sides) + 1 for sides in zip(*elements, strict=False))
-        missing = sorted(set(np.ndindex(*shape)) - set(elements))
+        missing = _first_missing(shape, elements)
         if name in found or missing or {len(index) for index in elements} != {len(shape)}:
-            what = (
-                f"lacks {name}{list(missing[0])}" if missing else f"has both {name} and {name}[...], or mixed indices"
-            )
+            what = f"lacks {name}{list(missing)}" if missing else f"has both {name} and {name}[...], or mixed indices"
             raise DatasetError(f"{source} {what}; an array needs a column for each element")
         if len({_group(values) for values in elements.values()}) > 1:
             raise DatasetError(f"the columns of {name} in {source} hold numbers and others")
@@ -252,6 +251,18 @@ def _joined(source: str, columns: Mapping[str, Array]) -> dict[str, Array]:
         stacked = np.stack([elements[index] for index in np.ndindex(*shape)], axis=1)
         found[name] = stacked.reshape(-1, *shape)
     return found
+
+
+def _first_missing(shape: tuple[int, ...], elements: Collection[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Return the first index of a shape that is not there, None where all are; a name may say a shape of any size."""
+    for number in range(min(math.prod(shape), len(elements) + 1)):
+        index: list[int] = []
+        for side in reversed(shape):
+            number, place = divmod(number, side)
+            index.insert(0, place)
+        if tuple(index) not in elements:
+            return tuple(index)
+    return None
 
 
 class Csv(ImportFormat):

@@ -219,7 +219,9 @@ def _read(place: MeshPlace) -> tuple[Array, Sequence[Any], dict[str, Array]]:
                 points, cells = reader.read_points_cells()
                 time, point_data, cell_data = reader.read_data(number)
             more[TIME] = np.asarray(time, np.float64)
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:  # by which meshio says that no reader of a suffix takes a file
+        raise DatasetError(f"cannot read the mesh {file}: it is damaged, or no file {file.suffix}") from error
+    except Exception as error:
         raise DatasetError(f"cannot read the mesh {file}: {error}") from error
     found = {name: np.asarray(values) for name, values in point_data.items()}
     names = _names(cells)

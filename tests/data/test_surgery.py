@@ -670,7 +670,12 @@ def test_snapshots_are_said_to_be_left_out(tmp_path):
 def test_a_feedback_that_goes_with_a_field_is_said(tmp_path):
     spec = SampleSpec([Field("now", (), "f8", "input"), Field("then", (), "f8", "target", feeds="now")])
     with SampleWriter(tmp_path / "a", spec) as writer:
-        writer.append({"now": np.zeros(3), "then": np.ones(3)}, episode=np.zeros(3, int), step=np.arange(3), seed=np.zeros(3, "u8"))
+        writer.append(
+            {"now": np.zeros(3), "then": np.ones(3)},
+            episode=np.zeros(3, int),
+            step=np.arange(3),
+            seed=np.zeros(3, "u8"),
+        )
     for gone in spec:
         report = surgery.drop(tmp_path / "a", gone, tmp_path / gone)
         assert report.notes == ["training: then feeds now no more, since one of both is left out"]

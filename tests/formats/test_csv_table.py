@@ -110,3 +110,9 @@ def test_a_column_that_reads_as_a_part_of_an_export_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"has the columns \['index/episode'\]; what begins with index/"):
         import_csv(tmp_path / "a.csv", tmp_path / "d", roles={"x": "input", "y": "target"})
     assert not (tmp_path / "d").exists()
+
+
+def test_an_element_far_away_needs_no_room_for_those_before(tmp_path):
+    (tmp_path / "a.csv").write_text("x[0],x[1],x[40000000000],y\n0,1,2,3\n")
+    with pytest.raises(DatasetError, match=r"lacks x\[2\]; an array needs a column for each element"):
+        import_csv(tmp_path / "a.csv", tmp_path / "d", roles={"x": "input", "y": "target"})

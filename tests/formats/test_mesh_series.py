@@ -125,6 +125,9 @@ def test_meshes_that_differ_are_named(tmp_path):
     cut(folder / "4.vtu")
     with pytest.raises(DatasetError, match=r"cannot read the mesh .*4\.vtu"):
         import_mesh(folder, tmp_path / "d", roles=ROLES, step="file")
+    (folder / "4.vtu").write_text("<no mesh")
+    with pytest.raises(DatasetError, match=r"the mesh .*4\.vtu: it is damaged, or no file \.vtu"):
+        import_mesh(folder, tmp_path / "d", roles=ROLES, step="file")
     assert not (tmp_path / "d").exists()
 
 
