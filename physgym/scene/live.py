@@ -6,7 +6,8 @@ Nothing is made until somebody looks, and nothing that is asked here changes the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -96,22 +97,43 @@ class LiveScene:
         Raises:
             SceneError: An object cannot be drawn, or a method of a layer fails; the frame after this one is whole.
         """
-        source, inner = self.source, self._env.unwrapped
-        for layer in self._moving:
-            _ask(layer, "update_scene", source.scene, self._owner)
-        if hasattr(inner, "shown_sample"):
-            shown: Any = inner
-            sample = shown.shown_sample() if sample is None else sample
-            sample = {**sample, **{f"{PREDICTION}{name}": value for name, value in shown.shown_prediction.items()}}
-        return source.frame(sample, whole=whole)
+        with random_numbers_kept(self._env):
+            source, inner = self.source, self._env.unwrapped
+            for layer in self._moving:
+                _ask(layer, "update_scene", source.scene, self._owner)
+            if hasattr(inner, "shown_sample"):
+                shown: Any = inner
+                sample = shown.shown_sample() if sample is None else sample
+                sample = {**sample, **{f"{PREDICTION}{name}": value for name, value in shown.shown_prediction.items()}}
+            return source.frame(sample, whole=whole)
 
 
 def layers(env: Env, method: str) -> list[Env]:
     """Return an environment and its wrappers, from the inside out, that have a method."""
+    return [layer for layer in reversed(_all_layers(env)) if _takes_scene(layer, method)]
+
+
+def _all_layers(env: Env) -> list[Env]:
     found = [env]
     while isinstance(found[-1], gymnasium.Wrapper):
         found.append(found[-1].env)
-    return [layer for layer in reversed(found) if _takes_scene(layer, method)]
+    return found
+
+
+@contextmanager
+def random_numbers_kept(env: Env) -> Iterator[None]:
+    """Give back the random numbers that an environment and its wrappers draw within the block.
+
+    Looking may ask for a sample that nobody else would have asked for, and a sample may hold noise.
+    """
+    own = [vars(layer).get("_np_random") for layer in _all_layers(env)]  # the property would make one
+    drawn = [one.bit_generator for one in own if isinstance(one, np.random.Generator)]
+    states = [one.state for one in drawn]
+    try:
+        yield
+    finally:
+        for one, state in zip(drawn, states, strict=True):
+            one.state = state
 
 
 def _takes_scene(layer: Env, method: str) -> bool:

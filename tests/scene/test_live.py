@@ -204,3 +204,35 @@ def test_scenes_import_no_viewer():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+class Noisy(Moving):
+    """Draws random numbers for its sample and its picture."""
+
+    def begin(self, options):
+        self.state = self.np_random.random(3).astype(np.float32)
+
+    def advance(self, action):
+        self.state = self.np_random.random(3).astype(np.float32)
+
+    def sample(self):
+        return {"x": self.state * np.float32(self.np_random.random())}
+
+    def update_scene(self, scene):
+        scene.title(f"{self.np_random.random():.3f}")
+
+
+@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.MT19937])
+def test_looking_gives_back_the_random_numbers_that_it_draws(bits):
+    """Nobody else asks for the sample after a reset, or a rejected step: its noise would be missed by later steps."""
+    seen, unseen = Marked(Noisy()), Noisy()
+    live = LiveScene(seen, "Noisy, environment 0")
+    for env in (seen, unseen):
+        env.reset(seed=3)
+        env.unwrapped.np_random = np.random.Generator(bits(3))
+    for _ in range(3):
+        live.frame()
+        for env in (seen, unseen):
+            env.step(np.zeros(3, np.float32))
+    assert live.snapshot["title"].startswith("0.")
+    np.testing.assert_array_equal(seen.unwrapped.state, unseen.state)
