@@ -26,6 +26,17 @@ def shot(number, *, size=1, dropped=0, error=""):
     return Shot(number, 1, number, {"title": "", "camera": {}, "objects": {"ball": ball}}, dropped, error)
 
 
+STRANGE = [
+    {"watch": [float("inf")], "interval": 0.1},
+    {"watch": [0], "interval": 10**400},
+    {"watch": np.array(5), "interval": 0.1},
+    {"watch": {0: 1}, "interval": 0.1},
+    {"watch": [0], "interval": 1j},
+    {"do": np.array([1, 2])},
+    {},
+]
+
+
 @pytest.fixture
 def served(tmp_path):
     views = SceneViews(4)
@@ -221,3 +232,43 @@ def test_messages_come_in_pieces_of_any_size():
     received.add(wire.LENGTH.pack((1 << 10) + 1))
     with pytest.raises(ProtocolError, match="exceeds the limit"):
         received.next()
+
+
+@pytest.mark.parametrize("message", STRANGE, ids=str)
+def test_who_says_something_strange_is_sent_away_alone(served, message):
+    _, _, entry = served
+    strange, _ = dial(entry.socket, entry.token)
+    strange.send(message)
+    with pytest.raises(EOFError):
+        strange.receive(10)
+    link, _ = dial(entry.socket, entry.token)  # others are served all the same
+    link.close()
+    strange.close()
+
+
+@pytest.mark.parametrize("interval", [float("inf"), float("nan"), 1e300, -1.0])
+def test_no_rate_of_a_viewer_is_one_that_workers_refuse(served, interval):
+    views, _, entry = served
+    link, _ = dial(entry.socket, entry.token)
+    link.send({"watch": [0], "interval": interval})
+    until(lambda: views.attention)
+    told = []
+    views.attend(told.append, lambda: False)
+    assert 0 < told[0][0] <= 3600
+    link.close()
+
+
+def test_a_frame_that_is_none_ends_no_thread(served):
+    views, server, entry = served
+    link, _ = dial(entry.socket, entry.token)
+    link.send({"watch": [0], "interval": 0.0})
+    until(lambda: views.attention)
+    put(views, server, 0, shot(1))
+    assert link.receive(10)["frame"]["full"]
+    strange = {"title": "", "camera": {}, "objects": {"ball": {"points": 5}}}
+    put(views, server, 0, Shot(2, 1, 2, strange, 0))
+    with pytest.raises(EOFError):
+        link.receive(10)
+    again, _ = dial(entry.socket, entry.token)
+    again.close()
+    link.close()
