@@ -57,7 +57,7 @@ class WatchedRun:
 
 
 def folders() -> list[Path]:
-    """Return where sockets may lie: a viewer looks there, whatever its own folder for temporary files."""
+    """Return where sockets may lie, and where they are looked for: the folder for temporary files, and `SHORT`."""
     name = f"physgym-{os.getuid()}"
     return list(dict.fromkeys(Path(base) / name for base in (tempfile.gettempdir(), SHORT)))
 
@@ -123,13 +123,30 @@ def entries() -> Iterator[WatchedRun]:
         check_private(folder)
         for file in sorted(folder.glob("*.json")):
             try:
-                entry = WatchedRun(**json.loads(read_regular(file, LARGEST)))
+                entry = _entry(file)
             except (OSError, ValueError, TypeError):
                 continue  # it has just ended, or is none
             if _runs(entry.pid):
                 yield entry
             else:
                 entry.remove()
+
+
+def _entry(file: Path) -> WatchedRun:
+    """Return the entry in a file.
+
+    Raises:
+        OSError: It is gone.
+        TypeError: It is none.
+        ValueError: As well.
+    """
+    entry = WatchedRun(**json.loads(read_regular(file, LARGEST)))
+    texts = [entry.title, entry.token, entry.socket, *entry.places]
+    bytes.fromhex(entry.token)
+    number = isinstance(entry.pid, int) and 0 < entry.pid < 1 << 31
+    if not number or not all(isinstance(text, str) for text in texts) or entry.file.name != file.name:
+        raise ValueError(f"{file} is no entry")
+    return entry
 
 
 def _runs(pid: int) -> bool:
@@ -151,13 +168,21 @@ def find(path: str | Path) -> WatchedRun:
     wanted = Path(_real(path))
     found = [entry for entry in entries() if any(wanted in (Path(at), Path(at).parent) for at in entry.places)]
     if found:
-        return max(found, key=lambda entry: entry.file.stat().st_mtime_ns)
+        return max(found, key=_begun)
     if not wanted.is_dir():
         raise ConfigError(f"there is no {path}; name the folder of a session or dataset in which something runs")
     raise ConfigError(
         f"nothing that can be watched runs in {path}: no simulation of this user on this machine. While "
-        "generate, train, run or replay are at it, watch shows it; physgym view shows what is stored"
+        "generate, train, run or replay are at it, watch shows it; physgym view shows what is stored. Looked for in "
+        f"{' and '.join(map(str, folders()))}: if the run has another TMPDIR, set the same one here"
     )
+
+
+def _begun(entry: WatchedRun) -> int:
+    try:
+        return entry.file.stat().st_mtime_ns
+    except OSError:  # it has just ended
+        return 0
 
 
 def _real(path: str | Path) -> str:

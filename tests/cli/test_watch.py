@@ -52,6 +52,8 @@ def test_what_cannot_be_watched_is_one_clear_error_each(tmp_path, monkeypatch, c
         assert "there are 1" in capsys.readouterr().err
         assert status_of(monkeypatch, "watch", folder, "--sink", "count", "--rate", "0") == 2
         assert "--rate is frames per second" in capsys.readouterr().err
+        assert status_of(monkeypatch, "watch", folder, "--sink", "count", "--port", "8080") == 2
+        assert "count has no option port" in capsys.readouterr().err
         entry = find(folder)
         entry.file.write_text(json.dumps(asdict(replace(entry, token="00" * 32))))
         assert status_of(monkeypatch, "watch", folder, "--sink", "count") == 2

@@ -97,3 +97,28 @@ def test_what_was_killed_or_is_no_entry_is_passed_over(tmp_path):
     assert list(entries()) == []
     assert not killed.file.exists()
     assert not Path(killed.socket).exists()
+
+
+def test_entries_with_wrong_values_are_passed_over_and_remove_nothing(tmp_path):
+    mine = new_entry("mine", [tmp_path])
+    write_entry(mine)
+    kept = tmp_path / "kept.sock"
+    kept.touch()
+    right = {"title": "t", "places": [str(tmp_path)], "pid": os.getpid(), "token": "00", "socket": mine.socket}
+    wrong = [{"pid": "x"}, {"pid": 0}, {"pid": 1 << 70}, {"places": 5}, {"places": [5]}, {"token": "xy"}, {"token": 1}]
+    for number, change in enumerate([*wrong, {"socket": 9}, {"socket": ""}, {"socket": str(kept), "pid": 1 << 30}]):
+        name = own_folder() / f"{number}.json"
+        name.write_text(json.dumps(right | {"socket": str(name.with_suffix(".sock"))} | change))
+    assert find(tmp_path) == mine
+    assert kept.exists()
+
+
+def test_what_ends_while_it_is_looked_for_is_no_fault(tmp_path, monkeypatch):
+    gone = new_entry("gone", [tmp_path])
+    monkeypatch.setattr(places, "entries", lambda: iter([gone]))
+    assert find(tmp_path) == gone  # its socket says the rest
+
+
+def test_an_error_says_where_a_run_was_looked_for(tmp_path):
+    with pytest.raises(ConfigError, match=f"Looked for in {tmp_path}/physgym-.* and .*TMPDIR"):
+        find(tmp_path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from physgym.checks import one_of
-from physgym.errors import needs
+from physgym.errors import ConfigError, needs
 from physgym.scene.sinks.base import SceneSink
 
 
@@ -62,11 +63,17 @@ def make_sink(name: str, **options: Any) -> SceneSink:
         options: Arguments of its class, such as the environments `chosen`.
 
     Raises:
-        ConfigError: There is none, it has no such option, or a package is missing.
+        ConfigError: There is none, an option is unknown or lacks, or a package is missing.
     """
     one_of("view", name, tuple(SINKS))
     entry = SINKS[name]
     module, _, kind = entry.place.partition(":")
     with needs(entry.package, entry.extra, f"--view {name}"):
-        made: SceneSink = getattr(importlib.import_module(module), kind)(**options)
+        made_by = getattr(importlib.import_module(module), kind)
+        known = inspect.signature(made_by).parameters
+        if unknown := sorted(options.keys() - known.keys()):
+            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        if missing := [one for one, its in known.items() if its.default is its.empty and one not in options]:
+            raise ConfigError(f"{name} needs the option {', '.join(missing)}")
+        made: SceneSink = made_by(**options)
         return made

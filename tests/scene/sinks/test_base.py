@@ -51,6 +51,19 @@ def test_a_row_of_the_table_is_all_that_a_name_needs(name, capsys):
         assert (f"{name}, {row.title}" in text) == (offered and bool(row.title))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "match"),
+    [
+        ("count", {"port": 8080}, "count has no option port; it has chosen"),
+        ("vedo", {"out": "x.rrd"}, "vedo has no option out; it has .*chosen"),
+        ("rerun", {}, "rerun needs the option out"),
+    ],
+)
+def test_options_that_a_sink_does_not_have_or_lacks_are_named(name, options, match):
+    with pytest.raises(ConfigError, match=match):
+        make_sink(name, **options)
+
+
 def test_what_could_not_be_opened_is_closed():
     class Refusing(SceneSink):
         name, closed = "refusing", 0
