@@ -43,6 +43,15 @@ def style() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def literal_style() -> Iterator[None]:
+    """Set sizes of text, and draw texts of scenes as they are: two "$" in a name or unit are no formula."""
+    from matplotlib import rc_context
+
+    with style(), rc_context({"text.parse_math": False}):
+        yield
+
+
 def new_figure(size: Size = SIZE) -> Figure:
     """Return an empty matplotlib figure for `figure_frame`, unknown to pyplot and therefore freed with its last name.
 
@@ -150,7 +159,7 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
     columns = min(len(panels), 2) if images or len(panels) > 3 else 1
     rows = max(1, -(-len(panels) // columns)) if panels else 1
     room = min(size[0] / max(1, columns), size[1] / rows) >= _ROOM
-    with style(), warnings.catch_warnings():
+    with literal_style(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a layout without room
         figure = new_figure(size)
         if not room:
@@ -171,7 +180,7 @@ def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:
     """Return what a camera sees, with a title, a colour bar, texts and markers that matplotlib draws over it."""
     view = SceneView.of(panel.camera, size)
     pixels = space_pixels(panel.items, view, size)
-    with style():
+    with literal_style():
         figure = new_figure(size)
         figure.set_layout_engine("none")
         figure.figimage(pixels, zorder=-1)
@@ -195,7 +204,7 @@ def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:
 
 
 def _text_pixels(text: str, size: Size) -> Array:
-    with style():
+    with literal_style():
         figure = new_figure(size)
         figure.set_layout_engine("none")
         figure.text(0.5, 0.5, text, ha="center", va="center", fontsize="large")

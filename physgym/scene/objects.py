@@ -270,7 +270,7 @@ class Scene:
         """
         for name, value in (("direction", direction), ("up", up)):
             if value is not None:
-                vector = np.asarray(value)
+                vector = self._array(value, f"{name} of the camera")
                 if (
                     vector.shape != (3,)
                     or vector.dtype.kind not in "iuf"
@@ -281,7 +281,7 @@ class Scene:
         if np.linalg.norm(np.cross(self._camera["direction"], self._camera["up"])) < 1e-9:
             self._fail("direction and up of the camera are along one line; give another up")
         if bounds is not None:
-            box = np.asarray(bounds)
+            box = self._array(bounds, "bounds of the camera")
             if box.shape not in ((2, 2), (2, 3)) or box.dtype.kind not in "iuf" or not np.isfinite(box).all():
                 self._fail(f"bounds of the camera must be two corners, shape (2, 3), not {bounds!r}")
             if (box[0] > box[1]).any():
@@ -529,13 +529,19 @@ class Scene:
             if value is None:
                 item.arrays.pop(name, None)
             else:
-                item.arrays[name] = value if isinstance(value, Values) else np.array(value)
+                item.arrays[name] = value if isinstance(value, Values) else self._array(value, name, item.name)
         given = {name: value for name, value in item.arrays.items() if isinstance(value, np.ndarray)}
         if len(given) == len(item.arrays) and all(name in given for name in item.rules.needed):
             try:
                 item.rules.build(given, item.settings, item.cache)
             except (ValueError, TypeError) as error:
                 self._fail(str(error), item.name)
+
+    def _array(self, value: Any, name: str, of: str = "") -> Array:
+        try:
+            return np.array(value)
+        except ValueError as error:
+            self._fail(f"{name} is no array of numbers ({error})", of)
 
     def _remove(self, handle: SceneHandle) -> None:
         self._object(handle)

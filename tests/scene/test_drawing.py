@@ -199,3 +199,12 @@ def test_scenes_in_space_have_sub_windows_colours_and_ghosts():
     ghost = draw([scene.snapshot()], (320, 240)).astype(int)
     assert ghost[0:120].min(axis=2).min() < 200  # above the cube
     assert (draw([blue, blue], (320, 120)) == draw([blue, blue], (320, 120))).all()
+
+
+def test_texts_are_no_formulas():
+    scene = Scene()
+    scene.title(r"$\frac$ and ${$")
+    scene.curve("cost", [1.0, 2.0], label=r"$\bar$", unit=r"$^$", xlabel="$_$")
+    scene.text("price", "5 $ to 6 $ {")
+    scene.image(r"$\x$", [[1.0, 2.0]], unit="${$")
+    assert (draw([scene.snapshot()], (400, 300), titles=[r"$\over$"], title="${$") != 255).any()
