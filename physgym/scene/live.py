@@ -180,6 +180,6 @@ def _ask(layer: Env, method: str, scene: Scene, owner: str) -> None:
         getattr(layer, method)(scene)
     except SceneError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a picture ends no run
         where = f"{type(layer).__name__}.{method}"
         raise SceneError(f"{owner or 'scene'}: {where} failed, {type(error).__name__}: {error}") from error

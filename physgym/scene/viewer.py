@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from physgym.progress import say
 from physgym.scene.changes import apply
 from physgym.scene.sinks.base import Controls, SceneSink, SinkError
 from physgym.scene.sinks.table import make_sink
+from physgym.viewing.views import SAID
 from physgym.viewing.wire import Link
 
 RATE = 30.0  # frames of an environment per second
@@ -98,6 +100,7 @@ def view(
 def _serve(link: Link, sink: SceneSink, buttons: Buttons | None, rate: float) -> None:
     snapshots: dict[int, Any] = {}
     said: set[str] = set()
+    errors: Counter[int] = Counter()  # by environment
     chosen: tuple[int, ...] | None = None
     while sink.poll():
         if sink.chosen != chosen:
@@ -115,6 +118,10 @@ def _serve(link: Link, sink: SceneSink, buttons: Buttons | None, rate: float) ->
             if "paused" in message and buttons is not None:
                 buttons.heard(paused=bool(message["paused"]))
             if "env" in message and message["env"] in chosen:
+                if message.get("error"):
+                    errors[message["env"]] += 1
+                    if errors[message["env"]] <= SAID:
+                        say(f"environment {message['env']}: {message['error']}")
                 _take(message, snapshots, news)
             wait = 0.0
             if time.monotonic() > until:
@@ -130,8 +137,6 @@ def _serve(link: Link, sink: SceneSink, buttons: Buttons | None, rate: float) ->
 
 def _take(message: dict[str, Any], snapshots: dict[int, Any], news: dict[int, Any]) -> None:
     env = message["env"]
-    if message.get("error"):
-        say(f"environment {env}: {message['error']}")
     if "frame" not in message:
         return
     if env not in snapshots and not message["frame"]["full"]:

@@ -120,7 +120,8 @@ class ViewServer:
     """
 
     def __init__(self, views: SceneViews, title: str, entry: WatchedRun | None) -> None:
-        self._views, self._title, self._entry, self._owner = views, title, entry, os.getpid()
+        self._views, self._entry, self._owner = views, entry, os.getpid()
+        self._title = title.encode(errors="backslashreplace").decode()  # names of files may be no text that travels
         self._viewers: dict[int, Viewer] = {}
         self._new: list[socket.socket] = []
         self._end = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from physgym.scene.changes import apply
 
 HOLD = 0.1  # seconds between two looks of a run that pauses
 LARGEST_FRAME = 1 << 28  # bytes
+SAID = 10  # warnings of an environment: a text that names a value may be another one at each step
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class SceneViews:
         self._new_wishes = False
         self._steps = 0  # that may be made in a pause
         self._pieces: dict[object, list[bytes]] = {}
+        self._said: Counter[int] = Counter()
         self._wake: Callable[[], None] | None = None
         self._closers: list[Callable[[], None]] = []
 
@@ -144,7 +147,12 @@ class SceneViews:
         last = self.shots.get(env, Shot(0, None, None, None, 0))
         if last.error == text:
             return
-        warnings.warn(f"environment {env} has no picture: {text}. It runs on without one", RuntimeWarning, stacklevel=2)
+        self._said[env] += 1
+        if self._said[env] <= SAID:
+            end = ". Viewers alone are told of others" if self._said[env] == SAID else ""
+            warnings.warn(
+                f"environment {env} has no picture: {text}. It runs on without one{end}", RuntimeWarning, stacklevel=2
+            )
         with self._changed:
             self.shots[env] = Shot(last.number + 1, last.episode, last.step, last.snapshot, last.dropped, text)
         self._ring()

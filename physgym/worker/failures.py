@@ -30,15 +30,19 @@ def failure(env: int, error: BaseException, doing: str = "") -> Failure:
     """Return an exception as a message, of bounded length, whatever the exception makes of being asked for its text."""
     kind = type(error)
     try:
-        message = str(error)
-    except Exception as fault:  # noqa: BLE001 - the exception is what counts, not what its text is
-        message = f"({kind.__qualname__}.__str__ raised {type(fault).__name__})"
-    try:
         text = "".join(traceback.format_exception(error))
     except Exception as fault:  # noqa: BLE001 - as above
         text = f"(its traceback cannot be formatted: {type(fault).__name__})"
     name = f"{kind.__module__}:{kind.__qualname__}"
-    return Failure(env, _sendable(name), _sendable(message), _sendable(text, LONGEST_TRACEBACK), _sendable(doing))
+    return Failure(env, _sendable(name), message_of(error), _sendable(text, LONGEST_TRACEBACK), _sendable(doing))
+
+
+def message_of(error: BaseException) -> str:
+    """Return the text of an exception, of bounded length and without lone surrogates, whatever it makes of that."""
+    try:
+        return _sendable(str(error))
+    except Exception as fault:  # noqa: BLE001 - the exception is what counts, not what its text is
+        return f"({type(error).__qualname__}.__str__ raised {type(fault).__name__})"
 
 
 def _sendable(text: str, longest: int = LONGEST_TEXT) -> str:

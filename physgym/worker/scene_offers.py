@@ -17,8 +17,10 @@ from physgym.sample import flat_items
 from physgym.scene.changes import SceneFrame
 from physgym.scene.live import LiveScene
 from physgym.spaces import Array
+from physgym.worker.failures import message_of
 from physgym.worker.variants import Variants
 
+LONGEST = 2000  # characters of an error
 Offer: TypeAlias = Callable[[ScenePart], bool]  # takes a part of a frame, or returns False where there is no room
 
 
@@ -93,7 +95,8 @@ class SceneOffers:
     ) -> None:
         self._make, self._where, self._offer = make, where, offer
         self.watched: dict[int, ShownScene] = {}
-        self._interval, self._due = 0.0, 0.0
+        self._interval = 0.0
+        self._due: dict[int, float] = {}  # of each: some may step in turn, of which none is to wait for ever
         self._parts: deque[ScenePart] = deque()
         self._dropped = 0  # since the last frame
         self._faults: dict[int, str] = {}
@@ -101,36 +104,36 @@ class SceneOffers:
     def watch(self, request: WatchScenes) -> None:
         """Offer frames of these environments from now on; the first one of an environment is whole."""
         self.watched = {row: self.watched.get(row) or self._make(row) for row in request.rows}
-        self._interval, self._due = request.interval, 0.0
+        self._interval, self._due = request.interval, {}
 
     def begin(self, rows: Iterable[int]) -> None:
         """Take note that episodes begin."""
-        if self._is_due():
-            self._frames((row, None, None, None) for row in rows if row in self.watched)
+        self._frames((row, None, None, None) for row in self._take_due(row for row in rows if row in self.watched))
 
     def stepped(self, rows: Collection[int], infos: Mapping[int, Mapping[str, Any]]) -> None:
         """Offer frames after a step of some environments, of which some gave an info."""
-        if self._is_due():
-            watched = [row for row in self.watched if row in rows]
-            self._frames((row, None, None, infos.get(row, {}).get("sample")) for row in watched)
+        due = self._take_due(row for row in self.watched if row in rows)
+        self._frames((row, None, None, infos.get(row, {}).get("sample")) for row in due)
 
     def made(self, row: int, episode: int, step: int, sample: Any) -> None:
         """Offer a frame after a step of an episode whose name is known."""
-        if row in self.watched and self._is_due():
-            self._frames([(row, episode, step, sample)])
+        if row in self.watched:
+            self._frames((one, episode, step, sample) for one in self._take_due([row]))
 
-    def _is_due(self) -> bool:
-        """Send what waits; return whether it is time for another frame, and there is room for it."""
+    def _take_due(self, rows: Iterable[int]) -> list[int]:
+        """Send what waits; return those of some environments whose next frame is due, where there is room for it."""
         if self._parts:
             self._send()
         now = time.perf_counter()
-        if now < self._due:
-            return False
-        self._due = now + self._interval
-        self._dropped += bool(self._parts)
-        return not self._parts
+        due = [row for row in rows if now >= self._due.get(row, 0.0)]
+        self._due |= dict.fromkeys(due, now + self._interval)
+        if not self._parts:
+            return due
+        self._dropped += bool(due)
+        return []
 
     def _frames(self, named: Iterable[tuple[int, int | None, int | None, Any]]) -> None:
+        made = False
         for row, episode, step, sample in named:
             content: dict[str, Any] = {"episode": episode, "step": step, "dropped": self._dropped}
             try:
@@ -142,16 +145,18 @@ class SceneOffers:
                 data = self._fault(row, error)
             pieces = [data[start : start + LARGEST_PART] for start in range(0, len(data), LARGEST_PART)]
             self._parts += (ScenePart(row, place, len(pieces), piece) for place, piece in enumerate(pieces))
-        self._dropped = 0
-        self._send()
+            made = True
+        if made:
+            self._dropped = 0
+            self._send()
 
     def _fault(self, row: int, error: Exception) -> bytes:
         """Return what to send in place of a frame: why there is none, the first time."""
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {message_of(error)}"[:LONGEST]
         if self._faults.get(row) == text:
             return b""
         self._faults[row] = text
-        return encode_value({"error": text[:2000]})
+        return encode_value({"error": text})
 
     def _send(self) -> None:
         while self._parts and self._offer(self._parts[0]):

@@ -236,3 +236,14 @@ def test_looking_gives_back_the_random_numbers_that_it_draws(bits):
             env.step(np.zeros(3, np.float32))
     assert live.snapshot["title"].startswith("0.")
     np.testing.assert_array_equal(seen.unwrapped.state, unseen.state)
+
+
+def test_a_picture_that_ends_the_program_ends_the_picture_alone():
+    class Leaving(Moving):
+        def update_scene(self, scene):
+            sys.exit(3)
+
+    env = Leaving()
+    env.reset(seed=0)
+    with pytest.raises(SceneError, match="update_scene failed, SystemExit: 3"):
+        LiveScene(env, "Leaving").frame()

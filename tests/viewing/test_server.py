@@ -272,3 +272,15 @@ def test_a_frame_that_is_none_ends_no_thread(served):
     again, _ = dial(entry.socket, entry.token)
     again.close()
     link.close()
+
+
+def test_a_run_whose_title_is_no_text_is_watched(tmp_path):
+    entry = new_entry("t", [tmp_path])
+    views = SceneViews(1)
+    ViewServer(views, "replay of data\udcff", entry)
+    try:
+        link, words = dial(entry.socket, entry.token)
+        assert words["title"] == "replay of data\\udcff"
+        link.close()
+    finally:
+        views.close()

@@ -65,6 +65,18 @@ def test_what_is_no_frame_is_said_once_and_ends_nothing(part):
     assert not views.shots[0].error
 
 
+def test_errors_that_name_a_value_are_said_a_few_times():
+    views = SceneViews(2)
+    errors = [ScenePart(0, 0, 1, encode_value({"error": f"NaN at {number}"})) for number in range(50)]
+    with pytest.warns(RuntimeWarning) as said:
+        list(map(views.take, [0] * 50, errors))
+    assert len(said) == 10
+    assert "Viewers alone are told of others" in str(said[-1].message)
+    assert views.shots[0].error == "NaN at 49"
+    with pytest.warns(RuntimeWarning, match="environment 1"):
+        views.take(0, ScenePart(1, 0, 1, encode_value({"error": "NaN"})))
+
+
 def test_wishes_of_several_viewers_are_joined_and_told_once():
     views, told = SceneViews(4), []
     assert not views.attention

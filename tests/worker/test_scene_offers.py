@@ -105,6 +105,17 @@ def test_a_step_of_all_gives_frames_of_those_that_are_watched_and_stepped(clock)
     assert [env for env, _ in line.frames()] == [0, 2, 3]
 
 
+def test_of_environments_that_step_in_turn_each_is_seen_at_its_rate(clock):
+    line = Line()
+    found, _ = offers(line)
+    found.watch(WatchScenes([0, 1], 0.03))
+    for number in range(40):  # 0.02 s each: every second one comes before 0.03 s are over
+        found.stepped([number % 2], {})
+        clock[0] += 0.02
+    seen = [env for env, _ in line.frames()]
+    assert seen.count(0) == seen.count(1) == 20
+
+
 def test_what_finds_no_room_is_left_out_and_counted_and_half_a_frame_waits_for_nobody(clock):
     line = Line(room=1)
     found, made = offers(line, size=3 * LARGEST_PART)
@@ -138,6 +149,29 @@ def test_a_picture_that_cannot_travel_ends_nothing(clock):
     made[0].frame = lambda sample, whole: {"thing": object()}
     found.made(0, 0, 0, None)
     assert "object" in line.frames()[0][1]["error"]
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("data\udcff"), Silent(), ValueError("x" * 10**6)], ids=["surrogate", "silent", "long"]
+)
+def test_an_error_whose_text_cannot_travel_ends_nothing(clock, error):
+    line = Line()
+    found, made = offers(line)
+    found.watch(WatchScenes([0], 0.0))
+
+    def frame(sample, whole):
+        raise error
+
+    made[0].frame = frame
+    found.made(0, 0, 0, None)
+    text = line.frames()[0][1]["error"]
+    assert text.startswith(type(error).__name__)
+    assert len(text) <= 2000
 
 
 def test_who_is_watched_again_begins_anew(clock):
