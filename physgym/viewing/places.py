@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.files import absolute, read_regular, write_atomically
 
@@ -143,7 +144,7 @@ def _entry(file: Path) -> WatchedRun:
     entry = WatchedRun(**json.loads(read_regular(file, LARGEST)))
     texts = [entry.title, entry.token, entry.socket, *entry.places]
     bytes.fromhex(entry.token)
-    number = isinstance(entry.pid, int) and 0 < entry.pid < 1 << 31
+    number = is_integer(entry.pid, 1) and entry.pid < 1 << 31
     if not number or not all(isinstance(text, str) for text in texts) or entry.file.name != file.name:
         raise ValueError(f"{file} is no entry")
     return entry
