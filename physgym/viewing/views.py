@@ -149,7 +149,7 @@ class SceneViews:
             return
         self._said[env] += 1
         if self._said[env] <= SAID:
-            end = ". Viewers alone are told of others" if self._said[env] == SAID else ""
+            end = ". Others are shown to viewers alone" if self._said[env] == SAID else ""
             warnings.warn(
                 f"environment {env} has no picture: {text}. It runs on without one{end}", RuntimeWarning, stacklevel=2
             )

@@ -71,7 +71,7 @@ def test_errors_that_name_a_value_are_said_a_few_times():
     with pytest.warns(RuntimeWarning) as said:
         list(map(views.take, [0] * 50, errors))
     assert len(said) == 10
-    assert "Viewers alone are told of others" in str(said[-1].message)
+    assert "Others are shown to viewers alone" in str(said[-1].message)
     assert views.shots[0].error == "NaN at 49"
     with pytest.warns(RuntimeWarning, match="environment 1"):
         views.take(0, ScenePart(1, 0, 1, encode_value({"error": "NaN"})))
