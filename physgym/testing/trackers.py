@@ -13,20 +13,28 @@ Example::
 from __future__ import annotations
 
 import math
+import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from physgym.testing.loggers import BATCHES, Curves, LoggedTraining, assert_same, expected, own_values
-from physgym.training.journal import SentState, journals_below
+from physgym.training.journal import FILES, SentState, companion, journals_below
 from physgym.training.remote_logger import RemoteLogger
 from physgym.training.sending import send_journal
 
 
 class TrackerContract(ABC):
-    """Tests that every tracker passes, with a server or store that answers."""
+    """Tests that every tracker passes, with a server or store that answers.
+
+    Attributes:
+        takes_files: Whether the server gets images and files.
+    """
+
+    takes_files: ClassVar[bool] = True
 
     @abstractmethod
     def make(self, folder: Path) -> RemoteLogger:
@@ -83,6 +91,7 @@ class TrackerContract(ABC):
         logger = self.make(tmp_path / "stats")
         LoggedTraining(logger).go(1)
         logger.add_histogram("weights", np.arange(10.0))
+        logger.add_histogram("weights", np.array([1.0, math.nan, math.inf]))
         logger.add_image("field", np.zeros((4, 4, 3), np.uint8), step=3)
         logger.add_figure("plot", Figure())
         logger.add_text("note", "a < b")
@@ -93,6 +102,38 @@ class TrackerContract(ABC):
         logger.close()
         assert not self.send(logger).left_out
         assert self.last(logger)["after"] == [(1, 1.0)]
+
+    def test_files_of_any_name_arrive(self, tmp_path: Path) -> None:
+        """Check that the name of a file hinders nothing."""
+        logger = self.make(tmp_path / "stats")
+        run = LoggedTraining(logger)
+        run.go(BATCHES)
+        (file := tmp_path / "größe 1.txt").write_text("notes")
+        for name in ("Größe", "a b", "a/b", "a_b", "n" * 200):
+            logger.add_artifact(name, file)
+            logger.add_image(name, np.zeros((4, 4, 3), np.uint8))
+        run.go(BATCHES)
+        logger.close()
+        assert not self.send(logger).left_out
+        assert_same(self.last(logger), expected(2 * BATCHES))
+
+    def test_a_file_that_is_gone_is_left_out_and_named(self, tmp_path: Path) -> None:
+        """Check that all else arrives, once."""
+        logger = self.make(tmp_path / "stats")
+        run = LoggedTraining(logger)
+        run.go(BATCHES)
+        (file := tmp_path / "notes.txt").write_text("notes")
+        logger.add_artifact("notes", file)
+        logger.add_image("field", np.zeros((4, 4, 3), np.uint8))
+        run.go(BATCHES)
+        logger.close()
+        [journal] = journals_below(logger.folder)
+        shutil.rmtree(companion(journal, FILES))
+        state = self.send(logger)
+        if self.takes_files:
+            assert state.left_out == 2
+            assert "field" in state.refused
+        assert_same(self.last(logger), expected(2 * BATCHES))
 
     @pytest.mark.parametrize("sent", [4, BATCHES + 2])
     def test_a_resumed_training_has_all_values_in_one_run(self, tmp_path: Path, sent: int) -> None:

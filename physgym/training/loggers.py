@@ -164,7 +164,7 @@ class Logger(Callback, ABC):
 
         Args:
             name: The name.
-            values: Numbers, an array or tensor of any shape.
+            values: Numbers, an array or tensor of any shape; NaN and infinities are in none of its bars.
             step: Where on the axis; ``trainer.step`` by default.
         """
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from physgym.errors import ConfigError
-from physgym.files import absolute
+from physgym.files import absolute, short
 from physgym.training.journal import JournalHead, by_dotted_key
 from physgym.training.loggers import named_logger
 from physgym.training.remote_logger import RemoteLogger
@@ -170,10 +170,11 @@ class MLflowTracker(Tracker):
             for name, value in record.get("values", {}).items()
         ]
         try:
-            for start in range(0, len(metrics), MOST_METRICS):
-                self._client.log_batch(run, metrics=metrics[start : start + MOST_METRICS])
+            # before the curves: where all is sent again, a file replaces itself, and a point may be there twice
             for record in records:
                 self._send_other(run, record)
+            for start in range(0, len(metrics), MOST_METRICS):
+                self._client.log_batch(run, metrics=metrics[start : start + MOST_METRICS])
         except self._error as error:
             if error.error_code in REFUSED:
                 raise RecordRefused(str(error)) from error
@@ -185,7 +186,10 @@ class MLflowTracker(Tracker):
             self._client.log_text(run, record["text"], f"{metric_name(record['name'])}/{record['step']}.txt")
         elif kind in ("image", "file"):
             place = metric_name(record["name"]) + (f"/{record['step']}" if kind == "image" else "")
-            self._client.log_artifact(run, str(self.folder / record["file"]), place)
+            file = self.folder / record["file"]
+            if not file.is_file():
+                raise RecordRefused(f"{record['name']!r}: there is no file {short(file)} any more")
+            self._client.log_artifact(run, str(file), place)
 
     def end(self) -> None:
         """Say that the training has ended."""

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -185,7 +186,8 @@ class RemoteLogger(Logger):
     def add_histogram(self, name: str, values: Any, *, step: int | None = None) -> None:
         """Add a histogram, as `Logger` describes it."""
         array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
-        counts, edges = np.histogram(array.astype(np.float64), BINS)
+        numbers = array.astype(np.float64)
+        counts, edges = np.histogram(numbers[np.isfinite(numbers)], BINS)
         self._add("histogram", name, step, {"counts": counts.tolist(), "edges": edges.tolist()})
 
     def add_image(self, name: str, pixels: Any, *, step: int | None = None) -> None:
@@ -316,7 +318,8 @@ class _Sender:
             reason = f" ({state.problem})" if state.problem else ""
             text = (
                 f"{self._title} are not sent completely{reason}: {state.sent} of {self._journal.records} records are. "
-                f"All of them are kept in {journal}; send them with: physgym sync {short(self._journal.path.parent)}"
+                f"All of them are kept in {journal}; send them with: physgym sync "
+                f"{shlex.quote(short(self._journal.path.parent))}"
             )
             warnings.warn(text, RuntimeWarning, stacklevel=4)
 

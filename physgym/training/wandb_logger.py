@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import os
 import re
@@ -15,10 +16,11 @@ from physgym.files import short
 from physgym.training.journal import JournalHead
 from physgym.training.loggers import named_logger
 from physgym.training.remote_logger import RemoteLogger
-from physgym.training.tracker import RunIsGone, Tracker
+from physgym.training.tracker import RecordRefused, RunIsGone, Tracker
 
 MODES = ("online", "offline")
 AXES = {"batch": "physgym/batch", "epoch": "physgym/epoch", "own": "physgym/step"}
+UNUSUAL, LONGEST_NAME = re.compile(r"[^A-Za-z0-9_.-]"), 128  # signs that the name of an artifact must not have
 START_TIME, END_TIME = 20.0, 60.0  # seconds for the server to answer, and to take what is left
 # what belongs to the program, not to the process that sends
 SETTINGS = {
@@ -144,21 +146,33 @@ class WandBTracker(Tracker):
         return str(Path(self._run.settings.sync_dir).relative_to(self.folder.absolute()))
 
     def send(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Hand records to W&B's own process."""
+        """Hand records to W&B's own process: all, or none where it does not take one of them."""
+        made = [self._made(record) for record in records]
         self.remote["whole"] = False
-        for record in records:
+        for record, found in zip(records, made, strict=True):
+            if not isinstance(found, dict):
+                self._run.log_artifact(found)
+                continue
             axis = AXES[record.get("axis", "own")]
-            values = {name: float(value) for name, value in record.get("values", {}).items()}
-            for name in {*(values or (record["name"],))} - self._known:
+            for name in found.keys() - self._known:
                 self._known.add(name)
                 if name and "*" not in name:  # which stands for any signs there
                     self._run.define_metric(name, step_metric=axis)
-            if record.get("kind") == "file":
-                self._send_file(record)
-                continue
-            found = values or {record["name"]: self._medium(record)}
             # an axis of our own: W&B's counts on, so that no value is dropped
             self._run.log({**found, axis: record["step"], "_timestamp": record["time"]})
+
+    def _made(self, record: Mapping[str, Any]) -> Any:
+        """Return the values of a row by their names, or an artifact.
+
+        Raises:
+            RecordRefused: W&B takes no such record, or its file is gone.
+        """
+        try:
+            if "values" in record:
+                return {name: float(value) for name, value in record["values"].items()}
+            return self._artifact(record) if record["kind"] == "file" else {record["name"]: self._medium(record)}
+        except (ValueError, TypeError, OSError) as error:
+            raise RecordRefused(f"{record.get('name')!r}: {error}") from error
 
     def _medium(self, record: Mapping[str, Any]) -> Any:
         import wandb
@@ -169,12 +183,12 @@ class WandBTracker(Tracker):
             return wandb.Histogram(np_histogram=(record["counts"], record["edges"]))
         return wandb.Html(f"<pre>{html.escape(record['text'])}</pre>", inject=False)
 
-    def _send_file(self, record: Mapping[str, Any]) -> None:
+    def _artifact(self, record: Mapping[str, Any]) -> Any:
         import wandb
 
-        artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", record["name"])[:128], "file")
+        artifact = wandb.Artifact(artifact_name(record["name"]), "file")
         artifact.add_file(str(self.folder / record["file"]))
-        self._run.log_artifact(artifact)
+        return artifact
 
     def end(self) -> None:
         """Wait until W&B has everything.
@@ -191,3 +205,11 @@ class WandBTracker(Tracker):
         """Remove the files of an offline run that nobody has sent, so that nobody sends the same values twice."""
         if former.name.startswith("offline-run-") and not any(former.glob("*.synced")):
             shutil.rmtree(former, ignore_errors=True)
+
+
+def artifact_name(name: str) -> str:
+    """Return a name that W&B takes; one that is changed has a sum of the old one, so that no two become one."""
+    usual = UNUSUAL.sub("_", name)
+    if usual == name and 0 < len(name) <= LONGEST_NAME:
+        return name
+    return f"{usual[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -48,6 +48,8 @@ class TestJournal(LoggerContract):
 
 
 class TestFolder(TrackerContract):
+    takes_files = False
+
     def make(self, folder):
         (folder.parent / "server").mkdir(exist_ok=True)
         return FileLogger(folder, folder.parent / "server", later=True)
