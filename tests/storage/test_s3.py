@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -35,6 +36,7 @@ from physgym.formats.archive import archive
 from physgym.generation.generate import generate
 from physgym.nn import MLP, Predictor
 from physgym.report.reports import write_report
+from physgym.rl.recorder import Recorder
 from physgym.sample import Field, SampleSpec
 from physgym.storage import Location
 from physgym.storage import cache as caches
@@ -47,6 +49,7 @@ from physgym.training import Trainer
 from physgym.training.checkpoint_files import load_checkpoint, save_checkpoint
 from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
 from physgym.training.checkpointing import Checkpoints
+from tests.rl.test_recorder import Counter, check, drive
 from tests.support.datasets import PARAMETERS, SOURCE, SPEC, assert_rows, rows, where, write
 from tests.support.killing import contents
 from tests.support.s3 import Proxy
@@ -391,6 +394,19 @@ def test_a_server_that_comes_back_soon_is_not_noticed(bucket):
     bucket.proxy.plan.extend([("refuse",), ("refuse",), None, ("refuse",), None, ("refuse",)])
     assert_rows(write(bucket.url(), 40, max_file_size=SMALL), 0, 40)
     assert not bucket.proxy.plan
+
+
+@pytest.mark.slow
+def test_a_recording_that_was_not_uploaded_goes_on_with_episodes_of_its_own(bucket):
+    for away in (False, True, False):
+        env = Recorder(Counter(), bucket.url(), resume=True)
+        drive(env, 1)
+        bucket.proxy.away = away
+        drive(env, 2)
+        with pytest.raises(StorageError) if away else contextlib.nullcontext():
+            env.close()
+        bucket.proxy.away = False
+    check(SampleDataset(bucket.url()), 9)
 
 
 @pytest.mark.slow
