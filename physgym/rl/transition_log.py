@@ -265,9 +265,9 @@ class TransitionLog:
 
     def _check_finite(self, name: str, values: Array, environments: Array) -> None:
         """Raise an error now; that of the writer comes when the buffer is written."""
-        finite = np.isfinite(values).reshape(len(values), -1).all(1)
+        finite = np.isfinite(values)
         if not finite.all():
-            number = environments[~finite][0]
+            number = environments[~finite.reshape(len(values), -1).all(1)][0]
             raise SampleError(
                 f"{name} of environment {number} is not finite in step {self._step[number]} of its episode; the "
                 'Recorder takes nonfinite="reject" or "allow"'
