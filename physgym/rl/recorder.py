@@ -187,12 +187,13 @@ class VectorRecorder(VectorWrapper):
             observations, infos = inner.reset(seed=seed, options=options)
             after = self.log.observation.of(observations, count)
         chosen = np.flatnonzero(mask).tolist()
-        for number in chosen:
-            self._leave(number, self._before)
-        seeds = _seeds(seed, count)
-        self.log.begin(chosen, [seeds[number] for number in chosen])
-        self._over[chosen] = False
-        self._before = after
+        with self.log.left_on_error():
+            for number in chosen:
+                self._leave(number, self._before)
+            seeds = _seeds(seed, count)
+            self.log.begin(chosen, [seeds[number] for number in chosen])
+            self._over[chosen] = False
+            self._before = after
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
