@@ -5,6 +5,9 @@ Example::
     class TestCounting(SinkContract):
         def sink(self, folder, **options):
             return CountingSink(**options)
+
+        def breaks(self):
+            return {}  # it shows any snapshot; by default a mesh without points is an error
 """
 
 from __future__ import annotations
