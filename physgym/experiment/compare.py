@@ -26,7 +26,7 @@ from physgym.training.loggers import CurvePoints
 Direction = Literal["minimize", "maximize"]
 
 NO_METRICS = ("epoch", "lr", "seconds", "samples")  # of the values of an epoch
-LOSSES = ("validation_loss", "loss")  # the first one that is there is drawn
+DRAWN_LOSSES = ("validation_loss", "loss")  # the first one that is there is drawn
 ERRORS = re.compile(r"relative_l2|horizon_\d+|latency_ms")  # what a rollout gives
 ABSENT = "-"  # in the text
 WIDE = 32  # signs of a value in the text
@@ -382,7 +382,7 @@ def plot(paths: Sequence[str | Path], file: Path, names: Sequence[str] = ()) -> 
         raise ConfigError(f"--plot: there is no folder {file.absolute().parent}")
     sessions = {one.name: curves_of(one.path) for one in read_sessions(paths)}
     chosen = list(names) or [
-        next((name for name in LOSSES if any(name in one for one in sessions.values())), LOSSES[1])
+        next((name for name in DRAWN_LOSSES if any(name in one for one in sessions.values())), DRAWN_LOSSES[1])
     ]
     drawn = {}
     for session, curves in sessions.items():

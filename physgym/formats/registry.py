@@ -180,7 +180,7 @@ class NetworkFormat(ABC):
         """
 
 
-NETWORKS = Path(__file__).parents[1] / "nn" / "export"
+NETWORK_FILES = Path(__file__).parents[1] / "nn" / "export"
 EXPORTS, IMPORTS = ("FORMAT", "EXPORT_FORMAT"), ("FORMAT", "IMPORT_FORMAT")
 
 
@@ -202,7 +202,7 @@ def _of_datasets(*marks: str) -> dict[str, tuple[str, str]]:
 
 
 def _of_networks() -> dict[str, tuple[str, str]]:
-    return _modules(NETWORKS, "NETWORK_FORMAT")
+    return _modules(NETWORK_FILES, "NETWORK_FORMAT")
 
 
 def _object(place: tuple[str, str]) -> Any:

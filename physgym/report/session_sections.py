@@ -28,7 +28,7 @@ from physgym.report.figures import seconds_text, text_of
 from physgym.report.page import Page
 from physgym.report.prediction_sections import SAMPLES as PREDICTED
 from physgym.report.prediction_sections import NetworkErrors, add_predictions, add_rollouts, add_samples
-from physgym.training.history import LOSSES, History
+from physgym.training.history import LOSS_CURVES, History
 from physgym.training.stored_history import read_history
 
 CURVES = 24  # besides the losses
@@ -105,7 +105,7 @@ def add_curves(page: Page, history: History | None) -> None:
     if history is None or not history.epochs:
         page.text("There is no checkpoint with a completed epoch, which would have the curves.")
         return
-    losses = [name for name in LOSSES if name in history.table()]
+    losses = [name for name in LOSS_CURVES if name in history.table()]
     page.charts([_over_epochs("Loss", history, losses, wide=True), *_other_curves(history)])
     if history.skipped:
         page.remark(f"{history.skipped} batches were skipped, for their loss was not finite.")
@@ -114,7 +114,7 @@ def add_curves(page: Page, history: History | None) -> None:
 def _other_curves(history: History) -> Iterator[Chart]:
     groups: dict[str, list[str]] = {}
     for name in history.table():
-        if name not in (*LOSSES, *NO_CURVES) and not name.startswith(ONLINE):
+        if name not in (*LOSS_CURVES, *NO_CURVES) and not name.startswith(ONLINE):
             groups.setdefault(name.removeprefix(VALIDATION), []).append(name)
     groups |= {"lr": ["lr"]} if "lr" in history.table() else {}
     for title, names in list(groups.items())[:CURVES]:
@@ -203,14 +203,14 @@ def loss_headline(history: History | None) -> dict[str, str]:
     if history is None or not history.epochs:
         return {}
     found = {"epochs": f"{len(history.epochs):,}"}
-    for name in LOSSES:
+    for name in LOSS_CURVES:
         values = np.array(history[name], np.float64)
         good = values[np.isfinite(values)]
         if len(good):
             best = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
             text = name.replace("_", " ")
             found[f"{text}, last"] = text_of(float(values[-1]))
-            if name == LOSSES[-1] and best < len(values) - 1:
+            if name == LOSS_CURVES[-1] and best < len(values) - 1:
                 found[f"{text}, best (epoch {best + 1})"] = text_of(float(values[best]))
     return found
 

@@ -10,6 +10,7 @@ from physgym.errors import ConfigError
 from physgym.scene.chosen_samples import ChosenSamples, Shown
 from physgym.scene.player import Player
 from physgym.scene.player_keys import HELP, PlayerKeys
+from physgym.scene.sinks.vedo_cells import DARK
 from physgym.scene.sinks.vedo_window import VedoWindow
 from physgym.scene.space import Size
 from physgym.spaces import Array
@@ -30,7 +31,7 @@ BUTTONS = {  # text, and the key that does the same
     "repeat": "r",
 }
 LINE = 0.045  # height of a line of text
-DARK, PLAIN = (0.15, 0.15, 0.15), (0.9, 0.9, 0.9)
+PLAIN = (0.9, 0.9, 0.9)
 
 
 class PlayerWindow:

@@ -19,7 +19,7 @@ from physgym.training.ranks import Ranks
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
-LOSSES = ("loss", "validation_loss")
+LOSS_CURVES = ("loss", "validation_loss")
 
 
 @dataclass
@@ -82,7 +82,7 @@ class History:
         table = self.table()
         if unknown := [name for name in names if name not in table]:
             raise ConfigError(f"the history has no {unknown}; it has {list(table)}")
-        chosen = names or [name for name in LOSSES if name in table]
+        chosen = names or [name for name in LOSS_CURVES if name in table]
         curves = {name: (np.array(table["epoch"]), np.array(table[name], np.float64)) for name in chosen}
         for name, (epochs, values) in curves.items():
             there = np.array([name in epoch for epoch in self.epochs])  # a line connects what was measured
