@@ -66,7 +66,14 @@ def store_columns(
             holds samples already.
     """
     index: dict[str, Array | None] = {name: arrays.pop(f"index/{name}", None) for name in INDEX}
+    if isinstance(episode, str) and isinstance(step, str) and episode == step:
+        raise ConfigError(f"episode and step both name the column {episode!r}; name one column for each")
     for name, given in (("episode", episode), ("step", step)):
+        if isinstance(given, str) and given in {**(roles or {}), **(units or {})}:
+            raise ConfigError(
+                f"the column {given!r} says the {name} of each row, and is no field then; leave it out of the roles "
+                "and units, or give the table a copy of it under another name"
+            )
         if given is not None:
             index[name] = column_of_names(name, given, arrays)
     tables = side_columns(arrays, described)

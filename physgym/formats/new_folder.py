@@ -50,7 +50,13 @@ def _addition(folder: Path | Location, mode: Mode) -> Iterator[Callable[[], None
     if isinstance(folder, Location) or not folder.is_dir() or not any(folder.iterdir()):
         yield lambda: None
         return
-    if mode in Description.read(folder).unfinished:
+    found = Description.read(folder)
+    if mode in found.modes and mode not in found.unfinished:
+        raise DatasetError(
+            f"{folder} already holds {mode} samples, and an import adds none to them. Choose another folder (--out) or "
+            "part (--mode); two datasets become one by physgym data merge"
+        )
+    if mode in found.unfinished:
         claim = FolderClaim(folder)  # which an import at work has
         try:
             remove_mode(folder, mode)

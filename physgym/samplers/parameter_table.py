@@ -53,7 +53,7 @@ class ParameterTable(Sampler):
 
     name = "table"
 
-    def __init__(self, table: Any, ignore: Sequence[str] = ()) -> None:
+    def __init__(self, table: Any, ignore: str | Sequence[str] = ()) -> None:
         self._what = "the table"
         if isinstance(table, (str, os.PathLike)):
             file = absolute(table)
@@ -84,9 +84,10 @@ class ParameterTable(Sampler):
             got = sorted(lengths)
             raise ConfigError(f"{self._what} needs at least one row, and columns of equal length; got {got}")
         self.episodes = self._rows = lengths.pop()
-        if unknown := [name for name in ignore if name not in self._values]:
+        ignored = [ignore] if isinstance(ignore, str) else list(ignore)
+        if unknown := [name for name in ignored if name not in self._values]:
             raise ConfigError(f"{self._what} has no column {_names(unknown)} to ignore; it has {_names(self._values)}")
-        for name in ignore:
+        for name in dict.fromkeys(ignored):
             del self._values[name]
 
     def describe(self) -> dict[str, Any]:

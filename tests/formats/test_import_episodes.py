@@ -57,6 +57,29 @@ def test_wrong_columns_are_named(tmp_path):
         import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode=np.arange(4) / 2)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step": "day"}, "episode and step both name the column 'day'"),
+        ({"roles": {"day": "input"}}, "the column 'day' says the episode of each row, and is no field then"),
+        ({"units": {"t": "s"}, "step": "t"}, "the column 't' says the step of each row, and is no field then"),
+    ],
+)
+def test_a_column_of_names_is_nothing_else(tmp_path, options, message):
+    arrays = {"x": np.arange(4.0), "day": np.arange(4) // 2, "t": np.arange(4)}
+    with pytest.raises(ConfigError, match=message):
+        import_numpy(arrays, tmp_path / "d", episode="day", **options)
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_import_adds_nothing_to_a_part_and_says_what_does(tmp_path):
+    for mode in ("training", "test"):
+        import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode=np.zeros(4, int), mode=mode)
+    for mode in ("training", "test"):
+        with pytest.raises(DatasetError, match=f"already holds {mode} samples.*--mode.*physgym data merge"):
+            import_numpy({"x": np.arange(4.0)}, tmp_path / "d", episode=np.ones(4, int), mode=mode)
+
+
 def test_steps_without_episodes_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((6, 2)), st=np.tile(np.arange(3), 2))
     with pytest.raises(ConfigError, match="steps are given without the episodes"):

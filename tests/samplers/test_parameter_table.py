@@ -122,6 +122,7 @@ def test_missing_columns_are_named():
         drawn(less)
     with pytest.raises(ConfigError, match="no column 'number' to ignore; it has 'gain'"):
         ParameterTable(COLUMNS, ignore=["number"])
+    assert ParameterTable({**COLUMNS, "number": [1, 2]}, ignore="number").describe()["columns"] == sorted(COLUMNS)
     with pytest.raises(ConfigError, match="row 2 has 'gain'"):
         ParameterTable([rows()[0], {"gain": 1}])
     with pytest.raises(ConfigError, match="2 rows, so there is no episode 2"):
