@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from physgym.data.statistics import Read, Statistics, present_rows
+from physgym.data.statistics import Read, Statistics, check_mask, present_rows
 from physgym.data.step_runs import StepRuns
 from physgym.data.windows import without_windows
 from physgym.sample import Sample, SampleSpec
@@ -26,8 +26,14 @@ def difference_statistics(samples: Any, pairs: Mapping[str, str]) -> dict[str, S
     Args:
         samples: A dataset, or windows of one.
         pairs: Output to the input that it is at the next step.
+
+    Raises:
+        SampleError: A field is padded, and its mask is not among the samples.
     """
     rows = without_windows(samples)
+    for name in (*pairs, *pairs.values()):
+        if name in rows.spec:
+            check_mask(rows.spec[name], list(rows.spec))
     inside = {output: name for output, name in pairs.items() if output in rows.spec}
     once = {output: name for output, name in pairs.items() if output not in rows.spec}
     found = {} if not inside else _summed(_within(rows, inside), rows.spec, inside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,16 +113,21 @@ def of_samples(spec: SampleSpec, names: Iterable[str], samples: Mapping[str, Arr
     """
     found = {}
     for name in names:
-        if (mask := spec[name].mask) and not (mask in spec and mask in samples):
-            raise SampleError(
-                f"field {name!r} is padded, and which of its values are there is said by its mask {mask!r}, which is "
-                f"not among the fields {list(samples)}: its statistics would be those of the padding too. Load "
-                f"{mask!r} as well (add it to `fields`)"
-            )
+        check_mask(spec[name], [field for field in samples if field in spec])
         rows = len(samples[name])
         here = present_rows(spec, spec[name], lambda other, start, stop: samples[other][start:stop], 0, rows)
         found[name] = Statistics.of(samples[name], here)
     return found
+
+
+def check_mask(field: Field, names: Collection[str]) -> None:
+    """Raise SampleError where a field is padded, and its mask is not among the names of the fields that are there."""
+    if field.mask and field.mask not in names:
+        raise SampleError(
+            f"field {field.name!r} is padded, and which of its values are there is said by its mask {field.mask!r}, "
+            f"which is not among the fields {list(names)}: its statistics would be those of the padding too. Load "
+            f"{field.mask!r} as well (add it to `fields`)"
+        )
 
 
 def present_rows(spec: SampleSpec, field: Field, read: Read, start: int, stop: int) -> Array | None:

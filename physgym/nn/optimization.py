@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.checks import integer, one_of
 from physgym.errors import CheckpointError, ConfigError
-from physgym.nn.padding import held_at_zero, padded_loss
+from physgym.nn.padding import held_at_zero, padded_loss, sums
 from physgym.nn.transforms import Fields
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -80,6 +80,11 @@ class Optimization:
         self.idle = False
         self.present: Fields = {}
         self.loss: Loss = loss() if isinstance(loss, type) else loss
+        if accumulate > 1 and sums(self.loss):
+            raise ConfigError(
+                f"accumulate={accumulate} computes a batch in parts and takes their mean, and the loss is the sum over "
+                "the batch; leave accumulate out, or take the mean (reduction='mean')"
+            )
         if isinstance(optimizer, torch.optim.Optimizer):
             if lr is not None:
                 raise ConfigError("lr goes with an optimizer class; this optimizer is built and has its own")

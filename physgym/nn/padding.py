@@ -33,6 +33,8 @@ ELEMENTWISE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     functions.huber_loss,
     functions.binary_cross_entropy,
     functions.binary_cross_entropy_with_logits,
+    functions.poisson_nll_loss,
+    functions.soft_margin_loss,
 )
 
 
@@ -138,12 +140,22 @@ def padded_loss(loss: Callable[..., Tensor], prediction: Tensor, target: Tensor,
     return (values / counts.clamp_min(1)).mean()
 
 
+def sums(loss: Callable[..., Tensor]) -> bool:
+    """Return whether a loss is known to be the sum over a batch, and not its mean."""
+    found = _of_single_values(loss)
+    return found is not None and found[1] == "sum"
+
+
 def _of_single_values(loss: Callable[..., Tensor]) -> tuple[Callable[..., Tensor], str] | None:
     """Return the loss of each value by itself, and how it is reduced; None for another one."""
     if type(loss) in ELEMENTWISE:
         single: Any = copy.copy(loss)
         reduction, single.reduction = single.reduction, "none"
         return single, reduction
+    options: dict[str, Any] = {}
+    if isinstance(loss, partial) and not loss.args and "weight" not in loss.keywords:  # weights have means of their own
+        loss, options = loss.func, dict(loss.keywords)
     if any(loss is one for one in ELEMENTWISE_FUNCTIONS):
-        return partial(loss, reduction="none"), "mean"
+        reduction = options.pop("reduction", "mean")
+        return partial(loss, **options, reduction="none"), reduction
     return None

@@ -62,7 +62,10 @@ class RolloutMetrics:
             return np.zeros(0)
         comparison = FieldComparison.of(predicted, true, present)
         if not comparison.counts.all():
-            raise SampleError(f"a step of a rollout has no value in {field!r}, by its mask: nothing to compare")
+            raise SampleError(
+                f"a step of a rollout has no value in {field!r}, by its mask, so that nothing is to be compared there. "
+                "Roll out episodes that have a value in each step (episodes=...), or fewer steps"
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._made[name]().per_sample(comparison)
         assert values is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,8 @@ def by_hand(each, prediction, target, flags):
         (nn.L1Loss(), lambda p, t: (p - t).abs()),
         (nn.HuberLoss(delta=0.3), lambda p, t: functional.huber_loss(p, t, reduction="none", delta=0.3)),
         (functional.smooth_l1_loss, lambda p, t: functional.smooth_l1_loss(p, t, reduction="none")),
+        (partial(functional.mse_loss), lambda p, t: (p - t) ** 2),
+        (functional.poisson_nll_loss, lambda p, t: functional.poisson_nll_loss(p, t, reduction="none")),
         (RelativeL2, lambda p, t: (p - t).norm() / t.norm()),
         (nn.BCEWithLogitsLoss, lambda p, t: functional.binary_cross_entropy_with_logits(p, t, reduction="none")),
     ],
@@ -102,8 +106,11 @@ def test_a_loss_of_ones_own_gets_zeros_and_the_flags():
     there = int((~gone).sum())
     assert own.losses({"points": target + 1}, {"points": target}, flags)["loss"].item() == pytest.approx(there)
     assert nn.MSELoss(reduction="sum")(target + 1, target).item() == pytest.approx(target.numel())
-    total = Optimization(nn.Linear(1, 1), loss=nn.MSELoss(reduction="sum"))
-    assert total.losses({"points": target + 1}, {"points": target}, flags)["loss"].item() == pytest.approx(there)
+    for loss in (nn.MSELoss(reduction="sum"), partial(functional.mse_loss, reduction="sum")):
+        total = Optimization(nn.Linear(1, 1), loss=loss)
+        assert total.losses({"points": target + 1}, {"points": target}, flags)["loss"].item() == pytest.approx(there)
+        with pytest.raises(ConfigError, match="the loss is the sum over the batch; leave accumulate out"):
+            Optimization(nn.Linear(1, 1), loss=loss, accumulate=2)
 
 
 def test_a_field_that_has_another_shape_in_the_loss_is_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SampleError
 from physgym.experiment.evaluate import evaluate
 from physgym.nn import Optimization
 from physgym.sample import Field, SampleSpec
@@ -186,3 +188,16 @@ def test_a_mask_that_was_not_loaded_is_said(both):
         trainer(bare)
     with pytest.raises(ConfigError, match="'next_state' is padded, and its mask 'count'"):
         trainer(bare, unroll=2)
+
+
+def test_the_scale_of_changes_wants_the_masks_of_both_sides(folder):
+    after = Field("after", (), COUNT.dtype, "additional")
+    spec, rows = SampleSpec([STATE, COUNT, replace(NEXT, mask="after"), after]), values()
+    with SampleWriter(folder / "sides", spec) as writer:
+        step = np.tile(np.arange(LENGTH), len(COUNTS))
+        episode = np.repeat(np.arange(len(COUNTS)), LENGTH)
+        writer.append({**rows, "after": np.full(len(step), 3)}, episode=episode, step=step, seed=episode.astype("u8"))
+    trainer(SampleDataset(folder / "sides"), predict="change")
+    bare = SampleDataset(folder / "sides", fields=["state", "next_state", "after"])
+    with pytest.raises(SampleError, match="'state' is padded, and which of its values are there is said by its mask"):
+        trainer(bare, predict="change")
