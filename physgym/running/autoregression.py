@@ -70,7 +70,7 @@ class Autoregression:
         """Predict so many steps, or as many as a trajectory has.
 
         Raises:
-            SampleError: A field of the solver does not fit the network.
+            SampleError: A field of the solver does not fit the network, or is not finite.
         """
         found = [self._begun(one, min(horizon, self._form.horizon(len(one)))) for one in trajectories]
         history = [self._form.begin(one.trajectory.fields) for one in found]
@@ -88,6 +88,7 @@ class Autoregression:
         return found
 
     def _begun(self, trajectory: Trajectory, horizon: int) -> PredictedTrajectory:
+        _refuse(trajectory, self._form.bad_target(trajectory.fields, horizon))
         predicted = {}
         for field in self._form.outputs:
             filling = np.nan if field.dtype.kind in "fc" else 0
@@ -143,6 +144,7 @@ class Autoregression:
             flags, finite = there[name], np.isfinite(value[:count])
             good &= (finite if flags is None else finite | ~flags).reshape(count, -1).all(1)
         if not good.all():
+            _refuse(one.trajectory, self._form.bad_input(one.trajectory.fields, step))
             one.diverged = step + int(np.argmin(good)) + 1
             return
         if step + count == one.horizon:  # nothing is fed any more
@@ -155,3 +157,14 @@ class Autoregression:
                 history[name] = np.concatenate([before, value])[-len(before) :]
         except SampleError:
             one.diverged = step + count + 1
+
+
+def _refuse(trajectory: Trajectory, bad: tuple[str, int] | None) -> None:
+    """Raise SampleError where a field of the solver is not finite in a row, which says nothing of the network."""
+    if bad is not None:
+        name, row = bad
+        raise SampleError(
+            f"{name!r} of the solver is not finite in episode {trajectory.episode}, step {trajectory.steps[row]}: what "
+            "a network predicts from it, or next to it, is no error of the network. Roll out other episodes "
+            "(episodes=[...]), or a dataset without such samples (physgym data filter, --where 'isfinite(...)')"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -169,6 +169,30 @@ class RolloutForm:
             values = self._compared(fields[field.mask], name, horizon)
             found[name] = present(field, self._spec[field.mask], values)
         return found
+
+    def bad_target(self, fields: Sample, horizon: int) -> tuple[str, int] | None:
+        """Return a field with which an output is compared, and its first row that is not finite; None for none."""
+        begin = {field: self.given - 1 + self._late[name] for name, field in self.targets.items()}
+        return self._not_finite(fields, {field: (first, first + horizon) for field, first in begin.items()})
+
+    def bad_input(self, fields: Sample, step: int) -> tuple[str, int] | None:
+        """Return what feeds the network after so many predicted steps, and its first row that is not finite."""
+        rows = {name: (step, step + self._lengths[name]) for name in self.forced}
+        return self._not_finite(fields, rows if step else dict.fromkeys(self.fed, (0, self.given)) | rows)
+
+    def _not_finite(self, fields: Sample, rows: Mapping[str, tuple[int, int]]) -> tuple[str, int] | None:
+        """Return the first field of the solver with a row that is not finite where something is there, and this row."""
+        for name, (start, stop) in rows.items():
+            field = self._spec[name]
+            if field.dtype.kind not in "fc":
+                continue
+            finite = np.isfinite(fields[name][start:stop])
+            if field.mask in fields:
+                finite = finite | ~present(field, self._spec[field.mask], fields[field.mask][start:stop])
+            good = finite.all(axis=tuple(range(1, finite.ndim)))
+            if not good.all():
+                return name, start + int(np.argmin(good))
+        return None
 
     def _compared(self, rows: Array, name: str, horizon: int) -> Array:
         """Return the rows of a field that an output is compared with."""

@@ -360,6 +360,20 @@ def test_values_of_the_solver_that_do_not_fit_are_an_error(tmp_path):
         RolloutEvaluation(data).measure(predictor(Single()), 2)
 
 
+@pytest.mark.parametrize(("name", "step"), [("state", 0), ("push", 2), ("next_state", 2)])
+def test_what_is_not_finite_in_the_samples_is_no_divergence(tmp_path, name, step):
+    data = turning(tmp_path / "d", [4, 4])
+    rows = {field: np.array(values) for field, values in data[:].items()}
+    rows[name][4 + step, 1] = np.nan
+    places = {of: data.index(of) for of in ("episode", "step", "seed")}
+    with SampleWriter(tmp_path / "bad", spec(), nonfinite="allow") as writer:
+        writer.append(rows, **places)
+    bad = RolloutEvaluation(SampleDataset(tmp_path / "bad"))
+    assert bad.measure(predictor(Turn()), 4, episodes=[0]).mean().max() < 1e-14
+    with pytest.raises(SampleError, match=f"'{name}' of the solver is not finite in episode 1, step {step}"):
+        bad.measure(predictor(Turn()), 4)
+
+
 def test_a_network_of_changes_goes_on_in_physical_units(tmp_path):
     """It predicts (1 + eps) times the change of each step: the error is what the true changes sum up to, times eps."""
     data = turning(tmp_path / "d", [7], push=0.5)
