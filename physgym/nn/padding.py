@@ -152,10 +152,11 @@ def _of_single_values(loss: Callable[..., Tensor]) -> tuple[Callable[..., Tensor
         single: Any = copy.copy(loss)
         reduction, single.reduction = single.reduction, "none"
         return single, reduction
+    function: Callable[..., Any] = loss
     options: dict[str, Any] = {}
     if isinstance(loss, partial) and not loss.args and "weight" not in loss.keywords:  # weights have means of their own
-        loss, options = loss.func, dict(loss.keywords)
-    if any(loss is one for one in ELEMENTWISE_FUNCTIONS):
+        function, options = loss.func, dict(loss.keywords)
+    if any(function is one for one in ELEMENTWISE_FUNCTIONS):
         reduction = options.pop("reduction", "mean")
-        return partial(loss, **options, reduction="none"), reduction
+        return partial(function, **options, reduction="none"), reduction
     return None
