@@ -23,6 +23,7 @@ from physgym.spaces import Array
 VERSION = 1  # of the declaration
 CURVE_MARGIN = 0.05  # of a curve's ordinate, above and below what was shown
 LONGEST_ARROW = 0.2  # of what is seen
+LARGEST = 1e150  # of the values that limits take in: beyond it no axis has room for those of a run that diverges
 CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 COLOURS_OF = {"lines": DARK_COLOUR, "arrows": DARK_COLOUR, "text": DARK_COLOUR, "markers": DARK_COLOUR}
 
@@ -393,7 +394,7 @@ class Scene:
         name = _coloured(item.kind, arrays)
         if name is None:
             return
-        values = arrays[name][np.isfinite(arrays[name])]
+        values = arrays[name][np.abs(arrays[name], dtype=np.float64) < LARGEST]
         if values.size:
             key = _limits_name(item)
             low, high = self._ranges.get(key, (np.inf, -np.inf))

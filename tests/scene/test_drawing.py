@@ -208,3 +208,16 @@ def test_texts_are_no_formulas():
     scene.text("price", "5 $ to 6 $ {")
     scene.image(r"$\x$", [[1.0, 2.0]], unit="${$")
     assert (draw([scene.snapshot()], (400, 300), titles=[r"$\over$"], title="${$") != 255).any()
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of matplotlib, from what it does not show
+def test_a_run_that_diverges_is_drawn_as_long_as_its_values_are_numbers():
+    scene = Scene()
+    curve = scene.curve("u", [1.0, 2.0])
+    image = scene.image("field", [[1.0, 2.0]])
+    scene.snapshot()
+    curve.update(values=[1e308, -1e308])
+    image.update(values=[[1e308, -1e308]])
+    snapshot = scene.snapshot()
+    assert snapshot["objects"]["field"]["limits"] == [1.0, 2.0], "what was shown before keeps its colours"
+    assert (draw([snapshot], (300, 200)) != 255).any()
