@@ -20,6 +20,7 @@ WHOLE = 8  # a range of whole numbers up to this has a tick at each
 MARKED = 30  # points of a curve that are drawn as such
 DECADES = 30.0  # values that differ by more are drawn on a logarithmic scale
 FEW = 12  # different values that are counted one by one
+WIDE = 2.0**50  # numbers next to which a bar of the width of less than 1 is not seen
 
 
 @dataclass(frozen=True)
@@ -182,18 +183,20 @@ def histogram(title: str, given: Mapping[str, Array], *, across: str = "", note:
     there = np.concatenate([*good.values(), np.zeros(0)])
     if not len(there):
         return Chart(title, [], axes(across, "share"), drawing.notes(note))
-    levels = np.unique(there[:: max(1, len(there) // 100_000)])
-    counted = len(levels) <= FEW and bool((np.unique(there) == np.round(np.unique(there))).all())
-    edges = _edges(there, levels if counted else None, max(map(len, good.values())))
+    levels = np.unique(there)  # of all values: one that is rare would fall between the bars, or into that of another
+    counted = len(levels) <= FEW and bool((levels == np.round(levels)).all())
+    edges = np.zeros(2) if counted else _edges(there, max(map(len, good.values())))
     middle = levels if counted else (edges[:-1] + edges[1:]) / 2
+    width = 0.8 / len(good) if counted else float(edges[1] - edges[0])
     for name, one in good.items():
-        share = np.histogram(one, edges)[0] / max(1, len(one))
+        found = [np.count_nonzero(one == level) for level in levels] if counted else np.histogram(one, edges)[0]
+        share = np.array(found) / max(1, len(one))
         colour = COLOURS[len(drawing.traces) % len(COLOURS)]
         look: dict[str, Any] = {"type": "bar", "marker": {"color": colour}}
         if len(good) > 1 and not counted:
             look = {"type": "scatter", "mode": "lines", "line": {"color": colour, "shape": "hvh", "width": 1.5}}
-        else:
-            look["width"] = 0.8 / len(good) if counted else float(edges[1] - edges[0])
+        elif not counted or np.abs(levels).max() < WIDE:
+            look["width"] = width
         drawing.add(name, middle, share, **look)
     layout = axes(across, "share of the values")
     layout["yaxis"]["tickformat"] = ".3~%"
@@ -203,10 +206,8 @@ def histogram(title: str, given: Mapping[str, Array], *, across: str = "", note:
     return Chart(title, drawing.traces, layout, drawing.notes(note))
 
 
-def _edges(values: Array, levels: Array | None, count: int) -> Array:
-    """Return the ends of bins: one for each of some levels, else as many as so many values fill."""
-    if levels is not None:
-        return np.append(levels - 0.5, levels[-1] + 0.5) if len(levels) > 1 else np.array([-0.5, 0.5]) + levels[0]
+def _edges(values: Array, count: int) -> Array:
+    """Return the ends of as many bins as so many values fill."""
     low, high = float(values.min()), float(values.max())
     span = high - low
     bins = int(np.clip(np.sqrt(count), *BINS))

@@ -11,7 +11,8 @@ import numpy as np
 from physgym.spaces import Array
 
 SEED = 0  # of what is drawn: the same report every time
-DIGITS = 5  # of a number that is plotted
+DIGITS = 5  # of a number that is plotted, and of the differences between such numbers
+EXACT = 17  # digits that tell any two numbers apart
 
 
 def drawn_rows(total: int, most: int, seed: int = SEED) -> Array:
@@ -31,15 +32,25 @@ def drawn_text(count: int, total: int, what: str = "samples") -> str:
 def plain(values: Any) -> list[Any]:
     """Return an array as a list for JSON, rounded to a few digits, with None for what is not finite.
 
-    Texts stay as they are; flags become 0 and 1.
+    Numbers that differ by little next to their size keep more digits. Texts stay as they are; flags become 0 and 1.
     """
     found = np.asarray(values)
     if found.dtype.kind not in "biuf":
         return [str(value) for value in found.reshape(-1).tolist()]
     if found.dtype.kind in "biu":
         return [int(value) for value in found.reshape(-1).tolist()]
-    numbers = found.reshape(-1).astype(np.float64).tolist()
-    return [float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None for value in numbers]
+    numbers = found.reshape(-1).astype(np.float64)
+    digits = _digits(numbers[np.isfinite(numbers)])
+    return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in numbers.tolist()]
+
+
+def _digits(numbers: Array) -> int:
+    """Return how many digits of finite numbers tell them apart in a plot over their range."""
+    low, high = (float(end) for end in (numbers.min(), numbers.max())) if len(numbers) else (0.0, 0.0)
+    size, span = max(abs(low), abs(high)), high / 2 - low / 2  # no overflow
+    if not span:
+        return 2 * DIGITS  # of one number nothing says from which others it is to be told apart
+    return min(EXACT, DIGITS + max(0, math.ceil(math.log10(size / 2 / span))))
 
 
 def missing(values: Iterable[Any]) -> int:

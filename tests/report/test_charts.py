@@ -19,6 +19,13 @@ def test_numbers_are_rounded_and_what_is_not_finite_is_none():
     assert plain(np.array(["a"])) == ["a"]
 
 
+def test_numbers_that_differ_by_little_are_told_apart():
+    kelvin = 293.15 + np.array([0.0, 1e-4, 2e-4])
+    assert plain(kelvin) == pytest.approx(kelvin, abs=1e-8)
+    assert plain([293.1512]) != plain([293.1534])  # a true number, and the predicted one
+    assert plain([-1e308, 1e308]) == [-1e308, 1e308]
+
+
 def test_curves_say_what_they_leave_out():
     x = np.arange(5001)
     y = np.where(x == 0, np.nan, np.exp(-x / 500))
@@ -76,6 +83,19 @@ def test_a_histogram_has_a_bar_for_each_of_few_integers():
     chart = charts.histogram("x", {"x": np.array([1, 1, 1, 5])})
     assert chart.traces[0]["x"] == [1, 5]
     assert chart.traces[0]["y"] == [0.75, 0.25]
+
+
+def test_a_rare_integer_among_many_has_its_bar():
+    x = np.zeros(300_000)
+    x[1], x[4] = 3, 7
+    chart = charts.histogram("x", {"x": x})
+    assert chart.traces[0]["x"] == [0, 3, 7]
+    assert chart.traces[0]["y"] == pytest.approx([1, 1 / 300_000, 1 / 300_000], rel=1e-4)
+
+
+def test_integers_that_are_too_large_for_a_bar_each_are_drawn():
+    shares = charts.histogram("x", {"x": 2.0**53 + np.array([0, 2, 4])}).traces[0]["y"]
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
 
 
 def test_few_integers_of_several_kinds_are_bars_too():
