@@ -142,12 +142,18 @@ def _histograms(field: Field, values: Array) -> Iterator[Chart]:
     parts = {field.name: values}
     if values.ndim > 1 and 1 < values.shape[-1] <= COMPONENTS:
         parts = {f"[{number}]": values[..., number] for number in range(values.shape[-1])}
-    units = [unit.strip() for unit in field.unit.split(",")]
+    units = _units(field)
     if len(units) == len(parts) > 1:  # which have nothing in common
         for (name, part), unit in zip(parts.items(), units, strict=True):
             yield charts.histogram(f"{title}{name}", {name: part}, across=unit)
         return
     yield charts.histogram(title, parts, across=field.unit)
+
+
+def _units(field: Field) -> list[str]:
+    """Return the unit of each component of the last axis, where the field says so many, else the one of all."""
+    units = [unit.strip() for unit in field.unit.split(",")]
+    return units if field.shape and len(units) == field.shape[-1] else [field.unit]
 
 
 # --- outliers
@@ -181,7 +187,8 @@ def _add_outliers(page: Page, drawn: DrawnSamples) -> None:
         sample, field = int(drawn.rows[row]), dataset.spec[name]
         value = dataset.gather(np.array([sample]), [name])[name].reshape(-1)[place]
         where = ", ".join(map(str, np.unravel_index(place, field.shape))) if field.shape else ""
-        shown = f"{text_of(float(value))} {field.unit}".strip()
+        units = _units(field)
+        shown = f"{text_of(float(value))} {units[place % len(units)]}".strip()
         rows.append([f"{distance:.3g}", name, where, shown, sample, int(episodes[sample]), int(steps[sample])])
     page.table(["distance", "field", "entry", "value", "sample", "episode", "step"], rows)
 

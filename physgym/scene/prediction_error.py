@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,13 @@ class PredictionErrors:
         largest = self._largest[name] = max(here, self._largest.get(name, 0.0))
         largest = largest or 1.0
         return {"colours": SIGNED if signed else UNSIGNED, "limits": [-largest if signed else 0.0, largest]}
+
+
+def common_unit(units: Iterable[str]) -> str:
+    """Return the unit of distances between fields of these units; empty where there is not one alone."""
+    found = set(units)
+    unit = found.pop() if len(found) == 1 else ""
+    return "" if "," in unit else unit  # "m, m/s": of parts of a field
 
 
 def _same(one: Array | None, other: Array | None) -> bool:

@@ -18,7 +18,7 @@ from physgym.scene.default import default_scene
 from physgym.scene.episode_scenes import EpisodeScenes
 from physgym.scene.message import MESSAGE, message_scene
 from physgym.scene.objects import Scene
-from physgym.scene.prediction_error import PredictionErrors
+from physgym.scene.prediction_error import PredictionErrors, common_unit
 from physgym.scene.stored import scene_of
 from physgym.scene.timeline import Timeline
 from physgym.scene.values import FIELD
@@ -72,9 +72,7 @@ class SampleScenes:
     @property
     def _unit(self) -> str:
         """Return the unit of distances to what is predicted, where there is one alone."""
-        units = {self._dataset.spec[f"{PREDICTION}{name}"].unit for name in self._predicted}
-        unit = units.pop() if len(units) == 1 else ""
-        return "" if "," in unit else unit  # "m, m/s": of parts of a field
+        return common_unit(self._dataset.spec[f"{PREDICTION}{name}"].unit for name in self._predicted)
 
     def snapshots(self, timeline: Timeline, position: int) -> list[SceneSnapshot]:
         """Return the scene of each side at a position; a text in place of one that cannot be drawn."""

@@ -106,7 +106,7 @@ def test_an_outlier_is_named(tmp_path):
     numbers(tmp_path / "d", x)
     text = words(dataset_report(tmp_path / "d"))
     # distance, field, entry, value, sample, episode, step
-    assert re.search(r"1\d\.?\d* x 0 40 m, s 123 12 3", text)
+    assert re.search(r"1\d\.?\d* x 0 40 m 123 12 3", text)
     assert "5 standard deviations" in text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from physgym.scene.objects import Scene
-from physgym.scene.prediction_error import PredictionErrors
+from physgym.scene.prediction_error import PredictionErrors, common_unit
 from physgym.scene.values import constant, field, norm
 
 NODES = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
@@ -126,3 +126,7 @@ def test_pictures_in_colours_of_their_own_differ_by_colour():
     assert found["values"].dtype == np.uint8
     assert (found["values"] == 190).all()
     assert "limits" not in found
+
+
+def test_a_distance_has_a_unit_where_there_is_one_alone():
+    assert [common_unit(units) for units in (["m"], ["m", "m"], ["m", "K"], ["m, m/s"], [])] == ["m", "m", "", "", ""]
