@@ -55,11 +55,7 @@ class Film:
     def __post_init__(self) -> None:
         if not self.frames:
             raise ConfigError("a film needs at least one picture")
-        if self.count > LONGEST:
-            raise ConfigError(
-                f"the film would have {self.count} frames, more than {LONGEST}; choose fewer episodes, a higher speed "
-                "or fewer frames a second"
-            )
+        check_length(self.count)
 
     @property
     def count(self) -> int:
@@ -70,6 +66,15 @@ class Film:
     def seconds(self) -> float:
         """Return how long it is."""
         return self.count / self.fps
+
+
+def check_length(frames: float) -> None:
+    """Raise ConfigError where a film would have so many frames that nobody wants it."""
+    if frames > LONGEST:
+        raise ConfigError(
+            f"the film would have {frames:.0f} frames, more than {LONGEST}; choose fewer episodes, a higher speed or "
+            "fewer frames a second"
+        )
 
 
 def check_output(path: str | Path, suffixes: Sequence[str], *, overwrite: bool = False) -> Path:

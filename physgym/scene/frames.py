@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE: Size = (640, 480)
+LONGEST_SIDE = 10_000  # pixels of a picture
 _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly the pixels asked for
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
 _ROOM = 110  # pixels that a side of a picture needs to have texts
@@ -390,8 +391,8 @@ def _symmetric(values: Array) -> Limits:
 
 
 def _check_size(size: Size) -> None:
-    if not all(is_integer(side, 1) for side in size):
-        raise ConfigError(f"a frame needs a positive width and height in pixels, not {size}")
+    if not all(is_integer(side, 1) and side <= LONGEST_SIDE for side in size):
+        raise ConfigError(f"a frame needs a positive width and height in pixels, of at most {LONGEST_SIDE}, not {size}")
 
 
 def _check_shape(name: str, values: Array, want: tuple[int | None, ...]) -> Array:

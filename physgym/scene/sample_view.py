@@ -21,6 +21,7 @@ from physgym.scene.films import (
     VIDEOS,
     Film,
     check_folder,
+    check_length,
     check_output,
     png,
     save_film,
@@ -69,7 +70,8 @@ class SampleView(ChosenSamples):
 
     Args:
         dataset: The samples.
-        samples: How many samples a film shows; by default one where it is named, all of the named episodes, else 100.
+        samples: How many samples a film shows; by default one where it is named, all of the named episodes, else 100,
+            or with `grid` those of so many episodes.
         fps: Frames in a second of a film. Without a `speed` each step is a frame, or where steps differ most of them
             are.
         size: Width and height in pixels of pictures; by default for the number of scenes.
@@ -92,6 +94,10 @@ class SampleView(ChosenSamples):
         super().__init__(dataset, **options)
         self._fps, self._size = positive("fps", fps), size
         self._count = _count(samples, options.get("episode"), options.get("sample"))
+        if samples is None and self._count == SAMPLES and self._grid > 1:  # which may be of fewer episodes
+            begins = self.timeline.begins
+            ends = self.timeline.number(self.start) + self._grid
+            self._count = max(SAMPLES, int(begins[min(ends, len(begins) - 1)]) - self.start)
 
     # --- pictures
 
@@ -99,14 +105,16 @@ class SampleView(ChosenSamples):
         """Return the picture of a sample: uint8, shape (height, width, 3).
 
         Args:
-            position: Which one of `timeline`; by default the first one that is shown.
+            position: Which one of `timeline`; by default the first one that is shown, with those of the other episodes
+                where there are several at once.
 
         Raises:
             ConfigError: There is no such position.
         """
-        position = self.start if position is None else integer("position", position, 0, len(self.timeline) - 1)
         self.prepare()
-        return self._picture([(self.timeline, position)])
+        if position is None:
+            return self._picture([(lane, 0) for lane in self._film_lanes()])
+        return self._picture([(self.timeline, integer("position", position, 0, len(self.timeline) - 1))])
 
     def film(self) -> Film:
         """Return the film, in which time passes as in the samples.
@@ -116,6 +124,7 @@ class SampleView(ChosenSamples):
         """
         lanes = self._film_lanes()
         speed = self._fps * self._shown.typical if self.speed is None else self.speed
+        check_length(max(float(lane.clock[-1]) for lane in lanes) / speed * self._fps)
         shown = [shown_at(lane, speed, self._fps) for lane in lanes]
         length = max(map(len, shown))
         together = zip(*([*one, *[one[-1]] * (length - len(one))] for one in shown), strict=True)

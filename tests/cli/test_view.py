@@ -89,6 +89,7 @@ def test_a_dataset_in_a_storage_is_shown(folder):
         (["data", "--png", "away/one.png"], "no folder"),
         (["data", "--size", "big", "--png", "one.png"], "--size 'big': write WIDTHxHEIGHT"),
         (["data", "--size", "0x5", "--png", "one.png"], "positive width and height"),
+        (["data", "--size", "99999x9", "--png", "one.png"], "of at most 10000, not"),
         (["data", "--side", "network", "--png", "one.png"], "no predictions"),
         (["data", "--side", "left", "--png", "one.png"], "side must be one of"),
         (["record", "--rejected", "--png", "one.png"], "no rejected samples"),

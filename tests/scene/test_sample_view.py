@@ -34,7 +34,7 @@ def store(path, episodes=2, steps=3, spec=SPEC, mode="training", **options) -> S
     writer = SampleWriter(path, spec, mode=mode, nonfinite="allow", **options)
     for episode in range(episodes):
         m = np.zeros((steps, *ROW), np.float32)
-        m[np.arange(steps), :, np.arange(steps)] = 1
+        m[np.arange(steps), :, np.arange(steps) % ROW[1]] = 1
         wrong = m.copy()
         wrong[:, 3, 5] += 2
         u = np.zeros((steps, 4, 3), np.float32)
@@ -146,6 +146,24 @@ def test_several_episodes_are_shown_at_once(tmp_path):
     ]
     with pytest.raises(ConfigError, match="6 episodes at once of 5"):
         SampleView(store(tmp_path / "more", episodes=5), grid=6).film()
+
+
+def test_a_picture_of_several_episodes_shows_all_of_them(plain):
+    pixels = SampleView(plain, grid=2, size=(400, 200)).picture()
+    np.testing.assert_array_equal(pixels, SampleView(plain, grid=2, size=(400, 200)).film().picture(0))
+    halves = [len(coloured(half, BRIGHT)) for half in (pixels[:, :200], pixels[:, 200:])]
+    assert min(halves) > 50
+
+
+def test_of_long_episodes_as_many_are_in_the_film_as_are_shown_at_once(tmp_path):
+    dataset = store(tmp_path / "data", episodes=3, steps=101)
+    assert len(SampleView(dataset, grid=2).film().frames) == 101
+    assert len(SampleView(dataset).film().frames) == 100
+
+
+def test_a_film_without_end_is_refused_before_it_is_made(plain):
+    with pytest.raises(ConfigError, match="more than 100000; choose fewer episodes, a higher speed"):
+        SampleView(plain, speed=1e-12).film()
 
 
 def test_rejected_samples_are_shown_with_the_reason(tmp_path):
