@@ -141,6 +141,8 @@ def _chosen(
         return timeline, 0
     found = integers("episode", episode, 0)
     numbers = found if isinstance(found, list) else [found]
+    if not numbers:
+        raise ConfigError("episode names none; leave it out for all of them")
     if step is not None and len(numbers) > 1:
         raise ConfigError("step is a step of one episode; leave it out, or choose one episode")
     chosen = timeline.select(numbers)

@@ -391,7 +391,7 @@ def _symmetric(values: Array) -> Limits:
 
 
 def _check_size(size: Size) -> None:
-    if not all(is_integer(side, 1) and side <= LONGEST_SIDE for side in size):
+    if len(size) != 2 or not all(is_integer(side, 1) and side <= LONGEST_SIDE for side in size):
         raise ConfigError(f"a frame needs a positive width and height in pixels, of at most {LONGEST_SIDE}, not {size}")
 
 

@@ -359,3 +359,15 @@ def test_a_hundred_gigabytes_take_less_than_a_second_and_a_percent(tmp_path):
         taken.append(time.perf_counter() - start)
     assert min(taken) < 1
     assert sum(file.stat().st_size for file in files) < 0.01 * dataset.nbytes
+
+
+def test_a_sign_of_per_cent_in_names_is_a_letter_like_others(tmp_path):
+    spec = SampleSpec([Field("a%b", (3,), np.dtype("f4"), "input", dimensions=1)])
+    for value, name in enumerate(("50%b", "50%%b")):  # HDF5 takes the second one for the first
+        with SampleWriter(tmp_path / name, spec) as writer:
+            writer.append({"a%b": np.full((2, 3), value, "f4")}, episode=[0, 0], step=[0, 1], seed=[0, 0])
+    for value, name in enumerate(("50%b", "50%%b")):
+        (file,), _ = export_vtkhdf(SampleDataset(tmp_path / name), tmp_path / f"out{value}")
+        for step in read_steps(file):
+            np.testing.assert_array_equal(step.points["a%b"], np.full(3, value))
+        assert check_side_file(file) == []

@@ -166,6 +166,13 @@ def test_a_film_without_end_is_refused_before_it_is_made(plain):
         SampleView(plain, speed=1e-12).film()
 
 
+def test_arguments_that_name_nothing_are_refused(plain):
+    with pytest.raises(ConfigError, match="episode names none"):
+        SampleView(plain, episode=[])
+    with pytest.raises(ConfigError, match="width and height"):
+        SampleView(plain, size=(3,)).picture()
+
+
 def test_rejected_samples_are_shown_with_the_reason(tmp_path):
     dataset = store(tmp_path / "data", rejected=True)
     assert len(SampleView(dataset).timeline) == 6

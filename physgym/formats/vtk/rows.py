@@ -105,9 +105,9 @@ class MappedArray:
         at = 0
         for run in runs:
             held = (run.part.tables[SAMPLES].capacity, *self.shape)
-            source = files[run.part.path], f"/{self.column}"
+            source, column = _literal(files[run.part.path]), _literal(f"/{self.column}")
             for box, rows in self._boxes(at, run):
-                creation.set_virtual(_chosen(whole, box), source[0].encode(), source[1].encode(), _chosen(held, rows))
+                creation.set_virtual(_chosen(whole, box), source, column, _chosen(held, rows))
             at += run.count
         if self.padded:
             size = math.prod(lead)
@@ -135,6 +135,16 @@ class MappedArray:
             for one in range(self.components):
                 box = (*start[:axis], one, *start[axis + 1 :]), (*size[:axis], 1, *size[axis + 1 :])
                 yield ((*lead, one), (*count, 1)), box
+
+
+def _literal(name: str) -> bytes:
+    """Return the name of a source as HDF5 wants it, for which a single % begins the number of a block."""
+    return name.replace("%", "%%").encode()
+
+
+def source_column(name: str) -> str:
+    """Return the column of partitions that a virtual dataset names as its source."""
+    return name.replace("%%", "%").lstrip("/")
 
 
 def _chosen(shape: tuple[int, ...], box: Box) -> Any:

@@ -20,7 +20,7 @@ from physgym.data.partition import Partition
 from physgym.errors import DatasetError
 from physgym.formats.vtk.grid import ImageGrid
 from physgym.formats.vtk.mesh import Mesh
-from physgym.formats.vtk.rows import MappedArray, RowRun, constant_dataset, relative_name, steps_of
+from physgym.formats.vtk.rows import MappedArray, RowRun, constant_dataset, relative_name, source_column, steps_of
 from physgym.formats.vtk.view import INDICES, View
 from physgym.spaces import Array
 
@@ -169,7 +169,7 @@ def _columns(file: h5py.File) -> dict[str, tuple[int, ...]]:
         if isinstance(one, h5py.Dataset) and one.is_virtual:
             for source in one.virtual_sources():
                 if source.file_name != ".":
-                    found[source.dset_name.lstrip("/")] = source.src_space.shape[1:]
+                    found[source_column(source.dset_name)] = source.src_space.shape[1:]
 
     file[ROOT].visititems(visit)
     return found
