@@ -19,7 +19,7 @@ from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.episode_origins import EpisodeOrigin, origin_of
-from physgym.data.provenance import runs_of
+from physgym.data.provenance import code_of_part, runs_of
 from physgym.data.snapshots import Snapshot
 from physgym.episode import (
     TRUNCATED,
@@ -204,7 +204,7 @@ def _find(
     stored = StoredEpisode(dataset, episode)
     origin = origin_of(dataset, episode)
     _refuse_surrogate(origin.source)
-    like: EnvLike = _simulation(origin.source) if env is None else env
+    like: EnvLike = _simulation(origin) if env is None else env
     kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
     return _Found(dataset, stored, origin, like, kwargs, env_factory(like, kwargs))
 
@@ -434,13 +434,13 @@ def _refuse_surrogate(source: Mapping[str, Any]) -> None:
         )
 
 
-def _simulation(source: Mapping[str, Any]) -> EnvLike:
-    """Return the environment that a source names.
+def _simulation(origin: EpisodeOrigin) -> EnvLike:
+    """Return the environment that the source of an episode names.
 
     Raises:
         ConfigError: It names none that can be found.
     """
-    name = source.get("env")
+    name = origin.source.get("env")
     if not isinstance(name, str) or not name:
         raise ConfigError("the dataset does not say which simulation made it; pass env=")
     try:
@@ -452,9 +452,19 @@ def _simulation(source: Mapping[str, Any]) -> EnvLike:
             if callable(found):
                 made: EnvLike = found
                 return made
+        for module in _modules_of(origin.provenance):  # one of them registers the id, as "module:id" did
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+                return find_spec(name)
         raise ConfigError(
             f"the dataset was made by {name!r}, which is not found here; pass env= with the same simulation ({error})"
         ) from error
+
+
+def _modules_of(provenance: Any) -> list[str]:
+    """Return the names of the modules that the code of a simulation was in, as far as they are recorded."""
+    modules = (code_of_part(provenance) or {}).get("modules")
+    return [name for name in modules if name.partition(".")[0] != "physgym"] if isinstance(modules, Mapping) else []
 
 
 def _arguments(origin: EpisodeOrigin) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Scene:
         self._title = ""
         self._camera: dict[str, Any] = {"direction": [-0.55, -1.0, 0.55], "up": [0.0, 0.0, 1.0], "bounds": None}
         self._bounds: Array | None = None  # of all that was shown
+        self._tips: Array | None = None  # bounds of arrows, whose lengths follow from those
         self._ranges: dict[str, Limits] = {}  # of all values that were shown, by the name of their limits
         self._last: SceneSnapshot | None = None
 
@@ -333,7 +334,10 @@ class Scene:
             if item.rules.spatial:
                 flat &= all(taken[name].shape[-1:] == (2,) for name in ("points", "point") if name in taken)
         camera = self._seen(built, flat)
-        self._scale_arrows(built, camera)
+        if tips := self._scale_arrows(built, camera):
+            self._tips = _box([*([] if self._tips is None else [self._tips]), *tips])
+        if self._tips is not None and self._camera["bounds"] is None and "bounds" in camera:
+            camera["bounds"] = _box([np.array(camera["bounds"]), self._tips]).tolist()
         self._last = {"title": self._title, "camera": camera, "objects": self._described(built)}
         return self._last
 
@@ -374,8 +378,9 @@ class Scene:
             }
         return found
 
-    def _scale_arrows(self, built: dict[str, Arrays], camera: Mapping[str, Any]) -> None:
-        """Scale arrows of which nobody said how long they are."""
+    def _scale_arrows(self, built: dict[str, Arrays], camera: Mapping[str, Any]) -> list[Array]:
+        """Scale arrows of which nobody said how long they are, and return where they end."""
+        tips = []
         for name, arrays in built.items():
             if self._has_own_scale(name) and arrays["vectors"].size:
                 longest = float(np.linalg.norm(arrays["vectors"], axis=1).max())
@@ -384,6 +389,8 @@ class Scene:
                 reach = float(np.linalg.norm(np.subtract(*camera["bounds"])))
                 scale = LONGEST_ARROW * (reach or 1.0) / (longest or 1.0)
                 built[name] = {**arrays, "vectors": arrays["vectors"] * scale, "scale": scale}  # type: ignore[dict-item]
+                tips.append(arrays["points"] + arrays["vectors"] * scale)
+        return tips
 
     def _has_own_scale(self, name: str) -> bool:
         """Return whether an object is arrows that the scene scales."""
@@ -436,7 +443,7 @@ class Scene:
         ):
             return camera
         corners = [*([] if self._bounds is None else [self._bounds]), *spots]
-        self._bounds = np.stack([np.min([c.min(0) for c in corners], 0), np.max([c.max(0) for c in corners], 0)])
+        self._bounds = _box(corners)
         bounds = self._camera["bounds"] or self._bounds.tolist()
         return {**camera, "bounds": bounds, "flat": flat}
 
@@ -566,3 +573,8 @@ def _coloured(kind: str, arrays: Arrays) -> str | None:
 
 def _limits_name(item: _SceneObject) -> str:
     return f"group {item.settings['group']}" if item.settings["group"] else f"object {item.name}"
+
+
+def _box(corners: Sequence[Array]) -> Array:
+    """Return the lower and upper corner of positions, arrays of shape (n, 3): shape (2, 3)."""
+    return np.stack([np.min([c.min(0) for c in corners], 0), np.max([c.max(0) for c in corners], 0)])

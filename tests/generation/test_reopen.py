@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import gymnasium
 import numpy as np
@@ -321,3 +322,17 @@ def test_episodes_of_a_merged_dataset_are_those_of_their_sources(tmp_path):
         physgym.generate("physgym/Spring-v0", tmp_path / str(number), seed=number, env_kwargs=arguments, **options)
     merge([tmp_path / "0", tmp_path / "1"], tmp_path / "merged")
     steps_again(physgym.SampleDataset(tmp_path / "merged"), [1, 5, 7, 11])
+
+
+def test_an_id_that_a_module_registers_is_found_by_the_module_that_is_recorded(tmp_path, monkeypatch):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    text = "import gymnasium\nfrom physgym.envs.spring import Spring\nclass Mine(Spring):\n    pass\n"
+    (folder / "own_springs.py").write_text(f'{text}gymnasium.register("own/Mine-v0", Mine)\n')
+    monkeypatch.syspath_prepend(folder)
+    dataset = physgym.generate("own_springs:own/Mine-v0", tmp_path / "data", samples=3, **QUICK)
+    del gymnasium.registry["own/Mine-v0"], sys.modules["own_springs"]  # as in another process
+    try:
+        steps_again(dataset, [1])
+    finally:
+        gymnasium.registry.pop("own/Mine-v0", None)

@@ -157,6 +157,19 @@ def test_arrows_are_scaled_by_the_longest_that_was_shown():
     assert lengths == [pytest.approx(want) for want in ([0.2 * before, 2], [0.2 * reach, 20], [0.02 * reach, 2])]
 
 
+def test_arrows_without_a_scale_are_seen_whole():
+    scene = Scene()
+    scene.arrows("f", SQUARE, field("f"))
+    for turn in (1, -1, 1):
+        shown = scene.snapshot({"f": np.array([[3.0 * turn, 0], [0, 1], [0, 0], [0, -2]])})
+        arrows, (low, high) = shown["objects"]["f"], np.array(shown["camera"]["bounds"])
+        for ends in (arrows["points"], arrows["points"] + arrows["vectors"]):
+            assert (low - 1e-12 <= ends).all()
+            assert (ends <= high + 1e-12).all()
+    scene.camera(bounds=[[0, 0], [1, 1]])
+    assert scene.snapshot({"f": np.ones((4, 2))})["camera"]["bounds"] == [[0, 0, 0], [1, 1, 0]]
+
+
 def test_a_curve_has_ends():
     scene = Scene()
     scene.curve("u", field("u"), ends=(1, 3))
