@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from physgym.report import charts
+from physgym.report.charts import Chart
 from physgym.report.figures import text_of
 from physgym.report.page import Page
 from physgym.running.run_report import RunReport
+from physgym.spaces import Array
 
 MILLISECONDS = 1e3
 
@@ -50,10 +52,13 @@ def add_run(page: Page, report: RunReport) -> None:
     if times:
         rows = [[name, *(f"{one:.4g}" for one in np.percentile(ms, [50, 95, 100]))] for name, ms in times.items()]
         page.table(["", "median, ms", "95th percentile, ms", "longest, ms"], rows)
-        # the longest steps, such as the first one, would leave nothing to see of the others
-        usual = {name: ms[ms <= 3 * np.percentile(ms, 95)] for name, ms in times.items()}
-        left = sum(map(len, times.values())) - sum(map(len, usual.values()))
-        note = f"{left} steps took longer than three times the 95th percentile, and are not drawn" if left else ""
-        page.charts(
-            [charts.histogram(f"Time of the {name}", {name: ms}, across="ms", note=note) for name, ms in usual.items()]
-        )
+        page.charts([_usual_times(name, ms) for name, ms in times.items()])
+
+
+def _usual_times(name: str, ms: Array) -> Chart:
+    # the longest steps, such as the first one, would leave nothing to see of the others
+    usual = ms[ms <= 3 * np.percentile(ms, 95)]
+    left = len(ms) - len(usual)
+    steps = "1 step" if left == 1 else f"{left:,} steps"
+    note = f"{steps} took longer than three times the 95th percentile: not drawn" if left else ""
+    return charts.histogram(f"Time of the {name}", {name: usual}, across="ms", note=note)

@@ -190,3 +190,9 @@ def test_a_dataset_that_is_gone_leaves_the_curves(trained, tmp_path):
     text = words(session_report(session, tmp_path))
     assert "They were not measured" in text
     assert "Loss" in text
+
+
+def test_steps_that_took_long_are_left_out_of_their_own_plot_alone():
+    solver = np.full(40, 1e-3)
+    report = RunReport({}, np.linspace(1e-3, 2e-3, 40), np.append(solver, 1.0), steps=41)
+    assert words(run_report("mine", report, "")).count("1 step took longer") == 1
