@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from physgym.checks import one_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.errors import ConfigError, SceneError
 from physgym.running.run_step import PREDICTION, without_additions
-from physgym.sample import Sample
+from physgym.sample import Sample, SampleSpec, present
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.default import default_scene
 from physgym.scene.episode_scenes import EpisodeScenes
 from physgym.scene.message import MESSAGE, message_scene
 from physgym.scene.objects import Scene
-from physgym.scene.prediction_error import PredictionErrors, common_unit
+from physgym.scene.prediction_error import PLOTS, PredictionErrors, common_unit
 from physgym.scene.stored import scene_of
 from physgym.scene.timeline import Timeline
 from physgym.scene.values import FIELD
@@ -57,6 +59,7 @@ class SampleScenes:
         # one for all sides, so that their colours and cameras are the same
         self._scene, shown = self._scene_and_predicted()
         self._errors = PredictionErrors(shown, self._unit)
+        self._padded = _plotted_and_padded(self._scene, dataset.spec)
 
     def _scene_and_predicted(self) -> tuple[Scene, list[str]]:
         """Return the scene, and those of its objects that a predicted field moves or colours."""
@@ -114,8 +117,14 @@ class SampleScenes:
     def _row(self, timeline: Timeline, position: int) -> Sample:
         number = int(timeline.rows[position])
         if timeline.rejected[position]:
-            return {name: values[number] for name, values in self._rejected.samples.items()}
-        return self._dataset[number]
+            row = {name: values[number] for name, values in self._rejected.samples.items()}
+        else:
+            row = {**self._dataset[number]}
+        spec = self._dataset.spec
+        for name in self._padded:
+            there = present(spec[name], spec[spec[name].mask], np.asarray(row[spec[name].mask])[np.newaxis])[0]
+            row |= {key: np.where(there, row[key], np.nan) for key in (name, f"{PREDICTION}{name}") if key in row}
+        return row
 
     @cached_property
     def _rejected(self) -> RejectedSamples:
@@ -138,6 +147,17 @@ def _checked(sides: Sequence[Side] | None, *, predicted: bool, live: bool) -> tu
         raise ConfigError("the simulation itself is the solver's side; leave the others out")
     if not predicted:
         raise ConfigError("the samples hold no predictions; record some with: physgym run SESSION --record DATA")
+    return found
+
+
+def _plotted_and_padded(scene: Scene, spec: SampleSpec) -> list[str]:
+    """Return the padded fields that curves and images alone show, which have gaps where a value is not there."""
+    kinds = {one["name"]: one["kind"] for one in scene.declaration()["objects"]}
+    found = []
+    for name, one in spec.items():
+        if one.mask in spec and one.dtype.kind in "biuf" and one.dtype != np.uint8:  # bytes may be a picture
+            shown = {kinds[each] for each in objects_of(scene, [name])}
+            found += [name] if shown and shown <= {*PLOTS} else []
     return found
 
 

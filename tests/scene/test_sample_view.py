@@ -75,6 +75,24 @@ def test_solver_network_and_error_stand_side_by_side(record):
     assert not any(name.startswith(("prediction/", "error/")) for name in solver)
 
 
+def test_values_that_a_mask_says_are_not_there_are_gaps(tmp_path):
+    spec = SampleSpec(
+        [
+            Field("f", (4, 2), np.dtype("f4"), "target", mask="n"),
+            Field("n", (), np.dtype("i4"), "additional"),
+            Field("prediction/f", (4, 2), np.dtype("f4"), "additional"),
+        ]
+    )
+    with SampleWriter(tmp_path / "data", spec) as writer:
+        values = {"f": np.ones((2, 4, 2), "f4"), "prediction/f": np.full((2, 4, 2), 3, "f4"), "n": np.array([4, 1])}
+        writer.append(values, episode=np.array([0, 0]), step=np.array([0, 1]), seed=np.zeros(2, "u8"))
+    dataset = SampleDataset(tmp_path / "data")
+    timeline, scenes = timeline_of(dataset), SampleScenes(dataset)
+    for side, value in zip(scenes.snapshots(timeline, 1), (1, 3, 2), strict=True):
+        np.testing.assert_array_equal(side["objects"]["f[0]"]["values"], [value, np.nan, np.nan, np.nan])
+    assert all(np.isfinite(one["objects"]["f[1]"]["values"]).all() for one in scenes.snapshots(timeline, 0))
+
+
 def test_the_solver_alone_has_the_prediction_in_it(record):
     (solver,) = SampleScenes(record, ["solver"]).snapshots(timeline_of(record), 0)
     np.testing.assert_array_equal(solver["objects"]["prediction/m"]["values"], record[0]["prediction/m"])
