@@ -12,7 +12,7 @@ from physgym.spaces import Array
 
 SEED = 0  # of what is drawn: the same report every time
 DIGITS = 5  # of a number that is plotted, and of the differences between such numbers
-EXACT = 17  # digits that tell any two numbers apart
+EXACT = 17  # digits by which any two numbers differ
 
 
 def drawn_rows(total: int, most: int, seed: int = SEED) -> Array:
@@ -45,11 +45,11 @@ def plain(values: Any) -> list[Any]:
 
 
 def _digits(numbers: Array) -> int:
-    """Return how many digits of finite numbers tell them apart in a plot over their range."""
+    """Return how many digits finite numbers need in a plot over their range."""
     low, high = (float(end) for end in (numbers.min(), numbers.max())) if len(numbers) else (0.0, 0.0)
     size, span = max(abs(low), abs(high)), high / 2 - low / 2  # no overflow
     if not span:
-        return 2 * DIGITS  # of one number nothing says from which others it is to be told apart
+        return 2 * DIGITS  # nothing says from which other plot it is to differ
     return min(EXACT, DIGITS + max(0, math.ceil(math.log10(size / 2 / span))))
 
 
