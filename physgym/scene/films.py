@@ -247,9 +247,11 @@ def _write_video(file: Path, film: Film, suffix: str) -> None:
             picture = first if number == 0 else _even(film.picture(number))
             for _ in range(repeated):
                 writer.send(picture)
-    written = imageio_ffmpeg.count_frames_and_secs(str(file))[0] if file.exists() else 0
+    written = 0
+    with contextlib.suppress(RuntimeError):  # of a file that is cut off, as on a full disk
+        written = imageio_ffmpeg.count_frames_and_secs(str(file))[0] if file.exists() else 0
     if written != film.count:
-        raise OSError(None, f"ffmpeg has written {written} of {film.count} frames")
+        raise OSError(None, f"ffmpeg has written {written} of {film.count} frames; is the disk full?")
 
 
 def _even(picture: Array) -> Array:

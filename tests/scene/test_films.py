@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,4 +159,18 @@ def test_a_disk_that_refuses_is_one_error(tmp_path, monkeypatch):
     monkeypatch.setattr("physgym.scene.films.png", full)
     with pytest.raises(ConfigError, match=r"cannot write .*No space left"):
         save_picture(tmp_path / "one.png", picture(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_is_cut_off_is_one_error(tmp_path, monkeypatch):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+    def cut(path: str) -> tuple[int, float]:
+        Path(path).write_bytes(Path(path).read_bytes()[:40])  # as far as the disk took it
+        return count(path)
+
+    count = ffmpeg.count_frames_and_secs
+    monkeypatch.setattr(ffmpeg, "count_frames_and_secs", cut)
+    with pytest.raises(ConfigError, match=r"cannot write .*film\.mp4: ffmpeg .* 0 of 6 frames; is the disk full"):
+        save_film(tmp_path / "film.mp4", FILM)
     assert list(tmp_path.iterdir()) == []
