@@ -18,9 +18,10 @@ from physgym.sample import Sample, SampleSpec, present
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.default import default_scene
 from physgym.scene.episode_scenes import EpisodeScenes
+from physgym.scene.kinds import PLOTS
 from physgym.scene.message import MESSAGE, message_scene
 from physgym.scene.objects import Scene
-from physgym.scene.prediction_error import PLOTS, PredictionErrors, common_unit
+from physgym.scene.prediction_error import PredictionErrors, common_unit
 from physgym.scene.stored import scene_of
 from physgym.scene.timeline import Timeline
 from physgym.scene.values import FIELD
