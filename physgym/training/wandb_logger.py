@@ -197,6 +197,10 @@ class WandBTracker(Tracker):
             TimeoutError: It has not.
         """
         self._run.finish()
+        if self.arguments["mode"] == "offline":
+            import wandb
+
+            wandb.teardown()  # its own process writes the file; some of it after `finish` has returned
         self.remote["whole"] = True
         for former in self.remote.pop("former"):
             self._remove(self.folder / former)
