@@ -17,6 +17,7 @@ from physgym.code.record import SHOWN, Code, check_same, differences, warn_unkno
 from physgym.data.dataset_parts import PARTS, EpisodeSplit
 from physgym.data.description import UNKNOWN, Description
 from physgym.data.recorded_numbers import read_numbers
+from physgym.data.stream_origin import origin_of
 from physgym.data.windows import without_windows
 from physgym.errors import PhysGymError
 from physgym.naming import class_name, same_name
@@ -218,17 +219,15 @@ def overlaps_with_stream(dataset: SampleDataset, stream: Any, names: Sequence[st
 
     Args:
         dataset: Samples that are to be unseen.
-        stream: A `SampleStream`, or an object with one as its ``stream``.
+        stream: What produces the samples.
         names: What to call the samples of the dataset, and those of the stream.
     """
-    stream = getattr(stream, "stream", stream)
-    source, draws = getattr(stream, "source", None), getattr(stream, "episode_seed", None)
     names = ("the validation samples", "those that are produced") if names is None else names
-    if not isinstance(source, Mapping) or draws is None:
+    if (origin := origin_of(stream)) is None:
         return ""
-    if (loaded := getattr(stream, "loaded", None)) is not None:
-        return overlaps(dataset, loaded, (names[0], f"{names[1]} by loading them"))
-    return overlaps_with_draws(dataset, source, getattr(stream, "defaults", {}), draws, names)
+    if origin.loaded is not None:
+        return overlaps(dataset, origin.loaded, (names[0], f"{names[1]} by loading them"))
+    return overlaps_with_draws(dataset, origin.source, origin.defaults, origin.episode_seed, names)
 
 
 def warn_of_overlap(validation: Any, training: Any, *, divided: bool = False) -> None:
@@ -277,9 +276,8 @@ def _codes(dataset: SampleDataset) -> list[Simulated]:
 
 
 def _code_of_stream(stream: Any) -> list[Simulated]:
-    stream = getattr(stream, "stream", stream)
-    source, code = getattr(stream, "source", None), getattr(stream, "code", None)
-    return [(str(source.get("env")), code.to_json())] if isinstance(source, Mapping) and isinstance(code, Code) else []
+    origin = origin_of(stream)
+    return [] if origin is None else [(str(origin.source.get("env")), origin.code.to_json())]
 
 
 def _other_code(first: Sequence[Simulated], second: Sequence[Simulated], names: Sequence[str]) -> str:

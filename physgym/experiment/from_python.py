@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.stream_origin import origin_of
 from physgym.data.windows import without_windows
 from physgym.errors import ConfigError
 from physgym.events import Callback
@@ -95,11 +96,13 @@ def _config(trainer: Trainer, session: Path) -> dict[str, Any]:
     if trainer.unroll is not None:
         config["training"]["unroll"] = trainer.unroll.settings
     training = without_windows(trainer.training)
+    source: Mapping[str, Any]
     if isinstance(training, SampleDataset):
         config["dataset"] = {"path": str(training.paths[0]), "samples": None}
         source = training.source
     else:
-        source = getattr(trainer.source, "source", {})
+        origin = origin_of(trainer.source)
+        source = {} if origin is None else origin.source
     env, arguments = source.get("env"), source.get("env_kwargs")
     if isinstance(env, str) and (env in gymnasium.registry or is_importable(env)):
         config["environment"] = {"id": env, "arguments": arguments or {}}

@@ -91,6 +91,11 @@ class Online(SampleSource):
         self._times = OnlineTimes()
 
     @property
+    def origin(self) -> SampleStream:
+        """Return the stream, which knows where the samples come from."""
+        return self.stream
+
+    @property
     def spec(self) -> SampleSpec:  # type: ignore[override]  # the stream has the attribute
         """Return the sample fields."""
         return self.stream.spec

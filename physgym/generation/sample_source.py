@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from physgym.data.stream_origin import HasOrigin
 from physgym.sample import Sample, SampleSpec
 
 
-class SampleSource(ABC):
+class SampleSource(HasOrigin, ABC):
     """A producer of samples; `physgym.data.SampleStream` and `physgym.data.Online` are two.
 
     A subclass has `spec` and `draw`; all else has a default, for a source that stores nothing and cannot be resumed.

@@ -246,6 +246,11 @@ class SampleStream(SampleSource):
         """Return the seed of an episode, by its index; stored samples that are loaded have their own."""
         return episode_seed(self._plan.part_seed, episode)
 
+    @property
+    def origin(self) -> SampleStream:
+        """Return itself, which knows where its samples come from."""
+        return self
+
     def _record_code(self, writer: SampleWriter) -> None:
         """Note which code makes the samples, in the description of the dataset.
 

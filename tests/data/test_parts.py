@@ -14,11 +14,13 @@ import pytest
 from physgym import SampleDataset, generate
 from physgym.data import SampleWriter
 from physgym.data.provenance import overlaps, overlaps_with_stream
+from physgym.data.stream_origin import origin_of
 from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError
 from physgym.experiment.config import check_config
 from physgym.experiment.record import read_record
 from physgym.experiment.runs import train
+from physgym.generation.sample_source import SampleSource
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP
 from physgym.registration import defaults_of
@@ -331,3 +333,25 @@ def test_episodes_of_one_folder_are_the_same_whatever_is_known_of_it(tmp_path):
         warnings.simplefilter("error")
         trained(training, validation=held_out)
         trained(whole, validation=SampleDataset(tmp_path / "b"))
+
+
+def test_a_source_of_ones_own_need_not_say_where_its_samples_come_from(tmp_path):
+    class Own(SampleSource):
+        spec = SampleSpec([Field("x", (1,), np.dtype("f4"), "input")])
+
+        def draw(self, batch_size):
+            return {"x": np.zeros((batch_size, 1), np.float32)}
+
+    class Around(Own):
+        def __init__(self, stream):
+            self._stream = stream
+
+        @property
+        def origin(self):
+            return self._stream
+
+    dataset = generate(toys.Line, tmp_path / "a", samples=8, seed=3, num_workers=0, progress=False)
+    with SampleStream(toys.Line, seed=3, num_workers=0) as stream:
+        assert origin_of(stream) is stream
+        assert overlaps_with_stream(dataset, Own()) == overlaps_with_stream(dataset, np.zeros(3)) == ""
+        assert overlaps_with_stream(dataset, Around(stream)) == overlaps_with_stream(dataset, stream) != ""
