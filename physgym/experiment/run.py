@@ -196,7 +196,7 @@ class Run:
             split: Division of their episodes into parts.
 
         Raises:
-            ConfigError: The disk refuses.
+            ConfigError: The disk refuses, or a training is continued on other samples in the same place.
         """
         # objects in S3 are read as a copy
         named = get(self._config, *SAMPLES[what]) or dataset.paths
@@ -214,15 +214,31 @@ class Run:
             dataset: Its samples.
 
         Raises:
-            ConfigError: The disk refuses.
+            ConfigError: As for `describe_dataset`.
         """
         whole = type(dataset)(dataset.places, dataset.mode)
         self._note(self._run["others"], f"test {name}", _described(whole, ", ".join(map(str, dataset.places))))
 
     def _note(self, notes: dict[str, Any], what: str, samples: dict[str, Any]) -> None:
+        self._check_continued(what, samples)
         if samples != notes.get(what):
             notes[what] = samples
             self._save_or_refuse()
+
+    def _check_continued(self, what: str, samples: Mapping[str, Any]) -> None:
+        """Raise ConfigError where a training that is continued finds as many samples in the same place, but others."""
+        alike = ("path", "samples", "mode")
+        for before in self._record["runs"][:-1]:
+            others = before.get("others") or {}  # of an early version, which noted none
+            then = (before["dataset"] if what == "dataset" else others.get(what)) or samples
+            if before["kind"] != "train" or self._run["kind"] != "train":
+                continue
+            if all(then.get(key) == samples.get(key) for key in alike) and then["hash"] != samples["hash"]:
+                raise ConfigError(
+                    f"the {samples['samples']} samples in {samples['path']} ({what}) are not those with which this "
+                    f"session began: their hash is {samples['hash'][:16]}, it was {then['hash'][:16]}. Bring them "
+                    "back, or begin a new session with these"
+                )
 
     def __enter__(self) -> Self:
         self._signals.__enter__()

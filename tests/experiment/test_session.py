@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -358,6 +359,31 @@ def test_a_resume_that_is_refused_leaves_the_session_as_it_was(tmp_path):
     with pytest.raises(ConfigError, match="no"):
         fail(accepted=True)
     assert [run["outcome"] for run in read_record(tmp_path)["runs"]] == ["completed", "ConfigError: no"]
+
+
+def test_a_resume_on_other_samples_in_the_same_place_is_refused(tmp_path):
+    spec = SampleSpec([Field("x", (2,), np.dtype("f4"), "input")])
+
+    def samples(value, count=4):
+        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        with SampleWriter(tmp_path / "d", spec) as writer:
+            names = {"episode": np.arange(count), "step": np.zeros(count, int), "seed": np.zeros(count, "u8")}
+            writer.append({"x": np.full((count, 2), value, "f4")}, **names)
+        return physgym.SampleDataset(tmp_path / "d")
+
+    def run(dataset, kind="train"):
+        with Run(tmp_path / "s", kind, CONFIGURATION) as run:
+            run.describe_dataset(dataset)
+
+    (tmp_path / "s").mkdir()
+    run(samples(1.0))
+    before = (tmp_path / "s" / "record.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"the 4 samples in .*d \(dataset\) are not those with which"):
+        run(samples(2.0))
+    assert (tmp_path / "s" / "record.json").read_bytes() == before
+    run(samples(1.0))
+    run(samples(1.0, 6))  # there are more now
+    run(samples(2.0), "run")  # no training
 
 
 def test_a_resume_that_is_accepted_changes_the_configuration(tmp_path, monkeypatch):
