@@ -410,7 +410,7 @@ class Interrupting:
 
     def __call__(self, frame, event, argument):
         # not within HDF5's calls of Python functions: it makes an error of its own of that
-        inside = "physgym/data/" in frame.f_code.co_filename and "_Image" not in frame.f_code.co_qualname
+        inside = "physgym/data/" in frame.f_code.co_filename and "_HeaderImage" not in frame.f_code.co_qualname
         if inside and event in ("call", "c_return"):
             self.left -= 1
             if self.left == 0:
