@@ -17,7 +17,7 @@ from physgym.data.description import Mode, check_mode
 from physgym.data.divided_samples import DividedSamples
 from physgym.data.episode_split import number_episodes
 from physgym.data.html_summary import html_table
-from physgym.data.indices import as_indices, moved
+from physgym.data.indices import as_indices, episode_rows, moved
 from physgym.data.joined_tables import declared_spec, joined, joined_endings
 from physgym.data.labelled import as_xarray
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
@@ -414,13 +414,7 @@ class SampleDataset(DividedSamples):
         Raises:
             ConfigError: There is no such episode, or several folders have one.
         """
-        names = self.index("episode")
-        rows = np.flatnonzero(names == number)
-        if not len(rows):
-            raise ConfigError(f"there is no episode {number}; there are {names.min()} to {names.max()}")
-        if len(self.paths) > 1 and len(np.unique(self.episodes[rows])) > 1:
-            raise ConfigError(f"several folders have an episode {number}; open them one by one")
-        return self.gather(rows[np.argsort(self.index("step")[rows], kind="stable")])
+        return self.gather(episode_rows(self, number))
 
     # --- splitting
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from physgym.errors import ConfigError, DatasetError
 from physgym.spaces import Array
+
+if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
 
 
 def as_number(index: Any) -> int | None:
@@ -60,3 +63,23 @@ def moved(rows: Array, before: list[int], after: list[int]) -> Array:
     shifts = np.cumsum([0, *after[:-1]]) - starts
     found: Array = rows + shifts[np.searchsorted(starts, rows, side="right") - 1]
     return found
+
+
+def episode_rows(dataset: SampleDataset, number: int) -> Array:
+    """Return the indices of the samples of an episode, in the order of their steps.
+
+    Args:
+        dataset: The samples.
+        number: Its index, as in ``dataset.index("episode")``.
+
+    Raises:
+        ConfigError: There is no such episode, or several folders have one.
+    """
+    numbers = dataset.index("episode")
+    rows: Array = np.flatnonzero(numbers == number)
+    if not len(rows):
+        raise ConfigError(f"there is no episode {number}; there are {numbers.min()} to {numbers.max()}")
+    if len(dataset.paths) > 1 and len(np.unique(dataset.episodes[rows])) > 1:
+        raise ConfigError(f"several folders have an episode {number}; open them one by one")
+    ordered: Array = rows[np.argsort(dataset.index("step")[rows], kind="stable")]
+    return ordered

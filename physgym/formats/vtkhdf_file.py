@@ -14,6 +14,7 @@ import numpy as np
 
 from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
+from physgym.data.indices import episode_rows
 from physgym.data.partition import Partition
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import absolute, creating, short
@@ -121,15 +122,8 @@ def _of_episode(dataset: SampleDataset, out: str | Path | None, episode: int, re
     """Return the file of an episode, its rows in the order of their steps, and their times."""
     if not is_integer(episode, 0):
         raise ConfigError(f"episode must be its number, from 0, not {episode!r}")
-    numbers = dataset.index("episode")
-    rows = np.flatnonzero(numbers == episode)
-    if not len(rows):
-        raise ConfigError(f"there is no episode {episode}; there are {numbers.min()} to {numbers.max()}")
-    if len(dataset.paths) > 1 and len(np.unique(dataset.episodes[rows])) > 1:
-        raise ConfigError(f"several folders have an episode {episode}; export them one by one")
-    steps = dataset.index("step")[rows]
-    order = np.argsort(steps, kind="stable")
-    rows, times = rows[order], steps[order].astype(np.float64)
+    rows = episode_rows(dataset, episode)
+    times = dataset.index("step")[rows].astype(np.float64)
     try:
         known = dataset.index(TIME)[rows]
     except ConfigError:  # nothing says it
