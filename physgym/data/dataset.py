@@ -414,7 +414,7 @@ class SampleDataset(DividedSamples):
         Raises:
             ConfigError: There is no such episode, or several folders have one.
         """
-        return self.gather(episode_rows(self, number))
+        return self.gather(episode_rows(number, self.index("episode"), self.index("step"), self.episodes))
 
     # --- splitting
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from physgym.errors import ConfigError, DatasetError
 from physgym.spaces import Array
-
-if TYPE_CHECKING:
-    from physgym.data.dataset import SampleDataset
 
 
 def as_number(index: Any) -> int | None:
@@ -65,21 +62,22 @@ def moved(rows: Array, before: list[int], after: list[int]) -> Array:
     return found
 
 
-def episode_rows(dataset: SampleDataset, number: int) -> Array:
+def episode_rows(number: int, numbers: Array, steps: Array, episodes: Array) -> Array:
     """Return the indices of the samples of an episode, in the order of their steps.
 
     Args:
-        dataset: The samples.
-        number: Its index, as in ``dataset.index("episode")``.
+        number: Its number.
+        numbers: The number of the episode of every sample, shape (samples,), as ``dataset.index("episode")``.
+        steps: The step of every sample there, as ``dataset.index("step")``.
+        episodes: Another number for each episode of each folder, as ``dataset.episodes``.
 
     Raises:
         ConfigError: There is no such episode, or several folders have one.
     """
-    numbers = dataset.index("episode")
     rows: Array = np.flatnonzero(numbers == number)
     if not len(rows):
         raise ConfigError(f"there is no episode {number}; there are {numbers.min()} to {numbers.max()}")
-    if len(dataset.paths) > 1 and len(np.unique(dataset.episodes[rows])) > 1:
+    if len(np.unique(episodes[rows])) > 1:
         raise ConfigError(f"several folders have an episode {number}; open them one by one")
-    ordered: Array = rows[np.argsort(dataset.index("step")[rows], kind="stable")]
+    ordered: Array = rows[np.argsort(steps[rows], kind="stable")]
     return ordered

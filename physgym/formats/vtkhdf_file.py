@@ -122,8 +122,9 @@ def _of_episode(dataset: SampleDataset, out: str | Path | None, episode: int, re
     """Return the file of an episode, its rows in the order of their steps, and their times."""
     if not is_integer(episode, 0):
         raise ConfigError(f"episode must be its number, from 0, not {episode!r}")
-    rows = episode_rows(dataset, episode)
-    times = dataset.index("step")[rows].astype(np.float64)
+    steps = dataset.index("step")
+    rows = episode_rows(episode, dataset.index("episode"), steps, dataset.episodes)
+    times = steps[rows].astype(np.float64)
     try:
         known = dataset.index(TIME)[rows]
     except ConfigError:  # nothing says it
