@@ -18,6 +18,7 @@ SceneSnapshot: TypeAlias = dict[str, Any]
 SceneFrame: TypeAlias = dict[str, Any]
 
 SINGLE = ("title", "camera")  # entries of a snapshot that are replaced as a whole
+_ABSENT = object()
 
 
 def same(one: Any, other: Any) -> bool:
@@ -55,7 +56,12 @@ def difference(before: SceneSnapshot | None, now: SceneSnapshot) -> SceneFrame:
             frame["objects"][name] = dict(item)
             frame["new"].append(name)
             continue
-        if changed := {key: value for key, value in item.items() if key not in known or not same(known[key], value)}:
+        changed = {
+            key: value
+            for key, value in item.items()
+            if (was := known.get(key, _ABSENT)) is not value and not same(was, value)
+        }
+        if changed:
             frame["objects"][name] = changed
         if gone := [key for key in known if key not in item]:
             frame["absent"][name] = gone

@@ -372,7 +372,7 @@ class Scene:
                 described["limits"] = limits
             known = last.get(name, {})
             found[name] = {
-                key: known[key] if key in known and same(known[key], value) else value
+                key: was if (was := known.get(key)) is value or (was is not None and same(was, value)) else value
                 for key, value in described.items()
                 if value is not None
             }

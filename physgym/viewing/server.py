@@ -97,7 +97,10 @@ class Viewer:
         }
         if last is not None:
             content["left_out"] = shot.number - last.number - 1
-        if shot.snapshot is not None:
+        next_one = last is not None and shot.number == last.number + 1
+        if next_one and shot.change is not None and not shot.change["full"]:
+            content["frame"] = shot.change  # nothing is compared a second time
+        elif shot.snapshot is not None:
             content["frame"] = difference(None if last is None else last.snapshot, shot.snapshot)
         return packed(content)
 

@@ -12,7 +12,7 @@ from typing import Any
 from physgym.errors import ProtocolError, SceneError
 from physgym.protocol.messages import ScenePart, WatchScenes
 from physgym.protocol.msgpack_values import decode_value
-from physgym.scene.changes import apply
+from physgym.scene.changes import SceneFrame, apply
 
 HOLD = 0.1  # seconds between two looks of a run that pauses
 LARGEST_FRAME = 1 << 28  # bytes
@@ -30,6 +30,7 @@ class Shot:
         snapshot: The scene, as plain data; None where there is none but an error.
         dropped: How many frames were left out of this environment before.
         error: Why there is no newer one; empty where there is.
+        change: The frame that led here from the scene before; None where that is not known.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Shot:
     snapshot: Any
     dropped: int
     error: str = ""
+    change: SceneFrame | None = None
 
 
 class SceneViews:
@@ -139,7 +141,12 @@ class SceneViews:
         snapshot = apply(before, content["frame"])
         with self._changed:
             self.shots[env] = Shot(
-                number + 1, content["episode"], content["step"], snapshot, dropped + content["dropped"]
+                number + 1,
+                content["episode"],
+                content["step"],
+                snapshot,
+                dropped + content["dropped"],
+                change=content["frame"],
             )
         self._ring()
 
