@@ -38,6 +38,7 @@ ORDER = [
     "sample",
     "step_fields",
     "placement",
+    "real_time",
     "factories",
     "object_references",
     "marked_classes",

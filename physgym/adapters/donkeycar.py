@@ -23,6 +23,7 @@ from physgym.adapters.donkey_simulator import DonkeySimulator
 from physgym.checks import integer, positive
 from physgym.envs.track_camera import HEIGHT, WIDTH
 from physgym.errors import ConfigError, SimulatorError
+from physgym.real_time import METADATA
 from physgym.spaces import Array
 
 PROTOCOL = "2"
@@ -75,7 +76,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         SimulatorError: No simulator answers, or it speaks another version of the protocol.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "real_time": True}  # noqa: RUF012 - Env declares it so
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, METADATA: True}  # noqa: RUF012 - Env declares it so
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     observation_space = spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
+import numpy as np
+
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
@@ -32,6 +34,7 @@ from physgym.experiment.session import CONFIG, check_session
 from physgym.files import lock
 from physgym.git import NO_GIT, GitError, git
 from physgym.interrupt import SignalRelay
+from physgym.real_time import SOURCE
 from physgym.samplers import Breed
 from physgym.storage.location import Location, place
 from physgym.system.children import Child, capture
@@ -71,6 +74,8 @@ class Comparison:
         dataset: Hashes of the samples then and now, None where there are none.
         weights: Hashes of the final weights then and now, None where there are none.
         differences: What else is different: versions, machine.
+        statistics: Mean and standard deviation then and now, by field, where samples of a simulator in real time were
+            made again; None where all is to be the same.
     """
 
     session: Path
@@ -78,22 +83,25 @@ class Comparison:
     dataset: tuple[str | None, str | None]
     weights: tuple[str | None, str | None]
     differences: tuple[str, ...] = field(default=())
+    statistics: Mapping[str, tuple[Any, Any]] | None = None
 
     @property
     def equal(self) -> bool:
-        """Return whether metrics, samples and weights are the same, bit for bit."""
+        """Return whether metrics, samples and weights are the same, bit for bit; in real time, the fields alone."""
+        if self.statistics is not None:
+            return all(None not in pair for pair in self.statistics.values())
         return all(then == now for then, now in (*self.metrics.values(), self.dataset, self.weights))
 
     def __str__(self) -> str:
-        lines = []
-        if self.metrics:
-            metrics = self.metrics.items()
-            rows = [(name, _figure(then), _figure(now), _difference(then, now)) for name, (then, now) in metrics]
-            table = [("", "then", "now", "difference"), *rows]
-            widths = [max(len(row[column]) for row in table) for column in range(4)]
-            for name, *figures in table:
-                columns = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
-                lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
+        lines = _table("", {name: (_figure(a), _figure(b), _difference(a, b)) for name, (a, b) in self.metrics.items()})
+        if self.statistics is not None:
+            lines += [
+                "samples: of a simulator in real time, whose bytes nobody promises; mean and deviation of a field:"
+            ]
+            lines += _table("  ", {name: (_spread(a), _spread(b), "") for name, (a, b) in self.statistics.items()})
+            lines += [f"  {line}" for line in self.differences]
+            said = "made again" if self.equal else "NOT reproduced, the fields are others"
+            return "\n".join([*lines, f"{said}: {self.session}"])
         for what, (then, now) in {"samples": self.dataset, "weights": self.weights}.items():
             if then or now:
                 same = f"the same, bit for bit (sha256 {str(then)[:16]}...)"
@@ -163,6 +171,7 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
         (_hash(then), _hash(now)),
         (then["weights"], now["weights"]),
         tuple(_differences(then, now)),
+        _statistics(then, now, base),
     )
 
 
@@ -498,6 +507,47 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     own = [(run.get("physgym") or {}).get("commit") for run in (then, now)]
     if own[0] != own[1]:
         yield f"commit of physgym: {own[0]} then, {own[1]} now"
+
+
+def _statistics(then: Mapping[str, Any], now: Mapping[str, Any], base: Path) -> dict[str, tuple[Any, Any]] | None:
+    """Return what `Comparison.statistics` has, of two runs."""
+    if _hash(then) == _hash(now) or not all((run["dataset"] or {}).get(SOURCE) for run in (then, now)):
+        return None
+    found = []
+    for run in (then, now):
+        about = run["dataset"]
+        try:
+            dataset = SampleDataset(
+                _absolute(about["path"], base), about.get("mode", "training"), mini=about["samples"]
+            )
+        except DatasetError as error:
+            raise ConfigError(f"the samples in {about['path']} cannot be read, and not be compared: {error}") from error
+        found.append(
+            {
+                name: (float(np.mean(one.mean)), float(np.sqrt(np.mean(np.square(one.std)))))
+                for name, one in dataset.statistics.items()
+            }
+        )
+    old, new = found
+    return {name: (old.get(name), new.get(name)) for name in {**old, **new}}
+
+
+def _table(indent: str, rows: Mapping[str, tuple[str, str, str]]) -> list[str]:
+    """Return rows with what was, what is and the difference as lines, below a head; none of no rows."""
+    if not rows:
+        return []
+    table = [("", "then", "now", "difference" if any(row[2] for row in rows.values()) else "")]
+    table += [(name, *row) for name, row in rows.items()]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    lines = []
+    for name, *figures in table:
+        columns = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
+        lines.append(indent + "  ".join([name.ljust(widths[0]), *columns]).rstrip())
+    return lines
+
+
+def _spread(found: tuple[float, float] | None) -> str:
+    return "-" if found is None else f"{found[0]:.3g} ± {found[1]:.3g}"
 
 
 def _figure(value: Any) -> str:

@@ -23,6 +23,7 @@ from physgym.experiment.session import CONFIG, RECORD, discard, is_empty, take_l
 from physgym.experiment.yaml_text import to_yaml
 from physgym.files import write_atomically
 from physgym.interrupt import ExitSignals
+from physgym.real_time import SOURCE, was_in_real_time
 from physgym.storage.location import place
 
 if TYPE_CHECKING:
@@ -305,4 +306,6 @@ def _described(dataset: SampleDataset, path: str) -> dict[str, Any]:
     """Return what a record says of samples: where they are, how many, their hash, and the code that made them."""
     mode = {} if dataset.mode == "training" else {"mode": dataset.mode}
     found: dict[str, Any] = {"path": path, "samples": len(dataset), **mode, "hash": dataset_hash(dataset)}
+    if was_in_real_time(dataset.source):
+        found[SOURCE] = True
     return {**found, "code": code_of_part(dataset.provenance)}

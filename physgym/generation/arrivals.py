@@ -66,7 +66,7 @@ class OrderedArrivals:
         if expected is not None and expected <= 0:
             return
         first, done = (0, -1) if last is None else last
-        if last is not None and self._store is not None and self._store.has_ended(last[0]):
+        if last is not None and self._is_over(last[0]):
             first, done = first + 1, -1
         elif expected is not None and last is not None:
             # those of the episode under way come once more
@@ -126,6 +126,10 @@ class OrderedArrivals:
                 hint.look(part)
             if demand is not None and arrived_so_far >= demand.samples:
                 return
+
+    def _is_over(self, episode: int) -> bool:
+        """Return whether nothing more comes of an episode that was begun: in real time it cannot be made again."""
+        return self._episodes.plan.real_time or (self._store is not None and self._store.has_ended(episode))
 
 
 class RoundEnd:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gymnasium import spaces
 
+from physgym import real_time
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode, check_mode
 from physgym.episode import SEED_RULE, episode_seed, part_seed, seeds_of
@@ -56,6 +57,7 @@ class EpisodePlan:
     Attributes:
         arguments: Arguments of the constructor, of which episode e has those at e modulo their number.
         part_seed: Seed of the part.
+        real_time: Whether the simulation runs in real time, see `physgym.real_time`; known once there is one.
         stored_episodes: Episodes of the stored samples; None without any.
 
     Raises:
@@ -83,7 +85,7 @@ class EpisodePlan:
         self.actions, self.parameters = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self.env, self.arguments, self.seed = env, check_arguments(arguments), seed
         self.limits, self.loaded, self.passes = limits, load, passes
-        self.snapshots = snapshots
+        self.snapshots, self.real_time = snapshots, False
         self.episodes = _limited(episodes, self.parameters)
         check_mode(mode)
         self._recorded = None if continued is None else recorded_source(continued, mode)
@@ -134,6 +136,8 @@ class EpisodePlan:
             source["seeds"] = {"part": self._part[0], "rule": self._part[1]}
         if self.stored_episodes is not None:
             source |= {"actions": {"sampler": "load_sample"}, "load": self.stored_episodes.describe()}
+        if self.real_time:
+            source[real_time.SOURCE] = True
         return as_recorded(source, self._recorded)
 
 

@@ -46,6 +46,7 @@ from physgym.generation.resumed_episode import (
 from physgym.generation.stored_episode import StoredEpisode
 from physgym.placement import Env, EnvFactory, build
 from physgym.policies import ActionPolicy
+from physgym.real_time import was_in_real_time
 from physgym.registration import EnvLike, find_spec
 from physgym.returned import returned
 from physgym.sample import Sample, SampleSpec, declaration
@@ -98,8 +99,8 @@ def reopen(
         The environment, which the caller closes, and the action.
 
     Raises:
-        ConfigError: There is no such episode or step, the simulation is not found, or its actions are neither stored
-            nor to be drawn again.
+        ConfigError: There is no such episode or step, the simulation is not found or runs in real time, or its actions
+            are neither stored nor to be drawn again.
         ChangedCode: The code of the simulation is not that which made the sample.
         DatasetError: The simulation gives something else than what is stored.
         SampleError: A step does not fit the simulation's declaration.
@@ -204,6 +205,11 @@ def _find(
     stored = StoredEpisode(dataset, episode)
     origin = origin_of(dataset, episode)
     _refuse_surrogate(origin.source)
+    if was_in_real_time(origin.source):
+        raise ConfigError(
+            f"{dataset.paths[0]} was made by a simulator in real time, which does not repeat itself: no step of it can "
+            "be made again. Read the stored samples, or generate further episodes"
+        )
     like: EnvLike = _simulation(origin) if env is None else env
     kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
     return _Found(dataset, stored, origin, like, kwargs, env_factory(like, kwargs))

@@ -37,6 +37,7 @@ from physgym.generation.stream_options import StreamOptions
 from physgym.generation.time_step import common_time_step
 from physgym.naming import env_name
 from physgym.options import complete, takes
+from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Breed
@@ -152,6 +153,7 @@ class SampleStream(SampleSource):
             if spec is None:
                 raise SampleError(NO_SAMPLE_SPACE.format(env=env_name(env)))
             self.spec: SampleSpec = spec
+            plan.real_time = runs_in_real_time(self._envs.description["metadata"])
             self.parameter_spec = self._envs.parameter_spec
             self._episodes = Episodes(plan, self._envs.parameter_space, self.parameter_spec)
             if path is not None:

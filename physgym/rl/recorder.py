@@ -15,6 +15,7 @@ from physgym.casting import CastError, as_dtype
 from physgym.data.description import Mode
 from physgym.errors import ConfigError, SampleError
 from physgym.naming import env_name
+from physgym.real_time import SOURCE, runs_in_real_time
 from physgym.returned import flag_of, info_of, returned, reward_of
 from physgym.rl.transition_log import FLAGS, TransitionLog
 from physgym.simulation import NonFinite
@@ -43,7 +44,8 @@ class Recorder:
 
     An error in a step or a reset ends the episodes at the observations before it, since nobody knows what the
     environments have done: reset them and go on. So does a vector environment that has started a worker again.
-    ``seed`` is that of the reset, and 0 where the loop or an autoreset gave none.
+    ``seed`` is that of the reset, and 0 where the loop or an autoreset gave none. The source of the dataset says where
+    an environment runs in real time, see `physgym.real_time`.
 
     Args:
         env: The environment or vector environment.
@@ -90,7 +92,7 @@ class Recorder:
             mode=mode,
             resume=resume,
             nonfinite=nonfinite,
-            source={"recorded": _name(env)},
+            source={"recorded": _name(env)} | ({SOURCE: True} if runs_in_real_time(env.metadata) else {}),
         )
         return VectorRecorder(env, log) if isinstance(env, VectorEnv) else EnvRecorder(env, log)
 

@@ -10,12 +10,14 @@ Subclass `EnvConformance` in a test file and say how to make the environment::
 from __future__ import annotations
 
 import inspect
+import unittest
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
@@ -24,6 +26,7 @@ from physgym.episode import Transition, run_episode, sampler
 from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
+from physgym.real_time import runs_in_real_time
 from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
@@ -47,6 +50,7 @@ FED = (
     "inputs(action) must give the input fields as the sample of the step has them; {name!r} {what} at step {step}. "
     "They are what the network was trained on"
 )
+SKIPPED = 'not checked, since the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice'
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
@@ -65,6 +69,8 @@ class EnvConformance:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # advice to RL agents, such as to bound every observation
+                if runs_in_real_time(env.metadata):
+                    self._declare_nondeterministic(env.unwrapped)
                 gymnasium_check_env(env.unwrapped, skip_render_check=True)
         except Exception as error:
             raise AssertionError(f"Gymnasium's own checker must accept the environment: {error}") from error
@@ -124,6 +130,7 @@ class EnvConformance:
 
     def test_same_seed_same_episode(self) -> None:
         """Check that a seed names an episode."""
+        self._skip_in_real_time()
         spec, space = self._spec(), self.make_env().observation_space
         if difference := _difference(space, self._episode(spec, SEED), self._episode(spec, SEED)):
             raise AssertionError(
@@ -133,6 +140,7 @@ class EnvConformance:
 
     def test_episodes_are_the_same_in_every_environment(self) -> None:
         """Check that an episode depends on its seed, not on ``env_index`` and ``num_envs``."""
+        self._skip_in_real_time()
         spec, space = self._spec(), self.make_env().observation_space
         first = self._episode(spec, SEED)
         for name, place in (("num_envs", (0, 7)), ("env_index", (3, 7))):
@@ -146,6 +154,7 @@ class EnvConformance:
 
     def test_an_episode_does_not_depend_on_those_before(self) -> None:
         """Check that an episode of an instance that has run others is that of a new one."""
+        self._skip_in_real_time()
         spec, space = self._spec(), self.make_env().observation_space
         env = build(self.make_env, 0, 1)
         for seed in (SEED + 1, SEED + 2):
@@ -166,6 +175,7 @@ class EnvConformance:
         env.close()
         if env.metadata.get(SINGLE):
             return
+        self._skip_in_real_time()
         if (found := find_influence(self.make_env, (SEED, SEED + 1), STEPS)) is not None:
             step = "the reset" if found.step < 0 else f"step {found.step}"
             raise AssertionError(
@@ -201,6 +211,7 @@ class EnvConformance:
                 )
         options = {"parameters": _reset_parameters(env, SEED)}
         env.close()
+        self._skip_in_real_time()
         spec = self._spec()
         first, second = self._episode(spec, SEED), self._episode(spec, SEED, options)
         if difference := _difference(env.observation_space, first, second):
@@ -249,6 +260,7 @@ class EnvConformance:
 
     def test_equal_through_a_worker(self) -> None:
         """Check that a socket vector env gives what Gymnasium's own in-process one gives."""
+        self._skip_in_real_time()
         mode = AutoresetMode.SAME_STEP
         reference = SyncVectorEnv([self._in_own_folder] * 2, autoreset_mode=mode)
         count = 1 if reference.metadata.get(SINGLE) else 2
@@ -276,6 +288,7 @@ class EnvConformance:
 
     def test_a_network_can_stand_in_for_the_solver(self) -> None:
         """Check that an exact prediction gives the solver's observation, if the hooks of a `SurrogateEnv` are there."""
+        self._skip_in_real_time()
         solver, other = self.make_env(), self.make_env()
         hooked: Any = other.unwrapped
         if not lacking_hooks(hooked):
@@ -325,12 +338,15 @@ class EnvConformance:
         keeps = keeps_states(env)
         env.close()
         if keeps:
+            self._skip_in_real_time()
             check_restored(self.make_env, self._spec(), STEPS, SEED)
 
     def test_renders(self) -> None:
         """Check that the scene fits the samples, and that frames have the usual form, if it renders off screen."""
         self._check_scene()
-        if "rgb_array" not in self.make_env().metadata.get("render_modes", []):
+        env = self.make_env()
+        env.close()
+        if "rgb_array" not in env.metadata.get("render_modes", []):
             return
         env = self.make_env(render_mode="rgb_array")
         env.reset(seed=SEED)
@@ -348,6 +364,22 @@ class EnvConformance:
         env.reset(seed=SEED)
         env.close()
         env.close()
+
+    def _declare_nondeterministic(self, env: Env) -> None:
+        """Have Gymnasium's checker compare no episodes of an environment in real time."""
+        if env.spec is None:
+            env.spec = EnvSpec("unregistered-v0", entry_point=self.make_env, nondeterministic=True)
+        _require(
+            env.spec.nondeterministic,
+            "an environment in real time is registered with nondeterministic=True, by which Gymnasium knows it",
+        )
+
+    def _skip_in_real_time(self) -> None:
+        """Skip the rest of a rule where the environment runs in real time, and no episode is like another one."""
+        env = self.make_env()
+        env.close()
+        if runs_in_real_time(env.metadata):
+            raise unittest.SkipTest(SKIPPED)
 
     def _spec(self) -> SampleSpec:
         env = self.make_env()
@@ -407,7 +439,8 @@ def check_env(
     Args:
         env: Registered id, or a callable that makes one and accepts ``render_mode``.
         report: Called for each rule with its name and the broken rule's text, empty if it holds.
-        note: Called with the name of a rule that holds only nearly, and what there is to say; by default a warning.
+        note: Called with the name of a rule that holds only nearly, or is not checked in real time, and what there is
+            to say; by default a warning.
 
     Raises:
         AssertionError: Rules are broken; the text lists all of them.
@@ -430,6 +463,12 @@ def check_env(
                     note(name, str(warning.message))
                 else:
                     warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        except unittest.SkipTest as skipped:
+            if note is None:
+                warnings.warn(f"{name}: {skipped}", ConformanceNote, stacklevel=2)
+            else:
+                note(name, str(skipped))
+            continue
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
             text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
             broken.append(f"{name}: {text}")

@@ -66,6 +66,8 @@ class EpisodeSchedule:
             cannot be wanted: an episode that begins while k samples are missing stops with its k-th one. Those that
             episodes before it will give are taken to be there; where they give fewer, it goes on.
         longest: How many steps an episode has at most, if less than the limit says.
+        once: Whether no episode can be made a second time, as in real time: one that a fault has interrupted ends with
+            the steps that had come.
     """
 
     def __init__(
@@ -77,13 +79,16 @@ class EpisodeSchedule:
         handle_reply: Callable[[Worker, Message | Fault], PhysGymError | None],
         wanted: int | Demand | None = None,
         longest: int | None = None,
+        *,
+        once: bool = False,
     ) -> None:
+        self._once = once
         self._pool, self._turnover, self._source, self._handle_reply = pool, turnover, iter(episodes), handle_reply
         self._limits = dict(limits)
         self._chunks: dict[int, _Chunk] = {}  # those that are not complete, by their first episode, in their order
         self._episodes: set[int] = set()  # of these chunks: none may be given twice
         self._begun = 0
-        self._arrivals, self._sizes = Arrivals(), _ChunkSizes()
+        self._arrivals, self._sizes = Arrivals(once=once), _ChunkSizes()
         self._fault: PhysGymError | None = None
         self._quota = Quota(wanted, min(limits["max_steps"], longest or limits["max_steps"]))
 
@@ -94,6 +99,9 @@ class EpisodeSchedule:
         for worker, reply, request, _ in self._pool.replies():
             if not isinstance(reply, RolloutResult):
                 error = self._handle_reply(worker, reply)
+                if self._once:
+                    for one in self._chunks.values():
+                        self._arrivals.leave(one.episodes if one.worker is worker else ())
                 if error is not None:
                     self._fault = error
                     chunk = _chunk_of(reply)

@@ -28,6 +28,7 @@ from physgym.launch.base import Launcher
 from physgym.launch.methods import launcher_of
 from physgym.protocol.messages import Call, Predict, Prediction, RolloutResult
 from physgym.protocol.short_frames import STEP_ALL
+from physgym.real_time import runs_in_real_time
 from physgym.sample import SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
@@ -524,10 +525,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         limits: dict[str, Any] = {"max_steps": max_steps, "max_rejects": max_rejects}
         limits |= {"nonfinite": nonfinite, "keep_rejected": keep_rejected, "reports": reports}
         longest = self._pool.description["max_episode_steps"]
+        once = runs_in_real_time(self._pool.description["metadata"])
         handle_reply = self._runner.handle_rollout_reply
         try:
             for part in EpisodeSchedule(
-                self._pool, self._turnover, episodes, limits, handle_reply, samples, longest
+                self._pool, self._turnover, episodes, limits, handle_reply, samples, longest, once=once
             ).run():
                 yield part
                 if self._runner.number != call:

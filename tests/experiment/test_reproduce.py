@@ -23,13 +23,14 @@ from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.record import read_record
 from physgym.experiment.reproduce import reproduce
-from physgym.experiment.run import Run
+from physgym.experiment.run import Run, _described
 from physgym.experiment.runs import train
 from physgym.experiment.session import new_session
 from physgym.files import write_atomically
 from physgym.training import list_checkpoints
 from tests.support.commands import Command, run_command
 from tests.support.repositories import commit, git, set_identity
+from tests.support.toys import RealTime
 
 SIMULATION = """
 from physgym.envs.spring import Spring
@@ -353,6 +354,41 @@ def test_what_differs_is_told(quick, monkeypatch, capsys):
         out = " ".join(capsys.readouterr().out.split())
         assert text in out, out
         assert ("NOT reproduced" in out) == bool(code)
+
+
+@pytest.mark.slow
+def test_of_samples_made_in_real_time_fields_and_statistics_are_compared(quick, monkeypatch, capsys, tmp_path):
+    new, found = quick.with_name("elsewhere"), read_record(quick)["runs"][0]
+    assert "real_time" not in found["dataset"]
+    settings = yaml.safe_load((quick / "config.yaml").read_text())
+    settings["dataset"]["produce"] = "first_epoch"  # which makes them anew
+    write_atomically(quick / "config.yaml", yaml.safe_dump(settings))
+    options = {"samples": 6, "num_workers": 0, "max_steps": 6, "progress": False}
+    sets = [
+        physgym.generate(one, tmp_path / str(seed), seed=seed, **options) for seed, one in enumerate([RealTime] * 2)
+    ]
+    sets += [physgym.generate("physgym/Spring-v0", tmp_path / "2", **options)]
+    described = [_described(one, str(one.paths[0])) for one in sets]
+    assert [one.get("real_time") for one in described] == [True, True, None]
+    edit(quick, dataset=described[0])
+
+    def run(self, command, folder, variables):
+        shutil.copytree(quick, new)
+        edit(new, pid=7, dataset=described[number])
+        return 7, 0
+
+    monkeypatch.setattr(tested._Reproduction, "run", run)
+    described[2]["real_time"] = True
+    for number, code, text in [(0, 0, "the same, bit for bit"), (1, 0, "made again: "), (2, 1, "fields are others: ")]:
+        assert (cli.app(["reproduce", str(quick), "--out", str(new)], standalone_mode=False) or 0) == code
+        out = capsys.readouterr().out
+        assert text in out, out
+        assert ("whose bytes nobody promises" in out) == bool(number)
+        if number == 1:
+            (row,) = [line for line in out.splitlines() if line.startswith("  y ")]
+            mean = sets[1].statistics["y"].mean.mean()
+            assert f"{mean:.3g} ± 0" in row
+        shutil.rmtree(new)
 
 
 @pytest.mark.slow

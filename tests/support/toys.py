@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -73,6 +74,33 @@ class Slow(Line):
     def step(self, action):
         time.sleep(0.05)
         return super().step(action)
+
+
+class RealTime(Line):
+    """A simulator in real time: no episode comes twice; dies once in the fifth step, as long as a file is there."""
+
+    metadata = {"render_modes": [], "physgym.real_time": True}  # noqa: RUF012
+
+    def __init__(self, render_mode=None, *, steps=8, dies=""):
+        super().__init__(render_mode)
+        self.steps, self.dies = steps, dies
+
+    def reset(self, *, seed=None, options=None):
+        self.run = int.from_bytes(os.urandom(4), "little") % 10**6  # of which an episode is
+        return super().reset(seed=seed, options=options)
+
+    def make_sample(self, action):
+        return {**super().make_sample(action), "y": np.full(3, self.run, np.float64)}
+
+    def step(self, action):
+        time.sleep(0.02)
+        if self.count == 4 and self.dies:
+            with contextlib.suppress(FileNotFoundError):
+                Path(self.dies).unlink()  # by one of them
+                time.sleep(0.2)  # the steps before were sent
+                os._exit(7)
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, self.count == self.steps, info
 
 
 class TorchSpy(Line):
