@@ -20,16 +20,17 @@ from physgym._version import __version__
 from physgym.casting import CastError, as_array, as_dtype
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
+from physgym.data.recordings import ACTED, ACTION, INFO, OBSERVATION, is_recording
 from physgym.errors import ConfigError, DatasetError
+from physgym.formats.minari_episodes import FLAT, OURS, Episodes, Leaves
 from physgym.formats.new_folder import importing
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
 from physgym.sample import Field, FieldRole, SampleSpec
-from physgym.spaces import Array, children, fixed_leaves, flatten, from_json, is_custom, to_json, unflatten
+from physgym.spaces import Array, children, fixed_leaves, flatten, from_json, is_custom, to_json
 
 if TYPE_CHECKING:
     import minari
-    from minari.data_collector import EpisodeBuffer
 
 FLAG = np.dtype(np.int8)
 # what `physgym.RecordTransition` calls them
@@ -42,7 +43,6 @@ TRANSITION: dict[str, str] = {
     "truncations": "truncated",
 }
 REQUIRED = ("observations", "actions")
-FLAT = {"rewards", "terminations", "truncations"}
 ROLES: dict[str, FieldRole] = {
     "observations": "input",
     "actions": "input",
@@ -63,10 +63,6 @@ ORIGIN = (
     "ref_min_score",
     "ref_max_score",
 )
-OURS = "physgym"  # key in Minari's metadata under which an exported dataset says what it was
-CHUNK_BYTES = 1 << 24  # bytes of episodes that are read, and handed to Minari, at a time
-
-Leaves = dict[str, str]  # path inside a space to the field that has its values
 
 
 def _library() -> Any:
@@ -97,7 +93,7 @@ def export_minari(
     part before is a truncated one.
 
     Args:
-        dataset: The samples.
+        dataset: The samples; a recording (`physgym.Recorder`) has its own form, and needs no `fields`.
         dataset_id: Minari's name for it, such as "beam/random-v0".
         fields: What Minari calls "observations", "actions", "next_observations", "rewards", "terminations" and
             "truncations" to the field that has it: a name, a group of fields such as "observation", or a list of
@@ -119,6 +115,9 @@ def export_minari(
     minari = _library()
     from minari.dataset.minari_dataset import parse_dataset_id
 
+    recorded = is_recording(dataset.spec)
+    if recorded and fields is not None:
+        raise ConfigError("a recording says itself which fields are observations and actions; leave fields out")
     roles = _leaves_of(dataset.spec, fields)
     described = _sample_space(dataset)
     found = {key: _space(dataset.spec, roles[key], described, _given(fields, key)) for key in REQUIRED}
@@ -128,9 +127,12 @@ def export_minari(
             f"observations {sorted(roles['observations'].values())}"
         )
     taken = {field for leaves in roles.values() for field in leaves.values()}
-    others = [name for name in dataset.spec if name not in taken] if infos else []
+    others = [name for name in dataset.spec if name not in taken and not (recorded and name == ACTED)]
+    paths = {name: name.removeprefix(f"{INFO}/") if recorded else name for name in others if infos}
+    kept = {*taken, *paths, ACTED} & set(dataset.spec)
     # Minari writes infos without an axis to Arrow and Parquet, and cannot read them
-    episodes = _Episodes(dataset, roles, found, others, with_axis=data_format in ("arrow", "parquet"))
+    with_axis = data_format in ("arrow", "parquet")
+    episodes = Episodes(dataset, roles, found, paths, with_axis=with_axis, recorded=recorded)
     try:
         parse_dataset_id(dataset_id)  # Minari itself asks too late, when it has made a folder that then is in its way
     except (ValueError, TypeError) as error:
@@ -139,7 +141,7 @@ def export_minari(
     defaults = {k: v for k, v in source.get("minari", {}).items() if k in ORIGIN and k != "dataset_id"}
     defaults |= {k: set(defaults[k]) for k in ("author", "author_email") if isinstance(defaults.get(k), list)}
     scores = {k: defaults.pop(k) for k in ("ref_min_score", "ref_max_score") if k in defaults}
-    defaults.setdefault("description", f"Samples of {source.get('env', 'unknown origin')}, by physgym {__version__}")
+    defaults.setdefault("description", f"Samples of {_origin(source)}, by physgym {__version__}")
     try:
         with warnings.catch_warnings():
             # Minari reminds of each argument that is left out
@@ -155,13 +157,15 @@ def export_minari(
     except ValueError as error:
         raise DatasetError(f"Minari refuses to make {dataset_id!r}: {error}") from error
     try:
-        ours = {
+        ours: dict[str, Any] = {
             "version": __version__,
-            "fields": dataset.spec.to_json(),
+            "fields": SampleSpec([field for name, field in dataset.spec.items() if name in kept]).to_json(),
             "leaves": roles,
-            "infos": others,
+            "infos": list(paths),
             "source": source,
         }
+        if recorded:
+            ours |= {"recorded": True, "left_out": episodes.left_out}
         more: dict[str, Any] = {OURS: ours, **scores}
         if (spec := _env_spec(dataset)) and metadata.get("env") is None:
             more["env_spec"] = spec  # set afterwards, since Minari would make the environment only to ask its spaces
@@ -176,6 +180,10 @@ def export_minari(
     except BaseException:
         shutil.rmtree(exported.storage.data_path.parent)  # half of it would block the name
         raise
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    return str(source.get("env") or source.get("recorded") or "unknown origin")
 
 
 def _given(fields: Mapping[str, str | Sequence[str]] | None, key: str) -> str | Sequence[str]:
@@ -227,7 +235,13 @@ def _json_attribute(dataset: SampleDataset, name: str) -> Any:
 
 def _sample_space(dataset: SampleDataset) -> spaces.Space[Any] | None:
     """Return the space of the samples, if the dataset has it."""
-    described = (_json_attribute(dataset, "spaces") or {}).get("sample_space")
+    found = _json_attribute(dataset, "spaces") or {}
+    described = found.get("sample_space")
+    if described is None and is_recording(dataset.spec):
+        parts = {name: found[f"{name}_space"] for name in (OBSERVATION, ACTION) if f"{name}_space" in found}
+        if len(parts) < 2 or is_custom(parts):
+            return None
+        return spaces.Dict([(name, from_json(part)) for name, part in parts.items()])
     return None if described is None or is_custom(described) else from_json(described)
 
 
@@ -274,98 +288,6 @@ def _box(field: Field) -> spaces.Box:
     raise ConfigError(f"Minari's spaces do not hold {field.dtype}, the dtype of {field.name}")
 
 
-class _Episodes:
-    """The episodes of a dataset, several at a time, as Minari takes them, with what else is known of each."""
-
-    def __init__(
-        self,
-        dataset: SampleDataset,
-        roles: dict[str, Leaves],
-        space: dict[str, spaces.Space[Any]],
-        infos: list[str],
-        *,
-        with_axis: bool,
-    ) -> None:
-        self._dataset, self._roles, self._space, self._infos = dataset, roles, space, infos
-        self._with_axis = with_axis  # an axis of length one for infos of a single value a step
-        self._fields = [*{field: None for leaves in roles.values() for field in leaves.values()}, *infos]
-
-    def __iter__(self) -> Iterator[tuple[list[EpisodeBuffer], list[dict[str, int]]]]:
-        dataset = self._dataset
-        # episodes of different folders may have the same number
-        episode = dataset.index("episode") if len(dataset.paths) == 1 else dataset.episodes
-        step, seed = dataset.index("step"), dataset.index("seed")
-        order = np.lexsort((step, episode))
-        changes = (np.diff(episode[order]) != 0) | (np.diff(step[order]) != 1)
-        bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(order)]])
-        row = max(1, sum(dataset.spec[name].nbytes for name in self._fields))
-        first = 0
-        while first < len(bounds) - 1:
-            limit = bounds[first] + CHUNK_BYTES // row
-            last = max(first + 1, int(np.searchsorted(bounds, limit, side="right")) - 1)
-            rows = order[bounds[first] : bounds[last]]
-            columns = self._read(rows)
-            buffers, names = [], []
-            for start, stop in zip(bounds[first:last], bounds[first + 1 : last + 1], strict=True):
-                cut = slice(start - bounds[first], stop - bounds[first])
-                part = {name: column[cut] for name, column in columns.items()}
-                at = order[start]
-                buffer, open_end = self._buffer(part, int(seed[at]))
-                buffers.append(buffer)
-                name = {"episode": int(episode[at]), "step": int(step[at]), "cut": int(open_end)}
-                names.append({f"{OURS}_{key}": value for key, value in name.items()})
-            yield buffers, names
-            first = last
-
-    def _read(self, rows: Array) -> dict[str, Array]:
-        if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-            return self._dataset.read(
-                int(rows[0]), int(rows[-1]) + 1, self._fields
-            )  # an archive reads no other way well
-        return self._dataset.gather(rows, self._fields)
-
-    def _buffer(self, part: dict[str, Array], seed: int) -> tuple[EpisodeBuffer, bool]:
-        """Return one episode, and whether it has no end of its own."""
-        count = len(next(iter(part.values())))
-        behind = self._roles.get("next_observations", self._roles["observations"])
-        observations = {
-            path: np.concatenate([part[field], part[behind[path]][-1:]])
-            for path, field in self._roles["observations"].items()
-        }
-        flat = {
-            key: part[self._roles[key][""]].reshape(count) if key in self._roles else np.zeros(count) for key in FLAT
-        }
-        ends = {key: flat[key].astype(np.bool_) for key in ("terminations", "truncations")}
-        open_end = not (ends["terminations"][-1] or ends["truncations"][-1])
-        ends["truncations"][-1] |= open_end
-        infos: dict[str, Any] = {}
-        for name in self._infos:
-            *parents, last = name.split("/")
-            node = infos
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            column = np.concatenate([np.zeros_like(part[name][:1]), part[name]])
-            if self._with_axis and column.ndim == 1:
-                column = column[:, np.newaxis]
-            if column.dtype.kind == "U":  # HDF5 knows bytes alone
-                column = np.char.encode(column, "utf-8")
-            node[last] = column
-        from minari.data_collector import EpisodeBuffer
-
-        return EpisodeBuffer(
-            seed=seed,
-            observations=self._nest("observations", observations),
-            actions=self._nest("actions", {path: part[field] for path, field in self._roles["actions"].items()}),
-            rewards=flat["rewards"],
-            **ends,
-            infos=infos,
-        ), bool(open_end)
-
-    def _nest(self, key: str, values: dict[str, Array]) -> Any:
-        space = self._space[key]
-        return unflatten(space, iter([values[leaf.path] for leaf in fixed_leaves(space)]))
-
-
 # --- the other way
 
 
@@ -380,8 +302,8 @@ def import_minari(
     """Store the transitions of a Minari dataset as samples.
 
     Their fields are those of `physgym.RecordTransition`, with the dtypes that the data have. A dataset that
-    `export_minari` made gets its own fields, roles, units, episodes and source back. Where Minari knows no seed of an
-    episode, it is 0.
+    `export_minari` made gets its own fields, roles, units, episodes and source back, so that a recording is one again.
+    Where Minari knows no seed of an episode, it is 0.
 
     Args:
         source: A Minari dataset, or the name of one that Minari has locally.
@@ -413,8 +335,8 @@ def import_minari(
     origin = {key: metadata[key] for key in ORIGIN if key in metadata}
     origin |= {key: sorted(value) for key, value in origin.items() if isinstance(value, set)}
     attributes = {"env_spec": metadata.get("env_spec", "")}
-    if (sample_space := episodes.sample_space) is not None:
-        attributes["spaces"] = json.dumps({"sample_space": to_json(sample_space)})
+    if episodes.spaces:
+        attributes["spaces"] = json.dumps({name: to_json(space) for name, space in episodes.spaces.items()})
     source_of = ours["source"] if ours else {"minari": origin}
     with (
         importing(path, episodes.spec, mode=mode, source=source_of, attributes=attributes) as writer,
@@ -446,7 +368,8 @@ class _Transitions:
     ) -> None:
         self._source = source
         self._space = {"observations": source.observation_space, "actions": source.action_space}
-        self.sample_space: spaces.Dict | None = None
+        self.spaces: dict[str, spaces.Space[Any]] = {}  # what the new dataset says of spaces
+        self._recorded = bool(ours and ours.get("recorded"))
         self._texts: dict[str, str] = {}  # kinds of the dtypes of what Minari holds as bytes, or objects
         if ours:
             self._leaves: dict[str, Leaves] = ours["leaves"]
@@ -455,6 +378,8 @@ class _Transitions:
                 raise ConfigError(f"{source.id} has no infos {unknown}; it has {self._infos}, which are kept anyway")
             self.spec = SampleSpec.from_json(ours["fields"])
             self._texts = {name: f.dtype.kind for name, f in self.spec.items() if f.dtype.kind in "SU"}
+            if self._recorded:
+                self.spaces = {"observation_space": source.observation_space, "action_space": source.action_space}
             return
         self._infos = list(infos)
         self._leaves = {}
@@ -472,7 +397,7 @@ class _Transitions:
             flag = spaces.Discrete(2, dtype=np.int8)
             observation, action = source.observation_space, source.action_space
             parts = (observation, action, observation, number, flag, flag)
-            self.sample_space = spaces.Dict(list(zip(TRANSITION.values(), parts, strict=True)))
+            self.spaces = {"sample_space": spaces.Dict(list(zip(TRANSITION.values(), parts, strict=True)))}
 
     def __iter__(self) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
         ids = self._source.episode_indices
@@ -483,17 +408,21 @@ class _Transitions:
             values = self._values(episode)
             if known.get(f"{OURS}_cut") and "truncations" in self._leaves:
                 values[self._leaves["truncations"][""]][-1] = 0  # the end was the dataset's, not the episode's
-            begin, count = int(known.get(f"{OURS}_step", 0)), len(episode)
-            samples = {
-                name: _column(f"{name} of episode {episode.id}", values[name], field.dtype).reshape(count, *field.shape)
-                for name, field in self.spec.items()
-            }
+            begin, count = int(known.get(f"{OURS}_step", 0)), len(episode) + self._recorded
+            samples = {}
+            for name, field in self.spec.items():
+                column = _column(f"{name} of episode {episode.id}", values[name], field.dtype)
+                column = column.reshape(len(column), *field.shape)
+                if len(column) < count:  # the last observation of a recording has no action and no reward
+                    column = np.concatenate([column, np.zeros((1, *field.shape), field.dtype)])
+                samples[name] = column
             yield (
                 samples,
                 {
                     "episode": np.full(count, int(known.get(f"{OURS}_episode", number)), np.int64),
                     "step": np.arange(begin, begin + count),
                     "seed": np.full(count, int(known.get("seed") or 0), np.uint64),
+                    "env": np.full(count, int(known.get(f"{OURS}_env", 0)), np.int32),
                 },
             )
 
@@ -522,8 +451,13 @@ class _Transitions:
                     )
                 if path not in leaves:
                     continue
-                column = np.asanyarray(column)[1:] if key == "next_observations" else np.asanyarray(column)[:count]
+                rows = slice(1, None) if key == "next_observations" else slice(count)
+                if self._recorded and key == "observations":
+                    rows = slice(None)
+                column = np.asanyarray(column)[rows]
                 values[leaves[path]] = column.copy() if key == "truncations" else column
+        if self._recorded:
+            values[ACTED] = np.ones(count, np.bool_)
         for name in self._infos:
             values[name] = self._info(episode, name, count)
             if self._texts.get(name) == "U" and values[name].dtype.kind == "S":
@@ -532,7 +466,7 @@ class _Transitions:
 
     def _info(self, episode: minari.EpisodeData, name: str, count: int) -> Array:
         value: Any = episode.infos
-        for part in name.split("/"):
+        for part in (name.removeprefix(f"{INFO}/") if self._recorded else name).split("/"):
             if not isinstance(value, Mapping) or part not in value:
                 raise ConfigError(
                     f"episode {episode.id} of {self._source.id} has no info {name!r}; "
@@ -581,7 +515,9 @@ class Minari(Format):
         if options.name is None:
             raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
         exported = export_minari(dataset, options.name, fields=options.fields or None, progress=options.progress)
-        return f"{exported.total_episodes} episodes, {exported.total_steps} steps in {exported.storage.data_path}"
+        lost = exported.storage.metadata[OURS].get("left_out", 0)
+        more = f"; {lost} transitions that lack their next observation are left out" if lost else ""
+        return f"{exported.total_episodes} episodes, {exported.total_steps} steps in {exported.storage.data_path}{more}"
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store a dataset of Minari as samples."""

@@ -20,6 +20,7 @@ from physgym.code.search import code_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.episode_origins import EpisodeOrigin, origin_of
 from physgym.data.provenance import code_of_part, runs_of
+from physgym.data.recordings import is_recording
 from physgym.data.snapshots import Snapshot
 from physgym.episode import (
     TRUNCATED,
@@ -33,6 +34,7 @@ from physgym.episode import (
 )
 from physgym.errors import ConfigError, DatasetError
 from physgym.generation.recorded_arguments import passed_again
+from physgym.generation.reopen_recording import reopen_recording
 from physgym.generation.replayed import check_same_sample, different
 from physgym.generation.resumed_episode import (
     ResumedEpisode,
@@ -78,7 +80,8 @@ def reopen(
     ``env.step(action)`` gives the stored sample again, to the bit; another action branches from there. The episode is
     run again from its seed, or from the nearest snapshot before the step (``generate(snapshots=every)``), and its
     samples are compared with those that are stored: all of these steps, and that of the step itself where the
-    simulation keeps states (`physgym.Simulation.state`). A step that was rejected must be rejected again.
+    simulation keeps states (`physgym.Simulation.state`). A step that was rejected must be rejected again. An episode of
+    a recording (`physgym.Recorder`) is reset with its seed and done again as a whole, so that all of it is compared.
 
     Actions are drawn again as they were. Where that is not possible, since a function, a network or a person gave them,
     they are taken from the stored samples: a field ``action``, or what the simulation's ``load_sample`` makes of one.
@@ -105,8 +108,14 @@ def reopen(
         DatasetError: The simulation gives something else than what is stored.
         SampleError: A step does not fit the simulation's declaration.
     """
-    step = integer("step", step, 0)
-    found = _find(dataset, episode, env, env_kwargs)
+    step, whole = integer("step", step, 0), _whole(dataset)
+    if is_recording(whole.spec):
+        if actions is not None or predictor is not None:
+            raise ConfigError(
+                "a recording holds its actions, and no network was asked: leave actions and predictor out"
+            )
+        return reopen_recording(whole, integer("episode", episode, 0), step, env, env_kwargs)
+    found = _find(whole, episode, env, env_kwargs)
     found.stored.check_step(step)
     made = found.build()
     try:
@@ -194,14 +203,7 @@ def _find(
     env_kwargs: Mapping[str, Any] | None,
 ) -> _Found:
     """Return an episode of a dataset of one folder, and its simulation, which is not made yet."""
-    episode = integer("episode", episode, 0)
-    if not isinstance(dataset, SampleDataset):
-        dataset = SampleDataset(dataset)
-    if len(dataset.paths) > 1:
-        raise ConfigError("several folders are read as one dataset; reopen a step of one of them: SampleDataset(path)")
-    parts = dataset.partitions
-    if len(dataset) != sum(part.count for part in parts) or list(dataset.spec) != list(parts[0].spec):
-        dataset = SampleDataset(dataset.paths[0], dataset.mode)  # what was selected does not matter
+    episode, dataset = integer("episode", episode, 0), _whole(dataset)
     stored = StoredEpisode(dataset, episode)
     origin = origin_of(dataset, episode)
     _refuse_surrogate(origin.source)
@@ -213,6 +215,18 @@ def _find(
     like: EnvLike = _simulation(origin) if env is None else env
     kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
     return _Found(dataset, stored, origin, like, kwargs, env_factory(like, kwargs))
+
+
+def _whole(dataset: SampleDataset | str | Path | Location) -> SampleDataset:
+    """Return all samples of a dataset of one folder; what was selected of them does not matter."""
+    if not isinstance(dataset, SampleDataset):
+        dataset = SampleDataset(dataset)
+    if len(dataset.paths) > 1:
+        raise ConfigError("several folders are read as one dataset; reopen a step of one of them: SampleDataset(path)")
+    parts = dataset.partitions
+    if len(dataset) != sum(part.count for part in parts) or list(dataset.spec) != list(parts[0].spec):
+        return SampleDataset(dataset.paths[0], dataset.mode)
+    return dataset
 
 
 class _Replay:

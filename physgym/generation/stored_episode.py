@@ -57,6 +57,12 @@ class StoredEpisode:
         """Return the last step that has a sample."""
         return int(self._steps[-1])
 
+    @property
+    def run(self) -> int:
+        """Return the first step without a sample."""
+        missing = np.flatnonzero(self._steps != np.arange(len(self._steps)))
+        return int(missing[0]) if len(missing) else len(self._steps)
+
     def check_step(self, step: int) -> None:
         """Check that the episode has a step; one that was rejected is one.
 

@@ -13,11 +13,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from physgym.casting import CastError, as_dtype
 from physgym.data.description import Mode
+from physgym.data.recordings import FLAGS
 from physgym.errors import ConfigError, SampleError
 from physgym.naming import env_name
 from physgym.real_time import SOURCE, runs_in_real_time
 from physgym.returned import flag_of, info_of, returned, reward_of
-from physgym.rl.transition_log import FLAGS, TransitionLog
+from physgym.rl.transition_log import TransitionLog
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location
@@ -93,6 +94,7 @@ class Recorder:
             resume=resume,
             nonfinite=nonfinite,
             source={"recorded": _name(env)} | ({SOURCE: True} if runs_in_real_time(env.metadata) else {}),
+            env_spec=_env_spec(env),
         )
         return VectorRecorder(env, log) if isinstance(env, VectorEnv) else EnvRecorder(env, log)
 
@@ -283,6 +285,16 @@ class VectorRecorder(VectorWrapper):
             for name, value in self.log.observation.of(infos["final_obs"][number]).items():
                 found[name][number] = value[0]
         return found
+
+
+def _env_spec(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:
+    """Return Gymnasium's description of an environment as JSON; empty where it has none, or not of all wrappers."""
+    if env.spec is None or any(wrapper.kwargs is None for wrapper in env.spec.additional_wrappers):
+        return ""
+    try:
+        return env.spec.to_json()
+    except (TypeError, ValueError):  # an entry point, a wrapper or an argument that JSON does not know
+        return ""
 
 
 def _seeds(seed: Any, count: int) -> list[int | None]:

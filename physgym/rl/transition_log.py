@@ -1,13 +1,9 @@
-"""`TransitionLog`: what a recorder writes, as a dataset whose observations are stored once.
-
-A row holds an observation, the action that was chosen there, and what followed: reward, flags, chosen infos. The next
-observation is that of the next row. An episode ends with a row that holds its last observation alone; its flag
-``acted`` is False, and its action and reward are none.
-"""
+"""`TransitionLog`: what a recorder writes, in the form of `physgym.data.recordings`."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +15,14 @@ from physgym.casting import CastError, as_array, as_dtype
 from physgym.checks import integer
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode, check_mode, partition_files
+from physgym.data.recordings import ACTED, ACTION, FLAGS, INFO, OBSERVATION, REWARD
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
 from physgym.sample import Field, SampleSpec
 from physgym.simulation import NonFinite
-from physgym.spaces import Array, fixed_leaves, flatten
+from physgym.spaces import Array, fixed_leaves, flatten, to_json
 from physgym.storage.location import Location, place
 
-OBSERVATION, ACTION, INFO = "observation", "action", "info"
-ACTED = "acted"
-FLAGS = ("terminated", "truncated")
 TEXT = np.dtype("S64")  # of an info that is a text; how long later ones are is not known at first
 
 
@@ -95,6 +89,7 @@ class TransitionLog:
         resume: Continue what is there.
         nonfinite: What to do with a row that has a value which is not finite, see `SampleWriter`.
         source: JSON data that says where the samples come from.
+        env_spec: Gymnasium's description of the environment as JSON; empty where there is none.
 
     Raises:
         ConfigError: An argument is wrong, or a space has arrays of variable size.
@@ -114,17 +109,20 @@ class TransitionLog:
         resume: bool,
         nonfinite: NonFinite,
         source: Mapping[str, Any],
+        env_spec: str = "",
     ) -> None:
         self.observation, self.action = Columns(OBSERVATION, observation), Columns(ACTION, action)
         if isinstance(infos, str):
             raise ConfigError(f"infos are a list of names, not the text {infos!r}")
         self._infos = tuple(infos)
+        described = {f"{name}_space": to_json(one) for name, one in ((OBSERVATION, observation), (ACTION, action))}
         self._options: dict[str, Any] = {
             "max_rows": integer("every", every, 1),
             "mode": mode,
             "resume": resume,
             "nonfinite": nonfinite,
             "source": dict(source),
+            "attributes": {"env_spec": env_spec, "spaces": json.dumps(described)},
         }
         check_mode(mode)
         self._path = place(path)
@@ -191,7 +189,7 @@ class TransitionLog:
         """
         count = len(environments)
         kept = {f"{INFO}/{name}": _stacked(name, infos) for name in self._infos}
-        rows = {**before, **actions, "reward": np.asarray(reward, np.float64), ACTED: np.ones(count, np.bool_)}
+        rows = {**before, **actions, REWARD: np.asarray(reward, np.float64), ACTED: np.ones(count, np.bool_)}
         rows |= {name: np.asarray(flags[name], np.int8) for name in FLAGS} | kept
         self._append(environments, rows, self._episode[environments])
 
@@ -213,7 +211,7 @@ class TransitionLog:
             name: np.zeros((1, *f.shape), f.dtype) for name, f in writer.spec.items() if name.startswith(f"{INFO}/")
         }
         flags = {name: np.zeros(1, np.int8) for name in FLAGS}
-        rows = {**last, **self.action.none(), **flags, **infos, "reward": np.zeros(1), ACTED: np.zeros(1, np.bool_)}
+        rows = {**last, **self.action.none(), **flags, **infos, REWARD: np.zeros(1), ACTED: np.zeros(1, np.bool_)}
         self._append(np.array([number]), rows, episode)
 
     @contextlib.contextmanager
@@ -279,7 +277,7 @@ class TransitionLog:
             Field(leaf.path, leaf.shape, leaf.dtype, "input", feeds=leaf.path) for leaf in self.observation.leaves
         ]
         fields += [Field(leaf.path, leaf.shape, leaf.dtype, "input", mask=ACTED) for leaf in self.action.leaves]
-        fields += [Field("reward", (), np.dtype("f8"), "target", mask=ACTED)]
+        fields += [Field(REWARD, (), np.dtype("f8"), "target", mask=ACTED)]
         fields += [Field(name, (), np.dtype("i1"), "additional", kind="flag", mask=ACTED) for name in FLAGS]
         fields += [Field(ACTED, (), np.dtype("?"), "additional", kind="flag")]
         fields += [

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+import physgym
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
@@ -170,7 +171,7 @@ def test_portions_and_interleaved_episodes_make_no_difference(tmp_path, monkeypa
     with SampleWriter(tmp_path / "mixed", dataset.spec, max_file_size=2000) as writer:
         where = {name: dataset.index(name)[order] for name in ("episode", "step", "seed")}
         writer.append(dataset.gather(order), **where)
-    monkeypatch.setattr("physgym.formats.minari.CHUNK_BYTES", 1)
+    monkeypatch.setattr("physgym.formats.minari_episodes.CHUNK_BYTES", 1)
     mixed = export_minari(SampleDataset(tmp_path / "mixed"), "test/mixed-v0")
     assert mixed.total_episodes == made.total_episodes > 2
     for one, two in zip(made, mixed, strict=True):
@@ -405,7 +406,7 @@ def test_memory_is_bounded_both_ways(tmp_path, monkeypatch):
             rows = {"observation": x[:-1], "action": x[:-1, :2], "next_observation": x[1:]}
             index = {"episode": np.full(100, episode), "step": np.arange(100), "seed": np.zeros(100, "u8")}
             writer.append(rows, **index)
-    monkeypatch.setattr("physgym.formats.minari.CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr("physgym.formats.minari_episodes.CHUNK_BYTES", 1 << 20)
     dataset = SampleDataset(tmp_path / "d")
     assert dataset.nbytes > 80e6
     tracemalloc.start()
@@ -476,3 +477,103 @@ def test_behaviour_is_cloned_from_the_export(tmp_path):
         torch.nn.functional.cross_entropy(network(x), y).backward()
         optimizer.step()
     assert (network(x).argmax(1) == y).float().mean() > 0.95
+
+
+# --- recordings
+
+
+def recorded(path, env, steps, *, infos=(), seed=7, **options):
+    """A recording of random actions; of a vector environment whose resets after the first one nobody seeds."""
+    env = physgym.Recorder(env, path, infos=infos, every=20, **options)
+    vector = isinstance(env, gym.vector.VectorWrapper)
+    env.action_space.seed(0)
+    env.reset(seed=seed)
+    for step in range(steps):
+        *_, terminated, truncated, _ = env.step(env.action_space.sample())
+        if not vector and (terminated or truncated):
+            env.reset(seed=seed + step + 1)
+    env.close()
+    return SampleDataset(path)
+
+
+class Lap(gym.Wrapper):
+    """Says how far it is, in an info of a number, and of a text."""
+
+    def reset(self, **kwargs):
+        self.count = 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        self.count += 1
+        *result, info = self.env.step(action)
+        return *result, {**info, "lap": {"count": self.count}, "at": np.full(2, self.count / 3, np.float32), "on": "ö"}
+
+
+def in_order(dataset):
+    """Rows by episode and step: a vector environment writes them in turn."""
+    order = np.lexsort((dataset.index("step"), dataset.index("episode")))
+    rows = {name: column[order] for name, column in dataset[:].items()}
+    return rows | {f"index/{name}": dataset.index(name)[order] for name in ("episode", "step", "seed", "env")}
+
+
+def assert_same_rows(one, two):
+    assert one.keys() == two.keys()
+    for name, column in one.items():
+        assert two[name].dtype == column.dtype
+        assert two[name].tobytes() == column.tobytes(), name
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_a_recording_there_and_back_is_the_same_to_the_bit(tmp_path, data_format):
+    if data_format == "arrow":
+        pytest.importorskip("pyarrow")
+    made = Lap(gym.make("test-minari/Reach-v0"))
+    dataset = recorded(tmp_path / "d", made, 40, infos=["at", "on"])
+    exported = export_minari(dataset, "test/recorded-v0", data_format=data_format)
+    again = import_minari("test/recorded-v0", tmp_path / "e")
+    assert again.spec == dataset.spec
+    assert [field.to_json() for field in again.spec.values()] == [field.to_json() for field in dataset.spec.values()]
+    assert_same_rows(in_order(dataset), in_order(again))
+    assert again.source == dataset.source
+    assert again.attributes["spaces"] == dataset.attributes["spaces"]
+    assert exported.observation_space == made.observation_space
+    assert exported.action_space == made.action_space
+
+
+def test_minari_sees_the_episodes_of_a_recording(tmp_path):
+    dataset = recorded(tmp_path / "d", Lap(gym.make("CartPole-v1", max_episode_steps=15)), 60, infos=["at"])
+    made = export_minari(dataset, "test/recorded-v0")
+    samples, episode = dataset[:], dataset.index("episode")
+    assert made.total_steps == 60
+    assert made.total_episodes == episode.max() + 1
+    assert made.env_spec is None  # a wrapper of one's own has no description
+    ends = []
+    for number, data in enumerate(made.iterate_episodes()):
+        mine = {name: column[episode == number] for name, column in samples.items()}
+        np.testing.assert_array_equal(data.observations, mine["observation"])  # the last one included
+        assert len(data.observations) == len(data.actions) + 1
+        for name, values in (("action", data.actions), ("reward", data.rewards), ("info/at", data.infos["at"][1:])):
+            np.testing.assert_array_equal(values, mine[name][:-1], err_msg=name)
+        np.testing.assert_array_equal(data.terminations, mine["terminated"][:-1])
+        ends.append((bool(data.terminations[-1]), bool(data.truncations[-1])))
+        if number < made.total_episodes - 1:
+            np.testing.assert_array_equal(data.truncations, mine["truncated"][:-1])
+    assert {(True, False), (False, True)} <= set(ends)
+    assert ends[-1] == (False, True)  # it was left, of which Minari must say something
+    again = in_order(import_minari(made, tmp_path / "e"))
+    assert again["truncated"][again["index/episode"] == episode.max()].sum() == 0
+
+
+def test_a_recording_of_a_vector_environment_and_what_was_cut(tmp_path):
+    makers = [lambda: gym.make("Pendulum-v1", max_episode_steps=9)] * 3
+    dataset = recorded(tmp_path / "d", gym.vector.SyncVectorEnv(makers), 24)
+    made = export_minari(dataset, "test/vector-v0")
+    assert_same_rows(in_order(dataset), in_order(import_minari(made, tmp_path / "e")))
+    rows = np.arange(len(dataset) - 2)  # as after a kill: the last observations were not written
+    killed = export_minari(dataset.subset(rows), "test/killed-v0")
+    assert killed.storage.metadata["physgym"]["left_out"] == 2
+    assert killed.total_steps == made.total_steps - 2
+    with pytest.raises(ConfigError, match="leave fields out"):
+        export_minari(dataset, "test/other-v0", fields={"observations": "observation", "actions": "action"})
+    bare = import_minari(export_minari(dataset, "test/bare-v0", infos=False), tmp_path / "f")
+    assert len(bare.windows(1, 1)) == len(dataset.windows(1, 1))
