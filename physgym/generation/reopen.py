@@ -114,6 +114,7 @@ def reopen(
             raise ConfigError(
                 "a recording holds its actions, and no network was asked: leave actions and predictor out"
             )
+        _refuse_real_time(whole, whole.source)
         return reopen_recording(whole, integer("episode", episode, 0), step, env, env_kwargs)
     found = _find(whole, episode, env, env_kwargs)
     found.stored.check_step(step)
@@ -207,11 +208,7 @@ def _find(
     stored = StoredEpisode(dataset, episode)
     origin = origin_of(dataset, episode)
     _refuse_surrogate(origin.source)
-    if was_in_real_time(origin.source):
-        raise ConfigError(
-            f"{dataset.paths[0]} was made by a simulator in real time, which does not repeat itself: no step of it can "
-            "be made again. Read the stored samples, or generate further episodes"
-        )
+    _refuse_real_time(dataset, origin.source)
     like: EnvLike = _simulation(origin) if env is None else env
     kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
     return _Found(dataset, stored, origin, like, kwargs, env_factory(like, kwargs))
@@ -443,6 +440,14 @@ def _check_fields(sample: Sample, again: Sample | None, spec: SampleSpec) -> Non
         raise DatasetError(
             f"the dataset has the fields {sorted(sample)}, the simulation gives {sorted(spec)}: it is another one. "
             "Pass env= with the one that made the dataset"
+        )
+
+
+def _refuse_real_time(dataset: SampleDataset, source: Mapping[str, Any]) -> None:
+    if was_in_real_time(source):
+        raise ConfigError(
+            f"{dataset.paths[0]} was made by a simulator in real time, which does not repeat itself: no step of it can "
+            "be made again. Read the stored samples, or generate further episodes"
         )
 
 

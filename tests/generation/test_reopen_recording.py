@@ -10,6 +10,7 @@ from gymnasium.wrappers import DiscretizeAction
 
 import physgym
 from physgym.errors import ConfigError, DatasetError
+from physgym.real_time import METADATA
 from physgym.samplers import Uniform
 
 
@@ -115,6 +116,13 @@ def test_an_environment_that_does_something_else_is_an_error_also_after_the_step
         physgym.reopen(dataset, 0, 0, env=Drift)
     with pytest.raises(ConfigError, match="no fields"):
         physgym.reopen(dataset, 0, 0, env=Nested)
+
+
+def test_what_ran_in_real_time_is_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(Drift, "metadata", {METADATA: True})
+    dataset = record(tmp_path / "a", Drift(), 3)
+    with pytest.raises(ConfigError, match="in real time, which does not repeat itself"):
+        physgym.reopen(dataset, 0, 0, env=Drift)
 
 
 class Nested(gym.Env):
