@@ -22,7 +22,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.recordings import ACTED, ACTION, INFO, OBSERVATION, is_recording
 from physgym.errors import ConfigError, DatasetError
-from physgym.formats.minari_episodes import FLAT, OURS, Episodes, Leaves
+from physgym.formats.minari_buffers import FLAT, OURS, EpisodeBuffers, Leaves
 from physgym.formats.new_folder import importing
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
@@ -132,7 +132,7 @@ def export_minari(
     kept = {*taken, *paths, ACTED} & set(dataset.spec)
     # Minari writes infos without an axis to Arrow and Parquet, and cannot read them
     with_axis = data_format in ("arrow", "parquet")
-    episodes = Episodes(dataset, roles, found, paths, with_axis=with_axis, recorded=recorded)
+    episodes = EpisodeBuffers(dataset, roles, found, paths, with_axis=with_axis, recorded=recorded)
     try:
         parse_dataset_id(dataset_id)  # Minari itself asks too late, when it has made a folder that then is in its way
     except (ValueError, TypeError) as error:

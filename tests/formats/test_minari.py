@@ -171,7 +171,7 @@ def test_portions_and_interleaved_episodes_make_no_difference(tmp_path, monkeypa
     with SampleWriter(tmp_path / "mixed", dataset.spec, max_file_size=2000) as writer:
         where = {name: dataset.index(name)[order] for name in ("episode", "step", "seed")}
         writer.append(dataset.gather(order), **where)
-    monkeypatch.setattr("physgym.formats.minari_episodes.CHUNK_BYTES", 1)
+    monkeypatch.setattr("physgym.formats.minari_buffers.CHUNK_BYTES", 1)
     mixed = export_minari(SampleDataset(tmp_path / "mixed"), "test/mixed-v0")
     assert mixed.total_episodes == made.total_episodes > 2
     for one, two in zip(made, mixed, strict=True):
@@ -406,7 +406,7 @@ def test_memory_is_bounded_both_ways(tmp_path, monkeypatch):
             rows = {"observation": x[:-1], "action": x[:-1, :2], "next_observation": x[1:]}
             index = {"episode": np.full(100, episode), "step": np.arange(100), "seed": np.zeros(100, "u8")}
             writer.append(rows, **index)
-    monkeypatch.setattr("physgym.formats.minari_episodes.CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr("physgym.formats.minari_buffers.CHUNK_BYTES", 1 << 20)
     dataset = SampleDataset(tmp_path / "d")
     assert dataset.nbytes > 80e6
     tracemalloc.start()

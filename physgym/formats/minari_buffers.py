@@ -1,4 +1,4 @@
-"""`Episodes`: the episodes of a dataset as Minari takes them, several at a time."""
+"""`EpisodeBuffers`: the episodes of a dataset as Minari takes them, several at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK_BYTES = 1 << 24  # bytes of episodes that are read, and handed to Minari, 
 Leaves = dict[str, str]  # path inside a space to the field that has its values
 
 
-class Episodes:
+class EpisodeBuffers:
     """The episodes of a dataset, several at a time, as Minari takes them, with what else is known of each.
 
     Args:
