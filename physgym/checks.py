@@ -84,6 +84,17 @@ def positive(name: str, number: float) -> float:
     return number
 
 
+def fraction(name: str, number: float) -> float:
+    """Return an argument that must be a number from 0 to 1.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not is_real(number) or not 0 <= number <= 1:
+        raise ConfigError(f"{name} must lie between 0 and 1, not {number!r}")
+    return float(number)
+
+
 def is_real(value: Any) -> bool:
     """Return whether a value is a real number of Python or NumPy; True is none."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -27,9 +27,10 @@ NAMES = {
     "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV MLflow WandB Logger EarlyStopping "
     "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource LearningRateMonitor Metrics "
     "ProgressBar Samples Unroll",
-    "physgym.nn": "MLP UNet FNO Predictor Transforms Normalize Optimization Changes Compose ElasticEnergy HeatResidual "
-    "Hold Inverse Laplacian LossTransform METRICS Metric MetricTable PoissonResidual RelativeL2 Transform build "
-    "describe export_network register registered",
+    "physgym.nn": "MLP UNet FNO CNN Predictor Transforms Normalize Optimization Changes Compose ElasticEnergy "
+    "HeatResidual Hold Inverse Laplacian LossTransform METRICS Metric MetricTable PoissonResidual RelativeL2 Transform "
+    "build describe export_network register registered",
+    "physgym.rl": "Agent DQN SAC Transitions agent_class named_agent",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames",
     "physgym.sample": "Field SampleSpec",
     "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from physgym.nn.changes import Changes
+from physgym.nn.cnn import CNN
 from physgym.nn.export import export_network
 from physgym.nn.fno import FNO
 from physgym.nn.losses import RelativeL2
@@ -16,6 +17,7 @@ from physgym.nn.transforms import Compose, Hold, Inverse, LossTransform, Normali
 from physgym.nn.unet import UNet
 
 __all__ = [
+    "CNN",
     "FNO",
     "METRICS",
     "MLP",

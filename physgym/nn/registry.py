@@ -10,8 +10,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import nn
 
 from physgym.errors import ConfigError
+from physgym.factories import makes
 from physgym.marked_classes import marked_classes
 from physgym.nn.wrapped import unwrapped
+from physgym.object_references import KEY, with_objects
 
 
 @runtime_checkable
@@ -66,6 +68,31 @@ def registered() -> tuple[str, ...]:
 def _shipped() -> dict[str, str]:
     """Return the registered classes of this folder, imported or not, as module:class by name."""
     return marked_classes(__package__, register.__name__, named_network.__name__, named_transform.__name__)
+
+
+def network_class(name: str) -> Any:
+    """Return the class of a network, or a function that makes one; nothing is called.
+
+    Args:
+        name: A registered name, or ``module:attr``.
+
+    Raises:
+        ConfigError: There is none of that name, or it is something else.
+    """
+    shipped = marked_classes(__package__, named_network.__name__)
+    if name in _CLASSES:
+        return _CLASSES[name]
+    if name not in shipped and ":" not in name:
+        raise ConfigError(
+            f"there is no network {name!r}, but {', '.join(sorted(shipped))}; give your own as module:attr"
+        )
+    found = with_objects({KEY: shipped.get(name, name)}, "network")
+    if not makes(found, (nn.Module,)):
+        raise ConfigError(
+            f"the network {name} is {found!r}: neither a subclass of torch.nn.Module nor a function that is marked "
+            "with @physgym.factory"
+        )
+    return found
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
