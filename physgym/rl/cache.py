@@ -1,0 +1,265 @@
+"""`TransitionCache`: transitions of recordings, from which an agent learns without its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from physgym.checks import at_least
+from physgym.data.dataset import SampleDataset
+from physgym.data.description import Mode
+from physgym.data.recordings import ACTION, OBSERVATION
+from physgym.errors import ConfigError
+from physgym.rl.preprocessing import Preprocessing
+from physgym.rl.recorded_steps import NEXT, RecordedSteps, check_values, fields_of, places_of
+from physgym.rl.recordings import Recordings, check_layout, open_recordings, recorded_spaces
+from physgym.rl.transition_index import TransitionIndex
+from physgym.rl.transitions import Transitions
+from physgym.spaces import Array, fixed_leaves, value_range
+
+MEMORY = 1 << 30  # bytes of observations that are kept in memory
+BLOCK_BYTES = 1 << 24  # of rows that are read at once
+
+
+class TransitionCache:
+    """Transitions of recordings, each with equal chances.
+
+        cache = TransitionCache("data/cartpole")
+        batch = cache.sample(128, np.random.default_rng(0), gamma=0.99)
+
+    Observations are stacked when they are drawn; stacks and next observations never reach into another episode. After
+    a truncation the last observation of the episode is the next one. A transition that needs a step which is not there
+    (it was rejected, or its program was killed) is left out, and so is one whose values are not finite.
+
+    Args:
+        recordings: A dataset folder, a file of one, ``s3://bucket/prefix``, several of these, or an open dataset: of a
+            `Recorder`, of `RecordTransition`, or imported from Minari.
+        observation_space: Space of the environment, without preprocessing; by default what the recordings say.
+        action_space: The same.
+        mode: Which part of folders to read.
+        preprocessing: Wrappers of the agent. They are applied to recordings of the environment itself; what was
+            recorded within the same wrappers is taken as it is.
+        stack: Frames of an observation.
+        device: Where the tensors are.
+        memory: Bytes of observations that are kept in memory; of more than that they are read and preprocessed when
+            they are drawn, which gives the same values.
+
+    Attributes:
+        dataset: The recordings.
+        observation_space: Space of the agent, preprocessed and stacked.
+        action_space: Space of the agent.
+        steps: The recorded steps.
+        index: Which of them are transitions.
+        rewards: Reward of each step, preprocessed, shape (steps,), float64.
+
+    Raises:
+        ConfigError: The recordings are of other spaces, do not say which, or hold no transition.
+        DatasetError: There are none, or they cannot be read.
+        SampleError: An action is none that the agent can choose.
+    """
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        observation_space: spaces.Space[Any] | None = None,
+        action_space: spaces.Space[Any] | None = None,
+        *,
+        mode: Mode = "training",
+        preprocessing: Preprocessing | Sequence[str | Mapping[str, Any]] = (),
+        stack: int = 1,
+        device: str | torch.device = "cpu",
+        memory: int = MEMORY,
+    ) -> None:
+        at_least("memory", memory, 0)
+        self.dataset = open_recordings(recordings, mode)
+        self.steps = steps = RecordedSteps.of(self.dataset)
+        applied, frame, action = _applied(self.dataset, observation_space, action_space, preprocessing)
+        self.index = TransitionIndex(stack, next_stored=steps.next_stored)
+        self.index.extend(steps.episodes, steps.steps, steps.acted, steps.terminated)
+        if not len(self.index):
+            raise ConfigError(
+                f"{places_of(self.dataset)} holds no transition with {stack} frames, of {len(steps)} steps"
+            )
+        self.observation_space = frame if stack == 1 else batch_space(frame, stack)
+        self.action_space = action
+        self.rewards = np.asarray(applied.rewards(steps.columns, steps.episodes, steps.steps), np.float64)
+        self._actions = _actions(self.dataset, steps, applied, action)
+        self._frames = _Frames(self.dataset, steps, applied, frame, memory, torch.device(device))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"TransitionCache({len(self)} transitions of {self.dataset!r})"
+
+    @property
+    def transition_steps(self) -> Array:
+        """Return the place of each transition in `steps`, shape (len(self),), int64."""
+        return self.index.rows
+
+    def sample(self, count: int, generator: np.random.Generator, gamma: float) -> Transitions:
+        """Return transitions drawn independently of each other, each with equal chances.
+
+        Args:
+            count: How many.
+            generator: What they are drawn from.
+            gamma: Factor of a value one step later.
+        """
+        return self.transitions(generator.integers(len(self), size=count), gamma)
+
+    def transitions(self, numbers: Array, gamma: float) -> Transitions:
+        """Return transitions by their numbers.
+
+        Args:
+            numbers: Integers from 0 to ``len(self) - 1``, shape (n,).
+            gamma: Factor of a value one step later.
+        """
+        rows = self.index.rows[numbers]
+        observation, following = self._frames.stacks(self.index.frames(rows))
+        device = self._frames.device
+        discount = np.where(self.steps.terminated[rows], 0.0, gamma).astype(np.float32)
+        reward = self.rewards[rows].astype(np.float32)
+        return Transitions(
+            observation,
+            torch.from_numpy(self._actions[rows]).to(device),
+            torch.from_numpy(reward).to(device),
+            following,
+            torch.from_numpy(discount).to(device),
+        )
+
+
+def _applied(
+    dataset: SampleDataset,
+    observation_space: spaces.Space[Any] | None,
+    action_space: spaces.Space[Any] | None,
+    preprocessing: Preprocessing | Sequence[str | Mapping[str, Any]],
+) -> tuple[Preprocessing, spaces.Space[Any], spaces.Space[Any]]:
+    """Return the wrappers to apply to recorded rows, and the spaces within them.
+
+    Raises:
+        ConfigError: The recordings are of other spaces, or do not say which.
+    """
+    recorded = recorded_spaces(dataset)
+    wrappers = preprocessing.config if isinstance(preprocessing, Preprocessing) else preprocessing
+    given = {OBSERVATION: observation_space, ACTION: action_space}
+    chosen = {name: recorded[name] if space is None else space for name, space in given.items()}
+    raw = {name: space for name, space in chosen.items() if space is not None}
+    if len(raw) < len(chosen):
+        raise ConfigError(
+            f"{places_of(dataset)} does not say its spaces; give observation_space and action_space, those of its "
+            "environment"
+        )
+    outside = Preprocessing(wrappers, raw[OBSERVATION], raw[ACTION])
+    frame, action = outside.spaces(raw[OBSERVATION], raw[ACTION])
+    inside = {OBSERVATION: frame, ACTION: action}
+    known = {name: space for name, space in recorded.items() if space is not None}
+    if all(space == raw[name] for name, space in known.items()):
+        stored, applied = raw, outside
+    elif all(space == inside[name] for name, space in known.items()):
+        stored, applied = inside, Preprocessing((), frame, action)
+    else:
+        said, wanted = (
+            ", ".join(f"{name}s {space}" for name, space in one.items()) for one in (known, inside if wrappers else raw)
+        )
+        raise ConfigError(
+            f"{places_of(dataset)} was recorded with {said}; the agent has {wanted}. Take recordings of the same "
+            "environment, or the preprocessing that fits them"
+        )
+    for name, space in stored.items():
+        check_layout(dataset, name, space)
+    return applied, frame, action
+
+
+def _actions(dataset: SampleDataset, steps: RecordedSteps, applied: Preprocessing, space: spaces.Space[Any]) -> Array:
+    """Return the action of each step as the agent has it: int64, or float32 where it is continuous; 0 without one."""
+    if ACTION not in steps.columns:
+        raise ConfigError(
+            f"{places_of(dataset)} has actions of several parts, {fields_of(dataset.spec, ACTION)}; agents take one"
+        )
+    acted = np.asarray(applied.actions({ACTION: steps.columns[ACTION][steps.acted]}))
+    check_values(dataset, ACTION, acted, space)
+    bounds = value_range(space)
+    dtype = np.float32 if bounds is None or bounds.dtype.kind == "f" else np.int64
+    found = np.zeros((len(steps), *acted.shape[1:]), dtype)
+    found[steps.acted] = acted
+    return found
+
+
+class _Frames:
+    """Preprocessed observations of steps, in memory or read anew.
+
+    Args:
+        dataset: The recordings.
+        steps: The steps in them.
+        preprocessing: What is applied.
+        space: Space of a single observation after that.
+        memory: Bytes that may be kept.
+        device: Where the tensors are.
+    """
+
+    def __init__(
+        self,
+        dataset: SampleDataset,
+        steps: RecordedSteps,
+        preprocessing: Preprocessing,
+        space: spaces.Space[Any],
+        memory: int,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self._dataset, self._steps, self._preprocessing = dataset, steps, preprocessing
+        self._leaves = fixed_leaves(spaces.Dict({OBSERVATION: space}))
+        names = (OBSERVATION, NEXT) if steps.next_stored else (OBSERVATION,)
+        size = len(names) * len(steps) * sum(leaf.nbytes for leaf in self._leaves)
+        self._kept = {name: self._all(name) for name in names} if size <= memory else {}
+
+    def stacks(self, places: Array) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return observations and the ones after them, by field.
+
+        Args:
+            places: Places of their frames in the steps, shape (n, stack + 1).
+        """
+        found = self._taken(OBSERVATION, places.reshape(-1))
+        frames = {name: value.reshape(*places.shape, *value.shape[1:]) for name, value in found.items()}
+        if self._steps.next_stored:
+            for name, value in self._taken(NEXT, places[:, -1]).items():
+                frames[name][:, -1] = value
+        if places.shape[1] == 2:
+            return {n: value[:, 0] for n, value in frames.items()}, {n: value[:, 1] for n, value in frames.items()}
+        return {n: value[:, :-1] for n, value in frames.items()}, {n: value[:, 1:] for n, value in frames.items()}
+
+    def _taken(self, name: str, places: Array) -> dict[str, Tensor]:
+        """Return observations at some places, each of shape (n, *shape)."""
+        if self._kept:
+            index = torch.from_numpy(places).to(self.device)
+            return {path: value.index_select(0, index) for path, value in self._kept[name].items()}
+        unique, inverse = np.unique(places, return_inverse=True)
+        read = self._read(name, unique)
+        return {path: torch.from_numpy(value[inverse]).to(self.device) for path, value in read.items()}
+
+    def _all(self, name: str) -> dict[str, Tensor]:
+        count = len(self._steps)
+        found = {leaf.path: np.empty((count, *leaf.shape), leaf.dtype) for leaf in self._leaves}
+        row = sum(self._dataset.spec[field].nbytes for field in fields_of(self._dataset.spec, name))
+        size = max(1, BLOCK_BYTES // max(1, row))
+        for start in range(0, count, size):
+            places = np.arange(start, min(start + size, count))
+            for path, value in self._read(name, places).items():
+                found[path][places] = value
+        return {path: torch.from_numpy(value).to(self.device) for path, value in found.items()}
+
+    def _read(self, name: str, places: Array) -> dict[str, Array]:
+        """Return preprocessed observations at ascending places."""
+        rows, fields = self._steps.rows[places], fields_of(self._dataset.spec, name)
+        if rows[-1] - rows[0] == len(rows) - 1:  # an archive reads no other way well
+            batch = self._dataset.read(int(rows[0]), int(rows[-1]) + 1, fields)
+        else:
+            batch = self._dataset.gather(rows, fields)
+        raw = {OBSERVATION + field.removeprefix(name): value for field, value in batch.items()}
+        return self._preprocessing.observations(raw) if self._preprocessing.config else raw
