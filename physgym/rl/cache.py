@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from physgym.casting import as_dtype
 from physgym.checks import at_least
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.recordings import ACTION, OBSERVATION
 from physgym.errors import ConfigError
+from physgym.rl.frame_stacks import FrameStacks
 from physgym.rl.preprocessing import Preprocessing
 from physgym.rl.recorded_steps import NEXT, RecordedSteps, check_values, fields_of, places_of
 from physgym.rl.recordings import Recordings, check_layout, open_recordings, recorded_spaces
@@ -40,8 +42,9 @@ class TransitionCache:
     Args:
         recordings: A dataset folder, a file of one, ``s3://bucket/prefix``, several of these, or an open dataset: of a
             `Recorder`, of `RecordTransition`, or imported from Minari.
-        observation_space: Space of the environment, without preprocessing; by default what the recordings say.
-        action_space: The same.
+        frame_space: Space of a single observation of the agent, preprocessed; by default what follows from the
+            recordings.
+        action_space: Space of an action of the agent; the same.
         mode: Which part of folders to read.
         preprocessing: Wrappers of the agent. They are applied to recordings of the environment itself; what was
             recorded within the same wrappers is taken as it is.
@@ -52,8 +55,10 @@ class TransitionCache:
 
     Attributes:
         dataset: The recordings.
-        observation_space: Space of the agent, preprocessed and stacked.
-        action_space: Space of the agent.
+        raw_spaces: Spaces of observations and actions as they were recorded.
+        frame_space: Space of a single observation of the agent, preprocessed.
+        observation_space: The same, stacked.
+        action_space: Space of an action of the agent.
         steps: The recorded steps.
         index: Which of them are transitions.
         rewards: Reward of each step, preprocessed, shape (steps,), float64.
@@ -67,7 +72,7 @@ class TransitionCache:
     def __init__(
         self,
         recordings: Recordings,
-        observation_space: spaces.Space[Any] | None = None,
+        frame_space: spaces.Space[Any] | None = None,
         action_space: spaces.Space[Any] | None = None,
         *,
         mode: Mode = "training",
@@ -79,18 +84,20 @@ class TransitionCache:
         at_least("memory", memory, 0)
         self.dataset = open_recordings(recordings, mode)
         self.steps = steps = RecordedSteps.of(self.dataset)
-        applied, frame, action = _applied(self.dataset, observation_space, action_space, preprocessing)
+        applied = _Applied.to(self.dataset, frame_space, action_space, preprocessing)
+        self.raw_spaces = applied.raw[OBSERVATION], applied.raw[ACTION]
+        self.frame_space, self.action_space = applied.within[OBSERVATION], applied.within[ACTION]
         self.index = TransitionIndex(stack, next_stored=steps.next_stored)
         self.index.extend(steps.episodes, steps.steps, steps.acted, steps.terminated)
         if not len(self.index):
             raise ConfigError(
                 f"{places_of(self.dataset)} holds no transition with {stack} frames, of {len(steps)} steps"
             )
-        self.observation_space = frame if stack == 1 else batch_space(frame, stack)
-        self.action_space = action
-        self.rewards = np.asarray(applied.rewards(steps.columns, steps.episodes, steps.steps), np.float64)
-        self._actions = _actions(self.dataset, steps, applied, action)
-        self._frames = _Frames(self.dataset, steps, applied, frame, memory, torch.device(device))
+        self.observation_space = FrameStacks(stack, 1).space(self.frame_space)
+        rewards = applied.preprocessing.rewards(steps.columns, steps.episodes, steps.steps)
+        self.rewards = np.asarray(rewards, np.float64)
+        self._actions = _actions(self.dataset, steps, applied)
+        self._frames = _Frames(self.dataset, steps, applied, memory, torch.device(device))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -134,57 +141,86 @@ class TransitionCache:
         )
 
 
-def _applied(
-    dataset: SampleDataset,
-    observation_space: spaces.Space[Any] | None,
-    action_space: spaces.Space[Any] | None,
-    preprocessing: Preprocessing | Sequence[str | Mapping[str, Any]],
-) -> tuple[Preprocessing, spaces.Space[Any], spaces.Space[Any]]:
-    """Return the wrappers to apply to recorded rows, and the spaces within them.
+@dataclass(frozen=True)
+class _Applied:
+    """Wrappers that are applied to recorded rows.
 
-    Raises:
-        ConfigError: The recordings are of other spaces, or do not say which.
+    Attributes:
+        preprocessing: The wrappers; none where the rows were recorded within those of the agent.
+        raw: Recorded spaces by name, "observation" and "action".
+        within: Spaces within the wrappers.
     """
-    recorded = recorded_spaces(dataset)
-    wrappers = preprocessing.config if isinstance(preprocessing, Preprocessing) else preprocessing
-    given = {OBSERVATION: observation_space, ACTION: action_space}
-    chosen = {name: recorded[name] if space is None else space for name, space in given.items()}
-    raw = {name: space for name, space in chosen.items() if space is not None}
-    if len(raw) < len(chosen):
-        raise ConfigError(
-            f"{places_of(dataset)} does not say its spaces; give observation_space and action_space, those of its "
-            "environment"
+
+    preprocessing: Preprocessing
+    raw: dict[str, spaces.Space[Any]]
+    within: dict[str, spaces.Space[Any]]
+
+    @classmethod
+    def to(
+        cls,
+        dataset: SampleDataset,
+        frame: spaces.Space[Any] | None,
+        action: spaces.Space[Any] | None,
+        preprocessing: Preprocessing | Sequence[str | Mapping[str, Any]],
+    ) -> Self:
+        """Return what is applied to some recordings.
+
+        Args:
+            dataset: The recordings.
+            frame: Space of a single observation of the agent; None for what follows.
+            action: Space of an action of the agent; the same.
+            preprocessing: The wrappers of the agent.
+
+        Raises:
+            ConfigError: The recordings are of other spaces, or do not say which.
+        """
+        wrappers = preprocessing.config if isinstance(preprocessing, Preprocessing) else preprocessing
+        wanted = {name: space for name, space in ((OBSERVATION, frame), (ACTION, action)) if space is not None}
+        recorded = {name: space for name, space in recorded_spaces(dataset).items() if space is not None}
+        raw = {**wanted, **recorded}
+        if {OBSERVATION, ACTION} - raw.keys():
+            raise ConfigError(f"{places_of(dataset)} does not say its spaces; give those of the agent, or record anew")
+        for name, space in raw.items():
+            check_layout(dataset, name, space)
+        both = raw[OBSERVATION], raw[ACTION]
+        plain = cls(Preprocessing((), *both), raw, raw)
+        try:
+            outside = Preprocessing(wrappers, *both)
+        except ConfigError:
+            if not wanted or not _same(recorded, wanted):
+                raise
+            return plain  # they were recorded within the wrappers
+        within = dict(zip((OBSERVATION, ACTION), outside.spaces(*both), strict=True))
+        if _same(within, wanted):
+            return cls(outside, raw, within)
+        if recorded and _same(recorded, wanted):
+            return plain
+        said, given, made = (
+            " and ".join(f"{name}s {space}" for name, space in one.items()) for one in (raw, wanted, within)
         )
-    outside = Preprocessing(wrappers, raw[OBSERVATION], raw[ACTION])
-    frame, action = outside.spaces(raw[OBSERVATION], raw[ACTION])
-    inside = {OBSERVATION: frame, ACTION: action}
-    known = {name: space for name, space in recorded.items() if space is not None}
-    if all(space == raw[name] for name, space in known.items()):
-        stored, applied = raw, outside
-    elif all(space == inside[name] for name, space in known.items()):
-        stored, applied = inside, Preprocessing((), frame, action)
-    else:
-        said, wanted = (
-            ", ".join(f"{name}s {space}" for name, space in one.items()) for one in (known, inside if wrappers else raw)
-        )
-        raise ConfigError(
-            f"{places_of(dataset)} was recorded with {said}; the agent has {wanted}. Take recordings of the same "
-            "environment, or the preprocessing that fits them"
-        )
-    for name, space in stored.items():
-        check_layout(dataset, name, space)
-    return applied, frame, action
+        after = f", which the preprocessing makes {made}" if wrappers else ""
+        raise ConfigError(f"{places_of(dataset)} was recorded with {said}{after}; the agent has {given}")
+
+    def observations(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return recorded observations as the agent sees them."""
+        leaves = fixed_leaves(spaces.Dict({OBSERVATION: self.raw[OBSERVATION]}))
+        raw = {leaf.path: as_dtype(batch[leaf.path], leaf.dtype) for leaf in leaves}  # data may be wider than a space
+        return self.preprocessing.observations(raw) if self.preprocessing.config else raw
 
 
-def _actions(dataset: SampleDataset, steps: RecordedSteps, applied: Preprocessing, space: spaces.Space[Any]) -> Array:
+def _same(found: Mapping[str, spaces.Space[Any]], wanted: Mapping[str, spaces.Space[Any]]) -> bool:
+    """Return whether the spaces that were found are the wanted ones, as far as both are known."""
+    return all(space == found[name] for name, space in wanted.items() if name in found)
+
+
+def _actions(dataset: SampleDataset, steps: RecordedSteps, applied: _Applied) -> Array:
     """Return the action of each step as the agent has it: int64, or float32 where it is continuous; 0 without one."""
     if ACTION not in steps.columns:
-        raise ConfigError(
-            f"{places_of(dataset)} has actions of several parts, {fields_of(dataset.spec, ACTION)}; agents take one"
-        )
-    acted = np.asarray(applied.actions({ACTION: steps.columns[ACTION][steps.acted]}))
-    check_values(dataset, ACTION, acted, space)
-    bounds = value_range(space)
+        raise ConfigError(f"{places_of(dataset)} has actions of several parts, {fields_of(dataset.spec, ACTION)}")
+    stored = as_dtype(steps.columns[ACTION][steps.acted], np.dtype(applied.raw[ACTION].dtype))
+    acted = np.asarray(applied.preprocessing.actions({ACTION: stored}))
+    bounds = value_range(applied.within[ACTION])
+    check_values(dataset, "action", acted, applied.within[ACTION])
     dtype = np.float32 if bounds is None or bounds.dtype.kind == "f" else np.int64
     found = np.zeros((len(steps), *acted.shape[1:]), dtype)
     found[steps.acted] = acted
@@ -197,8 +233,7 @@ class _Frames:
     Args:
         dataset: The recordings.
         steps: The steps in them.
-        preprocessing: What is applied.
-        space: Space of a single observation after that.
+        applied: What is applied.
         memory: Bytes that may be kept.
         device: Where the tensors are.
     """
@@ -207,14 +242,13 @@ class _Frames:
         self,
         dataset: SampleDataset,
         steps: RecordedSteps,
-        preprocessing: Preprocessing,
-        space: spaces.Space[Any],
+        applied: _Applied,
         memory: int,
         device: torch.device,
     ) -> None:
         self.device = device
-        self._dataset, self._steps, self._preprocessing = dataset, steps, preprocessing
-        self._leaves = fixed_leaves(spaces.Dict({OBSERVATION: space}))
+        self._dataset, self._steps, self._applied = dataset, steps, applied
+        self._leaves = fixed_leaves(spaces.Dict({OBSERVATION: applied.within[OBSERVATION]}))
         names = (OBSERVATION, NEXT) if steps.next_stored else (OBSERVATION,)
         size = len(names) * len(steps) * sum(leaf.nbytes for leaf in self._leaves)
         self._kept = {name: self._all(name) for name in names} if size <= memory else {}
@@ -261,5 +295,4 @@ class _Frames:
             batch = self._dataset.read(int(rows[0]), int(rows[-1]) + 1, fields)
         else:
             batch = self._dataset.gather(rows, fields)
-        raw = {OBSERVATION + field.removeprefix(name): value for field, value in batch.items()}
-        return self._preprocessing.observations(raw) if self._preprocessing.config else raw
+        return self._applied.observations({OBSERVATION + field.removeprefix(name): v for field, v in batch.items()})

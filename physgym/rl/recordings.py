@@ -96,7 +96,7 @@ def _described(said: Mapping[str, Any]) -> dict[str, spaces.Space[Any] | None]:
 
 
 def check_layout(dataset: SampleDataset, name: str, space: spaces.Space[Any]) -> None:
-    """Compare recorded fields with a space.
+    """Compare recorded fields with a space; their dtype may be wider.
 
     Args:
         dataset: The recordings.
@@ -106,9 +106,14 @@ def check_layout(dataset: SampleDataset, name: str, space: spaces.Space[Any]) ->
     Raises:
         ConfigError: They are of another one.
     """
-    wanted = {leaf.path: (leaf.shape, leaf.dtype) for leaf in fixed_leaves(spaces.Dict({name: space}))}
+    leaves = fixed_leaves(spaces.Dict({name: space}))
+    wanted = {leaf.path: (leaf.shape, leaf.dtype) for leaf in leaves}
     stored = {field: (dataset.spec[field].shape, dataset.spec[field].dtype) for field in fields_of(dataset.spec, name)}
-    if wanted != stored:
+    forms = [
+        {field: (shape, dtype.kind.replace("u", "i")) for field, (shape, dtype) in one.items()}
+        for one in (wanted, stored)
+    ]
+    if forms[0] != forms[1]:
         texts = (
             ", ".join(f"{field} {shape} {dtype}" for field, (shape, dtype) in fields.items())
             for fields in (stored, wanted)

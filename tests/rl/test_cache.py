@@ -212,11 +212,10 @@ def test_preprocessing_is_applied_to_what_was_recorded_without_it(tmp_path, memo
     env = Continuous()
     raw = physgym.Recorder(env, tmp_path / "raw", infos=["speed"])
     drive(physgym.Recorder(Preprocessing(BINS).wrap(raw), tmp_path / "made", infos=["speed"]))
+    within = Preprocessing(BINS).spaces(env.observation_space, env.action_space)
     given = {"preprocessing": BINS, "stack": 2, "memory": memory}
-    raw = TransitionCache(tmp_path / "raw", env.observation_space, env.action_space, **given)
-    made = TransitionCache(
-        tmp_path / "made", *Preprocessing(BINS).spaces(env.observation_space, env.action_space), stack=2
-    )
+    raw, made = (TransitionCache(tmp_path / name, *within, **given) for name in ("raw", "made"))
+    assert TransitionCache(tmp_path / "raw", **given).action_space == within[1]
     assert raw.observation_space == made.observation_space
     assert raw.action_space == spaces.Discrete(6)
     for left, right in (
@@ -231,13 +230,12 @@ def test_preprocessing_is_applied_to_what_was_recorded_without_it(tmp_path, memo
 
 def test_a_reward_of_the_infos_takes_the_place_of_the_recorded_one(tmp_path):
     drive(physgym.Recorder(Continuous(), tmp_path / "a", infos=["speed"]))
-    env = Continuous()
     steps = [{"type": "InfoReward", "arguments": {"speed": 2.0}}]
-    cache = TransitionCache(tmp_path / "a", env.observation_space, env.action_space, preprocessing=steps)
+    cache = TransitionCache(tmp_path / "a", preprocessing=steps)
     assert set(whole(cache).reward.tolist()) <= {float(t) for t in range(1, 6)}
     steps = [{"type": "InfoReward", "arguments": {"centre": 1.0, "max_cte": 4.0}}]
     with pytest.raises(ConfigError, match="cte"):
-        TransitionCache(tmp_path / "a", env.observation_space, env.action_space, preprocessing=steps)
+        TransitionCache(tmp_path / "a", preprocessing=steps)
 
 
 def copy(dataset, path, **attributes) -> None:
@@ -257,7 +255,7 @@ def test_folders_of_different_spaces_are_no_cache(tmp_path):
 def test_recordings_that_do_not_say_their_spaces_are_compared_by_what_they_hold(tmp_path):
     copy(physgym.SampleDataset(record(tmp_path / "a", 7)), tmp_path / "b")
     assert sorted(check(whole(cache_of(tmp_path / "b")))) == ALL
-    with pytest.raises(ConfigError, match="does not say its spaces; give observation_space"):
+    with pytest.raises(ConfigError, match="does not say its spaces; give those of the agent"):
         TransitionCache(tmp_path / "b")
     with pytest.raises(ConfigError, match=r"observation \(2,\) float32.*observation \(3,\) float32"):
         TransitionCache(tmp_path / "b", spaces.Box(-1, 1, (3,)), GEARS)
