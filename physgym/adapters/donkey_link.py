@@ -24,6 +24,7 @@ from physgym.errors import ConfigError, SimulatorError
 PAUSE = 0.01  # seconds between two messages
 LONGEST = 16 << 20  # bytes of a message; a picture has some thousands
 RECEIVED = 1 << 16
+RETRIED, RETRY = 2.0, 0.1  # seconds in which a connection is tried again, and between two tries
 PATIENCE = 0.5  # seconds until a connection is closed that the simulator does not close
 # a number as some languages print it, 1,5 for 1.5: never valid where it stands in JSON
 COMMA = re.compile(r'(":\s*-?\d+),(\d+(?:[eE][+-]?\d+)?)(?=\s*[,}\]])')
@@ -43,13 +44,7 @@ class DonkeyLink:
 
     def __init__(self, host: str, port: int, timeout: float) -> None:
         self.place = f"{host}:{port}"
-        try:
-            self._socket = socket.create_connection((host, port), timeout)
-        except OSError as error:
-            raise SimulatorError(
-                f"no DonkeyCar simulator answers at {self.place} ({error}); start it there, or give its program as "
-                "`command`"
-            ) from error
+        self._socket = _connected(host, port, timeout, self.place)
         self._socket.setblocking(False)
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -145,6 +140,8 @@ class DonkeyLink:
             return bool(readable)
         except BlockingIOError:
             return False
+        except ConnectionResetError as error:
+            raise SimulatorError(f"the simulator at {self.place} has closed the connection") from error
         except (OSError, ValueError) as error:  # the latter from a closed descriptor
             raise SimulatorError(f"the connection to the simulator at {self.place} broke: {error}") from error
 
@@ -170,6 +167,21 @@ class DonkeyLink:
         self._searched = len(self._received)
         if len(self._received) > LONGEST:
             raise SimulatorError(f"the simulator at {self.place} sends a message of more than {LONGEST} bytes")
+
+
+def _connected(host: str, port: int, timeout: float, place: str) -> socket.socket:
+    """Return a connection to a simulator, which may be about to start, or to let go of the car before."""
+    end = time.monotonic() + min(timeout, RETRIED)
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout)
+        except OSError as error:
+            if time.monotonic() > end:
+                raise SimulatorError(
+                    f"no DonkeyCar simulator answers at {place} ({error}); start it there, or give its program as "
+                    "`command`"
+                ) from error
+        time.sleep(RETRY)
 
 
 def encoded(message: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from physgym.errors import ConfigError, SimulatorError
 from physgym.system.children import Child
 
+FREED = 2.0  # seconds until the port must be free: the simulator of a worker that was killed ends after it
 TRIED = 0.2  # seconds between two looks whether it listens
 
 
@@ -30,6 +31,9 @@ class DonkeySimulator:
     def __init__(self, command: Sequence[str], host: str, port: int, timeout: float) -> None:
         if isinstance(command, str) or not command:
             raise ConfigError(f"command is a list of a program and its arguments, not {command!r}")
+        end = time.monotonic() + FREED
+        while _listens(host, port) and time.monotonic() < end:
+            time.sleep(TRIED)
         if _listens(host, port):
             raise SimulatorError(
                 f"somebody listens at {host}:{port} already, which may be the simulator of yesterday; end it, choose "

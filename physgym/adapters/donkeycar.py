@@ -6,10 +6,9 @@ the program made with Unity was not run.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,18 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.adapters.donkey_link import DonkeyLink
+from physgym.adapters.donkey_messages import (
+    CONFIGURATIONS,
+    POSITION,
+    ROTATION,
+    SCALE,
+    configuration,
+    distances,
+    number_in,
+    numbers,
+    picture_in,
+    position_in,
+)
 from physgym.adapters.donkey_simulator import DonkeySimulator
 from physgym.checks import integer, positive
 from physgym.envs.track_camera import HEIGHT, WIDTH
@@ -28,15 +39,16 @@ from physgym.spaces import Array
 
 PROTOCOL = "2"
 PORT = 9091
-CONFIGURATIONS = {"car": "car_config", "camera": "cam_config", "camera_b": "cam_config_b", "lidar": "lidar_config"}
+PRIVATE_PORT = 9092
 STANDING = 0.5  # m/s, below which a car that was reset stands
+NEAR = 1.0  # from where the car is to be, in units of the simulator
+NODE = 5.0  # seconds within which the simulator says where a node is
 FRAMES = 40  # after a reset, within which the first one that belongs to it must come
 ANSWERED = 3  # frames within which the simulator shows the action that was sent
 SAME = 0.02  # by how much it may show another value
 JUMP = 2.0  # m, by which the cross-track error changes at most between two frames, more than the car has moved
 DOUBTED = 5  # errors in a row that are taken for broken; then that is where the car is
 NOTHING = "none"  # that was hit
-POSITION = ("pos_x", "pos_y", "pos_z")
 
 
 class DonkeyCarEnv(gymnasium.Env[Array, Array]):
@@ -51,7 +63,8 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
     simulator. The info has ``pos``, ``cte`` (NaN where the simulator does not send it), ``speed``, ``heading``,
     ``hit``, ``lap_count``, ``last_lap_time`` and ``distance`` (the length of the way driven) in units of the simulator;
     ``answered``; ``cte_repaired``, how many broken errors were replaced by the last good one since the reset;
-    ``image_b`` and ``lidar`` where they are configured.
+    where they are configured, ``image_b``, and ``lidar``, the distances of its rays, shape (sweeps, rays), -1 where one
+    has hit nothing.
 
     An error of the simulator is a `SimulatorError`: the environment is then made anew, by `on_error="restart"` of a
     vector environment, which starts the program again where it is given as `command`.
@@ -64,11 +77,15 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         timeout: Seconds in which it must start, load the scene and answer.
         max_cte: Error beyond which an episode ends, to either side, in units of the simulator.
         cte_offset: Error around which that is counted.
-        car: Configuration of the car, as in the protocol: ``body_style``, ``car_name``, ...
-        camera: Configuration of the camera; its size is 160 x 120.
-        camera_b: Configuration of a second camera; None for none.
-        lidar: Configuration of a lidar; None for none.
+        car: Fields of the configuration of the car, as in the protocol: ``body_style``, ``car_name``, ...; see
+            `physgym.adapters.donkey_messages` for all fields.
+        camera: Fields of the configuration of the camera; its size is 160 x 120.
+        camera_b: Those of a second camera; None for none.
+        lidar: Those of a lidar; None for none.
         racer: Data of the racer: ``racer_name``, ``bio``, ...
+        private_key: Name of the environment variable with the key of the simulator's private interface, by which the
+            seed of a reset becomes that of its random numbers (cones, lights); None for random numbers of its own.
+        private_port: Port of that interface.
         render_mode: "rgb_array" or None.
 
     Raises:
@@ -95,24 +112,26 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         camera_b: Mapping[str, Any] | None = None,
         lidar: Mapping[str, Any] | None = None,
         racer: Mapping[str, Any] | None = None,
+        private_key: str | None = None,
+        private_port: int = PRIVATE_PORT,
         render_mode: str | None = None,
     ) -> None:
         integer("port", port, 1, 65535)
+        integer("private_port", private_port, 1, 65535)
+        if private_key is not None and not os.environ.get(private_key):
+            raise ConfigError(f"private_key names the environment variable {private_key!r}, which is not set")
         self._timeout = positive("timeout", timeout)
         self.max_cte, self.cte_offset, self.render_mode = positive("max_cte", max_cte), cte_offset, render_mode
         self._scene = scene
-        picture = {"img_w": WIDTH, "img_h": HEIGHT, "img_d": 3, "img_enc": "PNG"}
-        self._configurations: dict[str, dict[str, Any]] = {
-            "car": dict(car or {}),
-            "camera": {**picture, **(camera or {})},
-            "camera_b": {} if camera_b is None else {**picture, **camera_b},
-            "lidar": dict(lidar or {}),
+        given = {"racer": racer, "car": car, "camera": camera or {}, "camera_b": camera_b, "lidar": lidar}
+        self._configurations = {
+            name: configuration(name, fields) for name, fields in given.items() if fields is not None
         }
-        self._racer = dict(racer or {})
         self._frame: dict[str, Any] = {}
         self._start: Array | None = None  # where the car is after a reset
         self._driven = _Driven()
         self._simulator = None if command is None else DonkeySimulator(command, host, port, timeout)
+        self._private: DonkeyLink | None = None
         try:
             self._link = DonkeyLink(host, port, timeout)
         except BaseException:
@@ -120,6 +139,10 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
             raise
         try:
             self._enter()
+            if private_key is not None:
+                self._private = DonkeyLink(host, private_port, timeout)
+                self._private.send("verify", private_key=os.environ[private_key])
+                self._private.flush(self._timeout)
         except BaseException:
             self.close()
             raise
@@ -127,7 +150,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
     # --- the interface of Gymnasium
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Put the car at its start; the seed is for `np_random` alone, since the simulator takes none.
+        """Put the car at its start; the seed is for `np_random` alone but where there is a `private_key`.
 
         Raises:
             ConfigError: There are options.
@@ -136,6 +159,11 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         super().reset(seed=seed)
         if options:
             raise ConfigError(f"a DonkeyCar simulator takes no options of a reset, not {sorted(options)}")
+        if self._private is not None:
+            self._private.arrived(self._timeout)  # events of races, which nobody reads
+            if seed is not None:
+                self._private.send("set_random_seed", seed=seed % 2**31)
+                self._private.flush(self._timeout)
         self._link.send("control", steering=0.0, throttle=0.0, brake=1.0)
         self._link.send("reset_car")
         self._link.flush(self._timeout)
@@ -147,14 +175,14 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         else:
             raise SimulatorError(f"the car does not stand at its start {FRAMES} frames after a reset")
         if self._start is None and POSITION[0] in self._frame:
-            self._start = _position(self._frame)
+            self._start = position_in(self._frame)
         self._driven = _Driven()
         self._driven.move(self._frame)
         for _ in range(FRAMES):  # the first error may be a broken one
             if "cte" not in self._frame or math.isfinite(self._driven.cte):
                 break
             self._frame = self._telemetry()
-        return _picture(self._frame, "image"), self._info(answered=True)
+        return picture_in(self._frame, "image"), self._info(answered=True)
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Send an action and wait for the frame that shows it.
@@ -171,31 +199,115 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         answered = False
         for _ in range(ANSWERED):
             self._frame = self._telemetry()
-            shown = _number(self._frame, "steering_angle"), _number(self._frame, "throttle")
+            shown = number_in(self._frame, "steering_angle"), number_in(self._frame, "throttle")
             answered = abs(shown[0] + steering) < SAME and abs(shown[1] - max(0.0, throttle)) < SAME
             if answered:
                 break
         error = abs(self._driven.cte - self.cte_offset)
         left = error > self.max_cte
         hit = self._driven.hit != NOTHING
-        speed = _number(self._frame, "speed")
+        speed = number_in(self._frame, "speed")
         reward = -1.0 if left or hit else (1.0 - error / self.max_cte if error == error else 1.0) * speed
         terminated = bool(left or hit or self._driven.disqualified)
-        return _picture(self._frame, "image"), float(reward), terminated, False, self._info(answered)
+        return picture_in(self._frame, "image"), float(reward), terminated, False, self._info(answered)
 
     def render(self) -> Array | None:
         """Return the last picture of the camera."""
-        return _picture(self._frame, "image") if self.render_mode == "rgb_array" and self._frame else None
+        return picture_in(self._frame, "image") if self.render_mode == "rgb_array" and self._frame else None
 
     def close(self) -> None:
         """Leave the scene, close the connection, and end the program that was started."""
         with contextlib.suppress(SimulatorError):  # it has gone before
             self._link.send("exit_scene")
             self._link.flush(1.0)
-        self._link.close()
-        self._end_simulator()
+        self._leave()
+
+    # --- what the simulator can do besides
+
+    def set_position(self, position: Sequence[float], rotation: Sequence[float] | None = None) -> None:
+        """Put the car somewhere; the way there does not count.
+
+        Args:
+            position: In units of ``info["pos"]``, shape (3,).
+            rotation: Quaternion x, y, z, w; by default none.
+
+        Raises:
+            ConfigError: These are no finite numbers.
+            SimulatorError: The simulator does not put it there, as one whose frames have no position, or has gone.
+        """
+        wanted, before = np.array(numbers("position", position, 3)), self._driven.distance
+        place = dict(zip(POSITION, (SCALE * wanted).tolist(), strict=True))
+        turned = {} if rotation is None else dict(zip(ROTATION, numbers("rotation", rotation, 4), strict=True))
+        self._link.send("set_position", **place, **turned)
+        self._link.flush(self._timeout)
+        for _ in range(FRAMES):
+            self._frame = self._telemetry()
+            if np.linalg.norm(position_in(self._frame) - wanted) < NEAR:
+                break
+        else:
+            raise SimulatorError(
+                f"the car is not at {wanted.tolist()} {FRAMES} frames after it was put there; a simulator whose "
+                "frames have no position does not put it anywhere"
+            )
+        self._driven.moved(self._frame, before)
+
+    def node_position(self, index: int) -> tuple[Array, Array]:
+        """Return where a node of the road is, and its direction.
+
+        Args:
+            index: Number of the node, from 0.
+
+        Returns:
+            Position in units of ``info["pos"]``, shape (3,), and quaternion x, y, z, w.
+
+        Raises:
+            SimulatorError: There is no such node, to which the simulator gives no answer, or it has gone.
+        """
+        self._link.send("node_position", index=integer("index", index, 0))
+        end = time.monotonic() + (seconds := min(self._timeout, NODE))
+        while (message := self._link.receive(max(0.0, end - time.monotonic()))) is not None:
+            self._note(message)
+            if message["msg_type"] == "node_position":
+                return position_in(message) / SCALE, np.array([number_in(message, name) for name in ROTATION])
+        raise SimulatorError(
+            f"the simulator at {self._link.place} does not say where node {index} is within {seconds:g} s; the road "
+            "may not have so many"
+        )
+
+    def regen_road(self, style: int = 0, seed: int = 0, turn_increment: float = 1.0) -> None:
+        """Have another road made, in scenes that make one, such as "generated_road"; reset the environment then.
+
+        Args:
+            style: Number of a style.
+            seed: Seed of the road.
+            turn_increment: How much it bends.
+
+        Raises:
+            SimulatorError: The simulator has gone.
+        """
+        self._link.send(
+            "regen_road",
+            road_style=integer("style", style, 0),
+            rand_seed=integer("seed", seed),
+            turn_increment=float(turn_increment),
+        )
+        self._link.flush(self._timeout)
+        self._start = None  # of the road before
+
+    def quit(self) -> None:
+        """End the simulator, also one that this environment has not started, and close the environment."""
+        with contextlib.suppress(SimulatorError):  # it has gone before
+            self._link.send("quit_app")
+            self._link.flush(1.0)
+        self._leave()
 
     # --- the simulator
+
+    def _leave(self) -> None:
+        for link in (self._link, self._private):
+            if link is not None:
+                link.close()
+        self._end_simulator()
 
     def _end_simulator(self) -> None:
         if self._simulator is not None:
@@ -208,12 +320,8 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         configured = loaded = False
         while not (loaded and configured):
             message = self._message(end, f"load the scene {self._scene!r}")
+            self._note(message)
             kind = message["msg_type"]
-            if kind == "protocol_version" and str(message.get("version")) != PROTOCOL:
-                raise SimulatorError(
-                    f"the simulator at {self._link.place} speaks version {message.get('version')} of the protocol, "
-                    f"this environment {PROTOCOL}"
-                )
             if kind == "scene_selection_ready":
                 self._link.send("get_scene_names")
             elif kind == "scene_names":
@@ -233,11 +341,8 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
 
     def _configure(self) -> None:
         self._link.send("control", steering=0.0, throttle=0.0, brake=1.0)
-        if self._racer:
-            self._link.send("racer_info", **self._racer)
-        for name, kind in CONFIGURATIONS.items():
-            if self._configurations[name]:
-                self._link.send(kind, **self._configurations[name])
+        for name, fields in self._configurations.items():
+            self._link.send(CONFIGURATIONS[name][0], **fields)
 
     def _message(self, end: float, doing: str) -> dict[str, Any]:
         message = self._link.receive(max(0.0, end - time.monotonic()))
@@ -264,26 +369,31 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         if kind == "telemetry":
             self._driven.move(message)
         elif kind == "cross_start":
-            self._driven.lap(_number(message, "lap_time"))
+            self._driven.lap(number_in(message, "lap_time"))
         elif kind == "DQ":
             self._driven.disqualified = True
+        elif kind == "protocol_version" and str(message.get("version")) != PROTOCOL:
+            raise SimulatorError(
+                f"the simulator at {self._link.place} speaks version {message.get('version')} of the protocol, this "
+                f"environment {PROTOCOL}; take a simulator of v21.07.24 or later"
+            )
 
     def _at_start(self, frame: Mapping[str, Any]) -> bool:
-        if _number(frame, "speed") > STANDING:
+        if number_in(frame, "speed") > STANDING:
             return False
         return (
             self._start is None
             or POSITION[0] not in frame
-            or bool(np.linalg.norm(_position(frame) - self._start) < 1.0)
+            or bool(np.linalg.norm(position_in(frame) - self._start) < NEAR)
         )
 
     def _info(self, answered: bool) -> dict[str, Any]:
         frame, driven = self._frame, self._driven
         info: dict[str, Any] = {
-            "pos": _position(frame),
+            "pos": position_in(frame),
             "cte": driven.cte,
-            "speed": _number(frame, "speed"),
-            "heading": math.radians(_number(frame, "yaw")),
+            "speed": number_in(frame, "speed"),
+            "heading": math.radians(number_in(frame, "yaw")),
             "hit": driven.hit,
             "lap_count": driven.laps,
             "last_lap_time": driven.lap_time,
@@ -291,11 +401,10 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
             "answered": answered,
             "cte_repaired": driven.repaired,
         }
-        if self._configurations["camera_b"]:
-            info["image_b"] = _picture(frame, "imageb" if "imageb" in frame else "image_b")
-        if self._configurations["lidar"]:
-            rays = frame.get("lidar") or []
-            info["lidar"] = np.array([[_number(ray, name) for name in ("rx", "ry", "d")] for ray in rays], np.float32)
+        if "camera_b" in self._configurations:
+            info["image_b"] = picture_in(frame, "imageb" if "imageb" in frame else "image_b")
+        if (fields := self._configurations.get("lidar")) is not None:
+            info["lidar"] = distances(frame.get("lidar"), fields)
         return info
 
 
@@ -325,11 +434,16 @@ class _Driven:
         """Count a lap."""
         self.laps, self.lap_time = self.laps + 1, seconds
 
+    def moved(self, frame: Mapping[str, Any], before: float) -> None:
+        """Take in that the car was put where a frame shows it, and had driven so far before."""
+        self.distance = before
+        self._last, self._first, self.cte, self._doubted = position_in(frame), math.nan, math.nan, 0
+
     def move(self, frame: Mapping[str, Any]) -> None:
         """Take in a frame."""
         moved = 0.0
         if POSITION[0] in frame:
-            position = _position(frame)
+            position = position_in(frame)
             moved = 0.0 if self._last is None else float(np.linalg.norm(position - self._last))
             self._last = position
         self.distance += moved
@@ -337,7 +451,7 @@ class _Driven:
             self.hit = hit
         if "cte" not in frame:
             return
-        error = _number(frame, "cte")
+        error = number_in(frame, "cte")
         if math.isnan(self.cte):
             if abs(error - self._first) <= moved + JUMP:
                 self.cte = error
@@ -350,39 +464,3 @@ class _Driven:
             self._doubted, self.repaired = self._doubted + 1, self.repaired + 1
         elif math.isfinite(error):
             self.cte, self._doubted = error, 0
-
-
-def _number(frame: Mapping[str, Any], name: str) -> float:
-    """Return a number of a message; 0 where it is left out."""
-    value = frame.get(name, 0.0)
-    try:
-        return float(value.replace(",", ".") if isinstance(value, str) else value)
-    except (TypeError, ValueError) as error:
-        raise SimulatorError(f"the simulator sends {value!r} as {name}, which is no number") from error
-
-
-def _position(frame: Mapping[str, Any]) -> Array:
-    return np.array([_number(frame, name) for name in POSITION])
-
-
-def _picture(frame: Mapping[str, Any], name: str) -> Array:
-    """Return a picture of a frame, shape (120, 160, 3), uint8.
-
-    Raises:
-        SimulatorError: There is none, it cannot be read, or it has another size.
-    """
-    from PIL import Image
-
-    if name not in frame:
-        raise SimulatorError(f"a frame of the simulator has no {name!r}")
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(frame[name], validate=True))) as image:
-            pixels: Array = np.asarray(image.convert("RGB"))
-    except (ValueError, OSError, TypeError) as error:
-        raise SimulatorError(f"the {name} of a frame cannot be read: {error}") from error
-    if pixels.shape != (HEIGHT, WIDTH, 3):
-        raise SimulatorError(
-            f"the {name} of a frame has {pixels.shape[1]} x {pixels.shape[0]} pixels, not {WIDTH} x {HEIGHT}; leave "
-            "img_w and img_h of the camera out"
-        )
-    return pixels

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gymnasium
+from gymnasium.envs.registration import WrapperSpec
+
+DONKEYCAR = "physgym/DonkeyCar-v0"
 
 
 def register() -> None:
@@ -25,3 +28,12 @@ def register() -> None:
                 max_episode_steps=max_episode_steps,
                 kwargs=kwargs,
             )
+    if DONKEYCAR not in gymnasium.registry:  # of a simulator that somebody else starts
+        gymnasium.register(
+            DONKEYCAR,
+            entry_point="physgym.adapters.donkeycar:DonkeyCarEnv",
+            vector_entry_point="physgym.vector.make:DonkeyCar_v0",
+            max_episode_steps=1000,
+            nondeterministic=True,
+            additional_wrappers=(WrapperSpec("RecordTransition", "physgym.sample:RecordTransition", {}),),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,37 +14,26 @@ class Arrivals:
     """The steps and parameters that have come of the episodes under way.
 
     Args:
-        once: Whether episodes may be left, see `leave`.
+        once: Whether episodes may end by `cut`.
     """
 
     def __init__(self, *, once: bool = False) -> None:
         self._once = once
+        self._counts: dict[int, int] = {}  # steps that came of an episode
+        self._last: RolloutResult | None = None  # for the form of an empty one
         self._seen: dict[int, int] = {}  # last step received of an episode
         self._seen_rejected: dict[int, int] = {}  # the same of the rejected ones
         self._with_parameters: set[int] = set()
-        self._counts: dict[int, int] = {}  # steps that came of an episode
-        self._left: set[int] = set()  # episodes of which nothing more is taken
-
-    def leave(self, episodes: Iterable[int]) -> None:
-        """Take nothing more of those episodes of which something came: from now on they are made a second time.
-
-        Where simulations run in real time, the rest of such an episode would be that of another one.
-        """
-        self._left |= (self._seen.keys() | self._seen_rejected.keys()) & set(episodes)
 
     def new(self, reply: RolloutResult) -> RolloutResult:
-        """Return the part of a reply that has not come before, and take note of it.
-
-        An episode that was left ends with what came of it, in a manner that nobody knows.
-        """
-        if self._left:
-            reply = self._without_left(reply)
+        """Return the part of a reply that has not come before, and take note of it."""
         rows = _unseen(reply.episodes, reply.steps, self._seen)
         if rows is not None:
             reply = _steps_of(reply, rows)
         if self._once:
-            for episode, count in zip(*np.unique(reply.episodes, return_counts=True), strict=True):
-                self._counts[int(episode)] = self._counts.get(int(episode), 0) + int(count)
+            self._last = reply
+            for episode in reply.episodes.tolist():
+                self._counts[episode] = self._counts.get(episode, 0) + 1
         if (rejected := reply.rejected) is not None:
             rows = _unseen(rejected.episodes, rejected.steps, self._seen_rejected)
             reply = reply if rows is None else replace(reply, rejected=_part_of(rejected, rows))
@@ -58,19 +46,18 @@ class Arrivals:
                 reply = replace(reply, parameters=Parameters(parameters.episodes[fresh], values))
         return reply
 
-    def _without_left(self, reply: RolloutResult) -> RolloutResult:
-        reply = _steps_of(reply, ~np.isin(reply.episodes, list(self._left)))
-        if (rejected := reply.rejected) is not None:
-            reply = replace(reply, rejected=_part_of(rejected, ~np.isin(rejected.episodes, list(self._left))))
-        ended = [
-            [entry[0], *[self._counts.get(entry[0], 0)] * 2, 0.0, {}] if entry[0] in self._left else entry
-            for entry in reply.ended
-        ]
-        return replace(reply, ended=ended, snapshots=None)
+    def cut(self, episode: int) -> RolloutResult | None:
+        """Return the end of an episode of which something has come, in a manner that nobody knows; None of others."""
+        if self._last is None or episode not in self._seen.keys() | self._seen_rejected.keys():
+            return None
+        count = self._counts.get(episode, 0)
+        self.end(episode)
+        empty = _steps_of(self._last, np.zeros(len(self._last.steps), np.bool_))
+        ended = [[episode, count, count, 0.0, {}]]
+        return replace(empty, ended=ended, last=False, parameters=None, rejected=None, snapshots=None)
 
     def end(self, episode: int) -> None:
         """Take note that an episode has ended."""
-        self._left.discard(episode)
         self._counts.pop(episode, None)
         self._seen.pop(episode, None)
         self._seen_rejected.pop(episode, None)

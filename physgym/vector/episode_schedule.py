@@ -98,10 +98,9 @@ class EpisodeSchedule:
             self._feed()
         for worker, reply, request, _ in self._pool.replies():
             if not isinstance(reply, RolloutResult):
+                if self._once and isinstance(reply, Fault):
+                    yield from self._cut(worker, reply)
                 error = self._handle_reply(worker, reply)
-                if self._once:
-                    for one in self._chunks.values():
-                        self._arrivals.leave(one.episodes if one.worker is worker else ())
                 if error is not None:
                     self._fault = error
                     chunk = _chunk_of(reply)
@@ -206,10 +205,32 @@ class EpisodeSchedule:
             if chunk.rest:
                 reply = replace(reply, last=False)
             else:
-                self._quota.end(chunk.first)
-                del self._chunks[chunk.first]
-                self._episodes.difference_update(chunk.episodes)
+                self._complete(chunk)
         yield chunk.first, reply
+
+    def _cut(self, worker: Worker, fault: Fault) -> Iterator[tuple[int, RolloutResult]]:
+        """Yield the ends of the episodes that a fault has interrupted, which nobody is asked for again."""
+        for pending in (*fault.unanswered, *worker.ledger.pending):
+            chunk = pending.context
+            if isinstance(chunk, _Chunk) and isinstance(pending.unanswered, set):
+                for episode in sorted(pending.unanswered):
+                    if (end := self._arrivals.cut(episode)) is not None:
+                        pending.unanswered.discard(episode)
+                        self._quota.take(chunk.first, 0, end.lengths)
+                        yield chunk.first, end
+        for chunk in [one for one in self._chunks.values() if one.worker is worker and one.rest]:  # those that wait
+            for entry in [*chunk.rest]:
+                if (end := self._arrivals.cut(entry[0])) is not None:
+                    chunk.rest.remove(entry)
+                    self._quota.take(chunk.first, 0, end.lengths)
+                    if not chunk.rest:
+                        self._complete(chunk)
+                    yield chunk.first, replace(end, last=not chunk.rest)
+
+    def _complete(self, chunk: _Chunk) -> None:
+        self._quota.end(chunk.first)
+        del self._chunks[chunk.first]
+        self._episodes.difference_update(chunk.episodes)
 
 
 def _chunk_of(reply: Message | Fault) -> int:

@@ -7,8 +7,10 @@ import math
 import os
 import socket
 import sys
+import threading
 import time
 
+import gymnasium
 import numpy as np
 import psutil
 import pytest
@@ -19,7 +21,8 @@ from physgym.adapters.donkey_link import decoded, encoded
 from physgym.adapters.donkeycar import DonkeyCarEnv, _Driven
 from physgym.envs.track import Track
 from physgym.errors import ConfigError, SimulatorError
-from tests.support.fake_donkey import SCENES, FakeDonkey
+from physgym.testing import check_env
+from physgym.testing.fake_donkey import SCENES, FakeDonkey
 
 FURTHER = [(), ("merge",), ("split", "commas", "stale"), ("poor",)]
 
@@ -169,19 +172,72 @@ def test_the_second_camera_the_lidar_and_the_configurations():
             timeout=10,
             car={"body_style": "f1", "car_name": "me"},
             camera_b={"offset_z": 1.5},
-            lidar={"maxRange": 50},
+            lidar={"maxRange": 40, "numSweepsLevels": 2},
             racer={"racer_name": "R"},
         )
         _, info = env.reset()
         env.close()
     assert info["image_b"].shape == (120, 160, 3)
-    np.testing.assert_array_equal(info["lidar"], [[0.5, 1.5, 2.5]])
+    assert info["lidar"].shape == (2, 180)
+    assert info["lidar"][1, 2] == 2.5  # 4 degrees around, 1 degree down
+    assert np.count_nonzero(info["lidar"] == -1) == 359
     sent = {message["msg_type"]: message for message in fake.received}
     assert sent["cam_config_b"]["offset_z"] == "1.5"
     assert sent["car_config"]["body_style"] == "f1"
     assert sent["racer_info"]["racer_name"] == "R"
-    assert sent["lidar_config"]["maxRange"] == "50"
+    assert sent["lidar_config"]["maxRange"] == "40"
+    assert sent["lidar_config"]["noise"] == "0.0"  # without which the simulator takes nothing
     assert fake.refused == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"camera": {"fovv": 3}}, r"camera has no \['fovv'\]; it has fov, "),
+        ({"lidar": {"numSweepsLevels": 0}}, "numSweepsLevels must be at least 1"),
+        ({"lidar": {"degPerSweepInc": "wide"}}, "degPerSweepInc must be"),
+        ({"lidar": {"degPerSweepInc": 400}}, "at most 360"),
+        ({"lidar": {"degAngDelta": 0}}, "degAngDelta a number other than 0"),
+        ({"private_key": "DONKEY_KEY_THAT_IS_NOT_SET"}, "which is not set"),
+        ({"private_port": 0}, "private_port"),
+    ],
+)
+def test_wrong_configurations_are_refused_before_anything_is_started(arguments, text):
+    with pytest.raises(ConfigError, match=text):
+        DonkeyCarEnv(port=1, **arguments)
+
+
+def test_what_the_simulator_can_do_besides(monkeypatch):
+    monkeypatch.setenv("DONKEY_KEY", "key")
+    with FakeDonkey() as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=5, private_key="DONKEY_KEY", private_port=fake.private.port)
+        _, first = env.reset(seed=7)
+        end = time.monotonic() + 5
+        while fake.private.seed is None and time.monotonic() < end:
+            time.sleep(0.005)
+        assert fake.private.seed == 7
+        place, rotation = env.node_position(40)
+        assert rotation.tolist() == [0, 0, 0, 1]
+        env.set_position(place, rotation)
+        waited(fake, 4)
+        info = env.step(np.zeros(2, np.float32))[4]
+        np.testing.assert_allclose(info["pos"][[0, 2]], place[[0, 2]], atol=1e-6)
+        assert np.linalg.norm(info["pos"] - first["pos"]) > 5
+        assert info["distance"] < 0.1  # it did not drive there
+        assert abs(info["cte"]) < 0.01
+        env.regen_road(seed=3)
+        _, again = env.reset()
+        assert np.linalg.norm(again["pos"] - first["pos"]) > 0.5  # another road
+        monkeypatch.setattr("physgym.adapters.donkeycar.NODE", 0.2)
+        with pytest.raises(SimulatorError, match=r"where node 100000 is within 0\.2 s"):
+            env.node_position(100_000)
+        for wrong in ("here", [1, 2], [1, 2, math.inf]):
+            with pytest.raises(ConfigError, match="position is 3"):
+                env.set_position(wrong)
+        env.quit()
+        assert fake.quits
+    assert fake.refused == []
+    assert "racer_info" not in fake.kinds()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +306,7 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_its_program_is_started_ended_and_started_again(tmp_path):
     port = free_port()
-    command = [sys.executable, "-m", "tests.support.fake_donkey"]
+    command = [sys.executable, "-m", "physgym.testing.fake_donkey"]
     env = DonkeyCarEnv(port=port, command=command, timeout=60)
     program = psutil.Process(env._simulator._child.pid)
     env.reset()
@@ -268,7 +324,7 @@ def test_its_program_is_started_ended_and_started_again(tmp_path):
 @pytest.mark.slow
 def test_a_worker_makes_it_anew_where_the_simulator_has_died(tmp_path):
     port = free_port()
-    command = [sys.executable, "-m", "tests.support.fake_donkey", "--faults", "die", "--period", "0.02"]
+    command = [sys.executable, "-m", "physgym.testing.fake_donkey", "--faults", "die", "--period", "0.02"]
     envs = physgym.SocketVectorEnv(
         [lambda: DonkeyCarEnv(port=port, command=command, timeout=60)], num_workers=1, on_error="restart"
     )
@@ -281,6 +337,15 @@ def test_a_worker_makes_it_anew_where_the_simulator_has_died(tmp_path):
         assert ends >= 1
 
 
+def test_a_simulator_that_starts_a_moment_later_is_waited_for():
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        late = threading.Timer(0.3, lambda: stack.enter_context(FakeDonkey(port=port)))
+        late.start()
+        DonkeyCarEnv(port=port, timeout=10).close()
+        late.join()
+
+
 def test_gymnasium_accepts_it():
     with FakeDonkey() as fake:
         env = PassiveEnvChecker(DonkeyCarEnv(port=fake.port, timeout=10))
@@ -288,6 +353,37 @@ def test_gymnasium_accepts_it():
         for _ in range(3):
             env.step(env.action_space.sample())
         env.close()
+
+
+@pytest.mark.slow
+def test_it_keeps_the_rules_that_can_be_asked_of_it():
+    with FakeDonkey() as fake:
+        noted, said = [], []
+
+        def make(**kwargs):
+            return gymnasium.make("physgym/DonkeyCar-v0", port=fake.port, timeout=10, **kwargs)
+
+        check_env(make, lambda rule, fault: said.append(rule), lambda rule, text: noted.append(rule))
+    assert "test_samples_fit_the_declaration" in said
+    assert "test_same_seed_same_episode" in noted
+
+
+@pytest.mark.slow
+def test_samples_are_generated_and_survive_a_simulator_that_dies(tmp_path):
+    options = {"num_workers": 1, "num_envs": 1, "on_error": "restart", "progress": False}
+    with FakeDonkey(faults=["die"], period=0.04) as fake:
+        arguments = {"port": fake.port, "timeout": 10}
+        made = physgym.generate(
+            "physgym/DonkeyCar-v0", tmp_path, samples=30, max_steps=40, env_kwargs=arguments, **options
+        )
+    assert len(made) == 30
+    assert made.source["real_time"] is True
+    assert len(np.unique(made.index("episode"))) > 1  # the simulator dies in frame 20
+    assert made.ended is None or len(made.ended["episode"]) == 0
+    for episode in np.unique(made.index("episode")):
+        rows = np.flatnonzero(made.index("episode") == episode)
+        pictures = made[rows]
+        np.testing.assert_array_equal(pictures["observation"][1:], pictures["next_observation"][:-1])
 
 
 @pytest.mark.slow
