@@ -104,7 +104,7 @@ GUIDES = {
         {"trials=3": "trials=2", "epochs=2": "epochs=1"},
         prepared=False,
     ),
-    "agents": Guide(prepared=False),
+    "agents": Guide(smaller={"episodes=20, max_steps=1000": "episodes=2, max_steps=30"}, prepared=False),
     "driving": Guide(sketches={2: "needs the simulator of DonkeyCar"}, prepared=False),
     "interop": Guide(
         smaller={"20_000)\n": "1_024)\n", "n_step=1000": "n_step=80", "samples=1000": "samples=200"},

@@ -30,7 +30,8 @@ NAMES = {
     "physgym.nn": "MLP UNet FNO CNN Predictor Transforms Normalize Optimization Changes Compose ElasticEnergy "
     "HeatResidual Hold Inverse Laplacian LossTransform METRICS Metric MetricTable PoissonResidual RelativeL2 Transform "
     "build describe export_network register registered",
-    "physgym.rl": "Agent DQN SAC Transitions agent_class named_agent",
+    "physgym.rl": "Agent DQN SAC Transitions agent_class named_agent AgentEvaluation OfflineEvaluation TransitionCache "
+    "evaluate_agent evaluate_offline",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames",
     "physgym.sample": "Field SampleSpec",
     "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",
