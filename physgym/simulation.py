@@ -47,6 +47,10 @@ NO_STATE = (
     "{env} has no {hook}, so its state can be neither kept nor restored. Implement state() and set_state(state); see "
     "docs/simulation.md"
 )
+NO_INPUTS = (
+    "{env} has no take_input, so a person's inputs that its scene declares lead nowhere. Implement take_input(name, "
+    "value); see docs/watching.md"
+)
 NO_LOAD_SAMPLE = (
     "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
     "that it needs from a stored sample and returns the action for the next step; see docs/simulation.md"
@@ -210,6 +214,20 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             scene: Takes the objects.
         """
         add_default(scene, self._spec, {name: np.asarray(value) for name, value in self.constants().items()})
+
+    def take_input(self, name: str, value: Any) -> None:
+        """Take an input that a person has changed, of those that `scene` declares; asked before its step.
+
+        In a run alone, see docs/watching.md. What it changes, `begin` brings back to the default.
+
+        Args:
+            name: Its name.
+            value: The number of a slider, True for a button that was pressed, the vector of a pull, a list of 3.
+
+        Raises:
+            ConfigError: This simulation does not implement it.
+        """
+        raise ConfigError(NO_INPUTS.format(env=type(self).__name__))
 
     def shown_sample(self) -> Mapping[str, Array]:
         """Return the fields of the sample now, for pictures; empty where there is none yet."""

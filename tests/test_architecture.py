@@ -48,6 +48,7 @@ ORDER = [
     "events",
     "recording",
     "scene.values",
+    "scene.inputs",
     "scene.meshes",
     "scene.kinds",
     "scene.style",

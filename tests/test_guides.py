@@ -169,6 +169,7 @@ GUIDES = {
         prepared=False,
     ),
     "view": Guide(),
+    "watching": Guide(prepared=False),
     "vector": Guide(
         IMPORTS + "class Gain(gymnasium.Env):\n"
         "    action_space = observation_space = spaces.Box(-1, 1, (1,), np.float32)\n\n"

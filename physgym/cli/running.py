@@ -13,6 +13,7 @@ from physgym.cli.app import INTERRUPTED, again, app, config_of
 from physgym.cli.options import REPLAYING, RUNNING, VIEW, in_section, with_options
 from physgym.cli.reports import RUN_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
+from physgym.files import short
 
 if TYPE_CHECKING:
     from physgym.experiment.schema import Config
@@ -50,6 +51,10 @@ def run(
     out: rollouts.OUT = None,
     no_report: NoReport = False,
     view: VIEW = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="RECORD", help="Make the changes of a record of a person's inputs again; see --view."),
+    ] = None,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -80,6 +85,8 @@ def run(
     if rollout is not None:
         if view is not None:
             raise ConfigError("--view shows a run, and --rollout measures episodes: leave one of them out")
+        if inputs is not None:
+            raise ConfigError("--inputs belongs to a run, and --rollout measures episodes: leave one of them out")
         drawn = {name: build_sampler(getattr(chosen, name), name, "runner") for name in ("actions", "parameters")}
         found = _roll_out(session, config, chosen.which, rollout, {**options, **drawn}, only, allow=allow_changed_code)
         _report(session, found, wanted=not no_report)
@@ -95,11 +102,21 @@ def run(
         resume=resume,
         allow_changed_code=allow_changed_code,
         view=_view(view, session),
+        inputs=inputs,
+        record_inputs=_free_record(session, options["record"]) if view is not None and inputs is None else None,
         actions=build_sampler(chosen.actions, "actions", "runner"),
         parameters=build_sampler(chosen.parameters, "parameters", "runner"),
         **options,
     )
     _report(session, report, wanted=not no_report)
+
+
+def _free_record(session: Path, record: str | Path | None) -> Path | None:
+    """Return where the inputs of a person are kept: in the session, unless there is a record on this disk."""
+    from physgym.running.input_record import free_name
+    from physgym.storage.location import scheme_of
+
+    return free_name(session) if record is None or scheme_of(str(record)) else None
 
 
 def _report(session: Path, found: RunReport | RolloutReport, *, wanted: bool) -> None:
@@ -139,6 +156,7 @@ def replay(
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.evaluate import open_part, recorded_split
     from physgym.experiment.session import CONFIG
+    from physgym.running.input_record import NAME as INPUTS
 
     more = in_section(given, "runner")
     frames, which = more.pop("frames", None), more.pop("which", None)
@@ -149,6 +167,8 @@ def replay(
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     dataset = open_part(data, mode, recorded_split(session, data))  # type: ignore[arg-type]  # checked by it
     more |= {"allow_changed_code": allow_changed_code, "view": _view(view, session)}
+    if solver and (kept := data / INPUTS).exists():
+        more["inputs"] = kept
     _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
 
 
@@ -229,6 +249,8 @@ def _run(
                 solver=solver and stored is not None,
                 callbacks=[SaveFrames(frames, resume=more.get("resume", False))] if frames is not None else [],
             )
+            if (file := runner.kept_inputs) is not None:
+                print(f"inputs: {short(file)}; --inputs {short(file)} makes them again", file=sys.stderr)
     except KeyboardInterrupt:  # before the first step, or the second one
         record = more.get("record")
         kept = "" if record is None else f"; {record} keeps what it had, and with --resume a run goes on behind it"

@@ -36,6 +36,10 @@ class Beam(Simulation[Float32Array, Float32Array]):
     The sample has the input ``forces`` in N and the target ``displacement`` in mm, both of shape (n, 3), float32, for
     the nodes in the order of `rest_positions`.
 
+    In a run a person may pull the point ``tip`` of its window: a force at the nodes of the free end that, by
+    Euler-Bernoulli, would deflect it so far. The button ``load`` takes the forces of the actions away, and brings them
+    back.
+
     Against linear elasticity on a refined mesh (scikit-fem, 40 x 6 x 6 quadratic elements), the tip deflection under a
     small tip load is 3.1 % too small with ``nodes=(13, 4, 4), order=3`` and 1.7 % with ``nodes=(25, 5, 5), order=2``.
 
@@ -97,12 +101,23 @@ class Beam(Simulation[Float32Array, Float32Array]):
         self.sample_space = spaces.Dict({"forces": self.action_space, "displacement": self.observation_space})
         self._rest = np.zeros(shape, np.float32)
         self._forces, self._displacement = self._rest, self._rest
+        self._pull, self._loaded = self._rest, True  # by a person
         self._solution: Solution | None = None
 
     def begin(self, options: dict[str, Any]) -> None:
         """Put the beam to rest and forget the last prediction; there are no options."""
         self._forces, self._displacement = self._rest, self._rest
+        self._pull, self._loaded = self._rest, True
         self._solution = None
+
+    def take_input(self, name: str, value: Any) -> None:
+        """Pull the free end (``tip``, a vector in mm), or take the loads of the actions away or back (``load``)."""
+        if name == "load":
+            self._loaded = not self._loaded
+            return
+        end = self.rest_positions[:, 0] == self.rest_positions[:, 0].max()
+        force = self._force(1.0, self.mesh.size[0]) * np.array(value) / np.count_nonzero(end)
+        self._pull = np.where(end[:, np.newaxis], force, 0.0).astype(np.float32)
 
     def advance(self, action: Float32Array) -> None:
         """Find the equilibrium under an action; where there is none, the beam is at rest.
@@ -116,7 +131,7 @@ class Beam(Simulation[Float32Array, Float32Array]):
                 ``initial_guess`` is "network" and there is none.
         """
         self._solution, self._displacement = None, self._rest
-        self._forces = self._checked(action)
+        self._forces = self._pulled(self._checked(action))
         guess = None
         if self.initial_guess == "network":
             guess = np.asarray(self.predict({"forces": self._forces})["displacement"], np.float64)
@@ -139,6 +154,14 @@ class Beam(Simulation[Float32Array, Float32Array]):
                 "`sample_action`."
             )
         return forces.copy()
+
+    def _pulled(self, forces: Float32Array) -> Float32Array:
+        """Return the forces of an action with those of a person."""
+        forces = forces if self._loaded else self._rest
+        if not self._pull.any():
+            return forces
+        whole: Float32Array = np.clip(forces + self._pull, -self.force_bound, self.force_bound)
+        return whole
 
     def observation(self) -> Float32Array:
         """Return the displacement of the nodes in mm, shape (n, 3)."""
@@ -212,11 +235,11 @@ class Beam(Simulation[Float32Array, Float32Array]):
         Raises:
             SampleError: As `advance`.
         """
-        return {"forces": self._checked(action)}
+        return {"forces": self._pulled(self._checked(action))}
 
     def adopt(self, action: Float32Array, prediction: Mapping[str, Array]) -> None:
         """Set the displacement of the beam."""
-        self._solution, self._forces = None, self._checked(action)
+        self._solution, self._forces = None, self._pulled(self._checked(action))
         self._displacement = np.array(prediction["displacement"], np.float32)
 
     def apply_prediction(self, prediction: Mapping[str, Array]) -> None:
@@ -238,6 +261,9 @@ class Beam(Simulation[Float32Array, Float32Array]):
         scene.mesh("predicted", nodes + prediction("displacement"), cells, cell="hexahedron", ghost=True)
         scene.arrows("forces", nodes + displacement, field("forces"))
         scene.markers("fixed", nodes[: self.mesh.n_clamped], symbol="s", point_size=5)
+        last = len(self.rest_positions) - 1
+        scene.pull("tip", (nodes + displacement)[last], reach=LARGEST_DEFLECTION * self.mesh.size[0], unit="mm")
+        scene.button("load", label="load on or off", key="l")
 
 
 def _three(values: Any, kind: type) -> Any:

@@ -36,6 +36,9 @@ class Spring(Simulation[Array, Array]):
     shape (5,): with the force all that the next state depends on. The reward is minus the squared position in m², so
     that bringing the mass to rest is a small control problem.
 
+    In a run a person may add a force by the slider ``push`` of its window, and stop the mass by the button ``stop``.
+    The whole force stays within its bound.
+
     Sample: ``state`` (position, velocity) before the step, ``parameters`` (stiffness, mass, friction), ``force``, and
     the target ``next_state``.
 
@@ -129,7 +132,7 @@ class Spring(Simulation[Array, Array]):
         self._parameters = np.array([value[name] for name in PARAMETERS], np.float64)
         self._state = np.array([value["position"], value["velocity"]], np.float64)
         self._before = self._state
-        self._force = 0.0
+        self._force = self._push = 0.0
         self._propagator = propagator(value["stiffness"], value["mass"], value["friction"], self.time_step)
         self._positions = [float(self._state[0])]
 
@@ -151,12 +154,24 @@ class Spring(Simulation[Array, Array]):
         Raises:
             RejectSample: The state would not be finite; it stays as it is.
         """
-        force = float(action[0])
+        force = self._pushed(action)
         state = self._propagator @ np.array([*self._state, force])
         if not np.isfinite(state).all():
             raise RejectSample(f"the state is not finite after a force of {force} N")
         self._force = force
         self._state = state
+
+    def take_input(self, name: str, value: Any) -> None:
+        """Add a force in N to those of the steps to come (``push``), or stop the mass where it is (``stop``)."""
+        if name == "push":
+            self._push = value
+        else:
+            self._state = np.array([self._state[0], 0.0])
+
+    def _pushed(self, action: Array) -> float:
+        """Return the force of an action with that of a person, in N."""
+        force = float(action[0])
+        return min(max(force + self._push, -self.max_force), self.max_force) if self._push else force
 
     def observation(self) -> Array:
         """Return the position, velocity, stiffness, mass, friction: shape (5,), float32."""
@@ -203,11 +218,12 @@ class Spring(Simulation[Array, Array]):
 
     def inputs(self, action: Array) -> Mapping[str, Any]:
         """Return the state now and what the next one depends on."""
-        return {"state": self._state, "parameters": self._parameters, "force": action}
+        force = np.array([self._pushed(action)], np.float32) if self._push else action
+        return {"state": self._state, "parameters": self._parameters, "force": force}
 
     def adopt(self, action: Array, prediction: Mapping[str, Array]) -> None:
         """Take ``next_state`` as the state."""
-        self._before, self._force = self._state, float(action[0])
+        self._before, self._force = self._state, self._pushed(action)
         self._state = np.array(prediction["next_state"], np.float64)
         if self.render_mode is not None:
             self._positions.append(float(self._state[0]))
@@ -239,6 +255,8 @@ class Spring(Simulation[Array, Array]):
         scene.arrows("force", stack(x, 0.8 * side), stack(pull * (reach / self.max_force), 0.0), scale=1.0)
         scene.text("strength", "{:+.2f} N", values=pull, point=stack(x, side))
         scene.text("parameters", "k = {:.3g} N/m, m = {:.3g} kg, c = {:.3g} N s/m", values=field("parameters"))
+        scene.slider("push", -self.max_force, self.max_force, unit="N", keys=("Left", "Right"))
+        scene.button("stop", key="s")
         if self.render_mode is not None:
             self._trace = scene.curve("position", xlabel="time [s]", unit="m", limits="symmetric")
 

@@ -30,6 +30,7 @@ from physgym.samplers.base import SamplerLike, draw_parameters
 from physgym.storage.location import Location
 from physgym.vector.arguments import Arguments, check_arguments
 from physgym.vector.make import episode_factory
+from physgym.worker.given_inputs import RunInputs
 from physgym.worker.sampled_actions import SampledActionsFactory
 from physgym.worker.snapshots import SnapshotsFactory
 from physgym.worker.stored_actions import StoredActionsFactory
@@ -53,6 +54,7 @@ class EpisodePlan:
         passes: Number of passes over them; None for ever.
         episodes: Number of episodes; None for no end.
         snapshots: Number of steps after which the state of the simulation is wanted each time; None for no states.
+        inputs: Inputs of a person; None for none.
 
     Attributes:
         arguments: Arguments of the constructor, of which episode e has those at e modulo their number.
@@ -81,11 +83,12 @@ class EpisodePlan:
         passes: int | None,
         episodes: int | None,
         snapshots: int | None,
+        inputs: RunInputs | None = None,
     ) -> None:
         self.actions, self.parameters = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self.env, self.arguments, self.seed = env, check_arguments(arguments), seed
         self.limits, self.loaded, self.passes = limits, load, passes
-        self.snapshots, self.real_time = snapshots, False
+        self.snapshots, self.inputs, self.real_time = snapshots, inputs, False
         self.episodes = _limited(episodes, self.parameters)
         check_mode(mode)
         self._recorded = None if continued is None else recorded_source(continued, mode)
@@ -208,6 +211,8 @@ class Episodes:
                 options.setdefault(ARGUMENTS, episode % len(plan.arguments))
             if self._draw is not None:
                 options["parameters"] = self._draw(episode)
+            if plan.inputs is not None:
+                options |= plan.inputs.options(episode)
             yield episode, seed, options
 
     def warn_of_repeats(self, samples: NamedSamples, rejected: int) -> None:

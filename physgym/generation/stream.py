@@ -42,6 +42,7 @@ from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Breed
 from physgym.scene.declared import kept_scene
+from physgym.scene.inputs import SceneInput
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
 from physgym.storage.location import Location
@@ -49,6 +50,7 @@ from physgym.system.cores import usable_cores
 from physgym.vector.predictions import AnyPredictor
 from physgym.vector.vector_env import SocketVectorEnv
 from physgym.viewing.shown import show, view_of
+from physgym.worker.given_inputs import RunInputs, inputs_of
 
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 
@@ -64,6 +66,8 @@ class SampleStream(SampleSource):
         seeds: Part and rule from which seeds are derived, as `physgym.episode.part_seed` has them; those of `mode` by
             default.
         reports: Whether `take` gives every step, rejected ones included, with its reward and times; without `path`.
+        inputs: Inputs of a person, of environments made by `physgym.worker.given_inputs.with_inputs`; only where steps
+            are reported, since looking never changes samples.
         **options: See `physgym.generation.stream_options.StreamOptions`.
 
     Attributes:
@@ -91,6 +95,7 @@ class SampleStream(SampleSource):
         passes: int | None = None,
         seeds: tuple[str, int] | None = None,
         reports: bool = False,
+        inputs: RunInputs | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
         options = complete(StreamOptions, options, "SampleStream.__init__")
@@ -111,6 +116,8 @@ class SampleStream(SampleSource):
         limits |= {"nonfinite": nonfinite, "keep_rejected": bool(keep_rejected and path is not None)}
         if reports and path is not None:
             raise ConfigError("a dataset stores samples, and no reports of steps; leave path or reports out")
+        if inputs is not None and not reports:
+            raise ConfigError("inputs of a person change samples, and belong to a run: Runner(inputs=...)")
         limits["reports"] = reports
         snapshots = check_snapshots(options["snapshots"], path)
         self._plan = plan = EpisodePlan(
@@ -127,6 +134,7 @@ class SampleStream(SampleSource):
             passes=passes,
             episodes=episodes,
             snapshots=snapshots,
+            inputs=inputs,
         )
         self.rejected, self.stopped = 0, ""
         self._allow_changed_code = options["allow_changed_code"]
@@ -180,6 +188,8 @@ class SampleStream(SampleSource):
                     writer.set_constants(constants)
                 if (scene := self.scene) is not None:
                     writer.set_scene(scene)
+            if inputs is not None and inputs.live:
+                self._envs.views.accept(self.inputs)
             show(self._envs.views, view, env_name(env), [] if path is None else [str(path)])
         except BaseException as error:
             self._close(type(error))
@@ -228,6 +238,11 @@ class SampleStream(SampleSource):
     def scene(self) -> str | None:
         """Return the scene that the simulation declares, see `physgym.scene.declared`; None where it declares none."""
         return kept_scene(self._envs.scene())
+
+    @cached_property
+    def inputs(self) -> dict[str, SceneInput]:
+        """Return the inputs of a person that the simulation declares, by name; none where it is given none."""
+        return {} if self._plan.inputs is None else inputs_of(self._envs.call_envs([0], "described_inputs")[0])
 
     @property
     def time_step(self) -> float | None:

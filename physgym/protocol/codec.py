@@ -25,7 +25,7 @@ from physgym.errors import ProtocolError
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.batched_infos import check_infos
 from physgym.protocol.buffers import Buffer, Layout
-from physgym.protocol.contents import check_fields, check_indices
+from physgym.protocol.contents import check_fields, check_indices, is_change
 from physgym.protocol.messages import (
     CODES,
     Challenge,
@@ -56,6 +56,7 @@ ALL = 0xFFFFFFFF  # number of rows: every environment of the worker
 STREAM, LAST, INLINE = 1, 2, 4
 _INDEX = np.dtype("<u4")
 _ENDINGS = ("terminated", "truncated", "cut")
+NO_REPORTS = f"RolloutResult.reports must be a list of {', '.join(StepReports.__slots__)}, the last if there are some"
 _UNPROVED = frozenset({Challenge, Hello, Welcome})
 _KINDS = {code: kind for kind, code in CODES.items()}
 
@@ -208,7 +209,7 @@ def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
     extra = [
         None if parameters is None else parameters.episodes,
         None if rejected is None else [rejected.episodes, rejected.steps, rejected.reasons],
-        None if reports is None else [getattr(reports, name) for name in StepReports.__slots__],
+        None if reports is None else _report_columns(reports),
     ]
     if message.snapshots is not None:
         extra.append(message.snapshots)
@@ -221,6 +222,12 @@ def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
     if rejected is not None:
         body += _pack_columns(agreed.samples, agreed.sample_spec, rejected.samples, len(rejected.steps))
     return body
+
+
+def _report_columns(reports: StepReports) -> list[Any]:
+    """Return the columns of reports; the inputs of a person, which most have not, only where there are some."""
+    columns = [getattr(reports, name) for name in StepReports.__slots__]
+    return columns if reports.inputs else columns[:-1]
 
 
 def _pack_columns(layout: Layout, spec: SampleSpec | None, columns: Sample, number: int) -> list[Buffer]:
@@ -274,10 +281,17 @@ def _decode_reports(columns: Any, number: int) -> StepReports:
     Raises:
         ProtocolError: They are not.
     """
-    names = StepReports.__slots__
-    if not isinstance(columns, list) or len(columns) != len(names):
-        raise ProtocolError(f"RolloutResult.reports must be a list of {', '.join(names)}")
-    *measured, rejected, reasons = columns
+    names = StepReports.__slots__[:-1]
+    if not isinstance(columns, list) or len(columns) not in (len(names), len(names) + 1):
+        raise ProtocolError(NO_REPORTS)
+    *measured, rejected, reasons = columns[: len(names)]
+    given = columns[len(names)] if len(columns) > len(names) else []
+    if not isinstance(given, list):
+        raise ProtocolError(NO_REPORTS)
+    if not all(_is_input(entry, number) for entry in given):
+        raise ProtocolError(
+            f"RolloutResult.reports.inputs must be places of {number} steps with a name and a value each"
+        )
     for name, column in zip(names[:-2], measured, strict=True):
         if not _is_column(column, np.float64) or len(column) != number:
             raise ProtocolError(f"RolloutResult.reports.{name} must be a column of float64 for {number} steps")
@@ -286,6 +300,10 @@ def _decode_reports(columns: Any, number: int) -> StepReports:
     if len(rejected) and (rejected[0] < 0 or rejected[-1] >= number or not (np.diff(rejected) > 0).all()):
         raise ProtocolError(f"RolloutResult.reports.rejected are not ascending places of {number} steps")
     return StepReports(*columns)
+
+
+def _is_input(entry: Any, number: int) -> bool:
+    return isinstance(entry, list) and is_change(entry[1:]) and type(entry[0]) is int and 0 <= entry[0] < number
 
 
 def _check_ends(episodes: Array, steps: Array, ended: list[Any]) -> None:

@@ -10,6 +10,7 @@ from physgym.protocol.messages import (
     LARGEST_PART,
     Call,
     Failure,
+    GiveInputs,
     Message,
     Predict,
     Reset,
@@ -87,12 +88,21 @@ def check_message(message: Message, count: int) -> None:
                 raise ProtocolError(f"a WatchScenes names environments {message.rows}")
             if not (math.isfinite(message.interval) and message.interval >= 0):
                 raise ProtocolError(f"WatchScenes.interval is {message.interval}, no number of seconds")
+        case GiveInputs():
+            _check_env(message.env, 0, count)
+            if not all(map(is_change, message.changes)):
+                raise ProtocolError("GiveInputs.changes must be lists of a name and a value")
         case ScenePart():
             _check_env(message.env, 0, count)
             if not 0 <= message.place < message.parts or len(message.data) > LARGEST_PART:
                 raise ProtocolError(
                     f"a ScenePart of {len(message.data)} bytes is number {message.place} of {message.parts}"
                 )
+
+
+def is_change(entry: Any) -> bool:
+    """Return whether something is the change of an input: its name, and its value, which is checked by who knows it."""
+    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
 
 
 def _check_env(env: int, lowest: int, count: int) -> None:

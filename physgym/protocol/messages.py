@@ -6,8 +6,9 @@ its environments exist it sends `Ready`, which describes spaces and sample field
 with `Failure`; the replies to steps and rollouts may come in several parts. While a request is served the worker may
 ask `Predict`, and waits for `Prediction`.
 
-Two messages need no answer and count for nothing that is owed: with `WatchScenes` the parent says of which environments
-it wants pictures, and a worker sends these in `ScenePart`, or leaves them out where the connection has no room.
+Three messages need no answer and count for nothing that is owed: with `WatchScenes` the parent says of which
+environments it wants pictures, and a worker sends these in `ScenePart`, or leaves them out where the connection has no
+room. With `GiveInputs` the parent says what a person changes in an environment.
 """
 
 from __future__ import annotations
@@ -295,6 +296,19 @@ class WatchScenes:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveInputs:
+    """Parent: a person changes inputs of an environment, at the beginning of its next step; needs no answer.
+
+    Attributes:
+        env: Local index of the environment.
+        changes: Name and value of each, in the order in which they are made.
+    """
+
+    env: int
+    changes: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ScenePart:
     """Worker, while it serves a request: a part of a frame of a watched environment; needs no answer.
 
@@ -345,6 +359,7 @@ class Failure:
 Message: TypeAlias = (
     Challenge | Hello | Welcome | Ready | Attach | Attached | Reset | Step | Results | Rollout | RolloutResult | Call
     | CallResult | Predict | Prediction | Close | Closed | Failure | WatchScenes | ScenePart
+    | GiveInputs
 )  # fmt: skip
 # the numbers of docs/protocol.md: a new message gets a new number, and none is ever given again
 CODES: dict[type[Any], int] = {
@@ -368,6 +383,7 @@ CODES: dict[type[Any], int] = {
     Failure: 17,
     WatchScenes: 18,
     ScenePart: 19,
+    GiveInputs: 20,
 }
 LARGEST_PART = 1 << 15  # bytes of a frame in one message: few enough to fit where a connection has any room
 MESSAGE_TYPES: tuple[type[Any], ...] = tuple(CODES)

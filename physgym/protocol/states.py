@@ -19,6 +19,7 @@ from physgym.protocol.messages import (
     Close,
     Closed,
     Failure,
+    GiveInputs,
     Hello,
     Message,
     Predict,
@@ -50,7 +51,8 @@ class Moves(NamedTuple):
 
 NOTHING: frozenset[type[Any]] = frozenset()
 REQUESTS = frozenset(REPLIES)
-SAYS = REQUESTS | {WatchScenes}  # the parent, at any time while it may ask
+UNANSWERED = frozenset({WatchScenes, GiveInputs})  # what the parent says, and no worker answers
+SAYS = REQUESTS | UNANSWERED  # the parent, at any time while it may ask
 PARENT = Role.PARENT
 
 
@@ -137,7 +139,7 @@ class Conversation:
         """Return the sequence number of the next message, if it is of this kind."""
         if kind in REQUESTS:
             return self.ledger.next_sequence
-        if kind is WatchScenes:  # what is answered differs at both ends; what was asked does not
+        if kind in UNANSWERED:  # what is answered differs at both ends; what was asked does not
             return self.ledger.sequence
         pending = self.ledger.pending
         return pending[0].sequence if pending else 0
@@ -167,7 +169,7 @@ class Conversation:
                 self.ledger.count = message.count
         elif kind is Predict or kind is Prediction:
             self.asking = kind is Predict
-        elif kind is WatchScenes or kind is ScenePart:
+        elif kind in UNANSWERED or kind is ScenePart:
             return
         elif kind in REQUESTS:
             self.ledger.open(message, sequence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class StepReports:
         network_seconds: Shape (n,), float64: the time of the prediction that the step made; NaN where it made none.
         rejected: Shape (r,), int64: places of the rejected steps among the n, in ascending order.
         reasons: Why each of these was rejected.
+        inputs: What a person changed at the beginning of a step: its place among the n, name and value of each.
     """
 
     rewards: Array
@@ -28,6 +29,7 @@ class StepReports:
     network_seconds: Array
     rejected: Array
     reasons: list[Any]
+    inputs: list[Any] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -42,12 +44,14 @@ class StepReports:
     def cut(self, part: slice | Array) -> StepReports:
         """Return the reports of some of the steps, by a slice or a mask."""
         wanted = self._mask(part)
+        places = np.cumsum(wanted) - 1
         return StepReports(
             self.rewards[wanted],
             self.solver_seconds[wanted],
             self.network_seconds[wanted],
             np.flatnonzero(~self.accepted[wanted]),
             list(itertools.compress(self.reasons, wanted[self.rejected].tolist())),
+            [[int(places[place]), *change] for place, *change in self.inputs if wanted[place]],
         )
 
     def samples_of(self, part: slice | Array) -> Array:

@@ -15,8 +15,10 @@ from physgym.data.episode_origins import argument_numbers, episode_names, episod
 from physgym.data.provenance import code_of_part
 from physgym.episode import part_seed, seeds_of
 from physgym.errors import DatasetError
+from physgym.files import short
 from physgym.generation.replayed import check_same_sample, different
 from physgym.policies import EpisodePolicy
+from physgym.running.input_record import NAME
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_source import DatasetSteps
@@ -57,6 +59,7 @@ class ReplayedSteps(DatasetSteps):
         """Yield the steps of the dataset."""
         dataset, solver = self._dataset, self._solver
         self._refuse_joined()
+        self._refuse_inputs()
         origins = [self._origin(source, provenance) for source, provenance in episode_sources(dataset)]
         policies: dict[tuple[int, int], EpisodePolicy] = {}
         rows = self._rows()
@@ -68,8 +71,8 @@ class ReplayedSteps(DatasetSteps):
             origin, present = origins[number], solver.enter(argument)
             key = (solver.index, number)
             policies[key] = policies.get(key) or present.policies(origin.acting, origin.seed)
-            policy, options = policies[key](before), origin.options(episode)
-            for again in solver.episode(episode, seed, policy, options, **origin.limits):
+            policy, options = policies[key](before), {**(origin.options(episode) or {}), **solver.plan.given(episode)}
+            for again in solver.episode(episode, seed, policy, options or None, **origin.limits):
                 step = again.transition.step
                 if step in stored:
                     check_same_sample(dataset[stored[step]], again.transition.sample, f"{where}, step {step}")
@@ -120,6 +123,15 @@ class ReplayedSteps(DatasetSteps):
                     f"{len(dataset.paths)} datasets were joined, whose episodes cannot be distinguished by what the "
                     "solver needs. Replay them one at a time, or without the solver"
                 )
+
+    def _refuse_inputs(self) -> None:
+        """Raise DatasetError where a person changed inputs of the simulation, and nobody says which."""
+        kept = [path / NAME for path in self._dataset.paths if (path / NAME).exists()]
+        if kept and self._solver.plan.inputs is None:
+            raise DatasetError(
+                f"the dataset was recorded with a person's inputs, which a replay with the solver needs too: give the "
+                f"runner inputs={short(kept[0])!r}"
+            )
 
     def _check_code(self, provenance: Any) -> None:
         """Check that this simulation made episodes, before a difference shows in the samples.

@@ -32,6 +32,22 @@ class RunOptions(RunnerOptions, total=False):
     timeout: Timeout
     on_error: OnError
     view: ViewOption
+    inputs: Annotated[
+        str | Path | None,
+        Option(
+            None,
+            "record of a person's inputs, a file or the folder of samples next to which it lies, whose changes are "
+            "made again at the beginning of the same steps",
+        ),
+    ]
+    record_inputs: Annotated[
+        str | Path | None,
+        Option(
+            None,
+            "new file for the inputs that a person gives in the window or page of `view`; by default ``inputs.jsonl`` "
+            "next to the samples of `record`. Where nothing keeps them none are offered",
+        ),
+    ]
     load: Annotated[
         SampleDataset | None,
         Option(

@@ -13,6 +13,7 @@ from physgym.generation.stored_episodes import StoredEpisodes
 from physgym.naming import env_name
 from physgym.registration import EnvLike, defaults_of
 from physgym.samplers import Sampler
+from physgym.worker.given_inputs import RunInputs
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RunPlan:
         apply: Whether the simulation gets the predictions.
         surrogate: Whether the network makes the steps in place of the solver.
         compare: Whether predictions are compared with the samples.
+        inputs: Those of a person; None where there are none, and nobody may make some.
         allow_changed_code: Whether to go on where the simulation has other code than what is recorded.
     """
 
@@ -49,6 +51,7 @@ class RunPlan:
     apply: bool
     surrogate: bool
     compare: bool
+    inputs: RunInputs | None
     allow_changed_code: bool
 
     @cached_property
@@ -60,6 +63,10 @@ class RunPlan:
     def limits(self) -> dict[str, Any]:
         """Return the limits of an episode, as arguments."""
         return {"max_steps": self.max_steps, "max_rejects": self.max_rejects}
+
+    def given(self, episode: int) -> dict[str, Any]:
+        """Return what the inputs of a person add to the options of the reset of an episode."""
+        return {} if self.inputs is None else self.inputs.options(episode)
 
     @property
     def defaults(self) -> Any:

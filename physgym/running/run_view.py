@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,7 +15,8 @@ from physgym.running.solver_steps import SolverSteps
 from physgym.scene.live import SceneSource
 from physgym.scene.stored import scene_of
 from physgym.viewing.shown import LiveView, show
-from physgym.viewing.views import SceneViews, requests
+from physgym.viewing.views import SceneViews, nothing, requests
+from physgym.viewing.waiting_inputs import GivenInput
 from physgym.worker.scene_offers import PresentScene, SceneOffers, ShownScene
 
 
@@ -29,14 +30,16 @@ class RunView:
     Args:
         make: Makes the scene, when somebody looks first.
         where: Returns the folder in which it is drawn, as a context.
+        give: Takes what a person has changed, before the next step.
     """
 
     def __init__(
         self,
         make: Callable[[], ShownScene] = _nothing,
         where: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        give: Callable[[Sequence[GivenInput]], None] = nothing,
     ) -> None:
-        self.views = SceneViews(1)
+        self.views, self._give = SceneViews(1), give
         self._offers = SceneOffers(lambda row: make(), lambda row: where(), self._take)
 
     @classmethod
@@ -48,7 +51,9 @@ class RunView:
             view: How it is shown.
             record: The folder in which steps are stored; None where they are not.
         """
-        made = cls(lambda: PresentScene(lambda: simulation.env), lambda: simulation.folder)
+        made = cls(lambda: PresentScene(lambda: simulation.env), lambda: simulation.folder, simulation.give)
+        if simulation.plan.inputs is not None and simulation.plan.inputs.live:
+            made.views.accept(simulation.inputs)
         show(made.views, view, env_name(simulation.plan.env), [] if record is None else [str(record)])
         return made
 
@@ -62,7 +67,7 @@ class RunView:
     def attend(self) -> None:
         """Do what viewers wish before the next step: show other things, or pause."""
         if self.views.attention:
-            self.views.attend(self._tell, lambda: False)
+            self.views.attend(self._tell, lambda: False, self._give)
 
     def made(self, step: RunStep) -> None:
         """Offer a picture of a step."""

@@ -23,6 +23,7 @@ from physgym.progress import Progress
 from physgym.registration import EnvLike
 from physgym.running.overlap import LearnedEpisodes
 from physgym.running.replayed_steps import ReplayedSteps
+from physgym.running.run_inputs import RunnerInputs
 from physgym.running.run_options import RunOptions
 from physgym.running.run_plan import RunPlan
 from physgym.running.run_record import RunRecord
@@ -116,6 +117,15 @@ class Runner:
         self._overlap_checked = False
         self._after: tuple[int, int] | None = None  # episode and step of the last one of a run
         self._view = view_of(options["view"])
+        if env is None and options["inputs"] is not None:
+            raise ConfigError("inputs= repeats what a person changed in a simulation, and there is none")
+        self._inputs = RunnerInputs(
+            options["inputs"],
+            options["record_inputs"],
+            options["record"],
+            resume=options["resume"],
+            view=self._view.sink is not None,
+        )
         self.seed, self.stepping = seed, False
         self.last: RunStep | None = None
         self._simulation: SimulationSteps | None = None
@@ -139,6 +149,7 @@ class Runner:
             apply=options["apply"],
             surrogate=options["surrogate"],
             compare=compare,
+            inputs=self._inputs.plan,
             allow_changed_code=options["allow_changed_code"],
         )
         if num_envs is None and num_workers is None:
@@ -146,6 +157,11 @@ class Runner:
         else:
             workers = {name: options[name] for name in WORKERS}
             self._simulation = WorkerSteps(plan, self._timed, self._record, learned, workers)
+        try:
+            self._inputs.check(self._simulation)
+        except BaseException as error:
+            self._simulation.close(type(error))
+            raise
 
     @property
     def env(self) -> Env | None:
@@ -165,6 +181,11 @@ class Runner:
             ConfigError: There is no environment.
         """
         return self._with_env().code
+
+    @property
+    def kept_inputs(self) -> Path | None:
+        """Return the file with the inputs that a person has given in the runs until now; None where there are none."""
+        return self._inputs.path if self._inputs.written else None
 
     def options(self, episode: int) -> dict[str, Any] | None:
         """Return what the reset of an episode of a run in this process gets, by its index."""
@@ -230,6 +251,7 @@ class Runner:
         self.last = step
         if advance:
             self._after = step.episode, step.transition.step
+            self._inputs.take(step)
         blocks.add(step)
 
     # --- where steps come from
@@ -240,6 +262,7 @@ class Runner:
         if self._record.wanted:
             source = simulation.plan.source(self._weights(), simulation.surrogate, self._record.source)
         self._after = self._record.open("run", simulation, source, simulation) or self._after
+        self._inputs.open(simulation, self._weights())
 
     def _replayed(self, dataset: SampleDataset, solver: bool) -> StepSource:
         """Return the steps of a replay."""
@@ -373,6 +396,8 @@ class Runner:
             events.emit("prediction_end", self)
             events.close()
         self._record.commit()
+        if replay is None and not report.interrupted:
+            self._inputs.warn_of_rest(self._after)
         blocks.summarize(report)
         return report
 
@@ -400,4 +425,5 @@ class Runner:
             if self._simulation is not None:
                 self._simulation.close(error)
         finally:
+            self._inputs.close()
             self._record.close(error)

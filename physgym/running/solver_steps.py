@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -26,8 +26,11 @@ from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
 from physgym.sample import declaration
 from physgym.scene.declared import described_scene, kept_scene
+from physgym.scene.inputs import SceneInput
 from physgym.vector.make import env_factories
+from physgym.viewing.waiting_inputs import GivenInput
 from physgym.worker.folders import Folder
+from physgym.worker.given_inputs import give_input, inputs_of, with_inputs
 from physgym.worker.stored_actions import StoredActionsFactory
 from physgym.worker.variants import ARGUMENTS, Variants
 
@@ -69,6 +72,8 @@ class SolverSteps(SimulationSteps):
         factories = env_factories(self.plan.env, self.plan.env_kwargs)
         if self.plan.surrogate:
             factories = [functools.partial(SurrogateEnv, factory, self._predictor.predictor) for factory in factories]
+        if self.plan.inputs is not None:
+            factories = [functools.partial(with_inputs, factory) for factory in factories]
         if self.plan.stored_episodes is not None:
             factories = [StoredActionsFactory(factory) for factory in factories]
         return Variants(factories)
@@ -80,6 +85,16 @@ class SolverSteps(SimulationSteps):
     def env(self) -> Env:
         """Return the environment of the present episode."""
         return self._present.env
+
+    @property
+    def inputs(self) -> dict[str, SceneInput]:
+        """Return the inputs of a person that the simulation declares, by name."""
+        return {} if self.plan.inputs is None else inputs_of(self.env.get_wrapper_attr("described_inputs")())
+
+    def give(self, given: Sequence[GivenInput]) -> None:
+        """Have inputs changed at the beginning of the next step."""
+        for _, name, value in given:
+            give_input(self.env, name, value)
 
     @property
     def folder(self) -> Folder:
@@ -160,10 +175,11 @@ class SolverSteps(SimulationSteps):
         stored = self.plan.stored_episodes
         if stored is None:
             for episode in itertools.count(first):
-                yield episode, episode_seed(self.plan.part_seed, episode), self.options(episode)
+                options = {**(self.options(episode) or {}), **self.plan.given(episode)}
+                yield episode, episode_seed(self.plan.part_seed, episode), options or None
         else:
             for episode, seed, options in stored.run(first, len(self.plan.env_kwargs)):
-                yield episode, seed, options | (self.options(episode) or {})
+                yield episode, seed, {**options, **(self.options(episode) or {}), **self.plan.given(episode)}
 
     def episode(
         self, episode: int, seed: int, policy: ActionPolicy, options: dict[str, Any] | None, **limits: Any

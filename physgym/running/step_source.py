@@ -13,6 +13,7 @@ from physgym.running.run_plan import RunPlan
 from physgym.running.run_step import RunStep
 from physgym.sample import SampleSpec
 from physgym.scene.declared import METADATA
+from physgym.scene.inputs import SceneInput
 
 
 class StepSource(ABC):
@@ -118,6 +119,11 @@ class SimulationSteps(StepSource):
     def options(self, episode: int) -> dict[str, Any] | None:
         """Return what the reset of an episode of a run in this process gets, by its index."""
         return None
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Mapping[str, SceneInput]:
+        """Return the inputs of a person that the simulation declares, by name; none where the plan has none."""
 
     @abstractmethod
     def stop(self, error: type[BaseException]) -> None:

@@ -29,6 +29,7 @@ from physgym.running.surrogate import SurrogateEnv
 from physgym.sample import Field, Sample, SampleSpec, declaration
 from physgym.simulation import Simulation
 from physgym.spaces import Array
+from physgym.worker.given_inputs import GIVEN, with_inputs
 from physgym.worker.reported_steps import SECONDS
 
 SURROGATE = "physgym.surrogate"  # key of an environment's metadata: a network stands in for its solver
@@ -197,6 +198,7 @@ class ReportStepsFactory:
         surrogate: Whether the network stands in for its solver.
         arguments: Of `ReportStepsWrapper`.
         feedback: Which output of the network is which input of the next step; None leaves it to the samples.
+        given: Whether the simulation takes the inputs of a person.
     """
 
     def __init__(
@@ -205,15 +207,19 @@ class ReportStepsFactory:
         surrogate: bool,
         arguments: Mapping[str, Any],
         feedback: Feedback | None = None,
+        *,
+        given: bool = False,
     ) -> None:
+        self._given = given
         self._make, self._surrogate, self._arguments = make, surrogate, dict(arguments)
         self._feedback = feedback
 
     def __call__(self, **kwargs: Any) -> Env:
         """Make one."""
-        make = functools.partial(self._make, **kwargs)
-        env = SurrogateEnv(make, feedback=self._feedback) if self._surrogate else make()
-        return ReportStepsWrapper(env, **self._arguments)
+        make: Callable[[], Env] = functools.partial(self._make, **kwargs)
+        if self._surrogate:
+            make = functools.partial(SurrogateEnv, make, feedback=self._feedback)
+        return ReportStepsWrapper(with_inputs(make) if self._given else make(), **self._arguments)
 
 
 def read_reported_steps(rows: NamedSamples) -> Iterator[ReportedStep]:
@@ -229,6 +235,9 @@ def read_reported_steps(rows: NamedSamples) -> Iterator[ReportedStep]:
     assert reports is not None
     endings = dict(zip(zip(ends.episodes.tolist(), ends.steps.tolist(), strict=True), rows.endings, strict=True))
     reasons = dict(zip(reports.rejected.tolist(), reports.reasons, strict=True))
+    given: dict[int, list[Any]] = {}
+    for place, *change in reports.inputs:
+        given.setdefault(place, []).append(change)
     fields = [(n, list(v)) for n, v in rows.samples.items() if not n.startswith(PREDICTION)]
     predicted = [(n.removeprefix(PREDICTION), list(v)) for n, v in rows.samples.items() if n.startswith(PREDICTION)]
     columns = (*names.columns, reports.rewards, reports.solver_seconds, reports.network_seconds)
@@ -241,7 +250,8 @@ def read_reported_steps(rows: NamedSamples) -> Iterator[ReportedStep]:
             sample = {name: np.asarray(column[place]) for name, column in fields}
             prediction = {name: np.asarray(column[place]) for name, column in predicted} or None
         ending = endings.get((episode, step), "")
-        transition = Transition(step, None, None, reward, bool(ending), {}, sample, reasons.get(i, ""), None, ending)
+        info = {GIVEN: given[i]} if i in given else {}
+        transition = Transition(step, None, None, reward, bool(ending), info, sample, reasons.get(i, ""), None, ending)
         yield ReportedStep(episode, seed, transition, prediction, solver, network)
 
 

@@ -26,6 +26,7 @@ from physgym.running.worker_report import (
     without_predictions,
 )
 from physgym.sample import SampleSpec
+from physgym.scene.inputs import SceneInput
 from physgym.step_fields import step_fields
 from physgym.vector.make import env_factories
 
@@ -97,6 +98,7 @@ class WorkerSteps(SimulationSteps):
                 "apply": plan.apply,
             },
             self._predictor.predictor.feedback or None,
+            given=plan.inputs is not None,
         )
         self._stream = SampleStream(
             factory,
@@ -109,6 +111,7 @@ class WorkerSteps(SimulationSteps):
             parameters=plan.parameters,
             nonfinite="allow",  # workers check samples; a prediction need not be finite
             load=plan.load,
+            inputs=plan.inputs,
             **plan.limits,
             **self._workers,
         )
@@ -123,6 +126,11 @@ class WorkerSteps(SimulationSteps):
     def scene(self) -> str | None:
         """Return the scene that the simulation declares."""
         return self._opened().scene
+
+    @property
+    def inputs(self) -> Mapping[str, SceneInput]:
+        """Return the inputs of a person that the simulation declares, by name."""
+        return self._opened().inputs
 
     @property
     def time_step(self) -> float | None:

@@ -1,8 +1,8 @@
 """Snapshots of scenes as plain data, and frames: what changed from one to the next.
 
-A snapshot is all that a viewer draws: a title, the camera, and by name the objects with their arrays and settings. A
-frame holds what differs alone, so that the topology of a mesh travels once. Arrays that did not change stay the same
-objects.
+A snapshot is all that a viewer draws: a title, the camera, and by name the objects with their arrays and settings; of a
+scene that takes inputs of a person these too. A frame holds what differs alone, so that the topology of a mesh travels
+once. Arrays that did not change stay the same objects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from physgym.errors import SceneError
 SceneSnapshot: TypeAlias = dict[str, Any]
 SceneFrame: TypeAlias = dict[str, Any]
 
-SINGLE = ("title", "camera")  # entries of a snapshot that are replaced as a whole
+SINGLE = ("title", "camera", "inputs")  # entries of a snapshot that are replaced as a whole, where it has them
 _ABSENT = object()
 
 
@@ -40,15 +40,15 @@ def difference(before: SceneSnapshot | None, now: SceneSnapshot) -> SceneFrame:
         now: The later one.
 
     Returns:
-        ``full``: whether it is everything; ``title`` and ``camera`` where they differ; ``objects``, by name what is
-        new or differs; ``new``, names of those that come whole; ``absent``, by name entries that are gone; ``removed``,
-        names of objects that are gone.
+        ``full``: whether it is everything; ``title``, ``camera`` and ``inputs`` where they differ; ``objects``, by name
+        what is new or differs; ``new``, names of those that come whole; ``absent``, by name entries that are gone;
+        ``removed``, names of objects that are gone.
     """
     past = {} if before is None else before["objects"]
     frame: SceneFrame = {"full": before is None, "objects": {}, "new": [], "absent": {}, "removed": []}
     for name in SINGLE:
-        if before is None or before[name] != now[name]:
-            frame[name] = now[name]
+        if name in now if before is None else before.get(name) != now.get(name):
+            frame[name] = now.get(name, {})
     frame["removed"] = [name for name in past if name not in now["objects"]]
     for name, item in now["objects"].items():
         known = past.get(name)

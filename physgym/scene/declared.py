@@ -12,6 +12,7 @@ from typing import Any
 
 from physgym.errors import SceneError
 from physgym.placement import Env
+from physgym.scene.inputs import SceneInput
 from physgym.scene.live import constants_of, layers, scene_of_env
 from physgym.scene.objects import Scene
 from physgym.scene.values import FIELD, PREDICTION
@@ -31,11 +32,27 @@ def declared_scene(env: Env) -> dict[str, Any] | None:
     Raises:
         SceneError: An object is wrong, or a method of a layer fails.
     """
+    scene = _declared(env)
+    found = None if scene is None else scene.declaration()
+    return found if found is not None and found["objects"] else None
+
+
+def declared_inputs(env: Env) -> dict[str, SceneInput]:
+    """Return the inputs of a person that an environment and its wrappers declare in their scene, by name.
+
+    Raises:
+        SceneError: One is wrong, or a method of a layer fails.
+    """
+    scene = _declared(env)
+    return {} if scene is None else scene.inputs
+
+
+def _declared(env: Env) -> Scene | None:
+    """Return the scene that an environment and its wrappers declare; None where they leave it to the fields."""
     methods: list[Any] = [layer.get_wrapper_attr("scene") for layer in layers(env, "scene")]
     if all(getattr(method, "__func__", None) is Simulation.scene for method in methods):
         return None
-    found = scene_of_env(env, constants_of(env), type(env.unwrapped).__name__).declaration()
-    return found if found["objects"] else None
+    return scene_of_env(env, constants_of(env), type(env.unwrapped).__name__)
 
 
 def described_scene(env: Env) -> dict[str, Any]:

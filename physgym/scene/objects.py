@@ -15,6 +15,7 @@ import numpy as np
 
 from physgym.errors import SceneError
 from physgym.scene.changes import SceneSnapshot, same
+from physgym.scene.inputs import SceneInputs
 from physgym.scene.kinds import COLOURED, KINDS, Arrays, ObjectKind, text_of
 from physgym.scene.style import DARK_COLOUR, GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
 from physgym.scene.values import AbsentValue, Values, literal
@@ -82,11 +83,12 @@ class SceneHandle:
         self._scene._remove(self)
 
 
-class Scene:
+class Scene(SceneInputs):
     """Objects that pictures of a simulation show.
 
     Each method that adds one takes its name and returns a `SceneHandle`. Arrays may be given at once, as `Values`, or
-    later, by `SceneHandle.update`; an object is not drawn until all that it needs is known.
+    later, by `SceneHandle.update`; an object is not drawn until all that it needs is known. Inputs of a person are
+    declared by `slider`, `button` and `pull`.
 
     Args:
         owner: Name of the environment, for errors.
@@ -96,7 +98,7 @@ class Scene:
     """
 
     def __init__(self, owner: str = "") -> None:
-        self.owner = owner
+        super().__init__(owner)
         self._objects: dict[str, _SceneObject] = {}
         self._handles: dict[str, SceneHandle] = {}
         self._title = ""
@@ -339,6 +341,8 @@ class Scene:
         if self._tips is not None and self._camera["bounds"] is None and "bounds" in camera:
             camera["bounds"] = _box([np.array(camera["bounds"]), self._tips]).tolist()
         self._last = {"title": self._title, "camera": camera, "objects": self._described(built)}
+        if self.inputs:
+            self._last["inputs"] = self._shown_inputs(sample or {}, constants or {})
         return self._last
 
     def _described(self, built: Mapping[str, Arrays]) -> dict[str, Any]:

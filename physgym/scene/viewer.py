@@ -10,12 +10,13 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from physgym.errors import PhysGymError
 from physgym.progress import say
 from physgym.scene.changes import apply
+from physgym.scene.inputs import InputValue
 from physgym.scene.sinks.base import Controls, SceneSink, SinkError
 from physgym.scene.sinks.table import make_sink
 from physgym.viewing.views import SAID
@@ -26,15 +27,17 @@ IDLE = 1 / 60  # seconds between two looks at what the person does
 
 
 class Buttons(Controls):
-    """Pause and single step of the run that has started this viewer.
+    """Pause, single step and inputs of the run that has started this viewer.
 
     Args:
         link: The way to it.
+        takes_inputs: Whether the run takes inputs.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, link: Link, *, takes_inputs: bool = False) -> None:
+        self._link, self._takes_inputs = link, takes_inputs
         self._paused = False
+        self._given: dict[tuple[int, str], InputValue] = {}  # of each input the last value that was not sent
 
     @property
     def paused(self) -> bool:
@@ -57,9 +60,27 @@ class Buttons(Controls):
         """Have it make one step, and pause."""
         self._do("step")
 
+    @property
+    def takes_inputs(self) -> bool:
+        """Return whether the run takes inputs of a person."""
+        return self._takes_inputs
+
+    def give(self, environment: int, name: str, value: InputValue) -> None:
+        """Have an input changed, with the next `send`."""
+        self._given[environment, name] = value
+
+    def send(self) -> None:
+        """Send the inputs that were changed since the last time, of each the last value."""
+        while self._given:
+            key = next(iter(self._given))
+            self._send({"input": [*key, self._given.pop(key)]})
+
     def _do(self, what: str) -> None:
+        self._send({"do": what})
+
+    def _send(self, message: Mapping[str, Any]) -> None:
         try:
-            self._link.send({"do": what})
+            self._link.send(message)
         except OSError:
             return  # it has ended, which shows when it is read
 
@@ -85,7 +106,7 @@ def view(
         ConfigError: The sink cannot be opened.
         SceneError: A frame cannot be read.
     """
-    buttons = Buttons(link) if words["control"] else None
+    buttons = Buttons(link, takes_inputs=bool(words["inputs"])) if words["control"] else None
     try:
         sink.open(words["title"], words["environments"], controls=buttons)
         opened(sink.place)
@@ -103,6 +124,8 @@ def _serve(link: Link, sink: SceneSink, buttons: Buttons | None, rate: float) ->
     errors: Counter[int] = Counter()  # by environment
     chosen: tuple[int, ...] | None = None
     while sink.poll():
+        if buttons is not None:
+            buttons.send()
         if sink.chosen != chosen:
             chosen = sink.chosen
             try:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from physgym.errors import ConfigError
+from physgym.scene.inputs import INPUT_KINDS, InputValue, SceneInputs
 from physgym.scene.sinks.base import FIRST, Controls, SceneSink, SinkError
 
 CLOSE = 5.0  # seconds within which a sink is closed
@@ -83,12 +84,18 @@ def every_object() -> dict[str, dict[str, Any]]:
 class KeptControls(Controls):
     """Controls that keep what was asked.
 
+    Args:
+        takes_inputs: Whether the run takes inputs.
+
     Attributes:
         asked: Names of the calls.
+        given: Environment, name and value of the inputs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_inputs: bool = False) -> None:
         self.asked: list[str] = []
+        self.given: list[tuple[int, str, InputValue]] = []
+        self._takes_inputs = takes_inputs
 
     @property
     def paused(self) -> bool:
@@ -107,12 +114,39 @@ class KeptControls(Controls):
         """Keep that a step was asked for."""
         self.asked.append("step")
 
+    @property
+    def takes_inputs(self) -> bool:
+        """Return whether the run takes inputs."""
+        return self._takes_inputs
+
+    def give(self, environment: int, name: str, value: InputValue) -> None:
+        """Keep an input."""
+        self.given.append((environment, name, value))
+
+
+def every_input(**values: InputValue) -> dict[str, dict[str, Any]]:
+    """Return an input of each kind as a snapshot has them, by name."""
+    declared = SceneInputs()
+    declared.slider("push", -2.0, 2.0, unit="N", keys=("Left", "Right"), springs=True)
+    declared.button("stop", key="s")
+    declared.pull("tip", [1.0, 0.0, 0.0], reach=0.5)
+    places = {"tip": {"point": [1.0, 0.0, 0.0]}}
+    found = {name: one.to_json() | {"value": values.get(name, one.rest)} for name, one in declared.inputs.items()}
+    return {name: one | places.get(name, {}) for name, one in found.items()}
+
 
 class SinkContract:
-    """Tests that a sink shows what it is given, and ends well."""
+    """Tests that a sink shows what it is given, and ends well.
+
+    A sink that shows inputs of a person, `SceneSink.shows`, says how one is changed in it: `change`.
+    """
 
     def sink(self, folder: Path, **options: Any) -> SceneSink:
         """Return a sink that is not open, with the options `chosen`; it may write to a folder of the test."""
+        raise NotImplementedError
+
+    def change(self, sink: SceneSink, name: str, value: InputValue) -> None:
+        """Change an input of environment 1 as a person does in the sink: those of `every_input`."""
         raise NotImplementedError
 
     def breaks(self) -> dict[str, Any]:
@@ -157,6 +191,31 @@ class SinkContract:
             sink.show({0: snapshot_of(mesh={**mesh, "faces": TRIANGLES})})
             sink.show({0: snapshot_of(mesh=shown_object("points", points=SQUARE[:2]))})
             sink.show({0: snapshot_of(other=mesh)})
+            assert sink.poll()
+        finally:
+            sink.close()
+
+    @pytest.mark.parametrize("takes", [True, False], ids=["a run", "who only looks"])
+    def test_inputs_are_offered_where_the_run_takes_them(self, tmp_path: Path, takes: bool) -> None:
+        """Check that each kind that the sink shows can be changed, and others and those of nobody are left alone."""
+        sink, controls = self.sink(tmp_path, chosen=[1]), KeptControls(takes_inputs=takes)
+        assert set(sink.shows) <= set(INPUT_KINDS)
+        sink.open("springs", 2, controls=controls)
+        try:
+            given: dict[str, InputValue] = {"push": 1.5, "stop": True, "tip": [0.0, 0.25, 0.0]}
+            pulled: list[float] = [0.1, 0.0, 0.0]
+            for shown in (every_input(), every_input(push=1.0), every_input(push=1.0, tip=pulled)):
+                sink.show({1: {**snapshot_of(**every_object()), "inputs": shown}})
+            if takes:
+                for name, one in every_input().items():
+                    if one["kind"] in sink.shows:
+                        self.change(sink, name, given[name])
+            assert sink.poll()
+            wanted = [name for name, one in every_input().items() if takes and one["kind"] in sink.shows]
+            assert [one[:2] for one in controls.given] == [(1, name) for name in wanted]
+            for _, name, value in controls.given:
+                np.testing.assert_allclose(np.array(value, np.float64), np.array(given[name], np.float64), atol=0.01)
+            sink.show({1: snapshot_of(**every_object())})  # no inputs any more
             assert sink.poll()
         finally:
             sink.close()

@@ -30,6 +30,7 @@ from physgym.protocol.messages import (
     Call,
     CallResult,
     Close,
+    GiveInputs,
     Hello,
     Message,
     Predict,
@@ -382,6 +383,28 @@ class ChannelContract:
             assert time.monotonic() < deadline
         assert worker.watch_request() == WatchScenes([0, 1], 0.1)
         assert worker.watch_request() is None
+        assert [type(worker.next()) for _ in range(3)] == [Call, Call, Close]
+
+    def test_a_worker_takes_a_persons_inputs_from_among_requests(self, ends: Any) -> None:
+        """Check that each `GiveInputs` that came is found, and that requests keep their order."""
+        parent, worker = ends
+        given = [GiveInputs(0, [["push", number / 2]]) for number in range(3)]
+        for message in (
+            Call("call", "x"),
+            given[0],
+            WatchScenes([0], 0.5),
+            given[1],
+            Call("call", "y"),
+            given[2],
+            Close(),
+        ):
+            parent.send(message)
+        deadline = time.monotonic() + PATIENCE
+        while not worker.asked_to_close():
+            assert time.monotonic() < deadline
+        assert worker.given_inputs() == given
+        assert worker.given_inputs() == []
+        assert worker.watch_request() == WatchScenes([0], 0.5)
         assert [type(worker.next()) for _ in range(3)] == [Call, Call, Close]
 
     def test_what_may_be_left_out_is_never_waited_for(self, ends: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from physgym.errors import ProtocolError
 from physgym.protocol.connection import Connection
-from physgym.protocol.messages import Close, Message, Prediction, Role, WatchScenes
+from physgym.protocol.messages import Close, GiveInputs, Message, Prediction, Role, WatchScenes
 
 PARTS = 64  # handed to `Channel.write` at once
 
@@ -201,6 +201,13 @@ class Channel(ABC):
             return None
         self._inbox = deque(message for message in self._inbox if not isinstance(message, WatchScenes))
         return found[-1]
+
+    def given_inputs(self) -> list[GiveInputs]:
+        """Return each `GiveInputs` among the messages that wait, in their order, and take them out."""
+        found = [message for message in self._inbox if isinstance(message, GiveInputs)]
+        if found:
+            self._inbox = deque(message for message in self._inbox if not isinstance(message, GiveInputs))
+        return found
 
     def asked_to_close(self) -> bool:
         """Return whether `Close` is among the requests that wait; for the worker's end. Raises as `receive` does."""

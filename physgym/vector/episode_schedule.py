@@ -15,6 +15,7 @@ from physgym.vector.fleet import WorkerPool
 from physgym.vector.quota import LARGEST_CHUNK, Demand, Quota
 from physgym.vector.turnover import Turnover
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker
+from physgym.worker.given_inputs import GIVEN
 
 CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
 CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
@@ -195,6 +196,8 @@ class EpisodeSchedule:
         if reply.last:
             self._sizes.adapt(chunk.worker.index, chunk.begun, chunk.size)
         reply = self._arrivals.new(reply)
+        if reply.reports is not None and reply.reports.inputs:
+            _note_inputs(request.request, reply)
         for entry in reply.ended:
             self._arrivals.end(entry[0])
         self._quota.take(chunk.first, len(reply.steps), reply.lengths)
@@ -231,6 +234,15 @@ class EpisodeSchedule:
         self._quota.end(chunk.first)
         del self._chunks[chunk.first]
         self._episodes.difference_update(chunk.episodes)
+
+
+def _note_inputs(request: Message, reply: RolloutResult) -> None:
+    """Add what a person has changed to the options of its episode, for a worker that begins it anew."""
+    assert isinstance(request, Rollout)
+    assert reply.reports is not None
+    options = {entry[0]: entry[2] for entry in request.episodes if len(entry) > 2}
+    for place, *change in reply.reports.inputs:
+        options[int(reply.episodes[place])][GIVEN].append([int(reply.steps[place]), *change])
 
 
 def _chunk_of(reply: Message | Fault) -> int:

@@ -25,12 +25,14 @@ from physgym.protocol.messages import (
     Attach,
     Attached,
     Failure,
+    GiveInputs,
     Message,
     Predict,
     Prediction,
     ScenePart,
 )
 from physgym.protocol.short_frames import STEP_ALL, STEPPED_ALL
+from physgym.scene.inputs import InputValue
 from physgym.system.descriptors import fill_standard
 from physgym.transport.base import PeerGone
 from physgym.vector.closing import END_TIMEOUT, FLEETS, close_environments, release
@@ -424,7 +426,7 @@ class WorkerPool:
     def attend(self) -> None:
         """Do what viewers wish, before anything more is asked: tell workers whom they watch, or pause."""
         before = time.monotonic()
-        self.settings.views.attend(self._tell, lambda: self.closed)
+        self.settings.views.attend(self._tell, lambda: self.closed, self._give)
         self._add_grace(time.monotonic() - before)
 
     def _tell(self, wanted: Mapping[int, float]) -> None:
@@ -434,6 +436,16 @@ class WorkerPool:
                 worker.group.watch(wish)
             elif isinstance(worker, RemoteWorker) and not worker.gone:
                 self._say(worker, wish)
+
+    def _give(self, changes: Sequence[tuple[int, str, InputValue]]) -> None:
+        """Hand on what a person has changed in environments."""
+        for env, name, value in changes:
+            worker = next(one for one in self.workers if env in one.envs)
+            given = GiveInputs(env - worker.envs.start, [[name, value]])
+            if isinstance(worker, LocalWorker):
+                worker.group.give(given)
+            elif isinstance(worker, RemoteWorker) and not worker.gone:
+                self._say(worker, given)
 
     def _add_grace(self, pause: float) -> None:
         """Grant workers the time that the iterating caller has taken."""

@@ -223,7 +223,9 @@ class ViewServer:
         self._say(viewer, words if not viewer.proved else self._words(viewer))
 
     def _words(self, viewer: Viewer) -> dict[str, Any]:
-        return {"title": self._title, "environments": self._views.environments, "control": viewer.control}
+        inputs = viewer.control and bool(self._views.inputs.known)
+        known = {"title": self._title, "environments": self._views.environments}
+        return {**known, "control": viewer.control, "inputs": inputs}
 
     def _say(self, viewer: Viewer, message: dict[str, Any]) -> None:
         viewer.put(packed(message))
@@ -267,6 +269,9 @@ class ViewServer:
         elif viewer.control and message.get("do") in ("pause", "resume", "step"):
             self._views.control(message["do"])
             self._say(viewer, {"paused": self._views.paused})
+        elif viewer.control and "input" in message:
+            env, name, value = message["input"]
+            self._views.give(env, name, value)
         else:
             raise ProtocolError("a viewer says what it may not")
 

@@ -13,10 +13,16 @@ from physgym.errors import ProtocolError, SceneError
 from physgym.protocol.messages import ScenePart, WatchScenes
 from physgym.protocol.msgpack_values import decode_value
 from physgym.scene.changes import SceneFrame, apply
+from physgym.scene.inputs import SceneInput
+from physgym.viewing.waiting_inputs import GivenInput, WaitingInputs
 
 HOLD = 0.1  # seconds between two looks of a run that pauses
 LARGEST_FRAME = 1 << 28  # bytes
 SAID = 10  # warnings of an environment: a text that names a value may be another one at each step
+
+
+def nothing(given: Sequence[GivenInput]) -> None:
+    """Leave out what a person has changed: nobody is there who takes it."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,14 @@ class SceneViews:
         attention: Whether `attend` has something to do.
         paused: Whether a viewer has the run pause.
         shots: The latest scene of each environment that was watched, by index.
+        inputs: What viewers change in the environments; takes nothing unless the run `accepts` inputs.
     """
 
     def __init__(self, environments: int) -> None:
         self.environments = environments
         self.attention = self.paused = False
         self.shots: dict[int, Shot] = {}
+        self.inputs = WaitingInputs({}, 0)
         self._changed = threading.Condition()  # the one lock
         self._wishes: dict[object, tuple[frozenset[int], float]] = {}
         self._new_wishes = False
@@ -73,12 +81,22 @@ class SceneViews:
 
     # --- the run's side
 
-    def attend(self, tell: Callable[[Mapping[int, float]], None], ended: Callable[[], bool]) -> None:
-        """Do what viewers wish: other frames, or a pause, which ends with the run.
+    def accept(self, inputs: Mapping[str, SceneInput]) -> None:
+        """Let the viewer that was started with the run change inputs, by name, of any environment."""
+        self.inputs = WaitingInputs(inputs, self.environments)
+
+    def attend(
+        self,
+        tell: Callable[[Mapping[int, float]], None],
+        ended: Callable[[], bool],
+        give: Callable[[Sequence[GivenInput]], None] = nothing,
+    ) -> None:
+        """Do what viewers wish: other frames, a pause, which ends with the run, or other inputs.
 
         Args:
             tell: Takes the environments that are watched, with the seconds between two frames.
             ended: Whether the run is over.
+            give: Takes what a person has changed: environment, name and value.
         """
         with self._changed:
             new, self._new_wishes = self._new_wishes, False
@@ -90,7 +108,12 @@ class SceneViews:
             while self.paused and not self._steps and not ended():
                 self._changed.wait(HOLD)
             self._steps = max(0, self._steps - 1) if self.paused else 0
+            given, refusal = self.inputs.take(), self.inputs.refusal()
             self.attention = self.paused or self._new_wishes
+        if refusal:
+            warnings.warn(f"an input of the viewer is left out: {refusal}", RuntimeWarning, stacklevel=2)
+        if given:
+            give(given)
 
     def _wanted(self) -> dict[int, float]:
         found: dict[int, float] = {}
@@ -102,8 +125,10 @@ class SceneViews:
     def renew(self) -> None:
         """Have the wishes said again, as to a worker that was started anew."""
         with self._changed:
+            self.inputs.repeat()
             if self._wishes:
-                self._new_wishes = self.attention = True
+                self._new_wishes = True
+            self.attention = self.attention or self._new_wishes or bool(self.inputs)
 
     def take(self, first: int, part: ScenePart) -> None:
         """Take a part of a frame.
@@ -193,6 +218,18 @@ class SceneViews:
                 self._wishes[viewer] = wanted, interval
                 self._new_wishes = self.attention = True
 
+    def give(self, env: Any, name: Any, value: Any) -> None:
+        """Take the change of an input of an environment; what there is not is left out.
+
+        Raises:
+            ProtocolError: The run takes no inputs.
+        """
+        with self._changed:
+            if not self.inputs.known:
+                raise ProtocolError("a viewer gives inputs to a run that takes none")
+            self.inputs.put(env, name, value)
+            self.attention = True
+
     def leave(self, viewer: object, *, control: bool) -> None:
         """Forget a viewer; where it had control, a pause ends."""
         with self._changed:
@@ -209,7 +246,7 @@ class SceneViews:
                 self._steps += 1
             else:
                 self.paused, self._steps = what == "pause", 0
-            self.attention = self.paused or self._new_wishes
+            self.attention = self.paused or self._new_wishes or bool(self.inputs)
             self._changed.notify_all()
         self._ring()
 

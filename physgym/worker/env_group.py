@@ -20,6 +20,7 @@ from physgym.protocol.buffers import IDLE, Arena, Layout
 from physgym.protocol.messages import (
     Call,
     CallResult,
+    GiveInputs,
     Message,
     Predict,
     Prediction,
@@ -35,6 +36,7 @@ from physgym.worker.arena_rows import ArenaRows
 from physgym.worker.episodes import EpisodeRunner
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
+from physgym.worker.given_inputs import give_input
 from physgym.worker.guard import Guard
 from physgym.worker.scene_offers import Offer, SceneOffers, live_scenes, nobody
 from physgym.worker.sharing import refuse_same
@@ -137,6 +139,11 @@ class EnvGroup:
     def watch(self, request: WatchScenes) -> None:
         """Offer frames of other environments from now on."""
         self._offers.watch(request)
+
+    def give(self, given: GiveInputs) -> None:
+        """Have a person's inputs of an environment changed at the beginning of its next step, where it takes some."""
+        for name, value in given.changes:
+            give_input(self.envs[given.env], name, value)
 
     def serve(self, message: Message, emit: Emit) -> Message:
         """Return the reply to a request; parts of it that come before go to `emit`.

@@ -32,6 +32,7 @@ from physgym.protocol.messages import (
     Attached,
     Close,
     Closed,
+    GiveInputs,
     Message,
     Predict,
     Prediction,
@@ -121,6 +122,8 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
         closing = channel.asked_to_close()
         if (wish := channel.watch_request()) is not None:
             group.watch(wish)
+        for given in channel.given_inputs():
+            group.give(given)
         return closing
 
     try:
@@ -148,6 +151,9 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
         message = channel.next()
         if isinstance(message, WatchScenes):
             group.watch(message)
+            continue
+        if isinstance(message, GiveInputs):
+            group.give(message)
             continue
         try:
             reply = _answer(message, group, worker_start, memory, channel.send)

@@ -6,12 +6,14 @@ import bisect
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from physgym.episode import Transition
 from physgym.protocol.messages import RolloutResult
 from physgym.protocol.step_reports import StepReports
+from physgym.worker.given_inputs import GIVEN
 from physgym.worker.rollout_parts import ROLLOUT_SECONDS, SIGN_OF_LIFE, RolloutPart
 
 SECONDS = "physgym/seconds"  # key of an info: what the solver and the network took for the step
@@ -26,6 +28,7 @@ class StepLog:
         self._numbers: list[tuple[float, float, float]] = []  # reward, seconds of solver and network
         self._rejected: list[int] = []
         self._reasons: list[str] = []
+        self._inputs: list[list[Any]] = []  # place, name and value of what a person changed
 
     def __len__(self) -> int:
         return len(self._names)
@@ -35,6 +38,8 @@ class StepLog:
         if transition.sample is None:
             self._rejected.append(len(self._names))
             self._reasons.append(transition.rejected)
+        if GIVEN in transition.info:
+            self._inputs += ([len(self._names), *change] for change in transition.info[GIVEN])
         self._names.append((episode, transition.step))
         self._numbers.append((transition.reward, *transition.info.get(SECONDS, UNKNOWN)))
 
@@ -43,12 +48,14 @@ class StepLog:
         place = self._names.index((episode, step))
         before = bisect.bisect_left(self._rejected, place)
         del self._names[place:], self._numbers[place:], self._rejected[before:], self._reasons[before:]
+        self._inputs = [change for change in self._inputs if change[0] < place]
 
     def onto(self, part: RolloutResult) -> RolloutResult:
         """Return a part of a rollout with these steps in place of the steps of its samples."""
         episodes, steps = np.array(self._names, np.int64).reshape(-1, 2).T.copy()
         rewards, solver, network = np.array(self._numbers, np.float64).reshape(-1, 3).T.copy()
-        reports = StepReports(rewards, solver, network, np.array(self._rejected, np.int64), self._reasons)
+        rejected = np.array(self._rejected, np.int64)
+        reports = StepReports(rewards, solver, network, rejected, self._reasons, self._inputs)
         return replace(part, episodes=episodes, steps=steps, reports=reports)
 
 

@@ -264,7 +264,7 @@ def test_samples_travel_by_name_whatever_their_order():
         (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 6"),
         (frame(Challenge, version=1), "speaks version 1"),
         (frame(Challenge, code=99), "unknown message type 99"),
-        (frame(Challenge, code=20), "unknown message type 20"),
+        (frame(Challenge, code=21), "unknown message type 21"),
         (frame(Challenge, sequence=1), "has sequence number 1 instead of 0"),
         (frame(Hello), "the parent may not send Hello in state 'challenge' with nothing unanswered"),
     ],

@@ -40,7 +40,8 @@ def read(reported: StepReports) -> list[tuple[Any, ...]]:
     why = dict(zip(reported.rejected.tolist(), reported.reasons, strict=True))
     columns = (reported.rewards, reported.solver_seconds, reported.network_seconds)
     numbers = (np.array(column, np.float64).view(np.int64).tolist() for column in columns)
-    return [(*step, why.get(place)) for place, step in enumerate(zip(*numbers, strict=True))]
+    given = [[change[1:] for change in reported.inputs if change[0] == place] for place in range(len(reported))]
+    return [(*step, why.get(place), given[place]) for place, step in enumerate(zip(*numbers, strict=True))]
 
 
 def drawn(data: st.DataObject, rejected: list[bool]) -> StepReports:
@@ -48,7 +49,10 @@ def drawn(data: st.DataObject, rejected: list[bool]) -> StepReports:
     number = 8 * len(rejected)
     columns = [np.frombuffer(data.draw(st.binary(min_size=number, max_size=number)), np.float64) for _ in range(3)]
     reasons = data.draw(st.lists(st.text(max_size=5), min_size=len(places), max_size=len(places)))
-    return StepReports(*columns, column(*places), reasons)
+    values = st.one_of(st.floats(allow_nan=False), st.just(True), st.lists(st.floats(-1, 1), min_size=3, max_size=3))
+    given = st.lists(st.tuples(st.integers(0, max(0, len(rejected) - 1)), st.text(max_size=3), values), max_size=4)
+    inputs = sorted(map(list, data.draw(given)), key=lambda one: one[0]) if rejected else []
+    return StepReports(*columns, column(*places), reasons, inputs)
 
 
 @pytest.mark.slow
@@ -98,6 +102,7 @@ WRONG = {
         [0, 2],
     ],
     "reasons": [[], [""], ["", None], ["", b""], "ab", {}],
+    "inputs": [[5], [[]], [[0, "push"]], [[3, "push", 1.0]], [[-1, "push", 1.0]], [[True, "a", 1.0]], [[0, 5, 1.0]]],
 }
 
 

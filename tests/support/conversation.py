@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from physgym.protocol.messages import (
     Close,
     Closed,
     Failure,
+    GiveInputs,
     Hello,
     Parameters,
     Predict,
@@ -181,7 +183,21 @@ SESSION: list[tuple[Role, Any]] = [
             reports(4, 0, 3),
         ),
     ),
-    (Role.WORKER, RolloutResult(column(6), column(1), samples(0), [], True, None, None, reports(1, 0))),
+    (Role.PARENT, GiveInputs(2, [["push", 2.5], ["stop", True], ["tip", [0.5, -0.0, 1e300]]])),
+    (Role.WORKER, RolloutResult(column(6), column(1), samples(0), [], False, None, None, reports(1, 0))),
+    (
+        Role.WORKER,
+        RolloutResult(
+            column(6, 6),
+            column(2, 3),
+            samples(2),
+            [],
+            True,
+            None,
+            None,
+            replace(reports(2), inputs=[[0, "push", 2.5], [0, "stop", True], [1, "tip", [0.5, -0.0, 1e300]]]),
+        ),
+    ),
     (Role.PARENT, Call("set", "gravity", [1, 2, 3])),
     (Role.WORKER, Failure(-1, "m:E", "text", "", "gravity")),
     (Role.PARENT, Close()),
@@ -189,7 +205,7 @@ SESSION: list[tuple[Role, Any]] = [
 ]
 OPENED = 4  # messages until the worker is ready
 REQUESTS = {Attach, Reset, Step, Rollout, Call, Close}
-SAYS = REQUESTS | {WatchScenes}
+SAYS = REQUESTS | {WatchScenes, GiveInputs}
 
 
 def joined(buffers: Any) -> bytes:
@@ -318,6 +334,7 @@ LEGAL: dict[str, tuple[int, list[Any], set[type[Any]], set[type[Any]]]] = {
     "building": (3, [], set(), {Ready, Failure}),
     "ready": (4, [], SAYS, set()),
     "watched": (4, [WatchScenes], SAYS, set()),
+    "given inputs": (4, [Step, GiveInputs], SAYS, {Results} | STEPS),
     "attaching": (4, [Attach], SAYS, {Attached} | ANSWERS),
     "resetting": (4, [Reset], SAYS, {Results} | STEPS),
     "stepping": (4, [Step], SAYS, {Results} | STEPS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from gymnasium import spaces
 
 from physgym.events import Callback
 from physgym.viewing.places import find
-from physgym.viewing.wire import dial
+from physgym.viewing.wire import Link, dial
 
 PATIENCE = 20.0
 
@@ -96,4 +97,34 @@ class Attach(Callback):
     def data_generation_end(self, stream):
         if self.reads:
             self.messages = all_of(self.link)
+        self.link.close()
+
+
+class Person(Callback):
+    """Gives inputs to a run as the viewer that was started with it, each after the step that was made so far.
+
+    Args:
+        monkeypatch: Puts this in the place of a viewer's process.
+        given: By number of the step what is given before the next one: lists of environment, name and value.
+    """
+
+    def __init__(self, monkeypatch, given):
+        from physgym.viewing import shown
+
+        self.given, self.steps, self.link = given, 0, None
+        monkeypatch.setattr(shown, "_open", self._open)
+
+    def _open(self, views, server, sink):
+        ours, theirs = socket.socketpair()
+        server.adopt(ours)
+        self.views, self.link = views, Link(theirs)
+        self.words = self.link.receive(PATIENCE)
+
+    def sample_end(self, runner, sample):
+        self.steps += 1
+        for env, name, value in self.given.get(self.steps, ()):
+            self.link.send({"input": [env, name, value]})
+            until(lambda: self.views.inputs.waiting.get((env, name)) == value)  # noqa: B023 - waited for here
+
+    def prediction_end(self, runner):
         self.link.close()

@@ -12,6 +12,7 @@ import pytest
 
 from physgym.errors import ConfigError, ProtocolError
 from physgym.scene.changes import apply
+from physgym.scene.inputs import SceneInputs
 from physgym.viewing import server as serving
 from physgym.viewing import wire
 from physgym.viewing.places import new_entry
@@ -33,6 +34,7 @@ STRANGE = [
     {"watch": {0: 1}, "interval": 0.1},
     {"watch": [0], "interval": 1j},
     {"do": np.array([1, 2])},
+    {"input": [0, "push", 1.0]},
     {},
 ]
 
@@ -189,6 +191,78 @@ def test_a_viewer_that_was_started_with_the_run_may_pause_it_until_it_ends(serve
     assert link.receive(10) == {"paused": True}
     link.close()
     until(lambda: not views.paused)
+
+
+GARBAGE = [
+    [0, "push", 99.0],
+    [0, "push", float("nan")],
+    [0, "push", "much"],
+    [0, "push", [[1.0]]],
+    [0, "stop", False],
+    [0, "tip", [9.0, 0.0, 0.0]],
+    [0, "tip", [1.0]],
+    [0, "unknown", 1.0],
+    [7, "push", 1.0],
+    [-1, "push", 1.0],
+    [0.5, "push", 1.0],
+    [0, 5, 1.0],
+]
+
+
+def with_inputs(views):
+    scene = SceneInputs()
+    scene.slider("push", -2.0, 2.0)
+    scene.button("stop")
+    scene.pull("tip", [0.0, 0.0, 0.0], reach=2.0)
+    views.accept(scene.inputs)
+
+
+def test_of_each_input_the_last_value_is_kept_and_what_is_none_is_said_once(served):
+    views, server, _ = served
+    with_inputs(views)
+    link, words = adopted(server)
+    assert words["inputs"]
+    for number in range(3000):
+        link.send({"input": [number % 4, "push", number % 7 / 7]})
+    for given in ([1, "stop", True], [1, "stop", True], [2, "tip", [0.5, 0.0, 0.0]], *GARBAGE):
+        link.send({"input": given})
+    link.send({"do": "step"})
+    assert link.receive(10) == {"paused": True}
+    taken = []
+    with pytest.warns(RuntimeWarning, match="an input of the viewer is left out: the slider 'push' goes from") as said:
+        views.attend(lambda wanted: None, lambda: True, taken.extend)
+    assert len(said) == 1
+    assert [one[:2] for one in taken[:4]] == [(0, "push"), (1, "push"), (2, "push"), (3, "push")]
+    assert taken[3:] == [(3, "push", 2999 % 7 / 7), (1, "stop", True), (2, "tip", [0.5, 0.0, 0.0])]
+    views.attend(lambda wanted: None, lambda: True, taken.extend)
+    assert len(taken) == 6
+    views.renew()  # a worker was started anew: it gets what the sliders say
+    views.attend(lambda wanted: None, lambda: True, taken.extend)
+    assert [one[:2] for one in taken[6:]] == [(0, "push"), (1, "push"), (2, "push"), (3, "push"), (2, "tip")]
+    link.close()
+
+
+def test_who_watches_gives_no_inputs(served):
+    views, _, entry = served
+    with_inputs(views)
+    link, words = dial(entry.socket, entry.token)
+    assert not words["inputs"]
+    link.send({"input": [0, "push", 1.0]})
+    with pytest.raises(EOFError):
+        link.receive(10)
+    assert not views.inputs
+    link.close()
+
+
+def test_a_run_that_takes_no_inputs_is_given_none(served):
+    views, server, _ = served
+    link, words = adopted(server)
+    assert not words["inputs"]
+    link.send({"input": [0, "push", 1.0]})
+    with pytest.raises(EOFError):
+        link.receive(10)
+    assert not views.attention
+    link.close()
 
 
 def test_viewers_hear_of_the_end(served):

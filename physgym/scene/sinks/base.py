@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from physgym.checks import is_integer
 from physgym.errors import ConfigError, PhysGymError
+from physgym.scene.inputs import InputKind, InputValue
 
 log = logging.getLogger(__name__)
 FIRST = 4  # environments that are shown if nobody chooses
@@ -42,6 +43,14 @@ class Controls(ABC):
     def step(self) -> None:
         """Let a paused run take one step of all environments."""
 
+    @property
+    def takes_inputs(self) -> bool:
+        """Return whether the run takes inputs of a person, see `physgym.scene.inputs`; by default it does not."""
+        return False
+
+    def give(self, environment: int, name: str, value: InputValue) -> None:  # noqa: B027 - most runs take none
+        """Have an input of an environment changed at the beginning of its next step, where the run takes inputs."""
+
 
 class SceneSink(ABC):
     """A place where the scenes of chosen environments are shown.
@@ -56,6 +65,7 @@ class SceneSink(ABC):
 
     Attributes:
         name: Name in the table of sinks.
+        shows: Kinds of inputs that a person can change in it, see `physgym.scene.inputs`.
         title: What is shown.
         environments: How many environments there are.
         controls: What it may ask of the run, None where it only looks on.
@@ -63,6 +73,7 @@ class SceneSink(ABC):
     """
 
     name: ClassVar[str]
+    shows: ClassVar[tuple[InputKind, ...]] = ()
 
     def __init__(self, chosen: Sequence[int] | None = None) -> None:
         if chosen is not None and not (chosen and all(is_integer(one, 0) for one in chosen) and len(chosen) <= MOST):

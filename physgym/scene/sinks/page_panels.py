@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from physgym.scene.frames import draw
+from physgym.scene.inputs import InputValue
 from physgym.scene.sinks.coloured_mesh import image_pixels
 from physgym.spaces import Array
 
@@ -58,7 +59,7 @@ class ControlPanel:
 
     def __init__(self, server: Any, title: str, chosen: Sequence[int], environments: int, *, runs: bool) -> None:
         self.pictures = PictureTime()
-        self._asked: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()  # viser asks in threads of its own
+        self._asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()  # viser asks in threads of its own
         gui = server.gui
         self._title, self._note = title, gui.add_markdown(title)
         self._numbers = gui.add_text("environments", text_of(chosen), hint=f"of {environments}, such as 0-3, 7")
@@ -73,8 +74,15 @@ class ControlPanel:
         if event.client is not None:  # else it was changed here
             self._asked.put(("choose", self._numbers.value))
 
-    def asked(self) -> Iterator[tuple[str, str]]:
-        """Yield what a person did since the last call: "run", "others" or "choose", and the button or text."""
+    def give(self, environment: int, name: str, value: InputValue) -> None:
+        """Take an input that the person has changed."""
+        self._asked.put(("input", (environment, name, value)))
+
+    def asked(self) -> Iterator[tuple[str, Any]]:
+        """Yield what a person did since the last call.
+
+        "run", "others" or "choose" with the button or text, or "input" with environment, name and value.
+        """
         while not self._asked.empty():
             yield self._asked.get()
 
@@ -95,14 +103,17 @@ class SidePanel:
         server: The server of viser.
         environment: Its number.
         pictures: The time for pictures of curves.
+
+    Attributes:
+        folder: What holds it.
     """
 
     def __init__(self, server: Any, environment: int, pictures: PictureTime) -> None:
         self._gui, self._environment, self._pictures = server.gui, environment, pictures
-        self._folder = self._gui.add_folder(
+        self.folder = self._gui.add_folder(
             f"environment {environment}", order=1e6 + environment
         )  # below the choice of them
-        with self._folder:
+        with self.folder:
             self._text = self._gui.add_markdown("")
         self._shown: dict[str, Mapping[str, Any]] = {}
         self._handles: dict[str, Any] = {}
@@ -131,12 +142,12 @@ class SidePanel:
         if kind in self._handles:
             self._handles[kind].image = pixels
             return
-        with self._folder:
+        with self.folder:
             self._handles[kind] = self._gui.add_image(pixels, format="jpeg", jpeg_quality=85)
 
     def close(self) -> None:
         """Take it from the page."""
-        self._folder.remove()
+        self.folder.remove()
 
 
 def _side_by_side(images: Sequence[Array]) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from physgym.scene.changes import same
 from physgym.scene.kinds import PLOTS
 from physgym.scene.sinks.coloured_mesh import Thinning, colours_of, gltf, rgb, triangles
+from physgym.scene.sinks.page_inputs import Give, PageInputs
 from physgym.scene.sinks.page_panels import PictureTime, SidePanel
 from physgym.scene.solids import solids
 from physgym.spaces import Array
@@ -47,15 +48,17 @@ class PageScene:
         server: The server of viser.
         environment: Its number.
         pictures: The time for pictures of curves, which all environments have in common.
+        give: Takes the inputs that a person changes; None where the run takes none.
 
     Attributes:
         sent: Bytes of arrays that were sent.
     """
 
-    def __init__(self, server: Any, environment: int, pictures: PictureTime) -> None:
+    def __init__(self, server: Any, environment: int, pictures: PictureTime, give: Give | None = None) -> None:
         self._scene, self._name = server.scene, f"/environment_{environment}"
         self._frame = self._scene.add_frame(self._name, show_axes=False)
         self._side = SidePanel(server, environment, pictures)
+        self._inputs = None if give is None else PageInputs(server, environment, self._name, self._side.folder, give)
         self._nodes: dict[str, _Node] = {}
         self._extent = 1.0
         self.sent = 0
@@ -88,13 +91,17 @@ class PageScene:
                 self._nodes[name] = self._made(name, item, known)
 
     def update_side(self, snapshot: Mapping[str, Any]) -> None:
-        """Show what differs of texts, curves and images, which may take long."""
+        """Show what differs of inputs, texts, curves and images, which may take long."""
+        if self._inputs is not None:
+            self._inputs.update(snapshot.get("inputs", {}), self._extent)
         self._side.update(snapshot)
 
     def close(self) -> None:
         """Take all of it from the page."""
         for name in list(self._nodes):
             self._remove(name)
+        if self._inputs is not None:
+            self._inputs.close()
         self._frame.remove()
         self._side.close()
 

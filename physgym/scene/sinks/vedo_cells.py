@@ -167,11 +167,12 @@ class CellGrid:
     Attributes:
         size: The same.
         shared: The same, for parts that are made from then on.
+        below: The same, for parts that are made from then on.
         cells: The parts of each environment, with its number.
     """
 
     def __init__(self, size: Size, *, shared: bool, below: float) -> None:
-        self.size, self.shared, self._below = size, shared, below
+        self.size, self.shared, self.below = size, shared, below
         self.cells: list[tuple[int, list[Cell]]] = []
         self._layout: CellLayout = ()
 
@@ -188,7 +189,7 @@ class CellGrid:
             return False
         self.forget(window)
         self._layout, camera = layout, None
-        for (number, kinds), box in zip(layout, _grid(len(layout), self._below), strict=True):
+        for (number, kinds), box in zip(layout, _grid(len(layout), self.below), strict=True):
             cells: list[Cell] = []
             for kind, part in zip(kinds, _divided(box, len(kinds), window.GetSize()), strict=True):
                 if kind == "space":

@@ -13,8 +13,10 @@ import numpy as np
 
 from physgym.errors import ConfigError
 from physgym.scene.changes import SceneSnapshot
+from physgym.scene.inputs import INPUT_KINDS, InputKind
 from physgym.scene.sinks.base import SceneSink
-from physgym.scene.sinks.vedo_cells import CellGrid, parts_of
+from physgym.scene.sinks.vedo_cells import CellGrid, SpaceCell, parts_of
+from physgym.scene.sinks.window_inputs import WindowInputs
 from physgym.scene.space import Size, quiet_vtk
 from physgym.spaces import Array
 
@@ -28,7 +30,7 @@ class VedoWindow(SceneSink):
 
     Keys: ``n`` and ``p`` for the next and the previous environments, ``c`` for one camera or one for each, ``0`` for
     cameras that see everything, ``q`` to close; where a run may be controlled, space pauses it and ``period`` makes a
-    step.
+    step. Inputs of a person stand below, those of the first environment on view that has some.
 
     Args:
         chosen: Environments to show, the first four by default.
@@ -41,6 +43,7 @@ class VedoWindow(SceneSink):
     """
 
     name: ClassVar[str] = "vedo"
+    shows: ClassVar[tuple[InputKind, ...]] = INPUT_KINDS
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class VedoWindow(SceneSink):
         self._plotter: Any = None
         self._snapshots: dict[int, SceneSnapshot] = {}
         self._left = False  # by the person
+        self._inputs: WindowInputs | None = None
 
     def _opened(self) -> str:
         problem = display_problem()
@@ -84,6 +88,8 @@ class VedoWindow(SceneSink):
             self._plotter.initialize_interactor()
             self._plotter.interactor.AddObserver("KeyPressEvent", self._pressed)
             self._plotter.interactor.AddObserver("ExitEvent", self._leave)
+        if self.controls is not None and self.controls.takes_inputs:
+            self._inputs = WindowInputs(self._plotter, self.controls.give, self._space)
         return "nowhere: off screen" if offscreen else "a window"
 
     @property
@@ -95,10 +101,29 @@ class VedoWindow(SceneSink):
         self._snapshots[environment] = dict(snapshot)
         self._snapshots = {number: self._snapshots[number] for number in self._chosen if number in self._snapshots}
         try:
-            self._draw([environment])
+            self._draw(self._show_inputs() or [environment])
+            if self._inputs is not None:
+                self._inputs.place_pulls()
         except Exception:
             del self._snapshots[environment]
             raise
+
+    def _show_inputs(self) -> list[int]:
+        """Show the inputs of the first environment that has some; return all environments if others than before."""
+        if self._inputs is None:
+            return []
+        having = ((number, one["inputs"]) for number, one in self._snapshots.items() if one.get("inputs"))
+        number, inputs = next(having, (-1, {}))
+        if not self._inputs.show(number, inputs):
+            return []
+        self._grid.below = self._inputs.height
+        self._grid.forget(self._plotter.window)
+        return list(self._snapshots)
+
+    def _space(self, environment: int) -> Any:
+        """Return the part of the window that shows an environment in space, None where there is none."""
+        found = [cell for number, cells in self._grid.cells if number == environment for cell in cells]
+        return next((cell.renderer for cell in found if isinstance(cell, SpaceCell)), None)
 
     def _draw(self, environments: Collection[int]) -> None:
         """Draw environments, or all of them where the window is to be divided anew."""
@@ -122,6 +147,8 @@ class VedoWindow(SceneSink):
             self._plotter.window.Render()
 
     def _polled(self) -> bool:
+        if self._inputs is not None:
+            self._inputs.poll()
         if self._plotter.interactor is not None and not self._left:
             self._plotter.interactor.ProcessEvents()
         return not self._left
@@ -140,7 +167,9 @@ class VedoWindow(SceneSink):
         return np.ascontiguousarray(found[..., :3])
 
     def _closed(self) -> None:
-        plotter, self._plotter = self._plotter, None
+        if self._inputs is not None:
+            self._inputs.close()
+        plotter, self._plotter, self._inputs = self._plotter, None, None
         self._grid.cells = []
         self._snapshots = {}
         if plotter is not None:
@@ -160,7 +189,7 @@ class VedoWindow(SceneSink):
         Args:
             key: Its name, such as "space" or "n".
         """
-        if self._keys is not None and self._keys(key):
+        if (self._keys is not None and self._keys(key)) or (self._inputs is not None and self._inputs.press(key)):
             return
         if key in ("q", "Escape"):
             self._left = True

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from physgym.checks import integer
 from physgym.errors import ConfigError, needs
+from physgym.scene.inputs import INPUT_KINDS, InputKind
 from physgym.scene.sinks.base import SceneSink
 from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_layout import PageLayout
@@ -42,6 +43,7 @@ class WebPage(SceneSink):
     """
 
     name: ClassVar[str] = "web"
+    shows: ClassVar[tuple[InputKind, ...]] = INPUT_KINDS
 
     def __init__(
         self,
@@ -87,7 +89,8 @@ class WebPage(SceneSink):
         self._late.pop(environment, None)
         if environment not in self._scenes:
             assert self._panel is not None  # made with the server
-            self._scenes[environment] = PageScene(self._server, environment, self._panel.pictures)
+            give = self._panel.give if self.controls is not None and self.controls.takes_inputs else None
+            self._scenes[environment] = PageScene(self._server, environment, self._panel.pictures, give)
         scene = self._scenes[environment]
         before, thinned = scene.sent, scene.thinned
         with self._server.atomic():
@@ -122,6 +125,8 @@ class WebPage(SceneSink):
         for what, value in [] if self._panel is None else self._panel.asked():
             if what == "run" and self.controls is not None:
                 {"pause": self.controls.pause, "resume": self.controls.resume, "step": self.controls.step}[value]()
+            elif what == "input" and self.controls is not None:
+                self.controls.give(*value)
             elif what == "others":
                 self.choose(moved_on(self.chosen, self.environments, -1 if value == PREVIOUS else 1))
             elif what == "choose":

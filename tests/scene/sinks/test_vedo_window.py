@@ -61,6 +61,17 @@ class TestVedo(SinkContract):
     def sink(self, folder, **options):
         return VedoWindow(offscreen=True, size=SIZE, **options)
 
+    def change(self, sink, name, value):
+        inputs = sink._inputs
+        if name == "push":
+            slider = inputs._sliders[name]
+            slider.GetRepresentation().SetValue(value)
+            slider.InvokeEvent("InteractionEvent")
+        elif name == "stop":
+            sink.press("s")
+        else:
+            inputs.pull(name, np.add([1.0, 0.0, 0.0], value))
+
 
 @pytest.mark.slow
 def test_each_environment_has_a_part_of_the_window(window):

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import urllib.parse
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,17 @@ pytest.importorskip("viser", reason="pip install 'physgym[web]'")
 class TestWebPage(SinkContract):
     def sink(self, folder, **options):
         return make_sink("web", **options)
+
+    def change(self, sink, name, value):
+        inputs = sink._scenes[1]._inputs
+        handle = inputs._handles[name]
+        if name == "push":
+            handle._impl.value = value
+            inputs._slid(name, SimpleNamespace(client="a browser", target=handle))
+        elif name == "stop":
+            handle._impl.update_cb[0](SimpleNamespace(client="a browser", target=handle))
+        else:
+            inputs._pull(name, np.add([1.0, 0.0, 0.0], value), ended=False)
 
 
 @pytest.fixture
