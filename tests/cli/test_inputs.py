@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 
 import pytest
 
 from physgym import cli
 from physgym.generation.generate import generate
+from physgym.nn import MLP
 from physgym.running.input_record import NAME
 from physgym.running.runner import Runner
-from physgym.training import load_checkpoint
+from physgym.training import Trainer, load_checkpoint
 from tests.support.watching import Person
 
 
@@ -26,18 +25,10 @@ def status_of(monkeypatch, *words):
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sessions")
-    config = {
-        "environment": {"id": "physgym/Spring-v0"},
-        "session": str(folder / "spring"),
-        "dataset": {"path": str(folder / "data"), "samples": 40},
-        "network": {"type": "MLP", "arguments": {"hidden": [4]}},
-        "training": {"epochs": 1, "batch_size": 8},
-    }
-    (folder / "c.yaml").write_text(json.dumps(config))
     options = {"samples": 40, "max_steps": 10, "num_envs": 1, "num_workers": 0, "progress": False}
-    generate("physgym/Spring-v0", folder / "data", **options)
-    with contextlib.chdir(folder):  # whose changes nobody need commit
-        cli.app(["train", str(folder / "c.yaml"), "--cpu", "--no-report"], standalone_mode=False)
+    dataset = generate("physgym/Spring-v0", folder / "data", **options)
+    network = MLP.from_spec(dataset.spec, hidden=(4,))
+    Trainer(network, dataset, epochs=1, session=folder / "spring", progress=False).fit()
     return folder / "spring"
 
 
