@@ -54,7 +54,6 @@ class EpisodePlan:
         passes: Number of passes over them; None for ever.
         episodes: Number of episodes; None for no end.
         snapshots: Number of steps after which the state of the simulation is wanted each time; None for no states.
-        inputs: Inputs of a person; None for none.
 
     Attributes:
         arguments: Arguments of the constructor, of which episode e has those at e modulo their number.
@@ -83,12 +82,11 @@ class EpisodePlan:
         passes: int | None,
         episodes: int | None,
         snapshots: int | None,
-        inputs: RunInputs | None = None,
     ) -> None:
         self.actions, self.parameters = find_sampler(actions, "actions"), find_sampler(parameters, "parameters")
         self.env, self.arguments, self.seed = env, check_arguments(arguments), seed
         self.limits, self.loaded, self.passes = limits, load, passes
-        self.snapshots, self.inputs, self.real_time = snapshots, inputs, False
+        self.snapshots, self.real_time = snapshots, False
         self.episodes = _limited(episodes, self.parameters)
         check_mode(mode)
         self._recorded = None if continued is None else recorded_source(continued, mode)
@@ -175,8 +173,10 @@ class Episodes:
         plan: The plan.
         space: The simulation's ``parameter_space``; None if it has none.
         spec: Its parameters as fields.
+        inputs: Inputs of a person; None for none.
 
     Attributes:
+        inputs: As the argument.
         round: Number of episodes after which what is drawn begins again; None if it never does.
 
     Raises:
@@ -184,8 +184,14 @@ class Episodes:
         DatasetError: The stored samples have other parameters.
     """
 
-    def __init__(self, plan: EpisodePlan, space: spaces.Space[Any] | None, spec: SampleSpec | None) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        space: spaces.Space[Any] | None,
+        spec: SampleSpec | None,
+        inputs: RunInputs | None = None,
+    ) -> None:
+        self.plan, self.inputs = plan, inputs
         self._draw = draw_parameters(plan.parameters, space, spec, plan.part_seed, env_name(plan.env))
         self.round: int | None = None
         self._repeats_said = False
@@ -211,8 +217,8 @@ class Episodes:
                 options.setdefault(ARGUMENTS, episode % len(plan.arguments))
             if self._draw is not None:
                 options["parameters"] = self._draw(episode)
-            if plan.inputs is not None:
-                options |= plan.inputs.options(episode)
+            if self.inputs is not None:
+                options |= self.inputs.options(episode)
             yield episode, seed, options
 
     def warn_of_repeats(self, samples: NamedSamples, rejected: int) -> None:

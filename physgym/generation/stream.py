@@ -134,7 +134,6 @@ class SampleStream(SampleSource):
             passes=passes,
             episodes=episodes,
             snapshots=snapshots,
-            inputs=inputs,
         )
         self.rejected, self.stopped = 0, ""
         self._allow_changed_code = options["allow_changed_code"]
@@ -163,7 +162,7 @@ class SampleStream(SampleSource):
             self.spec: SampleSpec = spec
             plan.real_time = runs_in_real_time(self._envs.description["metadata"])
             self.parameter_spec = self._envs.parameter_spec
-            self._episodes = Episodes(plan, self._envs.parameter_space, self.parameter_spec)
+            self._episodes = Episodes(plan, self._envs.parameter_space, self.parameter_spec, inputs)
             if path is not None:
                 writer = SampleWriter(
                     path,
@@ -242,7 +241,7 @@ class SampleStream(SampleSource):
     @cached_property
     def inputs(self) -> dict[str, SceneInput]:
         """Return the inputs of a person that the simulation declares, by name; none where it is given none."""
-        return {} if self._plan.inputs is None else inputs_of(self._envs.call_envs([0], "described_inputs")[0])
+        return {} if self._episodes.inputs is None else inputs_of(self._envs.call_envs([0], "described_inputs")[0])
 
     @property
     def time_step(self) -> float | None:
