@@ -45,7 +45,10 @@ SCHEDULES = {
     "exponential": "torch.optim.lr_scheduler:ExponentialLR",
     "plateau": "torch.optim.lr_scheduler:ReduceLROnPlateau",
 }
-OPTIMIZATIONS = {"Optimization": "physgym.nn:Optimization"}
+OPTIMIZATIONS = {
+    "Optimization": "physgym.nn:Optimization",
+    "AutoencoderOptimization": "physgym.nn:AutoencoderOptimization",
+}
 LOGGERS = {name.lower(): place for name, place in marked_classes("physgym.training", "named_logger").items()}
 CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from physgym.nn.autoencoder import Autoencoder, AutoencoderOptimization
 from physgym.nn.changes import Changes
 from physgym.nn.cnn import CNN
 from physgym.nn.export import export_network
@@ -21,6 +22,8 @@ __all__ = [
     "FNO",
     "METRICS",
     "MLP",
+    "Autoencoder",
+    "AutoencoderOptimization",
     "Changes",
     "Compose",
     "ElasticEnergy",

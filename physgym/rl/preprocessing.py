@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -21,7 +22,7 @@ from gymnasium.wrappers.utils import rescale_box
 
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.object_references import FORM, KEY, with_objects
-from physgym.rl.wrappers import InfoReward
+from physgym.rl.wrappers import InfoReward, Pinned
 from physgym.spaces import Array, Leaf, fixed_leaves, flatten, unflatten, value_range
 
 OBSERVATION, ACTION = "observation", "action"
@@ -33,6 +34,7 @@ GYMNASIUM = (
 WRAPPERS = {name: f"gymnasium.wrappers:{name}" for name in GYMNASIUM} | {
     "Crop": "physgym.rl.wrappers:Crop",
     "InfoReward": "physgym.rl.wrappers:InfoReward",
+    "LatentObservation": "physgym.rl.latent:LatentObservation",
 }
 INSTEAD = {
     "FrameStackObservation": "stacks are made of single frames when they are drawn: say stack=4 of the trainer",
@@ -203,6 +205,9 @@ class _Step:
             raise ConfigError(f"{self._where} is unknown; {hint} give your own as module:Class")
         self._class = _wrapper_class(WRAPPERS.get(name, name), self._where)
         self._arguments = dict(arguments)
+        if issubclass(self._class, Pinned):
+            with _placed(self._where):
+                self._arguments = self._class.pinned(self._arguments)
 
     @classmethod
     def of(cls, number: int, given: Any) -> _Step:
@@ -227,12 +232,11 @@ class _Step:
         """Return an environment within the wrapper."""
         try:
             arguments = {name: self._argument(name, value, env) for name, value in self._arguments.items()}
-            wrapped: gymnasium.Env[Any, Any] = self._class(env, **arguments)
+            with _placed(self._where):
+                wrapped: gymnasium.Env[Any, Any] = self._class(env, **arguments)
         except DependencyNotInstalled as error:
             package = "physgym[opencv]" if "cv2" in str(error) else str(error)
             raise ConfigError(f"{self._where} needs OpenCV: pip install '{package}'") from error
-        except PhysGymError as error:
-            raise type(error)(f"{self._where}: {error}") from error
         except (TypeError, ValueError, AssertionError, AttributeError, gymnasium.error.Error) as error:
             raise ConfigError(
                 f"{self._where} does not fit {env.observation_space}, {env.action_space}: {error}"
@@ -244,6 +248,15 @@ class _Step:
             space: Any = env.action_space if BOUNDS[name] == "action_space" else env.observation_space
             return np.broadcast_to(np.asarray(value, space.dtype), space.shape).copy()
         return _tuples(value)
+
+
+@contextlib.contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Say in an error of physgym which wrapper it is about."""
+    try:
+        yield
+    except PhysGymError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def _wrapper_class(place: str, where: str) -> type[gymnasium.Wrapper[Any, Any, Any, Any]]:

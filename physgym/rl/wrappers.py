@@ -5,6 +5,7 @@ Both are for `physgym.rl.preprocessing.Preprocessing`, and for environments of a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,15 @@ from physgym.returned import flag_of, info_of, returned
 from physgym.spaces import Array, leaves, value_range
 
 NO_HIT = ("none", "")  # what the info ``hit`` says where there was no collision
+
+
+class Pinned(ABC):
+    """A wrapper that depends on a file, which its arguments name together with the content that it has to have."""
+
+    @classmethod
+    @abstractmethod
+    def pinned(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments with the place and the digest of the file, as JSON data."""
 
 
 class Crop(TransformObservation[Any, Any, Any], RecordConstructorArgs):
