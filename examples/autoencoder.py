@@ -12,7 +12,7 @@ from physgym.training import Trainer
 CROP = {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 2]}}
 
 
-def main(out="sessions/autoencoder", episodes=40, epochs=30, regularity="variational"):
+def main(out="sessions/autoencoder", episodes=40, epochs=15, regularity="variational"):
     track = gymnasium.make("physgym/Track-v0", max_episode_steps=100)
     with physgym.Recorder(Preprocessing([CROP]).wrap(track), f"{out}/pictures") as env:
         generator = np.random.default_rng(0)

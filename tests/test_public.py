@@ -27,11 +27,13 @@ NAMES = {
     "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV MLflow WandB Logger EarlyStopping "
     "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource LearningRateMonitor Metrics "
     "ProgressBar Samples Unroll",
-    "physgym.nn": "MLP UNet FNO CNN Predictor Transforms Normalize Optimization Changes Compose ElasticEnergy "
+    "physgym.nn": "MLP UNet FNO CNN Autoencoder AutoencoderOptimization Predictor Transforms Normalize Optimization "
+    "Changes Compose ElasticEnergy "
     "HeatResidual Hold Inverse Laplacian LossTransform METRICS Metric MetricTable PoissonResidual RelativeL2 Transform "
     "build describe export_network register registered",
     "physgym.rl": "Agent DQN SAC Transitions agent_class named_agent AgentEvaluation OfflineEvaluation TransitionCache "
-    "evaluate_agent evaluate_offline",
+    "evaluate_agent evaluate_offline Preprocessing Crop InfoReward FrameStacks RunningNormalization LatentObservation "
+    "PictureComparison compare_pictures",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames",
     "physgym.sample": "Field SampleSpec",
     "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",

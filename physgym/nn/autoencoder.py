@@ -85,15 +85,17 @@ class Autoencoder(nn.Module):
         self._padding = [-side % 2 ** len(channels) for side in (height, width)]
         small = [(side + more) // 2 ** len(channels) for side, more in zip((height, width), self._padding, strict=True)]
         layers = list(itertools.pairwise([depth, *channels]))
-        down = [part for a, b in layers for part in (nn.Conv2d(a, b, 4, stride=2, padding=1), make())]
-        up = [part for a, b in reversed(layers) for part in (nn.ConvTranspose2d(b, a, 4, stride=2, padding=1), make())]
+        down: list[nn.Module] = []
+        up: list[nn.Module] = [nn.Unflatten(1, (channels[-1], *small))]
+        for a, b in layers:
+            down += [nn.Conv2d(a, b, 4, stride=2, padding=1), make()]
+        for a, b in reversed(layers):
+            up += [make(), nn.ConvTranspose2d(b, a, 4, stride=2, padding=1)]
         numbers = channels[-1] * math.prod(small)
         encoded = self.latent * (2 if regularity == "variational" else 1)
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(numbers, encoded))
-        self.decoder = nn.Sequential(
-            nn.Linear(self.latent, numbers), make(), nn.Unflatten(1, (channels[-1], *small)), *up[:-1]
-        )
-        for layer in (*self.encoder[:-1], *self.decoder):  # nothing else keeps the magnitude from layer to layer
+        self.decoder = nn.Sequential(nn.Linear(self.latent, numbers), *up)
+        for layer in (*down, *self.decoder):  # nothing else keeps the magnitude from layer to layer
             _keep_magnitude(layer)
         self._passed: tuple[Tensor, Tensor, Tensor | None] | None = None  # what the penalty of a pass is computed from
 

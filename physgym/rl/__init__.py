@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from physgym.rl.dqn import DQN as DQN
     from physgym.rl.evaluation import AgentEvaluation as AgentEvaluation
     from physgym.rl.evaluation import evaluate_agent as evaluate_agent
+    from physgym.rl.frame_stacks import FrameStacks as FrameStacks
+    from physgym.rl.latent import LatentObservation as LatentObservation
     from physgym.rl.offline import OfflineEvaluation as OfflineEvaluation
     from physgym.rl.offline import evaluate_offline as evaluate_offline
+    from physgym.rl.picture_comparison import PictureComparison as PictureComparison
+    from physgym.rl.picture_comparison import compare_pictures as compare_pictures
+    from physgym.rl.preprocessing import Preprocessing as Preprocessing
+    from physgym.rl.running_normalization import RunningNormalization as RunningNormalization
     from physgym.rl.sac import SAC as SAC
     from physgym.rl.transitions import Transitions as Transitions
+    from physgym.rl.wrappers import Crop as Crop
+    from physgym.rl.wrappers import InfoReward as InfoReward
 
 _LAZY = {
     "DQN": "physgym.rl.dqn",
@@ -30,6 +38,14 @@ _LAZY = {
     "Transitions": "physgym.rl.transitions",
     "agent_class": "physgym.rl.agent",
     "named_agent": "physgym.rl.agent",
+    "Crop": "physgym.rl.wrappers",
+    "InfoReward": "physgym.rl.wrappers",
+    "Preprocessing": "physgym.rl.preprocessing",
+    "FrameStacks": "physgym.rl.frame_stacks",
+    "RunningNormalization": "physgym.rl.running_normalization",
+    "LatentObservation": "physgym.rl.latent",
+    "PictureComparison": "physgym.rl.picture_comparison",
+    "compare_pictures": "physgym.rl.picture_comparison",
 }
 
 

@@ -134,7 +134,7 @@ def test_names_in_the_source_are_those_of_the_classes():
     assert {name for name in shipped if components.find(name, shipped, "name").__name__ != name} == set()
     own = {name for name, kind in registry._CLASSES.items() if kind.__module__.startswith("physgym.nn.")}
     assert own == set(shipped)
-    assert {"CNN", "MLP", "UNet", "FNO"} == set(components.NETWORKS)
+    assert {"Autoencoder", "CNN", "MLP", "UNet", "FNO"} == set(components.NETWORKS)
     assert {"Hold"} == set(components.TRANSFORMS)
 
 

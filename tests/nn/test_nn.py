@@ -276,7 +276,8 @@ def test_relative_l2():
 def test_unregistered_modules_cannot_be_described():
     assert describe(nn.Linear(2, 2))["config"] is None
     with pytest.raises(
-        ConfigError, match=r"'Missing' is not a registered module; there are \['Changes', 'Compose', 'FNO', 'Hold'"
+        ConfigError,
+        match=r"'Missing' is not a registered module; there are \['Autoencoder', 'CNN', 'Changes', 'Compose'",
     ):
         build({"name": "Missing", "config": {}})
     with pytest.raises(ConfigError, match="does not take"):

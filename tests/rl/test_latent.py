@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from PIL import Image
 
 import physgym
 from physgym.errors import CheckpointError, ConfigError
-from physgym.nn import MLP, Autoencoder, AutoencoderOptimization, Predictor, Transforms
+from physgym.experiment import components
+from physgym.nn import MLP, Autoencoder, AutoencoderOptimization, Optimization, Predictor, Transforms
 from physgym.rl.picture_comparison import PictureComparison, compare_pictures
 from physgym.rl.preprocessing import Preprocessing
 from physgym.sample import Field, SampleSpec
@@ -62,6 +65,37 @@ def test_recorded_pictures_have_the_latent_vectors_that_an_agent_saw(tmp_path):
             seen, predictor.network.encode(torch.from_numpy(small)).numpy(), rtol=1e-4, atol=1e-5
         )
     assert len(np.unique(seen, axis=0)) == len(seen)
+
+
+@pytest.mark.slow
+def test_a_worker_encodes_as_this_process(tmp_path):
+    autoencoder(tmp_path / "one")
+    preprocessing = Preprocessing([CROP, GREY, latent(tmp_path / "one")])
+    alone, _ = preprocessing.wrap(Road()).reset(seed=5)
+    with physgym.SocketVectorEnv([lambda: preprocessing.wrap(Road())], num_workers=1) as envs:
+        observations, _ = envs.reset(seed=5)
+        np.testing.assert_array_equal(observations[0], alone)
+
+
+@pytest.mark.slow
+def test_the_example(tmp_path):
+    path = Path(__file__).parents[2] / "examples" / "autoencoder.py"
+    assert len(path.read_text().splitlines()) <= 40
+    spec = importlib.util.spec_from_file_location("autoencoder_example", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    env = module.main(out=tmp_path, episodes=2, epochs=1)
+    assert env.reset(seed=0)[0].shape == (32,)
+    env.close()
+    assert [file.name for file in (tmp_path / "compared").iterdir()] == ["epoch-0001.png"]
+
+
+def test_a_configuration_trains_one():
+    assert {"Autoencoder"} <= set(components.NETWORKS)
+    found = components.find_class(
+        "AutoencoderOptimization", components.OPTIMIZATIONS, "optimization.type", Optimization
+    )
+    assert found is AutoencoderOptimization
 
 
 def test_the_checkpoint_is_named_with_its_digest_and_no_other_one_takes_its_place(tmp_path):
