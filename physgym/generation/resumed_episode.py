@@ -8,7 +8,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import TimeLimit
 
 from physgym.code.record import Code, check_same
 from physgym.data.provenance import runs_of
@@ -18,6 +17,7 @@ from physgym.placement import Env
 from physgym.policies import ActionPolicy, SkippingPolicy
 from physgym.samplers.base import Sampler
 from physgym.simulation import Simulation
+from physgym.worker.snapshots import set_elapsed_steps
 
 
 class ResumedEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -44,11 +44,7 @@ class ResumedEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
             inner.set_state({name: value.copy() for name, value in self._snapshot.state.items()})
         except ConfigError as error:
             raise ConfigError(f"the snapshot {self._snapshot.file} does not fit the simulation: {error}") from error
-        layer: Any = self.env
-        while layer is not inner:
-            if type(layer) is TimeLimit:  # it counts the steps of the episode, not those made here
-                setattr(layer, "_elapsed_steps", self._snapshot.step)  # noqa: B010 - mypy takes it for None
-            layer = layer.env
+        set_elapsed_steps(self.env, self._snapshot.step)
         return inner.observation(), info
 
 

@@ -273,19 +273,25 @@ class TransitionLog:
 
     def _spec(self, rows: Mapping[str, Array]) -> SampleSpec:
         """Return the fields, with the infos in the form that they have now."""
-        fields = [
-            Field(leaf.path, leaf.shape, leaf.dtype, "input", feeds=leaf.path) for leaf in self.observation.leaves
-        ]
-        fields += [Field(leaf.path, leaf.shape, leaf.dtype, "input", mask=ACTED) for leaf in self.action.leaves]
-        fields += [Field(REWARD, (), np.dtype("f8"), "target", mask=ACTED)]
-        fields += [Field(name, (), np.dtype("i1"), "additional", kind="flag", mask=ACTED) for name in FLAGS]
-        fields += [Field(ACTED, (), np.dtype("?"), "additional", kind="flag")]
-        fields += [
-            Field(name, value.shape[1:], value.dtype, "additional", mask=ACTED)
-            for name, value in rows.items()
-            if name.startswith(f"{INFO}/")
-        ]
-        return SampleSpec(fields)
+        infos = {name: value for name, value in rows.items() if name.startswith(f"{INFO}/")}
+        return transition_fields(self.observation, self.action, infos)
+
+
+def transition_fields(observation: Columns, action: Columns, infos: Mapping[str, Array]) -> SampleSpec:
+    """Return the fields of a recording.
+
+    Args:
+        observation: What is observed.
+        action: What is applied.
+        infos: Values of the kept infos by field, shape (n, *shape).
+    """
+    fields = [Field(leaf.path, leaf.shape, leaf.dtype, "input", feeds=leaf.path) for leaf in observation.leaves]
+    fields += [Field(leaf.path, leaf.shape, leaf.dtype, "input", mask=ACTED) for leaf in action.leaves]
+    fields += [Field(REWARD, (), np.dtype("f8"), "target", mask=ACTED)]
+    fields += [Field(name, (), np.dtype("i1"), "additional", kind="flag", mask=ACTED) for name in FLAGS]
+    fields += [Field(ACTED, (), np.dtype("?"), "additional", kind="flag")]
+    fields += [Field(name, value.shape[1:], value.dtype, "additional", mask=ACTED) for name, value in infos.items()]
+    return SampleSpec(fields)
 
 
 def _stacked(name: str, infos: Sequence[Mapping[str, Any]]) -> Array:

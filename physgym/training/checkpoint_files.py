@@ -85,15 +85,11 @@ def save_checkpoint(
     if isinstance(found := place(path), Location):
         return _save_remote(found, predictor, training, progress)
     path = found
-    state, state_tensors = encode(training)
     check_network(predictor)
     weights = predictor.state_dict()
     plain = plain_names(predictor, weights)  # as they are without torch.compile or replicas around a network
     tensors = {plain[name]: copied(value) for name, value in weights.items()}
     manifest = {
-        "format": FORMAT,
-        "physgym": __version__,
-        "torch": torch.__version__,
         "network": _description(predictor.network),
         "transforms": _description(predictor.transforms),
         **({} if predictor.changes is None else {"changes": _description(predictor.changes)}),
@@ -103,6 +99,36 @@ def save_checkpoint(
         "fields": predictor.spec.to_json(),
         "parameters": predictor.num_parameters,
         "learned": None if predictor.learned is None else predictor.learned.to_json(),
+    }
+    write_checkpoint(path, manifest, tensors, training, progress)
+    return path
+
+
+def write_checkpoint(
+    path: Path,
+    content: Mapping[str, Any],
+    tensors: dict[str, torch.Tensor],
+    training: Mapping[str, Any] | None,
+    progress: Mapping[str, Any],
+) -> None:
+    """Write the files of a checkpoint; one that stands there is replaced.
+
+    Args:
+        path: The directory to make.
+        content: What the manifest says of the network.
+        tensors: Its weights, each with a memory of its own.
+        training: The state of the training, to continue it; None without one.
+        progress: Further entries of the manifest.
+
+    Raises:
+        CheckpointError: The state of the training is no data, or the disk refuses.
+    """
+    state, state_tensors = encode(training)
+    manifest = {
+        "format": FORMAT,
+        "physgym": __version__,
+        "torch": torch.__version__,
+        **content,
         "time": time.time(),
         **{name: as_json(name, value) for name, value in progress.items()},
     }
@@ -124,7 +150,6 @@ def save_checkpoint(
                 disk.flush(temporary / name)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
-    return path
 
 
 def check_network(predictor: Predictor) -> None:
@@ -234,31 +259,48 @@ def read_training(path: str | Path, predictor: Predictor) -> tuple[dict[str, Any
     """
     path = Path(path)
     manifest = read_manifest(path)
+    state, tensors = read_state(path, manifest)
+    try:
+        for name in ("inputs", "outputs"):
+            if manifest[name] != (have := list(getattr(predictor, name))):
+                problem = f"its {name} are {manifest[name]}, here they are {have}"
+                raise CheckpointError(MISMATCH.format(path=path, network="this training", problem=problem))
+        _check_changes(path, manifest, predictor)
+    except DAMAGE as error:
+        raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
+    tensors = _named_as(predictor, tensors)
+    _check_weights(path, predictor, tensors, dtypes=True)
+    predictor.feeding = _feeding(path, manifest, predictor.network)
+    _warn_of_nonfinite(path, predictor, tensors)
+    return state, tensors
+
+
+def read_state(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the state of a training in a checkpoint, and the tensors of its network.
+
+    Args:
+        path: The checkpoint.
+        manifest: Its manifest.
+
+    Raises:
+        CheckpointError: It is incomplete or damaged, or has no training.
+    """
     if STATE not in manifest["files"]:
         raise CheckpointError(
             f"{path} holds a network, but not the training that made it, so that it cannot be continued from there"
         )
     try:
         check_files(path, manifest["files"])
-        for name in ("inputs", "outputs"):
-            if manifest[name] != (have := list(getattr(predictor, name))):
-                problem = f"its {name} are {manifest[name]}, here they are {have}"
-                raise CheckpointError(MISMATCH.format(path=path, network="this training", problem=problem))
-        _check_changes(path, manifest, predictor)
         tensors, state_tensors = load_file(path / WEIGHTS), load_file(path / STATE_TENSORS)
         encoded = json.loads((path / STATE).read_text())
     except DAMAGE as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{type(error).__name__} {error}")) from error
-    tensors = _named_as(predictor, tensors)
     try:
         state = decode(encoded, state_tensors)
     except CheckpointError as error:
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"in {STATE}, {error}")) from error
-    _check_weights(path, predictor, tensors, dtypes=True)
     if not isinstance(state, dict):
         raise CheckpointError(INCOMPLETE.format(path=path, problem=f"{STATE} holds no state of a training"))
-    predictor.feeding = _feeding(path, manifest, predictor.network)
-    _warn_of_nonfinite(path, predictor, tensors)
     return state, tensors
 
 

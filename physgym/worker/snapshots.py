@@ -49,6 +49,15 @@ def state_of(env: Env) -> dict[str, Array]:
     return state
 
 
+def set_elapsed_steps(env: Env, steps: int) -> None:
+    """Let limits of steps around a simulation count so many, as those of the episode whose state it takes."""
+    layer: Any = env
+    while layer is not env.unwrapped:
+        if type(layer) is TimeLimit:
+            setattr(layer, "_elapsed_steps", steps)  # noqa: B010 - mypy takes it for None
+        layer = layer.env
+
+
 class SnapshotsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment whose infos have a state after every few steps of an episode.
 
