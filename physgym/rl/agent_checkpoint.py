@@ -24,7 +24,7 @@ from physgym.rl.preprocessing import Preprocessing
 from physgym.rl.running_normalization import RunningNormalization
 from physgym.rl.transition_log import Columns, transition_fields
 from physgym.storage.location import Location
-from physgym.training.checkpoint_files import read_state, write_checkpoint
+from physgym.training.checkpoint_files import write_checkpoint
 from physgym.training.checkpoint_folders import delete_checkpoint, delete_leftovers, find_checkpoint, list_checkpoints
 from physgym.training.checkpoint_manifests import DAMAGE, INCOMPLETE, WEIGHTS, check_files, read_manifest
 from physgym.training.checkpointing import Lock
@@ -195,14 +195,3 @@ class AgentCheckpoints:
             self._lock.release()
         self._lock = None
 
-
-def read_agent_training(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]]:
-    """Return what a checkpoint holds of an agent, of its training, and the agent's arrays.
-
-    Raises:
-        CheckpointError: It is missing, incomplete or damaged, or holds no agent or no training.
-    """
-    manifest = read_manifest(path)
-    described = described_agent(path, manifest)
-    state, tensors = read_state(path, manifest)
-    return described, state, tensors

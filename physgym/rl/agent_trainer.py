@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
 from physgym import limits
-from physgym.errors import CheckpointError, ConfigError
+from physgym.errors import ConfigError
 from physgym.events import Callback
-from physgym.generator_state import generator_from, generator_words
+from physgym.generator_state import generator_words
 from physgym.interrupt import Interrupt
 from physgym.naming import env_name
 from physgym.progress import say
 from physgym.registration import EnvLike
-from physgym.rl.acting import Acting
 from physgym.rl.agent import Agent
-from physgym.rl.agent_checkpoint import AgentCheckpoints, read_agent_training, take_state
+from physgym.rl.agent_checkpoint import AgentCheckpoints
 from physgym.rl.agent_envs import AgentEnvs, make_envs
-from physgym.rl.agent_making import make_agent
+from physgym.rl.agent_parts import AgentForm, make_parts
 from physgym.rl.agent_policy import AgentPolicy
 from physgym.rl.agent_records import AgentRecords
 from physgym.rl.agent_settings import AgentSettings
-from physgym.rl.frame_stacks import FrameStacks
-from physgym.rl.learning import Learning
 from physgym.rl.preprocessing import Preprocessing
-from physgym.rl.replay import Replay
 from physgym.rl.replay_files import ReplayDiffers
-from physgym.rl.running_normalization import RunningNormalization
+from physgym.rl.saved_training import saved_training
 from physgym.training.callback_list import CallbackList
-from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
 from physgym.training.history import History, TrainingProgress
 from physgym.training.loggers import Logger
 from physgym.training.ranks import Ranks
@@ -45,7 +39,10 @@ from physgym.vector.arguments import Arguments
 
 log = logging.getLogger(__name__)
 
-ACTIONS, BATCHES = range(2)  # random streams of a training
+NOT_THE_SAME = (
+    "the environments do not do again what they did before the training was interrupted (%s). The training goes on with "
+    "new episodes, and with all that was recorded; its result is another one than without the interruption"
+)
 
 
 class AgentTrainer:
@@ -107,8 +104,8 @@ class AgentTrainer:
         allow_changed_code: Whether a recorded session may be continued though the code of its simulation has changed.
 
     Attributes:
-        policy: The agent as it acts without exploration, with its preprocessing.
         settings: The numbers.
+        closed: Whether the environments are closed.
         env: As given.
         stopping: Whether `stop` was called.
         ranks: The process that trains, and its device.
@@ -179,8 +176,16 @@ class AgentTrainer:
             keep=keep,
             seed=seed,
         )
-        around = preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing(preprocessing)
         self.env = env
+        form = AgentForm(
+            agent,
+            dict(agent_kwargs or {}),
+            preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing(preprocessing),
+            (normalize_observations, normalize_rewards),
+            device,
+        )
+        if env is None and cache is None:
+            raise ConfigError("an agent needs an environment to act in, or recordings (cache) to learn from")
         folder = check_session(session)
         if resume is True and folder is None:
             raise ConfigError("resume=True looks for the last checkpoint in the session; give a session")
@@ -191,19 +196,284 @@ class AgentTrainer:
         self._session = TrainingSession(
             folder, self.ranks, new=resume is False, record=record, allow_changed_code=allow_changed_code
         )
-        own = [] if self.session is None or any(isinstance(one, Logger) for one in callbacks) else [self.session]
-        self._callbacks = CallbackList((*callbacks, *(TensorBoard(one / "stats") for one in own)))
-        self._progress, self.stopping = TrainingProgress(), False
-        self._generators = {part: np.random.default_rng((seed, number)) for number, part in enumerate(STREAMS)}
-        saved = self.session is not None and save_every
-        self._checkpoints = AgentCheckpoints(self.session / "networks", keep) if saved else None
-
-        envs = self._envs(env, env_kwargs, around, num_workers=num_workers, timeout=timeout, on_error=on_error)
+        networks = self._session.subfolder("networks")
+        self._checkpoints = AgentCheckpoints(networks, keep) if networks is not None and save_every else None
+        own = [] if any(isinstance(one, Logger) for one in callbacks) else [self._session.subfolder("stats")]
+        self._callbacks = CallbackList((*callbacks, *(TensorBoard(one) for one in own if one is not None)))
+        self._progress, self.stopping, self._owed = TrainingProgress(), False, 0
+        self.closed = self._midway = False
+        saved = None if resume is False else saved_training(resume, networks)
+        if saved is not None:
+            saved.check(self._kept(form))
+        venv = self._vector(env, env_kwargs, form.preprocessing, num_workers, timeout=timeout, on_error=on_error)
         try:
-            self._acting, self._learning = self._parts(
-                agent, agent_kwargs, envs, cache, normalize_observations, normalize_rewards, around, resume
+            self._parts = make_parts(
+                form,
+                self.settings,
+                None if venv is None else AgentEnvs(venv, numbered=venv is not env),
+                cache,
+                replay=self.replay_folder,
+                position=None if resume is False else {"rows": 0} if saved is None else saved.position,
+                source={} if env is None or isinstance(env, VectorEnv) else {"recorded": env_name(env)},
             )
+            if saved is not None:
+                saved.resume(self._parts, self._progress)
+                self._callbacks.load_state_dict(saved.state["callbacks"])
         except BaseException:
-            if envs is not None:
-                envs.close()
+            if venv is not None:
+                venv.close()
             raise
+        self._resumed = None if saved is None else saved.state
+        self._form, self._progress_shown = form, progress
+
+    def _vector(
+        self,
+        env: Any,
+        env_kwargs: Arguments,
+        preprocessing: Preprocessing,
+        num_workers: int | str | None,
+        **options: Any,
+    ) -> VectorEnv[Any, Any, Any] | None:
+        """Return the vector environment; the one that was given, if it is one."""
+        limit = self.settings.limit
+        if env is None:
+            return None
+        if not isinstance(env, VectorEnv):
+            around = preprocessing.wrap if preprocessing.config else None
+            return make_envs(
+                env,
+                env_kwargs,
+                self.settings.num_envs,
+                around,
+                seed=self.settings.seed,
+                limit=limit,
+                num_workers=num_workers,
+                **options,
+            )
+        if env_kwargs is not None or limit is not None or preprocessing.config:
+            raise ConfigError(
+                "env_kwargs, preprocessing and max_episode_steps are for environments that the trainer makes; the "
+                "vector environment that was given has its own"
+            )
+        return env
+
+    def _kept(self, form: AgentForm) -> dict[str, Any]:
+        """Return what must be the same for a training to be continued, as JSON data."""
+        return {**self.settings.kept, **form.kept}
+
+    # --- where it is
+
+    @property
+    def policy(self) -> AgentPolicy:
+        """Return the agent as it acts without exploration, with its preprocessing."""
+        return self._parts.policy
+
+    @property
+    def agent(self) -> Agent:
+        """Return the agent."""
+        return self._parts.policy.agent
+
+    @property
+    def session(self) -> Path | None:
+        """Return the session's folder, None without one."""
+        return self._session.folder
+
+    @property
+    def replay_folder(self) -> Path | None:
+        """Return the folder of the replay; None where it is in memory alone, or where nothing acts."""
+        return None if self.env is None else self._session.subfolder("replay")
+
+    @property
+    def allow_changed_code(self) -> bool:
+        """Return whether a session may be continued though the code of its simulation has changed."""
+        return self._session.allow_changed_code
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the agent computes."""
+        return self.ranks.device
+
+    @property
+    def history(self) -> History:
+        """Return the record of what was done so far."""
+        return self._progress.history
+
+    @property
+    def step(self) -> int:
+        """Return the steps so far."""
+        return self._progress.step
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of records so far."""
+        return self._progress.epoch
+
+    def stop(self, reason: str) -> None:
+        """End the training after the event that is being called; ``history.stopped`` gets the reason."""
+        self.stopping, self.history.stopped = True, reason
+
+    # --- the loop
+
+    def fit(self) -> History:
+        """Train until all steps are made; once.
+
+        Ctrl-C ends it after the current step: a checkpoint is saved where there is a session, and
+        ``history.interrupted`` is set. To go on make the trainer again with ``resume=True``.
+
+        Returns:
+            The history, `AgentTrainer.history`.
+
+        Raises:
+            DivergedError: A loss is not finite.
+            SampleError: What an environment returned does not fit its spaces, or is not finite.
+            WorkerError: A worker died or did not answer, or an environment raised.
+            CheckpointError: A checkpoint cannot be written.
+            DatasetError: The replay cannot be written.
+        """
+        if self.closed:
+            raise ConfigError("the training has ended, and its environments are closed; make it anew with resume=True")
+        with self._session.recorded(self, self._callbacks):
+            return self._fit()
+
+    def _fit(self) -> History:
+        self._progress.begin(self.settings.seed)
+        records = AgentRecords(self.settings.steps, self.step, enabled=self._progress_shown)
+        try:
+            with Interrupt() as interrupt:
+                try:
+                    self._train(interrupt, records)
+                except KeyboardInterrupt:
+                    self.history.interrupted = self.step < self.settings.steps
+            if not self._midway:
+                self._save()
+            self._callbacks.emit("train_end", self, self.history)
+        finally:
+            records.close()
+            self.close()
+        if self.history.interrupted and self._checkpoints is not None:
+            say(f"interrupted at step {self.step}; go on with resume=True, or physgym resume {self.session}")
+        return self.history
+
+    def _train(self, interrupt: Interrupt, records: AgentRecords) -> None:
+        """Run the training loop."""
+        if self._checkpoints is not None:
+            self._checkpoints.begin(new=self._resumed is None)
+        self._callbacks.emit("train_begin", self)
+        with interrupt.held():
+            self._begin()
+        while self.step < self.settings.steps and not self.stopping:
+            with interrupt.held():
+                self._midway = True
+                before, self._progress.step = self.step, self.step + self._make_step()
+                self._midway = False
+                records.show(self.step)
+                if self._due(before, self.settings.report_every):
+                    self._report(records)
+                if self._due(before, self.settings.save_every) and self.step < self.settings.steps:
+                    self._save()
+        if self.step % self.settings.report_every or not self.history.epochs:
+            self._report(records)
+
+    def _make_step(self) -> int:
+        """Let the environments step once, and the agent learn meanwhile; return how many steps these were."""
+        parts, settings = self._parts, self.settings
+        if parts.acting is None:
+            parts.learning.step()
+            return 1
+        parts.acting.send()
+        for _ in range(self._owed):
+            parts.learning.step()
+        try:
+            made = parts.acting.receive()
+        except ReplayDiffers as error:
+            log.warning(NOT_THE_SAME, error)
+            parts.acting.begin_anew()
+            made = 0
+        now = self.step + made
+        times = now // settings.learn_every - self.step // settings.learn_every
+        self._owed = times * settings.gradient_steps if now >= max(settings.learning_starts, 1) else 0
+        return made
+
+    def _due(self, before: int, every: int) -> bool:
+        """Return whether a multiple of a number of steps was reached since there were so many."""
+        return every > 0 and self.step // every > before // every
+
+    def _begin(self) -> None:
+        """Begin the episodes, or go on with them."""
+        acting = self._parts.acting
+        if acting is None:
+            return
+        if self._resumed is None:
+            acting.begin()
+            return
+        self._owed = int(self._resumed["owed"])
+        if problem := acting.load_state_dict(self._resumed["acting"]):
+            log.warning(NOT_THE_SAME, problem)
+
+    def _report(self, records: AgentRecords) -> None:
+        """Record what happened since the last time."""
+        acting = self._parts.acting
+        returns, lengths = ([], []) if acting is None else acting.take_episodes()
+        losses = self._parts.learning.take_means()
+        record = records.take(self.step, returns, lengths, losses, self.agent.exploration)
+        self._progress.end_epoch(record)
+        self._callbacks.emit("epoch_end", self, self.history.epochs[-1])
+
+    # --- checkpoints
+
+    def _save(self) -> None:
+        """Save a checkpoint, unless there is one of this step already, or there are to be none."""
+        if self._checkpoints is None or self._checkpoints.saved == self.step:
+            return
+        acting = self._parts.acting
+        if acting is not None:
+            acting.replay.commit()
+        score = self._score()
+        self._checkpoints.save(
+            self.policy,
+            self.state_dict(),
+            step=self.step,
+            epoch=self.epoch,
+            replay_rows=0 if acting is None else acting.replay.rows,
+            **score,
+        )
+        if acting is not None:
+            acting.replay.forget(self._checkpoints.positions())
+
+    def _score(self) -> dict[str, Any]:
+        """Return the score of a checkpoint, of which the best one has the lowest: by the last evaluation."""
+        last = self.history.epochs[-1] if self.history.epochs else {}
+        name = "evaluation_return"
+        return {"score": -last[name], "monitor": name} if name in last else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on, but for the agent."""
+        parts = self._parts
+        return {
+            "settings": self._kept(self._form),
+            "progress": self._progress.state_dict(),
+            "acting": None if parts.acting is None else parts.acting.state_dict(),
+            "learning": parts.learning.state_dict(),
+            "owed": self._owed,
+            "generators": {name: generator_words(one) for name, one in parts.generators.items()},
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "callbacks": self._callbacks.state_dict(),
+        }
+
+    def close(self) -> None:
+        """Close the environments and complete the replay; calling it again does no harm."""
+        if self.closed:
+            return
+        self.closed = True
+        acting = self._parts.acting
+        try:
+            if acting is not None:
+                try:
+                    acting.replay.close()
+                finally:
+                    acting.envs.close()
+        finally:
+            self._callbacks.close()
+            if self._checkpoints is not None:
+                self._checkpoints.close()
