@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from physgym.rl.frame_stacks import FrameStacks
     from physgym.rl.running_normalization import RunningNormalization
 
+
 class Acting:
     """An agent in its environments.
 
@@ -199,4 +200,3 @@ class Acting:
         for name, values in self._episodes.items():
             values[:] = state["episodes"][name]
         return ""
-

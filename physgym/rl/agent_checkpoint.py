@@ -52,9 +52,7 @@ def save_agent(path: Path, policy: AgentPolicy, training: Mapping[str, Any] | No
     agent, normalization = policy.agent, policy.normalization
     normalized = None if normalization is None else normalization.state_dict()
     tree, tensors = encode({"agent": agent.state_dict(), "normalization": normalized}, AGENT)
-    fields = transition_fields(
-        Columns(OBSERVATION, policy.observation_space), Columns(ACTION, policy.action_space), {}
-    )
+    fields = transition_fields(Columns(OBSERVATION, policy.observation_space), Columns(ACTION, policy.action_space), {})
     content = {
         "network": {"name": agent.name or type(agent).__name__, "config": agent.config},
         "transforms": {"name": "", "config": {}},
@@ -79,9 +77,7 @@ def save_agent(path: Path, policy: AgentPolicy, training: Mapping[str, Any] | No
     return path
 
 
-def load_agent(
-    path: str | Path | Location, which: str | int = "last", *, device: str | None = None
-) -> AgentPolicy:
+def load_agent(path: str | Path | Location, which: str | int = "last", *, device: str | None = None) -> AgentPolicy:
     """Return the agent in a checkpoint, for acting.
 
     Args:
@@ -194,4 +190,3 @@ class AgentCheckpoints:
         if self._lock is not None:
             self._lock.release()
         self._lock = None
-

@@ -188,4 +188,3 @@ def make_parts(
         normalization=normalization,
     )
     return AgentParts(policy, acting, learning, generators)
-

@@ -119,4 +119,3 @@ def _arrays(observations: Any) -> list[Any]:
     if isinstance(observations, tuple):
         return [array for value in observations for array in _arrays(value)]
     return [observations]
-

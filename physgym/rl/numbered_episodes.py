@@ -51,9 +51,7 @@ class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _begin(self, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._steps, self._actions = 0, []
         self._most = float("inf") if self._limit is None else self._limit.of_episode(self.number)
-        found: tuple[Any, dict[str, Any]] = self.env.reset(
-            seed=episode_seed(self._seed, self.number), options=options
-        )
+        found: tuple[Any, dict[str, Any]] = self.env.reset(seed=episode_seed(self._seed, self.number), options=options)
         return found
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

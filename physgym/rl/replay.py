@@ -195,8 +195,8 @@ class Replay:
         if len(there):
             ended = environments[there]
             places = self._append(self._environments[ended], ended)
-            for name, column in self._columns.items():
-                column[places] = last[name][there] if name in last else 0
+            for name in self._spec:
+                self._columns[name][places] = last[name][there] if name in last else 0
         self._last[environments] = -1
         self._hand_over()
 
